@@ -1,0 +1,83 @@
+"""A request: what one client asked for, and by when."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from traces.errors import BadInput
+
+Size = tuple[int, int, int]
+"""(height, width, frames) in pixels and frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request of a trace.
+
+    Times are seconds on the trace's clock. ``deadline_s`` is a point on that clock, ``slo_s`` a span after the
+    arrival; a request has at most one of them, and without either it is never late. ``images`` pictures are
+    made from the same prompt (seeds ``seed``, ``seed + 1``, ... on the backend's generator). ``priority`` is
+    larger for more important requests.
+
+    Raises:
+        BadInput: a value no diffusion request can have.
+    """
+
+    request_id: str
+    arrival_s: float
+    height: int
+    width: int
+    steps: int
+    frames: int = 1
+    images: int = 1
+    model: str = ""
+    prompt: str = ""
+    seed: int = 0
+    guidance_scale: float = 5.0
+    deadline_s: float | None = None
+    slo_s: float | None = None
+    priority: int = 0
+    tenant: str = ""
+
+    def __post_init__(self) -> None:
+        if not (self.arrival_s >= 0 and math.isfinite(self.arrival_s)):
+            raise self._bad("arrival_s", self.arrival_s, "a time of at least 0 s")
+        for field in ("height", "width", "steps", "frames", "images"):
+            value = getattr(self, field)
+            if value < 1:
+                raise self._bad(field, value, "a whole number of at least 1")
+        if not (self.guidance_scale >= 0 and math.isfinite(self.guidance_scale)):
+            raise self._bad("guidance_scale", self.guidance_scale, "a number of at least 0")
+        if self.deadline_s is not None:
+            if self.slo_s is not None:
+                raise self._bad("slo_s", self.slo_s, "either deadline_s or slo_s, not both")
+            if not self.deadline_s > self.arrival_s:
+                raise self._bad("deadline_s", self.deadline_s, f"a time after the arrival at {self.arrival_s} s")
+        if self.slo_s is not None and not self.slo_s > 0:
+            raise self._bad("slo_s", self.slo_s, "a span above 0 s")
+
+    def _bad(self, field: str, value: object, right: str) -> BadInput:
+        return BadInput(f"request {self.request_id!r}: {field} is {value}, expected {right}")
+
+    @property
+    def size(self) -> Size:
+        """(height, width, frames)."""
+        return (self.height, self.width, self.frames)
+
+    @property
+    def deadline(self) -> float:
+        """Seconds on the trace's clock; infinity when the request has no deadline."""
+        if self.deadline_s is not None:
+            return self.deadline_s
+        return math.inf if self.slo_s is None else self.arrival_s + self.slo_s
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of one image or clip: height x width x frames."""
+        return self.height * self.width * self.frames
+
+    @property
+    def guided(self) -> bool:
+        """Whether classifier-free guidance doubles the work of a denoising step."""
+        return self.guidance_scale > 1.0
