@@ -1,0 +1,156 @@
+"""What a scheduling policy is asked and may answer.
+
+A policy is a class whose constructor only stores parameters. The controller copies it, calls `reset` once and
+then the hooks below; it never sees a clock, a device or a driver, so it cannot tell a simulation from a GPU.
+The shortest useful policy is `plan` alone; the other hooks exist so that a policy can keep its own queues
+instead of searching the cluster at every decision.
+
+A decision for ``n`` steps is a promise: if nothing happens meanwhile, planning again at each step boundary would
+choose the same. A policy that would choose otherwise after something happened names the running launch in
+`recalls`; a recall too many costs a little time and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from policies.job import Job
+from traces.composition import Composition, composition_of
+from traces.request import Request
+
+
+class Predictor(Protocol):
+    """What a policy may ask about cost. `predictors.table.LatencyTable` is one."""
+
+    def seconds(self, stage: str, composition: Composition, guided: bool = True) -> float:
+        """Seconds of one step of ``stage`` for a batch of this composition."""
+        ...
+
+    def standalone(self, request: Request) -> float:
+        """Seconds of the whole request on an idle replica."""
+        ...
+
+
+class Launch(NamedTuple):
+    """Work to start now: one stage on one replica for a quantum of ``steps`` steps."""
+
+    launch_id: int
+    replica: int
+    stage: str
+    jobs: tuple[Job, ...]
+    steps: int
+    composition: Composition
+    guided: bool
+    start_s: float
+    predicted_step_s: float
+
+
+class Outcome(NamedTuple):
+    """How a launch ended.
+
+    ``steps_done`` counts whole steps of the launch (0 when it failed before the first boundary). ``failed`` maps
+    request ids to reasons; requests not named went on. ``computed`` and ``reused`` count work units: image-steps
+    without a cache. ``device_s`` is the busy time of each device of the replica.
+    """
+
+    steps_done: int
+    failed: dict[str, str] | None = None
+    computed: int = 0
+    reused: int = 0
+    device_s: tuple[float, ...] = ()
+
+
+class Decision(NamedTuple):
+    """What to run next on the replica that was asked for, and what to give up.
+
+    ``jobs`` share one stage, none of them is running, and those already started live on this replica. ``drop``
+    holds (job, reason) pairs. ``Decision(drop=...)`` alone drops and has the policy asked again.
+    """
+
+    jobs: tuple[Job, ...] = ()
+    steps: int = 0
+    drop: tuple[tuple[Job, str], ...] = ()
+
+
+class Replica:
+    """One copy of a model on one or more devices; runs one launch at a time. Read-only for policies.
+
+    Attributes:
+        index: 0, 1, 2, ...
+        resident: jobs that live here, by request id, in order of arrival on the replica.
+        launch: what runs now, or None.
+    """
+
+    __slots__ = ("index", "launch", "resident")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.resident: dict[str, Job] = {}
+        self.launch: Launch | None = None
+
+
+class Cluster:
+    """The policy's read-only view of the world.
+
+    Attributes:
+        replicas: all replicas, by index.
+        predictor: the policy's own idea of cost.
+        waiting: jobs never started, by request id, in order of arrival.
+        jobs: all jobs not ended, by request id.
+    """
+
+    __slots__ = ("jobs", "predictor", "replicas", "waiting")
+
+    def __init__(self, replicas: int, predictor: Predictor) -> None:
+        self.replicas = tuple(Replica(i) for i in range(replicas))
+        self.predictor = predictor
+        self.waiting: dict[str, Job] = {}
+        self.jobs: dict[str, Job] = {}
+
+
+class SchedulingPolicy:
+    """Base of every scheduling policy. Only `plan` must be written."""
+
+    cluster: Cluster
+
+    def reset(self, cluster: Cluster) -> None:
+        """Begin a run: forget everything of an earlier one. Overriders call ``super().reset(cluster)``."""
+        self.cluster = cluster
+
+    def plan(self, replica: Replica, now: float) -> Decision | None:
+        """What to run next on this idle replica; None leaves it idle until something happens."""
+        raise NotImplementedError
+
+    def arrived(self, job: Job, now: float) -> None:
+        """A request came in; it waits."""
+
+    def returned(self, job: Job, now: float) -> None:
+        """A launch of this job ended and it has more to do; it is resident on its replica."""
+
+    def ended(self, job: Job, now: float) -> None:
+        """A job finished, was dropped, failed or was cancelled."""
+
+    def recalls(self, now: float) -> Sequence[int]:
+        """Ids of running launches to end at their next step boundary, because a better choice has come up."""
+        return ()
+
+    def wakeup(self, now: float) -> float | None:
+        """When to ask again although nothing happened, in seconds; None for never."""
+        return None
+
+
+class PolicyError(RuntimeError):
+    """A policy broke the contract. The message names the policy and the rule."""
+
+
+def composition_of_jobs(jobs: Sequence[Job]) -> Composition:
+    """The composition of a batch of jobs."""
+    first = jobs[0]
+    if len(jobs) == 1:
+        return first.alone
+    key = first.batch_key
+    for job in jobs:
+        if job.batch_key != key:
+            return composition_of((j.request.size, j.images) for j in jobs)
+    return ((first.alone[0][0], sum([j.images for j in jobs])),)

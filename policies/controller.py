@@ -1,0 +1,244 @@
+"""The controller: a state machine without a clock, a thread or a device.
+
+A driver tells it what happened and when; it answers with work to start. It is the only caller of the scheduling
+policy and the only writer of job states, so that a simulation and a real replay that report the same events get
+the same decisions. The trap it avoids: in every simulator of a neighbouring field the simulated policy is a
+second implementation that drifts from the real one.
+
+Times are seconds, as floats, on one clock of the driver's choice that never runs backwards.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from policies.contract import (
+    Cluster,
+    Decision,
+    Launch,
+    Outcome,
+    PolicyError,
+    Predictor,
+    Replica,
+    SchedulingPolicy,
+    composition_of_jobs,
+)
+from policies.job import STAGES, TRANSITIONS, Job
+from traces.request import Request
+
+LaunchRecord = tuple[Launch, Outcome, float]
+
+
+class Controller:
+    """Runs one scheduling policy over ``replicas`` replicas.
+
+    Args:
+        policy: copied, so one policy object can serve many runs at once.
+        predictor: what the policy is allowed to know about cost.
+        replicas: how many copies of the model there are.
+        stages: the recipe every request follows.
+        on_event: called with (verb, payload, now) for every event and answer, in order; see `policies.events`.
+
+    Attributes:
+        jobs: every job ever submitted, in order of submission.
+        launched: (launch, outcome, end time in seconds) of every launch that ended.
+        open: jobs not ended.
+    """
+
+    def __init__(
+        self,
+        policy: SchedulingPolicy,
+        predictor: Predictor,
+        replicas: int = 1,
+        stages: tuple[str, ...] = STAGES,
+        on_event: Callable[[str, Any, float], None] | None = None,
+    ) -> None:
+        self.policy = copy.deepcopy(policy)
+        self.stages = stages
+        self.jobs: list[Job] = []
+        self.launched: list[LaunchRecord] = []
+        self.open = 0
+        self._cluster = Cluster(replicas, predictor)
+        self._running: dict[int, Launch] = {}
+        self._recalled: set[int] = set()
+        self._cancel_recalls: list[int] = []
+        self._next_launch = 0
+        self._on_event = on_event
+        self.policy.reset(self._cluster)
+
+    def submit(self, request: Request, now: float) -> None:
+        """A request arrived."""
+        if self._on_event:
+            self._on_event("submit", request.request_id, now)
+        cluster = self._cluster
+        if request.request_id in cluster.jobs:
+            raise ValueError(f"request {request.request_id!r} was submitted twice")
+        job = Job(request, len(self.jobs), self.stages)
+        self.jobs.append(job)
+        self.open += 1
+        cluster.jobs[request.request_id] = job
+        cluster.waiting[request.request_id] = job
+        self.policy.arrived(job, now)
+
+    def cancel(self, request_id: str, now: float) -> None:
+        """Its client left. A running request ends at the next step boundary, the others of its batch go on."""
+        if self._on_event:
+            self._on_event("cancel", request_id, now)
+        job = self._cluster.jobs.get(request_id)
+        if job is None:
+            return
+        if job.state == "running":
+            job.cancelling = True
+            launch = self._cluster.replicas[job.replica].launch
+            assert launch is not None
+            self._cancel_recalls.append(launch.launch_id)
+        else:
+            self._end(job, "cancelled", "the client left", now)
+
+    def launches(self, now: float) -> list[Launch]:
+        """Work to start now."""
+        started: list[Launch] = []
+        plan = self.policy.plan
+        for replica in self._cluster.replicas:
+            if replica.launch is not None:
+                continue
+            decision = plan(replica, now)
+            while decision is not None and decision.drop:
+                self._drop(decision, now)
+                if decision.jobs:
+                    break
+                decision = plan(replica, now)
+            if decision is not None:
+                started.append(self._start(replica, decision, now))
+        if self._on_event:
+            self._on_event("launches", started, now)
+        return started
+
+    def recalls(self, now: float) -> list[int]:
+        """Ids of running launches to end at their next step boundary; each is named once."""
+        wanted: Sequence[int] = self.policy.recalls(now)
+        if not wanted and not self._cancel_recalls and not self._on_event:
+            return []
+        if self._cancel_recalls:
+            wanted = [*wanted, *self._cancel_recalls]
+            self._cancel_recalls = []
+        named: list[int] = []
+        for launch_id in wanted:
+            if launch_id in self._running and launch_id not in self._recalled:
+                self._recalled.add(launch_id)
+                named.append(launch_id)
+        if self._on_event:
+            self._on_event("recalls", named, now)
+        return named
+
+    def complete(self, launch: Launch, outcome: Outcome, now: float) -> None:
+        """A launch ended, whole or early, well or with failures."""
+        if self._on_event:
+            self._on_event("complete", (launch.launch_id, outcome), now)
+        launch_id = launch.launch_id
+        if self._running.pop(launch_id, None) is None:
+            raise ValueError(f"launch {launch_id} is not running")
+        if not 0 <= outcome.steps_done <= launch.steps:
+            raise ValueError(f"launch {launch_id} did {outcome.steps_done} of {launch.steps} steps")
+        self._recalled.discard(launch_id)
+        self._cluster.replicas[launch.replica].launch = None
+        self.launched.append((launch, outcome, now))
+        steps, failed = outcome.steps_done, outcome.failed
+        policy = self.policy
+        for job in launch.jobs:
+            if failed and job.request.request_id in failed:
+                self._end(job, "failed", failed[job.request.request_id], now)
+            elif steps and job.advance(steps):
+                self._end(job, "finished", "", now)
+            elif job.cancelling:
+                self._end(job, "cancelled", "the client left", now)
+            else:
+                job.state = "resident"
+                policy.returned(job, now)
+
+    def wakeup(self, now: float) -> float | None:
+        """When to ask again although nothing happened."""
+        return self.policy.wakeup(now)
+
+    def resident_on(self, replica: int) -> list[str]:
+        """Ids of the requests whose state lies on a replica; anything else it holds can be freed."""
+        return list(self._cluster.replicas[replica].resident)
+
+    def _start(self, replica: Replica, decision: Decision, now: float) -> Launch:
+        jobs, steps = decision.jobs, decision.steps
+        self._check(replica, jobs, steps)
+        first = jobs[0]
+        composition = composition_of_jobs(jobs)
+        guided = first.batch_key[4]
+        launch = Launch(
+            self._next_launch,
+            replica.index,
+            first.stage,
+            jobs,
+            steps,
+            composition,
+            guided,
+            now,
+            self._cluster.predictor.seconds(first.stage, composition, guided),
+        )
+        self._next_launch += 1
+        replica.launch = self._running[launch.launch_id] = launch
+        waiting, resident = self._cluster.waiting, replica.resident
+        for job in jobs:
+            if job.state == "waiting":
+                del waiting[job.request.request_id]
+                resident[job.request.request_id] = job
+                job.replica = replica.index
+                job.first_start_s = now
+            job.state = "running"
+        return launch
+
+    def _check(self, replica: Replica, jobs: tuple[Job, ...], steps: int) -> None:
+        if not jobs:
+            raise self._broken("answered with no jobs; None is the answer that leaves a replica idle")
+        stage, guided = jobs[0].stage, jobs[0].batch_key[4]
+        known = self._cluster.jobs
+        for job in jobs:
+            name = job.request.request_id
+            if known.get(name) is not job:
+                raise self._broken(f"wants to run request {name!r}, which has ended ({job.state}) or was never submitted")
+            if job.state == "running":
+                raise self._broken(f"wants to run request {name!r}, which is running already")
+            if job.state == "resident" and job.replica != replica.index:
+                raise self._broken(
+                    f"wants to run request {name!r} on replica {replica.index}, but it lives on replica {job.replica}"
+                )
+            if job.stage != stage or job.batch_key[4] != guided:
+                raise self._broken(f"mixes stages {stage!r} and {job.stage!r}, or guided and unguided, in one launch")
+            if not 1 <= steps <= job.stage_left:
+                raise self._broken(
+                    f"asks for {steps} steps of {stage!r} for request {name!r}, which has {job.stage_left} left"
+                )
+        if len(jobs) > 1 and len({id(job) for job in jobs}) < len(jobs):
+            raise self._broken("names a request twice in one launch")
+
+    def _drop(self, decision: Decision, now: float) -> None:
+        for job, reason in decision.drop:
+            if job.state not in ("waiting", "resident"):
+                raise self._broken(f"drops request {job.request.request_id!r}, which is {job.state}")
+            if not reason:
+                raise self._broken(f"drops request {job.request.request_id!r} without a reason")
+            self._end(job, "dropped", reason, now)
+
+    def _end(self, job: Job, state: str, reason: str, now: float) -> None:
+        if state not in TRANSITIONS[job.state]:
+            raise RuntimeError(f"request {job.request.request_id!r} cannot go from {job.state} to {state}")
+        name = job.request.request_id
+        if job.state == "waiting":
+            del self._cluster.waiting[name]
+        else:
+            del self._cluster.replicas[job.replica].resident[name]
+        del self._cluster.jobs[name]
+        job.state, job.reason, job.finish_s = state, reason, now
+        self.open -= 1
+        self.policy.ended(job, now)
+
+    def _broken(self, what: str) -> PolicyError:
+        return PolicyError(f"policy {type(self.policy).__name__} {what}")

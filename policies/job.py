@@ -1,0 +1,121 @@
+"""A job: the life of one request inside the controller.
+
+Every request ends exactly once. The table below is the whole of what may happen to it; the controller walks it
+and nothing else does. Policies read jobs and never write to them.
+
+    waiting   known, never started
+    running   in a launch
+    resident  started and not in a launch: its latents and cache lie on its replica
+    finished | dropped | failed | cancelled   ended
+"""
+
+from __future__ import annotations
+
+from traces.composition import Composition
+from traces.request import Request
+
+STAGES = ("encode", "denoise", "decode")
+"""The recipe of an ordinary request: text to embeddings, the denoising steps, latents to pixels."""
+
+TRANSITIONS: dict[str, frozenset[str]] = {
+    "waiting": frozenset({"running", "dropped", "cancelled"}),
+    "running": frozenset({"resident", "finished", "failed", "cancelled"}),
+    "resident": frozenset({"running", "dropped", "cancelled"}),
+    "finished": frozenset(),
+    "dropped": frozenset(),
+    "failed": frozenset(),
+    "cancelled": frozenset(),
+}
+ENDED = frozenset(state for state, following in TRANSITIONS.items() if not following)
+
+BatchKey = tuple[str, int, int, int, bool]
+
+
+class Job:
+    """A request under way.
+
+    Attributes:
+        request: what was asked.
+        order: 0, 1, 2, ... in the order of submission; breaks every tie.
+        state: see the table of `TRANSITIONS`.
+        stage: the stage it is in or waits for; the last one when it has ended.
+        stage_left: steps left in that stage (1 for encode and decode).
+        steps_done: denoising steps done.
+        replica: index of the replica it lives on, -1 before its first launch.
+        first_start_s: start of its first launch, seconds; None before.
+        finish_s: when it ended, seconds; None before.
+        reason: why it was dropped, failed or cancelled.
+        batch_key: jobs with equal keys can share a batch of equal shapes.
+        images: pictures it makes.
+        alone: its composition when nothing runs beside it.
+    """
+
+    __slots__ = (
+        "_stage_index",
+        "alone",
+        "batch_key",
+        "cancelling",
+        "finish_s",
+        "first_start_s",
+        "images",
+        "order",
+        "reason",
+        "replica",
+        "request",
+        "stage",
+        "stage_left",
+        "stages",
+        "state",
+        "steps_done",
+    )
+
+    def __init__(self, request: Request, order: int, stages: tuple[str, ...] = STAGES) -> None:
+        size = (request.height, request.width, request.frames)
+        self.request = request
+        self.order = order
+        self.stages = stages
+        self.state = "waiting"
+        self.replica = -1
+        self.first_start_s: float | None = None
+        self.finish_s: float | None = None
+        self.reason = ""
+        self.steps_done = 0
+        self.cancelling = False
+        self.images = request.images
+        self.alone: Composition = ((size, request.images),)
+        self.batch_key: BatchKey = (request.model, *size, request.guidance_scale > 1.0)
+        self._stage_index = 0
+        self.stage = stages[0]
+        self.stage_left = request.steps if self.stage == "denoise" else 1
+
+    @property
+    def guided(self) -> bool:
+        """Whether classifier-free guidance doubles its denoising work."""
+        return self.batch_key[4]
+
+    @property
+    def denoise_left(self) -> int:
+        """Denoising steps still to do."""
+        return self.request.steps - self.steps_done
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is finished, dropped, failed or cancelled."""
+        return self.state in ENDED
+
+    def advance(self, steps: int) -> bool:
+        """Count ``steps`` done in the current stage; True when that was the last of the last stage."""
+        if self.stage == "denoise":
+            self.steps_done += steps
+        self.stage_left -= steps
+        if self.stage_left:
+            return False
+        if self._stage_index + 1 == len(self.stages):
+            return True
+        self._stage_index += 1
+        self.stage = self.stages[self._stage_index]
+        self.stage_left = self.request.steps if self.stage == "denoise" else 1
+        return False
+
+    def __repr__(self) -> str:
+        return f"Job({self.request.request_id!r}, {self.state}, {self.stage}, {self.stage_left} left)"

@@ -1,0 +1,32 @@
+"""What a placement policy is asked and may answer.
+
+Before a tiled step the executor knows what each tile will cost and which device holds its state. The policy assigns
+tiles to devices. It is a pure function of what it is shown, so that every rank of a replica comes to the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class TileWork(NamedTuple):
+    """One tile of a step.
+
+    Attributes:
+        tile: index in the step's grid, row by row.
+        seconds: predicted cost; 0 for a tile that is reused.
+        owner: device that holds its state, -1 for none.
+    """
+
+    tile: int
+    seconds: float
+    owner: int
+
+
+class PlacementPolicy:
+    """Base of every placement policy. The constructor only stores parameters."""
+
+    def assign(self, tiles: Sequence[TileWork], devices: int) -> list[int]:
+        """The device, 0 .. devices - 1, of each tile."""
+        raise NotImplementedError

@@ -1,0 +1,89 @@
+"""From what a controller holds at the end of a run to the tables of the run log. Both drivers use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from policies.contract import Launch
+from policies.controller import Controller
+from policies.job import Job
+from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS
+from traces.composition import Composition, spell
+from traces.request import Request
+
+NEVER_SUBMITTED = "the run was interrupted before it arrived"
+
+
+def step_table(controller: Controller, extrapolates: Callable[[str, Composition], bool]) -> pd.DataFrame:
+    """``steps.parquet`` of a run: one row a launch, in order of its start."""
+    known: dict[tuple[str, Composition], bool] = {}
+
+    def outside(launch: Launch) -> bool:
+        key = (launch.stage, launch.composition)
+        if key not in known:
+            known[key] = extrapolates(*key)
+        return known[key]
+
+    rows = [
+        (
+            launch.launch_id,
+            launch.replica,
+            launch.stage,
+            launch.start_s,
+            end_s,
+            outcome.steps_done,
+            launch.steps,
+            len(launch.jobs),
+            spell(launch.composition),
+            [job.request.request_id for job in launch.jobs],
+            launch.predicted_step_s * outcome.steps_done,
+            outcome.computed,
+            outcome.reused,
+            outside(launch),
+        )
+        for launch, outcome, end_s in sorted(controller.launched, key=lambda record: record[0].launch_id)
+    ]
+    return pd.DataFrame(rows, columns=list(STEP_COLUMNS))
+
+
+def request_table(
+    controller: Controller, trace: Sequence[Request], steps: pd.DataFrame, standalone: Callable[[Request], float]
+) -> pd.DataFrame:
+    """``requests.parquet`` of a run: one row for every request of the trace, submitted or not, in trace order."""
+    jobs = {job.request.request_id: job for job in controller.jobs}
+    extrapolated = {name for names in steps.loc[steps["extrapolated"], "request_ids"] for name in names}
+    alone: dict[Any, float] = {}
+    rows = []
+    for request in trace:
+        key = (request.size, request.images, request.steps, request.guided)
+        if key not in alone:
+            alone[key] = standalone(request)
+        job = jobs.get(request.request_id)
+        rows.append(
+            (
+                request.request_id,
+                request.arrival_s,
+                request.height,
+                request.width,
+                request.frames,
+                request.steps,
+                request.images,
+                request.model,
+                request.tenant,
+                request.priority,
+                None if request.deadline == float("inf") else request.deadline,
+                alone[key],
+                *_fate(job),
+                request.request_id in extrapolated,
+            )
+        )
+    return pd.DataFrame(rows, columns=list(REQUEST_COLUMNS))
+
+
+def _fate(job: Job | None) -> tuple[str, str, float | None, float | None, int, int]:
+    if job is None:
+        return ("cancelled", NEVER_SUBMITTED, None, None, 0, -1)
+    return (job.state, job.reason, job.first_start_s, job.finish_s, job.steps_done, job.replica)

@@ -1,0 +1,108 @@
+"""The run log: what a run leaves behind, the same from both drivers.
+
+A run is a folder: ``requests.parquet`` (one row a request of the trace, in trace order), ``steps.parquet`` (one
+row a launch), ``events.jsonl`` (what the controller was told and what it answered, see `policies.events`) and
+``run.json`` (scenario, seed, versions, hardware). Reports, validation and comparisons read run logs and
+nothing else. Times are seconds on the trace's clock. A simulation's log holds no wall-clock time, so that the
+same seed gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from traces.errors import BadInput
+
+REQUEST_COLUMNS: dict[str, str] = {
+    "request_id": "str",
+    "arrival_s": "float64",
+    "height": "int32",
+    "width": "int32",
+    "frames": "int32",
+    "steps": "int32",  # denoising steps asked for
+    "images": "int32",
+    "model": "str",
+    "tenant": "str",
+    "priority": "int32",
+    "deadline_s": "float64",  # on the trace's clock; NaN: none
+    "standalone_s": "float64",  # predicted seconds alone on an idle replica; NaN: unknown
+    "status": "str",  # finished | dropped | failed | cancelled
+    "reason": "str",  # why it was dropped, failed or cancelled
+    "first_start_s": "float64",  # NaN: never started
+    "finish_s": "float64",  # when it ended, however it ended
+    "steps_done": "int32",  # denoising steps done
+    "replica": "int32",  # -1: never started
+    "extrapolated": "bool",  # a launch of it was predicted outside the measured range
+}
+
+STEP_COLUMNS: dict[str, str] = {
+    "launch_id": "int64",
+    "replica": "int32",
+    "stage": "str",  # encode | denoise | decode
+    "start_s": "float64",
+    "end_s": "float64",
+    "steps": "int32",  # steps done (1 for encode and decode)
+    "planned_steps": "int32",  # steps asked for; more than done when recalled or failed
+    "requests": "int32",
+    "composition": "str",  # see traces.composition
+    "request_ids": "object",  # list of str, in batch order
+    "predicted_s": "float64",  # the policy's prediction for the steps done; NaN: none
+    "computed": "int64",  # units computed: image-steps, patches or tiles
+    "reused": "int64",  # units taken from a cache
+    "extrapolated": "bool",  # predicted outside the measured range
+}
+
+FILES = ("requests.parquet", "steps.parquet", "run.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run log read back. ``info`` is run.json."""
+
+    path: Path
+    requests: pd.DataFrame
+    steps: pd.DataFrame
+    info: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What the run is called in tables: the folder's name."""
+        return self.path.name
+
+
+def write_run(
+    folder: Path, requests: pd.DataFrame, steps: pd.DataFrame, info: dict[str, Any], events: list[str]
+) -> None:
+    """Write the four files of a run log into ``folder``, which exists and is not yet anybody's."""
+    requests.astype(REQUEST_COLUMNS)[list(REQUEST_COLUMNS)].to_parquet(folder / "requests.parquet", index=False)
+    steps.astype(STEP_COLUMNS)[list(STEP_COLUMNS)].to_parquet(folder / "steps.parquet", index=False)
+    (folder / "run.json").write_text(json.dumps(info, indent=2, sort_keys=True) + "\n")
+    (folder / "events.jsonl").write_text("".join(line + "\n" for line in events))
+
+
+def read_run(path: Path) -> Run:
+    """Read a run log.
+
+    Raises:
+        BadInput: not a run folder, or a file of it cannot be read.
+    """
+    path = Path(path)
+    for name in FILES:
+        if not (path / name).is_file():
+            raise BadInput(f"{path} is not a run log: {name} is missing; expected a folder written by simulate or replay")
+    try:
+        requests = pd.read_parquet(path / "requests.parquet")
+        steps = pd.read_parquet(path / "steps.parquet")
+        info = json.loads((path / "run.json").read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: cannot read the run log: {str(error).splitlines()[0]}") from error
+    for name, columns, frame in (("requests", REQUEST_COLUMNS, requests), ("steps", STEP_COLUMNS, steps)):
+        missing = [c for c in columns if c not in frame]
+        if missing:
+            raise BadInput(f"{path / name}.parquet: column {missing[0]!r} is missing")
+    return Run(path, requests, steps, info)

@@ -1,0 +1,213 @@
+"""Schedulers that serve the most urgent request first and may preempt at step boundaries.
+
+The most urgent job leads; jobs of its size ride along, most urgent first, up to ``max_batch`` images. A batch stays
+together until one of its jobs changes stage or a more urgent request (or one that fits in) arrives. Between such
+events planning again gives the same batch, which is what lets a quantum be long: without that rule, least slack
+would swap two equally urgent requests at every step.
+"""
+
+from __future__ import annotations
+
+import math
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
+from policies.job import BatchKey, Job
+from policies.scheduling.batch import next_stage
+
+_Entry = tuple[float, int, Job]
+
+
+class _Batch(NamedTuple):
+    """What a replica works on, with the urgencies as they were when it was put together."""
+
+    jobs: tuple[Job, ...]
+    stage: str
+    formed_s: float
+    most_urgent: float
+    least_urgent: float
+    images: int
+
+
+class UrgencyPolicy(SchedulingPolicy):
+    """Base of `EDF`, `SRPT` and `LeastSlack`; they differ in `urgency` and ``drift`` only.
+
+    Args:
+        max_batch: images in a batch.
+        drop_late: drop a waiting request once it could not meet its deadline even alone from now on.
+    """
+
+    drift: float = 0.0
+    """How the urgency of a running job changes with time, per second."""
+
+    def __init__(self, max_batch: int = 4, drop_late: bool = False) -> None:
+        self.max_batch = max_batch
+        self.drop_late = drop_late
+
+    def urgency(self, job: Job) -> float:
+        """A number that is smaller for more urgent jobs, and constant while a job does not run."""
+        raise NotImplementedError
+
+    def remaining_s(self, job: Job) -> float:
+        """Predicted seconds a job still needs, alone on a replica."""
+        kind = (job.alone, job.guided)
+        costs = self._costs.get(kind)
+        if costs is None:
+            seconds = self.cluster.predictor.seconds
+            costs = self._costs[kind] = {s: seconds(s, job.alone, job.guided) for s in job.stages}
+        total = 0.0
+        for stage in reversed(job.stages):
+            if stage == job.stage:
+                return total + job.stage_left * costs[stage]
+            total += costs[stage] * (job.request.steps if stage == "denoise" else 1)
+        raise ValueError(f"stage {job.stage!r} is not in {job.stages}")
+
+    def reset(self, cluster: Cluster) -> None:
+        super().reset(cluster)
+        self._costs: dict[object, dict[str, float]] = {}
+        self._waiting: dict[BatchKey, list[_Entry]] = {}
+        self._batches: list[_Batch | None] = [None] * len(cluster.replicas)
+        self._disturbed: list[int] = []
+        self._latest_starts: list[_Entry] = []
+
+    def arrived(self, job: Job, now: float) -> None:
+        urgency = self.urgency(job)
+        heappush(self._waiting.setdefault(job.batch_key, []), (urgency, job.order, job))
+        if self.drop_late and job.request.deadline < math.inf:
+            heappush(self._latest_starts, (job.request.deadline - self.remaining_s(job), job.order, job))
+        for index, batch in enumerate(self._batches):
+            if batch is not None and self._disturbs(job, urgency, batch, now):
+                self._batches[index] = None
+                launch = self.cluster.replicas[index].launch
+                if launch is not None and launch.steps > 1:
+                    self._disturbed.append(launch.launch_id)
+
+    def _disturbs(self, job: Job, urgency: float, batch: _Batch, now: float) -> bool:
+        drift = self.drift * (now - batch.formed_s)
+        if urgency < batch.most_urgent + drift:
+            return True
+        if job.batch_key != batch.jobs[0].batch_key:
+            return False
+        return batch.images + job.images <= self.max_batch or urgency < batch.least_urgent + drift
+
+    def recalls(self, now: float) -> list[int]:
+        named, self._disturbed = self._disturbed, []
+        return named
+
+    def plan(self, replica: Replica, now: float) -> Decision | None:
+        batch = self._batches[replica.index]
+        if batch is not None:
+            left = batch.jobs[0].stage_left
+            for job in batch.jobs:
+                if job.state != "resident" or job.stage != batch.stage:
+                    break
+                left = min(left, job.stage_left)
+            else:
+                return Decision(batch.jobs, left)
+            self._batches[replica.index] = None
+        if self.drop_late:
+            late = self._late(now)
+            if late:
+                return Decision(drop=late)
+        return self._new_batch(replica, now)
+
+    def _new_batch(self, replica: Replica, now: float) -> Decision | None:
+        resident: list[_Entry] = []
+        finishing: list[Job] = []
+        for job in replica.resident.values():
+            if job.stage == "decode" and len(job.stages) > 1:
+                finishing.append(job)
+            resident.append((self.urgency(job), job.order, job))
+        if finishing:
+            key = min(finishing, key=_order).batch_key
+            return Decision(tuple([job for job in finishing if job.batch_key == key]), 1)
+        lead = min(resident, default=None)
+        for key in list(self._waiting):
+            head = self._head(key)
+            if head is not None and (lead is None or head < lead):
+                lead = head
+        if lead is None:
+            return None
+        chosen = self._ride_along(lead[2].batch_key, resident)
+        decision = next_stage([job for _, _, job in chosen])
+        running = [entry for entry in chosen if entry[2].stage == decision.jobs[0].stage]
+        self._batches[replica.index] = _Batch(
+            decision.jobs,
+            decision.jobs[0].stage,
+            now,
+            running[0][0],
+            running[-1][0],
+            sum([job.images for _, _, job in chosen]),
+        )
+        return decision
+
+    def _ride_along(self, key: BatchKey, resident: list[_Entry]) -> list[_Entry]:
+        """The most urgent jobs of one size, resident or waiting, that fit in a batch; the first always does."""
+        local = sorted([entry for entry in resident if entry[2].batch_key == key], reverse=True)
+        chosen: list[_Entry] = []
+        images = 0
+        while True:
+            head = self._head(key)
+            from_waiting = head is not None and (not local or head < local[-1])
+            entry = head if from_waiting else (local[-1] if local else None)
+            if entry is None or (chosen and images + entry[2].images > self.max_batch):
+                return chosen
+            if from_waiting:
+                heappop(self._waiting[key])
+            else:
+                local.pop()
+            chosen.append(entry)
+            images += entry[2].images
+
+    def _head(self, key: BatchKey) -> _Entry | None:
+        heap = self._waiting.get(key)
+        while heap:
+            if heap[0][2].state == "waiting":
+                return heap[0]
+            heappop(heap)
+        self._waiting.pop(key, None)
+        return None
+
+    def _late(self, now: float) -> tuple[tuple[Job, str], ...]:
+        late = []
+        heap = self._latest_starts
+        while heap and (heap[0][0] < now or heap[0][2].state != "waiting"):
+            latest_start, _, job = heappop(heap)
+            if job.state == "waiting":
+                late.append((job, f"would miss its deadline by {now - latest_start:.3g} s even alone"))
+        return tuple(late)
+
+
+class EDF(UrgencyPolicy):
+    """Earliest deadline first."""
+
+    def urgency(self, job: Job) -> float:
+        return job.request.deadline
+
+
+class SRPT(UrgencyPolicy):
+    """Shortest remaining processing time first, by predicted seconds alone."""
+
+    drift = -1.0
+
+    def urgency(self, job: Job) -> float:
+        return self.remaining_s(job)
+
+
+class LeastSlack(UrgencyPolicy):
+    """Least slack first: slack is the deadline less now less the predicted remaining seconds.
+
+    The order of waiting jobs by slack is their order by latest start, deadline less remaining seconds, which does
+    not move with the clock; a running job's slack stays as it is, so its latest start drifts with time.
+    """
+
+    drift = 1.0
+
+    def urgency(self, job: Job) -> float:
+        deadline = job.request.deadline
+        return deadline if math.isinf(deadline) else deadline - self.remaining_s(job)
+
+
+def _order(job: Job) -> int:
+    return job.order
