@@ -1,0 +1,241 @@
+"""`check_policy`: does a policy keep the contract?
+
+Runs any policy, ours or a user's, through one conformance suite, in the spirit of scikit-learn's ``check_estimator``:
+
+    from sim.check import check_policy
+    check_policy(MyPolicy())
+
+For scheduling policies: no request is lost or run twice, no launch overlaps another on its replica, the same seed
+gives the same run, runs do not leak into each other, a quantum is a kept promise (planning at every step boundary
+gives the same completions), and recorded events reproduce every decision. It lives in `sim` because it needs a driver.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from policies.caching import CachingPolicy, Signal
+from policies.contract import Outcome, PolicyError, SchedulingPolicy
+from policies.controller import Controller
+from policies.events import EventRecord, check_parity
+from policies.job import STAGES
+from policies.placement import PlacementPolicy, TileWork
+from sim.driver import Simulation, Stalled
+from sim.world import World
+from traces.composition import Composition
+from traces.request import Request
+from traces.streams import stream
+
+_SIZES = ((256, 256), (256, 384), (512, 512))
+
+
+class _Costs:
+    """Irregular step costs, so that events do not coincide by accident."""
+
+    class _Repeats:
+        ratios = (0.95, 0.97, 1.0, 1.03, 1.05)
+        steps = 1
+
+    def seconds(self, stage: str, composition: Composition, guided: bool = True) -> float:
+        pixels = sum(h * w * f * n for (h, w, f), n in composition) / 65536
+        per_pixel = {"encode": 0.0021, "denoise": 0.0137, "decode": 0.0071}[stage]
+        return 0.0053 + per_pixel * pixels * (1.0 if guided else 0.51)
+
+    def standalone(self, request: Request) -> float:
+        alone = ((request.size, request.images),)
+        return sum(
+            self.seconds(stage, alone, request.guided) * (request.steps if stage == "denoise" else 1) for stage in STAGES
+        )
+
+    def noise(self, stage: str) -> _Repeats:
+        return self._Repeats()
+
+
+def check_policy(policy: SchedulingPolicy | CachingPolicy | PlacementPolicy, seed: int = 0) -> None:
+    """Raise PolicyError with the first broken rule; return None when the policy keeps the contract."""
+    if isinstance(policy, SchedulingPolicy):
+        _check_scheduling(policy, seed)
+    elif isinstance(policy, CachingPolicy):
+        _check_caching(policy, seed)
+    elif isinstance(policy, PlacementPolicy):
+        _check_placement(policy, seed)
+    else:
+        raise PolicyError(
+            f"{type(policy).__name__} is no policy; derive it from SchedulingPolicy, CachingPolicy or PlacementPolicy"
+        )
+
+
+def _workload(seed: int, count: int, rate: float, whole_seconds: bool) -> list[Request]:
+    rng = stream(seed, f"check/{count}/{rate}")
+    costs = _Costs()
+    arrivals = np.cumsum(rng.exponential(1 / rate, count))
+    requests = []
+    for i, arrival in enumerate(arrivals.tolist()):
+        height, width = _SIZES[rng.integers(len(_SIZES))]
+        request = Request(
+            request_id=f"r{i}",
+            arrival_s=float(int(arrival)) if whole_seconds else arrival,
+            height=height,
+            width=width,
+            steps=int(rng.integers(1, 9)),
+            images=int(rng.choice([1, 1, 1, 2, 6])),
+            guidance_scale=float(rng.choice([5.0, 5.0, 1.0])),
+        )
+        slo = float(rng.choice([0, 2, 6])) * costs.standalone(request)
+        requests.append(Request(**_fields(request), slo_s=slo) if slo else request)
+    return requests
+
+
+def _fields(request: Request) -> dict[str, Any]:
+    names = ("request_id", "arrival_s", "height", "width", "steps", "images", "guidance_scale")
+    return {name: getattr(request, name) for name in names}
+
+
+def _check_scheduling(policy: SchedulingPolicy, seed: int) -> None:
+    before = _state(policy)
+    for replicas, rate, ties in ((1, 2.0, False), (1, 12.0, False), (2, 20.0, True), (3, 9.0, False)):
+        requests = _workload(seed, 60, rate, ties)
+        controller, events = _run(policy, requests, replicas, seed, per_step=False)
+        _check_conservation(policy, controller, requests)
+        again, events_again = _run(policy, requests, replicas, seed, per_step=False)
+        if events != events_again:
+            raise _broken(policy, "is not deterministic: the same run twice gave different decisions")
+        oracle, _ = _run(policy, requests, replicas, seed, per_step=True)
+        _check_promise(policy, again, oracle)
+        parity = check_parity(
+            [json.loads(line) for line in events],
+            requests,
+            lambda hook, n=replicas: Controller(policy, _Costs(), n, on_event=hook),  # type: ignore[misc]
+        )
+        if not parity.same:
+            raise _broken(policy, f"decides differently for the same events: {parity.difference}")
+    if _state(policy) != before:
+        raise _broken(policy, "changed its own parameters during a run; per-run state belongs in reset")
+    _check_cancelling(policy, seed)
+
+
+def _state(policy: object) -> str:
+    return repr(sorted(vars(policy).items()))
+
+
+def _run(
+    policy: SchedulingPolicy, requests: list[Request], replicas: int, seed: int, per_step: bool
+) -> tuple[Controller, list[str]]:
+    record = EventRecord()
+    controller = Controller(policy, _Costs(), replicas, on_event=record.add)
+    try:
+        Simulation(controller, World(_Costs(), replicas, seed), per_step).run(requests)
+    except Stalled as error:
+        raise PolicyError(str(error)) from error
+    except PolicyError:
+        raise
+    except Exception as error:
+        raise _broken(policy, f"raised {type(error).__name__}: {error}") from error
+    return controller, record.lines
+
+
+def _check_conservation(policy: SchedulingPolicy, controller: Controller, requests: list[Request]) -> None:
+    if [job.request for job in controller.jobs] != requests:
+        raise _broken(policy, "lost or changed a request")
+    done: dict[tuple[str, str], int] = defaultdict(int)
+    free_at: dict[int, float] = defaultdict(float)
+    for launch, outcome, end_s in sorted(controller.launched, key=lambda record: record[0].launch_id):
+        if launch.start_s < free_at[launch.replica]:
+            raise _broken(policy, f"has two launches at once on replica {launch.replica}")
+        free_at[launch.replica] = end_s
+        for job in launch.jobs:
+            done[job.request.request_id, launch.stage] += outcome.steps_done
+    for job in controller.jobs:
+        name = job.request.request_id
+        if not job.ended:
+            raise _broken(policy, f"left request {name!r} {job.state}")
+        if job.state == "dropped" and not job.reason:
+            raise _broken(policy, f"dropped request {name!r} without a reason")
+        if job.state == "finished":
+            for stage in STAGES:
+                wanted = job.request.steps if stage == "denoise" else 1
+                if done[name, stage] != wanted:
+                    raise _broken(policy, f"ran {done[name, stage]} steps of {stage} for {name!r}, not {wanted}")
+
+
+def _check_promise(policy: SchedulingPolicy, quantum: Controller, oracle: Controller) -> None:
+    for job, stepped in zip(quantum.jobs, oracle.jobs, strict=True):
+        if (job.state, job.finish_s, job.replica) != (stepped.state, stepped.finish_s, stepped.replica):
+            raise _broken(
+                policy,
+                f"breaks the promise of its quanta: request {job.request.request_id!r} ends as {job.state} at "
+                f"{job.finish_s} s, but as {stepped.state} at {stepped.finish_s} s when planned at every step boundary",
+            )
+
+
+def _check_cancelling(policy: SchedulingPolicy, seed: int) -> None:
+    """A waiting request whose client leaves never runs."""
+    controller = Controller(policy, _Costs(), 1)
+    requests = _workload(seed, 6, 50.0, False)
+    for request in requests:
+        controller.submit(request, 1.0)
+    left = requests[3].request_id
+    controller.cancel(left, 1.0)
+    now = 1.0
+    for _ in range(1000):
+        started = controller.launches(now)
+        if not started:
+            wakeup = controller.wakeup(now)
+            if wakeup is None or not controller.open:
+                break
+            now = wakeup
+            continue
+        now += 0.01
+        for launch in started:
+            if left in {job.request.request_id for job in launch.jobs}:
+                raise _broken(policy, "runs a request whose client had left")
+            controller.complete(launch, Outcome(launch.steps), now)
+    if controller.open:
+        raise _broken(policy, f"leaves {controller.open} requests waiting after another was cancelled")
+
+
+def _check_caching(policy: CachingPolicy, seed: int) -> None:
+    rng = stream(seed, "check/caching")
+    policy = copy.deepcopy(policy)
+    policy.reset()
+
+    def signals(step: int, seen: bool) -> list[Signal]:
+        change: Callable[[], float] = (lambda: float(rng.exponential(0.1))) if seen else (lambda: float("inf"))
+        return [Signal(f"r{r}", unit, step, 9, change()) for r in range(2) for unit in range(4)]
+
+    for step in range(9):
+        asked = signals(step, seen=step > 0)
+        answer = policy.decide(asked)
+        if len(answer) != len(asked) or any(not isinstance(compute, bool) for compute in answer):
+            raise _broken(policy, "must answer one True or False a unit")
+        if policy.decide(asked) != answer:
+            raise _broken(policy, "changes its mind when asked twice: decide must change nothing")
+        if step == 0 and not all(answer):
+            raise _broken(policy, "reuses a unit that was never computed")
+        policy.commit(asked, answer)
+    policy.forget("r0")
+    fresh = [s for s in signals(0, seen=False) if s.request_id == "r0"]
+    if not all(policy.decide(fresh)):
+        raise _broken(policy, "remembers a request it was told to forget")
+
+
+def _check_placement(policy: PlacementPolicy, seed: int) -> None:
+    rng = stream(seed, "check/placement")
+    for devices in (1, 2, 3, 8):
+        for count in (1, 4, 9):
+            tiles = [TileWork(i, float(rng.uniform(0, 2)), int(rng.integers(-1, devices))) for i in range(count)]
+            answer = policy.assign(tiles, devices)
+            if len(answer) != count or any(not 0 <= device < devices for device in answer):
+                raise _broken(policy, f"must name one device of 0..{devices - 1} a tile, gave {answer}")
+            if copy.deepcopy(policy).assign(tiles, devices) != answer:
+                raise _broken(policy, "gives ranks different answers for the same tiles")
+
+
+def _broken(policy: object, what: str) -> PolicyError:
+    return PolicyError(f"policy {type(policy).__name__} {what}")

@@ -1,0 +1,180 @@
+"""The simulator: a controller driven by SimPy in virtual time.
+
+One event a quantum, not one a step: a launch is a single scheduled end, moved to the next step boundary when the
+controller recalls it. ``per_step=True`` runs the same controller one step a launch; it is the oracle that the quantum
+mode is tested against, and both give identical completions because the clock is whole picoseconds (see `sim.world`).
+
+At one instant, launches that end are reported before requests that arrive, and the controller is asked for work once
+everything of that instant has been told.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import simpy
+from simpy.events import URGENT, Event
+
+from policies.contract import Launch, Outcome, PolicyError, SchedulingPolicy
+from policies.controller import Controller
+from sim.world import PICOSECONDS, StepClock, World
+from traces.request import Request
+
+
+class Stalled(PolicyError):
+    """The simulation has nothing left to do, but requests have not ended: the policy leaves them waiting."""
+
+
+class _End(Event):
+    """The scheduled end of a launch."""
+
+    def __init__(self, env: simpy.Environment, flight: _Flight, delay: int) -> None:
+        self.env = env
+        self.callbacks = [flight.on_end]
+        self._value = None
+        self._ok = True
+        self._defused = False
+        self.flight = flight
+        flight.end = self
+        env.schedule(self, URGENT, delay)
+
+
+class _Flight:
+    """A launch on its way."""
+
+    __slots__ = ("clock", "end", "launch", "on_end", "start", "step_ns", "steps")
+
+    def __init__(
+        self, launch: Launch, start: int, step_ns: int, clock: StepClock, steps: int, on_end: Callable[[Any], None]
+    ) -> None:
+        self.launch = launch
+        self.start = start
+        self.step_ns = step_ns
+        self.clock = clock
+        self.steps = steps
+        self.on_end = on_end
+        self.end: _End | None = None
+
+
+class Simulation:
+    """One run of a controller over a trace in virtual time. Holds no module state; make one a run.
+
+    Args:
+        controller: fresh, nothing submitted.
+        world: how long launches take.
+        per_step: end every launch at its first step boundary.
+        progress: called with the number of requests submitted so far, now and then.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        world: World,
+        per_step: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._controller = controller
+        self._world = world
+        self._per_step = per_step
+        self._progress = progress
+        self._env = simpy.Environment(initial_time=0)  # type: ignore[arg-type]
+        self._flights: dict[int, _Flight] = {}
+        self._sleeps = type(controller.policy).wakeup is not SchedulingPolicy.wakeup
+        self._alarm: int | None = None
+
+    def run(self, requests: Sequence[Request]) -> float:
+        """Simulate until every request has ended; the seconds of virtual time that took.
+
+        Raises:
+            Stalled: nothing is left to happen, but requests wait.
+            PolicyError: the policy broke its contract.
+        """
+        env = self._env
+        env.process(self._arrivals(requests))
+        collecting = gc.isenabled()
+        gc.disable()  # the log grows and nothing in it is garbage: collections would only walk it again and again
+        try:
+            env.run()
+        finally:
+            if collecting:
+                gc.enable()
+        if self._controller.open:
+            waiting = [job.request.request_id for job in self._controller.jobs if not job.ended]
+            raise Stalled(
+                f"policy {type(self._controller.policy).__name__} stalls: {len(waiting)} requests have not ended and "
+                f"nothing is running at {env.now / PICOSECONDS:.6g} s; first: {waiting[0]!r}"
+            )
+        return env.now / PICOSECONDS
+
+    def _arrivals(self, requests: Sequence[Request]) -> Generator[Event, None, None]:
+        env, submit = self._env, self._controller.submit
+        for count, request in enumerate(requests):
+            at = round(request.arrival_s * PICOSECONDS)
+            if at > env.now:
+                if count:
+                    self._settle()
+                yield env.timeout(at - env.now)
+            submit(request, env.now / PICOSECONDS)
+            if self._progress is not None and count % 1024 == 0:
+                self._progress(count)
+        self._settle()
+        if self._progress is not None:
+            self._progress(len(requests))
+
+    def _settle(self) -> None:
+        """Ask for work, unless something else is still to be told of this instant."""
+        env, controller = self._env, self._controller
+        now = env.now
+        if env.peek() <= now:
+            return
+        now_s = now / PICOSECONDS
+        for launch in controller.launches(now_s):
+            self._start(launch, now)
+        for launch_id in controller.recalls(now_s):
+            self._recall(self._flights[launch_id], now)
+        if self._sleeps:
+            self._sleep(controller.wakeup(now_s), now)
+
+    def _start(self, launch: Launch, now: int) -> None:
+        stage = launch.stage
+        clock = self._world.clocks[launch.replica][stage]
+        step_ns = self._world.step_ns(stage, launch.composition, launch.guided)
+        steps = 1 if self._per_step else launch.steps
+        flight = _Flight(launch, now, step_ns, clock, steps, self._ended)
+        self._flights[launch.launch_id] = flight
+        _End(self._env, flight, step_ns * clock.sum_to(steps))
+
+    def _recall(self, flight: _Flight, now: int) -> None:
+        """Move the end of a launch to the first step boundary after now."""
+        steps = flight.clock.steps_beyond((now - flight.start) // flight.step_ns)
+        if steps < flight.steps:
+            flight.steps = steps
+            _End(self._env, flight, flight.start + flight.step_ns * flight.clock.sum_to(steps) - now)
+
+    def _ended(self, end: _End) -> None:
+        flight = end.flight
+        if flight.end is end:  # otherwise it was moved earlier by a recall
+            launch = flight.launch
+            del self._flights[launch.launch_id]
+            steps = flight.steps
+            flight.clock.done += steps
+            now_s = self._env.now / PICOSECONDS
+            images = 0
+            for _, count in launch.composition:
+                images += count
+            busy_s = (self._env.now - flight.start) / PICOSECONDS
+            self._controller.complete(launch, Outcome(steps, None, images * steps, 0, (busy_s,)), now_s)
+        self._settle()
+
+    def _sleep(self, wakeup_s: float | None, now: int) -> None:
+        if wakeup_s is None:
+            return
+        at = int(wakeup_s * PICOSECONDS)
+        while at / PICOSECONDS < wakeup_s:
+            at += 1
+        if at <= now or (self._alarm is not None and now < self._alarm <= at):
+            return
+        self._alarm = at
+        self._env.timeout(at - now).callbacks.append(lambda _: self._settle())

@@ -1,0 +1,117 @@
+"""The simulated world: how long things really take.
+
+Durations come from a fitted latency table and the repeat noise of its measurements. The clock counts picoseconds
+in whole numbers: a step's base duration is a whole number of nanoseconds, its noise a whole number of thousandths,
+so a quantum of n steps takes exactly as long as n quanta of one step.
+
+One noise draw holds for as many steps as one measurement spanned: noise seen on 50-step totals would average out if
+every step drew its own. Draws belong to a replica and a stage, in order of the steps it runs, so they do not depend
+on how steps are grouped into launches.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Protocol
+
+import numpy as np
+
+from traces.composition import Composition
+from traces.streams import stream
+
+PICOSECONDS = 10**12
+_CHUNK = 4096
+
+
+class _Noise(Protocol):
+    @property
+    def ratios(self) -> tuple[float, ...]: ...
+    @property
+    def steps(self) -> int: ...
+
+
+class Latencies(Protocol):
+    """What the world needs of a latency table."""
+
+    def seconds(self, stage: str, composition: Composition, guided: bool = True) -> float:
+        """Seconds of one step."""
+        ...
+
+    def noise(self, stage: str) -> _Noise:
+        """Repeat noise of the measurements of a stage."""
+        ...
+
+
+class StepClock:
+    """Noise of the successive steps of one stage on one replica, as running sums in thousandths."""
+
+    def __init__(self, ratios: tuple[float, ...], hold_steps: int, rng: np.random.Generator | None) -> None:
+        self._thousandths = np.maximum(1, np.rint(1000 * np.asarray(ratios))).astype(np.int64)
+        self._hold_steps = hold_steps
+        self._rng = rng
+        self._sums = [0]
+        self.done = 0
+
+    def sum_to(self, steps: int) -> int:
+        """Sum of the factors of the next ``steps`` steps, in thousandths."""
+        if self._rng is None:
+            return 1000 * steps
+        end = self.done + steps
+        while len(self._sums) <= end:
+            self._draw()
+            end = self.done + steps
+        return self._sums[end] - self._sums[self.done]
+
+    def steps_beyond(self, thousandths: int) -> int:
+        """The least number of steps whose factors sum to more than ``thousandths``."""
+        if self._rng is None:
+            return thousandths // 1000 + 1
+        target = self._sums[self.done] + thousandths
+        while self._sums[-1] <= target:
+            self._draw()
+        return bisect_right(self._sums, target, self.done) - self.done
+
+    def _draw(self) -> None:
+        assert self._rng is not None
+        draws = -(-_CHUNK // self._hold_steps)
+        factors = np.repeat(self._rng.choice(self._thousandths, draws), self._hold_steps)
+        del self._sums[: self.done]  # sums are only ever used as differences from here on
+        self.done = 0
+        self._sums.extend((self._sums[-1] + np.cumsum(factors)).tolist())
+
+
+class World:
+    """Durations of launches in a simulation.
+
+    Args:
+        latencies: the table the truth is taken from.
+        replicas: number of replicas; each has its own noise.
+        seed: seed of the named random streams ``world/<replica>/<stage>``.
+        noise: whether to draw repeat noise.
+        slowdown: every step takes this many times as long as the table says.
+    """
+
+    def __init__(
+        self, latencies: Latencies, replicas: int, seed: int = 0, noise: bool = True, slowdown: float = 1.0
+    ) -> None:
+        self._latencies = latencies
+        self._slowdown = slowdown
+        self._base: dict[tuple[str, Composition, bool], int] = {}
+        self.clocks = [
+            {stage: self._clock(stage, replica, seed, noise) for stage in ("encode", "denoise", "decode")}
+            for replica in range(replicas)
+        ]
+
+    def _clock(self, stage: str, replica: int, seed: int, noise: bool) -> StepClock:
+        measured = self._latencies.noise(stage)
+        rng = stream(seed, f"world/{replica}/{stage}") if noise and len(measured.ratios) > 1 else None
+        return StepClock(measured.ratios, measured.steps, rng)
+
+    def step_ns(self, stage: str, composition: Composition, guided: bool) -> int:
+        """Nanoseconds of one step without noise, at least 1."""
+        key = (stage, composition, guided)
+        ns = self._base.get(key)
+        if ns is None:
+            seconds = self._latencies.seconds(stage, composition, guided) * self._slowdown
+            ns = self._base[key] = max(1, round(seconds * 1e9))
+        return ns
