@@ -1,0 +1,140 @@
+"""A stock diffusers pipeline as a coroutine: any pipeline, unmodified, one denoising step at a time.
+
+A request runs its own pipeline's ``__call__`` in a greenlet. Where the pipeline calls its denoiser, the greenlet hands
+the call to the executor and sleeps; the executor gathers such calls from many requests, runs them as one batch and
+wakes each with its rows. Where its sampler finishes a step the greenlet sleeps again, so that requests can join,
+leave and pause between steps. What a request computes is therefore, by construction, what its pipeline computes
+alone: prompts, guidance, timesteps, sampler and decoding are the pipeline's own code.
+
+The alternative, one hand-written loop a model family, is a copy of the pipeline that drifts from it.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from greenlet import greenlet
+
+from backend.loading import denoiser_name
+from traces.request import Request
+
+
+class DenoiserCall(NamedTuple):
+    """The pipeline waits for its denoiser."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class StepDone(NamedTuple):
+    """The sampler has finished a step; ``latents`` is its result."""
+
+    latents: torch.Tensor
+
+
+class Finished(NamedTuple):
+    """The pipeline has returned. ``output`` is [images, height, width, 3] or [clips, frames, height, width, 3]."""
+
+    output: Any
+
+
+class _RequestGreenlet(greenlet):  # type: ignore[misc]
+    hub: greenlet
+
+
+def intercept_denoiser(pipeline: Any) -> Callable[..., Any]:
+    """Make the pipeline's denoiser hand calls that come from a `RequestRun` to its executor. Done once a pipeline.
+
+    Returns the denoiser's own forward, for the executor to run. The module's hooks run in the request's own call.
+    """
+    denoiser = getattr(pipeline, denoiser_name(pipeline))
+    forward: Callable[..., Any] = denoiser.forward
+
+    def hand_over(*args: Any, **kwargs: Any) -> Any:
+        current = greenlet.getcurrent()
+        if isinstance(current, _RequestGreenlet):
+            return current.hub.switch(DenoiserCall(args, kwargs))
+        return forward(*args, **kwargs)
+
+    denoiser.forward = hand_over
+    return forward
+
+
+class RequestRun:
+    """One request on its way through one pipeline.
+
+    Args:
+        pipeline: shared by all requests of a replica, prepared by `intercept_denoiser`. Its modules are shared, its
+            sampler and its per-call attributes are not.
+        request: what to make.
+    """
+
+    def __init__(self, pipeline: Any, request: Request) -> None:
+        self.request = request
+        self.pending: DenoiserCall | None = None
+        self.latents: torch.Tensor | None = None
+        self.steps_done = 0
+        self._sampler_calls = 0
+        self._own = copy.copy(pipeline)
+        self._sampler = copy.deepcopy(pipeline.scheduler)
+        self._own.scheduler = self._sampler
+        self._step = self._sampler.step
+        self._sampler.step = self._sampled
+        self._greenlet = _RequestGreenlet(self._body)
+
+    def resume(self, value: Any = None) -> DenoiserCall | StepDone | Finished:
+        """Run the pipeline to its next stop. Whatever it raises comes out here."""
+        self._greenlet.hub = greenlet.getcurrent()
+        stop: DenoiserCall | StepDone | Finished = self._greenlet.switch(value)
+        self.pending = stop if isinstance(stop, DenoiserCall) else None
+        return stop
+
+    def close(self) -> None:
+        """Give the request up and free what it holds."""
+        if self._greenlet and not self._greenlet.dead:
+            self._greenlet.throw()
+        self.pending = self.latents = None
+
+    def sampler_calls_due(self, steps_done: int) -> int:
+        """Sampler calls that make ``steps_done`` of the request's steps (second-order samplers make more)."""
+        return round(len(self._sampler.timesteps) * steps_done / self.request.steps)
+
+    @property
+    def sampler_calls(self) -> int:
+        """Sampler calls made so far."""
+        return self._sampler_calls
+
+    def _sampled(self, *args: Any, **kwargs: Any) -> Any:
+        result = self._step(*args, **kwargs)
+        self._sampler_calls += 1
+        self.latents = result[0] if isinstance(result, tuple) else result.prev_sample
+        self._greenlet.hub.switch(StepDone(self.latents))
+        return result
+
+    def _body(self, _: Any) -> Finished:
+        output = self._own(**pipeline_arguments(self._own, self.request))
+        images = getattr(output, "images", None)
+        return Finished(images if images is not None else output.frames)
+
+
+def pipeline_arguments(pipeline: Any, request: Request) -> dict[str, Any]:
+    """The arguments of ``pipeline.__call__`` that make what ``request`` asks for."""
+    known = inspect.signature(type(pipeline).__call__).parameters
+    generators = [torch.Generator("cpu").manual_seed(request.seed + i) for i in range(request.images)]
+    arguments: dict[str, Any] = {
+        "prompt": request.prompt,
+        "height": request.height,
+        "width": request.width,
+        "num_inference_steps": request.steps,
+        "guidance_scale": request.guidance_scale,
+        "generator": generators if request.images > 1 else generators[0],
+        "output_type": "np",
+        "num_images_per_prompt": request.images,
+        "num_videos_per_prompt": request.images,
+        "num_frames": request.frames,
+    }
+    return {name: value for name, value in arguments.items() if name in known}

@@ -1,0 +1,170 @@
+"""The step-level executor of one replica: runs launches on a diffusers pipeline.
+
+A launch is one stage for a batch: encode (from the prompt to the first denoiser call), a number of denoising steps,
+or decode (from the last latents to pixels). Requests are coroutines (see `backend.coroutine`); those whose
+denoiser calls have equal shapes share one forward, at whatever timesteps they are. A request that fails, for bad
+input, lack of memory or numbers that are not finite, fails alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, intercept_denoiser
+from backend.merge import run_merged
+from policies.contract import Outcome
+from traces.request import Request
+
+
+class Executor:
+    """Runs launches on one copy of a model. All calls must come from one thread.
+
+    Args:
+        pipeline: a diffusers pipeline, in evaluation mode, on its device. It is the executor's from now on.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+        self.device = torch.device(pipeline.device)
+        self._denoiser = intercept_denoiser(pipeline)
+        self._runs: dict[str, RequestRun] = {}
+
+    @property
+    def resident(self) -> list[str]:
+        """Ids of the requests whose state lies here."""
+        return list(self._runs)
+
+    @torch.no_grad()
+    def execute(
+        self,
+        stage: str,
+        requests: Sequence[Request],
+        steps: int = 1,
+        recalled: Callable[[], bool] = lambda: False,
+        deliver: Callable[[Request, np.ndarray[Any, Any]], None] | None = None,
+    ) -> Outcome:
+        """Run one launch and wait for the device.
+
+        ``recalled`` is asked at every step boundary; True ends the launch there. ``deliver`` is given the pixels of
+        each request that finishes, [images, height, width, 3] (clips: [clips, frames, height, width, 3]) in 0..1.
+        """
+        failed: dict[str, str] = {}
+        done = 0
+        if stage == "encode":
+            for request in requests:
+                self._encode(request, failed)
+            done = 1
+        elif stage == "denoise":
+            while done < steps and (alive := [r for r in requests if r.request_id not in failed]):
+                self._denoise_step(alive, failed)
+                done += 1
+                self.wait()
+                if recalled():
+                    break
+            self._check_finite([r for r in requests if r.request_id not in failed], failed)
+        else:
+            for request in requests:
+                self._decode(request, failed, deliver)
+            done = 1
+        self.wait()
+        for name in failed:
+            self.release(name)
+        images = sum(r.images for r in requests if r.request_id not in failed)
+        return Outcome(done, failed or None, computed=images * done)
+
+    def keep_only(self, request_ids: set[str]) -> None:
+        """Free every request not named: it ended elsewhere (dropped or cancelled)."""
+        for name in [name for name in self._runs if name not in request_ids]:
+            self.release(name)
+
+    def release(self, request_id: str) -> None:
+        """Free what a request holds."""
+        run = self._runs.pop(request_id, None)
+        if run is not None:
+            run.close()
+
+    def wait(self) -> None:
+        """Wait for the device to finish its work."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _encode(self, request: Request, failed: dict[str, str]) -> None:
+        run = self._runs[request.request_id] = RequestRun(self.pipeline, request)
+        try:
+            stop = run.resume()
+            if not isinstance(stop, DenoiserCall):
+                raise RuntimeError("the pipeline ended before its first denoising step")
+        except Exception as error:
+            failed[request.request_id] = reason(error)
+
+    def _denoise_step(self, requests: Sequence[Request], failed: dict[str, str]) -> None:
+        """One step of each request: as many rounds of batched denoiser calls as its pipeline makes."""
+        due: dict[RequestRun, int] = {}
+        for request in requests:
+            run = self._runs[request.request_id]
+            steps_done = run.steps_done + 1
+            due[run] = run.sampler_calls_due(steps_done)
+            run.steps_done = steps_done
+        active = [run for run in due if run.sampler_calls < due[run]]
+        while active:
+            for run in active:
+                if run.pending is None:
+                    self._advance(run, None, failed)
+            calling = [run for run in active if run.pending is not None]
+            calls = [run.pending for run in calling if run.pending is not None]
+            outputs, errors = run_merged(self._denoiser, calls)
+            for index, run in enumerate(calling):
+                if index in errors:
+                    failed[run.request.request_id] = reason(errors[index])
+                else:
+                    self._advance(run, outputs[index], failed)
+            active = [
+                run for run in active if run.request.request_id not in failed and run.sampler_calls < due[run]
+            ]
+
+    def _advance(self, run: RequestRun, value: Any, failed: dict[str, str]) -> None:
+        try:
+            stop = run.resume(value)
+            if isinstance(stop, Finished):
+                raise RuntimeError(f"the pipeline ended after {run.sampler_calls} sampler steps, before its last")
+        except Exception as error:
+            failed[run.request.request_id] = reason(error)
+
+    def _decode(
+        self,
+        request: Request,
+        failed: dict[str, str],
+        deliver: Callable[[Request, np.ndarray[Any, Any]], None] | None,
+    ) -> None:
+        run = self._runs[request.request_id]
+        try:
+            stop: DenoiserCall | StepDone | Finished = run.resume()
+            while not isinstance(stop, Finished):
+                value = self._denoiser(*stop.args, **stop.kwargs) if isinstance(stop, DenoiserCall) else None
+                stop = run.resume(value)
+            pixels = np.asarray(stop.output)
+            if not np.isfinite(pixels).all():
+                raise FloatingPointError("not a number in the decoded picture")
+            if deliver is not None:
+                deliver(request, pixels)
+        except Exception as error:
+            failed[request.request_id] = reason(error)
+        self.release(request.request_id)
+
+    def _check_finite(self, requests: Sequence[Request], failed: dict[str, str]) -> None:
+        for request in requests:
+            run = self._runs[request.request_id]
+            if run.latents is not None and not bool(torch.isfinite(run.latents).all()):
+                failed[request.request_id] = f"not a number in the latents after step {run.steps_done}"
+
+
+def reason(error: BaseException) -> str:
+    """One line on why a request failed."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"out of device memory: {str(error).splitlines()[0]}"
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"

@@ -1,0 +1,133 @@
+"""Several denoiser calls as one: rows of equal-shaped arguments stacked, the outputs split again.
+
+A call is a nest of tensors and plain values. A tensor whose first axis counts the call's rows is stacked; a scalar
+tensor (a timestep) becomes one entry a row; anything else (position ids, rotary tables, flags) is shared and must be
+equal in all calls. Calls that differ in a shape, a type or a shared value cannot be merged and say so by their key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+
+from backend.coroutine import DenoiserCall
+
+
+def rows_of(call: DenoiserCall) -> int:
+    """Rows of a call: the first axis of its sample (2 with classifier-free guidance in one batch)."""
+    sample = call.args[0] if call.args else call.kwargs.get("hidden_states", call.kwargs.get("sample"))
+    if isinstance(sample, list | tuple):
+        return len(sample)
+    return int(sample.shape[0])
+
+
+def merge_key(call: DenoiserCall) -> Hashable:
+    """Equal keys: the calls can be stacked."""
+    return _key((call.args, call.kwargs), rows_of(call))
+
+
+def merge(calls: Sequence[DenoiserCall]) -> DenoiserCall:
+    """One call with the rows of all, in order."""
+    if len(calls) == 1:
+        return calls[0]
+    rows = [rows_of(call) for call in calls]
+    args, kwargs = _merge([(call.args, call.kwargs) for call in calls], rows)
+    return DenoiserCall(args, kwargs)
+
+
+def split(output: Any, calls: Sequence[DenoiserCall]) -> list[Any]:
+    """The output of a merged call, divided among the calls it was made of."""
+    if len(calls) == 1:
+        return [output]
+    rows = [rows_of(call) for call in calls]
+    starts = [sum(rows[:i]) for i in range(len(rows))]
+    return [_take(output, slice(start, start + n)) for start, n in zip(starts, rows, strict=True)]
+
+
+def run_merged(
+    forward: Callable[..., Any], calls: Sequence[DenoiserCall]
+) -> tuple[list[Any], dict[int, BaseException]]:
+    """Run calls in as few forwards as their keys allow.
+
+    Returns the outputs in order, and by index what went wrong. A forward that fails for a batch is tried again call by
+    call, so that one bad request, or a batch too large for the memory, does not take the others with it.
+    """
+    outputs: list[Any] = [None] * len(calls)
+    errors: dict[int, BaseException] = {}
+    groups: dict[Hashable, list[int]] = {}
+    for index, call in enumerate(calls):
+        groups.setdefault(merge_key(call), []).append(index)
+    waiting = list(groups.values())
+    while waiting:
+        indices = waiting.pop()
+        group = [calls[i] for i in indices]
+        try:
+            merged = merge(group)
+            parts = split(forward(*merged.args, **merged.kwargs), group)
+        except Exception as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                torch.cuda.empty_cache()
+            if len(indices) == 1:
+                errors[indices[0]] = error
+            else:
+                waiting.extend([i] for i in indices)
+            continue
+        for index, part in zip(indices, parts, strict=True):
+            outputs[index] = part
+    return outputs, errors
+
+
+def _key(value: Any, rows: int) -> Hashable:
+    if isinstance(value, torch.Tensor):
+        if value.ndim == 0:
+            return ("scalar", value.dtype)
+        if value.shape[0] == rows:
+            return ("rows", value.dtype, tuple(value.shape[1:]))
+        return ("shared", _fingerprint(value))
+    if isinstance(value, dict):
+        return tuple((name, _key(value[name], rows)) for name in sorted(value))
+    if isinstance(value, list | tuple):
+        return (type(value).__name__, tuple(_key(item, rows) for item in value))
+    try:
+        hash(value)
+    except TypeError:
+        return ("object", id(value))
+    return value
+
+
+def _fingerprint(value: torch.Tensor) -> bytes:
+    """Content of a shared tensor. Kept on the tensor: pipelines pass the same object at every step."""
+    known: bytes | None = getattr(value, "_tilecast_fingerprint", None)
+    if known is None:
+        plain = value.detach().to("cpu").contiguous()
+        plain = plain.to(torch.float32) if plain.dtype == torch.bfloat16 else plain
+        content = f"{plain.dtype} {tuple(plain.shape)} ".encode() + plain.numpy().tobytes()
+        known = hashlib.sha256(content).digest()
+        value._tilecast_fingerprint = known  # type: ignore[attr-defined]
+    return known
+
+
+def _merge(values: Sequence[Any], rows: Sequence[int]) -> Any:
+    first = values[0]
+    if isinstance(first, torch.Tensor):
+        if first.ndim == 0:
+            return torch.cat([v.expand(n) for v, n in zip(values, rows, strict=True)])
+        return torch.cat(list(values)) if first.shape[0] == rows[0] else first
+    if isinstance(first, dict):
+        return {name: _merge([v[name] for v in values], rows) for name in first}
+    if isinstance(first, list | tuple):
+        return type(first)(_merge([v[i] for v in values], rows) for i in range(len(first)))
+    return first
+
+
+def _take(output: Any, part: slice) -> Any:
+    if isinstance(output, torch.Tensor):
+        return output[part]
+    if isinstance(output, dict):  # diffusers' output classes are dictionaries
+        return type(output)(**{name: _take(value, part) for name, value in output.items()})
+    if isinstance(output, list | tuple):
+        return type(output)(_take(item, part) for item in output)
+    return output

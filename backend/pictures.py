@@ -1,0 +1,39 @@
+"""Pictures on disk: what a replay delivers, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from traces.request import Request
+
+
+class PictureFolder:
+    """Saves finished requests as ``000012.png``, numbered by their place in the trace.
+
+    A second image of a request is ``000012-1.png``; the frames of a clip are ``000012-f000.png`` and so on. Names come
+    from the trace's order, never from its ids, so no input can lead out of the folder.
+    """
+
+    def __init__(self, folder: Path, requests: Sequence[Request]) -> None:
+        self._folder = folder
+        self._number = {request.request_id: number for number, request in enumerate(requests)}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, request: Request, pixels: np.ndarray[Any, Any]) -> None:
+        """Save [images, height, width, 3], or [clips, frames, height, width, 3], in 0..1."""
+        stem = f"{self._number[request.request_id]:06d}"
+        for index, picture in enumerate(pixels):
+            name = stem if index == 0 else f"{stem}-{index}"
+            if picture.ndim == 3:
+                self._write(f"{name}.png", picture)
+            else:
+                for frame, still in enumerate(picture):
+                    self._write(f"{name}-f{frame:03d}.png", still)
+
+    def _write(self, name: str, picture: np.ndarray[Any, Any]) -> None:
+        Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8)).save(self._folder / name)

@@ -1,0 +1,190 @@
+"""The real driver: a controller driven by the wall clock and real devices.
+
+Requests are submitted when their time has come, whether or not earlier ones are done (open loop). Each replica has a
+thread that runs its launches; the main thread alone talks to the controller, so that its events have one order. A
+recall reaches a running launch at its next step boundary.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backend.executor import Executor, reason
+from policies.contract import Launch, Outcome, PolicyError
+from policies.controller import Controller
+from traces.request import Request
+
+Deliver = Callable[[Request, np.ndarray[Any, Any]], None]
+
+
+class ReplayStalled(PolicyError):
+    """Nothing runs and nothing will arrive, but requests wait: the policy leaves them waiting."""
+
+
+class _Done(NamedTuple):
+    launch: Launch
+    outcome: Outcome
+    now: float
+
+
+class _Worker(threading.Thread):
+    """Runs the launches of one replica, one after another."""
+
+    def __init__(
+        self, executor: Executor, done: queue.SimpleQueue[_Done], clock: Callable[[], float], deliver: Deliver | None
+    ) -> None:
+        super().__init__(daemon=True)
+        self.orders: queue.SimpleQueue[tuple[Launch, set[str]] | None] = queue.SimpleQueue()
+        self.recalled: set[int] = set()
+        self._executor = executor
+        self._done = done
+        self._clock = clock
+        self._deliver = deliver
+
+    def run(self) -> None:
+        while (order := self.orders.get()) is not None:
+            launch, resident = order
+            started = time.perf_counter()
+            try:
+                self._executor.keep_only(resident)
+                outcome = self._executor.execute(
+                    launch.stage,
+                    [job.request for job in launch.jobs],
+                    launch.steps,
+                    lambda number=launch.launch_id: number in self.recalled,  # type: ignore[misc]
+                    self._deliver,
+                )
+            except Exception as error:  # a fault of ours must not lose the requests
+                outcome = Outcome(0, {job.request.request_id: reason(error) for job in launch.jobs})
+            self.recalled.discard(launch.launch_id)
+            busy_s = time.perf_counter() - started
+            self._done.put(_Done(launch, outcome._replace(device_s=(busy_s,)), self._clock()))
+        self._executor.keep_only(set())
+
+
+class Replay:
+    """One replay of a trace on real executors.
+
+    Args:
+        controller: fresh, nothing submitted, with as many replicas as there are executors.
+        executors: one a replica, already warmed up.
+        deliver: given the pixels of each finished request, on the replica's thread.
+        progress: called with the number of requests that have ended, whenever it changes.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        executors: Sequence[Executor],
+        deliver: Deliver | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._controller = controller
+        self._done: queue.SimpleQueue[_Done] = queue.SimpleQueue()
+        self._workers = [_Worker(executor, self._done, self._now, deliver) for executor in executors]
+        self._progress = progress
+        self._running: dict[int, Launch] = {}
+        self._started = 0.0
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._started
+
+    def run(self, requests: Sequence[Request]) -> bool:
+        """Replay until every request has ended; True when Ctrl-C ended it early.
+
+        On Ctrl-C running launches end at their next step boundary and what has not ended is cancelled.
+
+        Raises:
+            ReplayStalled: see there.
+            PolicyError: the policy broke its contract.
+        """
+        self._started = time.perf_counter()
+        for worker in self._workers:
+            worker.start()
+        try:
+            self._loop(requests)
+            return False
+        except KeyboardInterrupt:
+            self._give_up()
+            return True
+        finally:
+            for worker in self._workers:
+                worker.orders.put(None)
+
+    def _loop(self, requests: Sequence[Request]) -> None:
+        controller = self._controller
+        upcoming = 0
+        while upcoming < len(requests) or controller.open:
+            now = self._now()
+            while upcoming < len(requests) and requests[upcoming].arrival_s <= now:
+                controller.submit(requests[upcoming], now)
+                upcoming += 1
+            self._start_work(now)
+            next_s = requests[upcoming].arrival_s if upcoming < len(requests) else None
+            self._wait_until(next_s, controller.wakeup(now))
+
+    def _start_work(self, now: float) -> None:
+        for launch in self._controller.launches(now):
+            self._running[launch.launch_id] = launch
+            resident = set(self._controller.resident_on(launch.replica))
+            self._workers[launch.replica].orders.put((launch, resident))
+        for launch_id in self._controller.recalls(now):
+            self._workers[self._running[launch_id].replica].recalled.add(launch_id)
+
+    def _wait_until(self, *times: float | None) -> None:
+        """Sleep until one of the times, or until a launch ends; then take in all launches that have ended."""
+        due = [t for t in times if t is not None]
+        if not due and not self._running:
+            if self._controller.open:
+                raise ReplayStalled(f"{self._controller.open} requests wait, nothing runs and nothing will arrive")
+            return
+        try:
+            done = self._done.get(timeout=max(0.0, min(due) - self._now()) if due else None)
+            while True:
+                self._take_in(done)
+                done = self._done.get_nowait()
+        except queue.Empty:
+            pass
+
+    def _take_in(self, done: _Done) -> None:
+        del self._running[done.launch.launch_id]
+        self._controller.complete(done.launch, done.outcome, done.now)
+        if self._progress is not None:
+            self._progress(len(self._controller.jobs) - self._controller.open)
+
+    def _give_up(self) -> None:
+        now = self._now()
+        for job in self._controller.jobs:
+            if not job.ended:
+                self._controller.cancel(job.request.request_id, now)
+        for launch_id in self._controller.recalls(now):
+            self._workers[self._running[launch_id].replica].recalled.add(launch_id)
+        while self._running:
+            self._take_in(self._done.get())
+
+
+def warm_up(executors: Sequence[Executor], requests: Sequence[Request], steps: int = 2) -> None:
+    """Run one short request of every size and guidance in ``requests`` on every executor, outside any log."""
+    kinds = {(request.size, request.guided): request for request in requests}
+    for executor in executors:
+        for kind in sorted(kinds):
+            like = kinds[kind]
+            short = Request(
+                "warm-up",
+                0.0,
+                like.height,
+                like.width,
+                steps=min(steps, like.steps),
+                frames=like.frames,
+                guidance_scale=like.guidance_scale,
+                prompt=like.prompt,
+            )
+            for stage, count in (("encode", 1), ("denoise", short.steps), ("decode", 1)):
+                if executor.execute(stage, [short], count).failed:
+                    break

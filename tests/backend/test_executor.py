@@ -1,0 +1,167 @@
+"""Batched, step-level execution against the stock pipeline run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from backend.coroutine import pipeline_arguments  # noqa: E402
+from backend.executor import Executor  # noqa: E402
+from tests.backend import tiny_pipelines  # noqa: E402
+from traces.request import Request  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+def stock(pipeline: Any, request: Request) -> np.ndarray:
+    with torch.no_grad():
+        output = pipeline(**pipeline_arguments(pipeline, request))
+    return np.asarray(getattr(output, "images", None) if hasattr(output, "images") else output.frames)
+
+
+def requests_of(side: int, **common: Any) -> list[Request]:
+    """Different prompts, seeds, steps, guidance and numbers of images; one of another size."""
+    return [
+        Request("a", 0.0, side, side, steps=3, seed=1, prompt="a cat", **common),
+        Request("b", 0.0, side, side, steps=5, seed=2, prompt="two dogs", images=2, guidance_scale=3.0, **common),
+        Request("c", 0.0, side, side, steps=4, seed=3, prompt="a bird", guidance_scale=1.0, **common),
+        Request("d", 0.0, side, 2 * side, steps=3, seed=4, prompt="a whale", **common),
+    ]
+
+
+def run_joining_and_leaving(executor: Executor, requests: list[Request]) -> dict[str, np.ndarray]:
+    """Denoise one step a launch; a request joins at each of the first steps, and leaves when it is done."""
+    pixels: dict[str, np.ndarray] = {}
+    left = {r.request_id: r.steps for r in requests}
+    joined: list[Request] = []
+    arriving = list(requests)
+    while any(left.values()):
+        if arriving:
+            joined.append(arriving.pop(0))
+            outcome = executor.execute("encode", [joined[-1]])
+            assert outcome.failed is None
+        active = [r for r in joined if left[r.request_id]]
+        outcome = executor.execute("denoise", active, 1)
+        assert outcome.failed is None
+        assert outcome.steps_done == 1
+        for request in active:
+            left[request.request_id] -= 1
+    executor.execute("decode", requests, deliver=lambda r, image: pixels.update({r.request_id: image}))
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("build", "side", "common"),
+    [
+        (tiny_pipelines.sdxl, 16, {}),
+        (lambda: tiny_pipelines.sdxl(heun=True), 16, {}),
+        (tiny_pipelines.flux, 16, {}),
+        (tiny_pipelines.wan, 16, {"frames": 5}),
+    ],
+    ids=["sdxl", "sdxl-heun", "flux", "wan"],
+)
+def test_equals_the_stock_pipeline_run_alone(build: Any, side: int, common: dict[str, Any]) -> None:
+    requests = requests_of(side, **common)
+    alone = {r.request_id: stock(build(), r) for r in requests}
+    executor = Executor(build())
+    together = run_joining_and_leaving(executor, requests)
+    for name, expected in alone.items():
+        assert together[name].shape == expected.shape
+        np.testing.assert_allclose(together[name], expected, atol=1e-5)
+    assert executor.resident == []
+
+
+def watched(look: Callable[[torch.Tensor], None]) -> Any:
+    """A pipeline whose denoiser shows its sample before every forward that is really run."""
+    pipeline = tiny_pipelines.sdxl()
+    forward = pipeline.unet.forward
+
+    def looking(sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        look(sample)
+        return forward(sample, *args, **kwargs)
+
+    pipeline.unet.forward = looking
+    return pipeline
+
+
+def test_equal_sizes_share_a_forward_at_different_steps() -> None:
+    rows: list[int] = []
+    executor = Executor(watched(lambda sample: rows.append(sample.shape[0])))
+    first, second, _, wide = requests_of(16)
+    executor.execute("encode", [first])
+    executor.execute("denoise", [first], 1)
+    executor.execute("encode", [second, wide])
+    rows.clear()
+    executor.execute("denoise", [first, second, wide], 1)
+    assert sorted(rows) == [2, 6]  # the wide one alone; one image and two images, each with and without text
+
+
+def test_float64_is_exact() -> None:
+    request = requests_of(16)[0]
+    other = Request("x", 0.0, 16, 16, steps=4, seed=9, prompt="x")
+    expected = stock(tiny_pipelines.sdxl().to(torch.float64), request)
+    executor = Executor(tiny_pipelines.sdxl().to(torch.float64))
+    together = run_joining_and_leaving(executor, [other, request])
+    np.testing.assert_allclose(together["a"], expected, atol=1e-12)
+
+
+def test_a_recalled_launch_ends_at_the_next_boundary() -> None:
+    executor = Executor(tiny_pipelines.sdxl())
+    request = requests_of(16)[1]
+    executor.execute("encode", [request])
+    answers = iter([False, True])
+    assert executor.execute("denoise", [request], 5, recalled=lambda: next(answers)).steps_done == 2
+    assert executor.execute("denoise", [request], 3).steps_done == 3
+
+
+def test_a_bad_request_fails_alone() -> None:
+    executor = Executor(tiny_pipelines.sdxl())
+    good = requests_of(16)[0]
+    bad = Request("bad", 0.0, 17, 16, steps=3)
+    outcome = executor.execute("encode", [good, bad])
+    assert outcome.failed is not None
+    assert list(outcome.failed) == ["bad"]
+    assert "divisible" in outcome.failed["bad"]
+    assert executor.resident == ["a"]
+
+
+def test_numbers_that_are_not_finite_fail_alone() -> None:
+    executor = Executor(tiny_pipelines.sdxl())
+    first, second = requests_of(16)[:2]
+    executor.execute("encode", [first, second])
+    sample = executor._runs["b"].pending.args[0]  # type: ignore[union-attr]
+    sample[:] = float("nan")
+    outcome = executor.execute("denoise", [first, second], 1)
+    assert outcome.failed is not None
+    assert set(outcome.failed) == {"b"}
+    assert "not a number" in outcome.failed["b"]
+
+
+def test_a_failing_forward_takes_only_its_own_request() -> None:
+    poison: list[torch.Tensor] = []
+
+    def fail_on_poison(sample: torch.Tensor) -> None:
+        if any(torch.equal(rows, poison[0]) for rows in sample.split(2)):
+            raise torch.OutOfMemoryError("tried to allocate too much")
+
+    executor = Executor(watched(fail_on_poison))
+    first, second = requests_of(16)[0], Request("b", 0.0, 16, 16, steps=3, seed=2, prompt="zzz")
+    executor.execute("encode", [first, second])
+    poison.append(executor._runs["b"].pending.args[0].clone())  # type: ignore[union-attr]
+    outcome = executor.execute("denoise", [first, second], 1)
+    assert outcome.failed == {"b": "out of device memory: tried to allocate too much"}
+    assert executor.execute("denoise", [first], 2).failed is None
+
+
+def test_dropped_requests_are_freed() -> None:
+    executor = Executor(tiny_pipelines.sdxl())
+    first, second = requests_of(16)[:2]
+    executor.execute("encode", [first, second])
+    executor.execute("denoise", [first, second], 1)
+    executor.keep_only({"b"})
+    assert executor.resident == ["b"]

@@ -1,0 +1,172 @@
+"""Small random-weight pipelines of real classes, built without any file or download."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLWan,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    HeunDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
+
+
+def _tokenizer(length: int) -> PreTrainedTokenizerFast:
+    vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
+    for letter in "abcdefghijklmnopqrstuvwxyz ":
+        vocabulary[letter] = len(vocabulary)
+    letters = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    letters.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=letters,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_max_length=length,
+    )
+
+
+def _clip(cls: type, hidden: int = 16) -> Any:
+    return cls(
+        CLIPTextConfig(
+            bos_token_id=0,
+            eos_token_id=2,
+            pad_token_id=1,
+            hidden_size=hidden,
+            intermediate_size=24,
+            num_attention_heads=2,
+            num_hidden_layers=2,
+            vocab_size=64,
+            projection_dim=hidden,
+        )
+    ).eval()
+
+
+def _t5(cls: type, config: type) -> Any:
+    return cls(
+        config(vocab_size=64, d_model=16, d_ff=24, d_kv=8, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    ).eval()
+
+
+def _vae(**kwargs: Any) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        down_block_types=["DownEncoderBlock2D"] * 2,
+        up_block_types=["UpDecoderBlock2D"] * 2,
+        norm_num_groups=4,
+        **kwargs,
+    ).eval()
+
+
+def sdxl(heun: bool = False) -> StableDiffusionXLPipeline:
+    """SDXL classes, latent factor 2; a second-order sampler on request."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        sample_size=32,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        transformer_layers_per_block=(1, 1),
+        projection_class_embeddings_input_dim=64,
+        cross_attention_dim=32,
+        norm_num_groups=4,
+    ).eval()
+    sampler = HeunDiscreteScheduler if heun else EulerDiscreteScheduler
+    pipeline = StableDiffusionXLPipeline(
+        unet=unet,
+        vae=_vae(latent_channels=4),
+        scheduler=sampler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        text_encoder=_clip(CLIPTextModelWithProjection),
+        text_encoder_2=_clip(CLIPTextModelWithProjection),
+        tokenizer=_tokenizer(24),
+        tokenizer_2=_tokenizer(24),
+        add_watermarker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def flux() -> FluxPipeline:
+    """Flux classes: guidance is an input, position ids are shared by the batch."""
+    torch.manual_seed(0)
+    pipeline = FluxPipeline(
+        transformer=FluxTransformer2DModel(
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            axes_dims_rope=[4, 4, 8],
+            in_channels=4,
+            patch_size=1,
+            joint_attention_dim=16,
+            pooled_projection_dim=16,
+            guidance_embeds=True,
+        ).eval(),
+        vae=_vae(latent_channels=1, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        text_encoder=_clip(CLIPTextModel),
+        text_encoder_2=_t5(T5EncoderModel, T5Config),
+        tokenizer=_tokenizer(24),
+        tokenizer_2=_tokenizer(24),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def wan() -> WanPipeline:
+    """Wan classes: a clip, and two denoiser calls a step (text and no text)."""
+    torch.manual_seed(0)
+    pipeline = WanPipeline(
+        transformer=WanTransformer3DModel(
+            patch_size=(1, 2, 2),
+            num_attention_heads=2,
+            attention_head_dim=12,
+            in_channels=16,
+            out_channels=16,
+            text_dim=16,
+            freq_dim=32,
+            ffn_dim=32,
+            num_layers=1,
+            cross_attn_norm=True,
+            qk_norm="rms_norm_across_heads",
+            rope_max_seq_len=32,
+        ).eval(),
+        vae=AutoencoderKLWan(
+            base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+        ).eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        text_encoder=_t5(UMT5EncoderModel, UMT5Config),
+        tokenizer=_tokenizer(24),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
