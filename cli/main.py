@@ -1,0 +1,42 @@
+"""The ``tilecast`` command."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cli import profile, trace
+from cli.replay import replay
+from cli.report import report
+from cli.simulate import simulate
+from cli.validate import validate
+
+app = typer.Typer(
+    name="tilecast",
+    help="What-if simulation and real-device execution for serving diffusion models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(trace.app, name="trace", help="Import, generate, describe and transform request traces.")
+app.add_typer(profile.app, name="profile", help="Measure a model on this machine, or import measurements.")
+app.command()(simulate)
+app.command()(replay)
+app.command()(validate)
+app.command()(report)
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one line and exit code 2."""
+    from policies.contract import PolicyError
+    from traces.errors import BadInput
+
+    try:
+        app()
+    except (BadInput, PolicyError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""``tilecast replay``: a scenario on real devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.simulate import (
+    OutputOption,
+    ProfileOption,
+    ScenarioFile,
+    SchedulerOption,
+    SeedOption,
+    SetOption,
+    TraceOption,
+    overrides,
+)
+
+
+def replay(
+    scenario: ScenarioFile,
+    output: OutputOption,
+    trace: TraceOption = None,
+    profile: ProfileOption = None,
+    scheduler: SchedulerOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda, instead of the scenario's.")] = None,
+    speedup: Annotated[float, typer.Option(min=0.001, help="Trace seconds a real second.")] = 1.0,
+    save_images: Annotated[bool, typer.Option("--save-images", help="Write the pictures too.")] = False,
+) -> None:
+    """Run a scenario in real time on real devices and write its run log."""
+    from cli.runs import check_output, keep_inputs, prepare
+    from cli.scenario import load_scenario
+
+    check_output(output)
+    given = overrides(trace, profile, scheduler, seed, settings)
+    if device is not None:
+        given["cluster.device"] = device
+    loaded = load_scenario(scenario, given)
+    if speedup != 1.0:
+        scaled = {**given, "trace.rate_scale": loaded.trace.rate_scale * speedup}
+        loaded = load_scenario(scenario, scaled)
+    prepared = prepare(loaded)
+    executors = _executors(loaded)
+
+    from datetime import UTC, datetime
+
+    from backend.pictures import PictureFolder
+    from backend.profiling import hardware_name
+    from backend.replay import Replay, warm_up
+    from cli.progress import bar
+    from policies.events import EventRecord
+    from policies.runlog import read_run
+    from reports.comparison import Comparison
+    from reports.terminal import show
+    from traces.atomic import whole_folder
+
+    with whole_folder(output) as folder:
+        warm_up(executors, prepared.requests)
+        pictures = PictureFolder(folder / "images", prepared.requests) if save_images else None
+        record = EventRecord()
+        controller = prepared.controller(record.add)
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        with bar("replaying", len(prepared.requests)) as progress:
+            deliver = pictures.save if pictures else None
+            interrupted = Replay(controller, executors, deliver, progress).run(prepared.requests)
+        info = prepared.info(
+            "replay",
+            started=started,
+            speedup=speedup,
+            interrupted=interrupted,
+            hardware=hardware_name(loaded.cluster.device),
+        )
+        if info["hardware"] != prepared.profile.hardware:
+            info["warnings"] = [
+                *info["warnings"],
+                f"the profile was measured on {prepared.profile.hardware}, the replay ran on {info['hardware']}",
+            ]
+        prepared.write(folder, controller, info, record.lines)
+        keep_inputs(prepared, folder)
+    show(Comparison.of([read_run(output.resolve())]))
+    typer.echo(f"{'interrupted; the log so far' if interrupted else 'replayed'} -> {output}")
+    if interrupted:
+        raise typer.Exit(130)
+
+
+def _executors(scenario: Any) -> list[Any]:
+    from traces.errors import BadInput
+
+    try:
+        import torch
+
+        from backend.executor import Executor
+        from backend.loading import load_pipeline
+    except ImportError as error:
+        raise BadInput(f"replay needs {error.name}; install tilecast[backend]") from error
+    cluster = scenario.cluster
+    if cluster.threads is not None:
+        torch.set_num_threads(cluster.threads)
+    devices = [cluster.device] * cluster.replicas
+    if cluster.device == "cuda":
+        found = torch.cuda.device_count()
+        if 0 < found < cluster.replicas:
+            raise BadInput(f"cluster.replicas is {cluster.replicas}, but this machine has {found} CUDA devices")
+        devices = [f"cuda:{index}" for index in range(cluster.replicas)]
+    return [Executor(load_pipeline(scenario.model, device, cluster.dtype)) for device in devices]

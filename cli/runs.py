@@ -1,0 +1,213 @@
+"""From a scenario to a run folder: what `simulate`, `replay` and the parity check share."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from cli.scenario import Scenario
+from policies.contract import SchedulingPolicy
+from policies.controller import Controller
+from policies.events import Parity, check_parity, read_events
+from policies.load import load_policy
+from policies.record import request_table, step_table
+from policies.runlog import read_run, write_run
+from predictors.profile import Profile
+from predictors.table import LatencyTable, check_supported
+from traces.errors import BadInput
+from traces.geometry import GEOMETRIES, ModelGeometry, geometry_from_json
+from traces.request import Request
+from traces.trace import Trace
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scenario with everything loaded, checked and fitted."""
+
+    scenario: Scenario
+    trace: Trace
+    requests: list[Request]
+    profile: Profile
+    table: LatencyTable
+    predictor: LatencyTable
+    policy: SchedulingPolicy
+    warnings: list[str]
+
+    def controller(self, on_event: Callable[[str, Any, float], None] | None = None) -> Controller:
+        """A fresh controller for this scenario."""
+        replicas = self.scenario.cluster.replicas
+        return Controller(self.policy, self.predictor, replicas, on_event=on_event)
+
+    def world_table(self) -> LatencyTable:
+        """The table the simulated world takes its durations from."""
+        latency_model = self.scenario.world.latency_model
+        if latency_model is None:
+            return self.table
+        geometry = _geometry(self.scenario.model, self.profile)
+        executor = self.scenario.predictor.executor
+        return LatencyTable.fit(self.profile, self.scenario.model, executor, latency_model, geometry)
+
+    def info(self, kind: str, **more: Any) -> dict[str, Any]:
+        """``run.json`` of a run of this scenario."""
+        scenario = self.scenario
+        return {
+            "kind": kind,
+            "tilecast": version("tilecast"),
+            "model": scenario.model,
+            "seed": scenario.seed,
+            "scheduler": scenario.policies.scheduling.name,
+            "replicas": scenario.cluster.replicas,
+            "hardware": self.profile.hardware,
+            "scenario": scenario.model_dump(mode="json"),
+            "predictor": {
+                "profile": scenario.predictor.profile,
+                "content_hash": self.predictor.content_hash,
+                "executor": scenario.predictor.executor,
+                "latency_model": scenario.predictor.latency_model,
+            },
+            "warnings": self.warnings,
+            **more,
+        }
+
+    def write(self, folder: Path, controller: Controller, info: dict[str, Any], events: list[str]) -> None:
+        """Write the run log of ``controller`` into ``folder``."""
+        steps = step_table(controller, self.table.extrapolates)
+        requests = request_table(controller, self.requests, steps, self.table.standalone)
+        write_run(folder, requests, steps, info, events)
+
+
+def prepare(scenario: Scenario) -> Prepared:
+    """Load, transform and check everything a scenario names.
+
+    Raises:
+        BadInput: whatever is wrong with it, in one line.
+    """
+    warnings: list[str] = []
+    profile = Profile.load(find_profile(scenario))
+    geometry = _geometry(scenario.model, profile)
+    table = LatencyTable.fit(
+        profile, scenario.model, scenario.predictor.executor, scenario.predictor.latency_model, geometry
+    )
+    if table.unmeasured_stages:
+        warnings.append(f"not in the profile, taken as 0 s: {', '.join(table.unmeasured_stages)}")
+    trace = _load_trace(scenario, geometry, warnings)
+    trace.check(geometry)
+    check_supported(table, trace.requests(), scenario.predictor.max_extrapolation)
+    slo = scenario.slo
+    if slo.scale is not None:
+        trace = trace.with_slo(scale=slo.scale, standalone=table.standalone)
+    elif slo.absolute_s is not None:
+        trace = trace.with_slo(slo.absolute_s)
+    policies = scenario.policies
+    load_policy("caching", policies.caching.name, policies.caching.parameters, scenario.base)
+    load_policy("placement", policies.placement.name, policies.placement.parameters, scenario.base)
+    scheduling = load_policy("scheduling", policies.scheduling.name, policies.scheduling.parameters, scenario.base)
+    predictor = table.scaled(1.0 + scenario.predictor.error) if scenario.predictor.error else table
+    return Prepared(scenario, trace, trace.requests(), profile, table, predictor, scheduling, warnings)
+
+
+def find_profile(scenario: Scenario) -> Path:
+    """The profile a scenario names: a file beside it, or one that ships with Tilecast by its name."""
+    name = scenario.predictor.profile
+    if name is None:
+        raise BadInput(
+            "the scenario names no profile; set predictor.profile, or pass --profile "
+            "(tilecast profile --model NAME -o P.parquet measures one)"
+        )
+    beside = scenario.base / name
+    shipped = Path(str(files("profiles"))) / f"{name}.parquet"
+    return shipped if not beside.exists() and shipped.is_file() else beside
+
+
+def _geometry(model: str, profile: Profile) -> ModelGeometry:
+    if model not in profile.models:
+        raise BadInput(f"the profile measured {', '.join(profile.models)}, not {model!r}")
+    if model in GEOMETRIES:
+        return GEOMETRIES[model]
+    if "geometry" in profile.metadata:
+        return geometry_from_json(profile.metadata["geometry"])
+    raise BadInput(f"the geometry of model {model!r} is neither known nor in the profile")
+
+
+def _load_trace(scenario: Scenario, geometry: ModelGeometry, warnings: list[str]) -> Trace:
+    section = scenario.trace
+    if section.path is None:
+        raise BadInput("the scenario names no trace; set trace.path, or pass --trace")
+    trace = Trace.load(scenario.base / section.path)
+    if section.start_s or section.end_s is not None:
+        trace = trace.slice(section.start_s, section.end_s if section.end_s is not None else float("inf"))
+    if section.limit is not None:
+        trace = trace.head(section.limit)
+    if not len(trace):
+        raise BadInput(f"{section.path}: no requests left after trace.start_s, trace.end_s and trace.limit")
+    if section.rate_scale != 1.0:
+        trace = trace.scale_rate(section.rate_scale)
+    if section.steps_scale != 1.0:
+        trace = trace.with_steps(section.steps_scale)
+    others = sorted(set(trace.frame["model"]) - {"", scenario.model})
+    if section.fit_sizes:
+        trace = trace.scale_sizes(geometry)
+        if others:
+            warnings.append(f"requests for {', '.join(others)} run as {scenario.model}, sizes scaled to it")
+    elif others:
+        warnings.append(f"requests for {', '.join(others)} run as {scenario.model}")
+    return trace.with_model(scenario.model)
+
+
+def check_output(folder: Path) -> None:
+    """Refuse to replace a folder that is no run log."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "run.json").is_file()):
+        raise BadInput(f"{folder} exists and is not a run log; choose another -o, or remove it")
+
+
+def keep_inputs(prepared: Prepared, folder: Path) -> None:
+    """Put what a replay was given beside its log, so that it can be checked and repeated anywhere."""
+    prepared.trace.save(folder / "trace.parquet")
+    prepared.profile.save(folder / "profile.parquet")
+    name = prepared.scenario.policies.scheduling.name
+    if ".py:" in name:
+        source = prepared.scenario.base / name.rpartition(":")[0]
+        shutil.copyfile(source, folder / source.name)
+
+
+def parity_of(folder: Path) -> Parity | None:
+    """Feed the recorded events of a replay to the same policy again; None for a run without events.
+
+    Raises:
+        BadInput: the folder does not hold what the check needs.
+    """
+    folder = Path(folder)
+    events = folder / "events.jsonl"
+    if not events.is_file() or not (folder / "trace.parquet").is_file():
+        return None
+    scenario = _recorded_scenario(folder)
+    profile = Profile.load(folder / "profile.parquet")
+    predictor = scenario.predictor
+    table = LatencyTable.fit(
+        profile, scenario.model, predictor.executor, predictor.latency_model, _geometry(scenario.model, profile)
+    )
+    if predictor.error:
+        table = table.scaled(1.0 + predictor.error)
+    scheduling = scenario.policies.scheduling
+    policy = load_policy("scheduling", scheduling.name, scheduling.parameters, folder)
+    requests: Sequence[Request] = Trace.load(folder / "trace.parquet").requests()
+
+    def make(on_event: Callable[[str, Any, float], None]) -> Controller:
+        return Controller(policy, table, scenario.cluster.replicas, on_event=on_event)
+
+    return check_parity(read_events(events), requests, make)
+
+
+def _recorded_scenario(folder: Path) -> Scenario:
+    recorded = json.loads(json.dumps(read_run(folder).info["scenario"]))
+    name = recorded["policies"]["scheduling"]["name"]
+    if ".py:" in name:
+        file, _, class_name = name.rpartition(":")
+        recorded["policies"]["scheduling"]["name"] = f"{Path(file).name}:{class_name}"
+    return Scenario(**recorded, base=folder)

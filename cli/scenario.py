@@ -1,0 +1,172 @@
+"""A scenario: one TOML file that says what to run. `simulate` and `replay` take the same one."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from traces.errors import BadInput
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TraceSection(_Section):
+    """Which requests, and what is done to them first, in this order."""
+
+    path: str | None = None
+    start_s: float = Field(0.0, ge=0)
+    end_s: float | None = None
+    limit: int | None = Field(None, ge=1)
+    rate_scale: float = Field(1.0, gt=0)
+    fit_sizes: bool = False  # scale the sizes to the model's native size
+    steps_scale: float = Field(1.0, gt=0)
+
+
+class ClusterSection(_Section):
+    """What it runs on."""
+
+    replicas: int = Field(1, ge=1)
+    device: str = "cpu"
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    threads: int | None = Field(None, ge=1)  # CPU threads of torch; None: its own choice
+
+
+class PredictorSection(_Section):
+    """What the policy knows about cost."""
+
+    profile: str | None = None
+    executor: Literal["whole", "patched", "packed"] = "whole"
+    latency_model: str = "boosted"
+    error: float = Field(0.0, gt=-1)  # 0.2: the policy believes everything takes 20 % longer than the profile says
+    max_extrapolation: float = Field(4.0, ge=1)
+
+
+class WorldSection(_Section):
+    """How the simulated world differs from the profile."""
+
+    latency_model: str | None = None  # None: the predictor's
+    noise: bool = True
+    slowdown: float = Field(1.0, gt=0)
+
+
+class PolicySection(_Section):
+    """A policy by name (or file.py:Class); every other key is a parameter of it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The policy's own parameters."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class PoliciesSection(_Section):
+    """One policy of each kind."""
+
+    scheduling: PolicySection = PolicySection(name="fcfs")
+    caching: PolicySection = PolicySection(name="none")
+    placement: PolicySection = PolicySection(name="contiguous")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_alone(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {kind: {"name": value} if isinstance(value, str) else value for kind, value in data.items()}
+        return data
+
+
+class SloSection(_Section):
+    """Deadlines for requests that have none: a multiple of the standalone latency, or seconds."""
+
+    scale: float | None = Field(None, gt=0)
+    absolute_s: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> SloSection:
+        if self.scale is not None and self.absolute_s is not None:
+            raise ValueError("expected either scale or absolute_s, not both")
+        return self
+
+
+class Scenario(_Section):
+    """What to run. ``base`` is the folder that relative paths start from."""
+
+    model: str
+    seed: int = Field(0, ge=0)
+    trace: TraceSection = TraceSection()
+    cluster: ClusterSection = ClusterSection()
+    predictor: PredictorSection = PredictorSection()
+    world: WorldSection = WorldSection()
+    policies: PoliciesSection = PoliciesSection()
+    slo: SloSection = SloSection()
+    base: Path = Field(Path(), exclude=True)
+
+
+def load_scenario(path: Path, overrides: dict[str, Any]) -> Scenario:
+    """Read a scenario and lay ``overrides`` (dotted keys) over it.
+
+    Raises:
+        BadInput: no such file, no TOML, an unknown key (the nearest known one is named), or a wrong value.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise BadInput(f"cannot read scenario {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not TOML: {error}") from error
+    for key, value in overrides.items():
+        _lay_over(data, key, value)
+    data.pop("base", None)
+    try:
+        return Scenario(**data, base=path.parent)
+    except ValidationError as error:
+        raise BadInput(f"{path}: {_first_problem(error)}") from error
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """``key=value`` of ``--set``; the value is TOML, or else a plain string."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise BadInput(f"--set {text!r}: expected key=value, like cluster.replicas=4")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def _lay_over(data: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = data.setdefault(section, {})
+        if isinstance(inner, str) and sections[0] == "policies":
+            inner = data[section] = {"name": inner}
+        if not isinstance(inner, dict):
+            raise BadInput(f"--set {key}: {section!r} is a value, not a section")
+        data = inner
+    data[last] = value
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"]]
+    where = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        section: Any = Scenario
+        for part in location[:-1]:
+            section = section.model_fields[part].annotation
+        known = [name for name in section.model_fields if name != "base"]
+        close = difflib.get_close_matches(location[-1], known, 1, cutoff=0.5)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+        return f"unknown key {where!r}{hint}"
+    if problem["type"] == "missing":
+        return f"key {where!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where} is {problem['input']!r}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,79 @@
+"""``tilecast simulate``: a scenario in virtual time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ScenarioFile = Annotated[Path, typer.Argument(help="Scenario (TOML).")]
+TraceOption = Annotated[str | None, typer.Option("--trace", help="Trace file instead of the scenario's.")]
+ProfileOption = Annotated[str | None, typer.Option("--profile", help="Profile instead of the scenario's.")]
+SchedulerOption = Annotated[
+    str | None, typer.Option("--scheduler", help="Scheduling policy: a name, or file.py:Class.")
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed instead of the scenario's.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Any scenario key: key=value, repeatable.")]
+OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Run folder to write.")]
+
+
+def overrides(
+    trace: str | None, profile: str | None, scheduler: str | None, seed: int | None, settings: list[str] | None
+) -> dict[str, Any]:
+    """Scenario keys that the command line sets. Files named there are relative to the working folder."""
+    from cli.scenario import parse_setting
+
+    given: dict[str, Any] = dict(parse_setting(text) for text in settings or [])
+    if trace is not None:
+        given["trace.path"] = str(Path(trace).absolute())
+    if profile is not None:
+        given["predictor.profile"] = str(Path(profile).absolute()) if Path(profile).exists() else profile
+    if scheduler is not None:
+        if ".py:" in scheduler:
+            scheduler = str(Path(scheduler).absolute())
+        given["policies.scheduling"] = {"name": scheduler}
+    if seed is not None:
+        given["seed"] = seed
+    return given
+
+
+def simulate(
+    scenario: ScenarioFile,
+    output: OutputOption,
+    trace: TraceOption = None,
+    profile: ProfileOption = None,
+    scheduler: SchedulerOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    per_step: Annotated[bool, typer.Option("--per-step", help="One event a step: the slow oracle.")] = False,
+) -> None:
+    """Run a scenario in virtual time and write its run log."""
+    import time
+
+    from cli.progress import bar
+    from cli.runs import check_output, prepare
+    from cli.scenario import load_scenario
+    from reports.comparison import Comparison
+    from reports.terminal import show
+    from policies.runlog import read_run
+    from sim.driver import Simulation
+    from sim.world import World
+    from traces.atomic import whole_folder
+
+    check_output(output)
+    loaded = load_scenario(scenario, overrides(trace, profile, scheduler, seed, settings))
+    prepared = prepare(loaded)
+    truth = prepared.world_table()
+    truth.tabulate(sorted({request.size for request in prepared.requests}), max_images=16)
+    controller = prepared.controller()
+    world = World(truth, loaded.cluster.replicas, loaded.seed, loaded.world.noise, loaded.world.slowdown)
+    started = time.perf_counter()
+    with bar("simulating", len(prepared.requests)) as progress:
+        Simulation(controller, world, per_step, progress).run(prepared.requests)
+    wall_s = time.perf_counter() - started
+    with whole_folder(output) as folder:
+        prepared.write(folder, controller, prepared.info("simulation"), [])
+    show(Comparison.of([read_run(output.resolve())]))
+    rate = len(prepared.requests) / wall_s
+    typer.echo(f"{len(prepared.requests)} requests in {wall_s:.2f} s ({rate:,.0f} requests/s) -> {output}")

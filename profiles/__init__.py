@@ -1,0 +1,1 @@
+"""Measured profiles that ship with Tilecast: one Parquet file a kind of hardware. Scenarios name them without `.parquet`."""
