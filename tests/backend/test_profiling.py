@@ -1,0 +1,49 @@
+"""Measuring a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from backend.profiling import default_sizes, measure_profile  # noqa: E402
+from predictors.profile import Profile  # noqa: E402
+from predictors.table import LatencyTable  # noqa: E402
+from traces.errors import BadInput  # noqa: E402
+from traces.geometry import GEOMETRIES, geometry_from_json  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+def test_a_profile_is_measured_saved_and_fitted(model_folder: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    profile = measure_profile(
+        str(model_folder),
+        sizes=[(16, 16, 1), (32, 32, 1), (64, 64, 1)],
+        max_batch=2,
+        repeats=2,
+        progress=lambda done, planned: told.append((done, planned)),
+    )
+    assert len(profile.frame) == 3 * 2 * 2 * 3  # sizes, batches, rounds, stages
+    assert told[-1] == (12, 12)
+    path = tmp_path / "p.parquet"
+    profile.save(path)
+    loaded = Profile.load(path)
+    geometry = geometry_from_json(loaded.metadata["geometry"])
+    table = LatencyTable.fit(loaded, "tiny-sdxl", geometry=geometry)
+    small, large = (((side, side, 1), 1) for side in (16, 64))
+    assert 0 < table.seconds("denoise", (small,)) < table.seconds("denoise", (large,))
+
+
+def test_a_size_the_model_cannot_make_is_said(model_folder: Path) -> None:
+    with pytest.raises(BadInput, match="height 15 is not a multiple of 4"):
+        measure_profile(str(model_folder), sizes=[(15, 16, 1)])
+
+
+def test_default_sizes_surround_the_native_one_and_can_be_made() -> None:
+    for geometry in GEOMETRIES.values():
+        sizes = default_sizes(geometry)
+        assert (*geometry.native_size, 1) in sizes
+        assert all(h % geometry.size_multiple == w % geometry.size_multiple == 0 for h, w, _ in sizes)

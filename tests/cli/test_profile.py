@@ -1,0 +1,104 @@
+"""``tilecast profile``: what it writes and prints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from cli.profile import app, parse_sizes
+from predictors.profile import Profile
+from traces.errors import BadInput
+
+ROOT = Path(__file__).parents[2]
+MIXED = "512 num, 768 num, 1024 num, avg unet time\n1,0,0,2.0\n1,0,0,2.2\n2,1,0,5.0\n0,0,3,9.0\n"
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the backend was asked to measure; nothing is measured."""
+    asked: dict[str, Any] = {}
+
+    def measure_profile(**arguments: Any) -> Profile:
+        arguments.pop("progress")(1, 2)
+        asked.update(arguments)
+        row = {"hardware": "abacus", "software": "test", "model": arguments["model"], "executor": "whole"}
+        row |= {"stage": "denoise", "composition": "1@128x128", "guided": True, "steps": 4, "seconds": 0.1}
+        return Profile.from_frame(pd.DataFrame([row]), {})
+
+    backend = ModuleType("backend.profiling")
+    backend.measure_profile = measure_profile  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "backend.profiling", backend)
+    return asked
+
+
+def test_measuring_saves_what_the_backend_measured(measured: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    options = ["--model", "tiny-image", "-o", str(path), "--sizes", "128x128,64x96", "--repeats", "2"]
+    result = CliRunner().invoke(app, options, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert measured == {
+        "model": "tiny-image",
+        "device": "cpu",
+        "dtype": "float32",
+        "sizes": ((128, 128, 1), (64, 96, 1)),
+        "max_batch": 8,
+        "repeats": 2,
+        "minutes": 10.0,
+    }
+    assert Profile.load(path).models == ("tiny-image",)
+    assert "1 measurements on abacus" in result.output
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    for options, words in (
+        (["--device", "cpu"], "--model is missing"),
+        (["--model", "tiny-image"], "--output is missing"),
+        (["--model", "m", "-o", "p", "--sizes", "512"], "--sizes: '512' is not like '512x768'"),
+        (["describe", str(tmp_path / "no.parquet")], "no such profile"),
+        (["import", "mixfusion", str(tmp_path / "x.csv"), "-o", "p"], "known names"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            CliRunner().invoke(app, options, catch_exceptions=False)
+
+
+def test_import_then_describe(tmp_path: Path) -> None:
+    source, path = tmp_path / "unet_time_sdxl.csv", tmp_path / "h100.parquet"
+    source.write_text(MIXED)
+    result = CliRunner().invoke(
+        app, ["import", "mixfusion", str(source), "-o", str(path)], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    assert "4 measurements on NVIDIA H100 80GB" in result.output
+    assert "note: the SDXL mixed table" in result.output
+    result = CliRunner(env={"COLUMNS": "160"}).invoke(app, ["describe", str(path)], catch_exceptions=False)
+    assert result.exit_code == 0
+    for words in (
+        "NVIDIA H100 80GB",
+        "patched",
+        "512x512",
+        "1024x1024",
+        "held out",
+        "boosted",
+        "median of repeats",
+    ):
+        assert words in result.output
+
+
+def test_sizes_are_height_width_frames() -> None:
+    assert parse_sizes("512x768, 480x832x81") == ((512, 768, 1), (480, 832, 81))
+
+
+def test_help_is_quick_to_load() -> None:
+    heavy = "{'sklearn', 'pandas', 'numpy', 'torch', 'scipy'}"
+    code = f"import sys, cli.profile; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert "describe" in result.output

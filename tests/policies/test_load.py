@@ -1,0 +1,62 @@
+"""Policies by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from policies.caching import ComputeAll, Signal
+from policies.load import load_policy
+from policies.placement import Contiguous, TileWork
+from policies.scheduling import SCHEDULERS, LeastSlack
+from traces.errors import BadInput
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_shipped_scheduler_loads_by_its_name(name: str) -> None:
+    assert type(load_policy("scheduling", name)) is SCHEDULERS[name]
+
+
+def test_parameters_reach_the_policy() -> None:
+    policy = load_policy("scheduling", "least-slack", {"max_batch": 3, "drop_late": True})
+    assert isinstance(policy, LeastSlack)
+    assert (policy.max_batch, policy.drop_late) == (3, True)
+
+
+def test_a_user_class_loads_from_its_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from policies.scheduling import FCFS\nclass Mine(FCFS):\n    def __init__(self, depth=1): self.depth = depth\n"
+    )
+    policy = load_policy("scheduling", "mine.py:Mine", {"depth": 4}, base=tmp_path)
+    assert (type(policy).__name__, policy.depth) == ("Mine", 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "complaint"),
+    [
+        ("least-slak", {}, "did you mean 'least-slack'"),
+        ("fcfs", {"max_batch": 2}, "has no parameter 'max_batch'"),
+        ("nowhere.py:Mine", {}, "there is no file"),
+        ("broken.py:Mine", {}, "does not load: ZeroDivisionError"),
+        ("empty.py:Mine", {}, "has no class 'Mine'"),
+    ],
+)
+def test_what_cannot_be_loaded_is_said_in_one_line(
+    tmp_path: Path, name: str, parameters: dict[str, int], complaint: str
+) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(BadInput, match=complaint) as caught:
+        load_policy("scheduling", name, parameters, base=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_other_kinds_load_too() -> None:
+    cache = load_policy("caching", "none")
+    assert isinstance(cache, ComputeAll)
+    assert cache.decide([Signal("a", 0, 3, 9, 0.0)]) == [True]
+    placement = load_policy("placement", "contiguous")
+    assert isinstance(placement, Contiguous)
+    tiles = [TileWork(i, 1.0, -1) for i in range(9)]
+    assert placement.assign(tiles, 4) == [0, 0, 0, 1, 1, 2, 2, 3, 3]

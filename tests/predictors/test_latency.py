@@ -1,0 +1,86 @@
+"""Latency models: scikit-learn's contract, and that the compiled forms give the same seconds."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.dummy import DummyRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import check_estimator
+
+from predictors.compiled import PredictOne, compile_model
+from predictors.latency import LATENCY_MODELS, BoostedResidual, NonNegativeLinear, fitted
+from predictors.measurements import Measurements
+from predictors.profile import Profile
+from traces.composition import parse
+from traces.errors import BadInput
+from traces.geometry import geometry_of
+
+ASKED = [
+    "1@512x512",
+    "7@512x512",
+    "3@512x512+2@1024x1024",
+    "1@256x256",
+    "20@1024x1024",
+    "1@320x512+2@768x1024",
+]
+
+
+@pytest.mark.parametrize("estimator", [NonNegativeLinear(), BoostedResidual(trees=10)])
+def test_follows_the_scikit_learn_contract(estimator: object) -> None:
+    check_estimator(estimator, on_skip=None)
+
+
+def test_linear_recovers_costs_and_none_is_negative() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.uniform(0, 10, (40, 4))
+    costs = np.array([0.5, 0.0, 2e-4, 3.0])
+    assert NonNegativeLinear().fit(features, features @ costs).coef_ == pytest.approx(costs, abs=1e-9)
+    falling = NonNegativeLinear().fit(features, 100 - features[:, 0])
+    assert (falling.coef_ >= 0).all()
+    only = NonNegativeLinear(columns=(3,)).fit(features, features @ costs)
+    assert only.coef_[:3].tolist() == [0, 0, 0]
+
+
+def test_linear_minimises_the_relative_error() -> None:
+    ones = np.ones((2, 1))
+    constant = NonNegativeLinear().fit(ones, [1.0, 10.0]).coef_[0]
+    assert constant == pytest.approx((1 + 0.1) / (1 + 0.01))  # sum(1/y) / sum(1/y^2)
+
+
+@pytest.mark.parametrize("name", sorted(LATENCY_MODELS))
+@pytest.mark.parametrize("executor", ["whole", "patched"])
+def test_compiled_equals_predict(made_up: Profile, name: str, executor: str) -> None:
+    data = Measurements.of(made_up.select("sd3", executor), "denoise", geometry_of("sd3"))
+    estimator = fitted(name, data.matrix, data.per_step)
+    compiled = compile_model(estimator)
+    asked = [*map(parse, ASKED), *data.compositions]
+    for guided in (True, False):
+        matrix = data.features.matrix(asked, [guided] * len(asked))
+        values = [compiled(row) for row in matrix.tolist()]
+        assert all(type(value) is float for value in values)
+        assert values == pytest.approx(estimator.predict(matrix), rel=1e-9)
+    assert not isinstance(compiled, PredictOne)
+    assert pickle.loads(pickle.dumps(compiled))(data.matrix[0].tolist()) == compiled(data.matrix[0].tolist())
+
+
+@pytest.mark.parametrize("name", sorted(LATENCY_MODELS))
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_few_measurements_are_enough(made_up: Profile, name: str, rows: int) -> None:
+    data = Measurements.of(made_up.select("sd3", "whole"), "denoise", geometry_of("sd3"))
+    predicted = fitted(name, data.matrix[:rows], data.per_step[:rows]).predict(data.matrix)
+    assert np.isfinite(predicted).all()
+    assert (predicted > 0).all()
+
+
+def test_any_other_estimator_is_asked_by_its_predict() -> None:
+    features = np.ones((3, 2))
+    for estimator in (DummyRegressor(), make_pipeline(DummyRegressor())):
+        assert compile_model(estimator.fit(features, [1.0, 2.0, 3.0]))([1.0, 1.0]) == 2.0
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(BadInput, match="unknown latency model 'tree'; known: linear, mlp, boosted"):
+        fitted("tree", np.ones((1, 1)), np.ones(1))

@@ -1,0 +1,43 @@
+"""Repeat noise: what is drawn in a simulation has the spread that was measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from predictors.noise import repeat_difference, repeat_noise
+
+
+def frame_of(seconds: list[list[float]], steps: int = 50) -> pd.DataFrame:
+    rows = [(f"{i + 1}@512x512", value) for i, values in enumerate(seconds) for value in values]
+    frame = pd.DataFrame(rows, columns=["composition", "seconds"])
+    return frame.assign(software="test", guided=True, steps=steps)
+
+
+def test_ratios_are_over_the_median_and_centred() -> None:
+    noise = repeat_noise(frame_of([[1.0, 1.0, 2.0], [5.0]]), np.ones(4))
+    widened = 2 ** np.sqrt(3 / 2)
+    assert noise.ratios == pytest.approx(np.array([1, 1, widened]) * 3 / (2 + widened))
+    assert noise.steps == 50
+    assert all(type(ratio) is float for ratio in noise.ratios)
+
+
+@pytest.mark.parametrize("repeats", [2, 3, 5])
+def test_the_spread_is_the_measured_one(repeats: int) -> None:
+    rng = np.random.default_rng(1)
+    seconds = rng.normal(1, 0.05, (3000, repeats)) * rng.uniform(1, 9, (3000, 1))
+    noise = repeat_noise(frame_of(seconds.tolist()), np.ones(seconds.size))
+    assert np.std(noise.ratios) == pytest.approx(0.05, rel=0.12)
+    assert np.mean(noise.ratios) == pytest.approx(1)
+
+
+def test_without_repeats_the_model_is_compared_with() -> None:
+    noise = repeat_noise(frame_of([[1.0], [3.0]], steps=1), np.array([1.0, 1.0]))
+    assert noise.ratios == pytest.approx((0.5, 1.5))
+    assert repeat_noise(frame_of([[4.0]]), np.array([0.08])).ratios == (1.0,)
+
+
+def test_repeat_difference() -> None:
+    assert repeat_difference(frame_of([[0.9, 1.1], [2.0]])) == pytest.approx(0.2)
+    assert np.isnan(repeat_difference(frame_of([[0.9], [2.0]])))

@@ -1,0 +1,111 @@
+"""Profiles: what is accepted, what is refused and how, and what identifies the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from predictors.profile import COLUMNS, Profile
+from traces.errors import BadInput
+
+
+def test_saved_and_loaded_is_the_same(made_up: Profile, tmp_path: Path) -> None:
+    made_up.save(tmp_path / "p.parquet")
+    again = Profile.load(tmp_path / "p.parquet")
+    pd.testing.assert_frame_equal(again.frame, made_up.frame)
+    assert again.metadata == made_up.metadata
+    assert again.content_hash == made_up.content_hash
+    assert [p.name for p in tmp_path.iterdir()] == ["p.parquet"]
+
+
+def test_content_hash_ignores_order_and_metadata_but_no_value(made_up: Profile) -> None:
+    shuffled = Profile(made_up.frame.sample(frac=1, random_state=3), {"date": "today"})
+    assert shuffled.content_hash == made_up.content_hash
+    pd.testing.assert_frame_equal(shuffled.frame, made_up.frame)
+    for column, value in (
+        ("seconds", 1.0000001),
+        ("steps", 7),
+        ("guided", False),
+        ("composition", "9@512x512"),
+    ):
+        frame = made_up.frame.copy()
+        frame.loc[5, column] = value
+        assert Profile(frame).content_hash != made_up.content_hash
+
+
+def test_compositions_get_their_one_spelling(made_up: Profile) -> None:
+    frame = made_up.frame.iloc[:1].assign(composition="1@1024x1024+2@512x512x1")
+    assert Profile(frame).frame["composition"].tolist() == ["2@512x512+1@1024x1024"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("seconds", -1.0, "row 3: seconds is -1.0, expected a time above 0 s"),
+        ("seconds", float("nan"), "row 3: seconds is nan"),
+        ("seconds", float("inf"), "row 3: seconds is inf"),
+        ("stage", "upscale", "row 3: stage is upscale, expected one of encode, denoise, decode"),
+        ("executor", "fast", "row 3: executor is fast"),
+        ("composition", "2x512", "row 3: composition '2x512'"),
+        ("composition", "0@512x512", "row 3: composition"),
+        ("steps", 0, "row 3: steps is 0, expected a whole number of at least 1"),
+        ("repeat", -1, "row 3: repeat is -1"),
+        ("model", "", "row 3: model is "),
+        ("hardware", "another", "one kind a profile"),
+    ],
+)
+def test_a_wrong_value_is_named_with_file_row_and_field(
+    made_up: Profile, tmp_path: Path, column: str, value: object, words: str
+) -> None:
+    frame = made_up.frame.astype({column: object})
+    frame.loc[2, column] = value
+    frame = frame.infer_objects()
+    frame.to_parquet(tmp_path / "wrong.parquet")
+    with pytest.raises(BadInput) as caught:
+        Profile.load(tmp_path / "wrong.parquet")
+    message = str(caught.value)
+    assert "wrong.parquet: " in message
+    assert words in message
+    assert "\n" not in message
+
+
+def test_wrong_columns_and_files_are_refused(made_up: Profile, tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    with pytest.raises(BadInput, match=r"p\.parquet: no such profile"):
+        Profile.load(path)
+    path.write_bytes(b"")
+    with pytest.raises(BadInput, match=r"p\.parquet: not a Parquet file"):
+        Profile.load(path)
+    for column in COLUMNS:
+        made_up.frame.drop(columns=column).to_parquet(path)
+        with pytest.raises(BadInput, match=f"column '{column}' is missing"):
+            Profile.load(path)
+    made_up.frame.assign(second=1.0).to_parquet(path)
+    with pytest.raises(BadInput, match="column 'second' is unknown"):
+        Profile.load(path)
+    made_up.frame.iloc[:0].to_parquet(path)
+    with pytest.raises(BadInput, match="no rows"):
+        Profile.load(path)
+
+
+def test_merge_numbers_repeats_anew_and_keeps_equal_rows_once(made_up: Profile) -> None:
+    slower = Profile(made_up.frame.assign(seconds=made_up.frame["seconds"] * 1.1), {"source": "again"})
+    both = Profile.merge([made_up, slower, made_up])
+    assert len(both.frame) == 2 * len(made_up.frame)
+    assert set(both.frame["repeat"]) == {0, 1, 2, 3}
+    assert both.metadata["source"] == "made up; again"
+    with pytest.raises(BadInput, match="one kind a profile"):
+        Profile.merge([made_up, Profile(made_up.frame.assign(hardware="another"))])
+    with pytest.raises(BadInput, match="no profiles"):
+        Profile.merge([])
+
+
+def test_select_says_what_there_is(made_up: Profile) -> None:
+    assert made_up.models == ("sd3",)
+    assert made_up.executors("sd3") == ("whole", "patched")
+    assert made_up.stages("sd3") == ("encode", "denoise", "decode")
+    assert made_up.select("sd3", "patched").stages("sd3") == ("denoise",)
+    with pytest.raises(BadInput, match=r"no sdxl \(whole\); it has: sd3 \(patched\), sd3 \(whole\)"):
+        made_up.select("sdxl", "whole")

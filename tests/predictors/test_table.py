@@ -1,0 +1,178 @@
+"""The latency table: right, remembered, marked where it extrapolates, and identified by its data."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from predictors.profile import Profile
+from predictors.table import LatencyTable, check_supported
+from traces.composition import composition_of, parse
+from traces.errors import BadInput
+from traces.geometry import ModelGeometry
+from traces.request import Request
+
+from .conftest import true_seconds
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def table(made_up: Profile) -> LatencyTable:
+    return LatencyTable.fit(made_up, "sd3")
+
+
+@pytest.mark.parametrize("latency_model", ["linear", "boosted", "mlp"])
+def test_predicts_what_was_measured(made_up: Profile, latency_model: str) -> None:
+    table = LatencyTable.fit(made_up, "sd3", "patched", latency_model)
+    for text in ("1@512x512", "6@512x512", "3@1024x1024", "3@512x512+1@1024x1024"):
+        batch = parse(text)
+        tokens = sum(n * (h // 16) * (w // 16) for (h, w, _), n in batch)
+        seconds = table.seconds("denoise", batch)
+        assert type(seconds) is float
+        assert seconds == pytest.approx(true_seconds("denoise", tokens), rel=0.08)
+        assert table.seconds("denoise", batch, guided=False) < 1.02 * seconds
+    assert table.seconds("encode", parse("1@512x512")) == pytest.approx(0.01, rel=0.05)
+
+
+def test_an_executor_borrows_only_what_it_does_not_change(made_up: Profile) -> None:
+    table = LatencyTable.fit(made_up, "sd3", "patched")
+    assert table.stage_executors == {"encode": "whole", "denoise": "patched", "decode": "whole"}
+    frame = made_up.frame
+    no_denoise = frame[(frame["executor"] == "whole") & (frame["stage"] != "denoise")]
+    only_denoise = frame[frame["executor"] == "patched"]
+    assert LatencyTable.fit(Profile(no_denoise), "sd3").unmeasured_stages == ("denoise",)
+    assert LatencyTable.fit(Profile(only_denoise), "sd3", "patched").unmeasured_stages == ("encode", "decode")
+
+
+def test_an_unmeasured_stage_costs_nothing_and_is_listed(made_up: Profile) -> None:
+    frame = made_up.frame
+    table = LatencyTable.fit(Profile(frame[frame["stage"] == "denoise"]), "sd3")
+    batch = parse("1@512x512")
+    assert table.unmeasured_stages == ("encode", "decode")
+    assert table.seconds("decode", batch) == 0.0
+    assert table.extrapolation("decode", parse("99@4096x4096")) == 1.0
+    assert table.noise("decode").ratios == (1.0,)
+    assert table.standalone(Request("r", 0, 512, 512, 7)) == 7 * table.seconds("denoise", batch)
+
+
+def test_whole_batches_of_several_sizes_take_turns(table: LatencyTable) -> None:
+    one, other = parse("2@512x512"), parse("3@1024x1024")
+    both = composition_of([*one, *other])
+    for stage in ("denoise", "decode"):
+        turns = table.seconds(stage, one) + table.seconds(stage, other)
+        assert table.seconds(stage, both) == turns
+        assert not table.extrapolates(stage, both)
+
+
+def test_standalone_is_all_stages(table: LatencyTable) -> None:
+    request = Request("r", 0, 512, 1024, 30, images=2, guidance_scale=1.0)
+    alone = (((512, 1024, 1), 2),)
+    encode, denoise, decode = (table.seconds(s, alone, False) for s in ("encode", "denoise", "decode"))
+    assert table.standalone(request) == encode + 30 * denoise + decode == table.standalone(request)
+    assert table.standalone(Request("r", 0, 512, 1024, 30, images=2)) > table.standalone(request)
+
+
+def test_extrapolation_is_the_worst_factor(table: LatencyTable) -> None:
+    for inside in ("1@512x512", "8@512x512", "4@1024x1024", "2@768x768"):
+        assert table.extrapolation("denoise", parse(inside)) == 1.0
+        assert not table.extrapolates("denoise", parse(inside))
+    for outside, factor in (
+        ("1@2048x1024", 2.0),  # largest image
+        ("1@256x512", 2.0),  # smallest image
+        ("1@256x256", 4.0),
+        ("8@1024x1024", 2.0),  # tokens in all
+        ("12@512x512", 1.5),  # images
+    ):
+        assert table.extrapolation("denoise", parse(outside)) == pytest.approx(factor)
+        assert table.extrapolates("denoise", parse(outside))
+
+
+def test_content_hash_follows_every_measured_second(made_up: Profile, table: LatencyTable) -> None:
+    hashes = {table.content_hash}
+    rows = range(0, len(made_up.frame), 12)
+    for row in rows:
+        frame = made_up.frame.copy()
+        frame.loc[row, "seconds"] *= 1 + 1e-12
+        hashes.add(LatencyTable.fit(Profile(frame), "sd3", latency_model="linear").content_hash)
+    assert len(hashes) == 1 + len(rows)
+    others = [
+        LatencyTable.fit(made_up, "sd3", "patched"),
+        LatencyTable.fit(made_up, "sd3", latency_model="mlp"),
+        table.scaled(1.2),
+    ]
+    assert len({table.content_hash, *(other.content_hash for other in others)}) == 4
+    shuffled = Profile(made_up.frame.sample(frac=1, random_state=1))
+    again = LatencyTable.fit(shuffled, "sd3")
+    assert again.content_hash == table.content_hash
+    batch = parse("3@512x512")
+    assert again.seconds("denoise", batch) == table.seconds("denoise", batch)
+
+
+def test_scaled_multiplies_every_second(table: LatencyTable) -> None:
+    request, batch = Request("r", 0, 512, 512, 10), parse("2@512x512")
+    slow = table.scaled(1.25)
+    assert slow.seconds("denoise", batch) == pytest.approx(1.25 * table.seconds("denoise", batch))
+    assert slow.standalone(request) == pytest.approx(1.25 * table.standalone(request))
+    assert slow.noise("denoise") == table.noise("denoise")
+    assert table.scaled(2).scaled(0.5).content_hash == table.content_hash
+    for factor in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(BadInput, match="factor"):
+            table.scaled(factor)
+
+
+def test_tabulating_changes_no_answer(made_up: Profile, table: LatencyTable) -> None:
+    sizes = [(512, 512, 1), (640, 768, 1)]
+    fresh = LatencyTable.fit(made_up, "sd3")
+    table.tabulate(sizes, 3)
+    for size in sizes:
+        for images in (1, 2, 3):
+            for stage in ("encode", "denoise", "decode"):
+                assert table.seconds(stage, ((size, images),)) == fresh.seconds(stage, ((size, images),))
+
+
+def test_noise_spans_the_steps_of_a_measurement(table: LatencyTable) -> None:
+    assert table.noise("denoise").steps == 10
+    assert table.noise("decode").steps == 1
+    assert sum(table.noise("denoise").ratios) / len(table.noise("denoise").ratios) == pytest.approx(1)
+
+
+def test_far_larger_images_are_refused_by_name(table: LatencyTable) -> None:
+    fits = [Request("a", 0, 2048, 2048, 5), (64, 64, 1)]
+    check_supported(table, fits)
+    with pytest.raises(BadInput, match=r"request 'b': size 4096x4096 has 16.0 times .* \(1024x1024\)"):
+        check_supported(table, [*fits, Request("b", 0, 4096, 4096, 5)])
+    with pytest.raises(BadInput, match=r"^size 2048x2048 has 4\.0 times .* at most 3 times"):
+        check_supported(table, [(2048, 2048, 1)], limit=3)
+
+
+def test_what_is_unknown_is_named(made_up: Profile, table: LatencyTable) -> None:
+    for arguments, words in (
+        ({"model": "sdxl"}, r"no sdxl \(whole\)"),
+        ({"model": "sd3", "executor": "packed"}, r"no sd3 \(packed\)"),
+        ({"model": "sd3", "latency_model": "oracle"}, "unknown latency model 'oracle'"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            LatencyTable.fit(made_up, **arguments)
+    with pytest.raises(BadInput, match="unknown stage 'refine'"):
+        table.seconds("refine", parse("1@512x512"))
+    mine = Profile(made_up.frame.assign(model="mine"))
+    with pytest.raises(BadInput, match="unknown model 'mine'"):
+        LatencyTable.fit(mine, "mine")
+    geometry = ModelGeometry("mine", 8, 16, 16, (1024, 1024), patch=2)
+    own = LatencyTable.fit(mine, "mine", geometry=geometry)
+    assert own.seconds("denoise", parse("1@512x512")) == table.seconds("denoise", parse("1@512x512"))
+
+
+def test_a_table_can_be_sent_to_another_process(table: LatencyTable) -> None:
+    batch = parse("3@512x512")
+    assert pickle.loads(pickle.dumps(table)).seconds("denoise", batch) == table.seconds("denoise", batch)
+
+
+def test_importing_the_table_does_not_import_scikit_learn() -> None:
+    code = "import sys, predictors.table; sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,79 @@
+"""The answer, the cautions, and the tables that carry them."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from reports.comparison import Comparison
+from reports.markdown import markdown
+from reports.terminal import show
+
+
+def hasten(requests, _):
+    requests.loc[1, "deadline_s"] = 9.0
+
+
+def test_the_answer_names_the_best_run(make_run):
+    comparison = Comparison.of([make_run("slow"), make_run("fast", edit=hasten)])
+    assert comparison.answer() == (
+        "fast meets most deadlines: 3 of 6 requests in time (50.0 %), 16.7 points more than slow."
+    )
+    attainment = next(row for row in comparison.rows() if row.label == "SLO attainment")
+    assert attainment.cells == ("33.3 %", "50.0 %")
+    assert attainment.best == {1}
+
+
+def test_the_answer_admits_a_draw(make_run):
+    answer = Comparison.of([make_run("one"), make_run("two")]).answer()
+    assert answer == "one and two meet equally many deadlines: 2 of 6 requests in time (33.3 %) each."
+
+
+def test_the_answer_without_deadlines(make_run):
+    run = make_run(edit=lambda requests, _: requests.__setitem__("deadline_s", float("nan")))
+    assert Comparison.of([run]).answer() == "hand: 3 of 6 requests finished (50.0 %)."
+
+
+def test_cautions(make_run, interrupted_run):
+    other = make_run(
+        "other", edit=lambda requests, _: requests.replace("f", "g", inplace=True), hardware="L4"
+    )
+    notes = " ".join(Comparison.of([other, interrupted_run]).cautions())
+    assert "did not serve the same requests" in notes
+    assert "different hardware: 2x H200, L4" in notes
+    assert "interrupted: the run was interrupted" in notes
+    assert "20.0 % of the launches (59.3 % of launch time) were predicted by extrapolation" in notes
+
+
+def test_equal_names_are_told_apart(make_run):
+    runs = [make_run("x/run"), make_run("y/run"), make_run("z")]
+    assert Comparison.of(runs).names == ("x/run", "y/run", "z")
+    assert Comparison.of([runs[2], runs[2]]).names[0] != Comparison.of([runs[2], runs[2]]).names[1]
+
+
+@pytest.mark.parametrize("fixture", ["empty_run", "lost_run", "interrupted_run"])
+def test_tables_of_odd_runs(fixture, request):
+    comparison = Comparison.of([request.getfixturevalue(fixture)])
+    out = io.StringIO()
+    show(comparison, Console(file=out, width=100))
+    assert comparison.answer() in out.getvalue()
+    assert "nan" not in out.getvalue() + markdown(comparison)
+
+
+def test_terminal_shows_markup_as_text(make_run):
+    out = io.StringIO()
+    run = make_run(scheduler="[bold]mine[/x]")
+    show(Comparison.of([run]), Console(file=out, width=140))
+    show(Comparison.of([run, run]), Console(file=out, width=140))
+    assert out.getvalue().count("[bold]mine[/x]") == 3
+    assert "out of memory" in out.getvalue()
+
+
+def test_markdown_table(make_run):
+    text = markdown(Comparison.of([make_run("slow", scheduler="a|b <i>"), make_run("fast", edit=hasten)]))
+    lines = text.splitlines()
+    assert lines[2:4] == ["|  | slow | fast |", "|:--|--:|--:|"]
+    assert "| SLO attainment | 33.3 % | **50.0 %** |" in lines
+    assert r"| Scheduler | a\|b \<i\> | fcfs |" in lines

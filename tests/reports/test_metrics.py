@@ -1,0 +1,145 @@
+"""Every figure against values worked out by hand (see conftest)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from reports.figures import FIGURES, figure, spell_value
+from reports.metrics import by_replica, by_size, reasons, summary
+
+EXPECTED = {
+    "slo_attainment": 2 / 6,
+    "goodput_rps": 2 / 20,
+    "throughput_rps": 3 / 20,
+    "requests": 6,
+    "with_deadline": 5,
+    "finished": 3,
+    "dropped": 1,
+    "failed": 1,
+    "cancelled": 1,
+    "span_s": 20,
+    "latency_mean_s": 34 / 3,
+    "latency_p50_s": 9,
+    "latency_p90_s": 14.6,
+    "latency_p95_s": 15.3,
+    "latency_p99_s": 15.86,
+    "slowdown_mean": 6.5 / 3,
+    "slowdown_p50": 2.25,
+    "slowdown_p95": 2.25,
+    "queueing_mean_s": 1.75,
+    "queueing_p50_s": 1,
+    "queueing_p95_s": 4.4,
+    "launches": 5,
+    "batch_mean": 8 / 5,
+    "batch_denoise": 31 / 25,
+    "utilisation": 27 / 40,
+    "reuse": 5 / 45,
+    "extrapolated_launches": 1 / 5,
+    "extrapolated_requests": 1 / 6,
+    "extrapolated_time": 16 / 27,
+    "prediction_mape": 0.375,
+    "prediction_mape_by_time": 4 / 24,
+    "prediction_bias": 0.125,
+    "prediction_bias_by_time": -2 / 24,
+    "prediction_mape:encode": 0,
+    "prediction_mape_by_time:encode": 0,
+    "prediction_bias:encode": 0,
+    "prediction_bias_by_time:encode": 0,
+    "prediction_mape:denoise": 0.25,
+    "prediction_mape_by_time:denoise": 3 / 22,
+    "prediction_bias:denoise": -0.25,
+    "prediction_bias_by_time:denoise": -3 / 22,
+    "prediction_mape:decode": 1,
+    "prediction_mape_by_time:decode": 1,
+    "prediction_bias:decode": 1,
+    "prediction_bias_by_time:decode": 1,
+}
+
+
+def test_summary_by_hand(make_run):
+    assert summary(make_run()) == pytest.approx(EXPECTED)
+
+
+def test_every_figure_is_described_in_order(make_run):
+    names = [name for name in summary(make_run()) if ":" not in name]
+    assert names == list(FIGURES)
+
+
+def test_by_size(make_run):
+    frame = by_size(make_run())
+    assert list(frame.index) == ["512x512", "512x768", "1024x1024"]
+    assert frame["slo_attainment"].tolist() == pytest.approx([1 / 3, 0, 1 / 2])
+    assert frame.loc["512x512", "latency_p50_s"] == 9
+    assert math.isnan(frame.loc["512x768", "latency_p50_s"])
+
+
+def test_clips_are_sizes_of_their_own(make_run):
+    run = make_run(edit=lambda requests, _: requests.__setitem__("frames", [1, 81, 1, 1, 1, 1]))
+    assert list(by_size(run).index) == ["512x512", "512x512x81", "512x768", "1024x1024"]
+
+
+def test_by_replica(make_run):
+    frame = by_replica(make_run(replicas=3))
+    assert frame["busy_s"].tolist() == [11, 16, 0]
+    assert frame["utilisation"].tolist() == pytest.approx([0.55, 0.8, 0])
+    assert frame["launches"].tolist() == [4, 1, 0]
+
+
+def test_reasons(make_run):
+    assert reasons(make_run()).to_numpy().tolist() == [
+        ["cancelled", "client left", 1],
+        ["dropped", "hopeless", 1],
+        ["failed", "out of memory", 1],
+    ]
+
+
+def test_run_without_requests(empty_run):
+    figures = summary(empty_run)
+    assert figures["requests"] == 0
+    assert math.isnan(figures["slo_attainment"])
+    assert math.isnan(figures["latency_p99_s"])
+    assert by_size(empty_run).empty
+    assert len(by_replica(empty_run)) == 2
+
+
+def test_run_that_dropped_everything(lost_run):
+    figures = summary(lost_run)
+    assert figures["slo_attainment"] == figures["goodput_rps"] == figures["utilisation"] == 0
+    assert figures["dropped"] == 6
+    assert math.isnan(figures["latency_mean_s"])
+
+
+def test_request_that_never_arrived_misses(interrupted_run):
+    figures = summary(interrupted_run)
+    assert figures["slo_attainment"] == pytest.approx(2 / 6)
+    assert figures["span_s"] == 18
+
+
+def test_finishing_at_the_deadline_is_in_time(make_run):
+    def shift(requests, _):
+        requests.loc[1, "deadline_s"] = 9.0 - 1e-12
+
+    assert summary(make_run(edit=shift))["slo_attainment"] == pytest.approx(3 / 6)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.9312, "%", "93.1 %"),
+        (1234.0, "", "1,234"),
+        (0.00123, "s", "0.00123 s"),
+        (12.345, "s", "12.3 s"),
+        (45678.9, "s", "45,679 s"),
+        (0.5, "1/s", "0.500 /s"),
+        (math.nan, "s", "–"),
+        (0.0, "x", "0"),
+    ],
+)
+def test_spelling(value, unit, text):
+    assert spell_value(value, unit) == text
+
+
+def test_figure_of_a_part():
+    assert figure("prediction_mape:decode").label == "Prediction error (MAPE), decode"

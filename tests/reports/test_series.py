@@ -1,0 +1,63 @@
+"""Load and utilisation over time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports.series import load, spread, thin_load, utilisation
+
+
+def test_load_by_hand(make_run):
+    counts = load(make_run()).set_index("time_s")
+    assert counts["waiting"].to_dict() == {
+        0: 2,
+        1: 0,
+        2: 0,
+        3: 1,
+        4: 2,
+        5: 1,
+        6: 2,
+        9: 1,
+        12: 1,
+        18: 1,
+        20: 0,
+    }
+    assert counts["running"].to_dict() == {
+        0: 0,
+        1: 2,
+        2: 3,
+        3: 3,
+        4: 3,
+        5: 3,
+        6: 3,
+        9: 2,
+        12: 1,
+        18: 0,
+        20: 0,
+    }
+
+
+def test_a_request_that_never_arrived_does_not_wait(interrupted_run):
+    assert load(interrupted_run)["waiting"].iloc[-1] == 0
+
+
+def test_thinning_keeps_peaks_and_ends():
+    frame = pd.DataFrame({"time_s": np.arange(10000.0), "waiting": 1, "running": 1})
+    frame.loc[4321, "waiting"], frame.loc[7, "running"] = 99, 77
+    thin = thin_load(frame, 400)
+    assert len(thin) <= 450
+    assert (thin["waiting"].max(), thin["running"].max()) == (99, 77)
+    assert thin["time_s"].iloc[[0, -1]].tolist() == [0, 9999]
+
+
+def test_utilisation_by_hand(make_run):
+    share = utilisation(make_run(replicas=3), np.linspace(0, 20, 6))
+    assert share == pytest.approx(np.array([[0.75, 1, 1, 0, 0], [0.5, 1, 1, 1, 0.5], [0, 0, 0, 0, 0]]))
+
+
+def test_spread():
+    assert spread(3, 10).tolist() == [0, 1, 2]
+    assert spread(101, 3).tolist() == [0, 50, 100]
+    assert spread(0, 5).tolist() == []

@@ -1,0 +1,101 @@
+"""A simulation held against a real run."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from reports.terminal import sim_against_real
+from reports.validate import Validation, compare, per_request
+from traces.errors import BadInput
+
+
+@pytest.fixture
+def real(make_run):
+    """Like the simulation, but c finishes at 22 s and b has until 9 s."""
+
+    def slow(requests, steps):
+        requests.loc[2, "finish_s"] = 22
+        requests.loc[1, "deadline_s"] = 9
+        steps.loc[2, "end_s"] = 22
+
+    return make_run("real", edit=slow, kind="replay")
+
+
+def test_errors_of_figures(make_run, real):
+    figures = compare(make_run("sim"), real)
+    attainment = figures.loc["slo_attainment"]
+    assert (attainment["sim"], attainment["real"]) == pytest.approx((100 / 3, 50))
+    assert attainment["absolute"] == pytest.approx(-100 / 6)
+    assert figures.loc["latency_mean_s", "absolute"] == pytest.approx(-4 / 3)
+    assert figures.loc["latency_mean_s", "relative"] == pytest.approx(-4 / 38)
+    assert figures.loc["slo_attainment:512x512", "real"] == pytest.approx(200 / 3)
+    assert np.isnan(compare(real, real).loc["prediction_mape:encode", "relative"])
+
+
+def test_errors_of_requests(make_run, real):
+    joined = per_request(make_run("sim"), real)
+    assert joined["error_s"].dropna().to_dict() == {"a": 0, "b": 0, "c": -4}
+    assert joined.loc["c", "relative"] == pytest.approx(-0.2)
+    assert joined["same_end"].to_dict() == {"a": True, "b": False, "c": True, "d": True, "e": True, "f": True}
+
+
+def test_order_of_requests_does_not_matter(make_run, real):
+    shuffled = make_run("sim", requests=make_run("seed").requests.iloc[::-1])
+    assert per_request(shuffled, real)["error_s"].dropna().to_dict() == {"a": 0, "b": 0, "c": -4}
+
+
+def test_different_requests_are_refused(make_run, real):
+    def rename(requests, _):
+        requests.loc[[3, 5], "request_id"] = ["x", "y"]
+
+    with pytest.raises(BadInput, match="2 only in the first, 2 only in the second"):
+        per_request(make_run("sim", edit=rename), real)
+
+    def resize(requests, _):
+        requests.loc[3, "height"] = 64
+
+    with pytest.raises(BadInput, match="1 requests differ in size, steps or images, the first is 'd'"):
+        per_request(make_run("resized", edit=resize), real)
+
+
+def test_swapped_runs_are_refused(make_run, real):
+    with pytest.raises(BadInput, match="name the simulation first"):
+        Validation.of(real, make_run("sim"))
+
+
+def test_document_and_table(make_run, real, tmp_path):
+    parity = {"decisions": 12, "equal": 11}
+    validation = Validation.of(make_run("sim", scheduler="edf"), real, parity)
+    validation.write(tmp_path / "v.json")
+    document = json.loads((tmp_path / "v.json").read_text())
+    assert document["parity"] == parity
+    assert document["figures"]["slo_attainment"]["unit"] == "%"
+    assert document["requests"] | {"latency_error": None} == {
+        "total": 6,
+        "ended_alike": 5,
+        "finished_in_both": 3,
+        "latency_error": None,
+    }
+    assert document["requests"]["latency_error"]["mean"]["error_s"] == pytest.approx(-4 / 3)
+    assert document["cautions"] == ["The scheduler differs: edf simulated, fcfs real."]
+    out = io.StringIO()
+    Console(file=out, width=120).print(sim_against_real(validation))
+    for needle in (
+        "-16.7 points",
+        "Decision parity",
+        "decisions",
+        "5 of 6 requests ended alike",
+        "edf simulated",
+    ):
+        assert needle in out.getvalue()
+
+
+def test_runs_without_requests(empty_run, tmp_path):
+    validation = Validation.of(empty_run, empty_run)
+    validation.write(tmp_path / "v.json")
+    assert json.loads((tmp_path / "v.json").read_text())["figures"]["slo_attainment"]["sim"] is None

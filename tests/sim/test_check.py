@@ -1,0 +1,147 @@
+"""`check_policy` passes what keeps the contract and fails what does not."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+
+from policies.caching import CachingPolicy, ComputeAll, Signal
+from policies.contract import Cluster, Decision, PolicyError, Replica, SchedulingPolicy
+from policies.job import Job
+from policies.placement import Contiguous, PlacementPolicy, TileWork
+from policies.scheduling import EDF, FCFS, SCHEDULERS
+from sim.check import check_policy
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_shipped_scheduler_passes(name: str) -> None:
+    check_policy(SCHEDULERS[name]())
+
+
+@pytest.mark.parametrize("policy", [EDF(drop_late=True), EDF(max_batch=1), ComputeAll(), Contiguous()])
+def test_variants_and_other_kinds_pass(policy: SchedulingPolicy) -> None:
+    check_policy(policy)
+
+
+def test_the_shortest_policy_passes() -> None:
+    class Newest(SchedulingPolicy):
+        """Runs what is resident, else the newest waiting request; needs no state."""
+
+        def plan(self, replica: Replica, now: float) -> Decision | None:
+            jobs = list(replica.resident.values()) or list(self.cluster.waiting.values())
+            return Decision((jobs[-1],), jobs[-1].stage_left) if jobs else None
+
+    check_policy(Newest())
+
+
+class Forgetful(FCFS):
+    """Loses every tenth request."""
+
+    def arrived(self, job: Job, now: float) -> None:
+        if job.order % 10 != 9:
+            super().arrived(job, now)
+
+
+class Greedy(FCFS):
+    """Wants the same request on every replica."""
+
+    def plan(self, replica: Replica, now: float) -> Decision | None:
+        for job in self.cluster.jobs.values():
+            return Decision((job,), job.stage_left)
+        return None
+
+
+class Moody(FCFS):
+    """Decides by a counter that outlives the run."""
+
+    mood = itertools.count()
+
+    def plan(self, replica: Replica, now: float) -> Decision | None:
+        if not replica.resident and len(self._queue) > 1 and next(self.mood) % 3 == 0:
+            self._queue.rotate(1)
+        return super().plan(replica, now)
+
+
+class Liar(EDF):
+    """Preempts by deadline but never recalls, so its quanta are broken promises."""
+
+    def recalls(self, now: float) -> list[int]:
+        return []
+
+
+class Overeager(FCFS):
+    """Asks for more steps than are left."""
+
+    def plan(self, replica: Replica, now: float) -> Decision | None:
+        decision = super().plan(replica, now)
+        return decision and decision._replace(steps=decision.steps + 1)
+
+
+class Mover(FCFS):
+    """Runs a started request wherever a replica is free."""
+
+    def plan(self, replica: Replica, now: float) -> Decision | None:
+        idle = [job for job in self.cluster.jobs.values() if job.state == "resident"]
+        return Decision((idle[0],), idle[0].stage_left) if idle else super().plan(replica, now)
+
+
+class Hoarder(FCFS):
+    """Keeps the state of its runs in its parameters' place."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def reset(self, cluster: Cluster) -> None:
+        super().reset(cluster)
+
+    def arrived(self, job: Job, now: float) -> None:
+        Hoarder.shared.append(job.request.request_id)
+        if len(Hoarder.shared) % 50 == 0:
+            self._queue.appendleft(job)
+        else:
+            super().arrived(job, now)
+
+    shared: list[str] = []  # noqa: RUF012 - that it is shared is the fault
+
+
+@pytest.mark.parametrize(
+    ("policy", "complaint"),
+    [
+        (Forgetful(), "stalls"),
+        (Greedy(), "running already"),
+        (Moody(), "not deterministic"),
+        (Liar(), "breaks the promise"),
+        (Overeager(), "steps of"),
+        (Mover(), "lives on replica"),
+        (Hoarder(), "not deterministic"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+def test_broken_schedulers_fail(policy: SchedulingPolicy, complaint: str) -> None:
+    with pytest.raises(PolicyError, match=complaint):
+        check_policy(policy)
+
+
+class ReusesNothing(CachingPolicy):
+    """Reuses what was never computed."""
+
+    def decide(self, signals: Sequence[Signal]) -> list[bool]:
+        return [False] * len(signals)
+
+
+class OffTheEnd(PlacementPolicy):
+    """Names a device that does not exist."""
+
+    def assign(self, tiles: Sequence[TileWork], devices: int) -> list[int]:
+        return [tile.tile for tile in tiles]
+
+
+@pytest.mark.parametrize(
+    ("policy", "complaint"),
+    [(ReusesNothing(), "never computed"), (OffTheEnd(), "must name one device"), (object(), "is no policy")],
+)
+def test_other_broken_kinds_fail(policy: CachingPolicy | PlacementPolicy, complaint: str) -> None:
+    with pytest.raises(PolicyError, match=complaint):
+        check_policy(policy)
