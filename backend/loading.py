@@ -53,7 +53,7 @@ def load_pipeline(model: str, device: str = "cpu", dtype: str = "float32") -> An
     diffusers_logging.disable_progress_bar()
     try:
         pipeline = DiffusionPipeline.from_pretrained(
-            str(folder), torch_dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True
+            str(folder), dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True
         )
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise BadInput(f"cannot load model {model!r}: {str(error).splitlines()[0]}") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from traces.request import Request
 
@@ -37,3 +38,17 @@ class PictureFolder:
 
     def _write(self, name: str, picture: np.ndarray[Any, Any]) -> None:
         Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8)).save(self._folder / name)
+
+
+def picture_grid(pictures: Sequence[Image.Image], captions: Sequence[str], columns: int = 5) -> Image.Image:
+    """The pictures in rows, each with its caption below, words wrapped."""
+    width = max(192, *(picture.width for picture in pictures))
+    height = max(picture.height for picture in pictures)
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * (width + 8), rows * (height + 40)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        x, y = index % columns * (width + 8) + 4, index // columns * (height + 40) + 4
+        sheet.paste(picture, (x + (width - picture.width) // 2, y))
+        pen.text((x, y + height + 2), textwrap.fill(caption, width // 6), fill="black")
+    return sheet

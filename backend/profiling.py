@@ -39,6 +39,7 @@ def measure_profile(
     max_batch: int = 8,
     repeats: int = 5,
     minutes: float = 10.0,
+    threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Profile:
     """Measure encode, denoising step and decode for equal-size batches.
@@ -49,11 +50,14 @@ def measure_profile(
         max_batch: largest number of images in a batch.
         repeats: rounds over all compositions.
         minutes: stop after this long, but never before the first round is whole.
-        progress: called with (launches measured, launches planned).
+        threads: CPU threads; None leaves torch's own choice.
+        progress: called with (batches measured, batches planned).
 
     Raises:
         BadInput: unknown model or device, or a size the model cannot make.
     """
+    if threads is not None:
+        torch.set_num_threads(threads)
     executor = Executor(load_pipeline(model, device, dtype))
     geometry = geometry_of_pipeline(executor.pipeline, Path(model).name)
     sizes = list(sizes or default_sizes(geometry))

@@ -106,4 +106,4 @@ def _executors(scenario: Any) -> list[Any]:
         if 0 < found < cluster.replicas:
             raise BadInput(f"cluster.replicas is {cluster.replicas}, but this machine has {found} CUDA devices")
         devices = [f"cuda:{index}" for index in range(cluster.replicas)]
-    return [Executor(load_pipeline(scenario.model, device, cluster.dtype)) for device in devices]
+    return [Executor(load_pipeline(scenario.model_source, device, cluster.dtype)) for device in devices]

@@ -15,6 +15,7 @@ from cli.scenario import Scenario
 from policies.contract import SchedulingPolicy
 from policies.controller import Controller
 from policies.events import Parity, check_parity, read_events
+from policies.job import STAGES
 from policies.load import load_policy
 from policies.record import request_table, step_table
 from policies.runlog import read_run, write_run
@@ -39,19 +40,25 @@ class Prepared:
     policy: SchedulingPolicy
     warnings: list[str]
 
-    def controller(self, on_event: Callable[[str, Any, float], None] | None = None) -> Controller:
+    def controller(
+        self, on_event: Callable[[str, Any, float], None] | None = None, stages: tuple[str, ...] = STAGES
+    ) -> Controller:
         """A fresh controller for this scenario."""
-        replicas = self.scenario.cluster.replicas
-        return Controller(self.policy, self.predictor, replicas, on_event=on_event)
+        return Controller(self.policy, self.predictor, self.scenario.cluster.replicas, stages, on_event)
+
+    @property
+    def measured_stages(self) -> tuple[str, ...]:
+        """The stages a simulation goes through: one that was not measured takes no time and is left out."""
+        return tuple(stage for stage in STAGES if stage not in self.table.unmeasured_stages)
 
     def world_table(self) -> LatencyTable:
         """The table the simulated world takes its durations from."""
         latency_model = self.scenario.world.latency_model
         if latency_model is None:
             return self.table
-        geometry = _geometry(self.scenario.model, self.profile)
+        geometry = _geometry(self.scenario.model_name, self.profile)
         executor = self.scenario.predictor.executor
-        return LatencyTable.fit(self.profile, self.scenario.model, executor, latency_model, geometry)
+        return LatencyTable.fit(self.profile, self.scenario.model_name, executor, latency_model, geometry)
 
     def info(self, kind: str, **more: Any) -> dict[str, Any]:
         """``run.json`` of a run of this scenario."""
@@ -59,7 +66,7 @@ class Prepared:
         return {
             "kind": kind,
             "tilecast": version("tilecast"),
-            "model": scenario.model,
+            "model": scenario.model_name,
             "seed": scenario.seed,
             "scheduler": scenario.policies.scheduling.name,
             "replicas": scenario.cluster.replicas,
@@ -90,9 +97,9 @@ def prepare(scenario: Scenario) -> Prepared:
     """
     warnings: list[str] = []
     profile = Profile.load(find_profile(scenario))
-    geometry = _geometry(scenario.model, profile)
+    geometry = _geometry(scenario.model_name, profile)
     table = LatencyTable.fit(
-        profile, scenario.model, scenario.predictor.executor, scenario.predictor.latency_model, geometry
+        profile, scenario.model_name, scenario.predictor.executor, scenario.predictor.latency_model, geometry
     )
     if table.unmeasured_stages:
         warnings.append(f"not in the profile, taken as 0 s: {', '.join(table.unmeasured_stages)}")
@@ -150,14 +157,14 @@ def _load_trace(scenario: Scenario, geometry: ModelGeometry, warnings: list[str]
         trace = trace.scale_rate(section.rate_scale)
     if section.steps_scale != 1.0:
         trace = trace.with_steps(section.steps_scale)
-    others = sorted(set(trace.frame["model"]) - {"", scenario.model})
+    others = sorted(set(trace.frame["model"]) - {"", scenario.model_name})
     if section.fit_sizes:
         trace = trace.scale_sizes(geometry)
         if others:
-            warnings.append(f"requests for {', '.join(others)} run as {scenario.model}, sizes scaled to it")
+            warnings.append(f"requests for {', '.join(others)} run as {scenario.model_name}, sizes scaled to it")
     elif others:
-        warnings.append(f"requests for {', '.join(others)} run as {scenario.model}")
-    return trace.with_model(scenario.model)
+        warnings.append(f"requests for {', '.join(others)} run as {scenario.model_name}")
+    return trace.with_model(scenario.model_name)
 
 
 def check_output(folder: Path) -> None:
@@ -190,7 +197,7 @@ def parity_of(folder: Path) -> Parity | None:
     profile = Profile.load(folder / "profile.parquet")
     predictor = scenario.predictor
     table = LatencyTable.fit(
-        profile, scenario.model, predictor.executor, predictor.latency_model, _geometry(scenario.model, profile)
+        profile, scenario.model_name, predictor.executor, predictor.latency_model, _geometry(scenario.model_name, profile)
     )
     if predictor.error:
         table = table.scaled(1.0 + predictor.error)

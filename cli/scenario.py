@@ -108,6 +108,17 @@ class Scenario(_Section):
     slo: SloSection = SloSection()
     base: Path = Field(Path(), exclude=True)
 
+    @property
+    def model_name(self) -> str:
+        """What profiles and traces call the model: its name, or the last part of its folder's path."""
+        return Path(self.model).name
+
+    @property
+    def model_source(self) -> str:
+        """What the backend loads: the folder beside the scenario if there is one, else the name as it stands."""
+        beside = self.base / self.model
+        return str(beside) if (beside / "model_index.json").is_file() else self.model
+
 
 def load_scenario(path: Path, overrides: dict[str, Any]) -> Scenario:
     """Read a scenario and lay ``overrides`` (dotted keys) over it.

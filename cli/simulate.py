@@ -66,7 +66,7 @@ def simulate(
     prepared = prepare(loaded)
     truth = prepared.world_table()
     truth.tabulate(sorted({request.size for request in prepared.requests}), max_images=16)
-    controller = prepared.controller()
+    controller = prepared.controller(stages=prepared.measured_stages)
     world = World(truth, loaded.cluster.replicas, loaded.seed, loaded.world.noise, loaded.world.slowdown)
     started = time.perf_counter()
     with bar("simulating", len(prepared.requests)) as progress:

@@ -66,6 +66,8 @@ class Controller:
         self._cancel_recalls: list[int] = []
         self._next_launch = 0
         self._on_event = on_event
+        self._recalls = type(policy).recalls is not SchedulingPolicy.recalls
+        self._returns = type(policy).returned is not SchedulingPolicy.returned
         self.policy.reset(self._cluster)
 
     def submit(self, request: Request, now: float) -> None:
@@ -118,7 +120,7 @@ class Controller:
 
     def recalls(self, now: float) -> list[int]:
         """Ids of running launches to end at their next step boundary; each is named once."""
-        wanted: Sequence[int] = self.policy.recalls(now)
+        wanted: Sequence[int] = self.policy.recalls(now) if self._recalls else ()
         if not wanted and not self._cancel_recalls and not self._on_event:
             return []
         if self._cancel_recalls:
@@ -146,7 +148,6 @@ class Controller:
         self._cluster.replicas[launch.replica].launch = None
         self.launched.append((launch, outcome, now))
         steps, failed = outcome.steps_done, outcome.failed
-        policy = self.policy
         for job in launch.jobs:
             if failed and job.request.request_id in failed:
                 self._end(job, "failed", failed[job.request.request_id], now)
@@ -156,7 +157,8 @@ class Controller:
                 self._end(job, "cancelled", "the client left", now)
             else:
                 job.state = "resident"
-                policy.returned(job, now)
+                if self._returns:
+                    self.policy.returned(job, now)
 
     def wakeup(self, now: float) -> float | None:
         """When to ask again although nothing happened."""

@@ -28,34 +28,31 @@ class Stalled(PolicyError):
 
 
 class _End(Event):
-    """The scheduled end of a launch."""
+    """The scheduled end of a launch after ``steps`` steps. A recall replaces it by an earlier one."""
 
-    def __init__(self, env: simpy.Environment, flight: _Flight, delay: int) -> None:
+    def __init__(
+        self,
+        env: simpy.Environment,
+        on_end: Callable[[Any], None],
+        delay: int,
+        launch: Launch,
+        start: int,
+        step_ns: int,
+        clock: StepClock,
+        steps: int,
+    ) -> None:
+        # What Event.__init__ and Event.succeed do, in one go.
         self.env = env
-        self.callbacks = [flight.on_end]
+        self.callbacks = [on_end]
         self._value = None
         self._ok = True
         self._defused = False
-        self.flight = flight
-        flight.end = self
-        env.schedule(self, URGENT, delay)
-
-
-class _Flight:
-    """A launch on its way."""
-
-    __slots__ = ("clock", "end", "launch", "on_end", "start", "step_ns", "steps")
-
-    def __init__(
-        self, launch: Launch, start: int, step_ns: int, clock: StepClock, steps: int, on_end: Callable[[Any], None]
-    ) -> None:
         self.launch = launch
         self.start = start
         self.step_ns = step_ns
         self.clock = clock
         self.steps = steps
-        self.on_end = on_end
-        self.end: _End | None = None
+        env.schedule(self, URGENT, delay)
 
 
 class Simulation:
@@ -80,7 +77,7 @@ class Simulation:
         self._per_step = per_step
         self._progress = progress
         self._env = simpy.Environment(initial_time=0)  # type: ignore[arg-type]
-        self._flights: dict[int, _Flight] = {}
+        self._ends: dict[int, _End] = {}
         self._sleeps = type(controller.policy).wakeup is not SchedulingPolicy.wakeup
         self._alarm: int | None = None
 
@@ -133,7 +130,7 @@ class Simulation:
         for launch in controller.launches(now_s):
             self._start(launch, now)
         for launch_id in controller.recalls(now_s):
-            self._recall(self._flights[launch_id], now)
+            self._recall(self._ends[launch_id], now)
         if self._sleeps:
             self._sleep(controller.wakeup(now_s), now)
 
@@ -142,30 +139,30 @@ class Simulation:
         clock = self._world.clocks[launch.replica][stage]
         step_ns = self._world.step_ns(stage, launch.composition, launch.guided)
         steps = 1 if self._per_step else launch.steps
-        flight = _Flight(launch, now, step_ns, clock, steps, self._ended)
-        self._flights[launch.launch_id] = flight
-        _End(self._env, flight, step_ns * clock.sum_to(steps))
+        delay = step_ns * clock.sum_to(steps)
+        self._ends[launch.launch_id] = _End(self._env, self._ended, delay, launch, now, step_ns, clock, steps)
 
-    def _recall(self, flight: _Flight, now: int) -> None:
+    def _recall(self, end: _End, now: int) -> None:
         """Move the end of a launch to the first step boundary after now."""
-        steps = flight.clock.steps_beyond((now - flight.start) // flight.step_ns)
-        if steps < flight.steps:
-            flight.steps = steps
-            _End(self._env, flight, flight.start + flight.step_ns * flight.clock.sum_to(steps) - now)
+        steps = end.clock.steps_beyond((now - end.start) // end.step_ns)
+        if steps < end.steps:
+            delay = end.start + end.step_ns * end.clock.sum_to(steps) - now
+            self._ends[end.launch.launch_id] = _End(
+                self._env, self._ended, delay, end.launch, end.start, end.step_ns, end.clock, steps
+            )
 
     def _ended(self, end: _End) -> None:
-        flight = end.flight
-        if flight.end is end:  # otherwise it was moved earlier by a recall
-            launch = flight.launch
-            del self._flights[launch.launch_id]
-            steps = flight.steps
-            flight.clock.done += steps
-            now_s = self._env.now / PICOSECONDS
+        launch = end.launch
+        if self._ends.get(launch.launch_id) is end:  # otherwise a recall has moved it
+            del self._ends[launch.launch_id]
+            steps = end.steps
+            end.clock.done += steps
+            now = self._env.now
             images = 0
             for _, count in launch.composition:
                 images += count
-            busy_s = (self._env.now - flight.start) / PICOSECONDS
-            self._controller.complete(launch, Outcome(steps, None, images * steps, 0, (busy_s,)), now_s)
+            outcome = Outcome(steps, None, images * steps, 0, ((now - end.start) / PICOSECONDS,))
+            self._controller.complete(launch, outcome, now / PICOSECONDS)
         self._settle()
 
     def _sleep(self, wakeup_s: float | None, now: int) -> None:

@@ -9,6 +9,7 @@ would swap two equally urgent requests at every step.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -51,23 +52,24 @@ class UrgencyPolicy(SchedulingPolicy):
 
     def remaining_s(self, job: Job) -> float:
         """Predicted seconds a job still needs, alone on a replica."""
-        kind = (job.alone, job.guided)
+        kind = (job.batch_key, job.images)
         costs = self._costs.get(kind)
         if costs is None:
             seconds = self.cluster.predictor.seconds
-            costs = self._costs[kind] = {s: seconds(s, job.alone, job.guided) for s in job.stages}
-        total = 0.0
-        for stage in reversed(job.stages):
-            if stage == job.stage:
-                return total + job.stage_left * costs[stage]
-            total += costs[stage] * (job.request.steps if stage == "denoise" else 1)
-        raise ValueError(f"stage {job.stage!r} is not in {job.stages}")
+            costs = self._costs[kind] = {stage: seconds(stage, job.alone, job.guided) for stage in job.stages}
+        stage = job.stage
+        total = job.stage_left * costs[stage]
+        if stage == "encode":
+            total += job.request.steps * costs["denoise"]
+        return total if stage == "decode" else total + costs.get("decode", 0.0)
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
         self._costs: dict[object, dict[str, float]] = {}
         self._waiting: dict[BatchKey, list[_Entry]] = {}
         self._batches: list[_Batch | None] = [None] * len(cluster.replicas)
+        self._resident: list[dict[Job, _Entry]] = [{} for _ in cluster.replicas]
+        self._finishing: list[list[Job]] = [[] for _ in cluster.replicas]
         self._disturbed: list[int] = []
         self._latest_starts: list[_Entry] = []
 
@@ -82,6 +84,15 @@ class UrgencyPolicy(SchedulingPolicy):
                 launch = self.cluster.replicas[index].launch
                 if launch is not None and launch.steps > 1:
                     self._disturbed.append(launch.launch_id)
+
+    def returned(self, job: Job, now: float) -> None:
+        self._resident[job.replica][job] = (self.urgency(job), job.order, job)
+        if job.stage == "decode":
+            self._finishing[job.replica].append(job)
+
+    def ended(self, job: Job, now: float) -> None:
+        if job.replica >= 0:
+            self._resident[job.replica].pop(job, None)
 
     def _disturbs(self, job: Job, urgency: float, batch: _Batch, now: float) -> bool:
         drift = self.drift * (now - batch.formed_s)
@@ -113,15 +124,12 @@ class UrgencyPolicy(SchedulingPolicy):
         return self._new_batch(replica, now)
 
     def _new_batch(self, replica: Replica, now: float) -> Decision | None:
-        resident: list[_Entry] = []
-        finishing: list[Job] = []
-        for job in replica.resident.values():
-            if job.stage == "decode" and len(job.stages) > 1:
-                finishing.append(job)
-            resident.append((self.urgency(job), job.order, job))
+        finishing = [job for job in self._finishing[replica.index] if job.state == "resident"]
         if finishing:
             key = min(finishing, key=_order).batch_key
+            self._finishing[replica.index] = [job for job in finishing if job.batch_key != key]
             return Decision(tuple([job for job in finishing if job.batch_key == key]), 1)
+        resident = self._resident[replica.index].values()
         lead = min(resident, default=None)
         for key in list(self._waiting):
             head = self._head(key)
@@ -142,7 +150,7 @@ class UrgencyPolicy(SchedulingPolicy):
         )
         return decision
 
-    def _ride_along(self, key: BatchKey, resident: list[_Entry]) -> list[_Entry]:
+    def _ride_along(self, key: BatchKey, resident: Iterable[_Entry]) -> list[_Entry]:
         """The most urgent jobs of one size, resident or waiting, that fit in a batch; the first always does."""
         local = sorted([entry for entry in resident if entry[2].batch_key == key], reverse=True)
         chosen: list[_Entry] = []

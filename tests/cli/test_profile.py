@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 from cli.profile import app, parse_sizes
 from predictors.profile import Profile
 from traces.errors import BadInput
+from traces.geometry import ModelGeometry
 
 ROOT = Path(__file__).parents[2]
 MIXED = "512 num, 768 num, 1024 num, avg unet time\n1,0,0,2.0\n1,0,0,2.2\n2,1,0,5.0\n0,0,3,9.0\n"
@@ -89,6 +92,16 @@ def test_import_then_describe(tmp_path: Path) -> None:
         "median of repeats",
     ):
         assert words in result.output
+
+
+def test_describe_knows_the_geometry_in_the_profile(tmp_path: Path) -> None:
+    row = {"hardware": "abacus", "software": "test", "model": "mine", "executor": "whole", "stage": "denoise"}
+    row |= {"composition": "1@128x128", "guided": True, "steps": 4, "seconds": 0.1}
+    geometry = json.dumps(asdict(ModelGeometry("mine", 8, 4, 8, (128, 128))))
+    path = tmp_path / "p.parquet"
+    Profile.from_frame(pd.DataFrame([row]), {"geometry": geometry}).save(path)
+    result = CliRunner().invoke(app, ["describe", str(path)], catch_exceptions=False)
+    assert result.exit_code == 0
 
 
 def test_sizes_are_height_width_frames() -> None:

@@ -100,8 +100,9 @@ def test_describe_shows_figures_and_tables() -> None:
 def test_a_trace_is_transformed_in_one_command() -> None:
     tilecast_trace("generate --rate 1 --duration 300 --sizes sizes.csv --model sd15 -o T.parquet")
     tilecast_trace(
-        "transform T.parquet --merge T.parquet --start 100 --end 200 --scale-rate 2 --scale-sizes tiny-image "
-        "--max-side 160 --scale-steps 0.5 --resample 40 --slo 128x128:5,192x128:6,160x112:7 --prompts prompts.txt "
+        "transform T.parquet --merge T.parquet --start 100 --end 200 --scale-rate 2 "
+        "--scale-sizes tiny-image --max-side 160 --scale-steps 0.5 --resample 40 "
+        "--slo 128x128:5,192x128:6,160x112:7 --prompts prompts.txt "
         "-o U.parquet"
     )
     trace = Trace.load("U.parquet")

@@ -20,7 +20,7 @@ def true_seconds(stage: str, tokens: int) -> float:
     return {"encode": 0.01, "denoise": 0.02 + 4e-6 * tokens, "decode": 0.004 + 1e-6 * tokens}[stage]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def made_up() -> Profile:
     """Whole and patched batches of two sizes of sd3, two repeats each, 3 % noise; no encode for patched."""
     rng = np.random.default_rng(0)

@@ -21,7 +21,7 @@ from .conftest import true_seconds
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def table(made_up: Profile) -> LatencyTable:
     return LatencyTable.fit(made_up, "sd3")
 
@@ -94,7 +94,7 @@ def test_extrapolation_is_the_worst_factor(table: LatencyTable) -> None:
 
 def test_content_hash_follows_every_measured_second(made_up: Profile, table: LatencyTable) -> None:
     hashes = {table.content_hash}
-    rows = range(0, len(made_up.frame), 12)
+    rows = range(0, len(made_up.frame), 30)
     for row in rows:
         frame = made_up.frame.copy()
         frame.loc[row, "seconds"] *= 1 + 1e-12
@@ -144,7 +144,7 @@ def test_noise_spans_the_steps_of_a_measurement(table: LatencyTable) -> None:
 def test_far_larger_images_are_refused_by_name(table: LatencyTable) -> None:
     fits = [Request("a", 0, 2048, 2048, 5), (64, 64, 1)]
     check_supported(table, fits)
-    with pytest.raises(BadInput, match=r"request 'b': size 4096x4096 has 16.0 times .* \(1024x1024\)"):
+    with pytest.raises(BadInput, match=r"request 'b': size 4096x4096 has 16\.0 times .* \(1024x1024\)"):
         check_supported(table, [*fits, Request("b", 0, 4096, 4096, 5)])
     with pytest.raises(BadInput, match=r"^size 2048x2048 has 4\.0 times .* at most 3 times"):
         check_supported(table, [(2048, 2048, 1)], limit=3)

@@ -19,7 +19,7 @@ def hasten(requests, _):
 def test_the_answer_names_the_best_run(make_run):
     comparison = Comparison.of([make_run("slow"), make_run("fast", edit=hasten)])
     assert comparison.answer() == (
-        "fast meets most deadlines: 3 of 6 requests in time (50.0 %), 16.7 points more than slow."
+        "fast met most deadlines: 3 of 6 requests in time (50.0 %), 16.7 points more than slow."
     )
     attainment = next(row for row in comparison.rows() if row.label == "SLO attainment")
     assert attainment.cells == ("33.3 %", "50.0 %")
@@ -28,7 +28,7 @@ def test_the_answer_names_the_best_run(make_run):
 
 def test_the_answer_admits_a_draw(make_run):
     answer = Comparison.of([make_run("one"), make_run("two")]).answer()
-    assert answer == "one and two meet equally many deadlines: 2 of 6 requests in time (33.3 %) each."
+    assert answer == "one and two met equally many deadlines: 2 of 6 requests in time (33.3 %) each."
 
 
 def test_the_answer_without_deadlines(make_run):

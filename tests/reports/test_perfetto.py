@@ -47,13 +47,9 @@ def test_phases_of_requests(make_run):
 
 
 def test_counters(make_run):
-    waiting = [
-        (event["ts"], event["args"]["requests"])
-        for event in events(make_run())
-        if event["ph"] == "C" and event["name"] == "waiting requests"
-    ]
-    assert waiting[:3] == [(0, 2), (1_000_000, 0), (2_000_000, 0)]
-    assert waiting[-1] == (20_000_000, 0)
+    counted = [(event["ts"], event["args"]) for event in events(make_run()) if event["ph"] == "C"]
+    assert counted[:2] == [(0, {"waiting": 2, "running": 0}), (1_000_000, {"waiting": 0, "running": 2})]
+    assert counted[-1] == (20_000_000, {"waiting": 0, "running": 0})
 
 
 @pytest.mark.parametrize("fixture", ["empty_run", "lost_run", "interrupted_run"])

@@ -81,6 +81,14 @@ def test_gentd26_statuses_are_chosen(tmp_path: Path) -> None:
         import_gentd26(published(tmp_path), SIZES, statuses=("PENDING",))
 
 
+def test_gentd26_rows_may_lack_what_a_request_does_not_need(tmp_path: Path) -> None:
+    imported = import_gentd26(published(tmp_path, ("2024-11-15 16:57:50,,SUCCEED,,,,,1,30,,",)), SIZES)
+    assert imported.report.notable["type, rows read"] == {"(empty)": 1}
+    assert imported.report.notable["adapters a request, rows kept"] == {"(empty)": 1}
+    imported.trace.save(tmp_path / "t.parquet")
+    assert len(Trace.load(tmp_path / "t.parquet")) == 1
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -151,8 +159,8 @@ def test_mixfusion_as_published(shared_data: Path) -> None:
 
 LINES = {
     ".txt": (
-        "Request(request_id=4, timestamp=0.5, height=256, width=512, num_inference_steps=20, prompt='a (cat)', "
-        "num_frames=9, seed=7, slo_ms=1500.0, fps=None)\n\n"
+        "Request(request_id=4, timestamp=0.5, height=256, width=512, num_inference_steps=20, "
+        "prompt='a (cat)', num_frames=9, seed=7, slo_ms=1500.0, fps=None)\n\n"
         "Request(request_id=5, timestamp=0.25, height=128, width=128, num_inference_steps=10)\n"
     ),
     ".jsonl": (

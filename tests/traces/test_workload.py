@@ -88,13 +88,28 @@ def test_a_process_and_a_profile_are_joined() -> None:
     assert parse_arrivals(hourly).profile == Profile(tuple(float(hour) for hour in range(24)))
 
 
-BAD_ARRIVALS = """
-uniform gamma gamma:0 gamma:x gamma:nan poisson:1 mmpp:4 mmpp:0.5:60 mmpp:4:0 diurnal:2 hourly hourly:1,2
-hourly:0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0 poisson+gamma:2 diurnal:0.1+diurnal:0.2 +
-""".split()
+BAD_ARRIVALS = [
+    "",
+    "uniform",
+    "gamma",
+    "gamma:0",
+    "gamma:x",
+    "gamma:nan",
+    "poisson:1",
+    "mmpp:4",
+    "mmpp:0.5:60",
+    "mmpp:4:0",
+    "diurnal:2",
+    "hourly",
+    "hourly:1,2",
+    "poisson+gamma:2",
+    "diurnal:0.1+diurnal:0.2",
+    "+",
+    "hourly:" + ",".join("0" * 24),
+]
 
 
-@pytest.mark.parametrize("text", ["", *BAD_ARRIVALS])
+@pytest.mark.parametrize("text", BAD_ARRIVALS)
 def test_text_that_spells_no_arrivals_is_refused(text: str) -> None:
     with pytest.raises(BadInput):
         parse_arrivals(text)

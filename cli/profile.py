@@ -1,0 +1,187 @@
+"""``tilecast profile``: measure what batches cost, import published measurements, say how good they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from traces.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from traces.request import Size
+
+app = typer.Typer(
+    name="profile",
+    help="Measure what batches cost on this machine, or import and describe measurements.",
+    no_args_is_help=True,
+)
+importers = typer.Typer(
+    name="import", help="Turn published measurements into a profile.", no_args_is_help=True
+)
+app.add_typer(importers)
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="The profile to write (Parquet).")]
+
+
+@app.callback(invoke_without_command=True)
+def measure(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option(help="A known model, or a diffusers folder.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The profile to write (Parquet).")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    sizes: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated, such as 512x512,768x1024; by default around the native size."),
+    ] = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="Images in the largest batch.")] = 8,
+    repeats: Annotated[int, typer.Option(min=1, help="Measurements of each batch.")] = 5,
+    minutes: Annotated[float, typer.Option(min=0, help="Stop measuring after this long.")] = 10.0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default torch's choice.")] = None,
+) -> None:
+    """Measure the stages of a model on a device: tilecast profile --model tiny-image -o P.parquet."""
+    if context.invoked_subcommand is not None:
+        return
+    if model is None:
+        raise BadInput("--model is missing; it says what to measure")
+    if output is None:
+        raise BadInput("--output is missing; it says which profile to write")
+    wanted = None if sizes is None else parse_sizes(sizes)
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from backend.profiling import measure_profile
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("measuring", total=None)
+        profile = measure_profile(
+            model=model,
+            device=device,
+            dtype=dtype,
+            sizes=wanted,
+            max_batch=max_batch,
+            repeats=repeats,
+            minutes=minutes,
+            threads=threads,
+            progress=lambda done, planned: bar.update(task, completed=done, total=planned),
+        )
+    profile.save(output)
+    typer.echo(f"{output}: {len(profile.frame)} measurements on {profile.hardware}")
+
+
+@importers.callback()
+def import_group() -> None:
+    """Keep ``import`` a group while it has a single importer."""
+
+
+@importers.command("mixfusion")
+def import_mixfusion_files(
+    files: Annotated[list[Path], typer.Argument(help="unet_time_*.csv and sm_util_*.csv of the artifact.")],
+    output: Output,
+) -> None:
+    """Import the H100 tables published with MixFusion (PPoPP '26)."""
+    from predictors.importers.mixfusion import import_mixfusion
+
+    profile = import_mixfusion(files)
+    profile.save(output)
+    typer.echo(f"{output}: {len(profile.frame)} measurements on {profile.hardware}")
+    if note := profile.metadata.get("note"):
+        typer.echo(f"note: {note}")
+
+
+@app.command()
+def describe(
+    path: Annotated[Path, typer.Argument(help="A profile (Parquet).")],
+) -> None:
+    """Say what a profile holds, and how well each latency model predicts measurements it did not see."""
+    from rich.console import Console
+
+    from predictors.evaluate import evaluate
+    from predictors.profile import Profile
+    from traces.geometry import GEOMETRIES, geometry_from_json
+
+    profile = Profile.load(path)
+    geometries = dict(GEOMETRIES)
+    if own := profile.metadata.get("geometry"):
+        geometry = geometry_from_json(own)
+        geometries[geometry.name] = geometry
+    console = Console()
+    for key, value in profile.metadata.items():
+        console.print(f"[bold]{key}[/]: {value}", highlight=False)
+    console.print(f"[bold]content[/]: {profile.content_hash[:16]}", highlight=False)
+    console.print(_range_table(profile.frame))
+    console.print(_error_table(evaluate(profile, geometries=geometries)))
+
+
+def parse_sizes(text: str) -> tuple[Size, ...]:
+    """``512x512,768x1024,480x832x81`` as (height, width, frames).
+
+    Raises:
+        BadInput: an item is not like these.
+    """
+    from traces.composition import parse
+
+    sizes = []
+    for item in text.split(","):
+        try:
+            ((size, _),) = parse(f"1@{item.strip()}")
+        except BadInput:
+            raise BadInput(f"--sizes: {item!r} is not like '512x768' (heightxwidth[xframes])") from None
+        sizes.append(size)
+    return tuple(sizes)
+
+
+def _range_table(frame: pd.DataFrame) -> object:
+    from rich.table import Table
+
+    from predictors.features import sizes_in
+    from traces.composition import parse
+
+    table = Table(title="What was measured")
+    for name in ("model", "executor", "stage"):
+        table.add_column(name)
+    for name in ("measurements", "compositions", "images", "smallest", "largest", "ms/step"):
+        table.add_column(name, justify="right")
+    for key, rows in frame.groupby(["model", "executor", "stage"], sort=False):
+        compositions = [parse(text) for text in rows["composition"].unique()]
+        images = [sum(n for _, n in c) for c in compositions]
+        sizes = sorted(sizes_in(compositions), key=lambda size: (size[0] * size[1] * size[2], size))
+        per_step = 1000 * rows["seconds"] / rows["steps"]
+        table.add_row(
+            *map(str, key),
+            str(len(rows)),
+            str(len(compositions)),
+            f"{min(images)}-{max(images)}",
+            *("x".join(map(str, size if size[2] > 1 else size[:2])) for size in (sizes[0], sizes[-1])),
+            f"{per_step.min():.3g}-{per_step.max():.3g}",
+        )
+    return table
+
+
+def _error_table(errors: pd.DataFrame) -> object:
+    from rich.table import Table
+
+    models = list(dict.fromkeys(errors["latency_model"]))
+    table = Table(
+        title="Mean absolute error in %, cross-validated",
+        caption="repeats differ by: median difference of two measurements of the same batch",
+    )
+    for name in ("model", "executor", "stage", "held out"):
+        table.add_column(name)
+    for name in (*models, "repeats differ by"):
+        table.add_column(name, justify="right")
+    for key, rows in errors.groupby(["model", "executor", "stage", "held_out"], sort=False):
+        mape = dict(zip(rows["latency_model"], rows["mape"], strict=True))
+        noise = float(rows["repeat_difference"].to_numpy()[0])
+        table.add_row(*map(str, key), *(_percent(mape.get(name)) for name in models), _percent(noise))
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{100 * value:.1f}"

@@ -1,0 +1,172 @@
+"""``tilecast trace``: import, generate, fit, change and describe traces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import trace_import
+from traces.errors import BadInput
+
+if TYPE_CHECKING:
+    from traces.trace import Trace
+
+app = typer.Typer(help="Import, generate, fit, change and describe traces.", no_args_is_help=True)
+app.add_typer(trace_import.app, name="import")
+
+Out = Annotated[Path, typer.Option("--output", "-o", help="Trace to write: .parquet, .csv or .jsonl.")]
+Seed = Annotated[int, typer.Option(help="Of all random draws; the same seed gives the same bytes.")]
+PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="Prompts to draw from, one a line.")]
+TraceFile = Annotated[Path, typer.Argument(help="A trace: .parquet, .csv[.gz] or .jsonl[.gz].")]
+
+
+@app.command()
+def generate(
+    output: Out,
+    duration: Annotated[float, typer.Option(help="Seconds to generate.")],
+    rate: Annotated[float | None, typer.Option(help="Requests a second, mean over a day.")] = None,
+    like: Annotated[Path | None, typer.Option(help="Workload (TOML, see fit) to start from.")] = None,
+    rate_scale: Annotated[float, typer.Option(help="Multiply the rate.")] = 1.0,
+    arrivals: Annotated[
+        str | None,
+        typer.Option(
+            help="poisson, gamma:CV, mmpp:RATIO:SECONDS, diurnal:AMPLITUDE, or gamma:2+diurnal:0.5."
+        ),
+    ] = None,
+    sizes: Annotated[
+        str | None, typer.Option(help="File with height,width,weight, or text like 512x512:2,768x512:1.")
+    ] = None,
+    steps: Annotated[str | None, typer.Option(help="Steps, like 30 or 20:1,30:3 (default 30).")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Images a request, like 1 or 1:3,4:1 (default 1).")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="What the requests ask for.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Of all requests (default 5).")] = None,
+    prompts: PromptsFile = None,
+    seed: Seed = 0,
+) -> None:
+    """Write a trace from a description, or from a workload and what to change in it."""
+    from dataclasses import replace
+    from typing import Any
+
+    from traces.arrivals import parse_arrivals
+    from traces.mix import parse_counts
+    from traces.sizes import sizes_from
+    from traces.streams import stream
+    from traces.workload import Workload
+
+    given: dict[str, Any] = {
+        "rate": rate,
+        "sizes": sizes_from(sizes) if sizes is not None else None,
+        "arrivals": parse_arrivals(arrivals) if arrivals is not None else None,
+        "steps": parse_counts(steps, "steps") if steps is not None else None,
+        "images": parse_counts(images, "images") if images is not None else None,
+        "model": model,
+        "guidance_scale": guidance_scale,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if like is not None:
+        workload = replace(Workload.load(like), **given)
+    elif rate is None or sizes is None:
+        raise BadInput("generate needs --rate and --sizes, or --like with a workload")
+    else:
+        workload = Workload(**given)
+    trace = workload.generate(duration, rate_scale, stream(seed, "workload"))
+    trace_import.write(trace_import.prompted(trace, prompts, seed), output)
+
+
+@app.command()
+def describe(trace: TraceFile) -> None:
+    """Show what a trace asks for."""
+    from cli.trace_tables import show_summary
+    from traces.trace import Trace
+
+    show_summary(Trace.load(trace))
+
+
+@app.command()
+def fit(
+    trace: TraceFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Workload to write (TOML).")],
+) -> None:
+    """Fit a workload to a trace: rate, burstiness, course of the day, mixes. Edit it, generate from it."""
+    from traces.trace import Trace
+    from traces.workload import fit as fit_workload
+
+    fit_workload(Trace.load(trace)).save(output)
+    typer.echo(f"wrote {output}")
+
+
+@app.command()
+def transform(
+    trace: TraceFile,
+    output: Out,
+    merge: Annotated[list[Path] | None, typer.Option(help="Another trace to merge in; repeatable.")] = None,
+    start: Annotated[float, typer.Option(help="Leave out arrivals before this time, s.")] = 0.0,
+    end: Annotated[float, typer.Option(help="Leave out arrivals from this time on, s.")] = float("inf"),
+    rebase: Annotated[bool, typer.Option(help="Make --start the new time 0.")] = True,
+    head: Annotated[int | None, typer.Option(help="Keep the first requests.")] = None,
+    scale_rate: Annotated[float | None, typer.Option(help="Multiply the arrival rate.")] = None,
+    scale_sizes: Annotated[
+        str | None, typer.Option(help="Model to fit the sizes to (the requests then ask for it).")
+    ] = None,
+    size_factor: Annotated[
+        float | None, typer.Option(help="For --scale-sizes: of each side (default: native to native).")
+    ] = None,
+    min_side: Annotated[int | None, typer.Option(help="For --scale-sizes: no side below this, px.")] = None,
+    max_side: Annotated[int | None, typer.Option(help="For --scale-sizes: no side above this, px.")] = None,
+    scale_steps: Annotated[float | None, typer.Option(help="Multiply the denoising steps.")] = None,
+    resample: Annotated[
+        int | None, typer.Option(help="Draw this many requests and intervals with replacement.")
+    ] = None,
+    with_model: Annotated[str | None, typer.Option(help="What all requests ask for.")] = None,
+    slo: Annotated[
+        str | None, typer.Option(help="SLO where there is no deadline, s: 10, or 512x512:5,1024x1024:20.")
+    ] = None,
+    overwrite_slo: Annotated[bool, typer.Option(help="Replace deadlines too.")] = False,
+    prompts: PromptsFile = None,
+    seed: Seed = 0,
+) -> None:
+    """Change a trace. The changes happen in the order of the options listed here."""
+    from traces.geometry import geometry_of
+    from traces.streams import stream
+    from traces.trace import Trace
+
+    if scale_sizes is None and not (size_factor is None and min_side is None and max_side is None):
+        raise BadInput("--size-factor, --min-side and --max-side need --scale-sizes with a model's name")
+    changed = Trace.load(trace)
+    if merge:
+        changed = changed.merge(*(Trace.load(path) for path in merge))
+    if start != 0.0 or end != float("inf"):
+        changed = changed.slice(start, end, rebase=rebase)
+    if head is not None:
+        changed = changed.head(head)
+    if scale_rate is not None:
+        changed = changed.scale_rate(scale_rate)
+    if scale_sizes is not None:
+        geometry = geometry_of(scale_sizes)
+        changed = changed.scale_sizes(geometry, size_factor, minimum=min_side, maximum=max_side)
+    if scale_steps is not None:
+        changed = changed.with_steps(scale_steps)
+    if resample is not None:
+        changed = changed.resample(resample, stream(seed, "resample"))
+    if with_model is not None:
+        changed = changed.with_model(with_model)
+    if slo is not None:
+        changed = _with_slo(changed, slo, overwrite_slo)
+    trace_import.write(trace_import.prompted(changed, prompts, seed), output)
+
+
+def _with_slo(trace: Trace, text: str, overwrite: bool) -> Trace:
+    from traces.sizes import parse_sizes
+
+    try:
+        return trace.with_slo(float(text), overwrite=overwrite)
+    except BadInput:
+        raise
+    except ValueError:
+        spans = parse_sizes(text)
+        by_size = dict(zip(spans.values, spans.weights, strict=True))
+        return trace.with_slo(by_size, overwrite=overwrite)

@@ -1,0 +1,104 @@
+"""The whole of Tilecast once, on this machine: measure, simulate, replay for real, compare, report.
+
+Runs the same `tilecast` commands a user would, and prints each before it runs. `make demo` calls it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from backend.pictures import picture_grid
+from policies.runlog import read_run
+from predictors.profile import Profile
+from predictors.table import LatencyTable
+from reports.metrics import summary
+from traces.request import Request
+from traces.sizes import parse_sizes
+from traces.trace import Trace
+
+HERE = Path(__file__).parent
+SCHEDULERS = ("fcfs", "same-size-continuous", "least-slack")
+SIZES = "96x96:2,128x128:3,128x192:2,192x192:1"
+STEPS = 20
+LOAD = 0.7
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, default=Path("out/demo"))
+    parser.add_argument("--seconds", type=float, default=75.0, help="length of the trace")
+    arguments = parser.parse_args()
+    out: Path = arguments.output
+    out.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+
+    profile, trace, scenario = out / "profile.parquet", out / "trace.parquet", HERE / "tiny_image.toml"
+    tilecast(
+        "profile", "--model", "tiny-image", "--device", "cpu", "--threads", "1", "--max-batch", "4",
+        "--repeats", "6", "--minutes", "1", "--sizes", ",".join(s.split(":")[0] for s in SIZES.split(",")),
+        "-o", profile,
+    )  # fmt: skip
+    rate = LOAD / mean_service_s(profile)
+    tilecast(
+        "trace", "generate", "--rate", f"{rate:.3f}", "--duration", arguments.seconds, "--arrivals", "gamma:1.5",
+        "--sizes", SIZES, "--steps", STEPS, "--model", "tiny-image", "--prompts", HERE / "prompts.txt", "-o", trace,
+    )  # fmt: skip
+    given = ("--trace", trace, "--profile", profile)
+    simulated = {name: out / f"sim-{name}" for name in SCHEDULERS}
+    for name, run in simulated.items():
+        tilecast("simulate", scenario, *given, "--scheduler", name, "-o", run)
+    best = max(SCHEDULERS, key=lambda name: merit(simulated[name]))
+    real = out / f"real-{best}"
+    tilecast("replay", scenario, *given, "--scheduler", best, "--save-images", "-o", real)
+    tilecast("validate", simulated[best], real, "-o", out / "validation.json")
+    tilecast("report", *simulated.values(), real, "-o", out / "report.html")
+    grid = draw_grid(real, out / "pictures.png")
+
+    print(f"\nThe best of the three schedulers in simulation is {best}; it ran for real.")
+    print(f"  report    {out / 'report.html'}")
+    print(f"  pictures  {grid}")
+    print(f"  timeline  {out / f'report.{real.name}.perfetto.json'} (opens in ui.perfetto.dev)")
+    print(f"  figures   {out / 'validation.json'}")
+    print(f"in {time.perf_counter() - started:.0f} s")
+
+
+def tilecast(*arguments: object) -> None:
+    """Run one command, shown first."""
+    words = [str(argument) for argument in arguments]
+    print("\n$ tilecast " + shlex.join(words), flush=True)
+    subprocess.run([str(Path(sys.executable).with_name("tilecast")), *words], check=True)
+
+
+def mean_service_s(profile: Path) -> float:
+    """Mean seconds of a request of the demo's mix, alone on an idle replica."""
+    table = LatencyTable.fit(Profile.load(profile), "tiny-image")
+    mix = parse_sizes(SIZES)
+    seconds = [table.standalone(Request("one", 0.0, h, w, STEPS)) for h, w, _ in mix.values]
+    return sum(s * p for s, p in zip(seconds, mix.weights, strict=True)) / sum(mix.weights)
+
+
+def merit(run: Path) -> tuple[float, float]:
+    """More deadlines met is better; then a lower P95."""
+    figures = summary(read_run(run))
+    return figures["slo_attainment"], -figures["latency_p95_s"]
+
+
+def draw_grid(run: Path, path: Path) -> Path:
+    """The first pictures of a run, with their prompts."""
+    requests = read_run(run).requests
+    prompts = Trace.load(run / "trace.parquet").frame["prompt"]
+    square = requests.index[(requests["status"] == "finished") & (requests["height"] == 128)][:20]
+    pictures = [Image.open(run / "images" / f"{number:06d}.png") for number in square]
+    picture_grid(pictures, [prompts[number] for number in square]).save(path)
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""Latency models: scikit-learn estimators that map a batch's features to seconds per step.
+
+X is a feature matrix of `predictors.features.FeatureMap`, shape (measurements, columns); y is seconds per
+step, shape (measurements,). A latency model of your own is a factory in `LATENCY_MODELS` that makes any
+regressor; add a form of it to `predictors.compiled` if its ``predict`` is slow for one row.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import nnls
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.ensemble import GradientBoostingRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
+
+from predictors.features import FEATURES
+from traces.errors import BadInput
+
+Floats = npt.NDArray[np.float64]
+
+PHYSICAL_PENALTIES = {"intercept": 0, "tokens": 1, "rows": 3, "sizes": 3, "halo": 3, "tokens_squared": 10}
+"""The features of the physical model, and how reluctantly each takes a cost that others could carry as well.
+
+Two measured sizes cannot tell rows, tokens and tokens squared apart, and where they disagree most is at the
+size nobody measured. These preferences make the answer unique; held-out sizes of the published profiles chose
+them.
+"""
+PHYSICAL_COLUMNS = tuple(map(FEATURES.index, PHYSICAL_PENALTIES))
+_PAPER_COLUMNS = (FEATURES.index("sizes"), FEATURES.index("patches"))
+
+
+class NonNegativeLinear(RegressorMixin, BaseEstimator):
+    """Least squares of the *relative* error, with no negative coefficient.
+
+    Minimises, over ``c >= 0``, ``sum(((X c - y) / y)^2) + n ridge sum(p s^2 c^2)`` (Lawson-Hanson), with n
+    measurements, penalties p and s the largest entry of each column of X / y. The relative error makes small
+    batches count as much as large ones; non-negative costs keep the prediction positive and growing with the
+    batch outside the measured range; the ridge is far too small to matter except between columns that the
+    measurements cannot tell apart, where it decides for the smaller penalty.
+
+    Args:
+        columns: the columns of X to use; None for all. The coefficients of the others are 0.
+        penalties: one for each of these columns; None for equal ones.
+        ridge: weight of the penalties.
+
+    Attributes:
+        coef_: shape (columns of X,), seconds per unit of each feature.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[int] | None = None,
+        penalties: Sequence[float] | None = None,
+        ridge: float = 1e-7,
+    ) -> None:
+        self.columns = columns
+        self.penalties = penalties
+        self.ridge = ridge
+
+    def fit(self, X: Any, y: Any) -> NonNegativeLinear:  # noqa: N803 - scikit-learn's name
+        """Fit to X of shape (n, columns), not negative, and y of shape (n,), positive."""
+        features, seconds = _validated(self, X, y)
+        used = list(range(features.shape[1]) if self.columns is None else self.columns)
+        penalties = (
+            np.ones(len(used)) if self.penalties is None else np.asarray(self.penalties, dtype=np.float64)
+        )
+        relative = features[:, used] / seconds[:, None]
+        scale = relative.max(axis=0)
+        scale[scale == 0] = 1.0
+        ridge = np.diag(np.sqrt(len(seconds) * self.ridge * penalties))
+        target = np.concatenate([np.ones(len(seconds)), np.zeros(len(used))])
+        scaled, _ = nnls(np.vstack([relative / scale, ridge]), target)
+        self.coef_ = np.zeros(features.shape[1])
+        self.coef_[used] = scaled / scale
+        return self
+
+    def predict(self, X: Any) -> Floats:  # noqa: N803
+        """Seconds per step, shape (n,)."""
+        check_is_fitted(self)
+        features = validate_data(self, X, reset=False, ensure_non_negative=True, dtype=np.float64)
+        seconds: Floats = features @ self.coef_
+        return seconds
+
+    def __sklearn_tags__(self) -> Any:
+        return _cost_tags(super().__sklearn_tags__())
+
+
+class BoostedResidual(RegressorMixin, BaseEstimator):
+    """`NonNegativeLinear` times the exponential of a few shallow boosted trees fitted to its log residual.
+
+    The trees correct what physics leaves out inside the measured range (launch-bound small batches,
+    saturation); outside it they are constant, so the linear model extrapolates. The Huber loss keeps single
+    outlying measurements, which every profile has, from bending the correction.
+
+    Args:
+        columns: the columns of X that both parts use; None for all.
+        penalties: of the linear part.
+        trees: how many.
+        depth: of each tree.
+        learning_rate: weight of each tree.
+        min_samples_leaf: measurements a leaf needs; fewer (but 3) when there are few measurements.
+        random_state: seed.
+
+    Attributes:
+        linear_: the fitted `NonNegativeLinear`.
+        trees_: the fitted GradientBoostingRegressor of log(measured / linear).
+        columns_: the columns the trees see.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[int] | None = None,
+        penalties: Sequence[float] | None = None,
+        trees: int = 50,
+        depth: int = 2,
+        learning_rate: float = 0.1,
+        min_samples_leaf: int = 10,
+        random_state: int = 0,
+    ) -> None:
+        self.columns = columns
+        self.penalties = penalties
+        self.trees = trees
+        self.depth = depth
+        self.learning_rate = learning_rate
+        self.min_samples_leaf = min_samples_leaf
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> BoostedResidual:  # noqa: N803
+        """Fit to X of shape (n, columns), not negative, and y of shape (n,), positive."""
+        features, seconds = _validated(self, X, y)
+        self.columns_ = list(range(features.shape[1]) if self.columns is None else self.columns)
+        self.linear_ = NonNegativeLinear(self.columns_, self.penalties).fit(features, seconds)
+        self.trees_ = GradientBoostingRegressor(
+            loss="huber",
+            n_estimators=self.trees,
+            max_depth=self.depth,
+            learning_rate=self.learning_rate,
+            min_samples_leaf=min(self.min_samples_leaf, max(3, len(seconds) // 8)),
+            random_state=self.random_state,
+        )
+        self.trees_.fit(features[:, self.columns_], np.log(seconds / self._linear_part(features)))
+        return self
+
+    def predict(self, X: Any) -> Floats:  # noqa: N803
+        """Seconds per step, shape (n,)."""
+        check_is_fitted(self)
+        features = validate_data(self, X, reset=False, ensure_non_negative=True, dtype=np.float64)
+        log_ratio = self.trees_.predict(features[:, self.columns_])
+        seconds: Floats = self._linear_part(features) * np.exp(log_ratio)
+        return seconds
+
+    def _linear_part(self, features: Floats) -> Floats:
+        return np.maximum(features @ self.linear_.coef_, SMALLEST_SECONDS)
+
+    def __sklearn_tags__(self) -> Any:
+        return _cost_tags(super().__sklearn_tags__())
+
+
+SMALLEST_SECONDS = 1e-12
+"""Keeps the logarithm finite for a row that the linear part thinks is free."""
+
+
+def paper_mlp() -> Pipeline:
+    """PatchedServe's predictor (section 4): an MLP (32, 32, 16) over requests per resolution, sizes and
+    patches.
+
+    The target is the logarithm of the seconds, so that errors are relative.
+    """
+    return Pipeline(
+        [
+            ("features", ColumnTransformer([("paper", StandardScaler(), _paper_columns)])),
+            (
+                "mlp",
+                TransformedTargetRegressor(
+                    MLPRegressor(
+                        hidden_layer_sizes=(32, 32, 16),
+                        learning_rate_init=0.01,
+                        max_iter=2000,
+                        random_state=0,
+                    ),
+                    func=np.log,
+                    inverse_func=np.exp,
+                ),
+            ),
+        ]
+    )
+
+
+def linear() -> NonNegativeLinear:
+    """The physical linear model, over the features of `PHYSICAL_PENALTIES`."""
+    return NonNegativeLinear(PHYSICAL_COLUMNS, tuple(PHYSICAL_PENALTIES.values()))
+
+
+def boosted() -> BoostedResidual:
+    """The physical linear model with boosted trees on its residual."""
+    return BoostedResidual(PHYSICAL_COLUMNS, tuple(PHYSICAL_PENALTIES.values()))
+
+
+LATENCY_MODELS: dict[str, Callable[[], Any]] = {"linear": linear, "mlp": paper_mlp, "boosted": boosted}
+"""Name -> factory of an unfitted estimator."""
+
+
+def fitted(latency_model: str, X: Floats, y: Floats) -> Any:  # noqa: N803
+    """The latency model of this name fitted to X of shape (n, columns) and y of shape (n,), seconds per step.
+
+    Raises:
+        BadInput: there is no such model.
+    """
+    try:
+        estimator = LATENCY_MODELS[latency_model]()
+    except KeyError:
+        raise BadInput(
+            f"unknown latency model {latency_model!r}; known: {', '.join(LATENCY_MODELS)}"
+        ) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of passes is part of the model
+        return estimator.fit(X, y)
+
+
+def _paper_columns(X: Floats) -> list[int]:  # noqa: N803
+    return [*_PAPER_COLUMNS, *range(len(FEATURES), X.shape[1])]
+
+
+def _validated(estimator: BaseEstimator, X: Any, y: Any) -> tuple[Floats, Floats]:  # noqa: N803
+    name = type(estimator).__name__
+    features, seconds = validate_data(estimator, X, y, y_numeric=True, dtype=np.float64)
+    check_non_negative(features, name)
+    if not (seconds > 0).all():
+        raise ValueError(f"{name} needs positive seconds, got a least value of {seconds.min()}")
+    return features, np.asarray(seconds, dtype=np.float64)
+
+
+def _cost_tags(tags: Any) -> Any:
+    """Nothing here is negative; costs that must not be cannot fit arbitrary data well."""
+    tags.input_tags.positive_only = True
+    tags.target_tags.positive_only = True
+    tags.regressor_tags.poor_score = True
+    return tags

@@ -1,0 +1,228 @@
+"""A profile: what was measured on one kind of hardware.
+
+One row is one measurement of one batch. A profile is a Parquet file of numbers and names, never a pickle, so
+it can be downloaded and opened without running anybody's code; predictors are fitted from it when it is
+loaded. Rows are kept in a canonical order: two profiles with the same rows have the same
+`Profile.content_hash` and give the same predictors to the last bit, in whatever order the rows were written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from traces.atomic import whole_file
+from traces.composition import parse, spell
+from traces.errors import BadInput
+
+SCHEMA_VERSION = 1
+STAGES = ("encode", "denoise", "decode")
+EXECUTORS = ("whole", "patched", "packed")
+"""How a batch was run: equal sizes stacked, cut into equal patches, or tokens packed one after another."""
+
+COLUMNS: dict[str, str] = {
+    "hardware": "str",  # one kind a profile
+    "software": "str",  # what ran the batch, with versions
+    "model": "str",
+    "executor": "str",  # whole | patched | packed
+    "stage": "str",  # encode | denoise | decode
+    "composition": "str",  # counted in images, see traces.composition
+    "guided": "bool",  # classifier-free guidance was on
+    "steps": "int64",  # denoising steps the measurement covers; 1 for encode and decode
+    "repeat": "int64",  # 0, 1, ... over measurements of the same batch
+    "seconds": "float64",  # total over these steps
+}
+BATCH = [name for name in COLUMNS if name not in ("repeat", "seconds")]
+"""The columns that say what was measured; rows that agree in them are repeats."""
+
+_METADATA_KEY = b"tilecast.profile"
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """Measurements of one kind of hardware.
+
+    Attributes:
+        frame: one row a measurement, with the columns of `COLUMNS`, in canonical order. Not to be written to.
+        metadata: facts about the whole: ``hardware``, ``software``, and where known ``date``, ``source``,
+            ``note``.
+
+    Raises:
+        BadInput: a wrong column or value, no rows, or more than one kind of hardware.
+    """
+
+    frame: pd.DataFrame
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        frame = _checked(self.frame)
+        hardware, software = sorted(set(frame["hardware"])), sorted(set(frame["software"]))
+        if len(hardware) > 1:
+            raise BadInput(f"hardware is {' and '.join(map(repr, hardware))}, expected one kind a profile")
+        facts = {**self.metadata, "hardware": hardware[0], "software": "; ".join(software)}
+        object.__setattr__(self, "frame", frame.sort_values(list(COLUMNS), ignore_index=True))
+        object.__setattr__(self, "metadata", facts)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, metadata: Mapping[str, str]) -> Profile:
+        """A profile of rows in the order they were measured: ``repeat`` is counted from it, given or not.
+
+        Raises:
+            BadInput: as the constructor.
+        """
+        batch = [name for name in BATCH if name in frame]
+        repeat = frame.groupby(batch, sort=False).cumcount() if batch else 0
+        return cls(frame.assign(repeat=repeat), metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> Profile:
+        """Read a profile file.
+
+        Raises:
+            BadInput: the file is missing, empty, not a profile, or has a wrong row (named with its field).
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise BadInput(f"{path}: no such profile; expected a Parquet file written by 'tilecast profile'")
+        try:
+            table = pq.read_table(path)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise BadInput(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from error
+        try:
+            return cls(table.to_pandas(ignore_metadata=True), _metadata_of(table.schema.metadata or {}))
+        except BadInput as error:
+            raise BadInput(f"{path}: {error}") from None
+
+    def save(self, path: Path) -> None:
+        """Write the profile as Parquet, whole or not at all.
+
+        Raises:
+            BadInput: the folder cannot be written to.
+        """
+        facts = json.dumps({**self.metadata, "schema": str(SCHEMA_VERSION)}, sort_keys=True)
+        table = pa.Table.from_pandas(self.frame, preserve_index=False)
+        table = table.replace_schema_metadata({_METADATA_KEY: facts.encode()})
+        with whole_file(Path(path)) as temporary:
+            pq.write_table(table, temporary)
+
+    @classmethod
+    def merge(cls, profiles: Iterable[Profile]) -> Profile:
+        """All rows of several profiles of the same hardware.
+
+        A row that occurs twice is kept once; repeats are numbered anew. Metadata that differs is joined by
+        ``; ``.
+
+        Raises:
+            BadInput: no profiles, or different hardware.
+        """
+        parts = list(profiles)
+        if not parts:
+            raise BadInput("no profiles to merge")
+        frame = pd.concat([p.frame for p in parts], ignore_index=True).drop_duplicates(ignore_index=True)
+        facts: dict[str, list[str]] = {}
+        for part in parts:
+            for key, value in part.metadata.items():
+                if value not in facts.setdefault(key, []):
+                    facts[key].append(value)
+        return cls.from_frame(frame, {key: "; ".join(values) for key, values in facts.items()})
+
+    def select(self, model: str | None = None, executor: str | None = None) -> Profile:
+        """The rows of one model, one executor, or both.
+
+        Raises:
+            BadInput: there are none; the message lists what was measured.
+        """
+        keep = np.ones(len(self.frame), dtype=bool)
+        for column, value in (("model", model), ("executor", executor)):
+            if value is not None:
+                keep &= (self.frame[column] == value).to_numpy()
+        if not keep.any():
+            pairs = zip(self.frame["model"], self.frame["executor"], strict=True)
+            known = sorted({f"{known_model} ({by})" for known_model, by in pairs})
+            asked = model if executor is None else f"{model or 'any model'} ({executor})"
+            raise BadInput(f"the profile of {self.hardware} has no {asked}; it has: {', '.join(known)}")
+        return Profile(self.frame[keep], self.metadata)
+
+    @property
+    def hardware(self) -> str:
+        """The kind of hardware measured."""
+        return str(self.frame["hardware"].iat[0])
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models measured, sorted."""
+        return tuple(sorted(set(self.frame["model"])))
+
+    def executors(self, model: str) -> tuple[str, ...]:
+        """The executors ``model`` was measured with, in the order of `EXECUTORS`."""
+        measured = set(self.frame.loc[self.frame["model"] == model, "executor"])
+        return tuple(e for e in EXECUTORS if e in measured)
+
+    def stages(self, model: str) -> tuple[str, ...]:
+        """The stages measured for ``model``, in the order they run."""
+        measured = set(self.frame.loc[self.frame["model"] == model, "stage"])
+        return tuple(s for s in STAGES if s in measured)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of the rows, independent of their order and of the metadata."""
+        rows = self.frame[list(COLUMNS)].astype(object).to_numpy().tolist()
+        return hashlib.sha256("\n".join(sorted(map(repr, rows))).encode()).hexdigest()
+
+
+def _metadata_of(schema_metadata: Mapping[bytes, bytes]) -> dict[str, str]:
+    try:
+        facts = json.loads(schema_metadata.get(_METADATA_KEY, b"{}"))
+        version = int(facts.pop("schema", SCHEMA_VERSION))
+    except (ValueError, AttributeError, TypeError):
+        raise BadInput("the metadata cannot be read; expected a file written by 'tilecast profile'") from None
+    if version > SCHEMA_VERSION:
+        raise BadInput(f"schema version {version} is newer than this Tilecast reads ({SCHEMA_VERSION})")
+    return {str(key): str(value) for key, value in facts.items()}
+
+
+def _checked(frame: pd.DataFrame) -> pd.DataFrame:
+    """``frame`` with the right columns, types and spelling; BadInput names the first wrong row and field."""
+    for name in COLUMNS:
+        if name not in frame:
+            raise BadInput(f"column {name!r} is missing; expected {', '.join(COLUMNS)}")
+    if unknown := [column for column in frame if column not in COLUMNS]:
+        raise BadInput(f"column {unknown[0]!r} is unknown; expected {', '.join(COLUMNS)}")
+    if frame.empty:
+        raise BadInput("no rows; expected one row a measurement")
+    frame = frame[list(COLUMNS)].reset_index(drop=True)
+    for name in ("hardware", "software", "model", "composition"):
+        _require(frame, name, frame[name].map(lambda v: isinstance(v, str) and bool(v.strip())), "a text")
+    _require(frame, "executor", frame["executor"].isin(EXECUTORS), f"one of {', '.join(EXECUTORS)}")
+    _require(frame, "stage", frame["stage"].isin(STAGES), f"one of {', '.join(STAGES)}")
+    _require(frame, "guided", frame["guided"].isin([True, False]), "true or false")
+    for name, least in (("steps", 1), ("repeat", 0)):
+        number = pd.to_numeric(frame[name], errors="coerce")
+        _require(frame, name, (number >= least) & (number % 1 == 0), f"a whole number of at least {least}")
+    seconds = pd.to_numeric(frame["seconds"], errors="coerce")
+    _require(frame, "seconds", (seconds > 0) & np.isfinite(seconds), "a time above 0 s")
+    spelling = {}
+    for text in frame["composition"].unique():
+        try:
+            spelling[text] = spell(parse(text))
+        except BadInput as error:
+            row = int((frame["composition"] == text).to_numpy().argmax()) + 1
+            raise BadInput(f"row {row}: {error}") from None
+    return frame.assign(composition=frame["composition"].map(spelling)).astype(COLUMNS)
+
+
+def _require(frame: pd.DataFrame, name: str, good: Any, right: str) -> None:
+    wrong = ~good.to_numpy(dtype=bool)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise BadInput(f"row {row + 1}: {name} is {frame[name].iat[row]}, expected {right}")

@@ -1,0 +1,240 @@
+"""The latency table: what policies and the simulator ask for the seconds of a step.
+
+A table is fitted from a profile when it is loaded and then remembers every answer, so that asking again is
+one dictionary lookup. It answers with the latency model's smooth prediction, never with the median of a
+measured composition: predicting a repeat of a measured batch from its other repeats, the boosted model is the
+better of the two on both published tables (``tilecast profile describe``, rows held out by ``repeat``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from predictors.features import FeatureMap
+from predictors.measured import MeasuredRange
+from predictors.measurements import Measurements
+from predictors.noise import RepeatNoise
+from predictors.profile import STAGES, Profile
+from traces.composition import Composition, composition_of
+from traces.errors import BadInput
+from traces.geometry import ModelGeometry, geometry_of
+from traces.request import Request, Size
+
+if TYPE_CHECKING:
+    from predictors.compiled import Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """One fitted stage: features -> seconds per step, where it was measured, and how noisy."""
+
+    features: FeatureMap
+    seconds: Seconds
+    measured: MeasuredRange
+    noise: RepeatNoise
+
+    def forwards(self, composition: Composition) -> Sequence[Composition]:
+        """What runs together: stacking takes equal sizes, so whole images of several sizes take turns."""
+        if self.features.executor == "whole" and len(composition) > self.measured.most_sizes:
+            return [(item,) for item in composition]
+        return [composition]
+
+    def of(self, composition: Composition, guided: bool) -> float:
+        """Seconds of one step."""
+        return sum([self.seconds(self.features.row(c, guided)) for c in self.forwards(composition)])
+
+
+@dataclass(frozen=True, eq=False)
+class LatencyTable:
+    """Seconds per step of any composition, for one model run by one executor.
+
+    Attributes:
+        model: as the profile calls it.
+        hardware: what was measured.
+        executor: how batches are denoised: ``whole``, ``patched`` or ``packed``.
+        latency_model: the name in `predictors.latency.LATENCY_MODELS`.
+        costs: the measured stages.
+        data_hash: the profile's `Profile.content_hash`.
+        factor: every second is multiplied by this.
+    """
+
+    model: str
+    hardware: str
+    executor: str
+    latency_model: str
+    costs: Mapping[str, StageCost]
+    data_hash: str
+    factor: float = 1.0
+    _seconds: dict[tuple[str, Composition, bool], float] = field(default_factory=dict, init=False, repr=False)
+    _outside: dict[tuple[str, Composition], float] = field(default_factory=dict, init=False, repr=False)
+    _standalone: dict[tuple[Size, int, int, bool], float] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    @classmethod
+    def fit(
+        cls,
+        profile: Profile,
+        model: str,
+        executor: str = "whole",
+        latency_model: str = "boosted",
+        geometry: ModelGeometry | None = None,
+    ) -> LatencyTable:
+        """Fit one latency model a stage to the rows of ``model`` run by ``executor``.
+
+        The executor is how batches are *denoised*: encode and decode that were measured only whole are fitted
+        from whole rows, and `stage_executors` says so. Rows of two executors never enter one fit.
+
+        Args:
+            geometry: of the model; by default the known one of this name.
+
+        Raises:
+            BadInput: the profile has no such rows, or the model's geometry or the latency model is unknown.
+        """
+        from predictors.compiled import compile_model  # scikit-learn takes a second to import
+        from predictors.latency import fitted
+
+        geometry = geometry_of(model) if geometry is None else geometry
+        own = profile.select(model, executor)
+        whole = profile.select(model, "whole") if "whole" in profile.executors(model) else own
+        costs = {}
+        for stage in STAGES:
+            source = own if stage == "denoise" or stage in own.stages(model) else whole
+            if stage in source.stages(model):
+                data = Measurements.of(source, stage, geometry)
+                estimator = fitted(latency_model, data.matrix, data.per_step)
+                noise = data.noise(estimator.predict(data.matrix))
+                measured = MeasuredRange.of(data.compositions, geometry)
+                costs[stage] = StageCost(data.features, compile_model(estimator), measured, noise)
+        return cls(model, profile.hardware, executor, latency_model, costs, profile.content_hash)
+
+    def seconds(self, stage: str, composition: Composition, guided: bool = True) -> float:
+        """Seconds of one step of ``stage`` for a batch; 0.0 for a stage that was not measured.
+
+        Args:
+            composition: what is in the batch, canonical (`traces.composition.composition_of`).
+            guided: classifier-free guidance doubles the rows.
+
+        Raises:
+            BadInput: an unknown stage.
+        """
+        key = (stage, composition, guided)
+        try:
+            return self._seconds[key]
+        except KeyError:
+            cost = self._cost(stage)
+            value = 0.0 if cost is None else self.factor * cost.of(composition, guided)
+            self._seconds[key] = value
+            return value
+
+    def standalone(self, request: Request) -> float:
+        """Seconds of a request alone on an idle replica: encode, all its denoising steps, decode."""
+        key = (request.size, request.images, request.steps, request.guided)
+        try:
+            return self._standalone[key]
+        except KeyError:
+            alone = ((request.size, request.images),)
+            encode, denoise, decode = (self.seconds(stage, alone, request.guided) for stage in STAGES)
+            value = encode + request.steps * denoise + decode
+            self._standalone[key] = value
+            return value
+
+    def extrapolation(self, stage: str, composition: Composition) -> float:
+        """1.0 inside the measured range, else the factor by which the worst feature lies outside.
+
+        Features: the largest and the smallest image's tokens, tokens in all, images. An unmeasured stage
+        gives 1.0.
+        """
+        key = (stage, composition)
+        try:
+            return self._outside[key]
+        except KeyError:
+            cost = self._cost(stage)
+            value = 1.0 if cost is None else max(map(cost.measured.factor, cost.forwards(composition)))
+            self._outside[key] = value
+            return value
+
+    def extrapolates(self, stage: str, composition: Composition) -> bool:
+        """Whether the composition lies outside the measured range."""
+        return self.extrapolation(stage, composition) > 1.0
+
+    def tabulate(self, sizes: Iterable[Size], max_images: int, guided: bool = True) -> None:
+        """Remember every stage's seconds for batches of 1 to ``max_images`` images of one size.
+
+        The answers are those `seconds` would give later, to the last bit: a run does not depend on what was
+        tabulated.
+        """
+        for size in sizes:
+            for images in range(1, max_images + 1):
+                batch = composition_of([(size, images)])
+                for stage in STAGES:
+                    self.seconds(stage, batch, guided)
+                    self.extrapolation(stage, batch)
+
+    def noise(self, stage: str) -> RepeatNoise:
+        """How measurements of one batch differ; no noise for an unmeasured stage."""
+        cost = self._cost(stage)
+        return RepeatNoise() if cost is None else cost.noise
+
+    def scaled(self, factor: float) -> LatencyTable:
+        """The same table with every second multiplied: what if the prediction were 20 % off?
+
+        Raises:
+            BadInput: the factor is not above 0.
+        """
+        if not 0 < factor < float("inf"):
+            raise BadInput(f"factor is {factor}, expected a number above 0")
+        return replace(self, factor=self.factor * factor)
+
+    @property
+    def unmeasured_stages(self) -> tuple[str, ...]:
+        """Stages that cost 0.0 seconds here because the profile has none of them."""
+        return tuple(stage for stage in STAGES if stage not in self.costs)
+
+    @property
+    def stage_executors(self) -> dict[str, str]:
+        """Measured stage -> the executor whose rows it was fitted from."""
+        return {stage: cost.features.executor for stage, cost in self.costs.items()}
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over the measured data and all choices; another second anywhere gives another hash."""
+        chosen = (self.data_hash, self.model, self.executor, self.latency_model, repr(self.factor))
+        return hashlib.sha256("\n".join(chosen).encode()).hexdigest()
+
+    def _cost(self, stage: str) -> StageCost | None:
+        if stage not in STAGES:
+            raise BadInput(f"unknown stage {stage!r}; known: {', '.join(STAGES)}")
+        return self.costs.get(stage)
+
+
+def check_supported(table: LatencyTable, asked: Iterable[Request | Size], limit: float = 4.0) -> None:
+    """Refuse images that are far larger than any measured: nothing says what they would cost.
+
+    Only above the range is refused, by tokens per image in the denoising step; below it is only marked
+    (`LatencyTable.extrapolates`).
+
+    Raises:
+        BadInput: the first request or size with more than ``limit`` times the largest measured tokens per
+            image.
+    """
+    cost = table.costs.get("denoise")
+    if cost is None:
+        return
+    for item in asked:
+        size = item.size if isinstance(item, Request) else item
+        if (above := cost.measured.above(size)) > limit:
+            whose = f"request {item.request_id!r}: " if isinstance(item, Request) else ""
+            raise BadInput(
+                f"{whose}size {_spell(size)} has {above:.1f} times the tokens of the largest size "
+                f"measured for {table.model!r} on {table.hardware} ({_spell(cost.measured.largest)}), "
+                f"expected at most {limit:g} times; profile larger sizes"
+            )
+
+
+def _spell(size: Size) -> str:
+    height, width, frames = size
+    return f"{height}x{width}" + (f"x{frames}" if frames > 1 else "")

@@ -1,0 +1,106 @@
+"""Whether a run log can be true: no request lost, none invented, no replica doing two things at once.
+
+Every figure of a report rests on these, so they are checked before anything is counted.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import numpy as np
+import pandas as pd
+
+from policies.runlog import Run
+from traces.errors import BadInput
+
+STATUSES = ("finished", "dropped", "failed", "cancelled")
+"""How a request can end."""
+
+CLOCK_SLACK_S = 1e-6
+"""Seconds by which measured times may disagree: the resolution of the clocks that real runs read."""
+
+
+def check_run(run: Run) -> None:
+    """Check conservation.
+
+    Raises:
+        BadInput: run.json is no table; a request has no id, an id twice, no terminal status, no end, or ended
+            before it arrived; a launch names an unknown request or replica, or ends before it starts; two
+            launches of a replica overlap. The message names the first offender.
+    """
+    if not isinstance(run.info, dict):
+        raise BadInput(f"{run.path / 'run.json'}: expected a JSON object")
+    _check_requests(run)
+    _check_launches(run)
+
+
+def replica_count(run: Run) -> int:
+    """Replicas of the run: what run.json says, else as many as the launches show.
+
+    Raises:
+        BadInput: run.json's ``replicas`` is no whole number of at least 0.
+    """
+    replicas = run.info.get("replicas")
+    if replicas is None:
+        return int(run.steps["replica"].max()) + 1 if len(run.steps) else 0
+    if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
+        raise BadInput(f"{run.path / 'run.json'}: replicas is {replicas!r}, expected a whole number")
+    return replicas
+
+
+def _check_requests(run: Run) -> None:
+    requests, file = run.requests, run.path / "requests.parquet"
+    ids = requests["request_id"]
+    nameless = ids.isna() | (ids == "")
+    if nameless.any():
+        raise BadInput(f"{file}: row {int(np.argmax(nameless))} has no request_id")
+    if ids.duplicated().any():
+        raise BadInput(f"{file}: request {ids[ids.duplicated()].iloc[0]!r} is there more than once")
+    open_ended = ~requests["status"].isin(STATUSES)
+    if open_ended.any():
+        row = requests[open_ended].iloc[0]
+        raise BadInput(
+            f"{file}: request {row['request_id']!r} has status {row['status']!r}, expected one of "
+            f"{', '.join(STATUSES)} ({int(open_ended.sum())} such requests)"
+        )
+    unsubmitted = requests[["first_start_s", "finish_s"]].isna().all(axis=1) & (
+        requests["status"] != "finished"
+    )
+    early = ~(unsubmitted | (requests["finish_s"] >= requests["arrival_s"] - CLOCK_SLACK_S))
+    if early.any():
+        row = requests[early].iloc[0]
+        raise BadInput(
+            f"{file}: request {row['request_id']!r} ended at {row['finish_s']} s, expected a time after its "
+            f"arrival at {row['arrival_s']} s"
+        )
+
+
+def _check_launches(run: Run) -> None:
+    steps, file = run.steps, run.path / "steps.parquet"
+    unknown = set(chain.from_iterable(steps["request_ids"])) - set(run.requests["request_id"])
+    if unknown:
+        raise BadInput(f"{file}: request {min(unknown)!r} was launched but is missing in requests.parquet")
+    replicas = replica_count(run)
+    astray = (steps["replica"] < 0) | (steps["replica"] >= replicas)
+    if astray.any():
+        row = steps[astray].iloc[0]
+        raise BadInput(
+            f"{file}: launch {row['launch_id']} ran on replica {row['replica']}, but the run has {replicas}"
+        )
+    backwards = ~(steps["end_s"] >= steps["start_s"])
+    if backwards.any():
+        row = steps[backwards].iloc[0]
+        raise BadInput(
+            f"{file}: launch {row['launch_id']} starts at {row['start_s']} s and ends at {row['end_s']} s"
+        )
+    ordered = steps.sort_values(["replica", "start_s", "end_s"])
+    before: pd.DataFrame = ordered.shift()
+    overlap = (ordered["replica"] == before["replica"]) & (
+        ordered["start_s"] < before["end_s"] - CLOCK_SLACK_S
+    )
+    if overlap.any():
+        at = int(np.argmax(overlap))
+        raise BadInput(
+            f"{file}: launches {ordered['launch_id'].iloc[at - 1]} and {ordered['launch_id'].iloc[at]} "
+            f"overlap on replica {ordered['replica'].iloc[at]}"
+        )

@@ -1,0 +1,182 @@
+"""Runs side by side: what every way of showing them has in common."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from policies.runlog import Run
+from reports.figures import figure, spell_value
+from reports.metrics import summary
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        label: what the cells are.
+        cells: one a run.
+        best: positions of the best cells; none when all are alike, or when there is no best.
+        part: whether it details another row, for one stage only.
+    """
+
+    label: str
+    cells: tuple[str, ...]
+    best: frozenset[int] = frozenset()
+    part: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One or more checked runs with their summaries; ``names`` tells runs of equally named folders apart."""
+
+    runs: tuple[Run, ...]
+    names: tuple[str, ...]
+    summaries: tuple[dict[str, float], ...]
+
+    @classmethod
+    def of(cls, runs: list[Run]) -> Comparison:
+        """Check and summarise runs.
+
+        Raises:
+            BadInput: a log breaks conservation.
+        """
+        return cls(tuple(runs), names_of(runs), tuple(summary(run) for run in runs))
+
+    def setup(self) -> list[Row]:
+        """What was run: one row an attribute that at least one run.json names."""
+        rows = []
+        for key, label in _SETUP.items():
+            values = [_predictor(run) if key == "predictor" else run.info.get(key) for run in self.runs]
+            if any(value not in (None, "") for value in values):
+                rows.append(Row(label, tuple("–" if value in (None, "") else str(value) for value in values)))
+        return rows
+
+    def rows(self) -> list[Row]:
+        """Every figure that at least one run defines."""
+        names = list(dict.fromkeys(name for values in self.summaries for name in values))
+        rows = []
+        for name in names:
+            described = figure(name)
+            values = [values.get(name, math.nan) for values in self.summaries]
+            if all(math.isnan(value) for value in values):
+                continue
+            cells = tuple(spell_value(value, described.unit) for value in values)
+            best = _best(values) if described.more_is_better else frozenset[int]()
+            rows.append(Row(described.label, cells, best, part=":" in name))
+        return rows
+
+    def answer(self) -> str:
+        """The comparison in a sentence."""
+        if not any(values["requests"] for values in self.summaries):
+            return "There are no requests."
+        if len(self.runs) == 1:
+            return f"{self.names[0]}: {self._score(0)}."
+        attainment = [_or_zero(values["slo_attainment"]) for values in self.summaries]
+        order = sorted(range(len(self.runs)), key=lambda at: -attainment[at])
+        first, second = order[0], order[1]
+        lead = attainment[first] - attainment[second]
+        verb, aim = (
+            ("met", "deadlines") if self._deadlines() else ("finished", "requests (none has a deadline)")
+        )
+        if lead > 0:
+            return (
+                f"{self.names[first]} {verb} most {aim}: {self._score(first)}, "
+                f"{100 * lead:.1f} points more than {self.names[second]}."
+            )
+        level = [self.names[at] for at in order if attainment[at] == attainment[first]]
+        together = f"{', '.join(level[:-1])} and {level[-1]}"
+        return f"{together} {verb} equally many {aim}: {self._score(first)} each."
+
+    def cautions(self) -> list[str]:
+        """What a reader must know before trusting the figures, in full sentences."""
+        notes = []
+        asked = [set(run.requests["request_id"]) for run in self.runs]
+        if any(ids != asked[0] for ids in asked):
+            notes.append("The runs did not serve the same requests, so their figures are not comparable.")
+        hardware = {str(run.info["hardware"]) for run in self.runs if run.info.get("hardware")}
+        if len(hardware) > 1:
+            notes.append(f"The runs are of different hardware: {', '.join(sorted(hardware))}.")
+        about: defaultdict[str, list[str]] = defaultdict(list)
+        for run, name, values in zip(self.runs, self.names, self.summaries, strict=True):
+            for note in _run_cautions(run, values):
+                about[note].append(name)
+        return notes + [f"{', '.join(names)}: {note}" for note, names in about.items()]
+
+    def _score(self, at: int) -> str:
+        values = self.summaries[at]
+        if math.isnan(values["slo_attainment"]):
+            return "no requests"
+        within = round(values["slo_attainment"] * values["requests"])
+        how = "in time" if self._deadlines() else "finished"
+        share = spell_value(values["slo_attainment"], "%")
+        return f"{within:,} of {values['requests']:,.0f} requests {how} ({share})"
+
+    def _deadlines(self) -> bool:
+        return any(values["with_deadline"] for values in self.summaries)
+
+
+_SETUP = {
+    "kind": "Kind",
+    "scheduler": "Scheduler",
+    "model": "Model",
+    "hardware": "Hardware",
+    "replicas": "Replicas",
+    "seed": "Seed",
+    "predictor": "Predictor",
+    "speedup": "Speed-up of the trace",
+    "started": "Started",
+    "tilecast": "Tilecast",
+}
+
+
+def _predictor(run: Run) -> str:
+    predictor = run.info.get("predictor")
+    if not isinstance(predictor, dict):
+        return ""
+    return ", ".join(
+        str(predictor[key]) for key in ("profile", "latency_model", "executor") if predictor.get(key)
+    )
+
+
+def names_of(runs: list[Run]) -> tuple[str, ...]:
+    """Folder names, with the parent's where two are equal, and a number where that is not enough."""
+    names = [run.name for run in runs]
+    twice = Counter(names)
+    names = [f"{run.path.parent.name}/{run.name}" if twice[run.name] > 1 else run.name for run in runs]
+    twice, seen = Counter(names), Counter[str]()
+    for at, name in enumerate(names):
+        if twice[name] > 1:
+            seen[name] += 1
+            names[at] = f"{name} ({seen[name]})"
+    return tuple(names)
+
+
+def _run_cautions(run: Run, values: dict[str, float]) -> list[str]:
+    notes = [str(warning) for warning in run.info.get("warnings") or []]
+    if run.info.get("interrupted"):
+        notes.append("the run was interrupted before its end.")
+    if values["launches"] and math.isnan(values["prediction_mape"]):
+        notes.append("no launch carries a prediction, so the prediction error is unknown.")
+    if values["extrapolated_launches"] > 0:
+        notes.append(
+            f"{100 * values['extrapolated_launches']:.1f} % of the launches "
+            f"({100 * _or_zero(values['extrapolated_time']):.1f} % of launch time) were predicted by "
+            "extrapolation, outside the measured range."
+        )
+    elif values["launches"]:
+        notes.append("no prediction lies outside the measured range.")
+    return notes
+
+
+def _best(values: list[float]) -> frozenset[int]:
+    known = [value for value in values if not math.isnan(value)]
+    if len(values) < 2 or len(set(known)) < 2:
+        return frozenset()
+    return frozenset(at for at, value in enumerate(values) if value == max(known))
+
+
+def _or_zero(value: float) -> float:
+    return 0.0 if math.isnan(value) else value

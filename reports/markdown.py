@@ -1,0 +1,42 @@
+"""The table of runs as Markdown, for a pull request or a lab book."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from reports.comparison import Comparison
+from traces.atomic import whole_file
+
+
+def markdown(comparison: Comparison) -> str:
+    """The answer, the table with a column a run, and the cautions."""
+    lines = [_text(comparison.answer()), "", _line(["", *comparison.names])]
+    lines.append("|:--|" + "--:|" * len(comparison.names))
+    lines += [_line([row.label, *row.cells]) for row in comparison.setup()]
+    for row in comparison.rows():
+        cells = [f"**{cell}**" if at in row.best else cell for at, cell in enumerate(map(_text, row.cells))]
+        lines.append("| " + " | ".join([_text(row.label), *cells]) + " |")
+    cautions = comparison.cautions()
+    if cautions:
+        lines += ["", *(f"- {_text(note)}" for note in cautions)]
+    return "\n".join(lines) + "\n"
+
+
+def write_markdown(comparison: Comparison, path: Path) -> None:
+    """Write the table, whole or not at all.
+
+    Raises:
+        BadInput: ``path`` cannot be written.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_text(markdown(comparison), encoding="utf-8")
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(map(_text, cells)) + " |"
+
+
+def _text(text: str) -> str:
+    """Text that Markdown shows as it is: nothing in it is markup, and it stays on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))

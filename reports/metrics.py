@@ -1,0 +1,193 @@
+"""The figures of a run, computed from its log and nothing else."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from policies.runlog import Run
+from reports.checks import STATUSES, check_run, replica_count
+
+Numbers = npt.NDArray[np.float64]
+
+DEADLINE_SLACK_S = 1e-9
+"""Seconds past its deadline at which a request still counts as in time: rounding of arrival + SLO."""
+
+STAGES = ("encode", "denoise", "decode")
+
+
+def summary(run: Run) -> dict[str, float]:
+    """Every figure of a run by name, in the order of `reports.figures.FIGURES`, which has labels and units.
+
+    Shares are fractions. Dropped, failed and cancelled requests miss their deadline; a finished request
+    without deadline meets it. Latency (finish - arrival) and slowdown (latency / standalone seconds) are of
+    finished requests, queueing delay (first start - arrival) of all that started. A figure that the run does
+    not define, such as the latency when nothing finished, is NaN. ``name:stage`` is a figure of one stage.
+
+    Raises:
+        BadInput: the log breaks conservation, see `reports.checks.check_run`.
+    """
+    check_run(run)
+    requests, steps = run.requests, run.steps
+    status = requests["status"]
+    good = float(met(requests).sum())
+    finished = requests[status == "finished"]
+    span = _span_s(run)
+    latency = latency_s(finished)
+    slowdown = _slowdown(finished)
+    queueing = _defined(requests["first_start_s"] - requests["arrival_s"])
+    busy = _seconds(steps)
+    return {
+        "slo_attainment": _ratio(good, len(requests)),
+        "goodput_rps": _ratio(good, span),
+        "throughput_rps": _ratio(len(finished), span),
+        "requests": float(len(requests)),
+        "with_deadline": float(requests["deadline_s"].notna().sum()),
+        **{name: float((status == name).sum()) for name in STATUSES},
+        "span_s": span,
+        "latency_mean_s": _mean(latency),
+        **{f"latency_p{q}_s": _percentile(latency, q) for q in (50, 90, 95, 99)},
+        "slowdown_mean": _mean(slowdown),
+        **{f"slowdown_p{q}": _percentile(slowdown, q) for q in (50, 95)},
+        "queueing_mean_s": _mean(queueing),
+        **{f"queueing_p{q}_s": _percentile(queueing, q) for q in (50, 95)},
+        "launches": float(len(steps)),
+        "batch_mean": _mean(steps["requests"].to_numpy(float)),
+        "batch_denoise": _batch_by_time(steps[steps["stage"] == "denoise"]),
+        "utilisation": _ratio(busy.sum(), span * replica_count(run)),
+        "reuse": _ratio(steps["reused"].sum(), steps["reused"].sum() + steps["computed"].sum()),
+        "extrapolated_launches": _ratio(steps["extrapolated"].sum(), len(steps)),
+        "extrapolated_requests": _ratio(requests["extrapolated"].sum(), len(requests)),
+        "extrapolated_time": _ratio(busy[steps["extrapolated"].to_numpy(bool)].sum(), busy.sum()),
+        **_prediction_errors(steps),
+    }
+
+
+def by_size(run: Run) -> pd.DataFrame:
+    """One row a size (``height x width [x frames]``), smallest first.
+
+    Columns: ``requests``, ``finished``, ``slo_attainment`` (fraction), ``latency_p50_s``, ``latency_p95_s``
+    and ``slowdown_mean`` of the finished ones.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    for _, group in run.requests.groupby(["height", "width", "frames"], sort=True):
+        finished = group[group["status"] == "finished"]
+        latency = latency_s(finished)
+        rows[sizes(group).iloc[0]] = {
+            "requests": len(group),
+            "finished": len(finished),
+            "slo_attainment": float(met(group).mean()),
+            "latency_p50_s": _percentile(latency, 50),
+            "latency_p95_s": _percentile(latency, 95),
+            "slowdown_mean": _mean(_slowdown(finished)),
+        }
+    columns = ["requests", "finished", "slo_attainment", "latency_p50_s", "latency_p95_s", "slowdown_mean"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("size")
+
+
+def by_replica(run: Run) -> pd.DataFrame:
+    """One row a replica: ``launches``, ``busy_s``, ``utilisation`` (busy / span) and ``batch_mean``."""
+    replicas = np.arange(replica_count(run))
+    grouped = run.steps.assign(busy_s=_seconds(run.steps)).groupby("replica")
+    frame = pd.DataFrame(
+        {
+            "launches": grouped.size().reindex(replicas, fill_value=0),
+            "busy_s": grouped["busy_s"].sum().reindex(replicas, fill_value=0.0),
+            "batch_mean": grouped["requests"].mean().reindex(replicas),
+        },
+        index=pd.Index(replicas, name="replica"),
+    )
+    span = _span_s(run)
+    frame.insert(2, "utilisation", frame["busy_s"] / span if span > 0 else math.nan)
+    return frame
+
+
+def reasons(run: Run) -> pd.DataFrame:
+    """How many requests did not finish, per ``status`` and ``reason``, most frequent first."""
+    lost = run.requests[run.requests["status"] != "finished"]
+    counted = lost.fillna({"reason": ""}).groupby(["status", "reason"]).size().reset_index(name="requests")
+    order = ["requests", "status", "reason"]
+    return counted.sort_values(order, ascending=[False, True, True], ignore_index=True)
+
+
+def met(requests: pd.DataFrame) -> pd.Series:
+    """Whether each request finished within its deadline, or finished and has none."""
+    deadline = requests["deadline_s"].fillna(math.inf) + DEADLINE_SLACK_S
+    return (requests["status"] == "finished") & (requests["finish_s"] <= deadline)
+
+
+def latency_s(requests: pd.DataFrame) -> Numbers:
+    """Seconds from arrival to end of each request."""
+    return (requests["finish_s"] - requests["arrival_s"]).to_numpy(float)
+
+
+def sizes(requests: pd.DataFrame) -> pd.Series:
+    """The size of each request as text, spelled as in compositions: ``512x768``, ``480x832x81``."""
+    text = requests["height"].astype(str) + "x" + requests["width"].astype(str)
+    return text.where(requests["frames"] == 1, text + "x" + requests["frames"].astype(str))
+
+
+def predicted_launches(steps: pd.DataFrame) -> pd.DataFrame:
+    """The launches whose prediction can be judged: they have one, and did a step that took time."""
+    return steps[steps["predicted_s"].notna() & (steps["steps"] > 0) & (steps["end_s"] > steps["start_s"])]
+
+
+def _span_s(run: Run) -> float:
+    """Seconds from the first arrival to the last end of a request or launch; NaN without requests."""
+    end = pd.concat([run.requests["finish_s"], run.steps["end_s"]]).max()
+    return float(end - run.requests["arrival_s"].min())
+
+
+def _prediction_errors(steps: pd.DataFrame) -> dict[str, float]:
+    judged = predicted_launches(steps)
+    actual = _seconds(judged)
+    error = judged["predicted_s"].to_numpy(float) - actual
+    extra = sorted(set(steps["stage"]) - set(STAGES))
+    parts = {"": np.ones(len(judged), dtype=bool)} | {
+        f":{stage}": (judged["stage"] == stage).to_numpy(bool) for stage in (*STAGES, *extra)
+    }
+    figures = {
+        "prediction_mape": lambda e, a: _mean(np.abs(e) / a),
+        "prediction_mape_by_time": lambda e, a: _ratio(np.abs(e).sum(), a.sum()),
+        "prediction_bias": lambda e, a: _mean(e / a),
+        "prediction_bias_by_time": lambda e, a: _ratio(e.sum(), a.sum()),
+    }
+    return {
+        f"{name}{part}": value(error[chosen], actual[chosen])
+        for part, chosen in parts.items()
+        for name, value in figures.items()
+    }
+
+
+def _slowdown(requests: pd.DataFrame) -> Numbers:
+    alone = requests["standalone_s"].to_numpy(float)
+    known = alone > 0
+    return latency_s(requests)[known] / alone[known]
+
+
+def _batch_by_time(steps: pd.DataFrame) -> float:
+    seconds = _seconds(steps)
+    return _ratio((steps["requests"].to_numpy(float) * seconds).sum(), seconds.sum())
+
+
+def _seconds(steps: pd.DataFrame) -> Numbers:
+    return (steps["end_s"] - steps["start_s"]).to_numpy(float)
+
+
+def _defined(values: pd.Series) -> Numbers:
+    return values.dropna().to_numpy(float)
+
+
+def _mean(values: Numbers) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _percentile(values: Numbers, q: int) -> float:
+    return float(np.percentile(values, q)) if len(values) else math.nan
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part) / float(whole) if whole > 0 else math.nan

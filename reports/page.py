@@ -1,0 +1,112 @@
+"""A comparison as one HTML page: tables, interactive plots and scenarios, whole without a network.
+
+The plotting library is in the page. A content security policy forbids the page to load anything else, so that
+it shows the same on a train, in an archive and in five years.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import plotly.graph_objects as go
+from jinja2 import Environment, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from policies.runlog import Run
+from reports import plots
+from reports.comparison import Comparison
+from reports.metrics import reasons
+from traces.atomic import whole_file
+
+TEMPLATE = Path(__file__).with_name("page.html")
+
+REASONS = 20
+"""Reasons for lost requests that a run may list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A plot of the page: what draws it, and how to read it."""
+
+    title: str
+    caption: str
+    draw: Callable[[Comparison], go.Figure]
+
+    @property
+    def name(self) -> str:
+        """Its element's id."""
+        return self.draw.__name__.replace("_", "-")
+
+
+PLOTS = (
+    Plot(
+        "Latency",
+        "Share of all requests that finished within a latency. A curve that ends below 100 % lost the rest.",
+        plots.latency_cdf,
+    ),
+    Plot(
+        "SLO attainment by size",
+        "Share of each size's requests that finished in time.",
+        plots.attainment_by_size,
+    ),
+    Plot(
+        "Latency by size",
+        "Finished requests: median and quartiles, whiskers at P5 and P95.",
+        plots.latency_by_size,
+    ),
+    Plot(
+        "Requests over time",
+        "Waiting: arrived, not started. Running: started, not ended.",
+        plots.load_over_time,
+    ),
+    Plot("Utilisation over time", "Share of time busy, one band a replica.", plots.utilisation_over_time),
+    Plot("Batch sizes", "Requests in a denoising launch.", plots.batch_sizes),
+    Plot(
+        "Predicted against actual launch times",
+        "On the line a prediction is exact; open marks lie outside the measured range.",
+        plots.predicted_against_actual,
+    ),
+)
+
+
+def page(comparison: Comparison) -> str:
+    """The page as text. Every text that comes from a run log is escaped."""
+    environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
+    drawn = {plot.name: json.loads(plot.draw(comparison).to_json()) for plot in PLOTS}
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        names=comparison.names,
+        version=comparison.runs[0].info.get("tilecast", ""),
+        answer=comparison.answer(),
+        cautions=comparison.cautions(),
+        setup=comparison.setup(),
+        rows=comparison.rows(),
+        lost=[
+            (name, *row)
+            for name, run in zip(comparison.names, comparison.runs, strict=True)
+            for row in reasons(run).head(REASONS).itertuples(index=False)
+        ],
+        plots=PLOTS,
+        scenarios=[
+            (name, _scenario(run)) for name, run in zip(comparison.names, comparison.runs, strict=True)
+        ],
+        plotly_js=get_plotlyjs(),
+        plot_data=json.dumps(drawn, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c"),
+    )
+
+
+def write_page(comparison: Comparison, path: Path) -> None:
+    """Write the page, whole or not at all.
+
+    Raises:
+        BadInput: ``path`` cannot be written.
+    """
+    text = page(comparison)
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _scenario(run: Run) -> str:
+    return json.dumps(run.info.get("scenario", {}), indent=2, sort_keys=True, ensure_ascii=False)

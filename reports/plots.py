@@ -1,0 +1,208 @@
+"""The plots of a report: one function a plot, each from a comparison to a plotly figure.
+
+Runs keep their colour from plot to plot (Okabe and Ito's palette, safe for colour-blind readers); beyond
+eight runs their lines differ in dash. Text from a run log is escaped, because plotly reads labels as HTML.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from reports.comparison import Comparison
+from reports.metrics import latency_s, met, predicted_launches, sizes
+from reports.series import load, spread, thin_load, utilisation
+
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#F0E442")
+DASHES = ("solid", "dash", "dot", "dashdot")
+
+POINTS = 6000
+"""Points a plot has at most, over all runs; more would neither be seen nor load fast."""
+
+SLICES = 120
+"""Slices of time in which utilisation is averaged."""
+
+SIZES = 12
+"""Sizes shown by name; rarer ones are shown together."""
+
+OTHER = "other sizes"
+
+
+def latency_cdf(comparison: Comparison) -> go.Figure:
+    """Share of all requests that finished within a latency; a curve ends at the share that finished."""
+    figure = _figure("latency (s)", "share of all requests")
+    for at, run in enumerate(comparison.runs):
+        latency = np.sort(latency_s(run.requests[run.requests["status"] == "finished"]))
+        chosen = spread(len(latency), _share(comparison))
+        share = (chosen + 1) / max(1, len(run.requests))
+        figure.add_scatter(x=latency[chosen], y=share, line_shape="hv", **_line(comparison, at))
+    figure.update_yaxes(range=[0, 1.02], tickformat=".0%")
+    return figure.update_xaxes(rangemode="tozero")
+
+
+def latency_by_size(comparison: Comparison) -> go.Figure:
+    """Latency of finished requests by size: quartiles and median, whiskers at P5 and P95, a dashed mean."""
+    figure = _figure("size (height x width)", "latency (s)")
+    shown = _shown_sizes(comparison)
+    for at, run in enumerate(comparison.runs):
+        finished = run.requests[run.requests["status"] == "finished"]
+        groups = pd.Series(latency_s(finished)).groupby(_size_names(finished, shown).to_numpy())
+        present = [name for name in shown if name in groups.groups]
+        quantiles = groups.quantile(np.array([0.05, 0.25, 0.5, 0.75, 0.95])).unstack().reindex(present)
+        figure.add_box(
+            x=present,
+            lowerfence=quantiles.get(0.05),
+            q1=quantiles.get(0.25),
+            median=quantiles.get(0.5),
+            q3=quantiles.get(0.75),
+            upperfence=quantiles.get(0.95),
+            mean=groups.mean().reindex(present),
+            **_bar(comparison, at),
+        )
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=shown)
+    return figure.update_layout(boxmode="group").update_yaxes(rangemode="tozero")
+
+
+def attainment_by_size(comparison: Comparison) -> go.Figure:
+    """SLO attainment of each size."""
+    figure = _figure("size (height x width)", "SLO attainment")
+    shown = _shown_sizes(comparison)
+    for at, run in enumerate(comparison.runs):
+        share = met(run.requests).groupby(_size_names(run.requests, shown)).mean().reindex(shown)
+        figure.add_bar(x=shown, y=share, **_bar(comparison, at))
+    figure.update_xaxes(type="category")
+    return figure.update_layout(barmode="group").update_yaxes(range=[0, 1.02], tickformat=".0%")
+
+
+def load_over_time(comparison: Comparison) -> go.Figure:
+    """Requests waiting (above) and running (below) over time."""
+    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06, figure=_figure("", ""))
+    for at, run in enumerate(comparison.runs):
+        counts = thin_load(load(run), _share(comparison) // 2)
+        for row, column in ((1, "waiting"), (2, "running")):
+            line = _line(comparison, at) | {"showlegend": row == 1, "legendgroup": str(at)}
+            figure.add_scatter(x=counts["time_s"], y=counts[column], line_shape="hv", row=row, col=1, **line)
+    figure.update_yaxes(title_text="waiting", row=1, col=1).update_yaxes(title_text="running", row=2, col=1)
+    figure.update_xaxes(title_text="time (s)", row=2, col=1).update_layout(height=480)
+    return figure.update_yaxes(rangemode="tozero")
+
+
+def utilisation_over_time(comparison: Comparison) -> go.Figure:
+    """Share of time each replica was busy, one band a replica."""
+    figure = _figure("time (s)", "")
+    ends = [run.steps["end_s"].max() for run in comparison.runs if len(run.steps)]
+    edges = np.linspace(0.0, float(max(ends, default=1.0)) or 1.0, SLICES + 1)
+    bands, names = [], []
+    for name, run in zip(comparison.names, comparison.runs, strict=True):
+        for replica, share in enumerate(utilisation(run, edges)):
+            bands.append(np.float32(np.where(edges[:-1] < run.steps["end_s"].max(), share, np.nan)))
+            names.append(f"{escape(name)} · {replica}")
+    if bands:
+        figure.add_heatmap(
+            x=edges,
+            y=names,
+            z=np.stack(bands),
+            zmin=0,
+            zmax=1,
+            colorscale="Cividis",
+            colorbar={"tickformat": ".0%", "thickness": 12},
+            hovertemplate="%{y}<br>%{x:.4s} s: %{z:.0%}<extra></extra>",
+        )
+    figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    return figure.update_layout(height=min(900, 140 + 26 * len(names)))
+
+
+def batch_sizes(comparison: Comparison) -> go.Figure:
+    """Share of denoising launches by the number of requests in them."""
+    figure = _figure("requests in a launch", "share of denoising launches")
+    for at, run in enumerate(comparison.runs):
+        batches = run.steps.loc[run.steps["stage"] == "denoise", "requests"]
+        share = batches.value_counts(normalize=True).sort_index()
+        figure.add_bar(x=share.index.to_numpy(), y=share.to_numpy(), **_bar(comparison, at))
+    figure.update_xaxes(tick0=1, dtick=1 if _largest_batch(comparison) <= 16 else None)
+    return figure.update_layout(barmode="group").update_yaxes(tickformat=".0%", rangemode="tozero")
+
+
+def predicted_against_actual(comparison: Comparison) -> go.Figure:
+    """Predicted and actual seconds of launches; on the line they are equal, open marks are extrapolated."""
+    figure = _figure("actual launch (s)", "predicted launch (s)")
+    low, high = np.inf, 0.0
+    for at, run in enumerate(comparison.runs):
+        judged = predicted_launches(run.steps)
+        judged = judged[judged["predicted_s"] > 0]
+        judged = judged.iloc[spread(len(judged), _share(comparison) // 2)]
+        actual = (judged["end_s"] - judged["start_s"]).to_numpy(float)
+        predicted = judged["predicted_s"].to_numpy(float)
+        if len(judged):
+            low = min(low, actual.min(), predicted.min())
+            high = max(high, actual.max(), predicted.max())
+        symbols = np.where(judged["extrapolated"], "circle-open", "circle")
+        figure.add_scatter(
+            x=np.float32(actual),
+            y=np.float32(predicted),
+            mode="markers",
+            name=escape(comparison.names[at]),
+            marker={"color": _colour(at), "size": 6, "opacity": 0.7, "symbol": symbols.tolist()},
+        )
+    if high > 0:
+        line = {"color": "#888", "width": 1}
+        figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line=line, layer="below")
+    return figure.update_xaxes(type="log").update_yaxes(type="log")
+
+
+def _figure(x: str, y: str) -> go.Figure:
+    axis = {"gridcolor": "#e5e5e5", "linecolor": "#888", "zeroline": False, "automargin": True}
+    return go.Figure(
+        layout={
+            "template": "none",
+            "height": 380,
+            "margin": {"l": 56, "r": 12, "t": 44, "b": 48},
+            "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#222"},
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+            "xaxis": axis | {"title": {"text": x}},
+            "yaxis": axis | {"title": {"text": y}},
+            "hovermode": "closest",
+        }
+    )
+
+
+def _colour(at: int) -> str:
+    return OKABE_ITO[at % len(OKABE_ITO)]
+
+
+def _line(comparison: Comparison, at: int) -> dict[str, object]:
+    dash = DASHES[at // len(OKABE_ITO) % len(DASHES)]
+    line = {"color": _colour(at), "dash": dash, "width": 2}
+    return {"mode": "lines", "name": escape(comparison.names[at]), "line": line}
+
+
+def _bar(comparison: Comparison, at: int) -> dict[str, object]:
+    return {"name": escape(comparison.names[at]), "marker": {"color": _colour(at)}, "showlegend": True}
+
+
+def _share(comparison: Comparison) -> int:
+    """Points that one run may have in a plot."""
+    return max(50, POINTS // max(1, len(comparison.runs)))
+
+
+def _shown_sizes(comparison: Comparison) -> list[str]:
+    """The most frequent sizes over all runs by growing area, and then the rest together."""
+    frames = pd.concat([run.requests[["height", "width", "frames"]] for run in comparison.runs])
+    names = sizes(frames)
+    pixels = (frames["height"].astype(float) * frames["width"] * frames["frames"]).groupby(names).first()
+    common = names.value_counts().sort_index(kind="stable").nlargest(SIZES).index
+    shown = pixels[common].sort_index().sort_values(kind="stable").index.tolist()
+    return [*shown, OTHER] if len(pixels) > SIZES else shown
+
+
+def _size_names(requests: pd.DataFrame, shown: list[str]) -> pd.Series:
+    names = sizes(requests)
+    return names.where(names.isin(shown), OTHER)
+
+
+def _largest_batch(comparison: Comparison) -> int:
+    return max((int(run.steps["requests"].max()) for run in comparison.runs if len(run.steps)), default=0)

@@ -1,0 +1,64 @@
+"""Quantities over time, thinned to what a plot can show."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from policies.runlog import Run
+from reports.checks import replica_count
+
+Numbers = npt.NDArray[np.float64]
+
+
+def load(run: Run) -> pd.DataFrame:
+    """Requests in the house after each change, one row an instant at which something changed.
+
+    Columns: ``time_s``, ``waiting`` (arrived, neither started nor ended), ``running`` (started, not ended). A
+    request that was never submitted, because the run was interrupted, does not count.
+    """
+    submitted = run.requests[run.requests["finish_s"].notna()]
+    started = submitted[submitted["first_start_s"].notna()]
+    unstarted = submitted[submitted["first_start_s"].isna()]
+    changes = pd.concat(
+        [
+            pd.DataFrame({"time_s": times, "waiting": waiting, "running": running})
+            for times, waiting, running in (
+                (submitted["arrival_s"], 1, 0),
+                (started["first_start_s"], -1, 1),
+                (started["finish_s"], 0, -1),
+                (unstarted["finish_s"], -1, 0),
+            )
+        ]
+    )
+    return changes.groupby("time_s").sum().cumsum().astype(int).reset_index()
+
+
+def thin_load(frame: pd.DataFrame, points: int) -> pd.DataFrame:
+    """At most about ``points`` rows of `load`: the first, last and highest of every slice of time stay."""
+    if len(frame) <= points:
+        return frame
+    part = np.linspace(frame["time_s"].iloc[0], frame["time_s"].iloc[-1], max(2, points // 4))
+    sliced = frame.groupby(np.searchsorted(part, frame["time_s"], side="right"))
+    rows = [sliced["waiting"].idxmax(), sliced["running"].idxmax()]
+    rows += [sliced.head(1).index.to_series(), sliced.tail(1).index.to_series()]
+    return frame.loc[np.unique(np.concatenate(rows))]
+
+
+def utilisation(run: Run, edges: Numbers) -> Numbers:
+    """Share of each slice of time between ``edges`` that each replica was busy: (replicas, slices)."""
+    share = np.zeros((replica_count(run), len(edges) - 1))
+    for replica, launches in run.steps.groupby("replica"):
+        ordered = launches.sort_values("start_s")
+        start, end = ordered["start_s"].to_numpy(float), ordered["end_s"].to_numpy(float)
+        busy = np.concatenate([[0.0], np.cumsum(end - start)])
+        instants = np.concatenate([[start[0]], np.column_stack([start, end]).ravel()])
+        so_far = np.concatenate([[0.0], np.column_stack([busy[:-1], busy[1:]]).ravel()])
+        share[int(str(replica))] = np.diff(np.interp(edges, instants, so_far)) / np.diff(edges)
+    return share.clip(0.0, 1.0)
+
+
+def spread(length: int, points: int) -> npt.NDArray[np.int64]:
+    """At most ``points`` positions spread evenly over ``length``, the first and last among them."""
+    return np.unique(np.linspace(0, max(0, length - 1), min(length, points)).round().astype(np.int64))

@@ -1,0 +1,105 @@
+"""Runs as tables in a terminal."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from policies.runlog import Run
+from reports.comparison import Comparison
+from reports.figures import Unit, spell_value
+from reports.metrics import by_replica, by_size, reasons
+from reports.validate import Validation, spell_error
+
+
+def show(comparison: Comparison, console: Console | None = None) -> None:
+    """Print a comparison: one run with its sizes and replicas, several side by side."""
+    layout = one_run if len(comparison.runs) == 1 else side_by_side
+    (console or Console()).print(layout(comparison))
+
+
+def one_run(comparison: Comparison) -> RenderableType:
+    """The first run's figures, its sizes, its replicas and why requests were lost."""
+    run = comparison.runs[0]
+    parts: list[RenderableType] = [side_by_side(comparison), _sizes(run), _replicas(run)]
+    lost = reasons(run)
+    if len(lost):
+        rows = lost.astype(str).to_numpy().tolist()
+        parts.append(_table("Not finished", ["status", "reason", "requests"], rows))
+    return Group(*parts)
+
+
+def side_by_side(comparison: Comparison) -> RenderableType:
+    """The answer, a column of figures a run (best in bold), and the cautions."""
+    table = _headed(None, ["", *comparison.names])
+    for row in comparison.setup():
+        table.add_row(Text(row.label), *map(Text, row.cells))
+    table.add_section()
+    for row in comparison.rows():
+        cells = [Text(cell, style="bold" if at in row.best else "") for at, cell in enumerate(row.cells)]
+        table.add_row(Text(row.label), *cells)
+    cautions = [Text(f"! {note}", style="yellow") for note in comparison.cautions()]
+    return Group(Text(comparison.answer(), style="bold"), table, *cautions)
+
+
+def sim_against_real(validation: Validation) -> RenderableType:
+    """Each figure of the simulation, of the real run, and the error between them."""
+    table = _headed(None, ["", f"sim: {validation.sim}", f"real: {validation.real}", "error", "relative"])
+    for name, row in validation.figures.iterrows():
+        table.add_row(Text(str(row["label"])), *map(Text, spell_error(str(name), row)))
+    percentiles = _table(
+        "Latency error per request",
+        ["", "seconds", "relative"],
+        [
+            [str(label), spell_value(row["error_s"], "s"), spell_value(row["relative"], "%")]
+            for label, row in validation.latency_errors.iterrows()
+        ],
+    )
+    notes = [Text(f"! {note}", style="yellow") for note in validation.cautions]
+    parts: list[RenderableType] = [table, percentiles, Text(validation.agreement()), *notes]
+    if validation.parity is not None:
+        rows = [[str(key), str(value)] for key, value in validation.parity.items()]
+        parts.append(_table("Decision parity", ["", "result"], rows))
+    return Group(*parts)
+
+
+def _sizes(run: Run) -> Table:
+    units: dict[str, Unit] = {
+        "requests": "",
+        "finished": "",
+        "slo_attainment": "%",
+        "latency_p50_s": "s",
+        "latency_p95_s": "s",
+        "slowdown_mean": "x",
+    }
+    heads = ["size", "requests", "finished", "SLO attainment", "latency P50", "latency P95", "slowdown"]
+    return _table("By size", heads, _spelled(by_size(run), units))
+
+
+def _replicas(run: Run) -> Table:
+    units: dict[str, Unit] = {"launches": "", "busy_s": "s", "utilisation": "%", "batch_mean": "x"}
+    heads = ["replica", "launches", "busy", "utilisation", "requests a launch"]
+    return _table("By replica", heads, _spelled(by_replica(run), units))
+
+
+def _spelled(frame: pd.DataFrame, units: dict[str, Unit]) -> list[list[str]]:
+    return [
+        [str(index), *(spell_value(float(row[column]), unit) for column, unit in units.items())]
+        for index, row in frame.iterrows()
+    ]
+
+
+def _table(title: str, heads: list[str], rows: list[list[str]]) -> Table:
+    table = _headed(title, heads)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _headed(title: str | None, heads: list[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for at, head in enumerate(heads):
+        table.add_column(Text(head), justify="left" if at == 0 else "right", overflow="fold")
+    return table

@@ -1,0 +1,217 @@
+"""How well a simulation foretold a real run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from policies.runlog import Run
+from reports.checks import check_run
+from reports.comparison import names_of
+from reports.figures import figure, spell_value
+from reports.metrics import by_size, met, summary
+from traces.atomic import whole_file
+from traces.errors import BadInput
+
+PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
+
+SAME = ("height", "width", "frames", "steps", "images")
+"""Columns in which a request must be the same in both runs."""
+
+ARRIVAL_DRIFT = 0.01
+"""Share of the arrivals' span by which arrivals may differ before that is worth a caution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """A simulation held against a real run.
+
+    Attributes:
+        sim: name of the simulation.
+        real: name of the real run.
+        figures: see `compare`.
+        requests: see `per_request`.
+        cautions: what weakens the comparison, in full sentences.
+        parity: result of the decision-parity check, as named values; None: not checked.
+    """
+
+    sim: str
+    real: str
+    figures: pd.DataFrame
+    requests: pd.DataFrame
+    cautions: list[str] = field(default_factory=list)
+    parity: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, sim: Run, real: Run, parity: Mapping[str, Any] | None = None) -> Validation:
+        """Compare two runs of the same requests.
+
+        Raises:
+            BadInput: a log breaks conservation, the runs are swapped or served different requests.
+        """
+        if sim.info.get("kind") == "replay" and real.info.get("kind") == "simulation":
+            raise BadInput(
+                f"{sim.path} is a real run and {real.path} a simulation: name the simulation first"
+            )
+        figures, requests = compare(sim, real), per_request(sim, real)
+        left, right = names_of([sim, real])
+        return cls(left, right, figures, requests, _cautions(sim, real), parity)
+
+    @property
+    def latency_errors(self) -> pd.DataFrame:
+        """Mean, mean absolute and percentile errors of latencies finished in both: error_s, relative."""
+        rows = {}
+        for column in ("error_s", "relative"):
+            values = self.requests[column].dropna().to_numpy(float)
+            known = len(values) > 0
+            rows[column] = {
+                "mean": float(values.mean()) if known else math.nan,
+                "mean absolute": float(np.abs(values).mean()) if known else math.nan,
+                **{f"P{q}": float(np.percentile(values, q)) if known else math.nan for q in PERCENTILES},
+            }
+        return pd.DataFrame(rows)
+
+    def agreement(self) -> str:
+        """In a sentence: how many requests ended alike."""
+        total, same = len(self.requests), int(self.requests["same_end"].sum())
+        return f"{same:,} of {total:,} requests ended alike (same status, deadline met or missed in both)."
+
+    def document(self) -> dict[str, Any]:
+        """Everything but the requests one by one, as JSON values; what is not defined is null."""
+        return {
+            "sim": self.sim,
+            "real": self.real,
+            "figures": {str(name): _values(row) for name, row in self.figures.iterrows()},
+            "requests": {
+                "total": len(self.requests),
+                "ended_alike": int(self.requests["same_end"].sum()),
+                "finished_in_both": int(self.requests["error_s"].notna().sum()),
+                "latency_error": {str(name): _values(row) for name, row in self.latency_errors.iterrows()},
+            },
+            "cautions": self.cautions,
+            "parity": None if self.parity is None else dict(self.parity),
+        }
+
+    def write(self, path: Path) -> None:
+        """Write `document` as JSON, whole or not at all.
+
+        Raises:
+            BadInput: ``path`` cannot be written.
+        """
+        with whole_file(path) as temporary:
+            temporary.write_text(
+                json.dumps(self.document(), indent=2, allow_nan=False) + "\n", encoding="utf-8"
+            )
+
+
+def compare(sim: Run, real: Run) -> pd.DataFrame:
+    """One row a figure of `reports.metrics.summary`, and the SLO attainment of every size.
+
+    Columns: ``label``, ``unit``, ``sim``, ``real``, ``absolute`` (sim - real) and ``relative`` (a fraction of
+    real). Shares are in percent here, so that their absolute errors are percentage points.
+
+    Raises:
+        BadInput: a log breaks conservation.
+    """
+    left, right = _figures(sim), _figures(real)
+    rows = {}
+    for name in dict.fromkeys([*left, *right]):
+        described = figure(name)
+        scale = 100.0 if described.unit == "%" else 1.0
+        foretold, measured = (scale * values.get(name, math.nan) for values in (left, right))
+        error = foretold - measured
+        rows[name] = {
+            "label": described.label,
+            "unit": described.unit,
+            "sim": foretold,
+            "real": measured,
+            "absolute": error,
+            "relative": error / abs(measured) if measured else math.nan,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("figure")
+
+
+def per_request(sim: Run, real: Run) -> pd.DataFrame:
+    """The runs joined by request id, in the real run's order.
+
+    Columns: ``sim_s`` and ``real_s`` (latency; NaN unless finished), ``error_s`` (sim - real), ``relative``
+    (error_s / real_s) and ``same_end`` (same status, and the deadline met or missed in both).
+
+    Raises:
+        BadInput: a log breaks conservation, or the runs did not serve the same requests: says how many.
+    """
+    left, right = _ends(sim), _ends(real)
+    only_sim, only_real = len(left.index.difference(right.index)), len(right.index.difference(left.index))
+    if only_sim or only_real:
+        raise BadInput(
+            f"{sim.path} and {real.path} served different requests: {only_sim} only in the first, "
+            f"{only_real} only in the second; expected runs of the same trace"
+        )
+    left = left.loc[right.index]
+    unlike = (left[list(SAME)] != right[list(SAME)]).any(axis=1)
+    if unlike.any():
+        raise BadInput(
+            f"{sim.path} and {real.path}: {int(unlike.sum())} requests differ in size, steps or images, "
+            f"the first is {unlike.idxmax()!r}; expected runs of the same trace"
+        )
+    error = left["latency_s"] - right["latency_s"]
+    return pd.DataFrame(
+        {
+            "sim_s": left["latency_s"],
+            "real_s": right["latency_s"],
+            "error_s": error,
+            "relative": (error / right["latency_s"]).where(right["latency_s"] > 0),
+            "same_end": (left["status"] == right["status"]) & (left["met"] == right["met"]),
+        }
+    )
+
+
+def spell_error(name: str, row: pd.Series) -> tuple[str, str, str, str]:
+    """(sim, real, absolute, relative) of a row of `compare` as text."""
+    unit = figure(name).unit
+    scale = 100.0 if unit == "%" else 1.0
+    sim, real, error = (spell_value(row[column] / scale, unit) for column in ("sim", "real", "absolute"))
+    if unit == "%":
+        error = error.replace("%", "points")
+    return sim, real, error, spell_value(row["relative"], "%")
+
+
+def _figures(run: Run) -> dict[str, float]:
+    sizes = by_size(run)["slo_attainment"]
+    return summary(run) | {f"slo_attainment:{size}": float(share) for size, share in sizes.items()}
+
+
+def _ends(run: Run) -> pd.DataFrame:
+    check_run(run)
+    frame = run.requests.set_index("request_id")
+    latency = (frame["finish_s"] - frame["arrival_s"]).where(frame["status"] == "finished")
+    return frame[[*SAME, "status"]].assign(latency_s=latency, met=met(frame))
+
+
+def _cautions(sim: Run, real: Run) -> list[str]:
+    notes = []
+    arrivals = sim.requests.set_index("request_id")["arrival_s"]
+    other = real.requests.set_index("request_id")["arrival_s"]
+    drift = float((arrivals - other).abs().max())
+    if drift > ARRIVAL_DRIFT * float(other.max() - other.min()):
+        notes.append(f"The same request arrives up to {drift:.3g} s apart in the two runs.")
+    for key, label in (("scheduler", "scheduler"), ("model", "model"), ("replicas", "number of replicas")):
+        if sim.info.get(key) != real.info.get(key):
+            notes.append(f"The {label} differs: {sim.info.get(key)} simulated, {real.info.get(key)} real.")
+    if real.info.get("interrupted"):
+        notes.append("The real run was interrupted before its end.")
+    return notes
+
+
+def _values(row: pd.Series) -> dict[str, Any]:
+    return {
+        str(key): None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }

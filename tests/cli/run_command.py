@@ -1,0 +1,36 @@
+"""The command line in this process."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from cli.main import main
+
+
+def run(*arguments: object) -> str:
+    """Run ``tilecast ARGUMENTS``; what it printed."""
+    return _call(arguments, wanted=0)
+
+
+def refused(*arguments: object) -> str:
+    """Run ``tilecast ARGUMENTS``, which must end with exit code 2 and one line; that line."""
+    lines = _call(arguments, wanted=2).strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def _call(arguments: tuple[object, ...], wanted: int) -> str:
+    import contextlib
+    import io
+
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        patch.setattr(sys, "argv", ["tilecast", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    text = printed.getvalue()
+    assert (ended.value.code or 0) == wanted, text
+    return text

@@ -1,0 +1,169 @@
+"""The columns of a trace: names, types and limits, checked a column at a time.
+
+This says the same as `Request.__post_init__`, but for a whole table at once and in the words of the user's
+file: the first bad cell, by row, with the file, the row and the column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from traces.errors import BadInput
+from traces.files import is_missing, require_columns
+
+DTYPES: dict[str, str] = {
+    "request_id": "str",
+    "arrival_s": "float64",
+    "height": "int32",
+    "width": "int32",
+    "steps": "int32",
+    "frames": "int32",
+    "images": "int32",
+    "model": "str",
+    "prompt": "str",
+    "seed": "int64",
+    "guidance_scale": "float64",
+    "deadline_s": "float64",
+    "slo_s": "float64",
+    "priority": "int32",
+    "tenant": "str",
+}
+"""The canonical columns, in the order of `Request`'s fields."""
+
+REQUIRED = ("arrival_s", "height", "width", "steps")
+TEXT = tuple(name for name, dtype in DTYPES.items() if dtype == "str")
+COUNTS = ("height", "width", "steps", "frames", "images")
+DEFAULTS: dict[str, float] = {"frames": 1, "images": 1, "seed": 0, "guidance_scale": 5.0, "priority": 0}
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Where the cells of a frame stand in the user's file, for messages.
+
+    Attributes:
+        source: the file's name.
+        rows: the file's data row (from 1) of each frame row; None when they are 1, 2, 3, ...
+        columns: the file's column that a field was made from, where the names differ.
+    """
+
+    source: str
+    rows: Sequence[int] | None = None
+    columns: Mapping[str, str] | None = None
+
+    def bad(self, position: int, field: str, value: object, right: str) -> BadInput:
+        """The error for the cell at frame row ``position``."""
+        row = position + 1 if self.rows is None else self.rows[position]
+        column = (self.columns or {}).get(field, field)
+        made_from = f" (column {column!r})" if column != field else ""
+        shown = "empty" if is_missing(value) else repr(value) if isinstance(value, str) else value
+        return BadInput(f"{self.source}: row {row}: {field}{made_from} is {shown}, expected {right}")
+
+
+def numbers(values: pd.Series[Any], field: str, cells: Cells) -> pd.Series[Any]:
+    """The column as numbers; an empty cell is NaN.
+
+    Raises:
+        BadInput: the first cell that is neither a number nor empty.
+    """
+    if values.dtype.kind in "mMc":
+        raise cells.bad(0, field, str(values.iloc[0]) if len(values) else values.dtype, "a number")
+    try:
+        converted = pd.to_numeric(values, errors="coerce")
+    except (TypeError, ValueError):
+        converted = pd.Series([_number(value) for value in values], index=values.index, dtype="float64")
+    wrong = converted.isna() & values.notna()
+    if wrong.any():
+        position = int(np.argmax(wrong.to_numpy()))
+        raise cells.bad(position, field, values.iloc[position], "a number")
+    return converted
+
+
+def canonical(frame: pd.DataFrame, cells: Cells) -> pd.DataFrame:
+    """``frame`` with the canonical columns first, in their types, missing values filled, sorted by arrival.
+
+    Columns that are no field of `Request` follow as they are. Requests that arrive together keep their order.
+
+    Raises:
+        BadInput: a required column is missing, or a cell holds what no request can have.
+    """
+    frame = frame.reset_index(drop=True)
+    frame.columns = pd.Index([str(name) for name in frame.columns])
+    require_columns(frame, REQUIRED, cells.source)
+    count = len(frame)
+    fields: dict[str, pd.Series[Any]] = {}
+    for name, dtype in DTYPES.items():
+        if dtype == "str":
+            fields[name] = _text(frame, name, cells)
+        elif name in frame:
+            fields[name] = numbers(frame[name], name, cells)
+        else:
+            fields[name] = pd.Series(np.full(count, DEFAULTS.get(name, np.nan)))
+        if name in DEFAULTS:
+            fields[name] = fields[name].fillna(DEFAULTS[name])
+    _check(fields, cells)
+    ordered = pd.DataFrame({name: values.astype(DTYPES[name]) for name, values in fields.items()})  # type: ignore[call-overload]
+    extra = frame[[name for name in frame.columns if name not in DTYPES]]
+    return pd.concat([ordered, extra], axis=1).sort_values("arrival_s", kind="stable", ignore_index=True)
+
+
+def _text(frame: pd.DataFrame, name: str, cells: Cells) -> pd.Series[Any]:
+    if name == "request_id":
+        rows = range(1, len(frame) + 1) if cells.rows is None else cells.rows
+        default = pd.Series([str(row) for row in rows], index=frame.index, dtype=object)
+    else:
+        default = pd.Series("", index=frame.index, dtype=object)
+    if name not in frame:
+        return default
+    given = frame[name].astype(object)
+    return given.where(given.notna(), default).map(str)
+
+
+def _check(fields: Mapping[str, pd.Series[Any]], cells: Cells) -> None:
+    """Raise BadInput for the first bad cell, by row and then by column."""
+    found: list[tuple[int, int, str, str]] = []
+    for name, wrong, right in _faults(fields):
+        mask = np.asarray(wrong)
+        if mask.any():
+            found.append((int(np.argmax(mask)), len(found), name, right))
+    if found:
+        position, _, name, right = min(found)
+        raise cells.bad(position, name, fields[name].iloc[position], right)
+
+
+def _faults(fields: Mapping[str, pd.Series[Any]]) -> Iterable[tuple[str, Any, str]]:
+    """(field, mask of bad cells, what would be right), for every rule a request keeps."""
+    ids = fields["request_id"]
+    yield "request_id", ids.duplicated(), "an id that no earlier row has"
+    arrival = fields["arrival_s"]
+    yield "arrival_s", ~(np.isfinite(arrival) & (arrival >= 0)), "a time of at least 0 s"
+    for name in COUNTS:
+        values = fields[name]
+        limit = np.iinfo(DTYPES[name]).max
+        yield name, ~((values >= 1) & (values <= limit) & (values % 1 == 0)), "a whole number of at least 1"
+    for name in ("seed", "priority"):
+        values = fields[name]
+        bits = np.iinfo(DTYPES[name])
+        whole = np.isfinite(values.astype("float64")) & (values % 1 == 0)
+        inside = (values >= bits.min) & (values <= bits.max)
+        if values.dtype.kind == "f":
+            inside &= values < float(bits.max)
+        yield name, ~(whole & inside), f"a whole number of {bits.bits} bits"
+    guidance = fields["guidance_scale"]
+    yield "guidance_scale", ~(np.isfinite(guidance) & (guidance >= 0)), "a number of at least 0"
+    deadline, slo = fields["deadline_s"], fields["slo_s"]
+    late = np.isfinite(deadline) & (deadline > arrival)
+    yield "deadline_s", ~(deadline.isna() | late), "a time after the arrival (or nothing)"
+    yield "slo_s", ~(slo.isna() | (np.isfinite(slo) & (slo > 0))), "a span above 0 s (or nothing)"
+    yield "slo_s", deadline.notna() & slo.notna(), "nothing, because the row has a deadline_s"
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return np.nan

@@ -1,0 +1,186 @@
+"""Tables in files: Parquet, CSV and JSON lines, chosen by the file's suffix.
+
+Reading keeps what the file says: no text is taken for a missing value except the empty field, floats come
+back bit for bit, and every failure is one line that names the file. Writing is atomic.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from traces.atomic import whole_file
+from traces.errors import BadInput
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+EXACT_FLOATS: dict[str, Any] = {} if pd.__version__ >= "3" else {"float_precision": "round_trip"}
+"""How to read floats from CSV bit for bit: pandas 3 does so by itself, pandas 2 when asked."""
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes, unpacked if they are gzip.
+
+    Raises:
+        BadInput: no such file, not readable, damaged gzip, or nothing in it.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        if data.startswith(GZIP_MAGIC):
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not data.strip():
+        raise BadInput(f"{path}: the file is empty")
+    return data
+
+
+def read_text(path: Path) -> str:
+    """The file's text (UTF-8, with or without a byte order mark).
+
+    Raises:
+        BadInput: as `read_bytes`, or not UTF-8.
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 text (byte {error.start})") from error
+
+
+def read_frame(path: Path, text: Iterable[str] = ()) -> pd.DataFrame:
+    """The table in ``path``; the columns named in ``text`` stay text even where they look like numbers.
+
+    Args:
+        path: .parquet, .csv or .jsonl; the latter two may be packed as .gz.
+        text: names of columns that hold text.
+
+    Raises:
+        BadInput: as `read_bytes`, an unknown suffix, a damaged file, or no rows.
+    """
+    path = Path(path)
+    kind = _kind(path, packed=True)
+    if kind == ".parquet":
+        frame = _read_parquet(path)
+    elif kind == ".csv":
+        frame = _read_csv(path, text)
+    else:
+        frame = pd.DataFrame.from_records(_read_jsonl(path))
+    if frame.empty:
+        raise BadInput(f"{path}: the file has no rows")
+    return frame
+
+
+def write_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Write the table to ``path`` by its suffix (.parquet, .csv or .jsonl), whole or not at all.
+
+    Raises:
+        BadInput: an unknown suffix, a column the format cannot hold, or a folder that cannot be written to.
+    """
+    path = Path(path)
+    kind = _kind(path, packed=False)
+    with whole_file(path) as temporary:
+        try:
+            if kind == ".parquet":
+                frame.to_parquet(temporary, index=False)
+            else:
+                text = _csv(frame) if kind == ".csv" else _jsonl(frame)
+                temporary.write_bytes(text.encode())
+        except (pa.ArrowException, UnicodeEncodeError) as error:
+            raise BadInput(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+
+
+def is_missing(value: object) -> bool:
+    """Whether a cell holds nothing: None, NaN, NA or NaT."""
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
+
+
+def require_columns(frame: pd.DataFrame, columns: Sequence[str], source: str) -> None:
+    """Raise BadInput naming the first of ``columns`` that ``frame`` lacks, and what it has."""
+    for column in columns:
+        if column not in frame.columns:
+            have = ", ".join(str(name) for name in frame.columns)
+            raise BadInput(f"{source}: no column {column!r}; the file has: {have}")
+
+
+def _kind(path: Path, packed: bool) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if packed and suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+        if suffixes and suffixes[-1] in (".csv", ".jsonl"):
+            return suffixes[-1]
+    elif suffixes and suffixes[-1] in (".parquet", ".csv", ".jsonl"):
+        return suffixes[-1]
+    expected = ".parquet, .csv or .jsonl" + (" (the latter two also as .gz)" if packed else "")
+    raise BadInput(f"{path}: unknown file type {''.join(path.suffixes) or path.name!r}, expected {expected}")
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    read_bytes(path)
+    try:
+        return pd.read_parquet(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BadInput(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
+
+
+def _read_csv(path: Path, text: Iterable[str]) -> pd.DataFrame:
+    buffer = io.StringIO(read_text(path))
+    try:
+        frame: pd.DataFrame = pd.read_csv(
+            buffer,
+            dtype=dict.fromkeys(text, str),
+            keep_default_na=False,
+            na_values=[""],
+            low_memory=False,
+            **EXACT_FLOATS,
+        )
+    except (pd.errors.ParserError, ValueError) as error:
+        raise BadInput(f"{path}: not a CSV table: {str(error).strip().splitlines()[0]}") from error
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise BadInput(f"{path}: rows have more fields than the header has columns")
+    return frame
+
+
+def _read_jsonl(path: Path) -> list[dict[str, Any]]:
+    records = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise BadInput(f"{path}: line {number} is not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise BadInput(f"{path}: line {number} is {type(record).__name__}, expected a JSON object")
+        records.append(record)
+    return records
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    text = frame.to_csv(index=False, lineterminator="\n")
+    if "\r" in text:  # which a field may hold, and which only quotes keep from ending a row
+        text = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    return text
+
+
+def _jsonl(frame: pd.DataFrame) -> str:
+    return "".join(_json_line(record) for record in frame.to_dict(orient="records"))
+
+
+def _json_line(record: dict[Any, Any]) -> str:
+    plain = {key: None if is_missing(value) else value for key, value in record.items()}
+    return json.dumps(plain, ensure_ascii=False, default=_plain) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: numpy scalars and arrays as Python values, anything else (dates) as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -1,0 +1,140 @@
+"""Any table (CSV, Parquet, JSON lines) whose columns are named by the user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from traces.columns import DTYPES, REQUIRED, TEXT, Cells, numbers
+from traces.errors import BadInput
+from traces.files import read_frame, require_columns
+from traces.importers.imported import Imported, Sieve
+
+TIMES = ("arrival_s", "deadline_s", "slo_s")
+UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+DATE = "date"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a field comes from: a column, and for a time its unit (one of `UNITS`, or ``date``)."""
+
+    column: str
+    unit: str = "s"
+
+
+def parse_mapping(pairs: Sequence[str]) -> dict[str, Source]:
+    """The mapping spelled ``field=column`` or ``field=column:unit``, one a text.
+
+    Raises:
+        BadInput: another spelling, an unknown field, a field twice, or a unit on what is no time.
+    """
+    mapping: dict[str, Source] = {}
+    for pair in pairs:
+        field, equals, column = pair.partition("=")
+        if not (equals and column):
+            raise BadInput(f"mapping {pair!r} is not like 'arrival_s=timestamp' or 'arrival_s=timestamp:ms'")
+        if field not in DTYPES:
+            raise BadInput(f"mapping {pair!r}: unknown field {field!r}, expected one of: {', '.join(DTYPES)}")
+        if field in mapping:
+            raise BadInput(f"mapping {pair!r}: field {field!r} is mapped twice")
+        name, colon, unit = column.rpartition(":")
+        with_unit = bool(colon) and (unit in UNITS or unit == DATE)
+        if with_unit and (field not in TIMES or (field == "slo_s" and unit == DATE)):
+            raise BadInput(f"mapping {pair!r}: {field} takes no unit {unit!r}")
+        mapping[field] = Source(name, unit) if with_unit else Source(column)
+    return mapping
+
+
+def import_table(
+    path: Path,
+    mapping: Mapping[str, Source],
+    *,
+    constants: Mapping[str, str] | None = None,
+    rebase: bool = False,
+    limit: int | None = None,
+) -> Imported:
+    """The trace in a table.
+
+    Columns already named like a field need no mapping; others are kept as extra columns.
+
+    Args:
+        path: .csv, .parquet or .jsonl (also .csv.gz, .jsonl.gz).
+        mapping: the column of each field.
+        constants: fields with one value for all rows ("steps": "30").
+        rebase: make the earliest arrival time 0; always so when arrivals are dates.
+        limit: only the first arrivals.
+
+    Raises:
+        BadInput: an unreadable file, a missing column, a bad cell, a field given twice, or no row left.
+    """
+    source = str(path)
+    constants = constants or {}
+    for field in constants:
+        if field not in DTYPES or field in mapping:
+            raise BadInput(
+                f"constant {field!r}: expected a field that has no mapping, one of: {', '.join(DTYPES)}"
+            )
+    table = read_frame(path, text=(*TEXT, *(mapping[field].column for field in TEXT if field in mapping)))
+    table.columns = pd.Index([str(name) for name in table.columns])
+    require_columns(table, [given.column for given in mapping.values()], source)
+    own = {
+        name: Source(name) for name in table.columns if name in DTYPES and name not in {*mapping, *constants}
+    }
+    used = {given.column for given in mapping.values()}
+    fields = dict(mapping) | {
+        name: given for name, given in own.items() if name in REQUIRED or name not in used
+    }
+    columns = {field: given.column for field, given in fields.items()}
+    for field in REQUIRED:
+        if field not in fields and field not in constants:
+            raise BadInput(
+                f"{source}: no column for {field}; map one, the file has: {', '.join(table.columns)}"
+            )
+    sieve = Sieve(table, source)
+    sieve.leave_out_empty({columns[field]: field for field in REQUIRED if field in columns})
+    cells = Cells(source, sieve.rows, columns)
+    frame = pd.DataFrame(
+        {field: _values(sieve.frame[given.column], field, given, cells) for field, given in fields.items()}
+    )
+    frame = frame.assign(**constants)
+    if rebase or (fields.get("arrival_s", Source("")).unit == DATE):
+        _rebase(frame)
+    extra = sieve.frame[
+        [name for name in table.columns if name not in columns.values() and name not in DTYPES]
+    ]
+    sieve.note_unused([name for name in table.columns if name not in columns.values() and name in DTYPES])
+    return sieve.imported(pd.concat([frame, extra], axis=1), columns, limit)
+
+
+def _values(values: pd.Series[Any], field: str, given: Source, cells: Cells) -> pd.Series[Any]:
+    if field not in TIMES:
+        return values
+    if given.unit == DATE:
+        return _dates(values, field, cells)
+    seconds = numbers(values, field, cells)
+    return seconds / (1 / UNITS[given.unit]) if UNITS[given.unit] < 1 else seconds * UNITS[given.unit]
+
+
+def _dates(values: pd.Series[Any], field: str, cells: Cells) -> pd.Series[Any]:
+    """Dates (ISO 8601, UTC where no zone is given) as seconds since 1970."""
+    parsed = pd.to_datetime(
+        values, format="ISO8601" if values.dtype.kind in "OU" else None, utc=True, errors="coerce"
+    )
+    wrong = parsed.isna() & values.notna()
+    if wrong.any():
+        position = int(np.argmax(wrong.to_numpy()))
+        raise cells.bad(position, field, values.iloc[position], "a date like '2024-11-15 16:57:50'")
+    return (parsed - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+
+
+def _rebase(frame: pd.DataFrame) -> None:
+    start = numbers(frame["arrival_s"], "arrival_s", Cells("arrival_s")).min()
+    for field in ("arrival_s", "deadline_s"):
+        if field in frame:
+            frame[field] = frame[field] - start

@@ -1,0 +1,20 @@
+"""Prompts to give to requests that have none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from traces.errors import BadInput
+from traces.files import read_text
+
+
+def load_prompts(path: Path) -> list[str]:
+    """The prompts in a text file, one a line; blank lines are skipped.
+
+    Raises:
+        BadInput: the file is missing, not text, or holds no prompt.
+    """
+    prompts = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if not prompts:
+        raise BadInput(f"{path}: no prompts, expected one a line")
+    return prompts

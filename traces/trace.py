@@ -1,0 +1,300 @@
+"""Traces: what was, or will be, asked of a server, in order of arrival."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from traces.columns import DTYPES, TEXT, Cells, canonical
+from traces.errors import BadInput
+from traces.files import read_frame, write_frame
+from traces.geometry import GEOMETRIES, ModelGeometry
+from traces.request import Request
+from traces.sizes import scaled_sides
+from traces.summary import Summary, summarise
+
+_FIELDS = tuple(field.name for field in fields(Request))
+
+
+class Trace:
+    """Requests in order of arrival, immutable.
+
+    A trace is a table with one column per field of `Request`; further columns (what an importer kept, say
+    ``checkpoint``) go along through every transformation and file. ``source`` names where it came from, for
+    messages. Every transformation returns a new trace.
+    """
+
+    __slots__ = ("_frame", "source")
+
+    def __init__(self, frame: pd.DataFrame, source: str) -> None:
+        """For a frame that is canonical already; otherwise use `from_frame`, `from_requests` or `load`."""
+        self._frame = frame
+        self.source = source
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        source: str = "trace",
+        *,
+        rows: Sequence[int] | None = None,
+        columns: Mapping[str, str] | None = None,
+    ) -> Trace:
+        """The trace in a table, checked and sorted by arrival.
+
+        Args:
+            frame: needs arrival_s, height, width and steps; request_id defaults to the row number.
+            source: what messages call the table, usually the file.
+            rows: the data row in the user's file of each row, if they are not 1, 2, 3, ...
+            columns: the user's column that a field was made from, where the names differ.
+
+        Raises:
+            BadInput: a missing column, or the first bad cell (source, row, field, value, what is right).
+        """
+        return cls(canonical(frame, Cells(source, rows, columns)), source)
+
+    @classmethod
+    def from_requests(cls, requests: Iterable[Request], source: str = "requests") -> Trace:
+        """The trace of these requests.
+
+        Raises:
+            BadInput: two requests with the same id.
+        """
+        listed = list(requests)
+        columns = {name: [getattr(request, name) for request in listed] for name in _FIELDS}
+        return cls.from_frame(pd.DataFrame(columns), source)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Trace:
+        """Read a .parquet, .csv or .jsonl file (the latter two also as .gz).
+
+        Raises:
+            BadInput: the file is missing, empty, damaged or of another type, or holds a bad cell.
+        """
+        return cls.from_frame(read_frame(Path(path), text=TEXT), str(path))
+
+    def save(self, path: Path | str) -> None:
+        """Write a .parquet, .csv or .jsonl file, whole or not at all.
+
+        Raises:
+            BadInput: another suffix, or a folder that cannot be written to.
+        """
+        write_frame(self._frame, Path(path))
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """A copy of the table: the canonical columns, then the extra ones; sorted by arrival_s."""
+        return self._frame.copy()
+
+    def requests(self) -> list[Request]:
+        """The requests, in order of arrival."""
+        columns = [
+            [None if value != value else value for value in self._frame[name].tolist()]
+            if name in ("deadline_s", "slo_s")
+            else self._frame[name].tolist()
+            for name in _FIELDS
+        ]
+        return [Request(*row) for row in zip(*columns, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self._frame)
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self.requests())
+
+    def __repr__(self) -> str:
+        return f"Trace({self.source!r}, {len(self)} requests)"
+
+    def summary(self) -> Summary:
+        """What is asked, in figures."""
+        return summarise(self._frame)
+
+    def check(self, geometry: ModelGeometry) -> None:
+        """Raise BadInput, naming the row, for the first request whose size the model cannot make."""
+        f, m = self._frame, geometry.size_multiple
+        wrong = (
+            (f["height"] % m != 0) | (f["width"] % m != 0) | ((f["frames"] - 1) % geometry.frame_factor != 0)
+        )
+        if wrong.any():
+            position = int(np.argmax(wrong.to_numpy()))
+            [request] = self._rows(np.array([position])).requests()
+            try:
+                geometry.check(request)
+            except BadInput as error:
+                raise BadInput(f"{self.source}: row {position + 1}: {error}") from None
+
+    def slice(self, start_s: float = 0.0, end_s: float = math.inf, *, rebase: bool = True) -> Trace:
+        """The requests that arrive in [start_s, end_s); with ``rebase``, ``start_s`` becomes time 0.
+
+        Raises:
+            BadInput: the span is empty or starts before 0.
+        """
+        if not 0 <= start_s < end_s:
+            raise BadInput(f"slice from {start_s} to {end_s} s, expected 0 <= start < end")
+        arrival = self._frame["arrival_s"].to_numpy()
+        part = self._rows(np.flatnonzero((arrival >= start_s) & (arrival < end_s)))
+        return part._arriving(part._frame["arrival_s"].to_numpy() - start_s) if rebase else part
+
+    def head(self, n: int) -> Trace:
+        """The first ``n`` requests."""
+        if n < 0:
+            raise BadInput(f"the first {n} requests, expected a number of at least 0")
+        return self._rows(np.arange(min(n, len(self))))
+
+    def scale_rate(self, factor: float) -> Trace:
+        """The same requests ``factor`` times as fast: arrivals are divided by it, spans to deadlines stay.
+
+        Raises:
+            BadInput: a factor that is not above 0, or so small that times overflow.
+        """
+        if not (factor > 0 and math.isfinite(factor)):
+            raise BadInput(f"rate factor is {factor}, expected a number above 0")
+        with np.errstate(over="ignore"):
+            arrival = self._frame["arrival_s"].to_numpy() / factor
+        if not np.isfinite(arrival).all():
+            raise BadInput(f"rate factor {factor} moves arrivals beyond what a number can hold")
+        return self._arriving(arrival)
+
+    def scale_sizes(
+        self,
+        to: ModelGeometry,
+        factor: float | None = None,
+        *,
+        minimum: int | None = None,
+        maximum: int | None = None,
+    ) -> Trace:
+        """The same requests in sizes that the model ``to`` can make, and asking for that model.
+
+        Args:
+            to: the model that shall run them.
+            factor: of each side; by default the ratio of the two models' native sizes, per request.
+            minimum: no side below this, px.
+            maximum: no side above this, px.
+
+        Frames are rounded down to what ``to`` can make. See `traces.sizes.scaled_sides` for the rounding.
+
+        Raises:
+            BadInput: no factor, and a request whose model is not known; a bad factor or limits.
+        """
+        f = self._frame
+        factors: npt.NDArray[Any] | float = self._native_factors(to) if factor is None else factor
+        sides = scaled_sides(f[["height", "width"]].to_numpy(), factors, to, minimum, maximum)
+        frames = 1 + (f["frames"] - 1) // to.frame_factor * to.frame_factor
+        return self._with(height=sides[:, 0], width=sides[:, 1], frames=frames, model=to.name)
+
+    def with_steps(self, scale: float) -> Trace:
+        """The same requests with ``scale`` times the denoising steps, rounded, at least 1."""
+        if not (scale > 0 and math.isfinite(scale)):
+            raise BadInput(f"steps factor is {scale}, expected a number above 0")
+        steps = np.clip(np.floor(self._frame["steps"] * scale + 0.5), 1, np.iinfo("int32").max)
+        return self._with(steps=steps)
+
+    def resample(self, n: int, rng: np.random.Generator) -> Trace:
+        """``n`` requests drawn with replacement, arriving at intervals drawn with replacement (a bootstrap).
+
+        Ids are row numbers again; the first request arrives one interval after 0.
+
+        Raises:
+            BadInput: fewer than 2 requests to draw from, or ``n`` below 1.
+        """
+        if len(self) < 2 or n < 1:
+            raise BadInput(
+                f"{self.source}: cannot draw {n} requests from {len(self)}, expected at least 1 from 2"
+            )
+        gaps = rng.choice(np.diff(self._frame["arrival_s"].to_numpy()), size=n)
+        drawn = self._rows(rng.integers(len(self), size=n))
+        ids = [str(row) for row in range(1, n + 1)]
+        return drawn._with(request_id=ids)._arriving(np.cumsum(gaps))
+
+    def merge(self, *others: Trace) -> Trace:
+        """All requests of this trace and of others on one clock; ids become ``0:id``, ``1:id``, ..."""
+        parts = [
+            part._frame.assign(request_id=[f"{number}:{name}" for name in part._frame["request_id"]])
+            for number, part in enumerate((self, *others))
+        ]
+        merged = pd.concat([part for part in parts if len(part)] or parts[:1])
+        source = "+".join(part.source for part in (self, *others))
+        return Trace(merged.sort_values("arrival_s", kind="stable", ignore_index=True), source)
+
+    def with_model(self, name: str) -> Trace:
+        """The same requests, all asking for the model ``name``."""
+        return self._with(model=name)
+
+    def with_prompts(self, prompts: Sequence[str], rng: np.random.Generator) -> Trace:
+        """The same requests, each with a prompt drawn from ``prompts``."""
+        if not prompts:
+            raise BadInput("no prompts to draw from, expected at least one")
+        return self._with(prompt=[prompts[index] for index in rng.integers(len(prompts), size=len(self))])
+
+    def with_slo(
+        self,
+        seconds: float | Mapping[tuple[int, int, int], float] | None = None,
+        *,
+        scale: float | None = None,
+        standalone: Callable[[Request], float] | None = None,
+        overwrite: bool = False,
+    ) -> Trace:
+        """The same requests with an SLO: ``seconds``, or ``scale`` times the standalone latency.
+
+        Args:
+            seconds: one span for all requests, or one per size (height, width, frames).
+            scale: SLO scale, the multiple of the standalone latency.
+            standalone: predicted seconds of a request alone on an idle replica.
+            overwrite: replace the deadlines that requests have; otherwise only requests without one get one.
+
+        Raises:
+            BadInput: a span that is not above 0, or a size that has none.
+            TypeError: neither or both of ``seconds`` and ``scale`` with ``standalone``.
+        """
+        if (seconds is None) == (scale is None) or (scale is None) != (standalone is None):
+            raise TypeError("with_slo takes either seconds, or scale and standalone")
+        f = self._frame
+        fill = np.flatnonzero(
+            np.ones(len(f), bool) if overwrite else (f["deadline_s"].isna() & f["slo_s"].isna())
+        )
+        slo, deadline = f["slo_s"].to_numpy(copy=True), f["deadline_s"].to_numpy(copy=True)
+        deadline[fill] = np.nan
+        for position, request in zip(fill, self._rows(fill).requests(), strict=True):
+            if scale is not None and standalone is not None:
+                span = scale * standalone(request)
+            elif isinstance(seconds, Mapping):
+                span = seconds.get(request.size, math.nan)
+            else:
+                span = float(seconds)  # type: ignore[arg-type]
+            if not (span > 0 and math.isfinite(span)):
+                which = f"the SLO of size {request.size} is {'not given' if math.isnan(span) else span}"
+                raise BadInput(f"{self.source}: row {position + 1}: {which}, expected a span above 0 s")
+            slo[position] = span
+        return self._with(slo_s=slo, deadline_s=deadline)
+
+    def _native_factors(self, to: ModelGeometry) -> npt.NDArray[Any]:
+        """Native side of ``to`` over native side of each request's model; a side is the root of the area."""
+        factors = {}
+        for model in self._frame["model"].unique():
+            if model not in GEOMETRIES:
+                raise BadInput(
+                    f"{self.source}: the native size of model {model!r} is not known; give a factor, or name "
+                    f"one of these models: {', '.join(sorted(GEOMETRIES))}"
+                )
+            factors[model] = math.sqrt(math.prod(to.native_size) / math.prod(GEOMETRIES[model].native_size))
+        return np.array([factors[model] for model in self._frame["model"]], dtype=float)
+
+    def _rows(self, positions: npt.NDArray[np.intp]) -> Trace:
+        return Trace(self._frame.iloc[positions].reset_index(drop=True), self.source)
+
+    def _arriving(self, arrival: npt.NDArray[Any]) -> Trace:
+        """The same requests at other times, in the same order, with the same spans to their deadlines."""
+        span = self._frame["deadline_s"].to_numpy() - self._frame["arrival_s"].to_numpy()
+        deadline = np.maximum(arrival + span, np.nextafter(arrival, np.inf))
+        return self._with(arrival_s=arrival, deadline_s=deadline)
+
+    def _with(self, **columns: Any) -> Trace:
+        changed = self._frame.assign(**columns)
+        return Trace(changed.astype({name: DTYPES[name] for name in columns}), self.source)

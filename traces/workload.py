@@ -1,0 +1,251 @@
+"""Workloads: the recipe of a trace, to generate one from, to fit to one, to keep in a TOML file."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from traces.arrivals import Arrivals, Burst, Gamma, Poisson, Profile, parse_arrivals
+from traces.atomic import whole_file
+from traces.errors import BadInput
+from traces.files import read_text
+from traces.mix import Mix, parse_counts
+from traces.request import Size
+from traces.sizes import parse_size, spell_size
+from traces.streams import stream
+from traces.trace import Trace
+
+POISSON_CV = (0.9, 1.1)
+"""Fitted intervals whose CV lies in this range are called Poisson."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How often requests arrive and what they ask for, every property drawn independently of the others.
+
+    Attributes:
+        rate: requests a second, mean over a day.
+        sizes: (height, width, frames), px.
+        arrivals: the process, and the course of the day.
+        steps: denoising steps.
+        images: pictures a request.
+        model: what all requests ask for.
+        guidance_scale: of all requests.
+    """
+
+    rate: float
+    sizes: Mix[Size]
+    arrivals: Arrivals = Arrivals(Poisson())  # noqa: RUF009 - frozen
+    steps: Mix[int] = Mix((30,), (1.0,))  # noqa: RUF009 - frozen
+    images: Mix[int] = Mix((1,), (1.0,))  # noqa: RUF009 - frozen
+    model: str = ""
+    guidance_scale: float = 5.0
+
+    def generate(
+        self, duration_s: float, rate_scale: float = 1.0, rng: np.random.Generator | None = None
+    ) -> Trace:
+        """A trace of ``duration_s`` seconds at ``rate_scale`` times the rate.
+
+        Each property is drawn from a child of ``rng`` (default: stream 0 "workload"), so a change in one mix
+        leaves everything else as it was.
+
+        Raises:
+            BadInput: a rate or duration that is not above 0, or values that no request can have.
+        """
+        rng = stream(0, "workload") if rng is None else rng
+        for_arrivals, for_sizes, for_steps, for_images, for_seeds = rng.spawn(5)
+        times = self.arrivals.times(self.rate * rate_scale, duration_s, for_arrivals)
+        count = len(times)
+        sizes = np.array(self.sizes.draw(count, for_sizes), dtype=np.int64).reshape(count, 3)
+        frame = pd.DataFrame(
+            {
+                "arrival_s": times,
+                "height": sizes[:, 0],
+                "width": sizes[:, 1],
+                "frames": sizes[:, 2],
+                "steps": np.array(self.steps.draw(count, for_steps), dtype=np.int64),
+                "images": np.array(self.images.draw(count, for_images), dtype=np.int64),
+                "model": self.model,
+                "seed": for_seeds.integers(2**31, size=count),
+                "guidance_scale": self.guidance_scale,
+            }
+        )
+        return Trace.from_frame(frame, "workload")
+
+    def save(self, path: Path | str) -> None:
+        """Write the workload as TOML, to be edited by hand.
+
+        Raises:
+            BadInput: a folder that cannot be written to.
+        """
+        with whole_file(Path(path)) as temporary:
+            temporary.write_text(self.to_toml(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path | str) -> Workload:
+        """Read a workload that `save` wrote or a person edited.
+
+        Raises:
+            BadInput: the file is missing or not TOML, an unknown or missing key, or a bad value.
+        """
+        return cls.from_toml(read_text(Path(path)), str(path))
+
+    def to_toml(self) -> str:
+        """The workload as TOML text."""
+        lines = [
+            f"rate = {float(self.rate)!r}  # requests a second, mean over a day",
+            f'arrivals = "{self.arrivals.burst.spell()}"  # poisson, gamma:CV or mmpp:RATIO:SECONDS',
+        ]
+        if self.arrivals.profile is not None:
+            rates = ", ".join(repr(rate) for rate in self.arrivals.profile.rates)
+            lines.append(
+                f"profile = [{rates}]  # relative rates in equal parts of a day, from time 0 of the trace"
+            )
+        lines += [f"model = {_quoted(self.model)}", f"guidance_scale = {float(self.guidance_scale)!r}"]
+        lines += [
+            "",
+            "[sizes]  # height x width [x frames] = weight",
+            *_table([spell_size(s) for s in self.sizes.values], self.sizes),
+        ]
+        lines += ["", "[steps]  # denoising steps = weight", *_table(self.steps.values, self.steps)]
+        lines += ["", "[images]  # images a request = weight", *_table(self.images.values, self.images)]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_toml(cls, text: str, source: str = "workload") -> Workload:
+        """The workload in TOML text; ``source`` names it in messages.
+
+        Raises:
+            BadInput: as `load`.
+        """
+        try:
+            document = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise BadInput(f"{source}: not TOML: {error}") from error
+        try:
+            return cls._from_document(document)
+        except BadInput as error:
+            raise BadInput(f"{source}: {error}") from None
+
+    @classmethod
+    def _from_document(cls, document: dict[str, Any]) -> Workload:
+        known = {"rate": float, "arrivals": str, "profile": list, "model": str, "guidance_scale": float}
+        known |= {"sizes": dict, "steps": dict, "images": dict}
+        for key, value in document.items():
+            if key not in known:
+                raise BadInput(f"unknown key {key!r}, expected one of: {', '.join(known)}")
+            if not (isinstance(value, known[key]) or (known[key] is float and type(value) is int)):
+                raise BadInput(f"{key} is {value!r}, expected a {known[key].__name__}")
+        for key in ("rate", "sizes"):
+            if key not in document:
+                raise BadInput(f"no {key!r}, which a workload needs")
+        arrivals = parse_arrivals(document.get("arrivals", "poisson"))
+        if "profile" in document:
+            if arrivals.profile is not None:
+                raise BadInput("both a profile and arrivals with one, expected at most one of them")
+            arrivals = Arrivals(arrivals.burst, Profile(tuple(_weights("profile", document["profile"]))))
+        given: dict[str, Any] = {key: document[key] for key in ("model", "guidance_scale") if key in document}
+        for key in ("steps", "images"):
+            if key in document:
+                counts = [parse_counts(text, key).values[0] for text in document[key]]
+                given[key] = Mix(tuple(counts), tuple(_weights(key, list(document[key].values()))))
+        sizes = tuple(parse_size(text) for text in document["sizes"])
+        weights = tuple(_weights("sizes", list(document["sizes"].values())))
+        return cls(rate=float(document["rate"]), sizes=Mix(sizes, weights), arrivals=arrivals, **given)
+
+
+def generate(
+    rate: float,
+    duration_s: float,
+    sizes: Mix[Size],
+    *,
+    arrivals: str = "poisson",
+    steps: str = "30",
+    images: str = "1",
+    model: str = "",
+    seed: int = 0,
+) -> Trace:
+    """A trace of ``rate`` requests a second for ``duration_s`` seconds; the texts are as on the command line.
+
+    Raises:
+        BadInput: a text that spells nothing, or a value out of range.
+    """
+    workload = Workload(
+        rate,
+        sizes,
+        parse_arrivals(arrivals),
+        parse_counts(steps, "steps"),
+        parse_counts(images, "images"),
+        model,
+    )
+    return workload.generate(duration_s, rng=stream(seed, "workload"))
+
+
+def fit(trace: Trace) -> Workload:
+    """The workload that is like ``trace``: rate, burstiness, course of the day, and empirical mixes.
+
+    Intervals are called Poisson when their CV is near 1 and gamma otherwise. A trace that touches 48 hours of
+    its clock also gives an hourly profile, and its CV is taken with the profile removed. Properties are
+    fitted one by one; how they depend on each other is not. Deadlines, prompts, priorities and tenants are
+    not fitted.
+
+    Raises:
+        BadInput: fewer than two requests, all at one time, or requests for several models.
+    """
+    summary = trace.summary()
+    if not summary.span_s > 0:
+        raise BadInput(
+            f"{trace.source}: a workload needs requests at two times or more, "
+            f"the trace has {len(trace)} requests"
+        )
+    if len(summary.models) > 1:
+        models = ", ".join(map(repr, summary.models))
+        raise BadInput(f"{trace.source}: requests for several models, expected one: {models}")
+    frame = trace.frame
+    arrival = frame["arrival_s"].to_numpy()
+    profile = Profile.fit(arrival) if _hours_touched(arrival) >= 48 else None
+    even = arrival if profile is None else profile.operational(arrival)
+    gaps = np.diff(even)
+    return Workload(
+        rate=len(gaps) / float(even[-1] - even[0]),
+        sizes=Mix.of(summary.sizes),
+        arrivals=Arrivals(_burst(float(gaps.std() / gaps.mean())), profile),
+        steps=Mix.of(summary.steps),
+        images=Mix.of(summary.images_per_request),
+        model=next(iter(summary.models)),
+        guidance_scale=float(frame["guidance_scale"].mode().iloc[0]),
+    )
+
+
+def _hours_touched(arrival: npt.NDArray[Any]) -> int:
+    return math.ceil(arrival[-1] / 3600) - math.floor(arrival[0] / 3600)
+
+
+def _burst(cv: float) -> Burst:
+    low, high = POISSON_CV
+    return Poisson() if low <= cv <= high else Gamma(round(min(max(cv, 0.01), 100.0), 4))
+
+
+def _table(keys: Sequence[object], mix: Mix[Any]) -> list[str]:
+    return [f'"{key}" = {weight:.17g}' for key, weight in zip(keys, mix.weights, strict=True)]
+
+
+def _weights(key: str, values: list[Any]) -> list[float]:
+    for value in values:
+        if type(value) not in (int, float) or not 0 <= value < math.inf:
+            raise BadInput(f"{key}: {value!r} is not a number of at least 0")
+    return [float(value) for value in values]
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string (JSON's escapes are among TOML's)."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
