@@ -42,7 +42,7 @@ class Finished(NamedTuple):
     output: Any
 
 
-class _RequestGreenlet(greenlet):  # type: ignore[misc]
+class _RequestGreenlet(greenlet):
     hub: greenlet
 
 

@@ -122,9 +122,7 @@ class Executor:
                     failed[run.request.request_id] = reason(errors[index])
                 else:
                     self._advance(run, outputs[index], failed)
-            active = [
-                run for run in active if run.request.request_id not in failed and run.sampler_calls < due[run]
-            ]
+            active = [run for run in active if run.request.request_id not in failed and run.sampler_calls < due[run]]
 
     def _advance(self, run: RequestRun, value: Any, failed: dict[str, str]) -> None:
         try:

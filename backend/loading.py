@@ -78,7 +78,7 @@ def geometry_of_pipeline(pipeline: Any, name: str) -> ModelGeometry:
     if name in GEOMETRIES:
         return GEOMETRIES[name]
     config = getattr(pipeline, denoiser_name(pipeline)).config
-    factor = getattr(pipeline, "vae_scale_factor", None) or getattr(pipeline, "vae_scale_factor_spatial", 8)
+    factor = int(getattr(pipeline, "vae_scale_factor", 0) or pipeline.vae_scale_factor_spatial)
     frame_factor = getattr(pipeline, "vae_scale_factor_temporal", 1)
     if denoiser_name(pipeline) == "unet":
         patch, multiple = 1, factor * 2 ** (len(config.block_out_channels) - 1)

@@ -18,7 +18,7 @@ from backend.coroutine import DenoiserCall
 
 def rows_of(call: DenoiserCall) -> int:
     """Rows of a call: the first axis of its sample (2 with classifier-free guidance in one batch)."""
-    sample = call.args[0] if call.args else call.kwargs.get("hidden_states", call.kwargs.get("sample"))
+    sample: Any = call.args[0] if call.args else call.kwargs.get("hidden_states", call.kwargs.get("sample"))
     if isinstance(sample, list | tuple):
         return len(sample)
     return int(sample.shape[0])

@@ -23,7 +23,7 @@ from traces.request import Request
 Deliver = Callable[[Request, np.ndarray[Any, Any]], None]
 
 
-class ReplayStalled(PolicyError):
+class ReplayStalled(PolicyError):  # noqa: N818
     """Nothing runs and nothing will arrive, but requests wait: the policy leaves them waiting."""
 
 

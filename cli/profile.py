@@ -19,9 +19,7 @@ app = typer.Typer(
     help="Measure what batches cost on this machine, or import and describe measurements.",
     no_args_is_help=True,
 )
-importers = typer.Typer(
-    name="import", help="Turn published measurements into a profile.", no_args_is_help=True
-)
+importers = typer.Typer(name="import", help="Turn published measurements into a profile.", no_args_is_help=True)
 app.add_typer(importers)
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The profile to write (Parquet).")]
@@ -31,9 +29,7 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="The profile to wri
 def measure(
     context: typer.Context,
     model: Annotated[str | None, typer.Option(help="A known model, or a diffusers folder.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The profile to write (Parquet).")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The profile to write (Parquet).")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     sizes: Annotated[

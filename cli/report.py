@@ -9,12 +9,8 @@ import typer
 
 
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Folders written by simulate or replay.", metavar="RUN...")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML page to write.")] = Path(
-        "report.html"
-    ),
+    runs: Annotated[list[Path], typer.Argument(help="Folders written by simulate or replay.", metavar="RUN...")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML page to write.")] = Path("report.html"),
 ) -> None:
     """Show one run, or compare several: a table here, an HTML page, a Markdown table and Perfetto timelines.
 

@@ -197,7 +197,11 @@ def parity_of(folder: Path) -> Parity | None:
     profile = Profile.load(folder / "profile.parquet")
     predictor = scenario.predictor
     table = LatencyTable.fit(
-        profile, scenario.model_name, predictor.executor, predictor.latency_model, _geometry(scenario.model_name, profile)
+        profile,
+        scenario.model_name,
+        predictor.executor,
+        predictor.latency_model,
+        _geometry(scenario.model_name, profile),
     )
     if predictor.error:
         table = table.scaled(1.0 + predictor.error)

@@ -54,9 +54,9 @@ def simulate(
     from cli.progress import bar
     from cli.runs import check_output, prepare
     from cli.scenario import load_scenario
+    from policies.runlog import read_run
     from reports.comparison import Comparison
     from reports.terminal import show
-    from policies.runlog import read_run
     from sim.driver import Simulation
     from sim.world import World
     from traces.atomic import whole_folder

@@ -31,17 +31,13 @@ def generate(
     rate_scale: Annotated[float, typer.Option(help="Multiply the rate.")] = 1.0,
     arrivals: Annotated[
         str | None,
-        typer.Option(
-            help="poisson, gamma:CV, mmpp:RATIO:SECONDS, diurnal:AMPLITUDE, or gamma:2+diurnal:0.5."
-        ),
+        typer.Option(help="poisson, gamma:CV, mmpp:RATIO:SECONDS, diurnal:AMPLITUDE, or gamma:2+diurnal:0.5."),
     ] = None,
     sizes: Annotated[
         str | None, typer.Option(help="File with height,width,weight, or text like 512x512:2,768x512:1.")
     ] = None,
     steps: Annotated[str | None, typer.Option(help="Steps, like 30 or 20:1,30:3 (default 30).")] = None,
-    images: Annotated[
-        str | None, typer.Option(help="Images a request, like 1 or 1:3,4:1 (default 1).")
-    ] = None,
+    images: Annotated[str | None, typer.Option(help="Images a request, like 1 or 1:3,4:1 (default 1).")] = None,
     model: Annotated[str | None, typer.Option(help="What the requests ask for.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Of all requests (default 5).")] = None,
     prompts: PromptsFile = None,

@@ -28,9 +28,7 @@ Limit = Annotated[int | None, typer.Option(help="Only the first arrivals.")]
 def gentd26(
     file: Source,
     output: Out,
-    sizes: Annotated[
-        str, typer.Option(help="The file has no sizes. File with height,width,weight, or text.")
-    ],
+    sizes: Annotated[str, typer.Option(help="The file has no sizes. File with height,width,weight, or text.")],
     statuses: Annotated[str, typer.Option(help="Recorded statuses to import.")] = "SUCCEED,FAILED",
     spread_seconds: Annotated[
         bool, typer.Option("--spread-seconds", help="Spread arrivals of the same second within it.")
@@ -95,13 +93,9 @@ def table(
     output: Out,
     mapping: Annotated[
         list[str] | None,
-        typer.Option(
-            "--map", help="field=column, with :ms (or ns, us, min, h, date) for a time; repeatable."
-        ),
+        typer.Option("--map", help="field=column, with :ms (or ns, us, min, h, date) for a time; repeatable."),
     ] = None,
-    constant: Annotated[
-        list[str] | None, typer.Option("--set", help="field=value for all rows; repeatable.")
-    ] = None,
+    constant: Annotated[list[str] | None, typer.Option("--set", help="field=value for all rows; repeatable.")] = None,
     rebase: Annotated[bool, typer.Option("--rebase", help="Make the earliest arrival time 0.")] = False,
     prompts: PromptsFile = None,
     rate_scale: RateScale = 1.0,
@@ -117,9 +111,7 @@ def table(
         if not equals or field in constants:
             raise BadInput(f"--set {pair!r} is not like 'steps=30', once a field")
         constants[field] = value
-    imported = import_table(
-        file, parse_mapping(mapping or []), constants=constants, rebase=rebase, limit=limit
-    )
+    imported = import_table(file, parse_mapping(mapping or []), constants=constants, rebase=rebase, limit=limit)
     finish(imported, output, prompts, rate_scale, seed)
 
 

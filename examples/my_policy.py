@@ -1,6 +1,6 @@
 """A scheduling policy of one's own: the newest request first, one at a time.
 
-    tilecast simulate SCENARIO.toml --scheduler examples/my_policy.py:NewestFirst -o RUN
+tilecast simulate SCENARIO.toml --scheduler examples/my_policy.py:NewestFirst -o RUN
 """
 
 from policies.contract import Decision, Replica, SchedulingPolicy

@@ -205,7 +205,9 @@ class Controller:
         for job in jobs:
             name = job.request.request_id
             if known.get(name) is not job:
-                raise self._broken(f"wants to run request {name!r}, which has ended ({job.state}) or was never submitted")
+                raise self._broken(
+                    f"wants to run request {name!r}, which has ended ({job.state}) or was never submitted"
+                )
             if job.state == "running":
                 raise self._broken(f"wants to run request {name!r}, which is running already")
             if job.state == "resident" and job.replica != replica.index:

@@ -94,7 +94,9 @@ def read_run(path: Path) -> Run:
     path = Path(path)
     for name in FILES:
         if not (path / name).is_file():
-            raise BadInput(f"{path} is not a run log: {name} is missing; expected a folder written by simulate or replay")
+            raise BadInput(
+                f"{path} is not a run log: {name} is missing; expected a folder written by simulate or replay"
+            )
     try:
         requests = pd.read_parquet(path / "requests.parquet")
         steps = pd.read_parquet(path / "steps.parquet")

@@ -64,9 +64,7 @@ def evaluate(
                         mape = float(np.mean(errors)) if len(errors) else float("nan")
                         rows.append((model, executor, stage, way, name, mape, len(errors), noise))
     batch = ["model", "executor", "stage"]
-    return pd.DataFrame(
-        rows, columns=[*batch, "held_out", "latency_model", "mape", "tested", "repeat_difference"]
-    )
+    return pd.DataFrame(rows, columns=[*batch, "held_out", "latency_model", "mape", "tested", "repeat_difference"])
 
 
 def _errors(name: str, data: Measurements, splits: list[Fold]) -> Floats:

@@ -71,9 +71,7 @@ class NonNegativeLinear(RegressorMixin, BaseEstimator):
         """Fit to X of shape (n, columns), not negative, and y of shape (n,), positive."""
         features, seconds = _validated(self, X, y)
         used = list(range(features.shape[1]) if self.columns is None else self.columns)
-        penalties = (
-            np.ones(len(used)) if self.penalties is None else np.asarray(self.penalties, dtype=np.float64)
-        )
+        penalties = np.ones(len(used)) if self.penalties is None else np.asarray(self.penalties, dtype=np.float64)
         relative = features[:, used] / seconds[:, None]
         scale = relative.max(axis=0)
         scale[scale == 0] = 1.0
@@ -219,9 +217,7 @@ def fitted(latency_model: str, X: Floats, y: Floats) -> Any:  # noqa: N803
     try:
         estimator = LATENCY_MODELS[latency_model]()
     except KeyError:
-        raise BadInput(
-            f"unknown latency model {latency_model!r}; known: {', '.join(LATENCY_MODELS)}"
-        ) from None
+        raise BadInput(f"unknown latency model {latency_model!r}; known: {', '.join(LATENCY_MODELS)}") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of passes is part of the model
         return estimator.fit(X, y)

@@ -70,9 +70,7 @@ class LatencyTable:
     factor: float = 1.0
     _seconds: dict[tuple[str, Composition, bool], float] = field(default_factory=dict, init=False, repr=False)
     _outside: dict[tuple[str, Composition], float] = field(default_factory=dict, init=False, repr=False)
-    _standalone: dict[tuple[Size, int, int, bool], float] = field(
-        default_factory=dict, init=False, repr=False
-    )
+    _standalone: dict[tuple[Size, int, int, bool], float] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def fit(

@@ -63,9 +63,7 @@ def _check_requests(run: Run) -> None:
             f"{file}: request {row['request_id']!r} has status {row['status']!r}, expected one of "
             f"{', '.join(STATUSES)} ({int(open_ended.sum())} such requests)"
         )
-    unsubmitted = requests[["first_start_s", "finish_s"]].isna().all(axis=1) & (
-        requests["status"] != "finished"
-    )
+    unsubmitted = requests[["first_start_s", "finish_s"]].isna().all(axis=1) & (requests["status"] != "finished")
     early = ~(unsubmitted | (requests["finish_s"] >= requests["arrival_s"] - CLOCK_SLACK_S))
     if early.any():
         row = requests[early].iloc[0]
@@ -84,20 +82,14 @@ def _check_launches(run: Run) -> None:
     astray = (steps["replica"] < 0) | (steps["replica"] >= replicas)
     if astray.any():
         row = steps[astray].iloc[0]
-        raise BadInput(
-            f"{file}: launch {row['launch_id']} ran on replica {row['replica']}, but the run has {replicas}"
-        )
+        raise BadInput(f"{file}: launch {row['launch_id']} ran on replica {row['replica']}, but the run has {replicas}")
     backwards = ~(steps["end_s"] >= steps["start_s"])
     if backwards.any():
         row = steps[backwards].iloc[0]
-        raise BadInput(
-            f"{file}: launch {row['launch_id']} starts at {row['start_s']} s and ends at {row['end_s']} s"
-        )
+        raise BadInput(f"{file}: launch {row['launch_id']} starts at {row['start_s']} s and ends at {row['end_s']} s")
     ordered = steps.sort_values(["replica", "start_s", "end_s"])
     before: pd.DataFrame = ordered.shift()
-    overlap = (ordered["replica"] == before["replica"]) & (
-        ordered["start_s"] < before["end_s"] - CLOCK_SLACK_S
-    )
+    overlap = (ordered["replica"] == before["replica"]) & (ordered["start_s"] < before["end_s"] - CLOCK_SLACK_S)
     if overlap.any():
         at = int(np.argmax(overlap))
         raise BadInput(

@@ -78,9 +78,7 @@ class Comparison:
         order = sorted(range(len(self.runs)), key=lambda at: -attainment[at])
         first, second = order[0], order[1]
         lead = attainment[first] - attainment[second]
-        verb, aim = (
-            ("met", "deadlines") if self._deadlines() else ("finished", "requests (none has a deadline)")
-        )
+        verb, aim = ("met", "deadlines") if self._deadlines() else ("finished", "requests (none has a deadline)")
         if lead > 0:
             return (
                 f"{self.names[first]} {verb} most {aim}: {self._score(first)}, "
@@ -136,9 +134,7 @@ def _predictor(run: Run) -> str:
     predictor = run.info.get("predictor")
     if not isinstance(predictor, dict):
         return ""
-    return ", ".join(
-        str(predictor[key]) for key in ("profile", "latency_model", "executor") if predictor.get(key)
-    )
+    return ", ".join(str(predictor[key]) for key in ("profile", "latency_model", "executor") if predictor.get(key))
 
 
 def names_of(runs: list[Run]) -> tuple[str, ...]:

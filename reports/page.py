@@ -89,9 +89,7 @@ def page(comparison: Comparison) -> str:
             for row in reasons(run).head(REASONS).itertuples(index=False)
         ],
         plots=PLOTS,
-        scenarios=[
-            (name, _scenario(run)) for name, run in zip(comparison.names, comparison.runs, strict=True)
-        ],
+        scenarios=[(name, _scenario(run)) for name, run in zip(comparison.names, comparison.runs, strict=True)],
         plotly_js=get_plotlyjs(),
         plot_data=json.dumps(drawn, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c"),
     )

@@ -41,9 +41,7 @@ def write_perfetto(run: Run, path: Path) -> None:
     """
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
-        file.write(
-            ",\n".join(json.dumps(event, separators=(",", ":"), allow_nan=False) for event in events(run))
-        )
+        file.write(",\n".join(json.dumps(event, separators=(",", ":"), allow_nan=False) for event in events(run)))
         file.write("\n]}\n")
 
 
@@ -59,9 +57,7 @@ def _names(run: Run) -> Iterator[Event]:
 
 def _launches(run: Run) -> Iterator[Event]:
     steps = run.steps.sort_values(["start_s", "launch_id"])
-    for row, start, end in zip(
-        steps.to_dict("records"), _us(steps["start_s"]), _us(steps["end_s"]), strict=True
-    ):
+    for row, start, end in zip(steps.to_dict("records"), _us(steps["start_s"]), _us(steps["end_s"]), strict=True):
         args = {
             "launch": int(row["launch_id"]),
             "requests": [str(name) for name in row["request_ids"]],
@@ -101,11 +97,7 @@ def _requests(run: Run) -> Iterator[Event]:
     )
     for name, size, status, reason, in_time, arrived, started, ended, ran in columns:
         args = {"size": size, "status": status, "reason": reason, "deadline_met": bool(in_time)}
-        phases = (
-            [("waiting", arrived, started), ("running", started, ended)]
-            if ran
-            else [("waiting", arrived, ended)]
-        )
+        phases = [("waiting", arrived, started), ("running", started, ended)] if ran else [("waiting", arrived, ended)]
         yield _slice("b", name, name, arrived) | {"args": args}
         for phase, begin, end in phases:
             yield _slice("b", name, phase, begin)

@@ -57,9 +57,7 @@ class Validation:
             BadInput: a log breaks conservation, the runs are swapped or served different requests.
         """
         if sim.info.get("kind") == "replay" and real.info.get("kind") == "simulation":
-            raise BadInput(
-                f"{sim.path} is a real run and {real.path} a simulation: name the simulation first"
-            )
+            raise BadInput(f"{sim.path} is a real run and {real.path} a simulation: name the simulation first")
         figures, requests = compare(sim, real), per_request(sim, real)
         left, right = names_of([sim, real])
         return cls(left, right, figures, requests, _cautions(sim, real), parity)
@@ -106,9 +104,7 @@ class Validation:
             BadInput: ``path`` cannot be written.
         """
         with whole_file(path) as temporary:
-            temporary.write_text(
-                json.dumps(self.document(), indent=2, allow_nan=False) + "\n", encoding="utf-8"
-            )
+            temporary.write_text(json.dumps(self.document(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def compare(sim: Run, real: Run) -> pd.DataFrame:
@@ -212,6 +208,5 @@ def _cautions(sim: Run, real: Run) -> list[str]:
 
 def _values(row: pd.Series) -> dict[str, Any]:
     return {
-        str(key): None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in row.items()
+        str(key): None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
     }

@@ -50,7 +50,8 @@ class _Costs:
     def standalone(self, request: Request) -> float:
         alone = ((request.size, request.images),)
         return sum(
-            self.seconds(stage, alone, request.guided) * (request.steps if stage == "denoise" else 1) for stage in STAGES
+            self.seconds(stage, alone, request.guided) * (request.steps if stage == "denoise" else 1)
+            for stage in STAGES
         )
 
     def noise(self, stage: str) -> _Repeats:

@@ -23,7 +23,7 @@ from sim.world import PICOSECONDS, StepClock, World
 from traces.request import Request
 
 
-class Stalled(PolicyError):
+class Stalled(PolicyError):  # noqa: N818
     """The simulation has nothing left to do, but requests have not ended: the policy leaves them waiting."""
 
 
@@ -76,7 +76,7 @@ class Simulation:
         self._world = world
         self._per_step = per_step
         self._progress = progress
-        self._env = simpy.Environment(initial_time=0)  # type: ignore[arg-type]
+        self._env = simpy.Environment(initial_time=0)
         self._ends: dict[int, _End] = {}
         self._sleeps = type(controller.policy).wakeup is not SchedulingPolicy.wakeup
         self._alarm: int | None = None
@@ -123,7 +123,7 @@ class Simulation:
     def _settle(self) -> None:
         """Ask for work, unless something else is still to be told of this instant."""
         env, controller = self._env, self._controller
-        now = env.now
+        now = int(env.now)
         if env.peek() <= now:
             return
         now_s = now / PICOSECONDS

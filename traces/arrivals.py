@@ -187,9 +187,7 @@ class Arrivals:
             if not (value > 0 and math.isfinite(value)):
                 raise BadInput(f"{name} is {value}, expected a number above 0")
         if rate * duration_s > MOST_REQUESTS:
-            raise BadInput(
-                f"{rate} requests a second for {duration_s} s are more than {MOST_REQUESTS} requests"
-            )
+            raise BadInput(f"{rate} requests a second for {duration_s} s are more than {MOST_REQUESTS} requests")
         if self.profile is None:
             return self.burst.points(rate, duration_s, rng)
         span = float(self.profile.operational(np.array([duration_s]))[0])

@@ -63,9 +63,7 @@ def parse_counts(text: str, field: str) -> Mix[int]:
     for part in text.split(","):
         value, weight = split_weight(part, text, field)
         if not value.isdecimal() or int(value) < 1:
-            raise BadInput(
-                f"{field} {text!r}: {part.strip()!r} is not like '30' or '30:2' (a whole number[:weight])"
-            )
+            raise BadInput(f"{field} {text!r}: {part.strip()!r} is not like '30' or '30:2' (a whole number[:weight])")
         values.append(int(value))
         weights.append(weight)
     return Mix(tuple(values), tuple(weights))

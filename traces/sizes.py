@@ -73,9 +73,7 @@ def load_sizes(path: Path) -> Mix[Size]:
         if not 0 <= row[3] < np.inf:
             raise cells.bad(position, "weight", row[3], "a number of at least 0")
     try:
-        return Mix(
-            tuple((int(h), int(w), int(f)) for h, w, f, _ in table), tuple(float(row[3]) for row in table)
-        )
+        return Mix(tuple((int(h), int(w), int(f)) for h, w, f, _ in table), tuple(float(row[3]) for row in table))
     except BadInput as error:
         raise BadInput(f"{source}: {error}") from None
 
@@ -124,9 +122,7 @@ def scaled_sides(
             f"model {to.name!r} needs"
         )
     scaled = np.asarray(sides, dtype=float) * factors[:, None]
-    scaled *= (
-        np.maximum(1.0, low / scaled.min(axis=1, initial=np.inf))[:, None] if minimum is not None else 1.0
-    )
+    scaled *= np.maximum(1.0, low / scaled.min(axis=1, initial=np.inf))[:, None] if minimum is not None else 1.0
     if high is not None:
         scaled *= np.minimum(1.0, high / scaled.max(axis=1, initial=0.0))[:, None]
     rounded = np.floor(scaled / multiple + 0.5) * multiple

@@ -119,9 +119,7 @@ class Trace:
     def check(self, geometry: ModelGeometry) -> None:
         """Raise BadInput, naming the row, for the first request whose size the model cannot make."""
         f, m = self._frame, geometry.size_multiple
-        wrong = (
-            (f["height"] % m != 0) | (f["width"] % m != 0) | ((f["frames"] - 1) % geometry.frame_factor != 0)
-        )
+        wrong = (f["height"] % m != 0) | (f["width"] % m != 0) | ((f["frames"] - 1) % geometry.frame_factor != 0)
         if wrong.any():
             position = int(np.argmax(wrong.to_numpy()))
             [request] = self._rows(np.array([position])).requests()
@@ -205,9 +203,7 @@ class Trace:
             BadInput: fewer than 2 requests to draw from, or ``n`` below 1.
         """
         if len(self) < 2 or n < 1:
-            raise BadInput(
-                f"{self.source}: cannot draw {n} requests from {len(self)}, expected at least 1 from 2"
-            )
+            raise BadInput(f"{self.source}: cannot draw {n} requests from {len(self)}, expected at least 1 from 2")
         gaps = rng.choice(np.diff(self._frame["arrival_s"].to_numpy()), size=n)
         drawn = self._rows(rng.integers(len(self), size=n))
         ids = [str(row) for row in range(1, n + 1)]
@@ -256,9 +252,7 @@ class Trace:
         if (seconds is None) == (scale is None) or (scale is None) != (standalone is None):
             raise TypeError("with_slo takes either seconds, or scale and standalone")
         f = self._frame
-        fill = np.flatnonzero(
-            np.ones(len(f), bool) if overwrite else (f["deadline_s"].isna() & f["slo_s"].isna())
-        )
+        fill = np.flatnonzero(np.ones(len(f), bool) if overwrite else (f["deadline_s"].isna() & f["slo_s"].isna()))
         slo, deadline = f["slo_s"].to_numpy(copy=True), f["deadline_s"].to_numpy(copy=True)
         deadline[fill] = np.nan
         for position, request in zip(fill, self._rows(fill).requests(), strict=True):

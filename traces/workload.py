@@ -50,9 +50,7 @@ class Workload:
     model: str = ""
     guidance_scale: float = 5.0
 
-    def generate(
-        self, duration_s: float, rate_scale: float = 1.0, rng: np.random.Generator | None = None
-    ) -> Trace:
+    def generate(self, duration_s: float, rate_scale: float = 1.0, rng: np.random.Generator | None = None) -> Trace:
         """A trace of ``duration_s`` seconds at ``rate_scale`` times the rate.
 
         Each property is drawn from a child of ``rng`` (default: stream 0 "workload"), so a change in one mix
@@ -107,9 +105,7 @@ class Workload:
         ]
         if self.arrivals.profile is not None:
             rates = ", ".join(repr(rate) for rate in self.arrivals.profile.rates)
-            lines.append(
-                f"profile = [{rates}]  # relative rates in equal parts of a day, from time 0 of the trace"
-            )
+            lines.append(f"profile = [{rates}]  # relative rates in equal parts of a day, from time 0 of the trace")
         lines += [f"model = {_quoted(self.model)}", f"guidance_scale = {float(self.guidance_scale)!r}"]
         lines += [
             "",
@@ -204,8 +200,7 @@ def fit(trace: Trace) -> Workload:
     summary = trace.summary()
     if not summary.span_s > 0:
         raise BadInput(
-            f"{trace.source}: a workload needs requests at two times or more, "
-            f"the trace has {len(trace)} requests"
+            f"{trace.source}: a workload needs requests at two times or more, the trace has {len(trace)} requests"
         )
     if len(summary.models) > 1:
         models = ", ".join(map(repr, summary.models))

@@ -155,8 +155,7 @@ class SameSizeContinuous(SchedulingPolicy):
     def _may_join(self, key: BatchKey, now: float) -> bool:
         standalone = self.cluster.predictor.standalone
         return all(
-            head.batch_key == key
-            or now - head.request.arrival_s < self.patience * standalone(head.request)
+            head.batch_key == key or now - head.request.arrival_s < self.patience * standalone(head.request)
             for head in self._queues.heads()
         )
 

@@ -86,9 +86,7 @@ def _whole_rows(path: Path, model: str, side: int) -> list[Row]:
     return rows
 
 
-def _row(
-    model: str, executor: str, stage: str, items: list[tuple[Size, int]], steps: int, seconds: float
-) -> Row:
+def _row(model: str, executor: str, stage: str, items: list[tuple[Size, int]], steps: int, seconds: float) -> Row:
     composition = spell(composition_of(items))
     return {
         "model": model,
@@ -116,9 +114,7 @@ def _read(path: Path, columns: list[str]) -> list[list[float]]:
         wrong = (~(number >= 0)).to_numpy()
         if wrong.any():
             row = int(wrong.argmax())
-            raise BadInput(
-                f"{path}: row {row + 1}: {name} is {frame[name].iat[row]}, expected a number of at least 0"
-            )
+            raise BadInput(f"{path}: row {row + 1}: {name} is {frame[name].iat[row]}, expected a number of at least 0")
     numbers: list[list[float]] = frame[columns].astype(float).to_numpy().tolist()
     if not numbers:
         raise BadInput(f"{path}: no rows")

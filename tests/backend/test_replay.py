@@ -29,7 +29,9 @@ torch.set_num_threads(1)
 
 def burst(count: int, gap_s: float = 0.02) -> list[Request]:
     return [
-        Request(f"r{i}", gap_s * i, 16, 32 if i % 3 == 2 else 16, steps=2 + i % 4, seed=i, prompt="x", slo_s=0.2 + i % 5)
+        Request(
+            f"r{i}", gap_s * i, 16, 32 if i % 3 == 2 else 16, steps=2 + i % 4, seed=i, prompt="x", slo_s=0.2 + i % 5
+        )
         for i in range(count)
     ]
 
@@ -64,7 +66,9 @@ def test_another_policy_is_caught_by_parity() -> None:
     requests = burst(8, gap_s=0.001)
     _, record, _ = replay(SCHEDULERS["same-size-continuous"](), requests)
     parity = check_parity(
-        [json.loads(line) for line in record.lines], requests, lambda hook: Controller(FCFS(), FlatCosts(), 1, on_event=hook)
+        [json.loads(line) for line in record.lines],
+        requests,
+        lambda hook: Controller(FCFS(), FlatCosts(), 1, on_event=hook),
     )
     assert not parity.same
 

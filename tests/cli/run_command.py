@@ -27,7 +27,11 @@ def _call(arguments: tuple[object, ...], wanted: int) -> str:
     import io
 
     printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+    ):
         patch.setattr(sys, "argv", ["tilecast", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()

@@ -54,6 +54,7 @@ def test_measuring_saves_what_the_backend_measured(measured: dict[str, Any], tmp
         "max_batch": 8,
         "repeats": 2,
         "minutes": 10.0,
+        "threads": None,
     }
     assert Profile.load(path).models == ("tiny-image",)
     assert "1 measurements on abacus" in result.output
@@ -74,9 +75,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
 def test_import_then_describe(tmp_path: Path) -> None:
     source, path = tmp_path / "unet_time_sdxl.csv", tmp_path / "h100.parquet"
     source.write_text(MIXED)
-    result = CliRunner().invoke(
-        app, ["import", "mixfusion", str(source), "-o", str(path)], catch_exceptions=False
-    )
+    result = CliRunner().invoke(app, ["import", "mixfusion", str(source), "-o", str(path)], catch_exceptions=False)
     assert result.exit_code == 0
     assert "4 measurements on NVIDIA H100 80GB" in result.output
     assert "note: the SDXL mixed table" in result.output

@@ -134,9 +134,7 @@ def test_extrapolation_is_marked_and_limited(folder: Path) -> None:
         (("[slo]", "[cluster]\nreplicas = 0\n[slo]"), "cluster.replicas is 0"),
     ],
 )
-def test_what_is_wrong_with_a_scenario_is_said_in_one_line(
-    folder: Path, edit: tuple[str, str], complaint: str
-) -> None:
+def test_what_is_wrong_with_a_scenario_is_said_in_one_line(folder: Path, edit: tuple[str, str], complaint: str) -> None:
     (folder / "bad.toml").write_text(SCENARIO.replace(*edit))
     assert complaint in refused("simulate", folder / "bad.toml", "-o", folder / "none")
     assert not (folder / "none").exists()
@@ -208,7 +206,15 @@ def test_replay_validate_and_report(folder: Path, model_folder: Path) -> None:
     trace = ("--rate", 8, "--duration", 2, "--sizes", "16x16:1,32x32:1", "--steps", 3, "--model", name)
     run("trace", "generate", *trace, "-o", folder / "t.parquet")
     (folder / "s.toml").write_text(f'model = "{name}"\n[cluster]\nthreads = 1\n[slo]\nscale = 5\n')
-    given = (folder / "s.toml", "--trace", folder / "t.parquet", "--profile", folder / "p.parquet", "--scheduler", "edf")
+    given = (
+        folder / "s.toml",
+        "--trace",
+        folder / "t.parquet",
+        "--profile",
+        folder / "p.parquet",
+        "--scheduler",
+        "edf",
+    )
     run("simulate", *given, "-o", folder / "sim")
     run("replay", *given, "--save-images", "--speedup", 2, "-o", folder / "real")
     real = read_run(folder / "real")

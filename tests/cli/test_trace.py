@@ -56,9 +56,7 @@ def test_other_formats_are_imported() -> None:
     Path("log.csv").write_text("ts,h,w\n1500,64,32\n")
     tilecast_trace("import mixfusion mix.csv -o a.parquet --model sd3")
     tilecast_trace("import dit dit.txt -o b.jsonl")
-    tilecast_trace(
-        "import table log.csv --map arrival_s=ts:ms --map height=h --map width=w --set steps=9 -o c.csv"
-    )
+    tilecast_trace("import table log.csv --map arrival_s=ts:ms --map height=h --map width=w --set steps=9 -o c.csv")
     [a], [b], [c] = (Trace.load(name).requests() for name in ("a.parquet", "b.jsonl", "c.csv"))
     assert (a.size, a.model) == ((768, 768, 1), "sd3")
     assert (b.arrival_s, b.steps) == (0.5, 4)
@@ -68,9 +66,7 @@ def test_other_formats_are_imported() -> None:
 def test_a_trace_is_generated_the_same_for_a_seed() -> None:
     line = "generate --rate 2 --duration 600 --arrivals gamma:2 --sizes sizes.csv --steps 20:1,30:3"
     for name in ("a", "b"):
-        tilecast_trace(
-            f"{line} --images 1:3,4:1 --model sdxl --seed 4 --prompts prompts.txt -o {name}.parquet"
-        )
+        tilecast_trace(f"{line} --images 1:3,4:1 --model sdxl --seed 4 --prompts prompts.txt -o {name}.parquet")
     assert Path("a.parquet").read_bytes() == Path("b.parquet").read_bytes()
     summary = Trace.load("a.parquet").summary()
     assert summary.requests == pytest.approx(1200, rel=0.3)
@@ -138,9 +134,7 @@ def test_bad_input_is_one_line_and_no_file(line: str, message: str) -> None:
 
 
 def test_help_does_not_wait_for_heavy_libraries() -> None:
-    script = (
-        "import sys, cli.trace; print([name for name in ('pandas', 'numpy', 'scipy') if name in sys.modules])"
-    )
+    script = "import sys, cli.trace; print([name for name in ('pandas', 'numpy', 'scipy') if name in sys.modules])"
     root = Path(__file__).parents[2]
     out = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -37,9 +37,7 @@ def test_the_answer_without_deadlines(make_run):
 
 
 def test_cautions(make_run, interrupted_run):
-    other = make_run(
-        "other", edit=lambda requests, _: requests.replace("f", "g", inplace=True), hardware="L4"
-    )
+    other = make_run("other", edit=lambda requests, _: requests.replace("f", "g", inplace=True), hardware="L4")
     notes = " ".join(Comparison.of([other, interrupted_run]).cautions())
     assert "did not serve the same requests" in notes
     assert "different hardware: 2x H200, L4" in notes

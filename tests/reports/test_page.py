@@ -42,14 +42,10 @@ def read(text: str) -> Reader:
 
 def test_page_needs_no_network(make_run):
     reader = read(page(Comparison.of([make_run("one"), make_run("two")])))
-    links = [
-        value for name, value in reader.attributes if name in ("src", "href", "srcset", "action", "data")
-    ]
+    links = [value for name, value in reader.attributes if name in ("src", "href", "srcset", "action", "data")]
     assert links == []
     assert "link" not in reader.tags
-    policy = next(
-        value for name, value in reader.attributes if name == "content" and "default-src" in (value or "")
-    )
+    policy = next(value for name, value in reader.attributes if name == "content" and "default-src" in (value or ""))
     assert policy.startswith("default-src 'none'")
     assert "http" not in policy
     assert not [text for text in reader.text if "http://" in text or "https://" in text]
@@ -68,9 +64,7 @@ def test_text_of_a_run_log_is_escaped(make_run):
         requests["tenant"] = requests["model"] = requests["reason"] = EVIL
         steps["stage"] = steps["stage"].replace("decode", EVIL)
 
-    run = make_run(
-        edit=spoil, scheduler=EVIL, model=EVIL, scenario={"prompt": EVIL}, warnings=[EVIL], tilecast=EVIL
-    )
+    run = make_run(edit=spoil, scheduler=EVIL, model=EVIL, scenario={"prompt": EVIL}, warnings=[EVIL], tilecast=EVIL)
     reader = read(page(Comparison.of([run])))
     assert "img" not in reader.tags
     assert "a" not in reader.tags

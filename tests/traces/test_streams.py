@@ -10,10 +10,7 @@ from traces.streams import stream
 
 
 def test_a_stream_is_fixed_by_seed_and_name() -> None:
-    assert (
-        stream(7, "sizes").integers(1000, size=4).tolist()
-        == stream(7, "sizes").integers(1000, size=4).tolist()
-    )
+    assert stream(7, "sizes").integers(1000, size=4).tolist() == stream(7, "sizes").integers(1000, size=4).tolist()
     assert stream(0, "sizes").bit_generator.random_raw() == 5810751622373129529
 
 

@@ -172,9 +172,7 @@ def test_a_missing_column_is_named(column: str) -> None:
         ("trace", b"x"),
     ],
 )
-def test_a_file_that_is_no_trace_is_named_in_one_line(
-    name: str, content: bytes | None, tmp_path: Path
-) -> None:
+def test_a_file_that_is_no_trace_is_named_in_one_line(name: str, content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)

@@ -92,9 +92,7 @@ def test_sizes_scale_from_native_to_native() -> None:
     assert [request.model for request in scaled] == ["tiny-image"]
     scaled.check(tiny)
     assert [request.size for request in trace_at([0.0]).scale_sizes(tiny, maximum=64)] == [(64, 48, 1)]
-    assert [request.size for request in trace_at([0.0]).scale_sizes(tiny, 1 / 16, minimum=96)] == [
-        (128, 96, 1)
-    ]
+    assert [request.size for request in trace_at([0.0]).scale_sizes(tiny, 1 / 16, minimum=96)] == [(128, 96, 1)]
 
 
 def test_frames_are_rounded_to_what_the_model_makes() -> None:

@@ -41,11 +41,7 @@ def import_dit(path: Path, *, model: str = "", limit: int | None = None) -> Impo
         BadInput: an unreadable file or line, a missing field, a bad cell, or no row left.
     """
     source = str(path)
-    table = (
-        pd.DataFrame.from_records(_lines(path))
-        if Path(path).suffix == ".txt"
-        else read_frame(path, text=_TEXT)
-    )
+    table = pd.DataFrame.from_records(_lines(path)) if Path(path).suffix == ".txt" else read_frame(path, text=_TEXT)
     require_columns(table, tuple(REQUIRED.values()), source)
     sieve = Sieve(table, source)
     sieve.leave_out_empty({column: column for column in REQUIRED.values()})
@@ -81,10 +77,7 @@ def _request(line: str) -> dict[str, Any]:
     """The keyword arguments of a line that spells ``Request(...)``; nothing in it is run."""
     call = ast.parse(line, mode="eval").body
     if not (
-        isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Name)
-        and call.func.id == "Request"
-        and not call.args
+        isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Request" and not call.args
     ):
         raise ValueError("not a Request(...)")
     return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}

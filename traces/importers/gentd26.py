@@ -71,9 +71,7 @@ def import_gentd26(
     sieve.note("type, rows read", table["predict_type"])
     for status in statuses:
         if status not in STATUSES and status not in set(recorded):
-            raise BadInput(
-                f"{source}: no row has status {status!r}; the file has: {', '.join(sorted(set(recorded)))}"
-            )
+            raise BadInput(f"{source}: no row has status {status!r}; the file has: {', '.join(sorted(set(recorded)))}")
     for status in sorted(set(recorded) - set(statuses)):
         sieve.leave_out(sieve.frame["predict_status"].fillna("(empty)") == status, f"status {status}")
     sieve.leave_out_empty(
@@ -85,9 +83,7 @@ def import_gentd26(
     cells = Cells(source, sieve.rows, _NUMBERS)
     arrival = (created[order] - created.min()).to_numpy()
     _, together = np.unique(arrival, return_counts=True)
-    sieve.notable["arrivals, rows kept"] = {
-        "in the same second as another": int(together[together > 1].sum())
-    }
+    sieve.notable["arrivals, rows kept"] = {"in the same second as another": int(together[together > 1].sum())}
     if spread_seconds:
         arrival = spread_ties(arrival, stream(seed, "gentd26 ties"))
     drawn = np.array(sizes.draw(len(kept), stream(seed, "gentd26 sizes")), dtype=np.int64).reshape(-1, 3)

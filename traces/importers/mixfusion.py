@@ -33,9 +33,7 @@ def import_mixfusion(path: Path, *, model: str = "", limit: int | None = None) -
     sieve = Sieve(table, source)
     sieve.leave_out_empty({"arrival time(ms)": "arrival time", "resolution": "resolution", "steps": "steps"})
     cells = Cells(source, sieve.rows, COLUMNS)
-    frame = pd.DataFrame(
-        {field: numbers(sieve.frame[column], field, cells) for field, column in COLUMNS.items()}
-    )
+    frame = pd.DataFrame({field: numbers(sieve.frame[column], field, cells) for field, column in COLUMNS.items()})
     frame = frame.assign(arrival_s=frame["arrival_s"] / 1000, model=model)
     sieve.note("resolution, rows kept", sieve.frame["resolution"])
     sieve.note_unused([name for name in table.columns if name not in COLUMNS.values()])

@@ -77,25 +77,17 @@ def import_table(
     constants = constants or {}
     for field in constants:
         if field not in DTYPES or field in mapping:
-            raise BadInput(
-                f"constant {field!r}: expected a field that has no mapping, one of: {', '.join(DTYPES)}"
-            )
+            raise BadInput(f"constant {field!r}: expected a field that has no mapping, one of: {', '.join(DTYPES)}")
     table = read_frame(path, text=(*TEXT, *(mapping[field].column for field in TEXT if field in mapping)))
     table.columns = pd.Index([str(name) for name in table.columns])
     require_columns(table, [given.column for given in mapping.values()], source)
-    own = {
-        name: Source(name) for name in table.columns if name in DTYPES and name not in {*mapping, *constants}
-    }
+    own = {name: Source(name) for name in table.columns if name in DTYPES and name not in {*mapping, *constants}}
     used = {given.column for given in mapping.values()}
-    fields = dict(mapping) | {
-        name: given for name, given in own.items() if name in REQUIRED or name not in used
-    }
+    fields = dict(mapping) | {name: given for name, given in own.items() if name in REQUIRED or name not in used}
     columns = {field: given.column for field, given in fields.items()}
     for field in REQUIRED:
         if field not in fields and field not in constants:
-            raise BadInput(
-                f"{source}: no column for {field}; map one, the file has: {', '.join(table.columns)}"
-            )
+            raise BadInput(f"{source}: no column for {field}; map one, the file has: {', '.join(table.columns)}")
     sieve = Sieve(table, source)
     sieve.leave_out_empty({columns[field]: field for field in REQUIRED if field in columns})
     cells = Cells(source, sieve.rows, columns)
@@ -105,9 +97,7 @@ def import_table(
     frame = frame.assign(**constants)
     if rebase or (fields.get("arrival_s", Source("")).unit == DATE):
         _rebase(frame)
-    extra = sieve.frame[
-        [name for name in table.columns if name not in columns.values() and name not in DTYPES]
-    ]
+    extra = sieve.frame[[name for name in table.columns if name not in columns.values() and name not in DTYPES]]
     sieve.note_unused([name for name in table.columns if name not in columns.values() and name in DTYPES])
     return sieve.imported(pd.concat([frame, extra], axis=1), columns, limit)
 
@@ -123,9 +113,7 @@ def _values(values: pd.Series[Any], field: str, given: Source, cells: Cells) -> 
 
 def _dates(values: pd.Series[Any], field: str, cells: Cells) -> pd.Series[Any]:
     """Dates (ISO 8601, UTC where no zone is given) as seconds since 1970."""
-    parsed = pd.to_datetime(
-        values, format="ISO8601" if values.dtype.kind in "OU" else None, utc=True, errors="coerce"
-    )
+    parsed = pd.to_datetime(values, format="ISO8601" if values.dtype.kind in "OU" else None, utc=True, errors="coerce")
     wrong = parsed.isna() & values.notna()
     if wrong.any():
         position = int(np.argmax(wrong.to_numpy()))
