@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test clean
 
 demo: $(VENV)/installed
-	$(BIN)/python examples/demo.py -o out/demo
+	$(BIN)/python -m examples.demo -o out/demo
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from predictors.profile import Profile
 from predictors.table import LatencyTable
 from reports.metrics import summary
 from traces.request import Request
-from traces.sizes import parse_sizes
+from traces.sizes import parse_sizes, spell_size
 from traces.trace import Trace
 
 HERE = Path(__file__).parent
@@ -40,11 +40,7 @@ def main() -> None:
     started = time.perf_counter()
 
     profile, trace, scenario = out / "profile.parquet", out / "trace.parquet", HERE / "tiny_image.toml"
-    tilecast(
-        "profile", "--model", "tiny-image", "--device", "cpu", "--threads", "1", "--max-batch", "4",
-        "--repeats", "6", "--minutes", "1", "--sizes", ",".join(s.split(":")[0] for s in SIZES.split(",")),
-        "-o", profile,
-    )  # fmt: skip
+    measure(profile)
     rate = LOAD / mean_service_s(profile)
     tilecast(
         "trace", "generate", "--rate", f"{rate:.3f}", "--duration", arguments.seconds, "--arrivals", "gamma:1.5",
@@ -74,6 +70,15 @@ def tilecast(*arguments: object) -> None:
     words = [str(argument) for argument in arguments]
     print("\n$ tilecast " + shlex.join(words), flush=True)
     subprocess.run([str(Path(sys.executable).with_name("tilecast")), *words], check=True)
+
+
+def measure(profile: Path) -> None:
+    """Measure tiny-image on one core of this machine, at the sizes of the demo."""
+    sizes = ",".join(spell_size(size) for size in parse_sizes(SIZES).values)
+    tilecast(
+        "profile", "--model", "tiny-image", "--device", "cpu", "--threads", 1, "--sizes", sizes,
+        "--max-batch", 4, "--repeats", 8, "--minutes", 1, "-o", profile,
+    )  # fmt: skip
 
 
 def mean_service_s(profile: Path) -> float:

@@ -102,9 +102,9 @@ class Controller:
     def launches(self, now: float) -> list[Launch]:
         """Work to start now."""
         started: list[Launch] = []
-        plan = self.policy.plan
+        plan, waiting = self.policy.plan, self._cluster.waiting
         for replica in self._cluster.replicas:
-            if replica.launch is not None:
+            if replica.launch is not None or not (waiting or replica.resident):
                 continue
             decision = plan(replica, now)
             while decision is not None and decision.drop:
@@ -120,8 +120,10 @@ class Controller:
 
     def recalls(self, now: float) -> list[int]:
         """Ids of running launches to end at their next step boundary; each is named once."""
-        wanted: Sequence[int] = self.policy.recalls(now) if self._recalls else ()
-        if not wanted and not self._cancel_recalls and not self._on_event:
+        if not (self._recalls or self._cancel_recalls or self._on_event):
+            return []
+        wanted: Sequence[int] = self.policy.recalls(now)
+        if not (wanted or self._cancel_recalls or self._on_event):
             return []
         if self._cancel_recalls:
             wanted = [*wanted, *self._cancel_recalls]

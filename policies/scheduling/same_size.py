@@ -24,12 +24,8 @@ class _SizeQueues:
 
     def heads(self) -> list[Job]:
         """The oldest waiting job of every size."""
-        heads = []
-        for key in list(self._queues):
-            head = self.head(key)
-            if head is not None:
-                heads.append(head)
-        return heads
+        heads = [self.head(key) for key in list(self._queues)]
+        return [head for head in heads if head is not None]
 
     def head(self, key: BatchKey) -> Job | None:
         queue = self._queues.get(key)

@@ -70,7 +70,7 @@ class UrgencyPolicy(SchedulingPolicy):
         self._batches: list[_Batch | None] = [None] * len(cluster.replicas)
         self._resident: list[dict[Job, _Entry]] = [{} for _ in cluster.replicas]
         self._finishing: list[list[Job]] = [[] for _ in cluster.replicas]
-        self._disturbed: list[int] = []
+        self._arrived: list[tuple[float, Job]] = []
         self._latest_starts: list[_Entry] = []
 
     def arrived(self, job: Job, now: float) -> None:
@@ -78,12 +78,7 @@ class UrgencyPolicy(SchedulingPolicy):
         heappush(self._waiting.setdefault(job.batch_key, []), (urgency, job.order, job))
         if self.drop_late and job.request.deadline < math.inf:
             heappush(self._latest_starts, (job.request.deadline - self.remaining_s(job), job.order, job))
-        for index, batch in enumerate(self._batches):
-            if batch is not None and self._disturbs(job, urgency, batch, now):
-                self._batches[index] = None
-                launch = self.cluster.replicas[index].launch
-                if launch is not None and launch.steps > 1:
-                    self._disturbed.append(launch.launch_id)
+        self._arrived.append((urgency, job))
 
     def returned(self, job: Job, now: float) -> None:
         self._resident[job.replica][job] = (self.urgency(job), job.order, job)
@@ -103,7 +98,17 @@ class UrgencyPolicy(SchedulingPolicy):
         return batch.images + job.images <= self.max_batch or urgency < batch.least_urgent + drift
 
     def recalls(self, now: float) -> list[int]:
-        named, self._disturbed = self._disturbed, []
+        arrived, self._arrived = self._arrived, []
+        named = []
+        for urgency, job in arrived:
+            if job.state != "waiting":  # an idle replica has taken it
+                continue
+            for index, batch in enumerate(self._batches):
+                if batch is not None and self._disturbs(job, urgency, batch, now):
+                    self._batches[index] = None
+                    launch = self.cluster.replicas[index].launch
+                    if launch is not None and launch.steps > 1:
+                        named.append(launch.launch_id)
         return named
 
     def plan(self, replica: Replica, now: float) -> Decision | None:

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -21,43 +19,6 @@ from traces.geometry import ModelGeometry
 
 ROOT = Path(__file__).parents[2]
 MIXED = "512 num, 768 num, 1024 num, avg unet time\n1,0,0,2.0\n1,0,0,2.2\n2,1,0,5.0\n0,0,3,9.0\n"
-
-
-@pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the backend was asked to measure; nothing is measured."""
-    asked: dict[str, Any] = {}
-
-    def measure_profile(**arguments: Any) -> Profile:
-        arguments.pop("progress")(1, 2)
-        asked.update(arguments)
-        row = {"hardware": "abacus", "software": "test", "model": arguments["model"], "executor": "whole"}
-        row |= {"stage": "denoise", "composition": "1@128x128", "guided": True, "steps": 4, "seconds": 0.1}
-        return Profile.from_frame(pd.DataFrame([row]), {})
-
-    backend = ModuleType("backend.profiling")
-    backend.measure_profile = measure_profile  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "backend.profiling", backend)
-    return asked
-
-
-def test_measuring_saves_what_the_backend_measured(measured: dict[str, Any], tmp_path: Path) -> None:
-    path = tmp_path / "p.parquet"
-    options = ["--model", "tiny-image", "-o", str(path), "--sizes", "128x128,64x96", "--repeats", "2"]
-    result = CliRunner().invoke(app, options, catch_exceptions=False)
-    assert result.exit_code == 0
-    assert measured == {
-        "model": "tiny-image",
-        "device": "cpu",
-        "dtype": "float32",
-        "sizes": ((128, 128, 1), (64, 96, 1)),
-        "max_batch": 8,
-        "repeats": 2,
-        "minutes": 10.0,
-        "threads": None,
-    }
-    assert Profile.load(path).models == ("tiny-image",)
-    assert "1 measurements on abacus" in result.output
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""Simulation against reality: one trace, simulated and replayed twice on this machine.
+
+    python -m benchmarks.fidelity [--requests 200] [--load 0.7] [--schedulers least-slack ...] -o FOLDER
+
+Measures tiny-image on one core, generates a trace the profile has not seen, simulates it, replays it twice, and
+prints for P50, P95 and attainment the error of the simulation beside the spread of the two real runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from examples.demo import HERE, SIZES, STEPS, mean_service_s, measure, tilecast
+from policies.runlog import read_run
+from reports.metrics import summary
+
+FIGURES = {"latency_p50_s": "P50", "latency_p95_s": "P95", "slo_attainment": "attainment"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, default=Path("out/fidelity"))
+    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--load", type=float, default=0.7, help="of one request at a time")
+    parser.add_argument("--schedulers", nargs="+", default=["least-slack"])
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    out: Path = arguments.output
+    out.mkdir(parents=True, exist_ok=True)
+    profile, trace = out / "profile.parquet", out / "trace.parquet"
+    measure(profile)
+    rate = arguments.load / mean_service_s(profile)
+    tilecast(
+        "trace", "generate", "--rate", f"{rate:.4f}", "--duration", f"{1.5 * arguments.requests / rate:.0f}",
+        "--arrivals", "poisson", "--sizes", SIZES, "--steps", STEPS, "--model", "tiny-image",
+        "--prompts", HERE / "prompts.txt", "--seed", arguments.seed, "-o", trace,
+    )  # fmt: skip
+    table = Table(title=f"{arguments.requests} requests at {100 * arguments.load:.0f} % load")
+    for column in ("scheduler", "figure", "simulated", "real", "error", "real again", "spread"):
+        table.add_column(column, justify="left" if column in ("scheduler", "figure") else "right")
+    results = []
+    for name in arguments.schedulers:
+        given = (HERE / "tiny_image.toml", "--trace", trace, "--profile", profile, "--scheduler", name,
+                 "--set", f"trace.limit={arguments.requests}")  # fmt: skip
+        tilecast("simulate", *given, "-o", out / f"sim-{name}")
+        for run in ("real", "again"):
+            tilecast("replay", *given, "-o", out / f"{run}-{name}")
+        tilecast("validate", out / f"sim-{name}", out / f"real-{name}", "-o", out / f"{name}.json")
+        sim, real, again = (summary(read_run(out / f"{run}-{name}")) for run in ("sim", "real", "again"))
+        for figure, label in FIGURES.items():
+            error, spread = difference(figure, sim, real), difference(figure, again, real)
+            row = (sim[figure], real[figure], error, again[figure], spread)
+            results.append({"scheduler": name, "figure": figure, "sim": row[0], "real": row[1], "again": row[3]})
+            table.add_row(name, label, f"{row[0]:.3f}", f"{row[1]:.3f}", error, f"{row[3]:.3f}", spread)
+    (out / "fidelity.json").write_text(json.dumps(results, indent=2) + "\n")
+    Console().print(table)
+
+
+def difference(figure: str, run: dict[str, float], real: dict[str, float]) -> str:
+    """Points for a share, percent for a time."""
+    if figure == "slo_attainment":
+        return f"{100 * (run[figure] - real[figure]):+.1f} points"
+    return f"{100 * (run[figure] / real[figure] - 1):+.1f} %"
+
+
+if __name__ == "__main__":
+    main()
