@@ -51,21 +51,38 @@ class _Worker(threading.Thread):
         while (order := self.orders.get()) is not None:
             launch, resident = order
             started = time.perf_counter()
-            try:
-                self._executor.keep_only(resident)
-                outcome = self._executor.execute(
-                    launch.stage,
-                    [job.request for job in launch.jobs],
-                    launch.steps,
-                    lambda number=launch.launch_id: number in self.recalled,  # type: ignore[misc]
-                    self._deliver,
-                )
-            except Exception as error:  # a fault of ours must not lose the requests
-                outcome = Outcome(0, {job.request.request_id: reason(error) for job in launch.jobs})
+            outcome = self._launch(launch, resident)
             self.recalled.discard(launch.launch_id)
             busy_s = time.perf_counter() - started
             self._done.put(_Done(launch, outcome._replace(device_s=(busy_s,)), self._clock()))
         self._executor.keep_only(set())
+
+
+    def _launch(self, launch: Launch, resident: set[str]) -> Outcome:
+        """Run the stages of a launch one after another, until its end or a recall."""
+        requests = [job.request for job in launch.jobs]
+        failed: dict[str, str] = {}
+        borders: list[float] = []
+        done = computed = 0
+
+        def recalled() -> bool:
+            return launch.launch_id in self.recalled
+
+        try:
+            self._executor.keep_only(resident)
+            for segment in launch.segments:
+                if done:
+                    borders.append(self._clock())
+                alive = [request for request in requests if request.request_id not in failed]
+                outcome = self._executor.execute(segment.stage, alive, segment.steps, recalled, self._deliver)
+                failed |= outcome.failed or {}
+                done += outcome.steps_done
+                computed += outcome.computed
+                if outcome.steps_done < segment.steps or recalled() or len(failed) == len(requests):
+                    break
+        except Exception as error:  # a fault of ours must not lose the requests
+            failed = {request.request_id: reason(error) for request in requests}
+        return Outcome(done, failed or None, computed, borders_s=tuple(borders))
 
 
 class Replay:

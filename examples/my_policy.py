@@ -12,4 +12,4 @@ class NewestFirst(SchedulingPolicy):
     def plan(self, replica: Replica, now: float) -> Decision | None:
         """What to run on this idle replica."""
         jobs = list(replica.resident.values()) or list(self.cluster.waiting.values())
-        return Decision((jobs[-1],), jobs[-1].stage_left) if jobs else None
+        return Decision((jobs[-1],), jobs[-1].steps_left) if jobs else None

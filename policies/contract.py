@@ -32,18 +32,44 @@ class Predictor(Protocol):
         ...
 
 
+class Segment(NamedTuple):
+    """The part of a launch that lies in one stage; ``predicted_step_s`` is the policy's predictor's answer."""
+
+    stage: str
+    steps: int
+    predicted_step_s: float
+
+
 class Launch(NamedTuple):
-    """Work to start now: one stage on one replica for a quantum of ``steps`` steps."""
+    """Work to start now on one replica: a batch for a quantum of ``steps`` steps.
+
+    A step is an encode, a denoising step or a decode. A quantum may run on from one stage into the next; then all of
+    its jobs do so together, and ``segments`` has one entry a stage.
+    """
 
     launch_id: int
     replica: int
-    stage: str
     jobs: tuple[Job, ...]
+    segments: tuple[Segment, ...]
     steps: int
     composition: Composition
     guided: bool
     start_s: float
-    predicted_step_s: float
+
+    @property
+    def stage(self) -> str:
+        """The stage it starts in."""
+        return self.segments[0].stage
+
+    def done(self, steps: int) -> list[Segment]:
+        """The first ``steps`` steps of its segments."""
+        reached = []
+        for segment in self.segments:
+            reached.append(segment._replace(steps=min(steps, segment.steps)))
+            steps -= segment.steps
+            if steps <= 0:
+                break
+        return reached
 
 
 class Outcome(NamedTuple):
@@ -51,7 +77,8 @@ class Outcome(NamedTuple):
 
     ``steps_done`` counts whole steps of the launch (0 when it failed before the first boundary). ``failed`` maps
     request ids to reasons; requests not named went on. ``computed`` and ``reused`` count work units: image-steps
-    without a cache. ``device_s`` is the busy time of each device of the replica.
+    without a cache. ``device_s`` is the busy time of each device of the replica. ``borders_s`` are the times at which
+    it went from one stage into the next.
     """
 
     steps_done: int
@@ -59,13 +86,15 @@ class Outcome(NamedTuple):
     computed: int = 0
     reused: int = 0
     device_s: tuple[float, ...] = ()
+    borders_s: tuple[float, ...] = ()
 
 
 class Decision(NamedTuple):
     """What to run next on the replica that was asked for, and what to give up.
 
-    ``jobs`` share one stage, none of them is running, and those already started live on this replica. ``drop``
-    holds (job, reason) pairs. ``Decision(drop=...)`` alone drops and has the policy asked again.
+    ``jobs`` share one stage, none of them is running, and those already started live on this replica. ``steps`` may
+    reach beyond the stage as long as all jobs go from stage to stage together. ``drop`` holds (job, reason) pairs.
+    ``Decision(drop=...)`` alone drops and has the policy asked again.
     """
 
     jobs: tuple[Job, ...] = ()

@@ -23,6 +23,7 @@ from policies.contract import (
     Predictor,
     Replica,
     SchedulingPolicy,
+    Segment,
     composition_of_jobs,
 )
 from policies.job import STAGES, TRANSITIONS, Job
@@ -172,20 +173,19 @@ class Controller:
 
     def _start(self, replica: Replica, decision: Decision, now: float) -> Launch:
         jobs, steps = decision.jobs, decision.steps
-        self._check(replica, jobs, steps)
-        first = jobs[0]
+        ahead = self._check(replica, jobs, steps)
         composition = composition_of_jobs(jobs)
-        guided = first.batch_key[4]
+        guided = jobs[0].batch_key[4]
+        seconds = self._cluster.predictor.seconds
         launch = Launch(
             self._next_launch,
             replica.index,
-            first.stage,
             jobs,
+            tuple([Segment(stage, count, seconds(stage, composition, guided)) for stage, count in ahead]),
             steps,
             composition,
             guided,
             now,
-            self._cluster.predictor.seconds(first.stage, composition, guided),
         )
         self._next_launch += 1
         replica.launch = self._running[launch.launch_id] = launch
@@ -199,31 +199,37 @@ class Controller:
             job.state = "running"
         return launch
 
-    def _check(self, replica: Replica, jobs: tuple[Job, ...], steps: int) -> None:
+    def _check(self, replica: Replica, jobs: tuple[Job, ...], steps: int) -> tuple[tuple[str, int], ...]:
+        """The (stage, steps) that a decision asks for; PolicyError when it breaks the contract."""
         if not jobs:
             raise self._broken("answered with no jobs; None is the answer that leaves a replica idle")
-        stage, guided = jobs[0].stage, jobs[0].batch_key[4]
         known = self._cluster.jobs
         for job in jobs:
             name = job.request.request_id
             if known.get(name) is not job:
-                raise self._broken(
-                    f"wants to run request {name!r}, which has ended ({job.state}) or was never submitted"
-                )
+                raise self._broken(f"wants to run request {name!r}, which is {job.state} or was never submitted")
             if job.state == "running":
                 raise self._broken(f"wants to run request {name!r}, which is running already")
             if job.state == "resident" and job.replica != replica.index:
                 raise self._broken(
                     f"wants to run request {name!r} on replica {replica.index}, but it lives on replica {job.replica}"
                 )
-            if job.stage != stage or job.batch_key[4] != guided:
-                raise self._broken(f"mixes stages {stage!r} and {job.stage!r}, or guided and unguided, in one launch")
-            if not 1 <= steps <= job.stage_left:
-                raise self._broken(
-                    f"asks for {steps} steps of {stage!r} for request {name!r}, which has {job.stage_left} left"
-                )
-        if len(jobs) > 1 and len({id(job) for job in jobs}) < len(jobs):
-            raise self._broken("names a request twice in one launch")
+            if not 1 <= steps <= job.steps_left:
+                raise self._broken(f"asks for {steps} steps of request {name!r}, which has {job.steps_left} left")
+        first = jobs[0]
+        ahead = first.segments(steps)
+        if len(jobs) > 1:
+            if len({id(job) for job in jobs}) < len(jobs):
+                raise self._broken("names a request twice in one launch")
+            for job in jobs:
+                if job.batch_key[4] != first.batch_key[4]:
+                    raise self._broken("mixes guided and unguided requests in one launch")
+                if job.segments(steps) != ahead:
+                    raise self._broken(
+                        f"mixes stages in one launch: {first.request.request_id!r} would go through {ahead}, "
+                        f"{job.request.request_id!r} through {job.segments(steps)}"
+                    )
+        return ahead
 
     def _drop(self, decision: Decision, now: float) -> None:
         for job, reason in decision.drop:

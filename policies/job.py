@@ -40,6 +40,7 @@ class Job:
         state: see the table of `TRANSITIONS`.
         stage: the stage it is in or waits for; the last one when it has ended.
         stage_left: steps left in that stage (1 for encode and decode).
+        steps_left: steps left in all stages.
         steps_done: denoising steps done.
         replica: index of the replica it lives on, -1 before its first launch.
         first_start_s: start of its first launch, seconds; None before.
@@ -67,6 +68,7 @@ class Job:
         "stages",
         "state",
         "steps_done",
+        "steps_left",
     )
 
     def __init__(self, request: Request, order: int, stages: tuple[str, ...] = STAGES) -> None:
@@ -87,6 +89,7 @@ class Job:
         self._stage_index = 0
         self.stage = stages[0]
         self.stage_left = request.steps if self.stage == "denoise" else 1
+        self.steps_left = len(stages) - 1 + request.steps if "denoise" in stages else len(stages)
 
     @property
     def guided(self) -> bool:
@@ -104,18 +107,36 @@ class Job:
         return self.state in ENDED
 
     def advance(self, steps: int) -> bool:
-        """Count ``steps`` done in the current stage; True when that was the last of the last stage."""
-        if self.stage == "denoise":
-            self.steps_done += steps
-        self.stage_left -= steps
-        if self.stage_left:
-            return False
-        if self._stage_index + 1 == len(self.stages):
+        """Count ``steps`` done, on through the stages; True when that was the last of the last stage."""
+        if steps == self.steps_left:
+            self.steps_done, self.stage, self.stage_left, self.steps_left = self.request.steps, self.stages[-1], 0, 0
             return True
-        self._stage_index += 1
-        self.stage = self.stages[self._stage_index]
-        self.stage_left = self.request.steps if self.stage == "denoise" else 1
+        while steps:
+            done = min(steps, self.stage_left)
+            if self.stage == "denoise":
+                self.steps_done += done
+            steps -= done
+            self.stage_left -= done
+            self.steps_left -= done
+            if not self.stage_left:
+                self._stage_index += 1
+                self.stage = self.stages[self._stage_index]
+                self.stage_left = self.request.steps if self.stage == "denoise" else 1
         return False
+
+    def segments(self, steps: int) -> tuple[tuple[str, int], ...]:
+        """(stage, steps) of the next ``steps`` steps."""
+        if steps <= self.stage_left:
+            return ((self.stage, steps),)
+        ahead = [(self.stage, self.stage_left)]
+        steps -= self.stage_left
+        for stage in self.stages[self._stage_index + 1 :]:
+            done = min(steps, self.request.steps if stage == "denoise" else 1)
+            ahead.append((stage, done))
+            steps -= done
+            if not steps:
+                break
+        return tuple(ahead)
 
     def __repr__(self) -> str:
         return f"Job({self.request.request_id!r}, {self.state}, {self.stage}, {self.stage_left} left)"

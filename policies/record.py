@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from policies.contract import Launch
 from policies.controller import Controller
 from policies.job import Job
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS
@@ -18,34 +17,41 @@ NEVER_SUBMITTED = "the run was interrupted before it arrived"
 
 
 def step_table(controller: Controller, extrapolates: Callable[[str, Composition], bool]) -> pd.DataFrame:
-    """``steps.parquet`` of a run: one row a launch, in order of its start."""
+    """``steps.parquet`` of a run: one row a launch and stage, in order of the launches' starts."""
     known: dict[tuple[str, Composition], bool] = {}
 
-    def outside(launch: Launch) -> bool:
-        key = (launch.stage, launch.composition)
+    def outside(stage: str, composition: Composition) -> bool:
+        key = (stage, composition)
         if key not in known:
             known[key] = extrapolates(*key)
         return known[key]
 
-    rows = [
-        (
-            launch.launch_id,
-            launch.replica,
-            launch.stage,
-            launch.start_s,
-            end_s,
-            outcome.steps_done,
-            launch.steps,
-            len(launch.jobs),
-            spell(launch.composition),
-            [job.request.request_id for job in launch.jobs],
-            launch.predicted_step_s * outcome.steps_done,
-            outcome.computed,
-            outcome.reused,
-            outside(launch),
-        )
-        for launch, outcome, end_s in sorted(controller.launched, key=lambda record: record[0].launch_id)
-    ]
+    rows = []
+    for launch, outcome, end_s in sorted(controller.launched, key=lambda record: record[0].launch_id):
+        reached = launch.done(outcome.steps_done)
+        names = [job.request.request_id for job in launch.jobs]
+        starts = (launch.start_s, *outcome.borders_s)
+        ends = (*outcome.borders_s, end_s)
+        for index, (segment, planned) in enumerate(zip(reached, launch.segments, strict=False)):
+            share = segment.steps / max(1, outcome.steps_done)
+            rows.append(
+                (
+                    launch.launch_id,
+                    launch.replica,
+                    segment.stage,
+                    starts[index],
+                    ends[index],
+                    segment.steps,
+                    planned.steps,
+                    len(names),
+                    spell(launch.composition),
+                    names,
+                    segment.predicted_step_s * segment.steps,
+                    round(outcome.computed * share),
+                    round(outcome.reused * share),
+                    outside(segment.stage, launch.composition),
+                )
+            )
     return pd.DataFrame(rows, columns=list(STEP_COLUMNS))
 
 

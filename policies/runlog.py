@@ -1,10 +1,10 @@
 """The run log: what a run leaves behind, the same from both drivers.
 
-A run is a folder: ``requests.parquet`` (one row a request of the trace, in trace order), ``steps.parquet`` (one
-row a launch), ``events.jsonl`` (what the controller was told and what it answered, see `policies.events`) and
-``run.json`` (scenario, seed, versions, hardware). Reports, validation and comparisons read run logs and
-nothing else. Times are seconds on the trace's clock. A simulation's log holds no wall-clock time, so that the
-same seed gives the same bytes.
+A run is a folder: ``requests.parquet`` (one row a request of the trace, in trace order), ``steps.parquet`` (one row a
+launch and stage it went through) and ``run.json`` (scenario, seed, versions, hardware); a replay adds ``events.jsonl``
+(what the controller was told and what it answered, see `policies.events`) and what it was given, ``trace.parquet`` and
+``profile.parquet``. Reports, validation and comparisons read run logs and nothing else. Times are seconds on the
+trace's clock. A simulation's log holds no wall-clock time, so that the same seed gives the same bytes.
 """
 
 from __future__ import annotations
@@ -78,11 +78,12 @@ class Run:
 def write_run(
     folder: Path, requests: pd.DataFrame, steps: pd.DataFrame, info: dict[str, Any], events: list[str]
 ) -> None:
-    """Write the four files of a run log into ``folder``, which exists and is not yet anybody's."""
+    """Write a run log into ``folder``, which exists and is not yet anybody's; no events, no ``events.jsonl``."""
     requests.astype(REQUEST_COLUMNS)[list(REQUEST_COLUMNS)].to_parquet(folder / "requests.parquet", index=False)
     steps.astype(STEP_COLUMNS)[list(STEP_COLUMNS)].to_parquet(folder / "steps.parquet", index=False)
     (folder / "run.json").write_text(json.dumps(info, indent=2, sort_keys=True) + "\n")
-    (folder / "events.jsonl").write_text("".join(line + "\n" for line in events))
+    if events:
+        (folder / "events.jsonl").write_text("".join(line + "\n" for line in events))
 
 
 def read_run(path: Path) -> Run:

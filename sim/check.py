@@ -150,8 +150,9 @@ def _check_conservation(policy: SchedulingPolicy, controller: Controller, reques
         if launch.start_s < free_at[launch.replica]:
             raise _broken(policy, f"has two launches at once on replica {launch.replica}")
         free_at[launch.replica] = end_s
-        for job in launch.jobs:
-            done[job.request.request_id, launch.stage] += outcome.steps_done
+        for segment in launch.done(outcome.steps_done):
+            for job in launch.jobs:
+                done[job.request.request_id, segment.stage] += segment.steps
     for job in controller.jobs:
         name = job.request.request_id
         if not job.ended:

@@ -27,6 +27,10 @@ class Stalled(PolicyError):  # noqa: N818
     """The simulation has nothing left to do, but requests have not ended: the policy leaves them waiting."""
 
 
+_Part = tuple[int, int, int, StepClock]
+"""A segment of a launch in simulated terms: steps, picoseconds in all, nanoseconds a step without noise, noise."""
+
+
 class _End(Event):
     """The scheduled end of a launch after ``steps`` steps. A recall replaces it by an earlier one."""
 
@@ -37,8 +41,7 @@ class _End(Event):
         delay: int,
         launch: Launch,
         start: int,
-        step_ns: int,
-        clock: StepClock,
+        parts: list[_Part],
         steps: int,
     ) -> None:
         # What Event.__init__ and Event.succeed do, in one go.
@@ -49,8 +52,7 @@ class _End(Event):
         self._defused = False
         self.launch = launch
         self.start = start
-        self.step_ns = step_ns
-        self.clock = clock
+        self.parts = parts
         self.steps = steps
         env.schedule(self, URGENT, delay)
 
@@ -135,34 +137,57 @@ class Simulation:
             self._sleep(controller.wakeup(now_s), now)
 
     def _start(self, launch: Launch, now: int) -> None:
-        stage = launch.stage
-        clock = self._world.clocks[launch.replica][stage]
-        step_ns = self._world.step_ns(stage, launch.composition, launch.guided)
+        step_ns = self._world.step_ns(launch.composition, launch.guided)
+        clocks = self._world.clocks[launch.replica]
+        parts: list[_Part] = []
+        delay = 0
+        for stage, steps, _ in launch.segments:
+            clock, ns = clocks[stage], step_ns[stage]
+            if self._per_step:
+                steps = 1
+            whole = ns * clock.sum_to(steps)
+            parts.append((steps, whole, ns, clock))
+            delay += whole
+            if self._per_step:
+                break
         steps = 1 if self._per_step else launch.steps
-        delay = step_ns * clock.sum_to(steps)
-        self._ends[launch.launch_id] = _End(self._env, self._ended, delay, launch, now, step_ns, clock, steps)
+        self._ends[launch.launch_id] = _End(self._env, self._ended, delay, launch, now, parts, steps)
 
     def _recall(self, end: _End, now: int) -> None:
         """Move the end of a launch to the first step boundary after now."""
-        steps = end.clock.steps_beyond((now - end.start) // end.step_ns)
-        if steps < end.steps:
-            delay = end.start + end.step_ns * end.clock.sum_to(steps) - now
-            self._ends[end.launch.launch_id] = _End(
-                self._env, self._ended, delay, end.launch, end.start, end.step_ns, end.clock, steps
-            )
+        before, done = end.start, 0
+        for index, (steps, whole, ns, clock) in enumerate(end.parts):
+            if before + whole > now:
+                more = clock.steps_beyond((now - before) // ns)
+                if done + more < end.steps:
+                    part = (more, ns * clock.sum_to(more), ns, clock)
+                    delay = before + part[1] - now
+                    parts = [*end.parts[:index], part]
+                    launch = end.launch
+                    self._ends[launch.launch_id] = _End(
+                        self._env, self._ended, delay, launch, end.start, parts, done + more
+                    )
+                return
+            before += whole
+            done += steps
 
     def _ended(self, end: _End) -> None:
         launch = end.launch
         if self._ends.get(launch.launch_id) is end:  # otherwise a recall has moved it
             del self._ends[launch.launch_id]
-            steps = end.steps
-            end.clock.done += steps
-            now = self._env.now
+            now, at = self._env.now, end.start
+            borders = []
+            for steps, whole, _, clock in end.parts:
+                clock.done += steps
+                at += whole
+                borders.append(at / PICOSECONDS)
             images = 0
             for _, count in launch.composition:
                 images += count
-            outcome = Outcome(steps, None, images * steps, 0, ((now - end.start) / PICOSECONDS,))
-            self._controller.complete(launch, outcome, now / PICOSECONDS)
+            now_s = borders.pop()
+            busy_s = (now - end.start) / PICOSECONDS
+            outcome = Outcome(end.steps, None, images * end.steps, 0, (busy_s,), tuple(borders))
+            self._controller.complete(launch, outcome, now_s)
         self._settle()
 
     def _sleep(self, wakeup_s: float | None, now: int) -> None:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from policies.job import STAGES
 from traces.composition import Composition
 from traces.streams import stream
 
@@ -96,9 +97,9 @@ class World:
     ) -> None:
         self._latencies = latencies
         self._slowdown = slowdown
-        self._base: dict[tuple[str, Composition, bool], int] = {}
+        self._base: dict[tuple[Composition, bool], dict[str, int]] = {}
         self.clocks = [
-            {stage: self._clock(stage, replica, seed, noise) for stage in ("encode", "denoise", "decode")}
+            {stage: self._clock(stage, replica, seed, noise) for stage in STAGES}
             for replica in range(replicas)
         ]
 
@@ -107,11 +108,13 @@ class World:
         rng = stream(seed, f"world/{replica}/{stage}") if noise and len(measured.ratios) > 1 else None
         return StepClock(measured.ratios, measured.steps, rng)
 
-    def step_ns(self, stage: str, composition: Composition, guided: bool) -> int:
-        """Nanoseconds of one step without noise, at least 1."""
-        key = (stage, composition, guided)
-        ns = self._base.get(key)
-        if ns is None:
-            seconds = self._latencies.seconds(stage, composition, guided) * self._slowdown
-            ns = self._base[key] = max(1, round(seconds * 1e9))
-        return ns
+    def step_ns(self, composition: Composition, guided: bool) -> dict[str, int]:
+        """Nanoseconds of one step of each stage for a batch, without noise, at least 1."""
+        key = (composition, guided)
+        base = self._base.get(key)
+        if base is None:
+            seconds = self._latencies.seconds
+            base = self._base[key] = {
+                stage: max(1, round(seconds(stage, composition, guided) * self._slowdown * 1e9)) for stage in STAGES
+            }
+        return base

@@ -7,16 +7,20 @@ from collections.abc import Collection
 from policies.contract import Decision
 from policies.job import Job
 
-_TURN = {"decode": 0, "encode": 1, "denoise": 2}
 
+def next_quantum(jobs: Collection[Job]) -> Decision:
+    """The next launch for a set of jobs that are to run together, as long as it can be without planning again.
 
-def next_stage(jobs: Collection[Job]) -> Decision:
-    """The next launch for a set of jobs that are to run together.
-
-    A launch has one stage. What only needs decoding goes first (it is done but for that, and it frees the
-    replica), then those that still need their prompt encoded (so that they can join), then one denoising launch
-    with everything, for as many steps as the job nearest its end still has.
+    What only needs decoding goes first (it is done but for that, and it frees the replica), then those that still need
+    their prompt encoded (so that they can join), then denoising with everything. Jobs that are in one stage go on
+    through the stages together, until the one nearest its end needs decoding and another does not.
     """
-    stage = min((job.stage for job in jobs), key=_TURN.__getitem__)
-    chosen = tuple([job for job in jobs if job.stage == stage])
-    return Decision(chosen, min([job.stage_left for job in chosen]))
+    stages = {job.stage for job in jobs}
+    if len(stages) > 1:
+        stage = "decode" if "decode" in stages else "encode"
+        return Decision(tuple([job for job in jobs if job.stage == stage]), 1)
+    chosen = tuple(jobs)
+    least = min([job.steps_left for job in chosen])
+    if any(job.steps_left != least for job in chosen):
+        least -= "decode" in chosen[0].stages
+    return Decision(chosen, least)

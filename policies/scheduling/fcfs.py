@@ -20,10 +20,10 @@ class FCFS(SchedulingPolicy):
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
         for job in replica.resident.values():
-            return Decision((job,), job.stage_left)
+            return Decision((job,), job.steps_left)
         queue = self._queue
         while queue:
             job = queue.popleft()
             if job.state == "waiting":
-                return Decision((job,), job.stage_left)
+                return Decision((job,), job.steps_left)
         return None

@@ -10,7 +10,7 @@ from collections import deque
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import BatchKey, Job
-from policies.scheduling.batch import next_stage
+from policies.scheduling.batch import next_quantum
 
 
 class _SizeQueues:
@@ -73,7 +73,7 @@ class SameSizeDynamic(SchedulingPolicy):
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
         if replica.resident:
-            return next_stage(replica.resident.values())
+            return next_quantum(replica.resident.values())
         ready = [
             head
             for head in self._queues.heads()
@@ -82,7 +82,7 @@ class SameSizeDynamic(SchedulingPolicy):
         if not ready:
             return None
         oldest = min(ready, key=_order)
-        return next_stage(self._queues.take(oldest.batch_key, 0, self.max_batch))
+        return next_quantum(self._queues.take(oldest.batch_key, 0, self.max_batch))
 
     def wakeup(self, now: float) -> float | None:
         times = [t for head in self._queues.heads() if (t := self._ready_s(head)) > now]
@@ -129,7 +129,7 @@ class SameSizeContinuous(SchedulingPolicy):
             joining = self._queues.take(oldest.batch_key, 0, self.max_batch)
         if joining:
             self._changed.add(None)  # another size may no longer be waiting: blocked joins may now be allowed
-        return next_stage(jobs + joining)
+        return next_quantum(jobs + joining)
 
     def recalls(self, now: float) -> list[int]:
         changed, self._changed = self._changed, set()

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import BatchKey, Job
-from policies.scheduling.batch import next_stage
+from policies.scheduling.batch import next_quantum
 
 _Entry = tuple[float, int, Job]
 
@@ -24,7 +24,7 @@ class _Batch(NamedTuple):
     """What a replica works on, with the urgencies as they were when it was put together."""
 
     jobs: tuple[Job, ...]
-    stage: str
+    last: int  # steps its first job has left when the batch has run as far as was planned
     formed_s: float
     most_urgent: float
     least_urgent: float
@@ -114,12 +114,8 @@ class UrgencyPolicy(SchedulingPolicy):
     def plan(self, replica: Replica, now: float) -> Decision | None:
         batch = self._batches[replica.index]
         if batch is not None:
-            left = batch.jobs[0].stage_left
-            for job in batch.jobs:
-                if job.state != "resident" or job.stage != batch.stage:
-                    break
-                left = min(left, job.stage_left)
-            else:
+            left = batch.jobs[0].steps_left - batch.last
+            if left > 0 and all(job.state == "resident" for job in batch.jobs):
                 return Decision(batch.jobs, left)
             self._batches[replica.index] = None
         if self.drop_late:
@@ -143,11 +139,11 @@ class UrgencyPolicy(SchedulingPolicy):
         if lead is None:
             return None
         chosen = self._ride_along(lead[2].batch_key, resident)
-        decision = next_stage([job for _, _, job in chosen])
+        decision = next_quantum([job for _, _, job in chosen])
         running = [entry for entry in chosen if entry[2].stage == decision.jobs[0].stage]
         self._batches[replica.index] = _Batch(
             decision.jobs,
-            decision.jobs[0].stage,
+            decision.jobs[0].steps_left - decision.steps,
             now,
             running[0][0],
             running[-1][0],

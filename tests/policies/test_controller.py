@@ -28,18 +28,14 @@ def names(launch: Any) -> list[str]:
     return [job.request.request_id for job in launch.jobs]
 
 
-def test_a_request_goes_through_its_stages_and_finishes() -> None:
+def test_a_request_goes_through_its_stages_in_one_quantum_and_finishes() -> None:
     c = controller(FCFS())
     c.submit(request("a"), 0.0)
-    seen = []
-    now = 0.0
-    while c.open:
-        (launch,) = c.launches(now)
-        seen.append((launch.stage, launch.steps))
-        assert c.launches(now) == []
-        now += 1.0
-        c.complete(launch, Outcome(launch.steps), now)
-    assert seen == [("encode", 1), ("denoise", 4), ("decode", 1)]
+    (launch,) = c.launches(0.0)
+    assert [segment[:2] for segment in launch.segments] == [("encode", 1), ("denoise", 4), ("decode", 1)]
+    assert launch.steps == 6
+    assert c.launches(0.0) == []
+    c.complete(launch, Outcome(6), 3.0)
     (job,) = c.jobs
     assert (job.state, job.first_start_s, job.finish_s, job.steps_done) == ("finished", 0.0, 3.0, 4)
 
@@ -48,9 +44,12 @@ def test_a_launch_that_ends_early_is_planned_again() -> None:
     c = controller(FCFS())
     c.submit(request("a"), 0.0)
     c.complete(c.launches(0.0)[0], Outcome(1), 1.0)
+    (job,) = c.jobs
+    assert (job.state, job.stage, job.stage_left) == ("resident", "denoise", 4)
     c.complete(c.launches(1.0)[0], Outcome(3), 2.0)
     (launch,) = c.launches(2.0)
-    assert (launch.stage, launch.steps) == ("denoise", 1)
+    assert [segment[:2] for segment in launch.segments] == [("denoise", 1), ("decode", 1)]
+    assert [segment[:2] for segment in launch.done(1)] == [("denoise", 1)]
 
 
 def test_a_failed_request_ends_with_its_reason_and_the_others_go_on() -> None:
@@ -160,7 +159,7 @@ def pick(cluster: Any, *wanted: str) -> tuple[Job, ...]:
     ("answer", "complaint"),
     [
         (lambda c: Decision(()), "no jobs"),
-        (lambda c: Decision(pick(c, "a"), 5), "asks for 5 steps"),
+        (lambda c: Decision(pick(c, "a"), 7), "asks for 7 steps"),
         (lambda c: Decision(pick(c, "a"), 0), "asks for 0 steps"),
         (lambda c: Decision(pick(c, "a", "a"), 1), "twice"),
         (lambda c: Decision((Job(request("stranger"), 9),), 1), "never submitted"),
@@ -178,11 +177,13 @@ def test_running_resident_and_mixed_jobs_are_guarded() -> None:
     run_a = lambda c: Decision(pick(c, "a"), 1)  # noqa: E731
     c = controller(Answers(run_a, run_a), replicas=2)
     c.submit(request("a"), 0.0)
+    c.submit(request("b"), 0.0)
     with pytest.raises(PolicyError, match="running already"):
         c.launches(0.0)
 
     c = controller(Answers(run_a, None, None, run_a), replicas=2)
     c.submit(request("a"), 0.0)
+    c.submit(request("b"), 0.0)
     (launch,) = c.launches(0.0)
     c.complete(launch, Outcome(1), 1.0)
     with pytest.raises(PolicyError, match="lives on replica 0"):
@@ -203,8 +204,8 @@ def test_a_driver_that_misreports_is_refused() -> None:
     with pytest.raises(ValueError, match="submitted twice"):
         c.submit(request("a"), 0.0)
     (launch,) = c.launches(0.0)
-    with pytest.raises(ValueError, match="2 of 1 steps"):
-        c.complete(launch, Outcome(2), 1.0)
+    with pytest.raises(ValueError, match="7 of 6 steps"):
+        c.complete(launch, Outcome(7), 1.0)
 
 
 def test_ended_states_lead_nowhere() -> None:
@@ -237,9 +238,10 @@ def test_every_request_ends_exactly_once_whatever_happens(data: st.DataObject) -
             launch = running.pop(data.draw(st.integers(0, len(running) - 1)))
             steps = launch.steps if submitted == 12 else data.draw(st.integers(1, launch.steps))
             failed = {names(launch)[0]: "broken"} if verb == "fail" else None
-            for job_name in names(launch):
-                if launch.stage == "denoise" and not (failed and job_name in failed):
-                    denoised[job_name] = denoised.get(job_name, 0) + steps
+            for segment in launch.done(steps):
+                for job_name in names(launch):
+                    if segment.stage == "denoise":
+                        denoised[job_name] = denoised.get(job_name, 0) + segment.steps
             c.complete(launch, Outcome(steps, failed), now)
         elif verb == "cancel":
             c.cancel(f"r{data.draw(st.integers(0, submitted - 1))}", now)

@@ -31,7 +31,7 @@ def test_the_shortest_policy_passes() -> None:
 
         def plan(self, replica: Replica, now: float) -> Decision | None:
             jobs = list(replica.resident.values()) or list(self.cluster.waiting.values())
-            return Decision((jobs[-1],), jobs[-1].stage_left) if jobs else None
+            return Decision((jobs[-1],), jobs[-1].steps_left) if jobs else None
 
     check_policy(Newest())
 
@@ -49,7 +49,7 @@ class Greedy(FCFS):
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
         for job in self.cluster.jobs.values():
-            return Decision((job,), job.stage_left)
+            return Decision((job,), job.steps_left)
         return None
 
 
@@ -65,9 +65,10 @@ class Moody(FCFS):
 
 
 class Liar(EDF):
-    """Preempts by deadline but never recalls, so its quanta are broken promises."""
+    """Sees that an arrival changes its mind, but recalls nothing, so its quanta are broken promises."""
 
     def recalls(self, now: float) -> list[int]:
+        super().recalls(now)
         return []
 
 
@@ -80,11 +81,11 @@ class Overeager(FCFS):
 
 
 class Mover(FCFS):
-    """Runs a started request wherever a replica is free."""
+    """Starts everything first and runs a started request wherever a replica is free."""
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
-        idle = [job for job in self.cluster.jobs.values() if job.state == "resident"]
-        return Decision((idle[0],), idle[0].stage_left) if idle else super().plan(replica, now)
+        jobs = [*self.cluster.waiting.values()] or [j for j in self.cluster.jobs.values() if j.state == "resident"]
+        return Decision((jobs[0],), 1) if jobs else None
 
 
 class Hoarder(FCFS):
