@@ -79,7 +79,7 @@ class ModelGeometry:
 GEOMETRIES: dict[str, ModelGeometry] = {
     g.name: g
     for g in (
-        ModelGeometry("tiny-image", 4, 4, 16, (128, 128)),
+        ModelGeometry("tiny-image", 8, 4, 32, (128, 128)),
         ModelGeometry("sd15", 8, 4, 8, (512, 512)),
         ModelGeometry("sdxl", 8, 4, 8, (1024, 1024)),
         ModelGeometry("sd3", 8, 16, 16, (1024, 1024), patch=2),

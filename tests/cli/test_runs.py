@@ -145,7 +145,7 @@ def test_bad_requests_of_a_trace_are_named_with_their_row(folder: Path) -> None:
     scenario = folder / "scenario.toml"
     message = refused("simulate", scenario, "--trace", folder / "t.csv", "-o", folder / "none")
     assert "t.csv" in message
-    assert "height 70 is not a multiple of 16" in message
+    assert "height 70 is not a multiple of 32" in message
 
 
 def test_a_folder_that_is_no_run_is_never_replaced(folder: Path) -> None:

@@ -98,12 +98,12 @@ def test_a_trace_is_transformed_in_one_command() -> None:
     tilecast_trace(
         "transform T.parquet --merge T.parquet --start 100 --end 200 --scale-rate 2 "
         "--scale-sizes tiny-image --max-side 160 --scale-steps 0.5 --resample 40 "
-        "--slo 128x128:5,192x128:6,160x112:7 --prompts prompts.txt "
+        "--slo 128x128:5,192x128:6,160x96:7 --prompts prompts.txt "
         "-o U.parquet"
     )
     trace = Trace.load("U.parquet")
     assert len(trace) == 40
-    assert {request.size for request in trace} <= {(128, 128, 1), (160, 112, 1)}
+    assert {request.size for request in trace} <= {(128, 128, 1), (160, 96, 1)}
     assert {request.slo_s for request in trace} <= {5.0, 7.0}
     assert {request.steps for request in trace} == {15}
     tilecast_trace("transform U.parquet --head 3 --with-model x --slo 2.5 --overwrite-slo -o V.csv")

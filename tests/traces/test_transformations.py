@@ -91,7 +91,7 @@ def test_sizes_scale_from_native_to_native() -> None:
     assert [request.size for request in scaled] == [(128, 96, 1)]
     assert [request.model for request in scaled] == ["tiny-image"]
     scaled.check(tiny)
-    assert [request.size for request in trace_at([0.0]).scale_sizes(tiny, maximum=64)] == [(64, 48, 1)]
+    assert [request.size for request in trace_at([0.0]).scale_sizes(tiny, maximum=64)] == [(64, 64, 1)]
     assert [request.size for request in trace_at([0.0]).scale_sizes(tiny, 1 / 16, minimum=96)] == [(128, 96, 1)]
 
 
@@ -106,7 +106,7 @@ def test_size_scaling_that_cannot_be_is_refused() -> None:
     tiny = geometry_of("tiny-image")
     with pytest.raises(BadInput, match="native size of model 'mine' is not known"):
         trace_at([0.0], model="mine").scale_sizes(tiny)
-    with pytest.raises(BadInput, match="hold no multiple of 16 px"):
+    with pytest.raises(BadInput, match="hold no multiple of 32 px"):
         trace_at([0.0]).scale_sizes(tiny, maximum=15)
     with pytest.raises(BadInput, match="size factor is 0"):
         trace_at([0.0]).scale_sizes(tiny, 0)
