@@ -57,7 +57,6 @@ class _Worker(threading.Thread):
             self._done.put(_Done(launch, outcome._replace(device_s=(busy_s,)), self._clock()))
         self._executor.keep_only(set())
 
-
     def _launch(self, launch: Launch, resident: set[str]) -> Outcome:
         """Run the stages of a launch one after another, until its end or a recall."""
         requests = [job.request for job in launch.jobs]

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from examples.demo import HERE, SIZES, STEPS, mean_service_s, measure, tilecast
+from examples.demo import HERE, generate, mean_service_s, measure, tilecast
 from policies.runlog import read_run
 from reports.metrics import summary
 
@@ -34,12 +34,8 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     profile, trace = out / "profile.parquet", out / "trace.parquet"
     measure(profile)
-    rate = arguments.load / mean_service_s(profile)
-    tilecast(
-        "trace", "generate", "--rate", f"{rate:.4f}", "--duration", f"{1.5 * arguments.requests / rate:.0f}",
-        "--arrivals", "poisson", "--sizes", SIZES, "--steps", STEPS, "--model", "tiny-image",
-        "--prompts", HERE / "prompts.txt", "--seed", arguments.seed, "-o", trace,
-    )  # fmt: skip
+    duration_s = 1.5 * arguments.requests * mean_service_s(profile) / arguments.load
+    generate(profile, trace, arguments.load, duration_s, "poisson", arguments.seed)
     table = Table(title=f"{arguments.requests} requests at {100 * arguments.load:.0f} % load")
     for column in ("scheduler", "figure", "simulated", "real", "error", "real again", "spread"):
         table.add_column(column, justify="left" if column in ("scheduler", "figure") else "right")

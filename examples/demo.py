@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 SCHEDULERS = ("fcfs", "same-size-continuous", "least-slack")
 SIZES = "96x96:2,128x128:3,128x192:2,192x192:1"
 STEPS = 20
+GUIDANCE_SCALE = 3.0  # what tiny-image follows its prompt best with
 LOAD = 0.7
 
 
@@ -41,11 +42,7 @@ def main() -> None:
 
     profile, trace, scenario = out / "profile.parquet", out / "trace.parquet", HERE / "tiny_image.toml"
     measure(profile)
-    rate = LOAD / mean_service_s(profile)
-    tilecast(
-        "trace", "generate", "--rate", f"{rate:.3f}", "--duration", arguments.seconds, "--arrivals", "gamma:1.5",
-        "--sizes", SIZES, "--steps", STEPS, "--model", "tiny-image", "--prompts", HERE / "prompts.txt", "-o", trace,
-    )  # fmt: skip
+    generate(profile, trace, LOAD, arguments.seconds, "gamma:1.5")
     given = ("--trace", trace, "--profile", profile)
     simulated = {name: out / f"sim-{name}" for name in SCHEDULERS}
     for name, run in simulated.items():
@@ -78,6 +75,15 @@ def measure(profile: Path) -> None:
     tilecast(
         "profile", "--model", "tiny-image", "--device", "cpu", "--threads", 1, "--sizes", sizes,
         "--max-batch", 4, "--repeats", 8, "--minutes", 1, "-o", profile,
+    )  # fmt: skip
+
+
+def generate(profile: Path, trace: Path, load: float, duration_s: float, arrivals: str, seed: int = 0) -> None:
+    """A trace that keeps one replica busy for the share ``load`` of its time, one request at a time."""
+    tilecast(
+        "trace", "generate", "--rate", f"{load / mean_service_s(profile):.4f}", "--duration", f"{duration_s:.0f}",
+        "--arrivals", arrivals, "--sizes", SIZES, "--steps", STEPS, "--guidance-scale", GUIDANCE_SCALE,
+        "--model", "tiny-image", "--prompts", HERE / "prompts.txt", "--seed", seed, "-o", trace,
     )  # fmt: skip
 
 

@@ -99,8 +99,7 @@ class World:
         self._slowdown = slowdown
         self._base: dict[tuple[Composition, bool], dict[str, int]] = {}
         self.clocks = [
-            {stage: self._clock(stage, replica, seed, noise) for stage in STAGES}
-            for replica in range(replicas)
+            {stage: self._clock(stage, replica, seed, noise) for stage in STAGES} for replica in range(replicas)
         ]
 
     def _clock(self, stage: str, replica: int, seed: int, noise: bool) -> StepClock:
