@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES, ModelGeometry
@@ -51,6 +53,7 @@ def load_pipeline(model: str, device: str = "cpu", dtype: str = "float32") -> An
         raise BadInput(f"device {device!r} is not available: torch sees no CUDA device; use --device cpu")
     diffusers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     try:
         pipeline = DiffusionPipeline.from_pretrained(
             str(folder), dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True
