@@ -82,6 +82,7 @@ class Simulation:
         self._ends: dict[int, _End] = {}
         self._sleeps = type(controller.policy).wakeup is not SchedulingPolicy.wakeup
         self._alarm: int | None = None
+        self._news = False  # something was told that the controller has not been asked about yet
 
     def run(self, requests: Sequence[Request]) -> float:
         """Simulate until every request has ended; the seconds of virtual time that took.
@@ -116,6 +117,7 @@ class Simulation:
                     self._settle()
                 yield env.timeout(at - env.now)
             submit(request, env.now / PICOSECONDS)
+            self._news = True
             if self._progress is not None and count % 1024 == 0:
                 self._progress(count)
         self._settle()
@@ -126,8 +128,9 @@ class Simulation:
         """Ask for work, unless something else is still to be told of this instant."""
         env, controller = self._env, self._controller
         now = int(env.now)
-        if env.peek() <= now:
+        if not self._news or env.peek() <= now:
             return
+        self._news = False
         now_s = now / PICOSECONDS
         for launch in controller.launches(now_s):
             self._start(launch, now)
@@ -188,6 +191,7 @@ class Simulation:
             busy_s = (now - end.start) / PICOSECONDS
             outcome = Outcome(end.steps, None, images * end.steps, 0, (busy_s,), tuple(borders))
             self._controller.complete(launch, outcome, now_s)
+            self._news = True
         self._settle()
 
     def _sleep(self, wakeup_s: float | None, now: int) -> None:
@@ -199,4 +203,8 @@ class Simulation:
         if at <= now or (self._alarm is not None and now < self._alarm <= at):
             return
         self._alarm = at
-        self._env.timeout(at - now).callbacks.append(lambda _: self._settle())
+        self._env.timeout(at - now).callbacks.append(self._wake)
+
+    def _wake(self, _: Event) -> None:
+        self._news = True
+        self._settle()

@@ -15,6 +15,9 @@ def next_quantum(jobs: Collection[Job]) -> Decision:
     their prompt encoded (so that they can join), then denoising with everything. Jobs that are in one stage go on
     through the stages together, until the one nearest its end needs decoding and another does not.
     """
+    if len(jobs) == 1:
+        (job,) = jobs
+        return Decision((job,), job.steps_left)
     stages = {job.stage for job in jobs}
     if len(stages) > 1:
         stage = "decode" if "decode" in stages else "encode"
