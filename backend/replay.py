@@ -178,7 +178,7 @@ class Replay:
         now = self._now()
         for job in self._controller.jobs:
             if not job.ended:
-                self._controller.cancel(job.request.request_id, now)
+                self._controller.cancel(job.request.request_id, now, "the run was interrupted")
         for launch_id in self._controller.recalls(now):
             self._workers[self._running[launch_id].replica].recalled.add(launch_id)
         while self._running:

@@ -85,20 +85,20 @@ class Controller:
         cluster.waiting[request.request_id] = job
         self.policy.arrived(job, now)
 
-    def cancel(self, request_id: str, now: float) -> None:
-        """Its client left. A running request ends at the next step boundary, the others of its batch go on."""
+    def cancel(self, request_id: str, now: float, reason: str = "the client left") -> None:
+        """Give a request up. A running one ends at the next step boundary, the others of its batch go on."""
         if self._on_event:
             self._on_event("cancel", request_id, now)
         job = self._cluster.jobs.get(request_id)
         if job is None:
             return
         if job.state == "running":
-            job.cancelling = True
+            job.cancelling = reason
             launch = self._cluster.replicas[job.replica].launch
             assert launch is not None
             self._cancel_recalls.append(launch.launch_id)
         else:
-            self._end(job, "cancelled", "the client left", now)
+            self._end(job, "cancelled", reason, now)
 
     def launches(self, now: float) -> list[Launch]:
         """Work to start now."""
@@ -157,7 +157,7 @@ class Controller:
             elif steps and job.advance(steps):
                 self._end(job, "finished", "", now)
             elif job.cancelling:
-                self._end(job, "cancelled", "the client left", now)
+                self._end(job, "cancelled", job.cancelling, now)
             else:
                 job.state = "resident"
                 if self._returns:

@@ -46,6 +46,7 @@ class Job:
         first_start_s: start of its first launch, seconds; None before.
         finish_s: when it ended, seconds; None before.
         reason: why it was dropped, failed or cancelled.
+        cancelling: why it ends at the next step boundary; empty: it does not.
         batch_key: jobs with equal keys can share a batch of equal shapes.
         images: pictures it makes.
         alone: its composition when nothing runs beside it.
@@ -82,7 +83,7 @@ class Job:
         self.finish_s: float | None = None
         self.reason = ""
         self.steps_done = 0
-        self.cancelling = False
+        self.cancelling = ""
         self.images = request.images
         self.alone: Composition = ((size, request.images),)
         self.batch_key: BatchKey = (request.model, *size, request.guidance_scale > 1.0)

@@ -118,7 +118,8 @@ def test_ctrl_c_ends_cleanly_with_what_there_is() -> None:
     states = [job.state for job in controller.jobs]
     assert set(states) <= ENDED
     assert states.count("finished") == 3
-    assert "cancelled" in states
+    reasons = {job.reason for job in controller.jobs if job.state == "cancelled"}
+    assert reasons == {"the run was interrupted"}
 
 
 def test_a_policy_that_leaves_requests_waiting_is_named() -> None:
