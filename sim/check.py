@@ -15,12 +15,11 @@ from __future__ import annotations
 import copy
 import json
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from policies.caching import CachingPolicy, Signal
+from policies.caching import CachingPolicy, Signals
 from policies.contract import Outcome, PolicyError, SchedulingPolicy
 from policies.controller import Controller
 from policies.events import EventRecord, check_parity
@@ -206,24 +205,36 @@ def _check_caching(policy: CachingPolicy, seed: int) -> None:
     rng = stream(seed, "check/caching")
     policy = copy.deepcopy(policy)
     policy.reset()
+    requests, units, blocks, steps = ("r0", "r1"), 4, 3, 9
 
-    def signals(step: int, seen: bool) -> list[Signal]:
-        change: Callable[[], float] = (lambda: float(rng.exponential(0.1))) if seen else (lambda: float("inf"))
-        return [Signal(f"r{r}", unit, step, 9, change()) for r in range(2) for unit in range(4)]
+    def signals(step: int, block: int, seen: bool, of: tuple[str, ...] = requests) -> Signals:
+        count = len(of) * units
+        change = rng.exponential(0.1, count) if seen else np.full(count, np.inf)
+        return Signals(
+            of,
+            np.repeat(np.arange(len(of)), units),
+            np.tile(np.arange(units), len(of)),
+            block,
+            blocks,
+            np.full(count, step),
+            np.full(count, steps),
+            change,
+            np.zeros(count),
+        )
 
-    for step in range(9):
-        asked = signals(step, seen=step > 0)
-        answer = policy.decide(asked)
-        if len(answer) != len(asked) or any(not isinstance(compute, bool) for compute in answer):
-            raise _broken(policy, "must answer one True or False a unit")
-        if policy.decide(asked) != answer:
-            raise _broken(policy, "changes its mind when asked twice: decide must change nothing")
-        if step == 0 and not all(answer):
-            raise _broken(policy, "reuses a unit that was never computed")
-        policy.commit(asked, answer)
+    for step in range(steps):
+        for block in range(blocks):
+            asked = signals(step, block, seen=step > 0)
+            answer = policy.decide(asked)
+            if not isinstance(answer, np.ndarray) or answer.dtype != np.bool_ or answer.shape != asked.unit.shape:
+                raise _broken(policy, "must answer an array of one True or False a unit")
+            if not np.array_equal(policy.decide(asked), answer):
+                raise _broken(policy, "changes its mind when asked twice: decide must change nothing")
+            if step == 0 and not answer.all():
+                raise _broken(policy, "reuses a unit that was never computed")
+            policy.commit(asked, answer)
     policy.forget("r0")
-    fresh = [s for s in signals(0, seen=False) if s.request_id == "r0"]
-    if not all(policy.decide(fresh)):
+    if not policy.decide(signals(0, 0, seen=False, of=("r0",))).all():
         raise _broken(policy, "remembers a request it was told to forget")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numpy as np
 
-from policies.caching.contract import CachingPolicy, Signal
+from policies.caching.contract import CachingPolicy, Flags, Signals
 
 
 class ComputeAll(CachingPolicy):
     """Computes every unit at every step: exact, and what every other policy is compared with."""
 
-    def decide(self, signals: Sequence[Signal]) -> list[bool]:
-        return [True] * len(signals)
+    def decide(self, signals: Signals) -> Flags:
+        return np.ones(len(signals.unit), dtype=np.bool_)

@@ -4,31 +4,48 @@ Before a block (patch cache) or a tile is computed, the executor has signals per
 policy says which units to compute; the others reuse what they gave last time. `decide` changes nothing, `commit`
 learns what was really done, so that a decision can be asked for, redistributed over devices and only then made.
 On a device the signals come from tensors, in a simulation from a model fitted on recorded signals.
+
+A batch asks once a block, for the units of all its requests at once, so signals are columns and not objects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 
-class Signal(NamedTuple):
-    """What is known of one unit (a request's block, patch or tile) before it is computed.
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+
+class Signals(NamedTuple):
+    """What is known of the units of one block before it is computed; every array has one entry a unit.
 
     Attributes:
-        request_id: whose unit it is.
-        unit: which block, patch or tile of the request.
-        step: denoising step, from 0.
+        request_ids: the requests of the batch.
+        request: whose unit it is, an index into ``request_ids``; the units of a request stand together.
+        unit: which patch or tile of the request, 0, 1, 2, ... (with classifier-free guidance the unguided and the
+            guided row have units of their own).
+        block: which block of the model, in the order they run.
+        blocks: how many there are.
+        step: denoising step of the request, from 0.
         steps: denoising steps the request asked for.
-        input_change: mean absolute change of the unit's input since it was last seen, relative to its mean
-            absolute value; infinity when it was never seen.
+        input_change: mean squared change of the block's input since the output that would be reused was computed,
+            relative to the mean square of the input then; infinity when there is nothing to reuse.
+        skip_change: the same for what comes in by skip connections, the largest of them; 0 where there are none.
     """
 
-    request_id: str
-    unit: int
-    step: int
-    steps: int
-    input_change: float
+    request_ids: tuple[str, ...]
+    request: Ints
+    unit: Ints
+    block: int
+    blocks: int
+    step: Ints
+    steps: Ints
+    input_change: Floats
+    skip_change: Floats
 
 
 class CachingPolicy:
@@ -37,12 +54,12 @@ class CachingPolicy:
     def reset(self) -> None:
         """Begin a run: forget everything of an earlier one."""
 
-    def decide(self, signals: Sequence[Signal]) -> list[bool]:
-        """For each unit: True to compute it, False to reuse. A unit never seen must be computed."""
+    def decide(self, signals: Signals) -> Flags:
+        """For each unit: True to compute it, False to reuse. A unit with nothing to reuse must be computed."""
         raise NotImplementedError
 
-    def commit(self, signals: Sequence[Signal], computed: Sequence[bool]) -> None:
+    def commit(self, signals: Signals, computed: Flags) -> None:
         """What was really done with these units."""
 
     def forget(self, request_id: str) -> None:
-        """The request has ended; drop its state."""
+        """The request has ended, or its cache was evicted; drop its state."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
-from policies.caching import CachingPolicy, ComputeAll, Signal
+from policies.caching import CachingPolicy, ComputeAll, Signals
 from policies.contract import Cluster, Decision, PolicyError, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.placement import Contiguous, PlacementPolicy, TileWork
@@ -128,8 +129,8 @@ def test_broken_schedulers_fail(policy: SchedulingPolicy, complaint: str) -> Non
 class ReusesNothing(CachingPolicy):
     """Reuses what was never computed."""
 
-    def decide(self, signals: Sequence[Signal]) -> list[bool]:
-        return [False] * len(signals)
+    def decide(self, signals: Signals) -> np.ndarray:
+        return np.zeros(len(signals.unit), dtype=bool)
 
 
 class OffTheEnd(PlacementPolicy):
