@@ -57,7 +57,7 @@ class Prepared:
         if latency_model is None:
             return self.table
         geometry = _geometry(self.scenario.model_name, self.profile)
-        executor = self.scenario.predictor.executor
+        executor = self.scenario.cluster.executor
         return LatencyTable.fit(self.profile, self.scenario.model_name, executor, latency_model, geometry)
 
     def info(self, kind: str, **more: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Prepared:
             "predictor": {
                 "profile": scenario.predictor.profile,
                 "content_hash": self.predictor.content_hash,
-                "executor": scenario.predictor.executor,
+                "executor": scenario.cluster.executor,
                 "latency_model": scenario.predictor.latency_model,
             },
             "warnings": self.warnings,
@@ -99,7 +99,7 @@ def prepare(scenario: Scenario) -> Prepared:
     profile = Profile.load(find_profile(scenario))
     geometry = _geometry(scenario.model_name, profile)
     table = LatencyTable.fit(
-        profile, scenario.model_name, scenario.predictor.executor, scenario.predictor.latency_model, geometry
+        profile, scenario.model_name, scenario.cluster.executor, scenario.predictor.latency_model, geometry
     )
     if table.unmeasured_stages:
         warnings.append(f"not in the profile, taken as 0 s: {', '.join(table.unmeasured_stages)}")
@@ -199,7 +199,7 @@ def parity_of(folder: Path) -> Parity | None:
     table = LatencyTable.fit(
         profile,
         scenario.model_name,
-        predictor.executor,
+        scenario.cluster.executor,
         predictor.latency_model,
         _geometry(scenario.model_name, profile),
     )

@@ -35,13 +35,13 @@ class ClusterSection(_Section):
     device: str = "cpu"
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     threads: int | None = Field(None, ge=1)  # CPU threads of torch; None: its own choice
+    executor: Literal["whole", "patched", "packed"] = "whole"  # how batches of several sizes run
 
 
 class PredictorSection(_Section):
     """What the policy knows about cost."""
 
     profile: str | None = None
-    executor: Literal["whole", "patched", "packed"] = "whole"
     latency_model: str = "boosted"
     error: float = Field(0.0, gt=-1)  # 0.2: the policy believes everything takes 20 % longer than the profile says
     max_extrapolation: float = Field(4.0, ge=1)

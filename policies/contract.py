@@ -21,10 +21,17 @@ from traces.request import Request
 
 
 class Predictor(Protocol):
-    """What a policy may ask about cost. `predictors.table.LatencyTable` is one."""
+    """What a policy may ask about cost. `predictors.table.LatencyTable` is one.
 
-    def seconds(self, stage: str, composition: Composition, guided: bool = True) -> float:
-        """Seconds of one step of ``stage`` for a batch of this composition."""
+    One that also has ``observe(stage, composition, guided, predicted_step_s, measured_step_s, steps)`` is told by the
+    controller what every launch really took.
+    """
+
+    def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
+        """Seconds of one step of ``stage`` for a batch of this composition.
+
+        ``guided`` is the share of its pixels that classifier-free guidance doubles, 0 to 1.
+        """
         ...
 
     def standalone(self, request: Request) -> float:
@@ -41,10 +48,11 @@ class Segment(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """Work to start now on one replica: a batch for a quantum of ``steps`` steps.
+    """Work to start now on one replica: a batch of any sizes, each job at its own step, for a quantum of ``steps``.
 
     A step is an encode, a denoising step or a decode. A quantum may run on from one stage into the next; then all of
-    its jobs do so together, and ``segments`` has one entry a stage.
+    its jobs do so together, and ``segments`` has one entry a stage. ``guided`` is the share of its pixels that run with
+    classifier-free guidance.
     """
 
     launch_id: int
@@ -53,7 +61,7 @@ class Launch(NamedTuple):
     segments: tuple[Segment, ...]
     steps: int
     composition: Composition
-    guided: bool
+    guided: float
     start_s: float
 
     @property
@@ -183,3 +191,14 @@ def composition_of_jobs(jobs: Sequence[Job]) -> Composition:
         if job.batch_key != key:
             return composition_of((j.request.size, j.images) for j in jobs)
     return ((first.alone[0][0], sum([j.images for j in jobs])),)
+
+
+def guided_share(jobs: Sequence[Job]) -> float:
+    """The share of a batch's pixels that classifier-free guidance doubles."""
+    guided = [job.guided for job in jobs]
+    if all(guided):
+        return 1.0
+    if not any(guided):
+        return 0.0
+    pixels = [job.images * job.request.pixels for job in jobs]
+    return sum([p for p, g in zip(pixels, guided, strict=True) if g]) / sum(pixels)

@@ -25,6 +25,7 @@ from policies.contract import (
     SchedulingPolicy,
     Segment,
     composition_of_jobs,
+    guided_share,
 )
 from policies.job import STAGES, TRANSITIONS, Job
 from traces.request import Request
@@ -69,6 +70,7 @@ class Controller:
         self._on_event = on_event
         self._recalls = type(policy).recalls is not SchedulingPolicy.recalls
         self._returns = type(policy).returned is not SchedulingPolicy.returned
+        self._observe: Callable[..., None] | None = getattr(predictor, "observe", None)
         self.policy.reset(self._cluster)
 
     def submit(self, request: Request, now: float) -> None:
@@ -151,6 +153,8 @@ class Controller:
         self._cluster.replicas[launch.replica].launch = None
         self.launched.append((launch, outcome, now))
         steps, failed = outcome.steps_done, outcome.failed
+        if self._observe is not None and steps and not failed:
+            self._learn(launch, outcome, now)
         for job in launch.jobs:
             if failed and job.request.request_id in failed:
                 self._end(job, "failed", failed[job.request.request_id], now)
@@ -171,11 +175,27 @@ class Controller:
         """Ids of the requests whose state lies on a replica; anything else it holds can be freed."""
         return list(self._cluster.replicas[replica].resident)
 
+    def _learn(self, launch: Launch, outcome: Outcome, now: float) -> None:
+        """Tell the predictor what the stages of a launch took."""
+        assert self._observe is not None
+        start_s = launch.start_s
+        for segment, end_s in zip(launch.done(outcome.steps_done), (*outcome.borders_s, now), strict=False):
+            measured_step_s = (end_s - start_s) / segment.steps
+            self._observe(
+                segment.stage,
+                launch.composition,
+                launch.guided,
+                segment.predicted_step_s,
+                measured_step_s,
+                segment.steps,
+            )
+            start_s = end_s
+
     def _start(self, replica: Replica, decision: Decision, now: float) -> Launch:
         jobs, steps = decision.jobs, decision.steps
         ahead = self._check(replica, jobs, steps)
         composition = composition_of_jobs(jobs)
-        guided = jobs[0].batch_key[4]
+        guided = guided_share(jobs)
         seconds = self._cluster.predictor.seconds
         launch = Launch(
             self._next_launch,
@@ -222,8 +242,6 @@ class Controller:
             if len({id(job) for job in jobs}) < len(jobs):
                 raise self._broken("names a request twice in one launch")
             for job in jobs:
-                if job.batch_key[4] != first.batch_key[4]:
-                    raise self._broken("mixes guided and unguided requests in one launch")
                 if job.segments(steps) != ahead:
                     raise self._broken(
                         f"mixes stages in one launch: {first.request.request_id!r} would go through {ahead}, "
