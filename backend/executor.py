@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, intercept_denoiser
-from backend.merge import run_merged
+from backend.loading import denoiser_name
+from backend.merge import Mixer, Stacked, run_merged
 from policies.contract import Outcome
+from traces.errors import BadInput
 from traces.request import Request
 
 
@@ -25,12 +27,18 @@ class Executor:
 
     Args:
         pipeline: a diffusers pipeline, in evaluation mode, on its device. It is the executor's from now on.
+        mode: how denoiser calls of several requests run together: ``whole`` (equal shapes stacked), ``patched`` (any
+            sizes, cut into patches; UNets) or ``packed`` (any sizes, tokens packed; transformers).
+
+    Raises:
+        BadInput: the mode does not fit the pipeline.
     """
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(self, pipeline: Any, mode: str = "whole") -> None:
         self.pipeline = pipeline
         self.device = torch.device(pipeline.device)
-        self._denoiser = intercept_denoiser(pipeline)
+        self._mixer = mixer_for(pipeline, mode)
+        intercept_denoiser(pipeline)
         self._runs: dict[str, RequestRun] = {}
 
     @property
@@ -76,6 +84,10 @@ class Executor:
         images = sum(r.images for r in requests if r.request_id not in failed)
         return Outcome(done, failed or None, computed=images * done)
 
+    def latents(self, request_id: str) -> torch.Tensor | None:
+        """The latents of a resident request after its last denoising step; None before its first."""
+        return self._runs[request_id].latents
+
     def keep_only(self, request_ids: set[str]) -> None:
         """Free every request not named: it ended elsewhere (dropped or cancelled)."""
         for name in [name for name in self._runs if name not in request_ids]:
@@ -116,7 +128,7 @@ class Executor:
                     self._advance(run, None, failed)
             calling = [run for run in active if run.pending is not None]
             calls = [run.pending for run in calling if run.pending is not None]
-            outputs, errors = run_merged(self._denoiser, calls)
+            outputs, errors = run_merged(self._mixer, calls)
             for index, run in enumerate(calling):
                 if index in errors:
                     failed[run.request.request_id] = reason(errors[index])
@@ -142,7 +154,7 @@ class Executor:
         try:
             stop: DenoiserCall | StepDone | Finished = run.resume()
             while not isinstance(stop, Finished):
-                value = self._denoiser(*stop.args, **stop.kwargs) if isinstance(stop, DenoiserCall) else None
+                value = self._mixer.run([stop])[0] if isinstance(stop, DenoiserCall) else None
                 stop = run.resume(value)
             pixels = np.asarray(stop.output)
             if not np.isfinite(pixels).all():
@@ -158,6 +170,26 @@ class Executor:
             run = self._runs[request.request_id]
             if run.latents is not None and not bool(torch.isfinite(run.latents).all()):
                 failed[request.request_id] = f"not a number in the latents after step {run.steps_done}"
+
+
+def mixer_for(pipeline: Any, mode: str) -> Mixer:
+    """What runs the denoiser calls of a pipeline in this mode. To be made before `intercept_denoiser`.
+
+    Raises:
+        BadInput: the mode does not fit the pipeline.
+    """
+    if mode == "patched":
+        from backend.patched.unet import PatchedUNet
+
+        return PatchedUNet(pipeline)
+    if mode == "packed":
+        from backend.packed import PackedTransformer, supports
+
+        denoiser = getattr(pipeline, denoiser_name(pipeline))
+        if not supports(denoiser):
+            raise BadInput(f"cluster.executor 'packed' does not know {type(denoiser).__name__}")
+        return PackedTransformer(denoiser)
+    return Stacked(getattr(pipeline, denoiser_name(pipeline)).forward)
 
 
 def reason(error: BaseException) -> str:

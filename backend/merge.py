@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -47,9 +47,44 @@ def split(output: Any, calls: Sequence[DenoiserCall]) -> list[Any]:
     return [_take(output, slice(start, start + n)) for start, n in zip(starts, rows, strict=True)]
 
 
-def run_merged(
-    forward: Callable[..., Any], calls: Sequence[DenoiserCall]
-) -> tuple[list[Any], dict[int, BaseException]]:
+def run_stacked(forward: Callable[..., Any], calls: Sequence[DenoiserCall]) -> list[Any]:
+    """The outputs of calls of one `merge_key`, run in one forward."""
+    merged = merge(calls)
+    return split(forward(*merged.args, **merged.kwargs), calls)
+
+
+class Stacked:
+    """The executor ``whole``: calls whose arguments have equal shapes are stacked.
+
+    Args:
+        forward: the denoiser's own.
+    """
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self._forward = forward
+
+    def key(self, call: DenoiserCall) -> Hashable:
+        """Calls of equal keys share a forward."""
+        return merge_key(call)
+
+    def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
+        """The outputs of calls of one `key`, in order."""
+        return run_stacked(self._forward, calls)
+
+
+class Mixer(Protocol):
+    """Runs several denoiser calls in one forward: `Stacked`, or one that takes any mix of sizes."""
+
+    def key(self, call: DenoiserCall) -> Hashable:
+        """Calls of equal keys share a forward."""
+        ...
+
+    def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
+        """The outputs of calls of one `key`, in order, as the model's own forward would give them to each alone."""
+        ...
+
+
+def run_merged(mixer: Mixer, calls: Sequence[DenoiserCall]) -> tuple[list[Any], dict[int, BaseException]]:
     """Run calls in as few forwards as their keys allow.
 
     Returns the outputs in order, and by index what went wrong. A forward that fails for a batch is tried again call by
@@ -59,14 +94,12 @@ def run_merged(
     errors: dict[int, BaseException] = {}
     groups: dict[Hashable, list[int]] = {}
     for index, call in enumerate(calls):
-        groups.setdefault(merge_key(call), []).append(index)
+        groups.setdefault(mixer.key(call), []).append(index)
     waiting = list(groups.values())
     while waiting:
         indices = waiting.pop()
-        group = [calls[i] for i in indices]
         try:
-            merged = merge(group)
-            parts = split(forward(*merged.args, **merged.kwargs), group)
+            parts = mixer.run([calls[i] for i in indices])
         except Exception as error:
             if isinstance(error, torch.OutOfMemoryError):
                 torch.cuda.empty_cache()

@@ -1,0 +1,306 @@
+"""Convolutional models on patches, exactly: what has to be changed so that no cut shows.
+
+Everything in a diffusers UNet or VAE that works pixel by pixel or token by token does not notice that an image was
+cut. Four kinds of module do, and are given another forward on the same weights:
+
+- a convolution wider than one pixel sees a border of the eight neighbours, zeros at the edge of the image;
+- GroupNorm normalises by the moments of the whole image: patches' own means and variances, pooled by the law of
+  total variance (PatchedServe averages the variances and so loses that between the patches);
+- self-attention runs over all tokens of an image, in patch order, which attention does not mind;
+- cross-attention projects the text once an image, not once a patch.
+
+Time embeddings are computed once a row and repeated where they meet patches. Outside a batch every module does what
+it did before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+from diffusers.models.embeddings import TimestepEmbedding
+
+from backend.patched.context import PatchContext
+
+
+class Unpatchable(ValueError):  # noqa: N818
+    """The model has a module that patches cannot pass exactly; the message names it."""
+
+
+def hook(model: torch.nn.Module, context: PatchContext) -> None:
+    """Give the modules of ``model`` that notice cuts a forward that knows ``context``.
+
+    Raises:
+        Unpatchable: a module of an unknown kind; nothing has been changed then.
+    """
+    forwards: list[tuple[torch.nn.Module, Callable[..., Any]]] = []
+    attentions: list[tuple[Attention, PatchedAttention]] = []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            if _sees_neighbours(module, name):
+                forwards.append((module, _PatchedConv(module, name, context)))
+        elif isinstance(module, torch.nn.GroupNorm):
+            forwards.append((module, _PatchedGroupNorm(module, name, context)))
+        elif isinstance(module, Attention):
+            if module.spatial_norm is not None or not isinstance(module.processor, AttnProcessor | AttnProcessor2_0):
+                raise Unpatchable(f"{name} is an attention with a {type(module.processor).__name__}")
+            attentions.append((module, PatchedAttention(module, name, context)))
+        elif isinstance(module, TimestepEmbedding):
+            forwards.append((module, _OncePerRow(module.forward, context)))
+        elif name.rpartition(".")[2] == "time_emb_proj":
+            forwards.append((module, _RepeatedPerPatch(module.forward, context)))
+        elif isinstance(module, torch.nn.Conv3d | torch.nn.ConvTranspose2d | torch.nn.BatchNorm2d):
+            raise Unpatchable(f"{name} is a {type(module).__name__}, which cannot run on patches")
+    for module, forward in forwards:
+        module.forward = forward  # type: ignore[method-assign]
+    for attention, processor in attentions:
+        attention.set_processor(processor)  # type: ignore[arg-type]
+
+
+def _sees_neighbours(conv: torch.nn.Conv2d, name: str) -> bool:
+    if conv.kernel_size == (1, 1):
+        return False
+    same = tuple(size // 2 for size in conv.kernel_size)
+    if conv.padding != same or conv.padding_mode != "zeros" or conv.dilation != (1, 1) or same[0] != same[1]:
+        raise Unpatchable(f"{name} is a convolution of kernel {conv.kernel_size} and padding {conv.padding}")
+    return True
+
+
+class _PatchedConv:
+    def __init__(self, conv: torch.nn.Conv2d, name: str, context: PatchContext) -> None:
+        self._conv = conv
+        self._context = context
+        self._whole = conv.forward
+        self._name = name
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        context, conv = self._context, self._conv
+        if context.layout is None or context.layout.whole:
+            return self._whole(x)
+        halo = int(conv.padding[0])
+        framed = with_halo(x, context, halo) if not context.keeps else with_kept_halo(x, context, halo, self._name)
+        return F.conv2d(framed, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
+
+
+def with_halo(x: torch.Tensor, context: PatchContext, halo: int) -> torch.Tensor:
+    """[patches, c, h, w] -> [patches, c, h + 2 halo, w + 2 halo], framed by the pixels of the neighbours.
+
+    Lines above and below come first; the columns beside are then copied with the neighbours' own frames, so the
+    corners are those of the diagonal neighbours.
+    """
+    height, width = x.shape[2:]
+    framed = F.pad(x, (halo, halo, halo, halo))
+    low, high = slice(0, halo), slice(-halo, None)
+    strips = context.strips
+    for direction, into, of in (((-1, 0), low, slice(height - halo, height)), ((1, 0), high, slice(0, halo))):
+        patch, neighbour = strips[direction]
+        if len(patch):
+            line = x[:, :, of].index_select(0, neighbour)
+            framed[:, :, into, halo : halo + width].index_copy_(0, patch, line)
+    for direction, into, of in (
+        ((0, -1), low, slice(width, width + halo)),
+        ((0, 1), high, slice(halo, 2 * halo)),
+    ):
+        patch, neighbour = strips[direction]
+        if len(patch):
+            framed[..., into].index_copy_(0, patch, framed[..., of].index_select(0, neighbour))
+    return framed
+
+
+def with_kept_halo(x: torch.Tensor, context: PatchContext, halo: int, name: str) -> torch.Tensor:
+    """Like `with_halo` when only some patches are computed: the borders of the others are those kept."""
+    lines = torch.stack((x[:, :, :halo], x[:, :, -halo:]), dim=1)  # [patches, 2, c, halo, w]
+    columns = torch.stack((x[..., :halo], x[..., -halo:]), dim=1)  # [patches, 2, c, h, halo]
+    if context.selected is None:
+        context.of_all(f"{name}.lines", lines)
+        context.of_all(f"{name}.columns", columns)
+        return with_halo(x, context, halo)
+    lines, columns = context.of_all(f"{name}.lines", lines), context.of_all(f"{name}.columns", columns)
+    framed = F.pad(x, (halo, halo, halo, halo))
+    into: dict[int, slice] = {-1: slice(0, halo), 0: slice(halo, -halo), 1: slice(-halo, None)}
+    for (down, right), (patch, neighbour) in context.strips.items():
+        if not len(patch):
+            continue
+        if down == 0:
+            border = columns[:, 1 if right < 0 else 0]
+        else:
+            border = lines[:, 1 if down < 0 else 0]
+            if right:
+                border = border[..., -halo:] if right < 0 else border[..., :halo]
+        framed[:, :, into[down], into[right]].index_copy_(0, patch, border.index_select(0, neighbour))
+    return framed
+
+
+class _PatchedGroupNorm:
+    def __init__(self, norm: torch.nn.GroupNorm, name: str, context: PatchContext) -> None:
+        self._norm = norm
+        self._context = context
+        self._whole = norm.forward
+        self._name = name
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        context, norm = self._context, self._norm
+        layout = context.layout
+        if layout is None or layout.whole:
+            return self._whole(x)
+        scale, shift = pooled_affine(x, norm, context, self._name)
+        rows = context.rows
+        assert rows is not None
+        view = (len(x), -1) + (1,) * (x.ndim - 2)
+        scale, shift = scale[rows].view(view), shift[rows].view(view)
+        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
+
+
+def pooled_affine(
+    x: torch.Tensor, norm: torch.nn.GroupNorm, context: PatchContext, name: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and shift [rows, channels] that normalise by the moments of whole images.
+
+    Law of total variance: the variance of an image is the mean of its patches' variances plus the variance of their
+    means (all patches of an image have equally many pixels). Moments are at least float32.
+    """
+    layout = context.layout
+    assert layout is not None
+    groups = norm.num_groups
+    exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    variance, mean = torch.var_mean(exact.reshape(len(x), groups, -1), dim=-1, correction=0)
+    moments = context.of_all(f"{name}.moments", torch.stack((mean, variance)).transpose(0, 1))  # [patches, 2, groups]
+    patches = layout.patches_of_row.to(moments.dtype)[:, None]
+    row_of = layout.row_of
+    zeros = moments.new_zeros(len(layout.sizes), groups)
+    row_mean = zeros.index_add(0, row_of, moments[:, 0]) / patches
+    within_and_between = moments[:, 1] + (moments[:, 0] - row_mean[row_of]).square()
+    row_variance = zeros.index_add(0, row_of, within_and_between) / patches
+    inverse = (row_variance + norm.eps).rsqrt()
+    each = norm.num_channels // groups
+    scale, offset = inverse.repeat_interleave(each, 1), (row_mean * inverse).repeat_interleave(each, 1)
+    if not norm.affine:
+        return scale, -offset
+    weight, bias = norm.weight.to(scale.dtype), norm.bias.to(scale.dtype)
+    return scale * weight, bias - offset * weight
+
+
+class _OncePerRow:
+    """A time embedding: the batch brings a timestep a patch, all patches of a row the same."""
+
+    def __init__(self, forward: Callable[..., torch.Tensor], context: PatchContext) -> None:
+        self._forward = forward
+        self._context = context
+
+    def __call__(self, sample: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        layout = self._context.layout
+        if layout is not None and len(sample) == len(layout):
+            sample = sample[layout.first_patches]
+        return self._forward(sample, *args, **kwargs)
+
+
+class _RepeatedPerPatch:
+    """A projection of the rows' embeddings that is then added to patches."""
+
+    def __init__(self, forward: Callable[..., torch.Tensor], context: PatchContext) -> None:
+        self._forward = forward
+        self._context = context
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        projected = self._forward(rows)
+        return projected if self._context.layout is None else projected[self._context.rows]
+
+
+class PatchedAttention:
+    """The attention processor of a model on patches: self-attention over whole images, text once an image."""
+
+    def __init__(self, attention: Attention, name: str, context: PatchContext) -> None:
+        self._base = attention.processor
+        self._context = context
+        self._name = name
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        context = self._context
+        if context.layout is None:
+            given: torch.Tensor = self._base(
+                attn, hidden_states, encoder_hidden_states, attention_mask, temb, **kwargs
+            )
+            return given
+        if attention_mask is not None:
+            raise Unpatchable(f"{self._name} was given an attention mask")
+        residual, shape = hidden_states, hidden_states.shape
+        if hidden_states.ndim == 4:
+            hidden_states = hidden_states.flatten(2).transpose(1, 2)
+        if attn.group_norm is not None:
+            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
+        query = attn.to_q(hidden_states)
+        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if encoder_hidden_states is not None and attn.norm_cross:
+            source = attn.norm_encoder_hidden_states(source)
+        key, value = attn.to_k(source), attn.to_v(source)
+        if encoder_hidden_states is None:
+            key = context.of_all(f"{self._name}.key", key)
+            value = context.of_all(f"{self._name}.value", value)
+            mixed = attend(query, key, value, attn, context, tokens_of_rows=None)
+        else:
+            mixed = attend(query, key, value, attn, context, tokens_of_rows=key.shape[1])
+        mixed = attn.to_out[1](attn.to_out[0](mixed))
+        if len(shape) == 4:
+            mixed = mixed.transpose(1, 2).reshape(shape)
+        if attn.residual_connection:
+            mixed = mixed + residual
+        return mixed / attn.rescale_output_factor
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn: Attention,
+    context: PatchContext,
+    tokens_of_rows: int | None,
+) -> torch.Tensor:
+    """Attention of each image's queries to its own keys.
+
+    Args:
+        query: [computed patches, tokens, channels].
+        key, value: [patches, tokens, channels], or [rows, ``tokens_of_rows``, channels] of the text.
+
+    Rows of one size are computed together.
+    """
+    layout = context.layout
+    assert layout is not None
+    tokens = query.shape[1]
+
+    def heads(x: torch.Tensor, rows: int) -> torch.Tensor:
+        return x.reshape(rows, -1, attn.heads, x.shape[-1] // attn.heads).transpose(1, 2)
+
+    def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: int) -> torch.Tensor:
+        q, k, v = heads(q, rows), heads(k, rows), heads(v, rows)
+        if attn.norm_q is not None:
+            q = attn.norm_q(q)
+        if attn.norm_k is not None:
+            k = attn.norm_k(k)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return out.transpose(1, 2).reshape(-1, tokens, q.shape[1] * v.shape[-1])
+
+    parts: list[torch.Tensor] = []
+    if context.selected is None:
+        for row, rows, start, patches in layout.groups:
+            own = slice(start, start + rows * patches) if tokens_of_rows is None else slice(row, row + rows)
+            parts.append(attended(query[start : start + rows * patches], key[own], value[own], rows))
+    else:
+        done = 0
+        for row, count in enumerate(context.queries_of_rows()):
+            if count:
+                first, end = (layout.starts[row], layout.starts[row + 1]) if tokens_of_rows is None else (row, row + 1)
+                own = slice(first, end)
+                parts.append(attended(query[done : done + count], key[own], value[own], 1))
+                done += count
+    return torch.cat(parts) if len(parts) > 1 else parts[0]

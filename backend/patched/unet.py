@@ -1,0 +1,162 @@
+"""A diffusers UNet that runs denoiser calls of any sizes in one forward, cut into equal patches.
+
+Each row of each call is an image of its own, at its own timestep and with its own text, so requests of any size, step
+and guidance share the batch; what comes out equals what the unmodified model gives each call alone, to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import torch
+
+from backend.coroutine import DenoiserCall
+from backend.merge import merge_key, rows_of, run_stacked
+from backend.patched.context import PatchContext
+from backend.patched.hooks import Unpatchable, hook
+from backend.patched.layout import PatchLayout, Side, group_sizes, layout_of, patch_of
+from traces.errors import BadInput
+
+
+class PatchedUNet:
+    """Runs calls of one UNet in patches.
+
+    Args:
+        pipeline: its ``unet`` is hooked; outside `run` it behaves as before.
+        floor: least side of a patch, latent pixels. Sizes whose greatest common divisor is smaller get a forward of
+            their own; None: the smallest patch that every level can halve.
+
+    Raises:
+        BadInput: the pipeline has no UNet, or one with a module that patches cannot pass exactly.
+    """
+
+    def __init__(self, pipeline: Any, floor: int | None = None) -> None:
+        self.unet = getattr(pipeline, "unet", None)
+        if self.unet is None:
+            raise BadInput(f"cluster.executor 'patched' needs a UNet; {type(pipeline).__name__} has none: use 'packed'")
+        config = self.unet.config
+        self.multiple = 2 ** (len(config.block_out_channels) - 1)
+        self.floor = max(self.multiple, floor or 0)
+        self.context = PatchContext()
+        if config.get("class_embed_type") or config.get("addition_embed_type") == "image_hint":
+            raise BadInput(f"cluster.executor 'patched' does not know the embeddings of {type(pipeline).__name__}")
+        try:
+            hook(self.unet, self.context)
+        except Unpatchable as error:
+            raise BadInput(f"cluster.executor 'patched' cannot run {type(pipeline).__name__}: {error}") from error
+        self._forward = self.unet.forward
+
+    def key(self, call: DenoiserCall) -> Hashable:
+        """Calls of equal keys share a forward, whatever their sizes and steps; see `floor`."""
+        sample, _, text, rest = _arguments(call)
+        height, width = sample.shape[-2:]
+        if height % self.multiple or width % self.multiple or _unknown(rest):
+            return merge_key(call)
+        return (sample.dtype, sample.device, None if text is None else text.shape[1:], _settings(rest))
+
+    def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
+        """The outputs of calls of one `key`, in order."""
+        sides = [_side(call) for call in calls]
+        if len(set(sides)) == 1:
+            return run_stacked(self._forward, calls)
+        outputs: list[Any] = [None] * len(calls)
+        for group in group_sizes(sides, self.floor):
+            members = [index for index, side in enumerate(sides) if side in group]
+            of_group = [calls[index] for index in members]
+            done = run_stacked(self._forward, of_group) if len(group) == 1 else self.run_patched(of_group)
+            for index, output in zip(members, done, strict=True):
+                outputs[index] = output
+        return outputs
+
+    def run_patched(self, calls: Sequence[DenoiserCall], patch: Side | None = None) -> list[Any]:
+        """Like `run`, in one forward in any case, on patches of ``patch`` latent pixels (by default the largest)."""
+        batch = PatchBatch(calls, patch)
+        with self.context.batch(batch.layout):
+            out = self._forward(batch.sample(), batch.timesteps, batch.text, **batch.settings)
+        return batch.outputs(out)
+
+
+class PatchBatch:
+    """Calls of one key as one call on patches, and the way back.
+
+    Attributes:
+        order: the calls' indices, equal sizes together.
+        layout: one row a row of a call, in this order.
+    """
+
+    def __init__(self, calls: Sequence[DenoiserCall], patch: Side | None = None) -> None:
+        self._calls = calls
+        sides = [_side(call) for call in calls]
+        self.order = sorted(range(len(calls)), key=lambda index: (sides[index], index))
+        self.rows = [rows_of(calls[index]) for index in self.order]
+        of_rows = tuple(sides[index] for index, rows in zip(self.order, self.rows, strict=True) for _ in range(rows))
+        arguments = [_arguments(calls[index]) for index in self.order]
+        self._samples = [sample for sample, *_ in arguments]
+        self.layout: PatchLayout = layout_of(of_rows, patch or patch_of(of_rows), self._samples[0].device)
+        timesteps = [timesteps_of(arguments[i][1], rows, self._samples[0]) for i, rows in enumerate(self.rows)]
+        self.timesteps = torch.cat(timesteps)[self.layout.row_of]
+        texts = [text for _, _, text, _ in arguments if text is not None]
+        self.text = torch.cat(texts) if texts else None
+        self.settings = _joined_settings([rest for *_, rest in arguments])
+
+    def sample(self) -> torch.Tensor:
+        """The patches: [patches, channels, *patch]."""
+        return self.layout.split(self._samples)
+
+    def outputs(self, out: Any) -> list[Any]:
+        """What the patched forward gave, as each call expects it, in the order of the calls."""
+        patches = out[0] if isinstance(out, tuple) else out.sample
+        rows = [row for stack in self.layout.join(patches) for row in stack.split(1)]
+        outputs: list[Any] = [None] * len(self._calls)
+        done = 0
+        for index, count in zip(self.order, self.rows, strict=True):
+            image = torch.cat(rows[done : done + count])
+            outputs[index] = (image,) if isinstance(out, tuple) else type(out)(sample=image)
+            done += count
+        return outputs
+
+
+def timesteps_of(timestep: Any, rows: int, sample: torch.Tensor) -> torch.Tensor:
+    """[rows] timesteps of a call that gave one number, or one a row."""
+    if not isinstance(timestep, torch.Tensor):
+        timestep = torch.tensor(timestep, dtype=torch.float64 if isinstance(timestep, float) else torch.int64)
+    return timestep.to(sample.device).expand(rows)
+
+
+def _arguments(call: DenoiserCall) -> tuple[torch.Tensor, Any, torch.Tensor | None, dict[str, Any]]:
+    """(sample, timestep, encoder_hidden_states, the others) of a UNet call."""
+    rest = dict(call.kwargs)
+    names = ("sample", "timestep", "encoder_hidden_states")
+    values = [call.args[i] if i < len(call.args) else rest.pop(name, None) for i, name in enumerate(names)]
+    return values[0], values[1], values[2], rest
+
+
+def _side(call: DenoiserCall) -> Side:
+    height, width = _arguments(call)[0].shape[-2:]
+    return int(height), int(width)
+
+
+_PER_ROW = ("added_cond_kwargs",)
+_SHARED = ("return_dict", "cross_attention_kwargs")
+
+
+def _unknown(rest: dict[str, Any]) -> bool:
+    """Whether a call has an argument that patches do not know, such as residuals of a ControlNet."""
+    return any(value is not None and name not in (*_PER_ROW, *_SHARED) for name, value in rest.items())
+
+
+def _settings(rest: dict[str, Any]) -> Hashable:
+    added = rest.get("added_cond_kwargs") or {}
+    return (
+        tuple((name, repr(rest.get(name))) for name in _SHARED),
+        tuple((name, tuple(added[name].shape[1:])) for name in sorted(added)),
+    )
+
+
+def _joined_settings(rests: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    joined = {name: value for name, value in rests[0].items() if value is not None}
+    added = [rest.get("added_cond_kwargs") for rest in rests]
+    if added[0]:
+        joined["added_cond_kwargs"] = {name: torch.cat([a[name] for a in added if a]) for name in added[0]}
+    return joined

@@ -1,0 +1,198 @@
+"""Patches: any mix of sizes in one forward equals the stock pipeline run alone, and every ingredient is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from backend.executor import Executor  # noqa: E402
+from backend.loading import load_pipeline  # noqa: E402
+from backend.patched import hooks  # noqa: E402
+from backend.patched.context import PatchContext  # noqa: E402
+from backend.patched.layout import PatchLayout, group_sizes, layout_of, patch_of  # noqa: E402
+from backend.patched.unet import PatchedUNet  # noqa: E402
+from tests.backend import tiny_pipelines, tiny_unets  # noqa: E402
+from tests.backend.mixed import largest_difference, latents_alone, latents_together  # noqa: E402
+from traces.errors import BadInput  # noqa: E402
+from traces.request import Request  # noqa: E402
+
+torch.set_num_threads(1)
+CPU = torch.device("cpu")
+
+
+def mixed_requests(unit: int) -> list[Request]:
+    """Sizes, steps, guidance, prompts and numbers of images all differ; the common divisor is one ``unit`` of pixels."""
+    return [
+        Request("square", 0.0, 2 * unit, 2 * unit, steps=3, seed=1, prompt="a cat"),
+        Request("tall", 0.0, 3 * unit, 2 * unit, steps=5, seed=2, prompt="two dogs", images=2, guidance_scale=3.0),
+        Request("unguided", 0.0, 4 * unit, 3 * unit, steps=4, seed=3, prompt="a bird", guidance_scale=1.0),
+        Request("strip", 0.0, unit, 5 * unit, steps=3, seed=4, prompt="a whale"),
+        Request("again", 0.0, 2 * unit, 2 * unit, steps=6, seed=5, prompt="a cat"),
+    ]
+
+
+def equal_to_alone(build: Callable[[], Any], requests: list[Request], dtype: Any) -> float:
+    alone = {r.request_id: latents_alone(build().to(dtype), r) for r in requests}
+    executor = Executor(build().to(dtype), "patched")
+    return largest_difference(alone, latents_together(executor, requests, pause="square"))
+
+
+@pytest.mark.parametrize("build", [tiny_pipelines.sdxl, tiny_unets.sd15, lambda: tiny_pipelines.sdxl(heun=True)],
+                         ids=["sdxl", "sd15", "sdxl-heun"])  # fmt: skip
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)], ids=str)
+def test_equals_the_stock_pipeline_run_alone(build: Callable[[], Any], dtype: Any, tolerance: float) -> None:
+    assert equal_to_alone(build, mixed_requests(8), dtype) <= tolerance
+
+
+def test_a_pipeline_from_a_folder_is_exact_too(model_folder: Path) -> None:
+    requests = mixed_requests(8)[:3]
+    load = lambda: load_pipeline(str(model_folder), dtype="float64")  # noqa: E731
+    alone = {r.request_id: latents_alone(load(), r) for r in requests}
+    assert largest_difference(alone, latents_together(Executor(load(), "patched"), requests)) <= 1e-12
+
+
+def without_halo(x: Any, context: PatchContext, halo: int) -> Any:
+    return torch.nn.functional.pad(x, (halo,) * 4)
+
+
+def without_corners(x: Any, context: PatchContext, halo: int) -> Any:
+    framed = hooks_with_halo(x, context, halo)
+    framed[:, :, ::framed.shape[2] - 1, ::framed.shape[3] - 1] = 0
+    return framed
+
+
+def without_variance_between(x: Any, norm: Any, context: PatchContext, name: str) -> Any:
+    """PatchedServe's statistics: the variances averaged, what lies between the patches' means lost."""
+    layout = context.layout
+    assert layout is not None
+    variance, mean = torch.var_mean(x.reshape(len(x), norm.num_groups, -1), dim=-1, correction=0)
+    pooled = [
+        torch.zeros(len(layout.sizes), norm.num_groups, dtype=x.dtype).index_add(0, layout.row_of, v)
+        / layout.patches_of_row[:, None]
+        for v in (mean, variance)
+    ]
+    inverse = (pooled[1] + norm.eps).rsqrt()
+    each = norm.num_channels // norm.num_groups
+    scale, offset = inverse.repeat_interleave(each, 1), (pooled[0] * inverse).repeat_interleave(each, 1)
+    return scale * norm.weight, norm.bias - offset * norm.weight
+
+
+def within_patches_only(query: Any, key: Any, value: Any, attn: Any, context: PatchContext, tokens_of_rows: Any) -> Any:
+    if tokens_of_rows is not None:
+        return hooks_attend(query, key, value, attn, context, tokens_of_rows)
+    heads = [x.unflatten(2, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value)]
+    return torch.nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+
+
+hooks_with_halo, hooks_attend = hooks.with_halo, hooks.attend
+
+
+@pytest.mark.parametrize(
+    ("ingredient", "replacement", "least"),
+    [
+        ("with_halo", without_halo, 1e-2),
+        ("with_halo", without_corners, 1e-4),
+        ("pooled_affine", without_variance_between, 1e-3),
+        ("attend", within_patches_only, 1e-4),
+    ],
+    ids=["halo", "corners", "variance between patches", "whole-image attention"],
+)
+def test_every_ingredient_is_needed(
+    ingredient: str, replacement: Any, least: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = mixed_requests(8)[:3]
+    assert equal_to_alone(tiny_pipelines.sdxl, requests, torch.float64) <= 1e-12
+    monkeypatch.setattr(hooks, ingredient, replacement)
+    assert equal_to_alone(tiny_pipelines.sdxl, requests, torch.float64) > least
+
+
+def test_mixed_sizes_share_one_forward_and_sizes_that_do_not_fit_are_grouped() -> None:
+    pipeline = tiny_pipelines.sdxl()
+    rows: list[tuple[int, ...]] = []
+    forward = pipeline.unet.forward
+
+    def watched(sample: Any, *args: Any, **kwargs: Any) -> Any:
+        rows.append(tuple(sample.shape))
+        return forward(sample, *args, **kwargs)
+
+    pipeline.unet.forward = watched
+    executor = Executor(pipeline, "patched")
+    requests = mixed_requests(8)
+    executor.execute("encode", requests)
+    rows.clear()
+    executor.execute("denoise", requests, 1)
+    assert len(rows) == 1
+    assert rows[0][2:] == (4, 4)
+    assert rows[0][0] == 2 * 4 + 4 * 6 + 12 + 2 * 5 + 2 * 4  # patches of 4x4 latent pixels, guided ones twice
+
+    executor._mixer.floor = 8  # type: ignore[attr-defined]
+    rows.clear()
+    executor.execute("denoise", requests[:3], 1)
+    assert sorted(shape[2:] for shape in rows) == [(8, 8), (12, 8), (16, 12)]
+
+
+def test_a_size_that_the_levels_cannot_halve_runs_whole() -> None:
+    odd = Request("odd", 0.0, 24, 40, steps=2, seed=1, prompt="x")
+    even = Request("even", 0.0, 32, 48, steps=2, seed=2, prompt="y")
+    alone = {r.request_id: latents_alone(tiny_unets.sd15(levels=4), r) for r in (odd, even)}  # 12x20 is no multiple of 8
+    executor = Executor(tiny_unets.sd15(levels=4), "patched")
+    assert largest_difference(alone, latents_together(executor, [odd, even])) <= 1e-5
+
+
+def test_patched_needs_a_unet() -> None:
+    with pytest.raises(BadInput, match="needs a UNet"):
+        Executor(tiny_pipelines.flux(), "patched")
+
+
+def test_outside_a_batch_the_model_is_as_before() -> None:
+    request = dataclasses.replace(mixed_requests(8)[0], steps=2)
+    hooked = tiny_pipelines.sdxl()
+    PatchedUNet(hooked)
+    assert torch.equal(latents_alone(hooked, request), latents_alone(tiny_pipelines.sdxl(), request))
+
+
+SIZES = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=5)
+
+
+@given(SIZES, st.integers(1, 3), st.integers(1, 4))
+@settings(deadline=None)
+def test_split_and_join_are_inverse_and_halos_are_the_image_around(
+    grids: list[tuple[int, int]], height: int, width: int
+) -> None:
+    sizes = tuple(sorted((lines * height, columns * width) for lines, columns in grids))
+    layout = PatchLayout(sizes, (height, width), CPU)
+    images = [torch.randn(1, 2, *size) for size in sizes]
+    patches = layout.split(images)
+    joined = [row for stack in layout.join(patches) for row in stack.split(1)]
+    assert all(torch.equal(a, b) for a, b in zip(images, joined, strict=True))
+    context = PatchContext()
+    with context.batch(layout):
+        framed = hooks.with_halo(patches, context, 1)
+    for row, image in enumerate(images):
+        around = torch.nn.functional.pad(image, (1, 1, 1, 1))
+        windows = around.unfold(2, height + 2, height).unfold(3, width + 2, width)[0]
+        expected = windows.permute(1, 2, 0, 3, 4).reshape(-1, 2, height + 2, width + 2)
+        assert torch.equal(framed[layout.starts[row] : layout.starts[row + 1]], expected)
+
+
+@given(st.lists(st.tuples(st.integers(1, 24), st.integers(1, 24)), min_size=1, max_size=8), st.integers(1, 8))
+def test_groups_hold_every_size_once_and_keep_the_floor(grids: list[tuple[int, int]], floor: int) -> None:
+    sizes = [(4 * h, 4 * w) for h, w in grids]
+    groups = group_sizes(sizes, 4 * floor)
+    assert sorted(size for group in groups for size in group) == sorted(set(sizes))
+    for group in groups:
+        assert len(group) == 1 or min(patch_of(group)) >= 4 * floor
+
+
+def test_layouts_are_kept_by_composition() -> None:
+    sizes = ((8, 8), (8, 16))
+    assert layout_of(sizes, (8, 8), CPU) is layout_of(sizes, (8, 8), CPU)
