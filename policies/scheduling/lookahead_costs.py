@@ -1,0 +1,112 @@
+"""What one more request costs a batch: the few numbers a look-ahead rolls forward with.
+
+A predictor answers for whole batches. Asking it for every batch that a plan might ever form would cost more than
+the plan gains, so `MarginalCosts` asks for a few batches of every kind of request and keeps what a step costs for
+being a step, what more for holding this kind at all, and what for its images. Where sizes share nothing (whole images
+of different sizes take turns) the first is 0, so mixing does not pay; where one image saturates the device the last is
+a whole step's worth.
+
+What this leaves out, and what the predictor gets wrong, shows as measured over predicted seconds; `learn` keeps the
+running ratio and plans are made with it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from policies.contract import Predictor
+from policies.job import BatchKey, Job
+from traces.composition import composition_of
+
+_SEVERAL = 8
+_TRUST_STEPS = 50.0
+_FORGET_STEPS = 400.0
+
+
+class Cost(NamedTuple):
+    """The cost of one kind of request, predicted seconds.
+
+    Attributes:
+        kind: 0, 1, 2, ..., one a size and guidance.
+        shared_s: of a step, whatever else is in it.
+        kind_s: of a step that holds any of this kind.
+        images_s: of a step, for this request's images.
+        step_s: of a step with this request alone.
+        encode_s: before denoising.
+        decode_s: after it.
+    """
+
+    kind: int
+    shared_s: float
+    kind_s: float
+    images_s: float
+    step_s: float
+    encode_s: float
+    decode_s: float
+
+
+class MarginalCosts:
+    """Costs of requests as parts of batches, and how far off they have been.
+
+    Attributes:
+        ratio: measured over predicted seconds, running.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.ratio = 1.0
+        self._steps = 0.0
+        self._predictor = predictor
+        self._costs: dict[tuple[BatchKey, int], Cost] = {}
+        self._first_of: dict[BatchKey, Job] = {}
+
+    def of(self, job: Job) -> Cost:
+        """The cost of a job's kind."""
+        key = (job.batch_key, job.images)
+        cost = self._costs.get(key)
+        if cost is None:
+            self._first_of.setdefault(job.batch_key, job)
+            if len(self._first_of) == 2:  # the first kind has something to be mixed with only now
+                self._costs.clear()
+            cost = self._costs[key] = self._ask(job)
+        return cost
+
+    def remaining_s(self, job: Job) -> float:
+        """Predicted seconds a job still needs, alone on a replica."""
+        cost = self.of(job)
+        if job.stage == "denoise":
+            return job.stage_left * cost.step_s + cost.decode_s
+        if job.stage == "encode":
+            return cost.encode_s + job.request.steps * cost.step_s + cost.decode_s
+        return cost.decode_s
+
+    def learn(self, predicted_s: float, measured_s: float, steps: int) -> None:
+        """A batch was predicted to take ``predicted_s`` for some steps, and took ``measured_s``."""
+        if predicted_s > 0:
+            self._steps = min(self._steps + steps, _FORGET_STEPS)
+            self.ratio += (measured_s / predicted_s - self.ratio) * min(1.0, steps / (_TRUST_STEPS + self._steps))
+
+    def _ask(self, job: Job) -> Cost:
+        seconds = self._predictor.seconds
+        key, size, guided = job.batch_key, job.request.size, float(job.guided)
+        one_s = seconds("denoise", ((size, 1),), guided)
+        several_s = seconds("denoise", ((size, _SEVERAL),), guided)
+        image_s = min(one_s, max(0.0, (several_s - one_s) / (_SEVERAL - 1)))
+        fixed_s = one_s - image_s
+        other = next((first for first in self._first_of.values() if first.batch_key != key), None)
+        kind_s = 0.0
+        if other is not None:
+            share = (guided * job.request.pixels + float(other.guided) * other.request.pixels) / (
+                job.request.pixels + other.request.pixels
+            )
+            both_s = seconds("denoise", composition_of([(size, 1), (other.request.size, 1)]), share)
+            other_s = seconds("denoise", ((other.request.size, 1),), float(other.guided))
+            kind_s = min(fixed_s, max(0.0, both_s - other_s - image_s))
+        return Cost(
+            list(self._first_of).index(key),
+            fixed_s - kind_s,
+            kind_s,
+            image_s * job.images,
+            seconds("denoise", job.alone, guided),
+            seconds("encode", job.alone, guided) if "encode" in job.stages else 0.0,
+            seconds("decode", job.alone, guided) if "decode" in job.stages else 0.0,
+        )
