@@ -13,7 +13,7 @@ from policies.job import BatchKey, Job
 from policies.scheduling.batch import next_quantum
 
 
-class _SizeQueues:
+class SizeQueues:
     """Waiting jobs by batch key, oldest first. Jobs that ended while waiting are passed over."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class SameSizeDynamic(SchedulingPolicy):
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
-        self._queues = _SizeQueues()
+        self._queues = SizeQueues()
 
     def arrived(self, job: Job, now: float) -> None:
         self._queues.add(job)
@@ -103,7 +103,7 @@ class SameSizeContinuous(SchedulingPolicy):
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
-        self._queues = _SizeQueues()
+        self._queues = SizeQueues()
         self._changed: set[BatchKey | None] = set()
 
     def arrived(self, job: Job, now: float) -> None:

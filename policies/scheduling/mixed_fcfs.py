@@ -1,0 +1,63 @@
+"""Continuous batching of mixed sizes, first come, first served: what batching alone gives, without deadlines."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
+from policies.job import Job
+from policies.scheduling.batch import next_quantum
+from policies.scheduling.promise import Quanta, to_decode
+
+
+class MixedFCFS(SchedulingPolicy):
+    """Everything a replica holds denoises in one batch; the oldest waiting request joins at the next step boundary.
+
+    There is one queue for all replicas, and no replica takes more than its share of all requests not ended.
+
+    Args:
+        max_batch: requests in a batch.
+    """
+
+    def __init__(self, max_batch: int = 12) -> None:
+        self.max_batch = max_batch
+
+    def reset(self, cluster: Cluster) -> None:
+        super().reset(cluster)
+        self._queue: deque[Job] = deque()
+        self._quanta = Quanta(cluster)
+
+    def arrived(self, job: Job, now: float) -> None:
+        self._queue.append(job)
+
+    def plan(self, replica: Replica, now: float) -> Decision | None:
+        decision = self._quanta.rest(replica)
+        if decision is not None:
+            return decision
+        jobs = list(replica.resident.values())
+        decision = to_decode(jobs)
+        if decision is None:
+            jobs += self._take(self._share() - len(jobs))
+            if not jobs:
+                return None
+            decision = next_quantum(jobs)
+        return self._quanta.keep(replica, decision)
+
+    def recalls(self, now: float) -> list[int]:
+        if not self.cluster.waiting:
+            return []
+        share = self._share()
+        return self._quanta.broken(r.index for r in self.cluster.replicas if len(r.resident) < share)
+
+    def _share(self) -> int:
+        """Requests a replica may hold: its share of all there are, rounded up, under the cap."""
+        return min(self.max_batch, -(-len(self.cluster.jobs) // len(self.cluster.replicas)))
+
+    def _take(self, count: int) -> list[Job]:
+        taken: list[Job] = []
+        queue = self._queue
+        while queue and len(taken) < count:
+            job = queue.popleft()
+            if job.state == "waiting":
+                taken.append(job)
+        return taken

@@ -1,0 +1,184 @@
+"""PatchedServe's scheduler as published (arXiv 2501.09253, section on scheduling; also MixFusion, PPoPP '26).
+
+Requests of any size share a batch. Who is admitted is decided by slack, in multiples of a request's own latency:
+
+    slack = (deadline - now - predicted remaining) / standalone
+
+and by L, the predicted step of the batch with the request in it, at which everyone in it is taken to go on to the end.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
+from policies.job import Job
+from policies.scheduling.batch import next_quantum
+from policies.scheduling.dispatch import Dispatcher, check_rule
+from policies.scheduling.mixing import Batch, BatchCosts, Kind
+from policies.scheduling.promise import Quanta, to_decode
+from policies.scheduling.queues import KindQueues
+
+
+class _Waiting(NamedTuple):
+    """The waiting request of its kind that is wanted first."""
+
+    slack: float
+    order: int
+    job: Job
+    kind: Kind
+
+
+class _Admitted(NamedTuple):
+    """Who joins, who is given up, and after how many steps the question is worth asking again."""
+
+    jobs: list[Job]
+    dropped: list[tuple[Job, str]]
+    ask_again: float
+
+
+class PatchedServe(SchedulingPolicy):
+    """Admits the waiting request of least slack, as long as the active one of least slack still makes its deadline.
+
+    For w the waiting and a the active request of least slack: if w would miss its deadline in the batch it is dropped;
+    if it is relaxed, the waiting request that raises throughput most is admitted in its place; if a would miss its
+    deadline, admission stops; otherwise w is admitted. Throughput is requests in a step over its predicted seconds.
+    A request without a deadline is always relaxed and never dropped.
+
+    Args:
+        max_batch: requests in a batch; what memory allows.
+        relaxed_slack: a request with at least this slack is relaxed. A request has the SLO scale less 1 when it comes.
+        joins: admit at step boundaries; otherwise only when nothing is denoising on the replica, as published.
+        dispatch: ``pixels`` (published) or ``completion``; see `policies.scheduling.dispatch`.
+
+    Raises:
+        ValueError: an unknown dispatch rule.
+    """
+
+    def __init__(
+        self, max_batch: int = 12, relaxed_slack: float = 2.0, joins: bool = False, dispatch: str = "pixels"
+    ) -> None:
+        self.max_batch = max_batch
+        self.relaxed_slack = relaxed_slack
+        self.joins = joins
+        self.dispatch = check_rule(dispatch)
+
+    def reset(self, cluster: Cluster) -> None:
+        super().reset(cluster)
+        self._costs = BatchCosts(cluster.predictor)
+        self._dispatcher = Dispatcher(self.dispatch, cluster, self._costs)
+        self._queues = [KindQueues(self._costs) for _ in cluster.replicas]
+        self._quanta = Quanta(cluster)
+        self._joinable: set[int] = set()
+
+    def arrived(self, job: Job, now: float) -> None:
+        index = self._dispatcher.assign(job, now)
+        self._queues[index].add(job)
+        self._joinable.add(index)
+
+    def ended(self, job: Job, now: float) -> None:
+        self._dispatcher.ended(job)
+        self._costs.forget(job)
+
+    def recalls(self, now: float) -> list[int]:
+        if not self._joinable:
+            return []
+        joinable, self._joinable = sorted(self._joinable), set()
+        if not self.joins:
+            return []
+        replicas = self.cluster.replicas
+        return self._quanta.broken(index for index in joinable if len(replicas[index].resident) < self.max_batch)
+
+    def plan(self, replica: Replica, now: float) -> Decision | None:
+        decision = self._quanta.rest(replica)
+        if decision is not None:
+            return decision
+        jobs = list(replica.resident.values())
+        decision = to_decode(jobs)
+        if decision is not None:
+            return self._quanta.keep(replica, decision)
+        admitted = _Admitted([], [], math.inf)
+        if self.joins or not jobs:
+            admitted = self._admit(self._queues[replica.index], jobs, now)
+            jobs += admitted.jobs
+        drop = tuple(admitted.dropped)
+        if not jobs:
+            return Decision(drop=drop) if drop else None
+        self._dispatcher.planned(replica.index, jobs, now)
+        decision = next_quantum(jobs)
+        steps = decision.steps
+        if self.joins and admitted.ask_again < steps:
+            steps = int(admitted.ask_again)
+        return self._quanta.keep(replica, Decision(decision.jobs, steps, drop))
+
+    def _admit(self, queues: KindQueues, active: list[Job], now: float) -> _Admitted:
+        costs = self._costs
+        batch = costs.batch(active)
+        least = min([(self._slack(job, costs.kind(job), now), job.order, job) for job in active], default=None)
+        joining: list[Job] = []
+        dropped: list[tuple[Job, str]] = []
+        waiting = {kind: _Waiting(self._slack(job, kind, now), job.order, job, kind) for kind, job in queues.heads()}
+        while waiting and len(active) + len(joining) < self.max_batch:
+            w = min(waiting.values())
+            step_s = costs.step_s(costs.plus(batch, w.kind))
+            late_s = self._late_s(w.job, w.kind, step_s, now)
+            if late_s > 0:
+                others = len(active) + len(joining)
+                dropped.append((w.job, f"would miss its deadline by {late_s:.3g} s in a batch with {others} others"))
+                self._advance(waiting, queues, w.kind, now)
+                continue
+            if w.slack >= self.relaxed_slack:
+                w, step_s = self._raising_throughput(waiting, batch, w, step_s, now)
+            if least is not None:
+                tight = least[2]
+                late_s = self._late_s(tight, costs.kind(tight), step_s, now)
+                if late_s > 0:
+                    gain_s = step_s - costs.step_s(batch)
+                    return _Admitted(joining, dropped, math.ceil(late_s / gain_s) if gain_s > 0 else math.inf)
+            joining.append(w.job)
+            batch = costs.plus(batch, w.kind)
+            if least is None or (w.slack, w.order) < least[:2]:
+                least = (w.slack, w.order, w.job)
+            self._advance(waiting, queues, w.kind, now)
+        return _Admitted(joining, dropped, math.inf)
+
+    def _raising_throughput(
+        self, waiting: dict[Kind, _Waiting], batch: Batch, w: _Waiting, step_s: float, now: float
+    ) -> tuple[_Waiting, float]:
+        """The waiting request with which a step is shortest, ``w`` or one that makes its deadline; and that step."""
+        best = (step_s, w)
+        for other in waiting.values():
+            step_s = self._costs.step_s(self._costs.plus(batch, other.kind))
+            if (step_s, other) < best and self._late_s(other.job, other.kind, step_s, now) <= 0:
+                best = (step_s, other)
+        return best[1], best[0]
+
+    def _advance(self, waiting: dict[Kind, _Waiting], queues: KindQueues, kind: Kind, now: float) -> None:
+        """The first request of a kind is taken from its queue; the next one stands for the kind."""
+        queues.pop(kind)
+        job = queues.head(kind)
+        if job is None:
+            del waiting[kind]
+        else:
+            waiting[kind] = _Waiting(self._slack(job, kind, now), job.order, job, kind)
+
+    def _slack(self, job: Job, kind: Kind, now: float) -> float:
+        deadline = job.request.deadline
+        if deadline == math.inf:
+            return math.inf
+        return (deadline - now - self._costs.remaining_s(job)) / self._costs.whole_s(kind)
+
+    def _late_s(self, job: Job, kind: Kind, step_s: float, now: float) -> float:
+        """Seconds after its deadline at which a job would end if every step took ``step_s``."""
+        finish_s = now + self._costs.left_s(kind, job.stage, job.denoise_left, step_s)
+        return finish_s - job.request.deadline
+
+
+class PatchedServeJoins(PatchedServe):
+    """PatchedServe that also admits at step boundaries, into the batch that is denoising."""
+
+    def __init__(
+        self, max_batch: int = 12, relaxed_slack: float = 2.0, joins: bool = True, dispatch: str = "pixels"
+    ) -> None:
+        super().__init__(max_batch, relaxed_slack, joins, dispatch)
