@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from policies.caching import CachingPolicy, Signals
+from policies.caching.step import decide_block
 from policies.contract import Outcome, PolicyError, SchedulingPolicy
 from policies.controller import Controller
 from policies.events import EventRecord, check_parity
@@ -41,10 +42,10 @@ class _Costs:
         ratios = (0.95, 0.97, 1.0, 1.03, 1.05)
         steps = 1
 
-    def seconds(self, stage: str, composition: Composition, guided: bool = True) -> float:
+    def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
         pixels = sum(h * w * f * n for (h, w, f), n in composition) / 65536
         per_pixel = {"encode": 0.0021, "denoise": 0.0137, "decode": 0.0071}[stage]
-        return 0.0053 + per_pixel * pixels * (1.0 if guided else 0.51)
+        return 0.0053 + per_pixel * pixels * (0.51 + 0.49 * guided)
 
     def standalone(self, request: Request) -> float:
         alone = ((request.size, request.images),)
@@ -202,40 +203,63 @@ def _check_cancelling(policy: SchedulingPolicy, seed: int) -> None:
 
 
 def _check_caching(policy: CachingPolicy, seed: int) -> None:
-    rng = stream(seed, "check/caching")
-    policy = copy.deepcopy(policy)
-    policy.reset()
-    requests, units, blocks, steps = ("r0", "r1"), 4, 3, 9
+    """A batch in which one request joins late and one loses its cache, and the same requests each alone."""
+    before = _state(policy)
+    names = ("r0", "r1", "r2")
+    fresh, again = copy.deepcopy(policy), copy.deepcopy(policy)
+    fresh.reset()
+    together = _cached_run(fresh, names, seed)
+    if _cached_run(fresh, names, seed) != together:
+        raise _broken(policy, "remembers requests it was told to forget")
+    again.reset()
+    if _cached_run(again, names, seed) != together:
+        raise _broken(policy, "is not deterministic: the same signals twice gave different answers")
+    for name in names:
+        again.reset()
+        if _cached_run(again, (name,), seed)[name] != together[name]:
+            raise _broken(policy, "lets the requests of a batch change each other's answers")
+    if _state(policy) != before:
+        raise _broken(policy, "changed its own parameters during a run; per-run state belongs in reset")
 
-    def signals(step: int, block: int, seen: bool, of: tuple[str, ...] = requests) -> Signals:
-        count = len(of) * units
-        change = rng.exponential(0.1, count) if seen else np.full(count, np.inf)
-        return Signals(
-            of,
-            np.repeat(np.arange(len(of)), units),
-            np.tile(np.arange(units), len(of)),
-            block,
-            blocks,
-            np.full(count, step),
-            np.full(count, steps),
-            change,
-            np.zeros(count),
-        )
 
-    for step in range(steps):
+def _cached_run(policy: CachingPolicy, names: tuple[str, ...], seed: int) -> dict[str, list[list[bool]]]:
+    """What was computed of each request, a list a step and block; in the end the policy is told to forget them all."""
+    units, blocks, steps, joins, evicted = 4, 3, 12, {"r1": 5}, ("r2", 7)
+    draws = {name: stream(seed, f"check/caching/{name}").exponential(0.1, (steps, blocks, units)) for name in names}
+    answers: dict[str, list[list[bool]]] = {name: [] for name in names}
+    for tick in range(steps + max(joins.values())):
+        if (evicted[0], tick) == evicted and evicted[0] in names:
+            policy.forget(evicted[0])
+        at = {name: tick - joins.get(name, 0) for name in names}
+        batch = tuple(name for name in names if 0 <= at[name] < steps)
+        if not batch:
+            continue
         for block in range(blocks):
-            asked = signals(step, block, seen=step > 0)
-            answer = policy.decide(asked)
-            if not isinstance(answer, np.ndarray) or answer.dtype != np.bool_ or answer.shape != asked.unit.shape:
-                raise _broken(policy, "must answer an array of one True or False a unit")
-            if not np.array_equal(policy.decide(asked), answer):
+            change = [
+                np.full(units, np.inf) if not at[name] or (name, at[name]) == evicted else draws[name][at[name], block]
+                for name in batch
+            ]
+            signals = Signals(
+                batch,
+                np.repeat(np.arange(len(batch)), units),
+                np.tile(np.arange(units), len(batch)),
+                block,
+                blocks,
+                np.repeat([at[name] for name in batch], units),
+                np.full(len(batch) * units, steps),
+                np.concatenate(change),
+                np.zeros(len(batch) * units),
+            )
+            asked = copy.deepcopy(policy)
+            if not np.array_equal(asked.decide(signals), asked.decide(signals)):
                 raise _broken(policy, "changes its mind when asked twice: decide must change nothing")
-            if step == 0 and not answer.all():
-                raise _broken(policy, "reuses a unit that was never computed")
-            policy.commit(asked, answer)
-    policy.forget("r0")
-    if not policy.decide(signals(0, 0, seen=False, of=("r0",))).all():
-        raise _broken(policy, "remembers a request it was told to forget")
+            computed = decide_block(policy, signals)
+            for name, flags in zip(batch, computed.reshape(-1, units).tolist(), strict=True):
+                answers[name].append(flags)
+        for name in batch:
+            if at[name] == steps - 1:
+                policy.forget(name)
+    return answers
 
 
 def _check_placement(policy: PlacementPolicy, seed: int) -> None:

@@ -1,8 +1,29 @@
 """Caching policies, by the names the command line knows."""
 
+from policies.caching.bounded import BoundedReuse
 from policies.caching.compute_all import ComputeAll
 from policies.caching.contract import CachingPolicy, Signals
+from policies.caching.first_block import FirstBlock
+from policies.caching.forest import ForestReuse
+from policies.caching.interval import Interval
+from policies.caching.threshold import Threshold
 
-CACHES = {"none": ComputeAll}
+CACHES: dict[str, type[CachingPolicy]] = {
+    "none": ComputeAll,
+    "interval": Interval,
+    "threshold": Threshold,
+    "first-block": FirstBlock,
+    "forest": ForestReuse,
+}
 
-__all__ = ["CACHES", "CachingPolicy", "ComputeAll", "Signals"]
+__all__ = [
+    "CACHES",
+    "BoundedReuse",
+    "CachingPolicy",
+    "ComputeAll",
+    "FirstBlock",
+    "ForestReuse",
+    "Interval",
+    "Signals",
+    "Threshold",
+]

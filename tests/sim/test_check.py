@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from policies.caching import CachingPolicy, ComputeAll, Signals
+from policies.caching import CACHES, CachingPolicy, ComputeAll, ForestReuse, Signals, Threshold
 from policies.contract import Cluster, Decision, PolicyError, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.placement import Contiguous, PlacementPolicy, TileWork
 from policies.scheduling import EDF, FCFS, SCHEDULERS
+from predictors.forest_fit import fit_forest
 from sim.check import check_policy
+from tests.predictors.recordings import made_up
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -126,11 +129,59 @@ def test_broken_schedulers_fail(policy: SchedulingPolicy, complaint: str) -> Non
         check_policy(policy)
 
 
+@pytest.mark.parametrize("name", CACHES)
+def test_every_shipped_cache_passes(name: str, tmp_path: Path) -> None:
+    if name != "forest":
+        check_policy(CACHES[name]())
+        return
+    fit_forest(made_up()).save(tmp_path / "forest.parquet")
+    check_policy(ForestReuse(str(tmp_path / "forest.parquet")))
+
+
 class ReusesNothing(CachingPolicy):
     """Reuses what was never computed."""
 
     def decide(self, signals: Signals) -> np.ndarray:
         return np.zeros(len(signals.unit), dtype=bool)
+
+
+class AnswersLists(CachingPolicy):
+    """Answers what is no array."""
+
+    def decide(self, signals: Signals) -> np.ndarray:
+        return [True] * len(signals.unit)  # type: ignore[return-value]
+
+
+class CountsQuestions(Threshold):
+    """Decides by how often it was asked."""
+
+    def decide(self, signals: Signals) -> np.ndarray:
+        self._asked = getattr(self, "_asked", 0) + 1
+        return super().decide(signals) | (self._asked % 2 == 0)
+
+
+class WholeBatch(Threshold):
+    """Computes a whole batch as soon as one unit of it must be computed."""
+
+    def decide(self, signals: Signals) -> np.ndarray:
+        return np.full(len(signals.unit), super().decide(signals).any())
+
+
+class Remembers(Threshold):
+    """Counts on after it was told to forget, and lets nobody reuse more than thrice in a life."""
+
+    def reset(self) -> None:
+        super().reset()
+        self._left = {"r0": 3, "r1": 3, "r2": 3}
+
+    def decide(self, signals: Signals) -> np.ndarray:
+        left = np.array([self._left[name] for name in signals.request_ids])[signals.request]
+        return super().decide(signals) | (left <= 0)
+
+    def commit(self, signals: Signals, computed: np.ndarray) -> None:
+        super().commit(signals, computed)
+        for index, name in enumerate(signals.request_ids):
+            self._left[name] -= int((~computed[signals.request == index]).any())
 
 
 class OffTheEnd(PlacementPolicy):
@@ -142,7 +193,15 @@ class OffTheEnd(PlacementPolicy):
 
 @pytest.mark.parametrize(
     ("policy", "complaint"),
-    [(ReusesNothing(), "never computed"), (OffTheEnd(), "must name one device"), (object(), "is no policy")],
+    [
+        (ReusesNothing(), "never computed"),
+        (AnswersLists(), "must answer an array"),
+        (CountsQuestions(threshold=0.2), "changes its mind"),
+        (Remembers(threshold=0.2), "remembers requests"),
+        (WholeBatch(threshold=0.2), "change each other's answers"),
+        (OffTheEnd(), "must name one device"),
+        (object(), "is no policy"),
+    ],
 )
 def test_other_broken_kinds_fail(policy: CachingPolicy | PlacementPolicy, complaint: str) -> None:
     with pytest.raises(PolicyError, match=complaint):

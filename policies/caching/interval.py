@@ -1,0 +1,25 @@
+"""Fixed interval: no signal is looked at."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from policies.caching.bounded import BoundedReuse
+from policies.caching.contract import Flags, Ints, Signals
+
+
+class Interval(BoundedReuse):
+    """Computes every ``every``-th step of a request whole and reuses every block in between.
+
+    Raises:
+        ValueError: ``every`` below 2, or ``warmup`` below 1.
+    """
+
+    def __init__(self, every: int = 2, warmup: int = 2) -> None:
+        if every < 2:
+            raise ValueError(f"every is {every}, expected a whole number of at least 2")
+        super().__init__(warmup, every - 1)
+        self.every = every
+
+    def reusable(self, signals: Signals, reuses: Ints) -> Flags:
+        return np.ones(len(signals.unit), dtype=np.bool_)

@@ -1,0 +1,28 @@
+"""The one way from signals to what a block computes: both drivers go through `decide_block`.
+
+The backend asks it before each block of a step with signals from its tensors, the simulator with modelled ones
+(`policies.caching.plan`), so that neither can treat a policy's answer differently.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from policies.caching.contract import CachingPolicy, Flags, Signals
+from policies.contract import PolicyError
+
+
+def decide_block(policy: CachingPolicy, signals: Signals) -> Flags:
+    """Which units of a block to compute, [units]; the policy is told that this is what will be done.
+
+    Raises:
+        PolicyError: the answer is no array of one True or False a unit, or reuses what was never computed.
+    """
+    computed = policy.decide(signals)
+    name = type(policy).__name__
+    if not isinstance(computed, np.ndarray) or computed.dtype != np.bool_ or computed.shape != signals.unit.shape:
+        raise PolicyError(f"policy {name} must answer an array of one True or False a unit")
+    if not computed[np.isinf(signals.input_change)].all():
+        raise PolicyError(f"policy {name} reuses a unit that was never computed")
+    policy.commit(signals, computed)
+    return computed
