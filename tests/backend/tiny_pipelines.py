@@ -7,12 +7,24 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLCogVideoX,
+    AutoencoderKLHunyuanVideo,
     AutoencoderKLWan,
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
     HeunDiscreteScheduler,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     WanPipeline,
@@ -23,6 +35,8 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    LlamaConfig,
+    LlamaModel,
     PreTrainedTokenizerFast,
     T5Config,
     T5EncoderModel,
@@ -31,12 +45,13 @@ from transformers import (
 )
 
 
-def _tokenizer(length: int) -> PreTrainedTokenizerFast:
+def _tokenizer(length: int, words: str = "") -> PreTrainedTokenizerFast:
+    """One token a letter; or one a word, of which the given ones have tokens of their own."""
     vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
-    for letter in "abcdefghijklmnopqrstuvwxyz ":
-        vocabulary[letter] = len(vocabulary)
+    for unit in words.split() or "abcdefghijklmnopqrstuvwxyz ":
+        vocabulary[unit] = len(vocabulary)
     letters = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    letters.pre_tokenizer = pre_tokenizers.Whitespace() if words else pre_tokenizers.Split("", "isolated")
     letters.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
@@ -66,18 +81,18 @@ def _clip(cls: type, hidden: int = 16) -> Any:
     ).eval()
 
 
-def _t5(cls: type, config: type) -> Any:
+def _t5(cls: type, config: type, width: int = 16) -> Any:
     return cls(
-        config(vocab_size=64, d_model=16, d_ff=24, d_kv=8, num_layers=1, num_heads=2, decoder_start_token_id=0)
+        config(vocab_size=64, d_model=width, d_ff=24, d_kv=8, num_layers=1, num_heads=2, decoder_start_token_id=0)
     ).eval()
 
 
-def _vae(**kwargs: Any) -> AutoencoderKL:
+def _vae(levels: int = 2, **kwargs: Any) -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(8, 8),
+        block_out_channels=(8,) * levels,
         layers_per_block=1,
-        down_block_types=["DownEncoderBlock2D"] * 2,
-        up_block_types=["UpDecoderBlock2D"] * 2,
+        down_block_types=["DownEncoderBlock2D"] * levels,
+        up_block_types=["UpDecoderBlock2D"] * levels,
         norm_num_groups=4,
         **kwargs,
     ).eval()
@@ -167,6 +182,137 @@ def wan() -> WanPipeline:
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
         text_encoder=_t5(UMT5EncoderModel, UMT5Config),
         tokenizer=_tokenizer(24),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def sd3() -> StableDiffusion3Pipeline:
+    """SD3.5 classes: normed queries and keys, a block with a second attention; latent factor 2."""
+    torch.manual_seed(0)
+    pipeline = StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel(
+            sample_size=16,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            caption_projection_dim=16,
+            joint_attention_dim=32,
+            pooled_projection_dim=32,
+            pos_embed_max_size=24,
+            dual_attention_layers=(0,),
+            qk_norm="rms_norm",
+        ).eval(),
+        vae=_vae(latent_channels=4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        text_encoder=_clip(CLIPTextModelWithProjection),
+        text_encoder_2=_clip(CLIPTextModelWithProjection),
+        text_encoder_3=_t5(T5EncoderModel, T5Config, width=32),
+        tokenizer=_tokenizer(24),
+        tokenizer_2=_tokenizer(24),
+        tokenizer_3=_tokenizer(24),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def pixart() -> PixArtSigmaPipeline:
+    """PixArt-sigma classes: text padded to 300 tokens and masked; sizes near 256 px, latent factor 8."""
+    torch.manual_seed(0)
+    pipeline = PixArtSigmaPipeline(
+        transformer=PixArtTransformer2DModel(
+            sample_size=32,
+            num_layers=2,
+            patch_size=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            caption_channels=16,
+            in_channels=4,
+            out_channels=8,
+            cross_attention_dim=16,
+        ).eval(),
+        vae=_vae(levels=4, latent_channels=4),
+        scheduler=DPMSolverMultistepScheduler(beta_end=0.002),  # random weights would blow up from deep noise
+        text_encoder=_t5(T5EncoderModel, T5Config),
+        tokenizer=_tokenizer(24),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def cogvideox() -> CogVideoXPipeline:
+    """CogVideoX classes: rotary positions come from the pipeline; latent factor 8, four frames to one."""
+    torch.manual_seed(0)
+    pipeline = CogVideoXPipeline(
+        transformer=CogVideoXTransformer3DModel(
+            num_attention_heads=2,
+            attention_head_dim=16,
+            in_channels=4,
+            out_channels=4,
+            time_embed_dim=16,
+            text_embed_dim=16,
+            num_layers=2,
+            sample_width=4,
+            sample_height=4,
+            sample_frames=9,
+            use_rotary_positional_embeddings=True,
+        ).eval(),
+        vae=AutoencoderKLCogVideoX(
+            down_block_types=("CogVideoXDownBlock3D",) * 4,
+            up_block_types=("CogVideoXUpBlock3D",) * 4,
+            block_out_channels=(8, 8, 8, 8),
+            latent_channels=4,
+            layers_per_block=1,
+            norm_num_groups=2,
+        ).eval(),
+        scheduler=CogVideoXDDIMScheduler(),
+        text_encoder=_t5(T5EncoderModel, T5Config),
+        tokenizer=_tokenizer(24),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def hunyuan_video() -> HunyuanVideoPipeline:
+    """HunyuanVideo classes: masked text behind a long template, guidance as an input; latent factor 8."""
+    torch.manual_seed(0)
+    words = "a cat two dogs bird whale small red green"
+    pipeline = HunyuanVideoPipeline(
+        transformer=HunyuanVideoTransformer3DModel(
+            in_channels=4,
+            out_channels=4,
+            num_attention_heads=2,
+            attention_head_dim=10,
+            num_layers=1,
+            num_single_layers=1,
+            num_refiner_layers=1,
+            patch_size=1,
+            text_embed_dim=16,
+            pooled_projection_dim=16,
+            rope_axes_dim=(2, 4, 4),
+        ).eval(),
+        vae=AutoencoderKLHunyuanVideo(
+            latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
+        ).eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        text_encoder=LlamaModel(
+            LlamaConfig(
+                bos_token_id=0,
+                eos_token_id=2,
+                pad_token_id=1,
+                hidden_size=16,
+                intermediate_size=24,
+                num_attention_heads=2,
+                num_hidden_layers=3,
+                vocab_size=64,
+            )
+        ).eval(),
+        tokenizer=_tokenizer(512, words),
+        text_encoder_2=_clip(CLIPTextModel),
+        tokenizer_2=_tokenizer(24, words),
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

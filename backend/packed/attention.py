@@ -1,0 +1,226 @@
+"""Attention within each row of a pack, and the attention processors that use it.
+
+Tokens of different rows must not see each other. On CUDA, in half precision, that is one variable-length flash
+kernel; otherwise rows of equal lengths that stand together (a guided pair, several images of a prompt) share one call
+of torch's attention. Nothing is padded and no mask is built.
+
+The processors take the place of a model's own while a packed forward runs. They use the same projections and norms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from backend.packed.layout import Layout, Segments
+
+Tables = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and sines of rotary positions, [tokens, head channels] each."""
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: Segments, keys: Segments) -> torch.Tensor:
+    """Attention of each row's queries to the same row's keys.
+
+    Args:
+        q: [query tokens, heads, channels].
+        k: [key tokens, heads, channels], and so is ``v``.
+        queries: the rows of ``q``.
+        keys: the rows of ``k`` and ``v``; as many.
+
+    Returns:
+        [query tokens, heads, channels].
+    """
+    if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
+        from torch.nn.attention.varlen import varlen_attn
+
+        out = varlen_attn(q, k, v, queries.starts, keys.starts, queries.longest, keys.longest)
+        assert isinstance(out, torch.Tensor)
+        return out
+    parts, q_at, k_at = [], 0, 0
+    for (q_length, k_length), run in groupby(zip(queries.lengths, keys.lengths, strict=True)):
+        rows = len(list(run))
+        q_to, k_to = q_at + rows * q_length, k_at + rows * k_length
+        if q_length:
+            q_rows = q[q_at:q_to].unflatten(0, (rows, q_length)).transpose(1, 2)
+            k_rows, v_rows = (x[k_at:k_to].unflatten(0, (rows, k_length)).transpose(1, 2) for x in (k, v))
+            parts.append(scaled_dot_product_attention(q_rows, k_rows, v_rows).transpose(1, 2).flatten(0, 1))
+        q_at, k_at = q_to, k_to
+    return torch.cat(parts)
+
+
+class Rotary:
+    """Rotary positions of a pack.
+
+    Args:
+        rotate: the family's own formula: [tokens, heads, channels] and tables to the same.
+        image: tables of the image tokens, each row's positions counted in its own image.
+        text: tables of the text tokens; None leaves text as it is.
+    """
+
+    def __init__(
+        self,
+        rotate: Callable[[torch.Tensor, Tables], torch.Tensor],
+        image: Tables,
+        text: Tables | None = None,
+    ) -> None:
+        self._rotate = rotate
+        self._image = image
+        self._text = text
+        self._joint: Tables | None = None
+
+    def image(self, x: torch.Tensor) -> torch.Tensor:
+        """Image tokens, turned."""
+        return self._rotate(x, self._image)
+
+    def text(self, x: torch.Tensor) -> torch.Tensor:
+        """Text tokens, turned where text has positions."""
+        return x if self._text is None else self._rotate(x, self._text)
+
+    def joint(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """Tokens in joint order, turned. Text without positions is not touched, not even rounded."""
+        if self._text is None:
+            text, image = layout.split(x)
+            return layout.join(text, self.image(image))
+        if self._joint is None:
+            (text_cos, text_sin), (image_cos, image_sin) = self._text, self._image
+            self._joint = layout.join(text_cos, image_cos), layout.join(text_sin, image_sin)
+        return self._rotate(x, self._joint)
+
+
+class Flow:
+    """One packed forward under way: what its processors and hooks look at."""
+
+    def __init__(self, layout: Layout, rotary: Rotary | None) -> None:
+        self.layout = layout
+        self.rotary = rotary
+
+    def per_image_token(self, rows: torch.Tensor) -> torch.Tensor:
+        """One entry a row to one entry an image token."""
+        return rows[self.layout.image.rows]
+
+    def per_text_token(self, rows: torch.Tensor) -> torch.Tensor:
+        """One entry a row to one entry a text token."""
+        return rows[self.layout.text.rows]
+
+    def per_joint_token(self, rows: torch.Tensor) -> torch.Tensor:
+        """One entry a row to one entry a token, in joint order."""
+        return rows[self.layout.joint.rows]
+
+
+def project(
+    x: torch.Tensor,
+    linear: Callable[..., torch.Tensor],
+    norm: Callable[..., torch.Tensor] | None,
+    heads: int,
+    across_heads: bool = False,
+) -> torch.Tensor:
+    """[tokens, 1, channels] through a projection, normed and divided into heads: [tokens, heads, channels].
+
+    The norm is of each head's channels, or with ``across_heads`` of all channels before they are divided.
+    """
+    projected = linear(x)
+    if norm is not None and across_heads:
+        projected = norm(projected)
+    projected = projected.reshape(len(x), heads, -1)
+    return projected if norm is None or across_heads else norm(projected)
+
+
+class DualStream:
+    """Text and image tokens with projections of their own, attended together (SD3, Flux, HunyuanVideo)."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: None = None,
+        image_rotary_emb: None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        layout, rotary = self._flow.layout, self._flow.rotary
+        q = project(hidden_states, attn.to_q, attn.norm_q, attn.heads)
+        k = project(hidden_states, attn.to_k, attn.norm_k, attn.heads)
+        v = project(hidden_states, attn.to_v, None, attn.heads)
+        text_q = project(encoder_hidden_states, attn.add_q_proj, attn.norm_added_q, attn.heads)
+        text_k = project(encoder_hidden_states, attn.add_k_proj, attn.norm_added_k, attn.heads)
+        text_v = project(encoder_hidden_states, attn.add_v_proj, None, attn.heads)
+        if rotary is not None:
+            q, k, text_q, text_k = rotary.image(q), rotary.image(k), rotary.text(text_q), rotary.text(text_k)
+        q, k, v = layout.join(text_q, q), layout.join(text_k, k), layout.join(text_v, v)
+        out = attend(q, k, v, layout.joint, layout.joint).flatten(1)[:, None]
+        text, image = layout.split(out)
+        to_text = getattr(attn, "to_add_out", None)
+        return attn.to_out[1](attn.to_out[0](image)), text if to_text is None else to_text(text)
+
+
+class SelfStream:
+    """One stream attended within each row, in joint order or image tokens alone.
+
+    Args:
+        flow: the forward under way.
+        joint: whether the tokens are in joint order.
+        positions: whether rotary positions apply.
+        across_heads: whether queries and keys are normed before they are divided into heads (Wan).
+    """
+
+    def __init__(self, flow: Flow, joint: bool, positions: bool, across_heads: bool = False) -> None:
+        self._flow = flow
+        self._joint = joint
+        self._positions = positions
+        self._across_heads = across_heads
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: None = None,
+        image_rotary_emb: None = None,
+    ) -> Any:
+        layout, rotary = self._flow.layout, self._flow.rotary
+        q, k, v = _queries_keys_values(attn, hidden_states, hidden_states, self._across_heads)
+        if rotary is not None and self._positions:
+            q, k = (rotary.joint(x, layout) if self._joint else rotary.image(x) for x in (q, k))
+        segments = layout.joint if self._joint else layout.image
+        return _output(attn, attend(q, k, v, segments, segments))
+
+
+class CrossStream:
+    """Image tokens attend to the text tokens of their row (PixArt, Wan)."""
+
+    def __init__(self, flow: Flow, across_heads: bool = False) -> None:
+        self._flow = flow
+        self._across_heads = across_heads
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: None = None,
+        rotary_emb: None = None,
+    ) -> torch.Tensor:
+        q, k, v = _queries_keys_values(attn, hidden_states, encoder_hidden_states, self._across_heads)
+        return _output(attn, attend(q, k, v, self._flow.layout.image, self._flow.layout.text))
+
+
+def _queries_keys_values(
+    attn: Any, x: torch.Tensor, context: torch.Tensor, across_heads: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return (
+        project(x, attn.to_q, attn.norm_q, attn.heads, across_heads),
+        project(context, attn.to_k, attn.norm_k, attn.heads, across_heads),
+        project(context, attn.to_v, None, attn.heads),
+    )
+
+
+def _output(attn: Any, out: torch.Tensor) -> torch.Tensor:
+    """[tokens, heads, channels] through the output projection, where the block has one: [tokens, 1, channels]."""
+    flat = out.flatten(1)[:, None]
+    return flat if getattr(attn, "to_out", None) is None else attn.to_out[1](attn.to_out[0](flat))

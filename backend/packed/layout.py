@@ -1,0 +1,61 @@
+"""Where the tokens of each row lie when rows of different sizes stand in one tensor.
+
+A row is one image or clip of a denoiser call; with classifier-free guidance a request has two. Tokens of all rows
+follow each other on the *batch* axis, [tokens, 1, channels], because every modulation in diffusers is written for
+[batch, 1, channels]: a linear, a norm or a feed-forward works on such a tensor as it is, and a shift or a scale does
+too, once it has one entry a token.
+
+Image and text tokens are two streams. Blocks that mix them want a row's text and image side by side: that is the joint
+order, row by row, text first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+
+
+class Segments:
+    """Runs of consecutive tokens, one a row.
+
+    Attributes:
+        lengths: tokens of each row.
+        rows: [tokens], the row of each token.
+        starts: [rows + 1], int32: where each row begins, and the end.
+        longest: the longest run.
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+        self.lengths = tuple(lengths)
+        self.longest = max(self.lengths, default=0)
+        counts = torch.tensor(self.lengths, dtype=torch.int64)
+        self.rows = torch.arange(len(counts)).repeat_interleave(counts).to(device)
+        self.starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(device, torch.int32)
+
+
+class Layout:
+    """The image tokens, the text tokens and the joint order of one pack."""
+
+    def __init__(self, image: Sequence[int], text: Sequence[int], device: torch.device) -> None:
+        self.image = Segments(image, device)
+        self.text = Segments(text, device)
+        self.joint = Segments([t + i for t, i in zip(text, image, strict=True)], device)
+        self._runs = [n for pair in zip(text, image, strict=True) for n in pair]
+
+    def join(self, text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """Two streams, [text tokens, ...] and [image tokens, ...], in joint order."""
+        runs = zip(text.split(self.text.lengths), image.split(self.image.lengths), strict=True)
+        return torch.cat([run for pair in runs for run in pair])
+
+    def split(self, joint: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The text and the image tokens of a tensor in joint order."""
+        runs = joint.split(self._runs)
+        return torch.cat(runs[0::2]), torch.cat(runs[1::2])
+
+
+@lru_cache(maxsize=128)
+def layout_of(image: tuple[int, ...], text: tuple[int, ...], device: torch.device) -> Layout:
+    """The layout of a composition; a batch whose composition stays keeps its tables."""
+    return Layout(image, text, device)

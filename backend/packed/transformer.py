@@ -1,0 +1,98 @@
+"""Denoiser calls of mixed sizes in one forward of an unmodified diffusers transformer.
+
+Whole-image batching can only stack equal shapes. A transformer does not need that: nearly all of it works token by
+token, so the tokens of any images can stand in one tensor, as long as attention stays within each image, positions are
+counted within each image, and each token is modulated by its own image's timestep. The result is the stock model's, to
+the rounding of the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import torch
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+
+from backend.coroutine import DenoiserCall
+from backend.packed.attention import Flow
+from backend.packed.cogvideox import CogVideoX
+from backend.packed.family import Arguments, Family
+from backend.packed.flux import Flux
+from backend.packed.hooks import hooked, lora_scaled
+from backend.packed.hunyuan_video import HunyuanVideo
+from backend.packed.layout import layout_of
+from backend.packed.pixart import PixArt
+from backend.packed.stable_diffusion_3 import StableDiffusion3
+from backend.packed.wan import Wan
+
+FAMILIES: dict[str, type[Family]] = {
+    "CogVideoXTransformer3DModel": CogVideoX,
+    "FluxTransformer2DModel": Flux,
+    "HunyuanVideoTransformer3DModel": HunyuanVideo,
+    "PixArtTransformer2DModel": PixArt,
+    "SD3Transformer2DModel": StableDiffusion3,
+    "WanTransformer3DModel": Wan,
+}
+
+
+def supports(model: Any) -> bool:
+    """Whether a model's calls can be packed: by its class, and by what its configuration conditions it on."""
+    family = FAMILIES.get(type(model).__name__)
+    return family is not None and family(model).accepts()
+
+
+class PackedTransformer:
+    """Runs denoiser calls of any sizes together.
+
+    Args:
+        model: a transformer that `supports` names. Between calls of `run` it is left as it is.
+
+    Raises:
+        ValueError: the model is not one of them.
+    """
+
+    def __init__(self, model: Any) -> None:
+        if not supports(model):
+            raise ValueError(f"cannot pack calls of {type(model).__name__}; known: {', '.join(sorted(FAMILIES))}")
+        self.model = model
+        self._family = FAMILIES[type(model).__name__](model)
+        self._forward = model.forward
+
+    def key(self, call: DenoiserCall) -> Hashable:
+        """Calls with equal keys may share a forward: sizes, timesteps, texts and guidance do not matter.
+
+        A call with something a pack has no place for (an image prompt, residuals of a ControlNet) has a key of its own.
+        """
+        shared = self._family.shared(self._family.arguments(call))
+        return ("alone", id(call)) if shared is None else ("packed", shared)
+
+    @torch.no_grad()
+    def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
+        """The outputs of calls with equal keys, in order, each as the stock forward would give it."""
+        if len(calls) == 1:
+            return [self._forward(*calls[0].args, **calls[0].kwargs)]
+        arguments = [self._family.arguments(call) for call in calls]
+        with lora_scaled(self.model, self._family.lora_scale(arguments[0])):
+            samples = self._denoise(arguments)
+        return [
+            Transformer2DModelOutput(sample=sample) if asked.get("return_dict", True) else (sample,)
+            for sample, asked in zip(samples, arguments, strict=True)
+        ]
+
+    def _denoise(self, calls: Sequence[Arguments]) -> list[torch.Tensor]:
+        tokens = self._family.embed(calls)
+        layout = layout_of(tokens.image_lengths, tokens.text_lengths, tokens.image.device)
+        flow = Flow(layout, tokens.rotary)
+        image, text = tokens.image, tokens.text
+        with hooked(self._family.hooks(flow)):
+            for block in self._family.blocks(flow, tokens.condition):
+                image, text = block(image, text)
+            patches = self._family.head(flow, image, tokens.condition)
+        rows = [len(call["hidden_states"]) for call in calls]
+        runs = patches[:, 0].split(layout.image.lengths)
+        samples, row = [], 0
+        for call, n in zip(calls, rows, strict=True):
+            samples.append(self._family.unpatchify(torch.stack(runs[row : row + n]), call["hidden_states"]))
+            row += n
+        return samples
