@@ -166,16 +166,16 @@ def _error_table(errors: pd.DataFrame) -> object:
     models = list(dict.fromkeys(errors["latency_model"]))
     table = Table(
         title="Mean absolute error in %, cross-validated",
-        caption="repeats differ by: median difference of two measurements of the same batch",
+        caption="perfect: what the noise of repeated measurements would leave a predictor that knew the truth",
     )
     for name in ("model", "executor", "stage", "held out"):
         table.add_column(name)
-    for name in (*models, "repeats differ by"):
+    for name in (*models, "perfect"):
         table.add_column(name, justify="right")
     for key, rows in errors.groupby(["model", "executor", "stage", "held_out"], sort=False):
         mape = dict(zip(rows["latency_model"], rows["mape"], strict=True))
-        noise = float(rows["repeat_difference"].to_numpy()[0])
-        table.add_row(*map(str, key), *(_percent(mape.get(name)) for name in models), _percent(noise))
+        perfect = float(rows["perfect"].to_numpy()[0])
+        table.add_row(*map(str, key), *(_percent(mape.get(name)) for name in models), _percent(perfect))
     return table
 
 

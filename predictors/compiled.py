@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from predictors.latency import SMALLEST_SECONDS, BoostedResidual, Floats, NonNegativeLinear
+from predictors.latency import ROWS, SMALLEST_SECONDS, BoostedResidual, Floats, NonNegativeLinear
 
 Seconds = Callable[[list[float]], float]
 """A row of features -> seconds per step."""
@@ -48,10 +48,11 @@ Tree = tuple[list[int], list[int], list[int], list[float], list[float]]
 
 @dataclass(frozen=True, slots=True)
 class BoostedForm:
-    """A linear form times the exponential of walked trees."""
+    """A linear form times the exponential of walked trees, by the share of rows that have one of ``sizes``."""
 
     linear: LinearForm
     columns: tuple[int, ...]
+    sizes: tuple[int, ...] | None
     start: float
     trees: tuple[Tree, ...]
 
@@ -64,6 +65,8 @@ class BoostedForm:
             while (child := left[node]) >= 0:
                 node = child if seen[column[node]] <= threshold[node] else right[node]
             log_ratio += value[node]
+        if self.sizes is not None:
+            log_ratio *= sum([row[column] for column in self.sizes]) / max(row[ROWS], 1e-12)
         return max(self.linear(row), SMALLEST_SECONDS) * exp(log_ratio)
 
 
@@ -104,12 +107,17 @@ def _(estimator: BoostedResidual) -> Seconds:
         nodes = (tree.children_left, tree.children_right, tree.feature, tree.threshold, value)
         trees.append(tuple(column.tolist() for column in nodes))
     start = float(np.ravel(boosting.init_.constant_)[0])
-    return BoostedForm(_linear_form(estimator.linear_), tuple(estimator.columns_), start, tuple(trees))
+    sizes = None if estimator.sizes_ is None else tuple(estimator.sizes_)
+    return BoostedForm(_linear_form(estimator.linear_), tuple(estimator.columns_), sizes, start, tuple(trees))
 
 
 @compile_model.register
 def _(estimator: Pipeline) -> Seconds:
-    """The form of `predictors.latency.paper_mlp`; any other pipeline is asked by its own ``predict``."""
+    """The forms of `predictors.latency.paper_mlp` and `paper_linear`; any other pipeline uses its ``predict``."""
+    if list(estimator.named_steps) == ["features", "linear"]:
+        (_, _, columns) = estimator.named_steps["features"].transformers_[0]
+        form = _linear_form(estimator.named_steps["linear"])
+        return LinearForm(tuple((columns[column], cost) for column, cost in form.terms))
     if list(estimator.named_steps) != ["features", "mlp"]:
         return PredictOne(estimator)
     (_, scaler, columns) = estimator.named_steps["features"].transformers_[0]

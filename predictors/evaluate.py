@@ -20,8 +20,8 @@ from sklearn.model_selection import GroupKFold
 
 from predictors.latency import LATENCY_MODELS, Floats, fitted
 from predictors.measurements import Measurements
-from predictors.noise import repeat_difference
-from predictors.profile import Profile
+from predictors.noise import perfect_mape
+from predictors.profile import SAME, Profile
 from traces.geometry import GEOMETRIES, ModelGeometry, geometry_of
 
 HELD_OUT = ("composition", "size", "repeat")
@@ -43,7 +43,7 @@ def evaluate(
     Returns:
         One row a model, executor, stage, way of holding out and latency model: ``mape`` (mean absolute
         percentage error over the held-out rows as a fraction; NaN where the profile is too small), ``tested``
-        (how many), ``repeat_difference`` (see `predictors.noise`).
+        (how many), ``perfect`` (what a perfect predictor would show, see `predictors.noise.perfect_mape`).
 
     Raises:
         BadInput: a model without a known geometry, or an unknown latency model.
@@ -56,15 +56,15 @@ def evaluate(
             selected = profile.select(model, executor)
             for stage in selected.stages(model):
                 data = Measurements.of(selected, stage, geometry)
-                noise = repeat_difference(data.frame)
+                perfect = perfect_mape(data.frame)
                 for way in held_out:
                     splits = list(_folds(way, data, folds))
                     for name in (*latency_models, MEDIAN) if way == "repeat" else latency_models:
                         errors = _errors(name, data, splits)
                         mape = float(np.mean(errors)) if len(errors) else float("nan")
-                        rows.append((model, executor, stage, way, name, mape, len(errors), noise))
+                        rows.append((model, executor, stage, way, name, mape, len(errors), perfect))
     batch = ["model", "executor", "stage"]
-    return pd.DataFrame(rows, columns=[*batch, "held_out", "latency_model", "mape", "tested", "repeat_difference"])
+    return pd.DataFrame(rows, columns=[*batch, "held_out", "latency_model", "mape", "tested", "perfect"])
 
 
 def _errors(name: str, data: Measurements, splits: list[Fold]) -> Floats:
@@ -72,8 +72,8 @@ def _errors(name: str, data: Measurements, splits: list[Fold]) -> Floats:
     for train, test in splits:
         if name == MEDIAN:
             known = data.frame.iloc[train].assign(per_step=data.per_step[train])
-            medians = known.groupby(["composition", "guided"])["per_step"].median()
-            keys = pd.MultiIndex.from_frame(data.frame.iloc[test][["composition", "guided"]])
+            medians = known.groupby(SAME)["per_step"].median()
+            keys = pd.MultiIndex.from_frame(data.frame.iloc[test][SAME])
             predicted = medians.reindex(keys).to_numpy()
         else:
             predicted = fitted(name, data.matrix[train], data.per_step[train]).predict(data.matrix[test])
@@ -92,7 +92,7 @@ def _folds(way: str, data: Measurements, folds: int) -> Iterator[Fold]:
             if not has.all():
                 yield np.flatnonzero(~has), np.flatnonzero(has)
     else:
-        batches = data.frame.groupby(["composition", "guided"])["seconds"]
+        batches = data.frame.groupby(SAME)["seconds"]
         order, repeats = batches.cumcount().to_numpy(), batches.transform("size").to_numpy()
         for fold in range(folds):
             test = (order % folds == fold) & (repeats > 1)

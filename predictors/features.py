@@ -1,14 +1,20 @@
 """What a batch costs, in physical terms: the features that latency models see.
 
 Work is counted in *rows*: images, doubled by classifier-free guidance where a stage runs it (never in
-decode). The FLOPs of linear layers and convolutions are proportional to the tokens, those of attention to the
-sum of tokens squared of the single images (an image attends only to itself), launching kernels costs the same
-for any batch, and what a patch pays for its neighbours is proportional to the length of the cuts. So a
-non-negative combination of these columns is a reasonable latency, also for sizes that nobody measured.
+decode); in a batch of guided and unguided requests by the guided share. The FLOPs of linear layers and
+convolutions are proportional to the tokens, those of attention to the sum of tokens squared of the single
+images (an image attends only to itself), launching kernels costs the same for any batch, and what a patch pays
+for its neighbours is proportional to the length of the cuts. So a non-negative combination of these columns is
+a reasonable latency, also for sizes that nobody measured.
+
+A patch cache takes work away but not launches: the share of the patches' blocks that were computed scales
+pixels, tokens, their squares (a computed patch still attends to the whole image) and halo; and it costs
+bookkeeping, which is proportional to the patches.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import gcd
@@ -23,13 +29,14 @@ from traces.request import Size
 FEATURES = (
     "intercept",  # 1
     "images",
-    "rows",  # images, twice if guided
+    "rows",  # images, and the guided ones once more
     "sizes",  # distinct sizes
-    "pixels",  # over all rows
-    "tokens",  # over all rows
-    "tokens_squared",  # each row's tokens squared, summed
+    "pixels",  # computed, over all rows
+    "tokens",  # computed, over all rows
+    "tokens_squared",  # each row's tokens squared, summed, computed share
     "patches",  # over all rows; one a row when nothing is cut
-    "halo",  # pixels along both sides of the cuts between patches, over all rows
+    "halo",  # pixels along both sides of the cuts between patches, computed, over all rows
+    "cached_patches",  # the patches when a patch cache looks after them, else 0
 )
 
 
@@ -42,7 +49,7 @@ class FeatureMap:
 
     Attributes:
         geometry: gives tokens per image.
-        stage: in ``decode`` guidance does not double the rows.
+        stage: in ``decode`` guidance does not double the rows; only ``denoise`` has a patch cache.
         executor: only ``patched`` cuts images, by the gcd of the sizes along each axis (PatchedServe).
         sizes: the sizes that get a column of their own, usually those measured.
     """
@@ -57,9 +64,20 @@ class FeatureMap:
         """A name for each column."""
         return FEATURES + tuple("x".join(map(str, size)) for size in self.sizes)
 
-    def row(self, composition: Composition, guided: bool = True) -> list[float]:
-        """The features of one composition as plain floats, one for each of `columns`."""
-        rows_per_image = 2 if guided and self.stage != "decode" else 1
+    def row(
+        self, composition: Composition, guided: float = 1.0, computed: float = 1.0, cached: bool = False
+    ) -> list[float]:
+        """The features of one composition as plain floats, one for each of `columns`.
+
+        Args:
+            composition: what is in the batch.
+            guided: the share of its pixels that run with classifier-free guidance, 0 to 1.
+            computed: the share of the patch cache's patches and blocks that are computed, above 0 to 1.
+            cached: whether a patch cache looks after the patches.
+        """
+        rows_per_image = 1.0 + guided if self.stage != "decode" else 1.0
+        if self.stage != "denoise":
+            computed, cached = 1.0, False
         patch_height = gcd(*(size[0] for size, _ in composition))
         patch_width = gcd(*(size[1] for size, _ in composition))
         images = pixels = tokens = tokens_squared = patches = halo = 0
@@ -76,25 +94,33 @@ class FeatureMap:
                 halo += n * frames * 2 * ((down - 1) * width + (across - 1) * height)
             else:
                 patches += n
-        work = (images, pixels, tokens, tokens_squared, patches, halo)
-        rows, pixels, tokens, tokens_squared, patches, halo = (rows_per_image * value for value in work)
+        per_row = rows_per_image * computed
         of_size = dict(composition)
         return [
             1.0,
             float(images),
-            float(rows),
+            rows_per_image * images,
             float(len(composition)),
-            float(pixels),
-            float(tokens),
-            float(tokens_squared),
-            float(patches),
-            float(halo),
-            *(float(rows_per_image * of_size.get(size, 0)) for size in self.sizes),
+            per_row * pixels,
+            per_row * tokens,
+            per_row * tokens_squared,
+            rows_per_image * patches,
+            per_row * halo,
+            rows_per_image * patches if cached else 0.0,
+            *(rows_per_image * of_size.get(size, 0) for size in self.sizes),
         ]
 
-    def matrix(self, compositions: Iterable[Composition], guided: Sequence[bool]) -> npt.NDArray[np.float64]:
-        """The features of n compositions: an array of shape (n, columns)."""
-        rows = [self.row(c, bool(g)) for c, g in zip(compositions, guided, strict=True)]
+    def matrix(
+        self,
+        compositions: Iterable[Composition],
+        guided: Sequence[float],
+        computed: Sequence[float] | None = None,
+        cached: Sequence[bool] | None = None,
+    ) -> npt.NDArray[np.float64]:
+        """The features of n batches, see `row`: an array of shape (n, columns)."""
+        shares = itertools.repeat(1.0) if computed is None else computed
+        kept = itertools.repeat(False) if cached is None else cached
+        rows = [self.row(*batch) for batch in zip(compositions, guided, shares, kept, strict=False)]
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.columns))
 
 

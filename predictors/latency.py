@@ -28,7 +28,15 @@ from traces.errors import BadInput
 
 Floats = npt.NDArray[np.float64]
 
-PHYSICAL_PENALTIES = {"intercept": 0, "tokens": 1, "rows": 3, "sizes": 3, "halo": 3, "tokens_squared": 10}
+PHYSICAL_PENALTIES = {
+    "intercept": 0,
+    "tokens": 1,
+    "rows": 3,
+    "sizes": 3,
+    "halo": 3,
+    "cached_patches": 3,
+    "tokens_squared": 10,
+}
 """The features of the physical model, and how reluctantly each takes a cost that others could carry as well.
 
 Two measured sizes cannot tell rows, tokens and tokens squared apart, and where they disagree most is at the
@@ -36,15 +44,18 @@ size nobody measured. These preferences make the answer unique; held-out sizes o
 them.
 """
 PHYSICAL_COLUMNS = tuple(map(FEATURES.index, PHYSICAL_PENALTIES))
+_MOST_ROUNDS = 30
 _PAPER_COLUMNS = (FEATURES.index("sizes"), FEATURES.index("patches"))
 
 
 class NonNegativeLinear(RegressorMixin, BaseEstimator):
-    """Least squares of the *relative* error, with no negative coefficient.
+    """A robust fit of the *relative* error, with no negative coefficient.
 
-    Minimises, over ``c >= 0``, ``sum(((X c - y) / y)^2) + n ridge sum(p s^2 c^2)`` (Lawson-Hanson), with n
-    measurements, penalties p and s the largest entry of each column of X / y. The relative error makes small
-    batches count as much as large ones; non-negative costs keep the prediction positive and growing with the
+    Minimises, over ``c >= 0``, ``sum(h((X c - y) / y)) + n ridge sum(p s^2 c^2)``, with h Huber's loss (square
+    below ``huber``, linear above), n measurements, penalties p and s the largest entry of each column of X / y;
+    iteratively reweighted least squares by Lawson-Hanson. The relative error makes small batches count as much
+    as large ones; Huber's loss keeps the batches that took twice as long as their repeats, which the published
+    SDXL table has, from bending the fit; non-negative costs keep the prediction positive and growing with the
     batch outside the measured range; the ridge is far too small to matter except between columns that the
     measurements cannot tell apart, where it decides for the smaller penalty.
 
@@ -52,6 +63,7 @@ class NonNegativeLinear(RegressorMixin, BaseEstimator):
         columns: the columns of X to use; None for all. The coefficients of the others are 0.
         penalties: one for each of these columns; None for equal ones.
         ridge: weight of the penalties.
+        huber: relative error above which a measurement pulls no harder; infinity for plain least squares.
 
     Attributes:
         coef_: shape (columns of X,), seconds per unit of each feature.
@@ -62,10 +74,12 @@ class NonNegativeLinear(RegressorMixin, BaseEstimator):
         columns: Sequence[int] | None = None,
         penalties: Sequence[float] | None = None,
         ridge: float = 1e-7,
+        huber: float = 0.03,
     ) -> None:
         self.columns = columns
         self.penalties = penalties
         self.ridge = ridge
+        self.huber = huber
 
     def fit(self, X: Any, y: Any) -> NonNegativeLinear:  # noqa: N803 - scikit-learn's name
         """Fit to X of shape (n, columns), not negative, and y of shape (n,), positive."""
@@ -75,9 +89,17 @@ class NonNegativeLinear(RegressorMixin, BaseEstimator):
         relative = features[:, used] / seconds[:, None]
         scale = relative.max(axis=0)
         scale[scale == 0] = 1.0
+        relative /= scale
         ridge = np.diag(np.sqrt(len(seconds) * self.ridge * penalties))
-        target = np.concatenate([np.ones(len(seconds)), np.zeros(len(used))])
-        scaled, _ = nnls(np.vstack([relative / scale, ridge]), target)
+        weight = np.ones(len(seconds))
+        scaled = np.zeros(len(used))
+        for _ in range(_MOST_ROUNDS):
+            before, root = scaled, np.sqrt(weight)
+            target = np.concatenate([root, np.zeros(len(used))])
+            scaled, _ = nnls(np.vstack([relative * root[:, None], ridge]), target)
+            if np.allclose(scaled, before, rtol=1e-6, atol=1e-9):
+                break
+            weight = np.minimum(1.0, self.huber / np.maximum(np.abs(relative @ scaled - 1), 1e-12))
         self.coef_ = np.zeros(features.shape[1])
         self.coef_[used] = scaled / scale
         return self
@@ -97,12 +119,15 @@ class BoostedResidual(RegressorMixin, BaseEstimator):
     """`NonNegativeLinear` times the exponential of a few shallow boosted trees fitted to its log residual.
 
     The trees correct what physics leaves out inside the measured range (launch-bound small batches,
-    saturation); outside it they are constant, so the linear model extrapolates. The Huber loss keeps single
-    outlying measurements, which every profile has, from bending the correction.
+    saturation); outside it they are constant, so the linear model extrapolates. What they learned is about the
+    measured sizes: the logarithm counts by the share of the batch's rows that have such a size. Huber's loss,
+    linear for the larger half of the residuals, keeps outlying measurements from bending the correction.
 
     Args:
         columns: the columns of X that both parts use; None for all.
         penalties: of the linear part.
+        sizes_from: the first of the columns that count the rows of one size each, up to the last of X; None
+            when there are none.
         trees: how many.
         depth: of each tree.
         learning_rate: weight of each tree.
@@ -113,20 +138,23 @@ class BoostedResidual(RegressorMixin, BaseEstimator):
         linear_: the fitted `NonNegativeLinear`.
         trees_: the fitted GradientBoostingRegressor of log(measured / linear).
         columns_: the columns the trees see.
+        sizes_: the columns of measured sizes; None without ``sizes_from``.
     """
 
     def __init__(
         self,
         columns: Sequence[int] | None = None,
         penalties: Sequence[float] | None = None,
-        trees: int = 50,
+        sizes_from: int | None = None,
+        trees: int = 30,
         depth: int = 2,
         learning_rate: float = 0.1,
-        min_samples_leaf: int = 10,
+        min_samples_leaf: int = 15,
         random_state: int = 0,
     ) -> None:
         self.columns = columns
         self.penalties = penalties
+        self.sizes_from = sizes_from
         self.trees = trees
         self.depth = depth
         self.learning_rate = learning_rate
@@ -137,9 +165,14 @@ class BoostedResidual(RegressorMixin, BaseEstimator):
         """Fit to X of shape (n, columns), not negative, and y of shape (n,), positive."""
         features, seconds = _validated(self, X, y)
         self.columns_ = list(range(features.shape[1]) if self.columns is None else self.columns)
+        self.sizes_: list[int] | None = None
+        if self.sizes_from is not None:
+            measured = features[:, self.sizes_from :].any(axis=0)
+            self.sizes_ = (self.sizes_from + np.flatnonzero(measured)).tolist()
         self.linear_ = NonNegativeLinear(self.columns_, self.penalties).fit(features, seconds)
         self.trees_ = GradientBoostingRegressor(
             loss="huber",
+            alpha=0.5,
             n_estimators=self.trees,
             max_depth=self.depth,
             learning_rate=self.learning_rate,
@@ -154,6 +187,8 @@ class BoostedResidual(RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         features = validate_data(self, X, reset=False, ensure_non_negative=True, dtype=np.float64)
         log_ratio = self.trees_.predict(features[:, self.columns_])
+        if self.sizes_ is not None:
+            log_ratio *= features[:, self.sizes_].sum(axis=1) / np.maximum(features[:, ROWS], 1e-12)
         seconds: Floats = self._linear_part(features) * np.exp(log_ratio)
         return seconds
 
@@ -164,6 +199,7 @@ class BoostedResidual(RegressorMixin, BaseEstimator):
         return _cost_tags(super().__sklearn_tags__())
 
 
+ROWS = FEATURES.index("rows")
 SMALLEST_SECONDS = 1e-12
 """Keeps the logarithm finite for a row that the linear part thinks is free."""
 
@@ -201,10 +237,25 @@ def linear() -> NonNegativeLinear:
 
 def boosted() -> BoostedResidual:
     """The physical linear model with boosted trees on its residual."""
-    return BoostedResidual(PHYSICAL_COLUMNS, tuple(PHYSICAL_PENALTIES.values()))
+    return BoostedResidual(PHYSICAL_COLUMNS, tuple(PHYSICAL_PENALTIES.values()), len(FEATURES))
 
 
-LATENCY_MODELS: dict[str, Callable[[], Any]] = {"linear": linear, "mlp": paper_mlp, "boosted": boosted}
+def paper_linear() -> Pipeline:
+    """Least squares of the relative error over the features of PatchedServe's predictor, see `paper_mlp`.
+
+    Where the measurements do not decide between a request's resolution and its patches, the ridge does, so an
+    unmeasured resolution is charged by its patches.
+    """
+    paper = ColumnTransformer([("paper", "passthrough", _paper_linear_columns)])
+    return Pipeline([("features", paper), ("linear", NonNegativeLinear(huber=np.inf))])
+
+
+LATENCY_MODELS: dict[str, Callable[[], Any]] = {
+    "linear": linear,
+    "boosted": boosted,
+    "paper-linear": paper_linear,
+    "mlp": paper_mlp,
+}
 """Name -> factory of an unfitted estimator."""
 
 
@@ -221,6 +272,10 @@ def fitted(latency_model: str, X: Floats, y: Floats) -> Any:  # noqa: N803
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of passes is part of the model
         return estimator.fit(X, y)
+
+
+def _paper_linear_columns(X: Floats) -> list[int]:  # noqa: N803
+    return [FEATURES.index("intercept"), *_paper_columns(X)]
 
 
 def _paper_columns(X: Floats) -> list[int]:  # noqa: N803

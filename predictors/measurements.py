@@ -31,7 +31,8 @@ class Measurements:
     @cached_property
     def matrix(self) -> npt.NDArray[np.float64]:
         """Features, shape (rows, columns)."""
-        return self.features.matrix(self.compositions, self.frame["guided"].tolist())
+        shares = (self.frame[name].tolist() for name in ("guided", "computed", "cached"))
+        return self.features.matrix(self.compositions, *shares)
 
     @cached_property
     def per_step(self) -> npt.NDArray[np.float64]:

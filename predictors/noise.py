@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from predictors.profile import SAME
+
 
 @dataclass(frozen=True, slots=True)
 class RepeatNoise:
@@ -35,7 +37,7 @@ def repeat_noise(frame: pd.DataFrame, predicted: npt.NDArray[np.float64]) -> Rep
         predicted: seconds per step of each row, shape (rows,).
     """
     per_step = frame["seconds"] / frame["steps"]
-    batches = per_step.groupby([frame[name] for name in _SAME])
+    batches = per_step.groupby([frame[name] for name in SAME])
     repeats = batches.transform("size").to_numpy()
     again = repeats > 1
     if again.any():
@@ -47,20 +49,20 @@ def repeat_noise(frame: pd.DataFrame, predicted: npt.NDArray[np.float64]) -> Rep
     return RepeatNoise(tuple(centred), max(1, round(float(frame["steps"].median()))))
 
 
-def repeat_difference(frame: pd.DataFrame) -> float:
-    """Median over repeated batches of the mean absolute difference of two repeats, over their mean; NaN when
-    none.
+def perfect_mape(frame: pd.DataFrame) -> float:
+    """The mean absolute percentage error, as a fraction, of a predictor that knew every batch's true seconds; NaN
+    when no batch was repeated.
 
-    A measurement and a perfect prediction differ by about 0.7 of this (normal noise: 1 / sqrt(2)).
+    The mean over repeated measurements of how far the other repeats of the batch lie from them, relative to
+    them, over sqrt(2): two measurements of normal noise differ by sqrt(2) times what one differs from the truth.
+    (The factor is larger, up to 2, where few outliers make the noise, so there the truth is a little lower.)
     """
     per_step = frame["seconds"] / frame["steps"]
-    differences = []
-    for _, group in per_step.groupby([frame[name] for name in _SAME]):
-        values = group.to_numpy()
+    differences = [np.empty(0)]
+    for _, group in per_step.groupby([frame[name] for name in SAME]):
+        values = group.to_numpy(dtype=np.float64)
         if len(values) > 1:
-            pairs = np.abs(np.subtract.outer(values, values))[np.triu_indices(len(values), 1)]
-            differences.append(pairs.mean() / values.mean())
-    return float(np.median(differences)) if differences else float("nan")
-
-
-_SAME = ["software", "composition", "guided"]
+            from_others = np.abs(np.subtract.outer(values, values)).sum(axis=1) / (len(values) - 1)
+            differences.append(from_others / values)
+    every = np.concatenate(differences)
+    return float(every.mean() / np.sqrt(2)) if len(every) else float("nan")

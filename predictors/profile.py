@@ -38,12 +38,18 @@ COLUMNS: dict[str, str] = {
     "stage": "str",  # encode | denoise | decode
     "composition": "str",  # counted in images, see traces.composition
     "guided": "bool",  # classifier-free guidance was on
+    "computed": "float64",  # share of the patch cache's patches and blocks that were computed, in (0, 1]
+    "cached": "bool",  # a patch cache looked after the patches
     "steps": "int64",  # denoising steps the measurement covers; 1 for encode and decode
     "repeat": "int64",  # 0, 1, ... over measurements of the same batch
     "seconds": "float64",  # total over these steps
 }
+DEFAULTS: dict[str, Any] = {"computed": 1.0, "cached": False}
+"""What a column holds in a file that lacks it: measured without a patch cache."""
 BATCH = [name for name in COLUMNS if name not in ("repeat", "seconds")]
 """The columns that say what was measured; rows that agree in them are repeats."""
+SAME = ["software", "composition", "guided", "computed", "cached"]
+"""What repeats agree in among the measurements of one model, executor and stage."""
 
 _METADATA_KEY = b"tilecast.profile"
 
@@ -193,6 +199,7 @@ def _metadata_of(schema_metadata: Mapping[bytes, bytes]) -> dict[str, str]:
 
 def _checked(frame: pd.DataFrame) -> pd.DataFrame:
     """``frame`` with the right columns, types and spelling; BadInput names the first wrong row and field."""
+    frame = frame.assign(**{name: value for name, value in DEFAULTS.items() if name not in frame})
     for name in COLUMNS:
         if name not in frame:
             raise BadInput(f"column {name!r} is missing; expected {', '.join(COLUMNS)}")
@@ -205,7 +212,10 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
         _require(frame, name, frame[name].map(lambda v: isinstance(v, str) and bool(v.strip())), "a text")
     _require(frame, "executor", frame["executor"].isin(EXECUTORS), f"one of {', '.join(EXECUTORS)}")
     _require(frame, "stage", frame["stage"].isin(STAGES), f"one of {', '.join(STAGES)}")
-    _require(frame, "guided", frame["guided"].isin([True, False]), "true or false")
+    for name in ("guided", "cached"):
+        _require(frame, name, frame[name].isin([True, False]), "true or false")
+    computed = pd.to_numeric(frame["computed"], errors="coerce")
+    _require(frame, "computed", (computed > 0) & (computed <= 1), "a share above 0, at most 1")
     for name, least in (("steps", 1), ("repeat", 0)):
         number = pd.to_numeric(frame[name], errors="coerce")
         _require(frame, name, (number >= least) & (number % 1 == 0), f"a whole number of at least {least}")

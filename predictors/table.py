@@ -42,9 +42,10 @@ class StageCost:
             return [(item,) for item in composition]
         return [composition]
 
-    def of(self, composition: Composition, guided: bool) -> float:
-        """Seconds of one step."""
-        return sum([self.seconds(self.features.row(c, guided)) for c in self.forwards(composition)])
+    def of(self, composition: Composition, guided: float, computed: float, cached: bool) -> float:
+        """Seconds of one step; see `FeatureMap.row`."""
+        row = self.features.row
+        return sum([self.seconds(row(c, guided, computed, cached)) for c in self.forwards(composition)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,8 @@ class LatencyTable:
         costs: the measured stages.
         data_hash: the profile's `Profile.content_hash`.
         factor: every second is multiplied by this.
+        expected_computed: None without a patch cache; with one, the share of its patches and blocks that a
+            denoising step is expected to compute, used where the question names none.
     """
 
     model: str
@@ -68,7 +71,10 @@ class LatencyTable:
     costs: Mapping[str, StageCost]
     data_hash: str
     factor: float = 1.0
-    _seconds: dict[tuple[str, Composition, bool], float] = field(default_factory=dict, init=False, repr=False)
+    expected_computed: float | None = None
+    _seconds: dict[tuple[str, Composition, float, float | None], float] = field(
+        default_factory=dict, init=False, repr=False
+    )
     _outside: dict[tuple[str, Composition], float] = field(default_factory=dict, init=False, repr=False)
     _standalone: dict[tuple[Size, int, int, bool], float] = field(default_factory=dict, init=False, repr=False)
 
@@ -109,24 +115,35 @@ class LatencyTable:
                 costs[stage] = StageCost(data.features, compile_model(estimator), measured, noise)
         return cls(model, profile.hardware, executor, latency_model, costs, profile.content_hash)
 
-    def seconds(self, stage: str, composition: Composition, guided: bool = True) -> float:
+    def seconds(
+        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
+    ) -> float:
         """Seconds of one step of ``stage`` for a batch; 0.0 for a stage that was not measured.
 
         Args:
             composition: what is in the batch, canonical (`traces.composition.composition_of`).
-            guided: classifier-free guidance doubles the rows.
+            guided: the share of its pixels that classifier-free guidance doubles, 0 to 1.
+            computed: the share of the patch cache's patches and blocks that are computed, above 0 to 1. The
+                answer is for the nearest hundredth, so that it can be remembered. None:
+                ``expected_computed``, or no cache at all.
 
         Raises:
             BadInput: an unknown stage.
         """
-        key = (stage, composition, guided)
+        key = (stage, composition, guided, computed)
         try:
             return self._seconds[key]
         except KeyError:
-            cost = self._cost(stage)
-            value = 0.0 if cost is None else self.factor * cost.of(composition, guided)
-            self._seconds[key] = value
-            return value
+            pass
+        if computed is not None and computed != (rounded := max(0.01, round(computed, 2))):
+            return self.seconds(stage, composition, guided, rounded)
+        cost = self._cost(stage)
+        share = self.expected_computed if computed is None else computed
+        value = 0.0
+        if cost is not None:
+            value = self.factor * cost.of(composition, guided, 1.0 if share is None else share, share is not None)
+        self._seconds[key] = value
+        return value
 
     def standalone(self, request: Request) -> float:
         """Seconds of a request alone on an idle replica: encode, all its denoising steps, decode."""
@@ -159,7 +176,7 @@ class LatencyTable:
         """Whether the composition lies outside the measured range."""
         return self.extrapolation(stage, composition) > 1.0
 
-    def tabulate(self, sizes: Iterable[Size], max_images: int, guided: bool = True) -> None:
+    def tabulate(self, sizes: Iterable[Size], max_images: int, guided: float = 1.0) -> None:
         """Remember every stage's seconds for batches of 1 to ``max_images`` images of one size.
 
         The answers are those `seconds` would give later, to the last bit: a run does not depend on what was
@@ -187,6 +204,16 @@ class LatencyTable:
             raise BadInput(f"factor is {factor}, expected a number above 0")
         return replace(self, factor=self.factor * factor)
 
+    def with_cache(self, expected_computed: float = 1.0) -> LatencyTable:
+        """The same table for runs with a patch cache, whose bookkeeping costs and whose hits save.
+
+        Raises:
+            BadInput: the expected share is not above 0 and at most 1.
+        """
+        if not 0 < expected_computed <= 1:
+            raise BadInput(f"expected_computed is {expected_computed}, expected a share above 0, at most 1")
+        return replace(self, expected_computed=expected_computed)
+
     @property
     def unmeasured_stages(self) -> tuple[str, ...]:
         """Stages that cost 0.0 seconds here because the profile has none of them."""
@@ -200,7 +227,8 @@ class LatencyTable:
     @property
     def content_hash(self) -> str:
         """SHA-256 over the measured data and all choices; another second anywhere gives another hash."""
-        chosen = (self.data_hash, self.model, self.executor, self.latency_model, repr(self.factor))
+        numbers = (repr(self.factor), repr(self.expected_computed))
+        chosen = (self.data_hash, self.model, self.executor, self.latency_model, *numbers)
         return hashlib.sha256("\n".join(chosen).encode()).hexdigest()
 
     def _cost(self, stage: str) -> StageCost | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,8 +17,8 @@ SIZES = st.tuples(SIDES, SIDES, st.just(1))
 BATCHES = st.lists(st.tuples(SIZES, st.integers(1, 5)), min_size=1, max_size=5).map(composition_of)
 
 
-def named(features: FeatureMap, composition: Composition, guided: bool = True) -> dict[str, float]:
-    return dict(zip(features.columns, features.row(composition, guided), strict=True))
+def named(features: FeatureMap, composition: Composition, *how: float) -> dict[str, float]:
+    return dict(zip(features.columns, features.row(composition, *how), strict=True))
 
 
 def test_a_worked_example() -> None:
@@ -33,6 +34,7 @@ def test_a_worked_example() -> None:
         "tokens_squared": 2 * (2 * (32 * 48) ** 2 + (32 * 32) ** 2),
         "patches": 2 * (2 * 3 + 2),  # 512x256 px patches
         "halo": 2 * (2 * 2 * 2 * 512 + 2 * 512),  # two cuts of 512 px with two sides, and one
+        "cached_patches": 0,
         "512x512x1": 2,
         "512x768x1": 4,
         "64x64x1": 0,
@@ -42,7 +44,7 @@ def test_a_worked_example() -> None:
 @given(BATCHES)
 def test_without_guidance_there_is_half_the_work(batch: Composition) -> None:
     features = FeatureMap(SD3, "denoise", "patched")
-    guided, unguided = named(features, batch), named(features, batch, guided=False)
+    guided, unguided = named(features, batch), named(features, batch, 0.0)
     for name in FEATURES:
         share = 1 if name in ("intercept", "images", "sizes") else 2
         assert guided[name] == share * unguided[name]
@@ -58,10 +60,32 @@ def test_decode_knows_no_guidance_and_only_patched_cuts(batch: Composition) -> N
         assert values["halo"] == 0
 
 
+@given(BATCHES, st.floats(0, 1))
+def test_a_guided_share_lies_between_its_ends(batch: Composition, share: float) -> None:
+    features = FeatureMap(SD3, "denoise", "patched")
+    none, part, whole = (np.array(features.row(batch, guided)) for guided in (0.0, share, 1.0))
+    assert part == pytest.approx(none + share * (whole - none))
+
+
+@given(BATCHES, st.floats(0.01, 1), st.booleans())
+def test_a_cache_takes_work_away_but_not_launches(batch: Composition, computed: float, cached: bool) -> None:
+    features = FeatureMap(SD3, "denoise", "patched")
+    all_of_it, part = named(features, batch), named(features, batch, 1.0, computed, cached)
+    for name in FEATURES[:-1]:
+        share = computed if name in ("pixels", "tokens", "tokens_squared", "halo") else 1
+        assert part[name] == pytest.approx(share * all_of_it[name])
+    assert part["cached_patches"] == (part["patches"] if cached else 0)
+    decode = FeatureMap(SD3, "decode", "patched")
+    assert decode.row(batch, 1.0, computed, cached) == decode.row(batch)
+
+
 @given(st.lists(st.tuples(BATCHES, st.booleans()), max_size=4))
 def test_the_matrix_stacks_the_rows(asked: list[tuple[Composition, bool]]) -> None:
     features = FeatureMap(SD3, "denoise", "patched", ((64, 64, 1),))
     matrix = features.matrix([batch for batch, _ in asked], [guided for _, guided in asked])
     assert matrix.shape == (len(asked), len(features.columns))
     assert matrix.tolist() == [features.row(*one) for one in asked]
+    batches, guided = [batch for batch, _ in asked], [guided for _, guided in asked]
+    cached = features.matrix(batches, guided, [0.5] * len(asked), [True] * len(asked))
+    assert cached.tolist() == [features.row(*one, 0.5, True) for one in asked]
     assert np.isfinite(matrix).all()

@@ -51,8 +51,34 @@ def test_of_columns_that_look_alike_the_least_penalised_gets_the_cost() -> None:
 
 def test_linear_minimises_the_relative_error() -> None:
     ones = np.ones((2, 1))
-    constant = NonNegativeLinear().fit(ones, [1.0, 10.0]).coef_[0]
+    constant = NonNegativeLinear(huber=np.inf).fit(ones, [1.0, 10.0]).coef_[0]
     assert constant == pytest.approx((1 + 0.1) / (1 + 0.01), rel=1e-6)  # sum(1/y) / sum(1/y^2)
+
+
+def test_linear_is_not_bent_by_outliers() -> None:
+    rng = np.random.default_rng(0)
+    features = np.column_stack([np.ones(60), rng.uniform(1, 10, 60)])
+    seconds = features @ [1.0, 2.0] * rng.normal(1, 0.01, 60)
+    seconds[::10] *= 2
+    robust, plain = (NonNegativeLinear(huber=huber).fit(features, seconds).coef_ for huber in (0.03, np.inf))
+    assert robust == pytest.approx([1.0, 2.0], rel=0.03)
+    assert np.abs(plain / [1.0, 2.0] - 1).max() > 0.03
+
+
+def test_what_the_trees_learned_is_about_the_measured_sizes(made_up: Profile) -> None:
+    data = Measurements.of(made_up.select("sd3", "whole"), "denoise", geometry_of("sd3"))
+    bent = data.per_step * np.where(np.arange(len(data.per_step)) % 3, 1.0, 1.5)
+    boosted = fitted("boosted", data.matrix, bent)
+    asked = data.features.matrix([parse("2@512x512"), parse("2@640x640")], [True, True])
+    assert boosted.predict(asked)[1] == boosted.linear_.predict(asked)[1]
+    assert boosted.predict(asked)[0] != boosted.linear_.predict(asked)[0]
+
+
+def test_the_papers_features_are_requests_a_size_sizes_and_patches(made_up: Profile) -> None:
+    data = Measurements.of(made_up.select("sd3", "patched"), "denoise", geometry_of("sd3"))
+    form = compile_model(fitted("paper-linear", data.matrix, data.per_step))
+    used = {data.features.columns[column] for column, _ in form.terms}
+    assert used <= {"intercept", "sizes", "patches", "512x512x1", "1024x1024x1"}
 
 
 @pytest.mark.parametrize("name", sorted(LATENCY_MODELS))
@@ -87,5 +113,5 @@ def test_any_other_estimator_is_asked_by_its_predict() -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(BadInput, match="unknown latency model 'tree'; known: linear, mlp, boosted"):
+    with pytest.raises(BadInput, match="unknown latency model 'tree'; known: linear, boosted, paper-linear, mlp"):
         fitted("tree", np.ones((1, 1)), np.ones(1))

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from predictors.noise import repeat_difference, repeat_noise
+from predictors.noise import perfect_mape, repeat_noise
 
 
 def frame_of(seconds: list[list[float]], steps: int = 50) -> pd.DataFrame:
     rows = [(f"{i + 1}@512x512", value) for i, values in enumerate(seconds) for value in values]
     frame = pd.DataFrame(rows, columns=["composition", "seconds"])
-    return frame.assign(software="test", guided=True, steps=steps)
+    return frame.assign(software="test", guided=True, computed=1.0, cached=False, steps=steps)
 
 
 def test_ratios_are_over_the_median_and_centred() -> None:
@@ -38,6 +38,11 @@ def test_without_repeats_the_model_is_compared_with() -> None:
     assert repeat_noise(frame_of([[4.0]]), np.array([0.08])).ratios == (1.0,)
 
 
-def test_repeat_difference() -> None:
-    assert repeat_difference(frame_of([[0.9, 1.1], [2.0]])) == pytest.approx(0.2)
-    assert np.isnan(repeat_difference(frame_of([[0.9], [2.0]])))
+def test_a_perfect_predictor_errs_by_the_noise() -> None:
+    assert perfect_mape(frame_of([[0.9, 1.2], [2.0]])) == pytest.approx((0.3 / 0.9 + 0.3 / 1.2) / 2 / np.sqrt(2))
+    assert np.isnan(perfect_mape(frame_of([[0.9], [2.0]])))
+    rng = np.random.default_rng(2)
+    truth = rng.uniform(1, 9, (1000, 1))
+    for repeats in (2, 3):
+        seconds = truth * rng.normal(1, 0.05, (1000, repeats))
+        assert perfect_mape(frame_of(seconds.tolist())) == pytest.approx(np.abs(truth / seconds - 1).mean(), rel=0.05)

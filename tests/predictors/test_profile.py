@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from predictors.profile import COLUMNS, Profile
+from predictors.profile import COLUMNS, DEFAULTS, Profile
 from traces.errors import BadInput
 
 
@@ -28,6 +28,8 @@ def test_content_hash_ignores_order_and_metadata_but_no_value(made_up: Profile) 
         ("seconds", 1.0000001),
         ("steps", 7),
         ("guided", False),
+        ("computed", 0.5),
+        ("cached", True),
         ("composition", "9@512x512"),
     ):
         frame = made_up.frame.copy()
@@ -52,6 +54,8 @@ def test_compositions_get_their_one_spelling(made_up: Profile) -> None:
         ("composition", "0@512x512", "row 3: composition"),
         ("steps", 0, "row 3: steps is 0, expected a whole number of at least 1"),
         ("repeat", -1, "row 3: repeat is -1"),
+        ("computed", 0.0, "row 3: computed is 0.0, expected a share above 0, at most 1"),
+        ("computed", 1.2, "row 3: computed is 1.2"),
         ("model", "", "row 3: model is "),
         ("hardware", "another", "one kind a profile"),
     ],
@@ -78,7 +82,7 @@ def test_wrong_columns_and_files_are_refused(made_up: Profile, tmp_path: Path) -
     path.write_bytes(b"")
     with pytest.raises(BadInput, match=r"p\.parquet: not a Parquet file"):
         Profile.load(path)
-    for column in COLUMNS:
+    for column in set(COLUMNS) - set(DEFAULTS):
         made_up.frame.drop(columns=column).to_parquet(path)
         with pytest.raises(BadInput, match=f"column '{column}' is missing"):
             Profile.load(path)
@@ -88,6 +92,15 @@ def test_wrong_columns_and_files_are_refused(made_up: Profile, tmp_path: Path) -
     made_up.frame.iloc[:0].to_parquet(path)
     with pytest.raises(BadInput, match="no rows"):
         Profile.load(path)
+
+
+def test_a_file_from_before_the_cache_was_measured_without_one(made_up: Profile, tmp_path: Path) -> None:
+    path = tmp_path / "old.parquet"
+    made_up.frame.drop(columns=list(DEFAULTS)).to_parquet(path)
+    old = Profile.load(path)
+    assert (old.frame["computed"] == 1.0).all()
+    assert not old.frame["cached"].any()
+    assert old.content_hash == made_up.content_hash
 
 
 def test_merge_numbers_repeats_anew_and_keeps_equal_rows_once(made_up: Profile) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from predictors.profile import Profile
@@ -26,7 +27,7 @@ def table(made_up: Profile) -> LatencyTable:
     return LatencyTable.fit(made_up, "sd3")
 
 
-@pytest.mark.parametrize("latency_model", ["linear", "boosted", "mlp"])
+@pytest.mark.parametrize("latency_model", ["linear", "boosted", "paper-linear", "mlp"])
 def test_predicts_what_was_measured(made_up: Profile, latency_model: str) -> None:
     table = LatencyTable.fit(made_up, "sd3", "patched", latency_model)
     for text in ("1@512x512", "6@512x512", "3@1024x1024", "3@512x512+1@1024x1024"):
@@ -104,8 +105,9 @@ def test_content_hash_follows_every_measured_second(made_up: Profile, table: Lat
         LatencyTable.fit(made_up, "sd3", "patched"),
         LatencyTable.fit(made_up, "sd3", latency_model="mlp"),
         table.scaled(1.2),
+        table.with_cache(0.7),
     ]
-    assert len({table.content_hash, *(other.content_hash for other in others)}) == 4
+    assert len({table.content_hash, *(other.content_hash for other in others)}) == 5
     shuffled = Profile(made_up.frame.sample(frac=1, random_state=1))
     again = LatencyTable.fit(shuffled, "sd3")
     assert again.content_hash == table.content_hash
@@ -123,6 +125,36 @@ def test_scaled_multiplies_every_second(table: LatencyTable) -> None:
     for factor in (0, -1, float("nan"), float("inf")):
         with pytest.raises(BadInput, match="factor"):
             table.scaled(factor)
+
+
+def test_a_guided_share_costs_its_share(table: LatencyTable) -> None:
+    batch = parse("4@512x512")
+    none, half, whole = (table.seconds("denoise", batch, share) for share in (False, 0.5, True))
+    assert table.seconds("denoise", batch, 1.0) == whole
+    assert none < half < whole
+
+
+def test_a_patch_cache_saves_work_and_costs_bookkeeping(made_up: Profile) -> None:
+    frame = made_up.frame[made_up.frame["executor"] == "patched"]
+    rows = [frame]
+    for share in (0.4, 0.7, 1.0):
+        patches = frame["composition"].map(lambda text: sum(2 * n * h * w // 512**2 for (h, w, _), n in parse(text)))
+        tokens = frame["composition"].map(lambda text: sum(2 * n * h * w // 256 for (h, w, _), n in parse(text)))
+        seconds = 10 * (0.02 + 2e-6 * share * tokens + 1e-3 * patches)
+        rows.append(frame.assign(seconds=seconds, computed=share, cached=True))
+    table = LatencyTable.fit(Profile.from_frame(pd.concat(rows), {}), "sd3", "patched", "linear")
+    batch = parse("3@512x512+1@1024x1024")
+    without = table.seconds("denoise", batch)
+    full, most, least = (table.seconds("denoise", batch, 1.0, share) for share in (1.0, 0.7, 0.4))
+    assert least < most < full
+    assert full - without == pytest.approx(14 * 1e-3, rel=0.3)
+    assert table.seconds("denoise", batch, 1.0, 0.4012) == least
+    expecting = table.with_cache(0.4)
+    assert expecting.seconds("denoise", batch) == least
+    assert expecting.seconds("denoise", batch, 1.0, 0.7) == most
+    assert expecting.seconds("decode", batch) == table.seconds("decode", batch)
+    with pytest.raises(BadInput, match="expected_computed is 0"):
+        table.with_cache(0.0)
 
 
 def test_tabulating_changes_no_answer(made_up: Profile, table: LatencyTable) -> None:
