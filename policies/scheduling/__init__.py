@@ -1,9 +1,11 @@
 """Scheduling policies, by the names the command line knows."""
 
+from policies.scheduling.clockwork import Clockwork
 from policies.scheduling.fcfs import FCFS
 from policies.scheduling.mixed_fcfs import MixedFCFS
 from policies.scheduling.nirvana import Nirvana
 from policies.scheduling.patchedserve import PatchedServe, PatchedServeJoins
+from policies.scheduling.rounds import Rounds
 from policies.scheduling.same_size import SameSizeContinuous, SameSizeDynamic
 from policies.scheduling.urgency import EDF, SRPT, LeastSlack, UrgencyPolicy
 
@@ -18,6 +20,8 @@ SCHEDULERS = {
     "nirvana": Nirvana,
     "patchedserve": PatchedServe,
     "patchedserve-joins": PatchedServeJoins,
+    "clockwork": Clockwork,
+    "rounds": Rounds,
 }
 
 __all__ = [
@@ -25,11 +29,13 @@ __all__ = [
     "FCFS",
     "SCHEDULERS",
     "SRPT",
+    "Clockwork",
     "LeastSlack",
     "MixedFCFS",
     "Nirvana",
     "PatchedServe",
     "PatchedServeJoins",
+    "Rounds",
     "SameSizeContinuous",
     "SameSizeDynamic",
     "UrgencyPolicy",

@@ -50,6 +50,10 @@ class Dispatcher:
         self._replica_of[job] = (index, share_s)
         return index
 
+    def replica_of(self, job: Job) -> int:
+        """The index of the replica that a job not ended was assigned to."""
+        return self._replica_of[job][0]
+
     def least_pixels(self, kind: Kind, now: float) -> int:
         """The replica with the fewest pixels in requests that have not ended; the first of several."""
         return self._pixels.index(min(self._pixels))

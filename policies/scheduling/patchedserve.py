@@ -57,7 +57,7 @@ class PatchedServe(SchedulingPolicy):
     """
 
     def __init__(
-        self, max_batch: int = 12, relaxed_slack: float = 2.0, joins: bool = False, dispatch: str = "pixels"
+        self, max_batch: int = 12, relaxed_slack: float = 1.0, joins: bool = False, dispatch: str = "pixels"
     ) -> None:
         self.max_batch = max_batch
         self.relaxed_slack = relaxed_slack
@@ -118,7 +118,9 @@ class PatchedServe(SchedulingPolicy):
         least = min([(self._slack(job, costs.kind(job), now), job.order, job) for job in active], default=None)
         joining: list[Job] = []
         dropped: list[tuple[Job, str]] = []
-        waiting = {kind: _Waiting(self._slack(job, kind, now), job.order, job, kind) for kind, job in queues.heads()}
+        waiting: dict[Kind, _Waiting] = {}
+        for kind in queues.kinds():
+            self._head(waiting, queues, kind, now)
         while waiting and len(active) + len(joining) < self.max_batch:
             w = min(waiting.values())
             step_s = costs.step_s(costs.plus(batch, w.kind))
@@ -126,7 +128,8 @@ class PatchedServe(SchedulingPolicy):
             if late_s > 0:
                 others = len(active) + len(joining)
                 dropped.append((w.job, f"would miss its deadline by {late_s:.3g} s in a batch with {others} others"))
-                self._advance(waiting, queues, w.kind, now)
+                queues.pop(w.kind)
+                self._head(waiting, queues, w.kind, now)
                 continue
             if w.slack >= self.relaxed_slack:
                 w, step_s = self._raising_throughput(waiting, batch, w, step_s, now)
@@ -140,7 +143,8 @@ class PatchedServe(SchedulingPolicy):
             batch = costs.plus(batch, w.kind)
             if least is None or (w.slack, w.order) < least[:2]:
                 least = (w.slack, w.order, w.job)
-            self._advance(waiting, queues, w.kind, now)
+            queues.pop(w.kind)
+            self._head(waiting, queues, w.kind, now)
         return _Admitted(joining, dropped, math.inf)
 
     def _raising_throughput(
@@ -154,12 +158,11 @@ class PatchedServe(SchedulingPolicy):
                 best = (step_s, other)
         return best[1], best[0]
 
-    def _advance(self, waiting: dict[Kind, _Waiting], queues: KindQueues, kind: Kind, now: float) -> None:
-        """The first request of a kind is taken from its queue; the next one stands for the kind."""
-        queues.pop(kind)
+    def _head(self, waiting: dict[Kind, _Waiting], queues: KindQueues, kind: Kind, now: float) -> None:
+        """Let the first request of a kind stand for it."""
         job = queues.head(kind)
         if job is None:
-            del waiting[kind]
+            waiting.pop(kind, None)
         else:
             waiting[kind] = _Waiting(self._slack(job, kind, now), job.order, job, kind)
 
@@ -179,6 +182,6 @@ class PatchedServeJoins(PatchedServe):
     """PatchedServe that also admits at step boundaries, into the batch that is denoising."""
 
     def __init__(
-        self, max_batch: int = 12, relaxed_slack: float = 2.0, joins: bool = True, dispatch: str = "pixels"
+        self, max_batch: int = 12, relaxed_slack: float = 1.0, joins: bool = True, dispatch: str = "pixels"
     ) -> None:
         super().__init__(max_batch, relaxed_slack, joins, dispatch)

@@ -6,7 +6,7 @@ stay in the order of their deadlines as time goes by, and only kinds have to be 
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from bisect import bisect_left, insort
 
 from policies.job import Job
 from policies.scheduling.mixing import BatchCosts, Kind
@@ -15,31 +15,48 @@ _Entry = tuple[float, int, Job]
 
 
 class KindQueues:
-    """What waits for one replica. Jobs that have ended, or started elsewhere, are passed over."""
+    """What waits for one replica. Jobs that have ended or started are passed over."""
 
     def __init__(self, costs: BatchCosts) -> None:
         self._costs = costs
-        self._heaps: dict[Kind, list[_Entry]] = {}
+        self._queues: dict[Kind, list[_Entry]] = {}
 
     def add(self, job: Job) -> None:
         """A job waits."""
-        heappush(self._heaps.setdefault(self._costs.kind(job), []), (job.request.deadline, job.order, job))
+        insort(self._queues.setdefault(self._costs.kind(job), []), (job.request.deadline, job.order, job))
 
-    def heads(self) -> list[tuple[Kind, Job]]:
-        """The job of every kind whose deadline is first."""
-        heads = [(kind, self.head(kind)) for kind in list(self._heaps)]
-        return [(kind, job) for kind, job in heads if job is not None]
+    def kinds(self) -> list[Kind]:
+        """The kinds of which a job waits."""
+        return [kind for kind in list(self._queues) if self.head(kind) is not None]
 
     def head(self, kind: Kind) -> Job | None:
         """The job of one kind whose deadline is first."""
-        heap = self._heaps[kind]
-        while heap:
-            if heap[0][2].state == "waiting":
-                return heap[0][2]
-            heappop(heap)
-        del self._heaps[kind]
+        queue = self._queues.get(kind)
+        while queue:
+            if queue[0][2].state == "waiting":
+                return queue[0][2]
+            del queue[0]
+        self._queues.pop(kind, None)
         return None
+
+    def first(self, kind: Kind, count: int) -> list[Job]:
+        """The jobs of one kind whose deadlines are first, at most ``count``."""
+        found: list[Job] = []
+        for _, _, job in self._queues.get(kind, ()):
+            if job.state == "waiting":
+                found.append(job)
+                if len(found) == count:
+                    break
+        return found
 
     def pop(self, kind: Kind) -> None:
         """Take the head of a kind out of the queue."""
-        heappop(self._heaps[kind])
+        del self._queues[kind][0]
+
+    def take_before(self, kind: Kind, deadline: float) -> list[Job]:
+        """Take out the jobs of one kind whose deadlines are before a time, seconds."""
+        queue = self._queues[kind]
+        count = bisect_left(queue, (deadline,))
+        taken = [job for _, _, job in queue[:count] if job.state == "waiting"]
+        del queue[:count]
+        return taken

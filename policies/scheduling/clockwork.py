@@ -1,0 +1,139 @@
+"""Clockwork-like admission: promise only what can be kept, and keep it (Gujarati et al., OSDI 2020).
+
+Clockwork serves one-shot networks whose times are known well: a request is admitted only if a schedule exists in which
+it and everything admitted before it is in time; everything else is turned away at once, so that no time is spent on
+what comes too late. Here a request has many steps, so a schedule is an order (by deadline) and a batch width, and the
+predictor rolled forward says whether it holds.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+
+from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
+from policies.job import Job
+from policies.scheduling.batch import next_quantum
+from policies.scheduling.dispatch import Dispatcher, check_rule
+from policies.scheduling.forecast import Due, forecast
+from policies.scheduling.mixing import BatchCosts
+from policies.scheduling.promise import Quanta, to_decode
+
+_WIDTHS = (12, 8, 6, 4, 3, 2, 1)
+
+
+class _Lane:
+    """What one replica has admitted, most urgent first, how wide it runs, and who asks to be admitted."""
+
+    def __init__(self, width: int) -> None:
+        self.admitted: list[Due] = []
+        self.asking: list[Job] = []
+        self.width = width
+
+
+class Clockwork(SchedulingPolicy):
+    """Admits a request when every admitted deadline is still kept with it; runs the admitted in order of deadline.
+
+    An arrival goes to one replica, and is admitted or dropped there at the next step boundary. Batches of mixed sizes
+    are as wide as keeps every admitted deadline. An admitted request that can no longer make it (predictions were
+    wrong) is dropped before it has started, and afterwards runs when nothing else wants to. A request without a
+    deadline is always admitted and comes last.
+
+    Args:
+        max_batch: requests in a batch.
+        dispatch: ``pixels`` or ``completion``; see `policies.scheduling.dispatch`.
+
+    Raises:
+        ValueError: an unknown dispatch rule.
+    """
+
+    def __init__(self, max_batch: int = 12, dispatch: str = "completion") -> None:
+        self.max_batch = max_batch
+        self.dispatch = check_rule(dispatch)
+
+    def reset(self, cluster: Cluster) -> None:
+        super().reset(cluster)
+        self._costs = BatchCosts(cluster.predictor)
+        self._dispatcher = Dispatcher(self.dispatch, cluster, self._costs)
+        self._quanta = Quanta(cluster)
+        self._lanes = [_Lane(self.max_batch) for _ in cluster.replicas]
+        self._due: dict[Job, tuple[int, Due]] = {}
+        self._widths = [self.max_batch, *[width for width in _WIDTHS if width < self.max_batch]]
+
+    def arrived(self, job: Job, now: float) -> None:
+        index = self._dispatcher.assign(job, now)
+        self._lanes[index].asking.append(job)
+
+    def ended(self, job: Job, now: float) -> None:
+        self._leave(job)
+        self._dispatcher.ended(job)
+        self._costs.forget(job)
+
+    def recalls(self, now: float) -> list[int]:
+        return self._quanta.broken(index for index, lane in enumerate(self._lanes) if lane.asking)
+
+    def plan(self, replica: Replica, now: float) -> Decision | None:
+        decision = self._quanta.rest(replica)
+        if decision is not None:
+            return decision
+        decision = to_decode(replica.resident.values())
+        if decision is not None:
+            return self._quanta.keep(replica, decision)
+        lane = self._lanes[replica.index]
+        drop = tuple(self._too_late(replica.index, lane, now) + self._admit(replica.index, lane, now))
+        if not lane.admitted:
+            return Decision(drop=drop) if drop else None
+        jobs = [job for _, _, job in lane.admitted[: lane.width]]
+        self._dispatcher.planned(replica.index, dict.fromkeys((*replica.resident.values(), *jobs)), now)
+        return self._quanta.keep(replica, next_quantum(jobs)._replace(drop=drop))
+
+    def _admit(self, index: int, lane: _Lane, now: float) -> list[tuple[Job, str]]:
+        dropped = []
+        asking, lane.asking = lane.asking, []
+        for job in asking:
+            if job.state != "waiting":
+                continue
+            deadline = job.request.deadline
+            if deadline == math.inf:
+                self._join(job, index, deadline)
+                continue
+            late_s = now + self._costs.remaining_s(job) - deadline
+            if late_s > 0:
+                dropped.append((job, f"would miss its deadline by {late_s:.3g} s even alone"))
+                continue
+            late = len(forecast(self._costs, lane.admitted, lane.width, now).late)
+            others = len(lane.admitted)
+            self._join(job, index, deadline)
+            for width in self._widths:
+                with_it = forecast(self._costs, lane.admitted, width, now, late).late
+                if len(with_it) <= late and job not in with_it:
+                    lane.width = width
+                    break
+            else:
+                self._leave(job)
+                dropped.append((job, f"not admitted: no batch width keeps its deadline and those of {others} others"))
+        return dropped
+
+    def _too_late(self, index: int, lane: _Lane, now: float) -> list[tuple[Job, str]]:
+        """Give up those next in line that cannot make it any more, or put them last if they have started."""
+        dropped = []
+        for due_s, _, job in lane.admitted[: lane.width]:
+            late_s = now + self._costs.remaining_s(job) - due_s
+            if late_s > 0:
+                self._leave(job)
+                if job.state == "waiting":
+                    dropped.append((job, f"was admitted, but would now miss its deadline by {late_s:.3g} s"))
+                else:
+                    self._join(job, index, math.inf)
+        return dropped
+
+    def _join(self, job: Job, index: int, due_s: float) -> None:
+        due = (due_s, job.order, job)
+        self._due[job] = (index, due)
+        insort(self._lanes[index].admitted, due)
+
+    def _leave(self, job: Job) -> None:
+        if job in self._due:
+            index, due = self._due.pop(job)
+            admitted = self._lanes[index].admitted
+            del admitted[bisect_left(admitted, due)]

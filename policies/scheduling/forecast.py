@@ -1,0 +1,55 @@
+"""When a queue would be finished if nothing else came: the predictor rolled forward over lock-step batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from policies.job import Job
+from policies.scheduling.mixing import BatchCosts, Kind
+
+Due = tuple[float, int, Job]
+"""(due time in seconds, order, job); sorted, the most urgent first."""
+
+
+class Forecast(NamedTuple):
+    """What a queue would come to: who is late, and when the last has finished, in seconds."""
+
+    late: list[Job]
+    end_s: float
+
+
+def forecast(costs: BatchCosts, queue: Sequence[Due], width: int, now: float, most_late: float = math.inf) -> Forecast:
+    """Run a queue in the order given, at most ``width`` requests in a batch; the next joins when one leaves.
+
+    Encoding and decoding are taken to run one after another, with the batch waiting. Stops as soon as more than
+    ``most_late`` are late, with those in `Forecast.late`.
+    """
+    batch, steps, position = costs.empty, 0, 0
+    running: list[tuple[int, int, Kind]] = []
+    late: list[Job] = []
+    while True:
+        while position < len(queue) and len(running) < width:
+            job = queue[position][2]
+            kind = costs.kind(job)
+            if job.stage == "encode":
+                now += costs.stage_s(kind, "encode")
+            heappush(running, (steps + job.denoise_left, position, kind))
+            batch = costs.plus(batch, kind)
+            position += 1
+        if not running:
+            return Forecast(late, now)
+        until = running[0][0]
+        now += (until - steps) * costs.step_s(batch)
+        steps = until
+        leaving = []
+        while running and running[0][0] == until:
+            _, index, kind = heappop(running)
+            batch = costs.minus(batch, kind)
+            now += costs.stage_s(kind, "decode")
+            leaving.append(queue[index])
+        late += [job for due_s, _, job in leaving if now > due_s]
+        if len(late) > most_late:
+            return Forecast(late, now)

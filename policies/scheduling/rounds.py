@@ -1,0 +1,189 @@
+"""Rounds of a few steps, each with the set of requests that keeps most deadlines reachable (TetriServe-like).
+
+TetriServe (ASPLOS 2026) cuts time into rounds of about five steps. At the start of a round it gives every request a
+number of GPUs, the smallest with which it still meets its deadline, by a knapsack over the GPUs that maximises how many
+requests are not lost when the next round starts; spare GPUs speed others up. Two things differ here, because a replica
+runs one launch at a time and cannot lend a device to a request of another replica:
+
+- What a round shares out is the time of one replica. A *degree* is a batch width: of w requests in lock step each gets
+  one w-th of the device, so a narrow round is what many GPUs are there. The round's time budget is what the w least lax
+  requests would take for its steps; all degrees are tried, and the best round is run.
+- Every request is worth one and has one way to be saved, to be in the round, so the knapsack is solved exactly by
+  taking those first that cost least; its cost is the predictor's answer for the whole batch, not a sum.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
+from policies.job import Job
+from policies.scheduling.batch import next_quantum
+from policies.scheduling.dispatch import Dispatcher, check_rule
+from policies.scheduling.mixing import BatchCosts, Kind
+from policies.scheduling.promise import Quanta, to_decode
+from policies.scheduling.queues import KindQueues
+
+
+class _Candidate(NamedTuple):
+    """A request that could be in the next round.
+
+    Attributes:
+        latest_s: when it has to start at the latest to meet its deadline alone; infinity without a deadline.
+        order: breaks ties.
+        step_s: a step alone.
+        job: the request.
+        kind: its kind.
+    """
+
+    latest_s: float
+    order: int
+    step_s: float
+    job: Job
+    kind: Kind
+
+
+class Rounds(SchedulingPolicy):
+    """Decides every ``round_steps`` steps which requests run next; the others wait, those started keep their place.
+
+    A request that is lost (it cannot meet its deadline any more) runs only in rounds that have room for it.
+
+    Args:
+        round_steps: denoising steps in a round.
+        degrees: batch widths a round may have.
+        drop_late: drop a waiting request when it is lost.
+        dispatch: ``pixels`` or ``completion``; see `policies.scheduling.dispatch`.
+
+    Raises:
+        ValueError: an unknown dispatch rule.
+    """
+
+    def __init__(
+        self,
+        round_steps: int = 5,
+        degrees: tuple[int, ...] = (1, 2, 4, 8, 12),
+        drop_late: bool = True,
+        dispatch: str = "completion",
+    ) -> None:
+        self.round_steps = round_steps
+        self.degrees = degrees
+        self.drop_late = drop_late
+        self.dispatch = check_rule(dispatch)
+
+    def reset(self, cluster: Cluster) -> None:
+        super().reset(cluster)
+        self._costs = BatchCosts(cluster.predictor)
+        self._dispatcher = Dispatcher(self.dispatch, cluster, self._costs)
+        self._quanta = Quanta(cluster)
+        self._queues = [KindQueues(self._costs) for _ in cluster.replicas]
+        self._lost: list[dict[Job, None]] = [{} for _ in cluster.replicas]
+        self._begun: list[tuple[Job, ...]] = [() for _ in cluster.replicas]
+        self._widest = max(self.degrees)
+
+    def arrived(self, job: Job, now: float) -> None:
+        self._queues[self._dispatcher.assign(job, now)].add(job)
+
+    def ended(self, job: Job, now: float) -> None:
+        self._lost[self._dispatcher.replica_of(job)].pop(job, None)
+        self._dispatcher.ended(job)
+        self._costs.forget(job)
+
+    def plan(self, replica: Replica, now: float) -> Decision | None:
+        decision = self._quanta.rest(replica) or to_decode(replica.resident.values())
+        if decision is not None:
+            return self._quanta.keep(replica, decision)
+        index = replica.index
+        begun, self._begun[index] = self._begun[index], ()
+        if begun and all(job.state == "resident" for job in begun):
+            return self._quanta.keep(replica, self._one_round(begun))
+        candidates = self._candidates(replica, now)
+        drop: tuple[tuple[Job, str], ...] = ()
+        if self.drop_late:
+            drop = tuple([(job, "cannot meet its deadline any more, even alone") for job in self._lost[index]])
+        elif len(candidates) < self._widest:
+            candidates += [self._candidate(job, math.inf) for job in list(self._lost[index])[: self._widest]]
+        if not candidates:
+            return Decision(drop=drop) if drop else None
+        jobs = self._best_round(candidates, now)
+        self._dispatcher.planned(index, dict.fromkeys((*replica.resident.values(), *jobs)), now)
+        decision = self._one_round(jobs)
+        if len(decision.jobs) < len(jobs):
+            self._begun[index] = jobs  # some are encoded first; then the round begins
+        return self._quanta.keep(replica, decision._replace(drop=drop))
+
+    def _one_round(self, jobs: tuple[Job, ...]) -> Decision:
+        decision = next_quantum(jobs)
+        first = decision.jobs[0]
+        if first.denoise_left <= self.round_steps:
+            return decision
+        return decision._replace(steps=min(decision.steps, self.round_steps + (first.stage == "encode")))
+
+    def _candidates(self, replica: Replica, now: float) -> list[_Candidate]:
+        """Who could be in the next round, least lax first; of a kind that waits, no more than fit in a batch."""
+        lost, queues = self._lost[replica.index], self._queues[replica.index]
+        jobs = [job for job in replica.resident.values() if job not in lost]
+        candidates = [self._candidate(job, job.request.deadline) for job in jobs]
+        for kind in queues.kinds():
+            alone_s = self._costs.whole_s(kind)
+            for job in queues.take_before(kind, now + alone_s):
+                lost[job] = None
+            waiting = queues.first(kind, self._widest)
+            candidates += [self._candidate(job, job.request.deadline) for job in waiting]
+        timely = []
+        for candidate in sorted(candidates):
+            if candidate.latest_s < now:
+                lost[candidate.job] = None
+            else:
+                timely.append(candidate)
+        return timely
+
+    def _candidate(self, job: Job, deadline: float) -> _Candidate:
+        kind = self._costs.kind(job)
+        step_s = self._costs.stage_s(kind, "denoise")
+        return _Candidate(deadline - self._costs.remaining_s(job), job.order, step_s, job, kind)
+
+    def _best_round(self, candidates: list[_Candidate], now: float) -> tuple[Job, ...]:
+        """The round after which most deadlines can still be met; of equal ones the one that gets most done a second."""
+        best: tuple[float, float] = (-1.0, 0.0)
+        jobs: tuple[Job, ...] = ()
+        for degree in self.degrees:
+            chosen, score = self._round(candidates, degree, now)
+            if score > best:
+                best, jobs = score, tuple([candidate.job for candidate in chosen])
+            if degree >= len(candidates):
+                break
+        return jobs
+
+    def _round(
+        self, candidates: list[_Candidate], degree: int, now: float
+    ) -> tuple[list[_Candidate], tuple[float, float]]:
+        """The best round within the time that the first ``degree`` candidates would take, and its score."""
+        costs = self._costs
+        batch = costs.empty
+        for candidate in candidates[:degree]:
+            batch = costs.plus(batch, candidate.kind)
+        budget_s = costs.step_s(batch)
+        end_s = now + self.round_steps * budget_s
+        at_risk: list[_Candidate] = []
+        others: list[_Candidate] = []
+        for candidate in candidates:
+            steps = min(self.round_steps, candidate.job.denoise_left)
+            saves = candidate.latest_s < end_s <= candidate.latest_s + steps * candidate.step_s
+            (at_risk if saves else others).append(candidate)
+        kept = sum([candidate.latest_s >= end_s for candidate in others])
+        chosen: list[_Candidate] = []
+        batch = costs.empty
+        for candidate in sorted(at_risk, key=_cost) + sorted(others, key=lambda c: c.latest_s < end_s):
+            with_it = costs.plus(batch, candidate.kind)
+            if not chosen or costs.step_s(with_it) <= budget_s:
+                chosen.append(candidate)
+                batch = with_it
+                if len(chosen) == self._widest:
+                    break
+        saved = sum([candidate in at_risk for candidate in chosen])
+        return chosen, (kept + saved, sum([candidate.step_s for candidate in chosen]) / costs.step_s(batch))
+
+
+def _cost(candidate: _Candidate) -> float:
+    return candidate.step_s
