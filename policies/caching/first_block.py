@@ -23,6 +23,9 @@ class FirstBlock(BoundedReuse):
         super().reset()
         self._reusing: dict[str, bool] = {}
 
+    def watches(self, block: int) -> bool:
+        return block == 1
+
     def reusable(self, signals: Signals, reuses: Ints) -> Flags:
         if signals.block == 0:
             return np.zeros(len(signals.unit), dtype=np.bool_)

@@ -21,5 +21,8 @@ class Interval(BoundedReuse):
         super().__init__(warmup, every - 1)
         self.every = every
 
+    def watches(self, block: int) -> bool:
+        return False
+
     def reusable(self, signals: Signals, reuses: Ints) -> Flags:
         return np.ones(len(signals.unit), dtype=np.bool_)

@@ -1,0 +1,47 @@
+"""A latency table for a policy that knows what its cache will save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from predictors.table import LatencyTable
+from traces.composition import Composition
+from traces.request import Request, Size
+
+
+class ExpectedReuse:
+    """A table whose denoising steps cost what they are expected to with a cache.
+
+    Args:
+        table: what computed work costs.
+        shares: the share of its work that a request of each size is expected to compute, over its whole run; the mean
+            of them is taken for other sizes.
+    """
+
+    def __init__(self, table: LatencyTable, shares: Mapping[Size, float]) -> None:
+        self.table = table
+        self.shares = dict(shares)
+        self._otherwise = sum(self.shares.values()) / len(self.shares)
+        self._seconds: dict[tuple[Composition, float], float] = {}
+
+    def share(self, composition: Composition) -> float:
+        """The share of a batch's work that is expected to be computed, weighted by pixels."""
+        work = {size: n * size[0] * size[1] * size[2] for size, n in composition}
+        known = self.shares
+        return sum(pixels * known.get(size, self._otherwise) for size, pixels in work.items()) / sum(work.values())
+
+    def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
+        """Seconds of one step; see `LatencyTable.seconds`."""
+        if stage != "denoise":
+            return self.table.seconds(stage, composition, guided)
+        key = (composition, guided)
+        value = self._seconds.get(key)
+        if value is None:
+            value = self._seconds[key] = self.table.seconds(stage, composition, guided, self.share(composition))
+        return value
+
+    def standalone(self, request: Request) -> float:
+        """Seconds of a request alone on an idle replica, its reuse included."""
+        alone = ((request.size, request.images),)
+        encode, denoise, decode = (self.seconds(s, alone, request.guided) for s in ("encode", "denoise", "decode"))
+        return encode + request.steps * denoise + decode
