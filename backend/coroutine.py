@@ -24,10 +24,18 @@ from traces.request import Request
 
 
 class DenoiserCall(NamedTuple):
-    """The pipeline waits for its denoiser."""
+    """The pipeline waits for its denoiser.
+
+    ``request_id`` and ``steps`` are the request's, ``step`` counts its sampler's steps from 0, ``part`` the calls of
+    one step: some pipelines call once with and once without the text.
+    """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    request_id: str = ""
+    step: int = 0
+    steps: int = 1
+    part: int = 0
 
 
 class StepDone(NamedTuple):
@@ -79,6 +87,7 @@ class RequestRun:
         self.latents: torch.Tensor | None = None
         self.steps_done = 0
         self._sampler_calls = 0
+        self._part = 0
         self._own = copy.copy(pipeline)
         self._sampler = copy.deepcopy(pipeline.scheduler)
         self._own.scheduler = self._sampler
@@ -90,7 +99,13 @@ class RequestRun:
         """Run the pipeline to its next stop. Whatever it raises comes out here."""
         self._greenlet.hub = greenlet.getcurrent()
         stop: DenoiserCall | StepDone | Finished = self._greenlet.switch(value)
-        self.pending = stop if isinstance(stop, DenoiserCall) else None
+        self.pending = None
+        if isinstance(stop, DenoiserCall):
+            step = self._sampler_calls * self.request.steps // max(1, len(self._sampler.timesteps))
+            self.pending = stop = stop._replace(
+                request_id=self.request.request_id, step=step, steps=self.request.steps, part=self._part
+            )
+            self._part += 1
         return stop
 
     def close(self) -> None:
@@ -111,6 +126,7 @@ class RequestRun:
     def _sampled(self, *args: Any, **kwargs: Any) -> Any:
         result = self._step(*args, **kwargs)
         self._sampler_calls += 1
+        self._part = 0
         self.latents = result[0] if isinstance(result, tuple) else result.prev_sample
         self._greenlet.hub.switch(StepDone(self.latents))
         return result

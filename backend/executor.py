@@ -8,6 +8,7 @@ input, lack of memory or numbers that are not finite, fails alone.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, intercept_denoiser
 from backend.loading import denoiser_name
 from backend.merge import Mixer, Stacked, run_merged
+from policies.caching import CachingPolicy, ComputeAll
 from policies.contract import Outcome
 from traces.errors import BadInput
 from traces.request import Request
@@ -29,15 +31,27 @@ class Executor:
         pipeline: a diffusers pipeline, in evaluation mode, on its device. It is the executor's from now on.
         mode: how denoiser calls of several requests run together: ``whole`` (equal shapes stacked), ``patched`` (any
             sizes, cut into patches; UNets) or ``packed`` (any sizes, tokens packed; transformers).
+        caching: decides which units of which blocks are computed; the executor makes its own copy. None: all.
+        cache_bytes: what the cache may keep.
+        cache_patch: largest side of a cached patch, latent pixels.
 
     Raises:
         BadInput: the mode does not fit the pipeline.
     """
 
-    def __init__(self, pipeline: Any, mode: str = "whole") -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        mode: str = "whole",
+        caching: CachingPolicy | None = None,
+        cache_bytes: int = 2**30,
+        cache_patch: int = 32,
+    ) -> None:
         self.pipeline = pipeline
         self.device = torch.device(pipeline.device)
-        self._mixer = mixer_for(pipeline, mode)
+        own = None if caching is None or isinstance(caching, ComputeAll) else copy.deepcopy(caching)
+        self._mixer = mixer_for(pipeline, mode, own, cache_bytes, cache_patch)
+        self._cache = getattr(self._mixer, "cache", None)
         intercept_denoiser(pipeline)
         self._runs: dict[str, RequestRun] = {}
 
@@ -62,6 +76,8 @@ class Executor:
         """
         failed: dict[str, str] = {}
         done = 0
+        if self._cache is not None:
+            self._cache.start_count()
         if stage == "encode":
             for request in requests:
                 self._encode(request, failed)
@@ -81,6 +97,8 @@ class Executor:
         self.wait()
         for name in failed:
             self.release(name)
+        if self._cache is not None and stage == "denoise":
+            return Outcome(done, failed or None, self._cache.computed, self._cache.reused)
         images = sum(r.images for r in requests if r.request_id not in failed)
         return Outcome(done, failed or None, computed=images * done)
 
@@ -98,6 +116,8 @@ class Executor:
         run = self._runs.pop(request_id, None)
         if run is not None:
             run.close()
+            if self._cache is not None:
+                self._cache.forget(request_id)
 
     def wait(self) -> None:
         """Wait for the device to finish its work."""
@@ -172,7 +192,9 @@ class Executor:
                 failed[request.request_id] = f"not a number in the latents after step {run.steps_done}"
 
 
-def mixer_for(pipeline: Any, mode: str) -> Mixer:
+def mixer_for(
+    pipeline: Any, mode: str, caching: CachingPolicy | None = None, cache_bytes: int = 2**30, cache_patch: int = 32
+) -> Mixer:
     """What runs the denoiser calls of a pipeline in this mode. To be made before `intercept_denoiser`.
 
     Raises:
@@ -181,7 +203,9 @@ def mixer_for(pipeline: Any, mode: str) -> Mixer:
     if mode == "patched":
         from backend.patched.unet import PatchedUNet
 
-        return PatchedUNet(pipeline)
+        return PatchedUNet(pipeline, caching=caching, cache_bytes=cache_bytes, cache_patch=cache_patch)
+    if caching is not None:
+        raise BadInput(f"a caching policy needs cluster.executor 'patched', not {mode!r}")
     if mode == "packed":
         from backend.packed import PackedTransformer, supports
 

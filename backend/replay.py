@@ -62,7 +62,7 @@ class _Worker(threading.Thread):
         requests = [job.request for job in launch.jobs]
         failed: dict[str, str] = {}
         borders: list[float] = []
-        done = computed = 0
+        done = computed = reused = 0
 
         def recalled() -> bool:
             return launch.launch_id in self.recalled
@@ -77,11 +77,12 @@ class _Worker(threading.Thread):
                 failed |= outcome.failed or {}
                 done += outcome.steps_done
                 computed += outcome.computed
+                reused += outcome.reused
                 if outcome.steps_done < segment.steps or recalled() or len(failed) == len(requests):
                     break
         except Exception as error:  # a fault of ours must not lose the requests
             failed = {request.request_id: reason(error) for request in requests}
-        return Outcome(done, failed or None, computed, borders_s=tuple(borders))
+        return Outcome(done, failed or None, computed, reused, borders_s=tuple(borders))
 
 
 class Replay:

@@ -37,7 +37,7 @@ def hook(model: torch.nn.Module, context: PatchContext) -> None:
         Unpatchable: a module of an unknown kind; nothing has been changed then.
     """
     forwards: list[tuple[torch.nn.Module, Callable[..., Any]]] = []
-    attentions: list[tuple[Attention, PatchedAttention]] = []
+    attentions: list[tuple[Any, PatchedAttention]] = []
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Conv2d):
             if _sees_neighbours(module, name):
@@ -55,9 +55,9 @@ def hook(model: torch.nn.Module, context: PatchContext) -> None:
         elif isinstance(module, torch.nn.Conv3d | torch.nn.ConvTranspose2d | torch.nn.BatchNorm2d):
             raise Unpatchable(f"{name} is a {type(module).__name__}, which cannot run on patches")
     for module, forward in forwards:
-        module.forward = forward  # type: ignore[method-assign]
+        module.forward = forward
     for attention, processor in attentions:
-        attention.set_processor(processor)  # type: ignore[arg-type]
+        attention.set_processor(processor)
 
 
 def _sees_neighbours(conv: torch.nn.Conv2d, name: str) -> bool:

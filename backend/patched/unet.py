@@ -6,16 +6,20 @@ and guidance share the batch; what comes out equals what the unmodified model gi
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from math import gcd
 from typing import Any
 
 import torch
 
 from backend.coroutine import DenoiserCall
 from backend.merge import merge_key, rows_of, run_stacked
+from backend.patched.cache import Part, PatchCache
 from backend.patched.context import PatchContext
 from backend.patched.hooks import Unpatchable, hook
+from backend.patched.kept import Member
 from backend.patched.layout import PatchLayout, Side, group_sizes, layout_of, patch_of
+from policies.caching import CachingPolicy
 from traces.errors import BadInput
 
 
@@ -26,12 +30,23 @@ class PatchedUNet:
         pipeline: its ``unet`` is hooked; outside `run` it behaves as before.
         floor: least side of a patch, latent pixels. Sizes whose greatest common divisor is smaller get a forward of
             their own; None: the smallest patch that every level can halve.
+        caching: decides which patches are computed; None: all, and nothing is kept.
+        cache_bytes: what the cache may keep.
+        cache_patch: largest side of a patch with the cache, latent pixels. A size keeps its patch whoever joins, so
+            that what is kept of it stays of use: its sides' greatest common divisors with this.
 
     Raises:
         BadInput: the pipeline has no UNet, or one with a module that patches cannot pass exactly.
     """
 
-    def __init__(self, pipeline: Any, floor: int | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        floor: int | None = None,
+        caching: CachingPolicy | None = None,
+        cache_bytes: int = 2**30,
+        cache_patch: int = 32,
+    ) -> None:
         self.unet = getattr(pipeline, "unet", None)
         if self.unet is None:
             raise BadInput(f"cluster.executor 'patched' needs a UNet; {type(pipeline).__name__} has none: use 'packed'")
@@ -45,7 +60,9 @@ class PatchedUNet:
             hook(self.unet, self.context)
         except Unpatchable as error:
             raise BadInput(f"cluster.executor 'patched' cannot run {type(pipeline).__name__}: {error}") from error
-        self._forward = self.unet.forward
+        self.forward = self.unet.forward
+        self.cache = None if caching is None else PatchCache(self.unet, self.context, caching, cache_bytes)
+        self._cache_patch = cache_patch
 
     def key(self, call: DenoiserCall) -> Hashable:
         """Calls of equal keys share a forward, whatever their sizes and steps; see `floor`."""
@@ -58,23 +75,51 @@ class PatchedUNet:
     def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
         """The outputs of calls of one `key`, in order."""
         sides = [_side(call) for call in calls]
+        if self.cache is not None and not any(side % self.multiple for side in sides[0]):
+            return self._run_cached(calls, self.cache)
         if len(set(sides)) == 1:
-            return run_stacked(self._forward, calls)
+            return run_stacked(self.forward, calls)
         outputs: list[Any] = [None] * len(calls)
         for group in group_sizes(sides, self.floor):
             members = [index for index, side in enumerate(sides) if side in group]
             of_group = [calls[index] for index in members]
-            done = run_stacked(self._forward, of_group) if len(group) == 1 else self.run_patched(of_group)
+            done = run_stacked(self.forward, of_group) if len(group) == 1 else self.run_patched(of_group)
             for index, output in zip(members, done, strict=True):
                 outputs[index] = output
         return outputs
+
+    def _run_cached(self, calls: Sequence[DenoiserCall], cache: PatchCache) -> list[Any]:
+        """Calls of one patch together, those for which there is no room in a forward of their own."""
+        outputs: list[Any] = [None] * len(calls)
+        patches = [self.patch_with_cache(_side(call)) for call in calls]
+        members = [_member(call, patch) for call, patch in zip(calls, patches, strict=True)]
+        groups: dict[tuple[Side, bool], list[int]] = {}
+        for index, admitted in enumerate(cache.admit(members)):
+            groups.setdefault((patches[index], admitted), []).append(index)
+        for (patch, admitted), indices in groups.items():
+            of_group = [calls[index] for index in indices]
+            if admitted:
+                batch = PatchBatch(of_group, patch)
+                ordered = [indices[position] for position in batch.order]
+                parts = [Part(members[index], calls[index].step, calls[index].steps) for index in ordered]
+                with self.context.batch(batch.layout), cache.batch(parts):
+                    done = batch.outputs(batch.forward(self.forward))
+            else:
+                done = self.run_patched(of_group, patch)
+            for index, output in zip(indices, done, strict=True):
+                outputs[index] = output
+        return outputs
+
+    def patch_with_cache(self, side: Side) -> Side:
+        """The patch of latents of this size when there is a cache."""
+        height, width = (gcd(length, self._cache_patch) for length in side)
+        return (height if height >= self.floor else side[0], width if width >= self.floor else side[1])
 
     def run_patched(self, calls: Sequence[DenoiserCall], patch: Side | None = None) -> list[Any]:
         """Like `run`, in one forward in any case, on patches of ``patch`` latent pixels (by default the largest)."""
         batch = PatchBatch(calls, patch)
         with self.context.batch(batch.layout):
-            out = self._forward(batch.sample(), batch.timesteps, batch.text, **batch.settings)
-        return batch.outputs(out)
+            return batch.outputs(batch.forward(self.forward))
 
 
 class PatchBatch:
@@ -100,9 +145,9 @@ class PatchBatch:
         self.text = torch.cat(texts) if texts else None
         self.settings = _joined_settings([rest for *_, rest in arguments])
 
-    def sample(self) -> torch.Tensor:
-        """The patches: [patches, channels, *patch]."""
-        return self.layout.split(self._samples)
+    def forward(self, forward: Callable[..., Any]) -> Any:
+        """What the UNet's forward gives the patches; to be called inside the context's batch."""
+        return forward(self.layout.split(self._samples), self.timesteps, self.text, **self.settings)
 
     def outputs(self, out: Any) -> list[Any]:
         """What the patched forward gave, as each call expects it, in the order of the calls."""
@@ -135,6 +180,11 @@ def _arguments(call: DenoiserCall) -> tuple[torch.Tensor, Any, torch.Tensor | No
 def _side(call: DenoiserCall) -> Side:
     height, width = _arguments(call)[0].shape[-2:]
     return int(height), int(width)
+
+
+def _member(call: DenoiserCall, patch: Side) -> Member:
+    height, width = _side(call)
+    return Member(call.request_id, rows_of(call) * (height // patch[0]) * (width // patch[1]), patch)
 
 
 _PER_ROW = ("added_cond_kwargs",)

@@ -54,6 +54,13 @@ class CachingPolicy:
     def reset(self) -> None:
         """Begin a run: forget everything of an earlier one."""
 
+    def watches(self, block: int) -> bool:
+        """Whether the policy looks at the changes of this block.
+
+        Where it does not they cost nothing: they are 0, and infinity where there is nothing to reuse.
+        """
+        return True
+
     def decide(self, signals: Signals) -> Flags:
         """For each unit: True to compute it, False to reuse. A unit with nothing to reuse must be computed."""
         raise NotImplementedError

@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 def mixed_requests(unit: int) -> list[Request]:
-    """Sizes, steps, guidance, prompts and numbers of images all differ; the common divisor is one ``unit`` of pixels."""
+    """Sizes, steps, guidance, prompts and image counts all differ; the common divisor is one ``unit`` of pixels."""
     return [
         Request("square", 0.0, 2 * unit, 2 * unit, steps=3, seed=1, prompt="a cat"),
         Request("tall", 0.0, 3 * unit, 2 * unit, steps=5, seed=2, prompt="two dogs", images=2, guidance_scale=3.0),
@@ -143,7 +143,8 @@ def test_mixed_sizes_share_one_forward_and_sizes_that_do_not_fit_are_grouped() -
 def test_a_size_that_the_levels_cannot_halve_runs_whole() -> None:
     odd = Request("odd", 0.0, 24, 40, steps=2, seed=1, prompt="x")
     even = Request("even", 0.0, 32, 48, steps=2, seed=2, prompt="y")
-    alone = {r.request_id: latents_alone(tiny_unets.sd15(levels=4), r) for r in (odd, even)}  # 12x20 is no multiple of 8
+    # 12x20 latent pixels cannot be halved three times
+    alone = {r.request_id: latents_alone(tiny_unets.sd15(levels=4), r) for r in (odd, even)}
     executor = Executor(tiny_unets.sd15(levels=4), "patched")
     assert largest_difference(alone, latents_together(executor, [odd, even])) <= 1e-5
 

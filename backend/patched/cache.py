@@ -1,0 +1,228 @@
+"""The patch cache of a UNet: before each block a caching policy says which patches to compute.
+
+A block is one of the UNet's top-level blocks, in the order they run. A patch that is not computed keeps the block's
+output of the last time it was; what computed patches need of it (border pixels, moments, keys and values) is kept as
+well, so they still see the whole image. A block of which nothing is computed is not run. When everything is computed
+the result is exactly that without a cache.
+
+The change of a patch is measured since its kept output was computed, not since the last step: that is the change the
+reuse would ignore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from backend.patched.context import PatchContext
+from backend.patched.kept import KeptState, Member
+from policies.caching import CachingPolicy, Signals
+
+Tensors = list[torch.Tensor]
+
+
+class Part(NamedTuple):
+    """A request in a cached batch: its member of the kept state, and where it is in its course."""
+
+    member: Member
+    step: int
+    steps: int
+
+
+class PatchCache:
+    """Asks a caching policy and keeps what it reuses, for one UNet.
+
+    Args:
+        unet: its top-level blocks are wrapped; outside `batch` they behave as before.
+        context: of the UNet's hooked modules.
+        policy: the executor's own copy.
+        budget_bytes: what may be kept; a request that does not fit runs without a cache.
+
+    Attributes:
+        computed, reused: unit-blocks, counted since they were last set to 0.
+        by_block: [blocks, 2] the same by block.
+    """
+
+    def __init__(self, unet: Any, context: PatchContext, policy: CachingPolicy, budget_bytes: int) -> None:
+        self.policy = policy
+        self.kept = KeptState(budget_bytes)
+        self._context = context
+        blocks = top_blocks(unet)
+        self.by_block = np.zeros((len(blocks), 2), dtype=np.int64)
+        for index, block in enumerate(blocks):
+            block.forward = _CachedBlock(self, index, block.forward, gives_skips=index < len(unet.down_blocks))
+        self._outputs = [0] * len(blocks)
+        self._has_output = np.zeros((len(blocks), 0), dtype=np.bool_)
+        self._signals: Signals | None = None
+        policy.reset()
+
+    @property
+    def computed(self) -> int:
+        """Unit-blocks computed since `start_count`."""
+        return int(self.by_block[:, 0].sum())
+
+    @property
+    def reused(self) -> int:
+        """Unit-blocks reused since `start_count`."""
+        return int(self.by_block[:, 1].sum())
+
+    def start_count(self) -> None:
+        """Count from here on."""
+        self.by_block[:] = 0
+
+    @contextmanager
+    def batch(self, parts: Sequence[Part]) -> Iterator[None]:
+        """Run one forward of the UNet with the cache; units stand as the layout's patches do."""
+        known = self.kept.arrange([part.member for part in parts])
+        if known is not None:
+            self._has_output = np.repeat(known.numpy()[None], len(self._outputs), axis=0)
+        self._forget_evicted()
+        self._signals = self._place(parts)
+        try:
+            yield
+        except BaseException:
+            self.kept.drop_batch()
+            self._forget_evicted()
+            raise
+        finally:
+            self._signals = None
+        self.kept.settle()
+        self._forget_evicted()
+
+    def admit(self, wanted: Sequence[Member]) -> list[bool]:
+        """Whether each request of the next batch can run with the cache."""
+        admitted = self.kept.admit(wanted)
+        self._forget_evicted()
+        return admitted
+
+    def forget(self, request_id: str) -> None:
+        """The request has ended."""
+        self.kept.forget(request_id)
+        self.policy.forget(request_id)
+
+    def _forget_evicted(self) -> None:
+        for name in self.kept.evicted:
+            self.policy.forget(name)
+        self.kept.evicted.clear()
+
+    def _place(self, parts: Sequence[Part]) -> Signals:
+        units = [part.member.units for part in parts]
+
+        def spread(values: Sequence[int]) -> Any:
+            return np.repeat(np.asarray(values, dtype=np.int64), units)
+
+        nothing = np.zeros(sum(units))
+        return Signals(
+            tuple(part.member.name for part in parts),
+            spread(range(len(parts))),
+            np.concatenate([np.arange(count) for count in units]),
+            0,
+            len(self._outputs),
+            spread([part.step for part in parts]),
+            spread([part.steps for part in parts]),
+            nothing,
+            nothing,
+        )
+
+    def run_block(self, index: int, inputs: Tensors, run: Callable[[torch.Tensor | None], Tensors]) -> Tensors:
+        """The outputs of a block, computed by ``run`` (of the selected patches; None: all) where the policy says so.
+
+        Args:
+            inputs: the block's input and what comes in by skip connections, each [units, ...].
+        """
+        assert self._signals is not None
+        state, has_output = self.kept.state, self._has_output[index]
+        watched = self.policy.watches(index)
+        changes = self._changes(index, inputs, has_output) if watched else [np.where(has_output, 0.0, np.inf)]
+        skip_change = np.max(changes[1:], axis=0) if len(changes) > 1 else np.zeros(len(has_output))
+        signals = self._signals._replace(block=index, input_change=changes[0], skip_change=skip_change)
+        computed = self.policy.decide(signals) | ~has_output
+        self.policy.commit(signals, computed)
+        count = int(computed.sum())
+        self.by_block[index] += count, len(computed) - count
+        names = [f"block{index}.output{i}" for i in range(self._outputs[index])]
+        if count == 0:
+            return [state[name] for name in names]
+        selected = None
+        if count < len(computed):
+            selected = torch.from_numpy(np.flatnonzero(computed)).to(inputs[0].device)
+        with self._context.block(selected, state):
+            outputs = run(selected)
+        if selected is None:
+            self._outputs[index] = len(outputs)
+            state.update({f"block{index}.output{i}": tensor for i, tensor in enumerate(outputs)})
+        else:
+            for name, fresh in zip(names, outputs, strict=True):
+                state[name].index_copy_(0, selected, fresh)
+            outputs = [state[name] for name in names]
+        if watched:
+            self._keep_inputs(index, inputs, selected)
+        has_output[computed] = True
+        return outputs
+
+    def _changes(self, index: int, inputs: Tensors, has_output: Any) -> list[Any]:
+        """Relative mean squared change of each input since the kept output was computed, [units] each."""
+        if not has_output.any():
+            return [np.full(len(has_output), np.inf) for _ in inputs]
+        state, changes = self.kept.state, []
+        for i, tensor in enumerate(inputs):
+            reference, power = state[f"block{index}.input{i}"], state[f"block{index}.power{i}"]
+            change = (tensor - reference).flatten(1).square().mean(1, dtype=power.dtype) / power.clamp_min(1e-30)
+            changes.append(np.where(has_output, change.double().cpu().numpy(), np.inf))
+        return changes
+
+    def _keep_inputs(self, index: int, inputs: Tensors, selected: torch.Tensor | None) -> None:
+        # Copies, because an input may be another block's kept output, which the next step writes to.
+        state = self.kept.state
+        for i, tensor in enumerate(inputs):
+            of = tensor if selected is None else tensor.index_select(0, selected)
+            exact = torch.float64 if of.dtype == torch.float64 else torch.float32
+            power = of.flatten(1).square().mean(1, dtype=exact)
+            for name, fresh in ((f"block{index}.input{i}", of), (f"block{index}.power{i}", power)):
+                if selected is None:
+                    state[name] = fresh.clone()
+                else:
+                    state[name].index_copy_(0, selected, fresh)
+
+    @property
+    def active(self) -> bool:
+        """Whether a cached batch is running."""
+        return self._signals is not None
+
+
+def top_blocks(unet: Any) -> list[Any]:
+    """The blocks of a UNet in the order they run. What a down block puts out is the last of its skips."""
+    middle = [unet.mid_block] if unet.mid_block is not None else []
+    return [*unet.down_blocks, *middle, *unet.up_blocks]
+
+
+class _CachedBlock:
+    """The forward of one block: what the UNet hands it, cut down to the patches that are computed."""
+
+    def __init__(self, cache: PatchCache, index: int, forward: Callable[..., Any], gives_skips: bool) -> None:
+        self._cache = cache
+        self._index = index
+        self._forward = forward
+        self._gives_skips = gives_skips
+
+    def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not self._cache.active:
+            return self._forward(hidden_states, *args, **kwargs)
+        skips: tuple[torch.Tensor, ...] = kwargs.get("res_hidden_states_tuple", ())
+
+        def run(selected: torch.Tensor | None) -> Tensors:
+            x, given = hidden_states, kwargs
+            if selected is not None:
+                x = x.index_select(0, selected)
+                if skips:
+                    chosen = tuple(skip.index_select(0, selected) for skip in skips)
+                    given = {**kwargs, "res_hidden_states_tuple": chosen}
+            out = self._forward(x, *args, **given)
+            return list(out[1]) if self._gives_skips else [out]
+
+        outputs = self._cache.run_block(self._index, [hidden_states, *skips], run)
+        return (outputs[-1], tuple(outputs)) if self._gives_skips else outputs[0]
