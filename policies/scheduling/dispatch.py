@@ -30,10 +30,9 @@ class Dispatcher:
     """
 
     def __init__(self, rule: str, cluster: Cluster, costs: BatchCosts) -> None:
-        self._assign = {"pixels": self.least_pixels, "completion": self.earliest_completion}[check_rule(rule)]
-        self._cluster = cluster
-        self._costs = costs
         count = len(cluster.replicas)
+        self._by_completion = check_rule(rule) == "completion" and count > 1
+        self._costs = costs
         self._pixels = [0] * count
         self._waiting_s = [0.0] * count
         self._resident_s = [0.0] * count
@@ -43,10 +42,13 @@ class Dispatcher:
     def assign(self, job: Job, now: float) -> int:
         """The index of the replica that an arriving job goes to."""
         kind = self._costs.kind(job)
-        index = self._assign(kind, now) if len(self._pixels) > 1 else 0
-        share_s = self._share_s(kind)
+        index, share_s = 0, 0.0
+        if self._by_completion:
+            index, share_s = self.earliest_completion(kind, now), self._share_s(kind)
+            self._waiting_s[index] += share_s
+        elif len(self._pixels) > 1:
+            index = self.least_pixels()
         self._pixels[index] += kind.pixels
-        self._waiting_s[index] += share_s
         self._replica_of[job] = (index, share_s)
         return index
 
@@ -54,7 +56,7 @@ class Dispatcher:
         """The index of the replica that a job not ended was assigned to."""
         return self._replica_of[job][0]
 
-    def least_pixels(self, kind: Kind, now: float) -> int:
+    def least_pixels(self) -> int:
         """The replica with the fewest pixels in requests that have not ended; the first of several."""
         return self._pixels.index(min(self._pixels))
 
@@ -73,6 +75,8 @@ class Dispatcher:
 
     def planned(self, index: int, jobs: Iterable[Job], now: float) -> None:
         """A replica's policy has thought anew: note how much what it has started, or starts now, still needs."""
+        if not self._by_completion:
+            return
         resident_s = 0.0
         for job in jobs:
             share_s = self._replica_of[job][1]
@@ -96,7 +100,8 @@ class Dispatcher:
         batch = costs.empty
         for _ in range(_SHARED_BY):
             batch = costs.plus(batch, kind)
-        return costs.left_s(kind, "encode", kind.steps, costs.step_s(batch) / _SHARED_BY)
+        alone = costs.alone(kind)
+        return alone.encode_s + kind.steps * costs.step_s(batch) / _SHARED_BY + alone.decode_s
 
 
 def check_rule(rule: str) -> str:

@@ -35,7 +35,7 @@ def forecast(costs: BatchCosts, queue: Sequence[Due], width: int, now: float, mo
             job = queue[position][2]
             kind = costs.kind(job)
             if job.stage == "encode":
-                now += costs.stage_s(kind, "encode")
+                now += costs.alone(kind).encode_s
             heappush(running, (steps + job.denoise_left, position, kind))
             batch = costs.plus(batch, kind)
             position += 1
@@ -48,7 +48,7 @@ def forecast(costs: BatchCosts, queue: Sequence[Due], width: int, now: float, mo
         while running and running[0][0] == until:
             _, index, kind = heappop(running)
             batch = costs.minus(batch, kind)
-            now += costs.stage_s(kind, "decode")
+            now += costs.alone(kind).decode_s
             leaving.append(queue[index])
         late += [job for due_s, _, job in leaving if now > due_s]
         if len(late) > most_late:

@@ -2,12 +2,14 @@
 
 A policy that weighs whom to admit asks for many batches that differ by one request. To spell out the composition of
 each anew would cost more than the predictor's answer. Here batches are nodes that know their neighbours: one request
-more is one dictionary lookup. Seconds are never remembered, since a predictor may correct itself while it runs.
+more is one dictionary lookup. Seconds are remembered too, unless the predictor observes launches: then it may correct
+itself at any time, and is asked every time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from policies.contract import Predictor
 from policies.job import BatchKey, Job
@@ -17,11 +19,18 @@ from traces.request import Size
 _MOST_BATCHES = 50_000
 
 
+class Alone(NamedTuple):
+    """Predicted seconds of a request alone: encode, one denoising step, decode; 0.0 for a stage its recipe lacks."""
+
+    encode_s: float
+    step_s: float
+    decode_s: float
+
+
 class Kind:
     """Requests that cost the same: one model, size, number of pictures, guidance and number of steps.
 
     Attributes:
-        key: what `Job.batch_key` says.
         size: (height, width, frames) in pixels.
         images: pictures a request makes.
         steps: denoising steps.
@@ -29,13 +38,12 @@ class Kind:
         guided: 1.0 or 0.0.
         pixels: of all its images.
         stages: the recipe.
-        order: 0, 1, 2, ... in order of first appearance.
+        seconds: remembered.
     """
 
-    __slots__ = ("alone", "guided", "images", "key", "order", "pixels", "size", "stages", "steps")
+    __slots__ = ("alone", "guided", "images", "pixels", "seconds", "size", "stages", "steps")
 
-    def __init__(self, job: Job, order: int) -> None:
-        self.key: BatchKey = job.batch_key
+    def __init__(self, job: Job) -> None:
         self.size: Size = job.request.size
         self.images = job.images
         self.steps = job.request.steps
@@ -43,19 +51,20 @@ class Kind:
         self.guided = float(job.guided)
         self.pixels = job.images * job.request.pixels
         self.stages = job.stages
-        self.order = order
+        self.seconds: Alone | None = None
 
 
 class Batch:
-    """A batch that was asked for: its composition and the share of its pixels that is guided."""
+    """A batch that was asked for: its composition, the share of its pixels that is guided, and its neighbours."""
 
-    __slots__ = ("composition", "guided", "guided_pixels", "less", "more", "pixels")
+    __slots__ = ("composition", "guided", "guided_pixels", "less", "more", "pixels", "step_s")
 
     def __init__(self, composition: Composition, pixels: int, guided_pixels: int) -> None:
         self.composition = composition
         self.pixels = pixels
         self.guided_pixels = guided_pixels
         self.guided = guided_pixels / pixels if pixels else 0.0
+        self.step_s: float | None = None
         self.more: dict[Kind, Batch] = {}
         self.less: dict[Kind, Batch] = {}
 
@@ -69,6 +78,7 @@ class BatchCosts:
 
     def __init__(self, predictor: Predictor) -> None:
         self._seconds = predictor.seconds
+        self._remember = not hasattr(predictor, "observe")
         self._kinds: dict[tuple[BatchKey, int, int], Kind] = {}
         self._kind_of: dict[Job, Kind] = {}
         self._forget_batches()
@@ -84,7 +94,7 @@ class BatchCosts:
             key = (job.batch_key, job.images, job.request.steps)
             kind = self._kinds.get(key)
             if kind is None:
-                kind = self._kinds[key] = Kind(job, len(self._kinds))
+                kind = self._kinds[key] = Kind(job)
             self._kind_of[job] = kind
         return kind
 
@@ -123,22 +133,36 @@ class BatchCosts:
 
     def step_s(self, batch: Batch) -> float:
         """Seconds of one denoising step of a batch that is not empty."""
-        return self._seconds("denoise", batch.composition, batch.guided)
+        step_s = batch.step_s
+        if step_s is None:
+            step_s = self._seconds("denoise", batch.composition, batch.guided)
+            if self._remember:
+                batch.step_s = step_s
+        return step_s
 
-    def stage_s(self, kind: Kind, stage: str) -> float:
-        """Seconds of one step of a stage for a request alone; 0.0 for a stage its recipe lacks."""
-        return self._seconds(stage, kind.alone, kind.guided) if stage in kind.stages else 0.0
+    def alone(self, kind: Kind) -> Alone:
+        """Seconds of each stage of a request alone."""
+        seconds = kind.seconds
+        if seconds is None:
+            seconds = Alone(
+                *[
+                    self._seconds(stage, kind.alone, kind.guided) if stage in kind.stages else 0.0
+                    for stage in ("encode", "denoise", "decode")
+                ]
+            )
+            if self._remember:
+                kind.seconds = seconds
+        return seconds
 
     def whole_s(self, kind: Kind) -> float:
         """Seconds of a whole request alone."""
-        return self.left_s(kind, "encode", kind.steps, self.stage_s(kind, "denoise"))
+        alone = self.alone(kind)
+        return alone.encode_s + kind.steps * alone.step_s + alone.decode_s
 
-    def remaining_s(self, job: Job) -> float:
-        """Seconds a job still needs alone."""
-        kind = self.kind(job)
-        return self.left_s(kind, job.stage, job.denoise_left, self.stage_s(kind, "denoise"))
-
-    def left_s(self, kind: Kind, stage: str, steps: int, step_s: float) -> float:
-        """Seconds a request in ``stage`` still needs if each of its ``steps`` denoising steps takes ``step_s``."""
-        encode_s = self.stage_s(kind, "encode") if stage == "encode" else 0.0
-        return encode_s + steps * step_s + self.stage_s(kind, "decode")
+    def remaining_s(self, job: Job, step_s: float | None = None) -> float:
+        """Seconds a job still needs if each of its denoising steps takes ``step_s``; by default as long as alone."""
+        alone = self.alone(self.kind(job))
+        if step_s is None:
+            step_s = alone.step_s
+        encode_s = alone.encode_s if job.stage == "encode" else 0.0
+        return encode_s + job.denoise_left * step_s + alone.decode_s

@@ -124,7 +124,7 @@ class PatchedServe(SchedulingPolicy):
         while waiting and len(active) + len(joining) < self.max_batch:
             w = min(waiting.values())
             step_s = costs.step_s(costs.plus(batch, w.kind))
-            late_s = self._late_s(w.job, w.kind, step_s, now)
+            late_s = self._late_s(w.job, step_s, now)
             if late_s > 0:
                 others = len(active) + len(joining)
                 dropped.append((w.job, f"would miss its deadline by {late_s:.3g} s in a batch with {others} others"))
@@ -135,7 +135,7 @@ class PatchedServe(SchedulingPolicy):
                 w, step_s = self._raising_throughput(waiting, batch, w, step_s, now)
             if least is not None:
                 tight = least[2]
-                late_s = self._late_s(tight, costs.kind(tight), step_s, now)
+                late_s = self._late_s(tight, step_s, now)
                 if late_s > 0:
                     gain_s = step_s - costs.step_s(batch)
                     return _Admitted(joining, dropped, math.ceil(late_s / gain_s) if gain_s > 0 else math.inf)
@@ -154,7 +154,7 @@ class PatchedServe(SchedulingPolicy):
         best = (step_s, w)
         for other in waiting.values():
             step_s = self._costs.step_s(self._costs.plus(batch, other.kind))
-            if (step_s, other) < best and self._late_s(other.job, other.kind, step_s, now) <= 0:
+            if (step_s, other) < best and self._late_s(other.job, step_s, now) <= 0:
                 best = (step_s, other)
         return best[1], best[0]
 
@@ -172,10 +172,9 @@ class PatchedServe(SchedulingPolicy):
             return math.inf
         return (deadline - now - self._costs.remaining_s(job)) / self._costs.whole_s(kind)
 
-    def _late_s(self, job: Job, kind: Kind, step_s: float, now: float) -> float:
+    def _late_s(self, job: Job, step_s: float, now: float) -> float:
         """Seconds after its deadline at which a job would end if every step took ``step_s``."""
-        finish_s = now + self._costs.left_s(kind, job.stage, job.denoise_left, step_s)
-        return finish_s - job.request.deadline
+        return now + self._costs.remaining_s(job, step_s) - job.request.deadline
 
 
 class PatchedServeJoins(PatchedServe):

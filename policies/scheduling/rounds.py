@@ -15,6 +15,7 @@ runs one launch at a time and cannot lend a device to a request of another repli
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import NamedTuple
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
@@ -47,12 +48,12 @@ class _Candidate(NamedTuple):
 class Rounds(SchedulingPolicy):
     """Decides every ``round_steps`` steps which requests run next; the others wait, those started keep their place.
 
-    A request that is lost (it cannot meet its deadline any more) runs only in rounds that have room for it.
+    A request that cannot meet its deadline any more is lost: it is dropped, or runs in rounds that have room for it.
 
     Args:
         round_steps: denoising steps in a round.
         degrees: batch widths a round may have.
-        drop_late: drop a waiting request when it is lost.
+        drop_late: drop what is lost.
         dispatch: ``pixels`` or ``completion``; see `policies.scheduling.dispatch`.
 
     Raises:
@@ -102,7 +103,7 @@ class Rounds(SchedulingPolicy):
         if self.drop_late:
             drop = tuple([(job, "cannot meet its deadline any more, even alone") for job in self._lost[index]])
         elif len(candidates) < self._widest:
-            candidates += [self._candidate(job, math.inf) for job in list(self._lost[index])[: self._widest]]
+            candidates += [self._candidate(job, math.inf) for job in islice(self._lost[index], self._widest)]
         if not candidates:
             return Decision(drop=drop) if drop else None
         jobs = self._best_round(candidates, now)
@@ -140,7 +141,7 @@ class Rounds(SchedulingPolicy):
 
     def _candidate(self, job: Job, deadline: float) -> _Candidate:
         kind = self._costs.kind(job)
-        step_s = self._costs.stage_s(kind, "denoise")
+        step_s = self._costs.alone(kind).step_s
         return _Candidate(deadline - self._costs.remaining_s(job), job.order, step_s, job, kind)
 
     def _best_round(self, candidates: list[_Candidate], now: float) -> tuple[Job, ...]:
