@@ -9,12 +9,14 @@ the rounding of the arithmetic.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
 from backend.coroutine import DenoiserCall
+from backend.merge import merge_key, rows_of, run_stacked
 from backend.packed.attention import Flow
 from backend.packed.cogvideox import CogVideoX
 from backend.packed.family import Arguments, Family
@@ -60,27 +62,34 @@ class PackedTransformer:
         self._forward = model.forward
 
     def key(self, call: DenoiserCall) -> Hashable:
-        """Calls with equal keys may share a forward: sizes, timesteps, texts and guidance do not matter.
+        """Calls of equal keys share a forward: sizes, timesteps, texts and guidance do not matter.
 
-        A call with something a pack has no place for (an image prompt, residuals of a ControlNet) has a key of its own.
+        A call with something a pack has no place for (an image prompt, residuals of a ControlNet) can only be stacked.
         """
         shared = self._family.shared(self._family.arguments(call))
-        return ("alone", id(call)) if shared is None else ("packed", shared)
+        return ("stacked", merge_key(call)) if shared is None else ("packed", shared)
 
     @torch.no_grad()
     def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
-        """The outputs of calls with equal keys, in order, each as the stock forward would give it."""
-        if len(calls) == 1:
-            return [self._forward(*calls[0].args, **calls[0].kwargs)]
+        """The outputs of calls of one `key`, in order, each as the stock forward would give it to the call alone.
+
+        Calls that happen to be equal in every shape are stacked, which costs less than packing them.
+        """
+        if len({merge_key(call) for call in calls}) == 1:
+            return run_stacked(self._forward, calls)
+        return self.run_packed(calls)
+
+    def run_packed(self, calls: Sequence[DenoiserCall]) -> list[Any]:
+        """Like `run`, packed in any case."""
         arguments = [self._family.arguments(call) for call in calls]
         with lora_scaled(self.model, self._family.lora_scale(arguments[0])):
-            samples = self._denoise(arguments)
+            samples = self._denoise(arguments, [rows_of(call) for call in calls])
         return [
             Transformer2DModelOutput(sample=sample) if asked.get("return_dict", True) else (sample,)
             for sample, asked in zip(samples, arguments, strict=True)
         ]
 
-    def _denoise(self, calls: Sequence[Arguments]) -> list[torch.Tensor]:
+    def _denoise(self, calls: Sequence[Arguments], rows: Sequence[int]) -> list[torch.Tensor]:
         tokens = self._family.embed(calls)
         layout = layout_of(tokens.image_lengths, tokens.text_lengths, tokens.image.device)
         flow = Flow(layout, tokens.rotary)
@@ -89,10 +98,8 @@ class PackedTransformer:
             for block in self._family.blocks(flow, tokens.condition):
                 image, text = block(image, text)
             patches = self._family.head(flow, image, tokens.condition)
-        rows = [len(call["hidden_states"]) for call in calls]
-        runs = patches[:, 0].split(layout.image.lengths)
-        samples, row = [], 0
-        for call, n in zip(calls, rows, strict=True):
-            samples.append(self._family.unpatchify(torch.stack(runs[row : row + n]), call["hidden_states"]))
-            row += n
-        return samples
+        of_rows = iter(patches[:, 0].split(layout.image.lengths))
+        return [
+            self._family.unpatchify(torch.stack(list(islice(of_rows, n))), call["hidden_states"])
+            for call, n in zip(calls, rows, strict=True)
+        ]

@@ -158,8 +158,8 @@ def flux() -> FluxPipeline:
     return pipeline
 
 
-def wan() -> WanPipeline:
-    """Wan classes: a clip, and two denoiser calls a step (text and no text)."""
+def wan(expand_timesteps: bool = False) -> WanPipeline:
+    """Wan classes: a clip, and two denoiser calls a step (text and no text); a timestep a token on request (2.2 5B)."""
     torch.manual_seed(0)
     pipeline = WanPipeline(
         transformer=WanTransformer3DModel(
@@ -182,6 +182,7 @@ def wan() -> WanPipeline:
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
         text_encoder=_t5(UMT5EncoderModel, UMT5Config),
         tokenizer=_tokenizer(24),
+        expand_timesteps=expand_timesteps,
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -243,8 +244,8 @@ def pixart() -> PixArtSigmaPipeline:
     return pipeline
 
 
-def cogvideox() -> CogVideoXPipeline:
-    """CogVideoX classes: rotary positions come from the pipeline; latent factor 8, four frames to one."""
+def cogvideox(rotary: bool = True) -> CogVideoXPipeline:
+    """CogVideoX classes: rotary positions come from the pipeline (5B), or sine ones are added by the model (2B)."""
     torch.manual_seed(0)
     pipeline = CogVideoXPipeline(
         transformer=CogVideoXTransformer3DModel(
@@ -258,7 +259,7 @@ def cogvideox() -> CogVideoXPipeline:
             sample_width=4,
             sample_height=4,
             sample_frames=9,
-            use_rotary_positional_embeddings=True,
+            use_rotary_positional_embeddings=rotary,
         ).eval(),
         vae=AutoencoderKLCogVideoX(
             down_block_types=("CogVideoXDownBlock3D",) * 4,

@@ -1,0 +1,261 @@
+"""Packing: clips and images of any sizes in one forward equal the stock pipeline run alone, every ingredient needed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from diffusers.models.embeddings import PatchEmbed  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from backend.coroutine import DenoiserCall, RequestRun, intercept_denoiser  # noqa: E402
+from backend.executor import Executor  # noqa: E402
+from backend.loading import load_pipeline  # noqa: E402
+from backend.packed import PackedTransformer, attention, supports  # noqa: E402
+from backend.packed.layout import Layout, layout_of  # noqa: E402
+from tests.backend import tiny_pipelines  # noqa: E402
+from tests.backend.mixed import largest_difference, latents_alone, latents_together  # noqa: E402
+from traces.errors import BadInput  # noqa: E402
+from traces.request import Request  # noqa: E402
+
+torch.set_num_threads(1)
+CPU = torch.device("cpu")
+
+FAMILIES = {
+    "sd3": tiny_pipelines.sd3,
+    "flux": tiny_pipelines.flux,
+    "pixart": tiny_pipelines.pixart,
+    "wan": tiny_pipelines.wan,
+    "cogvideox": tiny_pipelines.cogvideox,
+    "hunyuan_video": tiny_pipelines.hunyuan_video,
+}
+VARIANTS = {
+    **FAMILIES,
+    "wan-2.2-5b": lambda: tiny_pipelines.wan(expand_timesteps=True),
+    "cogvideox-2b": lambda: tiny_pipelines.cogvideox(rotary=False),
+}
+CLIPS = ("wan", "cogvideox", "hunyuan_video")
+
+
+def mixed_requests(name: str) -> list[Request]:
+    """Sizes, steps, guidance, lengths of prompts and of clips and numbers of images all differ."""
+    unit = 128 if name == "pixart" else 4 if name in ("sd3", "flux") else 16
+    short, long = ({"frames": 5}, {"frames": 9}) if name.startswith(CLIPS) else ({}, {})
+    images = 1 if name.startswith("cogvideox") else 2  # its pipeline makes one clip a prompt
+    two = {"prompt": "two dogs", "images": images, "guidance_scale": 3.0, **short}
+    unguided = {"prompt": "a small red bird", "guidance_scale": 1.0, **long}
+    return [
+        Request("square", 0.0, 2 * unit, 2 * unit, steps=3, seed=1, prompt="a cat", **short),
+        Request("two", 0.0, 3 * unit, unit, steps=4, seed=2, **two),
+        Request("unguided", 0.0, unit, 2 * unit, steps=3, seed=3, **unguided),
+        Request("again", 0.0, 2 * unit, 2 * unit, steps=5, seed=4, prompt="a whale", **short),
+    ]
+
+
+def equal_to_alone(name: str, dtype: Any, requests: list[Request] | None = None) -> float:
+    requests = requests or mixed_requests(name)
+    pipeline = VARIANTS[name]().to(dtype)
+    alone = {r.request_id: latents_alone(pipeline, r) for r in requests}
+    return largest_difference(alone, latents_together(Executor(pipeline, "packed"), requests, pause="square"))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)], ids=str)
+def test_equals_the_stock_pipeline_run_alone(name: str, dtype: Any, tolerance: float) -> None:
+    assert equal_to_alone(name, dtype) <= tolerance
+
+
+def across_images(q: Any, k: Any, v: Any, queries: Any, keys: Any) -> Any:
+    heads = [x.transpose(0, 1)[None] for x in (q, k, v)]
+    return torch.nn.functional.scaled_dot_product_attention(*heads)[0].transpose(0, 1)
+
+
+def without_attention_per_image(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(attention, "attend", across_images)
+
+
+def without_modulation_per_token(patch: pytest.MonkeyPatch) -> None:
+    """Every token is modulated as the first row's are."""
+    for stream in ("image", "text", "joint"):
+
+        def of_the_first(flow: Any, rows: Any, stream: str = stream) -> Any:
+            return rows[torch.zeros_like(getattr(flow.layout, stream).rows)]
+
+        patch.setattr(attention.Flow, f"per_{stream}_token", of_the_first)
+
+
+def without_positions_per_image(patch: pytest.MonkeyPatch) -> None:
+    """Rotary positions in the pack instead of in the image; no sine positions at all."""
+    rotary = attention.Rotary.__init__
+
+    def from_the_end_of_the_pack(self: Any, rotate: Any, image: Any, text: Any = None) -> None:
+        rotary(self, rotate, tuple(table.flip(0) for table in image), text)
+
+    patch.setattr(attention.Rotary, "__init__", from_the_end_of_the_pack)
+    patch.setattr(PatchEmbed, "forward", lambda embed, x: embed.proj(x).flatten(2).transpose(1, 2))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "without", [without_attention_per_image, without_modulation_per_token, without_positions_per_image]
+)
+def test_every_ingredient_is_needed(name: str, without: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = mixed_requests(name)[:3]
+    pipeline = FAMILIES[name]().to(torch.float64)
+    alone = {r.request_id: latents_alone(pipeline, r) for r in requests}
+    without(monkeypatch)
+    assert largest_difference(alone, latents_together(Executor(pipeline, "packed"), requests)) > 1e-3
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_pipeline_from_a_folder_is_exact_too(name: str, tmp_path: Path) -> None:
+    FAMILIES[name]().save_pretrained(tmp_path)
+    pipeline = load_pipeline(str(tmp_path), dtype="float64").to(torch.float64)  # Wan keeps part in float32 when loaded
+    requests = [dataclasses.replace(r, steps=1) for r in mixed_requests(name)[1:3]]
+    alone = {r.request_id: latents_alone(pipeline, r) for r in requests}
+    executor = Executor(pipeline, "packed")
+    executor.execute("encode", requests)
+    assert executor.execute("denoise", requests, 1).failed is None
+    together = {r.request_id: executor.latents(r.request_id) for r in requests}
+    assert largest_difference(alone, together) <= 1e-12
+
+
+def caught(pipeline: Any, requests: list[Request]) -> list[DenoiserCall]:
+    """The first denoiser call of each request, exactly as its pipeline makes it."""
+    intercept_denoiser(pipeline)
+    calls = [RequestRun(pipeline, request).resume() for request in requests]
+    assert all(isinstance(call, DenoiserCall) for call in calls)
+    return calls  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_texts_of_any_length_share_a_forward(name: str) -> None:
+    pipeline = FAMILIES[name]().to(torch.float64)
+    mixer = PackedTransformer(pipeline.transformer)
+    calls = caught(pipeline, mixed_requests(name))
+    for index, call in enumerate(calls):
+        for argument in ("encoder_hidden_states", "encoder_attention_mask", "txt_ids"):
+            if argument in call.kwargs:
+                texts = call.kwargs[argument]
+                kept = texts[: 8 + index] if argument == "txt_ids" else texts[:, : 8 + index]
+                call.kwargs[argument] = kept
+    calls[0].kwargs.pop("return_dict")
+    assert len({mixer.key(call) for call in calls}) == 1
+    with torch.no_grad():
+        expected = [pipeline.transformer(*call.args, **call.kwargs) for call in calls]
+        outputs = mixer.run(calls)
+    torch.testing.assert_close(outputs[0].sample, expected[0].sample, rtol=0, atol=1e-12)
+    for output, alone in zip(outputs[1:], expected[1:], strict=True):
+        torch.testing.assert_close(output, alone, rtol=0, atol=1e-12)
+
+
+def test_mixed_sizes_share_one_forward() -> None:
+    pipeline = tiny_pipelines.sd3()
+    executor = Executor(pipeline, "packed")
+    requests = mixed_requests("sd3")
+    executor.execute("encode", requests)
+    forwards: list[tuple[int, ...]] = []
+    pipeline.transformer.proj_out.register_forward_pre_hook(lambda _, args: forwards.append(tuple(args[0].shape)))
+    executor.execute("denoise", requests, 1)
+    tokens = [2 * 2 * 2, 2 * 2 * (3 * 1), 1 * 2, 2 * 2 * 2]  # rows x latent patches: guided twice, "two" twice again
+    assert forwards == [(sum(tokens), 1, 16)]
+    forwards.clear()
+    executor.execute("denoise", [requests[0], requests[3]], 1)
+    assert forwards == [(4, 4, 16)]  # equal shapes are stacked
+
+
+def test_what_a_pack_has_no_place_for_runs_apart() -> None:
+    pipeline = tiny_pipelines.flux()
+    mixer = PackedTransformer(pipeline.transformer)
+    plain, residual, scaled, _ = caught(pipeline, mixed_requests("flux"))
+    samples = torch.ones_like(pipeline.transformer.x_embedder(residual.kwargs["hidden_states"]))
+    residual.kwargs["controlnet_block_samples"] = [samples]
+    scaled.kwargs["joint_attention_kwargs"] = {"scale": 0.5}
+    assert len({mixer.key(call) for call in (plain, residual, scaled)}) == 3
+    with torch.no_grad():
+        expected = pipeline.transformer(**residual.kwargs)[0]
+    assert torch.equal(mixer.run([residual])[0][0], expected)
+    assert mixer.key(plain) == mixer.key(DenoiserCall((), {**plain.kwargs, "joint_attention_kwargs": {}}))
+
+
+def test_a_forward_leaves_the_model_as_it_was_even_when_it_fails() -> None:
+    pipeline = tiny_pipelines.hunyuan_video()
+    model = pipeline.transformer
+
+    def state() -> list[Any]:
+        hooks = [(module, len(module._forward_hooks)) for module in model.modules()]
+        return [model.attn_processors, [count for _, count in hooks], [module.forward for module, _ in hooks]]
+
+    mixer = PackedTransformer(model)
+    calls = caught(pipeline, mixed_requests("hunyuan_video"))
+    before = state()
+    mixer.run_packed(calls)
+    assert state() == before
+    broken = DenoiserCall((), {**calls[0].kwargs, "pooled_projections": calls[0].kwargs["pooled_projections"][:, :3]})
+    with pytest.raises(RuntimeError):
+        mixer.run_packed([broken, *calls[1:]])
+    model.single_transformer_blocks[0].proj_out = torch.nn.Linear(1, 1)
+    with pytest.raises(RuntimeError):
+        mixer.run_packed(calls)
+    assert state()[:2] == before[:2]
+
+
+def test_two_replicas_run_in_two_threads() -> None:
+    def work(name: str) -> float:
+        torch.set_num_threads(1)
+        return equal_to_alone(name, torch.float64)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert max(pool.map(work, ("sd3", "cogvideox"))) <= 1e-12
+
+
+def test_only_known_transformers_are_packed() -> None:
+    assert not supports(tiny_pipelines.sdxl().unet)
+    with pytest.raises(BadInput, match="does not know UNet2DConditionModel"):
+        Executor(tiny_pipelines.sdxl(), "packed")
+    with pytest.raises(ValueError, match="cannot pack calls of UNet2DConditionModel; known: CogVideoX"):
+        PackedTransformer(tiny_pipelines.sdxl().unet)
+
+
+LENGTHS = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 5)), min_size=1, max_size=6).map(
+    lambda rows: [(4, 1), *rows]
+)
+
+
+@given(LENGTHS)
+@settings(deadline=None)
+def test_attention_stays_within_rows(lengths: list[tuple[int, int]]) -> None:
+    layout = layout_of(tuple(q for q, _ in lengths), tuple(k for _, k in lengths), CPU)
+    queries, keys = layout.image, layout.text
+    q = torch.randn(sum(queries.lengths), 2, 8, dtype=torch.float64)
+    k, v = torch.randn(2, sum(keys.lengths), 2, 8, dtype=torch.float64)
+    together = attention.attend(q, k, v, queries, keys)
+    for row in range(len(lengths)):
+        own_q, own_k, own_v = q[queries.rows == row], k[keys.rows == row], v[keys.rows == row]
+        weights = torch.einsum("qhc,khc->hqk", own_q, own_k).div(8**0.5).softmax(-1)
+        torch.testing.assert_close(together[queries.rows == row], torch.einsum("hqk,khc->qhc", weights, own_v))
+
+
+@given(LENGTHS)
+@settings(deadline=None)
+def test_join_and_split_are_inverse_and_rows_stand_together(lengths: list[tuple[int, int]]) -> None:
+    layout = Layout([i for i, _ in lengths], [t for _, t in lengths], CPU)
+    joint = layout.join(layout.text.rows, layout.image.rows)
+    assert torch.equal(joint, layout.joint.rows)
+    assert torch.equal(joint, joint.sort().values)
+    text, image = layout.split(joint)
+    assert torch.equal(text, layout.text.rows)
+    assert torch.equal(image, layout.image.rows)
+    assert layout.joint.starts.tolist()[-1] == len(joint)
+
+
+def test_layouts_are_kept_by_composition() -> None:
+    assert layout_of((4, 8), (2, 2), CPU) is layout_of((4, 8), (2, 2), CPU)
