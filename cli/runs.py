@@ -11,14 +11,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cli.scenario import Scenario
-from policies.contract import SchedulingPolicy
+from cli.scenario import PredictorSection, Scenario
+from policies.contract import Predictor, SchedulingPolicy
 from policies.controller import Controller
 from policies.events import Parity, check_parity, read_events
 from policies.job import STAGES
 from policies.load import load_policy
 from policies.record import request_table, step_table
 from policies.runlog import read_run, write_run
+from predictors.online import OnlinePredictor
 from predictors.profile import Profile
 from predictors.table import LatencyTable, check_supported
 from traces.errors import BadInput
@@ -44,7 +45,8 @@ class Prepared:
         self, on_event: Callable[[str, Any, float], None] | None = None, stages: tuple[str, ...] = STAGES
     ) -> Controller:
         """A fresh controller for this scenario."""
-        return Controller(self.policy, self.predictor, self.scenario.cluster.replicas, stages, on_event)
+        predictor = _predictor_of_run(self.table, self.scenario.predictor)
+        return Controller(self.policy, predictor, self.scenario.cluster.replicas, stages, on_event)
 
     @property
     def measured_stages(self) -> tuple[str, ...]:
@@ -77,6 +79,7 @@ class Prepared:
                 "content_hash": self.predictor.content_hash,
                 "executor": scenario.cluster.executor,
                 "latency_model": scenario.predictor.latency_model,
+                "online": scenario.predictor.online,
             },
             "warnings": self.warnings,
             **more,
@@ -117,6 +120,13 @@ def prepare(scenario: Scenario) -> Prepared:
     scheduling = load_policy("scheduling", policies.scheduling.name, policies.scheduling.parameters, scenario.base)
     predictor = table.scaled(1.0 + scenario.predictor.error) if scenario.predictor.error else table
     return Prepared(scenario, trace, trace.requests(), profile, table, predictor, scheduling, warnings)
+
+
+def _predictor_of_run(table: LatencyTable, section: PredictorSection) -> Predictor:
+    """What the policy of one run asks; one that learns starts anew."""
+    if section.online:
+        return OnlinePredictor(table, section.error)
+    return table.scaled(1.0 + section.error) if section.error else table
 
 
 def find_profile(scenario: Scenario) -> Path:
@@ -203,14 +213,12 @@ def parity_of(folder: Path) -> Parity | None:
         predictor.latency_model,
         _geometry(scenario.model_name, profile),
     )
-    if predictor.error:
-        table = table.scaled(1.0 + predictor.error)
     scheduling = scenario.policies.scheduling
     policy = load_policy("scheduling", scheduling.name, scheduling.parameters, folder)
     requests: Sequence[Request] = Trace.load(folder / "trace.parquet").requests()
 
     def make(on_event: Callable[[str, Any, float], None]) -> Controller:
-        return Controller(policy, table, scenario.cluster.replicas, on_event=on_event)
+        return Controller(policy, _predictor_of_run(table, predictor), scenario.cluster.replicas, on_event=on_event)
 
     return check_parity(read_events(events), requests, make)
 

@@ -43,7 +43,8 @@ class PredictorSection(_Section):
 
     profile: str | None = None
     latency_model: str = "boosted"
-    error: float = Field(0.0, gt=-1)  # 0.2: the policy believes everything takes 20 % longer than the profile says
+    online: bool = True  # corrected by what launches really took; simulate --per-step sets it false
+    error: float = Field(0.0, gt=-1)  # 0.2: the policy believes, and goes on believing, that all takes 20 % longer
     max_extrapolation: float = Field(4.0, ge=1)
 
 

@@ -46,9 +46,15 @@ def simulate(
     scheduler: SchedulerOption = None,
     seed: SeedOption = None,
     settings: SetOption = None,
-    per_step: Annotated[bool, typer.Option("--per-step", help="One event a step: the slow oracle.")] = False,
+    per_step: Annotated[
+        bool, typer.Option("--per-step", help="One event a step: the slow oracle, for predictor.online=false.")
+    ] = False,
 ) -> None:
-    """Run a scenario in virtual time and write its run log."""
+    """Run a scenario in virtual time and write its run log.
+
+    Step by step gives the same completions as by quanta only when the policy's predictor does not learn meanwhile, so
+    --per-step turns predictor.online off and says so.
+    """
     import time
 
     from cli.progress import bar
@@ -62,8 +68,14 @@ def simulate(
     from traces.atomic import whole_folder
 
     check_output(output)
-    loaded = load_scenario(scenario, overrides(trace, profile, scheduler, seed, settings))
+    given = overrides(trace, profile, scheduler, seed, settings)
+    loaded = load_scenario(scenario, given)
+    unlearned = per_step and loaded.predictor.online
+    if unlearned:
+        loaded = load_scenario(scenario, {**given, "predictor.online": False})
     prepared = prepare(loaded)
+    if unlearned:
+        prepared.warnings.append("--per-step turned predictor.online off; compare with a run that has it off")
     truth = prepared.world_table()
     truth.tabulate(sorted({request.size for request in prepared.requests}), max_images=16)
     controller = prepared.controller(stages=prepared.measured_stages)

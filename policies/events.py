@@ -2,7 +2,9 @@
 
 A real run writes everything its controller was told and everything it answered, one JSON object a line. Feeding
 the same events to the same policy in a fresh controller must reproduce every decision; `check_parity` does that
-and reports the first difference. This is what "the same policy objects run unchanged" means, tested.
+and reports the first difference. This is what "the same policy objects run unchanged" means, tested. A predictor
+that learns while running decides too, so the end of a launch is recorded with the borders between its stages: what
+the predictor observed follows from them, to the last bit.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ class EventRecord:
         elif verb == "complete":
             launch_id, outcome = payload
             payload = {"launch": launch_id, "steps": outcome.steps_done, "failed": outcome.failed}
+            if outcome.borders_s:
+                payload["borders"] = outcome.borders_s
         self.lines.append(json.dumps({"now": now, verb: payload}))
 
 
@@ -78,7 +82,7 @@ def check_parity(
     """Feed recorded events to a fresh controller and compare every answer with the recorded one.
 
     ``make_controller`` is given the ``on_event`` hook and builds the controller as the run did: same policy, same
-    predictor, same replicas.
+    predictor (fresh, if it learns), same replicas.
     """
     answers = EventRecord()
     controller = make_controller(answers.add)
@@ -94,7 +98,8 @@ def check_parity(
         elif "complete" in event:
             done = event["complete"]
             launch = running.pop(done["launch"])
-            controller.complete(launch, Outcome(done["steps"], done["failed"]), now)
+            outcome = Outcome(done["steps"], done["failed"], borders_s=tuple(done.get("borders", ())))
+            controller.complete(launch, outcome, now)
         else:
             verb = "launches" if "launches" in event else "recalls"
             if verb == "launches":

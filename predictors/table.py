@@ -60,8 +60,6 @@ class LatencyTable:
         costs: the measured stages.
         data_hash: the profile's `Profile.content_hash`.
         factor: every second is multiplied by this.
-        expected_computed: None without a patch cache; with one, the share of its patches and blocks that a
-            denoising step is expected to compute, used where the question names none.
     """
 
     model: str
@@ -71,7 +69,6 @@ class LatencyTable:
     costs: Mapping[str, StageCost]
     data_hash: str
     factor: float = 1.0
-    expected_computed: float | None = None
     _seconds: dict[tuple[str, Composition, float, float | None], float] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -123,9 +120,8 @@ class LatencyTable:
         Args:
             composition: what is in the batch, canonical (`traces.composition.composition_of`).
             guided: the share of its pixels that classifier-free guidance doubles, 0 to 1.
-            computed: the share of the patch cache's patches and blocks that are computed, above 0 to 1. The
-                answer is for the nearest hundredth, so that it can be remembered. None:
-                ``expected_computed``, or no cache at all.
+            computed: None without a patch cache; with one, the share of its patches and blocks that are
+                computed, above 0 to 1. The answer is for the nearest hundredth, so that it can be remembered.
 
         Raises:
             BadInput: an unknown stage.
@@ -138,10 +134,10 @@ class LatencyTable:
         if computed is not None and computed != (rounded := max(0.01, round(computed, 2))):
             return self.seconds(stage, composition, guided, rounded)
         cost = self._cost(stage)
-        share = self.expected_computed if computed is None else computed
         value = 0.0
         if cost is not None:
-            value = self.factor * cost.of(composition, guided, 1.0 if share is None else share, share is not None)
+            cached = computed is not None
+            value = self.factor * cost.of(composition, guided, computed if cached else 1.0, cached)
         self._seconds[key] = value
         return value
 
@@ -204,16 +200,6 @@ class LatencyTable:
             raise BadInput(f"factor is {factor}, expected a number above 0")
         return replace(self, factor=self.factor * factor)
 
-    def with_cache(self, expected_computed: float = 1.0) -> LatencyTable:
-        """The same table for runs with a patch cache, whose bookkeeping costs and whose hits save.
-
-        Raises:
-            BadInput: the expected share is not above 0 and at most 1.
-        """
-        if not 0 < expected_computed <= 1:
-            raise BadInput(f"expected_computed is {expected_computed}, expected a share above 0, at most 1")
-        return replace(self, expected_computed=expected_computed)
-
     @property
     def unmeasured_stages(self) -> tuple[str, ...]:
         """Stages that cost 0.0 seconds here because the profile has none of them."""
@@ -227,8 +213,7 @@ class LatencyTable:
     @property
     def content_hash(self) -> str:
         """SHA-256 over the measured data and all choices; another second anywhere gives another hash."""
-        numbers = (repr(self.factor), repr(self.expected_computed))
-        chosen = (self.data_hash, self.model, self.executor, self.latency_model, *numbers)
+        chosen = (self.data_hash, self.model, self.executor, self.latency_model, repr(self.factor))
         return hashlib.sha256("\n".join(chosen).encode()).hexdigest()
 
     def _cost(self, stage: str) -> StageCost | None:
