@@ -16,10 +16,12 @@ from traces.columns import DTYPES, TEXT, Cells, canonical
 from traces.errors import BadInput
 from traces.files import read_frame, write_frame
 from traces.geometry import GEOMETRIES, ModelGeometry
+from traces.mix import Mix
 from traces.request import Request
 from traces.sizes import scaled_sides
 from traces.summary import Summary, summarise
 
+_SKIPPED_OF = 50
 _FIELDS = tuple(field.name for field in fields(Request))
 
 
@@ -193,6 +195,26 @@ class Trace:
             raise BadInput(f"steps factor is {scale}, expected a number above 0")
         steps = np.clip(np.floor(self._frame["steps"] * scale + 0.5), 1, np.iinfo("int32").max)
         return self._with(steps=steps)
+
+    def with_step_reduction(self, share: float, skip: Mix[int], rng: np.random.Generator) -> Trace:
+        """The same requests where some skip their first denoising steps, as NIRVANA does (NSDI 2024).
+
+        NIRVANA looks for a similar earlier picture and starts from its latents. Here a ``share`` of the requests finds
+        one, whichever they ask for, and skips a number of steps drawn from ``skip``, counted in steps of 50 and scaled
+        to the steps it asks for; at least one is left. A larger share only adds to the requests that skip, by as much
+        as before. Deadlines stay.
+
+        Raises:
+            BadInput: a share that is not in 0..1, or a skip of 50 or more.
+        """
+        if not 0 <= share <= 1:
+            raise BadInput(f"share of requests that skip steps is {share}, expected 0 to 1")
+        if max(skip.values) >= _SKIPPED_OF:
+            raise BadInput(f"skip is {max(skip.values)} of {_SKIPPED_OF} steps, expected fewer than {_SKIPPED_OF}")
+        finds = rng.random(len(self)) < share
+        skipped = np.where(finds, np.asarray(skip.draw(len(self), rng), dtype=float) / _SKIPPED_OF, 0.0)
+        steps = self._frame["steps"].to_numpy()
+        return self._with(steps=np.maximum(1, steps - np.floor(steps * skipped + 0.5)))
 
     def resample(self, n: int, rng: np.random.Generator) -> Trace:
         """``n`` requests drawn with replacement, arriving at intervals drawn with replacement (a bootstrap).

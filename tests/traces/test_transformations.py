@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES, geometry_of
+from traces.mix import parse_counts
 from traces.request import Request
 from traces.sizes import scaled_sides
 from traces.streams import stream
@@ -116,6 +117,40 @@ def test_steps_scale_and_stay_at_least_1() -> None:
     trace = trace_at([0.0, 1.0], steps=[30, 1])
     assert [request.steps for request in trace.with_steps(0.25)] == [8, 1]
     assert [request.steps for request in trace.with_steps(0.01)] == [1, 1]
+
+
+def test_a_share_of_requests_skips_its_first_steps() -> None:
+    trace = trace_at([float(i) for i in range(4000)], steps=[50, 20] * 2000, slo_s=9.0)
+    skip = parse_counts("5:0.3,10:0.4,25:0.3", "skip")
+    reduced = trace.with_step_reduction(0.5, skip, stream(1, "skip")).frame
+    skipped = trace.frame["steps"] - reduced["steps"]
+    by_steps = {steps: sorted(set(skipped[trace.frame["steps"] == steps])) for steps in (50, 20)}
+    assert by_steps == {50: [0, 5, 10, 25], 20: [0, 2, 4, 10]}
+    assert (skipped > 0).mean() == pytest.approx(0.5, abs=0.03)
+    of_50 = skipped[(trace.frame["steps"] == 50) & (skipped > 0)]
+    assert of_50.value_counts(normalize=True)[10] == pytest.approx(0.4, abs=0.05)
+    pd.testing.assert_frame_equal(reduced.drop(columns="steps"), trace.frame.drop(columns="steps"))
+
+
+def test_a_larger_share_only_adds_requests_that_skip() -> None:
+    trace = trace_at([float(i) for i in range(500)], steps=50)
+    skip = parse_counts("5,10,25", "skip")
+    some, more = (trace.with_step_reduction(share, skip, stream(1, "s")).frame["steps"] for share in (0.3, 0.6))
+    assert (some[some < 50] == more[some < 50]).all()
+    assert (more < 50).sum() > (some < 50).sum() > 0
+
+
+@pytest.mark.parametrize(("share", "steps"), [(0.0, 50), (1.0, 1)])
+def test_no_share_skips_nothing_and_one_step_is_always_left(share: float, steps: int) -> None:
+    trace = trace_at([0.0, 1.0], steps=[steps, steps])
+    reduced = trace.with_step_reduction(share, parse_counts("49", "skip"), stream(1, "s"))
+    assert [request.steps for request in reduced] == [steps, steps]
+
+
+@pytest.mark.parametrize(("share", "skip", "words"), [(1.5, "5", "share .* is 1.5"), (0.5, "5,50", "skip is 50 of 50")])
+def test_a_step_reduction_that_cannot_be_is_refused(share: float, skip: str, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        trace_at([0.0]).with_step_reduction(share, parse_counts(skip, "skip"), stream(1, "s"))
 
 
 def test_resampling_is_deterministic_and_keeps_intervals_and_requests() -> None:
