@@ -35,7 +35,7 @@ def fit_forest(recording: Recording, trees: int = 8, leaves: int = 24, depth: in
     facts = {
         "model": recording.model,
         "fitted_from": f"{len(recording.frame)} rows of {len(recording.requests)} requests, {recording.steps} steps",
-        "patch": str(recording.patch),
+        "patch": recording.metadata["patch"],
         "trees": str(trees),
     }
     return Forest.of_nodes(block, tree, left, column, threshold, value, facts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import gcd
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,29 @@ COLUMNS: dict[str, str] = {
     "input_change": "float32",
     "skip_change": "float32",  # 0: nothing comes in by a skip
     "output_change": "float32",
+    "block_s": "float32",  # seconds the block took for all units of the request
 }
 _LEAST = {"height": 1, "width": 1, "steps": 1, "unit": 0, "block": 0, "blocks": 1, "step": 1, "age": 1}
 _METADATA_KEY = b"tilecast.cache-recording"
+
+
+@dataclass(frozen=True, slots=True)
+class PatchGrid:
+    """How the executor cuts an image when there is a cache: a size keeps its patch whoever joins the batch.
+
+    Attributes:
+        patch: the sides of a patch are the greatest common divisors of the image's with this, pixels.
+        floor: an axis along which that would be less is not cut.
+    """
+
+    patch: int
+    floor: int
+
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """Patches (down, across) of an image."""
+        parts = (gcd(height, self.patch), gcd(width, self.patch))
+        down, across = (s // part if part >= self.floor else 1 for s, part in zip((height, width), parts, strict=True))
+        return down, across
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +67,8 @@ class Recording:
 
     Attributes:
         frame: one row a unit, block and step, with the columns of `COLUMNS`, sorted. Not to be written to.
-        metadata: ``model``, ``patch`` (side of a unit in pixels) and, where known, ``hardware``, ``software`` and
-            ``date``.
+        metadata: ``model``, ``patch`` and ``floor`` (largest and least side of a unit, pixels) and, where known,
+            ``hardware``, ``software`` and ``date``.
 
     Raises:
         BadInput: a wrong column, value or metadata, no rows, or more than one number of blocks or steps.
@@ -59,11 +80,12 @@ class Recording:
     def __post_init__(self) -> None:
         frame = _checked(self.frame).sort_values(["request_id", "unit", "block", "step"], ignore_index=True)
         object.__setattr__(self, "frame", frame)
-        for name in ("model", "patch"):
+        for name in ("model", "patch", "floor"):
             if not self.metadata.get(name):
                 raise BadInput(f"the recording's metadata names no {name}")
-        if not self.metadata["patch"].isdigit() or self.patch < 1:
-            raise BadInput(f"the recording's patch is {self.metadata['patch']!r}, expected a number of pixels")
+        for name in ("patch", "floor"):
+            if not self.metadata[name].isdigit() or not int(self.metadata[name]):
+                raise BadInput(f"the recording's {name} is {self.metadata[name]!r}, expected a number of pixels")
 
     @classmethod
     def load(cls, path: Path) -> Recording:
@@ -98,9 +120,9 @@ class Recording:
         return self.metadata["model"]
 
     @property
-    def patch(self) -> int:
-        """Side of a unit in pixels."""
-        return int(self.metadata["patch"])
+    def grid(self) -> PatchGrid:
+        """How its images were cut."""
+        return PatchGrid(int(self.metadata["patch"]), int(self.metadata["floor"]))
 
     @property
     def blocks(self) -> int:
@@ -117,6 +139,14 @@ class Recording:
         """The ids of the requests, sorted."""
         return sorted(set(self.frame["request_id"]))
 
+    @property
+    def block_weights(self) -> tuple[float, ...]:
+        """Share of a step's time that each block takes: the median over requests and steps, per pixel."""
+        once = self.frame.drop_duplicates(["request_id", "block", "step"])
+        per_pixel = once["block_s"] / (once["height"] * once["width"])
+        median = per_pixel.groupby(once["block"]).median().to_numpy(np.float64)
+        return tuple((median / median.sum()).tolist())
+
     def split(self, share: float = 0.25, seed: int = 0) -> tuple[Recording, Recording]:
         """Two recordings of different requests; the second holds ``share`` of them, at least one.
 
@@ -132,7 +162,7 @@ class Recording:
         return Recording(self.frame[~chosen], self.metadata), Recording(self.frame[chosen], self.metadata)
 
     def thinned(self, units: int, seed: int = 0) -> Recording:
-        """At most ``units`` units of each request, and the changes to within 0.2 %: a file to ship."""
+        """At most ``units`` units of each request, and all changes and times to within 0.2 %: a file to ship."""
         kept = []
         for name, rows in self.frame.groupby("request_id"):
             known = np.unique(rows["unit"])
@@ -140,8 +170,8 @@ class Recording:
             chosen = known if len(known) <= units else draws.choice(known, units, replace=False)
             kept.append(rows[rows["unit"].isin(chosen)])
         frame = pd.concat(kept)
-        changes = [name for name, kind in COLUMNS.items() if kind == "float32"]
-        return Recording(frame.assign(**{name: _rounded(frame[name].to_numpy()) for name in changes}), self.metadata)
+        numbers = [name for name, kind in COLUMNS.items() if kind == "float32"]
+        return Recording(frame.assign(**{name: _rounded(frame[name].to_numpy()) for name in numbers}), self.metadata)
 
 
 def _rounded(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -163,7 +193,7 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
     _require(frame, "step", frame["step"] < frame["steps"], "a step below steps")
     _require(frame, "block", frame["block"] < frame["blocks"], "a block below blocks")
     _require(frame, "age", frame["age"] <= frame["step"], "an age of at most the step")
-    for name in ("input_change", "skip_change", "output_change"):
+    for name in ("input_change", "skip_change", "output_change", "block_s"):
         number = pd.to_numeric(frame[name], errors="coerce")
         _require(frame, name, (number >= 0) & np.isfinite(number), "a number of at least 0")
     for name in ("blocks", "steps"):

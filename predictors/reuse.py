@@ -17,14 +17,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil, log
+from math import log
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from predictors.forest import SMALLEST_CHANGE
-from predictors.recording import Recording
+from predictors.recording import PatchGrid, Recording
 from traces.errors import BadInput
 from traces.request import Request, Size
 from traces.streams import stream
@@ -95,8 +95,9 @@ class ReuseModel:
 
     Attributes:
         model: which model was recorded.
-        patch: side of a unit in pixels.
+        grid: how an image is cut into units.
         steps: denoising steps of the recorded requests.
+        block_weights: share of a step's time that each block takes.
         input_curve: [blocks, steps, ages] log10 of the typical change of the input, ages 1, 2, ...
         skip_curve: the same for skips; NaN for blocks without.
         spread: [blocks] standard deviation of what is drawn anew.
@@ -105,8 +106,9 @@ class ReuseModel:
     """
 
     model: str
-    patch: int
+    grid: PatchGrid
     steps: int
+    block_weights: tuple[float, ...]
     input_curve: Floats
     skip_curve: Floats
     spread: Floats
@@ -138,13 +140,14 @@ class ReuseModel:
             by_step = _mean_by_step(unit, part["step"].to_numpy(), residual[rows], (len(units), recording.steps))
             rest[rows] = residual[rows] - by_step[unit, part["step"].to_numpy()]
             size = (int(part["height"].to_numpy()[0]), int(part["width"].to_numpy()[0]))
-            donors.append(Donor(size, _places(size, units, recording.patch), by_step))
+            donors.append(Donor(size, _places(recording.grid.of(*size), units), by_step))
         spread = np.sqrt(pd.Series(rest**2).groupby(cell[0]).mean().to_numpy())
         digest = hashlib.sha256(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
         return cls(
             recording.model,
-            recording.patch,
+            recording.grid,
             recording.steps,
+            recording.block_weights,
             input_curve,
             skip_curve,
             spread,
@@ -179,8 +182,9 @@ class ReuseModel:
         height, width, _ = size
         candidates = self._nearest((height, width))
         donor = candidates[draw % len(candidates)]
-        patches = ceil(height / self.patch) * ceil(width / self.patch)
-        place = _places((height, width), np.arange(rows * patches), self.patch)
+        down, across = self.grid.of(height, width)
+        patches = down * across
+        place = _places((down, across), np.arange(rows * patches))
         row = np.arange(rows * patches) // patches
         place[:, 0] = (row >= rows / 2) if guided else 1.0
         weight = np.array([4.0, 1.0, 1.0])  # a unit of the other row only where there is none of its own
@@ -206,9 +210,9 @@ def rows_of(request: Request) -> int:
     return request.images * (2 if request.guided else 1)
 
 
-def _places(size: tuple[int, int], units: Iterable[int], patch: int) -> Floats:
+def _places(patches: tuple[int, int], units: Iterable[int]) -> Floats:
     """[units, 3]: row (as `Donor.place` counts it), centre down, centre across."""
-    down, across = (ceil(side / patch) for side in size)
+    down, across = patches
     row, index = np.divmod(np.asarray(units), down * across)
     row_down, row_across = np.divmod(index, across)
     return np.stack([np.minimum(row, 1.0), (row_down + 0.5) / down, (row_across + 0.5) / across], axis=1)

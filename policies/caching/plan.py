@@ -50,7 +50,7 @@ class CachePlans:
     Args:
         policy: copied.
         reuse: where the signals come from.
-        block_weights: what each block costs, in any unit; None: all the same.
+        block_weights: what each block costs, in any unit; None: as recorded.
         seed: which draw of the reuse model a request gets.
 
     Raises:
@@ -64,7 +64,7 @@ class CachePlans:
         block_weights: Sequence[float] | None = None,
         seed: int = 0,
     ) -> None:
-        weights = np.ones(reuse.blocks) if block_weights is None else np.array(block_weights, dtype=np.float64)
+        weights = np.array(reuse.block_weights if block_weights is None else block_weights, dtype=np.float64)
         if weights.shape != (reuse.blocks,) or not (weights >= 0).all() or not weights.sum() > 0:
             raise BadInput(f"block_weights are {block_weights}, expected {reuse.blocks} numbers, one a block")
         self._policy = copy.deepcopy(policy)

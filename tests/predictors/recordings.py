@@ -45,6 +45,8 @@ def made_up(
                 frame.assign(
                     request_id=f"r{request}", height=height, width=width, steps=STEPS, unit=unit, blocks=BLOCKS,
                     input_change=10**change, skip_change=skip, output_change=output,
+                    block_s=(1.0 + block) * height * width * 1e-7,
                 )
             )
-    return Recording(pd.concat(frames, ignore_index=True), {"model": "made-up", "patch": str(PATCH)})
+    facts = {"model": "made-up", "patch": str(PATCH), "floor": str(PATCH)}
+    return Recording(pd.concat(frames, ignore_index=True), facts)

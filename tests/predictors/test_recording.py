@@ -23,7 +23,8 @@ def test_it_comes_back_from_its_file(recording: Recording, tmp_path: Path) -> No
     again = Recording.load(tmp_path / "r.parquet")
     pd.testing.assert_frame_equal(again.frame, recording.frame)
     assert again.metadata == recording.metadata
-    assert (again.blocks, again.steps, again.patch, again.model) == (BLOCKS, STEPS, 32, "made-up")
+    assert again.block_weights == pytest.approx([(1 + block) / 15 for block in range(BLOCKS)])
+    assert (again.blocks, again.steps, again.model) == (BLOCKS, STEPS, "made-up")
 
 
 def test_a_split_shares_no_request_and_loses_none(recording: Recording) -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from predictors.expected import ExpectedReuse
 from predictors.profile import Profile
-from predictors.recording import Recording
+from predictors.recording import PatchGrid, Recording
 from predictors.reuse import ReuseModel, rows_of
 from predictors.table import LatencyTable
-from tests.predictors.recordings import BLOCKS, PATCH, STEPS, made_up, mean_log_change
+from tests.predictors.recordings import BLOCKS, STEPS, made_up, mean_log_change
 from traces.composition import composition_of
 from traces.errors import BadInput
 from traces.request import Request
@@ -84,11 +84,12 @@ def test_equal_draws_give_equal_signals_and_others_do_not(model: ReuseModel) -> 
 
 
 def test_units_are_patches_of_rows(model: ReuseModel) -> None:
-    for request in (Request("a", 0.0, 96, 128, 4), Request("a", 0.0, 100, 128, 4, images=3, guidance_scale=1.0)):
+    for request in (Request("a", 0.0, 96, 128, 4), Request("a", 0.0, 80, 128, 4, images=3, guidance_scale=1.0)):
         track = model.track(request.size, request.steps, rows_of(request), request.guided, 1)
-        assert track.units == request.images * (2 if request.guided else 1) * (12 if request.height == 96 else 16)
+        assert track.units == request.images * (2 if request.guided else 1) * (12 if request.height == 96 else 4)
         assert track.blocks == BLOCKS
-    assert model.patch == PATCH
+    assert model.grid.of(80, 128) == (1, 4)  # 80 and 32 share only 16, which is below the floor
+    assert PatchGrid(64, 16).of(96, 80) == (3, 5)
 
 
 def test_a_request_takes_after_a_recorded_one_of_its_size() -> None:
