@@ -105,6 +105,24 @@ def by_replica(run: Run) -> pd.DataFrame:
     return frame
 
 
+def by_batch(run: Run) -> pd.DataFrame:
+    """How well denoising was predicted, one row a kind of batch that ran: ``one request``, ``one size``,
+    ``mixed sizes``.
+
+    Columns: ``launches``, ``busy_s``, ``prediction_mape``, ``prediction_mape_by_time`` and
+    ``prediction_bias_by_time`` (fractions, see `summary`).
+    """
+    steps = run.steps[run.steps["stage"] == "denoise"]
+    kind = np.where(steps["composition"].str.contains("+", regex=False), "mixed sizes", "one size")
+    kind = np.where(steps["requests"] == 1, "one request", kind)
+    rows: dict[str, dict[str, float]] = {}
+    for name in ("one request", "one size", "mixed sizes"):
+        if len(group := steps[kind == name]):
+            rows[name] = {"launches": len(group), "busy_s": _seconds(group).sum(), **_prediction_errors(group)}
+    columns = ["launches", "busy_s", "prediction_mape", "prediction_mape_by_time", "prediction_bias_by_time"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("batch")
+
+
 def reasons(run: Run) -> pd.DataFrame:
     """How many requests did not finish, per ``status`` and ``reason``, most frequent first."""
     lost = run.requests[run.requests["status"] != "finished"]

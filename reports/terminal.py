@@ -10,7 +10,7 @@ from rich.text import Text
 from policies.runlog import Run
 from reports.comparison import Comparison
 from reports.figures import Unit, spell_value
-from reports.metrics import by_replica, by_size, reasons
+from reports.metrics import by_batch, by_replica, by_size, reasons
 from reports.validate import Validation, spell_error
 
 
@@ -21,9 +21,9 @@ def show(comparison: Comparison, console: Console | None = None) -> None:
 
 
 def one_run(comparison: Comparison) -> RenderableType:
-    """The first run's figures, its sizes, its replicas and why requests were lost."""
+    """The first run's figures, its sizes, its batches, its replicas and why requests were lost."""
     run = comparison.runs[0]
-    parts: list[RenderableType] = [side_by_side(comparison), _sizes(run), _replicas(run)]
+    parts: list[RenderableType] = [side_by_side(comparison), _sizes(run), _batches(run), _replicas(run)]
     lost = reasons(run)
     if len(lost):
         rows = lost.astype(str).to_numpy().tolist()
@@ -82,6 +82,18 @@ def _replicas(run: Run) -> Table:
     units: dict[str, Unit] = {"launches": "", "busy_s": "s", "utilisation": "%", "batch_mean": "x"}
     heads = ["replica", "launches", "busy", "utilisation", "requests a launch"]
     return _table("By replica", heads, _spelled(by_replica(run), units))
+
+
+def _batches(run: Run) -> Table:
+    units: dict[str, Unit] = {
+        "launches": "",
+        "busy_s": "s",
+        "prediction_mape": "%",
+        "prediction_mape_by_time": "%",
+        "prediction_bias_by_time": "%",
+    }
+    heads = ["denoising batch", "launches", "busy", "prediction error", "by time", "bias by time"]
+    return _table("By batch", heads, _spelled(by_batch(run), units))
 
 
 def _spelled(frame: pd.DataFrame, units: dict[str, Unit]) -> list[list[str]]:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from reports.figures import FIGURES, figure, spell_value
-from reports.metrics import by_replica, by_size, reasons, summary
+from reports.metrics import by_batch, by_replica, by_size, reasons, summary
 
 EXPECTED = {
     "slo_attainment": 2 / 6,
@@ -80,6 +80,20 @@ def test_clips_are_sizes_of_their_own(make_run):
     assert list(by_size(run).index) == ["512x512", "512x512x81", "512x768", "1024x1024"]
 
 
+def test_by_batch(make_run):
+    def mix(_, steps):
+        steps.loc[2, ["composition", "requests", "request_ids"]] = ["1@512x512+1@1024x1024", 2, ["c", "f"]]
+
+    assert list(by_batch(make_run()).index) == ["one request", "one size"]
+    frame = by_batch(make_run("mixed", edit=mix))
+    assert list(frame.index) == ["one request", "one size", "mixed sizes"]
+    assert frame["launches"].tolist() == [1, 1, 1]
+    assert frame["busy_s"].tolist() == [3, 6, 16]
+    assert math.isnan(frame.loc["one request", "prediction_mape"])  # it failed before its first step
+    assert frame["prediction_mape"].tolist()[1:] == [0.5, 0]
+    assert frame["prediction_bias_by_time"].tolist()[1:] == [-0.5, 0]
+
+
 def test_by_replica(make_run):
     frame = by_replica(make_run(replicas=3))
     assert frame["busy_s"].tolist() == [11, 16, 0]
@@ -101,6 +115,7 @@ def test_run_without_requests(empty_run):
     assert math.isnan(figures["slo_attainment"])
     assert math.isnan(figures["latency_p99_s"])
     assert by_size(empty_run).empty
+    assert by_batch(empty_run).empty
     assert len(by_replica(empty_run)) == 2
 
 
