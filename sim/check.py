@@ -42,10 +42,12 @@ class _Costs:
         ratios = (0.95, 0.97, 1.0, 1.03, 1.05)
         steps = 1
 
-    def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
+    def seconds(
+        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
+    ) -> float:
         pixels = sum(h * w * f * n for (h, w, f), n in composition) / 65536
         per_pixel = {"encode": 0.0021, "denoise": 0.0137, "decode": 0.0071}[stage]
-        return 0.0053 + per_pixel * pixels * (0.51 + 0.49 * guided)
+        return 0.0053 + per_pixel * pixels * (0.51 + 0.49 * guided) * (1.0 if computed is None else computed)
 
     def standalone(self, request: Request) -> float:
         alone = ((request.size, request.images),)

@@ -11,6 +11,7 @@ everything of that instant has been told.
 from __future__ import annotations
 
 import gc
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -27,8 +28,9 @@ class Stalled(PolicyError):  # noqa: N818
     """The simulation has nothing left to do, but requests have not ended: the policy leaves them waiting."""
 
 
-_Part = tuple[int, int, int, StepClock]
-"""A segment of a launch in simulated terms: steps, picoseconds in all, nanoseconds a step without noise, noise."""
+_Part = tuple[int, int, int, StepClock, list[int]]
+"""A segment of a launch in simulated terms: steps, picoseconds in all, nanoseconds a step without noise, noise; where a
+cache makes steps differ, the picoseconds to the end of each of them instead of the nanoseconds."""
 
 
 class _End(Event):
@@ -140,16 +142,18 @@ class Simulation:
             self._sleep(controller.wakeup(now_s), now)
 
     def _start(self, launch: Launch, now: int) -> None:
-        step_ns = self._world.step_ns(launch.composition, launch.guided)
-        clocks = self._world.clocks[launch.replica]
+        world = self._world
+        step_ns = world.step_ns(launch.composition, launch.guided)
+        clocks = world.clocks[launch.replica]
         parts: list[_Part] = []
         delay = 0
         for stage, steps, _ in launch.segments:
             clock, ns = clocks[stage], step_ns[stage]
             if self._per_step:
                 steps = 1
-            whole = ns * clock.sum_to(steps)
-            parts.append((steps, whole, ns, clock))
+            borders = world.borders(launch, steps) if world.has_cache and stage == "denoise" else []
+            whole = borders[-1] if borders else ns * clock.sum_to(steps)
+            parts.append((steps, whole, ns, clock, borders))
             delay += whole
             if self._per_step:
                 break
@@ -159,11 +163,13 @@ class Simulation:
     def _recall(self, end: _End, now: int) -> None:
         """Move the end of a launch to the first step boundary after now."""
         before, done = end.start, 0
-        for index, (steps, whole, ns, clock) in enumerate(end.parts):
+        for index, (steps, whole, ns, clock, borders) in enumerate(end.parts):
             if before + whole > now:
-                more = clock.steps_beyond((now - before) // ns)
+                since = now - before
+                more = bisect_right(borders, since) + 1 if borders else clock.steps_beyond(since // ns)
                 if done + more < end.steps:
-                    part = (more, ns * clock.sum_to(more), ns, clock)
+                    reached = borders[more - 1] if borders else ns * clock.sum_to(more)
+                    part = (more, reached, ns, clock, borders[:more])
                     delay = before + part[1] - now
                     parts = [*end.parts[:index], part]
                     launch = end.launch
@@ -180,16 +186,14 @@ class Simulation:
             del self._ends[launch.launch_id]
             now, at = self._env.now, end.start
             borders = []
-            for steps, whole, _, clock in end.parts:
+            for steps, whole, _, clock, _ in end.parts:
                 clock.done += steps
                 at += whole
                 borders.append(at / PICOSECONDS)
-            images = 0
-            for _, count in launch.composition:
-                images += count
+            computed, reused = self._world.units(launch, end.steps)
             now_s = borders.pop()
             busy_s = (now - end.start) / PICOSECONDS
-            outcome = Outcome(end.steps, None, images * end.steps, 0, (busy_s,), tuple(borders))
+            outcome = Outcome(end.steps, None, computed, reused, (busy_s,), tuple(borders))
             self._controller.complete(launch, outcome, now_s)
             self._news = True
         self._settle()

@@ -7,6 +7,10 @@ so a quantum of n steps takes exactly as long as n quanta of one step.
 One noise draw holds for as many steps as one measurement spanned: noise seen on 50-step totals would average out if
 every step drew its own. Draws belong to a replica and a stage, in order of the steps it runs, so they do not depend
 on how steps are grouped into launches.
+
+With a cache a denoising step takes as long as what is computed of it. How much that is differs from step to step, but
+depends on nothing that happens meanwhile (`policies.caching.plan`), so a quantum is still one event: its boundaries are
+known when it starts.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from typing import Protocol
 
 import numpy as np
 
+from policies.caching.plan import CachePlans
+from policies.contract import Launch
 from policies.job import STAGES
 from traces.composition import Composition
 from traces.streams import stream
@@ -34,8 +40,10 @@ class _Noise(Protocol):
 class Latencies(Protocol):
     """What the world needs of a latency table."""
 
-    def seconds(self, stage: str, composition: Composition, guided: bool = True) -> float:
-        """Seconds of one step."""
+    def seconds(
+        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
+    ) -> float:
+        """Seconds of one step, of which a cache computes the share ``computed``; None: there is no cache."""
         ...
 
     def noise(self, stage: str) -> _Noise:
@@ -90,14 +98,23 @@ class World:
         seed: seed of the named random streams ``world/<replica>/<stage>``.
         noise: whether to draw repeat noise.
         slowdown: every step takes this many times as long as the table says.
+        plans: what a cache computes of each request; None: there is no cache.
     """
 
     def __init__(
-        self, latencies: Latencies, replicas: int, seed: int = 0, noise: bool = True, slowdown: float = 1.0
+        self,
+        latencies: Latencies,
+        replicas: int,
+        seed: int = 0,
+        noise: bool = True,
+        slowdown: float = 1.0,
+        plans: CachePlans | None = None,
     ) -> None:
         self._latencies = latencies
         self._slowdown = slowdown
-        self._base: dict[tuple[Composition, bool], dict[str, int]] = {}
+        self._plans = plans
+        self._base: dict[tuple[Composition, float], dict[str, int]] = {}
+        self._cached: dict[tuple[Composition, float, int], int] = {}
         self.clocks = [
             {stage: self._clock(stage, replica, seed, noise) for stage in STAGES} for replica in range(replicas)
         ]
@@ -107,13 +124,58 @@ class World:
         rng = stream(seed, f"world/{replica}/{stage}") if noise and len(measured.ratios) > 1 else None
         return StepClock(measured.ratios, measured.steps, rng)
 
-    def step_ns(self, composition: Composition, guided: bool) -> dict[str, int]:
-        """Nanoseconds of one step of each stage for a batch, without noise, at least 1."""
+    @property
+    def has_cache(self) -> bool:
+        """Whether steps differ by what is computed of them; `borders` then says how long they take."""
+        return self._plans is not None
+
+    def step_ns(self, composition: Composition, guided: float) -> dict[str, int]:
+        """Nanoseconds of one step of each stage for a batch without a cache, without noise, at least 1."""
         key = (composition, guided)
         base = self._base.get(key)
         if base is None:
-            seconds = self._latencies.seconds
-            base = self._base[key] = {
-                stage: max(1, round(seconds(stage, composition, guided) * self._slowdown * 1e9)) for stage in STAGES
-            }
+            base = self._base[key] = {stage: self._ns(stage, composition, guided, None) for stage in STAGES}
         return base
+
+    def borders(self, launch: Launch, steps: int) -> list[int]:
+        """Picoseconds from a launch's first denoising step to the end of each of its next ``steps``, with noise."""
+        assert self._plans is not None
+        composition, guided = launch.composition, launch.guided
+        clock = self.clocks[launch.replica]["denoise"]
+        plans = [(self._plans.of(job.request).shares, job.steps_done) for job in launch.jobs]
+        work = [job.images * job.request.pixels * (2 if job.guided else 1) for job in launch.jobs]
+        total = sum(work)
+        borders, at, before = [], 0, 0
+        for step in range(steps):
+            share = sum([w * shares[done + step] for w, (shares, done) in zip(work, plans, strict=True)]) / total
+            hundredths = max(1, round(100 * share))
+            key = (composition, guided, hundredths)
+            ns = self._cached.get(key)
+            if ns is None:
+                ns = self._cached[key] = self._ns("denoise", composition, guided, hundredths / 100)
+            factor = clock.sum_to(step + 1)
+            at += ns * (factor - before)
+            before = factor
+            borders.append(at)
+        return borders
+
+    def units(self, launch: Launch, steps: int) -> tuple[int, int]:
+        """What the first ``steps`` steps of a launch computed and reused, as `Outcome` counts it."""
+        images = sum([count for _, count in launch.composition])
+        if self._plans is None:
+            return images * steps, 0
+        computed = reused = 0
+        for segment in launch.done(steps):
+            if segment.stage != "denoise":
+                computed += images * segment.steps
+                continue
+            for job in launch.jobs:
+                plan = self._plans.of(job.request)
+                fresh = plan.computed[job.steps_done + segment.steps] - plan.computed[job.steps_done]
+                computed += fresh
+                reused += plan.units * segment.steps - fresh
+        return computed, reused
+
+    def _ns(self, stage: str, composition: Composition, guided: float, computed: float | None) -> int:
+        share = () if computed is None else (computed,)
+        return max(1, round(self._latencies.seconds(stage, composition, guided, *share) * self._slowdown * 1e9))

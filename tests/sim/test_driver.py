@@ -9,12 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.contract import Decision, Replica, SchedulingPolicy
+from policies.caching import Interval, Threshold
+from policies.caching.plan import CachePlans
+from policies.contract import Decision, Launch, Replica, SchedulingPolicy, Segment
 from policies.controller import Controller
-from policies.scheduling import FCFS, SCHEDULERS, SameSizeDynamic
+from policies.job import Job
+from policies.scheduling import EDF, FCFS, SCHEDULERS, SameSizeDynamic
+from predictors.reuse import ReuseModel
 from sim.driver import Simulation, Stalled
 from sim.world import World
 from tests.policies.costs import FlatCosts
+from tests.predictors.recordings import made_up
 from traces.composition import Composition
 from traces.request import Request
 
@@ -100,6 +105,56 @@ def test_a_policy_that_leaves_requests_waiting_is_named() -> None:
         simulate(Sleeper(), [Request("a", 0.0, 64, 64, 1)])
 
 
+@pytest.fixture(scope="module")
+def reuse() -> ReuseModel:
+    return ReuseModel.fit(made_up(3))
+
+
+def test_with_a_cache_steps_last_as_long_as_what_they_compute(reuse: ReuseModel) -> None:
+    requests = [Request("a", 1.0, 64, 64, 8), Request("b", 1.0, 64, 64, 8, guidance_scale=1.0)]
+    costs = UnevenCosts()
+    controller = Controller(FCFS(), costs, 1)
+    Simulation(controller, World(costs, 1, plans=CachePlans(Interval(every=3), reuse))).run(requests)
+    first, second = controller.jobs
+    # Of the 8 denoising steps of each, 4 are computed (the first two, the fifth, the last), the others to 1 %.
+    of_stage = {"encode": 0.2 * 1.0137, "denoise": 0.2 * 1.0291, "decode": 0.2 * 0.9871}
+    expected = of_stage["encode"] + of_stage["denoise"] * (4 * 1.0 + 4 * 0.109) + of_stage["decode"]
+    assert first.finish_s == pytest.approx(1.0 + expected)
+    assert second.finish_s == pytest.approx(1.0 + expected + 0.513 * expected)
+    units = [(outcome.computed, outcome.reused) for _, outcome, _ in controller.launched]
+    per_step = 4 * reuse.blocks  # 64x64 px has four patches of 32 px, guided ones twice
+    assert units == [(1 + 4 * 2 * per_step + 1, 4 * 2 * per_step), (1 + 4 * per_step + 1, 4 * per_step)]
+
+
+def test_a_recall_ends_a_cached_quantum_at_its_next_boundary(reuse: ReuseModel) -> None:
+    costs = UnevenCosts()
+    plans = CachePlans(Interval(every=3), reuse)
+    slow = Request("slow", 0.0, 64, 64, 8, slo_s=100.0)
+    alone = Controller(EDF(), costs, 1)
+    Simulation(alone, World(costs, 1, plans=plans)).run([slow])
+    step = 0.2 * 1.0291
+    ends = 0.2 * 1.0137 + step * np.cumsum([1.0, 1.0, 0.109, 0.109, 1.0, 0.109, 0.109, 1.0])
+    urgent = Request("urgent", float(ends[2] + 0.01), 64, 64, 1, slo_s=1.0)  # during the fourth step, a reused one
+    both = Controller(EDF(max_batch=1), costs, 1)
+    Simulation(both, World(costs, 1, plans=plans)).run([slow, urgent])
+    assert both.jobs[1].first_start_s == pytest.approx(ends[3])
+    assert both.launched[0][1].steps_done == 5  # encode and four denoising steps
+    away = both.jobs[1].finish_s - both.jobs[1].first_start_s  # type: ignore[operator]
+    assert both.jobs[0].finish_s == pytest.approx(alone.jobs[0].finish_s + away)  # type: ignore[operator]
+
+
+def test_requests_of_a_batch_reuse_each_at_its_own_step(reuse: ReuseModel) -> None:
+    plans = CachePlans(Interval(every=2, warmup=1), reuse)
+    world = World(UnevenCosts(), 1, plans=plans)
+    early, late = (Job(Request(name, 0.0, 128, 64, 8), order) for order, name in enumerate("ab"))
+    early.advance(1)
+    late.advance(2)  # its next step is its second, a reused one
+    launch = Launch(0, 0, (early, late), (Segment("denoise", 3, 0.0),), 3, (((128, 64, 1), 2),), 1.0, 0.0)
+    whole = World(UnevenCosts(), 1).step_ns(launch.composition, 1.0)["denoise"] * 1000
+    half = whole * (0.1 + 0.9 * 0.5)
+    assert np.diff([0, *world.borders(launch, 3)]) == pytest.approx([half] * 3, rel=1e-6)
+
+
 def request_strategy() -> st.SearchStrategy[Request]:
     return st.builds(
         Request,
@@ -117,9 +172,9 @@ def request_strategy() -> st.SearchStrategy[Request]:
 class UnevenCosts(Costs):
     """No two durations are commensurate."""
 
-    def seconds(self, stage: str, composition: Composition, guided: bool = True) -> float:
+    def seconds(self, stage: str, composition: Composition, guided: float = 1.0, computed: float = 1.0) -> float:
         odd = {"encode": 1.0137, "denoise": 1.0291, "decode": 0.9871}[stage]
-        return super().seconds(stage, composition) * odd * (1.0 if guided else 0.513)
+        return super().seconds(stage, composition) * odd * (0.513 + 0.487 * guided) * (0.1 + 0.9 * computed)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -129,21 +184,26 @@ class UnevenCosts(Costs):
     replicas=st.integers(1, 3),
     seed=st.integers(0, 9),
     noisy=st.booleans(),
+    cached=st.booleans(),
 )
 def test_a_quantum_and_single_steps_give_identical_completions(
-    name: str, drawn: list[Request], replicas: int, seed: int, noisy: bool
+    name: str, drawn: list[Request], replicas: int, seed: int, noisy: bool, cached: bool, reuse: ReuseModel
 ) -> None:
     ordered = sorted(drawn, key=lambda request: request.arrival_s)
     requests = [dataclasses.replace(request, request_id=f"r{i}") for i, request in enumerate(ordered)]
     costs = UnevenCosts((0.93, 1.0, 1.04) if noisy else (1.0,))
 
-    def run(per_step: bool) -> tuple[int, list[object]]:
-        controller = Controller(SCHEDULERS[name](), costs, replicas)
-        Simulation(controller, World(costs, replicas, seed), per_step).run(requests)
-        fates: list[object] = [(job.state, job.finish_s, job.first_start_s, job.replica) for job in controller.jobs]
-        return len(controller.launched), fates
+    plans = CachePlans(Threshold(0.2, warmup=1), reuse) if cached else None
 
-    quanta, by_quantum = run(per_step=False)
-    steps, by_step = run(per_step=True)
+    def run(per_step: bool) -> tuple[int, list[object], list[int]]:
+        controller = Controller(SCHEDULERS[name](), costs, replicas)
+        Simulation(controller, World(costs, replicas, seed, plans=plans), per_step).run(requests)
+        fates: list[object] = [(job.state, job.finish_s, job.first_start_s, job.replica) for job in controller.jobs]
+        outcomes = [outcome for _, outcome, _ in controller.launched]
+        return len(outcomes), fates, [sum(o.computed for o in outcomes), sum(o.reused for o in outcomes)]
+
+    quanta, by_quantum, units = run(per_step=False)
+    steps, by_step, units_by_step = run(per_step=True)
     assert by_quantum == by_step
+    assert units == units_by_step
     assert quanta <= steps
