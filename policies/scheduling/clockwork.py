@@ -30,14 +30,18 @@ class _Lane:
         self.asking: list[Job] = []
         self.width = width
 
+    def urgent(self) -> list[Due]:
+        """Those of the admitted that have a deadline to keep."""
+        return self.admitted[: bisect_left(self.admitted, (math.inf,))]
+
 
 class Clockwork(SchedulingPolicy):
     """Admits a request when every admitted deadline is still kept with it; runs the admitted in order of deadline.
 
     An arrival goes to one replica, and is admitted or dropped there at the next step boundary. Batches of mixed sizes
     are as wide as keeps every admitted deadline. An admitted request that can no longer make it (predictions were
-    wrong) is dropped before it has started, and afterwards runs when nothing else wants to. A request without a
-    deadline is always admitted and comes last.
+    wrong) is dropped before it has started, and afterwards is one without a deadline. Those without a deadline are
+    always admitted, come last, and share a batch with others only where that makes nobody late.
 
     Args:
         max_batch: requests in a batch.
@@ -83,9 +87,20 @@ class Clockwork(SchedulingPolicy):
         drop = tuple(self._too_late(replica.index, lane, now) + self._admit(replica.index, lane, now))
         if not lane.admitted:
             return Decision(drop=drop) if drop else None
-        jobs = [job for _, _, job in lane.admitted[: lane.width]]
+        jobs = self._window(lane, now)
         self._dispatcher.planned(replica.index, dict.fromkeys((*replica.resident.values(), *jobs)), now)
         return self._quanta.keep(replica, next_quantum(jobs)._replace(drop=drop))
+
+    def _window(self, lane: _Lane, now: float) -> list[Job]:
+        """Who runs next: the most urgent, and beside them those without a deadline, if they make nobody late."""
+        window = lane.admitted[: lane.width]
+        urgent = lane.urgent()
+        if 0 < len(urgent) < len(window):
+            relaxed = window[len(urgent) :]
+            late = forecast(self._costs, urgent, lane.width, now).late
+            if len(forecast(self._costs, urgent + relaxed, lane.width, now, len(late)).late) > len(late):
+                window = urgent
+        return [job for _, _, job in window]
 
     def _admit(self, index: int, lane: _Lane, now: float) -> list[tuple[Job, str]]:
         dropped = []
@@ -101,16 +116,18 @@ class Clockwork(SchedulingPolicy):
             if late_s > 0:
                 dropped.append((job, f"would miss its deadline by {late_s:.3g} s even alone"))
                 continue
-            late = len(forecast(self._costs, lane.admitted, lane.width, now).late)
-            others = len(lane.admitted)
+            before = lane.urgent()
+            late = len(forecast(self._costs, before, lane.width, now).late)
             self._join(job, index, deadline)
+            with_it = lane.urgent()
             for width in self._widths:
-                with_it = forecast(self._costs, lane.admitted, width, now, late).late
-                if len(with_it) <= late and job not in with_it:
+                late_with_it = forecast(self._costs, with_it, width, now, late).late
+                if len(late_with_it) <= late and job not in late_with_it:
                     lane.width = width
                     break
             else:
                 self._leave(job)
+                others = len(before)
                 dropped.append((job, f"not admitted: no batch width keeps its deadline and those of {others} others"))
         return dropped
 

@@ -7,7 +7,7 @@ runs one launch at a time and cannot lend a device to a request of another repli
 
 - What a round shares out is the time of one replica. A *degree* is a batch width: of w requests in lock step each gets
   one w-th of the device, so a narrow round is what many GPUs are there. The round's time budget is what the w least lax
-  requests would take for its steps; all degrees are tried, and the best round is run.
+  requests, or the w cheapest, would take for its steps; all budgets are tried, and the best round is run.
 - Every request is worth one and has one way to be saved, to be in the round, so the knapsack is solved exactly by
   taking those first that cost least; its cost is the predictor's answer for the whole batch, not a sum.
 """
@@ -148,23 +148,29 @@ class Rounds(SchedulingPolicy):
         """The round after which most deadlines can still be met; of equal ones the one that gets most done a second."""
         best: tuple[float, float] = (-1.0, 0.0)
         jobs: tuple[Job, ...] = ()
-        for degree in self.degrees:
-            chosen, score = self._round(candidates, degree, now)
+        for budget_s in self._budgets(candidates):
+            chosen, score = self._round(candidates, budget_s, now)
             if score > best:
                 best, jobs = score, tuple([candidate.job for candidate in chosen])
-            if degree >= len(candidates):
-                break
         return jobs
 
-    def _round(
-        self, candidates: list[_Candidate], degree: int, now: float
-    ) -> tuple[list[_Candidate], tuple[float, float]]:
-        """The best round within the time that the first ``degree`` candidates would take, and its score."""
+    def _budgets(self, candidates: list[_Candidate]) -> list[float]:
+        """Seconds a step may take: of every degree, what its least lax and what its cheapest candidates would take."""
         costs = self._costs
-        batch = costs.empty
-        for candidate in candidates[:degree]:
-            batch = costs.plus(batch, candidate.kind)
-        budget_s = costs.step_s(batch)
+        budgets: dict[float, None] = {}
+        for ordered in (candidates, sorted(candidates, key=_cost)):
+            batch = costs.empty
+            for width, candidate in enumerate(ordered[: self._widest], 1):
+                batch = costs.plus(batch, candidate.kind)
+                if width in self.degrees or width == len(ordered):
+                    budgets[costs.step_s(batch)] = None
+        return list(budgets)
+
+    def _round(
+        self, candidates: list[_Candidate], budget_s: float, now: float
+    ) -> tuple[list[_Candidate], tuple[float, float]]:
+        """The best round in which a step takes no longer than ``budget_s``, and its score."""
+        costs = self._costs
         end_s = now + self.round_steps * budget_s
         at_risk: list[_Candidate] = []
         others: list[_Candidate] = []
@@ -177,11 +183,13 @@ class Rounds(SchedulingPolicy):
         batch = costs.empty
         for candidate in sorted(at_risk, key=_cost) + sorted(others, key=lambda c: c.latest_s < end_s):
             with_it = costs.plus(batch, candidate.kind)
-            if not chosen or costs.step_s(with_it) <= budget_s:
+            if costs.step_s(with_it) <= budget_s:
                 chosen.append(candidate)
                 batch = with_it
                 if len(chosen) == self._widest:
                     break
+        if not chosen:  # a predictor may say that a batch is quicker than one of it
+            return candidates[:1], (-1.0, 1.0)
         saved = sum([candidate in at_risk for candidate in chosen])
         return chosen, (kept + saved, sum([candidate.step_s for candidate in chosen]) / costs.step_s(batch))
 

@@ -1,0 +1,136 @@
+"""Which replica an arriving request goes to, and what the schedulers that need to know are told about costs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies.contract import composition_of_jobs, guided_share
+from policies.job import Job
+from policies.scheduling import PatchedServe, Rounds
+from policies.scheduling.forecast import forecast
+from policies.scheduling.mixing import BatchCosts
+from policies.scheduling.queues import KindQueues
+from tests.policies.costs import FlatCosts
+from tests.policies.driving import Driven, names, request
+from traces.composition import Composition
+from traces.request import Request
+
+
+def test_pixels_count_until_a_request_has_ended() -> None:
+    """The large request is nearly done, and still counts as four small ones."""
+    d = Driven(PatchedServe(dispatch="pixels"), replicas=2)
+    d.submit(request("large", side=128, steps=20), request("small", steps=20))
+    large, small = d.start()
+    assert (names(large), names(small)) == (["large"], ["small"])
+    d.end(large, 19)
+    d.start()
+    d.submit(request("next"))
+    d.end(small)
+    (launch,) = d.start()
+    assert (launch.replica, names(launch)) == (1, ["next"])
+
+
+def test_completion_counts_the_seconds_that_are_left() -> None:
+    """One step of 0.5 s is left of the large request, 20 of 0.2 s of the small one."""
+    d = Driven(PatchedServe(dispatch="completion"), replicas=2)
+    d.submit(request("large", side=128, steps=20), request("small", steps=20))
+    large, _ = d.start()
+    d.end(large, 19)
+    (last,) = d.start()
+    d.submit(request("next"))
+    d.end(last)
+    (launch,) = d.start()
+    assert (launch.replica, names(launch)) == (0, ["next"])
+
+
+def test_an_idle_replica_is_taken_whatever_the_rule() -> None:
+    for policy in (PatchedServe(dispatch="pixels"), PatchedServe(dispatch="completion"), Rounds()):
+        d = Driven(policy, replicas=3)
+        d.submit(*[request(f"r{i}", slo_s=50.0) for i in range(3)])
+        assert [names(launch) for launch in d.start()] == [["r0"], ["r1"], ["r2"]]
+
+
+JOBS = st.lists(
+    st.builds(
+        lambda side, images, guidance: Job(Request("r", 0.0, side, 64, 4, images=images, guidance_scale=guidance), 0),
+        st.sampled_from([64, 96, 128]),
+        st.integers(1, 3),
+        st.sampled_from([5.0, 1.0]),
+    ),
+    min_size=1,
+    max_size=10,
+)
+
+
+class Asked(FlatCosts):
+    """Keeps what it was asked last."""
+
+    def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
+        self.last = (composition, guided)
+        return super().seconds(stage, composition)
+
+
+@settings(max_examples=60, deadline=None)
+@given(JOBS, st.randoms(use_true_random=False))
+def test_batches_put_together_in_any_order_are_what_the_controller_asks_for(jobs: list[Job], random: object) -> None:
+    predictor = Asked()
+    costs = BatchCosts(predictor)
+    others = [Job(Request("o", 0.0, 64, 128, 4), 0) for _ in range(2)]
+    mixed = [*jobs, *others]
+    random.shuffle(mixed)  # type: ignore[attr-defined]
+    batch = costs.batch(mixed)
+    for other in others:
+        batch = costs.minus(batch, costs.kind(other))
+    predictor.last = ((), 0.0)
+    assert costs.step_s(batch) == FlatCosts().seconds("denoise", composition_of_jobs(jobs))
+    if predictor.last[0]:  # it is asked once a batch
+        assert predictor.last == (composition_of_jobs(jobs), guided_share(jobs))
+
+
+def test_a_predictor_that_corrects_itself_is_asked_every_time() -> None:
+    class Learning(FlatCosts):
+        factor = 1.0
+
+        def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
+            return self.factor * super().seconds(stage, composition)
+
+        def observe(self, *_: object) -> None:
+            self.factor *= 2
+
+    predictor = Learning()
+    costs = BatchCosts(predictor)
+    job = Job(request("a"), 0)
+    before = (costs.step_s(costs.batch([job])), costs.remaining_s(job))
+    predictor.observe()
+    after = (costs.step_s(costs.batch([job])), costs.remaining_s(job))
+    assert after == (2 * before[0], 2 * before[1])
+
+
+def test_a_forecast_by_hand() -> None:
+    """Width 2: a and b together for 2 steps of 0.3 s, then b with c for 2, then c alone for 2 of 0.2 s."""
+    costs = BatchCosts(FlatCosts())
+    queue = []
+    for order, (name, steps, due_s) in enumerate((("a", 2, 0.65), ("b", 4, 1.15), ("c", 4, 1.65))):
+        queue.append((due_s, order, Job(request(name, steps=steps), order, ("denoise",))))
+    seen = forecast(costs, queue, 2, 0.0)
+    assert [job.request.request_id for job in seen.late] == ["b"]
+    assert seen.end_s == pytest.approx(1.6)
+    assert forecast(costs, queue, 1, 0.0).end_s == pytest.approx(2.0)
+    assert len(forecast(costs, queue, 1, 1.0, most_late=0).late) == 1
+
+
+def test_queues_pass_over_what_has_ended() -> None:
+    queues = KindQueues(BatchCosts(FlatCosts()))
+    jobs = [Job(request(f"r{i}", slo_s=9.0 - i), i) for i in range(4)]
+    for job in jobs:
+        queues.add(job)
+    (kind,) = queues.kinds()
+    assert queues.first(kind, 2) == [jobs[3], jobs[2]]
+    jobs[3].state = "cancelled"
+    assert queues.head(kind) is jobs[2]
+    assert queues.take_before(kind, 8.5) == [jobs[2], jobs[1]]
+    assert queues.head(kind) is jobs[0]
+    queues.pop(kind)
+    assert queues.kinds() == []
