@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from cli.caching import PreparedCache, prepare_cache, read_shares, spell_shares
 from cli.scenario import PredictorSection, Scenario
 from policies.contract import Predictor, SchedulingPolicy
 from policies.controller import Controller
@@ -19,12 +20,13 @@ from policies.job import STAGES
 from policies.load import load_policy
 from policies.record import request_table, step_table
 from policies.runlog import read_run, write_run
+from predictors.expected import ExpectedReuse
 from predictors.online import OnlinePredictor
 from predictors.profile import Profile
 from predictors.table import LatencyTable, check_supported
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES, ModelGeometry, geometry_from_json
-from traces.request import Request
+from traces.request import Request, Size
 from traces.trace import Trace
 
 
@@ -40,13 +42,19 @@ class Prepared:
     predictor: LatencyTable
     policy: SchedulingPolicy
     warnings: list[str]
+    cache: PreparedCache | None = None
 
     def controller(
         self, on_event: Callable[[str, Any, float], None] | None = None, stages: tuple[str, ...] = STAGES
     ) -> Controller:
         """A fresh controller for this scenario."""
-        predictor = _predictor_of_run(self.table, self.scenario.predictor)
+        predictor = _predictor_of_run(_expecting(self.table, self.shares), self.scenario.predictor)
         return Controller(self.policy, predictor, self.scenario.cluster.replicas, stages, on_event)
+
+    @property
+    def shares(self) -> dict[Size, float]:
+        """The share of its work that a request of each size is expected to compute; empty: all of it."""
+        return self.cache.shares if self.cache is not None else {}
 
     @property
     def measured_stages(self) -> tuple[str, ...]:
@@ -80,6 +88,7 @@ class Prepared:
                 "executor": scenario.cluster.executor,
                 "latency_model": scenario.predictor.latency_model,
                 "online": scenario.predictor.online,
+                "expected_computed": spell_shares(self.shares),
             },
             "warnings": self.warnings,
             **more,
@@ -115,14 +124,20 @@ def prepare(scenario: Scenario) -> Prepared:
     elif slo.absolute_s is not None:
         trace = trace.with_slo(slo.absolute_s)
     policies = scenario.policies
-    load_policy("caching", policies.caching.name, policies.caching.parameters, scenario.base)
+    cache = prepare_cache(scenario, profile, trace)
+    if cache is not None and not profile.frame["cached"].any():
+        warnings.append("the profile was measured without a cache: what reuse saves is taken from the work it spares")
     load_policy("placement", policies.placement.name, policies.placement.parameters, scenario.base)
     scheduling = load_policy("scheduling", policies.scheduling.name, policies.scheduling.parameters, scenario.base)
     predictor = table.scaled(1.0 + scenario.predictor.error) if scenario.predictor.error else table
-    return Prepared(scenario, trace, trace.requests(), profile, table, predictor, scheduling, warnings)
+    return Prepared(scenario, trace, trace.requests(), profile, table, predictor, scheduling, warnings, cache)
 
 
-def _predictor_of_run(table: LatencyTable, section: PredictorSection) -> Predictor:
+def _expecting(table: LatencyTable, shares: dict[Size, float]) -> LatencyTable | ExpectedReuse:
+    return ExpectedReuse(table, shares) if shares else table
+
+
+def _predictor_of_run(table: LatencyTable | ExpectedReuse, section: PredictorSection) -> Predictor:
     """What the policy of one run asks; one that learns starts anew."""
     if section.online:
         return OnlinePredictor(table, section.error)
@@ -216,9 +231,10 @@ def parity_of(folder: Path) -> Parity | None:
     scheduling = scenario.policies.scheduling
     policy = load_policy("scheduling", scheduling.name, scheduling.parameters, folder)
     requests: Sequence[Request] = Trace.load(folder / "trace.parquet").requests()
+    costs = _expecting(table, read_shares(read_run(folder).info["predictor"].get("expected_computed", {})))
 
     def make(on_event: Callable[[str, Any, float], None]) -> Controller:
-        return Controller(policy, _predictor_of_run(table, predictor), scenario.cluster.replicas, on_event=on_event)
+        return Controller(policy, _predictor_of_run(costs, predictor), scenario.cluster.replicas, on_event=on_event)
 
     return check_parity(read_events(events), requests, make)
 

@@ -36,6 +36,7 @@ class ClusterSection(_Section):
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     threads: int | None = Field(None, ge=1)  # CPU threads of torch; None: its own choice
     executor: Literal["whole", "patched", "packed"] = "whole"  # how batches of several sizes run
+    decode: Literal["whole", "patched", "tiled", "blended"] = "whole"  # see backend.decode
 
 
 class PredictorSection(_Section):
@@ -43,6 +44,7 @@ class PredictorSection(_Section):
 
     profile: str | None = None
     latency_model: str = "boosted"
+    reuse: str | None = None  # recorded cache signals: a file, or what ships under that name; None: the model's, if any
     online: bool = True  # corrected by what launches really took; simulate --per-step sets it false
     error: float = Field(0.0, gt=-1)  # 0.2: the policy believes, and goes on believing, that all takes 20 % longer
     max_extrapolation: float = Field(4.0, ge=1)

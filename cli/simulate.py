@@ -66,6 +66,7 @@ def simulate(
     from sim.driver import Simulation
     from sim.world import World
     from traces.atomic import whole_folder
+    from traces.errors import BadInput
 
     check_output(output)
     given = overrides(trace, profile, scheduler, seed, settings)
@@ -79,7 +80,13 @@ def simulate(
     truth = prepared.world_table()
     truth.tabulate(sorted({request.size for request in prepared.requests}), max_images=16)
     controller = prepared.controller(stages=prepared.measured_stages)
-    world = World(truth, loaded.cluster.replicas, loaded.seed, loaded.world.noise, loaded.world.slowdown)
+    if prepared.cache is not None and prepared.cache.plans is None:
+        raise BadInput(
+            f"no cache signals were recorded for {loaded.model_name!r}; set predictor.reuse to a file written by "
+            "'tilecast cache record', or policies.caching to none"
+        )
+    plans = prepared.cache.plans if prepared.cache is not None else None
+    world = World(truth, loaded.cluster.replicas, loaded.seed, loaded.world.noise, loaded.world.slowdown, plans)
     started = time.perf_counter()
     with bar("simulating", len(prepared.requests)) as progress:
         Simulation(controller, world, per_step, progress).run(prepared.requests)

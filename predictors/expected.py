@@ -40,6 +40,10 @@ class ExpectedReuse:
             value = self._seconds[key] = self.table.seconds(stage, composition, guided, self.share(composition))
         return value
 
+    def scaled(self, factor: float) -> ExpectedReuse:
+        """The same with every second multiplied; see `LatencyTable.scaled`."""
+        return ExpectedReuse(self.table.scaled(factor), self.shares)
+
     def standalone(self, request: Request) -> float:
         """Seconds of a request alone on an idle replica, its reuse included."""
         alone = ((request.size, request.images),)

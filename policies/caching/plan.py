@@ -83,9 +83,10 @@ class CachePlans:
             plan = self._of_request[request.request_id] = self._plan(request, draw)
         return plan
 
-    def expected_share(self, request: Request) -> float:
-        """The mean computed share of requests like this one, over all draws."""
-        return sum(self._plan(request, draw).share for draw in range(self._reuse.draws)) / self._reuse.draws
+    def expected_share(self, request: Request, draws: int | None = None) -> float:
+        """The mean computed share of requests like this one, over the first ``draws`` draws; None: over all."""
+        count = self._reuse.draws if draws is None else min(draws, self._reuse.draws)
+        return sum(self._plan(request, draw).share for draw in range(count)) / count
 
     def _plan(self, request: Request, draw: int) -> Plan:
         rows = rows_of(request)
