@@ -100,15 +100,15 @@ class Flow:
 
     def per_image_token(self, rows: torch.Tensor) -> torch.Tensor:
         """One entry a row to one entry an image token."""
-        return rows[self.layout.image.rows]
+        return rows.index_select(0, self.layout.image.rows)
 
     def per_text_token(self, rows: torch.Tensor) -> torch.Tensor:
         """One entry a row to one entry a text token."""
-        return rows[self.layout.text.rows]
+        return rows.index_select(0, self.layout.text.rows)
 
     def per_joint_token(self, rows: torch.Tensor) -> torch.Tensor:
         """One entry a row to one entry a token, in joint order."""
-        return rows[self.layout.joint.rows]
+        return rows.index_select(0, self.layout.joint.rows)
 
 
 def project(
