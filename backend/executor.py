@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, intercept_denoiser
+from backend.decode import decode_by
 from backend.loading import denoiser_name
 from backend.merge import Mixer, Stacked, run_merged
 from policies.caching import CachingPolicy, ComputeAll
@@ -34,9 +35,10 @@ class Executor:
         caching: decides which units of which blocks are computed; the executor makes its own copy. None: all.
         cache_bytes: what the cache may keep.
         cache_patch: largest side of a cached patch, latent pixels.
+        decode: how latents become pictures, see `backend.decode.decode_by`.
 
     Raises:
-        BadInput: the mode does not fit the pipeline.
+        BadInput: the mode or the way to decode does not fit the pipeline.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Executor:
         caching: CachingPolicy | None = None,
         cache_bytes: int = 2**30,
         cache_patch: int = 32,
+        decode: str = "whole",
     ) -> None:
         self.pipeline = pipeline
         self.device = torch.device(pipeline.device)
@@ -53,6 +56,7 @@ class Executor:
         self._mixer = mixer_for(pipeline, mode, own, cache_bytes, cache_patch)
         self._cache = getattr(self._mixer, "cache", None)
         intercept_denoiser(pipeline)
+        decode_by(pipeline, decode)
         self._runs: dict[str, RequestRun] = {}
 
     @property

@@ -105,4 +105,9 @@ def _executors(scenario: Any) -> list[Any]:
         if 0 < found < cluster.replicas:
             raise BadInput(f"cluster.replicas is {cluster.replicas}, but this machine has {found} CUDA devices")
         devices = [f"cuda:{index}" for index in range(cluster.replicas)]
-    return [Executor(load_pipeline(scenario.model_source, device, cluster.dtype)) for device in devices]
+    return [
+        Executor(
+            load_pipeline(scenario.model_source, device, cluster.dtype), cluster.executor, decode=cluster.decode
+        )
+        for device in devices
+    ]
