@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cli import profile, trace
+from cli import cache, profile, trace
 from cli.replay import replay
 from cli.report import report
 from cli.simulate import simulate
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(trace.app, name="trace", help="Import, generate, describe and transform request traces.")
 app.add_typer(profile.app, name="profile", help="Measure a model on this machine, or import measurements.")
+app.add_typer(cache.app, name="cache", help="Record cache signals, fit cache forests, describe both.")
 app.command()(simulate)
 app.command()(replay)
 app.command()(validate)

@@ -253,9 +253,12 @@ def _cached_run(policy: CachingPolicy, names: tuple[str, ...], seed: int) -> dic
                 np.zeros(len(batch) * units),
             )
             asked = copy.deepcopy(policy)
-            if not np.array_equal(asked.decide(signals), asked.decide(signals)):
+            wanted = asked.decide(signals)
+            if not np.array_equal(asked.decide(signals), wanted):
                 raise _broken(policy, "changes its mind when asked twice: decide must change nothing")
             computed = decide_block(policy, signals)
+            if not np.array_equal(computed, wanted):
+                raise _broken(policy, "reuses a unit that was never computed")
             for name, flags in zip(batch, computed.reshape(-1, units).tolist(), strict=True):
                 answers[name].append(flags)
         for name in batch:

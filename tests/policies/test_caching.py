@@ -143,14 +143,25 @@ def test_wrong_parameters_are_refused(policy: type[Threshold]) -> None:
         Interval(every=1)
 
 
-def test_a_policy_may_not_reuse_what_was_never_computed() -> None:
+def test_what_was_never_computed_is_computed_whatever_a_policy_says() -> None:
     class Eager(CachingPolicy):
         def decide(self, signals: Signals) -> np.ndarray:
             return np.zeros(len(signals.unit), dtype=bool)
 
-    assert not decide_block(Eager(), signals([[0.1, 9.0]])).any()
-    with pytest.raises(PolicyError, match="Eager reuses a unit that was never computed"):
-        decide_block(Eager(), signals([[0.1, np.inf]]))
+        def commit(self, signals: Signals, computed: np.ndarray) -> None:
+            self.told = computed.tolist()
+
+    policy = Eager()
+    assert decide_block(policy, signals([[0.1, np.inf]])).tolist() == policy.told == [False, True]
+
+
+def test_an_answer_of_the_wrong_kind_is_refused() -> None:
+    class Numbers(CachingPolicy):
+        def decide(self, signals: Signals) -> np.ndarray:
+            return np.ones(len(signals.unit))
+
+    with pytest.raises(PolicyError, match="Numbers must answer an array"):
+        decide_block(Numbers(), signals([[0.1]]))
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,199 @@
+"""``tilecast cache``: record what a cache would see, fit what decides by it, say how good both are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from traces.errors import BadInput
+
+if TYPE_CHECKING:
+    from predictors.recording import Recording
+
+app = typer.Typer(
+    name="cache",
+    help="Record cache signals on this machine, fit cache forests, describe both.",
+    no_args_is_help=True,
+)
+
+THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2)
+RecordingFile = Annotated[Path, typer.Argument(help="A recording (Parquet).")]
+
+
+@app.command()
+def record(
+    model: Annotated[str, typer.Option(help="A known model, or a diffusers folder with a UNet.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The recording to write (Parquet).")],
+    sizes: Annotated[str, typer.Option(help="Comma-separated, such as 512x512,768x1024; taken in turn.")],
+    requests: Annotated[int, typer.Option(min=2, help="How many requests to run.")] = 24,
+    steps: Annotated[int, typer.Option(min=2, help="Denoising steps of each.")] = 20,
+    patch: Annotated[int, typer.Option(min=1, help="Largest side of a patch, latent pixels.")] = 8,
+    max_age: Annotated[int, typer.Option(min=2, help="Oldest reuse to record, steps.")] = 4,
+    prompts: Annotated[Path | None, typer.Option(help="Text file, a prompt a line; by default no prompt.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise and of the ages.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default torch's choice.")] = None,
+    units: Annotated[int | None, typer.Option(min=1, help="Keep only so many units of each request.")] = None,
+) -> None:
+    """Run requests with everything computed, and record what reusing would have cost."""
+    from cli.profile import parse_sizes
+
+    wanted = parse_sizes(sizes)
+    lines = _prompts(prompts)
+    try:
+        import torch
+
+        from backend.patched.record import record_signals
+        from backend.profiling import hardware_name
+    except ImportError as error:
+        raise BadInput(f"cache record needs {error.name}; install tilecast[backend]") from error
+
+    from datetime import UTC, datetime
+    from importlib.metadata import version
+
+    from cli.progress import bar
+    from predictors.recording import COLUMNS, Recording
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with bar("recording", requests) as progress:
+        frame = record_signals(
+            model, wanted, requests, steps, patch, max_age, seed, lines,
+            device=device, dtype=dtype, progress=lambda done, _: progress(done),
+        )  # fmt: skip
+    facts = {
+        "model": Path(model).name,
+        "patch": str(frame.attrs["patch_px"]),
+        "floor": str(frame.attrs["floor_px"]),
+        "hardware": hardware_name(device),
+        "software": f"torch {version('torch')}, diffusers {version('diffusers')}",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    recording = Recording(frame[list(COLUMNS)], facts)
+    recording = recording if units is None else recording.thinned(units)
+    recording.save(output)
+    typer.echo(f"{output}: {len(recording.frame)} rows of {requests} requests, {recording.blocks} blocks")
+
+
+@app.command()
+def fit(
+    recording: RecordingFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The forest to write (Parquet).")],
+    trees: Annotated[int, typer.Option(min=1, help="Trees of each block.")] = 8,
+    leaves: Annotated[int, typer.Option(min=2, help="Leaves of each tree.")] = 24,
+    depth: Annotated[int, typer.Option(min=1, help="Depth of each tree.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="Of the forest and of the requests held out.")] = 0,
+) -> None:
+    """Fit a cache forest, and say how good it would be on requests it did not see."""
+    from rich.console import Console
+
+    from predictors.forest_fit import fit_forest, trade_off
+    from predictors.recording import Recording
+
+    data = Recording.load(recording)
+    known, held_out = data.split(seed=seed)
+    table = trade_off(fit_forest(known, trees, leaves, depth, seed), held_out, THRESHOLDS)
+    forest = fit_forest(data, trees, leaves, depth, seed)
+    forest.save(output)
+    title = f"Fitted on {len(known.requests)} requests, held against the other {len(held_out.requests)}"
+    Console().print(_trade_off_table(table, title))
+    typer.echo(f"{output}: {len(forest.left)} nodes, {forest.blocks} blocks, {trees} trees each, fitted on all")
+
+
+@app.command()
+def describe(
+    recording: RecordingFile,
+    forest: Annotated[Path | None, typer.Option(help="Also say what this forest answers for these requests.")] = None,
+) -> None:
+    """Say what a recording holds, and what each caching policy would compute of its requests."""
+    from rich.console import Console
+
+    from predictors.forest import Forest
+    from predictors.forest_fit import trade_off
+    from predictors.recording import Recording
+
+    data = Recording.load(recording)
+    console = Console()
+    for key, value in data.metadata.items():
+        console.print(f"[bold]{key}[/]: {value}", highlight=False)
+    console.print(f"[bold]requests[/]: {len(data.requests)} of {data.steps} steps", highlight=False)
+    console.print(_block_table(data))
+    console.print(_share_table(data, forest))
+    if forest is not None:
+        table = trade_off(Forest.load(forest), data, THRESHOLDS)
+        console.print(_trade_off_table(table, "The forest on this recording (which it may have been fitted on)"))
+
+
+def _prompts(path: Path | None) -> list[str]:
+    if path is None:
+        return [""]
+    try:
+        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read prompts {path}: {error}") from error
+    if not lines:
+        raise BadInput(f"{path} has no prompts, expected one a line")
+    return lines
+
+
+def _block_table(data: Recording) -> Any:
+    frame = data.frame
+    by_age = frame.groupby(["block", "age"])["output_change"].median().unstack()
+    rows = [
+        (str(block), f"{weight:.1%}", *(f"{change:.3g}" for change in by_age.loc[block]))
+        for block, weight in enumerate(data.block_weights)
+    ]
+    names = ["block", "of a step", *(f"age {age}" for age in by_age.columns)]
+    return _table("Median change of a block's output, by the age of what would be reused", names, rows)
+
+
+def _share_table(data: Recording, forest: Path | None) -> Any:
+    """What the policies compute of modelled requests, by size."""
+    from policies.caching import CACHES, CachingPolicy
+    from policies.caching.plan import CachePlans
+    from predictors.reuse import ReuseModel
+    from traces.request import Request
+
+    reuse = ReuseModel.fit(data)
+    sizes = sorted({donor.size for donor in reuse.donors})
+    asked = [Request("modelled", 0.0, height, width, data.steps) for height, width in sizes]
+    rows = []
+    for name, policy in CACHES.items():
+        if name == "forest" and forest is None:
+            continue
+        make: Any = policy
+        one: CachingPolicy = make(forest=str(forest)) if name == "forest" else make()
+        plans = CachePlans(one, reuse)
+        rows.append((name, *(f"{plans.expected_share(request, 8):.0%}" for request in asked)))
+    names = ["policy", *(f"{height}x{width}" for height, width in sizes)]
+    return _table("Share of the work that each policy computes with its default parameters, modelled", names, rows)
+
+
+def _trade_off_table(table: Any, title: str) -> Any:
+    names = {
+        "threshold": "threshold",
+        "possible": "below it",
+        "reused": "reused",
+        "violations": "of these wrong",
+        "accuracy": "accuracy",
+        "constant": "always the same",
+        "threshold_rule": "input change alone",
+    }
+    rows = [
+        (f"{row['threshold']:g}", *(f"{row[name]:.1%}" for name in list(names)[1:])) for _, row in table.iterrows()
+    ]
+    return _table(title, list(names.values()), rows)
+
+
+def _table(title: str, names: list[str], rows: list[tuple[str, ...]]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=title)
+    for index, name in enumerate(names):
+        table.add_column(name, justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
