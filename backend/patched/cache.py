@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +56,8 @@ class PatchCache:
         self.by_block = np.zeros((len(blocks), 2), dtype=np.int64)
         for index, block in enumerate(blocks):
             block.forward = _CachedBlock(self, index, block.forward, gives_skips=index < len(unet.down_blocks))
-        self._outputs = [0] * len(blocks)
+        self._blocks = len(blocks)
+        self._state: dict[str, torch.Tensor] = {}
         self._has_output = np.zeros((len(blocks), 0), dtype=np.bool_)
         self._signals: Signals | None = None
         policy.reset()
@@ -76,21 +78,22 @@ class PatchCache:
 
     @contextmanager
     def batch(self, parts: Sequence[Part]) -> Iterator[None]:
-        """Run one forward of the UNet with the cache; units stand as the layout's patches do."""
-        known = self.kept.arrange([part.member for part in parts])
-        if known is not None:
-            self._has_output = np.repeat(known.numpy()[None], len(self._outputs), axis=0)
+        """Run one forward of the UNet with the cache; units stand as the layout's patches do, all of one patch."""
+        members = [part.member for part in parts]
+        shape = members[0].shape
+        self._state, known = self.kept.arrange(members)
+        self._has_output = np.repeat(known.numpy()[None], self._blocks, axis=0)
         self._forget_evicted()
         self._signals = self._place(parts)
         try:
             yield
         except BaseException:
-            self.kept.drop_batch()
+            self.kept.drop_batch(shape)
             self._forget_evicted()
             raise
         finally:
-            self._signals = None
-        self.kept.settle()
+            self._signals, self._state = None, {}
+        self.kept.settle(shape)
         self._forget_evicted()
 
     def admit(self, wanted: Sequence[Member]) -> list[bool]:
@@ -119,9 +122,9 @@ class PatchCache:
         return Signals(
             tuple(part.member.name for part in parts),
             spread(range(len(parts))),
-            np.concatenate([np.arange(count) for count in units]),
+            np.concatenate([np.arange(of_part) for of_part in units]),
             0,
-            len(self._outputs),
+            self._blocks,
             spread([part.step for part in parts]),
             spread([part.steps for part in parts]),
             nothing,
@@ -135,40 +138,45 @@ class PatchCache:
             inputs: the block's input and what comes in by skip connections, each [units, ...].
         """
         assert self._signals is not None
-        state, has_output = self.kept.state, self._has_output[index]
+        state, has_output = self._state, self._has_output[index]
         watched = self.policy.watches(index)
         changes = self._changes(index, inputs, has_output) if watched else [np.where(has_output, 0.0, np.inf)]
         skip_change = np.max(changes[1:], axis=0) if len(changes) > 1 else np.zeros(len(has_output))
         signals = self._signals._replace(block=index, input_change=changes[0], skip_change=skip_change)
         computed = self.policy.decide(signals) | ~has_output
         self.policy.commit(signals, computed)
-        count = int(computed.sum())
-        self.by_block[index] += count, len(computed) - count
-        names = [f"block{index}.output{i}" for i in range(self._outputs[index])]
-        if count == 0:
-            return [state[name] for name in names]
+        chosen = int(computed.sum())
+        self.by_block[index] += chosen, len(computed) - chosen
+        if chosen == 0:
+            return self._kept_outputs(index)
         selected = None
-        if count < len(computed):
+        if chosen < len(computed):
             selected = torch.from_numpy(np.flatnonzero(computed)).to(inputs[0].device)
         with self._context.block(selected, state):
             outputs = run(selected)
         if selected is None:
-            self._outputs[index] = len(outputs)
             state.update({f"block{index}.output{i}": tensor for i, tensor in enumerate(outputs)})
         else:
-            for name, fresh in zip(names, outputs, strict=True):
-                state[name].index_copy_(0, selected, fresh)
-            outputs = [state[name] for name in names]
+            kept = self._kept_outputs(index)
+            for whole, fresh in zip(kept, outputs, strict=True):
+                whole.index_copy_(0, selected, fresh)
+            outputs = kept
         if watched:
             self._keep_inputs(index, inputs, selected)
         has_output[computed] = True
+        return outputs
+
+    def _kept_outputs(self, index: int) -> Tensors:
+        outputs, names = [], (f"block{index}.output{i}" for i in count())
+        while (tensor := self._state.get(next(names))) is not None:
+            outputs.append(tensor)
         return outputs
 
     def _changes(self, index: int, inputs: Tensors, has_output: Any) -> list[Any]:
         """Relative mean squared change of each input since the kept output was computed, [units] each."""
         if not has_output.any():
             return [np.full(len(has_output), np.inf) for _ in inputs]
-        state, changes = self.kept.state, []
+        state, changes = self._state, []
         for i, tensor in enumerate(inputs):
             reference, power = state[f"block{index}.input{i}"], state[f"block{index}.power{i}"]
             change = (tensor - reference).flatten(1).square().mean(1, dtype=power.dtype) / power.clamp_min(1e-30)
@@ -177,7 +185,7 @@ class PatchCache:
 
     def _keep_inputs(self, index: int, inputs: Tensors, selected: torch.Tensor | None) -> None:
         # Copies, because an input may be another block's kept output, which the next step writes to.
-        state = self.kept.state
+        state = self._state
         for i, tensor in enumerate(inputs):
             of = tensor if selected is None else tensor.index_select(0, selected)
             exact = torch.float64 if of.dtype == torch.float64 else torch.float32

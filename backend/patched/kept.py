@@ -1,7 +1,8 @@
-"""What a cache keeps of requests between steps: tensors by name, the requests of the running batch side by side.
+"""What a cache keeps of requests between steps: tensors by name, the requests of a batch side by side.
 
-While the same requests run step after step nothing is moved. When the batch changes, what is kept of those that go on
-is put side by side anew; what is kept of those that rest stands apart until they come back or its memory is needed.
+While the same requests run step after step nothing is moved. When a batch changes, what is kept of those that go on is
+put side by side anew; what is kept of those that rest stands apart until they come back or its memory is needed.
+Requests of different patches never stand side by side, so each patch has a batch of its own.
 Whole requests are evicted, never parts of one: what is left of a request must be able to stand alone.
 """
 
@@ -24,6 +25,13 @@ class Member(NamedTuple):
     shape: Hashable
 
 
+class Batch(NamedTuple):
+    """Requests side by side: each tensor of ``state`` is [units of all members, ...]."""
+
+    members: tuple[Member, ...]
+    state: State
+
+
 class KeptState:
     """Tensors of requests, bounded in bytes.
 
@@ -31,39 +39,41 @@ class KeptState:
         budget_bytes: what all kept tensors may take.
 
     Attributes:
-        state: name -> [units of the batch, ...]; to be written by whoever computes.
-        members: the requests of the running batch, in order.
-        evicted: requests whose state was dropped since the attribute was last cleared.
+        evicted: requests whose state was dropped; to be emptied by the reader.
     """
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
-        self.state: State = {}
-        self.members: tuple[Member, ...] = ()
         self.evicted: list[str] = []
+        self._batches: dict[Hashable, Batch] = {}  # by shape
         self._resting: dict[str, tuple[Member, State]] = {}  # least recently used first
         self._unit_bytes: dict[Hashable, float] = {}
 
     @property
     def bytes(self) -> int:
         """Bytes of everything kept."""
-        parts = [self.state, *(state for _, state in self._resting.values())]
-        return sum(tensor.nbytes for state in parts for tensor in state.values())
+        states = [batch.state for batch in self._batches.values()] + [state for _, state in self._resting.values()]
+        return sum(_bytes(state) for state in states)
+
+    @property
+    def requests(self) -> list[str]:
+        """Requests of which something is kept."""
+        active = [member.name for batch in self._batches.values() for member in batch.members]
+        return [*active, *self._resting]
 
     def admit(self, wanted: Sequence[Member]) -> list[bool]:
-        """For each request of the next batch whether there is room for what is to be kept of it.
+        """For each request that is to run next whether there is room for what is to be kept of it.
 
         Those of which something is kept have it; room for new ones is made by evicting requests that rest.
         """
-        kept = {member.name for member in self.members} | self._resting.keys()
-        names = {member.name for member in wanted}
+        names, kept = {member.name for member in wanted}, set(self.requests)
         used: float = self.bytes
         answers = []
         for member in wanted:
             if member.name not in kept:
                 needed = member.units * self._unit_bytes.get(member.shape, 0.0)
                 while used + needed > self.budget_bytes and (idle := self._idle(names)) is not None:
-                    used -= sum(tensor.nbytes for tensor in self._resting[idle][1].values())
+                    used -= _bytes(self._resting[idle][1])
                     self._evict(idle)
                 if used + needed > self.budget_bytes:
                     answers.append(False)
@@ -72,76 +82,88 @@ class KeptState:
             answers.append(True)
         return answers
 
-    def _idle(self, names: Collection[str]) -> str | None:
-        """The resting request longest unused that is none of these."""
-        return next((name for name in self._resting if name not in names), None)
-
-    def arrange(self, members: Sequence[Member]) -> torch.Tensor | None:
-        """Make ``members`` the running batch.
+    def arrange(self, members: Sequence[Member]) -> tuple[State, torch.Tensor]:
+        """Make ``members``, all of one shape, a batch.
 
         Returns:
-            [units] whether each unit has anything kept; None when the batch is as it was.
+            Its state, to be written by whoever computes, and [units] whether each unit has anything kept.
         """
-        if tuple(members) == self.members:
-            return None
-        before = {member.name for member in self.members}
-        self._rest_all()
-        found: list[State | None] = []
-        for member in members:
-            kept, state = self._resting.pop(member.name, (member, None))
-            if kept != member and state is not None:
-                self.evicted.append(member.name)
-                state = None
-            found.append(state)
-        self.members = tuple(members)
-        example = next((state for state in found if state), {})
-        for name, like in example.items():
+        shape, members = members[0].shape, tuple(members)
+        units = sum(member.units for member in members)
+        batch = self._batches.get(shape)
+        if batch is not None and batch.members == members:
+            return batch.state, torch.ones(units, dtype=torch.bool)
+        rested = self._rest(shape)
+        found = [self._take(member) for member in members]
+        state: State = {}
+        for name, like in next((own for own in found if own), {}).items():
             parts = [
-                state[name] if state else like.new_zeros(member.units, *like.shape[1:])
-                for member, state in zip(members, found, strict=True)
+                own[name] if own else like.new_zeros(member.units, *like.shape[1:])
+                for member, own in zip(members, found, strict=True)
             ]
-            self.state[name] = torch.cat(parts)
-        for name in before & self._resting.keys():  # so far views of the whole former batch
-            member, state = self._resting[name]
-            self._resting[name] = member, {key: tensor.clone() for key, tensor in state.items()}
-        known = [torch.full((m.units,), bool(state), dtype=torch.bool) for m, state in zip(members, found, strict=True)]
-        return torch.cat(known)
+            state[name] = torch.cat(parts)
+        for name in rested & self._resting.keys():  # so far views of the whole former batch
+            member, own = self._resting[name]
+            self._resting[name] = member, {key: tensor.clone() for key, tensor in own.items()}
+        self._batches[shape] = Batch(members, state)
+        known = [torch.full((m.units,), bool(own), dtype=torch.bool) for m, own in zip(members, found, strict=True)]
+        return state, torch.cat(known)
 
-    def settle(self) -> None:
-        """After a step: note what a unit takes, and evict whole requests until the budget holds.
+    def settle(self, shape: Hashable) -> None:
+        """After a step of the batch of this shape: note what a unit takes, and evict until the budget holds.
 
-        Resting ones go first, the longest unused before the others; then those of the batch that joined last.
+        Resting requests go first, the longest unused before the others; then those of the batch that stand last.
         """
-        if self.members:
-            taken = sum(tensor.nbytes for tensor in self.state.values())
-            self._unit_bytes[self.members[0].shape] = taken / sum(member.units for member in self.members)
+        batch = self._batches[shape]
+        self._unit_bytes[shape] = _bytes(batch.state) / sum(member.units for member in batch.members)
         while self.bytes > self.budget_bytes and self._resting:
             self._evict(next(iter(self._resting)))
         if self.bytes > self.budget_bytes:
-            self._rest_all()
+            self._rest(shape)
             while self.bytes > self.budget_bytes and self._resting:
                 self._evict(next(reversed(self._resting)))
 
-    def drop_batch(self) -> None:
-        """Drop what is kept of the running batch, after a forward that failed half way."""
-        self.evicted.extend(member.name for member in self.members)
-        self.members, self.state = (), {}
-
     def forget(self, name: str) -> None:
         """Drop what is kept of a request that has ended."""
-        if any(member.name == name for member in self.members):
-            self._rest_all()
+        for shape, batch in list(self._batches.items()):
+            if any(member.name == name for member in batch.members):
+                self._rest(shape)
         self._resting.pop(name, None)
 
-    def _rest_all(self) -> None:
+    def drop_batch(self, shape: Hashable) -> None:
+        """Drop what is kept of the batch of this shape, after a forward that failed half way."""
+        self.evicted.extend(member.name for member in self._batches.pop(shape).members)
+
+    def _take(self, member: Member) -> State | None:
+        """What is kept of a resting request, if it is still of use."""
+        kept, state = self._resting.pop(member.name, (member, None))
+        if state is None or kept == member:
+            return state
+        self.evicted.append(member.name)
+        return None
+
+    def _rest(self, shape: Hashable) -> set[str]:
+        """Take a batch apart; the names of its requests."""
+        batch = self._batches.pop(shape, Batch((), {}))
         start = 0
-        for member in self.members:
-            own = {name: tensor[start : start + member.units] for name, tensor in self.state.items()}
+        for member in batch.members:
+            own = {name: tensor[start : start + member.units] for name, tensor in batch.state.items()}
             start += member.units
             if own:
                 self._resting[member.name] = (member, own)
-        self.members, self.state = (), {}
+        return {member.name for member in batch.members}
+
+    def _idle(self, names: Collection[str]) -> str | None:
+        """The request longest unused that is none of these; it rests from now on."""
+        for shape, batch in list(self._batches.items()):
+            if not any(member.name in names for member in batch.members):
+                self._rest(shape)
+        return next((name for name in self._resting if name not in names), None)
 
     def _evict(self, name: str) -> None:
         del self._resting[name]
         self.evicted.append(name)
+
+
+def _bytes(state: State) -> int:
+    return sum(tensor.nbytes for tensor in state.values())

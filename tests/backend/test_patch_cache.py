@@ -180,7 +180,7 @@ def test_what_does_not_fit_runs_without_a_cache_and_the_budget_holds() -> None:
     for _ in range(3):
         assert executor.execute("denoise", requests, 1).failed is None
         assert 0 < executor._cache.kept.bytes <= 2.5 * one
-    assert len(executor._cache.kept.members) == 2
+    assert len(executor._cache.kept.requests) == 2
 
 
 def test_a_failed_forward_leaves_no_torn_state() -> None:
@@ -203,21 +203,39 @@ def test_a_failed_forward_leaves_no_torn_state() -> None:
 def test_resting_requests_are_evicted_first_and_whole() -> None:
     kept = KeptState(budget_bytes=100)
     a, b = Member("a", 2, "p"), Member("b", 1, "p")
-    assert kept.arrange([a]).tolist() == [False, False]  # type: ignore[union-attr]
-    kept.state["x"] = torch.ones(2, 8)  # 64 bytes
-    kept.settle()
-    assert kept.arrange([a]) is None
-    assert kept.arrange([b]).tolist() == [False]  # type: ignore[union-attr]
-    kept.state["x"] = torch.full((1, 8), 2.0)
-    kept.settle()
+    state, known = kept.arrange([a])
+    assert known.tolist() == [False, False]
+    state["x"] = torch.ones(2, 8)  # 64 bytes
+    kept.settle("p")
+    assert kept.arrange([a])[1].tolist() == [True, True]
+    state, known = kept.arrange([b])
+    assert known.tolist() == [False]
+    state["x"] = torch.full((1, 8), 2.0)
+    kept.settle("p")
     assert kept.bytes == 96
-    assert kept.arrange([b, a]).tolist() == [False, True, True] or kept.bytes <= 100  # type: ignore[union-attr]
-    assert kept.state["x"].tolist() == [[2.0] * 8, [1.0] * 8, [1.0] * 8]
+    state, known = kept.arrange([b, a])
+    assert known.tolist() == [True] * 3
+    assert state["x"].tolist() == [[2.0] * 8, [1.0] * 8, [1.0] * 8]
     kept.arrange([b])
     kept.budget_bytes = 40
-    kept.settle()
+    kept.settle("p")
     assert kept.evicted == ["a"]
     assert kept.bytes == 32
+
+
+def test_a_batch_of_another_patch_leaves_the_first_where_it_is() -> None:
+    kept = KeptState(budget_bytes=200)
+    a, b = Member("a", 2, "p"), Member("b", 1, "q")
+    first, _ = kept.arrange([a])
+    first["x"] = torch.ones(2, 8)
+    second, _ = kept.arrange([b])
+    second["x"] = torch.ones(1, 4)
+    assert kept.arrange([a])[0] is first
+    assert kept.arrange([b])[0] is second
+    kept.settle("q")
+    kept.forget("a")
+    assert kept.requests == ["b"]
+    assert kept.admit([Member("c", 1, "q"), Member("d", 40, "q")]) == [True, False]
 
 
 def test_sd15_is_cached_too() -> None:
