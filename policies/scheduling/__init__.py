@@ -2,6 +2,7 @@
 
 from policies.scheduling.clockwork import Clockwork
 from policies.scheduling.fcfs import FCFS
+from policies.scheduling.lookahead import Lookahead
 from policies.scheduling.mixed_fcfs import MixedFCFS
 from policies.scheduling.nirvana import Nirvana
 from policies.scheduling.patchedserve import PatchedServe, PatchedServeJoins
@@ -22,6 +23,7 @@ SCHEDULERS = {
     "patchedserve-joins": PatchedServeJoins,
     "clockwork": Clockwork,
     "rounds": Rounds,
+    "lookahead": Lookahead,
 }
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "SRPT",
     "Clockwork",
     "LeastSlack",
+    "Lookahead",
     "MixedFCFS",
     "Nirvana",
     "PatchedServe",

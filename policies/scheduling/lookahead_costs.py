@@ -7,7 +7,8 @@ of different sizes take turns) the first is 0, so mixing does not pay; where one
 a whole step's worth.
 
 What this leaves out, and what the predictor gets wrong, shows as measured over predicted seconds; `learn` keeps the
-running ratio and plans are made with it.
+running ratio and plans are made with it. A predictor may also correct itself; so that costs asked for early and late
+can be compared, all are brought to the level of the first answer.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class MarginalCosts:
         self._predictor = predictor
         self._costs: dict[tuple[BatchKey, int], Cost] = {}
         self._first_of: dict[BatchKey, Job] = {}
+        self._level_s = 0.0  # of one step of the first kind, when it was first asked for
 
     def of(self, job: Job) -> Cost:
         """The cost of a job's kind."""
@@ -88,25 +90,31 @@ class MarginalCosts:
     def _ask(self, job: Job) -> Cost:
         seconds = self._predictor.seconds
         key, size, guided = job.batch_key, job.request.size, float(job.guided)
+        first = next(iter(self._first_of.values()))
+        level_s = seconds("denoise", ((first.request.size, 1),), float(first.guided))
+        self._level_s = self._level_s or level_s
+        level = self._level_s / level_s if level_s else 1.0
         one_s = seconds("denoise", ((size, 1),), guided)
         several_s = seconds("denoise", ((size, _SEVERAL),), guided)
         image_s = min(one_s, max(0.0, (several_s - one_s) / (_SEVERAL - 1)))
-        fixed_s = one_s - image_s
-        other = next((first for first in self._first_of.values() if first.batch_key != key), None)
-        kind_s = 0.0
-        if other is not None:
-            share = (guided * job.request.pixels + float(other.guided) * other.request.pixels) / (
-                job.request.pixels + other.request.pixels
-            )
-            both_s = seconds("denoise", composition_of([(size, 1), (other.request.size, 1)]), share)
-            other_s = seconds("denoise", ((other.request.size, 1),), float(other.guided))
-            kind_s = min(fixed_s, max(0.0, both_s - other_s - image_s))
+        kind_s = min(one_s - image_s, max(0.0, self._mixed_s(job) - image_s))
         return Cost(
             list(self._first_of).index(key),
-            fixed_s - kind_s,
-            kind_s,
-            image_s * job.images,
-            seconds("denoise", job.alone, guided),
-            seconds("encode", job.alone, guided) if "encode" in job.stages else 0.0,
-            seconds("decode", job.alone, guided) if "decode" in job.stages else 0.0,
+            level * (one_s - image_s - kind_s),
+            level * kind_s,
+            level * image_s * job.images,
+            level * seconds("denoise", job.alone, guided),
+            level * seconds("encode", job.alone, guided) if "encode" in job.stages else 0.0,
+            level * seconds("decode", job.alone, guided) if "decode" in job.stages else 0.0,
         )
+
+    def _mixed_s(self, job: Job) -> float:
+        """Seconds that one image of this kind adds to a step of one image of another kind; 0.0 when there is none."""
+        for other in self._first_of.values():
+            if other.batch_key != job.batch_key:
+                sizes = (job.request.size, other.request.size)
+                pixels, others = job.request.pixels, other.request.pixels
+                guided = (pixels * job.guided + others * other.guided) / (pixels + others)
+                both_s = self._predictor.seconds("denoise", composition_of([(size, 1) for size in sizes]), guided)
+                return both_s - self._predictor.seconds("denoise", ((sizes[1], 1),), float(other.guided))
+        return 0.0

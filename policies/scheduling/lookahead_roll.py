@@ -1,8 +1,8 @@
-"""Rolling a queue forward: when would everything finish, if run in this order and this wide?
+"""Rolling a queue forward: when is everything finished, if run in this order and this wide?
 
-Pure functions of plain floats; time starts at 0 and due times count from there, so a plan does not know the clock.
-A batch runs in lock step. The next in line joins as soon as it fits, and who has done its steps leaves and is decoded,
-which the others wait for: what the controller does with the decisions of `policies.scheduling.lookahead`.
+Pure functions of plain floats. A batch runs in lock step. The next in line joins as soon as it fits; who has done its
+steps leaves and is decoded, which the others wait for: what the controller makes of the decisions of
+`policies.scheduling.lookahead`.
 """
 
 from __future__ import annotations
@@ -11,22 +11,25 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+from policies.job import Job
+
 
 class Task(NamedTuple):
-    """What is left of one request, seconds.
+    """What is left of one request. Tasks sort by due time.
 
     Attributes:
-        due: when it should be finished.
+        due: when it should be finished, seconds on the controller's clock.
         order: breaks ties.
         steps: denoising steps left.
-        images_s: what its images add to a step.
-        kind: requests of a kind share `kind_s`.
-        kind_s: what a kind adds to a step.
+        images_s: what its images add to a step, seconds; so are all that follow.
+        kind: requests of a kind share ``kind_s``.
+        kind_s: what a kind adds to a step, however many there are of it.
         join_s: encoding, before its first step.
         leave_s: decoding, after its last.
-        alone_s: all of it, alone.
+        alone_s: all that is left, alone.
         images: how much of the width it takes.
-        must: it is run even if it is late.
+        must: it is run even if it will be late.
+        job: whose it is.
     """
 
     due: float
@@ -40,88 +43,89 @@ class Task(NamedTuple):
     alone_s: float
     images: int
     must: bool
+    job: Job | None = None
 
 
 class Rolled(NamedTuple):
-    """What would come of a queue.
+    """What comes of a queue.
 
     Attributes:
-        met: tasks finished by their due times.
-        end_s: when the last has finished.
+        late: position of the first task that would be late; -1 when all that need not be run are in time. A roll ends
+            with the first that is late.
+        overdue: how many of those that must be run are late.
+        end_s: when the last is finished.
         sum_s: all finishing times, summed.
-        late: positions of tasks that were run and finished late, or came too late to be run.
     """
 
-    met: int
+    late: int
+    overdue: int
     end_s: float
     sum_s: float
-    late: list[int]
 
 
-def roll(tasks: Sequence[Task], width: int, shared_s: float) -> Rolled:
+def roll(
+    tasks: Sequence[Task], width: int, shared_s: float, now: float = 0.0, scale: float = 1.0, first: int = 0
+) -> Rolled:
     """Run tasks in the order given, up to ``width`` images at a time; a task of more images runs alone.
 
-    A task that could not be finished by its due time even alone when it would join is passed over, unless it must be
-    run. ``shared_s`` is what a step costs whatever is in it.
+    Args:
+        tasks: the queue.
+        width: images in a batch.
+        shared_s: what a step costs whatever is in it.
+        now: when it starts.
+        scale: everything takes so many times as long as the tasks say.
+        first: another width until the first of the batch leaves; 0 for the same.
     """
-    now, rate, images, steps, met, total = 0.0, shared_s, 0, 0, 0, 0.0
+    rate, images, steps, overdue, total = shared_s * scale, 0, 0, 0, 0.0
     batch: list[tuple[int, int]] = []
     kinds: dict[int, int] = {}
-    late: list[int] = []
     position, count = 0, len(tasks)
-    while True:
+    limit = first or width
+    while position < count or batch:
         while position < count:
-            task = tasks[position]
-            if batch and images + task.images > width:
+            _, _, more, images_s, kind, kind_s, join_s, _, _, of_task, _, _ = tasks[position]
+            if batch and images + of_task > limit:
                 break
-            if now + task.alone_s > task.due and not task.must:
-                late.append(position)
-            else:
-                heappush(batch, (steps + task.steps, position))
-                images += task.images
-                rate += task.images_s
-                now += task.join_s
-                if not kinds.get(task.kind):
-                    kinds[task.kind] = 1
-                    rate += task.kind_s
-                else:
-                    kinds[task.kind] += 1
+            heappush(batch, (steps + more, position))
+            images += of_task
+            held = kinds.get(kind, 0)
+            kinds[kind] = held + 1
+            rate += scale * (images_s if held else images_s + kind_s)
+            now += scale * join_s
             position += 1
-        if not batch:
-            return Rolled(met, now, total, late)
+        limit = width
         until = batch[0][0]
         now += (until - steps) * rate
         steps = until
         leaving = []
         while batch and batch[0][0] == until:
-            leaving.append(heappop(batch)[1])
-            task = tasks[leaving[-1]]
-            now += task.leave_s
-            images -= task.images
-            rate -= task.images_s
-            kinds[task.kind] -= 1
-            if not kinds[task.kind]:
-                rate -= task.kind_s
+            index = heappop(batch)[1]
+            leaving.append(index)
+            _, _, _, images_s, kind, kind_s, _, leave_s, _, of_task, _, _ = tasks[index]
+            images -= of_task
+            kinds[kind] -= 1
+            rate -= scale * (images_s if kinds[kind] else images_s + kind_s)
+            now += scale * leave_s
         for index in leaving:
             total += now
-            if now <= tasks[index].due:
-                met += 1
-            else:
-                late.append(index)
+            if now > tasks[index].due:
+                if not tasks[index].must:
+                    return Rolled(index, overdue, now, total)
+                overdue += 1
+    return Rolled(-1, overdue, now, total)
 
 
-def feasible(tasks: Sequence[Task], width: float, shared_s: float) -> list[Task]:
-    """As many tasks as can be finished in time, in order of due time (Moore and Hodgson's rule).
+def feasible(tasks: Sequence[Task], width: int, shared_s: float, now: float = 0.0, scale: float = 1.0) -> list[Task]:
+    """As many tasks as can be finished in time, in the order given, that of their due times (Moore and Hodgson's rule).
 
-    Each is taken to cost its own share of steps that ``width`` tasks share. When one would be late, the one that costs
-    most is left out. What must be run is never left out.
+    Each is taken to cost its own share of steps that ``width`` images share. When one would be late, the one that
+    costs most is left out. What must be run is never left out. Arguments as of `roll`.
     """
     share_s = shared_s / width
     chosen: list[tuple[float, int]] = []
     out: set[int] = set()
-    now = 0.0
     for position, task in enumerate(tasks):
-        cost = task.steps * (task.images_s + task.kind_s / width + share_s) + task.join_s + task.leave_s
+        cost = scale * (task.steps * (task.images_s + share_s) + task.join_s + task.leave_s)
         now += cost
         if task.must:
             continue
@@ -130,6 +134,98 @@ def feasible(tasks: Sequence[Task], width: float, shared_s: float) -> list[Task]
             cost, position = heappop(chosen)
             now += cost
             out.add(position)
-    if not out:
-        return list(tasks)
-    return [task for position, task in enumerate(tasks) if position not in out]
+    return [task for position, task in enumerate(tasks) if position not in out] if out else list(tasks)
+
+
+class Plan(NamedTuple):
+    """The best way found to run a queue.
+
+    Attributes:
+        queue: whom there is time for, in order.
+        first: images in the batch to begin with.
+        width: and later.
+        met: how many are in time.
+        end_s: when all are finished.
+    """
+
+    queue: list[Task]
+    first: int
+    width: int
+    met: int
+    end_s: float
+
+    @property
+    def batch(self) -> list[Task]:
+        """Who runs now."""
+        batch: list[Task] = []
+        images = 0
+        for task in self.queue:
+            if batch and images + task.images > self.first:
+                break
+            batch.append(task)
+            images += task.images
+        return batch
+
+
+def best_plan(
+    tasks: Sequence[Task],
+    widths: Sequence[int],
+    shared_s: float,
+    now: float = 0.0,
+    scale: float = 1.0,
+    horizon: int = 32,
+) -> Plan:
+    """The plan in which most tasks are in time; of those, the one that ends soonest.
+
+    For every width it starts from the tasks that seem feasible, and leaves out the one that costs most among those
+    before the first that is late, until none is. Then it looks whether another width to begin with is better.
+
+    Args:
+        tasks: at least one, in order of preference (due times).
+        widths: the candidates, most promising first.
+        shared_s, now, scale: as of `roll`.
+        horizon: longest queue that is rolled forward.
+    """
+    best: tuple[int, float] | None = None
+    plan = Plan([], 0, 0, 0, now)
+    start = feasible(tasks, max(widths), shared_s, now, scale)[:horizon]
+    for width in widths:
+        queue = start
+        while queue and (best is None or len(queue) >= best[0]):
+            rolled = roll(queue, width, shared_s, now, scale)
+            if rolled.late < 0:
+                met = len(queue) - rolled.overdue
+                score = (met, -_cost(rolled, now, len(queue)))
+                if best is None or score > best:
+                    best, plan = score, Plan(queue, width, width, met, rolled.end_s)
+                break
+            queue = _without_costliest(queue, rolled.late)
+    if not plan.queue:
+        return plan
+    for first in widths:
+        if first != plan.width:
+            rolled = roll(plan.queue, plan.width, shared_s, now, scale, first)
+            if rolled.late < 0:
+                met = len(plan.queue) - rolled.overdue
+                score = (met, -_cost(rolled, now, len(plan.queue)))
+                if best is None or score > best:
+                    best, plan = score, plan._replace(first=first, met=met, end_s=rolled.end_s)
+    return plan
+
+
+_MEAN_WEIGHT = 0.02
+"""Of the mean finishing time beside the last: enough to decide where batching gains nothing."""
+
+
+def _cost(rolled: Rolled, now: float, count: int) -> float:
+    return rolled.end_s - now + _MEAN_WEIGHT * (rolled.sum_s / count - now)
+
+
+def _without_costliest(queue: list[Task], last: int) -> list[Task]:
+    costliest, position = -1.0, last
+    for index in range(last + 1):
+        task = queue[index]
+        cost = task.steps * task.images_s
+        if cost > costliest and not task.must:
+            costliest, position = cost, index
+    return queue[:position] + queue[position + 1 :]
