@@ -15,7 +15,7 @@ from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.scheduling.batch import next_quantum
 from policies.scheduling.dispatch import Dispatcher, check_rule
-from policies.scheduling.forecast import Due, forecast
+from policies.scheduling.forecast import ROUNDING_S, Due, forecast
 from policies.scheduling.mixing import BatchCosts
 from policies.scheduling.promise import Quanta, to_decode
 
@@ -113,7 +113,7 @@ class Clockwork(SchedulingPolicy):
                 self._join(job, index, deadline)
                 continue
             late_s = now + self._costs.remaining_s(job) - deadline
-            if late_s > 0:
+            if late_s > ROUNDING_S:
                 dropped.append((job, f"would miss its deadline by {late_s:.3g} s even alone"))
                 continue
             before = lane.urgent()
@@ -136,7 +136,7 @@ class Clockwork(SchedulingPolicy):
         dropped = []
         for due_s, _, job in lane.admitted[: lane.width]:
             late_s = now + self._costs.remaining_s(job) - due_s
-            if late_s > 0:
+            if late_s > ROUNDING_S:
                 self._leave(job)
                 if job.state == "waiting":
                     dropped.append((job, f"was admitted, but would now miss its deadline by {late_s:.3g} s"))

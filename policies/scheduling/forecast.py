@@ -14,6 +14,10 @@ Due = tuple[float, int, Job]
 """(due time in seconds, order, job); sorted, the most urgent first."""
 
 
+ROUNDING_S = 1e-6
+"""Nobody is late by less: the same seconds summed in another order differ in their last digits."""
+
+
 class Forecast(NamedTuple):
     """What a queue would come to: who is late, and when the last has finished, in seconds."""
 
@@ -50,6 +54,6 @@ def forecast(costs: BatchCosts, queue: Sequence[Due], width: int, now: float, mo
             batch = costs.minus(batch, kind)
             now += costs.alone(kind).decode_s
             leaving.append(queue[index])
-        late += [job for due_s, _, job in leaving if now > due_s]
+        late += [job for due_s, _, job in leaving if now > due_s + ROUNDING_S]
         if len(late) > most_late:
             return Forecast(late, now)

@@ -51,8 +51,10 @@ def test_every_decision_of_a_real_run_is_reproduced_from_its_events(name: str) -
     requests = burst(10)
     controller, record, interrupted = replay(SCHEDULERS[name](), requests, replicas=2 if name == "edf" else 1)
     assert not interrupted
-    assert [job.state for job in controller.jobs] == ["finished"] * 10
-    assert all(job.steps_done == job.request.steps for job in controller.jobs)
+    for job in controller.jobs:
+        assert job.state == "finished" or (job.state == "dropped" and job.reason)
+        assert (job.steps_done == job.request.steps) == (job.state == "finished")
+    assert sum(job.state == "finished" for job in controller.jobs) > 3
 
     def again(hook: Any) -> Controller:
         return Controller(SCHEDULERS[name](), FlatCosts(), 2 if name == "edf" else 1, on_event=hook)

@@ -63,8 +63,10 @@ def test_simulate_accounts_for_every_request(folder: Path, name: str) -> None:
     log = read_run(folder / "run")
     trace = pd.read_parquet(folder / "trace.parquet")
     assert log.requests["request_id"].tolist() == trace["request_id"].astype(str).tolist()
-    assert (log.requests["status"] == "finished").all()
-    assert (log.requests["finish_s"] > log.requests["arrival_s"]).all()
+    finished = log.requests["status"] == "finished"
+    assert (finished | ((log.requests["status"] == "dropped") & (log.requests["reason"] != ""))).all()
+    assert finished.mean() > 0.9
+    assert (log.requests["finish_s"] > log.requests["arrival_s"])[finished].all()
     assert not log.steps["extrapolated"].any()
     assert log.info["scheduler"] == name
     assert log.info["kind"] == "simulation"

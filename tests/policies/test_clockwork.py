@@ -101,7 +101,7 @@ ASKED = st.builds(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(drawn=st.lists(ASKED, min_size=1, max_size=20), replicas=st.integers(1, 2), max_batch=st.integers(1, 12))
 def test_what_is_admitted_is_in_time_when_predictions_hold(drawn: list[Request], replicas: int, max_batch: int) -> None:
     ordered = sorted(drawn, key=lambda request: request.arrival_s)
@@ -111,7 +111,7 @@ def test_what_is_admitted_is_in_time_when_predictions_hold(drawn: list[Request],
     for job in controller.jobs:
         assert job.finish_s is not None
         if job.state == "finished":
-            assert job.finish_s <= job.request.deadline + 1e-6
+            assert job.finish_s <= job.request.deadline + 1e-5
         else:
             assert job.request.slo_s is not None
             assert job.reason.startswith(("not admitted", "would miss"))
