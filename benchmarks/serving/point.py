@@ -1,0 +1,201 @@
+"""A point of the comparison: one scheduler under one load, with everything that decides its figures.
+
+All schedulers run on one engine: the ``patched`` rows of the published tables. They alone hold mixed batches, they
+hold batches of one size too, and the tables of whole images were taken with other kernels (SDXL: without the patch
+cache that the patched rows have), so a comparison across the two would compare engines, not schedulers.
+
+The simulated world takes its durations from a model fitted to all measurements, with their repeat noise. The scheduler
+knows less: its predictor is fitted to a random half of the measured compositions, another half for each seed, and
+corrected online. So it is wrong about compositions as a real one is (`Knowledge`).
+
+Common random numbers: points that differ only in scheduler, rate, deadline or knowledge get the same requests at the
+same relative times. A rate is reached by shrinking the intervals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from predictors.importers.mixfusion import import_mixfusion
+from predictors.online import OnlinePredictor
+from predictors.profile import Profile
+from predictors.table import LatencyTable
+from traces.arrivals import Poisson
+from traces.errors import BadInput
+from traces.importers.gentd26 import import_gentd26
+from traces.mix import Mix, parse_counts
+from traces.request import Request, Size
+from traces.sizes import load_sizes, parse_sizes
+from traces.streams import stream
+from traces.trace import Trace
+
+Knowledge = Literal["online", "fixed", "oracle"]
+"""Half of the compositions, corrected online | the same, uncorrected | the world's own durations without noise."""
+
+MIXES = {
+    "uniform": "512x512:1,768x768:1,1024x1024:1",
+    "small": "512x512:6,768x768:3,1024x1024:1",
+    "large": "512x512:1,768x768:3,1024x1024:6",
+    "bursty": "512x512:1,768x768:1,1024x1024:1",
+    "diffusiondb": "",
+}
+"""Sizes by mix. ``bursty`` arrives as GenTD26 did, a window of it a seed, at another pace; the others are Poisson."""
+
+SKIPPED = "5:0.3,10:0.4,15:0.2,25:0.1"
+"""NIRVANA: denoising steps of 50 that a request with a similar earlier picture skips, and how often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where measurements and traces come from: a folder like ``shared/data``, or a profile alone."""
+
+    data: Path
+    profile: Path | None = None
+
+    @property
+    def present(self) -> bool:
+        """Whether there are measurements."""
+        return self._measured.exists()
+
+    @property
+    def _measured(self) -> Path:
+        return self.profile or self.data / "mixfusion" / "profile"
+
+    @property
+    def gentd26(self) -> Path:
+        """The GenTD26 request file."""
+        return self.data / "gentd26" / "lora_request_trace.csv.gz"
+
+    @property
+    def sizes(self) -> Path:
+        """The DiffusionDB size table."""
+        return self.data / "diffusiondb_sizes.csv"
+
+    def mixes(self) -> list[str]:
+        """The mixes whose data is there."""
+        missing = {"bursty": not self.gentd26.exists(), "diffusiondb": not self.sizes.exists()}
+        return [mix for mix in MIXES if not missing.get(mix)]
+
+    def load(self) -> Profile:
+        """All measurements."""
+        if self.profile is not None:
+            return Profile.load(self.profile)
+        return import_mixfusion(sorted(self._measured.glob("*.csv")))
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What is simulated.
+
+    Attributes:
+        rate: requests a second and replica; None: the largest that meets each of ``goals`` is searched.
+        slo: deadline of a request, in multiples of its latency alone on an idle replica.
+        error: share by which all predictions are too long and stay so.
+        engine: executor whose measurements give the durations.
+        deadlines: executor whose latency alone the deadlines are multiples of; empty: the engine.
+        steps_skipped: share of the requests that skip steps as NIRVANA's do; deadlines stay.
+    """
+
+    model: str
+    scheduler: str
+    mix: str = "uniform"
+    slo: float = 5.0
+    replicas: int = 1
+    knowledge: Knowledge = "online"
+    error: float = 0.0
+    engine: str = "patched"
+    deadlines: str = ""
+    steps_skipped: float = 0.0
+    requests: int = 600
+    seed: int = 0
+    rate: float | None = None
+    goals: tuple[float, ...] = (0.90, 0.99)
+
+    def __post_init__(self) -> None:
+        if self.knowledge not in get_args(Knowledge):
+            raise BadInput(f"knowledge is {self.knowledge!r}, expected one of {', '.join(get_args(Knowledge))}")
+
+
+@lru_cache(maxsize=4)
+def profile_of(source: Source) -> Profile:
+    """The measurements, read once a process."""
+    return source.load()
+
+
+@lru_cache(maxsize=16)
+def truth(source: Source, model: str, engine: str) -> LatencyTable:
+    """What things really take in the simulated world."""
+    return LatencyTable.fit(profile_of(source), model, engine)
+
+
+@lru_cache(maxsize=64)
+def known(source: Source, model: str, engine: str, seed: int) -> LatencyTable:
+    """The table of somebody who measured half of the denoised compositions."""
+    profile = profile_of(source)
+    frame = profile.frame
+    compositions = sorted(set(frame["composition"]))
+    chosen = stream(seed, "benchmark/known").permutation(compositions)[: -(-len(compositions) // 2)]
+    keep = frame["composition"].isin(chosen) | (frame["stage"] != "denoise")
+    return LatencyTable.fit(Profile(frame[keep], profile.metadata), model, engine)
+
+
+def predictor_of(source: Source, point: Point) -> OnlinePredictor | LatencyTable:
+    """What the scheduler of one simulation may ask, fresh."""
+    if point.knowledge == "oracle":
+        table = truth(source, point.model, point.engine)
+    else:
+        table = known(source, point.model, point.engine, point.seed)
+        if point.knowledge == "online":
+            return OnlinePredictor(table, point.error)
+    return table.scaled(1.0 + point.error) if point.error else table
+
+
+def requests_of(source: Source, point: Point, rate: float) -> list[Request]:
+    """The requests of a point at ``rate`` requests a second and replica, with deadlines."""
+    arrivals, sizes = _shape(source, point.mix, point.requests, point.seed)
+    alone = truth(source, point.model, point.deadlines or point.engine).standalone
+    pace = 1.0 / (rate * point.replicas)
+    slo: dict[Size, float] = {}
+    requests = []
+    for index, (arrival, size) in enumerate(zip(arrivals, sizes, strict=True)):
+        if size not in slo:
+            slo[size] = point.slo * alone(Request("alone", 0.0, size[0], size[1], 50))
+        name = f"r{index}"
+        requests.append(Request(name, arrival * pace, size[0], size[1], 50, model=point.model, slo_s=slo[size]))
+    if not point.steps_skipped:
+        return requests
+    trace = Trace.from_requests(requests)
+    skip = parse_counts(SKIPPED, "steps skipped")
+    return trace.with_step_reduction(point.steps_skipped, skip, stream(point.seed, "benchmark/skip")).requests()
+
+
+def mean_alone_s(source: Source, point: Point) -> float:
+    """Seconds a request of the point's mix takes alone on an idle replica, on average."""
+    table = truth(source, point.model, point.engine)
+    return float(np.mean([table.standalone(request) for request in requests_of(source, point, 1.0)]))
+
+
+@lru_cache(maxsize=64)
+def _shape(source: Source, mix: str, count: int, seed: int) -> tuple[list[float], list[Size]]:
+    """Arrival times at one request a second, and sizes."""
+    sizes: Mix[Size] = load_sizes(source.sizes) if mix == "diffusiondb" else parse_sizes(MIXES[mix])
+    if mix == "bursty":
+        every = _gentd26(source)
+        start = int(stream(seed, "benchmark/window").integers(max(1, len(every) - count)))
+        times = every[start : start + count] - every[start]
+        times *= (len(times) - 1) / times[-1]
+    else:
+        rng = stream(seed, f"benchmark/arrivals/{mix}")
+        times = np.sort(Poisson().points(1.0, 2.0 * count, rng))[:count]
+    return times.tolist(), sizes.draw(len(times), stream(seed, f"benchmark/sizes/{mix}"))
+
+
+@lru_cache(maxsize=2)
+def _gentd26(source: Source) -> np.ndarray:
+    imported = import_gentd26(source.gentd26, parse_sizes(MIXES["bursty"]), spread_seconds=True)
+    return imported.trace.frame["arrival_s"].to_numpy(copy=True)
