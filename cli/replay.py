@@ -33,12 +33,15 @@ def replay(
     """Run a scenario in real time on real devices and write its run log."""
     from cli.runs import check_output, keep_inputs, prepare
     from cli.scenario import load_scenario
+    from traces.errors import BadInput
 
     check_output(output)
     given = overrides(trace, profile, scheduler, seed, settings)
     if device is not None:
         given["cluster.device"] = device
     loaded = load_scenario(scenario, given)
+    if loaded.predictor.oracle:
+        raise BadInput("predictor.oracle is true, but nobody knows how long a real run will take; set it to false")
     if speedup != 1.0:
         scaled = {**given, "trace.rate_scale": loaded.trace.rate_scale * speedup}
         loaded = load_scenario(scenario, scaled)

@@ -26,7 +26,9 @@ from predictors.profile import Profile
 from predictors.table import LatencyTable, check_supported
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES, ModelGeometry, geometry_from_json
+from traces.mix import parse_counts
 from traces.request import Request, Size
+from traces.streams import stream
 from traces.trace import Trace
 
 
@@ -48,7 +50,9 @@ class Prepared:
         self, on_event: Callable[[str, Any, float], None] | None = None, stages: tuple[str, ...] = STAGES
     ) -> Controller:
         """A fresh controller for this scenario."""
-        predictor = _predictor_of_run(_expecting(self.table, self.shares), self.scenario.predictor)
+        section = self.scenario.predictor
+        table = self.predictor if section.oracle else self.table
+        predictor = _predictor_of_run(_expecting(table, self.shares), section)
         return Controller(self.policy, predictor, self.scenario.cluster.replicas, stages, on_event)
 
     @property
@@ -63,12 +67,7 @@ class Prepared:
 
     def world_table(self) -> LatencyTable:
         """The table the simulated world takes its durations from."""
-        latency_model = self.scenario.world.latency_model
-        if latency_model is None:
-            return self.table
-        geometry = _geometry(self.scenario.model_name, self.profile)
-        executor = self.scenario.cluster.executor
-        return LatencyTable.fit(self.profile, self.scenario.model_name, executor, latency_model, geometry)
+        return _world_table(self.scenario, self.profile, self.table)
 
     def info(self, kind: str, **more: Any) -> dict[str, Any]:
         """``run.json`` of a run of this scenario."""
@@ -88,6 +87,7 @@ class Prepared:
                 "executor": scenario.cluster.executor,
                 "latency_model": scenario.predictor.latency_model,
                 "online": scenario.predictor.online,
+                "oracle": scenario.predictor.oracle,
                 "expected_computed": spell_shares(self.shares),
             },
             "warnings": self.warnings,
@@ -123,13 +123,20 @@ def prepare(scenario: Scenario) -> Prepared:
         trace = trace.with_slo(scale=slo.scale, standalone=table.standalone)
     elif slo.absolute_s is not None:
         trace = trace.with_slo(slo.absolute_s)
+    reduction = scenario.trace.step_reduction
+    if reduction.skip is not None:
+        skip = parse_counts(reduction.skip, "trace.step_reduction.skip")
+        trace = trace.with_step_reduction(reduction.share, skip, stream(scenario.seed, "trace/step_reduction"))
     policies = scenario.policies
     cache = prepare_cache(scenario, profile, trace)
     if cache is not None and not profile.frame["cached"].any():
         warnings.append("the profile was measured without a cache: what reuse saves is taken from the work it spares")
     load_policy("placement", policies.placement.name, policies.placement.parameters, scenario.base)
     scheduling = load_policy("scheduling", policies.scheduling.name, policies.scheduling.parameters, scenario.base)
-    predictor = table.scaled(1.0 + scenario.predictor.error) if scenario.predictor.error else table
+    if scenario.predictor.oracle:
+        predictor = _world_table(scenario, profile, table).scaled(scenario.world.slowdown)
+    else:
+        predictor = table.scaled(1.0 + scenario.predictor.error) if scenario.predictor.error else table
     return Prepared(scenario, trace, trace.requests(), profile, table, predictor, scheduling, warnings, cache)
 
 
@@ -137,8 +144,18 @@ def _expecting(table: LatencyTable, shares: dict[Size, float]) -> LatencyTable |
     return ExpectedReuse(table, shares) if shares else table
 
 
+def _world_table(scenario: Scenario, profile: Profile, table: LatencyTable) -> LatencyTable:
+    latency_model = scenario.world.latency_model
+    if latency_model is None:
+        return table
+    geometry = _geometry(scenario.model_name, profile)
+    return LatencyTable.fit(profile, scenario.model_name, scenario.cluster.executor, latency_model, geometry)
+
+
 def _predictor_of_run(table: LatencyTable | ExpectedReuse, section: PredictorSection) -> Predictor:
-    """What the policy of one run asks; one that learns starts anew."""
+    """What the policy of one run asks; one that learns starts anew, and an oracle has nothing to learn."""
+    if section.oracle:
+        return table
     if section.online:
         return OnlinePredictor(table, section.error)
     return table.scaled(1.0 + section.error) if section.error else table

@@ -16,6 +16,19 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class StepReductionSection(_Section):
+    """A share of the requests skips its first denoising steps (NIRVANA); deadlines are those of all steps."""
+
+    share: float = Field(0.0, ge=0, le=1)
+    skip: str | None = None  # steps of 50, like 5:0.3,10:0.7 (steps:weight)
+
+    @model_validator(mode="after")
+    def _both(self) -> StepReductionSection:
+        if self.share and self.skip is None:
+            raise ValueError('expected skip beside share, like skip = "5:0.3,10:0.7" (steps of 50:weight)')
+        return self
+
+
 class TraceSection(_Section):
     """Which requests, and what is done to them first, in this order."""
 
@@ -26,6 +39,7 @@ class TraceSection(_Section):
     rate_scale: float = Field(1.0, gt=0)
     fit_sizes: bool = False  # scale the sizes to the model's native size
     steps_scale: float = Field(1.0, gt=0)
+    step_reduction: StepReductionSection = StepReductionSection()
 
 
 class ClusterSection(_Section):
@@ -46,6 +60,7 @@ class PredictorSection(_Section):
     latency_model: str = "boosted"
     reuse: str | None = None  # recorded cache signals: a file, or what ships under that name; None: the model's, if any
     online: bool = True  # corrected by what launches really took; simulate --per-step sets it false
+    oracle: bool = False  # simulate only: the policy knows the world's durations but for noise; no error, not online
     error: float = Field(0.0, gt=-1)  # 0.2: the policy believes, and goes on believing, that all takes 20 % longer
     max_extrapolation: float = Field(4.0, ge=1)
 
