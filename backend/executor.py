@@ -19,6 +19,7 @@ from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, inte
 from backend.decode import decode_by
 from backend.loading import denoiser_name
 from backend.merge import Mixer, Stacked, run_merged
+from backend.patched.cache import PatchCache
 from policies.caching import CachingPolicy, ComputeAll
 from policies.contract import Outcome
 from traces.errors import BadInput
@@ -34,8 +35,11 @@ class Executor:
             sizes, cut into patches; UNets) or ``packed`` (any sizes, tokens packed; transformers).
         caching: decides which units of which blocks are computed; the executor makes its own copy. None: all.
         cache_bytes: what the cache may keep.
-        cache_patch: largest side of a cached patch, latent pixels.
+        cache_patch: largest side of a cached patch, latent pixels; 0: whole images.
         decode: how latents become pictures, see `backend.decode.decode_by`.
+
+    Attributes:
+        cache: the patch cache, or None.
 
     Raises:
         BadInput: the mode or the way to decode does not fit the pipeline.
@@ -54,7 +58,7 @@ class Executor:
         self.device = torch.device(pipeline.device)
         own = None if caching is None or isinstance(caching, ComputeAll) else copy.deepcopy(caching)
         self._mixer = mixer_for(pipeline, mode, own, cache_bytes, cache_patch)
-        self._cache = getattr(self._mixer, "cache", None)
+        self.cache: PatchCache | None = getattr(self._mixer, "cache", None)
         intercept_denoiser(pipeline)
         decode_by(pipeline, decode)
         self._runs: dict[str, RequestRun] = {}
@@ -80,8 +84,8 @@ class Executor:
         """
         failed: dict[str, str] = {}
         done = 0
-        if self._cache is not None:
-            self._cache.start_count()
+        if self.cache is not None:
+            self.cache.start_count()
         if stage == "encode":
             for request in requests:
                 self._encode(request, failed)
@@ -101,8 +105,8 @@ class Executor:
         self.wait()
         for name in failed:
             self.release(name)
-        if self._cache is not None and stage == "denoise":
-            return Outcome(done, failed or None, self._cache.computed, self._cache.reused)
+        if self.cache is not None and stage == "denoise":
+            return Outcome(done, failed or None, self.cache.computed, self.cache.reused)
         images = sum(r.images for r in requests if r.request_id not in failed)
         return Outcome(done, failed or None, computed=images * done)
 
@@ -120,8 +124,8 @@ class Executor:
         run = self._runs.pop(request_id, None)
         if run is not None:
             run.close()
-            if self._cache is not None:
-                self._cache.forget(request_id)
+            if self.cache is not None:
+                self.cache.forget(request_id)
 
     def wait(self) -> None:
         """Wait for the device to finish its work."""

@@ -2,7 +2,7 @@
 
 The executor that serves requests is the one that is measured, so its own overhead is in the figures. Compositions
 are measured in rounds, not one after the other, so that a slow spell of the machine spreads over all of them; every
-row is one launch of a round.
+row is one launch of a round, or with a patch cache one step of it, because a step's time depends on what it reuses.
 """
 
 from __future__ import annotations
@@ -14,21 +14,40 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import diffusers
+import numpy as np
 import pandas as pd
 import torch
 
 from backend.executor import Executor
 from backend.loading import geometry_of_pipeline, load_pipeline
+from backend.patched.cache import top_blocks
+from policies.caching import CachingPolicy
 from predictors.profile import Profile
-from traces.composition import composition_of, spell
+from traces.composition import Composition, composition_of, spell
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.request import Request, Size
+from traces.streams import stream
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16)
 STEPS_A_ROW = 4
+CACHED_STEPS = 12
+"""Denoising steps of a request that is measured with a cache: each is a row, with the share that was computed."""
+
+
+class Row(NamedTuple):
+    """One measurement of a batch."""
+
+    stage: str
+    composition: str
+    steps: int
+    repeat: int
+    seconds: float
+    computed: float
+    cached: bool
 
 
 def measure_profile(
@@ -40,9 +59,14 @@ def measure_profile(
     repeats: int = 5,
     minutes: float = 10.0,
     threads: int | None = None,
+    mode: str = "whole",
+    mixes: int = 12,
+    caching: CachingPolicy | None = None,
+    cache_patch: int = 32,
+    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Profile:
-    """Measure encode, denoising step and decode for equal-size batches.
+    """Measure encode, denoising step and decode of batches.
 
     Args:
         model: an embedded model's name or a diffusers folder.
@@ -51,34 +75,86 @@ def measure_profile(
         repeats: rounds over all compositions.
         minutes: stop after this long, but never before the first round is whole.
         threads: CPU threads; None leaves torch's own choice.
+        mode: the executor's; ``patched`` and ``packed`` are measured on mixes of sizes too.
+        mixes: how many of these, drawn at random.
+        caching: every batch is measured with this cache too, step by step.
+        cache_patch: see `Executor`.
+        seed: of the drawn mixes.
         progress: called with (batches measured, batches planned).
 
     Raises:
-        BadInput: unknown model or device, or a size the model cannot make.
+        BadInput: unknown model or device, a size the model cannot make, or an executor that does not fit the model.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    executor = Executor(load_pipeline(model, device, dtype))
-    geometry = geometry_of_pipeline(executor.pipeline, Path(model).name)
+    executors = [Executor(load_pipeline(model, device, dtype), mode)]
+    if caching is not None:
+        executors.append(Executor(load_pipeline(model, device, dtype), mode, caching, cache_patch=cache_patch))
+    geometry = geometry_of_pipeline(executors[0].pipeline, Path(model).name)
     sizes = list(sizes or default_sizes(geometry))
-    batches = [n for n in BATCHES if n <= max_batch]
-    plan = [(size, n) for size in sizes for n in batches]
     for size in sizes:
         geometry.check(_request(size, 0))
-    rows: list[tuple[str, str, int, int, float]] = []
+    plan: list[Composition] = [((size, n),) for size in sizes for n in BATCHES if n <= max_batch]
+    if mode != "whole":
+        plan += _mixes(sizes, max_batch, mixes, stream(seed, "profile/mixes"))
+    weights = None if caching is None else block_weights(executors[-1], sizes)
+    rows: list[Row] = []
+    facts = (executors[0], geometry, device, dtype, mode, weights)
     started = time.perf_counter()
     for size in sizes:
-        _measure(executor, size, 1)  # warm-up
+        _measure(executors[0], ((size, 1),), 0, None)  # warm-up
     for repeat in range(repeats):
-        for count, (size, n) in enumerate(plan):
+        for count, composition in enumerate(plan):
             if repeat and time.perf_counter() - started > 60 * minutes:
-                return _profile(rows, executor, geometry, device, dtype)
-            composition = spell(composition_of([(size, n)]))
-            for stage, steps, seconds in _measure(executor, size, n):
-                rows.append((stage, composition, steps, repeat, seconds))
+                return _profile(rows, *facts)
+            for executor in executors:
+                rows += _measure(executor, composition, repeat, weights)
             if progress is not None:
                 progress(repeat * len(plan) + count + 1, repeats * len(plan))
-    return _profile(rows, executor, geometry, device, dtype)
+    return _profile(rows, *facts)
+
+
+def block_weights(executor: Executor, sizes: Sequence[Size]) -> list[float]:
+    """The share of each block of a cached executor's UNet in the time of all of them, over one image of each size."""
+    blocks = top_blocks(executor.pipeline.unet)
+    seconds, started = [0.0] * len(blocks), [0.0]
+
+    def starting(*_: Any) -> None:
+        executor.wait()
+        started[0] = time.perf_counter()
+
+    def ending(index: int) -> Callable[..., None]:
+        def note(*_: Any) -> None:
+            executor.wait()
+            seconds[index] += time.perf_counter() - started[0]
+
+        return note
+
+    for size in sizes:
+        request = _request(size, 0)
+        executor.execute("encode", [request])
+        hooks = [block.register_forward_pre_hook(starting) for block in blocks]
+        hooks += [block.register_forward_hook(ending(index)) for index, block in enumerate(blocks)]
+        executor.execute("denoise", [request], 1)  # the first step of a request computes everything
+        for hook in hooks:
+            hook.remove()
+        executor.keep_only(set())
+    return [value / sum(seconds) for value in seconds]
+
+
+def _mixes(sizes: Sequence[Size], max_batch: int, count: int, rng: np.random.Generator) -> list[Composition]:
+    """Different random batches of at least two sizes."""
+    if len(sizes) < 2 or max_batch < 2:
+        return []
+    found: dict[Composition, None] = {}
+    for _ in range(20 * count):
+        images = rng.integers(2, max_batch + 1)
+        composition = composition_of((sizes[i], 1) for i in rng.integers(0, len(sizes), images))
+        if len(composition) > 1:
+            found[composition] = None
+        if len(found) == count:
+            break
+    return list(found)
 
 
 def default_sizes(geometry: ModelGeometry) -> list[Size]:
@@ -93,39 +169,57 @@ def default_sizes(geometry: ModelGeometry) -> list[Size]:
     return sorted({(fit(height * h), fit(width * w), 1) for h, w in scales})
 
 
-def _request(size: Size, index: int) -> Request:
+def _request(size: Size, index: int, steps: int = STEPS_A_ROW) -> Request:
     height, width, frames = size
-    return Request(f"profile-{index}", 0.0, height, width, STEPS_A_ROW, frames, seed=index)
+    return Request(f"profile-{index}", 0.0, height, width, steps, frames, seed=index)
 
 
-def _measure(executor: Executor, size: Size, batch: int) -> list[tuple[str, int, float]]:
-    """(stage, steps, seconds) of one batch taken through all stages."""
-    requests = [_request(size, i) for i in range(batch)]
+def _measure(executor: Executor, composition: Composition, repeat: int, weights: list[float] | None) -> list[Row]:
+    """Rows of one batch taken through all stages; with a cache the denoising steps alone, one by one."""
+    cached = executor.cache is not None
+    every_size = [size for size, n in composition for _ in range(n)]
+    requests = [_request(size, i, CACHED_STEPS if cached else STEPS_A_ROW) for i, size in enumerate(every_size)]
     rows = []
-    for stage, steps in (("encode", 1), ("denoise", STEPS_A_ROW), ("decode", 1)):
+    denoising = [("denoise", 1)] * CACHED_STEPS if cached else [("denoise", STEPS_A_ROW)]
+    for stage, steps in (("encode", 1), *denoising, ("decode", 1)):
+        if cached and stage == "decode":
+            break
         started = time.perf_counter()
         outcome = executor.execute(stage, requests, steps)
         seconds = time.perf_counter() - started
         if outcome.failed:
             executor.keep_only(set())
-            raise BadInput(f"cannot measure {batch} x {size}: {next(iter(outcome.failed.values()))}")
-        rows.append((stage, steps, seconds))
+            raise BadInput(f"cannot measure {spell(composition)}: {next(iter(outcome.failed.values()))}")
+        if stage == "denoise" or not cached:
+            computed = _computed_share(executor, weights) if cached else 1.0
+            rows.append(Row(stage, spell(composition), steps, repeat, seconds, computed, cached))
+    executor.keep_only(set())
     return rows
 
 
+def _computed_share(executor: Executor, weights: list[float] | None) -> float:
+    """The share of the last step's block time that was computed, not below a hundredth."""
+    assert executor.cache is not None
+    computed, reused = executor.cache.by_block.T
+    shares = computed / np.maximum(1, computed + reused)
+    return max(0.01, round(float(np.dot(shares, weights or np.full(len(shares), 1 / len(shares)))), 3))
+
+
 def _profile(
-    rows: list[tuple[str, str, int, int, float]],
+    rows: list[Row],
     executor: Executor,
     geometry: ModelGeometry,
     device: str,
     dtype: str,
+    mode: str,
+    weights: list[float] | None,
 ) -> Profile:
-    frame = pd.DataFrame(rows, columns=["stage", "composition", "steps", "repeat", "seconds"])
+    frame = pd.DataFrame(rows, columns=list(Row._fields))
     frame = frame.assign(
         hardware=hardware_name(device),
         software=f"torch {torch.__version__}, diffusers {diffusers.__version__}, {dtype}",
         model=geometry.name,
-        executor="whole",
+        executor=mode,
         guided=True,
     )
     metadata = {
@@ -134,7 +228,9 @@ def _profile(
         "pipeline": type(executor.pipeline).__name__,
         "geometry": json.dumps(asdict(geometry), sort_keys=True),
     }
-    return Profile(frame, metadata)
+    if weights is not None:
+        metadata["block_weights"] = json.dumps([round(weight, 4) for weight in weights])
+    return Profile.from_frame(frame, metadata)
 
 
 def hardware_name(device: str) -> str:

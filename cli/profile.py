@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,6 +40,12 @@ def measure(
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each batch.")] = 5,
     minutes: Annotated[float, typer.Option(min=0, help="Stop measuring after this long.")] = 10.0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default torch's choice.")] = None,
+    executor: Annotated[str, typer.Option(help="whole; for mixed sizes patched (UNets), packed (DiTs).")] = "whole",
+    mixes: Annotated[int, typer.Option(min=0, help="Batches of several sizes to measure too.")] = 12,
+    caching: Annotated[
+        str | None, typer.Option(help="Measure with this cache too, like first-block or interval:every=3,warmup=4.")
+    ] = None,
+    cache_patch: Annotated[int, typer.Option(min=0, help="Largest side of a cached patch, latent pixels.")] = 32,
 ) -> None:
     """Measure the stages of a model on a device: tilecast profile --model tiny-image -o P.parquet."""
     if context.invoked_subcommand is not None:
@@ -65,6 +71,10 @@ def measure(
             repeats=repeats,
             minutes=minutes,
             threads=threads,
+            mode=executor,
+            mixes=mixes,
+            caching=None if caching is None else caching_policy(caching),
+            cache_patch=cache_patch,
             progress=lambda done, planned: bar.update(task, completed=done, total=planned),
         )
     profile.save(output)
@@ -113,6 +123,19 @@ def describe(
     console.print(f"[bold]content[/]: {profile.content_hash[:16]}", highlight=False)
     console.print(_range_table(profile.frame))
     console.print(_error_table(evaluate(profile, geometries=geometries)))
+
+
+def caching_policy(text: str) -> Any:
+    """``first-block``, or with parameters ``first-block:threshold=0.1,warmup=2``.
+
+    Raises:
+        BadInput: an unknown policy or parameter.
+    """
+    from cli.scenario import parse_setting
+    from policies.load import load_policy
+
+    name, _, parameters = text.partition(":")
+    return load_policy("caching", name, dict(parse_setting(item) for item in parameters.split(",") if item))
 
 
 def parse_sizes(text: str) -> tuple[Size, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from cli.simulate import (
     TraceOption,
     overrides,
 )
+
+if TYPE_CHECKING:
+    from cli.runs import Prepared
 
 
 def replay(
@@ -46,7 +49,7 @@ def replay(
         scaled = {**given, "trace.rate_scale": loaded.trace.rate_scale * speedup}
         loaded = load_scenario(scenario, scaled)
     prepared = prepare(loaded)
-    executors = _executors(loaded)
+    executors = _executors(prepared)
 
     from datetime import UTC, datetime
 
@@ -89,7 +92,7 @@ def replay(
         raise typer.Exit(130)
 
 
-def _executors(scenario: Any) -> list[Any]:
+def _executors(prepared: Prepared) -> list[Any]:
     from traces.errors import BadInput
 
     try:
@@ -99,7 +102,8 @@ def _executors(scenario: Any) -> list[Any]:
         from backend.loading import load_pipeline
     except ImportError as error:
         raise BadInput(f"replay needs {error.name}; install tilecast[backend]") from error
-    cluster = scenario.cluster
+    scenario, cluster = prepared.scenario, prepared.scenario.cluster
+    caching = prepared.cache.policy if prepared.cache is not None else None
     if cluster.threads is not None:
         torch.set_num_threads(cluster.threads)
     devices = [cluster.device] * cluster.replicas
@@ -110,7 +114,12 @@ def _executors(scenario: Any) -> list[Any]:
         devices = [f"cuda:{index}" for index in range(cluster.replicas)]
     return [
         Executor(
-            load_pipeline(scenario.model_source, device, cluster.dtype), cluster.executor, decode=cluster.decode
+            load_pipeline(scenario.model_source, device, cluster.dtype),
+            cluster.executor,
+            caching,
+            cluster.cache_bytes,
+            cluster.cache_patch,
+            cluster.decode,
         )
         for device in devices
     ]

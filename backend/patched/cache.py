@@ -22,6 +22,7 @@ import torch
 from backend.patched.context import PatchContext
 from backend.patched.kept import KeptState, Member
 from policies.caching import CachingPolicy, Signals
+from policies.caching.step import decide_block
 
 Tensors = list[torch.Tensor]
 
@@ -143,8 +144,7 @@ class PatchCache:
         changes = self._changes(index, inputs, has_output) if watched else [np.where(has_output, 0.0, np.inf)]
         skip_change = np.max(changes[1:], axis=0) if len(changes) > 1 else np.zeros(len(has_output))
         signals = self._signals._replace(block=index, input_change=changes[0], skip_change=skip_change)
-        computed = self.policy.decide(signals) | ~has_output
-        self.policy.commit(signals, computed)
+        computed = decide_block(self.policy, signals)
         chosen = int(computed.sum())
         self.by_block[index] += chosen, len(computed) - chosen
         if chosen == 0:

@@ -32,8 +32,8 @@ class PatchedUNet:
             their own; None: the smallest patch that every level can halve.
         caching: decides which patches are computed; None: all, and nothing is kept.
         cache_bytes: what the cache may keep.
-        cache_patch: largest side of a patch with the cache, latent pixels. A size keeps its patch whoever joins, so
-            that what is kept of it stays of use: its sides' greatest common divisors with this.
+        cache_patch: largest side of a patch with the cache, latent pixels; 0: images are not cut. A size keeps its
+            patch whoever joins, so that what is kept of it stays of use: its sides' greatest common divisors with this.
 
     Raises:
         BadInput: the pipeline has no UNet, or one with a module that patches cannot pass exactly.
@@ -112,7 +112,7 @@ class PatchedUNet:
 
     def patch_with_cache(self, side: Side) -> Side:
         """The patch of latents of this size when there is a cache."""
-        height, width = (gcd(length, self._cache_patch) for length in side)
+        height, width = (gcd(length, self._cache_patch) for length in side)  # gcd(n, 0) is n
         return (height if height >= self.floor else side[0], width if width >= self.floor else side[1])
 
     def run_patched(self, calls: Sequence[DenoiserCall], patch: Side | None = None) -> list[Any]:

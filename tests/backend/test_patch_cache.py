@@ -97,8 +97,8 @@ def test_computing_everything_equals_no_cache_while_requests_join_leave_and_rest
     alone = {r.request_id: latents_alone(tiny_pipelines.sdxl().to(torch.float64), r) for r in requests}
     executor = Executor(tiny_pipelines.sdxl().to(torch.float64), "patched", Everything(), cache_patch=4)
     assert largest_difference(alone, latents_together(executor, requests, pause="square")) <= 1e-12
-    assert executor._cache is not None
-    assert executor._cache.kept.bytes == 0
+    assert executor.cache is not None
+    assert executor.cache.kept.bytes == 0
 
 
 @pytest.mark.parametrize("joined", [False, True])
@@ -171,16 +171,16 @@ def test_a_block_of_which_nothing_is_computed_is_not_run() -> None:
 def test_what_does_not_fit_runs_without_a_cache_and_the_budget_holds() -> None:
     requests = [Request(f"r{i}", 0.0, 16, 16, steps=4, seed=i, prompt="x") for i in range(4)]
     executor = Executor(tiny_pipelines.sdxl(), "patched", Everything(), cache_patch=8)
-    assert executor._cache is not None
+    assert executor.cache is not None
     executor.execute("encode", requests)
     executor.execute("denoise", requests[:1], 1)
-    one = executor._cache.kept.bytes
+    one = executor.cache.kept.bytes
     assert one > 0
-    executor._cache.kept.budget_bytes = int(2.5 * one)
+    executor.cache.kept.budget_bytes = int(2.5 * one)
     for _ in range(3):
         assert executor.execute("denoise", requests, 1).failed is None
-        assert 0 < executor._cache.kept.bytes <= 2.5 * one
-    assert len(executor._cache.kept.requests) == 2
+        assert 0 < executor.cache.kept.bytes <= 2.5 * one
+    assert len(executor.cache.kept.requests) == 2
 
 
 def test_a_failed_forward_leaves_no_torn_state() -> None:
