@@ -1,1 +1,5 @@
-"""Measured profiles that ship with Tilecast, one Parquet file a kind of hardware. Scenarios name them by their stem."""
+"""Measured data that ships with Tilecast; scenarios name it by its stem.
+
+``<hardware>.parquet`` is a profile, one a kind of hardware; ``<model>.reuse.parquet`` recorded cache signals of a model
+and ``<model>.forest.parquet`` the cache forest fitted on them (``tilecast cache record | fit``).
+"""
