@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.contract import composition_of_jobs, guided_share
+from policies.contract import SchedulingPolicy, composition_of_jobs, guided_share
 from policies.job import Job
-from policies.scheduling import PatchedServe, Rounds
+from policies.scheduling import Clockwork, PatchedServe, Rounds
 from policies.scheduling.forecast import forecast
 from policies.scheduling.mixing import BatchCosts
 from policies.scheduling.queues import KindQueues
+from sim.check import check_policy
 from tests.policies.costs import FlatCosts
 from tests.policies.driving import Driven, names, request
 from traces.composition import Composition
@@ -106,6 +107,20 @@ def test_a_predictor_that_corrects_itself_is_asked_every_time() -> None:
     predictor.observe()
     after = (costs.step_s(costs.batch([job])), costs.remaining_s(job))
     assert after == (2 * before[0], 2 * before[1])
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        PatchedServe(max_batch=3, dispatch="completion"),
+        PatchedServe(joins=True, dispatch="completion"),
+        Clockwork(max_batch=3, dispatch="pixels"),
+        Rounds(round_steps=2, degrees=(1, 3), drop_late=False, dispatch="pixels"),
+    ],
+    ids=lambda policy: f"{type(policy).__name__}-{policy.dispatch}",
+)
+def test_variants_keep_the_contract(policy: SchedulingPolicy) -> None:
+    check_policy(policy)
 
 
 def test_a_forecast_by_hand() -> None:
