@@ -24,7 +24,6 @@ from policies.scheduling.lookahead_costs import MarginalCosts
 from policies.scheduling.lookahead_roll import Task, best_plan
 
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
-_TYPICAL_WIDTH = 4
 
 
 class _Batch(NamedTuple):
@@ -41,23 +40,22 @@ class _Batch(NamedTuple):
 class _Lane:
     """What is kept of one replica."""
 
-    __slots__ = ("anew", "batch", "closed_s", "free_s", "news", "queue", "width")
+    __slots__ = ("anew", "batch", "closed_s", "free_s", "news", "width")
 
     def __init__(self) -> None:
         self.batch: _Batch | None = None
         self.anew = False  # the batch must be planned anew
         self.closed_s: float | None = None  # when the first of the batch ended
-        self.free_s = 0.0  # when all that it has is predicted to be finished
-        self.queue: list[Task] = []  # waiting jobs meant for it
-        self.news: list[Task] = []
-        self.width = 0
+        self.free_s = 0.0  # when all that it plans to run is predicted to be finished
+        self.news: list[Task] = []  # what has come since, for it to consider
+        self.width = 0  # that was best last time
 
 
 class Lookahead(SchedulingPolicy):
     """Runs, step by step, the batch that a roll-forward of the predictor says meets most deadlines.
 
-    With several replicas a request is meant for the one that is predicted to be free first, but it is not bound to it
-    before it starts: whom a replica has no time for may be taken by any, and an idle one takes from all.
+    With several replicas a request is bound to none before it starts: at its every decision, each replica chooses from
+    all that wait.
 
     Args:
         max_batch: images in a batch.
@@ -87,37 +85,31 @@ class Lookahead(SchedulingPolicy):
         super().reset(cluster)
         self._costs = MarginalCosts(cluster.predictor)
         self._lanes = [_Lane() for _ in cluster.replicas]
-        self._rest: list[Task] = []  # waiting jobs that no replica has time for
-        self._home: dict[Job, tuple[list[Task], Task]] = {}  # of waiting jobs: the list they are in
+        self._pool: list[Task] = []  # waiting jobs that are in no batch yet, by due time
+        self._in_pool: dict[Job, Task] = {}
         self._wanted_s: dict[Job, float] = {}  # when jobs are due that must be run even if they are late
 
     def arrived(self, job: Job, now: float) -> None:
         if job.request.deadline == math.inf:
             self._wanted_s[job] = now + self.patience * self._costs.remaining_s(job)
         task = self._task(job)
-        cost = self._costs.of(job)
-        best, free_s = None, math.inf
-        for lane, replica in zip(self._lanes, self.cluster.replicas, strict=True):
-            if not (lane.queue or replica.resident):
-                lane.free_s = now
-            if lane.free_s < free_s:
-                best, free_s = lane, max(lane.free_s, now)
-        assert best is not None
-        share_s = cost.images_s + cost.shared_s / _TYPICAL_WIDTH
-        best.free_s = free_s + self._costs.ratio * (task.steps * share_s + task.join_s + task.leave_s)
-        self._put(task, best.queue)
-        best.news.append(task)
+        self._put(task)
+        loads = [
+            (lane.batch.step_s, lane.free_s) if lane.batch is not None and replica.resident else (0.0, 0.0)
+            for lane, replica in zip(self._lanes, self.cluster.replicas, strict=True)
+        ]
+        self._lanes[loads.index(min(loads))].news.append(task)
 
     def ended(self, job: Job, now: float) -> None:
         self._wanted_s.pop(job, None)
-        if job in self._home:
+        if job in self._in_pool:
             self._take(job)
             return
-        lane = self._lanes[job.replica]
-        if lane.batch is not None and job in lane.batch.jobs:
-            lane.anew = True
-            if lane.closed_s is None:
-                lane.closed_s = now
+        for lane in self._lanes if job.replica < 0 else (self._lanes[job.replica],):
+            if lane.batch is not None and job in lane.batch.jobs:
+                lane.anew = True
+                if lane.closed_s is None:
+                    lane.closed_s = now
 
     def recalls(self, now: float) -> list[int]:
         named = []
@@ -135,32 +127,43 @@ class Lookahead(SchedulingPolicy):
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
         lane = self._lanes[replica.index]
-        if lane.batch is not None:
+        batch = lane.batch
+        started = list(replica.resident.values())
+        if batch is not None:
             if not lane.anew:
-                return self._go_on(lane.batch.jobs)
-            self._learn(lane, lane.batch, now)
+                return next_quantum(batch.jobs)
+            self._learn(lane, batch, now)
+            for job in batch.jobs:
+                if job.state == "waiting":
+                    self._put(self._task(job))
         lane.batch, lane.anew, lane.closed_s = None, False, None
         lane.news.clear()
-        finishing = [job for job in replica.resident.values() if job.stage == "decode"]
-        started = [self._task(job) for job in replica.resident.values() if job.stage != "decode"]
-        tasks = sorted([*started, *lane.queue, *self._rest])
-        if not (tasks or finishing):
-            tasks = sorted([task for other in self._lanes for task in other.queue])
+        finishing = [job for job in started if job.stage == "decode"]
+        tasks = sorted([*[self._task(job) for job in started if job.stage != "decode"], *self._open_to(started)])
         ratio = self._costs.ratio
         late = [task for task in tasks if now + ratio * task.alone_s > task.due and not task.must]
         if late and self.drop_late:
             return Decision(drop=tuple([(_job(task), _reason(task, now, ratio)) for task in late]))
         if late:
-            tasks = sorted([task for task in tasks if task not in late] + [self._must(task) for task in late])
-        return self._new_batch(replica, lane, finishing, _overdue_apart(tasks, now), now)
-
-    def _new_batch(
-        self, replica: Replica, lane: _Lane, finishing: list[Job], tasks: list[Task], now: float
-    ) -> Decision | None:
+            tasks = sorted([*[task for task in tasks if task not in late], *[self._must(task) for task in late]])
         if not (tasks or finishing):
             return None
+        lane.batch = self._batch(lane, finishing, _overdue_apart(tasks, now), now)
+        for job in lane.batch.jobs:
+            if job in self._in_pool:
+                self._take(job)
+        return next_quantum(lane.batch.jobs)
+
+    def _open_to(self, started: list[Job]) -> list[Task]:
+        """What a replica may choose from: all that wait, or its share when others are idle as it is."""
+        if started:
+            return self._pool
+        idle = sum([not replica.resident for replica in self.cluster.replicas])
+        return self._pool[:: max(1, idle)]
+
+    def _batch(self, lane: _Lane, finishing: list[Job], tasks: list[Task], now: float) -> _Batch:
         costs = self._costs
-        jobs, step_s, full = finishing, 0.0, False
+        jobs, step_s, full, last_due_s = finishing, 0.0, False, math.inf
         lane.free_s = now + costs.ratio * sum([costs.of(job).decode_s for job in finishing])
         if tasks:
             shared_s = costs.of(_job(tasks[0])).shared_s
@@ -172,24 +175,8 @@ class Lookahead(SchedulingPolicy):
             full = len(batch) < len(plan.queue) or sum([task.images for task in batch]) >= self.max_batch
             step_s = shared_s + sum([t.images_s for t in batch]) + sum({t.kind: t.kind_s for t in batch}.values())
             jobs = [*finishing, *[_job(task) for task in batch]]
-            self._settle(lane, plan.queue, tasks)
             last_due_s = batch[-1].due
-        else:
-            last_due_s = math.inf
-        lane.batch = _Batch(tuple(jobs), tuple([job.steps_left for job in jobs]), step_s, now, full, last_due_s)
-        return self._go_on(jobs)
-
-    def _settle(self, lane: _Lane, planned: list[Task], tasks: list[Task]) -> None:
-        """Waiting jobs that there is time for are meant for this replica, its others for any."""
-        home, mine = self._home, {task.order for task in planned}
-        for task in tasks:
-            job = _job(task)
-            if job in home:
-                at = home[job][0]
-                to = lane.queue if task.order in mine else self._rest if at is lane.queue else at
-                if to is not at:
-                    self._take(job)
-                    self._put(task, to)
+        return _Batch(tuple(jobs), tuple([job.steps_left for job in jobs]), step_s, now, full, last_due_s)
 
     def _widths(self, tasks: Sequence[Task], lane: _Lane) -> list[int]:
         """Candidate widths; the one that was best last time is tried first, then the wide ones."""
@@ -201,13 +188,6 @@ class Lookahead(SchedulingPolicy):
                 if width >= images:
                     break
         return sorted(set(widths), key=lambda width: (width != lane.width, -width))
-
-    def _go_on(self, jobs: Sequence[Job]) -> Decision:
-        decision = next_quantum(jobs)
-        for job in decision.jobs:
-            if job in self._home:
-                self._take(job)
-        return decision
 
     def _task(self, job: Job) -> Task:
         cost = self._costs.of(job)
@@ -233,19 +213,17 @@ class Lookahead(SchedulingPolicy):
         job = _job(task)
         self._wanted_s[job] = task.due + self.patience * task.alone_s
         changed = task._replace(due=self._wanted_s[job], must=True)
-        if job in self._home:
-            at = self._home[job][0]
+        if job in self._in_pool:
             self._take(job)
-            self._put(changed, at)
+            self._put(changed)
         return changed
 
-    def _put(self, task: Task, queue: list[Task]) -> None:
-        insort(queue, task)
-        self._home[_job(task)] = (queue, task)
+    def _put(self, task: Task) -> None:
+        insort(self._pool, task)
+        self._in_pool[_job(task)] = task
 
     def _take(self, job: Job) -> None:
-        queue, task = self._home.pop(job)
-        del queue[bisect_left(queue, task)]
+        del self._pool[bisect_left(self._pool, self._in_pool.pop(job))]
 
     def _learn(self, lane: _Lane, batch: _Batch, now: float) -> None:
         """Compare how long a batch ran with what it was predicted to take."""
