@@ -69,12 +69,12 @@ def tilecast(*arguments: object) -> None:
     subprocess.run([str(Path(sys.executable).with_name("tilecast")), *words], check=True)
 
 
-def measure(profile: Path) -> None:
+def measure(profile: Path, *options: object) -> None:
     """Measure tiny-image on one core of this machine, at the sizes of the demo."""
     sizes = ",".join(spell_size(size) for size in parse_sizes(SIZES).values)
     tilecast(
         "profile", "--model", "tiny-image", "--device", "cpu", "--threads", 1, "--sizes", sizes,
-        "--max-batch", 4, "--repeats", 8, "--minutes", 1, "-o", profile,
+        "--max-batch", 4, "--repeats", 8, "--minutes", 1, *options, "-o", profile,
     )  # fmt: skip
 
 

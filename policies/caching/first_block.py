@@ -15,7 +15,7 @@ class FirstBlock(BoundedReuse):
     Unlike the systems this is known from, it decides for each request of a batch and not for the batch.
     """
 
-    def __init__(self, threshold: float = 0.05, warmup: int = 2, max_reuse: int = 4) -> None:
+    def __init__(self, threshold: float = 0.1, warmup: int = 2, max_reuse: int = 4) -> None:
         super().__init__(warmup, max_reuse)
         self.threshold = threshold
 
