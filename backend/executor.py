@@ -19,6 +19,7 @@ from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, inte
 from backend.decode import decode_by
 from backend.loading import denoiser_name
 from backend.merge import Mixer, Stacked, run_merged
+from backend.packed.cache import TokenCache
 from backend.patched.cache import PatchCache
 from policies.caching import CachingPolicy, ComputeAll
 from policies.contract import Outcome
@@ -58,7 +59,7 @@ class Executor:
         self.device = torch.device(pipeline.device)
         own = None if caching is None or isinstance(caching, ComputeAll) else copy.deepcopy(caching)
         self._mixer = mixer_for(pipeline, mode, own, cache_bytes, cache_patch)
-        self.cache: PatchCache | None = getattr(self._mixer, "cache", None)
+        self.cache: PatchCache | TokenCache | None = getattr(self._mixer, "cache", None)
         intercept_denoiser(pipeline)
         decode_by(pipeline, decode)
         self._runs: dict[str, RequestRun] = {}
@@ -212,15 +213,15 @@ def mixer_for(
         from backend.patched.unet import PatchedUNet
 
         return PatchedUNet(pipeline, caching=caching, cache_bytes=cache_bytes, cache_patch=cache_patch)
-    if caching is not None:
-        raise BadInput(f"a caching policy needs cluster.executor 'patched', not {mode!r}")
     if mode == "packed":
         from backend.packed import PackedTransformer, supports
 
         denoiser = getattr(pipeline, denoiser_name(pipeline))
         if not supports(denoiser):
             raise BadInput(f"cluster.executor 'packed' does not know {type(denoiser).__name__}")
-        return PackedTransformer(denoiser)
+        return PackedTransformer(denoiser, caching, cache_bytes, cache_patch)
+    if caching is not None:
+        raise BadInput(f"a caching policy needs cluster.executor 'patched' or 'packed', not {mode!r}")
     return Stacked(getattr(pipeline, denoiser_name(pipeline)).forward)
 
 

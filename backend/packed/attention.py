@@ -16,10 +16,8 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from backend.packed.layout import Layout, Segments
-
-Tables = tuple[torch.Tensor, torch.Tensor]
-"""Cosines and sines of rotary positions, [tokens, head channels] each."""
+from backend.packed.flow import Flow
+from backend.packed.layout import Segments
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: Segments, keys: Segments) -> torch.Tensor:
@@ -50,65 +48,6 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: Segments,
             parts.append(scaled_dot_product_attention(q_rows, k_rows, v_rows).transpose(1, 2).flatten(0, 1))
         q_at, k_at = q_to, k_to
     return torch.cat(parts)
-
-
-class Rotary:
-    """Rotary positions of a pack.
-
-    Args:
-        rotate: the family's own formula: [tokens, heads, channels] and tables to the same.
-        image: tables of the image tokens, each row's positions counted in its own image.
-        text: tables of the text tokens; None leaves text as it is.
-    """
-
-    def __init__(
-        self,
-        rotate: Callable[[torch.Tensor, Tables], torch.Tensor],
-        image: Tables,
-        text: Tables | None = None,
-    ) -> None:
-        self._rotate = rotate
-        self._image = image
-        self._text = text
-        self._joint: Tables | None = None
-
-    def image(self, x: torch.Tensor) -> torch.Tensor:
-        """Image tokens, turned."""
-        return self._rotate(x, self._image)
-
-    def text(self, x: torch.Tensor) -> torch.Tensor:
-        """Text tokens, turned where text has positions."""
-        return x if self._text is None else self._rotate(x, self._text)
-
-    def joint(self, x: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """Tokens in joint order, turned. Text without positions is not touched, not even rounded."""
-        if self._text is None:
-            text, image = layout.split(x)
-            return layout.join(text, self.image(image))
-        if self._joint is None:
-            (text_cos, text_sin), (image_cos, image_sin) = self._text, self._image
-            self._joint = layout.join(text_cos, image_cos), layout.join(text_sin, image_sin)
-        return self._rotate(x, self._joint)
-
-
-class Flow:
-    """One packed forward under way: what its processors and hooks look at."""
-
-    def __init__(self, layout: Layout, rotary: Rotary | None) -> None:
-        self.layout = layout
-        self.rotary = rotary
-
-    def per_image_token(self, rows: torch.Tensor) -> torch.Tensor:
-        """One entry a row to one entry an image token."""
-        return rows.index_select(0, self.layout.image.rows)
-
-    def per_text_token(self, rows: torch.Tensor) -> torch.Tensor:
-        """One entry a row to one entry a text token."""
-        return rows.index_select(0, self.layout.text.rows)
-
-    def per_joint_token(self, rows: torch.Tensor) -> torch.Tensor:
-        """One entry a row to one entry a token, in joint order."""
-        return rows.index_select(0, self.layout.joint.rows)
 
 
 def project(
@@ -153,8 +92,8 @@ class DualStream:
         if rotary is not None:
             q, k, text_q, text_k = rotary.image(q), rotary.image(k), rotary.text(text_q), rotary.text(text_k)
         q, k, v = layout.join(text_q, q), layout.join(text_k, k), layout.join(text_v, v)
-        out = attend(q, k, v, layout.joint, layout.joint).flatten(1)[:, None]
-        text, image = layout.split(out)
+        k, v, keys = self._flow.keys("dual", k, v, joint=True)
+        text, image = layout.split(attend(q, k, v, layout.joint, keys).flatten(1)[:, None])
         to_text = getattr(attn, "to_add_out", None)
         return attn.to_out[1](attn.to_out[0](image)), text if to_text is None else to_text(text)
 
@@ -187,8 +126,8 @@ class SelfStream:
         q, k, v = _queries_keys_values(attn, hidden_states, hidden_states, self._across_heads)
         if rotary is not None and self._positions:
             q, k = (rotary.joint(x, layout) if self._joint else rotary.image(x) for x in (q, k))
-        segments = layout.joint if self._joint else layout.image
-        return _output(attn, attend(q, k, v, segments, segments))
+        k, v, keys = self._flow.keys("self", k, v, self._joint)
+        return _output(attn, attend(q, k, v, layout.joint if self._joint else layout.image, keys))
 
 
 class CrossStream:

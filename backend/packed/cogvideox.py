@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from backend.packed.attention import Flow, Rotary, SelfStream
+from backend.packed.attention import SelfStream
 from backend.packed.family import (
     Arguments,
     Block,
@@ -18,8 +18,10 @@ from backend.packed.family import (
     lengths_of,
     repeated,
 )
+from backend.packed.flow import Flow, Rotary
 from backend.packed.flux import rotate_pairs
 from backend.packed.hooks import Hooks
+from backend.packed.units import Grid
 
 
 class CogVideoX(Family):
@@ -87,6 +89,10 @@ class CogVideoX(Family):
             self.model.norm_out(self.model.norm_final(image), temb=condition)
         )
 
+    def grid(self, call: Arguments) -> Grid:
+        _, frames, _, height, width = call["hidden_states"].shape
+        return frames // (self.model.config.patch_size_t or 1), height // self.token_side(), width // self.token_side()
+
     def unpatchify(self, patches: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         p, t = self.model.config.patch_size, self.model.config.patch_size_t
         rows, frames, _, height, width = sample.shape
@@ -100,5 +106,12 @@ class CogVideoX(Family):
 class _Stream(SelfStream):
     """CogVideoX's processor returns two streams; here the second is empty."""
 
-    def __call__(self, attn: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return super().__call__(attn, hidden_states), hidden_states[:, :0]
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: None = None,
+        image_rotary_emb: None = None,
+    ) -> Any:
+        return super().__call__(attn, hidden_states), encoder_hidden_states

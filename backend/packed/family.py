@@ -10,13 +10,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
 
 from backend.coroutine import DenoiserCall
-from backend.packed.attention import Flow, Rotary, Tables
+from backend.packed.flow import Flow, Rotary, Tables
 from backend.packed.hooks import Hooks
+from backend.packed.units import Grid
 
 Arguments = dict[str, Any]
 """A denoiser call by the names of the model's forward."""
@@ -51,10 +53,12 @@ class Family:
         reads: arguments of the model's forward that the family understands. A call that gives anything else (an image
             prompt, residuals of a ControlNet) is not packed.
         scaled_by: the argument in which diffusers looks for the scale of LoRA weights.
+        joint: whether text goes through the blocks with the image; else it only conditions them.
     """
 
     reads: frozenset[str] = frozenset()
     scaled_by = ""
+    joint = True
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -89,13 +93,34 @@ class Family:
         """What to change in the model while ``flow`` is under way."""
         raise NotImplementedError
 
-    def blocks(self, flow: Flow, condition: Any) -> list[Block]:
+    def block_modules(self) -> list[Any]:
         """The model's blocks, in order."""
+        return list(self.model.transformer_blocks)
+
+    def blocks(self, flow: Flow, condition: Any) -> list[Block]:
+        """How to run each of `block_modules` while ``flow`` is under way."""
         raise NotImplementedError
 
     def head(self, flow: Flow, image: torch.Tensor, condition: Any) -> torch.Tensor:
         """What follows the last block: [image tokens, 1, channels of one latent patch]."""
         raise NotImplementedError
+
+    def grid(self, call: Arguments) -> Grid:
+        """How the tokens of each of the call's rows lie: (frames, height, width)."""
+        raise NotImplementedError
+
+    def text_tokens(self, call: Arguments) -> int:
+        """Text tokens of all rows of a call."""
+        rows, tokens = call["encoder_hidden_states"].shape[:2]
+        return int(rows * tokens)
+
+    def entries(self, call: Arguments, rows: int) -> int:
+        """Tokens of a call that go through the blocks."""
+        return rows * prod(self.grid(call)) + (self.text_tokens(call) if self.joint else 0)
+
+    def token_side(self) -> int:
+        """Latent pixels along a token's side."""
+        return int(self.model.config.patch_size)
 
     def unpatchify(self, patches: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         """[rows, tokens, channels of one latent patch] to latents of ``sample``'s size, for one call."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from diffusers.models.embeddings import apply_rotary_emb
 
-from backend.packed.attention import DualStream, Flow, Rotary, SelfStream, Tables
+from backend.packed.attention import DualStream, SelfStream
 from backend.packed.family import (
     Arguments,
     Block,
@@ -19,7 +19,9 @@ from backend.packed.family import (
     lengths_of,
     repeated,
 )
+from backend.packed.flow import Flow, Rotary, Tables
 from backend.packed.hooks import Hooks
+from backend.packed.units import Grid
 
 INPUTS = ("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep", "guidance", "img_ids", "txt_ids")
 
@@ -67,6 +69,9 @@ class Flux(Family):
             + [(self.model.norm_out.linear, flow.per_image_token)],
         )
 
+    def block_modules(self) -> list[Any]:
+        return [*self.model.transformer_blocks, *self.model.single_transformer_blocks]
+
     def blocks(self, flow: Flow, condition: Any) -> list[Block]:
         def two_streams(block: Any) -> Block:
             def call(image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,6 +95,20 @@ class Flux(Family):
 
     def head(self, flow: Flow, image: torch.Tensor, condition: Any) -> torch.Tensor:
         return self.model.proj_out(self.model.norm_out(image, condition))
+
+    def grid(self, call: Arguments) -> Grid:
+        """Read off the position ids, once; a call whose tokens are no one grid (with a reference image) is one unit."""
+        ids = call["img_ids"]
+        known: Grid | None = getattr(ids, "_tilecast_grid", None)
+        if known is None:
+            height, width = (ids.reshape(-1, ids.shape[-1])[:, 1:].amax(0).long() + 1).tolist()
+            tokens = call["hidden_states"].shape[1]
+            known = (1, height, width) if height * width == tokens else (tokens, 1, 1)
+            ids._tilecast_grid = known
+        return known
+
+    def token_side(self) -> int:
+        return 2  # the pipeline makes a token of 2x2 latent pixels
 
     def unpatchify(self, patches: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         return patches  # the pipeline itself cuts latents into tokens

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from backend.packed.attention import DualStream, Flow, Rotary, SelfStream
+from backend.packed.attention import DualStream, SelfStream
 from backend.packed.family import (
     Arguments,
     Block,
@@ -19,8 +19,10 @@ from backend.packed.family import (
     repeated,
     valid_text,
 )
+from backend.packed.flow import Flow, Rotary
 from backend.packed.flux import rotate_pairs
 from backend.packed.hooks import Hooks
+from backend.packed.units import Grid
 
 INPUTS = (
     "hidden_states",
@@ -79,6 +81,9 @@ class HunyuanVideo(Family):
             + [(self.model.norm_out.linear, flow.per_image_token)],
         )
 
+    def block_modules(self) -> list[Any]:
+        return [*self.model.transformer_blocks, *self.model.single_transformer_blocks]
+
     def blocks(self, flow: Flow, condition: Any) -> list[Block]:
         def two_streams(block: Any) -> Block:
             def call(image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,6 +108,13 @@ class HunyuanVideo(Family):
 
     def head(self, flow: Flow, image: torch.Tensor, condition: Any) -> torch.Tensor:
         return self.model.proj_out(self.model.norm_out(image, condition))
+
+    def text_tokens(self, call: Arguments) -> int:
+        return sum(valid_text(call["encoder_attention_mask"], by_count=True)[0])
+
+    def grid(self, call: Arguments) -> Grid:
+        frames, height, width = call["hidden_states"].shape[2:]
+        return frames // self.model.config.patch_size_t, height // self.token_side(), width // self.token_side()
 
     def unpatchify(self, patches: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         p, t = self.model.config.patch_size, self.model.config.patch_size_t

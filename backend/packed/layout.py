@@ -12,7 +12,7 @@ order, row by row, text first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 
@@ -36,13 +36,27 @@ class Segments:
 
 
 class Layout:
-    """The image tokens, the text tokens and the joint order of one pack."""
+    """The image tokens, the text tokens and the joint order of one pack.
+
+    Attributes:
+        image, text, joint: the rows of each.
+        text_at, image_at: where the text and the image tokens stand in joint order.
+    """
 
     def __init__(self, image: Sequence[int], text: Sequence[int], device: torch.device) -> None:
         self.image = Segments(image, device)
         self.text = Segments(text, device)
         self.joint = Segments([t + i for t, i in zip(text, image, strict=True)], device)
         self._runs = [n for pair in zip(text, image, strict=True) for n in pair]
+        self._device = device
+
+    @cached_property
+    def text_at(self) -> torch.Tensor:
+        return self.split(torch.arange(len(self.joint.rows), device=self._device))[0]
+
+    @cached_property
+    def image_at(self) -> torch.Tensor:
+        return self.split(torch.arange(len(self.joint.rows), device=self._device))[1]
 
     def join(self, text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """Two streams, [text tokens, ...] and [image tokens, ...], in joint order."""

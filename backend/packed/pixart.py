@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from backend.packed.attention import CrossStream, Flow, SelfStream
+from backend.packed.attention import CrossStream, SelfStream
 from backend.packed.family import (
     Arguments,
     Block,
@@ -18,8 +18,10 @@ from backend.packed.family import (
     lengths_of,
     valid_text,
 )
+from backend.packed.flow import Flow
 from backend.packed.hooks import Hooks
 from backend.packed.stable_diffusion_3 import unpatchify_image
+from backend.packed.units import Grid
 
 INPUTS = ("hidden_states", "encoder_hidden_states", "timestep", "added_cond_kwargs", "encoder_attention_mask")
 
@@ -35,6 +37,7 @@ class PixArt(Family):
     """``PixArtTransformer2DModel``. Padding of the text is left out, where the model would mask it."""
 
     reads = frozenset(INPUTS)
+    joint = False
     scaled_by = "cross_attention_kwargs"
 
     def accepts(self) -> bool:
@@ -77,6 +80,10 @@ class PixArt(Family):
         table = self.model.scale_shift_table[None] + condition.head[:, None]
         shift, scale = flow.per_image_token(table).chunk(2, dim=1)
         return self.model.proj_out(self.model.norm_out(image) * (1 + scale) + shift)
+
+    def grid(self, call: Arguments) -> Grid:
+        height, width = call["hidden_states"].shape[-2:]
+        return 1, height // self.token_side(), width // self.token_side()
 
     def unpatchify(self, patches: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         return unpatchify_image(patches, sample, self.model.config.patch_size)

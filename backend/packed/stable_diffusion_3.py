@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
-from backend.packed.attention import DualStream, Flow, SelfStream
+from backend.packed.attention import DualStream, SelfStream
 from backend.packed.family import Arguments, Block, Family, Tokens, concatenated, flatten_rows, lengths_of
+from backend.packed.flow import Flow
 from backend.packed.hooks import Hooks
+from backend.packed.units import Grid
 
 
 class StableDiffusion3(Family):
@@ -54,6 +56,10 @@ class StableDiffusion3(Family):
 
     def head(self, flow: Flow, image: torch.Tensor, condition: Any) -> torch.Tensor:
         return self.model.proj_out(self.model.norm_out(image, condition))
+
+    def grid(self, call: Arguments) -> Grid:
+        height, width = call["hidden_states"].shape[-2:]
+        return 1, height // self.token_side(), width // self.token_side()
 
     def unpatchify(self, patches: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         return unpatchify_image(patches, sample, self.model.config.patch_size)

@@ -17,16 +17,20 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
 from backend.coroutine import DenoiserCall
 from backend.merge import merge_key, rows_of, run_stacked
-from backend.packed.attention import Flow
+from backend.packed.cache import TokenCache
 from backend.packed.cogvideox import CogVideoX
 from backend.packed.family import Arguments, Family
+from backend.packed.flow import Flow
 from backend.packed.flux import Flux
 from backend.packed.hooks import hooked, lora_scaled
 from backend.packed.hunyuan_video import HunyuanVideo
 from backend.packed.layout import layout_of
 from backend.packed.pixart import PixArt
 from backend.packed.stable_diffusion_3 import StableDiffusion3
+from backend.packed.units import units_of
 from backend.packed.wan import Wan
+from backend.patched.cache import Part
+from policies.caching import CachingPolicy
 
 FAMILIES: dict[str, type[Family]] = {
     "CogVideoXTransformer3DModel": CogVideoX,
@@ -49,17 +53,33 @@ class PackedTransformer:
 
     Args:
         model: a transformer that `supports` names. Between calls of `run` it is left as it is.
+        caching: decides which image tokens go through which block; None: all, and nothing is kept.
+        cache_bytes: what the cache may keep.
+        cache_patch: side of the groups of image tokens that the cache decides about, latent pixels; 0: whole images.
+
+    Attributes:
+        cache: None without a caching policy.
 
     Raises:
         ValueError: the model is not one of them.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        caching: CachingPolicy | None = None,
+        cache_bytes: int = 2**30,
+        cache_patch: int = 32,
+    ) -> None:
         if not supports(model):
             raise ValueError(f"cannot pack calls of {type(model).__name__}; known: {', '.join(sorted(FAMILIES))}")
         self.model = model
-        self._family = FAMILIES[type(model).__name__](model)
+        self.cache: TokenCache | None = None
+        self._family = family = FAMILIES[type(model).__name__](model)
         self._forward = model.forward
+        self._unit_side = -(-cache_patch // family.token_side())
+        if caching is not None:
+            self.cache = TokenCache(caching, cache_bytes, len(family.block_modules()), family.joint)
 
     def key(self, call: DenoiserCall) -> Hashable:
         """Calls of equal keys share a forward: sizes, timesteps, texts and guidance do not matter.
@@ -75,31 +95,58 @@ class PackedTransformer:
 
         Calls that happen to be equal in every shape are stacked, which costs less than packing them.
         """
-        if len({merge_key(call) for call in calls}) == 1:
+        packable = self._family.shared(self._family.arguments(calls[0])) is not None
+        if self.cache is not None and packable:
+            return self._run_cached(calls, self.cache)
+        if not packable or len({merge_key(call) for call in calls}) == 1:
             return run_stacked(self._forward, calls)
         return self.run_packed(calls)
 
-    def run_packed(self, calls: Sequence[DenoiserCall]) -> list[Any]:
-        """Like `run`, packed in any case."""
+    def run_packed(self, calls: Sequence[DenoiserCall], parts: Sequence[Part] | None = None) -> list[Any]:
+        """Like `run`, packed in any case; with the cache where ``parts`` says which requests the calls belong to."""
         arguments = [self._family.arguments(call) for call in calls]
         with lora_scaled(self.model, self._family.lora_scale(arguments[0])):
-            samples = self._denoise(arguments, [rows_of(call) for call in calls])
+            samples = self._denoise(arguments, [rows_of(call) for call in calls], parts)
         return [
             Transformer2DModelOutput(sample=sample) if asked.get("return_dict", True) else (sample,)
             for sample, asked in zip(samples, arguments, strict=True)
         ]
 
-    def _denoise(self, calls: Sequence[Arguments], rows: Sequence[int]) -> list[torch.Tensor]:
-        tokens = self._family.embed(calls)
+    def _run_cached(self, calls: Sequence[DenoiserCall], cache: TokenCache) -> list[Any]:
+        """Calls for which the cache has no room run in a forward of their own."""
+        outputs: list[Any] = [None] * len(calls)
+        members = [
+            cache.member(call.request_id, call.part, self._family.entries(self._family.arguments(call), rows_of(call)))
+            for call in calls
+        ]
+        admitted = cache.admit(members)
+        for cached in (True, False):
+            indices = [index for index, answer in enumerate(admitted) if answer == cached]
+            if indices:
+                parts = [Part(members[index], calls[index].step, calls[index].steps) for index in indices]
+                done = self.run_packed([calls[index] for index in indices], parts if cached else None)
+                for index, output in zip(indices, done, strict=True):
+                    outputs[index] = output
+        return outputs
+
+    def _denoise(
+        self, calls: Sequence[Arguments], rows: Sequence[int], parts: Sequence[Part] | None
+    ) -> list[torch.Tensor]:
+        family, tokens = self._family, self._family.embed(calls)
         layout = layout_of(tokens.image_lengths, tokens.text_lengths, tokens.image.device)
         flow = Flow(layout, tokens.rotary)
-        image, text = tokens.image, tokens.text
-        with hooked(self._family.hooks(flow)):
-            for block in self._family.blocks(flow, tokens.condition):
-                image, text = block(image, text)
-            patches = self._family.head(flow, image, tokens.condition)
+        with hooked(family.hooks(flow)):
+            blocks = family.blocks(flow, tokens.condition)
+            if parts is not None and self.cache is not None:
+                grids = tuple(family.grid(call) for call, n in zip(calls, rows, strict=True) for _ in range(n))
+                image = self.cache.run(flow, blocks, tokens, units_of(grids, self._unit_side), parts, rows)
+            else:
+                image, text = tokens.image, tokens.text
+                for block in blocks:
+                    image, text = block(image, text)
+            patches = family.head(flow, image, tokens.condition)
         of_rows = iter(patches[:, 0].split(layout.image.lengths))
         return [
-            self._family.unpatchify(torch.stack(list(islice(of_rows, n))), call["hidden_states"])
+            family.unpatchify(torch.stack(list(islice(of_rows, n))), call["hidden_states"])
             for call, n in zip(calls, rows, strict=True)
         ]

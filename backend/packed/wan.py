@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from backend.packed.attention import CrossStream, Flow, Rotary, SelfStream, Tables
+from backend.packed.attention import CrossStream, SelfStream
 from backend.packed.family import (
     Arguments,
     Block,
@@ -17,7 +17,9 @@ from backend.packed.family import (
     lengths_of,
     repeated,
 )
+from backend.packed.flow import Flow, Rotary, Tables
 from backend.packed.hooks import Hooks
+from backend.packed.units import Grid
 
 
 class Condition(NamedTuple):
@@ -35,6 +37,7 @@ class Wan(Family):
     """``WanTransformer3DModel`` without image conditioning."""
 
     reads = frozenset({"hidden_states", "encoder_hidden_states", "timestep"})
+    joint = False
     scaled_by = "attention_kwargs"
 
     def accepts(self) -> bool:
@@ -66,6 +69,9 @@ class Wan(Family):
             + [(block.attn2, cross) for block in self.model.blocks]
         )
 
+    def block_modules(self) -> list[Any]:
+        return list(self.model.blocks)
+
     def blocks(self, flow: Flow, condition: Condition) -> list[Block]:
         def run(block: Any) -> Block:
             def call(image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,15 +87,27 @@ class Wan(Family):
         modulated = self.model.norm_out(image.float()) * (1 + scale) + shift
         return self.model.proj_out(modulated.type_as(image))
 
-    def unpatchify(self, patches: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+    def grid(self, call: Arguments) -> Grid:
+        frames, height, width = (n // p for n, p in zip(call["hidden_states"].shape[2:], self._patch, strict=True))
+        return frames, height, width
+
+    def token_side(self) -> int:
+        return self._patch[-1]
+
+    @property
+    def _patch(self) -> tuple[int, int, int]:
         t, h, w = self.model.config.patch_size
+        return t, h, w
+
+    def unpatchify(self, patches: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+        t, h, w = self._patch
         frames, height, width = sample.shape[2] // t, sample.shape[3] // h, sample.shape[4] // w
         grid = patches.reshape(len(patches), frames, height, width, t, h, w, -1)
         return grid.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
 
 def _expanded(flow: Flow, entries: torch.Tensor, per_token: bool) -> torch.Tensor:
-    return entries if per_token else flow.per_image_token(entries)
+    return flow.of_image_tokens(entries) if per_token else flow.per_image_token(entries)
 
 
 def _rotate(x: torch.Tensor, tables: Tables) -> torch.Tensor:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st  # noqa: E402
 from backend.coroutine import DenoiserCall, RequestRun, intercept_denoiser  # noqa: E402
 from backend.executor import Executor  # noqa: E402
 from backend.loading import load_pipeline  # noqa: E402
-from backend.packed import PackedTransformer, attention, supports  # noqa: E402
+from backend.packed import PackedTransformer, attention, flow, supports  # noqa: E402
 from backend.packed.layout import Layout, layout_of  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from tests.backend.mixed import largest_difference, latents_alone, latents_together  # noqa: E402
@@ -89,17 +89,17 @@ def without_modulation_per_token(patch: pytest.MonkeyPatch) -> None:
         def of_the_first(flow: Any, rows: Any, stream: str = stream) -> Any:
             return rows[torch.zeros_like(getattr(flow.layout, stream).rows)]
 
-        patch.setattr(attention.Flow, f"per_{stream}_token", of_the_first)
+        patch.setattr(flow.Flow, f"per_{stream}_token", of_the_first)
 
 
 def without_positions_per_image(patch: pytest.MonkeyPatch) -> None:
     """Rotary positions in the pack instead of in the image; no sine positions at all."""
-    rotary = attention.Rotary.__init__
+    rotary = flow.Rotary.__init__
 
     def from_the_end_of_the_pack(self: Any, rotate: Any, image: Any, text: Any = None) -> None:
         rotary(self, rotate, tuple(table.flip(0) for table in image), text)
 
-    patch.setattr(attention.Rotary, "__init__", from_the_end_of_the_pack)
+    patch.setattr(flow.Rotary, "__init__", from_the_end_of_the_pack)
     patch.setattr(PatchEmbed, "forward", lambda embed, x: embed.proj(x).flatten(2).transpose(1, 2))
 
 
