@@ -78,6 +78,7 @@ def replay(
             speedup=speedup,
             interrupted=interrupted,
             hardware=hardware_name(loaded.cluster.device),
+            cache_peak_bytes=[executor.cache.kept.peak_bytes for executor in executors if executor.cache is not None],
         )
         if info["hardware"] != prepared.profile.hardware:
             info["warnings"] = [

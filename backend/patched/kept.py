@@ -40,11 +40,13 @@ class KeptState:
 
     Attributes:
         evicted: requests whose state was dropped; to be emptied by the reader.
+        peak_bytes: the most that was kept after any step.
     """
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
         self.evicted: list[str] = []
+        self.peak_bytes = 0
         self._batches: dict[Hashable, Batch] = {}  # by shape
         self._resting: dict[str, tuple[Member, State]] = {}  # least recently used first
         self._unit_bytes: dict[Hashable, float] = {}
@@ -122,6 +124,7 @@ class KeptState:
             self._rest(shape)
             while self.bytes > self.budget_bytes and self._resting:
                 self._evict(next(reversed(self._resting)))
+        self.peak_bytes = max(self.peak_bytes, self.bytes)
 
     def forget(self, name: str) -> None:
         """Drop what is kept of a request that has ended."""

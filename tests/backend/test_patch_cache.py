@@ -181,6 +181,7 @@ def test_what_does_not_fit_runs_without_a_cache_and_the_budget_holds() -> None:
         assert executor.execute("denoise", requests, 1).failed is None
         assert 0 < executor.cache.kept.bytes <= 2.5 * one
     assert len(executor.cache.kept.requests) == 2
+    assert one < executor.cache.kept.peak_bytes <= 2.5 * one
 
 
 def test_a_failed_forward_leaves_no_torn_state() -> None:
