@@ -17,7 +17,10 @@ class _Section(BaseModel):
 
 
 class StepReductionSection(_Section):
-    """A share of the requests skips its first denoising steps (NIRVANA); deadlines are those of all steps."""
+    """A share of the requests skips its first denoising steps (NIRVANA); deadlines are those of all steps.
+
+    A replay makes such a picture in fewer steps from noise: what it costs is real, what it would start from is not.
+    """
 
     share: float = Field(0.0, ge=0, le=1)
     skip: str | None = None  # steps of 50, like 5:0.3,10:0.7 (steps:weight)
