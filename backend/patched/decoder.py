@@ -25,7 +25,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D, UpDecoderBlock2D
 from diffusers.models.upsampling import Upsample2D
 
-from backend.patched.hooks import Unpatchable
+from backend.patched.hooks import Unpatchable, moments_of
 
 Bands = list[torch.Tensor]
 """[1, channels, lines, width] each, from top to bottom; whoever is given a list may use it up."""
@@ -118,13 +118,9 @@ def whole_norm(bands: Bands, norm: torch.nn.GroupNorm) -> Pointwise:
     """GroupNorm by the moments of the whole picture, for any part of it, in place.
 
     The variance of a picture is the mean of its bands' variances plus the variance of their means, each band
-    weighted by its pixels. Moments are at least float32.
+    weighted by its pixels.
     """
-    moments = []
-    for band in bands:
-        exact = band if band.dtype in (torch.float32, torch.float64) else band.float()
-        moments.append(torch.stack(torch.var_mean(exact.reshape(norm.num_groups, -1), dim=1, correction=0)))
-    variances, means = torch.stack(moments, dim=1)  # [bands, groups] each
+    means, variances = torch.cat([moments_of(band, norm) for band in bands]).unbind(1)  # [bands, groups] each
     lines = torch.tensor([band.shape[2] for band in bands], dtype=means.dtype, device=means.device)
     share = (lines / lines.sum())[:, None]
     mean = (share * means).sum(0)
@@ -136,7 +132,7 @@ def whole_norm(bands: Bands, norm: torch.nn.GroupNorm) -> Pointwise:
         weight, bias = norm.weight.to(scale.dtype), norm.bias.to(scale.dtype)
         scale, shift = scale * weight, torch.addcmul(bias, shift, weight)
     factor, offset = (x.to(bands[0].dtype)[:, None, None] for x in (scale, shift))
-    return lambda x: torch.addcmul(offset, x, factor, out=x)
+    return lambda x: x.mul_(factor).add_(offset)
 
 
 def _residual(bands: Bands, block: ResnetBlock2D) -> Bands:

@@ -150,8 +150,8 @@ class _PatchedGroupNorm:
         rows = context.rows
         assert rows is not None
         view = (len(x), -1) + (1,) * (x.ndim - 2)
-        scale, shift = scale[rows].view(view), shift[rows].view(view)
-        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
+        scale, shift = (of_rows.to(x.dtype).index_select(0, rows).view(view) for of_rows in (scale, shift))
+        return x.mul(scale).add_(shift)
 
 
 def pooled_affine(
@@ -160,14 +160,12 @@ def pooled_affine(
     """Scale and shift [rows, channels] that normalise by the moments of whole images.
 
     Law of total variance: the variance of an image is the mean of its patches' variances plus the variance of their
-    means (all patches of an image have equally many pixels). Moments are at least float32.
+    means (all patches of an image have equally many pixels).
     """
     layout = context.layout
     assert layout is not None
     groups = norm.num_groups
-    exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    variance, mean = torch.var_mean(exact.reshape(len(x), groups, -1), dim=-1, correction=0)
-    moments = context.of_all(f"{name}.moments", torch.stack((mean, variance)).transpose(0, 1))  # [patches, 2, groups]
+    moments = context.of_all(f"{name}.moments", moments_of(x, norm))
     patches = layout.patches_of_row.to(moments.dtype)[:, None]
     row_of = layout.row_of
     zeros = moments.new_zeros(len(layout.sizes), groups)
@@ -181,6 +179,20 @@ def pooled_affine(
         return scale, -offset
     weight, bias = norm.weight.to(scale.dtype), norm.bias.to(scale.dtype)
     return scale * weight, bias - offset * weight
+
+
+def moments_of(x: torch.Tensor, norm: torch.nn.GroupNorm) -> torch.Tensor:
+    """Mean and variance of each entry's groups of channels, at least float32: [entries, 2, groups].
+
+    They are taken from torch's own GroupNorm, whose result is thrown away: on a CPU its moments cost a thirtieth of
+    those of `torch.var_mean`.
+    """
+    exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    pixels = exact[0, 0].numel()
+    _, mean, inverse = torch.native_group_norm(
+        exact.contiguous(), None, None, len(x), norm.num_channels, pixels, norm.num_groups, norm.eps
+    )
+    return torch.stack((mean, inverse.pow(-2) - norm.eps), dim=1)
 
 
 class _OncePerRow:
