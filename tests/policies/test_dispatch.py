@@ -33,17 +33,18 @@ def test_pixels_count_until_a_request_has_ended() -> None:
     assert (launch.replica, names(launch)) == (1, ["next"])
 
 
-def test_completion_counts_the_seconds_that_are_left() -> None:
-    """One step of 0.5 s is left of the large request, 20 of 0.2 s of the small one."""
-    d = Driven(PatchedServe(dispatch="completion"), replicas=2)
-    d.submit(request("large", side=128, steps=20), request("small", steps=20))
-    large, _ = d.start()
+@pytest.mark.parametrize(("rule", "expected"), [("pixels", 0), ("completion", 1)])
+def test_completion_counts_the_seconds_that_are_left(rule: str, expected: int) -> None:
+    """One step of 0.5 s is left of the large request; the small one began 100 steps of 0.2 s when it began its 20."""
+    d = Driven(PatchedServe(dispatch=rule), replicas=2)
+    d.submit(request("small", steps=100), request("large", side=128, steps=20))
+    small, large = d.start()
     d.end(large, 19)
     (last,) = d.start()
     d.submit(request("next"))
-    d.end(last)
+    d.end([small, last][expected])
     (launch,) = d.start()
-    assert (launch.replica, names(launch)) == (0, ["next"])
+    assert (launch.replica, names(launch)) == (expected, ["next"])
 
 
 def test_an_idle_replica_is_taken_whatever_the_rule() -> None:
