@@ -10,6 +10,7 @@ The processors take the place of a model's own while a packed forward runs. They
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from itertools import groupby
 from typing import Any
 
@@ -18,6 +19,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from backend.packed.flow import Flow
 from backend.packed.layout import Segments
+
+FLASH = find_spec("torch.nn.attention.varlen") is not None
+"""Whether this torch has attention over rows of any lengths (2.10 and later)."""
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: Segments, keys: Segments) -> torch.Tensor:
@@ -32,7 +36,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: Segments,
     Returns:
         [query tokens, heads, channels].
     """
-    if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
+    if FLASH and q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
         from torch.nn.attention.varlen import varlen_attn
 
         out = varlen_attn(q, k, v, queries.starts, keys.starts, queries.longest, keys.longest)

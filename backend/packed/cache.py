@@ -65,10 +65,11 @@ class TokenCache:
         self.by_block[:] = 0
 
     def member(self, request_id: str, part: int, tokens: int) -> Member:
-        """A call in the kept state; calls of one step (with and without the text) are kept apart."""
+        """A call in the kept state. The calls of one step (with and without the text) are kept apart, and so are the
+        batches they stand in: these follow each other in every step."""
         name = f"{request_id}/{part}" if part else request_id
         self._names.setdefault(request_id, set()).add(name)
-        return Member(name, tokens, self.joint)
+        return Member(name, tokens, part)
 
     def admit(self, wanted: Sequence[Member]) -> list[bool]:
         """Whether each call of the next batch can run with the cache."""
@@ -91,7 +92,15 @@ class TokenCache:
         parts: Sequence[Part],
         rows: Sequence[int],
     ) -> torch.Tensor:
-        """The image tokens after all blocks, [image tokens, 1, channels]; ``parts`` are calls of ``rows`` rows each."""
+        """The image tokens after all blocks, [image tokens, 1, channels].
+
+        Args:
+            flow: the forward under way, of all tokens.
+            blocks: the family's, in order.
+            tokens: what goes in.
+            units: of the image tokens.
+            parts: the calls, all the same part of their steps, with ``rows`` rows each.
+        """
         units_of_parts = units.of_rows(rows)
         members = [part.member for part in parts]
         shape = members[0].shape

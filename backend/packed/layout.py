@@ -69,7 +69,7 @@ class Layout:
         return torch.cat(runs[0::2]), torch.cat(runs[1::2])
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=64)
 def layout_of(image: tuple[int, ...], text: tuple[int, ...], device: torch.device) -> Layout:
     """The layout of a composition; a batch whose composition stays keeps its tables."""
     return Layout(image, text, device)

@@ -113,20 +113,20 @@ class PackedTransformer:
         ]
 
     def _run_cached(self, calls: Sequence[DenoiserCall], cache: TokenCache) -> list[Any]:
-        """Calls for which the cache has no room run in a forward of their own."""
+        """Calls that are the same part of their steps share a forward; so do those for which there is no room."""
         outputs: list[Any] = [None] * len(calls)
         members = [
             cache.member(call.request_id, call.part, self._family.entries(self._family.arguments(call), rows_of(call)))
             for call in calls
         ]
-        admitted = cache.admit(members)
-        for cached in (True, False):
-            indices = [index for index, answer in enumerate(admitted) if answer == cached]
-            if indices:
-                parts = [Part(members[index], calls[index].step, calls[index].steps) for index in indices]
-                done = self.run_packed([calls[index] for index in indices], parts if cached else None)
-                for index, output in zip(indices, done, strict=True):
-                    outputs[index] = output
+        groups: dict[int | None, list[int]] = {}
+        for index, admitted in enumerate(cache.admit(members)):
+            groups.setdefault(calls[index].part if admitted else None, []).append(index)
+        for part, indices in groups.items():
+            parts = [Part(members[index], calls[index].step, calls[index].steps) for index in indices]
+            done = self.run_packed([calls[index] for index in indices], None if part is None else parts)
+            for index, output in zip(indices, done, strict=True):
+                outputs[index] = output
         return outputs
 
     def _denoise(

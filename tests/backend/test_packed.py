@@ -128,6 +128,18 @@ def test_a_pipeline_from_a_folder_is_exact_too(name: str, tmp_path: Path) -> Non
     assert largest_difference(alone, together) <= 1e-12
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_half_precision_stays_within_its_rounding(name: str, tmp_path: Path) -> None:
+    FAMILIES[name]().save_pretrained(tmp_path)
+    pipeline = load_pipeline(str(tmp_path), dtype="bfloat16")  # what the model keeps in float32 stays in float32
+    calls = caught(pipeline, mixed_requests(name)[:3])
+    with torch.no_grad():
+        expected = [pipeline.transformer(*call.args, **call.kwargs)[0] for call in calls]
+    for (given_back,), alone in zip(PackedTransformer(pipeline.transformer).run(calls), expected, strict=True):
+        assert given_back.dtype == torch.bfloat16
+        assert (given_back - alone).abs().max() < 0.05 * alone.float().std()
+
+
 def caught(pipeline: Any, requests: list[Request]) -> list[DenoiserCall]:
     """The first denoiser call of each request, exactly as its pipeline makes it."""
     intercept_denoiser(pipeline)
@@ -242,6 +254,16 @@ def test_attention_stays_within_rows(lengths: list[tuple[int, int]]) -> None:
         own_q, own_k, own_v = q[queries.rows == row], k[keys.rows == row], v[keys.rows == row]
         weights = torch.einsum("qhc,khc->hqk", own_q, own_k).div(8**0.5).softmax(-1)
         torch.testing.assert_close(together[queries.rows == row], torch.einsum("hqk,khc->qhc", weights, own_v))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_flash_kernel_stays_within_rows() -> None:
+    layout = layout_of((64, 0, 17, 128), (77, 5, 1, 16), torch.device("cuda"))
+    q = torch.randn(64 + 17 + 128, 2, 64, device="cuda", dtype=torch.bfloat16)
+    k, v = torch.randn(2, 77 + 5 + 1 + 16, 2, 64, device="cuda", dtype=torch.bfloat16)
+    flash = attention.attend(q, k, v, layout.image, layout.text)
+    exact = attention.attend(q.double(), k.double(), v.double(), layout.image, layout.text)
+    assert (flash - exact).abs().max() < 0.02
 
 
 @given(LENGTHS)

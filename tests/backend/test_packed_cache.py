@@ -182,6 +182,9 @@ def test_calls_with_and_without_the_text_are_kept_apart() -> None:
     assert {signals.request_ids for signals in policy_of(executor).asked} == {("square",), ("square/1",)}
     assert executor.cache is not None
     assert sorted(executor.cache.kept.requests) == ["square", "square/1"]
+    kept = executor.cache.kept.bytes
+    executor.execute("denoise", [request], 1)
+    assert executor.cache.kept.bytes == kept
     executor.release("square")
     assert executor.cache.kept.requests == []
 
