@@ -33,18 +33,18 @@ def test_pixels_count_until_a_request_has_ended() -> None:
     assert (launch.replica, names(launch)) == (1, ["next"])
 
 
-@pytest.mark.parametrize(("rule", "expected"), [("pixels", 0), ("completion", 1)])
-def test_completion_counts_the_seconds_that_are_left(rule: str, expected: int) -> None:
-    """One step of 0.5 s is left of the large request; the small one began 100 steps of 0.2 s when it began its 20."""
-    d = Driven(PatchedServe(dispatch=rule), replicas=2)
+def test_completion_counts_the_seconds_that_are_left() -> None:
+    """After 9.5 s one of 20 steps is left of the large request; the small one began 100 steps when it began its 20."""
+    d = Driven(Rounds(round_steps=19, dispatch="completion"), replicas=2)
     d.submit(request("small", steps=100), request("large", side=128, steps=20))
-    small, large = d.start()
-    d.end(large, 19)
+    _, large = d.start()
+    d.end(large)
     (last,) = d.start()
+    assert (names(last), last.steps) == (["large"], 1)
     d.submit(request("next"))
-    d.end([small, last][expected])
+    d.end(last)
     (launch,) = d.start()
-    assert (launch.replica, names(launch)) == (expected, ["next"])
+    assert (launch.replica, names(launch)) == (1, ["next"])
 
 
 def test_an_idle_replica_is_taken_whatever_the_rule() -> None:
