@@ -8,16 +8,7 @@ from typing import Any
 import torch
 
 from backend.packed.attention import SelfStream
-from backend.packed.family import (
-    Arguments,
-    Block,
-    Family,
-    Tokens,
-    concatenated,
-    flatten_rows,
-    lengths_of,
-    repeated,
-)
+from backend.packed.family import Arguments, Block, Family, Tokens, concatenated, flatten_rows, lengths_of, repeated
 from backend.packed.flow import Flow, Rotary
 from backend.packed.flux import rotate_pairs
 from backend.packed.hooks import Hooks

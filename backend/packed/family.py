@@ -154,7 +154,8 @@ def valid_text(mask: torch.Tensor, by_count: bool) -> tuple[tuple[int, ...], tor
 
     Args:
         mask: [rows, tokens], 1 for a token that is attended to, 0 for padding.
-        by_count: keep the first tokens, as many as the row's ones; else keep the ones.
+        by_count: keep the first tokens, as many as the row's ones; else keep the ones, and of a row without any all,
+            as a mask that is a bias of attention scores does.
 
     Pipelines pass the same mask at every step, so the answer is kept on the tensor: reading it waits for the device.
     """
@@ -163,6 +164,8 @@ def valid_text(mask: torch.Tensor, by_count: bool) -> tuple[tuple[int, ...], tor
         keep = mask != 0
         if by_count:
             keep = torch.arange(mask.shape[1], device=mask.device) < keep.sum(1, keepdim=True)
+        else:
+            keep |= ~keep.any(1, keepdim=True)
         known = tuple(keep.sum(1).tolist()), keep.flatten().nonzero().flatten()
         mask._tilecast_valid = known  # type: ignore[attr-defined]
     return known

@@ -9,16 +9,7 @@ import torch
 from diffusers.models.embeddings import apply_rotary_emb
 
 from backend.packed.attention import DualStream, SelfStream
-from backend.packed.family import (
-    Arguments,
-    Block,
-    Family,
-    Tokens,
-    concatenated,
-    flatten_rows,
-    lengths_of,
-    repeated,
-)
+from backend.packed.family import Arguments, Block, Family, Tokens, concatenated, flatten_rows, lengths_of, repeated
 from backend.packed.flow import Flow, Rotary, Tables
 from backend.packed.hooks import Hooks
 from backend.packed.units import Grid

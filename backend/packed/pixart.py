@@ -8,16 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from backend.packed.attention import CrossStream, SelfStream
-from backend.packed.family import (
-    Arguments,
-    Block,
-    Family,
-    Tokens,
-    concatenated,
-    flatten_rows,
-    lengths_of,
-    valid_text,
-)
+from backend.packed.family import Arguments, Block, Family, Tokens, concatenated, flatten_rows, lengths_of, valid_text
 from backend.packed.flow import Flow
 from backend.packed.hooks import Hooks
 from backend.packed.stable_diffusion_3 import unpatchify_image

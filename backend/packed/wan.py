@@ -8,15 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from backend.packed.attention import CrossStream, SelfStream
-from backend.packed.family import (
-    Arguments,
-    Block,
-    Family,
-    Tokens,
-    flatten_rows,
-    lengths_of,
-    repeated,
-)
+from backend.packed.family import Arguments, Block, Family, Tokens, flatten_rows, lengths_of, repeated
 from backend.packed.flow import Flow, Rotary, Tables
 from backend.packed.hooks import Hooks
 from backend.packed.units import Grid

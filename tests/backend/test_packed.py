@@ -169,6 +169,23 @@ def test_texts_of_any_length_share_a_forward(name: str) -> None:
         torch.testing.assert_close(output, alone, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["pixart", "hunyuan_video"])
+def test_masks_of_any_kind_mean_what_they_mean_to_the_model(name: str) -> None:
+    """Holes in the text, padding before it, no text at all."""
+    pipeline = FAMILIES[name]().to(torch.float64)
+    first, second, third, fourth = calls = caught(pipeline, mixed_requests(name))
+    first.kwargs["encoder_attention_mask"][:, ::2] = 0
+    second.kwargs["encoder_attention_mask"] = second.kwargs["encoder_attention_mask"].flip(1)
+    third.kwargs["encoder_attention_mask"][:] = 0
+    fourth.kwargs["encoder_attention_mask"][:] = 1
+    if name == "hunyuan_video":
+        third.kwargs["encoder_attention_mask"][:, -1] = 1  # without any the model divides by zero
+    with torch.no_grad():
+        expected = [pipeline.transformer(*call.args, **call.kwargs)[0] for call in calls]
+    for (given_back,), alone in zip(PackedTransformer(pipeline.transformer).run(calls), expected, strict=True):
+        assert (given_back - alone).abs().max() < 1e-9
+
+
 def test_mixed_sizes_share_one_forward() -> None:
     pipeline = tiny_pipelines.sd3()
     executor = Executor(pipeline, "packed")
