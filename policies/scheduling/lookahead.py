@@ -21,7 +21,7 @@ from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.scheduling.batch import next_quantum
 from policies.scheduling.lookahead_costs import MarginalCosts
-from policies.scheduling.lookahead_roll import Task, best_plan
+from policies.scheduling.lookahead_roll import Plan, Task, best_plan, roll
 
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 
@@ -40,15 +40,16 @@ class _Batch(NamedTuple):
 class _Lane:
     """What is kept of one replica."""
 
-    __slots__ = ("anew", "batch", "closed_s", "free_s", "news", "width")
+    __slots__ = ("anew", "batch", "closed_s", "known", "news", "planned", "width")
 
     def __init__(self) -> None:
         self.batch: _Batch | None = None
         self.anew = False  # the batch must be planned anew
         self.closed_s: float | None = None  # when the first of the batch ended
-        self.free_s = 0.0  # when all that it plans to run is predicted to be finished
         self.news: list[Task] = []  # what has come since, for it to consider
-        self.width = 0  # that was best last time
+        self.planned: set[int] = set()  # for whom its last search found time,
+        self.width = 0  # at which width,
+        self.known = 0  # and how many requests had come by then
 
 
 class Lookahead(SchedulingPolicy):
@@ -87,6 +88,7 @@ class Lookahead(SchedulingPolicy):
         self._lanes = [_Lane() for _ in cluster.replicas]
         self._pool: list[Task] = []  # waiting jobs that are in no batch yet, by due time
         self._in_pool: dict[Job, Task] = {}
+        self._known = 0  # requests that have come
         self._wanted_s: dict[Job, float] = {}  # when jobs are due that must be run even if they are late
 
     def arrived(self, job: Job, now: float) -> None:
@@ -94,8 +96,9 @@ class Lookahead(SchedulingPolicy):
             self._wanted_s[job] = now + self.patience * self._costs.remaining_s(job)
         task = self._task(job)
         self._put(task)
+        self._known += 1
         loads = [
-            (lane.batch.step_s, lane.free_s) if lane.batch is not None and replica.resident else (0.0, 0.0)
+            (lane.batch.full, lane.batch.step_s) if lane.batch is not None and replica.resident else (False, 0.0)
             for lane, replica in zip(self._lanes, self.cluster.replicas, strict=True)
         ]
         self._lanes[loads.index(min(loads))].news.append(task)
@@ -164,19 +167,30 @@ class Lookahead(SchedulingPolicy):
     def _batch(self, lane: _Lane, finishing: list[Job], tasks: list[Task], now: float) -> _Batch:
         costs = self._costs
         jobs, step_s, full, last_due_s = finishing, 0.0, False, math.inf
-        lane.free_s = now + costs.ratio * sum([costs.of(job).decode_s for job in finishing])
         if tasks:
             shared_s = costs.of(_job(tasks[0])).shared_s
             scale = costs.ratio * (1.0 + self.margin)
-            plan = best_plan(tasks, self._widths(tasks, lane), shared_s, lane.free_s, scale, self.horizon)
+            start_s = now + costs.ratio * sum([costs.of(job).decode_s for job in finishing])
+            plan = self._same_plan(lane, tasks, shared_s, start_s, scale)
+            if plan is None:
+                plan = best_plan(tasks, self._widths(tasks, lane), shared_s, start_s, scale, self.horizon)
+                lane.planned, lane.width = {task.order for task in plan.queue}, plan.width
+                lane.known = self._known
             batch = plan.batch or tasks[:1]
-            lane.free_s += (plan.end_s - lane.free_s) / (1.0 + self.margin)
-            lane.width = plan.width
             full = len(batch) < len(plan.queue) or sum([task.images for task in batch]) >= self.max_batch
             step_s = shared_s + sum([t.images_s for t in batch]) + sum({t.kind: t.kind_s for t in batch}.values())
             jobs = [*finishing, *[_job(task) for task in batch]]
             last_due_s = batch[-1].due
         return _Batch(tuple(jobs), tuple([job.steps_left for job in jobs]), step_s, now, full, last_due_s)
+
+    def _same_plan(self, lane: _Lane, tasks: list[Task], shared_s: float, now: float, scale: float) -> Plan | None:
+        """What is left of the last plan, when no request has come since and it still meets its deadlines."""
+        queue = [task for task in tasks if task.order in lane.planned] if lane.known == self._known else []
+        if queue:
+            rolled = roll(queue, lane.width, shared_s, now, scale)
+            if rolled.late < 0 and not rolled.overdue:
+                return Plan(queue, lane.width, lane.width, len(queue), rolled.end_s)
+        return None
 
     def _widths(self, tasks: Sequence[Task], lane: _Lane) -> list[int]:
         """Candidate widths; the one that was best last time is tried first, then the wide ones."""

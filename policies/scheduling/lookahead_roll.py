@@ -7,6 +7,7 @@ steps leaves and is decoded, which the others wait for: what the controller make
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple
@@ -64,7 +65,13 @@ class Rolled(NamedTuple):
 
 
 def roll(
-    tasks: Sequence[Task], width: int, shared_s: float, now: float = 0.0, scale: float = 1.0, first: int = 0
+    tasks: Sequence[Task],
+    width: int,
+    shared_s: float,
+    now: float = 0.0,
+    scale: float = 1.0,
+    first: int = 0,
+    most_steps: float = math.inf,
 ) -> Rolled:
     """Run tasks in the order given, up to ``width`` images at a time; a task of more images runs alone.
 
@@ -75,6 +82,7 @@ def roll(
         now: when it starts.
         scale: everything takes so many times as long as the tasks say.
         first: another width until the first of the batch leaves; 0 for the same.
+        most_steps: give up after so many steps of the batch; the end is infinity then.
     """
     rate, images, steps, overdue, total = shared_s * scale, 0, 0, 0, 0.0
     batch: list[tuple[int, int]] = []
@@ -95,6 +103,8 @@ def roll(
             position += 1
         limit = width
         until = batch[0][0]
+        if until > most_steps:
+            return Rolled(-1, overdue, math.inf, math.inf)
         now += (until - steps) * rate
         steps = until
         leaving = []
@@ -183,49 +193,59 @@ def best_plan(
     Args:
         tasks: at least one, in order of preference (due times).
         widths: the candidates, most promising first.
-        shared_s, now, scale: as of `roll`.
+        shared_s: as of `roll`, like the next two.
+        now: as of `roll`.
+        scale: as of `roll`.
         horizon: longest queue that is rolled forward.
     """
-    best: tuple[int, float] | None = None
-    plan = Plan([], 0, 0, 0, now)
-    start = feasible(tasks, max(widths), shared_s, now, scale)[:horizon]
+    best, least_s = Plan([], 0, 0, 0, now), math.inf
+
+    def consider(queue: list[Task], width: int, first: int) -> int:
+        """Keep it if it is better; the position of the first that is late, or -1."""
+        nonlocal best, least_s
+        bound = _most_steps(queue, width, shared_s, scale, least_s) if len(queue) == best.met else math.inf
+        if bound < 0:
+            return -1
+        rolled = roll(queue, width, shared_s, now, scale, first, bound)
+        if rolled.late < 0:
+            met = len(queue) - rolled.overdue
+            mean_s = rolled.sum_s / len(queue) - now
+            cost_s = rolled.end_s - now + _MEAN_WEIGHT * mean_s
+            if (met, -cost_s) > (best.met, -least_s):
+                best, least_s = Plan(queue, first, width, met, rolled.end_s), cost_s
+        return rolled.late
+
+    seeming = feasible(tasks, max(widths), shared_s, now, scale)[:horizon]
     for width in widths:
-        queue = start
-        while queue and (best is None or len(queue) >= best[0]):
-            rolled = roll(queue, width, shared_s, now, scale)
-            if rolled.late < 0:
-                met = len(queue) - rolled.overdue
-                score = (met, -_cost(rolled, now, len(queue)))
-                if best is None or score > best:
-                    best, plan = score, Plan(queue, width, width, met, rolled.end_s)
-                break
-            queue = _without_costliest(queue, rolled.late)
-    if not plan.queue:
-        return plan
-    for first in widths:
-        if first != plan.width:
-            rolled = roll(plan.queue, plan.width, shared_s, now, scale, first)
-            if rolled.late < 0:
-                met = len(plan.queue) - rolled.overdue
-                score = (met, -_cost(rolled, now, len(plan.queue)))
-                if best is None or score > best:
-                    best, plan = score, plan._replace(first=first, met=met, end_s=rolled.end_s)
-    return plan
+        queue = feasible(seeming, width, shared_s, now, scale)
+        while queue and len(queue) >= best.met and (late := consider(queue, width, width)) >= 0:
+            queue = _without_costliest(queue, late)
+    for first in widths if best.queue else ():
+        if first != best.width:
+            consider(best.queue, best.width, first)
+    return best
 
 
 _MEAN_WEIGHT = 0.02
 """Of the mean finishing time beside the last: enough to decide where batching gains nothing."""
 
 
-def _cost(rolled: Rolled, now: float, count: int) -> float:
-    return rolled.end_s - now + _MEAN_WEIGHT * (rolled.sum_s / count - now)
+def _most_steps(queue: list[Task], width: int, shared_s: float, scale: float, within_s: float) -> float:
+    """How many steps the batch may take to be done within some seconds; -1 when it cannot be."""
+    work_s, image_steps = 0.0, 0
+    for _, _, steps, images_s, _, _, join_s, leave_s, _, images, _, _ in queue:
+        work_s += steps * images_s + join_s + leave_s
+        image_steps += steps * min(images, width)
+    if not shared_s:
+        return math.inf if scale * work_s <= within_s else -1
+    most_steps = (within_s / scale - work_s) / shared_s
+    return most_steps if most_steps * width >= image_steps else -1
 
 
 def _without_costliest(queue: list[Task], last: int) -> list[Task]:
     costliest, position = -1.0, last
     for index in range(last + 1):
-        task = queue[index]
-        cost = task.steps * task.images_s
-        if cost > costliest and not task.must:
-            costliest, position = cost, index
+        _, _, steps, images_s, _, _, _, _, _, _, must, _ = queue[index]
+        if steps * images_s > costliest and not must:
+            costliest, position = steps * images_s, index
     return queue[:position] + queue[position + 1 :]
