@@ -48,7 +48,8 @@ class PatchedServe(SchedulingPolicy):
 
     Args:
         max_batch: requests in a batch; what memory allows.
-        relaxed_slack: a request with at least this slack is relaxed. A request has the SLO scale less 1 when it comes.
+        relaxed_slack: a request with at least this slack is relaxed; the paper names no figure. A request has the SLO
+            scale less 1 when it comes. 0 admits by throughput alone, which serves large requests last.
         joins: admit at step boundaries; otherwise only when nothing is denoising on the replica, as published.
         dispatch: ``pixels`` (published) or ``completion``; see `policies.scheduling.dispatch`.
 
@@ -57,7 +58,7 @@ class PatchedServe(SchedulingPolicy):
     """
 
     def __init__(
-        self, max_batch: int = 12, relaxed_slack: float = 1.0, joins: bool = False, dispatch: str = "pixels"
+        self, max_batch: int = 12, relaxed_slack: float = 0.5, joins: bool = False, dispatch: str = "pixels"
     ) -> None:
         self.max_batch = max_batch
         self.relaxed_slack = relaxed_slack
@@ -181,6 +182,6 @@ class PatchedServeJoins(PatchedServe):
     """PatchedServe that also admits at step boundaries, into the batch that is denoising."""
 
     def __init__(
-        self, max_batch: int = 12, relaxed_slack: float = 1.0, joins: bool = True, dispatch: str = "pixels"
+        self, max_batch: int = 12, relaxed_slack: float = 0.5, joins: bool = True, dispatch: str = "pixels"
     ) -> None:
         super().__init__(max_batch, relaxed_slack, joins, dispatch)
