@@ -5,11 +5,14 @@ So the answer of the profile's table is multiplied by a factor learned while run
 composition that starts from its stage's and departs from it as evidence comes in. In logarithms,
 
     stage        s = n_s / (n_s + k_s) * m_s
-    composition  c = s + n_c / (n_c + k_c) * (m_c - s)
+    composition  c = s + n_c / (n_c + k_c) * m_c
 
-with m the exponentially weighted mean of log(measured / table) over launches and n the weight behind it: few
-launches give 1.0, then the stage's factor. One launch can move a mean only so far as ``clip`` allows: a stall
-says nothing about the next launch.
+with m_s the exponentially weighted mean over launches of log(measured / table), m_c that of what is left of it without
+s, and n the launches seen: few of them give 1.0, then the stage's factor.
+
+One launch can move a mean only so far as ``clip`` allows, because a stall says nothing about the next launch. When one
+launch after another is cut off on the same side it is no stall but a change: each time the limit doubles, and what the
+stage's mean was before keeps a quarter of its weight.
 
 The same observations in the same order give the same answers, so a recorded run can be decided again from its
 events. But what is known when a launch starts depends on which launches have ended by then: the answers of one
@@ -46,7 +49,7 @@ class OnlinePredictor:
         stage_shrink: k_s, launches until half of a stage's mean is believed.
         composition_shrink: k_c, launches until half of a composition's departure from its stage is believed.
         memory: launches over which the weight of an observation falls to 1/e.
-        clip: the most by which log(measured / expected) of one launch counts.
+        clip: the most by which log(measured / expected) of a launch counts, when the launch before was not cut off.
         tolerance: the stage's factor is passed on to the other compositions when it has moved by more than this share.
     """
 
@@ -54,8 +57,8 @@ class OnlinePredictor:
         self,
         table: Costs,
         error: float = 0.0,
-        stage_shrink: float = 4.0,
-        composition_shrink: float = 8.0,
+        stage_shrink: float = 2.0,
+        composition_shrink: float = 4.0,
         memory: float = 100.0,
         clip: float = 0.3,
         tolerance: float = 0.005,
@@ -67,8 +70,8 @@ class OnlinePredictor:
         self.clip = clip
         self.tolerance = tolerance
         self._keep = exp(-1.0 / memory)
-        self._stages: dict[str, list[float]] = {}  # weight, mean, and the factor's logarithm last passed on
-        self._compositions: dict[_Key, list[float]] = {}  # weight, mean
+        self._stages: dict[str, _Stage] = {}
+        self._compositions: dict[_Key, _Mean] = {}
         self._seconds: dict[_Key, float] = {}
 
     def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
@@ -104,17 +107,14 @@ class OnlinePredictor:
             return  # a stage that was not measured has nothing to correct
         key = (stage, composition, guided)
         base = self.table.seconds(stage, composition, guided) * (1.0 + self.error)
-        surprise = min(self.clip, max(-self.clip, log(measured_step_s * (1.0 + self.error) / predicted_step_s)))
-        value = log(predicted_step_s / base) + surprise
-        of_stage = self._stages.setdefault(stage, [0.0, 0.0, 0.0])
-        of_composition = self._compositions.setdefault(key, [0.0, 0.0])
-        for group in (of_stage, of_composition):
-            weight = self._keep * group[0] + 1.0
-            group[1] += (value - group[1]) / weight
-            group[0] = weight
-        believed = of_stage[0] / (of_stage[0] + self.stage_shrink) * of_stage[1]
-        if abs(believed - of_stage[2]) > self.tolerance:
-            of_stage[2] = believed
+        of_stage = self._stages.setdefault(stage, _Stage())
+        surprise = log(measured_step_s * (1.0 + self.error) / predicted_step_s)
+        value = log(predicted_step_s / base) + of_stage.limited(surprise, self.clip)
+        of_stage.add(value, self._keep)
+        believed = of_stage.shrunk(self.stage_shrink)
+        self._compositions.setdefault(key, _Mean()).add(value - believed, self._keep)
+        if abs(believed - of_stage.passed_on) > self.tolerance:
+            of_stage.passed_on = believed
             self._seconds.clear()
         else:
             self._seconds.pop(key, None)
@@ -123,6 +123,50 @@ class OnlinePredictor:
         of_stage = self._stages.get(key[0])
         if of_stage is None:
             return 0.0
-        stage = of_stage[2]
-        weight, mean = self._compositions.get(key, (0.0, 0.0))
-        return stage + weight / (weight + self.composition_shrink) * (mean - stage)
+        of_composition = self._compositions.get(key)
+        departure = 0.0 if of_composition is None else of_composition.shrunk(self.composition_shrink)
+        return of_stage.passed_on + departure
+
+
+class _Mean:
+    """An exponentially weighted mean, the weight behind it, and how many launches it has seen."""
+
+    __slots__ = ("mean", "seen", "weight")
+
+    def __init__(self) -> None:
+        self.mean = 0.0
+        self.seen = 0
+        self.weight = 0.0
+
+    def add(self, value: float, keep: float) -> None:
+        self.seen += 1
+        self.weight = keep * self.weight + 1.0
+        self.mean += (value - self.mean) / self.weight
+
+    def shrunk(self, towards_zero: float) -> float:
+        return self.seen / (self.seen + towards_zero) * self.mean
+
+
+class _Stage(_Mean):
+    """The mean of a stage, its belief last passed on, and how many launches in a row were cut off (below 0: short)."""
+
+    __slots__ = ("cut_off", "passed_on")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passed_on = 0.0
+        self.cut_off = 0
+
+    def limited(self, surprise: float, clip: float) -> float:
+        """The surprise as far as it counts."""
+        again = surprise * self.cut_off > 0
+        limit = clip * 2.0 ** min(abs(self.cut_off), 8) if again else clip
+        if abs(surprise) <= limit:
+            self.cut_off = 0
+            return surprise
+        if again:
+            self.weight *= 0.25
+        else:
+            self.cut_off = 0
+        self.cut_off += 1 if surprise > 0 else -1
+        return limit if surprise > 0 else -limit

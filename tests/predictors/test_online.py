@@ -46,7 +46,7 @@ def test_what_holds_for_a_stage_is_believed_of_compositions_never_seen(table: La
     predictor = OnlinePredictor(table)
     learn(predictor, SMALL, 1.5, 2)
     early = factor(predictor, LARGE)
-    assert 1.05 < early < 1.25
+    assert 1.05 < early < 1.35
     learn(predictor, SMALL, 1.5, 60)
     assert factor(predictor, LARGE) == pytest.approx(1.5, rel=0.05)
     assert factor(predictor, LARGE, "decode") == 1.0
@@ -68,9 +68,14 @@ def test_a_stall_moves_it_little_and_a_lasting_change_wholly(table: LatencyTable
     predictor = OnlinePredictor(table)
     learn(predictor, SMALL, 1.0, 20)
     learn(predictor, SMALL, 100.0, 1)
-    assert factor(predictor, SMALL) < 1.03
-    learn(predictor, SMALL, 3.0, 400)
-    assert factor(predictor, SMALL) == pytest.approx(3.0, rel=0.03)
+    assert factor(predictor, SMALL) < 1.04
+    for slowdown in (5.0, 1.0):
+        learn(predictor, SMALL, slowdown, 12)
+        learn(predictor, LARGE, slowdown, 3)
+        for composition in (SMALL, LARGE, OTHER):
+            assert factor(predictor, composition) == pytest.approx(slowdown, rel=0.3)
+        learn(predictor, SMALL, slowdown, 300)
+        assert factor(predictor, SMALL) == pytest.approx(slowdown, rel=0.02)
 
 
 def test_noise_alone_changes_little(table: LatencyTable) -> None:
