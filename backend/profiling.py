@@ -23,7 +23,6 @@ import torch
 
 from backend.executor import Executor
 from backend.loading import geometry_of_pipeline, load_pipeline
-from backend.patched.cache import top_blocks
 from policies.caching import CachingPolicy
 from predictors.profile import Profile
 from traces.composition import Composition, composition_of, spell
@@ -115,8 +114,9 @@ def measure_profile(
 
 
 def block_weights(executor: Executor, sizes: Sequence[Size]) -> list[float]:
-    """The share of each block of a cached executor's UNet in the time of all of them, over one image of each size."""
-    blocks = top_blocks(executor.pipeline.unet)
+    """The share of each block of a cached executor's model in the time of all of them, over one image of each size."""
+    assert executor.cache is not None
+    blocks = executor.cache.blocks
     seconds, started = [0.0] * len(blocks), [0.0]
 
     def starting(*_: Any) -> None:

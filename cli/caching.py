@@ -49,10 +49,8 @@ def prepare_cache(scenario: Scenario, profile: Profile, trace: Trace) -> Prepare
     policy: CachingPolicy = load_policy("caching", section.name, parameters, scenario.base)
     if isinstance(policy, ComputeAll):
         return None
-    if scenario.cluster.executor != "patched":
-        raise BadInput(
-            f"caching policy {section.name!r} needs cluster.executor = 'patched', not {scenario.cluster.executor!r}"
-        )
+    if scenario.cluster.executor == "whole":
+        raise BadInput(f"caching policy {section.name!r} needs cluster.executor = 'patched' or 'packed', not 'whole'")
     path = find(scenario.predictor.reuse or scenario.model_name, "reuse", scenario.base)
     if scenario.predictor.reuse is None and not path.is_file():
         return PreparedCache(policy, None, {})

@@ -34,7 +34,7 @@ class TokenCache:
     Args:
         policy: the executor's own copy.
         budget_bytes: what may be kept; a request that does not fit runs without a cache.
-        blocks: how many the model has.
+        blocks: the model's, in the order they run.
         joint: whether text goes through the blocks; else it only conditions them.
 
     Attributes:
@@ -42,10 +42,11 @@ class TokenCache:
         by_block: [blocks, 2] unit-blocks computed and reused since `start_count`.
     """
 
-    def __init__(self, policy: CachingPolicy, budget_bytes: int, blocks: int, joint: bool) -> None:
+    def __init__(self, policy: CachingPolicy, budget_bytes: int, blocks: Sequence[Any], joint: bool) -> None:
         self.policy = policy
         self.kept = KeptState(budget_bytes)
-        self.by_block = np.zeros((blocks, 2), dtype=np.int64)
+        self.blocks = list(blocks)
+        self.by_block = np.zeros((len(blocks), 2), dtype=np.int64)
         self.joint = joint
         self._names: dict[str, set[str]] = {}
         policy.reset()
@@ -134,7 +135,7 @@ class TokenCache:
             spread(range(len(parts))),
             np.concatenate([np.arange(count) for count in units]),
             0,
-            len(self.by_block),
+            len(self.blocks),
             spread([part.step for part in parts]),
             spread([part.steps for part in parts]),
             nothing,

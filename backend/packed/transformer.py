@@ -79,7 +79,7 @@ class PackedTransformer:
         self._forward = model.forward
         self._unit_side = -(-cache_patch // family.token_side())
         if caching is not None:
-            self.cache = TokenCache(caching, cache_bytes, len(family.block_modules()), family.joint)
+            self.cache = TokenCache(caching, cache_bytes, family.block_modules(), family.joint)
 
     def key(self, call: DenoiserCall) -> Hashable:
         """Calls of equal keys share a forward: sizes, timesteps, texts and guidance do not matter.

@@ -45,6 +45,7 @@ class PatchCache:
         budget_bytes: what may be kept; a request that does not fit runs without a cache.
 
     Attributes:
+        blocks: the UNet's, in the order they run.
         computed, reused: unit-blocks, counted since they were last set to 0.
         by_block: [blocks, 2] the same by block.
     """
@@ -57,7 +58,7 @@ class PatchCache:
         self.by_block = np.zeros((len(blocks), 2), dtype=np.int64)
         for index, block in enumerate(blocks):
             block.forward = _CachedBlock(self, index, block.forward, gives_skips=index < len(unet.down_blocks))
-        self._blocks = len(blocks)
+        self.blocks = blocks
         self._state: dict[str, torch.Tensor] = {}
         self._has_output = np.zeros((len(blocks), 0), dtype=np.bool_)
         self._signals: Signals | None = None
@@ -83,7 +84,7 @@ class PatchCache:
         members = [part.member for part in parts]
         shape = members[0].shape
         self._state, known = self.kept.arrange(members)
-        self._has_output = np.repeat(known.numpy()[None], self._blocks, axis=0)
+        self._has_output = np.repeat(known.numpy()[None], len(self.blocks), axis=0)
         self._forget_evicted()
         self._signals = self._place(parts)
         try:
@@ -125,7 +126,7 @@ class PatchCache:
             spread(range(len(parts))),
             np.concatenate([np.arange(of_part) for of_part in units]),
             0,
-            self._blocks,
+            len(self.blocks),
             spread([part.step for part in parts]),
             spread([part.steps for part in parts]),
             nothing,
