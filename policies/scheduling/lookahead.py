@@ -40,13 +40,12 @@ class _Batch(NamedTuple):
 class _Lane:
     """What is kept of one replica."""
 
-    __slots__ = ("anew", "batch", "closed_s", "known", "news", "planned", "width")
+    __slots__ = ("anew", "batch", "closed_s", "known", "planned", "width")
 
     def __init__(self) -> None:
         self.batch: _Batch | None = None
         self.anew = False  # the batch must be planned anew
         self.closed_s: float | None = None  # when the first of the batch ended
-        self.news: list[Task] = []  # what has come since, for it to consider
         self.planned: set[int] = set()  # for whom its last search found time,
         self.width = 0  # at which width,
         self.known = 0  # and how many requests had come by then
@@ -89,6 +88,7 @@ class Lookahead(SchedulingPolicy):
         self._pool: list[Task] = []  # waiting jobs that are in no batch yet, by due time
         self._in_pool: dict[Job, Task] = {}
         self._known = 0  # requests that have come
+        self._told: dict[int, float] = {}  # replica: the most urgent due time of what it is to consider
         self._wanted_s: dict[Job, float] = {}  # when jobs are due that must be run even if they are late
 
     def arrived(self, job: Job, now: float) -> None:
@@ -97,11 +97,21 @@ class Lookahead(SchedulingPolicy):
         task = self._task(job)
         self._put(task)
         self._known += 1
-        loads = [
-            (lane.batch.full, lane.batch.step_s) if lane.batch is not None and replica.resident else (False, 0.0)
-            for lane, replica in zip(self._lanes, self.cluster.replicas, strict=True)
-        ]
-        self._lanes[loads.index(min(loads))].news.append(task)
+        index = self._least_loaded()
+        self._told[index] = min(task.due, self._told.get(index, math.inf))
+
+    def _least_loaded(self) -> int:
+        """The replica that is to consider what has come: one that has no news yet, is idle, has room or cheap steps."""
+        index, least = 0, (True, True, math.inf)
+        for lane, replica in zip(self._lanes, self.cluster.replicas, strict=True):
+            told = replica.index in self._told
+            if not replica.resident or lane.batch is None:
+                load = (told, False, 0.0)
+            else:
+                load = (told, lane.batch.full, lane.batch.step_s)
+            if load < least:
+                index, least = replica.index, load
+        return index
 
     def ended(self, job: Job, now: float) -> None:
         self._wanted_s.pop(job, None)
@@ -115,23 +125,19 @@ class Lookahead(SchedulingPolicy):
                     lane.closed_s = now
 
     def recalls(self, now: float) -> list[int]:
+        told, self._told = self._told, {}
         named = []
-        for lane, replica in zip(self._lanes, self.cluster.replicas, strict=True):
-            news = lane.news
-            if not news:
-                continue
-            batch, launch = lane.batch, replica.launch
-            if batch is not None and not (batch.full and min(news).due >= batch.last_due_s):
+        for index, due_s in told.items():
+            lane, launch = self._lanes[index], self.cluster.replicas[index].launch
+            if lane.batch is not None and not (lane.batch.full and due_s >= lane.batch.last_due_s):
                 lane.anew = True
                 if launch is not None and launch.steps > 1:
                     named.append(launch.launch_id)
-            news.clear()
         return named
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
         lane = self._lanes[replica.index]
         batch = lane.batch
-        started = list(replica.resident.values())
         if batch is not None:
             if not lane.anew:
                 return next_quantum(batch.jobs)
@@ -140,7 +146,8 @@ class Lookahead(SchedulingPolicy):
                 if job.state == "waiting":
                     self._put(self._task(job))
         lane.batch, lane.anew, lane.closed_s = None, False, None
-        lane.news.clear()
+        self._told.pop(replica.index, None)
+        started = list(replica.resident.values())
         finishing = [job for job in started if job.stage == "decode"]
         tasks = sorted([*[self._task(job) for job in started if job.stage != "decode"], *self._open_to(started)])
         ratio = self._costs.ratio

@@ -198,6 +198,9 @@ def best_plan(
         scale: as of `roll`.
         horizon: longest queue that is rolled forward.
     """
+    if len(tasks) == 1:
+        images = tasks[0].images
+        return Plan(list(tasks), images, images, 1, now + scale * tasks[0].alone_s)
     best, least_s = Plan([], 0, 0, 0, now), math.inf
 
     def consider(queue: list[Task], width: int, first: int) -> int:
