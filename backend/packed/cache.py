@@ -68,7 +68,7 @@ class TokenCache:
     def member(self, request_id: str, part: int, tokens: int) -> Member:
         """A call in the kept state. The calls of one step (with and without the text) are kept apart, and so are the
         batches they stand in: these follow each other in every step."""
-        name = f"{request_id}/{part}" if part else request_id
+        name = f"{request_id}\0{part}" if part else request_id  # no request can be called so
         self._names.setdefault(request_id, set()).add(name)
         return Member(name, tokens, part)
 

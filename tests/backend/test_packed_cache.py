@@ -16,6 +16,7 @@ from hypothesis import strategies as st  # noqa: E402
 from backend.executor import Executor  # noqa: E402
 from backend.packed import PackedTransformer  # noqa: E402
 from backend.packed.units import Units, unit_of_tokens  # noqa: E402
+from backend.profiling import block_weights  # noqa: E402
 from policies.caching import CachingPolicy, FirstBlock, Flags, Interval, Signals, Threshold  # noqa: E402
 from tests.backend.mixed import largest_difference, latents_alone, latents_together  # noqa: E402
 from tests.backend.test_packed import FAMILIES, caught, mixed_requests  # noqa: E402
@@ -179,14 +180,21 @@ def test_calls_with_and_without_the_text_are_kept_apart() -> None:
     request = requests_of("wan")[0]
     executor.execute("encode", [request])
     executor.execute("denoise", [request], 2)
-    assert {signals.request_ids for signals in policy_of(executor).asked} == {("square",), ("square/1",)}
+    assert {signals.request_ids for signals in policy_of(executor).asked} == {("square",), ("square\0001",)}
     assert executor.cache is not None
-    assert sorted(executor.cache.kept.requests) == ["square", "square/1"]
+    assert sorted(executor.cache.kept.requests) == ["square", "square\0001"]
     kept = executor.cache.kept.bytes
     executor.execute("denoise", [request], 1)
     assert executor.cache.kept.bytes == kept
     executor.release("square")
     assert executor.cache.kept.requests == []
+
+
+def test_the_time_of_each_block_is_measured_for_profiles() -> None:
+    weights = block_weights(cached("flux", Everything()), [(32, 32, 1), (16, 32, 1)])
+    assert len(weights) == 2  # one block of two streams, one of one
+    assert sum(weights) == pytest.approx(1.0)
+    assert min(weights) > 0
 
 
 def policy_of(executor: Executor) -> Any:
