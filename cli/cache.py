@@ -29,7 +29,7 @@ def record(
     sizes: Annotated[str, typer.Option(help="Comma-separated, such as 512x512,768x1024; taken in turn.")],
     requests: Annotated[int, typer.Option(min=2, help="How many requests to run.")] = 24,
     steps: Annotated[int, typer.Option(min=2, help="Denoising steps of each.")] = 20,
-    patch: Annotated[int, typer.Option(min=1, help="Largest side of a patch, latent pixels.")] = 8,
+    patch: Annotated[int, typer.Option(min=0, help="Largest side of a patch, latent pixels; 0: whole images.")] = 8,
     max_age: Annotated[int, typer.Option(min=2, help="Oldest reuse to record, steps.")] = 4,
     prompts: Annotated[Path | None, typer.Option(help="Text file, a prompt a line; by default no prompt.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise and of the ages.")] = 0,

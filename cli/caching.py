@@ -16,6 +16,7 @@ from predictors.recording import Recording
 from predictors.reuse import ReuseModel
 from predictors.shipped import find
 from traces.errors import BadInput
+from traces.geometry import ModelGeometry
 from traces.request import Request, Size
 from traces.trace import Trace
 
@@ -37,7 +38,7 @@ class PreparedCache:
     shares: dict[Size, float]
 
 
-def prepare_cache(scenario: Scenario, profile: Profile, trace: Trace) -> PreparedCache | None:
+def prepare_cache(scenario: Scenario, profile: Profile, geometry: ModelGeometry, trace: Trace) -> PreparedCache | None:
     """The cache of a scenario; None when everything is computed.
 
     Raises:
@@ -54,7 +55,8 @@ def prepare_cache(scenario: Scenario, profile: Profile, trace: Trace) -> Prepare
     path = find(scenario.predictor.reuse or scenario.model_name, "reuse", scenario.base)
     if scenario.predictor.reuse is None and not path.is_file():
         return PreparedCache(policy, None, {})
-    plans = CachePlans(policy, ReuseModel.fit(Recording.load(path)), _block_weights(profile), scenario.seed)
+    reuse = ReuseModel.fit(Recording.load(path), scenario.cluster.cache_patch * geometry.latent_factor)
+    plans = CachePlans(policy, reuse, _block_weights(profile), scenario.seed)
     usual = _usual(trace.requests())
     return PreparedCache(policy, plans, {size: plans.expected_share(one, _DRAWS) for size, one in usual.items()})
 

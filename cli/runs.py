@@ -128,7 +128,7 @@ def prepare(scenario: Scenario) -> Prepared:
         skip = parse_counts(reduction.skip, "trace.step_reduction.skip")
         trace = trace.with_step_reduction(reduction.share, skip, stream(scenario.seed, "trace/step_reduction"))
     policies = scenario.policies
-    cache = prepare_cache(scenario, profile, trace)
+    cache = prepare_cache(scenario, profile, geometry, trace)
     if cache is not None and not profile.frame["cached"].any():
         warnings.append("the profile was measured without a cache: what reuse saves is taken from the work it spares")
     load_policy("placement", policies.placement.name, policies.placement.parameters, scenario.base)

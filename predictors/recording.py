@@ -47,7 +47,8 @@ class PatchGrid:
     """How the executor cuts an image when there is a cache: a size keeps its patch whoever joins the batch.
 
     Attributes:
-        patch: the sides of a patch are the greatest common divisors of the image's with this, pixels.
+        patch: the sides of a patch are the greatest common divisors of the image's with this, pixels; 0: images are
+            not cut.
         floor: an axis along which that would be less is not cut.
     """
 
@@ -56,7 +57,7 @@ class PatchGrid:
 
     def of(self, height: int, width: int) -> tuple[int, int]:
         """Patches (down, across) of an image."""
-        parts = (gcd(height, self.patch), gcd(width, self.patch))
+        parts = (gcd(height, self.patch), gcd(width, self.patch))  # gcd(n, 0) is n
         down, across = (s // part if part >= self.floor else 1 for s, part in zip((height, width), parts, strict=True))
         return down, across
 
@@ -84,7 +85,7 @@ class Recording:
             if not self.metadata.get(name):
                 raise BadInput(f"the recording's metadata names no {name}")
         for name in ("patch", "floor"):
-            if not self.metadata[name].isdigit() or not int(self.metadata[name]):
+            if not self.metadata[name].isdigit():
                 raise BadInput(f"the recording's {name} is {self.metadata[name]!r}, expected a number of pixels")
 
     @classmethod

@@ -116,8 +116,12 @@ class ReuseModel:
     content_hash: str
 
     @classmethod
-    def fit(cls, recording: Recording) -> ReuseModel:
+    def fit(cls, recording: Recording, patch: int | None = None) -> ReuseModel:
         """The model of a recording, in milliseconds.
+
+        Args:
+            patch: how images will be cut, see `PatchGrid`; None: as they were when recorded. A larger unit changes
+                like the recorded units that lie in it do on average.
 
         Raises:
             BadInput: it was recorded with a single age, so it does not say how change grows.
@@ -145,7 +149,7 @@ class ReuseModel:
         digest = hashlib.sha256(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
         return cls(
             recording.model,
-            recording.grid,
+            recording.grid if patch is None else PatchGrid(patch, recording.grid.floor),
             recording.steps,
             recording.block_weights,
             input_curve,
@@ -187,13 +191,12 @@ class ReuseModel:
         place = _places((down, across), np.arange(rows * patches))
         row = np.arange(rows * patches) // patches
         place[:, 0] = (row >= rows / 2) if guided else 1.0
-        weight = np.array([4.0, 1.0, 1.0])  # a unit of the other row only where there is none of its own
-        distance = (((place[:, None] - donor.place[None]) * weight) ** 2).sum(axis=2)
-        unit = distance.argmin(axis=1)
+        share = _shares_of_donor(place, donor.place, (down, across))
         at = np.minimum(np.arange(steps) * (self.steps / steps), self.steps - 1.0)
         drawn = stream(0, f"reuse/{draw}/{height}x{width}/{steps}/{rows}")
-        noise = drawn.standard_normal((self.blocks, steps, len(unit))) * self.spread[:, None, None]
-        base = noise + _interpolated(donor.residual.T, at)[:, unit]
+        noise = drawn.standard_normal((self.blocks, steps, len(place))) * self.spread[:, None, None]
+        noise *= np.sqrt((share**2).sum(axis=1))
+        base = noise + _interpolated(donor.residual.T, at) @ share.T
         inputs, skips = (_interpolated(curve.swapaxes(0, 1), at) for curve in (self.input_curve, self.skip_curve))
         return SignalTrack(inputs, skips, base, self.steps / steps)
 
@@ -216,6 +219,16 @@ def _places(patches: tuple[int, int], units: Iterable[int]) -> Floats:
     row, index = np.divmod(np.asarray(units), down * across)
     row_down, row_across = np.divmod(index, across)
     return np.stack([np.minimum(row, 1.0), (row_down + 0.5) / down, (row_across + 0.5) / across], axis=1)
+
+
+def _shares_of_donor(place: Floats, donor: Floats, patches: tuple[int, int]) -> Floats:
+    """[units, donor's units]: the mean of the donor's units that lie in each unit, or else the nearest one."""
+    apart = np.abs(place[:, None] - donor[None])
+    inside = (apart[:, :, 0] == 0) & (apart[:, :, 1] <= 0.5 / patches[0]) & (apart[:, :, 2] <= 0.5 / patches[1])
+    distance = (apart * np.array([4.0, 1.0, 1.0])).sum(axis=2)  # another row only where there is none of its own
+    nearest = np.arange(len(donor)) == distance.argmin(axis=1)[:, None]
+    chosen = np.where(inside.any(axis=1)[:, None], inside, nearest)
+    return chosen / chosen.sum(axis=1, keepdims=True)
 
 
 def _curve(cell: tuple[Ints, Ints, Ints], value: Floats, shape: tuple[int, int, int]) -> Floats:

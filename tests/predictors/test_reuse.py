@@ -92,6 +92,24 @@ def test_units_are_patches_of_rows(model: ReuseModel) -> None:
     assert PatchGrid(64, 16).of(96, 80) == (3, 5)
 
 
+def test_larger_units_change_like_what_lies_in_them(model: ReuseModel, recording: Recording) -> None:
+    whole = ReuseModel.fit(recording, patch=0)
+    for size in (SIZE, (128, 64, 1)):
+        fine, coarse = model.track(size, STEPS, 2, True, 3), whole.track(size, STEPS, 2, True, 3)
+        assert coarse.units == 2
+        assert fine.units == 2 * (9 if size == SIZE else 8)
+        by_row = [
+            np.mean(
+                [np.log10(track.input_change(b, s, np.full(track.units, 2))) for b in range(BLOCKS) for s in (3, 5, 7)],
+                axis=0,
+            ).reshape(2, -1).mean(axis=1)
+            for track in (fine, coarse)
+        ]  # fmt: skip
+        assert by_row[1] == pytest.approx(by_row[0], abs=0.05)
+    half = ReuseModel.fit(recording, patch=64)
+    assert half.track((128, 64, 1), STEPS, 1, False, 0).units == 2
+
+
 def test_a_request_takes_after_a_recorded_one_of_its_size() -> None:
     wild = made_up(4, sizes=((64, 64),), seed=1).frame
     calm = made_up(4, sizes=((128, 128),), seed=2).frame.assign(request_id=lambda f: "c" + f["request_id"])
