@@ -136,8 +136,8 @@ class LatencyTable:
         cost = self._cost(stage)
         value = 0.0
         if cost is not None:
-            cached = computed is not None
-            value = self.factor * cost.of(composition, guided, computed if cached else 1.0, cached)
+            share = 1.0 if computed is None else computed
+            value = self.factor * cost.of(composition, guided, share, computed is not None)
         self._seconds[key] = value
         return value
 
