@@ -21,7 +21,7 @@ from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.scheduling.batch import next_quantum
 from policies.scheduling.lookahead_costs import MarginalCosts
-from policies.scheduling.lookahead_roll import Plan, Task, best_plan, roll
+from policies.scheduling.lookahead_roll import Plan, Task, best_plan, filled, roll
 
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 
@@ -62,8 +62,8 @@ class Lookahead(SchedulingPolicy):
         margin: share by which predictions are taken to be too small when a plan is judged.
         drop_late: drop a request once it could not meet its deadline even alone; otherwise it is served as one
             without a deadline.
-        patience: a request without a deadline is due this many times its standalone seconds after it came. The one
-            that is most overdue is always in the batch, so that none starves.
+        patience: a request without a deadline is due this many times its standalone seconds after it came. Until then
+            it makes way for those with deadlines; the one that is most overdue is always in the batch, so none starves.
         horizon: requests that are rolled forward, most urgent first.
     """
 
@@ -158,7 +158,7 @@ class Lookahead(SchedulingPolicy):
             tasks = sorted([*[task for task in tasks if task not in late], *[self._must(task) for task in late]])
         if not (tasks or finishing):
             return None
-        lane.batch = self._batch(lane, finishing, _overdue_apart(tasks, now), now)
+        lane.batch = self._batch(lane, finishing, tasks, now)
         for job in lane.batch.jobs:
             if job in self._in_pool:
                 self._take(job)
@@ -180,7 +180,11 @@ class Lookahead(SchedulingPolicy):
             start_s = now + costs.ratio * sum([costs.of(job).decode_s for job in finishing])
             plan = self._same_plan(lane, tasks, shared_s, start_s, scale)
             if plan is None:
-                plan = best_plan(tasks, self._widths(tasks, lane), shared_s, start_s, scale, self.horizon)
+                urgent, patient = _apart(tasks, now)
+                widths = self._widths(tasks, lane)
+                plan = best_plan(urgent, widths, shared_s, start_s, scale, self.horizon)
+                if patient:
+                    plan = filled(plan, patient[: self.max_batch], widths, shared_s, start_s, scale)
                 lane.planned, lane.width = {task.order for task in plan.queue}, plan.width
                 lane.known = self._known
             batch = plan.batch or tasks[:1]
@@ -273,9 +277,15 @@ def _reason(task: Task, now: float, ratio: float) -> str:
     return f"would miss its deadline by {now + ratio * task.alone_s - task.due:.3g} s even alone"
 
 
-def _overdue_apart(tasks: list[Task], now: float) -> list[Task]:
-    """The most overdue first, the other overdue ones after those that have deadlines to meet."""
-    overdue = sum([task.due < now for task in tasks])
-    if overdue < 2 or all(task.must for task in tasks):
-        return tasks
-    return [tasks[0], *tasks[overdue:], *tasks[1:overdue]]
+def _apart(tasks: list[Task], now: float) -> tuple[list[Task], list[Task]]:
+    """Those with deadlines to meet, before them the one that is most overdue, and those that can wait.
+
+    When nobody has a deadline, nobody is asked to wait.
+    """
+    patient = [task for task in tasks if task.must]
+    if not patient or len(patient) == len(tasks):
+        return tasks, []
+    urgent = [task for task in tasks if not task.must]
+    if patient[0].due < now:
+        urgent.insert(0, patient.pop(0))
+    return urgent, patient

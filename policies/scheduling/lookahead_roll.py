@@ -229,6 +229,22 @@ def best_plan(
     return best
 
 
+def filled(
+    plan: Plan, patient: list[Task], widths: Sequence[int], shared_s: float, now: float = 0.0, scale: float = 1.0
+) -> Plan:
+    """The plan with tasks behind its queue that can wait, in batches as wide as makes nobody late; else as it is.
+
+    Arguments as of `best_plan`.
+    """
+    queue = plan.queue + patient
+    for width in sorted(widths, reverse=True):
+        if width >= plan.first:
+            rolled = roll(queue, width, shared_s, now, scale)
+            if rolled.late < 0:
+                return Plan(queue, width, width, len(queue) - rolled.overdue, rolled.end_s)
+    return plan
+
+
 _MEAN_WEIGHT = 0.02
 """Of the mean finishing time beside the last: enough to decide where batching gains nothing."""
 
