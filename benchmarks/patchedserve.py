@@ -6,17 +6,18 @@ Prints and writes, for SDXL and SD3 on one H100 and on several: SLO attainment a
 at 90 % and 99 % attainment; latencies; what wrong predictions, the oracle and each ingredient change; the paper's
 claims beside what is found here; errors of the latency models; and how long a decision takes. Everything is a mean over
 seeds with its 95 % confidence interval. What was measured is kept in the output folder, so that an interrupted run goes
-on where it stopped; a change to a scheduler or to the measurements starts anew.
+on where it stopped, and a changed scheduler alone is measured again.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -148,40 +149,73 @@ def claims(base: Point, schedulers: Sequence[str], has_whole: bool) -> list[Poin
 
 
 class Journal:
-    """Measured points of an output folder, one JSON object a line, kept by what they are and what measured them."""
+    """Measured points of an output folder, one JSON object a line, by what they are and what measured them.
+
+    What measured a point is its scheduler, the simulator and the measurements. A changed scheduler leaves the points of
+    the others as they are.
+    """
 
     def __init__(self, path: Path, source: Source) -> None:
         self.path = path
-        folders = ("policies", "predictors", "sim", "traces")
-        sources = sorted(file for folder in folders for file in ROOT.glob(f"{folder}/**/*.py"))
-        code = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
-        self._stamp = f"{code[:16]}/{profile_of(source).content_hash[:16]}"
-        self.figures: dict[str, dict[str, Any]] = {}
+        self._measured = profile_of(source).content_hash[:16]
+        self._code: dict[str, str] = {}
+        self._figures: dict[str, dict[str, Any]] = {}
         if path.is_file():
-            for line in path.read_text().splitlines():
-                entry = json.loads(line)
-                if entry["stamp"] == self._stamp:
-                    self.figures[entry["key"]] = entry["figures"]
+            entries = map(json.loads, path.read_text().splitlines())
+            self._figures = {entry["key"]: entry["figures"] for entry in entries}
 
-    def key(self, what: Any) -> str:
-        """The name of a point, or of anything else that JSON can hold."""
-        return json.dumps(asdict(what) if isinstance(what, Point) else what)
+    def __contains__(self, what: Point | tuple[Any, ...]) -> bool:
+        return self._key(what) in self._figures
 
-    def add(self, what: Any, figures: dict[str, Any]) -> None:
-        """Keep the figures of a point."""
-        key = self.key(what)
-        self.figures[key] = figures
+    def __getitem__(self, what: Point | tuple[Any, ...]) -> dict[str, Any]:
+        return self._figures[self._key(what)]
+
+    def add(self, what: Point | tuple[Any, ...], figures: dict[str, Any]) -> None:
+        """Keep the figures of a point, or of a tuple that begins with a scheduler."""
+        key = self._key(what)
+        self._figures[key] = figures
         with self.path.open("a") as file:
-            file.write(json.dumps({"stamp": self._stamp, "key": key, "figures": figures}) + "\n")
+            file.write(json.dumps({"key": key, "figures": figures}) + "\n")
 
     def frame(self, points: Sequence[Point]) -> pd.DataFrame:
         """One row a point: what it is, and its figures."""
-        return pd.DataFrame([{**asdict(point), **self.figures[self.key(point)]} for point in points])
+        return pd.DataFrame([{**asdict(point), **self[point]} for point in points])
+
+    def _key(self, what: Point | tuple[Any, ...]) -> str:
+        scheduler = what.scheduler if isinstance(what, Point) else what[0]
+        if scheduler not in self._code:
+            start = ROOT / "benchmarks/serving/measure.py", ROOT / _path_of(SCHEDULERS[scheduler].__module__)
+            code = b"".join(file.read_bytes() for file in sorted(_with_imports(start)))
+            self._code[scheduler] = hashlib.sha256(code).hexdigest()[:16]
+        facts = asdict(what) if isinstance(what, Point) else what
+        return json.dumps([self._code[scheduler], self._measured, facts])
+
+
+def _path_of(module: str) -> str:
+    return module.replace(".", "/") + ".py"
+
+
+def _with_imports(start: Iterable[Path]) -> set[Path]:
+    """Source files and all that they import of this project; packages' own files only list what is in them."""
+    found: set[Path] = set()
+    ahead = list(start)
+    while ahead:
+        file = ahead.pop()
+        if file in found or not file.is_file():
+            continue
+        found.add(file)
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                ahead.append(ROOT / _path_of(node.module))
+                ahead += [ROOT / _path_of(f"{node.module}.{alias.name}") for alias in node.names]
+            elif isinstance(node, ast.Import):
+                ahead += [ROOT / _path_of(alias.name) for alias in node.names]
+    return found
 
 
 def run(source: Source, points: Sequence[Point], journal: Journal, jobs: int) -> None:
     """Measure the points that the journal lacks, on ``jobs`` processes."""
-    missing = [point for point in dict.fromkeys(points) if journal.key(point) not in journal.figures]
+    missing = [point for point in dict.fromkeys(points) if point not in journal]
     missing.sort(key=lambda point: (point.seed, point.scheduler))
     results = Parallel(jobs, return_as="generator_unordered", batch_size=1)(
         delayed(_measured)(source, point) for point in missing
@@ -202,10 +236,10 @@ def decisions(source: Source, model: str, schedulers: Sequence[str], scale: Scal
     for name in schedulers:
         cells = []
         for waiting in (10, 100, 1000):
-            what = ["decision", model, name, waiting, scale.decisions]
-            if journal.key(what) not in journal.figures:
+            what = (name, model, "decisions", waiting, scale.decisions)
+            if what not in journal:
                 journal.add(what, decision_times(source, model, name, waiting, scale.decisions))
-            figures = journal.figures[journal.key(what)]
+            figures = journal[what]
             cells.append(f"{figures['mean_ms']:.3f} ({figures['p99_ms']:.3f})")
         rows.append([name, *cells])
     title = f"{model}: milliseconds a launch that a scheduler thinks, mean (P99), by requests waiting"

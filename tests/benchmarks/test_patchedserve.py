@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 def test_the_command_runs_resumes_and_writes(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(patchedserve.Scale, "quick", lambda: patchedserve.Scale(2, 40, ("uniform",), (1, 2), 3, True))
+    monkeypatch.setattr(patchedserve.Scale, "quick", lambda: patchedserve.Scale(1, 40, ("uniform",), (1, 2), 3, True))
     schedulers = ["same-size-continuous", "mixed-fcfs", "patchedserve", "nirvana"]
     arguments = ["--quick", "--profile", source.profile, "--jobs", "1", "-o", tmp_path, "--data", tmp_path]
     command = [*map(str, arguments), "--", *schedulers]
@@ -133,3 +134,25 @@ def test_the_verdict_is_over_means_of_each_mix() -> None:
     wrong = pd.DataFrame(known, columns=["knowledge", "error", "scheduler", "goodput_90"]).assign(model="m")
     found = [row[1] for row in verdict(frame, wrong, "ours").rows]
     assert found == ["1.35", "0.975", "0.75", "1.25", "1.25", "0.9"]
+
+
+def test_a_changed_scheduler_leaves_the_points_of_others(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edf, nirvana = Point("sd3", "edf"), Point("sd3", "nirvana")
+    journal = patchedserve.Journal(tmp_path / "points.jsonl", source)
+    journal.add(edf, {"attainment": 0.5})
+    journal.add(nirvana, {"attainment": 0.25})
+    for folder in ("benchmarks", "policies", "predictors", "sim", "traces"):
+        shutil.copytree(patchedserve.ROOT / folder, tmp_path / folder)
+    monkeypatch.setattr(patchedserve, "ROOT", tmp_path)
+    same = patchedserve.Journal(tmp_path / "points.jsonl", source)
+    assert (same[edf], same[nirvana]) == ({"attainment": 0.5}, {"attainment": 0.25})
+    with (tmp_path / "policies/scheduling/nirvana.py").open("a") as file:
+        file.write("# changed\n")
+    changed = patchedserve.Journal(tmp_path / "points.jsonl", source)
+    assert edf in changed
+    assert nirvana not in changed
+    with (tmp_path / "policies/controller.py").open("a") as file:
+        file.write("# changed\n")
+    assert edf not in patchedserve.Journal(tmp_path / "points.jsonl", source)
