@@ -89,24 +89,25 @@ def with_halo(x: torch.Tensor, context: PatchContext, halo: int) -> torch.Tensor
     """[patches, c, h, w] -> [patches, c, h + 2 halo, w + 2 halo], framed by the pixels of the neighbours.
 
     Lines above and below come first; the columns beside are then copied with the neighbours' own frames, so the
-    corners are those of the diagonal neighbours.
+    corners are those of the diagonal neighbours. Images of one size are a grid of patches; their neighbours need no
+    table.
     """
+    layout = context.layout
+    assert layout is not None
     height, width = x.shape[2:]
     framed = F.pad(x, (halo, halo, halo, halo))
-    low, high = slice(0, halo), slice(-halo, None)
-    strips = context.strips
-    for direction, into, of in (((-1, 0), low, slice(height - halo, height)), ((1, 0), high, slice(0, halo))):
-        patch, neighbour = strips[direction]
-        if len(patch):
-            line = x[:, :, of].index_select(0, neighbour)
-            framed[:, :, into, halo : halo + width].index_copy_(0, patch, line)
-    for direction, into, of in (
-        ((0, -1), low, slice(width, width + halo)),
-        ((0, 1), high, slice(halo, 2 * halo)),
-    ):
-        patch, neighbour = strips[direction]
-        if len(patch):
-            framed[..., into].index_copy_(0, patch, framed[..., of].index_select(0, neighbour))
+    beside = slice(halo, halo + width)
+    for row, rows, start, patches in layout.groups:
+        lines, columns = layout.grids[row]
+        plain, frame = (
+            tensor[start : start + rows * patches].unflatten(0, (rows, lines, columns)) for tensor in (x, framed)
+        )
+        if lines > 1:
+            frame[:, 1:, :, :, :halo, beside] = plain[:, :-1, :, :, height - halo :]
+            frame[:, :-1, :, :, -halo:, beside] = plain[:, 1:, :, :, :halo]
+        if columns > 1:
+            frame[:, :, 1:, ..., :halo] = frame[:, :, :-1, ..., width : width + halo]
+            frame[:, :, :-1, ..., -halo:] = frame[:, :, 1:, ..., halo : 2 * halo]
     return framed
 
 
@@ -170,7 +171,7 @@ def pooled_affine(
     row_of = layout.row_of
     zeros = moments.new_zeros(len(layout.sizes), groups)
     row_mean = zeros.index_add(0, row_of, moments[:, 0]) / patches
-    within_and_between = moments[:, 1] + (moments[:, 0] - row_mean[row_of]).square()
+    within_and_between = moments[:, 1] + (moments[:, 0] - row_mean.index_select(0, row_of)).square()
     row_variance = zeros.index_add(0, row_of, within_and_between) / patches
     inverse = (row_variance + norm.eps).rsqrt()
     each = norm.num_channels // groups
@@ -218,7 +219,8 @@ class _RepeatedPerPatch:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         projected = self._forward(rows)
-        return projected if self._context.layout is None else projected[self._context.rows]
+        rows_of_patches = self._context.rows
+        return projected if rows_of_patches is None else projected.index_select(0, rows_of_patches)
 
 
 class PatchedAttention:
