@@ -32,8 +32,10 @@ def step_table(controller: Controller, extrapolates: Callable[[str, Composition]
         names = [job.request.request_id for job in launch.jobs]
         starts = (launch.start_s, *outcome.borders_s)
         ends = (*outcome.borders_s, end_s)
+        images = sum([n for _, n in launch.composition])
+        others = images * sum([segment.steps for segment in reached if segment.stage != "denoise"])
         for index, (segment, planned) in enumerate(zip(reached, launch.segments, strict=False)):
-            share = segment.steps / max(1, outcome.steps_done)
+            denoises = segment.stage == "denoise"  # only there a cache counts in units of its own
             rows.append(
                 (
                     launch.launch_id,
@@ -47,8 +49,8 @@ def step_table(controller: Controller, extrapolates: Callable[[str, Composition]
                     spell(launch.composition),
                     names,
                     segment.predicted_step_s * segment.steps,
-                    round(outcome.computed * share),
-                    round(outcome.reused * share),
+                    max(0, outcome.computed - others) if denoises else images * segment.steps,
+                    outcome.reused if denoises else 0,
                     outside(segment.stage, launch.composition),
                 )
             )

@@ -1,0 +1,33 @@
+"""From a controller to the tables of the run log."""
+
+from __future__ import annotations
+
+from policies.contract import Outcome
+from policies.controller import Controller
+from policies.record import step_table
+from policies.scheduling import FCFS
+from tests.policies.costs import FlatCosts
+from traces.request import Request
+
+
+def test_units_of_a_cache_belong_to_the_denoising_steps() -> None:
+    controller = Controller(FCFS(), FlatCosts())
+    controller.submit(Request("a", 0.0, 64, 64, 4, images=2), 0.0)
+    (launch,) = controller.launches(0.0)
+    # encode, four steps of 2 images x 16 units of which 24 were reused, decode
+    controller.complete(launch, Outcome(6, None, 2 + 104 + 2, 24, borders_s=(1.0, 5.0)), 6.0)
+    table = step_table(controller, lambda stage, composition: False)
+    assert table["stage"].tolist() == ["encode", "denoise", "decode"]
+    assert table["computed"].tolist() == [2, 104, 2]
+    assert table["reused"].tolist() == [0, 24, 0]
+    assert table["end_s"].tolist() == [1.0, 5.0, 6.0]
+
+
+def test_a_launch_that_failed_computed_nothing() -> None:
+    controller = Controller(FCFS(), FlatCosts())
+    controller.submit(Request("a", 0.0, 64, 64, 4), 0.0)
+    (launch,) = controller.launches(0.0)
+    controller.complete(launch, Outcome(0, {"a": "out of memory"}), 1.0)
+    table = step_table(controller, lambda stage, composition: False)
+    assert table["computed"].tolist() == [0]
+    assert table["steps"].tolist() == [0]
