@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.serving.point import Point, Source, mean_alone_s, predictor_of, requests_of, truth
+from benchmarks.serving.point import Point, Source, mean_alone_s, predictor_of, requests_of, truth, world_of
 from policies.contract import Launch, Outcome
 from policies.controller import Controller
 from policies.job import STAGES
@@ -37,7 +37,7 @@ def simulate(source: Source, point: Point, rate: float) -> Figures:
     policy = SCHEDULERS[point.scheduler]()
     controller = Controller(policy, predictor_of(source, point), point.replicas, stages)
     started = time.perf_counter()
-    end_s = Simulation(controller, World(table, point.replicas, point.seed)).run(requests)
+    end_s = Simulation(controller, World(world_of(source, point), point.replicas, point.seed)).run(requests)
     wall_s = time.perf_counter() - started
     latencies, met = [], 0
     of_size: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])

@@ -23,9 +23,10 @@ import numpy as np
 
 from predictors.importers.mixfusion import import_mixfusion
 from predictors.online import OnlinePredictor
-from predictors.profile import Profile
+from predictors.profile import STAGES, Profile
 from predictors.table import LatencyTable
 from traces.arrivals import Poisson
+from traces.composition import Composition
 from traces.errors import BadInput
 from traces.importers.gentd26 import import_gentd26
 from traces.mix import Mix, parse_counts
@@ -98,6 +99,7 @@ class Point:
         error: share by which all predictions are too long and stay so.
         engine: executor whose measurements give the durations.
         deadlines: executor whose latency alone the deadlines are multiples of; empty: the engine.
+        computed: share of its patches and blocks that a cache computes of every denoising step; 1: there is no cache.
         steps_skipped: share of the requests that skip steps as NIRVANA's do; deadlines stay.
     """
 
@@ -110,6 +112,7 @@ class Point:
     error: float = 0.0
     engine: str = "patched"
     deadlines: str = ""
+    computed: float = 1.0
     steps_skipped: float = 0.0
     requests: int = 600
     seed: int = 0
@@ -144,15 +147,45 @@ def known(source: Source, model: str, engine: str, seed: int) -> LatencyTable:
     return LatencyTable.fit(Profile(frame[keep], profile.metadata), model, engine)
 
 
-def predictor_of(source: Source, point: Point) -> OnlinePredictor | LatencyTable:
+class CachedTable:
+    """A table of runs with a cache that computes ``computed`` of every denoising step, whatever is asked for.
+
+    What reuse saves is the work that the table's latency model finds in it; no cached run of these models is published.
+    """
+
+    def __init__(self, table: LatencyTable, computed: float) -> None:
+        self._table = table
+        self._computed = computed
+        self.noise = table.noise
+
+    def seconds(
+        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
+    ) -> float:
+        """Seconds of one step, see `LatencyTable.seconds`."""
+        share = self._computed if stage == "denoise" else None
+        return self._table.seconds(stage, composition, guided, share)
+
+    def standalone(self, request: Request) -> float:
+        """Seconds of a request alone."""
+        alone = ((request.size, request.images),)
+        encode, denoise, decode = (self.seconds(stage, alone, request.guided) for stage in STAGES)
+        return encode + request.steps * denoise + decode
+
+
+def world_of(source: Source, point: Point) -> LatencyTable | CachedTable:
+    """Where the durations of a point come from."""
+    table = truth(source, point.model, point.engine)
+    return table if point.computed == 1.0 else CachedTable(table, point.computed)
+
+
+def predictor_of(source: Source, point: Point) -> OnlinePredictor | LatencyTable | CachedTable:
     """What the scheduler of one simulation may ask, fresh."""
-    if point.knowledge == "oracle":
-        table = truth(source, point.model, point.engine)
-    else:
-        table = known(source, point.model, point.engine, point.seed)
-        if point.knowledge == "online":
-            return OnlinePredictor(table, point.error)
-    return table.scaled(1.0 + point.error) if point.error else table
+    oracle = point.knowledge == "oracle"
+    table = truth(source, point.model, point.engine) if oracle else known(source, point.model, point.engine, point.seed)
+    if point.error and point.knowledge != "online":
+        table = table.scaled(1.0 + point.error)
+    told = table if point.computed == 1.0 else CachedTable(table, point.computed)
+    return OnlinePredictor(told, point.error) if point.knowledge == "online" else told
 
 
 def requests_of(source: Source, point: Point, rate: float) -> list[Request]:

@@ -156,3 +156,13 @@ def test_a_changed_scheduler_leaves_the_points_of_others(
     with (tmp_path / "policies/controller.py").open("a") as file:
         file.write("# changed\n")
     assert edf not in patchedserve.Journal(tmp_path / "points.jsonl", source)
+
+
+def test_a_cache_makes_the_world_and_the_predictor_faster(source: Source) -> None:
+    plain, cached = (Point("sd3", "mixed-fcfs", requests=80, computed=share) for share in (1.0, 0.6))
+    batch = composition_of([((1024, 1024, 1), 3)])
+    slow, fast = (predictor_of(source, point).seconds("denoise", batch) for point in (plain, cached))
+    assert 0.6 <= fast / slow < 0.95
+    without, with_it = (simulate(source, point, 1.0) for point in (plain, cached))
+    assert with_it["utilisation"] < without["utilisation"] or with_it["p50_s"] < without["p50_s"]
+    assert with_it["prediction_error"] < 0.1
