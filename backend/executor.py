@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from backend.cache import BlockCache
 from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, intercept_denoiser
 from backend.decode import decode_by
 from backend.loading import denoiser_name
 from backend.merge import Mixer, Stacked, run_merged
-from backend.packed.cache import TokenCache
-from backend.patched.cache import PatchCache
 from policies.caching import CachingPolicy, ComputeAll
 from policies.contract import Outcome
 from traces.errors import BadInput
@@ -40,7 +39,7 @@ class Executor:
         decode: how latents become pictures, see `backend.decode.decode_by`.
 
     Attributes:
-        cache: the patch cache, or None.
+        cache: the block cache, or None.
 
     Raises:
         BadInput: the mode or the way to decode does not fit the pipeline.
@@ -59,7 +58,7 @@ class Executor:
         self.device = torch.device(pipeline.device)
         own = None if caching is None or isinstance(caching, ComputeAll) else copy.deepcopy(caching)
         self._mixer = mixer_for(pipeline, mode, own, cache_bytes, cache_patch)
-        self.cache: PatchCache | TokenCache | None = getattr(self._mixer, "cache", None)
+        self.cache: BlockCache | None = getattr(self._mixer, "cache", None)
         intercept_denoiser(pipeline)
         decode_by(pipeline, decode)
         self._runs: dict[str, RequestRun] = {}

@@ -17,53 +17,33 @@ from typing import Any
 import numpy as np
 import torch
 
+from backend.cache import BlockCache, Part
+from backend.kept import Member, State
 from backend.packed.family import Block, Tokens
 from backend.packed.flow import Flow, Selection
 from backend.packed.layout import Layout
 from backend.packed.units import Units
-from backend.patched.cache import Part
-from backend.patched.kept import KeptState, Member, State
 from policies.caching import CachingPolicy, Signals
 from policies.caching.contract import Flags, Floats
 from policies.caching.step import decide_block
 
 
-class TokenCache:
+class TokenCache(BlockCache):
     """Asks a caching policy and keeps what it reuses, for one transformer.
+
+    What is kept has one entry a token: of text and image in joint order, or of the image alone.
 
     Args:
         policy: the executor's own copy.
         budget_bytes: what may be kept; a request that does not fit runs without a cache.
         blocks: the model's, in the order they run.
         joint: whether text goes through the blocks; else it only conditions them.
-
-    Attributes:
-        kept: one entry a token: of text and image in joint order, or of the image alone.
-        by_block: [blocks, 2] unit-blocks computed and reused since `start_count`.
     """
 
     def __init__(self, policy: CachingPolicy, budget_bytes: int, blocks: Sequence[Any], joint: bool) -> None:
-        self.policy = policy
-        self.kept = KeptState(budget_bytes)
-        self.blocks = list(blocks)
-        self.by_block = np.zeros((len(blocks), 2), dtype=np.int64)
+        super().__init__(policy, budget_bytes, blocks)
         self.joint = joint
         self._names: dict[str, set[str]] = {}
-        policy.reset()
-
-    @property
-    def computed(self) -> int:
-        """Unit-blocks computed since `start_count`."""
-        return int(self.by_block[:, 0].sum())
-
-    @property
-    def reused(self) -> int:
-        """Unit-blocks reused since `start_count`."""
-        return int(self.by_block[:, 1].sum())
-
-    def start_count(self) -> None:
-        """Count from here on."""
-        self.by_block[:] = 0
 
     def member(self, request_id: str, part: int, tokens: int) -> Member:
         """A call in the kept state. The calls of one step (with and without the text) are kept apart, and so are the
@@ -72,17 +52,10 @@ class TokenCache:
         self._names.setdefault(request_id, set()).add(name)
         return Member(name, tokens, part)
 
-    def admit(self, wanted: Sequence[Member]) -> list[bool]:
-        """Whether each call of the next batch can run with the cache."""
-        admitted = self.kept.admit(wanted)
-        self._forget_evicted()
-        return admitted
-
     def forget(self, request_id: str) -> None:
         """The request has ended."""
         for name in self._names.pop(request_id, {request_id}):
-            self.kept.forget(name)
-            self.policy.forget(name)
+            super().forget(name)
 
     def run(
         self,
@@ -103,49 +76,18 @@ class TokenCache:
             parts: the calls, all the same part of their steps, with ``rows`` rows each.
         """
         units_of_parts = units.of_rows(rows)
-        members = [part.member for part in parts]
-        shape = members[0].shape
-        state, known = self.kept.arrange(members)
-        self._forget_evicted()
-        firsts = np.cumsum([0, *(member.units for member in members)])[:-1]
-        has_output = np.repeat(known.numpy()[firsts], units_of_parts)
-        signals = self._place(parts, units_of_parts)
         image, text = tokens.image, tokens.text
-        flow.memory = cached = CachedPass(self, state, flow, units)
-        try:
-            for index, block in enumerate(blocks):
-                image, text = cached.run_block(index, block, image, text, signals, has_output)
-        except BaseException:
-            self.kept.drop_batch(shape)
-            self._forget_evicted()
-            raise
-        finally:
-            flow.memory = None
-        self.kept.settle(shape)
-        self._forget_evicted()
+        with self.arranged(parts) as (state, known):
+            firsts = np.cumsum([0, *(part.member.units for part in parts)])[:-1]
+            has_output = np.repeat(known.numpy()[firsts], units_of_parts)
+            signals = self.signals(parts, units_of_parts)
+            flow.memory = cached = CachedPass(self, state, flow, units)
+            try:
+                for index, block in enumerate(blocks):
+                    image, text = cached.run_block(index, block, image, text, signals, has_output)
+            finally:
+                flow.memory = None
         return image
-
-    def _place(self, parts: Sequence[Part], units: Sequence[int]) -> Signals:
-        def spread(values: Sequence[int]) -> Any:
-            return np.repeat(np.asarray(values, dtype=np.int64), units)
-
-        nothing = np.zeros(sum(units))
-        return Signals(
-            tuple(part.member.name for part in parts),
-            spread(range(len(parts))),
-            np.concatenate([np.arange(count) for count in units]),
-            0,
-            len(self.blocks),
-            spread([part.step for part in parts]),
-            spread([part.steps for part in parts]),
-            nothing,
-            nothing,
-        )
-
-    def _forget_evicted(self) -> None:
-        for name in self.kept.evicted:
-            self.policy.forget(name)
-        self.kept.evicted.clear()
 
 
 class CachedPass:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
+from backend.cache import Part
 from backend.coroutine import DenoiserCall
 from backend.merge import merge_key, rows_of, run_stacked
 from backend.packed.cache import TokenCache
@@ -29,7 +30,6 @@ from backend.packed.pixart import PixArt
 from backend.packed.stable_diffusion_3 import StableDiffusion3
 from backend.packed.units import units_of
 from backend.packed.wan import Wan
-from backend.patched.cache import Part
 from policies.caching import CachingPolicy
 
 FAMILIES: dict[str, type[Family]] = {

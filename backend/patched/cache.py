@@ -14,124 +14,49 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
+from backend.cache import BlockCache, Part
+from backend.kept import State
 from backend.patched.context import PatchContext
-from backend.patched.kept import KeptState, Member
 from policies.caching import CachingPolicy, Signals
 from policies.caching.step import decide_block
 
 Tensors = list[torch.Tensor]
 
 
-class Part(NamedTuple):
-    """A request in a cached batch: its member of the kept state, and where it is in its course."""
-
-    member: Member
-    step: int
-    steps: int
-
-
-class PatchCache:
-    """Asks a caching policy and keeps what it reuses, for one UNet.
+class PatchCache(BlockCache):
+    """Asks a caching policy and keeps what it reuses, for one UNet. What is kept has one entry a patch.
 
     Args:
         unet: its top-level blocks are wrapped; outside `batch` they behave as before.
         context: of the UNet's hooked modules.
         policy: the executor's own copy.
         budget_bytes: what may be kept; a request that does not fit runs without a cache.
-
-    Attributes:
-        blocks: the UNet's, in the order they run.
-        computed, reused: unit-blocks, counted since they were last set to 0.
-        by_block: [blocks, 2] the same by block.
     """
 
     def __init__(self, unet: Any, context: PatchContext, policy: CachingPolicy, budget_bytes: int) -> None:
-        self.policy = policy
-        self.kept = KeptState(budget_bytes)
+        super().__init__(policy, budget_bytes, top_blocks(unet))
         self._context = context
-        blocks = top_blocks(unet)
-        self.by_block = np.zeros((len(blocks), 2), dtype=np.int64)
-        for index, block in enumerate(blocks):
+        for index, block in enumerate(self.blocks):
             block.forward = _CachedBlock(self, index, block.forward, gives_skips=index < len(unet.down_blocks))
-        self.blocks = blocks
-        self._state: dict[str, torch.Tensor] = {}
-        self._has_output = np.zeros((len(blocks), 0), dtype=np.bool_)
+        self._state: State = {}
+        self._has_output = np.zeros((len(self.blocks), 0), dtype=np.bool_)
         self._signals: Signals | None = None
-        policy.reset()
-
-    @property
-    def computed(self) -> int:
-        """Unit-blocks computed since `start_count`."""
-        return int(self.by_block[:, 0].sum())
-
-    @property
-    def reused(self) -> int:
-        """Unit-blocks reused since `start_count`."""
-        return int(self.by_block[:, 1].sum())
-
-    def start_count(self) -> None:
-        """Count from here on."""
-        self.by_block[:] = 0
 
     @contextmanager
     def batch(self, parts: Sequence[Part]) -> Iterator[None]:
         """Run one forward of the UNet with the cache; units stand as the layout's patches do, all of one patch."""
-        members = [part.member for part in parts]
-        shape = members[0].shape
-        self._state, known = self.kept.arrange(members)
-        self._has_output = np.repeat(known.numpy()[None], len(self.blocks), axis=0)
-        self._forget_evicted()
-        self._signals = self._place(parts)
-        try:
-            yield
-        except BaseException:
-            self.kept.drop_batch(shape)
-            self._forget_evicted()
-            raise
-        finally:
-            self._signals, self._state = None, {}
-        self.kept.settle(shape)
-        self._forget_evicted()
-
-    def admit(self, wanted: Sequence[Member]) -> list[bool]:
-        """Whether each request of the next batch can run with the cache."""
-        admitted = self.kept.admit(wanted)
-        self._forget_evicted()
-        return admitted
-
-    def forget(self, request_id: str) -> None:
-        """The request has ended."""
-        self.kept.forget(request_id)
-        self.policy.forget(request_id)
-
-    def _forget_evicted(self) -> None:
-        for name in self.kept.evicted:
-            self.policy.forget(name)
-        self.kept.evicted.clear()
-
-    def _place(self, parts: Sequence[Part]) -> Signals:
-        units = [part.member.units for part in parts]
-
-        def spread(values: Sequence[int]) -> Any:
-            return np.repeat(np.asarray(values, dtype=np.int64), units)
-
-        nothing = np.zeros(sum(units))
-        return Signals(
-            tuple(part.member.name for part in parts),
-            spread(range(len(parts))),
-            np.concatenate([np.arange(of_part) for of_part in units]),
-            0,
-            len(self.blocks),
-            spread([part.step for part in parts]),
-            spread([part.steps for part in parts]),
-            nothing,
-            nothing,
-        )
+        with self.arranged(parts) as (self._state, known):
+            self._has_output = np.repeat(known.numpy()[None], len(self.blocks), axis=0)
+            self._signals = self.signals(parts, [part.member.units for part in parts])
+            try:
+                yield
+            finally:
+                self._signals, self._state = None, {}
 
     def run_block(self, index: int, inputs: Tensors, run: Callable[[torch.Tensor | None], Tensors]) -> Tensors:
         """The outputs of a block, computed by ``run`` (of the selected patches; None: all) where the policy says so.

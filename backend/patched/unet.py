@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
+from backend.cache import Part
 from backend.coroutine import DenoiserCall
+from backend.kept import Member
 from backend.merge import merge_key, rows_of, run_stacked
-from backend.patched.cache import Part, PatchCache
+from backend.patched.cache import PatchCache
 from backend.patched.context import PatchContext
 from backend.patched.hooks import Unpatchable, hook
-from backend.patched.kept import Member
 from backend.patched.layout import PatchLayout, Side, group_sizes, layout_of, patch_of
 from policies.caching import CachingPolicy
 from traces.errors import BadInput

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from backend.coroutine import DenoiserCall  # noqa: E402
 from backend.executor import Executor  # noqa: E402
-from backend.patched.kept import KeptState, Member  # noqa: E402
+from backend.kept import KeptState, Member  # noqa: E402
 from backend.patched.unet import PatchedUNet  # noqa: E402
 from policies.caching import CachingPolicy, Flags, Signals  # noqa: E402
 from tests.backend import tiny_pipelines, tiny_unets  # noqa: E402
