@@ -26,7 +26,7 @@ class FirstBlock(BoundedReuse):
     def watches(self, block: int) -> bool:
         return block == 1
 
-    def reusable(self, signals: Signals, reuses: Ints) -> Flags:
+    def reusable(self, signals: Signals, ages: Ints) -> Flags:
         if signals.block == 0:
             return np.zeros(len(signals.unit), dtype=np.bool_)
         if signals.block == 1:

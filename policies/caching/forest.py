@@ -16,13 +16,13 @@ class ForestReuse(BoundedReuse):
 
     Args:
         forest: a file written by ``tilecast cache fit``, or the name of one that ships.
-        threshold: largest expected error of a reuse.
+        threshold: largest expected error of a reuse (published: 0.1 of an error that is not relative).
         warmup: steps always computed, from the first.
-        max_reuse: reuses in a row before a unit is computed again (published: 4 for SDXL, 2 for SD3).
+        max_reuse: steps for which data may be reused (published: 4 reuses in a row for SDXL, 2 for SD3).
     """
 
     def __init__(
-        self, forest: str = "tiny-image", threshold: float = 0.1, warmup: int = 2, max_reuse: int = 4
+        self, forest: str = "tiny-image", threshold: float = 0.05, warmup: int = 2, max_reuse: int = 2
     ) -> None:
         super().__init__(warmup, max_reuse)
         self.forest = forest
@@ -32,6 +32,6 @@ class ForestReuse(BoundedReuse):
         super().reset()
         self._fitted = Forest.load(find(self.forest, "forest"))
 
-    def reusable(self, signals: Signals, reuses: Ints) -> Flags:
-        x = features(signals.step, signals.steps, reuses + 1, signals.input_change, signals.skip_change)
+    def reusable(self, signals: Signals, ages: Ints) -> Flags:
+        x = features(signals.step, signals.steps, ages, signals.input_change, signals.skip_change)
         return self._fitted.output_change(signals.block, x) < self.threshold

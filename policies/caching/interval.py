@@ -24,5 +24,5 @@ class Interval(BoundedReuse):
     def watches(self, block: int) -> bool:
         return False
 
-    def reusable(self, signals: Signals, reuses: Ints) -> Flags:
+    def reusable(self, signals: Signals, ages: Ints) -> Flags:
         return np.ones(len(signals.unit), dtype=np.bool_)

@@ -15,9 +15,9 @@ class Threshold(BoundedReuse):
     unit is computed.
     """
 
-    def __init__(self, threshold: float = 0.05, warmup: int = 2, max_reuse: int = 4) -> None:
+    def __init__(self, threshold: float = 0.02, warmup: int = 2, max_reuse: int = 4) -> None:
         super().__init__(warmup, max_reuse)
         self.threshold = threshold
 
-    def reusable(self, signals: Signals, reuses: Ints) -> Flags:
+    def reusable(self, signals: Signals, ages: Ints) -> Flags:
         return np.maximum(signals.input_change, signals.skip_change) < self.threshold

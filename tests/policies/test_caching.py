@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.caching import CACHES, CachingPolicy, FirstBlock, ForestReuse, Interval, Signals, Threshold
-from policies.caching.bounded import ReuseCounts
+from policies.caching.bounded import DataSteps
 from policies.caching.step import decide_block
 from policies.contract import PolicyError
 from predictors.forest import Forest, features
@@ -76,7 +76,7 @@ def test_a_threshold_looks_at_the_skips_too() -> None:
     assert policy.decide(signals([[0.01]], skip=0.2))[0]
 
 
-def test_reuse_ends_after_max_reuse_in_a_row() -> None:
+def test_reuse_ends_after_max_reuse_steps() -> None:
     assert computed_steps(Threshold(0.1, warmup=1, max_reuse=2), [0.0]) == [0, 3, 6, 9]
 
 
@@ -164,6 +164,18 @@ def test_an_answer_of_the_wrong_kind_is_refused() -> None:
         decide_block(Numbers(), signals([[0.1]]))
 
 
+def test_what_is_computed_from_old_data_is_old() -> None:
+    policy = begun(Threshold(0.1, warmup=1, max_reuse=3))
+    done = []
+    for step in range(9):
+        first = decide_block(policy, signals([[np.inf if step == 0 else 0.0]], step, 0, blocks=2))[0]
+        second = decide_block(policy, signals([[0.5 if step in (2, 6) else np.inf if step == 0 else 0.0]], step, 1))[0]
+        done.append((bool(first), bool(second)))
+    # At steps 2 and 6 block 1 is computed, but of what block 0 kept since steps 0 and 4: it is no newer for that.
+    assert [step for step, (first, _) in enumerate(done) if first] == [0, 4, 8]
+    assert [step for step, (_, second) in enumerate(done) if second] == [0, 2, 4, 6, 8]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     data=st.data(),
@@ -172,22 +184,23 @@ def test_an_answer_of_the_wrong_kind_is_refused() -> None:
 )
 def test_bounds_hold_whatever_the_signals_say(data: st.DataObject, name: str, warmup: int) -> None:
     policy = begun(CACHES[name](warmup=warmup))  # type: ignore[call-arg]
-    units, steps, in_a_row = 3, 9, np.zeros((2, 3), dtype=int)
+    units, blocks, steps = 3, 3, 9
+    holds = np.zeros((blocks, units), dtype=int)
     for step in range(steps):
-        for block in range(2):
+        for block in range(blocks):
             drawn = data.draw(st.lists(st.floats(0, 0.2), min_size=units, max_size=units))
             change = [drawn if step else [np.inf] * units]
-            computed = decide_block(policy, signals(change, step, block, blocks=2, steps=steps))
+            computed = decide_block(policy, signals(change, step, block, blocks=blocks, steps=steps))
             assert step not in (*range(warmup), steps - 1) or computed.all()
-            in_a_row[block] = np.where(computed, 0, in_a_row[block] + 1)
-            assert in_a_row.max() <= policy.max_reuse  # type: ignore[attr-defined]
+            holds[block] = np.where(computed, holds[block - 1] if block else step, holds[block])
+            assert step - holds[block].min() <= policy.max_reuse  # type: ignore[attr-defined]
 
 
-class PlainCounts:
-    """The same as `ReuseCounts`, one dictionary entry a unit."""
+class PlainSteps:
+    """The same as `DataSteps`, one dictionary entry a unit."""
 
     def __init__(self) -> None:
-        self.counts: dict[tuple[str, int, int], int] = {}
+        self.steps: dict[tuple[str, int, int], int] = {}
 
     def keys(self, s: Signals) -> list[tuple[str, int, int]]:
         return [(s.request_ids[r], s.block, u) for r, u in zip(s.request.tolist(), s.unit.tolist(), strict=True)]
@@ -195,17 +208,23 @@ class PlainCounts:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_counts_are_kept_by_request_block_and_unit(data: st.DataObject) -> None:
-    counts, plain = ReuseCounts(), PlainCounts()
-    for _ in range(data.draw(st.integers(1, 12))):
+def test_steps_are_kept_by_request_block_and_unit(data: st.DataObject) -> None:
+    kept, plain = DataSteps(), PlainSteps()
+    for step in range(data.draw(st.integers(1, 12))):
         names = tuple(data.draw(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=4, unique=True)))
         sizes = [data.draw(st.integers(1, 5)) for _ in names]
-        asked = signals([[0.1] * n for n in sizes], block=data.draw(st.integers(0, 2)), names=names)
-        assert counts.of(asked).tolist() == [plain.counts.get(key, 0) for key in plain.keys(asked)]
+        asked = signals([[0.1] * n for n in sizes], step, data.draw(st.integers(0, 2)), names=names)
+        keys = plain.keys(asked)
+        known = {name for name, _, _ in plain.steps}
+        expected = [step - plain.steps.get(key, 0) if key[0] in known else 0 for key in keys]
+        ages = kept.ages(asked).tolist()
+        assert all(age in (wanted, 0) for age, wanted in zip(ages, expected, strict=True))
+        assert all(age == step - plain.steps[key] for age, key in zip(ages, keys, strict=True) if key in plain.steps)
         computed = np.array(data.draw(st.lists(st.booleans(), min_size=sum(sizes), max_size=sum(sizes))))
-        counts.record(asked, computed)
-        for key, fresh in zip(plain.keys(asked), computed.tolist(), strict=True):
-            plain.counts[key] = 0 if fresh else plain.counts.get(key, 0) + 1
+        kept.record(asked, computed)
+        for key, fresh in zip(keys, computed.tolist(), strict=True):
+            coming = step if key[1] == 0 else plain.steps.get((key[0], key[1] - 1, key[2]), 0)
+            plain.steps[key] = coming if fresh else plain.steps.get(key, 0)
         if data.draw(st.booleans()):
-            counts.drop(names[0])
-            plain.counts = {key: n for key, n in plain.counts.items() if key[0] != names[0]}
+            kept.drop(names[0])
+            plain.steps = {key: n for key, n in plain.steps.items() if key[0] != names[0]}
