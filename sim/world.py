@@ -71,6 +71,14 @@ class StepClock:
             end = self.done + steps
         return self._sums[end] - self._sums[self.done]
 
+    def sums(self, steps: int) -> list[int]:
+        """`sum_to` of 1, 2, ... ``steps``."""
+        whole = self.sum_to(steps)  # draws what is needed
+        if self._rng is None:
+            return list(range(1000, whole + 1, 1000))
+        base = self._sums[self.done]
+        return [total - base for total in self._sums[self.done + 1 : self.done + steps + 1]]
+
     def steps_beyond(self, thousandths: int) -> int:
         """The least number of steps whose factors sum to more than ``thousandths``."""
         if self._rng is None:
@@ -141,19 +149,18 @@ class World:
         """Picoseconds from a launch's first denoising step to the end of each of its next ``steps``, with noise."""
         assert self._plans is not None
         composition, guided = launch.composition, launch.guided
-        clock = self.clocks[launch.replica]["denoise"]
-        plans = [(self._plans.of(job.request).shares, job.steps_done) for job in launch.jobs]
+        of_jobs = [self._plans.of(job.request).shares[job.steps_done : job.steps_done + steps] for job in launch.jobs]
         work = [job.images * job.request.pixels * (2 if job.guided else 1) for job in launch.jobs]
         total = sum(work)
         borders, at, before = [], 0, 0
-        for step in range(steps):
-            share = sum([w * shares[done + step] for w, (shares, done) in zip(work, plans, strict=True)]) / total
+        factors = self.clocks[launch.replica]["denoise"].sums(steps)
+        for factor, shares in zip(factors, zip(*of_jobs, strict=True), strict=True):
+            share = sum([w * of_job for w, of_job in zip(work, shares, strict=True)]) / total
             hundredths = max(1, round(100 * share))
             key = (composition, guided, hundredths)
             ns = self._cached.get(key)
             if ns is None:
                 ns = self._cached[key] = self._ns("denoise", composition, guided, hundredths / 100)
-            factor = clock.sum_to(step + 1)
             at += ns * (factor - before)
             before = factor
             borders.append(at)
