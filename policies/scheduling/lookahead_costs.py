@@ -1,10 +1,11 @@
 """What one more request costs a batch: the few numbers a look-ahead rolls forward with.
 
 A predictor answers for whole batches. Asking it for every batch that a plan might ever form would cost more than
-the plan gains, so `MarginalCosts` asks for a few batches of every kind of request and keeps what a step costs for
-being a step, what more for holding this kind at all, and what for its images. Where sizes share nothing (whole images
-of different sizes take turns) the first is 0, so mixing does not pay; where one image saturates the device the last is
-a whole step's worth.
+the plan gains, so `MarginalCosts` asks for a few batches of every kind of request: alone, and beside some others, as it
+usually runs (cut into patches, an image costs more beside other sizes than beside its own). It keeps what a step costs
+for being a step, what more for holding this kind at all, and what for its images. Where sizes share nothing (whole
+images of different sizes take turns) the first is 0, so mixing does not pay; where one image saturates the device the
+last is a whole step's worth.
 
 What this leaves out, and what the predictor gets wrong, shows as measured over predicted seconds; `learn` keeps the
 running ratio and plans are made with it. A predictor may also correct itself; so that costs asked for early and late
@@ -19,7 +20,8 @@ from policies.contract import Predictor
 from policies.job import BatchKey, Job
 from traces.composition import composition_of
 
-_SEVERAL = 8
+_OTHERS = 5
+_SEVERAL = 5
 _TRUST_STEPS = 50.0
 _FORGET_STEPS = 400.0
 
@@ -66,9 +68,10 @@ class MarginalCosts:
         key = (job.batch_key, job.images)
         cost = self._costs.get(key)
         if cost is None:
-            self._first_of.setdefault(job.batch_key, job)
-            if len(self._first_of) == 2:  # the first kind has something to be mixed with only now
-                self._costs.clear()
+            if job.batch_key not in self._first_of:
+                self._first_of[job.batch_key] = job
+                if len(self._first_of) <= 1 + _OTHERS:  # the kinds before it have one more to be mixed with
+                    self._costs.clear()
             cost = self._costs[key] = self._ask(job)
         return cost
 
@@ -89,17 +92,18 @@ class MarginalCosts:
 
     def _ask(self, job: Job) -> Cost:
         seconds = self._predictor.seconds
-        key, size, guided = job.batch_key, job.request.size, float(job.guided)
+        size, guided = job.request.size, float(job.guided)
         first = next(iter(self._first_of.values()))
         level_s = seconds("denoise", ((first.request.size, 1),), float(first.guided))
         self._level_s = self._level_s or level_s
         level = self._level_s / level_s if level_s else 1.0
         one_s = seconds("denoise", ((size, 1),), guided)
-        several_s = seconds("denoise", ((size, _SEVERAL),), guided)
-        image_s = min(one_s, max(0.0, (several_s - one_s) / (_SEVERAL - 1)))
-        kind_s = min(one_s - image_s, max(0.0, self._mixed_s(job) - image_s))
+        others = [other for key, other in self._first_of.items() if key != job.batch_key][:_OTHERS]
+        without_s, with_one_s, with_several_s = (self._beside_s(others, job, images) for images in (0, 1, _SEVERAL))
+        image_s = min(one_s, max(0.0, (with_several_s - with_one_s) / (_SEVERAL - 1)))
+        kind_s = min(one_s - image_s, max(0.0, with_one_s - without_s - image_s)) if others else 0.0
         return Cost(
-            list(self._first_of).index(key),
+            list(self._first_of).index(job.batch_key),
             level * (one_s - image_s - kind_s),
             level * kind_s,
             level * image_s * job.images,
@@ -108,13 +112,13 @@ class MarginalCosts:
             level * seconds("decode", job.alone, guided) if "decode" in job.stages else 0.0,
         )
 
-    def _mixed_s(self, job: Job) -> float:
-        """Seconds that one image of this kind adds to a step of one image of another kind; 0.0 when there is none."""
-        for other in self._first_of.values():
-            if other.batch_key != job.batch_key:
-                sizes = (job.request.size, other.request.size)
-                pixels, others = job.request.pixels, other.request.pixels
-                guided = (pixels * job.guided + others * other.guided) / (pixels + others)
-                both_s = self._predictor.seconds("denoise", composition_of([(size, 1) for size in sizes]), guided)
-                return both_s - self._predictor.seconds("denoise", ((sizes[1], 1),), float(other.guided))
-        return 0.0
+    def _beside_s(self, others: list[Job], job: Job, images: int) -> float:
+        """Seconds of a step of an image of each of some other kinds and some of this kind."""
+        batch = [(other, 1) for other in others] + ([(job, images)] if images else [])
+        if not batch:
+            return 0.0
+        pixels = [(job.request.pixels * count, job.guided) for job, count in batch]
+        guided = sum([of for of, is_guided in pixels if is_guided]) / sum([of for of, _ in pixels])
+        return self._predictor.seconds(
+            "denoise", composition_of([(job.request.size, count) for job, count in batch]), guided
+        )

@@ -101,20 +101,19 @@ def test_one_by_one_as_many_as_possible_are_feasible(queue: list[Task]) -> None:
 def test_a_plan_keeps_what_it_promises(queue: list[Task]) -> None:
     plan = best_plan(queue, WIDTHS, 1.0)
     assert set(plan.queue) >= {task for task in queue if task.must}
-    if plan.queue:
-        assert plan.batch == plan.queue[: len(plan.batch)]
-        rolled = roll(plan.queue, plan.width, 1.0, first=plan.first)
-        if len(queue) > 1:
-            assert rolled.late < 0
-            assert rolled.end_s == plan.end_s
-            assert plan.met == len(plan.queue) - rolled.overdue
-        for width in WIDTHS:  # no width does all of it sooner and as well
-            other = roll(plan.queue, width, 1.0)
-            if other.late < 0 and other.overdue <= rolled.overdue and len(queue) > 1:
-                assert plan.end_s <= 1.05 * other.end_s
+    assert plan.batch == plan.queue[: len(plan.batch)]
+    if len(queue) == 1 or not plan.queue:
+        return
+    rolled = roll(plan.queue, plan.width, 1.0, first=plan.first)
+    assert rolled.late < 0
+    assert rolled.end_s == plan.end_s
+    assert plan.met == len(plan.queue) - rolled.overdue
+    for first in WIDTHS:  # to begin wider or narrower would not do as well sooner
+        other = roll(plan.queue, plan.width, 1.0, first=first)
+        assert other.late >= 0 or other.overdue > rolled.overdue or plan.end_s <= 1.02 * other.end_s
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(tasks(most=5, must=False))
 def test_a_plan_misses_at_most_one_deadline_that_could_be_met(queue: list[Task]) -> None:
     subsets = itertools.chain.from_iterable(itertools.combinations(queue, n) for n in range(len(queue) + 1))
