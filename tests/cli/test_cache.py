@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.runs import parity_of
 from policies.runlog import read_run
 from predictors.forest import Forest
 from predictors.profile import Profile
@@ -130,3 +131,30 @@ def test_record_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     assert "--sizes: '32' is not like" in refused(*asked, "--sizes", "32")
     assert "has no prompts" in refused(*asked, "--sizes", "96x96", "--prompts", tmp_path / "empty.txt")
     assert "neither an embedded model" in refused("cache", "record", "--model", "x", "--sizes", "32x32", *output)
+
+
+def test_a_replay_decides_like_the_simulation_and_can_be_decided_again(folder: Path, model_folder: Path) -> None:
+    """The whole way: measured with a cache, signals recorded, simulated and replayed with the same policy."""
+    name = str(model_folder)
+    measured = ("--sizes", "32x32,32x48", "--max-batch", 2, "--repeats", 2, "--executor", "patched")
+    run("profile", "--model", name, *measured, "--caching", "interval", "--threads", 1, "-o", folder / "p.parquet")
+    recorded = ("--sizes", "32x32,32x48", "--requests", 2, "--steps", 4)
+    run("cache", "record", "--model", name, *recorded, "--threads", 1, "-o", folder / "s.parquet")
+    trace = ("--rate", 5, "--duration", 2, "--sizes", "32x32:1,32x48:1", "--steps", 5, "--model", name)
+    run("trace", "generate", *trace, "-o", folder / "t.parquet")
+    cluster = '[cluster]\nthreads = 1\nexecutor = "patched"\n[slo]\nscale = 5\n'
+    (folder / "s.toml").write_text(f'model = "{name}"\n{cluster}')
+    files = ("--trace", folder / "t.parquet", "--profile", folder / "p.parquet")
+    given = (folder / "s.toml", *files, "--scheduler", "edf")
+    cache = ("--set", "policies.caching.name=interval", "--set", f"predictor.reuse={folder / 's.parquet'}")
+    run("simulate", *given, *cache, "-o", folder / "sim")
+    run("replay", *given, *cache, "-o", folder / "real")
+    simulated, real = read_run(folder / "sim"), read_run(folder / "real")
+    assert (real.requests["status"] == "finished").all()
+    for log in (simulated, real):
+        denoised = log.steps[log.steps["stage"] == "denoise"]
+        assert denoised["reused"].sum() / (denoised["computed"] + denoised["reused"]).sum() == pytest.approx(1 / 5)
+    assert real.info["predictor"]["expected_computed"] == simulated.info["predictor"]["expected_computed"]
+    parity = parity_of(folder / "real")
+    assert parity is not None
+    assert parity.same, parity.difference
