@@ -2,7 +2,7 @@
 
 from policies.caching.bounded import BoundedReuse
 from policies.caching.compute_all import ComputeAll
-from policies.caching.contract import CachingPolicy, Signals
+from policies.caching.contract import CachingPolicy, Flags, Signals
 from policies.caching.first_block import FirstBlock
 from policies.caching.forest import ForestReuse
 from policies.caching.interval import Interval
@@ -22,6 +22,7 @@ __all__ = [
     "CachingPolicy",
     "ComputeAll",
     "FirstBlock",
+    "Flags",
     "ForestReuse",
     "Interval",
     "Signals",
