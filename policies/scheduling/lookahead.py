@@ -70,7 +70,7 @@ class Lookahead(SchedulingPolicy):
     def __init__(
         self,
         max_batch: int = 12,
-        margin: float = 0.1,
+        margin: float = 0.07,
         drop_late: bool = True,
         patience: float = 10.0,
         horizon: int = 32,
@@ -158,7 +158,7 @@ class Lookahead(SchedulingPolicy):
             tasks = sorted([*[task for task in tasks if task not in late], *[self._must(task) for task in late]])
         if not (tasks or finishing):
             return None
-        lane.batch = self._batch(lane, finishing, tasks, now)
+        lane.batch = self._form(lane, finishing, tasks, now)
         for job in lane.batch.jobs:
             if job in self._in_pool:
                 self._take(job)
@@ -171,7 +171,7 @@ class Lookahead(SchedulingPolicy):
         idle = sum([not replica.resident for replica in self.cluster.replicas])
         return self._pool[:: max(1, idle)]
 
-    def _batch(self, lane: _Lane, finishing: list[Job], tasks: list[Task], now: float) -> _Batch:
+    def _form(self, lane: _Lane, finishing: list[Job], tasks: list[Task], now: float) -> _Batch:
         costs = self._costs
         jobs, step_s, full, last_due_s = finishing, 0.0, False, math.inf
         if tasks:
