@@ -84,9 +84,9 @@ class Outcome(NamedTuple):
     """How a launch ended.
 
     ``steps_done`` counts whole steps of the launch (0 when it failed before the first boundary). ``failed`` maps
-    request ids to reasons; requests not named went on. ``computed`` and ``reused`` count work units: image-steps,
-    and with a cache in denoising a unit for every block. ``device_s`` is the busy time of each device of the replica. ``borders_s`` are the times at which
-    it went from one stage into the next.
+    request ids to reasons; requests not named went on. ``computed`` and ``reused`` count work units: image-steps, and
+    with a cache in denoising a unit for every block. ``device_s`` is the busy time of each device of the replica.
+    ``borders_s`` are the times at which it went from one stage into the next.
     """
 
     steps_done: int
