@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -26,7 +27,7 @@ CACHE_PATCH = 48
 FIGURES = {"latency_p50_s": "P50", "latency_p95_s": "P95", "slo_attainment": "attainment"}
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("out/fidelity"))
     parser.add_argument("--requests", type=int, default=200)
@@ -34,8 +35,9 @@ def main() -> None:
     parser.add_argument("--schedulers", nargs="+", default=["least-slack"])
     parser.add_argument("--executor", choices=("whole", "patched"), default="whole")
     parser.add_argument("--caching", help="a caching policy, such as first-block")
+    parser.add_argument("--minutes", type=float, default=1.0, help="of measuring, and at least one round")
     parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     out: Path = arguments.output
     out.mkdir(parents=True, exist_ok=True)
     profile, trace = out / "profile.parquet", out / "trace.parquet"
@@ -44,7 +46,7 @@ def main() -> None:
     if arguments.caching is not None:
         options += ["--caching", arguments.caching, "--cache-patch", CACHE_PATCH]
         settings += ["--set", f"policies.caching={arguments.caching}", "--set", f"cluster.cache_patch={CACHE_PATCH}"]
-    measure(profile, *options)
+    measure(profile, *options, minutes=arguments.minutes)
     duration_s = 1.5 * arguments.requests * mean_service_s(profile) / arguments.load
     generate(profile, trace, arguments.load, duration_s, "poisson", arguments.seed)
     table = Table(title=f"{arguments.requests} requests at {100 * arguments.load:.0f} % load")
@@ -52,11 +54,11 @@ def main() -> None:
         table.add_column(column, justify="left" if column in ("scheduler", "figure") else "right")
     results = []
     for name in arguments.schedulers:
-        given = (HERE / "tiny_image.toml", "--trace", trace, "--profile", profile, "--scheduler", name,
+        scenario = (HERE / "tiny_image.toml", "--trace", trace, "--profile", profile, "--scheduler", name,
                  "--set", f"trace.limit={arguments.requests}", *settings)  # fmt: skip
-        tilecast("simulate", *given, "-o", out / f"sim-{name}")
+        tilecast("simulate", *scenario, "-o", out / f"sim-{name}")
         for run in ("real", "again"):
-            tilecast("replay", *given, "-o", out / f"{run}-{name}")
+            tilecast("replay", *scenario, "-o", out / f"{run}-{name}")
         tilecast("validate", out / f"sim-{name}", out / f"real-{name}", "-o", out / f"{name}.json")
         sim, real, again = (summary(read_run(out / f"{run}-{name}")) for run in ("sim", "real", "again"))
         for figure, label in FIGURES.items():

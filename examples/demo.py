@@ -69,12 +69,12 @@ def tilecast(*arguments: object) -> None:
     subprocess.run([str(Path(sys.executable).with_name("tilecast")), *words], check=True)
 
 
-def measure(profile: Path, *options: object) -> None:
+def measure(profile: Path, *options: object, minutes: float = 1) -> None:
     """Measure tiny-image on one core of this machine, at the sizes of the demo."""
     sizes = ",".join(spell_size(size) for size in parse_sizes(SIZES).values)
     tilecast(
         "profile", "--model", "tiny-image", "--device", "cpu", "--threads", 1, "--sizes", sizes,
-        "--max-batch", 4, "--repeats", 8, "--minutes", 1, *options, "-o", profile,
+        "--max-batch", 4, "--repeats", 8, "--minutes", minutes, *options, "-o", profile,
     )  # fmt: skip
 
 
@@ -89,7 +89,8 @@ def generate(profile: Path, trace: Path, load: float, duration_s: float, arrival
 
 def mean_service_s(profile: Path) -> float:
     """Mean seconds of a request of the demo's mix, alone on an idle replica."""
-    table = LatencyTable.fit(Profile.load(profile), "tiny-image")
+    measured = Profile.load(profile)
+    table = LatencyTable.fit(measured, "tiny-image", measured.executors("tiny-image")[0])
     mix = parse_sizes(SIZES)
     seconds = [table.standalone(Request("one", 0.0, h, w, STEPS)) for h, w, _ in mix.values]
     return sum(s * p for s, p in zip(seconds, mix.weights, strict=True)) / sum(mix.weights)
