@@ -95,14 +95,11 @@ class PatchLayout:
         """[rows] the first patch of each row."""
         return torch.tensor(self.starts[:-1], device=self.device)
 
-    @cached_property
-    def strips(self) -> dict[Side, Strip]:
-        """For each of `DIRECTIONS` (down, right) the patches with a neighbour there."""
-        everything = torch.arange(len(self), device=self.device)
-        return self.strips_of(everything)
-
     def strips_of(self, selected: torch.Tensor) -> dict[Side, Strip]:
-        """The same for some patches; ``Strip.patch`` then indexes ``selected``."""
+        """For each of `DIRECTIONS` (down, right) the patches with a neighbour there, of those selected.
+
+        ``Strip.patch`` indexes ``selected``.
+        """
         around = self.neighbours[selected]
         strips = {}
         for down, right in DIRECTIONS:
