@@ -121,7 +121,8 @@ def goodputs(frame: pd.DataFrame, model: str, base: str = "patchedserve") -> lis
     tables = []
     for goal in ("90", "99"):
         title = f"{model}: goodput at {goal} % attainment (requests/s a GPU) by mix"
-        tables.append(pivot(title, "", own, "scheduler", "mix", f"goodput_{goal}"))
+        note = "Each seed of `bursty` is another window of GenTD26; they differ much, so compare ratios there."
+        tables.append(pivot(title, note, own, "scheduler", "mix", f"goodput_{goal}"))
     if base in set(own["scheduler"]):
         over = ratios(own, ["mix"], "goodput_90", base)
         title = f"{model}: goodput at 90 % over {base}, by mix"
@@ -175,7 +176,11 @@ def claims(frame: pd.DataFrame, model: str) -> list[Table]:
     system = system.where(own["steps_skipped"] == 0, system + ", half skip steps")
     own = own.assign(system=system)
     found, fixed = own[own["rate"].isna()], own[own["rate"].notna()]
-    note = "The paper's set-up: deadlines from whole images alone, its rates, uniform sizes."
+    note = (
+        "The paper's set-up: deadlines from whole images alone, its rates, uniform sizes. NIRVANA here drains one size "
+        "at a time, the largest first. Below a system's capacity nothing separates it from others, beyond it all does: "
+        "a mean over rates depends on the rates."
+    )
     tables = [
         pivot(f"{model}: attainment (%) at the paper's rates", note, fixed, "system", "rate", "attainment", percent)
     ]
@@ -202,25 +207,52 @@ def _paired(
 
 
 def verdict(frame: pd.DataFrame, wrong: pd.DataFrame, ours: str, base: str = "patchedserve") -> Table:
-    """Our scheduler's goodput at 90 % against the published one, the best other one on each mix, and the oracle."""
-    mean = frame.groupby(["model", "mix", "scheduler"], sort=False)["goodput_90"].mean().unstack("scheduler")
-    others = mean.drop(columns=ours)
-    over = pd.DataFrame({"base": mean[ours] / mean[base], "best": mean[ours] / others.max(axis=1)})
-    worst = over.index[int(over["best"].argmin())]
+    """Our scheduler's goodput at 90 % against the published one, the best other one on each mix, and the oracle.
+
+    Args:
+        frame: points of all mixes.
+        wrong: points of wrong, uncorrected and perfect knowledge, on one mix.
+    """
+    loads = ["model", "mix"]
+    over = _over_others(frame, ours, loads)
+    best = _over_best(over, loads)
+    least = best.groupby(loads)["ratio"].mean()
+    model, mix = least.index[int(least.argmin())]
     rows = [
-        [f"over {base}, mean over models and mixes", number(over["base"].mean()), "1.25"],
-        ["over the best other, mean over models and mixes", number(over["best"].mean()), "1.10"],
-        [f"over the best other, least ({' '.join(map(str, worst))})", number(over["best"].min()), "0.98"],
+        [f"over {base}, mean over models and mixes", _by_seed(over[over["other"] == base]), "1.25"],
+        ["over the best other one, mean over models and mixes", _by_seed(best), "1.10"],
+        [f"over the best other one, least ({model} {mix})", number(least.min()), "0.98"],
     ]
-    wrong = wrong[wrong["goodput_90"].notna()]
     for error in (-0.2, 0.2):
-        same = wrong[wrong["error"] == error].groupby(["model", "scheduler"])["goodput_90"].mean().unstack("scheduler")
-        lead = (same[ours] / same.drop(columns=ours).max(axis=1)).mean()
-        rows.append([f"over the best other with {100 * error:+.0f} % prediction error", number(lead), "1"])
-    by = wrong[wrong["scheduler"] == ours].groupby(["model", "knowledge", "error"])["goodput_90"].mean()
-    gap = np.mean([by[model, "online", 0.0] / by[model, "oracle", 0.0] for model in by.index.unique("model")])
-    rows.append(["over itself with the oracle predictor", number(float(gap)), "–"])
-    return Table(f"{ours}: goodput at 90 % attainment", "", ["ratio", "found", "goal"], rows)
+        led = _over_best(_over_others(wrong[wrong["error"] == error], ours, ["model"]), ["model"])
+        rows.append([f"over the best other one with {100 * error:+.0f} % prediction error", _by_seed(led), "1"])
+    own = wrong[(wrong["scheduler"] == ours) & (wrong["error"] == 0)]
+    knowing = own.pivot_table("goodput_90", ["model", "seed"], "knowledge")
+    itself = (knowing["online"] / knowing["oracle"]).rename("ratio").reset_index()
+    rows.append(["over itself with the oracle predictor", _by_seed(itself), "–"])
+    note = "Ratios of paired seeds; the best other one is the one that comes nearest on that mix."
+    return Table(f"{ours}: goodput at 90 % attainment", note, ["ratio", "found", "goal"], rows)
+
+
+def _over_others(frame: pd.DataFrame, ours: str, loads: list[str]) -> pd.DataFrame:
+    """Ratios of our goodput to that of each ``other`` one under the same load and seed."""
+    on = [*loads, "seed"]
+    own = frame[frame["scheduler"] == ours][[*on, "goodput_90"]]
+    joined = frame[frame["scheduler"] != ours].merge(own, on=on, suffixes=("", "_ours"))
+    ratio = joined["goodput_90_ours"] / joined["goodput_90"].replace(0.0, np.nan)
+    return joined.assign(other=joined["scheduler"], ratio=ratio)[[*on, "other", "ratio"]]
+
+
+def _over_best(over: pd.DataFrame, loads: list[str]) -> pd.DataFrame:
+    """The ratios to the other one that comes nearest under each load."""
+    nearest = over.groupby([*loads, "other"])["ratio"].mean().reset_index()
+    nearest = nearest.loc[nearest.groupby(loads)["ratio"].idxmin(), [*loads, "other"]]
+    return over.merge(nearest, on=[*loads, "other"])
+
+
+def _by_seed(ratios: pd.DataFrame) -> str:
+    """The interval over seeds of the mean over loads."""
+    return interval(ratios.groupby("seed")["ratio"].mean().tolist())
 
 
 def prediction(source: Source, simulated: pd.DataFrame) -> list[Table]:

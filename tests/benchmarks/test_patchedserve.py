@@ -128,12 +128,14 @@ def test_intervals_and_ratios() -> None:
 def test_the_verdict_is_over_means_of_each_mix() -> None:
     rows = [("a", "ours", 1.2), ("a", "patchedserve", 1.0), ("a", "third", 0.5)]
     rows += [("b", "ours", 1.5), ("b", "patchedserve", 1.0), ("b", "third", 2.0)]
-    frame = pd.DataFrame(rows, columns=["mix", "scheduler", "goodput_90"]).assign(model="m")
+    frame = pd.DataFrame(rows, columns=["mix", "scheduler", "goodput_90"]).assign(model="m", seed=0)
     known = [("online", error, name, value) for error in (-0.2, 0.2) for name, value in (("ours", 2.0), ("third", 1.6))]
     known += [("online", 0.0, "ours", 1.8), ("oracle", 0.0, "ours", 2.0)]
-    wrong = pd.DataFrame(known, columns=["knowledge", "error", "scheduler", "goodput_90"]).assign(model="m")
+    wrong = pd.DataFrame(known, columns=["knowledge", "error", "scheduler", "goodput_90"]).assign(model="m", seed=0)
     found = [row[1] for row in verdict(frame, wrong, "ours").rows]
     assert found == ["1.35", "0.975", "0.75", "1.25", "1.25", "0.9"]
+    both = pd.concat([frame, frame.assign(seed=1, goodput_90=10 * frame["goodput_90"])])
+    assert verdict(both, wrong, "ours").rows[0][1] == "1.35 ± 0"  # a seed with more of everything changes nothing
 
 
 def test_a_changed_scheduler_leaves_the_points_of_others(
