@@ -19,13 +19,13 @@ WAYS = ("whole", "patched", "tiled", "blended")
 
 
 def decode_by(pipeline: Any, way: str) -> None:
-    """Make a pipeline decode in this way from now on; its encoder and its other parts stay as they are.
+    """Make a pipeline decode in this way from now on.
 
     Args:
         pipeline: a diffusers pipeline.
         way: ``whole`` (as the pipeline does), ``patched`` (exact, in bands), ``tiled`` (the autoencoder's own tiles,
-            side by side) or ``blended`` (its own tiles, overlapping and blended). Video autoencoders are ``whole`` or
-            ``blended``.
+            side by side) or ``blended`` (its own tiles, overlapping and blended). Its own tiles hold for its encoder
+            too. Video autoencoders are ``whole`` or ``blended``.
 
     Raises:
         BadInput: an unknown way, or one that the pipeline's autoencoder cannot go.

@@ -62,7 +62,8 @@ class PatchContext:
     @property
     def strips(self) -> dict[Side, Strip]:
         """Neighbours of the patches selected, by direction; see `PatchLayout.strips_of`."""
-        assert self.layout is not None and self.selected is not None
+        assert self.layout is not None
+        assert self.selected is not None
         if self._strips is None:
             self._strips = self.layout.strips_of(self.selected)
         return self._strips
