@@ -236,7 +236,11 @@ def linear() -> NonNegativeLinear:
 
 
 def boosted() -> BoostedResidual:
-    """The physical linear model with boosted trees on its residual."""
+    """The physical linear model with boosted trees on its residual.
+
+    Held-out compositions of the published profiles chose the loss, the number of trees and the size of a leaf, among a
+    dozen that lie within 0.5 points of each other; held-out sizes were looked at afterwards.
+    """
     return BoostedResidual(PHYSICAL_COLUMNS, tuple(PHYSICAL_PENALTIES.values()), len(FEATURES))
 
 
