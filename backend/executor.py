@@ -37,6 +37,7 @@ class Executor:
         cache_bytes: what the cache may keep.
         cache_patch: largest side of a cached patch, latent pixels; 0: whole images.
         decode: how latents become pictures, see `backend.decode.decode_by`.
+        patch_floor: least side of a patch of ``patched``, latent pixels; None: see `backend.patched.unet.PATCH_FLOOR`.
 
     Attributes:
         cache: the block cache, or None.
@@ -53,11 +54,12 @@ class Executor:
         cache_bytes: int = 2**30,
         cache_patch: int = 32,
         decode: str = "whole",
+        patch_floor: int | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.device = torch.device(pipeline.device)
         own = None if caching is None or isinstance(caching, ComputeAll) else copy.deepcopy(caching)
-        self._mixer = mixer_for(pipeline, mode, own, cache_bytes, cache_patch)
+        self._mixer = mixer_for(pipeline, mode, own, cache_bytes, cache_patch, patch_floor)
         self.cache: BlockCache | None = getattr(self._mixer, "cache", None)
         intercept_denoiser(pipeline)
         decode_by(pipeline, decode)
@@ -201,7 +203,12 @@ class Executor:
 
 
 def mixer_for(
-    pipeline: Any, mode: str, caching: CachingPolicy | None = None, cache_bytes: int = 2**30, cache_patch: int = 32
+    pipeline: Any,
+    mode: str,
+    caching: CachingPolicy | None = None,
+    cache_bytes: int = 2**30,
+    cache_patch: int = 32,
+    patch_floor: int | None = None,
 ) -> Mixer:
     """What runs the denoiser calls of a pipeline in this mode. To be made before `intercept_denoiser`.
 
@@ -209,9 +216,10 @@ def mixer_for(
         BadInput: the mode does not fit the pipeline.
     """
     if mode == "patched":
-        from backend.patched.unet import PatchedUNet
+        from backend.patched.unet import PATCH_FLOOR, PatchedUNet
 
-        return PatchedUNet(pipeline, caching=caching, cache_bytes=cache_bytes, cache_patch=cache_patch)
+        floor = PATCH_FLOOR if patch_floor is None else patch_floor
+        return PatchedUNet(pipeline, floor, caching, cache_bytes, cache_patch)
     if mode == "packed":
         from backend.packed import PackedTransformer, supports
 

@@ -62,6 +62,7 @@ def measure_profile(
     mixes: int = 12,
     caching: CachingPolicy | None = None,
     cache_patch: int = 32,
+    patch_floor: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Profile:
@@ -78,6 +79,7 @@ def measure_profile(
         mixes: how many of these, drawn at random.
         caching: every batch is measured with this cache too, step by step.
         cache_patch: see `Executor`.
+        patch_floor: see `Executor`.
         seed: of the drawn mixes.
         progress: called with (batches measured, batches planned).
 
@@ -86,9 +88,10 @@ def measure_profile(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    executors = [Executor(load_pipeline(model, device, dtype), mode)]
+    executors = [Executor(load_pipeline(model, device, dtype), mode, patch_floor=patch_floor)]
     if caching is not None:
-        executors.append(Executor(load_pipeline(model, device, dtype), mode, caching, cache_patch=cache_patch))
+        pipeline = load_pipeline(model, device, dtype)
+        executors.append(Executor(pipeline, mode, caching, cache_patch=cache_patch, patch_floor=patch_floor))
     geometry = geometry_of_pipeline(executors[0].pipeline, Path(model).name)
     sizes = list(sizes or default_sizes(geometry))
     for size in sizes:

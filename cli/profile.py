@@ -46,6 +46,7 @@ def measure(
         str | None, typer.Option(help="Measure with this cache too, like first-block or interval:every=3,warmup=4.")
     ] = None,
     cache_patch: Annotated[int, typer.Option(min=0, help="Largest side of a cached patch, latent pixels.")] = 32,
+    patch_floor: Annotated[int | None, typer.Option(min=1, help="Least side of a patch, latent pixels.")] = None,
 ) -> None:
     """Measure the stages of a model on a device: tilecast profile --model tiny-image -o P.parquet."""
     if context.invoked_subcommand is not None:
@@ -75,6 +76,7 @@ def measure(
             mixes=mixes,
             caching=None if caching is None else caching_policy(caching),
             cache_patch=cache_patch,
+            patch_floor=patch_floor,
             progress=lambda done, planned: bar.update(task, completed=done, total=planned),
         )
     profile.save(output)

@@ -121,6 +121,7 @@ def _executors(prepared: Prepared) -> list[Any]:
             cluster.cache_bytes,
             cluster.cache_patch,
             cluster.decode,
+            cluster.patch_floor,
         )
         for device in devices
     ]

@@ -54,6 +54,7 @@ class ClusterSection(_Section):
     threads: int | None = Field(None, ge=1)  # CPU threads of torch; None: its own choice
     executor: Literal["whole", "patched", "packed"] = "whole"  # how batches of several sizes run
     decode: Literal["whole", "patched", "tiled", "blended"] = "whole"  # see backend.decode
+    patch_floor: int | None = Field(None, ge=1)  # least side of a patch, latent pixels; None: what was measured to pay
     cache_bytes: int = Field(2**30, ge=0)  # what a caching policy may keep on a replica
     cache_patch: int = Field(32, ge=0)  # largest side of a cached patch, latent pixels; 0: whole images
 

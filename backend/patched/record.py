@@ -98,7 +98,7 @@ def record_signals(
         if progress is not None:
             progress(index + 1, requests)
     recorded = pd.concat(frames, ignore_index=True)
-    recorded.attrs = {"patch_px": patch * geometry.latent_factor, "floor_px": mixer.floor * geometry.latent_factor}
+    recorded.attrs = {"patch_px": patch * geometry.latent_factor, "floor_px": mixer.multiple * geometry.latent_factor}
     return recorded
 
 

@@ -23,6 +23,10 @@ from backend.patched.layout import PatchLayout, Side, group_sizes, layout_of, pa
 from policies.caching import CachingPolicy
 from traces.errors import BadInput
 
+PATCH_FLOOR = 16
+"""Latent pixels: on one CPU core patches of 16 cost 1.06 times whole images, of 8 up to 1.21 times
+(``python -m benchmarks.patches``)."""
+
 
 class PatchedUNet:
     """Runs calls of one UNet in patches.
@@ -30,7 +34,7 @@ class PatchedUNet:
     Args:
         pipeline: its ``unet`` is hooked; outside `run` it behaves as before.
         floor: least side of a patch, latent pixels. Sizes whose greatest common divisor is smaller get a forward of
-            their own; None: the smallest patch that every level can halve.
+            their own; a patch is in any case such that every level can halve it.
         caching: decides which patches are computed; None: all, and nothing is kept.
         cache_bytes: what the cache may keep.
         cache_patch: largest side of a patch with the cache, latent pixels; 0: images are not cut. A size keeps its
@@ -43,7 +47,7 @@ class PatchedUNet:
     def __init__(
         self,
         pipeline: Any,
-        floor: int | None = None,
+        floor: int = PATCH_FLOOR,
         caching: CachingPolicy | None = None,
         cache_bytes: int = 2**30,
         cache_patch: int = 32,
@@ -53,7 +57,7 @@ class PatchedUNet:
             raise BadInput(f"cluster.executor 'patched' needs a UNet; {type(pipeline).__name__} has none: use 'packed'")
         config = self.unet.config
         self.multiple = 2 ** (len(config.block_out_channels) - 1)
-        self.floor = max(self.multiple, floor or 0)
+        self.floor = max(self.multiple, floor)
         self.context = PatchContext()
         if config.get("class_embed_type") or config.get("addition_embed_type") == "image_hint":
             raise BadInput(f"cluster.executor 'patched' does not know the embeddings of {type(pipeline).__name__}")
@@ -114,7 +118,7 @@ class PatchedUNet:
     def patch_with_cache(self, side: Side) -> Side:
         """The patch of latents of this size when there is a cache."""
         height, width = (gcd(length, self._cache_patch) for length in side)  # gcd(n, 0) is n
-        return (height if height >= self.floor else side[0], width if width >= self.floor else side[1])
+        return (height if height >= self.multiple else side[0], width if width >= self.multiple else side[1])
 
     def run_patched(self, calls: Sequence[DenoiserCall], patch: Side | None = None) -> list[Any]:
         """Like `run`, in one forward in any case, on patches of ``patch`` latent pixels (by default the largest)."""

@@ -42,7 +42,7 @@ def mixed_requests(unit: int) -> list[Request]:
 
 def equal_to_alone(build: Callable[[], Any], requests: list[Request], dtype: Any) -> float:
     alone = {r.request_id: latents_alone(build().to(dtype), r) for r in requests}
-    executor = Executor(build().to(dtype), "patched")
+    executor = Executor(build().to(dtype), "patched", patch_floor=1)
     return largest_difference(alone, latents_together(executor, requests, pause="square"))
 
 
@@ -57,7 +57,7 @@ def test_a_pipeline_from_a_folder_is_exact_too(model_folder: Path) -> None:
     requests = mixed_requests(8)[:3]
     load = lambda: load_pipeline(str(model_folder), dtype="float64")  # noqa: E731
     alone = {r.request_id: latents_alone(load(), r) for r in requests}
-    assert largest_difference(alone, latents_together(Executor(load(), "patched"), requests)) <= 1e-12
+    assert largest_difference(alone, latents_together(Executor(load(), "patched", patch_floor=1), requests)) <= 1e-12
 
 
 def without_halo(x: Any, context: PatchContext, halo: int) -> Any:
@@ -125,7 +125,7 @@ def test_mixed_sizes_share_one_forward_and_sizes_that_do_not_fit_are_grouped() -
         return forward(sample, *args, **kwargs)
 
     pipeline.unet.forward = watched
-    executor = Executor(pipeline, "patched")
+    executor = Executor(pipeline, "patched", patch_floor=1)
     requests = mixed_requests(8)
     executor.execute("encode", requests)
     rows.clear()
@@ -145,13 +145,13 @@ def test_a_size_that_the_levels_cannot_halve_runs_whole() -> None:
     even = Request("even", 0.0, 32, 48, steps=2, seed=2, prompt="y")
     # 12x20 latent pixels cannot be halved three times
     alone = {r.request_id: latents_alone(tiny_unets.sd15(levels=4), r) for r in (odd, even)}
-    executor = Executor(tiny_unets.sd15(levels=4), "patched")
+    executor = Executor(tiny_unets.sd15(levels=4), "patched", patch_floor=1)
     assert largest_difference(alone, latents_together(executor, [odd, even])) <= 1e-5
 
 
 def test_patched_needs_a_unet() -> None:
     with pytest.raises(BadInput, match="needs a UNet"):
-        Executor(tiny_pipelines.flux(), "patched")
+        Executor(tiny_pipelines.flux(), "patched", patch_floor=1)
 
 
 def test_outside_a_batch_the_model_is_as_before() -> None:
