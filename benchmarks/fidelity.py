@@ -1,7 +1,8 @@
 """Simulation against reality: one trace, simulated and replayed twice on this machine.
 
     python -m benchmarks.fidelity [--requests 200] [--load 0.7] [--schedulers least-slack ...] -o FOLDER
-    python -m benchmarks.fidelity --executor patched --caching first-block --schedulers lookahead patchedserve-joins
+    python -m benchmarks.fidelity --executor patched --patch-floor 4 --schedulers lookahead mixed-fcfs
+    python -m benchmarks.fidelity --executor patched --caching first-block --schedulers lookahead
 
 Measures tiny-image on one core, generates a trace the profile has not seen, simulates it, replays it twice, and
 prints for P50, P95 and attainment the error of the simulation beside the spread of the two real runs, and the error
@@ -34,6 +35,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--load", type=float, default=0.7, help="of one request at a time")
     parser.add_argument("--schedulers", nargs="+", default=["least-slack"])
     parser.add_argument("--executor", choices=("whole", "patched"), default="whole")
+    parser.add_argument("--patch-floor", type=int, help="latent pixels; 4 mixes all these sizes in one forward")
     parser.add_argument("--caching", help="a caching policy, such as first-block")
     parser.add_argument("--minutes", type=float, default=1.0, help="of measuring, and at least one round")
     parser.add_argument("--seed", type=int, default=1)
@@ -43,6 +45,9 @@ def main(given: Sequence[str] | None = None) -> None:
     profile, trace = out / "profile.parquet", out / "trace.parquet"
     options: list[object] = ["--executor", arguments.executor]
     settings: list[object] = ["--set", f"cluster.executor={arguments.executor}"]
+    if arguments.patch_floor is not None:
+        options += ["--patch-floor", arguments.patch_floor]
+        settings += ["--set", f"cluster.patch_floor={arguments.patch_floor}"]
     if arguments.caching is not None:
         options += ["--caching", arguments.caching, "--cache-patch", CACHE_PATCH]
         settings += ["--set", f"policies.caching={arguments.caching}", "--set", f"cluster.cache_patch={CACHE_PATCH}"]

@@ -1,6 +1,6 @@
 """PatchedServe's comparison, simulated on the measurements published with it: one command.
 
-    python -m benchmarks.patchedserve [--quick] [--data ../shared/data] [-o out/patchedserve]
+    python -m benchmarks.patchedserve [--quick] [--real] [--data ../shared/data] [-o out/patchedserve]
 
 Prints and writes, for SDXL and SD3 on one H100 and on several: SLO attainment against rate, deadline and size; goodput
 at 90 % and 99 % attainment; latencies; what wrong predictions, the oracle and each ingredient change; the paper's
@@ -48,6 +48,10 @@ PAPER_RATES = {"sdxl": (0.8, 1.0, 1.2), "sd3": (0.1, 0.2, 0.3, 0.5)}
 
 COMPUTED = 0.7
 """What a patch cache is taken to compute of every step where its gain is shown."""
+
+REAL = ("--executor", "patched", "--patch-floor", "4", "--requests", "100", "--load", "1.0")
+REAL_SCHEDULERS = ("mixed-fcfs", "patchedserve", OURS)
+"""What ``--real`` gives `benchmarks.fidelity`: mixed batches, at the load that one request at a time just carries."""
 
 SLOS = (3.0, 5.0, 10.0)
 REPLICAS = (1, 2, 4, 8)
@@ -281,6 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", help="by default all that have mixed batches")
     parser.add_argument("-o", "--output", type=Path, default=Path("out/patchedserve"))
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--real", action="store_true", help="then run some for real: tiny-image on one core")
     parser.add_argument("schedulers", nargs="*", help="by default all")
     asked = parser.parse_args(arguments)
     source = Source(asked.data, asked.profile)
@@ -324,6 +329,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         frame.to_parquet(temporary, index=False)
     print(text)
     print(f"{len(frame)} points in {time.perf_counter() - started:.0f} s -> {asked.output}")
+    if asked.real:
+        from benchmarks import fidelity  # needs torch
+
+        some = [name for name in REAL_SCHEDULERS if name in schedulers]
+        fidelity.main([*REAL, "--schedulers", *some, "-o", str(asked.output / "real")])
     return 0
 
 
