@@ -24,7 +24,7 @@ from traces.sizes import parse_sizes, spell_size
 from traces.trace import Trace
 
 HERE = Path(__file__).parent
-SCHEDULERS = ("fcfs", "same-size-continuous", "least-slack")
+SCHEDULERS = ("fcfs", "same-size-continuous", "lookahead")
 SIZES = "96x96:2,128x128:3,128x192:2,192x192:1"
 STEPS = 20
 GUIDANCE_SCALE = 3.0  # what tiny-image follows its prompt best with
