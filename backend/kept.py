@@ -18,11 +18,17 @@ State = dict[str, torch.Tensor]
 
 class Member(NamedTuple):
     """A request in a batch: ``units`` entries along the first axis of everything kept. ``shape`` is what its entries
-    look like (the patch): what was kept in another shape is of no use."""
+    look like (the patch): what was kept in another shape is of no use. Where a step has several calls, each is a
+    member; a request's name ends before the first zero character."""
 
     name: str
     units: int
     shape: Hashable
+
+    @property
+    def request(self) -> str:
+        """The request's name."""
+        return _request(self.name)
 
 
 class Batch(NamedTuple):
@@ -68,19 +74,21 @@ class KeptState:
 
         Those of which something is kept have it; room for new ones is made by evicting requests that rest.
         """
-        names, kept = {member.name for member in wanted}, set(self.requests)
+        names, kept = {member.request for member in wanted}, set(self.requests)
         used: float = self.bytes
+        reserved = 0.0
         answers = []
         for member in wanted:
             if member.name not in kept:
                 needed = member.units * self._unit_bytes.get(member.shape, 0.0)
                 while used + needed > self.budget_bytes and (idle := self._idle(names)) is not None:
-                    used -= _bytes(self._resting[idle][1])
                     self._evict(idle)
+                    used = self.bytes + reserved
                 if used + needed > self.budget_bytes:
                     answers.append(False)
                     continue
                 used += needed
+                reserved += needed
             answers.append(True)
         return answers
 
@@ -95,7 +103,7 @@ class KeptState:
         batch = self._batches.get(shape)
         if batch is not None and batch.members == members:
             return batch.state, torch.ones(units, dtype=torch.bool)
-        rested = self._rest(shape)
+        self._rest(shape)
         found = [self._take(member) for member in members]
         state: State = {}
         for name, like in next((own for own in found if own), {}).items():
@@ -104,9 +112,9 @@ class KeptState:
                 for member, own in zip(members, found, strict=True)
             ]
             state[name] = torch.cat(parts)
-        for name in rested & self._resting.keys():  # so far views of the whole former batch
-            member, own = self._resting[name]
-            self._resting[name] = member, {key: tensor.clone() for key, tensor in own.items()}
+        for name, (member, own) in self._resting.items():  # views would keep the whole of a former batch alive
+            if any(tensor.untyped_storage().nbytes() > tensor.nbytes for tensor in own.values()):
+                self._resting[name] = member, {key: tensor.clone() for key, tensor in own.items()}
         self._batches[shape] = Batch(members, state)
         known = [torch.full((m.units,), bool(own), dtype=torch.bool) for m, own in zip(members, found, strict=True)]
         return state, torch.cat(known)
@@ -145,8 +153,8 @@ class KeptState:
         self.evicted.append(member.name)
         return None
 
-    def _rest(self, shape: Hashable) -> set[str]:
-        """Take a batch apart; the names of its requests."""
+    def _rest(self, shape: Hashable) -> None:
+        """Take a batch apart."""
         batch = self._batches.pop(shape, Batch((), {}))
         start = 0
         for member in batch.members:
@@ -154,18 +162,23 @@ class KeptState:
             start += member.units
             if own:
                 self._resting[member.name] = (member, own)
-        return {member.name for member in batch.members}
 
-    def _idle(self, names: Collection[str]) -> str | None:
-        """The request longest unused that is none of these; it rests from now on."""
+    def _idle(self, requests: Collection[str]) -> str | None:
+        """What is longest unused of a request that is none of these; its batch rests from now on."""
         for shape, batch in list(self._batches.items()):
-            if not any(member.name in names for member in batch.members):
+            if not any(member.request in requests for member in batch.members):
                 self._rest(shape)
-        return next((name for name in self._resting if name not in names), None)
+        return next((name for name in self._resting if _request(name) not in requests), None)
 
     def _evict(self, name: str) -> None:
-        del self._resting[name]
-        self.evicted.append(name)
+        """Drop all that rests of a request, every call of a step."""
+        for resting in [other for other in self._resting if _request(other) == _request(name)]:
+            del self._resting[resting]
+            self.evicted.append(resting)
+
+
+def _request(name: str) -> str:
+    return name.partition("\0")[0]
 
 
 def _bytes(state: State) -> int:

@@ -125,9 +125,16 @@ class PackedTransformer:
         for part, indices in groups.items():
             parts = [Part(members[index], calls[index].step, calls[index].steps) for index in indices]
             done = self.run_packed([calls[index] for index in indices], None if part is None else parts)
+            if part is None:
+                cache.by_block[:, 0] += sum(self._units(calls[index]) for index in indices)
             for index, output in zip(indices, done, strict=True):
                 outputs[index] = output
         return outputs
+
+    def _units(self, call: DenoiserCall) -> int:
+        """Cache units of all rows of a call."""
+        grids = (self._family.grid(self._family.arguments(call)),) * rows_of(call)
+        return len(units_of(grids, self._unit_side))
 
     def _denoise(
         self, calls: Sequence[Arguments], rows: Sequence[int], parts: Sequence[Part] | None

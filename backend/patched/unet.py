@@ -80,29 +80,34 @@ class PatchedUNet:
     def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
         """The outputs of calls of one `key`, in order."""
         sides = [_side(call) for call in calls]
-        if self.cache is not None and not any(side % self.multiple for side in sides[0]):
+        cut = not any(side % self.multiple for side in sides[0]) and not _unknown(_arguments(calls[0])[3])
+        if self.cache is not None and cut:
             return self._run_cached(calls, self.cache)
-        if len(set(sides)) == 1:
+        if len({merge_key(call) for call in calls}) == 1:
             return run_stacked(self.forward, calls)
         outputs: list[Any] = [None] * len(calls)
         for group in group_sizes(sides, self.floor):
             members = [index for index, side in enumerate(sides) if side in group]
             of_group = [calls[index] for index in members]
-            done = run_stacked(self.forward, of_group) if len(group) == 1 else self.run_patched(of_group)
+            alike = len({merge_key(call) for call in of_group}) == 1
+            done = run_stacked(self.forward, of_group) if alike else self.run_patched(of_group)
             for index, output in zip(members, done, strict=True):
                 outputs[index] = output
         return outputs
 
     def _run_cached(self, calls: Sequence[DenoiserCall], cache: PatchCache) -> list[Any]:
-        """Calls of one patch together, those for which there is no room in a forward of their own."""
+        """Calls of one patch together, those for which there is no room in a forward of their own.
+
+        Images that are not cut keep less than cut ones (no borders), so they are apart from those of the same patch.
+        """
         outputs: list[Any] = [None] * len(calls)
-        patches = [self.patch_with_cache(_side(call)) for call in calls]
-        members = [_member(call, patch) for call, patch in zip(calls, patches, strict=True)]
-        groups: dict[tuple[Side, bool], list[int]] = {}
+        members = [_member(call, self.patch_with_cache(_side(call))) for call in calls]
+        groups: dict[tuple[Hashable, bool], list[int]] = {}
         for index, admitted in enumerate(cache.admit(members)):
-            groups.setdefault((patches[index], admitted), []).append(index)
-        for (patch, admitted), indices in groups.items():
+            groups.setdefault((members[index].shape, admitted), []).append(index)
+        for (_, admitted), indices in groups.items():
             of_group = [calls[index] for index in indices]
+            patch = self.patch_with_cache(_side(of_group[0]))
             if admitted:
                 batch = PatchBatch(of_group, patch)
                 ordered = [indices[position] for position in batch.order]
@@ -111,6 +116,7 @@ class PatchedUNet:
                     done = batch.outputs(batch.forward(self.forward))
             else:
                 done = self.run_patched(of_group, patch)
+                cache.by_block[:, 0] += sum(members[index].units for index in indices)
             for index, output in zip(indices, done, strict=True):
                 outputs[index] = output
         return outputs
@@ -189,7 +195,8 @@ def _side(call: DenoiserCall) -> Side:
 
 def _member(call: DenoiserCall, patch: Side) -> Member:
     height, width = _side(call)
-    return Member(call.request_id, rows_of(call) * (height // patch[0]) * (width // patch[1]), patch)
+    cut = (height, width) != patch
+    return Member(call.request_id, rows_of(call) * (height // patch[0]) * (width // patch[1]), (patch, cut))
 
 
 _PER_ROW = ("added_cond_kwargs",)

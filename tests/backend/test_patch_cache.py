@@ -244,3 +244,50 @@ def test_sd15_is_cached_too() -> None:
     alone = {"r": latents_alone(tiny_unets.sd15().to(torch.float64), request)}
     executor = Executor(tiny_unets.sd15().to(torch.float64), "patched", Everything(), cache_patch=4)
     assert largest_difference(alone, latents_together(executor, [request])) <= 1e-12
+
+
+def test_uncut_images_of_the_same_patch_do_not_spoil_the_cache_of_cut_ones() -> None:
+    pipeline = tiny_pipelines.sdxl().to(torch.float64)
+    policy = Random(3)
+    mixer = PatchedUNet(pipeline, caching=policy, cache_patch=8)
+    calls = calls_of(pipeline, [(8, 8), (16, 8), (8, 8)])
+    assert mixer.cache is not None
+    with torch.no_grad():
+        expected = PatchedUNet(tiny_pipelines.sdxl().to(torch.float64)).run(calls)
+        mixer.run(calls[:1])
+        for _ in range(4):
+            mixer.cache.start_count()
+            for given, wanted in zip(mixer.run(calls), expected, strict=True):
+                assert (given[0] - wanted[0]).abs().max() < 1e-12
+        assert sorted(mixer.cache.kept.requests) == ["r0", "r1", "r2"]
+
+
+def test_what_runs_without_a_cache_counts_as_computed() -> None:
+    requests = [Request(f"r{i}", 0.0, 16, 16, steps=4, seed=i, prompt="x") for i in range(2)]
+    executor = Executor(tiny_pipelines.sdxl(), "patched", Nothing(), cache_bytes=1, cache_patch=8)
+    executor.execute("encode", requests)
+    executor.execute("denoise", requests, 1)
+    outcome = executor.execute("denoise", requests, 2)
+    assert (outcome.computed, outcome.reused) == (2 * 2 * 2 * 5, 0)  # steps, requests, rows, blocks
+
+
+def test_the_calls_of_a_step_are_kept_and_evicted_together() -> None:
+    kept = KeptState(budget_bytes=10_000)
+    text, no_text = Member("a", 1, 0), Member("a\0" + "1", 1, 1)
+    for member in (text, no_text):
+        kept.arrange([member])[0]["x"] = torch.ones(1, 8)
+        kept.settle(member.shape)
+    kept.budget_bytes = 70
+    assert kept.admit([text, Member("b", 1, 0)]) == [True, False]  # the other call of a is not idle
+    assert kept.admit([Member("b", 1, 0)]) == [True]
+    assert sorted(kept.evicted) == ["a", "a\0" + "1"]
+
+
+def test_a_resting_request_does_not_hold_the_memory_of_its_former_batch() -> None:
+    kept = KeptState(budget_bytes=10_000)
+    a, b, c = (Member(name, 1, "p") for name in "abc")
+    kept.arrange([a, b, c])[0]["x"] = torch.ones(3, 8)
+    kept.forget("a")
+    kept.arrange([b])
+    _, own = kept._resting["c"]
+    assert own["x"].untyped_storage().nbytes() == own["x"].nbytes
