@@ -23,7 +23,9 @@ import torch
 
 from backend.executor import Executor
 from backend.loading import geometry_of_pipeline, load_pipeline
+from backend.patched.unet import PATCH_FLOOR
 from policies.caching import CachingPolicy
+from policies.contract import Outcome
 from predictors.profile import Profile
 from traces.composition import Composition, composition_of, spell
 from traces.errors import BadInput
@@ -101,7 +103,12 @@ def measure_profile(
         plan += _mixes(sizes, max_batch, mixes, stream(seed, "profile/mixes"))
     weights = None if caching is None else block_weights(executors[-1], sizes)
     rows: list[Row] = []
-    facts = (executors[0], geometry, device, dtype, mode, weights)
+    conditions = {"decode": "whole"}
+    if mode == "patched":
+        conditions["patch_floor"] = str(PATCH_FLOOR if patch_floor is None else patch_floor)
+    if caching is not None:
+        conditions |= {"caching": type(caching).__name__, "cache_patch": str(cache_patch)}
+    facts = (executors[0], geometry, device, dtype, mode, weights, conditions)
     started = time.perf_counter()
     for size in sizes:
         _measure(executors[0], ((size, 1),), 0, None)  # warm-up
@@ -135,10 +142,11 @@ def block_weights(executor: Executor, sizes: Sequence[Size]) -> list[float]:
 
     for size in sizes:
         request = _request(size, 0)
-        executor.execute("encode", [request])
+        _must(executor.execute("encode", [request]), spell(((size, 1),)))
         hooks = [block.register_forward_pre_hook(starting) for block in blocks]
         hooks += [block.register_forward_hook(ending(index)) for index, block in enumerate(blocks)]
-        executor.execute("denoise", [request], 1)  # the first step of a request computes everything
+        # the first step of a request computes everything
+        _must(executor.execute("denoise", [request], 1), spell(((size, 1),)))
         for hook in hooks:
             hook.remove()
         executor.keep_only(set())
@@ -190,14 +198,17 @@ def _measure(executor: Executor, composition: Composition, repeat: int, weights:
         started = time.perf_counter()
         outcome = executor.execute(stage, requests, steps)
         seconds = time.perf_counter() - started
-        if outcome.failed:
-            executor.keep_only(set())
-            raise BadInput(f"cannot measure {spell(composition)}: {next(iter(outcome.failed.values()))}")
+        _must(outcome, spell(composition))
         if stage == "denoise" or not cached:
             computed = _computed_share(executor, weights) if cached else 1.0
             rows.append(Row(stage, spell(composition), steps, repeat, seconds, computed, cached))
     executor.keep_only(set())
     return rows
+
+
+def _must(outcome: Outcome, composition: str) -> None:
+    if outcome.failed:
+        raise BadInput(f"cannot measure {composition}: {next(iter(outcome.failed.values()))}")
 
 
 def _computed_share(executor: Executor, weights: list[float] | None) -> float:
@@ -216,6 +227,7 @@ def _profile(
     dtype: str,
     mode: str,
     weights: list[float] | None,
+    conditions: dict[str, str],
 ) -> Profile:
     frame = pd.DataFrame(rows, columns=list(Row._fields))
     frame = frame.assign(
@@ -230,6 +242,7 @@ def _profile(
         "source": "tilecast profile",
         "pipeline": type(executor.pipeline).__name__,
         "geometry": json.dumps(asdict(geometry), sort_keys=True),
+        **conditions,
     }
     if weights is not None:
         metadata["block_weights"] = json.dumps([round(weight, 4) for weight in weights])

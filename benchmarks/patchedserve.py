@@ -298,6 +298,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     profile = profile_of(source)
     models = asked.models or [m for m in ("sdxl", "sd3", *profile.models) if m in profile.models]
     models = [model for model in dict.fromkeys(models) if "patched" in profile.executors(model)]
+    if not models:
+        raise BadInput(f"{asked.profile}: no model measured with the executor 'patched'")
     scale = Scale.quick() if asked.quick else Scale()
     started = time.perf_counter()
     asked.output.mkdir(parents=True, exist_ok=True)

@@ -136,8 +136,13 @@ def caching_policy(text: str) -> Any:
     from cli.scenario import parse_setting
     from policies.load import load_policy
 
-    name, _, parameters = text.partition(":")
-    return load_policy("caching", name, dict(parse_setting(item) for item in parameters.split(",") if item))
+    file, py, rest = text.partition(".py:")
+    name, _, parameters = (rest if py else text).partition(":")
+    try:
+        given = dict(parse_setting(item) for item in parameters.split(",") if item)
+    except BadInput as error:
+        raise BadInput(f"--caching {text!r}: {str(error).removeprefix('--set ')}") from None
+    return load_policy("caching", f"{file}{py}{name}" if py else name, given)
 
 
 def parse_sizes(text: str) -> tuple[Size, ...]:

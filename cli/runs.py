@@ -131,6 +131,7 @@ def prepare(scenario: Scenario) -> Prepared:
     cache = prepare_cache(scenario, profile, geometry, trace)
     if cache is not None and not profile.frame["cached"].any():
         warnings.append("the profile was measured without a cache: what reuse saves is taken from the work it spares")
+    warnings += _unlike_the_profile(scenario, profile)
     load_policy("placement", policies.placement.name, policies.placement.parameters, scenario.base)
     scheduling = load_policy("scheduling", policies.scheduling.name, policies.scheduling.parameters, scenario.base)
     if scenario.predictor.oracle:
@@ -138,6 +139,22 @@ def prepare(scenario: Scenario) -> Prepared:
     else:
         predictor = table.scaled(1.0 + scenario.predictor.error) if scenario.predictor.error else table
     return Prepared(scenario, trace, trace.requests(), profile, table, predictor, scheduling, warnings, cache)
+
+
+def _unlike_the_profile(scenario: Scenario, profile: Profile) -> list[str]:
+    """Settings of the executor that the profile was not measured with, so that its seconds may not be those."""
+    cluster = scenario.cluster
+    asked: dict[str, str] = {"decode": cluster.decode}
+    if cluster.executor == "patched" and cluster.patch_floor is not None:
+        asked["patch_floor"] = str(cluster.patch_floor)
+    if scenario.policies.caching.name != "none":
+        asked["cache_patch"] = str(cluster.cache_patch)
+    measured = {"decode": "whole", **profile.metadata}
+    return [
+        f"cluster.{name} is {value}, the profile was measured with {measured[name]}"
+        for name, value in asked.items()
+        if name in measured and measured[name] != value
+    ]
 
 
 def _expecting(table: LatencyTable, shares: dict[Size, float]) -> LatencyTable | ExpectedReuse:

@@ -55,7 +55,7 @@ class ClusterSection(_Section):
     executor: Literal["whole", "patched", "packed"] = "whole"  # how batches of several sizes run
     decode: Literal["whole", "patched", "tiled", "blended"] = "whole"  # see backend.decode
     patch_floor: int | None = Field(None, ge=1)  # least side of a patch, latent pixels; None: what was measured to pay
-    cache_bytes: int = Field(2**30, ge=0)  # what a caching policy may keep on a replica
+    cache_bytes: int = Field(2**30, ge=0)  # what a cache may keep on a replica; a simulated one keeps all
     cache_patch: int = Field(32, ge=0)  # largest side of a cached patch, latent pixels; 0: whole images
 
 
@@ -66,7 +66,8 @@ class PredictorSection(_Section):
     latency_model: str = "boosted"
     reuse: str | None = None  # recorded cache signals: a file, or what ships under that name; None: the model's, if any
     online: bool = True  # corrected by what launches really took; simulate --per-step sets it false
-    oracle: bool = False  # simulate only: the policy knows the world's durations but for noise; no error, not online
+    # simulate only: the policy knows the world's durations but for noise (with a cache: what is reused on average)
+    oracle: bool = False
     error: float = Field(0.0, gt=-1)  # 0.2: the policy believes, and goes on believing, that all takes 20 % longer
     max_extrapolation: float = Field(4.0, ge=1)
 

@@ -24,15 +24,16 @@ def overrides(
     """Scenario keys that the command line sets. Files named there are relative to the working folder."""
     from cli.scenario import parse_setting
 
-    given: dict[str, Any] = dict(parse_setting(text) for text in settings or [])
+    given: dict[str, Any] = {}
+    if scheduler is not None:  # first, so that settings of its parameters are laid over it
+        if ".py:" in scheduler:
+            scheduler = str(Path(scheduler).absolute())
+        given["policies.scheduling"] = {"name": scheduler}
+    given |= dict(parse_setting(text) for text in settings or [])
     if trace is not None:
         given["trace.path"] = str(Path(trace).absolute())
     if profile is not None:
         given["predictor.profile"] = str(Path(profile).absolute()) if Path(profile).exists() else profile
-    if scheduler is not None:
-        if ".py:" in scheduler:
-            scheduler = str(Path(scheduler).absolute())
-        given["policies.scheduling"] = {"name": scheduler}
     if seed is not None:
         given["seed"] = seed
     return given

@@ -32,10 +32,15 @@ def repeat_noise(frame: pd.DataFrame, predicted: npt.NDArray[np.float64]) -> Rep
     pairs would show 0.7 of their noise. When no batch was repeated, the ratios are measured over
     ``predicted``.
 
+    Rows with a patch cache are single steps whose work differs: they are looked at only where there are no others.
+
     Args:
         frame: rows of a profile.
         predicted: seconds per step of each row, shape (rows,).
     """
+    plain = ~frame["cached"].to_numpy(dtype=bool)
+    if plain.any():
+        frame, predicted = frame[plain], predicted[plain]
     per_step = frame["seconds"] / frame["steps"]
     batches = per_step.groupby([frame[name] for name in SAME])
     repeats = batches.transform("size").to_numpy()

@@ -51,6 +51,9 @@ BATCH = [name for name in COLUMNS if name not in ("repeat", "seconds")]
 SAME = ["software", "composition", "guided", "computed", "cached"]
 """What repeats agree in among the measurements of one model, executor and stage."""
 
+CONDITIONS = ("patch_floor", "cache_patch", "caching", "decode")
+"""Metadata that says under which settings of `backend.executor.Executor` mixed, cached and decoded batches ran."""
+
 _METADATA_KEY = b"tilecast.profile"
 
 
@@ -126,7 +129,7 @@ class Profile:
         """All rows of several profiles of the same hardware.
 
         A row that occurs twice is kept once; repeats are numbered anew. Metadata that differs is joined by
-        ``; ``.
+        ``; ``, but for `CONDITIONS` and ``block_weights``: there the first profile that has them counts.
 
         Raises:
             BadInput: no profiles, or different hardware.
@@ -138,8 +141,9 @@ class Profile:
         facts: dict[str, list[str]] = {}
         for part in parts:
             for key, value in part.metadata.items():
-                if value not in facts.setdefault(key, []):
-                    facts[key].append(value)
+                known = facts.setdefault(key, [])
+                if value not in known and not (known and key in (*CONDITIONS, "block_weights")):
+                    known.append(value)
         return cls.from_frame(frame, {key: "; ".join(values) for key, values in facts.items()})
 
     def select(self, model: str | None = None, executor: str | None = None) -> Profile:

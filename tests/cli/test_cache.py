@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.profile import caching_policy
 from cli.runs import parity_of
 from policies.runlog import read_run
 from predictors.forest import Forest
@@ -14,6 +15,7 @@ from predictors.recording import Recording
 from tests.cli.run_command import refused, run
 from tests.cli.test_runs import SCENARIO, write_profile
 from tests.predictors.recordings import BLOCKS, made_up
+from traces.errors import BadInput
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +160,32 @@ def test_a_replay_decides_like_the_simulation_and_can_be_decided_again(folder: P
     parity = parity_of(folder / "real")
     assert parity is not None
     assert parity.same, parity.difference
+
+
+def test_settings_that_the_profile_was_not_measured_with_are_said(folder: Path) -> None:
+    measured = Profile.load(folder / "profile.parquet")
+    Profile(measured.frame, {**measured.metadata, "patch_floor": "16"}).save(folder / "floored.parquet")
+    run(
+        "simulate", folder / "scenario.toml", "--profile", folder / "floored.parquet", "--set", "cluster.patch_floor=4",
+        "--set", "cluster.decode=patched", "-o", folder / "floored",
+    )  # fmt: skip
+    warnings = read_run(folder / "floored").info["warnings"]
+    assert "cluster.patch_floor is 4, the profile was measured with 16" in warnings
+    assert "cluster.decode is patched, the profile was measured with whole" in warnings
+    assert read_run(simulated(folder, "as measured")).info["warnings"] == []
+
+
+def test_parameters_of_a_scheduler_named_on_the_command_line_are_kept(folder: Path) -> None:
+    run(
+        "simulate", folder / "scenario.toml", "--set", "policies.scheduling.max_batch=2", "--scheduler", "edf",
+        "-o", folder / "edf",
+    )  # fmt: skip
+    scheduling = read_run(folder / "edf").info["scenario"]["policies"]["scheduling"]
+    assert (scheduling["name"], scheduling["max_batch"]) == ("edf", 2)
+
+
+def test_a_caching_policy_of_ones_own_is_spelled_with_its_parameters(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("from policies.caching import Interval\n\n\nclass Mine(Interval):\n    pass\n")
+    assert caching_policy(f"{tmp_path / 'own.py'}:Mine:every=5").every == 5
+    with pytest.raises(BadInput, match="--caching 'interval:5'"):
+        caching_policy("interval:5")

@@ -38,6 +38,14 @@ def test_without_repeats_the_model_is_compared_with() -> None:
     assert repeat_noise(frame_of([[4.0]]), np.array([0.08])).ratios == (1.0,)
 
 
+def test_cached_steps_say_nothing_about_the_noise_of_measurements() -> None:
+    plain = frame_of([[0.9, 1.1], [2.0, 2.2]])
+    cached = frame_of([[0.1, 5.0, 9.0]], steps=1).assign(cached=True)
+    both = pd.concat([plain, cached], ignore_index=True)
+    assert repeat_noise(both, np.ones(len(both))) == repeat_noise(plain, np.ones(len(plain)))
+    assert repeat_noise(cached, np.ones(len(cached))).steps == 1
+
+
 def test_a_perfect_predictor_errs_by_the_noise() -> None:
     assert perfect_mape(frame_of([[0.9, 1.2], [2.0]])) == pytest.approx((0.3 / 0.9 + 0.3 / 1.2) / 2 / np.sqrt(2))
     assert np.isnan(perfect_mape(frame_of([[0.9], [2.0]])))
