@@ -24,8 +24,8 @@ from policies.caching import CachingPolicy
 from traces.errors import BadInput
 
 PATCH_FLOOR = 16
-"""Latent pixels: on one CPU core patches of 16 cost 1.06 times whole images, of 8 up to 1.21 times
-(``python -m benchmarks.patches``)."""
+"""Latent pixels: on one CPU core patches of 16 cost 1.06 to 1.12 times whole images, of 8 1.12 to 1.21 times, over two
+runs of ``python -m benchmarks.patches``."""
 
 
 class PatchedUNet:
