@@ -35,6 +35,14 @@ class Signals(NamedTuple):
         input_change: mean squared change of the block's input since the output that would be reused was computed,
             relative to the mean square of the input then; infinity when there is nothing to reuse.
         skip_change: the same for what comes in by skip connections, the largest of them; 0 where there are none.
+
+    The last four are known of tiles only, for which a block is the whole model; they are means of magnitudes over the
+    tile's window, and None for a policy that does not need them:
+
+        input_shift: how far the input has moved since the output that would be reused was computed.
+        output_level: of the output that would be reused; 0: there is none.
+        output_gain: how far the output moved between the last two times that the tile was computed ...
+        input_gain: ... and the input meanwhile; 0: it was not computed twice yet.
     """
 
     request_ids: tuple[str, ...]
@@ -46,10 +54,21 @@ class Signals(NamedTuple):
     steps: Ints
     input_change: Floats
     skip_change: Floats
+    input_shift: Floats | None = None
+    output_level: Floats | None = None
+    output_gain: Floats | None = None
+    input_gain: Floats | None = None
 
 
 class CachingPolicy:
-    """Base of every caching policy. The constructor only stores parameters."""
+    """Base of every caching policy. The constructor only stores parameters.
+
+    Attributes:
+        needs_gain: whether the policy looks at what is known of tiles only; where it does not, pixels that would be
+            fetched for that alone stay where they are.
+    """
+
+    needs_gain = False
 
     def reset(self) -> None:
         """Begin a run: forget everything of an earlier one."""

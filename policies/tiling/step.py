@@ -1,0 +1,121 @@
+"""One refinement step, decided: which tiles are computed, on which device, and which pixels travel.
+
+Both drivers go through `plan_step`: the backend with signals of its tensors, the simulator with modelled ones. It is a
+pure function but for the caching policy's own state, so a replica asks it once a step and its devices obey.
+
+Every latent pixel has one owner: the device that holds its latents and what the cache holds of it. Before a step a
+device that computes a tile fetches those pixels of its window that it does not own; afterwards it owns the tile's core.
+A reused tile needs nobody: each of its pixels is reused where it lies. So traffic is what the grid's movement and the
+placement make necessary, and not the whole canvas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.caching.contract import CachingPolicy, Flags, Signals
+from policies.caching.step import decide_block
+from policies.contract import PolicyError
+from policies.placement.contract import PlacementPolicy, TileWork
+from policies.tiling.grid import Box, Tile
+
+Owners = npt.NDArray[np.int16]
+"""The device that owns each latent pixel, [height, width]."""
+
+REUSED = -1
+"""In place of a device: nobody computes the tile."""
+
+
+class Move(NamedTuple):
+    """Pixels of the window of a computed tile that its device fetches from another. ``tile`` is a place in the step."""
+
+    tile: int
+    source: int
+    target: int
+    pixels: int
+
+
+class StepPlan(NamedTuple):
+    """What one refinement step does.
+
+    Attributes:
+        tiles: of the step, in order.
+        devices: which device computes each tile; `REUSED` for those that are reused.
+        moves: pixels that travel before it.
+        seconds: predicted work of each device.
+    """
+
+    tiles: tuple[Tile, ...]
+    devices: tuple[int, ...]
+    moves: tuple[Move, ...]
+    seconds: tuple[float, ...]
+
+    @property
+    def computed(self) -> Flags:
+        """Which tiles are computed, [tiles]."""
+        return np.array(self.devices) != REUSED
+
+
+def first_owners(canvas: tuple[int, int]) -> Owners:
+    """Before refinement the first device owns everything: it made the sketch."""
+    return np.zeros(canvas, dtype=np.int16)
+
+
+def plan_step(
+    tiles: Sequence[Tile],
+    owners: Owners,
+    devices: int,
+    placement: PlacementPolicy,
+    seconds: Callable[[int, int], float],
+    caching: CachingPolicy | None = None,
+    signals: Signals | None = None,
+) -> StepPlan:
+    """Decide one step.
+
+    Args:
+        tiles: of the step.
+        owners: before the step; not changed.
+        devices: of the replica.
+        placement: assigns tiles to them.
+        seconds: predicted seconds of a window of (height, width) latent pixels.
+        caching: decides which tiles are computed; None: all.
+        signals: of the tiles, in their order; None without ``caching``.
+
+    Raises:
+        PolicyError: a policy's answer is not one a tile, or names no device.
+    """
+    computed = np.ones(len(tiles), dtype=np.bool_)
+    if caching is not None and signals is not None:
+        computed = decide_block(caching, signals)
+    work = []
+    for place, (tile, fresh) in enumerate(zip(tiles, computed, strict=True)):
+        cost = seconds(tile.window.height, tile.window.width) if fresh else 0.0
+        work.append(TileWork(place, cost, int(np.bincount(_within(owners, tile.window).ravel()).argmax())))
+    assigned = placement.assign(work, devices)
+    if len(assigned) != len(work) or any(not 0 <= device < devices for device in assigned):
+        raise PolicyError(f"policy {type(placement).__name__} must name a device from 0 to {devices - 1} for each tile")
+    of_tiles = tuple(int(device) if fresh else REUSED for device, fresh in zip(assigned, computed, strict=True))
+    moves, busy = [], [0.0] * devices
+    for place, (tile, device) in enumerate(zip(tiles, of_tiles, strict=True)):
+        if device != REUSED:
+            busy[device] += work[place].seconds
+            counts = np.bincount(_within(owners, tile.window).ravel(), minlength=devices).tolist()
+            moves += [Move(place, q, device, n) for q, n in enumerate(counts) if n and q != device]
+    return StepPlan(tuple(tiles), of_tiles, tuple(moves), tuple(busy))
+
+
+def owners_after(owners: Owners, plan: StepPlan) -> Owners:
+    """Who owns what after a step."""
+    after = owners.copy()
+    for tile, device in zip(plan.tiles, plan.devices, strict=True):
+        if device != REUSED:
+            after[np.ix_(tile.core.rows(after.shape[0]), tile.core.columns(after.shape[1]))] = device
+    return after
+
+
+def _within(owners: Owners, box: Box) -> Owners:
+    return owners[np.ix_(box.rows(owners.shape[0]), box.columns(owners.shape[1]))]
