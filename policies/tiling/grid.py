@@ -47,7 +47,8 @@ class Box(NamedTuple):
         return np.arange(self.left, self.left + self.width) % canvas_width
 
 
-class Tile(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Tile:
     """One tile of a step.
 
     Attributes:
@@ -217,15 +218,13 @@ def _ramps(lengths: tuple[int, ...], mode: str, overlap: int, multiple: int, shi
     raw, total = [], np.zeros(extent)
     for span in spans:
         inside = (span.core - span.window) % extent if mode == "wrap" else span.core - span.window
-        at = np.arange(span.window_length) + 0.5 - inside  # from the start of the core
-        weights = _rise(at, overlap) * _rise(span.core_length - at, overlap)
-        if mode == "clamp":
-            open_start, open_end = span.core == 0, span.core + span.core_length == extent
-            weights = (1.0 if open_start else _rise(at, overlap)) * (
-                np.ones_like(at) if open_end else _rise(span.core_length - at, overlap)
-            )
-        if len(spans) == 1:
-            weights = np.ones_like(at)
+        at: Floats = np.arange(span.window_length, dtype=np.float64) + 0.5 - inside  # from the start of the core
+        weights = np.ones_like(at)
+        edges = mode == "clamp" or len(spans) == 1  # at the edges of a canvas that does not wrap nothing is blended
+        if not (edges and span.core == 0):
+            weights = weights * _rise(at, overlap)
+        if not (edges and span.core + span.core_length == extent):
+            weights = weights * _rise(span.core_length - at, overlap)
         raw.append(weights)
         np.add.at(total, np.arange(span.window, span.window + span.window_length) % extent, weights)
     return tuple(
