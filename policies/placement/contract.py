@@ -16,12 +16,18 @@ class TileWork(NamedTuple):
     Attributes:
         tile: index in the step's grid, row by row.
         seconds: predicted cost; 0 for a tile that is reused.
-        owner: device that holds its state, -1 for none.
+        owner: device that holds most of its state, -1 for none.
+        held: latent pixels of its window that each device holds, one a device; empty where that is not known.
     """
 
     tile: int
     seconds: float
     owner: int
+    held: tuple[int, ...] = ()
+
+    def missing(self, device: int) -> int:
+        """Pixels that ``device`` would have to fetch; where it is not known what each holds, 0 for the owner, else 1."""
+        return sum(self.held) - self.held[device] if self.held else int(device != self.owner)
 
 
 class PlacementPolicy:

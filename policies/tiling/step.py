@@ -94,7 +94,8 @@ def plan_step(
     work = []
     for place, (tile, fresh) in enumerate(zip(tiles, computed, strict=True)):
         cost = seconds(tile.window.height, tile.window.width) if fresh else 0.0
-        work.append(TileWork(place, cost, int(np.bincount(_within(owners, tile.window).ravel()).argmax())))
+        held = np.bincount(_within(owners, tile.window).ravel(), minlength=devices).tolist()
+        work.append(TileWork(place, cost, held.index(max(held)), tuple(held)))
     assigned = placement.assign(work, devices)
     if len(assigned) != len(work) or any(not 0 <= device < devices for device in assigned):
         raise PolicyError(f"policy {type(placement).__name__} must name a device from 0 to {devices - 1} for each tile")
@@ -103,8 +104,8 @@ def plan_step(
     for place, (tile, device) in enumerate(zip(tiles, of_tiles, strict=True)):
         if device != REUSED:
             busy[device] += work[place].seconds
-            counts = np.bincount(_within(owners, tile.window).ravel(), minlength=devices).tolist()
-            moves += [Move(place, q, device, n) for q, n in enumerate(counts) if n and q != device]
+            held = work[place].held
+            moves += [Move(place, q, device, n) for q, n in enumerate(held) if n and q != device]
     return StepPlan(tuple(tiles), of_tiles, tuple(moves), tuple(busy))
 
 
