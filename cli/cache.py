@@ -162,7 +162,7 @@ def _share_table(data: Recording, forest: Path | None) -> Any:
     asked = [Request("modelled", 0.0, height, width, data.steps) for height, width in sizes]
     rows = []
     for name, policy in CACHES.items():
-        if name == "forest" and forest is None:
+        if (name == "forest" and forest is None) or policy.needs_gain:
             continue
         make: Any = policy
         one: CachingPolicy = make(forest=str(forest)) if name == "forest" else make()

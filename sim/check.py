@@ -226,7 +226,7 @@ def _check_caching(policy: CachingPolicy, seed: int) -> None:
 
 def _cached_run(policy: CachingPolicy, names: tuple[str, ...], seed: int) -> dict[str, list[list[bool]]]:
     """What was computed of each request, a list a step and block; in the end the policy is told to forget them all."""
-    units, blocks, steps, joins, evicted = 4, 3, 12, {"r1": 5}, ("r2", 7)
+    units, blocks, steps, joins, evicted = 4, 1 if policy.needs_gain else 3, 12, {"r1": 5}, ("r2", 7)
     draws = {name: stream(seed, f"check/caching/{name}").exponential(0.1, (steps, blocks, units)) for name in names}
     answers: dict[str, list[list[bool]]] = {name: [] for name in names}
     for tick in range(steps + max(joins.values())):
@@ -241,6 +241,9 @@ def _cached_run(policy: CachingPolicy, names: tuple[str, ...], seed: int) -> dic
                 np.full(units, np.inf) if not at[name] or (name, at[name]) == evicted else draws[name][at[name], block]
                 for name in batch
             ]
+            moved = np.concatenate(change)
+            seen = np.where(np.isinf(moved), 0.0, moved)
+            of_tiles = (seen, np.sign(seen), seen, np.sqrt(seen)) if policy.needs_gain else ()
             signals = Signals(
                 batch,
                 np.repeat(np.arange(len(batch)), units),
@@ -249,8 +252,9 @@ def _cached_run(policy: CachingPolicy, names: tuple[str, ...], seed: int) -> dic
                 blocks,
                 np.repeat([at[name] for name in batch], units),
                 np.full(len(batch) * units, steps),
-                np.concatenate(change),
+                moved,
                 np.zeros(len(batch) * units),
+                *of_tiles,
             )
             asked = copy.deepcopy(policy)
             wanted = asked.decide(signals)

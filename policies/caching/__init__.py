@@ -6,6 +6,7 @@ from policies.caching.contract import CachingPolicy, Flags, Signals
 from policies.caching.first_block import FirstBlock
 from policies.caching.forest import ForestReuse
 from policies.caching.interval import Interval
+from policies.caching.region_aware import RegionAware
 from policies.caching.threshold import Threshold
 
 CACHES: dict[str, type[CachingPolicy]] = {
@@ -14,6 +15,7 @@ CACHES: dict[str, type[CachingPolicy]] = {
     "threshold": Threshold,
     "first-block": FirstBlock,
     "forest": ForestReuse,
+    "region-aware": RegionAware,
 }
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Flags",
     "ForestReuse",
     "Interval",
+    "RegionAware",
     "Signals",
     "Threshold",
 ]
