@@ -146,7 +146,7 @@ def draw(scene: Scene, height: int, width: int, rng: np.random.Generator) -> NDA
     for thing, (centre_y, centre_x) in zip(scene.things, _centres(scene, rng), strict=True):
         radius = rng.uniform(0.8 * largest, largest) * short * SUPERSAMPLING
         x, y = centre_x * width * SUPERSAMPLING, centre_y * height * SUPERSAMPLING
-        _draw_thing(pen, thing, x, y, radius)
+        draw_thing(pen, thing, x, y, radius)
     return np.asarray(canvas.resize((width, height), Image.Resampling.BOX))
 
 
@@ -163,7 +163,7 @@ def _centres(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float]
     return centres
 
 
-def _draw_thing(pen: ImageDraw.ImageDraw, thing: Thing, x: float, y: float, radius: float) -> None:
+def draw_thing(pen: ImageDraw.ImageDraw, thing: Thing, x: float, y: float, radius: float) -> None:
     """Draw one thing that fits a circle of `radius` (square: nearly) around `(x, y)`, in canvas pixels."""
     ink = PALETTE[thing.colour]
     if thing.shape == "circle":

@@ -10,11 +10,8 @@ worse model but never a later one. Ctrl-C leaves `FOLDER.checkpoint`; the same c
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +21,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import torch
 from diffusers.models.attention_processor import AttnProcessor
-from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import track
 from torch import Tensor, nn
 
 from backend.embedded.scenes import draw, training_scenes
 from backend.embedded.tiny_image import Parts, noise_schedule, normalise_latents, save
+from backend.embedded.training import CONSOLE, Clock, Meter, descend, set_learning_rate
 
 VAE_SHARE = 0.14  # of the budget; flat colours and straight edges are learned quickly
 VAE_CROP = 64
@@ -47,8 +44,6 @@ SAVE_EVERY_S = 300.0
 LEAVE_FOR_SAVING_S = 15.0
 
 ALPHAS_BAR: Tensor = noise_schedule().alphas_cumprod
-
-CONSOLE = Console(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -78,26 +73,6 @@ BUCKETS = (
     Bucket(192, 128, 300, 0.2, 0.4),
     Bucket(192, 192, 300, 0.1, 0.4),
 )
-
-
-class Clock:
-    """Seconds spent on this training, over all its sittings, and the budget they come from."""
-
-    def __init__(self, budget_s: float, spent_s: float = 0.0) -> None:
-        self.budget_s = budget_s
-        self._started = time.monotonic() - spent_s
-
-    @property
-    def spent_s(self) -> float:
-        return time.monotonic() - self._started
-
-    def progress(self, name: str, start_s: float, end_s: float) -> Iterator[float]:
-        """Yield the share of the window `start_s..end_s` that has passed, until it is over."""
-        with Progress(console=CONSOLE) as bar:
-            task = bar.add_task(name, total=end_s - start_s)
-            while (passed_s := self.spent_s - start_s) < end_s - start_s:
-                bar.update(task, completed=passed_s)
-                yield max(passed_s / (end_s - start_s), 0.0)
 
 
 class Trainer:
@@ -281,43 +256,12 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
 
 
-class Meter:
-    """Prints the mean of the last values every few hundred steps."""
-
-    def __init__(self, name: str, every: int = 200) -> None:
-        self.name, self.every = name, every
-        self.seen = 0
-        self.total = 0.0
-
-    def add(self, value: float) -> None:
-        self.seen += 1
-        self.total += value
-        if self.seen % self.every == 0:
-            CONSOLE.print(f"{self.name} step {self.seen}: loss {self.total / self.every:.4f}")
-            self.total = 0.0
-
-
 @torch.no_grad()
 def encoded(vae: Any, pictures: Tensor) -> Tensor:
     """Latents (the posterior's mean) of pictures `(N, 3, H, W)` in -1..1: `(N, 4, H / 8, W / 8)`."""
     with torch.autocast("cpu", torch.bfloat16):
         means = [vae.encode(batch).latent_dist.mean.float() for batch in pictures.split(50)]
     return torch.cat(means)
-
-
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor, module: nn.Module) -> None:
-    """One clipped gradient step."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-    optimizer.step()
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, share: float) -> None:
-    """Short linear warm-up, then a cosine to almost nothing; `share` of the time is gone."""
-    warm = min(1.0, 0.02 + share / 0.02)
-    for group in optimizer.param_groups:
-        group["lr"] = peak * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
 def main(arguments: list[str] | None = None) -> int:
