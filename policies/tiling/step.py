@@ -31,9 +31,8 @@ REUSED = -1
 
 
 class Move(NamedTuple):
-    """Pixels of the window of a computed tile that its device fetches from another. ``tile`` is a place in the step."""
+    """Pixels that a device fetches from another because they lie in windows that it computes."""
 
-    tile: int
     source: int
     target: int
     pixels: int
@@ -100,13 +99,29 @@ def plan_step(
     if len(assigned) != len(work) or any(not 0 <= device < devices for device in assigned):
         raise PolicyError(f"policy {type(placement).__name__} must name a device from 0 to {devices - 1} for each tile")
     of_tiles = tuple(int(device) if fresh else REUSED for device, fresh in zip(assigned, computed, strict=True))
-    moves, busy = [], [0.0] * devices
-    for place, (tile, device) in enumerate(zip(tiles, of_tiles, strict=True)):
+    busy = [0.0] * devices
+    for device, item in zip(of_tiles, work, strict=True):
         if device != REUSED:
-            busy[device] += work[place].seconds
-            held = work[place].held
-            moves += [Move(place, q, device, n) for q, n in enumerate(held) if n and q != device]
-    return StepPlan(tuple(tiles), of_tiles, tuple(moves), tuple(busy))
+            busy[device] += item.seconds
+    return StepPlan(tuple(tiles), of_tiles, moves_of(tiles, owners, of_tiles), tuple(busy))
+
+
+def moves_of(tiles: Sequence[Tile], owners: Owners, of_tiles: Sequence[int]) -> tuple[Move, ...]:
+    """What travels before a step in which ``of_tiles`` compute the tiles."""
+    moves = []
+    for target in sorted({device for device in of_tiles if device != REUSED}):
+        counts = np.bincount(owners[seen_by(target, tiles, of_tiles, owners.shape)])
+        moves += [Move(source, target, n) for source, n in enumerate(counts.tolist()) if n and source != target]
+    return tuple(moves)
+
+
+def seen_by(device: int, tiles: Sequence[Tile], of_tiles: Sequence[int], canvas: tuple[int, ...]) -> Flags:
+    """Which pixels lie in a window that ``device`` computes, [height, width]."""
+    seen = np.zeros(canvas, dtype=np.bool_)
+    for tile, of_tile in zip(tiles, of_tiles, strict=True):
+        if of_tile == device:
+            seen[np.ix_(tile.window.rows(canvas[0]), tile.window.columns(canvas[1]))] = True
+    return seen
 
 
 def owners_after(owners: Owners, plan: StepPlan) -> Owners:
