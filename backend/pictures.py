@@ -1,4 +1,4 @@
-"""Pictures on disk: what a replay delivers, as PNG files."""
+"""Pictures on disk: what a replay delivers, as PNG files and, where it moves, as a clip that plays."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from backend.clips import clip_strip, write_clip
 from traces.request import Request
 
 
 class PictureFolder:
     """Saves finished requests as ``000012.png``, numbered by their place in the trace.
 
-    A second image of a request is ``000012-1.png``; the frames of a clip are ``000012-f000.png`` and so on. Names come
-    from the trace's order, never from its ids, so no input can lead out of the folder.
+    A second image of a request is ``000012-1.png``; a clip is ``000012.webp``, which plays, and ``000012-strip.png``,
+    frames of it side by side. Names come from the trace's order, never from its ids, so no input can lead out of the
+    folder.
     """
 
     def __init__(self, folder: Path, requests: Sequence[Request]) -> None:
@@ -31,13 +33,10 @@ class PictureFolder:
         for index, picture in enumerate(pixels):
             name = stem if index == 0 else f"{stem}-{index}"
             if picture.ndim == 3:
-                self._write(f"{name}.png", picture)
+                Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8)).save(self._folder / f"{name}.png")
             else:
-                for frame, still in enumerate(picture):
-                    self._write(f"{name}-f{frame:03d}.png", still)
-
-    def _write(self, name: str, picture: np.ndarray[Any, Any]) -> None:
-        Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8)).save(self._folder / name)
+                write_clip(self._folder / f"{name}.webp", picture)
+                clip_strip(picture).save(self._folder / f"{name}-strip.png")
 
 
 def picture_grid(pictures: Sequence[Image.Image], captions: Sequence[str], columns: int = 5) -> Image.Image:

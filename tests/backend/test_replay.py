@@ -93,10 +93,15 @@ def test_pictures_are_saved_under_safe_names(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.rglob("*.png")) == ["000000-1.png", "000000.png", "000001.png"]
 
 
-def test_frames_of_a_clip_are_saved(tmp_path: Path) -> None:
-    request = Request("clip", 0.0, 16, 16, 2, frames=2)
-    PictureFolder(tmp_path, [request]).save(request, np.zeros((1, 2, 16, 16, 3)))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["000000-f000.png", "000000-f001.png"]
+def test_a_clip_is_saved_to_play_and_as_a_strip(tmp_path: Path) -> None:
+    request = Request("clip", 0.0, 16, 16, 2, frames=2, images=2)
+    PictureFolder(tmp_path, [request]).save(request, np.zeros((2, 2, 16, 16, 3)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "000000-1-strip.png",
+        "000000-1.webp",
+        "000000-strip.png",
+        "000000.webp",
+    ]
 
 
 def test_a_bad_request_fails_alone() -> None:
