@@ -50,9 +50,10 @@ class Segment(NamedTuple):
 class Launch(NamedTuple):
     """Work to start now on one replica: a batch of any sizes, each job at its own step, for a quantum of ``steps``.
 
-    A step is an encode, a denoising step or a decode. A quantum may run on from one stage into the next; then all of
-    its jobs do so together, and ``segments`` has one entry a stage. ``guided`` is the share of its pixels that run with
-    classifier-free guidance.
+    A step is an encode, a denoising step or a decode; of a tiled request also a step of its sketch, the upscale, or a
+    refinement step on all devices. A quantum may run on from one stage into the next; then all of its jobs do so
+    together, and ``segments`` has one entry a stage. ``guided`` is the share of its pixels that run with
+    classifier-free guidance. Tiled requests share a launch only with those of their own size.
     """
 
     launch_id: int
@@ -85,8 +86,8 @@ class Outcome(NamedTuple):
 
     ``steps_done`` counts whole steps of the launch (0 when it failed before the first boundary). ``failed`` maps
     request ids to reasons; requests not named went on. ``computed`` and ``reused`` count work units: image-steps, and
-    with a cache in denoising a unit for every block. ``device_s`` is the busy time of each device of the replica.
-    ``borders_s`` are the times at which it went from one stage into the next.
+    with a cache in denoising a unit for every block, in refinement tiles. ``device_s`` is the busy time of each device
+    of the replica. ``borders_s`` are the times at which it went from one stage into the next.
     """
 
     steps_done: int

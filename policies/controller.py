@@ -27,7 +27,8 @@ from policies.contract import (
     composition_of_jobs,
     guided_share,
 )
-from policies.job import STAGES, TRANSITIONS, Job
+from policies.job import STAGES, TRANSITIONS, Job, through
+from policies.tiling.recipe import Recipe
 from traces.request import Request
 
 LaunchRecord = tuple[Launch, Outcome, float]
@@ -40,7 +41,8 @@ class Controller:
         policy: copied, so one policy object can serve many runs at once.
         predictor: what the policy is allowed to know about cost.
         replicas: how many copies of the model there are.
-        stages: the recipe every request follows.
+        recipe: what a request goes through, as `policies.tiling.recipe.TilingRule.stages` says; or the stages of an
+            ordinary request that every one goes through.
         on_event: called with (verb, payload, now) for every event and answer, in order; see `policies.events`.
 
     Attributes:
@@ -54,11 +56,11 @@ class Controller:
         policy: SchedulingPolicy,
         predictor: Predictor,
         replicas: int = 1,
-        stages: tuple[str, ...] = STAGES,
+        recipe: Callable[[Request], Recipe] | tuple[str, ...] = STAGES,
         on_event: Callable[[str, Any, float], None] | None = None,
     ) -> None:
         self.policy = copy.deepcopy(policy)
-        self.stages = stages
+        self.recipe = through(recipe) if isinstance(recipe, tuple) else recipe
         self.jobs: list[Job] = []
         self.launched: list[LaunchRecord] = []
         self.open = 0
@@ -80,7 +82,7 @@ class Controller:
         cluster = self._cluster
         if request.request_id in cluster.jobs:
             raise ValueError(f"request {request.request_id!r} was submitted twice")
-        job = Job(request, len(self.jobs), self.stages)
+        job = Job(request, len(self.jobs), self.recipe(request))
         self.jobs.append(job)
         self.open += 1
         cluster.jobs[request.request_id] = job
@@ -246,6 +248,11 @@ class Controller:
                     raise self._broken(
                         f"mixes stages in one launch: {first.request.request_id!r} would go through {ahead}, "
                         f"{job.request.request_id!r} through {job.segments(steps)}"
+                    )
+                if (job.tiled or first.tiled) and job.batch_key != first.batch_key:
+                    raise self._broken(
+                        f"mixes sizes in a launch of tiled requests: {first.request.request_id!r} and "
+                        f"{job.request.request_id!r}"
                     )
         return ahead
 

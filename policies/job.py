@@ -11,11 +11,17 @@ and nothing else does. Policies read jobs and never write to them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+from policies.tiling.recipe import Recipe, ordinary
 from traces.composition import Composition
 from traces.request import Request
 
 STAGES = ("encode", "denoise", "decode")
-"""The recipe of an ordinary request: text to embeddings, the denoising steps, latents to pixels."""
+"""What an ordinary request goes through: text to embeddings, the denoising steps, latents to pixels."""
+
+DENOISING = frozenset({"denoise", "sketch", "refine"})
+"""Stages whose steps are those of a sampler."""
 
 TRANSITIONS: dict[str, frozenset[str]] = {
     "waiting": frozenset({"running", "dropped", "cancelled"}),
@@ -38,10 +44,13 @@ class Job:
         request: what was asked.
         order: 0, 1, 2, ... in the order of submission; breaks every tie.
         state: see the table of `TRANSITIONS`.
+        recipe: (stage, steps) of each of its stages, in order.
+        tiled: whether it is made by sketch and tiles.
         stage: the stage it is in or waits for; the last one when it has ended.
-        stage_left: steps left in that stage (1 for encode and decode).
+        stage_left: steps left in that stage (1 for encode, upscale and decode).
         steps_left: steps left in all stages.
-        steps_done: denoising steps done.
+        denoise_steps: denoising steps in all, of `DENOISING`.
+        steps_done: of them.
         replica: index of the replica it lives on, -1 before its first launch.
         first_start_s: start of its first launch, seconds; None before.
         finish_s: when it ended, seconds; None before.
@@ -57,26 +66,28 @@ class Job:
         "alone",
         "batch_key",
         "cancelling",
+        "denoise_steps",
         "finish_s",
         "first_start_s",
         "images",
         "order",
         "reason",
+        "recipe",
         "replica",
         "request",
         "stage",
         "stage_left",
-        "stages",
         "state",
         "steps_done",
         "steps_left",
+        "tiled",
     )
 
-    def __init__(self, request: Request, order: int, stages: tuple[str, ...] = STAGES) -> None:
+    def __init__(self, request: Request, order: int, recipe: Recipe | None = None) -> None:
         size = (request.height, request.width, request.frames)
         self.request = request
         self.order = order
-        self.stages = stages
+        self.recipe = ordinary(request) if recipe is None else recipe
         self.state = "waiting"
         self.replica = -1
         self.first_start_s: float | None = None
@@ -88,9 +99,19 @@ class Job:
         self.alone: Composition = ((size, request.images),)
         self.batch_key: BatchKey = (request.model, *size, request.guidance_scale > 1.0)
         self._stage_index = 0
-        self.stage = stages[0]
-        self.stage_left = request.steps if self.stage == "denoise" else 1
-        self.steps_left = len(stages) - 1 + request.steps if "denoise" in stages else len(stages)
+        self.stage, self.stage_left = self.recipe[0]
+        self.tiled = False
+        self.steps_left = self.denoise_steps = 0
+        for stage, steps in self.recipe:
+            self.steps_left += steps
+            if stage in DENOISING:
+                self.denoise_steps += steps
+                self.tiled |= stage == "refine"
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Its stages, in order."""
+        return tuple([stage for stage, _ in self.recipe])
 
     @property
     def guided(self) -> bool:
@@ -100,7 +121,7 @@ class Job:
     @property
     def denoise_left(self) -> int:
         """Denoising steps still to do."""
-        return self.request.steps - self.steps_done
+        return self.denoise_steps - self.steps_done
 
     @property
     def ended(self) -> bool:
@@ -110,34 +131,52 @@ class Job:
     def advance(self, steps: int) -> bool:
         """Count ``steps`` done, on through the stages; True when that was the last of the last stage."""
         if steps == self.steps_left:
-            self.steps_done, self.stage, self.stage_left, self.steps_left = self.request.steps, self.stages[-1], 0, 0
+            self.steps_done, self.stage, self.stage_left, self.steps_left = self.denoise_steps, self.recipe[-1][0], 0, 0
             return True
         while steps:
             done = min(steps, self.stage_left)
-            if self.stage == "denoise":
+            if self.stage in DENOISING:
                 self.steps_done += done
             steps -= done
             self.stage_left -= done
             self.steps_left -= done
             if not self.stage_left:
                 self._stage_index += 1
-                self.stage = self.stages[self._stage_index]
-                self.stage_left = self.request.steps if self.stage == "denoise" else 1
+                self.stage, self.stage_left = self.recipe[self._stage_index]
         return False
 
-    def segments(self, steps: int) -> tuple[tuple[str, int], ...]:
+    def segments(self, steps: int) -> Recipe:
         """(stage, steps) of the next ``steps`` steps."""
         if steps <= self.stage_left:
             return ((self.stage, steps),)
         ahead = [(self.stage, self.stage_left)]
         steps -= self.stage_left
-        for stage in self.stages[self._stage_index + 1 :]:
-            done = min(steps, self.request.steps if stage == "denoise" else 1)
+        for stage, of_stage in self.recipe[self._stage_index + 1 :]:
+            done = min(steps, of_stage)
             ahead.append((stage, done))
             steps -= done
             if not steps:
                 break
         return tuple(ahead)
 
+    def done_in(self, stage: str) -> int:
+        """Steps done in one stage."""
+        names = self.stages
+        if stage not in names or (index := names.index(stage)) > self._stage_index:
+            return 0
+        return self.recipe[index][1] - (self.stage_left if index == self._stage_index else 0)
+
+    def seconds_left(self, seconds: Mapping[str, float]) -> float:
+        """Seconds it still needs, when a step of each stage takes as long as ``seconds`` says."""
+        left = self.stage_left * seconds[self.stage]
+        for stage, steps in self.recipe[self._stage_index + 1 :]:
+            left += steps * seconds[stage]
+        return left
+
     def __repr__(self) -> str:
         return f"Job({self.request.request_id!r}, {self.state}, {self.stage}, {self.stage_left} left)"
+
+
+def through(stages: tuple[str, ...]) -> Callable[[Request], Recipe]:
+    """The recipes of ordinary requests, with those of the stages alone that are named."""
+    return lambda request: tuple([(stage, request.steps if stage == "denoise" else 1) for stage in stages])

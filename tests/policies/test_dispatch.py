@@ -129,7 +129,7 @@ def test_a_forecast_by_hand() -> None:
     costs = BatchCosts(FlatCosts())
     queue = []
     for order, (name, steps, due_s) in enumerate((("a", 2, 0.65), ("b", 4, 1.15), ("c", 4, 1.65))):
-        queue.append((due_s, order, Job(request(name, steps=steps), order, ("denoise",))))
+        queue.append((due_s, order, Job(request(name, steps=steps), order, (("denoise", steps),))))
     seen = forecast(costs, queue, 2, 0.0)
     assert [job.request.request_id for job in seen.late] == ["b"]
     assert seen.end_s == pytest.approx(1.6)
