@@ -131,6 +131,7 @@ class Job:
     def advance(self, steps: int) -> bool:
         """Count ``steps`` done, on through the stages; True when that was the last of the last stage."""
         if steps == self.steps_left:
+            self._stage_index = len(self.recipe) - 1
             self.steps_done, self.stage, self.stage_left, self.steps_left = self.denoise_steps, self.recipe[-1][0], 0, 0
             return True
         while steps:
