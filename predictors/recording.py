@@ -95,25 +95,15 @@ class Recording:
         Raises:
             BadInput: no such file, no recording, or a wrong row.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise BadInput(f"{path}: no such recording; expected a Parquet file written by 'tilecast cache record'")
+        frame, facts = read_recording(path, _METADATA_KEY, "'tilecast cache record'")
         try:
-            table = pq.read_table(path)
-            facts = json.loads((table.schema.metadata or {})[_METADATA_KEY])
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-            raise BadInput(f"{path}: not a recording of cache signals; 'tilecast cache record' writes one") from error
-        try:
-            return cls(table.to_pandas(ignore_metadata=True), facts)
+            return cls(frame, facts)
         except BadInput as error:
             raise BadInput(f"{path}: {error}") from None
 
     def save(self, path: Path) -> None:
         """Write the recording as Parquet, whole or not at all."""
-        table = pa.Table.from_pandas(self.frame, preserve_index=False)
-        table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(dict(self.metadata), sort_keys=True)})
-        with whole_file(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd", compression_level=19)
+        write_recording(path, self.frame, self.metadata, _METADATA_KEY)
 
     @property
     def model(self) -> str:
@@ -172,10 +162,35 @@ class Recording:
             kept.append(rows[rows["unit"].isin(chosen)])
         frame = pd.concat(kept)
         numbers = [name for name, kind in COLUMNS.items() if kind == "float32"]
-        return Recording(frame.assign(**{name: _rounded(frame[name].to_numpy()) for name in numbers}), self.metadata)
+        return Recording(frame.assign(**{name: rounded(frame[name].to_numpy()) for name in numbers}), self.metadata)
 
 
-def _rounded(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def read_recording(path: Path, key: bytes, command: str) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The rows and the metadata of a recording, whose kind is told by the ``key`` of its metadata.
+
+    Raises:
+        BadInput: no such file, or not of this kind; ``command`` writes one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"{path}: no such recording; expected a Parquet file written by {command}")
+    try:
+        table = pq.read_table(path)
+        facts = json.loads((table.schema.metadata or {})[key])
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise BadInput(f"{path}: not a recording of cache signals; {command} writes one") from error
+    return table.to_pandas(ignore_metadata=True), facts
+
+
+def write_recording(path: Path, frame: pd.DataFrame, metadata: Mapping[str, str], key: bytes) -> None:
+    """Write a recording as Parquet, whole or not at all."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = table.replace_schema_metadata({key: json.dumps(dict(metadata), sort_keys=True)})
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", compression_level=19)
+
+
+def rounded(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """With a mantissa of 9 bits; the zeros after it compress to nothing."""
     mantissa, exponent = np.frexp(values)
     return np.ldexp(np.round(mantissa * 512) / 512, exponent).astype(np.float32)
@@ -190,20 +205,21 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame[list(COLUMNS)].reset_index(drop=True)
     for name, least in _LEAST.items():
         number = pd.to_numeric(frame[name], errors="coerce")
-        _require(frame, name, (number >= least) & (number % 1 == 0), f"a whole number of at least {least}")
-    _require(frame, "step", frame["step"] < frame["steps"], "a step below steps")
-    _require(frame, "block", frame["block"] < frame["blocks"], "a block below blocks")
-    _require(frame, "age", frame["age"] <= frame["step"], "an age of at most the step")
+        require(frame, name, (number >= least) & (number % 1 == 0), f"a whole number of at least {least}")
+    require(frame, "step", frame["step"] < frame["steps"], "a step below steps")
+    require(frame, "block", frame["block"] < frame["blocks"], "a block below blocks")
+    require(frame, "age", frame["age"] <= frame["step"], "an age of at most the step")
     for name in ("input_change", "skip_change", "output_change", "block_s"):
         number = pd.to_numeric(frame[name], errors="coerce")
-        _require(frame, name, (number >= 0) & np.isfinite(number), "a number of at least 0")
+        require(frame, name, (number >= 0) & np.isfinite(number), "a number of at least 0")
     for name in ("blocks", "steps"):
         if frame[name].nunique() > 1:
             raise BadInput(f"{name} is {sorted(set(frame[name]))}, expected one value a recording")
     return frame.astype(COLUMNS)
 
 
-def _require(frame: pd.DataFrame, name: str, good: pd.Series, right: str) -> None:
+def require(frame: pd.DataFrame, name: str, good: pd.Series, right: str) -> None:
+    """BadInput for the first row of column ``name`` that is not ``good``, with what would be ``right``."""
     wrong = ~good.to_numpy(dtype=bool)
     if wrong.any():
         row = int(wrong.argmax())
