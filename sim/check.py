@@ -272,15 +272,24 @@ def _cached_run(policy: CachingPolicy, names: tuple[str, ...], seed: int) -> dic
 
 
 def _check_placement(policy: PlacementPolicy, seed: int) -> None:
-    rng = stream(seed, "check/placement")
+    """Steps with everything computed, with some or all reused, with and without knowing who holds what."""
+    rng, before = stream(seed, "check/placement"), _state(policy)
     for devices in (1, 2, 3, 8):
         for count in (1, 4, 9):
-            tiles = [TileWork(i, float(rng.uniform(0, 2)), int(rng.integers(-1, devices))) for i in range(count)]
-            answer = policy.assign(tiles, devices)
-            if len(answer) != count or any(not 0 <= device < devices for device in answer):
-                raise _broken(policy, f"must name one device of 0..{devices - 1} a tile, gave {answer}")
-            if copy.deepcopy(policy).assign(tiles, devices) != answer:
-                raise _broken(policy, "gives ranks different answers for the same tiles")
+            for reused, known in ((0.0, False), (0.0, True), (0.4, True), (1.0, True)):
+                tiles = []
+                for i in range(count):
+                    held = tuple(rng.multinomial(100, np.full(devices, 1 / devices)).tolist()) if known else ()
+                    owner = held.index(max(held)) if held else int(rng.integers(-1, devices))
+                    cost = float(rng.uniform(0.1, 2)) if rng.random() >= reused else 0.0
+                    tiles.append(TileWork(i, cost, owner, held))
+                answer = policy.assign(tuple(tiles), devices)
+                if len(answer) != count or any(not 0 <= device < devices for device in answer):
+                    raise _broken(policy, f"must name one device of 0..{devices - 1} a tile, gave {answer}")
+                if copy.deepcopy(policy).assign(tuple(tiles), devices) != answer:
+                    raise _broken(policy, "gives ranks different answers for the same tiles")
+    if _state(policy) != before:
+        raise _broken(policy, "remembers what it was asked; a placement depends on what it is shown alone")
 
 
 def _broken(policy: object, what: str) -> PolicyError:

@@ -1,8 +1,27 @@
 """Placement policies, by the names the command line knows."""
 
+from policies.placement.cache_guided import CacheGuided
 from policies.placement.contiguous import Contiguous
 from policies.placement.contract import PlacementPolicy, TileWork
+from policies.placement.longest_first import LongestFirst
+from policies.placement.planned import Planned
+from policies.placement.round_robin import RoundRobin
 
-PLACEMENTS = {"contiguous": Contiguous}
+PLACEMENTS = {
+    "contiguous": Contiguous,
+    "round-robin": RoundRobin,
+    "longest-first": LongestFirst,
+    "cache-guided": CacheGuided,
+    "planned": Planned,
+}
 
-__all__ = ["PLACEMENTS", "Contiguous", "PlacementPolicy", "TileWork"]
+__all__ = [
+    "PLACEMENTS",
+    "CacheGuided",
+    "Contiguous",
+    "LongestFirst",
+    "PlacementPolicy",
+    "Planned",
+    "RoundRobin",
+    "TileWork",
+]

@@ -26,7 +26,7 @@ class TileWork(NamedTuple):
     held: tuple[int, ...] = ()
 
     def missing(self, device: int) -> int:
-        """Pixels that ``device`` would have to fetch; where it is not known what each holds, 0 for the owner, else 1."""
+        """Pixels that ``device`` would have to fetch; where nobody knows, 0 for the owner and 1 for others."""
         return sum(self.held) - self.held[device] if self.held else int(device != self.owner)
 
 
