@@ -41,7 +41,8 @@ class Clockwork(SchedulingPolicy):
     An arrival goes to one replica, and is admitted or dropped there at the next step boundary. Batches of mixed sizes
     are as wide as keeps every admitted deadline. An admitted request that can no longer make it (predictions were
     wrong) is dropped before it has started, and afterwards is one without a deadline. Those without a deadline are
-    always admitted, come last, and share a batch with others only where that makes nobody late.
+    always admitted, come last, and share a batch with others only where that makes nobody late. A tiled request has the
+    replica to itself when it is the most urgent.
 
     Args:
         max_batch: requests in a batch.
@@ -93,7 +94,7 @@ class Clockwork(SchedulingPolicy):
 
     def _window(self, lane: _Lane, now: float) -> list[Job]:
         """Who runs next: the most urgent, and beside them those without a deadline, if they make nobody late."""
-        window = lane.admitted[: lane.width]
+        window = _runs_together(lane.admitted[: lane.width])
         urgent = lane.urgent()
         if 0 < len(urgent) < len(window):
             relaxed = window[len(urgent) :]
@@ -154,3 +155,11 @@ class Clockwork(SchedulingPolicy):
             index, due = self._due.pop(job)
             admitted = self._lanes[index].admitted
             del admitted[bisect_left(admitted, due)]
+
+
+def _runs_together(queue: list[Due]) -> list[Due]:
+    """The first of a queue that can share a batch: those before a tiled request, or that alone."""
+    for position, (_, _, job) in enumerate(queue):
+        if job.tiled:
+            return queue[: max(1, position)]
+    return queue

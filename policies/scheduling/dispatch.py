@@ -95,8 +95,10 @@ class Dispatcher:
         self._waiting_s[index] -= share_s
 
     def _share_s(self, kind: Kind) -> float:
-        """Seconds of a whole request in company of its own kind."""
+        """Seconds of a whole request in company of its own kind, or alone if it is tiled."""
         costs = self._costs
+        if kind.tiled:
+            return costs.whole_s(kind)
         batch = costs.empty
         for _ in range(_SHARED_BY):
             batch = costs.plus(batch, kind)

@@ -28,8 +28,8 @@ class Forecast(NamedTuple):
 def forecast(costs: BatchCosts, queue: Sequence[Due], width: int, now: float, most_late: float = math.inf) -> Forecast:
     """Run a queue in the order given, at most ``width`` requests in a batch; the next joins when one leaves.
 
-    Encoding and decoding are taken to run one after another, with the batch waiting. Stops as soon as more than
-    ``most_late`` are late, with those in `Forecast.late`.
+    Encoding and decoding are taken to run one after another, with the batch waiting. A tiled request runs by itself,
+    when all before it are finished. Stops as soon as more than ``most_late`` are late, with those in `Forecast.late`.
     """
     batch, steps, position = costs.empty, 0, 0
     running: list[tuple[int, int, Kind]] = []
@@ -38,12 +38,20 @@ def forecast(costs: BatchCosts, queue: Sequence[Due], width: int, now: float, mo
         while position < len(queue) and len(running) < width:
             job = queue[position][2]
             kind = costs.kind(job)
+            if kind.tiled:
+                if running:
+                    break
+                now += costs.remaining_s(job)
+                if now > queue[position][0] + ROUNDING_S:
+                    late.append(job)
+                position += 1
+                continue
             if job.stage == "encode":
                 now += costs.alone(kind).encode_s
             heappush(running, (steps + job.denoise_left, position, kind))
             batch = costs.plus(batch, kind)
             position += 1
-        if not running:
+        if not running or len(late) > most_late:
             return Forecast(late, now)
         until = running[0][0]
         now += (until - steps) * costs.step_s(batch)

@@ -8,6 +8,8 @@ on a request that is not going to make it while others can.
 
 A plan is kept until something happens that can change it: one of its batch ends, or a request arrives that may join.
 Nothing that a decision depends on moves between such events, which is what makes a long quantum a kept promise.
+
+A tiled request shares no step with others. In the queue it is one long step by itself, wherever its due time puts it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from policies.scheduling.lookahead_costs import MarginalCosts
 from policies.scheduling.lookahead_roll import Plan, Task, best_plan, filled, roll
 
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
+_ALONE = 10**9
+"""Images that a tiled request is taken to have: more than any width, so it runs by itself."""
 
 
 class _Batch(NamedTuple):
@@ -35,6 +39,7 @@ class _Batch(NamedTuple):
     formed_s: float
     full: bool  # others wait for their turn behind it
     last_due_s: float
+    tiled_s: float = 0.0  # what a tiled request had to do then
 
 
 class _Lane:
@@ -175,7 +180,7 @@ class Lookahead(SchedulingPolicy):
         costs = self._costs
         jobs, step_s, full, last_due_s = finishing, 0.0, False, math.inf
         if tasks:
-            shared_s = costs.of(_job(tasks[0])).shared_s
+            shared_s = next((costs.of(_job(task)).shared_s for task in tasks if task.images < _ALONE), 0.0)
             scale = costs.ratio * (1.0 + self.margin)
             start_s = now + costs.ratio * sum([costs.of(job).decode_s for job in finishing])
             plan = self._same_plan(lane, tasks, shared_s, start_s, scale)
@@ -192,7 +197,8 @@ class Lookahead(SchedulingPolicy):
             step_s = shared_s + sum([t.images_s for t in batch]) + sum({t.kind: t.kind_s for t in batch}.values())
             jobs = [*finishing, *[_job(task) for task in batch]]
             last_due_s = batch[-1].due
-        return _Batch(tuple(jobs), tuple([job.steps_left for job in jobs]), step_s, now, full, last_due_s)
+        tiled_s = sum([costs.remaining_s(job) for job in jobs if job.tiled])
+        return _Batch(tuple(jobs), tuple([job.steps_left for job in jobs]), step_s, now, full, last_due_s, tiled_s)
 
     def _same_plan(self, lane: _Lane, tasks: list[Task], shared_s: float, now: float, scale: float) -> Plan | None:
         """What is left of the last plan, when no request has come since and it still meets its deadlines."""
@@ -218,6 +224,22 @@ class Lookahead(SchedulingPolicy):
         cost = self._costs.of(job)
         encodes = job.stage == "encode"
         must = job in self._wanted_s
+        if job.tiled:
+            alone_s, encode_s = self._costs.remaining_s(job), cost.encode_s if encodes else 0.0
+            return Task(
+                self._wanted_s[job] if must else job.request.deadline,
+                job.order,
+                1,
+                max(0.0, alone_s - encode_s - cost.decode_s),
+                cost.kind,
+                cost.kind_s,
+                encode_s,
+                cost.decode_s,
+                alone_s,
+                _ALONE,
+                must,
+                job,
+            )
         return Task(
             self._wanted_s[job] if must else job.request.deadline,
             job.order,
@@ -252,9 +274,15 @@ class Lookahead(SchedulingPolicy):
 
     def _learn(self, lane: _Lane, batch: _Batch, now: float) -> None:
         """Compare how long a batch ran with what it was predicted to take."""
-        predicted_s, steps = 0.0, 0
+        predicted_s, steps, step_s = 0.0, 0, batch.step_s
+        if batch.tiled_s:
+            predicted_s = batch.tiled_s - sum([self._costs.remaining_s(job) for job in batch.jobs if job.tiled])
+            step_s = 0.0
         for job, before in zip(batch.jobs, batch.steps_left, strict=True):
             done = before - job.steps_left
+            if job.tiled:
+                steps = max(steps, done)
+                continue
             cost = self._costs.of(job)
             if done and before > job.request.steps + 1:
                 predicted_s += cost.encode_s
@@ -265,7 +293,7 @@ class Lookahead(SchedulingPolicy):
             steps = max(steps, done)
         measured_s = (now if lane.closed_s is None else lane.closed_s) - batch.formed_s
         if steps:
-            self._costs.learn(predicted_s + steps * batch.step_s, measured_s, steps)
+            self._costs.learn(predicted_s + steps * step_s, measured_s, steps)
 
 
 def _job(task: Task) -> Job:

@@ -20,6 +20,7 @@ from policies.contract import Predictor
 from policies.job import BatchKey, Job
 from traces.composition import composition_of
 
+_TILED = -1
 _OTHERS = 5
 _SEVERAL = 5
 _TRUST_STEPS = 50.0
@@ -30,13 +31,14 @@ class Cost(NamedTuple):
     """The cost of one kind of request, predicted seconds.
 
     Attributes:
-        kind: 0, 1, 2, ..., one a size and guidance.
+        kind: 0, 1, 2, ..., one a size and guidance; -1 for all that are tiled.
         shared_s: of a step, whatever else is in it.
         kind_s: of a step that holds any of this kind.
         images_s: of a step, for this request's images.
         step_s: of a step with this request alone.
         encode_s: before denoising.
         decode_s: after it.
+        of_stages: of a step of each stage alone.
     """
 
     kind: int
@@ -46,6 +48,7 @@ class Cost(NamedTuple):
     step_s: float
     encode_s: float
     decode_s: float
+    of_stages: dict[str, float]
 
 
 class MarginalCosts:
@@ -68,6 +71,9 @@ class MarginalCosts:
         key = (job.batch_key, job.images)
         cost = self._costs.get(key)
         if cost is None:
+            if job.tiled:
+                cost = self._costs[key] = self._ask_tiled(job)
+                return cost
             if job.batch_key not in self._first_of:
                 self._first_of[job.batch_key] = job
                 if len(self._first_of) <= 1 + _OTHERS:  # the kinds before it have one more to be mixed with
@@ -77,12 +83,7 @@ class MarginalCosts:
 
     def remaining_s(self, job: Job) -> float:
         """Predicted seconds a job still needs, alone on a replica."""
-        cost = self.of(job)
-        if job.stage == "denoise":
-            return job.stage_left * cost.step_s + cost.decode_s
-        if job.stage == "encode":
-            return cost.encode_s + job.request.steps * cost.step_s + cost.decode_s
-        return cost.decode_s
+        return job.seconds_left(self.of(job).of_stages)
 
     def learn(self, predicted_s: float, measured_s: float, steps: int) -> None:
         """A batch was predicted to take ``predicted_s`` for some steps, and took ``measured_s``."""
@@ -93,24 +94,40 @@ class MarginalCosts:
     def _ask(self, job: Job) -> Cost:
         seconds = self._predictor.seconds
         size, guided = job.request.size, float(job.guided)
-        first = next(iter(self._first_of.values()))
-        level_s = seconds("denoise", ((first.request.size, 1),), float(first.guided))
-        self._level_s = self._level_s or level_s
-        level = self._level_s / level_s if level_s else 1.0
+        level = self._level()
         one_s = seconds("denoise", ((size, 1),), guided)
         others = [other for key, other in self._first_of.items() if key != job.batch_key][:_OTHERS]
         without_s, with_one_s, with_several_s = (self._beside_s(others, job, images) for images in (0, 1, _SEVERAL))
         image_s = min(one_s, max(0.0, (with_several_s - with_one_s) / (_SEVERAL - 1)))
         kind_s = min(one_s - image_s, max(0.0, with_one_s - without_s - image_s)) if others else 0.0
+        of_stages = {stage: level * seconds(stage, job.alone, guided) for stage in job.stages}
         return Cost(
             list(self._first_of).index(job.batch_key),
             level * (one_s - image_s - kind_s),
             level * kind_s,
             level * image_s * job.images,
             level * seconds("denoise", job.alone, guided),
-            level * seconds("encode", job.alone, guided) if "encode" in job.stages else 0.0,
-            level * seconds("decode", job.alone, guided) if "decode" in job.stages else 0.0,
+            of_stages.get("encode", 0.0),
+            of_stages.get("decode", 0.0),
+            of_stages,
         )
+
+    def _ask_tiled(self, job: Job) -> Cost:
+        """A tiled request shares no step: ``images_s`` and ``step_s`` are all there is between encode and decode."""
+        level, guided = self._level(), float(job.guided)
+        of_stages = {stage: level * self._predictor.seconds(stage, job.alone, guided) for stage in job.stages}
+        ends = [of_stages.get(stage, 0.0) for stage in ("encode", "decode")]
+        between_s = sum([steps * of_stages[stage] for stage, steps in job.recipe]) - sum(ends)
+        return Cost(_TILED, 0.0, 0.0, between_s, between_s, *ends, of_stages)
+
+    def _level(self) -> float:
+        """What brings an answer of now to the level of the first."""
+        if not self._first_of:
+            return 1.0
+        first = next(iter(self._first_of.values()))
+        level_s = self._predictor.seconds("denoise", ((first.request.size, 1),), float(first.guided))
+        self._level_s = self._level_s or level_s
+        return self._level_s / level_s if level_s else 1.0
 
     def _beside_s(self, others: list[Job], job: Job, images: int) -> float:
         """Seconds of a step of an image of each of some other kinds and some of this kind."""

@@ -13,7 +13,8 @@ from policies.scheduling.promise import Quanta, to_decode
 class MixedFCFS(SchedulingPolicy):
     """Everything a replica holds denoises in one batch; the oldest waiting request joins at the next step boundary.
 
-    There is one queue for all replicas, and no replica takes more than its share of all requests not ended.
+    There is one queue for all replicas, and no replica takes more than its share of all requests not ended. A tiled
+    request runs by itself: a replica takes it when all that came before it have ended there.
 
     Args:
         max_batch: requests in a batch.
@@ -37,7 +38,7 @@ class MixedFCFS(SchedulingPolicy):
         jobs = list(replica.resident.values())
         decision = to_decode(jobs)
         if decision is None:
-            jobs += self._take(self._share() - len(jobs))
+            jobs += self._take(jobs)
             if not jobs:
                 return None
             decision = next_quantum(jobs)
@@ -53,11 +54,16 @@ class MixedFCFS(SchedulingPolicy):
         """Requests a replica may hold: its share of all there are, rounded up, under the cap."""
         return min(self.max_batch, -(-len(self.cluster.jobs) // len(self.cluster.replicas)))
 
-    def _take(self, count: int) -> list[Job]:
+    def _take(self, held: list[Job]) -> list[Job]:
         taken: list[Job] = []
-        queue = self._queue
-        while queue and len(taken) < count:
-            job = queue.popleft()
+        queue, room = self._queue, self._share() - len(held)
+        by_itself = bool(held) and held[0].tiled
+        while queue and len(taken) < room and not by_itself:
+            job = queue[0]
             if job.state == "waiting":
+                by_itself = job.tiled
+                if by_itself and (held or taken):
+                    break
                 taken.append(job)
+            queue.popleft()
         return taken

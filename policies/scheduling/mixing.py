@@ -20,7 +20,10 @@ _MOST_BATCHES = 50_000
 
 
 class Alone(NamedTuple):
-    """Predicted seconds of a request alone: encode, one denoising step, decode; 0.0 for a stage its recipe lacks."""
+    """Predicted seconds of a request alone: encode, one denoising step, decode; 0.0 for a stage its recipe lacks.
+
+    The denoising step of a tiled request is the mean of all between its encode and its decode.
+    """
 
     encode_s: float
     step_s: float
@@ -33,25 +36,29 @@ class Kind:
     Attributes:
         size: (height, width, frames) in pixels.
         images: pictures a request makes.
-        steps: denoising steps.
+        steps: denoising steps, of sketch and refinement both.
         alone: the composition of a batch of one.
         guided: 1.0 or 0.0.
         pixels: of all its images.
-        stages: the recipe.
-        seconds: remembered.
+        recipe: (stage, steps) in order.
+        tiled: whether it is, so that it shares no batch of mixed sizes.
+        seconds: remembered, like the next.
+        of_stages: predicted seconds of a step of each stage.
     """
 
-    __slots__ = ("alone", "guided", "images", "pixels", "seconds", "size", "stages", "steps")
+    __slots__ = ("alone", "guided", "images", "of_stages", "pixels", "recipe", "seconds", "size", "steps", "tiled")
 
     def __init__(self, job: Job) -> None:
         self.size: Size = job.request.size
         self.images = job.images
-        self.steps = job.request.steps
+        self.steps = job.denoise_steps
         self.alone: Composition = job.alone
         self.guided = float(job.guided)
         self.pixels = job.images * job.request.pixels
-        self.stages = job.stages
+        self.recipe = job.recipe
+        self.tiled = job.tiled
         self.seconds: Alone | None = None
+        self.of_stages: dict[str, float] | None = None
 
 
 class Batch:
@@ -144,15 +151,25 @@ class BatchCosts:
         """Seconds of each stage of a request alone."""
         seconds = kind.seconds
         if seconds is None:
-            seconds = Alone(
-                *[
-                    self._seconds(stage, kind.alone, kind.guided) if stage in kind.stages else 0.0
-                    for stage in ("encode", "denoise", "decode")
-                ]
-            )
+            of_stages = self.of_stages(kind)
+            encode_s, decode_s = of_stages.get("encode", 0.0), of_stages.get("decode", 0.0)
+            if kind.tiled:
+                whole_s = sum([steps * of_stages[stage] for stage, steps in kind.recipe])
+                seconds = Alone(encode_s, (whole_s - encode_s - decode_s) / kind.steps, decode_s)
+            else:
+                seconds = Alone(encode_s, of_stages.get("denoise", 0.0), decode_s)
             if self._remember:
                 kind.seconds = seconds
         return seconds
+
+    def of_stages(self, kind: Kind) -> dict[str, float]:
+        """Seconds of a step of each stage of a request alone."""
+        of_stages = kind.of_stages
+        if of_stages is None:
+            of_stages = {stage: self._seconds(stage, kind.alone, kind.guided) for stage, _ in kind.recipe}
+            if self._remember:
+                kind.of_stages = of_stages
+        return of_stages
 
     def whole_s(self, kind: Kind) -> float:
         """Seconds of a whole request alone."""
@@ -160,8 +177,14 @@ class BatchCosts:
         return alone.encode_s + kind.steps * alone.step_s + alone.decode_s
 
     def remaining_s(self, job: Job, step_s: float | None = None) -> float:
-        """Seconds a job still needs if each of its denoising steps takes ``step_s``; by default as long as alone."""
-        alone = self.alone(self.kind(job))
+        """Seconds a job still needs if each of its denoising steps takes ``step_s``; by default as long as alone.
+
+        A tiled one runs alone.
+        """
+        kind = self.kind(job)
+        if kind.tiled:
+            return job.seconds_left(self.of_stages(kind))
+        alone = self.alone(kind)
         if step_s is None:
             step_s = alone.step_s
         encode_s = alone.encode_s if job.stage == "encode" else 0.0

@@ -44,7 +44,8 @@ class PatchedServe(SchedulingPolicy):
     For w the waiting and a the active request of least slack: if w would miss its deadline in the batch it is dropped;
     if it is relaxed, the waiting request that raises throughput most is admitted in its place; if a would miss its
     deadline, admission stops; otherwise w is admitted. Throughput is requests in a step over its predicted seconds.
-    A request without a deadline is always relaxed and never dropped.
+    A request without a deadline is always relaxed and never dropped. A tiled request runs by itself: as w it stops
+    admission until nothing is active any more, unless it is relaxed.
 
     Args:
         max_batch: requests in a batch; what memory allows.
@@ -120,15 +121,22 @@ class PatchedServe(SchedulingPolicy):
         joining: list[Job] = []
         dropped: list[tuple[Job, str]] = []
         waiting: dict[Kind, _Waiting] = {}
+        if active and active[0].tiled:
+            return _Admitted(joining, dropped, math.inf)
         for kind in queues.kinds():
             self._head(waiting, queues, kind, now)
         while waiting and len(active) + len(joining) < self.max_batch:
             w = min(waiting.values())
-            step_s = costs.step_s(costs.plus(batch, w.kind))
+            if w.kind.tiled and batch.pixels:
+                others = [other for other in waiting.values() if not other.kind.tiled]
+                if w.slack < self.relaxed_slack or not others:
+                    break
+                w = min(others)
+            step_s = self._step_s(batch, w.kind)
             late_s = self._late_s(w.job, step_s, now)
             if late_s > 0:
-                others = len(active) + len(joining)
-                dropped.append((w.job, f"would miss its deadline by {late_s:.3g} s in a batch with {others} others"))
+                beside = len(active) + len(joining)
+                dropped.append((w.job, f"would miss its deadline by {late_s:.3g} s in a batch with {beside} others"))
                 queues.pop(w.kind)
                 self._head(waiting, queues, w.kind, now)
                 continue
@@ -142,6 +150,9 @@ class PatchedServe(SchedulingPolicy):
                     return _Admitted(joining, dropped, math.ceil(late_s / gain_s) if gain_s > 0 else math.inf)
             joining.append(w.job)
             batch = costs.plus(batch, w.kind)
+            if w.kind.tiled:
+                queues.pop(w.kind)
+                break
             if least is None or (w.slack, w.order) < least[:2]:
                 least = (w.slack, w.order, w.job)
             queues.pop(w.kind)
@@ -154,10 +165,17 @@ class PatchedServe(SchedulingPolicy):
         """The waiting request with which a step is shortest, ``w`` or one that makes its deadline; and that step."""
         best = (step_s, w)
         for other in waiting.values():
-            step_s = self._costs.step_s(self._costs.plus(batch, other.kind))
+            if other.kind.tiled and batch.pixels:
+                continue
+            step_s = self._step_s(batch, other.kind)
             if (step_s, other) < best and self._late_s(other.job, step_s, now) <= 0:
                 best = (step_s, other)
         return best[1], best[0]
+
+    def _step_s(self, batch: Batch, kind: Kind) -> float:
+        """A step of the batch with one request of this kind more; of a tiled one, which is alone in it, its own."""
+        costs = self._costs
+        return costs.alone(kind).step_s if kind.tiled else costs.step_s(costs.plus(batch, kind))
 
     def _head(self, waiting: dict[Kind, _Waiting], queues: KindQueues, kind: Kind, now: float) -> None:
         """Let the first request of a kind stand for it."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from policies.contract import Cluster, Decision, Replica
 from policies.job import Job
+from policies.scheduling.batch import beside_first
 
 
 class Quanta:
@@ -57,5 +58,5 @@ class Quanta:
 
 def to_decode(jobs: Iterable[Job]) -> Decision | None:
     """Decode what only needs that: it is done but for it, and it frees its place."""
-    finishing = tuple([job for job in jobs if job.stage == "decode"])
-    return Decision(finishing, 1) if finishing else None
+    finishing = [job for job in jobs if job.stage == "decode"]
+    return Decision(tuple(beside_first(finishing)), 1) if finishing else None

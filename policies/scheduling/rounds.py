@@ -10,6 +10,8 @@ runs one launch at a time and cannot lend a device to a request of another repli
   requests, or the w cheapest, would take for its steps; all budgets are tried, and the best round is run.
 - Every request is worth one and has one way to be saved, to be in the round, so the knapsack is solved exactly by
   taking those first that cost least; its cost is the predictor's answer for the whole batch, not a sum.
+
+A tiled request has rounds to itself.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class _Candidate(NamedTuple):
     Attributes:
         latest_s: when it has to start at the latest to meet its deadline alone; infinity without a deadline.
         order: breaks ties.
-        step_s: a step alone.
+        step_s: a step alone, of the stage that a tiled request is in.
         job: the request.
         kind: its kind.
     """
@@ -141,18 +143,28 @@ class Rounds(SchedulingPolicy):
 
     def _candidate(self, job: Job, deadline: float) -> _Candidate:
         kind = self._costs.kind(job)
-        step_s = self._costs.alone(kind).step_s
+        step_s = self._costs.of_stages(kind)[job.stage] if kind.tiled else self._costs.alone(kind).step_s
         return _Candidate(deadline - self._costs.remaining_s(job), job.order, step_s, job, kind)
 
     def _best_round(self, candidates: list[_Candidate], now: float) -> tuple[Job, ...]:
         """The round after which most deadlines can still be met; of equal ones the one that gets most done a second."""
         best: tuple[float, float] = (-1.0, 0.0)
         jobs: tuple[Job, ...] = ()
-        for budget_s in self._budgets(candidates):
+        ordinary = [candidate for candidate in candidates if not candidate.kind.tiled]
+        for budget_s in self._budgets(ordinary):
             chosen, score = self._round(candidates, budget_s, now)
             if score > best:
                 best, jobs = score, tuple([candidate.job for candidate in chosen])
+        for candidate in candidates if len(ordinary) < len(candidates) else ():
+            if candidate.kind.tiled and (score := self._score_alone(candidates, candidate, now)) > best:
+                best, jobs = score, (candidate.job,)
         return jobs
+
+    def _score_alone(self, candidates: list[_Candidate], tiled: _Candidate, now: float) -> tuple[float, float]:
+        """The score, as of `_round`, of a round of a tiled request."""
+        end_s = now + self.round_steps * tiled.step_s
+        others = sum([candidate.latest_s >= end_s for candidate in candidates if candidate is not tiled])
+        return others + (tiled.latest_s + self.round_steps * tiled.step_s >= end_s), 1.0
 
     def _budgets(self, candidates: list[_Candidate]) -> list[float]:
         """Seconds a step may take: of every degree, what its least lax and what its cheapest candidates would take."""
@@ -182,6 +194,8 @@ class Rounds(SchedulingPolicy):
         chosen: list[_Candidate] = []
         batch = costs.empty
         for candidate in sorted(at_risk, key=_cost) + sorted(others, key=lambda c: c.latest_s < end_s):
+            if candidate.kind.tiled:
+                continue
             with_it = costs.plus(batch, candidate.kind)
             if costs.step_s(with_it) <= budget_s:
                 chosen.append(candidate)

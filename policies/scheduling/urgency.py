@@ -57,11 +57,7 @@ class UrgencyPolicy(SchedulingPolicy):
         if costs is None:
             seconds = self.cluster.predictor.seconds
             costs = self._costs[kind] = {stage: seconds(stage, job.alone, job.guided) for stage in job.stages}
-        stage = job.stage
-        total = job.stage_left * costs[stage]
-        if stage == "encode":
-            total += job.request.steps * costs["denoise"]
-        return total if stage == "decode" else total + costs.get("decode", 0.0)
+        return job.seconds_left(costs)
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
@@ -138,7 +134,7 @@ class UrgencyPolicy(SchedulingPolicy):
                 lead = head
         if lead is None:
             return None
-        chosen = self._ride_along(lead[2].batch_key, resident)
+        chosen = self._ride_along(lead[2], resident)
         decision = next_quantum([job for _, _, job in chosen])
         running = [entry for entry in chosen if entry[2].stage == decision.jobs[0].stage]
         self._batches[replica.index] = _Batch(
@@ -151,13 +147,20 @@ class UrgencyPolicy(SchedulingPolicy):
         )
         return decision
 
-    def _ride_along(self, key: BatchKey, resident: Iterable[_Entry]) -> list[_Entry]:
-        """The most urgent jobs of one size, resident or waiting, that fit in a batch; the first always does."""
-        local = sorted([entry for entry in resident if entry[2].batch_key == key], reverse=True)
+    def _ride_along(self, lead: Job, resident: Iterable[_Entry]) -> list[_Entry]:
+        """The most urgent jobs of one size, resident or waiting, that fit in a batch; the first always does.
+
+        Tiled requests do not wait for one another: those ride along that are in the stage of the first.
+        """
+        key, stage = lead.batch_key, lead.stage if lead.tiled else None
+        local = [entry for entry in resident if entry[2].batch_key == key and stage in (None, entry[2].stage)]
+        local.sort(reverse=True)
         chosen: list[_Entry] = []
         images = 0
         while True:
             head = self._head(key)
+            if head is not None and stage not in (None, head[2].stage):
+                head = None
             from_waiting = head is not None and (not local or head < local[-1])
             entry = head if from_waiting else (local[-1] if local else None)
             if entry is None or (chosen and images + entry[2].images > self.max_batch):
