@@ -28,13 +28,13 @@ COLUMNS: dict[str, str] = {
     "across": "float32",
     "step": "int32",  # of refinement, from 0
     "age": "int32",  # steps since what would be reused
-    "input_level": "float32",  # mean |input| then
+    "input_change": "float32",  # mean square of input now - input then, over that of input then
     "input_shift": "float32",  # mean |input now - input then|
-    "output_level": "float32",
-    "output_shift": "float32",  # the error of reusing the output
+    "output_level": "float32",  # mean |output| then
+    "output_shift": "float32",  # mean |output now - output then|: the error of reusing it
     "residual_shift": "float32",  # the same of output - input
 }
-MAGNITUDES = ("input_level", "input_shift", "output_level", "output_shift", "residual_shift")
+MAGNITUDES = ("input_change", "input_shift", "output_level", "output_shift", "residual_shift")
 _LEAST = {"height": 1, "width": 1, "frames": 1, "steps": 2, "tile": 0, "step": 1, "age": 1}
 _METADATA_KEY = b"tilecast.tile-recording"
 

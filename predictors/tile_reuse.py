@@ -23,14 +23,14 @@ from traces.streams import stream
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_KINDS = ("input_level", "input_shift", "output_level", "output_shift")
+_KINDS = ("input_change", "input_shift", "output_level", "output_shift")
 _SMALLEST = 1e-12
 
 
 class Magnitudes(NamedTuple):
     """Means over windows for what is so many steps old, each [tiles, ages]; see `tile_recording.COLUMNS`."""
 
-    input_level: Floats
+    input_change: Floats
     input_shift: Floats
     output_level: Floats
     output_shift: Floats

@@ -67,7 +67,6 @@ class ModelledTiles:
         count = len(tiles)
         held, now = self._seen(step, tiles)
         gains = np.array([self._gains.get(tile.index, (0.0, 0.0)) for tile in tiles])
-        shift, level = np.where(held, now.input_shift, 0.0), np.where(held, now.input_level, 1.0)
         return Signals(
             (self._name,),
             np.zeros(count, dtype=np.int64),
@@ -76,9 +75,9 @@ class ModelledTiles:
             1,
             np.full(count, step),
             np.full(count, self._steps),
-            np.where(held, shift / level, np.inf),
+            np.where(held, now.input_change, np.inf),
             np.zeros(count),
-            shift,
+            np.where(held, now.input_shift, np.inf),
             np.where(held, now.output_level, 0.0),
             gains[:, 0],
             gains[:, 1],

@@ -87,7 +87,7 @@ def test_magnitudes_are_the_recorded_ones_by_place_and_by_share_of_the_run(
         assert slowest < now.input_shift[row, 0] / (age * STEPS / steps) < fastest
     np.testing.assert_allclose(now.input_shift[:, 1], 2 * now.input_shift[:, 0], rtol=1e-6)
     np.testing.assert_allclose(now.output_shift, 1.5 * now.input_shift, rtol=1e-6)
-    np.testing.assert_allclose(now.input_level, 2.0, rtol=1e-6)
+    np.testing.assert_allclose(now.input_change, now.input_shift, rtol=1e-6)
     np.testing.assert_allclose(now.output_level, 4.0, rtol=1e-6)
 
 

@@ -29,7 +29,7 @@ def speed(request: int, down: float) -> float:
 def made_up_tiles(
     requests: int = 3, size: tuple[int, int] = (256, 384), steps: int = STEPS, ages: int = 4, mode: str = "wrap"
 ) -> TileRecording:
-    """Inputs of level 2 move in proportion to the age; the output, of level 4, moves 1.5 times as much."""
+    """Inputs change and move in proportion to the age; the output, of level 4, moves 1.5 times as much."""
     grid = grid_of(*size, mode)
     shifts = ShiftSchedule.of(grid)
     rows = []
@@ -42,8 +42,8 @@ def made_up_tiles(
                 for age in range(1, min(ages, step) + 1):
                     moved = speed(request, down) * age
                     place = (f"r{request}", *size, 1, steps, tile.index, down, across, step, age)
-                    rows.append((*place, 2.0, moved, 4.0, 1.5 * moved, moved))
+                    rows.append((*place, moved, moved, 4.0, 1.5 * moved, moved))
     names = ["request_id", "height", "width", "frames", "steps", "tile", "down", "across", "step", "age"]
-    names += ["input_level", "input_shift", "output_level", "output_shift", "residual_shift"]
+    names += ["input_change", "input_shift", "output_level", "output_shift", "residual_shift"]
     facts = {"model": "made-up", "latent_factor": str(FACTOR)}
     return TileRecording(pd.DataFrame(rows, columns=np.array(names)), facts)
