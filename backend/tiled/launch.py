@@ -1,0 +1,237 @@
+"""Start the ranks of a replica and leave none behind.
+
+Rank 0 is this process; the others are children, made anew rather than forked: threads and GPUs do not survive a fork.
+A child ends when its target's group breaks, when this process closes it, and when this process dies in any way: it
+reads a pipe of which only this process holds the other end. Each leads a process group of its own: a Ctrl-C reaches
+this process, which ends them, and a stopped one that is orphaned is ended by the kernel. All ports are on the loopback
+interface and chosen by the system.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from backend.tiled.group import Alone, Group, ProcessGroup
+from backend.tiled.watch import RankLost, Watch, how_it_ended, open_verdict, status_key, verdict_of
+from traces.errors import BadInput
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_START_S = 180.0  # importing torch and the target, on a busy machine
+_END_S = 1.0
+_POLL_S = 0.02
+_joined = itertools.count()
+
+
+class Order(NamedTuple):
+    """What a child is told to be, as one line of JSON on its standard input."""
+
+    target: str
+    args: dict[str, Any]
+    rank: int
+    size: int
+    port: int
+    timeout_s: float
+    device: str
+    threads: int
+
+
+class Ranks:
+    """The ranks of a replica, as the process of one of them holds them. A context manager that closes them.
+
+    Attributes:
+        group: this rank's view of the others.
+    """
+
+    def __init__(self, group: Group, children: Mapping[int, subprocess.Popen[bytes]]) -> None:
+        self.group = group
+        self._children = dict(children)
+
+    @property
+    def processes(self) -> dict[int, int]:
+        """Process ids of the children, by rank."""
+        return {rank: child.pid for rank, child in self._children.items()}
+
+    def close(self) -> None:
+        """End every child, also a hung or stopped one, and free the connections. Takes a few seconds at most."""
+        if isinstance(self.group, ProcessGroup):
+            self.group.close()
+        end_children(self._children)
+
+    def __enter__(self) -> Ranks:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def start_ranks(
+    target: str | Callable[..., None],
+    size: int,
+    args: Mapping[str, Any] | None = None,
+    timeout_s: float = 60.0,
+    device: str = "cpu",
+    threads: int = 1,
+) -> Ranks:
+    """Start ranks 1 .. ``size`` - 1, each of which calls ``target(group, **args)``. Rank 0's part is the caller's.
+
+    Args:
+        target: ``module:function``, or a function that its module has under its own name.
+        size: number of ranks.
+        args: JSON-able keyword arguments.
+        timeout_s: the longest wait for another rank in one exchange: what the slowest may compute between two.
+        device: ``cpu``, or ``cuda``: rank r computes on GPU r.
+        threads: CPU threads of each child. This process keeps its own number, which the same bits on every rank need.
+
+    Raises:
+        BadInput: fewer than one rank, or fewer GPUs than ranks.
+        RankLost: a rank did not start. No process is left.
+    """
+    if size < 1:
+        raise BadInput(f"a replica has at least one rank, not {size}")
+    if device == "cuda" and torch.cuda.device_count() < size:
+        raise BadInput(f"{size} ranks need {size} GPUs; this machine has {torch.cuda.device_count()}")
+    if size == 1:
+        return Ranks(Alone(_device_of(device, 0)), {})
+    name = target if isinstance(target, str) else _name_of(target)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2 * size + 8)
+    port = listener.getsockname()[1]
+    store = dist.TCPStore(
+        "127.0.0.1",
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=_START_S),
+        master_listen_fd=listener.detach(),
+    )
+    open_verdict(store)
+    store.set(status_key(0), "0 0")
+    children: dict[int, subprocess.Popen[bytes]] = {}
+    try:
+        for rank in range(1, size):
+            children[rank] = _start(Order(name, dict(args or {}), rank, size, port, timeout_s, device, threads))
+        _await_start(store, children)
+        watch = Watch(connect(port), 0, size, timeout_s, children, on_loss=lambda: _kill(children))
+        group = ProcessGroup(store, 0, size, timeout_s, watch, _device_of(device, 0))
+    except BaseException:
+        end_children(children)
+        raise
+    return Ranks(group, children)
+
+
+def ranks_from_environment(timeout_s: float = 60.0, device: str = "cpu") -> Ranks:
+    """Join the ranks that torchrun started: this process is the one that ``RANK`` says, of ``WORLD_SIZE``.
+
+    Raises:
+        BadInput: the environment is not torchrun's.
+        RankLost: the ranks cannot be connected.
+    """
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise BadInput(f"not started by torchrun: {', '.join(missing)} not set")
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    device = _device_of(device, int(os.environ.get("LOCAL_RANK", rank)))
+    if size == 1:
+        return Ranks(Alone(device), {})
+    attempt = f"tilecast/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_joined)}"
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    base, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=_START_S)))
+    store = dist.PrefixStore(attempt, base)
+    own = dist.PrefixStore(attempt, connect(port, host))
+    if rank == 0:
+        open_verdict(store)
+    store.set(status_key(rank), "0 0")
+    store.wait([status_key(other) for other in range(size)])
+    loopback = host in _LOOPBACK
+    return Ranks(ProcessGroup(store, rank, size, timeout_s, Watch(own, rank, size, timeout_s), device, loopback), {})
+
+
+def connect(port: int, host: str = "127.0.0.1") -> Any:
+    """A client of the group's store."""
+    return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=_START_S))
+
+
+def end_children(children: Mapping[int, subprocess.Popen[bytes]]) -> None:
+    """End these processes and wait for them: asked first, then killed, stopped ones too."""
+    for child in children.values():
+        child.terminate()
+        child.send_signal(signal.SIGCONT)
+    until = time.monotonic() + _END_S
+    while time.monotonic() < until and any(child.poll() is None for child in children.values()):
+        time.sleep(_POLL_S)
+    _kill(children)
+    for child in children.values():
+        child.wait()
+        if child.stdin is not None:
+            child.stdin.close()
+
+
+def _start(order: Order) -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
+        "OMP_NUM_THREADS": str(order.threads),
+        "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),  # a lost peer is reported, once
+    }
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-u", "-X", "faulthandler", "-m", "backend.tiled.worker"],
+        stdin=subprocess.PIPE,
+        stdout=2,
+        env=environment,
+        process_group=0,
+    )
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it died already, which the caller will see
+        child.stdin.write(json.dumps(order).encode() + b"\n")
+        child.stdin.flush()
+    return child
+
+
+def _await_start(store: Any, children: Mapping[int, subprocess.Popen[bytes]]) -> None:
+    until = time.monotonic() + _START_S
+    while not store.check([status_key(rank) for rank in children]):
+        verdict = verdict_of(store)
+        if verdict:
+            raise RankLost(verdict)
+        for rank, child in children.items():
+            code = child.poll()
+            if code is not None:
+                raise RankLost(verdict_of(store) or how_it_ended(rank, code))
+        if time.monotonic() > until:
+            late = [rank for rank in children if not store.check([status_key(rank)])]
+            raise RankLost(f"rank {late[0]} did not start within {_START_S:g} s")
+        time.sleep(_POLL_S)
+
+
+def _kill(children: Mapping[int, subprocess.Popen[bytes]]) -> None:
+    for child in children.values():
+        child.kill()
+
+
+def _device_of(device: str, index: int) -> str:
+    if device != "cuda":
+        return device
+    torch.cuda.set_device(index)
+    return f"cuda:{index}"
+
+
+def _name_of(target: Callable[..., None]) -> str:
+    module, name = target.__module__, target.__qualname__
+    if module == "__main__" or not name.isidentifier():
+        raise ValueError(f"{module}.{name} cannot be imported by another process: name it 'module:function'")
+    return f"{module}:{name}"

@@ -1,0 +1,70 @@
+"""The process of a rank that `backend.tiled.launch.start_ranks` started: ``python -m backend.tiled.worker``.
+
+Its order is the first line of standard input. The rest of it is never written: that it ends means that the process at
+its other end closed it or is dead, and so does this one, whatever it is computing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from backend.tiled.group import ProcessGroup
+from backend.tiled.launch import Order, connect
+from backend.tiled.watch import LEFT, RankLost, Watch, first_line, give_verdict, status_key
+from traces.errors import BadInput
+
+
+def main() -> None:
+    """Be the rank that the order says, until the group is closed or breaks."""
+    order = Order(*json.loads(sys.stdin.buffer.readline()))
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    torch.set_num_threads(order.threads)
+    device = order.device
+    if device == "cuda":
+        device = f"cuda:{order.rank}"
+        torch.cuda.set_device(order.rank)
+    store = connect(order.port)
+    try:
+        target = _imported(order.target)
+        store.set(status_key(order.rank), "0 0")
+        store.wait([status_key(rank) for rank in range(order.size)])
+        watch = Watch(connect(order.port), order.rank, order.size, order.timeout_s, on_loss=_leave)
+        target(ProcessGroup(store, order.rank, order.size, order.timeout_s, watch, device), **order.args)
+    except RankLost:
+        _leave()
+    except BaseException as error:
+        if not isinstance(error, BadInput):
+            traceback.print_exc()
+        sys.stderr.flush()
+        give_verdict(store, f"rank {order.rank} failed: {type(error).__name__}: {first_line(error)}")
+        _leave()
+    threading.Event().wait()  # for the other ranks: until `_follow_parent` ends the process
+
+
+def _imported(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _follow_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(0)
+
+
+def _leave() -> None:
+    os._exit(LEFT)
+
+
+if __name__ == "__main__":
+    main()
