@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
-from predictors.table import LatencyTable
+from predictors.standalone import recipe_of, standalone
 from traces.composition import Composition
 from traces.request import Request, Size
+
+
+class CachedCosts(Protocol):
+    """What answers for steps of which a share is computed: a `predictors.table.LatencyTable`, or what wraps one."""
+
+    def seconds(
+        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
+    ) -> float:
+        """Seconds of one step; see `LatencyTable.seconds`."""
+        ...
+
+    def scaled(self, factor: float) -> CachedCosts:
+        """The same with every second multiplied."""
+        ...
 
 
 class ExpectedReuse:
@@ -18,7 +33,7 @@ class ExpectedReuse:
             of them is taken for other sizes.
     """
 
-    def __init__(self, table: LatencyTable, shares: Mapping[Size, float]) -> None:
+    def __init__(self, table: CachedCosts, shares: Mapping[Size, float]) -> None:
         self.table = table
         self.shares = dict(shares)
         self._otherwise = sum(self.shares.values()) / len(self.shares)
@@ -46,6 +61,8 @@ class ExpectedReuse:
 
     def standalone(self, request: Request) -> float:
         """Seconds of a request alone on an idle replica, its reuse included."""
-        alone = ((request.size, request.images),)
-        encode, denoise, decode = (self.seconds(s, alone, request.guided) for s in ("encode", "denoise", "decode"))
-        return encode + request.steps * denoise + decode
+        return standalone(self, request)
+
+    def recipe(self, request: Request) -> tuple[tuple[str, int], ...]:
+        """(Stage, steps) of a request, as the table knows them."""
+        return recipe_of(self.table, request)

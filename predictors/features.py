@@ -1,7 +1,7 @@
 """What a batch costs, in physical terms: the features that latency models see.
 
 Work is counted in *rows*: images, doubled by classifier-free guidance where a stage runs it (never in
-decode); in a batch of guided and unguided requests by the guided share. The FLOPs of linear layers and
+upscale and decode); in a batch of guided and unguided requests by the guided share. The FLOPs of linear layers and
 convolutions are proportional to the tokens, those of attention to the sum of tokens squared of the single
 images (an image attends only to itself), launching kernels costs the same for any batch, and what a patch pays
 for its neighbours is proportional to the length of the cuts. So a non-negative combination of these columns is
@@ -49,7 +49,7 @@ class FeatureMap:
 
     Attributes:
         geometry: gives tokens per image.
-        stage: in ``decode`` guidance does not double the rows; only ``denoise`` has a patch cache.
+        stage: in ``upscale`` and ``decode`` guidance does not double the rows; only ``denoise`` has a patch cache.
         executor: only ``patched`` cuts images, by the gcd of the sizes along each axis (PatchedServe).
         sizes: the sizes that get a column of their own, usually those measured.
     """
@@ -75,7 +75,7 @@ class FeatureMap:
             computed: the share of the patch cache's patches and blocks that are computed, above 0 to 1.
             cached: whether a patch cache looks after the patches.
         """
-        rows_per_image = 1.0 + guided if self.stage != "decode" else 1.0
+        rows_per_image = 1.0 + guided if self.stage not in ("upscale", "decode") else 1.0
         if self.stage != "denoise":
             computed, cached = 1.0, False
         patch_height = gcd(*(size[0] for size, _ in composition))

@@ -23,20 +23,12 @@ only without online correction.
 from __future__ import annotations
 
 from math import exp, log
-from typing import Protocol
 
+from predictors.standalone import StageSeconds, recipe_of, standalone
 from traces.composition import Composition
 from traces.request import Request
 
 _Key = tuple[str, Composition, float]
-
-
-class Costs(Protocol):
-    """What is corrected: a `predictors.table.LatencyTable`, or anything that answers like one."""
-
-    def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
-        """Seconds of one step."""
-        ...
 
 
 class OnlinePredictor:
@@ -55,7 +47,7 @@ class OnlinePredictor:
 
     def __init__(
         self,
-        table: Costs,
+        table: StageSeconds,
         error: float = 0.0,
         stage_shrink: float = 2.0,
         composition_shrink: float = 4.0,
@@ -85,10 +77,12 @@ class OnlinePredictor:
             return value
 
     def standalone(self, request: Request) -> float:
-        """Seconds of a request alone on an idle replica: encode, all its denoising steps, decode."""
-        alone = ((request.size, request.images),)
-        encode, denoise, decode = (self.seconds(s, alone, request.guided) for s in ("encode", "denoise", "decode"))
-        return encode + request.steps * denoise + decode
+        """Seconds of a request alone on an idle replica."""
+        return standalone(self, request)
+
+    def recipe(self, request: Request) -> tuple[tuple[str, int], ...]:
+        """(Stage, steps) of a request, as the table knows them."""
+        return recipe_of(self.table, request)
 
     def observe(
         self,

@@ -26,7 +26,10 @@ from traces.composition import parse, spell
 from traces.errors import BadInput
 
 SCHEMA_VERSION = 1
-STAGES = ("encode", "denoise", "decode")
+STAGES = ("encode", "denoise", "upscale", "refine", "decode")
+"""What is measured; upscale and refine, of tiled requests, by the canvas: a step of refine on one device."""
+ORDINARY = ("encode", "denoise", "decode")
+"""What a request that is not tiled goes through."""
 EXECUTORS = ("whole", "patched", "packed")
 """How a batch was run: equal sizes stacked, cut into equal patches, or tokens packed one after another."""
 
@@ -35,12 +38,12 @@ COLUMNS: dict[str, str] = {
     "software": "str",  # what ran the batch, with versions
     "model": "str",
     "executor": "str",  # whole | patched | packed
-    "stage": "str",  # encode | denoise | decode
+    "stage": "str",  # see STAGES
     "composition": "str",  # counted in images, see traces.composition
     "guided": "bool",  # classifier-free guidance was on
     "computed": "float64",  # share of the patch cache's patches and blocks that were computed, in (0, 1]
     "cached": "bool",  # a patch cache looked after the patches
-    "steps": "int64",  # denoising steps the measurement covers; 1 for encode and decode
+    "steps": "int64",  # denoising steps the measurement covers; 1 for encode, upscale and decode
     "repeat": "int64",  # 0, 1, ... over measurements of the same batch
     "seconds": "float64",  # total over these steps
 }

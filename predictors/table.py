@@ -17,7 +17,8 @@ from predictors.features import FeatureMap
 from predictors.measured import MeasuredRange
 from predictors.measurements import Measurements
 from predictors.noise import RepeatNoise
-from predictors.profile import STAGES, Profile
+from predictors.profile import ORDINARY, STAGES, Profile
+from predictors.standalone import standalone
 from traces.composition import Composition, composition_of
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry, geometry_of
@@ -147,10 +148,7 @@ class LatencyTable:
         try:
             return self._standalone[key]
         except KeyError:
-            alone = ((request.size, request.images),)
-            encode, denoise, decode = (self.seconds(stage, alone, request.guided) for stage in STAGES)
-            value = encode + request.steps * denoise + decode
-            self._standalone[key] = value
+            value = self._standalone[key] = standalone(self, request)
             return value
 
     def extrapolation(self, stage: str, composition: Composition) -> float:
@@ -173,7 +171,7 @@ class LatencyTable:
         return self.extrapolation(stage, composition) > 1.0
 
     def tabulate(self, sizes: Iterable[Size], max_images: int, guided: float = 1.0) -> None:
-        """Remember every stage's seconds for batches of 1 to ``max_images`` images of one size.
+        """Remember the seconds of ordinary requests' stages for batches of 1 to ``max_images`` images of one size.
 
         The answers are those `seconds` would give later, to the last bit: a run does not depend on what was
         tabulated.
@@ -181,7 +179,7 @@ class LatencyTable:
         for size in sizes:
             for images in range(1, max_images + 1):
                 batch = composition_of([(size, images)])
-                for stage in STAGES:
+                for stage in ORDINARY:
                     self.seconds(stage, batch, guided)
                     self.extrapolation(stage, batch)
 
@@ -202,8 +200,8 @@ class LatencyTable:
 
     @property
     def unmeasured_stages(self) -> tuple[str, ...]:
-        """Stages that cost 0.0 seconds here because the profile has none of them."""
-        return tuple(stage for stage in STAGES if stage not in self.costs)
+        """Stages of ordinary requests that cost 0.0 seconds here because the profile has none of them."""
+        return tuple(stage for stage in ORDINARY if stage not in self.costs)
 
     @property
     def stage_executors(self) -> dict[str, str]:

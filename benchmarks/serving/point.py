@@ -23,7 +23,8 @@ import numpy as np
 
 from predictors.importers.mixfusion import import_mixfusion
 from predictors.online import OnlinePredictor
-from predictors.profile import STAGES, Profile
+from predictors.profile import Profile
+from predictors.standalone import standalone
 from predictors.table import LatencyTable
 from traces.arrivals import Poisson
 from traces.composition import Composition
@@ -167,9 +168,7 @@ class CachedTable:
 
     def standalone(self, request: Request) -> float:
         """Seconds of a request alone."""
-        alone = ((request.size, request.images),)
-        encode, denoise, decode = (self.seconds(stage, alone, request.guided) for stage in STAGES)
-        return encode + request.steps * denoise + decode
+        return standalone(self, request)
 
 
 def world_of(source: Source, point: Point) -> LatencyTable | CachedTable:

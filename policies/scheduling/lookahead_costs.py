@@ -116,9 +116,9 @@ class MarginalCosts:
         """A tiled request shares no step: ``images_s`` and ``step_s`` are all there is between encode and decode."""
         level, guided = self._level(), float(job.guided)
         of_stages = {stage: level * self._predictor.seconds(stage, job.alone, guided) for stage in job.stages}
-        ends = [of_stages.get(stage, 0.0) for stage in ("encode", "decode")]
-        between_s = sum([steps * of_stages[stage] for stage, steps in job.recipe]) - sum(ends)
-        return Cost(_TILED, 0.0, 0.0, between_s, between_s, *ends, of_stages)
+        encode_s, decode_s = of_stages.get("encode", 0.0), of_stages.get("decode", 0.0)
+        between_s = sum([steps * of_stages[stage] for stage, steps in job.recipe]) - encode_s - decode_s
+        return Cost(_TILED, 0.0, 0.0, between_s, between_s, encode_s, decode_s, of_stages)
 
     def _level(self) -> float:
         """What brings an answer of now to the level of the first."""

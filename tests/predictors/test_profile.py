@@ -48,7 +48,7 @@ def test_compositions_get_their_one_spelling(made_up: Profile) -> None:
         ("seconds", -1.0, "row 3: seconds is -1.0, expected a time above 0 s"),
         ("seconds", float("nan"), "row 3: seconds is nan"),
         ("seconds", float("inf"), "row 3: seconds is inf"),
-        ("stage", "upscale", "row 3: stage is upscale, expected one of encode, denoise, decode"),
+        ("stage", "sketch", "row 3: stage is sketch, expected one of encode, denoise, upscale, refine, decode"),
         ("executor", "fast", "row 3: executor is fast"),
         ("composition", "2x512", "row 3: composition '2x512'"),
         ("composition", "0@512x512", "row 3: composition"),
