@@ -17,6 +17,7 @@ import torch
 
 from backend.tiled.group import Group, RankLost
 from backend.tiled.launch import Ranks, start_ranks
+from predictors.link import Link
 
 BYTES = tuple(4**i for i in range(2, 14))  # 16 bytes to 64 MiB
 ROUNDS = 15
@@ -25,7 +26,6 @@ ROUNDS = 15
 def meet(group: Group) -> None:
     """Come to one barrier after the other."""
     while True:
-        group.barrier(patient=True)
         group.barrier()
 
 
@@ -49,19 +49,18 @@ def times(group: Group) -> dict[int, float]:
     return seconds
 
 
-def link(seconds: dict[int, float]) -> tuple[float, float]:
-    """(latency_s, bytes_per_s) of the line through these times whose squared relative misses are least."""
+def link(seconds: dict[int, float]) -> Link:
+    """The link with the least squared relative misses; each exchange is one message sent and one received."""
     sizes, taken = np.array(list(seconds)), np.array(list(seconds.values()))
-    design = np.stack([np.ones(len(sizes)), sizes], 1) / taken[:, None]
+    design = 2 * np.stack([np.ones(len(sizes)), sizes], 1) / taken[:, None]
     (latency, a_byte), *_ = np.linalg.lstsq(design, np.ones(len(sizes)), rcond=None)
-    return float(latency), float(1 / a_byte)
+    return Link(float(latency), float(1 / a_byte))
 
 
 def lose(rank: int, how: signal.Signals, timeout_s: float) -> tuple[float, float, str, int]:
     """Seconds until the error, seconds of the close after it, the error, and processes left."""
     ranks = start_ranks("benchmarks.ranks:meet", 4, timeout_s=timeout_s)
     try:
-        ranks.group.barrier(patient=True)
         ranks.group.barrier()
         os.kill(ranks.processes[rank], how)
         start = time.perf_counter()
@@ -76,7 +75,6 @@ def lose(rank: int, how: signal.Signals, timeout_s: float) -> tuple[float, float
 def _loss(ranks: Ranks) -> str:
     try:
         while True:
-            ranks.group.barrier(patient=True)
             ranks.group.barrier()
     except RankLost as error:
         return str(error)
@@ -100,8 +98,8 @@ def main() -> None:
     print("|---|---|---|")
     for size, taken in seconds.items():
         print(f"| {size} | {taken * 1e3:.3f} | {size / taken / 1e6:.1f} |")
-    latency_s, bytes_per_s = link(seconds)
-    print(f"\nLink(latency_s={latency_s:.2e}, bytes_per_s={bytes_per_s:.2e})")
+    fitted = link(seconds)
+    print(f"\nLink(latency_s={fitted.latency_s:.2e}, bytes_per_s={fitted.bytes_per_s:.2e})")
 
 
 if __name__ == "__main__":

@@ -93,15 +93,14 @@ class Group(Protocol):
     def broadcast_object(self, value: Any = None, source: int = 0, patient: bool = False) -> Any:
         """``source``'s JSON-able ``value``, on every rank, as JSON gives it back.
 
-        Receivers that are ``patient`` wait for as long as all ranks live: between requests, for the next one.
-        Then every rank has to say so.
+        A receiver that is ``patient`` waits for as long as all ranks live: between requests, for the next one.
         """
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Every rank's JSON-able ``value``, by rank, on every rank, as JSON gives it back."""
 
     def barrier(self, patient: bool = False) -> None:
-        """Wait until every rank is here; if ``patient``, for as long as all live: while models are loaded, say."""
+        """Wait until every rank is here; if ``patient``, for as long as all live: while they load their models."""
 
 
 class Alone:
@@ -166,7 +165,7 @@ class ProcessGroup:
         self.traffic = Traffic()
         self._watch = watch
         self._store = dist.PrefixStore("group", store)
-        self._patience = 0
+        self._announced = self._own_announced = 0
         self._closed = False
         self._gloo: Any = None
         self._nccl: Any = None
@@ -197,8 +196,7 @@ class ProcessGroup:
     def broadcast_object(self, value: Any = None, source: int = 0, patient: bool = False) -> Any:
         _check_source(self, source)
         content = _as_bytes(value) if self.rank == source else torch.empty(0, dtype=torch.uint8)
-        if patient:
-            self._await(self._announced([source]))
+        self._announce([source], patient)
         length = torch.tensor([content.numel()])
         self._from(source, length)
         if self.rank != source:
@@ -217,8 +215,7 @@ class ProcessGroup:
         return [_from_bytes(x) for x in every]
 
     def barrier(self, patient: bool = False) -> None:
-        if patient:
-            self._await(self._announced(range(self.size)))
+        self._announce(range(self.size), patient)
         self.total(torch.zeros(1, dtype=torch.int64))
 
     def close(self) -> None:
@@ -232,20 +229,20 @@ class ProcessGroup:
     def _peers(self) -> Iterator[int]:
         return (peer for peer in range(self.size) if peer != self.rank)
 
-    def _announced(self, ranks: Sequence[int]) -> list[str]:
-        """Say in the store that this rank has come here, if it is one of ``ranks``. Returns the keys of all of them."""
-        self._check_alive()
-        self._patience += 1
-        keys = {rank: f"patient/{self._patience}/{rank}" for rank in ranks}
-        if self.rank in keys:
-            with self._named(0, math.inf):
-                self._store.set(keys[self.rank], "")
-        return list(keys.values())
+    def _announce(self, ranks: Sequence[int], patient: bool) -> None:
+        """Say in the store that this rank has come, if it is one of ``ranks``; if ``patient``, wait until all have.
 
-    def _await(self, keys: list[str]) -> None:
-        """Wait for others without a limit. In the store, as a transport cannot be waited for twice after a timeout."""
+        In the store, as gloo gives up every connection when one wait has reached its limit.
+        """
+        self._check_alive()
+        self._announced += 1
         with self._named(0, math.inf):
-            while not self._store.check(keys):
+            if self.rank in ranks:
+                self._store.set(f"come/{self._announced}/{self.rank}", "")
+                self._store.delete_key(f"come/{self._own_announced}/{self.rank}")  # all have passed that one
+                self._own_announced = self._announced
+            keys = [f"come/{self._announced}/{rank}" for rank in ranks]
+            while patient and not self._store.check(keys):
                 self._check_alive()
                 time.sleep(_PATIENT_POLL_S)
 

@@ -32,7 +32,7 @@ from backend.tiled.watch import RankLost, Watch, how_it_ended, open_verdict, sta
 from traces.errors import BadInput
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_START_S = 180.0  # importing torch and the target, on a busy machine
+_START_S = 600.0  # importing torch and making the target, which may load a large model
 _END_S = 1.0
 _POLL_S = 0.02
 _joined = itertools.count()
@@ -90,8 +90,11 @@ def start_ranks(
 ) -> Ranks:
     """Start ranks 1 .. ``size`` - 1, each of which calls ``target(group, **args)``. Rank 0's part is the caller's.
 
+    A target that is a class is made by ``target(device, **args)`` before the ranks are connected, for instance to load
+    a model, and called with the group alone.
+
     Args:
-        target: ``module:function``, or a function that its module has under its own name.
+        target: ``module:name``, or a function or class that its module has under its own name.
         size: number of ranks.
         args: JSON-able keyword arguments.
         timeout_s: the longest wait for another rank in one exchange: what the slowest may compute between two.

@@ -35,10 +35,13 @@ def main() -> None:
     store = connect(order.port)
     try:
         target = _imported(order.target)
+        if isinstance(target, type):
+            target = target(device, **order.args)
         store.set(status_key(order.rank), "0 0")
         store.wait([status_key(rank) for rank in range(order.size)])
         watch = Watch(connect(order.port), order.rank, order.size, order.timeout_s, on_loss=_leave)
-        target(ProcessGroup(store, order.rank, order.size, order.timeout_s, watch, device), **order.args)
+        group = ProcessGroup(store, order.rank, order.size, order.timeout_s, watch, device)
+        target(group) if isinstance(_imported(order.target), type) else target(group, **order.args)
     except RankLost:
         _leave()
     except BaseException as error:

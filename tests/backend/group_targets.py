@@ -77,7 +77,7 @@ def spread(group: Group, source: int) -> None:
 def wait(group: Group, seconds: float) -> None:
     """Every rank but 0 comes late."""
     time.sleep(seconds if group.rank else 0.0)
-    group.barrier(patient=True)
+    group.barrier()
 
 
 def die(group: Group, rank: int) -> None:

@@ -36,7 +36,7 @@ def ranks() -> Iterator[Ranks]:
 
 
 def tell(ranks: Ranks, deed: str, **args: Any) -> None:
-    ranks.group.broadcast_object({"deed": deed, "args": args}, patient=True)
+    ranks.group.broadcast_object({"deed": deed, "args": args})
 
 
 def gone(processes: Sequence[int]) -> bool:
@@ -111,6 +111,7 @@ def test_killed_rank_is_named_and_patience_has_no_limit() -> None:
     with start_ranks(group_targets.serve, 3, timeout_s=2.0) as ranks:
         tell(ranks, "wait", seconds=2.4)
         ranks.group.barrier(patient=True)
+        time.sleep(2.4)
         tell(ranks, "die", rank=2)
         with pytest.raises(RankLost, match=r"^rank 2 died \(killed by signal 9\)$"):
             ranks.group.barrier()
