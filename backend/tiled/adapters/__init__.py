@@ -1,0 +1,47 @@
+"""Adapters: tiles through the denoiser of any pipeline, one small file a family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend.loading import denoiser_name
+from backend.tiled.adapters.adapter import Adapter, Extent
+from backend.tiled.adapters.cogvideox import CogVideoX
+from backend.tiled.adapters.flux import Flux
+from backend.tiled.adapters.hunyuan_video import HunyuanVideo
+from backend.tiled.adapters.pixart import PixArt
+from backend.tiled.adapters.stable_diffusion_3 import StableDiffusion3
+from backend.tiled.adapters.unet import UNet
+from backend.tiled.adapters.wan import Wan
+from traces.errors import BadInput
+
+__all__ = ["ADAPTERS", "Adapter", "Extent", "adapter_for"]
+
+ADAPTERS: dict[str, type[Adapter]] = {
+    "CogVideoXTransformer3DModel": CogVideoX,
+    "FluxTransformer2DModel": Flux,
+    "HunyuanVideoTransformer3DModel": HunyuanVideo,
+    "PixArtTransformer2DModel": PixArt,
+    "SD3Transformer2DModel": StableDiffusion3,
+    "UNet2DConditionModel": UNet,
+    "WanTransformer3DModel": Wan,
+}
+
+
+def adapter_for(pipeline: Any, positions: str = "local", native: Extent | None = None) -> Adapter:
+    """The adapter of a pipeline's denoiser.
+
+    Args:
+        pipeline: a diffusers pipeline.
+        positions: ``local``, ``absolute`` or ``ntk``, see `backend.tiled.adapters.adapter`.
+        native: (height, width) in latent pixels that the model was trained at; needed for ``ntk``.
+
+    Raises:
+        BadInput: no adapter knows the denoiser, or it does not allow these positions.
+    """
+    denoiser = type(getattr(pipeline, denoiser_name(pipeline))).__name__
+    if denoiser not in ADAPTERS:
+        raise BadInput(f"cannot tile {denoiser}; known: {', '.join(sorted(ADAPTERS))}")
+    if getattr(pipeline, "transformer_2", None) is not None:
+        raise BadInput(f"cannot tile this {type(pipeline).__name__}: it has two denoisers")
+    return ADAPTERS[denoiser](pipeline, positions, native)

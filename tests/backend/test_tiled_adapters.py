@@ -1,0 +1,552 @@
+"""Adapters: a window is called as the stock pipeline calls its size, and one window a canvas gives the stock result."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from diffusers.models.modeling_outputs import Transformer2DModelOutput  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from backend.coroutine import DenoiserCall, pipeline_arguments  # noqa: E402
+from backend.loading import denoiser_name  # noqa: E402
+from backend.merge import Stacked, merge_key  # noqa: E402
+from backend.packed import PackedTransformer  # noqa: E402
+from backend.tiled.adapters import Adapter, adapter_for  # noqa: E402
+from backend.tiled.adapters.adapter import replaced  # noqa: E402
+from backend.tiled.adapters.rotary import ntk_base  # noqa: E402
+from policies.tiling.grid import Box, TileGrid  # noqa: E402
+from tests.backend import tiny_image_to_video, tiny_pipelines, tiny_unets  # noqa: E402
+from traces.errors import BadInput  # noqa: E402
+from traces.request import Request  # noqa: E402
+
+torch.set_num_threads(1)
+
+CANVAS, WINDOW = (8, 12), (4, 8)  # latent pixels
+PICTURE = Image.fromarray((np.arange(64 * 64 * 3) % 251).astype(np.uint8).reshape(64, 64, 3))
+
+
+def embedded(**names: tuple[int, ...]) -> dict[str, Any]:
+    """Arguments that are random tensors, the same each time."""
+    noise = torch.Generator().manual_seed(1)
+    return {name: torch.randn(shape, generator=noise, dtype=torch.float64) for name, shape in names.items()}
+
+
+WAN_I2V = {"image": PICTURE, **embedded(prompt_embeds=(1, 7, 16), negative_prompt_embeds=(1, 7, 16))}
+HUNYUAN_I2V = {
+    "image": PICTURE,
+    "prompt_attention_mask": torch.ones(1, 7),
+    **embedded(prompt_embeds=(1, 7, 16), pooled_prompt_embeds=(1, 16)),
+}
+
+
+class Case(NamedTuple):
+    """A pipeline to tile; ``more`` arguments of it, clips of ``frames``, ``images`` of a prompt at once."""
+
+    build: Callable[[], Any]
+    more: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    frames: int = 1
+    images: int = 1
+
+
+IMAGE_TO_VIDEO = {
+    "wan-i2v": Case(tiny_image_to_video.wan_image_to_video, WAN_I2V, 5),
+    "wan-2.2-5b-i2v": Case(lambda: tiny_image_to_video.wan_image_to_video(expand_timesteps=True), WAN_I2V, 5),
+    "cogvideox-1.5-i2v": Case(tiny_image_to_video.cogvideox_image_to_video, {"image": PICTURE}, 9),
+    "hunyuan-i2v-concat": Case(
+        lambda: tiny_image_to_video.hunyuan_video_image_to_video("latent_concat"), HUNYUAN_I2V, 5
+    ),
+    "hunyuan-i2v-replace": Case(
+        lambda: tiny_image_to_video.hunyuan_video_image_to_video("token_replace"), HUNYUAN_I2V, 5
+    ),
+}
+CASES = {
+    "sd15": Case(tiny_unets.sd15, images=2),
+    "sdxl": Case(tiny_pipelines.sdxl, images=2),
+    "sd3": Case(tiny_pipelines.sd3, images=2),
+    "flux": Case(tiny_pipelines.flux, images=2),
+    "pixart": Case(tiny_pipelines.pixart, images=2),
+    "wan": Case(tiny_pipelines.wan, frames=5, images=2),
+    "wan-2.2-5b": Case(lambda: tiny_pipelines.wan(expand_timesteps=True), frames=5),
+    "cogvideox": Case(tiny_pipelines.cogvideox, frames=5),
+    "cogvideox-2b": Case(lambda: tiny_pipelines.cogvideox(rotary=False), frames=5),
+    "hunyuan": Case(tiny_pipelines.hunyuan_video, frames=5, images=2),
+    **IMAGE_TO_VIDEO,
+}
+COGVIDEOX_15 = Case(tiny_image_to_video.cogvideox15, frames=9)
+APPENDED = ("wan-i2v", "cogvideox-1.5-i2v", "hunyuan-i2v-concat")
+MOVABLE = ("sd3", "flux", "wan", "cogvideox", "cogvideox-1.5-i2v", "hunyuan", "hunyuan-i2v-concat")
+ROTARY = tuple(name for name in MOVABLE if name != "sd3")
+COUNTED_WITHIN = ("wan", "hunyuan", "hunyuan-i2v-concat", "sd3")  # by the denoiser itself
+
+
+@cache
+def pipeline_of(case: str) -> Any:
+    return CASES[case].build().to(torch.float64)
+
+
+def adapter_of(case: str, positions: str = "local", native: tuple[int, int] = CANVAS) -> Adapter:
+    return adapter_for(pipeline_of(case), positions, native)
+
+
+def patch_of(adapter: Adapter) -> int:
+    return 2 if type(adapter).__name__ == "Flux" else int(np.max(adapter.config.get("patch_size", 1)))
+
+
+class Seen(NamedTuple):
+    """A run of a pipeline: its denoiser calls, and its final latents."""
+
+    calls: list[DenoiserCall]
+    latents: Any
+
+
+def run(
+    adapter: Adapter,
+    case: Case,
+    size: tuple[int, int],
+    guided: bool = True,
+    latents: Any = None,
+    steps: int = 1,
+    instead: Callable[..., Any] | None = None,
+) -> Seen:
+    """The pipeline on ``size`` latent pixels, from given latents; with something ``instead`` of the denoiser it is
+    admitted first, else it is the stock pipeline."""
+    own = copy.copy(adapter.pipeline)
+    own.scheduler = copy.deepcopy(own.scheduler)
+    height, width = (side * adapter.factor for side in size)
+    asked = {"frames": case.frames, "images": case.images, "guidance_scale": 4.0 if guided else 1.0}
+    request = Request("r", 0.0, height, width, steps=steps, seed=3, prompt="a cat", **asked)
+    further = adapter.admit(own if instead else copy.copy(own))
+    arguments = {**pipeline_arguments(own, request), **case.more, **further, "output_type": "latent"}
+    if latents is not None:
+        arguments["latents"] = latents.clone()
+    if "prompt_embeds" in case.more:
+        del arguments["prompt"]
+    calls = []
+    forward = adapter.denoiser.forward
+
+    def seen(*args: Any, **kwargs: Any) -> Any:
+        calls.append(DenoiserCall(args, kwargs))
+        return (instead or forward)(*args, **kwargs)
+
+    with torch.no_grad(), replaced(adapter.denoiser, "forward", seen):
+        output = own(**arguments)
+    return Seen(calls, output.images if hasattr(output, "images") else output.frames)
+
+
+@cache
+def canvas_call(case: str) -> DenoiserCall:
+    """The first denoiser call on the canvas."""
+    return run(adapter_of(case), CASES[case], CANVAS).calls[0]
+
+
+def by_tiles(adapter: Adapter, boxes: Sequence[tuple[Box, Box]], canvas: tuple[int, int]) -> Callable[..., Any]:
+    """A denoiser that sees the canvas by windows, of which it keeps the cores."""
+    forward = adapter.denoiser.forward
+
+    def tiled(*args: Any, **kwargs: Any) -> Any:
+        call = DenoiserCall(args, kwargs)
+        whole = torch.full_like(adapter.sample(call, canvas), torch.nan)
+        for core, window in boxes:
+            part = adapter.cut(call, window, canvas)
+            with adapter.placed(window, canvas):
+                output = forward(*part.args, **part.kwargs)
+            prediction = adapter.prediction(output, part, window[2:])
+            top, left = core.top - window.top, core.left - window.left
+            rows, columns = np.ix_(core.rows(canvas[0]), core.columns(canvas[1]))
+            whole[..., rows, columns] = prediction[..., top : top + core.height, left : left + core.width]
+        return adapter.answer(whole, call)
+
+    return tiled
+
+
+def one_window(adapter: Adapter, canvas: tuple[int, int]) -> Callable[..., Any]:
+    box = Box(0, 0, *canvas)
+    return by_tiles(adapter, [(box, box)], canvas)
+
+
+@pytest.mark.parametrize("guided", [True, False], ids=["guided", "unguided"])
+@pytest.mark.parametrize("name", CASES)
+def test_one_window_is_the_stock_result(name: str, guided: bool) -> None:
+    adapter, case = adapter_of(name), CASES[name]
+    stock = run(adapter, case, CANVAS, guided, steps=2)
+    tiled = run(adapter, case, CANVAS, guided, steps=2, instead=one_window(adapter, CANVAS))
+    assert len(stock.calls) == len(tiled.calls)
+    assert torch.equal(stock.latents, tiled.latents)
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """All tensors and plain values of a nest by their path."""
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in flat(item, f"{name}.{key}").items()}
+    if isinstance(value, list | tuple):
+        return {k: v for at, item in enumerate(value) for k, v in flat(item, f"{name}.{at}").items()}
+    return {name: value}
+
+
+def assert_same_calls(first: DenoiserCall, second: DenoiserCall, without: str = "") -> None:
+    one, other = (flat((call.args, call.kwargs)) for call in (first, second))
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        if torch.is_tensor(value):
+            assert value.dtype == other[name].dtype, name
+            assert value.shape == other[name].shape, name
+            assert name == without or torch.equal(value, other[name]), name
+        else:
+            assert value == other[name], name
+
+
+@pytest.mark.parametrize("guided", [True, False], ids=["guided", "unguided"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_local_window_is_called_as_a_picture_of_its_size(name: str, guided: bool) -> None:
+    adapter, case = adapter_of(name), CASES[name]
+    box = Box(3, 1, *WINDOW)
+    frames = adapter.sample(canvas_call(name), CANVAS).shape[2]
+    noise = torch.randn(case.images, adapter.channels, frames, *CANVAS, dtype=torch.float64)
+    canvas = adapter.pack(noise, noise)
+    window = adapter.pack(noise[..., 3:7, 1:9], noise)
+    on_canvas = run(adapter, case, CANVAS, guided, canvas, instead=one_window(adapter, CANVAS))
+    stock = run(adapter, case, WINDOW, guided, window)
+    assert len(stock.calls) == len(on_canvas.calls)
+    # What an image encoder and a VAE make of a picture depends on its size, so there latents are equal in shape alone.
+    without = f".1.{adapter.input}" if name in IMAGE_TO_VIDEO else ""
+    for whole, expected in zip(on_canvas.calls, stock.calls, strict=True):
+        assert_same_calls(adapter.cut(whole, box, CANVAS), expected, without)
+
+
+def latents_of(adapter: Adapter, call: DenoiserCall, size: tuple[int, int]) -> Any:
+    """All channels that the denoiser is given, conditions too."""
+    return adapter.unpack(adapter.argument(call, adapter.input), size)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_windows_may_cross_the_edges(name: str) -> None:
+    adapter, call = adapter_of(name), canvas_call(name)
+    box = Box(6, 7, *WINDOW)
+    window = latents_of(adapter, adapter.cut(call, box, CANVAS), WINDOW)
+    rolled = latents_of(adapter, call, CANVAS).roll((-6, -7), (-2, -1))
+    assert torch.equal(window, rolled[..., : WINDOW[0], : WINDOW[1]])
+    assert (window.shape[1] > adapter.channels) == (name in APPENDED)
+    assert torch.equal(adapter.sample(call, CANVAS), latents_of(adapter, call, CANVAS)[:, : adapter.channels])
+
+
+def test_the_condition_of_a_window_is_the_window_of_the_condition() -> None:
+    for name in APPENDED:
+        adapter, call = adapter_of(name), canvas_call(name)
+        condition = latents_of(adapter, call, CANVAS)[:, adapter.channels :]
+        window = latents_of(adapter, adapter.cut(call, Box(2, 3, *WINDOW), CANVAS), WINDOW)[:, adapter.channels :]
+        assert torch.equal(window, condition[..., 2:6, 3:11])
+        elsewhere = latents_of(adapter, adapter.cut(call, Box(4, 0, *WINDOW), CANVAS), WINDOW)[:, adapter.channels :]
+        assert not torch.equal(window, elsewhere)
+
+
+def test_a_timestep_a_token_is_cut_with_the_tokens() -> None:
+    adapter, call = adapter_of("wan-2.2-5b-i2v"), canvas_call("wan-2.2-5b-i2v")
+    numbered = torch.arange(2 * 4 * 6).reshape(1, 2, 4, 6)
+    call = call._replace(kwargs={**call.kwargs, "timestep": numbered.flatten(1)})
+    given = adapter.cut(call, Box(6, 2, *WINDOW), CANVAS).kwargs["timestep"]
+    assert torch.equal(given.reshape(1, 2, 2, 4), numbered.roll((-3, -1), (2, 3))[:, :, :2, :4])
+    between = adapter.cut(call, Box(7, 3, *WINDOW), CANVAS).kwargs["timestep"]
+    assert torch.equal(between, given)  # the token in which a window's token begins
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_packing_is_the_way_back(name: str) -> None:
+    adapter, case = adapter_of(name), CASES[name]
+    own = run(adapter, case, CANVAS).latents
+    latents = adapter.unpack(own, CANVAS)
+    assert (*latents.shape[:2], *latents.shape[3:]) == (case.images, adapter.channels, *CANVAS)
+    assert torch.equal(adapter.pack(latents, own), own)
+    others = torch.randn_like(latents)
+    assert torch.equal(adapter.unpack(adapter.pack(others, own), CANVAS), others)
+    assert adapter.pack(latents, own.float()).dtype == torch.float32
+
+
+def positions_of(adapter: Adapter, call: DenoiserCall, box: Box, canvas: tuple[int, int] = CANVAS) -> Any:
+    """What a window's tokens are told of their places, [frames, rows, columns, channels]."""
+    part = adapter.cut(call, box, canvas)
+    denoiser, latents = adapter.denoiser, adapter.argument(part, adapter.input)
+    with adapter.placed(box, canvas):
+        if "image_rotary_emb" in part.kwargs:
+            told = part.kwargs["image_rotary_emb"][0]
+        elif "img_ids" in part.kwargs:
+            told = denoiser.pos_embed(part.kwargs["img_ids"])[0]
+        elif hasattr(denoiser, "rope"):
+            told = denoiser.rope(latents)[0].flatten(0, -2)
+        else:
+            told = denoiser.pos_embed.cropped_pos_embed(box.height, box.width)[0]
+    patch = patch_of(adapter)
+    return told.reshape(-1, box.height // patch, box.width // patch, told.shape[-1])
+
+
+@pytest.mark.parametrize("name", MOVABLE)
+def test_absolute_positions_are_those_of_the_stock_canvas(name: str) -> None:
+    absolute, call = adapter_of(name, "absolute"), canvas_call(name)
+    canvas = positions_of(adapter_of(name), call, Box(0, 0, *CANVAS))
+    step = patch_of(absolute)
+    for top, left in ((0, 0), (2, 4), (6, 6)):
+        window = positions_of(absolute, call, Box(top, left, *WINDOW))
+        expected = canvas.roll((-top // step, -left // step), (1, 2))[:, : WINDOW[0] // step, : WINDOW[1] // step]
+        torch.testing.assert_close(window, expected, rtol=0, atol=1e-6)
+    assert torch.equal(  # a window's own do not depend on its place
+        positions_of(adapter_of(name), call, Box(6, 6, *WINDOW)),
+        positions_of(adapter_of(name), call, Box(0, 0, *WINDOW)),
+    )
+
+
+@pytest.mark.parametrize("name", MOVABLE)
+def test_absolute_positions_of_the_whole_canvas_are_local_ones(name: str) -> None:
+    case = CASES[name]
+    stock = run(adapter_of(name), case, CANVAS, steps=2)
+    absolute = adapter_of(name, "absolute")
+    tiled = run(absolute, case, CANVAS, steps=2, instead=one_window(absolute, CANVAS))
+    torch.testing.assert_close(tiled.latents, stock.latents, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in ROTARY if name != "hunyuan"])  # a token a pixel
+def test_a_window_between_two_tokens_is_told_so(name: str) -> None:
+    """The first channel of an axis turns by one a position."""
+    told = positions_of(adapter_of(name, "absolute"), canvas_call(name), Box(5, 11, *WINDOW))[0].double()
+    rows, columns = torch.tensor([5, 7]).double() / 2, torch.tensor([11, 1, 3, 5]).double() / 2  # modulo the canvas
+    if name == "cogvideox":  # lays 1 x 2 positions, the shape of the canvas in the 2 x 2 of its training, over 4 x 6
+        rows, columns = rows / 4, columns / 3
+    of_frames, of_rows = {"flux": (4, 4), "wan": (4, 4), "hunyuan-i2v-concat": (2, 4)}.get(name, (4, 6))
+    torch.testing.assert_close(told[:, 0, of_frames], rows.cos(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(told[0, :, of_frames + of_rows], columns.cos(), rtol=0, atol=1e-6)
+
+
+def test_a_table_of_positions_is_interpolated_between_two_tokens() -> None:
+    adapter, call = adapter_of("sd3", "absolute"), canvas_call("sd3")
+    canvas = positions_of(adapter_of("sd3"), call, Box(0, 0, *CANVAS))
+    between = positions_of(adapter, call, Box(3, 2, *WINDOW))
+    torch.testing.assert_close(between, (canvas[:, 1:3, 1:5] + canvas[:, 2:4, 1:5]) / 2)
+    call = call._replace(kwargs={**call.kwargs, "hidden_states": torch.zeros(1, 4, 48, 48)})  # as large as the table
+    edge = positions_of(adapter, call, Box(0, 0, 48, 48), (48, 48))
+    assert torch.equal(edge.flatten(0, 2), adapter.denoiser.pos_embed.pos_embed[0])
+    assert torch.equal(positions_of(adapter, call, Box(1, 0, 48, 48), (48, 48))[0, -1], edge[0, -1])
+    with pytest.raises(BadInput, match=r"canvas of 25 x 24 tokens: this model knows 24 x 24"):
+        adapter.placed(Box(0, 0, 8, 8), (50, 48))
+
+
+@pytest.mark.parametrize("name", ROTARY)
+def test_ntk_on_the_native_size_is_absolute(name: str) -> None:
+    native = (4, 4) if name == "cogvideox" else CANVAS  # else its positions lie closer than in training
+    call = canvas_call(name)
+    if name == "cogvideox":
+        call = call._replace(kwargs={**call.kwargs, "hidden_states": call.kwargs["hidden_states"][..., :4, :4]})
+    box = Box(0, 0, *native)
+    ntk, absolute = (positions_of(adapter_of(name, p, native), call, box, native) for p in ("ntk", "absolute"))
+    torch.testing.assert_close(ntk, absolute, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ROTARY)
+def test_ntk_turns_the_slowest_channel_no_further_than_in_training(name: str) -> None:
+    """On a canvas of twice the native height: its last channel of rows ends there, its first is as without."""
+    native = (4, 12)
+    call = canvas_call(name)
+    ntk, absolute = (positions_of(adapter_of(name, p, native), call, Box(0, 0, *CANVAS)) for p in ("ntk", "absolute"))
+    of_frames, of_rows = {"flux": (4, 4), "wan": (4, 4)}.get(name, (2, 4) if "hunyuan" in name else (4, 6))
+    axis = slice(of_frames, of_frames + of_rows)
+    if name != "cogvideox":  # its absolute positions lie closer
+        assert torch.equal(ntk[..., of_frames], absolute[..., of_frames])
+        assert torch.equal(ntk[..., of_frames + of_rows :], absolute[..., of_frames + of_rows :])
+        assert torch.equal(ntk[..., :of_frames], absolute[..., :of_frames])
+        torch.testing.assert_close(
+            ntk[:, ::2, :, axis.stop - 1], absolute[:, : ntk.shape[1] // 2, :, axis.stop - 1], rtol=0, atol=1e-6
+        )
+    assert not torch.allclose(ntk[..., axis], absolute[..., axis], atol=1e-5)
+
+
+def test_the_ntk_base_stretches_only_the_slow_channels() -> None:
+    base = ntk_base(10000.0, 3.0, 64)
+    slowest = (64 - 2) / 64
+    assert 3.0 * base**-slowest == pytest.approx(10000.0**-slowest)
+    assert ntk_base(10000.0, 1.0, 64) == 10000.0
+    assert ntk_base(10000.0, 3.0, 2) == 10000.0
+    lying, upright = adapter_of("wan", "ntk", (4, 6)), adapter_of("wan", "ntk", (6, 4))
+    assert lying.stretch((8, 6)) == upright.stretch((8, 6)) == (8 / 6, 6 / 4)
+    assert lying.stretch((4, 12)) == (1.0, 2.0)
+
+
+def test_sdxl_is_told_where_an_absolute_window_was_cropped_from() -> None:
+    call, box = canvas_call("sdxl"), Box(6, 7, *WINDOW)
+
+    def told(positions: str) -> Any:
+        return adapter_of("sdxl", positions).cut(call, box, CANVAS).kwargs["added_cond_kwargs"]["time_ids"]
+
+    assert torch.unique(told("absolute"), dim=0).tolist() == [[16, 24, 12, 14, 8, 16]]
+    assert torch.unique(told("local"), dim=0).tolist() == [[8, 16, 0, 0, 8, 16]]
+    assert len(told("local")) == 4  # a guided pair
+    whole = adapter_of("sdxl", "absolute").cut(call, Box(0, 0, *CANVAS), CANVAS)
+    assert_same_calls(whole, call)
+    added = {**call.kwargs["added_cond_kwargs"], "time_ids": torch.tensor([[16, 24, 0, 0, 2.5]] * 4)}
+    refiner = call._replace(kwargs={**call.kwargs, "added_cond_kwargs": added})
+    ids = adapter_of("sdxl").cut(refiner, box, CANVAS).kwargs["added_cond_kwargs"]["time_ids"]
+    assert torch.unique(ids, dim=0).tolist() == [[8, 16, 0, 0, 2.5]]  # its score stays
+
+
+def test_pixart_alpha_is_told_the_size_of_the_window() -> None:
+    call = canvas_call("pixart")
+    added = {"resolution": torch.tensor([[64.0, 96.0]] * 4), "aspect_ratio": torch.tensor([[2 / 3]] * 4)}
+    call = call._replace(kwargs={**call.kwargs, "added_cond_kwargs": added})
+    told = adapter_of("pixart").cut(call, Box(0, 0, *WINDOW), CANVAS).kwargs["added_cond_kwargs"]
+    assert told["resolution"].tolist() == [[32.0, 64.0]] * 4
+    assert told["aspect_ratio"].tolist() == [[0.5]] * 4
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_windows_of_one_size_share_a_forward(name: str) -> None:
+    adapter, call = adapter_of(name), canvas_call(name)
+    boxes = (Box(0, 0, *WINDOW), Box(3, 9, *WINDOW))
+    parts = [adapter.cut(call, box, CANVAS) for box in boxes]
+    assert adapter.place(boxes[0], CANVAS) == adapter.place(boxes[1], CANVAS)
+    assert merge_key(parts[0]) == merge_key(parts[1])
+    forward = adapter.denoiser.forward
+    with torch.no_grad():
+        alone = [forward(*part.args, **part.kwargs) for part in parts]
+        together = Stacked(forward).run(parts)
+    for one, other, part in zip(alone, together, parts, strict=True):
+        expected, found = (adapter.prediction(output, part, WINDOW) for output in (one, other))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", MOVABLE)
+def test_windows_at_other_places_are_kept_apart(name: str) -> None:
+    """By their place where the denoiser counts positions, else because what they are told differs."""
+    adapter, call = adapter_of(name, "absolute"), canvas_call(name)
+    boxes = (Box(0, 0, *WINDOW), Box(2, 2, *WINDOW))
+    keys = [merge_key(adapter.cut(call, box, CANVAS)) for box in boxes]
+    places = [adapter.place(box, CANVAS) for box in boxes]
+    assert (places[0] != places[1]) == (name in COUNTED_WITHIN)
+    assert (keys[0] != keys[1]) == (name not in COUNTED_WITHIN)
+
+
+def test_flux_windows_of_one_canvas_share_a_place_with_ntk() -> None:
+    adapter, (one, other) = adapter_of("flux", "ntk", (4, 6)), (Box(0, 0, *WINDOW), Box(3, 1, *WINDOW))
+    assert adapter.place(one, CANVAS) == adapter.place(other, CANVAS) != adapter.place(one, (16, 12))
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux", "wan", "cogvideox", "hunyuan"])
+def test_a_pack_counts_the_window_too(name: str) -> None:
+    adapter, call = adapter_of(name, "absolute"), canvas_call(name)
+    window = Box(7, 10, *WINDOW)
+    part = adapter.cut(call, window, CANVAS)
+    with torch.no_grad(), adapter.placed(window, CANVAS):
+        (packed,) = PackedTransformer(adapter.denoiser).run_packed([part])
+        alone = adapter.denoiser(*part.args, **part.kwargs)
+    local = adapter.denoiser(*part.args, **part.kwargs)
+    torch.testing.assert_close(packed[0], alone[0], rtol=0, atol=1e-12)
+    if name in COUNTED_WITHIN:
+        assert (local[0] - alone[0]).abs().max() > 1e-6  # and afterwards it is the stock model again
+
+
+def test_a_placed_model_is_left_as_it_was_even_when_it_fails() -> None:
+    for name in COUNTED_WITHIN:
+        adapter = adapter_of(name, "absolute")
+        before = [dict(vars(module)) for module in adapter.denoiser.modules()]
+        with pytest.raises(RuntimeError), adapter.placed(Box(0, 0, *WINDOW), CANVAS):
+            raise RuntimeError
+        assert [dict(vars(module)) for module in adapter.denoiser.modules()] == before
+
+
+def test_cogvideox_15_takes_canvases_beyond_its_positions() -> None:
+    pipeline = COGVIDEOX_15.build().to(torch.float64)
+    tiles = TileGrid(CANVAS, (4, 4), (6, 6), "clamp", multiple=2).tiles((1, 3))
+    for positions in ("local", "absolute", "ntk"):
+        adapter = adapter_for(pipeline, positions, (8, 8))
+        boxes = [(tile.core, tile.window) for tile in tiles]
+        refined = run(adapter, COGVIDEOX_15, CANVAS, steps=2, instead=by_tiles(adapter, boxes, CANVAS)).latents
+        assert refined.shape[-2:] == CANVAS
+        assert torch.isfinite(refined).all()
+    local = adapter_for(pipeline)
+    stock = run(local, COGVIDEOX_15, (8, 8), steps=2)
+    tiled = run(local, COGVIDEOX_15, (8, 8), steps=2, instead=one_window(local, (8, 8)))
+    assert torch.equal(stock.latents, tiled.latents)
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux", "wan", "cogvideox", "hunyuan"])
+def test_half_precision_is_kept(name: str) -> None:
+    case = CASES[name]
+    adapter = adapter_for(case.build().to(torch.bfloat16), "absolute")
+    tiles = TileGrid(CANVAS, (4, 4), (6, 6)).tiles((3, 5))
+    instead = by_tiles(adapter, [(tile.core, tile.window) for tile in tiles], CANVAS)
+    for call, stock in zip(
+        run(adapter, case, CANVAS, instead=instead).calls, run(adapter, case, CANVAS).calls, strict=True
+    ):
+        with torch.no_grad():
+            output, expected = instead(*call.args, **call.kwargs), adapter.denoiser(*stock.args, **stock.kwargs)
+        assert output[0].dtype == expected[0].dtype == torch.bfloat16
+        assert output[0].shape == expected[0].shape
+        assert torch.isfinite(output[0]).all()
+
+
+def test_calls_keep_whose_they_are_and_answers_their_kind() -> None:
+    adapter, call = adapter_of("wan"), canvas_call("wan")
+    call = call._replace(request_id="r", step=2, steps=9, part=1)
+    part = adapter.cut(call, Box(0, 0, *WINDOW), CANVAS)
+    assert part[2:] == ("r", 2, 9, 1)
+    prediction = adapter.sample(call, CANVAS)
+    assert isinstance(adapter.answer(prediction, call), tuple)
+    asked = call._replace(kwargs={**call.kwargs, "return_dict": True})
+    answer = adapter.answer(prediction, asked)
+    assert isinstance(answer, Transformer2DModelOutput)
+    assert torch.equal(adapter.prediction(answer, asked, CANVAS), prediction)
+
+
+@pytest.mark.parametrize(
+    ("name", "positions", "possible"),
+    [
+        ("sd15", "absolute", "local"),
+        ("sdxl", "ntk", "local, absolute"),
+        ("sd3", "ntk", "local, absolute"),
+        ("pixart", "absolute", "local"),
+        ("cogvideox-2b", "ntk", "local"),
+        ("wan", "relative", "local, absolute, ntk"),
+    ],
+)
+def test_a_model_says_which_positions_it_allows(name: str, positions: str, possible: str) -> None:
+    with pytest.raises(BadInput, match=rf"positions '{positions}' is not possible with \w+; possible: {possible}$"):
+        adapter_of(name, positions)
+
+
+def test_what_cannot_be_tiled_is_refused() -> None:
+    with pytest.raises(BadInput, match="'ntk' needs the model's native size"):
+        adapter_for(pipeline_of("wan"), "ntk")
+    two = copy.copy(pipeline_of("wan"))
+    two.register_modules(transformer_2=two.transformer)
+    with pytest.raises(BadInput, match="two denoisers"):
+        adapter_for(two)
+    unknown = copy.copy(pipeline_of("wan"))
+    unknown.transformer = pipeline_of("wan").vae
+    with pytest.raises(BadInput, match="cannot tile AutoencoderKLWan; known: CogVideoX"):
+        adapter_for(unknown)
+    assert denoiser_name(pipeline_of("sdxl")) == "unet"
+    call = canvas_call("sdxl")
+    controlled = call._replace(kwargs={**call.kwargs, "mid_block_additional_residual": torch.zeros(1)})
+    with pytest.raises(BadInput, match="cannot be tiled with 'mid_block_additional_residual'"):
+        adapter_of("sdxl").cut(controlled, Box(0, 0, *WINDOW), CANVAS)
+    with pytest.raises(BadInput, match="made 8 x 12 latent pixels of a canvas of 8 x 16"):
+        adapter_of("sdxl").cut(call, Box(0, 0, *WINDOW), (8, 16))
+    with pytest.raises(BadInput, match="made 24 tokens of a canvas of 8 x 16"):
+        adapter_of("flux").cut(canvas_call("flux"), Box(0, 0, *WINDOW), (8, 16))
+
+
+def test_learned_positions_know_one_size_of_window() -> None:
+    pipeline = tiny_image_to_video.cogvideox_image_to_video(learned=True).to(torch.float64)
+    adapter = adapter_for(pipeline)
+    case = Case(lambda: pipeline, {"image": PICTURE}, 9)
+    tiles = TileGrid((12, 8), (6, 6), (4, 4), multiple=2).tiles((3, 1))
+    boxes = [(tile.core, tile.window) for tile in tiles]
+    refined = run(adapter, case, (12, 8), instead=by_tiles(adapter, boxes, (12, 8))).latents
+    assert torch.isfinite(refined).all()
+    with pytest.raises(BadInput, match="its windows are 6 x 4 latent pixels, not 8 x 4"):
+        run(adapter, case, (12, 8), instead=by_tiles(adapter, [(Box(0, 0, 8, 4),) * 2], (12, 8)))
+    with pytest.raises(BadInput, match=r"possible: local$"):
+        adapter_for(pipeline, "absolute")
