@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,6 +87,20 @@ def test_cache_guided_moves_the_least_of_the_shortest(step: tuple[list[TileWork]
     assert makespan(tiles, answer, devices) == pytest.approx(best)
     assert moved(tiles, answer) == fewest
     assert all(device == tile.owner for tile, device in zip(tiles, answer, strict=True) if not tile.seconds)
+
+
+def test_cache_guided_finds_what_exchanges_alone_would_miss() -> None:
+    rng = np.random.default_rng(0)
+    everything = list(itertools.product(range(3), repeat=6))
+    for _ in range(30):
+        holdings = [tuple(rng.multinomial(1000, rng.dirichlet(np.full(3, 0.3))).tolist()) for _ in range(6)]
+        costs = rng.choice([1.0, 1.3, 2.0], 6).tolist()
+        tiles = [
+            TileWork(i, c, held.index(max(held)), held) for i, (c, held) in enumerate(zip(costs, holdings, strict=True))
+        ]
+        best = min(makespan(tiles, a, 3) for a in everything)
+        fewest = min(moved(tiles, a) for a in everything if makespan(tiles, a, 3) <= best + 1e-9)
+        assert moved(tiles, CacheGuided(tolerance=0.0).assign(tiles, 3)) == fewest
 
 
 @given(step=steps(25, 8))
