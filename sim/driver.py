@@ -29,8 +29,8 @@ class Stalled(PolicyError):  # noqa: N818
 
 
 _Part = tuple[int, int, int, StepClock, list[int]]
-"""A segment of a launch in simulated terms: steps, picoseconds in all, nanoseconds a step without noise, noise; where a
-cache makes steps differ, the picoseconds to the end of each of them instead of the nanoseconds."""
+"""A segment of a launch in simulated terms: steps, picoseconds in all, nanoseconds a step without noise, noise; where
+steps differ (with a cache, in refinement), the picoseconds to the end of each of them instead of the nanoseconds."""
 
 
 class _End(Event):
@@ -151,7 +151,7 @@ class Simulation:
             clock, ns = clocks[stage], step_ns[stage]
             if self._per_step:
                 steps = 1
-            borders = world.borders(launch, steps) if world.has_cache and stage == "denoise" else []
+            borders = world.borders(launch, stage, steps) if stage in world.uneven else []
             whole = borders[-1] if borders else ns * clock.sum_to(steps)
             parts.append((steps, whole, ns, clock, borders))
             delay += whole
@@ -185,15 +185,18 @@ class Simulation:
         if self._ends.get(launch.launch_id) is end:  # otherwise a recall has moved it
             del self._ends[launch.launch_id]
             now, at = self._env.now, end.start
-            borders = []
-            for steps, whole, _, clock, _ in end.parts:
+            borders, refined, refine_ps = [], 0, 0
+            for segment, (steps, whole, _, clock, _) in zip(launch.segments, end.parts, strict=False):
                 clock.done += steps
                 at += whole
                 borders.append(at / PICOSECONDS)
+                if segment.stage == "refine":
+                    refined, refine_ps = steps, whole
             computed, reused = self._world.units(launch, end.steps)
             now_s = borders.pop()
-            busy_s = (now - end.start) / PICOSECONDS
-            outcome = Outcome(end.steps, None, computed, reused, (busy_s,), tuple(borders))
+            others_s = (now - end.start - refine_ps) / PICOSECONDS
+            device_s = self._world.device_s(launch, refined, refine_ps / PICOSECONDS, others_s)
+            outcome = Outcome(end.steps, None, computed, reused, device_s, tuple(borders))
             self._controller.complete(launch, outcome, now_s)
             self._news = True
         self._settle()

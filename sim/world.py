@@ -10,12 +10,15 @@ on how steps are grouped into launches.
 
 With a cache a denoising step takes as long as what is computed of it. How much that is differs from step to step, but
 depends on nothing that happens meanwhile (`policies.caching.plan`), so a quantum is still one event: its boundaries are
-known when it starts.
+known when it starts. The same holds for refinement: a step takes as long as the busiest device of the replica, with the
+tiles of all requests of the launch, and their exchange (`policies.tiling.plan`). All other stages run on the first
+device.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -23,10 +26,12 @@ import numpy as np
 from policies.caching.plan import CachePlans
 from policies.contract import Launch
 from policies.job import STAGES
+from policies.tiling.plan import TilePlans
 from traces.composition import Composition
 from traces.streams import stream
 
 PICOSECONDS = 10**12
+TILED_STAGES = ("sketch", "upscale", "refine")
 _CHUNK = 4096
 
 
@@ -107,6 +112,10 @@ class World:
         noise: whether to draw repeat noise.
         slowdown: every step takes this many times as long as the table says.
         plans: what a cache computes of each request; None: there is no cache.
+        tiles: what refinement takes; None: no request is tiled.
+
+    Attributes:
+        uneven: stages whose steps are not alike; `borders` says how long they take.
     """
 
     def __init__(
@@ -117,14 +126,20 @@ class World:
         noise: bool = True,
         slowdown: float = 1.0,
         plans: CachePlans | None = None,
+        tiles: TilePlans | None = None,
     ) -> None:
         self._latencies = latencies
         self._slowdown = slowdown
         self._plans = plans
-        self._base: dict[tuple[Composition, float], dict[str, int]] = {}
+        self._tiles = tiles
+        self._base: dict[tuple[Composition, float], _StageNs] = {}
         self._cached: dict[tuple[Composition, float, int], int] = {}
+        self.uneven = frozenset(
+            [stage for stage, source in (("denoise", plans), ("refine", tiles)) if source is not None]
+        )
+        stages = STAGES if tiles is None else (*STAGES, *TILED_STAGES)
         self.clocks = [
-            {stage: self._clock(stage, replica, seed, noise) for stage in STAGES} for replica in range(replicas)
+            {stage: self._clock(stage, replica, seed, noise) for stage in stages} for replica in range(replicas)
         ]
 
     def _clock(self, stage: str, replica: int, seed: int, noise: bool) -> StepClock:
@@ -132,21 +147,18 @@ class World:
         rng = stream(seed, f"world/{replica}/{stage}") if noise and len(measured.ratios) > 1 else None
         return StepClock(measured.ratios, measured.steps, rng)
 
-    @property
-    def has_cache(self) -> bool:
-        """Whether steps differ by what is computed of them; `borders` then says how long they take."""
-        return self._plans is not None
-
-    def step_ns(self, composition: Composition, guided: float) -> dict[str, int]:
+    def step_ns(self, composition: Composition, guided: float) -> Mapping[str, int]:
         """Nanoseconds of one step of each stage for a batch without a cache, without noise, at least 1."""
         key = (composition, guided)
         base = self._base.get(key)
         if base is None:
-            base = self._base[key] = {stage: self._ns(stage, composition, guided, None) for stage in STAGES}
+            base = self._base[key] = _StageNs(lambda stage: self._ns(stage, composition, guided, None))
         return base
 
-    def borders(self, launch: Launch, steps: int) -> list[int]:
-        """Picoseconds from a launch's first denoising step to the end of each of its next ``steps``, with noise."""
+    def borders(self, launch: Launch, stage: str, steps: int) -> list[int]:
+        """Picoseconds from a launch's first step of an uneven stage to the end of each of ``steps``, with noise."""
+        if stage == "refine":
+            return self._refined(launch, steps)
         assert self._plans is not None
         composition, guided = launch.composition, launch.guided
         of_jobs = [self._plans.of(job.request).shares[job.steps_done : job.steps_done + steps] for job in launch.jobs]
@@ -166,14 +178,59 @@ class World:
             borders.append(at)
         return borders
 
+    def _refined(self, launch: Launch, steps: int) -> list[int]:
+        assert self._tiles is not None
+        timings = [(self._tiles.of(job.request), job.done_in("refine")) for job in launch.jobs]
+        borders, at, before = [], 0, 0
+        for step, factor in enumerate(self.clocks[launch.replica]["refine"].sums(steps)):
+            devices_s = zip(*[timing.device_s[start + step] for timing, start in timings], strict=True)
+            links_s = [timing.link_s[start + step] for timing, start in timings]
+            seconds = max([sum(of_jobs) for of_jobs in devices_s]) + sum(links_s)
+            at += self._whole_ns(seconds) * (factor - before)
+            before = factor
+            borders.append(at)
+        return borders
+
+    def device_s(self, launch: Launch, refined: int, refine_s: float, others_s: float) -> tuple[float, ...]:
+        """Busy seconds of each device of the replica in a launch.
+
+        Args:
+            launch: which.
+            refined: refinement steps done in it.
+            refine_s: what they took.
+            others_s: what its other steps took.
+        """
+        if self._tiles is None:
+            return (others_s,)
+        busy = [0.0] * self._tiles.costs.devices.count
+        if refined:
+            planned_s = 0.0
+            timings = [(self._tiles.of(job.request), job.done_in("refine")) for job in launch.jobs]
+            for step in range(refined):
+                of_step = [timing.device_s[start + step] for timing, start in timings]
+                of_devices = [sum(of_jobs) for of_jobs in zip(*of_step, strict=True)]
+                planned_s += max(of_devices) + sum([timing.link_s[start + step] for timing, start in timings])
+                busy = [total + seconds for total, seconds in zip(busy, of_devices, strict=True)]
+            stretch = refine_s / planned_s if planned_s else 0.0
+            busy = [stretch * seconds for seconds in busy]
+        busy[0] += others_s
+        return tuple(busy)
+
     def units(self, launch: Launch, steps: int) -> tuple[int, int]:
         """What the first ``steps`` steps of a launch computed and reused, as `Outcome` counts it."""
         images = sum([count for _, count in launch.composition])
-        if self._plans is None:
+        if self._plans is None and not launch.jobs[0].tiled:
             return images * steps, 0
         computed = reused = 0
         for segment in launch.done(steps):
-            if segment.stage != "denoise":
+            if segment.stage == "refine" and self._tiles is not None:
+                for job in launch.jobs:
+                    timing, first = self._tiles.of(job.request), job.done_in("refine")
+                    fresh = timing.computed[first + segment.steps] - timing.computed[first]
+                    computed += fresh
+                    reused += timing.tiles[first + segment.steps] - timing.tiles[first] - fresh
+                continue
+            if segment.stage != "denoise" or self._plans is None:
                 computed += images * segment.steps
                 continue
             for job in launch.jobs:
@@ -185,4 +242,19 @@ class World:
 
     def _ns(self, stage: str, composition: Composition, guided: float, computed: float | None) -> int:
         share = () if computed is None else (computed,)
-        return max(1, round(self._latencies.seconds(stage, composition, guided, *share) * self._slowdown * 1e9))
+        return self._whole_ns(self._latencies.seconds(stage, composition, guided, *share))
+
+    def _whole_ns(self, seconds: float) -> int:
+        return max(1, round(seconds * self._slowdown * 1e9))
+
+
+class _StageNs(dict[str, int]):
+    """Nanoseconds by stage, asked for when they are first wanted."""
+
+    def __init__(self, ask: Callable[[str], int]) -> None:
+        super().__init__()
+        self._ask = ask
+
+    def __missing__(self, stage: str) -> int:
+        value = self[stage] = self._ask(stage)
+        return value

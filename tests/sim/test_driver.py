@@ -152,7 +152,7 @@ def test_requests_of_a_batch_reuse_each_at_its_own_step(reuse: ReuseModel) -> No
     launch = Launch(0, 0, (early, late), (Segment("denoise", 3, 0.0),), 3, (((128, 64, 1), 2),), 1.0, 0.0)
     whole = World(UnevenCosts(), 1).step_ns(launch.composition, 1.0)["denoise"] * 1000
     half = whole * (0.1 + 0.9 * 0.5)
-    assert np.diff([0, *world.borders(launch, 3)]) == pytest.approx([half] * 3, rel=1e-6)
+    assert np.diff([0, *world.borders(launch, "denoise", 3)]) == pytest.approx([half] * 3, rel=1e-6)
 
 
 def request_strategy() -> st.SearchStrategy[Request]:

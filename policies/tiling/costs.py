@@ -1,0 +1,190 @@
+"""What a step of a request costs where some requests are tiled: what policies and the simulated world ask.
+
+Batches are spelled in the sizes that were asked for. A sketch costs what denoising at its own size does, a refinement
+step what the busiest device takes for its tiles and their exchange; both come from the measured seconds of denoising.
+Cutting a canvas and putting it together costs something too: where whole refinement steps were measured, tiles cost
+so much more that their sum agrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from policies.tiling.recipe import Recipe, TilingRule
+from policies.tiling.timing import TileDevices, refine
+from predictors.standalone import standalone
+from traces.composition import Composition, composition_of
+from traces.request import Request, Size
+
+_SAMPLED = 32
+"""Steps of the grid's movement that a typical step is the mean of, at most."""
+
+
+class Noise(Protocol):
+    """See `predictors.noise.RepeatNoise`."""
+
+    @property
+    def ratios(self) -> tuple[float, ...]: ...
+    @property
+    def steps(self) -> int: ...
+
+
+class Table(Protocol):
+    """What is measured: a `predictors.table.LatencyTable`, or anything that answers like one."""
+
+    def seconds(
+        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
+    ) -> float:
+        """Seconds of one step; 0.0 for what was not measured."""
+        ...
+
+    def noise(self, stage: str) -> Noise:
+        """Repeat noise of a stage."""
+        ...
+
+    def extrapolation(self, stage: str, composition: Composition) -> float:
+        """See `predictors.table.LatencyTable.extrapolation`."""
+        ...
+
+    def scaled(self, factor: float) -> Table:
+        """The same with every second multiplied."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class TiledCosts:
+    """Seconds per step of any composition, tiled or not.
+
+    Attributes:
+        table: seconds of what is not tiled.
+        rule: which requests are.
+        devices: that refine.
+        shares: the share of the seconds of refinement without a cache that a request of each size is expected to take;
+            sizes that are not named take all.
+        link_factor: exchanges take so many times as long as the link says.
+    """
+
+    table: Table
+    rule: TilingRule
+    devices: TileDevices = field(default_factory=TileDevices)
+    shares: Mapping[Size, float] = field(default_factory=dict)
+    link_factor: float = 1.0
+    _known: dict[tuple[str, Composition, float], float] = field(default_factory=dict, init=False, repr=False)
+    _alone: dict[tuple[Size, int, int, bool], float] = field(default_factory=dict, init=False, repr=False)
+    _sketches: dict[Composition, Composition] = field(default_factory=dict, init=False, repr=False)
+
+    def seconds(
+        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
+    ) -> float:
+        """Seconds of one step of ``stage`` for a batch of this composition; see `LatencyTable.seconds`."""
+        if stage == "sketch":
+            return self.table.seconds("denoise", self.sketched(composition), guided)
+        if stage == "encode":
+            return self.table.seconds("encode", self.sketched(composition), guided)
+        if stage != "refine":
+            return self.table.seconds(stage, composition, guided, computed)
+        key = (stage, composition, guided)
+        value = self._known.get(key)
+        if value is None:
+            value = self._known[key] = sum(
+                [self.shares.get(size, 1.0) * self._refine_s(size, images, guided) for size, images in composition]
+            )
+        return value
+
+    def standalone(self, request: Request) -> float:
+        """Seconds of the whole request on an idle replica."""
+        key = (request.size, request.images, request.steps, request.guided)
+        value = self._alone.get(key)
+        if value is None:
+            value = self._alone[key] = standalone(self, request)
+        return value
+
+    def recipe(self, request: Request) -> Recipe:
+        """(Stage, steps) of a request."""
+        return self.rule.stages(request)
+
+    def noise(self, stage: str) -> Noise:
+        """Repeat noise of a stage; that of denoising where tiles and sketches were not measured themselves."""
+        return self.table.noise("denoise" if stage in ("sketch", "refine") else stage)
+
+    def extrapolation(self, stage: str, composition: Composition) -> float:
+        """1.0 inside the measured range, else by how much the worst of what runs lies outside."""
+        if stage == "refine":
+            windows = [((window, images),) for size, images in composition for window in self.windows(size)]
+            return max(self.table.extrapolation("denoise", window) for window in windows)
+        if stage in ("sketch", "encode"):
+            return self.table.extrapolation("denoise" if stage == "sketch" else stage, self.sketched(composition))
+        return self.table.extrapolation(stage, composition)
+
+    def extrapolates(self, stage: str, composition: Composition) -> bool:
+        """Whether something that runs lies outside the measured range."""
+        return self.extrapolation(stage, composition) > 1.0
+
+    def scaled(self, factor: float) -> TiledCosts:
+        """The same with every second multiplied."""
+        return replace(self, table=self.table.scaled(factor), link_factor=self.link_factor * factor)
+
+    def expecting(self, shares: Mapping[Size, float]) -> TiledCosts:
+        """The same with a tile cache that leaves so much of the refinement of each size, see `TilePlans`."""
+        return replace(self, shares=dict(shares))
+
+    def sketched(self, composition: Composition) -> Composition:
+        """The composition with the sketches of what is tiled in its place."""
+        found = self._sketches.get(composition)
+        if found is None:
+            items = [(self._sketch(size), images) for size, images in composition]
+            found = self._sketches[composition] = composition_of(items)
+        return found
+
+    def _sketch(self, size: Size) -> Size:
+        return self.rule.shape(size, 1).sketch if self.rule.applies(size) else size
+
+    def windows(self, size: Size) -> tuple[Size, ...]:
+        """The sizes of a tiled request's windows, pixels and frames."""
+        shape, factor = self.rule.shape(size, 1), self.rule.geometry.latent_factor
+        tiles = [tile for step in range(self._sampled(size)) for tile in shape.grid.tiles(shape.shifts.at(step))]
+        return tuple(sorted({(t.window.height * factor, t.window.width * factor, size[2]) for t in tiles}))
+
+    def window_s(self, size: Size, images: int, guided: float) -> Callable[[int, int], float]:
+        """Seconds of a window of (height, width) latent pixels of requests of this size."""
+        factor, more = self.rule.geometry.latent_factor, self._overhead(size, images, guided)
+
+        def seconds(height: int, width: int) -> float:
+            return more * self.table.seconds("denoise", (((height * factor, width * factor, size[2]), images),), guided)
+
+        return seconds
+
+    def pixel_numbers(self, size: Size, images: int) -> int:
+        """Numbers that a latent pixel of so many pictures or clips stands for."""
+        channels, frames, _, _ = self.rule.geometry.latent_shape(size)
+        return channels * frames * images
+
+    def _overhead(self, size: Size, images: int, guided: float) -> float:
+        """How much longer a measured refinement step takes than its tiles do; 1.0 where none was measured."""
+        measured_s = self.table.seconds("refine", ((size, images),), guided)
+        if not measured_s:
+            return 1.0
+        factor, shape = self.rule.geometry.latent_factor, self.rule.shape(size, 1)
+        windows = [tile.window for tile in shape.grid.tiles(shape.shifts.at(0))]
+        of_tiles = [
+            self.table.seconds("denoise", (((w.height * factor, w.width * factor, size[2]), images),), guided)
+            for w in windows
+        ]
+        return measured_s / sum(of_tiles)
+
+    def _refine_s(self, size: Size, images: int, guided: float) -> float:
+        """Seconds of a typical refinement step without a cache."""
+        timing = refine(
+            self.rule.shape(size, 1),
+            self._sampled(size),
+            self.devices,
+            self.window_s(size, images, guided),
+            self.pixel_numbers(size, images),
+        )
+        work_s = sum(max(busy) for busy in timing.device_s)
+        return (work_s + self.link_factor * sum(timing.link_s)) / len(timing.link_s)
+
+    def _sampled(self, size: Size) -> int:
+        return min(_SAMPLED, max(self.rule.shape(size, 1).shifts.periods))
