@@ -7,6 +7,7 @@ import sys
 import typer
 
 from cli import cache, profile, trace
+from cli.quality import quality
 from cli.replay import replay
 from cli.report import report
 from cli.simulate import simulate
@@ -25,6 +26,7 @@ app.command()(simulate)
 app.command()(replay)
 app.command()(validate)
 app.command()(report)
+app.command()(quality)
 
 
 def main() -> None:

@@ -1,0 +1,48 @@
+"""``tilecast quality``: what pictures and clips look like, in figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def quality(
+    pictures: Annotated[Path, typer.Argument(help="A picture, clip, folder of them, or run.", metavar="PICTURES")],
+    reference: Annotated[
+        Path | None, typer.Argument(help="What they should look like: the same names.", metavar="[REFERENCE]")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file to write.")] = None,
+    sketch: Annotated[Path | None, typer.Option(help="The sketches they were refined from: the same names.")] = None,
+    rows: Annotated[str | None, typer.Option(help="Rows where tiles meet, in pixels, like 64,128.")] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns where tiles meet, in pixels, like 64,128.")] = None,
+    objects: Annotated[int | None, typer.Option(min=0, help="How many objects each should show.")] = None,
+) -> None:
+    """Measure pictures and clips: PSNR and SSIM to a reference, seams, edge leak, flicker, repeated objects.
+
+    PNG, WebP and GIF are read, still or animated. Without --rows and --columns, regular grids of seams are searched
+    for, which sees less.
+    """
+    from rich.console import Console
+
+    from reports.quality import Borders
+    from reports.quality.report import QualityReport
+
+    borders = None
+    if rows is not None or columns is not None:
+        borders = Borders(_lines("rows", rows), _lines("columns", columns))
+    judged = QualityReport.of(pictures, reference, borders, sketch, objects)
+    Console().print(judged.table())
+    if output is not None:
+        judged.write(output)
+        typer.echo(f"wrote {output}")
+
+
+def _lines(name: str, text: str | None) -> tuple[int, ...]:
+    from traces.errors import BadInput
+
+    try:
+        return tuple(int(part) for part in (text or "").split(",") if part.strip())
+    except ValueError:
+        raise BadInput(f"--{name} {text}: expected whole numbers like 64,128") from None
