@@ -39,9 +39,10 @@ class DenoiserCall(NamedTuple):
 
 
 class StepDone(NamedTuple):
-    """The sampler has finished a step; ``latents`` is its result."""
+    """The sampler has finished a step; ``latents`` is its result, ``result`` all that it returned."""
 
     latents: torch.Tensor
+    result: tuple[Any, ...] = ()
 
 
 class Finished(NamedTuple):
@@ -85,6 +86,7 @@ class RequestRun:
         self.request = request
         self.pending: DenoiserCall | None = None
         self.latents: torch.Tensor | None = None
+        self.steps = request.steps
         self.steps_done = 0
         self._sampler_calls = 0
         self._part = 0
@@ -101,9 +103,9 @@ class RequestRun:
         stop: DenoiserCall | StepDone | Finished = self._greenlet.switch(value)
         self.pending = None
         if isinstance(stop, DenoiserCall):
-            step = self._sampler_calls * self.request.steps // max(1, len(self._sampler.timesteps))
+            step = self._sampler_calls * self.steps // max(1, self.evaluations)
             self.pending = stop = stop._replace(
-                request_id=self.request.request_id, step=step, steps=self.request.steps, part=self._part
+                request_id=self.request.request_id, step=step, steps=self.steps, part=self._part
             )
             self._part += 1
         return stop
@@ -116,7 +118,12 @@ class RequestRun:
 
     def sampler_calls_due(self, steps_done: int) -> int:
         """Sampler calls that make ``steps_done`` of the request's steps (second-order samplers make more)."""
-        return round(len(self._sampler.timesteps) * steps_done / self.request.steps)
+        return round(self.evaluations * steps_done / self.steps)
+
+    @property
+    def evaluations(self) -> int:
+        """Sampler calls of all its steps."""
+        return len(self._sampler.timesteps)
 
     @property
     def sampler_calls(self) -> int:
@@ -128,11 +135,19 @@ class RequestRun:
         self._sampler_calls += 1
         self._part = 0
         self.latents = result[0] if isinstance(result, tuple) else result.prev_sample
-        self._greenlet.hub.switch(StepDone(self.latents))
+        self._pause(StepDone(self.latents, tuple(result) if isinstance(result, tuple) else (self.latents,)))
         return result
 
+    def _pause(self, stop: StepDone) -> None:
+        """Hand control back to whoever resumed the request, until it does again."""
+        self._greenlet.hub.switch(stop)
+
+    def _arguments(self) -> dict[str, Any]:
+        """What the pipeline is called with."""
+        return pipeline_arguments(self._own, self.request)
+
     def _body(self, _: Any) -> Finished:
-        output = self._own(**pipeline_arguments(self._own, self.request))
+        output = self._own(**self._arguments())
         images = getattr(output, "images", None)
         return Finished(images if images is not None else output.frames)
 

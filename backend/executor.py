@@ -1,7 +1,8 @@
 """The step-level executor of one replica: runs launches on a diffusers pipeline.
 
 A launch is one stage for a batch: encode (from the prompt to the first denoiser call), a number of denoising steps,
-or decode (from the last latents to pixels). Requests are coroutines (see `backend.coroutine`); those whose
+or decode (from the last latents to pixels). Requests larger than the model are sketched, upscaled and refined in
+between (see `backend.tiled`). Requests are coroutines (see `backend.coroutine`); those whose
 denoiser calls have equal shapes share one forward, at whatever timesteps they are. A request that fails, for bad
 input, lack of memory or numbers that are not finite, fails alone.
 """
@@ -20,6 +21,8 @@ from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, inte
 from backend.decode import decode_by
 from backend.loading import denoiser_name
 from backend.merge import Mixer, Stacked, run_merged
+from backend.tiled.execution import TiledExecution, Tiling
+from backend.tiled.run import TiledRun
 from policies.caching import CachingPolicy, ComputeAll
 from policies.contract import Outcome
 from traces.errors import BadInput
@@ -38,9 +41,11 @@ class Executor:
         cache_patch: largest side of a cached patch, latent pixels; 0: whole images.
         decode: how latents become pictures, see `backend.decode.decode_by`.
         patch_floor: least side of a patch of ``patched``, latent pixels; None: see `backend.patched.unet.PATCH_FLOOR`.
+        tiling: which requests are refined by tiles, and how; None: none.
 
     Attributes:
         cache: the block cache, or None.
+        tiles: what runs tiled requests, or None.
 
     Raises:
         BadInput: the mode or the way to decode does not fit the pipeline.
@@ -55,15 +60,17 @@ class Executor:
         cache_patch: int = 32,
         decode: str = "whole",
         patch_floor: int | None = None,
+        tiling: Tiling | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.device = torch.device(pipeline.device)
         own = None if caching is None or isinstance(caching, ComputeAll) else copy.deepcopy(caching)
         self._mixer = mixer_for(pipeline, mode, own, cache_bytes, cache_patch, patch_floor)
         self.cache: BlockCache | None = getattr(self._mixer, "cache", None)
-        intercept_denoiser(pipeline)
+        forward = intercept_denoiser(pipeline)
         decode_by(pipeline, decode)
-        self._runs: dict[str, RequestRun] = {}
+        self.tiles = None if tiling is None else TiledExecution(pipeline, forward, tiling)
+        self._runs: dict[str, RequestRun | TiledRun] = {}
 
     @property
     def resident(self) -> list[str]:
@@ -92,7 +99,13 @@ class Executor:
             for request in requests:
                 self._encode(request, failed)
             done = 1
-        elif stage == "denoise":
+        elif stage == "upscale":
+            for request in requests:
+                self._upscale(request, failed)
+            done = 1
+        elif stage == "refine":
+            return self._refine(requests, steps, recalled)
+        elif stage in ("denoise", "sketch"):
             while done < steps and (alive := [r for r in requests if r.request_id not in failed]):
                 self._denoise_step(alive, failed)
                 done += 1
@@ -114,7 +127,7 @@ class Executor:
 
     def latents(self, request_id: str) -> torch.Tensor | None:
         """The latents of a resident request after its last denoising step; None before its first."""
-        return self._runs[request_id].latents
+        return self._active(request_id).latents
 
     def keep_only(self, request_ids: set[str]) -> None:
         """Free every request not named: it ended elsewhere (dropped or cancelled)."""
@@ -128,6 +141,14 @@ class Executor:
             run.close()
             if self.cache is not None:
                 self.cache.forget(request_id)
+            if self.tiles is not None:
+                self.tiles.release(request_id)
+
+    def close(self) -> None:
+        """Free everything, and end the other ranks of the replica."""
+        self.keep_only(set())
+        if self.tiles is not None:
+            self.tiles.close()
 
     def wait(self) -> None:
         """Wait for the device to finish its work."""
@@ -135,19 +156,73 @@ class Executor:
             torch.cuda.synchronize(self.device)
 
     def _encode(self, request: Request, failed: dict[str, str]) -> None:
-        run = self._runs[request.request_id] = RequestRun(self.pipeline, request)
         try:
+            if self.tiles is not None and self.tiles.tiling.rule.applies(request.size):
+                tiled = self._runs[request.request_id] = self.tiles.run_of(request, {})
+                tiled.encode()
+                return
+            run = self._runs[request.request_id] = RequestRun(self.pipeline, request)
             stop = run.resume()
             if not isinstance(stop, DenoiserCall):
                 raise RuntimeError("the pipeline ended before its first denoising step")
         except Exception as error:
             failed[request.request_id] = reason(error)
 
+    def _active(self, request_id: str) -> RequestRun:
+        """The pipeline's run of the stage that a request is in."""
+        run = self._runs[request_id]
+        return run.active if isinstance(run, TiledRun) else run
+
+    def _upscale(self, request: Request, failed: dict[str, str]) -> None:
+        try:
+            run = self._tiled(request)
+            if run.sketch is None:
+                run.sketched(self._finish(run.active))
+            assert self.tiles is not None
+            self.tiles.upscale(run)
+        except Exception as error:
+            failed[request.request_id] = reason(error)
+
+    def _refine(self, requests: Sequence[Request], steps: int, recalled: Callable[[], bool]) -> Outcome:
+        """Refinement steps; computed and reused count tiles."""
+        assert self.tiles is not None
+        runs = [self._tiled(request) for request in requests]
+        before = sum(r.refinement.computed for r in runs), sum(r.refinement.reused for r in runs)
+        failed: dict[str, str] = {}
+        done = 0
+        busy_s: tuple[float, ...] = ()
+        try:
+            while done < steps and (alive := [run for run in runs if run.request.request_id not in failed]):
+                errors = self.tiles.step(alive)
+                failed |= {name: reason(error) for name, error in errors.items()}
+                done += 1
+                self.wait()
+                if recalled():
+                    break
+            busy_s = self.tiles.busy_s()
+        except Exception as error:  # with several ranks nobody can go on alone
+            failed = {request.request_id: reason(error) for request in requests}
+            self.tiles.lost()
+        for run in runs:
+            name = run.request.request_id
+            if name not in failed and not run.finite:
+                failed[name] = f"not a number in the latents after refinement step {run.steps_done}"
+        after = sum(r.refinement.computed for r in runs), sum(r.refinement.reused for r in runs)
+        for name in failed:
+            self.release(name)
+        return Outcome(done, failed or None, after[0] - before[0], after[1] - before[1], busy_s)
+
+    def _tiled(self, request: Request) -> TiledRun:
+        run = self._runs[request.request_id]
+        if not isinstance(run, TiledRun):
+            raise RuntimeError(f"request {request.request_id!r} is not tiled")
+        return run
+
     def _denoise_step(self, requests: Sequence[Request], failed: dict[str, str]) -> None:
         """One step of each request: as many rounds of batched denoiser calls as its pipeline makes."""
         due: dict[RequestRun, int] = {}
         for request in requests:
-            run = self._runs[request.request_id]
+            run = self._active(request.request_id)
             steps_done = run.steps_done + 1
             due[run] = run.sampler_calls_due(steps_done)
             run.steps_done = steps_done
@@ -180,13 +255,11 @@ class Executor:
         failed: dict[str, str],
         deliver: Callable[[Request, np.ndarray[Any, Any]], None] | None,
     ) -> None:
-        run = self._runs[request.request_id]
         try:
-            stop: DenoiserCall | StepDone | Finished = run.resume()
-            while not isinstance(stop, Finished):
-                value = self._mixer.run([stop])[0] if isinstance(stop, DenoiserCall) else None
-                stop = run.resume(value)
-            pixels = np.asarray(stop.output)
+            run = self._runs[request.request_id]
+            if isinstance(run, TiledRun) and self.tiles is not None:
+                self.tiles.gather(run)
+            pixels = np.asarray(self._finish(self._active(request.request_id)).output)
             if not np.isfinite(pixels).all():
                 raise FloatingPointError("not a number in the decoded picture")
             if deliver is not None:
@@ -195,9 +268,17 @@ class Executor:
             failed[request.request_id] = reason(error)
         self.release(request.request_id)
 
+    def _finish(self, run: RequestRun) -> Finished:
+        """Run a pipeline from its last step to its end."""
+        stop: DenoiserCall | StepDone | Finished = run.resume()
+        while not isinstance(stop, Finished):
+            value = self._mixer.run([stop])[0] if isinstance(stop, DenoiserCall) else None
+            stop = run.resume(value)
+        return stop
+
     def _check_finite(self, requests: Sequence[Request], failed: dict[str, str]) -> None:
         for request in requests:
-            run = self._runs[request.request_id]
+            run = self._active(request.request_id)
             if run.latents is not None and not bool(torch.isfinite(run.latents).all()):
                 failed[request.request_id] = f"not a number in the latents after step {run.steps_done}"
 

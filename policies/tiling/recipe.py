@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from policies.tiling.grid import MODES, TileGrid, cut, split
 from policies.tiling.shifts import STRIDE_SHARE, ShiftSchedule
@@ -150,3 +151,13 @@ def sketch_size(geometry: ModelGeometry, size: Size) -> Size:
     while sides[0] * sides[1] > native[0] * native[1] and max(sides) > multiple:
         sides[sides.index(max(sides))] -= multiple
     return sides[0], sides[1], frames
+
+
+def shape_from(fields: dict[str, Any]) -> TiledShape:
+    """A shape from its fields as JSON gives them back, see `dataclasses.asdict`."""
+
+    def tuples(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+    grid, shifts = TileGrid(**tuples(fields["grid"])), ShiftSchedule(**tuples(fields["shifts"]))
+    return TiledShape(**{**tuples(fields), "grid": grid, "shifts": shifts})

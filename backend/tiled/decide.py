@@ -1,0 +1,69 @@
+"""What the first rank decides for all: one request's tiles, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from backend.tiled.signals import TileSignals
+from policies.caching.contract import CachingPolicy
+from policies.placement.contract import PlacementPolicy
+from policies.tiling.grid import Tile
+from policies.tiling.step import Owners, StepPlan, plan_step
+
+
+class Decider:
+    """Asks the policies about the steps of one request.
+
+    Args:
+        request_id: whose.
+        steps: evaluations of its refinement.
+        values: numbers a latent pixel stands for.
+        devices: of the replica.
+        placement: assigns tiles.
+        seconds: predicted seconds of a window of (height, width) latent pixels.
+        caching: decides which tiles are computed; None: all.
+    """
+
+    def __init__(
+        self,
+        request_id: str,
+        steps: int,
+        values: int,
+        devices: int,
+        placement: PlacementPolicy,
+        seconds: Callable[[int, int], float],
+        caching: CachingPolicy | None,
+    ) -> None:
+        self._devices = devices
+        self._placement = placement
+        self._seconds = seconds
+        self._caching = caching
+        self._request_id = request_id
+        self._signals = TileSignals(request_id, steps, values)
+        self._last: list[Tile] = []
+
+    def decide(
+        self,
+        step: int,
+        tiles: Sequence[Tile],
+        owners: Owners,
+        totals: torch.Tensor | None,
+        changes: torch.Tensor | None,
+    ) -> StepPlan:
+        """Decide a step from `backend.tiled.signals.measured`'s totals and how far the last outputs moved."""
+        if self._caching is None:
+            return plan_step(tiles, owners, self._devices, self._placement, self._seconds)
+        if changes is not None:
+            self._signals.changed(self._last, changes)
+        signals = self._signals.of(step, tiles, totals)
+        plan = plan_step(tiles, owners, self._devices, self._placement, self._seconds, self._caching, signals)
+        self._last = list(tiles)
+        self._signals.computed([tile for tile, fresh in zip(tiles, plan.computed, strict=True) if fresh])
+        return plan
+
+    def forget(self) -> None:
+        """The request has ended."""
+        if self._caching is not None:
+            self._caching.forget(self._request_id)

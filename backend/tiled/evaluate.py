@@ -1,0 +1,95 @@
+"""One evaluation of the denoiser for the tiles of several requests: equal windows share a forward."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+from backend.coroutine import DenoiserCall
+from backend.merge import Mixer, run_merged
+from backend.tiled.run import TiledRun
+from policies.tiling.grid import Box
+
+
+class _Window(NamedTuple):
+    run: TiledRun
+    box: Box
+    call: DenoiserCall
+
+
+def evaluate(runs: Sequence[TiledRun], mixer: Mixer, batch: int) -> tuple[dict[str, BaseException], float]:
+    """Run one step of each request to its end.
+
+    Args:
+        runs: each between two steps; on several ranks all of them call this with the same requests.
+        mixer: runs the denoiser calls of windows.
+        batch: windows in one forward at most.
+
+    Returns:
+        By request id what went wrong, and the seconds that the denoiser took. Where there are several ranks nothing
+        goes wrong for one request alone: it is raised.
+    """
+    errors: dict[str, BaseException] = {}
+    busy_s = 0.0
+    due = {run.request.request_id: run.evaluations_due for run in runs}
+    for evaluation in range(max(due.values(), default=0)):
+        active = [run for run in runs if due[run.request.request_id] > evaluation]
+        for run in active:
+            _guarded(run, errors, run.step)
+        while calling := [r for r in active if r.pending is not None and r.request.request_id not in errors]:
+            busy_s += _answer(calling, mixer, batch, errors)
+    for run in runs:
+        if run.request.request_id not in errors:
+            run.step_done()
+    return errors, busy_s
+
+
+def _answer(runs: Sequence[TiledRun], mixer: Mixer, batch: int, errors: dict[str, BaseException]) -> float:
+    """Answer the pending call of each request."""
+    cut = {run.request.request_id: run.calls() for run in runs}
+    windows = [
+        _Window(run, tile.window, call)
+        for run in runs
+        for (_, tile), call in zip(run.refinement.mine, cut[run.request.request_id], strict=True)
+    ]
+    started = time.perf_counter()
+    outputs = _outputs(windows, mixer, batch, errors)
+    busy_s = time.perf_counter() - started
+    for run in runs:
+        own = [output for window, output in zip(windows, outputs, strict=True) if window.run is run]
+        if run.request.request_id not in errors:
+            _guarded(run, errors, run.answer, cut[run.request.request_id], own)
+    return busy_s
+
+
+def _outputs(windows: Sequence[_Window], mixer: Mixer, batch: int, errors: dict[str, BaseException]) -> list[Any]:
+    outputs: list[Any] = [None] * len(windows)
+    groups: dict[Hashable, list[int]] = {}
+    for index, (run, box, call) in enumerate(windows):
+        place = run.adapter.place(box, run.shape.grid.canvas)
+        where = None if place is None else (place, run.shape.grid.canvas)
+        groups.setdefault((where, mixer.key(call)), []).append(index)
+    for group in groups.values():
+        for some in [group[i : i + batch] for i in range(0, len(group), batch)]:
+            first = windows[some[0]]
+            with first.run.adapter.placed(first.box, first.run.shape.grid.canvas):
+                given, failed = run_merged(mixer, [windows[i].call for i in some])
+            for index, output in zip(some, given, strict=True):
+                outputs[index] = output
+            for index, error in failed.items():
+                _failed(windows[some[index]].run, errors, error)
+    return outputs
+
+
+def _guarded(run: TiledRun, errors: dict[str, BaseException], work: Any, *args: Any) -> None:
+    try:
+        work(*args)
+    except Exception as error:
+        _failed(run, errors, error)
+
+
+def _failed(run: TiledRun, errors: dict[str, BaseException], error: BaseException) -> None:
+    if run.group.size > 1:
+        raise error
+    errors[run.request.request_id] = error

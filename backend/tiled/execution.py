@@ -1,0 +1,213 @@
+"""The tiled requests of one executor: on this device alone, or on this and further ranks.
+
+The first rank is the executor's own process and thread. It tells the others, one order at a time, what they do
+(`backend.tiled.follow`), decides every step, and has all latents again when refinement ends: sketching, enlarging and
+decoding are its own work.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from backend.merge import Stacked
+from backend.tiled.adapters import adapter_for
+from backend.tiled.decide import Decider
+from backend.tiled.evaluate import evaluate
+from backend.tiled.group import Group
+from backend.tiled.launch import Ranks, start_ranks
+from backend.tiled.refine import REUSE
+from backend.tiled.run import TiledRun
+from policies.caching import CachingPolicy, ComputeAll
+from policies.placement import Contiguous, PlacementPolicy
+from policies.tiling.recipe import TilingRule
+from traces.errors import BadInput
+from traces.request import Request
+
+
+def by_pixels(height: int, width: int) -> float:
+    """What a window costs where nobody knows: its latent pixels."""
+    return float(height * width)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How an executor runs tiled requests.
+
+    Attributes:
+        rule: which they are, and what becomes of them.
+        positions: how windows' positions are counted, see `backend.tiled.adapters`.
+        caching: decides which tiles are computed; None: all.
+        reuse: what a reused tile hands on, see `backend.tiled.refine.REUSE`.
+        placement: assigns tiles to devices.
+        seconds: predicted seconds of a window of (height, width) latent pixels, for the placement policy.
+        batch: windows in one forward at most. With more than one a tile's bits depend on how many share its forward.
+        devices: ranks of the replica.
+        model: what the other ranks load, with ``dtype``; needed with several devices.
+        timeout_s: the longest wait for another rank.
+
+    Raises:
+        BadInput: a value that makes no sense.
+    """
+
+    rule: TilingRule
+    positions: str = "local"
+    caching: CachingPolicy | None = None
+    reuse: str = "output"
+    placement: PlacementPolicy = Contiguous()  # noqa: RUF009 - it has no state
+    seconds: Callable[[int, int], float] = by_pixels
+    batch: int = 1
+    devices: int = 1
+    model: str = ""
+    dtype: str = "float32"
+    timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.reuse not in REUSE:
+            raise BadInput(f"tiling.reuse is {self.reuse!r}, expected one of {', '.join(REUSE)}")
+        if self.batch < 1 or self.devices < 1:
+            raise BadInput(f"tiling.batch is {self.batch} and devices {self.devices}, expected at least 1")
+        if self.devices > 1 and not self.model:
+            raise BadInput("several devices need the name of the model that each loads")
+
+
+class TiledExecution:
+    """Walks tiled requests through the stages that ordinary ones do not have.
+
+    Args:
+        pipeline: the executor's.
+        forward: its denoiser's own.
+        tiling: how.
+    """
+
+    def __init__(self, pipeline: Any, forward: Callable[..., Any], tiling: Tiling) -> None:
+        self.tiling = tiling
+        self._pipeline = pipeline
+        self._mixer = Stacked(forward)
+        factor = tiling.rule.geometry.latent_factor
+        height, width = tiling.rule.geometry.native_size
+        self._native = (height // factor, width // factor)
+        self._adapter = adapter_for(pipeline, tiling.positions, self._native)
+        caching = tiling.caching
+        self._caching = None if caching is None or isinstance(caching, ComputeAll) else copy.deepcopy(caching)
+        if self._caching is not None:
+            self._caching.reset()
+        self._ranks: Ranks | None = None
+        self._open: set[str] = set()  # requests that the other ranks know
+        self._busy: list[float] = [0.0] * tiling.devices
+
+    def start(self) -> None:
+        """Start the other ranks, if there are to be any and none run."""
+        if self._ranks is None:
+            tiling = self.tiling
+            args = {
+                "model": tiling.model,
+                "dtype": tiling.dtype,
+                "positions": tiling.positions,
+                "native": self._native,
+                "batch": tiling.batch,
+            }
+            self._ranks = start_ranks(
+                "backend.tiled.follow:Follower",
+                tiling.devices,
+                args,
+                tiling.timeout_s,
+                torch.device(self._pipeline.device).type,
+                torch.get_num_threads(),
+            )
+
+    def run_of(self, request: Request, arguments: Mapping[str, Any]) -> TiledRun:
+        """A tiled request, not begun."""
+        self.start()
+        tiling = self.tiling
+        shape = tiling.rule.shape(request.size, request.steps)
+        order = self._pipeline.scheduler.order
+        _, frames, _, _ = tiling.rule.geometry.latent_shape(request.size)
+        decider = Decider(
+            request.request_id,
+            shape.refine_steps * order - (order - 1),
+            request.images * frames * self._adapter.channels,
+            tiling.devices,
+            tiling.placement,
+            tiling.seconds,
+            self._caching,
+        )
+        return TiledRun(
+            self._pipeline,
+            request,
+            shape,
+            self._adapter,
+            self._group,
+            decider,
+            tiling.reuse,
+            self._caching is not None,
+            self._caching is not None and self._caching.needs_gain,
+            arguments,
+        )
+
+    def upscale(self, run: TiledRun) -> None:
+        """Enlarge a finished sketch, and tell the other ranks about the request."""
+        run.upscale()
+        if self._group.size > 1:
+            self._order(
+                "open",
+                request=asdict(run.request),
+                shape=asdict(run.shape),
+                cached=run.cached,
+                gains=run.gains,
+                reuse=run.reuse,
+            )
+            self._open.add(run.request.request_id)
+
+    def step(self, runs: Sequence[TiledRun]) -> dict[str, BaseException]:
+        """One refinement step of each request; by request id what went wrong.
+
+        Raises:
+            RankLost: a rank is lost, and with it what all requests had there.
+        """
+        self._order("step", requests=[run.request.request_id for run in runs])
+        errors, busy_s = evaluate(runs, self._mixer, self.tiling.batch)
+        self._busy[0] += busy_s
+        return errors
+
+    def gather(self, run: TiledRun) -> None:
+        """Bring all of a request's latents here."""
+        self._order("gather", request=run.request.request_id)
+        run.gather()
+
+    def busy_s(self) -> tuple[float, ...]:
+        """Seconds that each device computed tiles since this was asked last."""
+        self._order("busy")
+        own = self._busy[0]
+        self._busy = [0.0] * self.tiling.devices
+        return tuple(self._group.gather_objects(own)) if self._group.size > 1 else (own,)
+
+    def release(self, request_id: str) -> None:
+        """Tell the other ranks that a request has ended."""
+        if request_id in self._open:
+            self._open.discard(request_id)
+            self._order("close", request=request_id)
+
+    def lost(self) -> None:
+        """A rank is lost: end them all. The next request starts new ones."""
+        if self._ranks is not None:
+            self._ranks.close()
+        self._ranks = None
+        self._open.clear()
+
+    def close(self) -> None:
+        """End the other ranks."""
+        self.lost()
+
+    @property
+    def _group(self) -> Group:
+        assert self._ranks is not None
+        return self._ranks.group
+
+    def _order(self, verb: str, **more: Any) -> None:
+        if self._group.size > 1:
+            self._group.broadcast_object({"verb": verb, **more})

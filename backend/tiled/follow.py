@@ -1,0 +1,73 @@
+"""What a rank does that is not the first: it loads the model and refines what it is told to, step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from backend.coroutine import intercept_denoiser
+from backend.loading import load_pipeline
+from backend.merge import Stacked
+from backend.tiled.adapters import adapter_for
+from backend.tiled.evaluate import evaluate
+from backend.tiled.group import Group
+from backend.tiled.run import TiledRun
+from policies.tiling.recipe import shape_from
+from traces.request import Request
+
+
+class Follower:
+    """One rank but the first: made by loading the model, called with its group to obey the first.
+
+    Args:
+        device: of this rank.
+        model: to load, with ``dtype``.
+        positions: as for `backend.tiled.adapters.adapter_for`, with ``native``.
+        batch: windows in one forward at most.
+    """
+
+    def __init__(self, device: str, model: str, dtype: str, positions: str, native: list[int], batch: int) -> None:
+        self._pipeline = load_pipeline(model, device, dtype)
+        self._mixer = Stacked(intercept_denoiser(self._pipeline))
+        self._adapter = adapter_for(self._pipeline, positions, (native[0], native[1]))
+        self._batch = batch
+        self._runs: dict[str, TiledRun] = {}
+        self._busy_s = 0.0
+
+    @torch.no_grad()
+    def __call__(self, group: Group) -> None:
+        """Obey the first rank's orders, see `backend.tiled.execution`, until it ends this process."""
+        while True:
+            order = group.broadcast_object(patient=True)
+            verb = order["verb"]
+            if verb == "open":
+                self._open(order, group)
+            elif verb == "step":
+                runs = [self._runs[name] for name in order["requests"]]
+                self._busy_s += evaluate(runs, self._mixer, self._batch)[1]
+            elif verb == "gather":
+                self._runs[order["request"]].gather()
+            elif verb == "busy":
+                group.gather_objects(self._busy_s)
+                self._busy_s = 0.0
+            elif verb == "close":
+                self._runs.pop(order["request"]).close()
+            else:
+                raise ValueError(f"unknown order {verb!r}")
+
+    def _open(self, order: dict[str, Any], group: Group) -> None:
+        run = TiledRun(
+            self._pipeline,
+            Request(**order["request"]),
+            shape_from(order["shape"]),
+            self._adapter,
+            group,
+            None,
+            order["reuse"],
+            order["cached"],
+            order["gains"],
+        )
+        run.encode()
+        run.begin()
+        self._runs[run.request.request_id] = run
