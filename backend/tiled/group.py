@@ -172,7 +172,7 @@ class ProcessGroup:
         try:
             self._gloo = _gloo(dist.PrefixStore("gloo", store), rank, size, timeout_s, loopback)
             if self.device.type == "cuda":
-                self._nccl = _nccl(dist.PrefixStore("nccl", store), rank, size, timeout_s)
+                self._nccl = _nccl(dist.PrefixStore("nccl", store), rank, size, timeout_s, self.device)
         except RuntimeError as error:
             raise RankLost(watch.fail(f"rank {rank} cannot connect ({first_line(error)})")) from error
 
@@ -286,12 +286,12 @@ class ProcessGroup:
         peer = receives[0][0] if receives else sends[0][0]
         try:
             with self._named(peer, deadline):
-                self._nccl._start_coalescing(self.device)
+                self._nccl._start_coalescing()
                 for source, tensor in receives:
                     self._nccl.recv([tensor], source, 0)
                 for target, tensor in sends:
                     self._nccl.send([tensor], target, 0)
-                work = self._nccl._end_coalescing(self.device)
+                work = self._nccl._end_coalescing()
                 while not work.is_completed():
                     if self._watch.lost is not None or time.monotonic() > deadline:
                         raise RuntimeError("no answer")
@@ -325,10 +325,12 @@ def _gloo(store: Any, rank: int, size: int, timeout_s: float, loopback: bool) ->
     return dist.ProcessGroupGloo(store, rank, size, options)
 
 
-def _nccl(store: Any, rank: int, size: int, timeout_s: float) -> Any:
+def _nccl(store: Any, rank: int, size: int, timeout_s: float, device: torch.device) -> Any:
     options = dist.ProcessGroupNCCL.Options()
     options._timeout = timedelta(seconds=2 * timeout_s + 60)  # NCCL's own watchdog ends the process: ours comes first
-    return dist.ProcessGroupNCCL(store, rank, size, options)
+    group = dist.ProcessGroupNCCL(store, rank, size, options)
+    group.allreduce([torch.zeros(1, device=device)]).wait()  # the first call connects, which takes every rank
+    return group
 
 
 def _check_pieces(group: Group, pieces: Pieces) -> None:
