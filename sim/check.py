@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import json
 from collections import defaultdict
-from typing import Any
 
 import numpy as np
 
@@ -24,40 +23,11 @@ from policies.caching.step import decide_block
 from policies.contract import Outcome, PolicyError, SchedulingPolicy
 from policies.controller import Controller
 from policies.events import EventRecord, check_parity
-from policies.job import STAGES
 from policies.placement import PlacementPolicy, TileWork
+from sim.check_worlds import WORLDS, CheckedWorld
 from sim.driver import Simulation, Stalled
-from sim.world import World
-from traces.composition import Composition
 from traces.request import Request
 from traces.streams import stream
-
-_SIZES = ((256, 256), (256, 384), (512, 512))
-
-
-class _Costs:
-    """Irregular step costs, so that events do not coincide by accident."""
-
-    class _Repeats:
-        ratios = (0.95, 0.97, 1.0, 1.03, 1.05)
-        steps = 1
-
-    def seconds(
-        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
-    ) -> float:
-        pixels = sum(h * w * f * n for (h, w, f), n in composition) / 65536
-        per_pixel = {"encode": 0.0021, "denoise": 0.0137, "decode": 0.0071}[stage]
-        return 0.0053 + per_pixel * pixels * (0.51 + 0.49 * guided) * (1.0 if computed is None else computed)
-
-    def standalone(self, request: Request) -> float:
-        alone = ((request.size, request.images),)
-        return sum(
-            self.seconds(stage, alone, request.guided) * (request.steps if stage == "denoise" else 1)
-            for stage in STAGES
-        )
-
-    def noise(self, stage: str) -> _Repeats:
-        return self._Repeats()
 
 
 def check_policy(policy: SchedulingPolicy | CachingPolicy | PlacementPolicy, seed: int = 0) -> None:
@@ -74,47 +44,21 @@ def check_policy(policy: SchedulingPolicy | CachingPolicy | PlacementPolicy, see
         )
 
 
-def _workload(seed: int, count: int, rate: float, whole_seconds: bool) -> list[Request]:
-    rng = stream(seed, f"check/{count}/{rate}")
-    costs = _Costs()
-    arrivals = np.cumsum(rng.exponential(1 / rate, count))
-    requests = []
-    for i, arrival in enumerate(arrivals.tolist()):
-        height, width = _SIZES[rng.integers(len(_SIZES))]
-        request = Request(
-            request_id=f"r{i}",
-            arrival_s=float(int(arrival)) if whole_seconds else arrival,
-            height=height,
-            width=width,
-            steps=int(rng.integers(1, 9)),
-            images=int(rng.choice([1, 1, 1, 2, 6])),
-            guidance_scale=float(rng.choice([5.0, 5.0, 1.0])),
-        )
-        slo = float(rng.choice([0, 2, 6])) * costs.standalone(request)
-        requests.append(Request(**_fields(request), slo_s=slo) if slo else request)
-    return requests
-
-
-def _fields(request: Request) -> dict[str, Any]:
-    names = ("request_id", "arrival_s", "height", "width", "steps", "images", "guidance_scale")
-    return {name: getattr(request, name) for name in names}
-
-
 def _check_scheduling(policy: SchedulingPolicy, seed: int) -> None:
     before = _state(policy)
-    for replicas, rate, ties in ((1, 2.0, False), (1, 12.0, False), (2, 20.0, True), (3, 9.0, False)):
-        requests = _workload(seed, 60, rate, ties)
-        controller, events = _run(policy, requests, replicas, seed, per_step=False)
+    for world in WORLDS:
+        requests = world.requests(seed, 60)
+        controller, events = _run(policy, requests, world, seed, per_step=False)
         _check_conservation(policy, controller, requests)
-        again, events_again = _run(policy, requests, replicas, seed, per_step=False)
+        again, events_again = _run(policy, requests, world, seed, per_step=False)
         if events != events_again:
             raise _broken(policy, "is not deterministic: the same run twice gave different decisions")
-        oracle, _ = _run(policy, requests, replicas, seed, per_step=True)
+        oracle, _ = _run(policy, requests, world, seed, per_step=True)
         _check_promise(policy, again, oracle)
         parity = check_parity(
             [json.loads(line) for line in events],
             requests,
-            lambda hook, n=replicas: Controller(policy, _Costs(), n, on_event=hook),  # type: ignore[misc]
+            lambda hook, world=world: world.controller(policy, hook),  # type: ignore[misc]
         )
         if not parity.same:
             raise _broken(policy, f"decides differently for the same events: {parity.difference}")
@@ -128,12 +72,12 @@ def _state(policy: object) -> str:
 
 
 def _run(
-    policy: SchedulingPolicy, requests: list[Request], replicas: int, seed: int, per_step: bool
+    policy: SchedulingPolicy, requests: list[Request], world: CheckedWorld, seed: int, per_step: bool
 ) -> tuple[Controller, list[str]]:
     record = EventRecord()
-    controller = Controller(policy, _Costs(), replicas, on_event=record.add)
+    controller = world.controller(policy, record.add)
     try:
-        Simulation(controller, World(_Costs(), replicas, seed), per_step).run(requests)
+        Simulation(controller, world.world(seed), per_step).run(requests)
     except Stalled as error:
         raise PolicyError(str(error)) from error
     except PolicyError:
@@ -162,8 +106,7 @@ def _check_conservation(policy: SchedulingPolicy, controller: Controller, reques
         if job.state == "dropped" and not job.reason:
             raise _broken(policy, f"dropped request {name!r} without a reason")
         if job.state == "finished":
-            for stage in STAGES:
-                wanted = job.request.steps if stage == "denoise" else 1
+            for stage, wanted in job.recipe:
                 if done[name, stage] != wanted:
                     raise _broken(policy, f"ran {done[name, stage]} steps of {stage} for {name!r}, not {wanted}")
 
@@ -180,8 +123,8 @@ def _check_promise(policy: SchedulingPolicy, quantum: Controller, oracle: Contro
 
 def _check_cancelling(policy: SchedulingPolicy, seed: int) -> None:
     """A waiting request whose client leaves never runs."""
-    controller = Controller(policy, _Costs(), 1)
-    requests = _workload(seed, 6, 50.0, False)
+    world = CheckedWorld(1, 50.0, False)
+    controller, requests = world.controller(policy), world.requests(seed, 6)
     for request in requests:
         controller.submit(request, 1.0)
     left = requests[3].request_id

@@ -148,10 +148,11 @@ class Simulation:
         parts: list[_Part] = []
         delay = 0
         for stage, steps, _ in launch.segments:
-            clock, ns = clocks[stage], step_ns[stage]
+            clock, uneven = clocks[stage], stage in world.uneven
             if self._per_step:
                 steps = 1
-            borders = world.borders(launch, stage, steps) if stage in world.uneven else []
+            borders = world.borders(launch, stage, steps) if uneven else []
+            ns = 0 if uneven else step_ns[stage]
             whole = borders[-1] if borders else ns * clock.sum_to(steps)
             parts.append((steps, whole, ns, clock, borders))
             delay += whole

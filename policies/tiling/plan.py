@@ -46,10 +46,11 @@ class TilePlans:
 
     def of(self, request: Request) -> Timing:
         """The plan of a tiled request."""
+        if self._caching is None or self._signals is None:
+            return self._plan(request, None)
         plan = self._of_request.get(request.request_id)
         if plan is None:
-            draw = self._signals.draw_of(request) if self._caching is not None and self._signals is not None else None
-            plan = self._of_request[request.request_id] = self._plan(request, draw)
+            plan = self._of_request[request.request_id] = self._plan(request, self._signals.draw_of(request))
         return plan
 
     def expected_share(self, request: Request, draws: int | None = None) -> float:

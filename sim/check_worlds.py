@@ -1,0 +1,125 @@
+"""The small worlds that `sim.check` runs a scheduling policy in, with and without tiled requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from policies.controller import Controller
+from policies.job import STAGES
+from policies.tiling.costs import TiledCosts
+from policies.tiling.plan import TilePlans
+from policies.tiling.recipe import Recipe, TilingRule, ordinary
+from policies.tiling.timing import TileDevices
+from predictors.standalone import standalone
+from sim.world import World
+from traces.composition import Composition
+from traces.geometry import ModelGeometry
+from traces.request import Request
+from traces.streams import stream
+
+_SIZES = ((256, 256), (256, 384), (512, 512))
+_TILED_SIZES = (*_SIZES, (512, 768), (1024, 768))
+_RULE = TilingRule(ModelGeometry("check", 32, 4, 64, (512, 512)), refine=0.7, mode="clamp")
+
+
+class IrregularCosts:
+    """Irregular step costs, so that events do not coincide by accident."""
+
+    class _Repeats:
+        ratios = (0.95, 0.97, 1.0, 1.03, 1.05)
+        steps = 1
+
+    def seconds(
+        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
+    ) -> float:
+        if stage not in (*STAGES, "upscale"):
+            return 0.0
+        pixels = sum(h * w * f * n for (h, w, f), n in composition) / 65536
+        per_pixel = {"encode": 0.0021, "denoise": 0.0137, "upscale": 0.0113, "decode": 0.0071}[stage]
+        return 0.0053 + per_pixel * pixels * (0.51 + 0.49 * guided) * (1.0 if computed is None else computed)
+
+    def standalone(self, request: Request) -> float:
+        return standalone(self, request)
+
+    def noise(self, stage: str) -> _Repeats:
+        return self._Repeats()
+
+    def extrapolation(self, stage: str, composition: Composition) -> float:
+        return 1.0
+
+    def scaled(self, factor: float) -> IrregularCosts:
+        return self
+
+
+@cache
+def _tile_plans() -> TilePlans:
+    return TilePlans(TiledCosts(IrregularCosts(), _RULE, TileDevices(2)))
+
+
+class CheckedWorld(NamedTuple):
+    """What a policy is run in.
+
+    Attributes:
+        replicas: how many.
+        rate: requests a second.
+        whole_seconds: they come at whole seconds, several at once.
+        tiled: some are tiled, over two devices a replica.
+    """
+
+    replicas: int
+    rate: float
+    whole_seconds: bool
+    tiled: bool = False
+
+    @property
+    def costs(self) -> IrregularCosts | TiledCosts:
+        """What the policy may ask, and what is true."""
+        return _tile_plans().costs if self.tiled else IrregularCosts()
+
+    @property
+    def recipe(self) -> Callable[[Request], Recipe]:
+        """What requests go through."""
+        return _RULE.stages if self.tiled else ordinary
+
+    def controller(self, policy: Any, on_event: Callable[[str, Any, float], None] | None = None) -> Controller:
+        """A fresh controller of this world."""
+        return Controller(policy, self.costs, self.replicas, self.recipe, on_event)
+
+    def world(self, seed: int) -> World:
+        """A fresh world."""
+        return World(self.costs, self.replicas, seed, tiles=_tile_plans() if self.tiled else None)
+
+    def requests(self, seed: int, count: int) -> list[Request]:
+        """A Poisson trace of a few sizes, with and without deadlines."""
+        rng = stream(seed, f"check/{count}/{self.rate}")
+        costs, sizes = self.costs, _TILED_SIZES if self.tiled else _SIZES
+        arrivals = np.cumsum(rng.exponential(1 / self.rate, count))
+        requests = []
+        for i, arrival in enumerate(arrivals.tolist()):
+            height, width = sizes[rng.integers(len(sizes))]
+            fields: dict[str, Any] = {
+                "request_id": f"r{i}",
+                "arrival_s": float(int(arrival)) if self.whole_seconds else arrival,
+                "height": height,
+                "width": width,
+                "steps": int(rng.integers(1, 9)),
+                "images": int(rng.choice([1, 1, 1, 2, 6])),
+                "guidance_scale": float(rng.choice([5.0, 5.0, 1.0])),
+            }
+            slo = float(rng.choice([0, 2, 6])) * costs.standalone(Request(**fields))
+            requests.append(Request(**fields, slo_s=slo or None))
+        return requests
+
+
+WORLDS = (
+    CheckedWorld(1, 2.0, False),
+    CheckedWorld(1, 12.0, False),
+    CheckedWorld(2, 20.0, True),
+    CheckedWorld(3, 9.0, False),
+    CheckedWorld(1, 1.5, False, tiled=True),
+    CheckedWorld(2, 6.0, True, tiled=True),
+)
