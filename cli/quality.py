@@ -11,7 +11,7 @@ import typer
 def quality(
     pictures: Annotated[Path, typer.Argument(help="A picture, clip, folder of them, or run.", metavar="PICTURES")],
     reference: Annotated[
-        Path | None, typer.Argument(help="What they should look like: the same names.", metavar="[REFERENCE]")
+        Path | None, typer.Argument(help="What they should look like: the same names.", metavar="REFERENCE")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file to write.")] = None,
     sketch: Annotated[Path | None, typer.Option(help="The sketches they were refined from: the same names.")] = None,
@@ -21,8 +21,8 @@ def quality(
 ) -> None:
     """Measure pictures and clips: PSNR and SSIM to a reference, seams, edge leak, flicker, repeated objects.
 
-    PNG, WebP and GIF are read, still or animated. Without --rows and --columns, regular grids of seams are searched
-    for, which sees less.
+    PNG, WebP and GIF are read, still or animated. Without --rows and --columns, regular grids of seams are sought,
+    which sees less.
     """
     from rich.console import Console
 

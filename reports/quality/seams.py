@@ -35,6 +35,8 @@ LEAST_PERIOD = 16
 """Pixels between two borders, at least, where they are searched for."""
 LEAST_SIDE = 16
 """Widths of a box that the picture's side must hold, where borders are searched for."""
+MARGIN = 9
+"""Lines along the picture's edge where none are searched for: decoders draw the edge a little differently."""
 SHUFFLES = 15
 """Random orders of the lines that say how strong a regular grid of them gets by chance."""
 
@@ -57,7 +59,7 @@ class Borders(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """A regular grid of seams as found: ``axis`` lines at ``offset + n * period`` pixels."""
+    """Seams as found: ``axis`` lines at ``offset + n * period`` pixels; period 0: one line."""
 
     energy: float
     axis: str = ""
@@ -65,7 +67,7 @@ class Grid(NamedTuple):
     offset: int = 0
 
     def __str__(self) -> str:
-        return f"{self.axis} {self.offset} + {self.period} n" if self.axis else ""
+        return f"{self.axis} {self.offset}" + (f" + {self.period} n" if self.period else "") if self.axis else ""
 
 
 def seam_energy(frames: Frames, borders: Borders) -> float:
@@ -84,25 +86,31 @@ def seam_energy(frames: Frames, borders: Borders) -> float:
 
 
 def find_seams(frames: Frames) -> Grid:
-    """The regular grid of lines, of any period and offset, that stands out most; energy about 1 or less: no seams.
+    """The regular grid of lines, of any period and offset, that stands out most; energy about 1: no seams.
 
+    Pictures without seams reach 1.5, so a smaller energy says something only beside that of a picture without tiles.
     A grid has at least two lines. Each line, over the whole picture, weighs as much as the logarithm of its strength
     over that of the median line; a grid weighs the sum over the root of the number of its lines, their score if lines
     were independent. Random orders of the same lines hold such grids too: what the heaviest weighs more than the
     heaviest by chance (the median of `SHUFFLES`) is spread over its lines, and its exponential is the energy. So a few
-    strong edges of the picture's own do not look like a grid. Two tiles a side have one border, in the middle: its
-    energy is its strength against that of the strongest other line. All this sees much less than `seam_energy`. NaN for
-    sides below 4 * `LEAST_PERIOD` pixels.
+    strong edges of the picture's own do not look like a grid. One border only, in the middle or with one across it on
+    the other axis, is a grid too: its energy is its strength against that of the strongest line off it, with two the
+    smaller. All this sees much less than `seam_energy`. NaN for sides below 4 * `LEAST_PERIOD` pixels.
     """
     found = []
-    for axis, view in (("rows", frames.swapaxes(1, 2)), ("columns", frames)):
-        length = view.shape[2]
-        for width in WIDTHS:
+    for width in WIDTHS:
+        lone = []
+        for axis, view in (("rows", frames.swapaxes(1, 2)), ("columns", frames)):
+            length = view.shape[2]
             if length >= max(4 * LEAST_PERIOD, LEAST_SIDE * width):
                 strength = np.log(_strength(view, width, (0, view.shape[1]))[0] + GREY_LEVEL)
+                strength[:MARGIN] = strength[-MARGIN:] = math.nan
                 found.append(_heaviest(axis, strength))
-                if length % 2 == 0:
-                    found.append(_middle(axis, strength, width))
+                lone.append(_strongest(axis, strength, width))
+                if 2 * lone[-1].offset == length:
+                    found.append(lone[-1])
+        if len(lone) == 2:
+            found.append(min(lone))
     return max(found, default=Grid(math.nan))
 
 
@@ -150,10 +158,10 @@ def _steps(frame: NDArray[np.float32], width: int, lines: int) -> Floats:
     return np.sqrt((step**2).mean(-1))
 
 
-def _middle(axis: str, strength: Floats, width: int) -> Grid:
-    middle = len(strength) // 2
-    others = np.delete(strength, np.s_[middle - 2 * width + 1 : middle + 2 * width])
-    return Grid(float(np.exp(strength[middle] - np.nanmax(others))), axis, middle, 0)
+def _strongest(axis: str, strength: Floats, width: int) -> Grid:
+    line = int(np.nanargmax(strength))
+    others = np.delete(strength, np.s_[line - 2 * width + 1 : line + 2 * width])
+    return Grid(float(np.exp(strength[line] - np.nanmax(others))), axis, 0, line)
 
 
 def _heaviest(axis: str, strength: Floats) -> Grid:
