@@ -25,6 +25,7 @@ from backend.tiled.execution import TiledExecution, Tiling
 from backend.tiled.run import TiledRun
 from policies.caching import CachingPolicy, ComputeAll
 from policies.contract import Outcome
+from policies.tiling.recipe import Recipe, ordinary
 from traces.errors import BadInput
 from traces.request import Request
 
@@ -124,6 +125,10 @@ class Executor:
             return Outcome(done, failed or None, self.cache.computed, self.cache.reused)
         images = sum(r.images for r in requests if r.request_id not in failed)
         return Outcome(done, failed or None, computed=images * done)
+
+    def recipe(self, request: Request) -> Recipe:
+        """(Stage, steps) of a request here."""
+        return ordinary(request) if self.tiles is None else self.tiles.tiling.rule.stages(request)
 
     def latents(self, request_id: str) -> torch.Tensor | None:
         """The latents of a resident request after its last denoising step; None before its first."""

@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,9 @@ from backend.executor import Executor, reason
 from policies.contract import Launch, Outcome, PolicyError
 from policies.controller import Controller
 from traces.request import Request
+
+_CLOSING_S = 30.0
+"""The longest wait for a replica to free what it holds, at the end of a run."""
 
 Deliver = Callable[[Request, np.ndarray[Any, Any]], None]
 
@@ -50,18 +54,17 @@ class _Worker(threading.Thread):
     def run(self) -> None:
         while (order := self.orders.get()) is not None:
             launch, resident = order
-            started = time.perf_counter()
             outcome = self._launch(launch, resident)
             self.recalled.discard(launch.launch_id)
-            busy_s = time.perf_counter() - started
-            self._done.put(_Done(launch, outcome._replace(device_s=(busy_s,)), self._clock()))
-        self._executor.keep_only(set())
+            self._done.put(_Done(launch, outcome, self._clock()))
+        self._executor.close()
 
     def _launch(self, launch: Launch, resident: set[str]) -> Outcome:
         """Run the stages of a launch one after another, until its end or a recall."""
         requests = [job.request for job in launch.jobs]
         failed: dict[str, str] = {}
         borders: list[float] = []
+        busy_s = [0.0]
         done = computed = reused = 0
 
         def recalled() -> bool:
@@ -73,7 +76,10 @@ class _Worker(threading.Thread):
                 if done:
                     borders.append(self._clock())
                 alive = [request for request in requests if request.request_id not in failed]
+                started = time.perf_counter()
                 outcome = self._executor.execute(segment.stage, alive, segment.steps, recalled, self._deliver)
+                devices_s = outcome.device_s or (time.perf_counter() - started,)
+                busy_s = [sum(both) for both in zip_longest(busy_s, devices_s, fillvalue=0.0)]
                 failed |= outcome.failed or {}
                 done += outcome.steps_done
                 computed += outcome.computed
@@ -82,7 +88,7 @@ class _Worker(threading.Thread):
                     break
         except Exception as error:  # a fault of ours must not lose the requests
             failed = {request.request_id: reason(error) for request in requests}
-        return Outcome(done, failed or None, computed, reused, borders_s=tuple(borders))
+        return Outcome(done, failed or None, computed, reused, tuple(busy_s), tuple(borders))
 
 
 class Replay:
@@ -133,6 +139,8 @@ class Replay:
         finally:
             for worker in self._workers:
                 worker.orders.put(None)
+            for worker in self._workers:
+                worker.join(_CLOSING_S)
 
     def _loop(self, requests: Sequence[Request]) -> None:
         controller = self._controller
@@ -202,6 +210,6 @@ def warm_up(executors: Sequence[Executor], requests: Sequence[Request], steps: i
                 guidance_scale=like.guidance_scale,
                 prompt=like.prompt,
             )
-            for stage, count in (("encode", 1), ("denoise", short.steps), ("decode", 1)):
+            for stage, count in executor.recipe(short):
                 if executor.execute(stage, [short], count).failed:
                     break

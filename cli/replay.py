@@ -112,6 +112,8 @@ def _executors(prepared: Prepared) -> list[Any]:
         found = torch.cuda.device_count()
         if 0 < found < cluster.replicas:
             raise BadInput(f"cluster.replicas is {cluster.replicas}, but this machine has {found} CUDA devices")
+        if cluster.replicas > 1 and cluster.devices > 1:
+            raise BadInput("on CUDA a replay has several replicas or several devices a replica, not both")
         devices = [f"cuda:{index}" for index in range(cluster.replicas)]
     return [
         Executor(
@@ -122,6 +124,7 @@ def _executors(prepared: Prepared) -> list[Any]:
             cluster.cache_patch,
             cluster.decode,
             cluster.patch_floor,
+            None if prepared.tiling is None else prepared.tiling.execution(prepared.table),
         )
         for device in devices
     ]

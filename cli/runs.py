@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -13,13 +13,15 @@ from typing import Any
 
 from cli.caching import PreparedCache, prepare_cache, read_shares, spell_shares
 from cli.scenario import PredictorSection, Scenario
+from cli.tiling import PreparedTiling, prepare_tiling
 from policies.contract import Predictor, SchedulingPolicy
 from policies.controller import Controller
 from policies.events import Parity, check_parity, read_events
-from policies.job import STAGES
 from policies.load import load_policy
 from policies.record import request_table, step_table
 from policies.runlog import read_run, write_run
+from policies.tiling.costs import TiledCosts
+from policies.tiling.recipe import Recipe, ordinary
 from predictors.expected import ExpectedReuse
 from predictors.online import OnlinePredictor
 from predictors.profile import Profile
@@ -45,15 +47,25 @@ class Prepared:
     policy: SchedulingPolicy
     warnings: list[str]
     cache: PreparedCache | None = None
+    tiling: PreparedTiling | None = None
 
     def controller(
-        self, on_event: Callable[[str, Any, float], None] | None = None, stages: tuple[str, ...] = STAGES
+        self, on_event: Callable[[str, Any, float], None] | None = None, measured_only: bool = False
     ) -> Controller:
-        """A fresh controller for this scenario."""
+        """A fresh controller for this scenario; ``measured_only`` leaves out stages that were not measured."""
         section = self.scenario.predictor
-        table = self.predictor if section.oracle else self.table
-        predictor = _predictor_of_run(_expecting(table, self.shares), section)
-        return Controller(self.policy, predictor, self.scenario.cluster.replicas, stages, on_event)
+        predictor = _predictor_of_run(
+            _expecting(self.predictor if section.oracle else self.table, self.shares, self.tiling), section
+        )
+        left_out = self.unmeasured_stages if measured_only else ()
+        return Controller(
+            self.policy, predictor, self.scenario.cluster.replicas, _recipe(self.tiling, left_out), on_event
+        )
+
+    @property
+    def costs(self) -> LatencyTable | TiledCosts:
+        """What the stages of a request cost."""
+        return self.table if self.tiling is None else self.tiling.costs(self.table)
 
     @property
     def shares(self) -> dict[Size, float]:
@@ -61,12 +73,12 @@ class Prepared:
         return self.cache.shares if self.cache is not None else {}
 
     @property
-    def measured_stages(self) -> tuple[str, ...]:
-        """The stages a simulation goes through: one that was not measured takes no time and is left out."""
-        return tuple(stage for stage in STAGES if stage not in self.table.unmeasured_stages)
+    def unmeasured_stages(self) -> tuple[str, ...]:
+        """The stages that take no time in a simulation because they were not measured."""
+        return _unmeasured(self.table, self.tiling)
 
     def world_table(self) -> LatencyTable:
-        """The table the simulated world takes its durations from."""
+        """The measured table that the simulated world takes its durations from."""
         return _world_table(self.scenario, self.profile, self.table)
 
     def info(self, kind: str, **more: Any) -> dict[str, Any]:
@@ -79,6 +91,7 @@ class Prepared:
             "seed": scenario.seed,
             "scheduler": scenario.policies.scheduling.name,
             "replicas": scenario.cluster.replicas,
+            "devices": scenario.cluster.devices,
             "hardware": self.profile.hardware,
             "scenario": scenario.model_dump(mode="json"),
             "predictor": {
@@ -89,6 +102,7 @@ class Prepared:
                 "online": scenario.predictor.online,
                 "oracle": scenario.predictor.oracle,
                 "expected_computed": spell_shares(self.shares),
+                "expected_tiles": spell_shares(self.tiling.shares if self.tiling is not None else {}),
             },
             "warnings": self.warnings,
             **more,
@@ -96,8 +110,9 @@ class Prepared:
 
     def write(self, folder: Path, controller: Controller, info: dict[str, Any], events: list[str]) -> None:
         """Write the run log of ``controller`` into ``folder``."""
-        steps = step_table(controller, self.table.extrapolates)
-        requests = request_table(controller, self.requests, steps, self.table.standalone)
+        costs = self.costs
+        steps = step_table(controller, costs.extrapolates)
+        requests = request_table(controller, self.requests, steps, costs.standalone)
         write_run(folder, requests, steps, info, events)
 
 
@@ -113,14 +128,19 @@ def prepare(scenario: Scenario) -> Prepared:
     table = LatencyTable.fit(
         profile, scenario.model_name, scenario.cluster.executor, scenario.predictor.latency_model, geometry
     )
-    if table.unmeasured_stages:
-        warnings.append(f"not in the profile, taken as 0 s: {', '.join(table.unmeasured_stages)}")
     trace = _load_trace(scenario, geometry, warnings)
     trace.check(geometry)
-    check_supported(table, trace.requests(), scenario.predictor.max_extrapolation)
+    tiling = prepare_tiling(scenario, geometry, table, trace)
+    if unmeasured := _unmeasured(table, tiling):
+        warnings.append(f"not in the profile, taken as 0 s: {', '.join(unmeasured)}")
+    costs = table if tiling is None else tiling.costs(table)
+    limit = scenario.predictor.max_extrapolation
+    check_supported(table, trace.requests() if tiling is None else tiling.untiled(trace.requests()), limit)
+    if tiling is not None:
+        check_supported(table, tiling.windows, limit)
     slo = scenario.slo
     if slo.scale is not None:
-        trace = trace.with_slo(scale=slo.scale, standalone=table.standalone)
+        trace = trace.with_slo(scale=slo.scale, standalone=costs.standalone)
     elif slo.absolute_s is not None:
         trace = trace.with_slo(slo.absolute_s)
     reduction = scenario.trace.step_reduction
@@ -132,13 +152,27 @@ def prepare(scenario: Scenario) -> Prepared:
     if cache is not None and not profile.frame["cached"].any():
         warnings.append("the profile was measured without a cache: what reuse saves is taken from the work it spares")
     warnings += _unlike_the_profile(scenario, profile)
-    load_policy("placement", policies.placement.name, policies.placement.parameters, scenario.base)
     scheduling = load_policy("scheduling", policies.scheduling.name, policies.scheduling.parameters, scenario.base)
     if scenario.predictor.oracle:
         predictor = _world_table(scenario, profile, table).scaled(scenario.world.slowdown)
     else:
         predictor = table.scaled(1.0 + scenario.predictor.error) if scenario.predictor.error else table
-    return Prepared(scenario, trace, trace.requests(), profile, table, predictor, scheduling, warnings, cache)
+    return Prepared(scenario, trace, trace.requests(), profile, table, predictor, scheduling, warnings, cache, tiling)
+
+
+def _unmeasured(table: LatencyTable, tiling: PreparedTiling | None) -> tuple[str, ...]:
+    upscale = tiling is not None and "upscale" not in table.costs
+    return (*table.unmeasured_stages, *(("upscale",) if upscale else ()))
+
+
+def _recipe(tiling: PreparedTiling | None, left_out: Sequence[str]) -> Callable[[Request], Recipe]:
+    """What requests go through, but for the stages left out."""
+
+    def recipe(request: Request) -> Recipe:
+        stages = ordinary(request) if tiling is None else tiling.rule.stages(request)
+        return tuple([item for item in stages if item[0] not in left_out])
+
+    return recipe
 
 
 def _unlike_the_profile(scenario: Scenario, profile: Profile) -> list[str]:
@@ -157,8 +191,11 @@ def _unlike_the_profile(scenario: Scenario, profile: Profile) -> list[str]:
     ]
 
 
-def _expecting(table: LatencyTable, shares: dict[Size, float]) -> LatencyTable | ExpectedReuse:
-    return ExpectedReuse(table, shares) if shares else table
+def _expecting(
+    table: LatencyTable, shares: dict[Size, float], tiling: PreparedTiling | None
+) -> LatencyTable | TiledCosts | ExpectedReuse:
+    costs = table if tiling is None else tiling.costs(table)
+    return ExpectedReuse(costs, shares) if shares else costs
 
 
 def _world_table(scenario: Scenario, profile: Profile, table: LatencyTable) -> LatencyTable:
@@ -169,7 +206,7 @@ def _world_table(scenario: Scenario, profile: Profile, table: LatencyTable) -> L
     return LatencyTable.fit(profile, scenario.model_name, scenario.cluster.executor, latency_model, geometry)
 
 
-def _predictor_of_run(table: LatencyTable | ExpectedReuse, section: PredictorSection) -> Predictor:
+def _predictor_of_run(table: LatencyTable | TiledCosts | ExpectedReuse, section: PredictorSection) -> Predictor:
     """What the policy of one run asks; one that learns starts anew, and an oracle has nothing to learn."""
     if section.oracle:
         return table
@@ -264,11 +301,18 @@ def parity_of(folder: Path) -> Parity | None:
     )
     scheduling = scenario.policies.scheduling
     policy = load_policy("scheduling", scheduling.name, scheduling.parameters, folder)
-    requests: Sequence[Request] = Trace.load(folder / "trace.parquet").requests()
-    costs = _expecting(table, read_shares(read_run(folder).info["predictor"].get("expected_computed", {})))
+    trace = Trace.load(folder / "trace.parquet")
+    requests: Sequence[Request] = trace.requests()
+    expected = read_run(folder).info["predictor"]
+    tiling = prepare_tiling(scenario, _geometry(scenario.model_name, profile), table, trace)
+    if tiling is not None:
+        tiling = replace(tiling, shares=read_shares(expected.get("expected_tiles", {})))
+    costs = _expecting(table, read_shares(expected.get("expected_computed", {})), tiling)
 
     def make(on_event: Callable[[str, Any, float], None]) -> Controller:
-        return Controller(policy, _predictor_of_run(costs, predictor), scenario.cluster.replicas, on_event=on_event)
+        return Controller(
+            policy, _predictor_of_run(costs, predictor), scenario.cluster.replicas, _recipe(tiling, ()), on_event
+        )
 
     return check_parity(read_events(events), requests, make)
 

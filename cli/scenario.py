@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -49,6 +49,7 @@ class ClusterSection(_Section):
     """What it runs on."""
 
     replicas: int = Field(1, ge=1)
+    devices: int = Field(1, ge=1)  # a replica; more than one share the tiles of large requests
     device: str = "cpu"
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     threads: int | None = Field(None, ge=1)  # CPU threads of torch; None: its own choice
@@ -57,6 +58,23 @@ class ClusterSection(_Section):
     patch_floor: int | None = Field(None, ge=1)  # least side of a patch, latent pixels; None: what was measured to pay
     cache_bytes: int = Field(2**30, ge=0)  # what a cache may keep on a replica; a simulated one keeps all
     cache_patch: int = Field(32, ge=0)  # largest side of a cached patch, latent pixels; 0: whole images
+    link_latency_s: float = Field(1e-5, ge=0)  # of a message between two devices of a replica, simulated
+    link_bytes_per_s: float = Field(5e10, gt=0)  # of one device, simulated
+    rank_timeout_s: float = Field(60.0, gt=0)  # real: the longest wait for another device's process
+
+
+class TilingSection(_Section):
+    """Requests larger than the model are sketched at its native size, enlarged, and refined tile by tile."""
+
+    above: float = Field(1.0, gt=0)  # those of more than so many times the native area
+    refine: float = Field(0.9, gt=0, le=1)  # share of the denoising steps that refinement repeats
+    tile: str = "native"  # largest tile: native, planned (the fastest grid on these devices), or like 512x768 pixels
+    mode: Literal["wrap", "clamp"] = "wrap"  # what tiles do at the edges of the canvas, see policies.tiling.grid
+    overlap: int = Field(0, ge=0)  # pixels that a tile sees beyond what it draws
+    stride: float = Field(1 / 16, ge=0, le=1)  # share of a tile that the grid moves a step
+    positions: Literal["local", "absolute", "ntk"] = "local"  # see backend.tiled.adapters
+    reuse: Literal["output", "residual"] = "output"  # what a reused tile hands on, see backend.tiled.refine
+    batch: int = Field(1, ge=1)  # tiles in one forward at most
 
 
 class PredictorSection(_Section):
@@ -65,6 +83,7 @@ class PredictorSection(_Section):
     profile: str | None = None
     latency_model: str = "boosted"
     reuse: str | None = None  # recorded cache signals: a file, or what ships under that name; None: the model's, if any
+    tile_reuse: str | None = None  # the same of tiles
     online: bool = True  # corrected by what launches really took; simulate --per-step sets it false
     # simulate only: the policy knows the world's durations but for noise (with a cache: what is reused on average)
     oracle: bool = False
@@ -97,7 +116,8 @@ class PoliciesSection(_Section):
 
     scheduling: PolicySection = PolicySection(name="fcfs")
     caching: PolicySection = PolicySection(name="none")
-    placement: PolicySection = PolicySection(name="contiguous")
+    tile_caching: PolicySection = PolicySection(name="none")  # of tiled requests; caching is of blocks
+    placement: PolicySection = PolicySection(name="cache-guided")
 
     @model_validator(mode="before")
     @classmethod
@@ -127,6 +147,7 @@ class Scenario(_Section):
     seed: int = Field(0, ge=0)
     trace: TraceSection = TraceSection()
     cluster: ClusterSection = ClusterSection()
+    tiling: TilingSection | None = None  # None: no request is tiled
     predictor: PredictorSection = PredictorSection()
     world: WorldSection = WorldSection()
     policies: PoliciesSection = PoliciesSection()
@@ -197,7 +218,8 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         section: Any = Scenario
         for part in location[:-1]:
-            section = section.model_fields[part].annotation
+            annotation = section.model_fields[part].annotation
+            section = next((a for a in get_args(annotation) if a is not type(None)), annotation)
         known = [name for name in section.model_fields if name != "base"]
         close = difflib.get_close_matches(location[-1], known, 1, cutoff=0.5)
         hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

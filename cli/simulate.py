@@ -80,14 +80,17 @@ def simulate(
         prepared.warnings.append("--per-step turned predictor.online off; compare with a run that has it off")
     truth = prepared.world_table()
     truth.tabulate(sorted({request.size for request in prepared.requests}), max_images=16)
-    controller = prepared.controller(stages=prepared.measured_stages)
+    controller = prepared.controller(measured_only=True)
     if prepared.cache is not None and prepared.cache.plans is None:
         raise BadInput(
             f"no cache signals were recorded for {loaded.model_name!r}; set predictor.reuse to a file written by "
             "'tilecast cache record', or policies.caching to none"
         )
     plans = prepared.cache.plans if prepared.cache is not None else None
-    world = World(truth, loaded.cluster.replicas, loaded.seed, loaded.world.noise, loaded.world.slowdown, plans)
+    tiles = prepared.tiling.plans(truth) if prepared.tiling is not None else None
+    costs = truth if tiles is None else tiles.costs
+    replicas, section = loaded.cluster.replicas, loaded.world
+    world = World(costs, replicas, loaded.seed, section.noise, section.slowdown, plans, tiles)
     started = time.perf_counter()
     with bar("simulating", len(prepared.requests)) as progress:
         Simulation(controller, world, per_step, progress).run(prepared.requests)

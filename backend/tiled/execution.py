@@ -29,9 +29,9 @@ from traces.errors import BadInput
 from traces.request import Request
 
 
-def by_pixels(height: int, width: int) -> float:
-    """What a window costs where nobody knows: its latent pixels."""
-    return float(height * width)
+def by_pixels(request: Request) -> Callable[[int, int], float]:
+    """What windows cost where nobody knows: their latent pixels."""
+    return lambda height, width: float(height * width)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Tiling:
         caching: decides which tiles are computed; None: all.
         reuse: what a reused tile hands on, see `backend.tiled.refine.REUSE`.
         placement: assigns tiles to devices.
-        seconds: predicted seconds of a window of (height, width) latent pixels, for the placement policy.
+        seconds: of a request, the predicted seconds of its windows of (height, width) latent pixels; the placement
+            policy balances them.
         batch: windows in one forward at most. With more than one a tile's bits depend on how many share its forward.
         devices: ranks of the replica.
         model: what the other ranks load, with ``dtype``; needed with several devices.
@@ -59,7 +60,7 @@ class Tiling:
     caching: CachingPolicy | None = None
     reuse: str = "output"
     placement: PlacementPolicy = Contiguous()  # noqa: RUF009 - it has no state
-    seconds: Callable[[int, int], float] = by_pixels
+    seconds: Callable[[Request], Callable[[int, int], float]] = by_pixels
     batch: int = 1
     devices: int = 1
     model: str = ""
@@ -133,7 +134,7 @@ class TiledExecution:
             request.images * frames * self._adapter.channels,
             tiling.devices,
             tiling.placement,
-            tiling.seconds,
+            tiling.seconds(request),
             self._caching,
         )
         return TiledRun(
