@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
+from backend.tiled.transport import gloo, nccl
 from backend.tiled.watch import RankLost, Watch, first_line
 
 __all__ = ["Alone", "Group", "Pieces", "ProcessGroup", "RankLost", "Traffic"]
@@ -170,11 +171,11 @@ class ProcessGroup:
         self._gloo: Any = None
         self._nccl: Any = None
         try:
-            self._gloo = _gloo(dist.PrefixStore("gloo", store), rank, size, timeout_s, loopback)
+            self._gloo = gloo(dist.PrefixStore("gloo", store), rank, size, timeout_s, loopback)
             if self.device.type == "cuda":
-                self._nccl = _nccl(dist.PrefixStore("nccl", store), rank, size, timeout_s, self.device)
+                self._nccl = nccl(dist.PrefixStore("nccl", store), rank, size, timeout_s, self.device)
         except RuntimeError as error:
-            raise RankLost(watch.fail(f"rank {rank} cannot connect ({first_line(error)})")) from error
+            raise RankLost(watch.broken(f"rank {rank} cannot connect ({first_line(error)})")) from error
 
     def exchange(self, sends: Pieces, receives: Pieces) -> None:
         _check_pieces(self, [*sends, *receives])
@@ -312,25 +313,8 @@ class ProcessGroup:
             if time.monotonic() >= deadline - 0.01:
                 verdict = self._watch.timed_out(peer)
             else:
-                verdict = self._watch.cut_off(peer, first_line(error))
+                verdict = self._watch.broken(f"rank {peer} closed its connection ({first_line(error)})")
             raise RankLost(verdict) from error
-
-
-def _gloo(store: Any, rank: int, size: int, timeout_s: float, loopback: bool) -> Any:
-    if not loopback:
-        return dist.ProcessGroupGloo(store, rank, size, timedelta(seconds=timeout_s))
-    options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
-    options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-    options._timeout = timedelta(seconds=timeout_s)
-    return dist.ProcessGroupGloo(store, rank, size, options)
-
-
-def _nccl(store: Any, rank: int, size: int, timeout_s: float, device: torch.device) -> Any:
-    options = dist.ProcessGroupNCCL.Options()
-    options._timeout = timedelta(seconds=2 * timeout_s + 60)  # NCCL's own watchdog ends the process: ours comes first
-    group = dist.ProcessGroupNCCL(store, rank, size, options)
-    group.allreduce([torch.zeros(1, device=device)]).wait()  # the first call connects, which takes every rank
-    return group
 
 
 def _check_pieces(group: Group, pieces: Pieces) -> None:

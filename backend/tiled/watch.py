@@ -104,16 +104,12 @@ class Watch:
         self._look_at_children()
         return self.lost or self._conclude(self._silent(peer))
 
-    def cut_off(self, peer: int, error: str) -> str:
-        """The verdict after the connection with ``peer`` broke: its own cause, if that shows within two seconds."""
+    def broken(self, message: str) -> str:
+        """The verdict after a connection broke: the cause, if it shows within two seconds, else ``message``."""
         until = time.monotonic() + _GRACE_S
         while self.lost is None and time.monotonic() < until:
             self._look_at_children()
             time.sleep(0.01)
-        return self.lost or self._conclude(f"rank {peer} closed its connection ({error})")
-
-    def fail(self, message: str) -> str:
-        """This rank cannot go on. Returns the verdict that holds."""
         return self.lost or self._conclude(message)
 
     def _run(self) -> None:

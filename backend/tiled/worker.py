@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,13 +36,11 @@ def main() -> None:
     store = connect(order.port)
     try:
         target = _imported(order.target)
-        if isinstance(target, type):
-            target = target(device, **order.args)
+        act = target(device, **order.args) if isinstance(target, type) else partial(target, **order.args)
         store.set(status_key(order.rank), "0 0")
         store.wait([status_key(rank) for rank in range(order.size)])
         watch = Watch(connect(order.port), order.rank, order.size, order.timeout_s, on_loss=_leave)
-        group = ProcessGroup(store, order.rank, order.size, order.timeout_s, watch, device)
-        target(group) if isinstance(_imported(order.target), type) else target(group, **order.args)
+        act(ProcessGroup(store, order.rank, order.size, order.timeout_s, watch, device))
     except RankLost:
         _leave()
     except BaseException as error:

@@ -21,6 +21,19 @@ def serve(group: Group) -> None:
         DEEDS[order["deed"]](group, **order.get("args", {}))
 
 
+class Server:
+    """A target that is made before the ranks are connected."""
+
+    def __init__(self, device: str, deeds: list[str]) -> None:
+        if device != "cpu":
+            raise BadInput(f"no {device} here")
+        self._deeds = deeds
+
+    def __call__(self, group: Group) -> None:
+        for deed in self._deeds:
+            DEEDS[deed](group, rank=group.rank)
+
+
 def pieces(rank: int, size: int, seed: int) -> tuple[Pieces, Pieces, list[torch.Tensor]]:
     """Random pieces of every rank's own data for every other, as all ranks draw them alike.
 
