@@ -24,8 +24,10 @@ import torch
 from backend.executor import Executor
 from backend.loading import geometry_of_pipeline, load_pipeline
 from backend.patched.unet import PATCH_FLOOR
+from backend.tiled.execution import Tiling
 from policies.caching import CachingPolicy
 from policies.contract import Outcome
+from policies.tiling.recipe import TilingRule
 from predictors.profile import Profile
 from traces.composition import Composition, composition_of, spell
 from traces.errors import BadInput
@@ -35,6 +37,8 @@ from traces.streams import stream
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16)
 STEPS_A_ROW = 4
+_SKETCHED, _REFINED = 5, 0.8
+"""Denoising steps of a tiled request that is measured, and the share of them that is refined: `STEPS_A_ROW` of them."""
 CACHED_STEPS = 12
 """Denoising steps of a request that is measured with a cache: each is a row, with the share that was computed."""
 
@@ -65,6 +69,8 @@ def measure_profile(
     caching: CachingPolicy | None = None,
     cache_patch: int = 32,
     patch_floor: int | None = None,
+    canvases: Sequence[Size] = (),
+    tile: tuple[int, int] | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Profile:
@@ -82,6 +88,9 @@ def measure_profile(
         caching: every batch is measured with this cache too, step by step.
         cache_patch: see `Executor`.
         patch_floor: see `Executor`.
+        canvases: sizes of tiled requests, whose upscale, refinement steps and decode are measured, on one device; the
+            sizes of their sketches and tiles are added to ``sizes``.
+        tile: (height, width) in pixels of the largest tile; None: the native size.
         seed: of the drawn mixes.
         progress: called with (batches measured, batches planned).
 
@@ -95,7 +104,12 @@ def measure_profile(
         pipeline = load_pipeline(model, device, dtype)
         executors.append(Executor(pipeline, mode, caching, cache_patch=cache_patch, patch_floor=patch_floor))
     geometry = geometry_of_pipeline(executors[0].pipeline, Path(model).name)
-    sizes = list(sizes or default_sizes(geometry))
+    rule = TilingRule(geometry, refine=_REFINED, tile=tile)
+    for size in canvases:
+        if not rule.applies(size):
+            raise BadInput(f"canvas {spell(((size, 1),))} is not larger than the native size {geometry.native_size}")
+    sizes = sorted({*(sizes or default_sizes(geometry)), *_of_tiles(rule, canvases)})
+    tiled = Executor(load_pipeline(model, device, dtype), tiling=Tiling(rule)) if canvases else None
     for size in sizes:
         geometry.check(_request(size, 0))
     plan: list[Composition] = [((size, n),) for size in sizes for n in BATCHES if n <= max_batch]
@@ -120,7 +134,33 @@ def measure_profile(
                 rows += _measure(executor, composition, repeat, weights)
             if progress is not None:
                 progress(repeat * len(plan) + count + 1, repeats * len(plan))
+        for size in canvases:
+            assert tiled is not None
+            rows += _measure_tiled(tiled, size, repeat)
     return _profile(rows, *facts)
+
+
+def _of_tiles(rule: TilingRule, canvases: Sequence[Size]) -> set[Size]:
+    """The sizes of the sketches of tiled requests, and of their tiles while the grid has not moved."""
+    factor, found = rule.geometry.latent_factor, set()
+    for size in canvases:
+        shape = rule.shape(size, _SKETCHED)
+        windows = [tile.window for tile in shape.grid.tiles()]
+        found |= {shape.sketch, *((w.height * factor, w.width * factor, size[2]) for w in windows)}
+    return found
+
+
+def _measure_tiled(executor: Executor, size: Size, repeat: int) -> list[Row]:
+    """Rows of the stages that only a tiled request has, and of decoding its canvas."""
+    request, composition, rows = _request(size, 0, _SKETCHED), ((size, 1),), []
+    for stage, steps in executor.recipe(request):
+        started = time.perf_counter()
+        outcome = executor.execute(stage, [request], steps)
+        seconds = time.perf_counter() - started
+        _must(outcome, spell(composition))
+        if stage in ("upscale", "refine", "decode"):
+            rows.append(Row(stage, spell(composition), steps, repeat, seconds, 1.0, False))
+    return rows
 
 
 def block_weights(executor: Executor, sizes: Sequence[Size]) -> list[float]:
@@ -169,15 +209,16 @@ def _mixes(sizes: Sequence[Size], max_batch: int, count: int, rng: np.random.Gen
 
 
 def default_sizes(geometry: ModelGeometry) -> list[Size]:
-    """Half, three quarters, once and one and a half times the native side, square and not."""
+    """Half, three quarters, once and one and a half times the native side, square and not; clips are short."""
     multiple = geometry.size_multiple
+    frames = 1 if geometry.frame_factor == 1 else 1 + 2 * geometry.frame_factor
 
     def fit(pixels: float) -> int:
         return max(multiple, round(pixels / multiple) * multiple)
 
     height, width = geometry.native_size
     scales = ((0.5, 0.5), (0.75, 0.75), (0.75, 1.0), (1.0, 1.0), (1.0, 1.5), (1.5, 1.5))
-    return sorted({(fit(height * h), fit(width * w), 1) for h, w in scales})
+    return sorted({(fit(height * h), fit(width * w), frames) for h, w in scales})
 
 
 def _request(size: Size, index: int, steps: int = STEPS_A_ROW) -> Request:

@@ -47,6 +47,8 @@ def measure(
     ] = None,
     cache_patch: Annotated[int, typer.Option(min=0, help="Largest side of a cached patch, latent pixels.")] = 32,
     patch_floor: Annotated[int | None, typer.Option(min=1, help="Least side of a patch, latent pixels.")] = None,
+    canvases: Annotated[str | None, typer.Option(help="Sizes of requests made by tiles, like --sizes.")] = None,
+    tile: Annotated[str | None, typer.Option(help="Their largest tile, like 512x512; by default native.")] = None,
 ) -> None:
     """Measure the stages of a model on a device: tilecast profile --model tiny-image -o P.parquet."""
     if context.invoked_subcommand is not None:
@@ -56,6 +58,8 @@ def measure(
     if output is None:
         raise BadInput("--output is missing; it says which profile to write")
     wanted = None if sizes is None else parse_sizes(sizes)
+    large = () if canvases is None else parse_sizes(canvases, "--canvases")
+    largest_tile = None if tile is None else parse_sizes(tile, "--tile")[0][:2]
     from rich.console import Console
     from rich.progress import Progress
 
@@ -77,6 +81,8 @@ def measure(
             caching=None if caching is None else caching_policy(caching),
             cache_patch=cache_patch,
             patch_floor=patch_floor,
+            canvases=large,
+            tile=largest_tile,
             progress=lambda done, planned: bar.update(task, completed=done, total=planned),
         )
     profile.save(output)
@@ -145,7 +151,7 @@ def caching_policy(text: str) -> Any:
     return load_policy("caching", f"{file}{py}{name}" if py else name, given)
 
 
-def parse_sizes(text: str) -> tuple[Size, ...]:
+def parse_sizes(text: str, option: str = "--sizes") -> tuple[Size, ...]:
     """``512x512,768x1024,480x832x81`` as (height, width, frames).
 
     Raises:
@@ -158,7 +164,7 @@ def parse_sizes(text: str) -> tuple[Size, ...]:
         try:
             ((size, _),) = parse(f"1@{item.strip()}")
         except BadInput:
-            raise BadInput(f"--sizes: {item!r} is not like '512x768' (heightxwidth[xframes])") from None
+            raise BadInput(f"{option}: {item!r} is not like '512x768' (heightxwidth[xframes])") from None
         sizes.append(size)
     return tuple(sizes)
 
