@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 
 def gloo(store: Any, rank: int, size: int, timeout_s: float, loopback: bool) -> Any:
-    """Connect for CPU tensors: on the loopback interface, or on the one that GLOO_SOCKET_IFNAME or the host name says."""
+    """Connect for CPU tensors, on the loopback interface or on that of GLOO_SOCKET_IFNAME or the host name."""
     if not loopback:
         return dist.ProcessGroupGloo(store, rank, size, timedelta(seconds=timeout_s))
     options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
