@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from policies.controller import Controller
-from policies.job import Job
+from policies.job import DENOISING, Job
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS
 from traces.composition import Composition, spell
 from traces.request import Request
 
+_CACHED = DENOISING - {"sketch"}  # where a cache counts in units of its own; a launch has at most one of them
 NEVER_SUBMITTED = "the run was interrupted before it arrived"
 
 
@@ -33,9 +34,12 @@ def step_table(controller: Controller, extrapolates: Callable[[str, Composition]
         starts = (launch.start_s, *outcome.borders_s)
         ends = (*outcome.borders_s, end_s)
         images = sum([n for _, n in launch.composition])
-        others = images * sum([segment.steps for segment in reached if segment.stage != "denoise"])
+        seconds = [end - start for start, end in zip(starts, ends, strict=False)]
+        others = images * sum([segment.steps for segment in reached if segment.stage not in _CACHED])
+        elsewhere_s = sum([s for segment, s in zip(reached, seconds, strict=False) if segment.stage != "refine"])
         for index, (segment, planned) in enumerate(zip(reached, launch.segments, strict=False)):
-            denoises = segment.stage == "denoise"  # only there a cache counts in units of its own
+            counts = segment.stage in _CACHED
+            shared = segment.stage == "refine" and len(outcome.device_s) > 1
             rows.append(
                 (
                     launch.launch_id,
@@ -49,9 +53,10 @@ def step_table(controller: Controller, extrapolates: Callable[[str, Composition]
                     spell(launch.composition),
                     names,
                     segment.predicted_step_s * segment.steps,
-                    max(0, outcome.computed - others) if denoises else images * segment.steps,
-                    outcome.reused if denoises else 0,
+                    max(0, outcome.computed - others) if counts else images * segment.steps,
+                    outcome.reused if counts else 0,
                     outside(segment.stage, launch.composition),
+                    max(0.0, sum(outcome.device_s) - elsewhere_s) if shared else seconds[index],
                 )
             )
     return pd.DataFrame(rows, columns=list(STEP_COLUMNS))

@@ -43,10 +43,10 @@ REQUEST_COLUMNS: dict[str, str] = {
 STEP_COLUMNS: dict[str, str] = {
     "launch_id": "int64",
     "replica": "int32",
-    "stage": "str",  # encode | denoise | decode
+    "stage": "str",  # encode | denoise | decode; of tiled requests encode | sketch | upscale | refine | decode
     "start_s": "float64",
     "end_s": "float64",
-    "steps": "int32",  # steps done (1 for encode and decode)
+    "steps": "int32",  # steps done (1 for encode, upscale and decode)
     "planned_steps": "int32",  # steps asked for; more than done when recalled or failed
     "requests": "int32",
     "composition": "str",  # see traces.composition
@@ -55,6 +55,7 @@ STEP_COLUMNS: dict[str, str] = {
     "computed": "int64",  # units computed: image-steps, patches or tiles
     "reused": "int64",  # units taken from a cache
     "extrapolated": "bool",  # predicted outside the measured range
+    "device_s": "float64",  # busy seconds, over all devices of the replica
 }
 
 FILES = ("requests.parquet", "steps.parquet", "run.json")

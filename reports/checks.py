@@ -34,6 +34,18 @@ def check_run(run: Run) -> None:
     _check_launches(run)
 
 
+def device_count(run: Run) -> int:
+    """Devices a replica; 1 in a log that does not say.
+
+    Raises:
+        BadInput: run.json's ``devices`` is no whole number of at least 1.
+    """
+    devices = run.info.get("devices", 1)
+    if not isinstance(devices, int) or isinstance(devices, bool) or devices < 1:
+        raise BadInput(f"{run.path / 'run.json'}: devices is {devices!r}, expected a whole number of at least 1")
+    return devices
+
+
 def replica_count(run: Run) -> int:
     """Replicas of the run: what run.json says, else as many as the launches show.
 

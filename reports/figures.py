@@ -51,7 +51,7 @@ FIGURES: dict[str, Figure] = {
     "launches": Figure("Launches"),
     "batch_mean": Figure("Requests a launch, mean", "x"),
     "batch_denoise": Figure("Requests a denoising launch by time", "x"),
-    "utilisation": Figure("Utilisation of replicas, mean", "%"),
+    "utilisation": Figure("Utilisation of devices, mean", "%"),
     "reuse": Figure("Units reused from caches", "%"),
     "extrapolated_launches": Figure("Extrapolated launches", "%"),
     "extrapolated_requests": Figure("Extrapolated requests", "%"),

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from policies.runlog import Run
-from reports.checks import STATUSES, check_run, replica_count
+from reports.checks import STATUSES, check_run, device_count, replica_count
 
 Numbers = npt.NDArray[np.float64]
 
@@ -17,6 +17,8 @@ DEADLINE_SLACK_S = 1e-9
 """Seconds past its deadline at which a request still counts as in time: rounding of arrival + SLO."""
 
 STAGES = ("encode", "denoise", "decode")
+DENOISING = ("denoise", "sketch", "refine")
+"""Stages whose steps are those of a sampler."""
 
 
 def summary(run: Run) -> dict[str, float]:
@@ -56,8 +58,8 @@ def summary(run: Run) -> dict[str, float]:
         **{f"queueing_p{q}_s": _percentile(queueing, q) for q in (50, 95)},
         "launches": float(len(steps)),
         "batch_mean": _mean(steps["requests"].to_numpy(float)),
-        "batch_denoise": _batch_by_time(steps[steps["stage"] == "denoise"]),
-        "utilisation": _ratio(busy.sum(), span * replica_count(run)),
+        "batch_denoise": _batch_by_time(steps[steps["stage"].isin(DENOISING)]),
+        "utilisation": _ratio(steps["device_s"].sum(), span * replica_count(run) * device_count(run)),
         "reuse": _ratio(steps["reused"].sum(), steps["reused"].sum() + steps["computed"].sum()),
         "extrapolated_launches": _ratio(steps["extrapolated"].sum(), len(steps)),
         "extrapolated_requests": _ratio(requests["extrapolated"].sum(), len(requests)),
@@ -89,7 +91,7 @@ def by_size(run: Run) -> pd.DataFrame:
 
 
 def by_replica(run: Run) -> pd.DataFrame:
-    """One row a replica: ``launches``, ``busy_s``, ``utilisation`` (busy / span) and ``batch_mean``."""
+    """One row a replica: ``launches``, ``busy_s``, ``utilisation`` (of its devices) and ``batch_mean``."""
     replicas = np.arange(replica_count(run))
     grouped = run.steps.assign(busy_s=_seconds(run.steps)).groupby("replica")
     frame = pd.DataFrame(
@@ -101,22 +103,24 @@ def by_replica(run: Run) -> pd.DataFrame:
         index=pd.Index(replicas, name="replica"),
     )
     span = _span_s(run)
-    frame.insert(2, "utilisation", frame["busy_s"] / span if span > 0 else math.nan)
+    device_s = grouped["device_s"].sum().reindex(replicas, fill_value=0.0)
+    frame.insert(2, "utilisation", device_s / (span * device_count(run)) if span > 0 else math.nan)
     return frame
 
 
 def by_batch(run: Run) -> pd.DataFrame:
     """How well denoising was predicted, one row a kind of batch that ran: ``one request``, ``one size``,
-    ``mixed sizes``.
+    ``mixed sizes``, ``tiled``.
 
     Columns: ``launches``, ``busy_s``, ``prediction_mape``, ``prediction_mape_by_time`` and
     ``prediction_bias_by_time`` (fractions, see `summary`).
     """
-    steps = run.steps[run.steps["stage"] == "denoise"]
+    steps = run.steps[run.steps["stage"].isin(DENOISING)]
     kind = np.where(steps["composition"].str.contains("+", regex=False), "mixed sizes", "one size")
     kind = np.where(steps["requests"] == 1, "one request", kind)
+    kind = np.where(steps["stage"] == "denoise", kind, "tiled")
     rows: dict[str, dict[str, float]] = {}
-    for name in ("one request", "one size", "mixed sizes"):
+    for name in ("one request", "one size", "mixed sizes", "tiled"):
         if len(group := steps[kind == name]):
             rows[name] = {"launches": len(group), "busy_s": _seconds(group).sum(), **_prediction_errors(group)}
     columns = ["launches", "busy_s", "prediction_mape", "prediction_mape_by_time", "prediction_bias_by_time"]

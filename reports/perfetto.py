@@ -64,6 +64,7 @@ def _launches(run: Run) -> Iterator[Event]:
             "planned_steps": int(row["planned_steps"]),
             "computed": int(row["computed"]),
             "reused": int(row["reused"]),
+            "device_us": round(float(row["device_s"]) * 1e6),
             "extrapolated": bool(row["extrapolated"]),
         }
         if pd.notna(row["predicted_s"]):

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from reports.comparison import Comparison
-from reports.metrics import latency_s, met, predicted_launches, sizes
+from reports.metrics import DENOISING, latency_s, met, predicted_launches, sizes
 from reports.series import load, spread, thin_load, utilisation
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#F0E442")
@@ -120,7 +120,7 @@ def batch_sizes(comparison: Comparison) -> go.Figure:
     """Share of denoising launches by the number of requests in them."""
     figure = _figure("requests in a launch", "share of denoising launches")
     for at, run in enumerate(comparison.runs):
-        batches = run.steps.loc[run.steps["stage"] == "denoise", "requests"]
+        batches = run.steps.loc[run.steps["stage"].isin(DENOISING), "requests"]
         share = batches.value_counts(normalize=True).sort_index()
         figure.add_bar(x=share.index.to_numpy(), y=share.to_numpy(), **_bar(comparison, at))
     figure.update_xaxes(tick0=1, dtick=1 if _largest_batch(comparison) <= 16 else None)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from policies.runlog import Run
-from reports.checks import replica_count
+from reports.checks import device_count, replica_count
 
 Numbers = npt.NDArray[np.float64]
 
@@ -47,12 +47,12 @@ def thin_load(frame: pd.DataFrame, points: int) -> pd.DataFrame:
 
 
 def utilisation(run: Run, edges: Numbers) -> Numbers:
-    """Share of each slice of time between ``edges`` that each replica was busy: (replicas, slices)."""
+    """Share of each slice of time between ``edges`` that the devices of each replica were busy: (replicas, slices)."""
     share = np.zeros((replica_count(run), len(edges) - 1))
     for replica, launches in run.steps.groupby("replica"):
         ordered = launches.sort_values("start_s")
         start, end = ordered["start_s"].to_numpy(float), ordered["end_s"].to_numpy(float)
-        busy = np.concatenate([[0.0], np.cumsum(end - start)])
+        busy = np.concatenate([[0.0], np.cumsum(ordered["device_s"].to_numpy(float) / device_count(run))])
         instants = np.concatenate([[start[0]], np.column_stack([start, end]).ravel()])
         so_far = np.concatenate([[0.0], np.column_stack([busy[:-1], busy[1:]]).ravel()])
         share[int(str(replica))] = np.diff(np.interp(edges, instants, so_far)) / np.diff(edges)

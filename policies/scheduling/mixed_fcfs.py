@@ -47,8 +47,20 @@ class MixedFCFS(SchedulingPolicy):
     def recalls(self, now: float) -> list[int]:
         if not self.cluster.waiting:
             return []
-        share = self._share()
-        return self._quanta.broken(r.index for r in self.cluster.replicas if len(r.resident) < share)
+        share, head = self._share(), self._head()
+        return self._quanta.broken(
+            r.index for r in self.cluster.replicas if len(r.resident) < share and self._may_join(r, head)
+        )
+
+    def _head(self) -> Job | None:
+        queue = self._queue
+        while queue and queue[0].state != "waiting":
+            queue.popleft()
+        return queue[0] if queue else None
+
+    def _may_join(self, replica: Replica, head: Job | None) -> bool:
+        first = next(iter(replica.resident.values()), None)
+        return first is None or not (first.tiled or (head is not None and head.tiled))
 
     def _share(self) -> int:
         """Requests a replica may hold: its share of all there are, rounded up, under the cap."""

@@ -31,3 +31,19 @@ def test_a_launch_that_failed_computed_nothing() -> None:
     table = step_table(controller, lambda stage, composition: False)
     assert table["computed"].tolist() == [0]
     assert table["steps"].tolist() == [0]
+
+
+def test_busy_seconds_of_refinement_are_those_of_all_devices() -> None:
+    recipe = (("encode", 1), ("sketch", 4), ("upscale", 1), ("refine", 3), ("decode", 1))
+    controller = Controller(FCFS(), FlatCosts(), recipe=lambda request: recipe)
+    controller.submit(Request("a", 0.0, 64, 64, 4, images=2), 0.0)
+    (launch,) = controller.launches(0.0)
+    # All but the refinement from 6 to 9 s runs on the first of two devices; that computes 18 tiles and reuses 9.
+    outcome = Outcome(10, None, 2 * 7 + 18, 9, (7.0 + 2.5, 1.5), (1.0, 5.0, 6.0, 9.0))
+    controller.complete(launch, outcome, 10.0)
+    table = step_table(controller, lambda stage, composition: stage == "refine")
+    assert table["stage"].tolist() == [stage for stage, _ in recipe]
+    assert table["computed"].tolist() == [2, 8, 2, 18, 2]
+    assert table["reused"].tolist() == [0, 0, 0, 9, 0]
+    assert table["device_s"].tolist() == [1.0, 4.0, 1.0, 4.0, 1.0]
+    assert table["extrapolated"].tolist() == [False, False, False, True, False]

@@ -60,7 +60,7 @@ def request_table() -> pd.DataFrame:
 
 def step_table() -> pd.DataFrame:
     rows = [
-        (at, replica, stage, start, end, steps, max(1, steps), len(names), composition, names, *rest)
+        (at, replica, stage, start, end, steps, max(1, steps), len(names), composition, names, *rest, end - start)
         for at, (replica, stage, start, end, steps, composition, names, *rest) in enumerate(STEPS)
     ]
     return pd.DataFrame(rows, columns=list(STEP_COLUMNS))

@@ -8,6 +8,7 @@ import pytest
 
 from reports.figures import FIGURES, figure, spell_value
 from reports.metrics import by_batch, by_replica, by_size, reasons, summary
+from traces.errors import BadInput
 
 EXPECTED = {
     "slo_attainment": 2 / 6,
@@ -92,6 +93,24 @@ def test_by_batch(make_run):
     assert math.isnan(frame.loc["one request", "prediction_mape"])  # it failed before its first step
     assert frame["prediction_mape"].tolist()[1:] == [0.5, 0]
     assert frame["prediction_bias_by_time"].tolist()[1:] == [-0.5, 0]
+
+
+def test_utilisation_is_that_of_all_devices(make_run):
+    def shared(_, steps):
+        steps["stage"] = steps["stage"].replace("denoise", "refine")
+        steps.loc[steps["replica"] == 1, "device_s"] = 24.0  # of 2 devices x 16 s
+
+    run = make_run(edit=shared, devices=2)
+    assert summary(run)["utilisation"] == pytest.approx((11 + 24) / (20 * 2 * 2))
+    frame = by_replica(run)
+    assert frame["utilisation"].tolist() == pytest.approx([11 / 40, 24 / 40])
+    assert frame["busy_s"].tolist() == [11, 16]
+    assert by_batch(run).index.tolist() == ["tiled"]
+
+
+def test_devices_must_be_a_number(make_run):
+    with pytest.raises(BadInput, match="devices is 0"):
+        summary(make_run(devices=0))
 
 
 def test_by_replica(make_run):

@@ -138,6 +138,7 @@ def big_run(make_run, count):
         stage="denoise",
         start_s=start,
         end_s=end,
+        device_s=end - start,
         predicted_s=rng.lognormal(0, 0.2, count),
         request_ids=[[f"r{at}"] for at in range(count)],
     )

@@ -52,6 +52,14 @@ def test_thinning_keeps_peaks_and_ends():
     assert thin["time_s"].iloc[[0, -1]].tolist() == [0, 9999]
 
 
+def test_utilisation_counts_devices(make_run):
+    def shared(_, steps):
+        steps.loc[steps["replica"] == 1, "device_s"] = 24.0  # of 2 devices x 16 s
+
+    share = utilisation(make_run(edit=shared, devices=2), np.array([2.0, 10.0, 18.0]))
+    assert share[1].tolist() == pytest.approx([0.75, 0.75])
+
+
 def test_utilisation_by_hand(make_run):
     share = utilisation(make_run(replicas=3), np.linspace(0, 20, 6))
     assert share == pytest.approx(np.array([[0.75, 1, 1, 0, 0], [0.5, 1, 1, 1, 0.5], [0, 0, 0, 0, 0]]))
