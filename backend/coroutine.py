@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -80,10 +80,12 @@ class RequestRun:
         pipeline: shared by all requests of a replica, prepared by `intercept_denoiser`. Its modules are shared, its
             sampler and its per-call attributes are not.
         request: what to make.
+        arguments: more arguments of the pipeline, such as the ``image`` of an image-to-video model.
     """
 
-    def __init__(self, pipeline: Any, request: Request) -> None:
+    def __init__(self, pipeline: Any, request: Request, arguments: Mapping[str, Any] | None = None) -> None:
         self.request = request
+        self._more = dict(arguments or {})
         self.pending: DenoiserCall | None = None
         self.latents: torch.Tensor | None = None
         self.steps = request.steps
@@ -115,10 +117,12 @@ class RequestRun:
         if self._greenlet and not self._greenlet.dead:
             self._greenlet.throw()
         self.pending = self.latents = None
+        for own in (self._own, self._sampler):  # both refer to this run: else only the collector would free them
+            vars(own).clear()
 
     def sampler_calls_due(self, steps_done: int) -> int:
-        """Sampler calls that make ``steps_done`` of the request's steps (second-order samplers make more)."""
-        return round(self.evaluations * steps_done / self.steps)
+        """Sampler calls that make ``steps_done`` of the request's steps (second-order: two, one in the last)."""
+        return -(-self.evaluations * steps_done // self.steps)
 
     @property
     def evaluations(self) -> int:
@@ -144,12 +148,17 @@ class RequestRun:
 
     def _arguments(self) -> dict[str, Any]:
         """What the pipeline is called with."""
-        return pipeline_arguments(self._own, self.request)
+        return {**pipeline_arguments(self._own, self.request), **self._more}
 
     def _body(self, _: Any) -> Finished:
         output = self._own(**self._arguments())
         images = getattr(output, "images", None)
         return Finished(images if images is not None else output.frames)
+
+
+def takes_image(pipeline: Any) -> bool:
+    """Whether the pipeline makes something from a picture that it is shown."""
+    return "image" in inspect.signature(type(pipeline).__call__).parameters
 
 
 def pipeline_arguments(pipeline: Any, request: Request) -> dict[str, Any]:

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from backend.cache import BlockCache
-from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, intercept_denoiser
+from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, intercept_denoiser, takes_image
 from backend.decode import decode_by
+from backend.inputs import start_of
 from backend.loading import denoiser_name
 from backend.merge import Mixer, Stacked, run_merged
 from backend.tiled.execution import TiledExecution, Tiling
@@ -43,6 +45,7 @@ class Executor:
         decode: how latents become pictures, see `backend.decode.decode_by`.
         patch_floor: least side of a patch of ``patched``, latent pixels; None: see `backend.patched.unet.PATCH_FLOOR`.
         tiling: which requests are refined by tiles, and how; None: none.
+        images: the folder of the pictures that requests start from.
 
     Attributes:
         cache: the block cache, or None.
@@ -62,7 +65,11 @@ class Executor:
         decode: str = "whole",
         patch_floor: int | None = None,
         tiling: Tiling | None = None,
+        images: Path | None = None,
     ) -> None:
+        if tiling is not None and (tiling.rule.image == "condition") != takes_image(pipeline):
+            wanted = "condition" if takes_image(pipeline) else "refine"
+            raise BadInput(f"tiling.image is {tiling.rule.image!r}; {type(pipeline).__name__} needs {wanted!r}")
         self.pipeline = pipeline
         self.device = torch.device(pipeline.device)
         own = None if caching is None or isinstance(caching, ComputeAll) else copy.deepcopy(caching)
@@ -71,6 +78,7 @@ class Executor:
         forward = intercept_denoiser(pipeline)
         decode_by(pipeline, decode)
         self.tiles = None if tiling is None else TiledExecution(pipeline, forward, tiling)
+        self.images = images
         self._runs: dict[str, RequestRun | TiledRun] = {}
 
     @property
@@ -162,11 +170,14 @@ class Executor:
 
     def _encode(self, request: Request, failed: dict[str, str]) -> None:
         try:
+            start = start_of(request, self.images, takes_image(self.pipeline))
             if self.tiles is not None and self.tiles.tiling.rule.applies(request.size):
-                tiled = self._runs[request.request_id] = self.tiles.run_of(request, {})
+                tiled = self._runs[request.request_id] = self.tiles.run_of(request, start)
                 tiled.encode()
                 return
-            run = self._runs[request.request_id] = RequestRun(self.pipeline, request)
+            if start.pixels is not None:
+                raise BadInput("its image can be refined only by tiles: it is too small, or there is no tiling")
+            run = self._runs[request.request_id] = RequestRun(self.pipeline, request, start.arguments)
             stop = run.resume()
             if not isinstance(stop, DenoiserCall):
                 raise RuntimeError("the pipeline ended before its first denoising step")
@@ -204,14 +215,16 @@ class Executor:
                 self.wait()
                 if recalled():
                     break
-            busy_s = self.tiles.busy_s()
+            alive = [run for run in runs if run.request.request_id not in failed]
+            busy_s, bad = self.tiles.report(alive)
+            failed |= {
+                run.request.request_id: f"not a number in the latents after refinement step {run.steps_done}"
+                for run in alive
+                if run.request.request_id in bad
+            }
         except Exception as error:  # with several ranks nobody can go on alone
-            failed = {request.request_id: reason(error) for request in requests}
+            failed |= {run.request.request_id: reason(error) for run in runs if run.request.request_id not in failed}
             self.tiles.lost()
-        for run in runs:
-            name = run.request.request_id
-            if name not in failed and not run.finite:
-                failed[name] = f"not a number in the latents after refinement step {run.steps_done}"
         after = sum(r.refinement.computed for r in runs), sum(r.refinement.reused for r in runs)
         for name in failed:
             self.release(name)

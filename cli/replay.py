@@ -125,6 +125,7 @@ def _executors(prepared: Prepared) -> list[Any]:
             cluster.decode,
             cluster.patch_floor,
             None if prepared.tiling is None else prepared.tiling.execution(prepared.table),
+            scenario.images,
         )
         for device in devices
     ]

@@ -40,6 +40,7 @@ class TraceSection(_Section):
     end_s: float | None = None
     limit: int | None = Field(None, ge=1)
     rate_scale: float = Field(1.0, gt=0)
+    images: str | None = None  # folder of the pictures that requests start from
     fit_sizes: bool = False  # scale the sizes to the model's native size
     steps_scale: float = Field(1.0, gt=0)
     step_reduction: StepReductionSection = StepReductionSection()
@@ -75,6 +76,7 @@ class TilingSection(_Section):
     positions: Literal["local", "absolute", "ntk"] = "local"  # see backend.tiled.adapters
     reuse: Literal["output", "residual"] = "output"  # what a reused tile hands on, see backend.tiled.refine
     batch: int = Field(1, ge=1)  # tiles in one forward at most
+    image: Literal["refine", "condition"] = "refine"  # or shown to an image-to-video model
 
 
 class PredictorSection(_Section):
@@ -158,6 +160,11 @@ class Scenario(_Section):
     def model_name(self) -> str:
         """What profiles and traces call the model: its name, or the last part of its folder's path."""
         return Path(self.model).name
+
+    @property
+    def images(self) -> Path | None:
+        """The folder of the pictures that requests start from."""
+        return None if self.trace.images is None else self.base / self.trace.images
 
     @property
     def model_source(self) -> str:

@@ -107,6 +107,7 @@ class PreparedTiling:
             self.scenario.model_source,
             cluster.dtype,
             cluster.rank_timeout_s,
+            self.scenario.images,
         )
 
 
@@ -128,7 +129,15 @@ def prepare_tiling(
         return None
     tile = None if section.tile in ("native", "planned") else _tile(section.tile)
     rule = TilingRule(
-        geometry, section.above, section.refine, tile, {}, section.mode, section.overlap, section.stride
+        geometry,
+        section.above,
+        section.refine,
+        tile,
+        {},
+        section.mode,
+        section.overlap,
+        section.stride,
+        section.image,
     )
     link = Link(cluster.link_latency_s, cluster.link_bytes_per_s)
     devices = TileDevices(cluster.devices, placement, link, _NUMBER_BYTES[cluster.dtype])

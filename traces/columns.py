@@ -26,6 +26,7 @@ DTYPES: dict[str, str] = {
     "images": "int32",
     "model": "str",
     "prompt": "str",
+    "image": "str",
     "seed": "int64",
     "guidance_scale": "float64",
     "deadline_s": "float64",

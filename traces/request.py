@@ -17,8 +17,9 @@ class Request:
 
     Times are seconds on the trace's clock. ``deadline_s`` is a point on that clock, ``slo_s`` a span after the
     arrival; a request has at most one of them, and without either it is never late. ``images`` pictures are
-    made from the same prompt (seeds ``seed``, ``seed + 1``, ... on the backend's generator). ``priority`` is
-    larger for more important requests.
+    made from the same prompt (seeds ``seed``, ``seed + 1``, ... on the backend's generator). ``image`` names a
+    picture or clip to start from: what an image-to-video model is shown, or what is enlarged and refined.
+    ``priority`` is larger for more important requests.
 
     Raises:
         BadInput: a value no diffusion request can have.
@@ -33,6 +34,7 @@ class Request:
     images: int = 1
     model: str = ""
     prompt: str = ""
+    image: str = ""
     seed: int = 0
     guidance_scale: float = 5.0
     deadline_s: float | None = None

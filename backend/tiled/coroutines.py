@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from backend.coroutine import RequestRun, StepDone
 from backend.tiled.adapters import Adapter
+from traces.errors import BadInput
 from traces.request import Request, Size
 
 
@@ -24,6 +26,19 @@ class Prepared(NamedTuple):
 
     texts: tuple[Any, ...]
     schedule: tuple[tuple[Any, ...], Mapping[str, Any]]
+
+
+class Resumed(NamedTuple):
+    """Where a refinement goes on that was interrupted.
+
+    ``steps`` and ``evaluations`` are done; ``history`` is what the sampler has kept, by the names of its attributes,
+    ``noise`` the states of the request's generators.
+    """
+
+    steps: int
+    evaluations: int
+    history: Mapping[str, Any]
+    noise: Sequence[torch.Tensor]
 
 
 class SketchRun(RequestRun):
@@ -37,9 +52,8 @@ class SketchRun(RequestRun):
     """
 
     def __init__(self, pipeline: Any, request: Request, size: Size, arguments: Mapping[str, Any]) -> None:
-        super().__init__(pipeline, request)
+        super().__init__(pipeline, request, arguments)
         self._size = size
-        self._more = arguments
         self._texts: list[Any] = []
         self._schedule: tuple[tuple[Any, ...], Mapping[str, Any]] | None = None
         encode, set_timesteps = self._own.encode_prompt, self._sampler.set_timesteps
@@ -65,7 +79,7 @@ class SketchRun(RequestRun):
 
     def _arguments(self) -> dict[str, Any]:
         height, width, _ = self._size
-        return {**super()._arguments(), "height": height, "width": width, "output_type": "pt", **self._more}
+        return {**super()._arguments(), "height": height, "width": width, "output_type": "pt"}
 
 
 class RefineRun(RequestRun):
@@ -81,8 +95,7 @@ class RefineRun(RequestRun):
         start: makes the latents to start from, in the layout of those it is given.
         arguments: as for `SketchRun`.
         adapter: of the pipeline.
-        history: what a sampler that is resumed has kept, by the names of its attributes.
-        noise_state: of the request's generators, when it is resumed.
+        resumed: where it goes on if it was interrupted; ``start`` then makes the latents of that moment.
     """
 
     def __init__(
@@ -94,14 +107,15 @@ class RefineRun(RequestRun):
         start: Callable[[torch.Tensor], torch.Tensor],
         arguments: Mapping[str, Any],
         adapter: Adapter,
-        history: Mapping[str, Any] | None = None,
-        noise_state: tuple[torch.Tensor, ...] | None = None,
+        resumed: Resumed | None = None,
     ) -> None:
-        super().__init__(pipeline, request)
+        super().__init__(pipeline, request, arguments)
         self.steps = request.steps - first_step
-        self._more = {**arguments, **adapter.admit(self._own)}
+        if resumed is not None:
+            self.steps_done, self._sampler_calls = resumed.steps, resumed.evaluations
+        self._more |= adapter.admit(self._own)
         self._full: torch.Tensor | None = None
-        self._left = 0
+        self._evaluations = 0
         self._generators: list[torch.Generator] = []
         texts = iter(prepared.texts)
         prepare, set_timesteps = self._own.prepare_latents, self._sampler.set_timesteps
@@ -114,8 +128,9 @@ class RefineRun(RequestRun):
         def prepare_latents(*args: Any, **kwargs: Any) -> Any:
             made = prepare(*args, **kwargs)
             latents = start(made[0] if isinstance(made, tuple) else made)
-            for generator, state in zip(self._generators, noise_state or (), strict=False):
-                generator.set_state(state)
+            if resumed is not None:
+                for generator, state in zip(self._generators, resumed.noise, strict=True):
+                    generator.set_state(state)
             self.latents = latents
             self._pause(StepDone(latents, (latents,)))
             return (latents, *made[1:]) if isinstance(made, tuple) else latents
@@ -124,9 +139,10 @@ class RefineRun(RequestRun):
         def begun(*args: Any, **kwargs: Any) -> None:
             set_timesteps(*prepared.schedule[0], **prepared.schedule[1])
             self._full = self._sampler.timesteps
-            begin_at(self._sampler, first_step)
-            self._left = len(self._sampler.timesteps)
-            for name, value in (history or {}).items():
+            first = first_step * self._sampler.order
+            begin_at(self._sampler, first + self._sampler_calls)
+            self._evaluations = len(self._full) - first
+            for name, value in ({} if resumed is None else resumed.history).items():
                 setattr(self._sampler, name, value)
 
         self._own.encode_prompt = encode_prompt
@@ -135,12 +151,14 @@ class RefineRun(RequestRun):
 
     @property
     def evaluations(self) -> int:
-        return self._left
+        return self._evaluations
 
     def input_scale(self) -> float:
         """What the sampler multiplies the latents by before the next denoiser call."""
         assert self._full is not None
-        at = len(self._full) - self._left + self._sampler_calls
+        if not hasattr(self._sampler, "scale_model_input"):  # flow matching
+            return 1.0
+        at = len(self._full) - self._evaluations + self._sampler_calls
         probe = copy.copy(self._sampler)
         return float(probe.scale_model_input(torch.ones(1, dtype=torch.float64), self._full[at]))
 
@@ -157,24 +175,33 @@ class RefineRun(RequestRun):
         return list(found.values())
 
     def history(self) -> dict[str, Any]:
-        """What the sampler keeps from step to step, by the names of its attributes, to go on from later."""
+        """What the sampler keeps from step to step, by the names of its attributes, to go on from later.
+
+        Its tables (timesteps, sigmas) are not among it: they are made anew.
+
+        Raises:
+            BadInput: the sampler leaves a part of that to its pipeline.
+        """
         assert self.latents is not None
-        kept: dict[str, Any] = {}
-        for name, value in vars(self._sampler).items():
-            of_pixels = [value] if isinstance(value, torch.Tensor) else value if isinstance(value, list) else []
-            if any(isinstance(item, torch.Tensor) and item.shape == self.latents.shape for item in of_pixels) or (
-                isinstance(value, int) and name in ("lower_order_nums", "this_order")
-            ):
-                kept[name] = value
-        return kept
+        if "old_pred_original_sample" in inspect.signature(type(self._sampler).step).parameters:
+            raise BadInput(f"{type(self._sampler).__name__} cannot be interrupted: its pipeline keeps what it needs")
+        return {name: value for name, value in vars(self._sampler).items() if self._is_kept(value)}
+
+    def _is_kept(self, value: Any) -> bool:
+        if isinstance(value, list):
+            return all(self._is_kept(item) for item in value)
+        if isinstance(value, torch.Tensor):
+            assert self.latents is not None
+            return value.ndim == 0 or value.shape == self.latents.shape
+        return value is None or isinstance(value, int | float)
 
     @property
-    def noise_state(self) -> tuple[torch.Tensor, ...]:
-        """The state of the request's generators."""
-        return tuple(generator.get_state() for generator in self._generators)
+    def noise(self) -> list[torch.Tensor]:
+        """The states of the request's generators."""
+        return [generator.get_state() for generator in self._generators]
 
     def _arguments(self) -> dict[str, Any]:
-        arguments = {**super()._arguments(), **self._more}
+        arguments = super()._arguments()
         generators = arguments.get("generator", [])
         self._generators = generators if isinstance(generators, list) else [generators]
         return arguments
@@ -185,9 +212,8 @@ class RefineRun(RequestRun):
         return super()._sampled(*args, **kwargs)
 
 
-def begin_at(sampler: Any, first_step: int) -> None:
-    """Make a sampler whose timesteps are set start at a later step, as image-to-image pipelines do."""
-    first = first_step * sampler.order
+def begin_at(sampler: Any, first: int) -> None:
+    """Make a sampler whose timesteps are set start at a later one of them, as image-to-image pipelines do."""
     sampler.timesteps = sampler.timesteps[first:]
     if hasattr(sampler, "set_begin_index"):
         set_begin_index = type(sampler).set_begin_index

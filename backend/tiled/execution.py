@@ -10,21 +10,24 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from backend.inputs import Start
 from backend.merge import Stacked
 from backend.tiled.adapters import adapter_for
 from backend.tiled.decide import Decider
-from backend.tiled.evaluate import evaluate
-from backend.tiled.group import Group
+from backend.tiled.evaluate import evaluate, not_finite
+from backend.tiled.group import Group, RankLost
 from backend.tiled.launch import Ranks, start_ranks
 from backend.tiled.refine import REUSE
 from backend.tiled.run import TiledRun
+from backend.tiled.saved import load, made_by, save, without_tensors
 from policies.caching import CachingPolicy, ComputeAll
 from policies.placement import Contiguous, PlacementPolicy
-from policies.tiling.recipe import TilingRule
+from policies.tiling.recipe import TiledShape, TilingRule
 from traces.errors import BadInput
 from traces.request import Request
 
@@ -50,6 +53,7 @@ class Tiling:
         devices: ranks of the replica.
         model: what the other ranks load, with ``dtype``; needed with several devices.
         timeout_s: the longest wait for another rank.
+        images: the folder of the pictures that requests start from.
 
     Raises:
         BadInput: a value that makes no sense.
@@ -66,6 +70,7 @@ class Tiling:
     model: str = ""
     dtype: str = "float32"
     timeout_s: float = 60.0
+    images: Path | None = None
 
     def __post_init__(self) -> None:
         if self.reuse not in REUSE:
@@ -99,10 +104,15 @@ class TiledExecution:
             self._caching.reset()
         self._ranks: Ranks | None = None
         self._open: set[str] = set()  # requests that the other ranks know
-        self._busy: list[float] = [0.0] * tiling.devices
+        self._busy_s = 0.0
 
     def start(self) -> None:
-        """Start the other ranks, if there are to be any and none run."""
+        """Start the other ranks, if there are to be any and none run, or one was lost since the last request."""
+        if self._ranks is not None:
+            try:
+                self._order("nothing")
+            except RankLost:
+                self.lost()
         if self._ranks is None:
             tiling = self.tiling
             args = {
@@ -111,6 +121,7 @@ class TiledExecution:
                 "positions": tiling.positions,
                 "native": self._native,
                 "batch": tiling.batch,
+                "images": None if tiling.images is None else str(tiling.images),
             }
             self._ranks = start_ranks(
                 "backend.tiled.follow:Follower",
@@ -121,11 +132,13 @@ class TiledExecution:
                 torch.get_num_threads(),
             )
 
-    def run_of(self, request: Request, arguments: Mapping[str, Any]) -> TiledRun:
+    def run_of(self, request: Request, start: Start) -> TiledRun:
         """A tiled request, not begun."""
         self.start()
+        return self._run(request, self.tiling.rule.shape(request.size, request.steps), start)
+
+    def _run(self, request: Request, shape: TiledShape, start: Start) -> TiledRun:
         tiling = self.tiling
-        shape = tiling.rule.shape(request.size, request.steps)
         order = self._pipeline.scheduler.order
         _, frames, _, _ = tiling.rule.geometry.latent_shape(request.size)
         decider = Decider(
@@ -147,22 +160,16 @@ class TiledExecution:
             tiling.reuse,
             self._caching is not None,
             self._caching is not None and self._caching.needs_gain,
-            arguments,
+            start.arguments,
+            start.pixels,
         )
 
     def upscale(self, run: TiledRun) -> None:
         """Enlarge a finished sketch, and tell the other ranks about the request."""
+        self.start()
+        run.group = self._group
         run.upscale()
-        if self._group.size > 1:
-            self._order(
-                "open",
-                request=asdict(run.request),
-                shape=asdict(run.shape),
-                cached=run.cached,
-                gains=run.gains,
-                reuse=run.reuse,
-            )
-            self._open.add(run.request.request_id)
+        self._open_elsewhere(run, None)
 
     def step(self, runs: Sequence[TiledRun]) -> dict[str, BaseException]:
         """One refinement step of each request; by request id what went wrong.
@@ -170,35 +177,75 @@ class TiledExecution:
         Raises:
             RankLost: a rank is lost, and with it what all requests had there.
         """
-        self._order("step", requests=[run.request.request_id for run in runs])
-        errors, busy_s = evaluate(runs, self._mixer, self.tiling.batch)
-        self._busy[0] += busy_s
-        return errors
+        errors: dict[str, BaseException] = {}
+        whole = [run for run in runs if self._is_whole(run, errors)]
+        self._order("step", requests=[run.request.request_id for run in whole])
+        failed, busy_s = evaluate(whole, self._mixer, self.tiling.batch)
+        self._busy_s += busy_s
+        return errors | failed
 
     def gather(self, run: TiledRun) -> None:
-        """Bring all of a request's latents here."""
+        """Bring all of a request's latents here.
+
+        Raises:
+            RankLost: a part of them is lost.
+        """
+        errors: dict[str, BaseException] = {}
+        if not self._is_whole(run, errors):
+            raise errors[run.request.request_id]
         self._order("gather", request=run.request.request_id)
         run.gather()
 
-    def busy_s(self) -> tuple[float, ...]:
-        """Seconds that each device computed tiles since this was asked last."""
-        self._order("busy")
-        own = self._busy[0]
-        self._busy = [0.0] * self.tiling.devices
-        return tuple(self._group.gather_objects(own)) if self._group.size > 1 else (own,)
+    def save(self, run: TiledRun, folder: Path) -> None:
+        """Write a request to a folder, see `backend.tiled.saved`. It can go on all the same."""
+        if run.is_refining:
+            self.gather(run)
+        save(run, folder)
+
+    def resume(self, folder: Path, start: Start) -> TiledRun:
+        """The saved request of a folder, where it was.
+
+        Raises:
+            BadInput: the folder holds none, or one that was made otherwise.
+        """
+        saved = load(folder)
+        self.start()
+        run = self._run(saved.request, saved.shape, start)
+        for what, now in made_by(run).items():
+            if (then := saved.made_by.get(what)) != now:
+                raise BadInput(f"cannot resume from {folder}: {what} was {then}, and is {now} here")
+        run.encode()
+        if saved.state is None:
+            assert saved.sketch is not None
+            run.sketch = saved.sketch.to(self._pipeline.device)
+        else:
+            run.group = self._group
+            run.begin(saved.state)
+            self._open_elsewhere(run, {**saved.state, "decider": {}})
+        return run
+
+    def report(self, runs: Sequence[TiledRun]) -> tuple[tuple[float, ...], set[str]]:
+        """Seconds that each device computed tiles since this was asked last, and whose latents are not finite."""
+        self._order("report", requests=[run.request.request_id for run in runs])
+        every = self._group.gather_objects([self._busy_s, not_finite(runs)])
+        self._busy_s = 0.0
+        return tuple([busy_s for busy_s, _ in every]), {name for _, names in every for name in names}
 
     def release(self, request_id: str) -> None:
         """Tell the other ranks that a request has ended."""
         if request_id in self._open:
             self._open.discard(request_id)
-            self._order("close", request=request_id)
+            try:
+                self._order("close", request=request_id)
+            except RankLost:
+                self.lost()
 
     def lost(self) -> None:
         """A rank is lost: end them all. The next request starts new ones."""
-        if self._ranks is not None:
+        if self._ranks is not None and self._group.size > 1:
             self._ranks.close()
-        self._ranks = None
-        self._open.clear()
+            self._ranks = None
+            self._open.clear()
 
     def close(self) -> None:
         """End the other ranks."""
@@ -208,6 +255,33 @@ class TiledExecution:
     def _group(self) -> Group:
         assert self._ranks is not None
         return self._ranks.group
+
+    def _is_whole(self, run: TiledRun, errors: dict[str, BaseException]) -> bool:
+        """Whether all ranks that hold a part of a request live."""
+        if self._ranks is not None and run.group is self._group:
+            return True
+        name = run.request.request_id
+        errors[name] = RankLost(f"a part of request {name!r} was lost with a rank of its replica")
+        return False
+
+    def _open_elsewhere(self, run: TiledRun, state: Mapping[str, Any] | None) -> None:
+        """Begin a request on the other ranks; they are given the whole ``state`` that it goes on from."""
+        if self._group.size == 1:
+            return
+        tensors: dict[str, torch.Tensor] = {}
+        self._order(
+            "open",
+            request=asdict(run.request),
+            shape=asdict(run.shape),
+            cached=run.cached,
+            gains=run.gains,
+            reuse=run.reuse,
+            state=without_tensors(state, tensors, "state"),
+            tensors=[[name, str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in tensors.items()],
+        )
+        self._open.add(run.request.request_id)
+        for tensor in tensors.values():
+            self._group.broadcast(tensor.cpu().contiguous())
 
     def _order(self, verb: str, **more: Any) -> None:
         if self._group.size > 1:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from backend.coroutine import intercept_denoiser
+from backend.coroutine import intercept_denoiser, takes_image
+from backend.inputs import start_of
 from backend.loading import load_pipeline
 from backend.merge import Stacked
 from backend.tiled.adapters import adapter_for
-from backend.tiled.evaluate import evaluate
+from backend.tiled.evaluate import evaluate, not_finite
 from backend.tiled.group import Group
 from backend.tiled.run import TiledRun
+from backend.tiled.saved import with_tensors
 from policies.tiling.recipe import shape_from
 from traces.request import Request
 
@@ -25,13 +28,24 @@ class Follower:
         model: to load, with ``dtype``.
         positions: as for `backend.tiled.adapters.adapter_for`, with ``native``.
         batch: windows in one forward at most.
+        images: the folder of the pictures that requests start from.
     """
 
-    def __init__(self, device: str, model: str, dtype: str, positions: str, native: list[int], batch: int) -> None:
+    def __init__(
+        self,
+        device: str,
+        model: str,
+        dtype: str,
+        positions: str,
+        native: list[int],
+        batch: int,
+        images: str | None = None,
+    ) -> None:
         self._pipeline = load_pipeline(model, device, dtype)
         self._mixer = Stacked(intercept_denoiser(self._pipeline))
         self._adapter = adapter_for(self._pipeline, positions, (native[0], native[1]))
         self._batch = batch
+        self._images = None if images is None else Path(images)
         self._runs: dict[str, TiledRun] = {}
         self._busy_s = 0.0
 
@@ -48,18 +62,20 @@ class Follower:
                 self._busy_s += evaluate(runs, self._mixer, self._batch)[1]
             elif verb == "gather":
                 self._runs[order["request"]].gather()
-            elif verb == "busy":
-                group.gather_objects(self._busy_s)
+            elif verb == "report":
+                group.gather_objects([self._busy_s, not_finite([self._runs[name] for name in order["requests"]])])
                 self._busy_s = 0.0
             elif verb == "close":
                 self._runs.pop(order["request"]).close()
-            else:
+            elif verb != "nothing":
                 raise ValueError(f"unknown order {verb!r}")
 
     def _open(self, order: dict[str, Any], group: Group) -> None:
+        request = Request(**order["request"])
+        start = start_of(request, self._images, takes_image(self._pipeline))
         run = TiledRun(
             self._pipeline,
-            Request(**order["request"]),
+            request,
             shape_from(order["shape"]),
             self._adapter,
             group,
@@ -67,7 +83,11 @@ class Follower:
             order["reuse"],
             order["cached"],
             order["gains"],
+            start.arguments,
         )
+        tensors = {name: torch.empty(shape, dtype=getattr(torch, dtype)) for name, dtype, shape in order["tensors"]}
+        for tensor in tensors.values():
+            group.broadcast(tensor)
         run.encode()
-        run.begin()
+        run.begin(with_tensors(order["state"], tensors))
         self._runs[run.request.request_id] = run

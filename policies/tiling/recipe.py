@@ -22,6 +22,7 @@ Recipe = tuple[tuple[str, int], ...]
 """The stages of a request in order, with the steps of each."""
 
 POSITIONS = ("local", "absolute", "ntk")
+IMAGES = ("refine", "condition")
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class TilingRule:
         mode: ``wrap`` or ``clamp``, see `policies.tiling.grid`.
         overlap: pixels that a window reaches beyond its core.
         stride: share of a tile that the grid moves a step.
+        image: what the image of a request is for: to ``refine`` instead of a sketch, or a ``condition`` that the model
+            is shown.
 
     Raises:
         BadInput: a value that makes no sense.
@@ -76,6 +79,7 @@ class TilingRule:
     mode: str = "wrap"
     overlap: int = 0
     stride: float = STRIDE_SHARE
+    image: str = "refine"
 
     def __post_init__(self) -> None:
         multiple, factor = self.geometry.size_multiple, self.geometry.latent_factor
@@ -87,6 +91,8 @@ class TilingRule:
             raise BadInput(f"tiling.mode is {self.mode!r}, expected one of {', '.join(MODES)}")
         if self.overlap < 0 or self.overlap % factor:
             raise BadInput(f"tiling.overlap is {self.overlap}, expected a multiple of {factor} px")
+        if self.image not in IMAGES:
+            raise BadInput(f"tiling.image is {self.image!r}, expected one of {', '.join(IMAGES)}")
         if not 0 <= self.stride <= 1:
             raise BadInput(f"tiling.stride is {self.stride}, expected 0 to 1")
         if self.tile is not None and min(self.tile) < multiple:
@@ -102,8 +108,9 @@ class TilingRule:
         """The recipe of a request, tiled or not."""
         if not self.applies(request.size):
             return ordinary(request)
+        sketch: Recipe = () if request.image and self.image == "refine" else (("sketch", request.steps),)
         refine = self.refine_steps(request.steps)
-        return (("encode", 1), ("sketch", request.steps), ("upscale", 1), ("refine", refine), ("decode", 1))
+        return (("encode", 1), *sketch, ("upscale", 1), ("refine", refine), ("decode", 1))
 
     def refine_steps(self, steps: int) -> int:
         """Refinement steps of a request of so many denoising steps; at least 1."""
