@@ -24,7 +24,9 @@ from backend.inputs import start_of
 from backend.loading import denoiser_name
 from backend.merge import Mixer, Stacked, run_merged
 from backend.tiled.execution import TiledExecution, Tiling
+from backend.tiled.group import RankLost
 from backend.tiled.run import TiledRun
+from backend.tiled.saved import load
 from policies.caching import CachingPolicy, ComputeAll
 from policies.contract import Outcome
 from policies.tiling.recipe import Recipe, ordinary
@@ -147,6 +149,40 @@ class Executor:
         for name in [name for name in self._runs if name not in request_ids]:
             self.release(name)
 
+    @torch.no_grad()
+    def save(self, request_id: str, folder: Path) -> None:
+        """Write a resident tiled request to a folder: when its sketch is done, or between two refinement steps.
+
+        It can go on all the same.
+
+        Raises:
+            BadInput: it is not tiled, it cannot be saved where it is, or the folder cannot be written.
+        """
+        run = self._runs.get(request_id)
+        if not isinstance(run, TiledRun) or self.tiles is None:
+            raise BadInput(f"request {request_id!r} is no tiled request that is under way")
+        if run.sketch is None and not run.is_refining and run.active.sampler_calls == run.active.evaluations:
+            run.sketched(self._finish(run.active))
+        self.tiles.save(run, folder)
+
+    @torch.no_grad()
+    def resume(self, folder: Path) -> tuple[Request, Recipe]:
+        """A saved request, resident from now on, and the stages and steps that it still has before it.
+
+        Raises:
+            BadInput: the folder holds none, it was made by another model or setting, or its id is in use here.
+        """
+        if self.tiles is None:
+            raise BadInput(f"cannot resume from {folder}: nothing is tiled here")
+        saved = load(folder)
+        request = saved.request
+        if request.request_id in self._runs:
+            raise BadInput(f"cannot resume from {folder}: request {request.request_id!r} is under way")
+        run = self.tiles.resume(saved, start_of(request, self.images, takes_image(self.pipeline)))
+        self._runs[request.request_id] = run
+        left = run.shape.refine_steps - run.steps_done
+        return request, (*(() if run.is_refining else (("upscale", 1),)), ("refine", left), ("decode", 1))
+
     def release(self, request_id: str) -> None:
         """Free what a request holds."""
         run = self._runs.pop(request_id, None)
@@ -197,7 +233,7 @@ class Executor:
             assert self.tiles is not None
             self.tiles.upscale(run)
         except Exception as error:
-            failed[request.request_id] = reason(error)
+            self._failed(request.request_id, error, failed)
 
     def _refine(self, requests: Sequence[Request], steps: int, recalled: Callable[[], bool]) -> Outcome:
         """Refinement steps; computed and reused count tiles."""
@@ -283,8 +319,13 @@ class Executor:
             if deliver is not None:
                 deliver(request, pixels)
         except Exception as error:
-            failed[request.request_id] = reason(error)
+            self._failed(request.request_id, error, failed)
         self.release(request.request_id)
+
+    def _failed(self, request_id: str, error: Exception, failed: dict[str, str]) -> None:
+        failed[request_id] = reason(error)
+        if self.tiles is not None and isinstance(error, RankLost):
+            self.tiles.lost()
 
     def _finish(self, run: RequestRun) -> Finished:
         """Run a pipeline from its last step to its end."""

@@ -94,7 +94,7 @@ def run_merged(mixer: Mixer, calls: Sequence[DenoiserCall]) -> tuple[list[Any], 
     errors: dict[int, BaseException] = {}
     groups: dict[Hashable, list[int]] = {}
     for index, call in enumerate(calls):
-        groups.setdefault(mixer.key(call), []).append(index)
+        groups.setdefault(mixer.key(call) if len(calls) > 1 else None, []).append(index)
     waiting = list(groups.values())
     while waiting:
         indices = waiting.pop()

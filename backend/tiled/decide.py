@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
-from backend.tiled.signals import TileSignals
-from policies.caching.contract import CachingPolicy
+from backend.tiled.signals import TileSignals, as_table
+from policies.caching.contract import CachingPolicy, Flags, Signals
 from policies.placement.contract import PlacementPolicy
 from policies.tiling.grid import Tile
+from policies.tiling.recipe import TiledShape
 from policies.tiling.step import Owners, StepPlan, plan_step
 
 
@@ -42,7 +44,8 @@ class Decider:
         self._caching = caching
         self._request_id = request_id
         self._signals = TileSignals(request_id, steps, values)
-        self._last: list[Tile] = []
+        self._last: Sequence[Tile] = ()
+        self._decided: list[tuple[Signals, Flags]] = []
 
     def decide(
         self,
@@ -59,9 +62,28 @@ class Decider:
             self._signals.changed(self._last, changes)
         signals = self._signals.of(step, tiles, totals)
         plan = plan_step(tiles, owners, self._devices, self._placement, self._seconds, self._caching, signals)
-        self._last = list(tiles)
+        self._last = tiles
         self._signals.computed([tile for tile, fresh in zip(tiles, plan.computed, strict=True) if fresh])
+        self._decided.append((signals, plan.computed))
         return plan
+
+    def state(self) -> dict[str, Any]:
+        """What was decided so far, to go on from. What a policy knows it has learned from that alone."""
+        return {
+            "signals": self._signals.state(),
+            "decided": [[as_table(signals), torch.from_numpy(computed)] for signals, computed in self._decided],
+        }
+
+    def restore(self, state: Mapping[str, Any], shape: TiledShape) -> None:
+        """Go on from a `state` of a request of this shape: the policy is told again what was done."""
+        self._signals.restore(state["signals"])
+        for step, (table, computed) in enumerate(state["decided"]):
+            signals, flags = self._signals.from_table(step, table.cpu()), computed.cpu().numpy()
+            if self._caching is not None:
+                self._caching.commit(signals, flags)
+            self._decided.append((signals, flags))
+        if self._decided:
+            self._last = shape.grid.tiles(shape.shifts.at(len(self._decided) - 1))
 
     def forget(self) -> None:
         """The request has ended."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 from backend.coroutine import DenoiserCall
@@ -34,7 +34,7 @@ def evaluate(runs: Sequence[TiledRun], mixer: Mixer, batch: int) -> tuple[dict[s
     busy_s = 0.0
     due = {run.request.request_id: run.evaluations_due for run in runs}
     for evaluation in range(max(due.values(), default=0)):
-        active = [run for run in runs if due[run.request.request_id] > evaluation]
+        active = [run for run in runs if (name := run.request.request_id) not in errors and due[name] > evaluation]
         for run in active:
             _guarded(run, errors, run.step)
         while calling := [r for r in active if r.pending is not None and r.request.request_id not in errors]:
@@ -45,32 +45,34 @@ def evaluate(runs: Sequence[TiledRun], mixer: Mixer, batch: int) -> tuple[dict[s
     return errors, busy_s
 
 
+def not_finite(runs: Sequence[TiledRun]) -> list[str]:
+    """The requests of whose latents this rank owns some that are no numbers."""
+    return [run.request.request_id for run in runs if not run.finite]
+
+
 def _answer(runs: Sequence[TiledRun], mixer: Mixer, batch: int, errors: dict[str, BaseException]) -> float:
     """Answer the pending call of each request."""
-    cut = {run.request.request_id: run.calls() for run in runs}
-    windows = [
-        _Window(run, tile.window, call)
-        for run in runs
-        for (_, tile), call in zip(run.refinement.mine, cut[run.request.request_id], strict=True)
-    ]
+    windows: list[_Window] = []
+    for run in runs:
+        _guarded(run, errors, _cut, run, windows)
     started = time.perf_counter()
     outputs = _outputs(windows, mixer, batch, errors)
     busy_s = time.perf_counter() - started
     for run in runs:
-        own = [output for window, output in zip(windows, outputs, strict=True) if window.run is run]
         if run.request.request_id not in errors:
-            _guarded(run, errors, run.answer, cut[run.request.request_id], own)
+            own = [(w.call, output) for w, output in zip(windows, outputs, strict=True) if w.run is run]
+            _guarded(run, errors, run.answer, [call for call, _ in own], [output for _, output in own])
     return busy_s
+
+
+def _cut(run: TiledRun, windows: list[_Window]) -> None:
+    tiles = [tile for _, tile in run.refinement.mine]
+    windows += [_Window(run, tile.window, call) for tile, call in zip(tiles, run.calls(), strict=True)]
 
 
 def _outputs(windows: Sequence[_Window], mixer: Mixer, batch: int, errors: dict[str, BaseException]) -> list[Any]:
     outputs: list[Any] = [None] * len(windows)
-    groups: dict[Hashable, list[int]] = {}
-    for index, (run, box, call) in enumerate(windows):
-        place = run.adapter.place(box, run.shape.grid.canvas)
-        where = None if place is None else (place, run.shape.grid.canvas)
-        groups.setdefault((where, mixer.key(call)), []).append(index)
-    for group in groups.values():
+    for group in _alike(windows, mixer) if batch > 1 else [[index] for index in range(len(windows))]:
         for some in [group[i : i + batch] for i in range(0, len(group), batch)]:
             first = windows[some[0]]
             with first.run.adapter.placed(first.box, first.run.shape.grid.canvas):
@@ -82,7 +84,17 @@ def _outputs(windows: Sequence[_Window], mixer: Mixer, batch: int, errors: dict[
     return outputs
 
 
-def _guarded(run: TiledRun, errors: dict[str, BaseException], work: Any, *args: Any) -> None:
+def _alike(windows: Sequence[_Window], mixer: Mixer) -> list[list[int]]:
+    """Windows that can run in one forward."""
+    groups: dict[Hashable, list[int]] = {}
+    for index, (run, box, call) in enumerate(windows):
+        place = run.adapter.place(box, run.shape.grid.canvas)
+        where = None if place is None else (place, run.shape.grid.canvas)
+        groups.setdefault((where, mixer.key(call)), []).append(index)
+    return list(groups.values())
+
+
+def _guarded(run: TiledRun, errors: dict[str, BaseException], work: Callable[..., None], *args: Any) -> None:
     try:
         work(*args)
     except Exception as error:

@@ -24,7 +24,7 @@ from backend.tiled.group import Group, RankLost
 from backend.tiled.launch import Ranks, start_ranks
 from backend.tiled.refine import REUSE
 from backend.tiled.run import TiledRun
-from backend.tiled.saved import load, made_by, save, without_tensors
+from backend.tiled.saved import Saved, made_by, save, without_tensors
 from policies.caching import CachingPolicy, ComputeAll
 from policies.placement import Contiguous, PlacementPolicy
 from policies.tiling.recipe import TiledShape, TilingRule
@@ -202,18 +202,18 @@ class TiledExecution:
             self.gather(run)
         save(run, folder)
 
-    def resume(self, folder: Path, start: Start) -> TiledRun:
-        """The saved request of a folder, where it was.
+    def resume(self, saved: Saved, start: Start) -> TiledRun:
+        """A saved request, where it was.
 
         Raises:
-            BadInput: the folder holds none, or one that was made otherwise.
+            BadInput: it was made otherwise.
         """
-        saved = load(folder)
         self.start()
         run = self._run(saved.request, saved.shape, start)
+        name = run.request.request_id
         for what, now in made_by(run).items():
             if (then := saved.made_by.get(what)) != now:
-                raise BadInput(f"cannot resume from {folder}: {what} was {then}, and is {now} here")
+                raise BadInput(f"cannot resume request {name!r}: {what} was {then}, and is {now} here")
         run.encode()
         if saved.state is None:
             assert saved.sketch is not None

@@ -90,6 +90,7 @@ class Refinement:
         self._changes: dict[int, int] = {}  # by place in the step, how far the outputs of this rank's tiles moved
         self._last = 0  # tiles of the step before
         self._blend: TileBlend | None = None
+        self._device = group.device
 
     def begin(self, step: int, latents: torch.Tensor, others: Sequence[torch.Tensor], scale: float) -> StepPlan:
         """Decide a step and fetch what this rank lacks for it.
@@ -103,6 +104,7 @@ class Refinement:
         self.settle()
         tiles = self.shape.grid.tiles(self.shape.shifts.at(step))
         canvas = self._adapter.unpack(latents, self.shape.grid.canvas)
+        self._device = canvas.device
         if self._cached:
             self._now = canvas * scale
         self.plan = plan = self._decided(step, tiles)
@@ -140,14 +142,13 @@ class Refinement:
         whole = self._base(call.part, sample, windows)
         if self._blend is None:
             for place, tile in self.mine:
-                rows, columns = self._at(tile.core)
-                whole[..., rows[:, None], columns] = _core_of(windows[place], tile, self.shape.grid.canvas)
+                whole[self._at(tile.core)] = _core_of(windows[place], tile, self.shape.grid.canvas)
         else:
             self._blend.put_together(whole, windows, self._group)
         if self._cached:
             for _, tile in self.mine:
-                rows, columns = self._at(tile.core)
-                self._held[call.part][..., rows[:, None], columns] = whole[..., rows[:, None], columns]
+                at = self._at(tile.core)
+                self._held[call.part][at] = whole[at]
         return self._adapter.answer(whole, call)
 
     def settle(self) -> None:
@@ -156,10 +157,10 @@ class Refinement:
             return
         if self._cached and self._now is not None:
             if self._then is None:
-                self._then = self._now.clone()
+                self._then = self._now
             for _, tile in self.mine:
-                rows, columns = self._at(tile.core)
-                self._then[..., rows[:, None], columns] = self._now[..., rows[:, None], columns]
+                at = self._at(tile.core)
+                self._then[at] = self._now[at]
         self.owners = owners_after(self.owners, self.plan)
         self._last = len(self.plan.tiles)
         self.plan = None
@@ -176,16 +177,24 @@ class Refinement:
         ]
         self._transfer(every, tensors, held)
         self.owners = first_owners(self.shape.grid.canvas)
+        changes = self._group.total(self._own_changes())
+        self._changes = dict(enumerate(changes.tolist())) if self._group.rank == 0 else {}
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """What the cache holds, to be kept with the latents; `gather` has brought all of it to the first rank."""
-        named = {f"held.{part}": held for part, held in enumerate(self._held)}
-        return named if self._then is None else {**named, "then": self._then}
+    def state(self) -> dict[str, Any]:
+        """What the cache holds, to go on from; `gather` has brought all of it to the first rank."""
+        return {
+            "held": self._held,
+            "then": self._then,
+            "changes": self._own_changes().tolist(),
+            "tiles": [self.computed, self.reused],
+        }
 
-    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go on from a `state`."""
-        self._held = [state[f"held.{part}"].clone() for part in range(sum(n.startswith("held.") for n in state))]
-        self._then = state["then"].clone() if "then" in state else None
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`; it is written to."""
+        self._held, self._then = list(state["held"]), state["then"]
+        self._last = len(state["changes"])
+        self._changes = dict(enumerate(state["changes"])) if self._group.rank == 0 else {}
+        self.computed, self.reused = state["tiles"]
 
     def _decided(self, step: int, tiles: tuple[Tile, ...]) -> StepPlan:
         totals = changes = None
@@ -207,11 +216,12 @@ class Refinement:
         assert self._then is not None
         owned = torch.from_numpy(self.owners == self._group.rank)
         own = measured(tiles, owned, self._now, self._then, self._held[0][-len(self._now) :])
-        changes = torch.zeros(self._last, dtype=torch.int64)
-        for place, change in self._changes.items():
-            changes[place] = change
-        both = self._group.total(torch.cat([own.flatten(), changes]))
+        both = self._group.total(torch.cat([own.flatten(), self._own_changes()]))
         return both[: own.numel()].view(own.shape), both[own.numel() :]
+
+    def _own_changes(self) -> torch.Tensor:
+        """How far the outputs of the last step's tiles moved, int64 [tiles]; 0 for those of other ranks."""
+        return torch.tensor([self._changes.get(place, 0) for place in range(self._last)], dtype=torch.int64)
 
     def _fetch(self, plan: StepPlan, tensors: Sequence[torch.Tensor], images: int) -> None:
         """Bring this rank the pixels of its windows, and others theirs."""
@@ -243,8 +253,7 @@ class Refinement:
                     pixels = view.new_empty((*view.shape[:-2], len(transfer.rows)))
                     receives.append((transfer.source, pixels))
                     arriving.append((view, transfer, pixels))
-        if sends or receives:
-            self._group.exchange(sends, receives)
+        self._group.exchange(sends, receives)  # also with nothing to carry: ranks are watched by their exchanges
         for view, transfer, pixels in arriving:
             view[..., transfer.rows, transfer.columns] = pixels
         if arriving:
@@ -272,15 +281,22 @@ class Refinement:
         assert self._now is not None
         images = len(self._now)
         for place, tile in self.mine:
-            rows, columns = self._at(tile.window)
-            held = self._held[0][-images:][..., rows[:, None], columns]
+            held = self._held[0][-images:][self._at(tile.window)]
             change = (windows[place][-images:] - held).abs().sum((0, 1, 2))
             self._changes[place] = int(in_whole_numbers(change).sum())
 
-    def _at(self, box: Box) -> tuple[torch.Tensor, torch.Tensor]:
+    def _at(self, box: Box) -> Any:
+        """The index of a box in canvas-size tensors; slices where it does not run past an edge."""
         height, width = self.shape.grid.canvas
-        device = self._group.device
-        return torch.from_numpy(box.rows(height)).to(device), torch.from_numpy(box.columns(width)).to(device)
+        rows: Any = slice(box.top, box.top + box.height)
+        columns: Any = slice(box.left, box.left + box.width)
+        if rows.stop > height:
+            rows = torch.from_numpy(box.rows(height)).to(self._device)
+        if columns.stop > width:
+            columns = torch.from_numpy(box.columns(width)).to(self._device)
+        if isinstance(rows, torch.Tensor) and isinstance(columns, torch.Tensor):
+            rows = rows[:, None]
+        return ..., rows, columns
 
 
 def _core_of(window: torch.Tensor, tile: Tile, canvas: tuple[int, int]) -> torch.Tensor:

@@ -16,7 +16,7 @@ import torch
 
 from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone
 from backend.tiled.adapters import Adapter
-from backend.tiled.coroutines import RefineRun, SketchRun, begin_at
+from backend.tiled.coroutines import RefineRun, Resumed, SketchRun, begin_at
 from backend.tiled.decide import Decider
 from backend.tiled.group import Alone, Group
 from backend.tiled.pixels import as_pixels, drawn_noise, encoded, enlarged, noisy
@@ -34,14 +34,13 @@ class TiledRun:
         request: what to make.
         shape: what it becomes.
         adapter: of the pipeline.
-        group: this rank's view of its replica.
+        group: this rank's view of its replica; settled when refinement begins.
         decider: on the first rank; None on the others.
         reuse: what a reused tile hands on, see `backend.tiled.refine.REUSE`.
         cached: whether a policy may reuse tiles.
         gains: whether it looks at gains.
         arguments: more arguments of the pipeline, such as the ``image`` of an image-to-video model.
         sketch: pixels of the finished sketch, or of what is refined instead of one: [images, 3, frames, h, w] in 0..1.
-        steps_done: refinement steps done.
     """
 
     pipeline: Any
@@ -55,19 +54,13 @@ class TiledRun:
     gains: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
     sketch: torch.Tensor | None = None
-    steps_done: int = 0
 
     def __post_init__(self) -> None:
         self._sketching = SketchRun(self.pipeline, self.request, self.shape.sketch, self.arguments)
         self._refining: RefineRun | None = None
+        self._refinement: Refinement | None = None
         self._stop: StepDone | None = None
         self._canvas: torch.Tensor | None = None
-        self._history: dict[str, Any] = {}
-        self._noise: tuple[torch.Tensor, ...] = ()
-        self._evaluation = 0
-        self.refinement = Refinement(
-            self.shape, self.adapter, self.group, self.decider, self.cached, self.gains, self.reuse
-        )
 
     @property
     def active(self) -> RequestRun:
@@ -96,28 +89,77 @@ class TiledRun:
         sampler = copy.deepcopy(self.pipeline.scheduler)
         args, kwargs = self._sketching.prepared.schedule
         sampler.set_timesteps(*args, **kwargs)
-        begin_at(sampler, self.shape.first_step)
+        begin_at(sampler, self.shape.first_step * sampler.order)
         self._canvas = noisy(sampler, latents, drawn_noise(self.request, tuple(latents.shape[1:]), latents))
         self.begin()
 
-    def begin(self) -> None:
-        """Start the pipeline on the canvas; a rank without latents starts from nothing and fetches what it needs."""
+    def begin(self, state: Mapping[str, Any] | None = None) -> None:
+        """Start the pipeline on the canvas, or go on from a `state`.
+
+        A rank without latents starts from nothing and fetches what it needs.
+        """
+        resumed = None
+        if state is not None:
+            state = _on(self.pipeline.device, state)
+            resumed = Resumed(
+                state["steps_done"], state["evaluations"], state["history"], [s.cpu() for s in state["noise"]]
+            )
+        self._refinement = Refinement(
+            self.shape, self.adapter, self.group, self.decider, self.cached, self.gains, self.reuse
+        )
         self._refining = RefineRun(
             self.pipeline,
             self.request,
             self._sketching.prepared,
-            self.shape.first_step + self.steps_done,
-            self._start,
+            self.shape.first_step,
+            self._start if state is None else lambda like: state["latents"],
             self.arguments,
             self.adapter,
-            self._history,
-            self._noise,
+            resumed,
         )
         self._sketching.close()
+        if state is not None:
+            self._refinement.restore(state["cache"])
+            if self.decider is not None:
+                self.decider.restore(state["decider"], self.shape)
         stop = self._refining.resume()
         if not isinstance(stop, StepDone):
             raise RuntimeError("the pipeline asked for no latents")
         self._stop, self._canvas, self.sketch = stop, None, None
+
+    def state(self) -> dict[str, Any]:
+        """All that `begin` needs to go on from between two steps, once `gather` has brought it here.
+
+        A nest of dictionaries, lists, tensors and plain values.
+        """
+        run, stop = self._run, self._stop
+        assert stop is not None
+        return {
+            "latents": stop.latents,
+            "steps_done": run.steps_done,
+            "evaluations": run.sampler_calls,
+            "history": run.history(),
+            "noise": run.noise,
+            "cache": self.refinement.state(),
+            "decider": {} if self.decider is None else self.decider.state(),
+        }
+
+    @property
+    def refinement(self) -> Refinement:
+        """The tiles' side of it, from the first refinement step on."""
+        if self._refinement is None:
+            raise RuntimeError("refinement has not begun")
+        return self._refinement
+
+    @property
+    def is_refining(self) -> bool:
+        """Whether it is on its canvas."""
+        return self._refining is not None
+
+    @property
+    def steps_done(self) -> int:
+        """Refinement steps done."""
+        return 0 if self._refining is None else self._refining.steps_done
 
     @property
     def evaluations_due(self) -> int:
@@ -132,7 +174,7 @@ class TiledRun:
         """
         run, stop = self._run, self._stop
         assert stop is not None
-        self.refinement.begin(self._evaluation, stop.latents, run.tensors(stop.result), run.input_scale())
+        self.refinement.begin(run.sampler_calls, stop.latents, run.tensors(stop.result), run.input_scale())
         self._advance(None)
 
     def calls(self) -> list[DenoiserCall]:
@@ -147,7 +189,6 @@ class TiledRun:
 
     def step_done(self) -> None:
         """All evaluations of a step are done."""
-        self.steps_done += 1
         self._run.steps_done += 1
 
     def gather(self) -> None:
@@ -174,6 +215,7 @@ class TiledRun:
             self._refining.close()
         if self.decider is not None:
             self.decider.forget()
+        self._refinement = self._stop = self._canvas = self.sketch = None
 
     @property
     def _run(self) -> RefineRun:
@@ -187,9 +229,17 @@ class TiledRun:
             raise RuntimeError("the pipeline ended before its last step")
         if isinstance(stop, StepDone):
             self._stop = stop
-            self._evaluation += 1
 
     def _start(self, like: torch.Tensor) -> torch.Tensor:
         if self._canvas is None:
             return torch.zeros_like(like)
         return self.adapter.pack(self._canvas.to(like), like).contiguous()
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    """A nest with its tensors on a device, but for single numbers, which stay where samplers keep them."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device) if value.ndim else value
+    if isinstance(value, Mapping):
+        return {name: _on(device, item) for name, item in value.items()}
+    return [_on(device, item) for item in value] if isinstance(value, list) else value

@@ -7,12 +7,12 @@ order. So a decision does not depend on who computed what.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
-from policies.caching.contract import Signals
+from policies.caching.contract import Floats, Ints, Signals
 from policies.tiling.grid import Box, Tile
 
 _ONE = 2.0**24
@@ -53,6 +53,13 @@ def measured(
     return torch.stack([over_window(per_pixel, tile.window) for tile in tiles], dim=1)
 
 
+def as_table(signals: Signals) -> torch.Tensor:
+    """The signals of one request at one step as numbers: its units, then what is known of them, [7, tiles]."""
+    columns = signals.input_change, signals.skip_change, signals.input_shift, signals.output_level
+    gains = signals.output_gain, signals.input_gain
+    return torch.from_numpy(np.array([signals.unit, *columns, *gains], dtype=np.float64))
+
+
 class TileSignals:
     """Turns totals into the signals of a request, and remembers the gains of its tiles.
 
@@ -80,27 +87,42 @@ class TileSignals:
 
     def of(self, step: int, tiles: Sequence[Tile], totals: torch.Tensor | None) -> Signals:
         """The signals of a step from the totals of `measured`; None: nothing is held yet."""
-        count = len(tiles)
         units = np.array([tile.index for tile in tiles])
-        known = (self._request_ids, np.zeros(count, dtype=np.int64), units, 0, 1)
-        at, steps = np.full(count, step), np.full(count, self._steps)
-        nothing = np.zeros(count)
+        nothing, unknown = np.zeros(len(tiles)), np.full(len(tiles), np.inf)
         if totals is None:
-            return Signals(
-                *known, at, steps, np.full(count, np.inf), nothing, np.full(count, np.inf), nothing, nothing, nothing
-            )
+            return self._signals(step, units, (unknown, nothing, unknown, nothing, nothing, nothing))
         values = np.array([self._count(tile) for tile in tiles])
         shift, squares, then, level = totals.numpy().astype(np.float64) / _ONE
         change = squares / np.maximum(then, np.finfo(np.float64).tiny)
         gains = np.array([self._gains.get(unit, (0.0, 0.0)) for unit in units.tolist()])
         self._shift = dict(zip(units.tolist(), (shift / values).tolist(), strict=True))
-        return Signals(
-            *known, at, steps, change, nothing, shift / values, level / values, gains[:, 0].copy(), gains[:, 1].copy()
-        )
+        return self._signals(step, units, (change, nothing, shift / values, level / values, *gains.T.copy()))
 
     def computed(self, tiles: Sequence[Tile]) -> None:
         """These tiles are computed this step; their outputs' changes will be told next."""
         self._waiting = {tile.index: self._shift[tile.index] for tile in tiles if tile.index in self._shift}
+
+    def state(self) -> dict[str, list[list[float]]]:
+        """What is remembered, to go on from."""
+        return {
+            "gains": [[unit, *gains] for unit, gains in self._gains.items()],
+            "waiting": [[unit, shift] for unit, shift in self._waiting.items()],
+        }
+
+    def restore(self, state: Mapping[str, Sequence[Sequence[float]]]) -> None:
+        """Go on from a `state`."""
+        self._gains = {int(unit): (moved, shift) for unit, moved, shift in state["gains"]}
+        self._waiting = {int(unit): shift for unit, shift in state["waiting"]}
+
+    def from_table(self, step: int, table: torch.Tensor) -> Signals:
+        """The signals of a step from their `as_table`."""
+        units, *columns = table.numpy()
+        return self._signals(step, units.astype(np.int64), columns)
+
+    def _signals(self, step: int, units: Ints, columns: Sequence[Floats]) -> Signals:
+        count = len(units)
+        of, at, steps = np.zeros(count, dtype=np.int64), np.full(count, step), np.full(count, self._steps)
+        return Signals(self._request_ids, of, units, 0, 1, at, steps, *columns)
 
     def _count(self, tile: Tile) -> int:
         return tile.window.height * tile.window.width * self._values
