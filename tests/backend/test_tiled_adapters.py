@@ -364,6 +364,14 @@ def test_ntk_turns_the_slowest_channel_no_further_than_in_training(name: str) ->
     assert not torch.allclose(ntk[..., axis], absolute[..., axis], atol=1e-5)
 
 
+def test_ntk_counts_cogvideox_at_the_native_distance() -> None:
+    """Not at the smaller one of the canvas: the first channel of an axis turns by one a token, as at 4 x 4."""
+    adapter = adapter_of("cogvideox", "ntk", (4, 4))
+    told = positions_of(adapter, canvas_call("cogvideox"), Box(4, 0, *WINDOW))[0].double()
+    torch.testing.assert_close(told[:, 0, 4], torch.tensor([2, 3]).double().cos(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(told[0, :, 10], torch.arange(4).double().cos(), rtol=0, atol=1e-6)
+
+
 def test_the_ntk_base_stretches_only_the_slow_channels() -> None:
     base = ntk_base(10000.0, 3.0, 64)
     slowest = (64 - 2) / 64
