@@ -18,7 +18,7 @@ class _Repeats:
 
 
 class TileTable:
-    """A denoising step takes 1 s for every 128x128 px, encode 0.1 s, decode 0.5 s, upscale 0.7 s; each image costs as much.
+    """A denoising step takes 1 s for every 128x128 px, encode 0.1 s, decode 0.5 s, upscale 0.7 s; each for an image.
 
     Args:
         refine_s: of a measured refinement step of a 256x256 px canvas; None: none was measured.
