@@ -71,7 +71,7 @@ class TileRecording:
         Raises:
             BadInput: no such file, no recording of tiles, or a wrong row.
         """
-        frame, facts = read_recording(path, _METADATA_KEY, "'tilecast cache record --tiles'")
+        frame, facts = read_recording(path, _METADATA_KEY, "'tilecast cache record-tiles'")
         try:
             return cls(frame, facts)
         except BadInput as error:

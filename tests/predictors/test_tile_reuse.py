@@ -63,7 +63,7 @@ def test_wrong_recordings_are_refused(recording: TileRecording, tmp_path: Path) 
     with pytest.raises(BadInput, match=r"no.parquet: no such recording"):
         TileRecording.load(tmp_path / "no.parquet")
     made_up(2).save(tmp_path / "patches.parquet")
-    with pytest.raises(BadInput, match="not a recording of cache signals; 'tilecast cache record --tiles' writes one"):
+    with pytest.raises(BadInput, match="not a recording of cache signals; 'tilecast cache record-tiles' writes one"):
         TileRecording.load(tmp_path / "patches.parquet")
     recording.save(tmp_path / "tiles.parquet")
     with pytest.raises(BadInput, match="'tilecast cache record' writes one"):

@@ -1,0 +1,114 @@
+"""Recording what a tile cache would see: how the input and the output of every tile move, while all are computed.
+
+The last inputs and outputs of the whole canvas are kept, so every age up to ``max_age`` is seen at every step, over the
+window that a tile has at that step. The trajectories are exact.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import torch
+
+from backend.tiled.trial import Trial
+from policies.tiling.grid import Box
+from policies.tiling.recipe import TiledShape
+from traces.request import Request, Size
+
+
+def record_tiles(
+    trial: Trial,
+    sizes: Sequence[Size],
+    requests: int,
+    steps: int,
+    max_age: int = 4,
+    seed: int = 0,
+    prompts: Sequence[str] = ("",),
+    guidance_scale: float = 5.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Sketch and refine requests one after another and record the signals of their tiles.
+
+    Args:
+        trial: the model and its tiling.
+        sizes: (height, width, frames), taken in turn.
+        requests: how many.
+        steps: denoising steps of each sketch; refinement repeats the rule's share of them.
+        max_age: oldest reference, steps.
+        seed: of the requests' noise.
+        progress: called with (requests done, requests).
+
+    Returns:
+        One row a tile, step and age (from the second step on) with `predictors.tile_recording.COLUMNS`.
+
+    Raises:
+        BadInput: a size that the model cannot make or does not tile.
+    """
+    frames = []
+    for index in range(requests):
+        height, width, count = sizes[index % len(sizes)]
+        request = Request(
+            f"r{index}", 0.0, height, width, steps, count,
+            prompt=prompts[index % len(prompts)], seed=seed + index, guidance_scale=guidance_scale,
+        )  # fmt: skip
+        trial.check(request)
+        shape = trial.rule.shape(request.size, steps)
+        notes = _Notes(shape, request.images, max_age)
+        trial.refine(request, trial.sketch(request), watch=notes.take)
+        frame = pd.DataFrame(notes.rows)
+        frames.append(
+            frame.assign(
+                request_id=request.request_id, height=height, width=width, frames=count, steps=notes.evaluations
+            )
+        )
+        if progress is not None:
+            progress(index + 1, requests)
+    return pd.concat(frames, ignore_index=True)
+
+
+class _Notes:
+    """What one request shows: ``rows`` has an entry a tile, step and age, ``evaluations`` counts the steps."""
+
+    def __init__(self, shape: TiledShape, images: int, max_age: int) -> None:
+        self.rows: list[dict[str, float]] = []
+        self._shape = shape
+        self._images = images
+        self._past: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=max_age)
+        self.evaluations = 0
+
+    def take(self, sample: torch.Tensor, prediction: torch.Tensor) -> None:
+        """One evaluation of the denoiser, [rows, channels, frames, H, W] each; of guided ones the guided rows count."""
+        now, output = (whole[-self._images :].float().cpu() for whole in (sample, prediction))
+        tiles = self._shape.grid.tiles(self._shape.shifts.at(self.evaluations))
+        for age, (then, before) in enumerate(reversed(self._past), start=1):
+            moved, changed = now - then, output - before
+            maps = torch.stack(
+                [of.double().mean((0, 1, 2)) for of in
+                 (moved.abs(), moved.square(), then.square(), before.abs(), changed.abs(), (changed - moved).abs())]
+            )  # fmt: skip
+            for tile in tiles:
+                self.rows.append({**self._place(tile.window), "tile": tile.index, "step": self.evaluations, "age": age,
+                                  **_magnitudes(maps, tile.window)})  # fmt: skip
+        self._past.append((now.clone(), output.clone()))
+        self.evaluations += 1
+
+    def _place(self, window: Box) -> dict[str, float]:
+        height, width = self._shape.grid.canvas
+        return {
+            "down": (window.top + window.height / 2) / height % 1,
+            "across": (window.left + window.width / 2) / width % 1,
+        }
+
+
+def _magnitudes(maps: torch.Tensor, window: Box) -> dict[str, float]:
+    rows, columns = (torch.from_numpy(of) for of in (window.rows(maps.shape[1]), window.columns(maps.shape[2])))
+    shift, squares, then, level, changed, residual = maps[:, rows[:, None], columns].mean((1, 2)).tolist()
+    return {
+        "input_change": squares / max(then, 1e-30),
+        "input_shift": shift,
+        "output_level": level,
+        "output_shift": changed,
+        "residual_shift": residual,
+    }
