@@ -70,7 +70,7 @@ def test_nine_tiles_on_four_devices_take_three_rounds_a_step() -> None:
 
 
 def test_tiles_of_several_requests_fill_devices_together() -> None:
-    """Two requests of two tiles on four devices: each device gets its tiles of both before a step is as long as it is."""
+    """Two requests of two tiles on two devices, a batch: each device computes a tile of both in every step."""
     costs = tiled_costs(devices=TileDevices(2, link=NOTHING))
     both = [Request(name, 0.0, 128, 256, 10) for name in "ab"]
     c = simulate(SameSizeContinuous(), both, costs)
@@ -95,7 +95,7 @@ def test_a_step_waits_for_its_pixels_and_slows_down_with_the_world() -> None:
 
 
 def test_one_tile_takes_as_long_as_an_ordinary_request() -> None:
-    """A canvas of one tile, refined over all steps, against the same request denoised: the same steps to the picosecond."""
+    """A canvas of one tile, refined over all steps, and the same request denoised: the same to the picosecond."""
     tiled, ordinary = tiled_costs(TileTable(odd=1.0291), above=0.5, refine=1.0), tiled_costs(TileTable(odd=1.0291))
     one = clip("a", side=128)
     (_, refined, _), (_, denoised, _) = (
