@@ -143,9 +143,9 @@ def test_a_simulation_shows_a_policy_what_the_model_does(
         tiles = shape.grid.tiles(shape.shifts.at(step))
         modelled = tiles_of.signals(step, tiles)
         assert np.array_equal(modelled.unit, real.unit)
-        if step in (1, 2):  # later the real input is no longer the recorded one
-            close(modelled.input_shift, real.input_shift, 0.25 if step == 2 else 0.001)
-            close(modelled.output_level, real.output_level, 0.25 if step == 2 else 0.001)
+        if step in (1, 2):  # after a reuse the real input is not quite the recorded one
+            close(modelled.input_shift, real.input_shift, 0.4 if step == 2 else 0.001)
+            close(modelled.output_level, real.output_level, 0.4 if step == 2 else 0.001)
         tiles_of.done(step, tiles, computed)
     assert 0 < np.mean([flags.mean() for _, flags in watched.log]) < 1
 
