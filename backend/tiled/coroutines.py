@@ -126,6 +126,8 @@ class RefineRun(RequestRun):
 
         @functools.wraps(prepare)
         def prepare_latents(*args: Any, **kwargs: Any) -> Any:
+            if self._full is None:  # some pipelines make the latents first
+                begun()
             made = prepare(*args, **kwargs)
             latents = start(made[0] if isinstance(made, tuple) else made)
             if resumed is not None:
