@@ -17,6 +17,7 @@ DEADLINE_SLACK_S = 1e-9
 """Seconds past its deadline at which a request still counts as in time: rounding of arrival + SLO."""
 
 STAGES = ("encode", "denoise", "decode")
+_TILED_STAGES = ("sketch", "upscale", "refine")
 DENOISING = ("denoise", "sketch", "refine")
 """Stages whose steps are those of a sampler."""
 
@@ -167,7 +168,8 @@ def _prediction_errors(steps: pd.DataFrame) -> dict[str, float]:
     judged = predicted_launches(steps)
     actual = _seconds(judged)
     error = judged["predicted_s"].to_numpy(float) - actual
-    extra = sorted(set(steps["stage"]) - set(STAGES))
+    there = set(steps["stage"])
+    extra = [stage for stage in _TILED_STAGES if stage in there] + sorted(there - {*STAGES, *_TILED_STAGES})
     parts = {"": np.ones(len(judged), dtype=bool)} | {
         f":{stage}": (judged["stage"] == stage).to_numpy(bool) for stage in (*STAGES, *extra)
     }

@@ -137,6 +137,22 @@ def test_a_forecast_by_hand() -> None:
     assert len(forecast(costs, queue, 1, 1.0, most_late=0).late) == 1
 
 
+def test_a_forecast_with_a_tiled_request_by_hand() -> None:
+    """a and b together for 2 steps of 0.3 s; then t by itself, 4 steps of 0.5 s; only then c, 2 steps of 0.2 s."""
+    costs = BatchCosts(FlatCosts())
+    recipes = dict.fromkeys("abc", (("denoise", 2),)) | {"t": (("sketch", 1), ("upscale", 1), ("refine", 2))}
+    jobs = [
+        Job(request(name, side=128 if name == "t" else 64, steps=2), i, recipes[name]) for i, name in enumerate("abtc")
+    ]
+    queue = [(due_s, job.order, job) for due_s, job in zip((0.5, 0.7, 2.6, 2.7), jobs, strict=True)]
+    seen = forecast(costs, queue, 3, 0.0)
+    assert seen.end_s == pytest.approx(3.0)
+    assert seen.late == [jobs[0], jobs[3]]
+    jobs[2].advance(3)
+    assert forecast(costs, queue, 3, 0.0).end_s == pytest.approx(1.5)
+    assert forecast(costs, queue[2:], 3, 2.2, most_late=0).late == [jobs[2]]
+
+
 def test_queues_pass_over_what_has_ended() -> None:
     queues = KindQueues(BatchCosts(FlatCosts()))
     jobs = [Job(request(f"r{i}", slo_s=9.0 - i), i) for i in range(4)]

@@ -13,7 +13,7 @@ from policies.caching import CACHES, CachingPolicy, ComputeAll, ForestReuse, Sig
 from policies.contract import Cluster, Decision, PolicyError, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.placement import Contiguous, PlacementPolicy, TileWork
-from policies.scheduling import EDF, FCFS, SCHEDULERS
+from policies.scheduling import EDF, FCFS, SCHEDULERS, MixedFCFS
 from predictors.forest_fit import fit_forest
 from sim.check import check_policy
 from tests.predictors.recordings import made_up
@@ -92,6 +92,14 @@ class Mover(FCFS):
         return Decision((jobs[0],), 1) if jobs else None
 
 
+class MixesTiled(MixedFCFS):
+    """Knows nothing of tiled requests, so it puts them in a batch with others."""
+
+    def _take(self, held: list[Job]) -> list[Job]:
+        waiting = list(self.cluster.waiting.values())
+        return waiting[: max(0, self._share() - len(held))]
+
+
 class Hoarder(FCFS):
     """Keeps the state of its runs in its parameters' place."""
 
@@ -120,6 +128,7 @@ class Hoarder(FCFS):
         (Liar(), "breaks the promise"),
         (Overeager(), "steps of"),
         (Mover(), "lives on replica"),
+        (MixesTiled(), "mixes (stages|sizes) in"),
         (Hoarder(), "not deterministic"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
