@@ -49,6 +49,8 @@ def replay(
         scaled = {**given, "trace.rate_scale": loaded.trace.rate_scale * speedup}
         loaded = load_scenario(scenario, scaled)
     prepared = prepare(loaded)
+    if _follows(prepared):
+        return
     executors = _executors(prepared)
 
     from datetime import UTC, datetime
@@ -91,6 +93,32 @@ def replay(
     typer.echo(f"{'interrupted; the log so far' if interrupted else 'replayed'} -> {output}")
     if interrupted:
         raise typer.Exit(130)
+
+
+def _follows(prepared: Prepared) -> bool:
+    """Under torchrun: whether this was one of the ranks that only help the first, which it has done by now."""
+    import os
+
+    from traces.errors import BadInput
+
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return False
+    cluster = prepared.scenario.cluster
+    if prepared.tiling is None or cluster.replicas > 1 or int(os.environ["WORLD_SIZE"]) != cluster.devices:
+        raise BadInput(
+            f"torchrun started {os.environ['WORLD_SIZE']} processes; expected [tiling], cluster.replicas = 1 and "
+            f"cluster.devices = {os.environ['WORLD_SIZE']}"
+        )
+    if os.environ["RANK"] == "0":
+        return False
+    import torch
+
+    from backend.tiled.execution import follow_torchrun
+
+    if cluster.threads is not None:
+        torch.set_num_threads(cluster.threads)
+    follow_torchrun(prepared.tiling.execution(prepared.table), cluster.device)
+    return True
 
 
 def _executors(prepared: Prepared) -> list[Any]:

@@ -7,7 +7,9 @@ decoding are its own work.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +22,9 @@ from backend.merge import Stacked
 from backend.tiled.adapters import adapter_for
 from backend.tiled.decide import Decider
 from backend.tiled.evaluate import evaluate, not_finite
+from backend.tiled.follow import Follower
 from backend.tiled.group import Group, RankLost
-from backend.tiled.launch import Ranks, start_ranks
+from backend.tiled.launch import Ranks, by_torchrun, ranks_from_environment, start_ranks
 from backend.tiled.refine import REUSE
 from backend.tiled.run import TiledRun
 from backend.tiled.saved import Saved, made_by, save, without_tensors
@@ -81,6 +84,40 @@ class Tiling:
             raise BadInput("several devices need the name of the model that each loads")
 
 
+    @property
+    def native(self) -> tuple[int, int]:
+        """(height, width) in latent pixels that the model was trained at."""
+        factor = self.rule.geometry.latent_factor
+        height, width = self.rule.geometry.native_size
+        return height // factor, width // factor
+
+    @property
+    def follower(self) -> dict[str, Any]:
+        """What another rank is told: arguments of `backend.tiled.follow.Follower`."""
+        return {
+            "model": self.model,
+            "dtype": self.dtype,
+            "positions": self.positions,
+            "native": list(self.native),
+            "batch": self.batch,
+            "images": None if self.images is None else str(self.images),
+        }
+
+
+def follow_torchrun(tiling: Tiling, device: str) -> None:
+    """Be the rank that torchrun says, which is not the first, until the first one has done with it.
+
+    Args:
+        tiling: as the first rank's.
+        device: ``cpu`` or ``cuda``.
+    """
+    rank = int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
+    follower = Follower(device if device == "cpu" else f"{device}:{rank}", **tiling.follower)
+    with ranks_from_environment(tiling.timeout_s, device) as ranks:
+        ranks.group.barrier(patient=True)
+        follower(ranks.group)
+
+
 class TiledExecution:
     """Walks tiled requests through the stages that ordinary ones do not have.
 
@@ -94,10 +131,7 @@ class TiledExecution:
         self.tiling = tiling
         self._pipeline = pipeline
         self._mixer = Stacked(forward)
-        factor = tiling.rule.geometry.latent_factor
-        height, width = tiling.rule.geometry.native_size
-        self._native = (height // factor, width // factor)
-        self._adapter = adapter_for(pipeline, tiling.positions, self._native)
+        self._adapter = adapter_for(pipeline, tiling.positions, tiling.native)
         caching = tiling.caching
         self._caching = None if caching is None or isinstance(caching, ComputeAll) else copy.deepcopy(caching)
         if self._caching is not None:
@@ -114,23 +148,19 @@ class TiledExecution:
             except RankLost:
                 self.lost()
         if self._ranks is None:
-            tiling = self.tiling
-            args = {
-                "model": tiling.model,
-                "dtype": tiling.dtype,
-                "positions": tiling.positions,
-                "native": self._native,
-                "batch": tiling.batch,
-                "images": None if tiling.images is None else str(tiling.images),
-            }
-            self._ranks = start_ranks(
-                "backend.tiled.follow:Follower",
-                tiling.devices,
-                args,
-                tiling.timeout_s,
-                torch.device(self._pipeline.device).type,
-                torch.get_num_threads(),
-            )
+            tiling, device = self.tiling, torch.device(self._pipeline.device).type
+            if by_torchrun():
+                self._ranks = ranks_from_environment(tiling.timeout_s, device)
+                self._group.barrier(patient=True)
+            else:
+                self._ranks = start_ranks(
+                    "backend.tiled.follow:Follower",
+                    tiling.devices,
+                    tiling.follower,
+                    tiling.timeout_s,
+                    device,
+                    torch.get_num_threads(),
+                )
 
     def run_of(self, request: Request, start: Start) -> TiledRun:
         """A tiled request, not begun."""
@@ -249,6 +279,9 @@ class TiledExecution:
 
     def close(self) -> None:
         """End the other ranks."""
+        if self._ranks is not None:
+            with contextlib.suppress(RankLost):
+                self._order("end")
         self.lost()
 
     @property

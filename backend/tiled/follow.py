@@ -51,7 +51,7 @@ class Follower:
 
     @torch.no_grad()
     def __call__(self, group: Group) -> None:
-        """Obey the first rank's orders, see `backend.tiled.execution`, until it ends this process."""
+        """Obey the first rank's orders, see `backend.tiled.execution`, until the last one."""
         while True:
             order = group.broadcast_object(patient=True)
             verb = order["verb"]
@@ -67,6 +67,8 @@ class Follower:
                 self._busy_s = 0.0
             elif verb == "close":
                 self._runs.pop(order["request"]).close()
+            elif verb == "end":
+                return
             elif verb != "nothing":
                 raise ValueError(f"unknown order {verb!r}")
 

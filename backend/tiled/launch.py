@@ -137,6 +137,11 @@ def start_ranks(
     return Ranks(group, children)
 
 
+def by_torchrun() -> bool:
+    """Whether torchrun, or something that sets the same variables, started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
 def ranks_from_environment(timeout_s: float = 60.0, device: str = "cpu") -> Ranks:
     """Join the ranks that torchrun started: this process is the one that ``RANK`` says, of ``WORLD_SIZE``.
 
