@@ -80,6 +80,7 @@ GEOMETRIES: dict[str, ModelGeometry] = {
     g.name: g
     for g in (
         ModelGeometry("tiny-image", 8, 4, 32, (128, 128)),
+        ModelGeometry("tiny-video", 4, 8, 16, (64, 64), frame_factor=4, patch=2),
         ModelGeometry("sd15", 8, 4, 8, (512, 512)),
         ModelGeometry("sdxl", 8, 4, 8, (1024, 1024)),
         ModelGeometry("sd3", 8, 16, 16, (1024, 1024), patch=2),

@@ -23,9 +23,9 @@ from backend.embedded.scenes import HELD_OUT_ONE_IN, PALETTE, SHAPES, SUPERSAMPL
 FRAMES = 9
 STEP = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}  # (dy, dx)
 SPEEDS = {"slowly": 0.018, "quickly": 0.04}  # shorter sides of the canvas a frame
-RADII = {"small": (0.14, 0.17), "big": (0.22, 0.25)}  # least and most, in shorter sides of the canvas
+RADII = {"small": (0.17, 0.19), "big": (0.25, 0.28)}  # least and most, in shorter sides of the canvas
 MARGIN = 0.02  # shorter sides of the canvas that stay free between a thing and the canvas' edge
-FREEDOM = 0.15  # how far the middle of a path may lie from the middle of the canvas, as a fraction of the canvas
+FREEDOM = 0.1  # how far the middle of a path may lie from the middle of the canvas, as a fraction of the canvas
 
 
 @dataclass(frozen=True)

@@ -120,9 +120,10 @@ def _transformer() -> Any:
 
 def _vae() -> Any:
     return AutoencoderKLWan(
-        base_dim=8,
+        base_dim=16,
         z_dim=LATENT_CHANNELS,
-        dim_mult=[1, 2, 4],
+        dim_mult=[1, 2, 2],
+        is_residual=True,  # as in Wan 2.2; it learns faster
         num_res_blocks=1,
         temperal_downsample=[True, True],
         latents_mean=[0.0] * LATENT_CHANNELS,

@@ -1,0 +1,201 @@
+"""Measure `tiny-video` on prompts it never trained on: does the clip show what the sentence says, and how fast.
+
+    python -m backend.embedded.measure_video [--model FOLDER] [--prompts 130] [-o FOLDER]
+
+Prints shares of clips with the right colours, shapes and motions (see `clip_reader.Verdict`), the same shares for
+drawn clips of the same prompts (the reader's own accuracy), how well the VAE gives drawn clips back, and milliseconds
+a denoising step with guidance and a decoding on one core. With `-o` it also saves the figures as JSON, a strip of
+every clip in one picture, and the first clips to play.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from numpy.typing import NDArray
+
+from backend.clips import clip_strip, write_clip
+from backend.embedded.clip_reader import Verdict, accuracy_on_drawn, judge, share_right
+from backend.embedded.measure_image import weights_bytes
+from backend.embedded.moving_scenes import FRAMES, MovingScene, draw_clip, held_out_scenes
+from backend.embedded.tiny_video import FOLDER, GUIDANCE_SCALE, NATIVE_SIZE, STEPS
+from backend.pictures import picture_grid
+
+BATCH = 10
+PLAYABLE_CLIPS = 10
+VERDICTS = ("colour", "shape", "motion")
+
+
+def chosen_scenes(count: int) -> list[MovingScene]:
+    """`count` held-out scenes, evenly spread over the fixed order of all of them."""
+    scenes = held_out_scenes()
+    if not 1 <= count <= len(scenes):
+        raise ValueError(f"there are {len(scenes)} held-out prompts, cannot take {count}")
+    return [scenes[int(index)] for index in np.linspace(0, len(scenes) - 1, count)]
+
+
+def load(folder: Path) -> Any:
+    """The stock pipeline in `folder`, without a progress bar."""
+    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def generate(
+    pipeline: Any,
+    scenes: Sequence[MovingScene],
+    size: tuple[int, int] = (NATIVE_SIZE, NATIVE_SIZE),
+    frames: int = FRAMES,
+    steps: int = STEPS,
+    guidance_scale: float = GUIDANCE_SCALE,
+) -> NDArray[np.uint8]:
+    """Clips `(N, frames, height, width, 3)` of scenes at `size` = (height, width); scene i has seed i."""
+    clips = []
+    for start in range(0, len(scenes), BATCH):
+        some = scenes[start : start + BATCH]
+        output = pipeline(
+            prompt=[scene.prompt for scene in some],
+            height=size[0],
+            width=size[1],
+            num_frames=frames,
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            generator=[torch.Generator().manual_seed(start + i) for i in range(len(some))],
+            output_type="np",
+        )
+        clips.append((output.frames * 255).round().astype(np.uint8))
+    return np.concatenate(clips)
+
+
+@torch.no_grad()
+def reconstruction_psnr(pipeline: Any, scenes: Sequence[MovingScene], height: int, width: int, seed: int = 0) -> float:
+    """Mean PSNR in dB of drawn clips of the scenes that went through the VAE and back."""
+    rng = np.random.default_rng(seed)
+    decibels = []
+    for scene in scenes:
+        clip = torch.from_numpy(draw_clip(scene, height, width, rng)).float().permute(3, 0, 1, 2)[None] / 127.5 - 1
+        decoded = pipeline.vae.decode(pipeline.vae.encode(clip).latent_dist.mode()).sample
+        decibels.append(-10 * torch.log10((decoded - clip).square().mean() / 4).item())
+    return float(np.mean(decibels))
+
+
+def times_ms(pipeline: Any, steps: int = STEPS, runs: int = 3) -> tuple[float, float]:
+    """Median milliseconds of a guided native-size denoising step and of decoding its clip, on one core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    intervals: list[float] = []
+    decodings: list[float] = []
+    try:
+        for run in range(runs + 1):
+            ends: list[float] = []
+
+            def note(_pipeline: Any, _step: int, _timestep: Any, inputs: dict, ends: list[float] = ends) -> dict:
+                ends.append(time.perf_counter())
+                return inputs
+
+            pipeline(
+                prompt="a big red circle moving right slowly on blue",
+                height=NATIVE_SIZE,
+                width=NATIVE_SIZE,
+                num_frames=FRAMES,
+                num_inference_steps=steps,
+                guidance_scale=GUIDANCE_SCALE,
+                generator=torch.Generator().manual_seed(0),
+                callback_on_step_end=note,
+            )
+            if run > 0:  # the first run warms up
+                intervals.extend(np.diff(ends))
+                decodings.append(time.perf_counter() - ends[-1])
+    finally:
+        torch.set_num_threads(threads)
+    return float(np.median(intervals)) * 1e3, float(np.median(decodings)) * 1e3
+
+
+def caption(scene: MovingScene, verdict: Verdict) -> str:
+    """The prompt, and what the clip has wrong."""
+    wrong = [name for name in VERDICTS if not getattr(verdict, name)]
+    return f"WRONG {' and '.join(wrong).upper()}: {scene.prompt}" if wrong else scene.prompt
+
+
+def measure(folder: Path, prompts: int, steps: int, guidance_scale: float, output: Path | None) -> dict:
+    """Measure the model in `folder`; returns (and with `output` saves) the figures."""
+    scenes = chosen_scenes(prompts)
+    pipeline = load(folder)
+    drawn = accuracy_on_drawn(scenes, NATIVE_SIZE, NATIVE_SIZE)
+    clips = generate(pipeline, scenes, steps=steps, guidance_scale=guidance_scale)
+    verdicts = [judge(scene, clip) for scene, clip in zip(scenes, clips, strict=True)]
+    step_ms, decode_ms = times_ms(pipeline)
+    figures = {
+        "prompts": prompts,
+        "size_px": [NATIVE_SIZE, NATIVE_SIZE],
+        "frames": FRAMES,
+        "steps": steps,
+        "guidance_scale": guidance_scale,
+        "right": share_right(verdicts),
+        "drawn_right": drawn,
+        "vae_psnr_db": round(reconstruction_psnr(pipeline, scenes[:40], NATIVE_SIZE, NATIVE_SIZE), 2),
+        "step_ms_one_core": round(step_ms, 2),
+        "decode_ms_one_core": round(decode_ms, 2),
+        "weights_bytes": weights_bytes(folder),
+    }
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        strips = [clip_strip(clip / 255.0) for clip in clips]
+        captions = [caption(scene, verdict) for scene, verdict in zip(scenes, verdicts, strict=True)]
+        picture_grid(strips, captions, columns=2).save(output / "strips.png")
+        for index, clip in enumerate(clips[:PLAYABLE_CLIPS]):
+            write_clip(output / f"{index:03d}.webp", clip / 255.0)
+        wrong = {
+            scene.prompt: {name: getattr(verdict, name) for name in VERDICTS}
+            for scene, verdict in zip(scenes, verdicts, strict=True)
+            if not all(getattr(verdict, name) for name in VERDICTS)
+        }
+        text = json.dumps(figures | {"not_right": wrong}, indent=2)
+        (output / "figures.json").write_text(text + "\n", encoding="utf-8")
+    return figures
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Measure tiny-video on held-out prompts.")
+    parser.add_argument("--model", type=Path, default=FOLDER, help="a folder saved by train_video")
+    parser.add_argument("--prompts", type=int, default=130)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--guidance", type=float, default=GUIDANCE_SCALE, help="guidance scale")
+    parser.add_argument("-o", "--output", type=Path, help="folder for figures.json, strips.png and a few clips")
+    options = parser.parse_args(arguments)
+    most = len(held_out_scenes())
+    if not (options.model / "model_index.json").is_file():
+        parser.error(f"{options.model} is no model folder: it has no model_index.json")
+    if not 1 <= options.prompts <= most:
+        parser.error(f"--prompts must be 1 to {most}, got {options.prompts}")
+    if options.steps < 1:
+        parser.error(f"--steps must be at least 1, got {options.steps}")
+    if options.output is not None and options.output.is_file():
+        parser.error(f"{options.output} is a file; name a folder")
+
+    figures = measure(options.model, options.prompts, options.steps, options.guidance, options.output)
+    print(f"{figures['prompts']} held-out prompts, {FRAMES} x {NATIVE_SIZE} x {NATIVE_SIZE} px, {options.steps} steps")
+    for name in VERDICTS:
+        print(f"  {name + 's right':16}{figures['right'][name]:7.1%}   (drawn: {figures['drawn_right'][name]:.1%})")
+    print(f"  VAE back and forth {figures['vae_psnr_db']:.1f} dB")
+    print(f"  denoising step  {figures['step_ms_one_core']:7.1f} ms on one core, with guidance (median)")
+    print(f"  decoding a clip {figures['decode_ms_one_core']:7.1f} ms on one core (median)")
+    print(f"  weights         {figures['weights_bytes'] / 1e6:7.2f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
