@@ -11,6 +11,7 @@ from cli.quality import quality
 from cli.replay import replay
 from cli.report import report
 from cli.simulate import simulate
+from cli.tile_cache import calibrate, record_tiles
 from cli.validate import validate
 
 app = typer.Typer(
@@ -22,6 +23,8 @@ app = typer.Typer(
 app.add_typer(trace.app, name="trace", help="Import, generate, describe and transform request traces.")
 app.add_typer(profile.app, name="profile", help="Measure a model on this machine, or import measurements.")
 app.add_typer(cache.app, name="cache", help="Record cache signals, fit cache forests, describe both.")
+cache.app.command("record-tiles")(record_tiles)
+cache.app.command("calibrate")(calibrate)
 app.command()(simulate)
 app.command()(replay)
 app.command()(validate)

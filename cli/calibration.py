@@ -1,0 +1,149 @@
+"""What a tile cache saves and what it costs the picture, and the threshold that keeps a given fidelity.
+
+The same sketches are refined with and without a cache, from the same seeds; what comes out is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from backend.tiled.trial import Refined, Trial
+    from policies.caching import CachingPolicy
+    from traces.request import Request
+
+LARGEST_PSNR_DB = 60.0
+"""Equal pictures count as this."""
+
+_OUTWARD = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A cache on some requests, against the uncached runs.
+
+    Attributes:
+        threshold: of the policy; NaN for one without.
+        computed: share of the tiles that were computed.
+        speed: refinement's CPU seconds without the cache over those with it.
+        psnr_db: mean over the requests, equal ones counting as `LARGEST_PSNR_DB`.
+        least_psnr_db: the worst of them.
+        ssim: mean.
+        psnrs_db: of each request.
+    """
+
+    threshold: float
+    computed: float
+    speed: float
+    psnr_db: float
+    least_psnr_db: float
+    ssim: float
+    psnrs_db: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For a report."""
+        return asdict(self)
+
+
+class Yardstick:
+    """Some requests of a model, and what becomes of them without a cache.
+
+    Args:
+        trial: the model and its tiling.
+        requests: all of one size, say.
+        progress: called with the number of requests sketched and refined.
+    """
+
+    def __init__(self, trial: Trial, requests: Sequence[Request], progress: Callable[[int], None] = lambda _: None):
+        self._trial = trial
+        self.requests = tuple(requests)
+        self._sketches: list[torch.Tensor] = []
+        self._uncached: list[Refined] = []
+        for request in self.requests:
+            trial.check(request)
+            self._sketches.append(trial.sketch(request))
+            self._uncached.append(trial.refine(request, self._sketches[-1]))
+            progress(len(self._uncached))
+
+    def point(self, policy: CachingPolicy, reuse: str = "output", again: bool = False) -> Point:
+        """Measure a cache.
+
+        Args:
+            policy: decides; its ``threshold`` is noted.
+            reuse: what a reused tile hands on, see `backend.tiled.refine.REUSE`.
+            again: time the uncached refinement anew beside each cached one, so that a slow spell meets both.
+        """
+        from reports.quality.fidelity import psnr_db, ssim
+        from reports.quality.frames import frames_of
+
+        psnrs, ssims, computed, tiles, seconds, whole_s = [], [], 0, 0, 0.0, 0.0
+        for request, sketch, uncached in zip(self.requests, self._sketches, self._uncached, strict=True):
+            if again:
+                uncached = self._trial.refine(request, sketch)
+            cached = self._trial.refine(request, sketch, policy, reuse)
+            pairs = [
+                (frames_of(one), frames_of(other)) for one, other in zip(cached.pixels, uncached.pixels, strict=True)
+            ]
+            psnrs.append(float(np.mean([min(LARGEST_PSNR_DB, psnr_db(*pair)) for pair in pairs])))
+            ssims.append(float(np.mean([ssim(*pair) for pair in pairs])))
+            computed, tiles = computed + cached.computed, tiles + cached.tiles
+            seconds, whole_s = seconds + cached.seconds, whole_s + uncached.seconds
+        return Point(
+            float(getattr(policy, "threshold", np.nan)),
+            computed / tiles,
+            whole_s / seconds,
+            float(np.mean(psnrs)),
+            min(psnrs),
+            float(np.mean(ssims)),
+            tuple(psnrs),
+        )
+
+
+def calibrate(
+    measure: Callable[[float], Point], target_db: float, first: float, bisections: int = 6
+) -> Iterator[Point]:
+    """Points that close in on the largest threshold whose mean PSNR is at least ``target_db``, as they are measured.
+
+    From ``first`` the threshold is halved or doubled until the target lies between two; these are then bisected in
+    their logarithms. It ends early where four times the threshold reuses no more, or after `_OUTWARD` halvings or
+    doublings.
+
+    Args:
+        measure: the point of a threshold.
+        target_db: of `Point.psnr_db`.
+        first: threshold to begin with.
+        bisections: how many.
+    """
+    keeps = fails = None
+    threshold, computed = first, [1.0]
+    for _ in range(_OUTWARD + bisections):
+        point = measure(threshold)
+        yield point
+        if point.psnr_db >= target_db:
+            keeps = threshold
+        else:
+            fails = threshold
+        if keeps is None:
+            threshold /= 2
+        elif fails is None:
+            if computed[-2:] == [point.computed] * 2 and point.computed < 1:
+                return
+            threshold *= 2
+        else:
+            if not bisections:
+                return
+            bisections -= 1
+            threshold = (keeps * fails) ** 0.5
+        computed.append(point.computed)
+
+
+def best_of(points: Sequence[Point], target_db: float) -> Point | None:
+    """Of the points that keep the target the one that computes least; None: none keeps it."""
+    kept = [point for point in points if point.psnr_db >= target_db]
+    return min(kept, key=lambda point: (point.computed, -point.psnr_db), default=None)

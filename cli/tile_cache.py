@@ -1,0 +1,228 @@
+"""``tilecast cache record-tiles`` and ``calibrate``: what a cache of tiles sees, saves and costs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from traces.errors import BadInput
+from traces.prompts import load_prompts
+
+if TYPE_CHECKING:
+    from backend.tiled.trial import Trial
+    from cli.calibration import Point
+    from traces.request import Request
+
+Model = Annotated[str, typer.Option(help="A known model, or a diffusers folder.")]
+Refine = Annotated[float, typer.Option(help="Share of the denoising steps that refinement repeats.")]
+Mode = Annotated[str, typer.Option(help="How the tile grid moves: wrap or clamp.")]
+Tile = Annotated[str | None, typer.Option(help="Largest tile, like 512x512; by default the native size.")]
+Overlap = Annotated[int, typer.Option(min=0, help="Pixels a tile's window reaches beyond it.")]
+Prompts = Annotated[Path | None, typer.Option(help="Text file, a prompt a line; by default no prompt.")]
+Guidance = Annotated[float, typer.Option(min=0.0, help="Guidance scale.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; by default torch's choice.")]
+
+
+def record_tiles(
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The recording to write (Parquet).")],
+    sizes: Annotated[str, typer.Option(help="Comma-separated, such as 1024x2048 or 96x96x17; taken in turn.")],
+    requests: Annotated[int, typer.Option(min=1, help="How many requests to run.")] = 8,
+    steps: Annotated[int, typer.Option(min=3, help="Denoising steps of each sketch.")] = 20,
+    max_age: Annotated[int, typer.Option(min=2, help="Oldest reuse to record, steps.")] = 4,
+    refine: Refine = 0.9,
+    mode: Mode = "wrap",
+    tile: Tile = None,
+    overlap: Overlap = 0,
+    prompts: Prompts = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first request's noise.")] = 0,
+    guidance: Guidance = 5.0,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    threads: Threads = None,
+) -> None:
+    """Refine large requests with every tile computed, and record what reusing tiles would have cost."""
+    from cli.profile import parse_sizes
+
+    wanted = parse_sizes(sizes)
+    lines = [""] if prompts is None else load_prompts(prompts)
+    trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap)
+    from backend.tiled.record import record_tiles
+    from cli.progress import bar
+    from predictors.tile_recording import TileRecording
+
+    with bar("recording", requests) as progress:
+        frame = record_tiles(
+            trial, wanted, requests, steps, max_age, seed, lines, guidance, progress=lambda done, _: progress(done)
+        )
+    facts = {"latent_factor": str(trial.rule.geometry.latent_factor), "mode": mode, **_facts(model, device)}
+    recording = TileRecording(frame, facts)
+    recording.save(output)
+    typer.echo(f"{output}: {len(frame)} rows of {requests} requests, {recording.steps} refinement steps")
+
+
+def calibrate(
+    model: Model,
+    size: Annotated[str, typer.Option(help="What to refine, such as 1024x2048 or 96x96x17.")],
+    psnr: Annotated[
+        float, typer.Option(min=0.0, help="Mean PSNR to the uncached result that must be kept, dB.")
+    ] = 30.0,
+    policy: Annotated[
+        str, typer.Option(help="A caching policy with a threshold, like region-aware or threshold:max_reuse=3.")
+    ] = "region-aware",
+    reuse: Annotated[str, typer.Option(help="What a reused tile hands on: output or residual.")] = "output",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file to write.")] = None,
+    requests: Annotated[int, typer.Option(min=1, help="How many requests to compare.")] = 4,
+    steps: Annotated[int, typer.Option(min=3, help="Denoising steps of each sketch.")] = 20,
+    bisections: Annotated[int, typer.Option(min=0, help="How closely to look.")] = 5,
+    refine: Refine = 0.9,
+    mode: Mode = "wrap",
+    tile: Tile = None,
+    overlap: Overlap = 0,
+    prompts: Prompts = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first request's noise.")] = 0,
+    guidance: Guidance = 5.0,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    threads: Threads = None,
+) -> None:
+    """Find the threshold of a tile cache that keeps a PSNR, and the curve of speed against fidelity."""
+    from cli.profile import caching_policy, parse_sizes
+
+    if reuse not in ("output", "residual"):
+        raise BadInput(f"--reuse {reuse!r}: expected output or residual")
+    wanted = parse_sizes(size, "--size")
+    if len(wanted) > 1:
+        raise BadInput(f"--size {size!r}: expected one size")
+    caching = caching_policy(policy)
+    if not isinstance(getattr(caching, "threshold", None), float):
+        raise BadInput(f"--policy {policy!r} has no threshold to calibrate; region-aware and threshold have")
+    lines = [""] if prompts is None else load_prompts(prompts)
+    trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap)
+    asked = _requests(wanted[0], lines, requests, steps, seed, guidance)
+    from rich.console import Console
+
+    from cli.calibration import Yardstick, best_of
+    from cli.calibration import calibrate as close_in
+    from cli.progress import bar
+
+    def measured(threshold: float) -> Point:
+        caching.threshold = threshold
+        return yardstick.point(caching, reuse, again=True)
+
+    points: list[Point] = []
+    interrupted = False
+    try:
+        with bar("uncached", requests) as progress:
+            yardstick = Yardstick(trial, asked, progress)
+        with bar("thresholds", 0) as progress:
+            for point in close_in(measured, psnr, caching.threshold, bisections):
+                points.append(point)
+                progress(len(points))
+    except KeyboardInterrupt:
+        interrupted = True
+    best = best_of(points, psnr)
+    title = f"{policy}, {reuse} reused: {size} by {Path(model).name}, {requests} requests against uncached ones"
+    Console().print(_curve(points, best, title))
+    if interrupted:
+        typer.echo("interrupted; nothing was written")
+        raise typer.Exit(130)
+    if best is None:
+        raise BadInput(f"no threshold that was tried keeps {psnr:g} dB; the best gives {_most(points):.1f} dB")
+    typer.echo(
+        f"threshold {best.threshold:.3g} keeps {best.psnr_db:.1f} dB and computes {best.computed:.0%} of the tiles"
+    )
+    if output is not None:
+        found = {"threshold": best.threshold, "policy": policy, "reuse": reuse, "size": list(wanted[0])}
+        shape = {"steps": steps, "refine": refine, "mode": mode, "tile": tile, "overlap": overlap, "guidance": guidance}
+        curve = [point.to_json() for point in sorted(points, key=lambda point: point.threshold)]
+        facts = {"target_psnr_db": psnr, "requests": requests, "seed": seed, **shape, **_facts(model, device)}
+        _write(output, {**found, **facts, "points": curve})
+
+
+def _trial(
+    model: str,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    refine: float,
+    mode: str,
+    tile: str | None,
+    overlap: int,
+) -> Trial:
+    found = None if tile is None else re.fullmatch(r"(\d+)x(\d+)", tile)
+    if tile is not None and found is None:
+        raise BadInput(f"--tile {tile!r}: expected heightxwidth in pixels like 512x768")
+    try:
+        import torch
+
+        from backend.tiled.trial import Trial
+    except ImportError as error:
+        raise BadInput(f"this needs {error.name}; install tilecast[backend]") from error
+    if threads is not None:
+        torch.set_num_threads(threads)
+    sides = None if found is None else (int(found[1]), int(found[2]))
+    return Trial(model, device, dtype, refine=refine, mode=mode, tile=sides, overlap=overlap)
+
+
+def _requests(
+    size: tuple[int, int, int], prompts: list[str], count: int, steps: int, seed: int, guidance: float
+) -> list[Request]:
+    from traces.request import Request
+
+    height, width, frames = size
+    return [
+        Request(
+            f"r{i}", 0.0, height, width, steps, frames,
+            prompt=prompts[i % len(prompts)], seed=seed + i, guidance_scale=guidance,
+        )
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def _facts(model: str, device: str) -> dict[str, str]:
+    """What was measured where."""
+    from datetime import UTC, datetime
+    from importlib.metadata import version
+
+    from backend.profiling import hardware_name
+
+    return {
+        "model": Path(model).name,
+        "hardware": hardware_name(device),
+        "software": f"torch {version('torch')}, diffusers {version('diffusers')}",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _most(points: list[Point]) -> float:
+    return max(point.psnr_db for point in points)
+
+
+def _curve(points: list[Point], best: Point | None, title: str) -> Any:
+    from rich.table import Table
+
+    table = Table(title=title)
+    for name in ("threshold", "computed", "fewer tiles", "faster", "PSNR", "least", "SSIM"):
+        table.add_column(name, justify="right")
+    for point in sorted(points, key=lambda point: point.threshold):
+        table.add_row(
+            f"{point.threshold:.4g}", f"{point.computed:.1%}", f"{1 / point.computed:.2f}x", f"{point.speed:.2f}x",
+            f"{point.psnr_db:.1f} dB", f"{point.least_psnr_db:.1f} dB", f"{point.ssim:.3f}",
+            style="bold" if point == best else None,
+        )  # fmt: skip
+    return table
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    from traces.atomic import whole_file
+
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+    typer.echo(f"wrote {path}")
