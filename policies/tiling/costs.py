@@ -162,12 +162,16 @@ class TiledCosts:
         return channels * frames * images
 
     def _overhead(self, size: Size, images: int, guided: float) -> float:
-        """How much longer a measured refinement step takes than its tiles do; 1.0 where none was measured."""
+        """How much longer a measured refinement step takes than its tiles do; 1.0 where none was measured.
+
+        Measured are grids that wrap, without overlap, of the fewest tiles: whatever grid is asked about.
+        """
         measured_s = self.table.seconds("refine", ((size, images),), guided)
         if not measured_s:
             return 1.0
-        factor, shape = self.rule.geometry.latent_factor, self.rule.shape(size, 1)
-        windows = [tile.window for tile in shape.grid.tiles(shape.shifts.at(0))]
+        factor = self.rule.geometry.latent_factor
+        grid = replace(self.rule, grids={}, mode="wrap", overlap=0).grid(size)
+        windows = [tile.window for tile in grid.tiles()]
         of_tiles = [
             self.table.seconds("denoise", (((w.height * factor, w.width * factor, size[2]), images),), guided)
             for w in windows

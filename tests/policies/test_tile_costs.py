@@ -14,7 +14,7 @@ from predictors.online import OnlinePredictor
 from predictors.tile_reuse import TileReuse
 from tests.policies.tiles import TileTable, tiled_costs
 from tests.predictors.tile_recordings import made_up_tiles
-from traces.composition import parse
+from traces.composition import Composition, parse
 from traces.errors import BadInput
 from traces.request import Request
 
@@ -139,6 +139,20 @@ def test_a_measured_step_gives_tiles_their_overhead() -> None:
     shared = tiled_costs(table, TileDevices(4, link=NOTHING))
     assert shared.seconds("refine", parse("1@256x256")) == pytest.approx(1.25)
     assert TilePlans(shared).of(request(256)).step_s == pytest.approx((1.25,) * 9)
+
+
+def test_the_overhead_is_that_of_the_measured_grid() -> None:
+    class PerForward(TileTable):
+        """0.1 s for every forward, so that small tiles cost more."""
+
+        def seconds(
+            self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
+        ) -> float:
+            return super().seconds(stage, composition, guided, computed) + 0.1 * (stage == "denoise")
+
+    table = PerForward(refine_s=5.5)  # 1.25 times what four tiles of 1.1 s take
+    costs = tiled_costs(table, mode="clamp", stride=0.0, grids={(256, 256): (4, 4)})
+    assert TilePlans(costs).of(request(256)).step_s == pytest.approx((1.25 * 16 * 0.35,) * 9)
 
 
 def test_scaled_and_expected_costs_are_those_of_every_stage() -> None:
