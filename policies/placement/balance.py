@@ -20,7 +20,7 @@ Assignment = list[int]
 
 Score = TypeVar("Score", float, tuple[float, float])
 
-NODES = 5000
+NODES = 2000
 """A search that has come to so many partial assignments ends with the best it has found."""
 
 ROUNDING = 1 + 1e-12

@@ -130,7 +130,7 @@ def test_planned_is_predicted_no_longer_than_the_balanced_and_the_resting_assign
 ) -> None:
     tiles, devices = step
     busy = [tile for tile in tiles if tile.seconds]
-    policy = Planned(latency_s=0.01, bytes_per_s=100.0, pixel_bytes=1)
+    policy = Planned(latency_s=0.01, bytes_per_s=100.0, pixel_bytes=1, worth=0.0)
     predicted = [
         predicted_seconds(policy, tiles, answer, devices)
         for answer in (policy.assign(tiles, devices), CacheGuided(0.0).assign(tiles, devices), [t.owner for t in tiles])
@@ -164,6 +164,13 @@ def test_planned_stays_where_moving_takes_longer_than_waiting() -> None:
     assert sorted(CacheGuided().assign(tiles, 2)) == [0, 1]
 
 
+@given(step=steps())
+@settings(max_examples=50, deadline=None)
+def test_planned_moves_the_fewest_pixels_where_the_link_hardly_matters(step: tuple[list[TileWork], int]) -> None:
+    tiles, devices = step
+    assert Planned(latency_s=1e-6, bytes_per_s=1e9).assign(tiles, devices) == CacheGuided(0.0).assign(tiles, devices)
+
+
 def test_the_blind_rules() -> None:
     tiles = [TileWork(i, seconds, 0) for i, seconds in enumerate([0.0, 3.0, 2.0, 0.0, 2.0])]
     assert Contiguous().assign(tiles, 2) == [0, 0, 0, 1, 1]
@@ -176,6 +183,10 @@ def test_parameters_that_make_no_sense() -> None:
         CacheGuided(-1)
     with pytest.raises(BadInput, match="bandwidth is 0"):
         Planned(bytes_per_s=0)
+    with pytest.raises(BadInput, match="worth is 1"):
+        Planned(worth=1.0)
+    with pytest.raises(BadInput, match="pixel_bytes is 0"):
+        Planned(pixel_bytes=0)
 
 
 def test_a_link_costs_latency_by_messages_and_bandwidth_by_bytes() -> None:
