@@ -12,6 +12,7 @@ The alternative, one hand-written loop a model family, is a copy of the pipeline
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -96,7 +97,12 @@ class RequestRun:
         self._sampler = copy.deepcopy(pipeline.scheduler)
         self._own.scheduler = self._sampler
         self._step = self._sampler.step
-        self._sampler.step = self._sampled
+
+        @functools.wraps(self._step)  # pipelines pass a generator only to samplers whose signature has one
+        def sampled(*args: Any, **kwargs: Any) -> Any:
+            return self._sampled(*args, **kwargs)
+
+        self._sampler.step = sampled
         self._greenlet = _RequestGreenlet(self._body)
 
     def resume(self, value: Any = None) -> DenoiserCall | StepDone | Finished:

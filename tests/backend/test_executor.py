@@ -10,6 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from diffusers import EulerAncestralDiscreteScheduler  # noqa: E402
+
 from backend.coroutine import pipeline_arguments  # noqa: E402
 from backend.executor import Executor  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
@@ -22,6 +24,12 @@ def stock(pipeline: Any, request: Request) -> np.ndarray:
     with torch.no_grad():
         output = pipeline(**pipeline_arguments(pipeline, request))
     return np.asarray(getattr(output, "images", None) if hasattr(output, "images") else output.frames)
+
+
+def with_noise(pipeline: Any) -> Any:
+    """The pipeline with a sampler that draws noise at each step."""
+    pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
+    return pipeline
 
 
 def requests_of(side: int, **common: Any) -> list[Request]:
@@ -60,10 +68,11 @@ def run_joining_and_leaving(executor: Executor, requests: list[Request]) -> dict
     [
         (tiny_pipelines.sdxl, 16, {}),
         (lambda: tiny_pipelines.sdxl(heun=True), 16, {}),
+        (lambda: with_noise(tiny_pipelines.sdxl()), 16, {}),
         (tiny_pipelines.flux, 16, {}),
         (tiny_pipelines.wan, 16, {"frames": 5}),
     ],
-    ids=["sdxl", "sdxl-heun", "flux", "wan"],
+    ids=["sdxl", "sdxl-heun", "sdxl-ancestral", "flux", "wan"],
 )
 def test_equals_the_stock_pipeline_run_alone(build: Any, side: int, common: dict[str, Any]) -> None:
     requests = requests_of(side, **common)
