@@ -14,9 +14,12 @@ from traces.request import Request, Size
 
 
 def as_pixels(output: Any) -> torch.Tensor:
-    """What a pipeline returns for ``output_type="pt"`` as [images, 3, frames, height, width] in 0..1."""
+    """What a pipeline returns for ``output_type="pt"`` as [images, 3, frames, height, width] in 0..1, contiguous.
+
+    Convolutions give other bits for another layout in memory, which a saved sketch would lose.
+    """
     pixels = torch.stack(list(output)) if isinstance(output, list | tuple) else output
-    return pixels.unsqueeze(2) if pixels.ndim == 4 else pixels.transpose(1, 2)
+    return (pixels.unsqueeze(2) if pixels.ndim == 4 else pixels.transpose(1, 2)).contiguous()
 
 
 def enlarged(pixels: torch.Tensor, size: Size) -> torch.Tensor:
