@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from traces.errors import BadInput
-from traces.prompts import load_prompts
 
 if TYPE_CHECKING:
     from backend.tiled.trial import Trial
@@ -51,6 +50,8 @@ def record_tiles(
     from cli.profile import parse_sizes
 
     wanted = parse_sizes(sizes)
+    from traces.prompts import load_prompts
+
     lines = [""] if prompts is None else load_prompts(prompts)
     trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap)
     from backend.tiled.record import record_tiles
@@ -103,6 +104,8 @@ def calibrate(
     caching = caching_policy(policy)
     if not isinstance(getattr(caching, "threshold", None), float):
         raise BadInput(f"--policy {policy!r} has no threshold to calibrate; region-aware and threshold have")
+    from traces.prompts import load_prompts
+
     lines = [""] if prompts is None else load_prompts(prompts)
     trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap)
     asked = _requests(wanted[0], lines, requests, steps, seed, guidance)
