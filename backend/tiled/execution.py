@@ -209,6 +209,8 @@ class TiledExecution:
         """
         errors: dict[str, BaseException] = {}
         whole = [run for run in runs if self._is_whole(run, errors)]
+        if not whole:
+            return errors
         self._order("step", requests=[run.request.request_id for run in whole])
         failed, busy_s = evaluate(whole, self._mixer, self.tiling.batch)
         self._busy_s += busy_s
@@ -256,6 +258,8 @@ class TiledExecution:
 
     def report(self, runs: Sequence[TiledRun]) -> tuple[tuple[float, ...], set[str]]:
         """Seconds that each device computed tiles since this was asked last, and whose latents are not finite."""
+        if not runs:
+            return (), set()
         self._order("report", requests=[run.request.request_id for run in runs])
         every = self._group.gather_objects([self._busy_s, not_finite(runs)])
         self._busy_s = 0.0

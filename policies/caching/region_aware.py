@@ -57,7 +57,7 @@ class RegionAware(BoundedReuse):
         self._of: dict[str, _Tiles] = {}
 
     def reusable(self, signals: Signals, ages: Ints) -> Flags:
-        expected, limit = self.expected_change(signals), np.full(len(signals.unit), self.threshold)
+        expected, limit = self.expected_change(signals), np.full(len(signals.unit), float(self.threshold))
         for tiles, at in self._by_request(signals):
             limit[at] *= tiles.patience[signals.unit[at]]
         return expected < limit
