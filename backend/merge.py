@@ -61,7 +61,7 @@ class Stacked:
     """
 
     def __init__(self, forward: Callable[..., Any]) -> None:
-        self._forward = forward
+        self.forward = forward
 
     def key(self, call: DenoiserCall) -> Hashable:
         """Calls of equal keys share a forward."""
@@ -69,7 +69,7 @@ class Stacked:
 
     def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
         """The outputs of calls of one `key`, in order."""
-        return run_stacked(self._forward, calls)
+        return run_stacked(self.forward, calls)
 
 
 class Mixer(Protocol):

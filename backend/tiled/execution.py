@@ -23,7 +23,7 @@ from backend.tiled.adapters import adapter_for
 from backend.tiled.decide import Decider
 from backend.tiled.evaluate import evaluate, not_finite
 from backend.tiled.follow import Follower
-from backend.tiled.group import Group, RankLost
+from backend.tiled.group import Group, RankLost, Traffic
 from backend.tiled.launch import Ranks, by_torchrun, ranks_from_environment, start_ranks
 from backend.tiled.refine import REUSE
 from backend.tiled.run import TiledRun
@@ -161,6 +161,20 @@ class TiledExecution:
                     device,
                     torch.get_num_threads(),
                 )
+
+    def otherwise(self, tiling: Tiling) -> TiledExecution:
+        """Tile otherwise with the ranks that run already; this one is not used any more.
+
+        Model, positions, batch and devices must be the same, and no request under way.
+        """
+        other = TiledExecution(self._pipeline, self._mixer.forward, tiling)
+        other._ranks = self._ranks
+        return other
+
+    @property
+    def traffic(self) -> Traffic:
+        """What this rank has sent and received."""
+        return self._group.traffic
 
     def run_of(self, request: Request, start: Start) -> TiledRun:
         """A tiled request, not begun."""

@@ -10,7 +10,7 @@ import torch
 
 from backend.executor import Executor
 from backend.loading import geometry_of_pipeline
-from backend.tiled.execution import TiledExecution, Tiling
+from backend.tiled.execution import Tiling
 from policies.tiling.recipe import TilingRule
 from traces.request import Request
 
@@ -77,8 +77,5 @@ def made(executor: Executor, *requests: Request) -> dict[str, np.ndarray[Any, An
 
 def retile(executor: Executor, **changes: Any) -> None:
     """Tile otherwise from now on, with the ranks that run already. No tiled request may be under way."""
-    old = executor.tiles
-    assert old is not None
-    mixer: Any = old._mixer
-    executor.tiles = TiledExecution(executor.pipeline, mixer._forward, replace(old.tiling, **changes))
-    executor.tiles._ranks = old._ranks
+    assert executor.tiles is not None
+    executor.tiles = executor.tiles.otherwise(replace(executor.tiles.tiling, **changes))
