@@ -34,15 +34,23 @@ def encoded(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Latents as the denoiser takes them, [images, channels, frames, H, W].
 
     ``pixels`` are [images, 3, frames, h, w] in 0..1. The mean of the autoencoder's distribution, one picture or clip
-    at a time, so that memory is that of one.
+    at a time, so that memory is that of one. An autoencoder that overflows in float16 and says so encodes in float32,
+    as it decodes in the stock pipelines.
     """
-    pixels = (2.0 * pixels - 1.0).to(vae.dtype)
-    is_video = next(vae.encoder.parameters()).ndim == 5
-    parts = []
-    for one in pixels.split(1):
-        distribution = vae.encode(one if is_video else one.squeeze(2)).latent_dist
-        latents = distribution.mode()
-        parts.append(latents if is_video else latents.unsqueeze(2))
+    precision = vae.dtype
+    upcast = precision == torch.float16 and vae.config.get("force_upcast", False)
+    if upcast:
+        vae.to(torch.float32)
+    try:
+        pixels = (2.0 * pixels - 1.0).to(vae.dtype)
+        is_video = next(vae.encoder.parameters()).ndim == 5
+        parts = []
+        for one in pixels.split(1):
+            latents = vae.encode(one if is_video else one.squeeze(2)).latent_dist.mode()
+            parts.append(latents if is_video else latents.unsqueeze(2))
+    finally:
+        if upcast:
+            vae.to(precision)
     return _normalised(vae.config, torch.cat(parts))
 
 

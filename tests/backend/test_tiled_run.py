@@ -259,6 +259,16 @@ def test_encoding_undoes_what_the_pipeline_does_before_it_decodes(
     )
 
 
+def test_an_autoencoder_that_overflows_in_half_precision_encodes_in_single() -> None:
+    vae = tiny_pipelines.sdxl().vae.to(torch.float16)
+    pixels = torch.rand(1, 3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        half = encoded(vae, pixels)
+        assert vae.dtype == torch.float16
+        assert torch.equal(half, encoded(vae.to(torch.float32), pixels))
+        assert half.dtype == torch.float32
+
+
 def test_a_video_pipelines_pixels_are_clips_and_an_image_pipelines_are_pictures() -> None:
     assert as_pixels([torch.zeros(3, 8, 8)] * 2).shape == (2, 3, 1, 8, 8)
     assert as_pixels(torch.zeros(2, 3, 8, 8)).shape == (2, 3, 1, 8, 8)
