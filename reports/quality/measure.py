@@ -79,8 +79,10 @@ def measure(
         energy, seams_at = grid.energy, str(grid)
     else:
         energy, seams_at = seam_energy(frames, borders), ""
-    drawn = frames if sketch is None else frames_of(sketch, "sketch")
-    palette = palette_of(drawn)
+    drawn, palette = frames, palette_of(frames)
+    if sketch is not None:
+        drawn = frames_of(sketch, "sketch")
+        palette = palette_of(frames, palette_of(drawn))  # a part in a colour that the sketch lacks is an object, too
     objects = count_objects(frames, palette)
     if expected_objects is None:
         expected_objects = math.nan if sketch is None else count_objects(drawn, palette)

@@ -25,15 +25,17 @@ FRAMES = 5
 Palette = NDArray[np.float32]
 
 
-def palette_of(frames: Frames) -> Palette:
-    """The colours of a clip [colours, 3], the most frequent first.
+def palette_of(frames: Frames, known: Palette | None = None) -> Palette:
+    """The ``known`` colours and those that a clip has besides, [colours, 3], the most frequent first.
 
     The popularity algorithm (Heckbert, "Color image quantization for frame buffer display", 1982), each colour taking
     all within `COLOUR_RADIUS`, until what is left of one covers less than `LEAST_AREA`.
     """
     rest = _looked_at(frames).reshape(-1, 3)
     least = LEAST_AREA * len(rest)
-    colours: list[NDArray[np.float32]] = []
+    colours: list[NDArray[np.float32]] = [] if known is None else list(known)
+    for colour in colours:
+        rest = rest[np.linalg.norm(rest - colour, axis=1) >= COLOUR_RADIUS]
     while len(colours) < COLOURS and len(rest):
         bins = (rest * 15.999).astype(np.int32) @ (256, 16, 1)
         common = rest[bins == np.bincount(bins).argmax()].mean(0)

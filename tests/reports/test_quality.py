@@ -328,6 +328,16 @@ def test_an_object_copied_into_every_tile_is_extra():
     assert measure(np.tile(sketch, (3, 3, 1)), expected_objects=1).extra_objects == 8
 
 
+def test_a_part_in_another_colour_is_extra():
+    """Of the sketch's two colours the nearer one to the part's is that of the disc it lies in."""
+    sketch = shapes(ground=(0.96, 0.96, 0.96), places=((64, 64, 40),), noise=0)
+    sketch[(sketch != sketch[0, 0]).any(-1)] = (0.86, 0.12, 0.12)
+    faulty = sketch.copy()
+    faulty[50:80, 50:80] = (0.12, 0.67, 0.24)
+    assert count_objects(one(faulty), palette_of(one(sketch))) == 1
+    assert measure(faulty, sketch=sketch).extra_objects == 1
+
+
 def test_a_lost_object_is_less_than_none():
     assert measure(np.full((128, 128, 3), 0.3) * [1, 2, 1], sketch=shapes()).extra_objects == -2
 
