@@ -79,19 +79,14 @@ class Yardstick:
             reuse: what a reused tile hands on, see `backend.tiled.refine.REUSE`.
             again: time the uncached refinement anew beside each cached one, so that a slow spell meets both.
         """
-        from reports.quality.fidelity import psnr_db, ssim
-        from reports.quality.frames import frames_of
-
         psnrs, ssims, computed, tiles, seconds, whole_s = [], [], 0, 0, 0.0, 0.0
         for request, sketch, uncached in zip(self.requests, self._sketches, self._uncached, strict=True):
             if again:
                 uncached = self._trial.refine(request, sketch)
             cached = self._trial.refine(request, sketch, policy, reuse)
-            pairs = [
-                (frames_of(one), frames_of(other)) for one, other in zip(cached.pixels, uncached.pixels, strict=True)
-            ]
-            psnrs.append(float(np.mean([min(LARGEST_PSNR_DB, psnr_db(*pair)) for pair in pairs])))
-            ssims.append(float(np.mean([ssim(*pair) for pair in pairs])))
+            psnr, similarity = fidelity(cached, uncached)
+            psnrs.append(psnr)
+            ssims.append(similarity)
             computed, tiles = computed + cached.computed, tiles + cached.tiles
             seconds, whole_s = seconds + cached.seconds, whole_s + uncached.seconds
         return Point(
@@ -103,6 +98,16 @@ class Yardstick:
             float(np.mean(ssims)),
             tuple(psnrs),
         )
+
+
+def fidelity(cached: Refined, uncached: Refined) -> tuple[float, float]:
+    """(PSNR, SSIM) of a result against the uncached one, means over images; PSNR at most `LARGEST_PSNR_DB`."""
+    from reports.quality.fidelity import psnr_db, ssim
+    from reports.quality.frames import frames_of
+
+    pairs = [(frames_of(one), frames_of(other)) for one, other in zip(cached.pixels, uncached.pixels, strict=True)]
+    psnr = float(np.mean([min(LARGEST_PSNR_DB, psnr_db(*pair)) for pair in pairs]))
+    return psnr, float(np.mean([ssim(*pair) for pair in pairs]))
 
 
 def calibrate(

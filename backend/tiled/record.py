@@ -54,34 +54,42 @@ def record_tiles(
             prompt=prompts[index % len(prompts)], seed=seed + index, guidance_scale=guidance_scale,
         )  # fmt: skip
         trial.check(request)
-        shape = trial.rule.shape(request.size, steps)
-        notes = _Notes(shape, request.images, max_age)
+        notes = Notes(request, trial.rule.shape(request.size, steps), max_age)
         trial.refine(request, trial.sketch(request), watch=notes.take)
-        frame = pd.DataFrame(notes.rows)
-        frames.append(
-            frame.assign(
-                request_id=request.request_id, height=height, width=width, frames=count, steps=notes.evaluations
-            )
-        )
+        frames.append(notes.frame())
         if progress is not None:
             progress(index + 1, requests)
     return pd.concat(frames, ignore_index=True)
 
 
-class _Notes:
-    """What one request shows: ``rows`` has an entry a tile, step and age, ``evaluations`` counts the steps."""
+class Notes:
+    """What the tiles of one request show.
 
-    def __init__(self, shape: TiledShape, images: int, max_age: int) -> None:
-        self.rows: list[dict[str, float]] = []
+    Args:
+        request: whose.
+        shape: what it becomes.
+        max_age: oldest reference, steps.
+    """
+
+    def __init__(self, request: Request, shape: TiledShape, max_age: int) -> None:
+        self._request = request
         self._shape = shape
-        self._images = images
         self._past: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=max_age)
-        self.evaluations = 0
+        self._evaluations = 0
+        self._rows: list[dict[str, float]] = []
+
+    def frame(self) -> pd.DataFrame:
+        """One row a tile, step and age, see `record_tiles`."""
+        request = self._request
+        height, width, frames = request.size
+        return pd.DataFrame(self._rows).assign(
+            request_id=request.request_id, height=height, width=width, frames=frames, steps=self._evaluations
+        )
 
     def take(self, sample: torch.Tensor, prediction: torch.Tensor) -> None:
         """One evaluation of the denoiser, [rows, channels, frames, H, W] each; of guided ones the guided rows count."""
-        now, output = (whole[-self._images :].float().cpu() for whole in (sample, prediction))
-        tiles = self._shape.grid.tiles(self._shape.shifts.at(self.evaluations))
+        now, output = (whole[-self._request.images :].float().cpu() for whole in (sample, prediction))
+        tiles = self._shape.grid.tiles(self._shape.shifts.at(self._evaluations))
         for age, (then, before) in enumerate(reversed(self._past), start=1):
             moved, changed = now - then, output - before
             maps = torch.stack(
@@ -89,10 +97,10 @@ class _Notes:
                  (moved.abs(), moved.square(), then.square(), before.abs(), changed.abs(), (changed - moved).abs())]
             )  # fmt: skip
             for tile in tiles:
-                self.rows.append({**self._place(tile.window), "tile": tile.index, "step": self.evaluations, "age": age,
-                                  **_magnitudes(maps, tile.window)})  # fmt: skip
+                known = {"tile": tile.index, "step": self._evaluations, "age": age, **self._place(tile.window)}
+                self._rows.append({**known, **_magnitudes(maps, tile.window)})
         self._past.append((now.clone(), output.clone()))
-        self.evaluations += 1
+        self._evaluations += 1
 
     def _place(self, window: Box) -> dict[str, float]:
         height, width = self._shape.grid.canvas
