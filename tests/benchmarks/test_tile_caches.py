@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks.tile_caches import Gains, at_psnr, count_gains, reused_shares  # noqa: E402
-from policies.caching import Signals  # noqa: E402
+from benchmarks.tile_caches import Gains, at_psnr, count_gains, reused_shares
+from policies.caching import Signals
 
 NAMES = ["policy", "reuse", "fewer", "psnr_db", "least_psnr_db"]
 
