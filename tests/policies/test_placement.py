@@ -164,6 +164,19 @@ def test_planned_stays_where_moving_takes_longer_than_waiting() -> None:
     assert sorted(CacheGuided().assign(tiles, 2)) == [0, 1]
 
 
+def test_planned_keeps_a_longer_makespan_that_saves_more_traffic() -> None:
+    tiles = [TileWork(i, c, d, (100, 0) if d == 0 else (0, 100)) for i, (c, d) in enumerate(
+        [(3.0, 0), (2.0, 0), (3.0, 1), (2.0, 1), (2.0, 1)])]  # fmt: skip
+    assert makespan(tiles, CacheGuided().assign(tiles, 2), 2) == 6
+    assert Planned(0.0, bytes_per_s=133.0, pixel_bytes=1).assign(tiles, 2) == [0, 0, 1, 1, 1]
+
+
+def test_planned_counts_the_messages_that_come_and_those_that_go() -> None:
+    tiles = [TileWork(i, 1.0, 0, (50, 50, 0)) for i in range(3)]
+    answer = Planned(latency_s=1.2, bytes_per_s=1e12, pixel_bytes=1).assign(tiles, 3)
+    assert answer in ([0, 0, 0], [1, 1, 1])  # 3 + 1.2 s; 2 + 2.4 s on two devices, 1 + 3.6 s on three
+
+
 @given(step=steps())
 @settings(max_examples=50, deadline=None)
 def test_planned_moves_the_fewest_pixels_where_the_link_hardly_matters(step: tuple[list[TileWork], int]) -> None:
