@@ -104,7 +104,7 @@ def _text_encoder(tokenizer: PreTrainedTokenizerFast) -> UMT5EncoderModel:
 
 
 def _transformer() -> Any:
-    return WanTransformer3DModel(
+    transformer = WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=4,
         attention_head_dim=WIDTH // 4,
@@ -116,6 +116,26 @@ def _transformer() -> Any:
         num_layers=LAYERS,
         rope_max_seq_len=256,
     )
+    quiet_padding(transformer)
+    return transformer
+
+
+@torch.no_grad()
+def quiet_padding(transformer: Any) -> None:
+    """Start cross-attention on the words.
+
+    The pipeline fills up a prompt of ten tokens with five hundred zero rows that no mask hides. Of freshly drawn
+    weights they take 97 % of the attention, and the text is learned very slowly. Here every query starts with a part
+    that all keys of padding, and only those, point away from.
+    """
+    embedder = transformer.condition_embedder.text_embedder
+    padding = embedder(torch.zeros(1, TEXT_WIDTH))[0]
+    for block in transformer.blocks:
+        attention = block.attn2
+        attention.to_k.weight *= 4.0
+        attention.to_k.bias.copy_(-0.05 - attention.to_k.weight @ padding)
+        attention.to_q.bias.fill_(1.0)
+        attention.norm_q.weight.fill_(1.5)
 
 
 def _vae() -> Any:

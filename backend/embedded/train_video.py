@@ -33,7 +33,7 @@ from backend.embedded.tiny_video import LATENT_FACTOR, SIGMA_SHIFT, Parts, save,
 from backend.embedded.training import CONSOLE, Clock, Meter, descend, set_learning_rate
 
 VAE_SHARE = 0.28  # of the budget
-ENCODE_SHARE = 0.08
+ENCODE_SHARE = 0.05
 VAE_CROP = 32
 VAE_BATCH = 4
 VAE_FRAMES = (5, 5, 9)  # short clips are cheaper and have all kinds of latent frames but one
