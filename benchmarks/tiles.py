@@ -65,10 +65,10 @@ def sdxl_quarter() -> Any:
 
 
 def wan_narrow() -> Any:
-    """Wan's blocks, 4 of 30, with 4 of 12 heads, and embeddings in place of its text encoder."""
+    """Wan's blocks, 4 of 30, with 4 of 12 heads, a tiny autoencoder, and embeddings in place of its text encoder."""
     torch.manual_seed(0)
     transformer = WanTransformer3DModel(num_attention_heads=4, attention_head_dim=64, ffn_dim=1024, num_layers=4)
-    vae = AutoencoderKLWan(base_dim=12, num_res_blocks=1)
+    vae = AutoencoderKLWan(base_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
     pipeline = WanPipeline(
         None, None, vae.eval().requires_grad_(False), FlowMatchEulerDiscreteScheduler(shift=3.0),
         transformer.eval().requires_grad_(False),
@@ -84,7 +84,7 @@ MODELS = {
         partial(load_pipeline, "tiny-image"), (128, 128), Request("a", 0.0, 256, 256, 10, prompt=PROMPT)
     ),
     "sdxl/4": Model(sdxl_quarter, (512, 512), Request("a", 0.0, 1024, 1024, 3, guidance_scale=1.0)),
-    "wan/narrow": Model(wan_narrow, (256, 416), Request("a", 0.0, 512, 832, 3, 9, guidance_scale=1.0)),
+    "wan/narrow": Model(wan_narrow, (192, 320), Request("a", 0.0, 384, 640, 3, 9, guidance_scale=1.0)),
 }
 
 
