@@ -189,12 +189,12 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "clamp": ({"mode": "clamp"}, {"placement": RoundRobin()}),
     "wrap, overlap": ({"overlap": 16}, {}),
     "clamp, overlap": ({"mode": "clamp", "overlap": 16}, {"placement": RoundRobin()}),
-    "wrap, threshold": ({}, {"caching": Threshold(0.1, warmup=2), **GUIDED}),
-    "clamp, threshold": ({"mode": "clamp"}, {"caching": Threshold(0.1, warmup=2), **GUIDED}),
-    "wrap, region-aware": ({}, {"caching": RegionAware(0.4, warmup=2), **GUIDED}),
-    "wrap, overlap, region-aware": ({"overlap": 16}, {"caching": RegionAware(0.4, warmup=2), **GUIDED}),
+    "wrap, threshold": ({}, {"caching": Threshold(0.3, warmup=1), **GUIDED}),
+    "clamp, threshold": ({"mode": "clamp"}, {"caching": Threshold(0.3, warmup=1), **GUIDED}),
+    "wrap, region-aware": ({}, {"caching": RegionAware(1.0, warmup=1), **GUIDED}),
+    "wrap, overlap, region-aware": ({"overlap": 16}, {"caching": RegionAware(1.0, warmup=1), **GUIDED}),
     "clamp, region-aware, residual": (
-        {"mode": "clamp"}, {"caching": RegionAware(0.4, warmup=2), "reuse": "residual", **GUIDED},
+        {"mode": "clamp"}, {"caching": RegionAware(1.0, warmup=1), "reuse": "residual", **GUIDED},
     ),
 }  # fmt: skip
 UNEVEN = {"tiny-image": (288, 352, 1), "tiny-video": (160, 224, 17)}
