@@ -14,7 +14,7 @@ from policies.caching import Signals
 NAMES = ["policy", "reuse", "fewer", "psnr_db", "least_psnr_db"]
 
 
-def test_curves_are_read_between_points_and_from_no_reuse_on() -> None:
+def test_curves_are_read_between_measured_points() -> None:
     rows = [
         ("threshold:threshold=1", "output", 2.0, 30.0, 20.0),
         ("threshold:threshold=2", "output", 3.0, 20.0, 10.0),
@@ -22,11 +22,13 @@ def test_curves_are_read_between_points_and_from_no_reuse_on() -> None:
         ("threshold:threshold=1", "residual", 9.0, 30.0, 30.0),
     ]
     summary = pd.DataFrame(rows, columns=np.array(NAMES))
-    assert at_psnr(summary, "threshold", "output", 45.0) == 1.5
+    assert at_psnr(summary, "threshold", "output", 45.0) == 1.0
+    assert at_psnr(summary, "threshold", "output", 30.0) == 2.0
     assert at_psnr(summary, "threshold", "output", 25.0) == 2.5
-    assert at_psnr(summary, "threshold", "output", 20.0, "least_psnr_db") == 2.0
+    assert at_psnr(summary, "threshold", "output", 15.0, "least_psnr_db") == 2.5
     assert np.isnan(at_psnr(summary, "threshold", "output", 15.0))
     assert np.isnan(at_psnr(summary, "interval", "output", 30.0))
+    assert np.isnan(at_psnr(summary, "forest", "output", 30.0))
 
 
 def step(gains: list[float], computed: list[bool], unit: tuple[int, ...] = (0, 1)) -> tuple[Signals, np.ndarray]:
