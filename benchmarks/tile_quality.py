@@ -58,7 +58,8 @@ from traces.request import Request
 Frames = npt.NDArray[np.float32]
 """[frames, height, width, 3] in 0..1; a picture has one frame."""
 
-MODELS = ("tiny-image", "tiny-video")
+PROMPTS = {"tiny-image": 8, "tiny-video": 3}
+"""Of each model by default, for a run of five minutes on one core."""
 SHARES = (0.1, 0.15, 0.25, 0.5, 0.9)
 SHOWN_FRAMES = 3
 """Of a clip on the sheet."""
@@ -130,8 +131,8 @@ refinement."""
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("out/tile_quality"))
-    parser.add_argument("--model", choices=MODELS, default=MODELS[0])
-    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--model", choices=PROMPTS, default="tiny-image")
+    parser.add_argument("--prompts", type=int, help="by default 8 pictures or 3 clips")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--refine", type=float, default=0.25, help="where the share does not vary")
     parser.add_argument("--overlap", type=int, default=None, help="where it does not vary, px; a quarter of a tile")
@@ -141,7 +142,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     trial = Trial(arguments.model)
     overlap = min(GEOMETRIES[arguments.model].native_size) // 4 if arguments.overlap is None else arguments.overlap
-    asked = requests(arguments.model, arguments.prompts, arguments.steps)
+    asked = requests(arguments.model, arguments.prompts or PROMPTS[arguments.model], arguments.steps)
     study = parts(Variant(arguments.refine, overlap), trial.adapter.modes, asked[0].frames > 1)
     variants = tuple(dict.fromkeys(variant for part in study.values() for variant in part.variants))
     runs, pictures = refine_all(trial, asked, variants, arguments.shown)
@@ -215,7 +216,8 @@ def refine_all(
         sketch, large = (_frames(pixels) for pixels in (drawn, enlarged(drawn, request.size)))
         made = {"sketch": large}
         side = min(sketch.shape[1:3])
-        rows.append({"variant": "sketch", "prompt": prompt, "right": is_right(request.prompt, sketch)})
+        right = is_right(request.prompt, sketch)
+        rows.append({"variant": "sketch", "prompt": prompt, "right": right, "flicker": measure(large).flicker})
         for variant in variants:
             own = of_variant(trial, variant, request)
             shape = own.rule.shape(request.size, request.steps)
@@ -314,7 +316,7 @@ def table(runs: pd.DataFrame, title: str, part: Part) -> Table:
     for name in part.figures:
         shown.add_column(FIGURES[name].label, justify="right")
     sketch = runs[runs["variant"] == "sketch"]
-    own = [f"{sketch['right'].mean():.2f}" if name == "right" else "" for name in part.figures]
+    own = [_cell(sketch[name].astype(float), FIGURES[name]) for name in part.figures]
     shown.add_row("sketch", *[""] * (len(part.options) - 1), *own)
     for variant in part.variants:
         rows = runs[runs["variant"] == str(variant)]
