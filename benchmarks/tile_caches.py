@@ -26,6 +26,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from backend.embedded.moving_scenes import FRAMES, held_out_scenes
 from backend.tiled.record import Notes
 from backend.tiled.trial import Trial, Watched
 from cli.calibration import fidelity
@@ -39,14 +40,13 @@ from predictors.tile_reuse import TileReuse
 from traces.prompts import load_prompts
 from traces.request import Request
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-PROMPTS = {"tiny-video": EXAMPLES / "video_prompts.txt"}
+PROMPTS = Path(__file__).parents[1] / "examples" / "prompts.txt"
 KINDS = ("interval", "threshold", "region-aware")
 POLICIES = (
     *(f"interval:every=2,warmup={warmup}" for warmup in (2, 4, 6, 8)),
     *(f"interval:every={every},warmup=2" for every in (3, 4)),
-    *(f"threshold:threshold={threshold}" for threshold in (0.01, 0.02, 0.05, 0.1, 0.2)),
-    *(f"region-aware:warmup=2,threshold={threshold}" for threshold in (0.1, 0.2, 0.3, 0.4, 0.6)),
+    *(f"threshold:threshold={threshold}" for threshold in (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)),
+    *(f"region-aware:warmup=2,threshold={threshold}" for threshold in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)),
 )
 TARGETS_DB = (25.0, 30.0, 35.0)
 
@@ -68,7 +68,6 @@ def main() -> None:
     parser.add_argument("--refine", type=float, default=0.5)
     parser.add_argument("--mode", default="wrap")
     parser.add_argument("--stride", type=float, default=1 / 16)
-    parser.add_argument("--frames", type=int, default=None, help="of clips; by default what the model was made for")
     parser.add_argument("--reuse", nargs="+", default=["output", "residual"])
     parser.add_argument("policies", nargs="*", default=list(POLICIES))
     arguments = parser.parse_args()
@@ -76,7 +75,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     for model in arguments.models:
         trial = Trial(model, refine=arguments.refine, mode=arguments.mode, stride=arguments.stride)
-        asked = requests(trial, arguments.prompts, arguments.steps, arguments.frames)
+        asked = requests(trial, arguments.prompts, arguments.steps)
         runs, tiles, gains = measure(trial, asked, arguments.policies, arguments.reuse)
         summary = summarise(runs)
         summary.to_csv(arguments.output / f"{model}.csv", index=False)
@@ -88,16 +87,17 @@ def main() -> None:
     print(f"wrote {arguments.output}")
 
 
-def requests(trial: Trial, count: int, steps: int, frames: int | None) -> list[Request]:
-    """Requests of twice the native height and width."""
+def requests(trial: Trial, count: int, steps: int) -> list[Request]:
+    """Requests of twice the native height and width, of prompts that `tiny-video` never trained on."""
     geometry = trial.rule.geometry
     height, width = geometry.native_size
-    length = frames or (1 if geometry.frame_factor == 1 else 1 + 4 * geometry.frame_factor)
-    texts = load_prompts(PROMPTS.get(geometry.name, EXAMPLES / "prompts.txt"))
+    clips = geometry.frame_factor > 1
+    texts = [scene.prompt for scene in held_out_scenes()] if clips else load_prompts(PROMPTS)
+    length = FRAMES if clips else 1
     return [
         Request(
             f"r{i}", 0.0, 2 * height, 2 * width, steps, length,
-            prompt=texts[i * 7 % len(texts)], seed=i, guidance_scale=3.0,
+            prompt=texts[i * 7 % len(texts)], seed=i, guidance_scale=6.0 if clips else 3.0,
         )
         for i in range(count)
     ]  # fmt: skip
