@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,8 @@ def test_an_image_to_video_model_is_shown_the_picture_small_and_on_the_canvas(tm
     picture(tmp_path / "disc.png", 32)
     Image.new("RGB", (32, 32), (255, 255, 0)).save(tmp_path / "plain.png")
     pipeline = wan_image_to_video()
-    geometry = geometry_of_pipeline(pipeline, "wan-i2v")
-    native = geometry.native_size
+    native = (32, 32)
+    geometry = replace(geometry_of_pipeline(pipeline, "wan-i2v"), native_size=native)
     with pytest.raises(BadInput, match="needs 'condition'"):
         Executor(pipeline, tiling=Tiling(TilingRule(geometry)))
     executor = Executor(pipeline, tiling=Tiling(TilingRule(geometry, image="condition", refine=0.5)), images=tmp_path)
