@@ -121,11 +121,10 @@ FIGURES = {
     "tiles": Figure("tiles", 0, None),
     "seconds": Figure("seconds", 2, None),
 }
-"""``objects_off``: objects more or fewer than in the sketch. ``right``: share of prompts of which the model's own judge
-finds all told. ``sharpness``: `acutance` over that of the enlarged sketch. ``seam_energy``: at the borders of the last
-step, beside the enlarged sketch's at the same lines. ``ring_db``: PSNR of the outermost 1/16 on each side. ``work``:
-latent pixels of all windows of a step over those of the canvas, its mean. ``tiles`` and CPU ``seconds``: of the whole
-refinement."""
+"""``objects_off``: objects more or fewer than in the sketch. ``right``: share of the judge's verdicts that are yes.
+``sharpness``: `acutance` over that of the enlarged sketch. ``seam_energy``: at the borders of the last step, beside the
+enlarged sketch's at the same lines. ``ring_db``: PSNR of the outermost 1/16 on each side. ``work``: latent pixels
+of a step's windows over those of the canvas, the mean. ``tiles`` and CPU ``seconds``: of the whole refinement."""
 
 
 def main() -> None:
@@ -216,12 +215,12 @@ def refine_all(
         sketch, large = (_frames(pixels) for pixels in (drawn, enlarged(drawn, request.size)))
         made = {"sketch": large}
         side = min(sketch.shape[1:3])
-        right = is_right(request.prompt, sketch)
-        rows.append({"variant": "sketch", "prompt": prompt, "right": right, "flicker": measure(large).flicker})
+        own = {"right": right(request.prompt, sketch), "flicker": measure(large).flicker}
+        rows.append({"variant": "sketch", "prompt": prompt, **own})
         for variant in variants:
-            own = of_variant(trial, variant, request)
-            shape = own.rule.shape(request.size, request.steps)
-            refined = own.refine(request, drawn)
+            tiled = of_variant(trial, variant, request)
+            shape = tiled.rule.shape(request.size, request.steps)
+            refined = tiled.refine(request, drawn)
             frames = refined.pixels[0].reshape(large.shape)
             made[str(variant)] = frames
             borders = last_borders(shape, trial.rule.geometry.latent_factor)
@@ -233,7 +232,7 @@ def refine_all(
                     **asdict(variant),
                     **asdict(quality),
                     "objects_off": abs(quality.extra_objects),
-                    "right": is_right(request.prompt, shrunk(frames, side)),
+                    "right": right(request.prompt, shrunk(frames, side)),
                     "sharpness": acutance(frames) / acutance(large),
                     "sketch_seam_energy": seam_energy(large, borders),
                     "ring_db": ring_db(frames, large),
@@ -298,14 +297,14 @@ def ring_db(frames: Frames, reference: Frames) -> float:
     return psnr_db(frames[:, mask], reference[:, mask])
 
 
-def is_right(prompt: str, frames: Frames) -> bool:
-    """Whether frames of the native size show all that the prompt says, by the judge that comes with the model."""
+def right(prompt: str, frames: Frames) -> float:
+    """Share of verdicts (colours, shapes, a clip's motion) that are yes, by the model's own judge at native size."""
     seen = (frames * 255).round().astype(np.uint8)
     if len(seen) == 1:
         verdict: Any = scene_reader.judge(Scene.parse(prompt), seen[0])
     else:
         verdict = clip_reader.judge(MovingScene.parse(prompt), seen)
-    return all(asdict(verdict).values())
+    return float(np.mean(list(asdict(verdict).values())))
 
 
 def table(runs: pd.DataFrame, title: str, part: Part) -> Table:
