@@ -99,6 +99,7 @@ def settings(
         "--set", f"model={arguments.model}", "--set", f"cluster.devices={devices}", "--set", "cluster.threads=1",
         "--set", f"cluster.link_latency_s={latency_s}", "--set", f"cluster.link_bytes_per_s={bytes_per_s}",
         "--set", f"policies.tile_caching={arguments.caching}", "--set", "tiling.mode=wrap",
+        "--set", "tiling.overlap=0", "--set", "tiling.refine=0.5",
     ]  # fmt: skip
 
 
