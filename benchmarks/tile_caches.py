@@ -46,7 +46,7 @@ POLICIES = (
     *(f"interval:every=2,warmup={warmup}" for warmup in (2, 4, 6, 8)),
     *(f"interval:every={every},warmup=2" for every in (3, 4)),
     *(f"threshold:threshold={threshold}" for threshold in (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)),
-    *(f"region-aware:warmup=2,threshold={threshold}" for threshold in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6)),
+    *(f"region-aware:warmup=2,threshold={threshold}" for threshold in (0.1, 0.11, 0.12, 0.13, 0.15, 0.2, 0.3, 0.4)),
 )
 TARGETS_DB = (25.0, 30.0, 35.0)
 
