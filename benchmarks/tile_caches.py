@@ -68,13 +68,15 @@ def main() -> None:
     parser.add_argument("--refine", type=float, default=0.5)
     parser.add_argument("--mode", default="wrap")
     parser.add_argument("--stride", type=float, default=1 / 16)
+    parser.add_argument("--stand", type=int, default=1, help="steps for which the grid stands before it moves")
     parser.add_argument("--reuse", nargs="+", default=["output", "residual"])
     parser.add_argument("policies", nargs="*", default=list(POLICIES))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.output.mkdir(parents=True, exist_ok=True)
     for model in arguments.models:
-        trial = Trial(model, refine=arguments.refine, mode=arguments.mode, stride=arguments.stride)
+        options = {name: getattr(arguments, name) for name in ("refine", "mode", "stride", "stand")}
+        trial = Trial(model, **options)
         asked = requests(trial, arguments.prompts, arguments.steps)
         runs, tiles, gains = measure(trial, asked, arguments.policies, arguments.reuse)
         summary = summarise(runs)
@@ -142,7 +144,7 @@ def modelled_saving(trial: Trial, request: Request, policy: CachingPolicy, model
     computed = total = 0
     for step in range(shape.refine_steps):
         tiles = shape.grid.tiles(shape.shifts.at(step))
-        flags = decide_block(policy, tiles_of.signals(step, tiles))
+        flags = decide_block(policy, tiles_of.signals(step, tiles, shape.shifts.renews(step)))
         tiles_of.done(step, tiles, flags)
         computed, total = computed + int(flags.sum()), total + len(tiles)
     return total / computed

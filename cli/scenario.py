@@ -72,7 +72,8 @@ class TilingSection(_Section):
     tile: str = "native"  # largest tile: native, planned (the fastest grid on these devices), or like 512x768 pixels
     mode: Literal["wrap", "clamp"] = "wrap"  # what tiles do at the edges of the canvas, see policies.tiling.grid
     overlap: int = Field(0, ge=0)  # pixels that a tile sees beyond what it draws
-    stride: float = Field(1 / 16, ge=0, le=1)  # share of a tile that the grid moves a step
+    stride: float = Field(1 / 16, ge=0, le=1)  # share of a tile that the grid moves at once
+    stand: int = Field(1, ge=1)  # steps for which it stands before it moves
     positions: Literal["local", "absolute", "ntk"] = "local"  # see backend.tiled.adapters
     reuse: Literal["output", "residual"] = "output"  # what a reused tile hands on, see backend.tiled.refine
     batch: int = Field(1, ge=1)  # tiles in one forward at most

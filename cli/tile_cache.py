@@ -21,6 +21,7 @@ Refine = Annotated[float, typer.Option(help="Share of the denoising steps that r
 Mode = Annotated[str, typer.Option(help="How the tile grid moves: wrap or clamp.")]
 Tile = Annotated[str | None, typer.Option(help="Largest tile, like 512x512; by default the native size.")]
 Overlap = Annotated[int, typer.Option(min=0, help="Pixels a tile's window reaches beyond it.")]
+Stand = Annotated[int, typer.Option(min=1, help="Steps for which the grid stands before it moves.")]
 Prompts = Annotated[Path | None, typer.Option(help="Text file, a prompt a line; by default no prompt.")]
 Guidance = Annotated[float, typer.Option(min=0.0, help="Guidance scale.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
@@ -39,6 +40,7 @@ def record_tiles(
     mode: Mode = "wrap",
     tile: Tile = None,
     overlap: Overlap = 0,
+    stand: Stand = 1,
     prompts: Prompts = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first request's noise.")] = 0,
     guidance: Guidance = 5.0,
@@ -53,7 +55,7 @@ def record_tiles(
     from traces.prompts import load_prompts
 
     lines = [""] if prompts is None else load_prompts(prompts)
-    trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap)
+    trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap, stand)
     from backend.tiled.record import record_tiles
     from cli.progress import bar
     from predictors.tile_recording import TileRecording
@@ -62,8 +64,8 @@ def record_tiles(
         frame = record_tiles(
             trial, wanted, requests, steps, max_age, seed, lines, guidance, progress=lambda done, _: progress(done)
         )
-    facts = {"latent_factor": str(trial.rule.geometry.latent_factor), "mode": mode, **_facts(model, device)}
-    recording = TileRecording(frame, facts)
+    tiling = {"latent_factor": str(trial.rule.geometry.latent_factor), "mode": mode, "stand": str(stand)}
+    recording = TileRecording(frame, {**tiling, **_facts(model, device)})
     recording.save(output)
     typer.echo(f"{output}: {len(frame)} rows of {requests} requests, {recording.steps} refinement steps")
 
@@ -86,6 +88,7 @@ def calibrate(
     mode: Mode = "wrap",
     tile: Tile = None,
     overlap: Overlap = 0,
+    stand: Stand = 1,
     prompts: Prompts = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first request's noise.")] = 0,
     guidance: Guidance = 5.0,
@@ -107,7 +110,7 @@ def calibrate(
     from traces.prompts import load_prompts
 
     lines = [""] if prompts is None else load_prompts(prompts)
-    trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap)
+    trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap, stand)
     asked = _requests(wanted[0], lines, requests, steps, seed, guidance)
     from rich.console import Console
 
@@ -143,10 +146,10 @@ def calibrate(
     )
     if output is not None:
         found = {"threshold": best.threshold, "policy": policy, "reuse": reuse, "size": list(wanted[0])}
-        shape = {"steps": steps, "refine": refine, "mode": mode, "tile": tile, "overlap": overlap, "guidance": guidance}
+        shape = {"steps": steps, "refine": refine, "mode": mode, "tile": tile, "overlap": overlap, "stand": stand}
         curve = [point.to_json() for point in sorted(points, key=lambda point: point.threshold)]
-        facts = {"target_psnr_db": psnr, "requests": requests, "seed": seed, **shape, **_facts(model, device)}
-        _write(output, {**found, **facts, "points": curve})
+        asked_for = {"target_psnr_db": psnr, "requests": requests, "seed": seed, "guidance": guidance, **shape}
+        _write(output, {**found, **asked_for, **_facts(model, device), "points": curve})
 
 
 def _trial(
@@ -158,6 +161,7 @@ def _trial(
     mode: str,
     tile: str | None,
     overlap: int,
+    stand: int,
 ) -> Trial:
     found = None if tile is None else re.fullmatch(r"(\d+)x(\d+)", tile)
     if tile is not None and found is None:
@@ -171,7 +175,7 @@ def _trial(
     if threads is not None:
         torch.set_num_threads(threads)
     sides = None if found is None else (int(found[1]), int(found[2]))
-    return Trial(model, device, dtype, refine=refine, mode=mode, tile=sides, overlap=overlap)
+    return Trial(model, device, dtype, refine=refine, mode=mode, tile=sides, overlap=overlap, stand=stand)
 
 
 def _requests(

@@ -138,6 +138,7 @@ def prepare_tiling(
         section.overlap,
         section.stride,
         section.image,
+        section.stand,
     )
     link = Link(cluster.link_latency_s, cluster.link_bytes_per_s)
     devices = TileDevices(cluster.devices, placement, link, _NUMBER_BYTES[cluster.dtype])

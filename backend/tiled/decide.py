@@ -54,13 +54,17 @@ class Decider:
         owners: Owners,
         totals: torch.Tensor | None,
         changes: torch.Tensor | None,
+        renewed: bool = False,
     ) -> StepPlan:
-        """Decide a step from `backend.tiled.signals.measured`'s totals and how far the last outputs moved."""
+        """Decide a step from `backend.tiled.signals.measured`'s totals and how far the last outputs moved.
+
+        ``renewed``: what is held is not to be reused.
+        """
         if self._caching is None:
             return plan_step(tiles, owners, self._devices, self._placement, self._seconds)
         if changes is not None:
             self._signals.changed(self._last, changes)
-        signals = self._signals.of(step, tiles, totals)
+        signals = self._signals.of(step, tiles, totals, renewed)
         plan = plan_step(tiles, owners, self._devices, self._placement, self._seconds, self._caching, signals)
         self._last = tiles
         self._signals.computed([tile for tile, fresh in zip(tiles, plan.computed, strict=True) if fresh])

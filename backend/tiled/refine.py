@@ -201,7 +201,8 @@ class Refinement:
         if self._cached and self._then is not None:
             totals, changes = self._totals(tiles)
         if self._decider is not None:
-            plan = self._decider.decide(step, tiles, self.owners, totals, changes)
+            renewed = self.shape.shifts.renews(step)
+            plan = self._decider.decide(step, tiles, self.owners, totals, changes, renewed)
             if self._group.size > 1:
                 self._group.broadcast(torch.tensor(plan.devices))
             return plan

@@ -85,8 +85,11 @@ class TileSignals:
                 self._gains[tile.index] = (moved, self._waiting.pop(tile.index))
         self._waiting.clear()
 
-    def of(self, step: int, tiles: Sequence[Tile], totals: torch.Tensor | None) -> Signals:
-        """The signals of a step from the totals of `measured`; None: nothing is held yet."""
+    def of(self, step: int, tiles: Sequence[Tile], totals: torch.Tensor | None, renewed: bool = False) -> Signals:
+        """The signals of a step from the totals of `measured`; None: nothing is held yet.
+
+        ``renewed``: what is held is not to be reused.
+        """
         units = np.array([tile.index for tile in tiles])
         nothing, unknown = np.zeros(len(tiles)), np.full(len(tiles), np.inf)
         if totals is None:
@@ -96,6 +99,8 @@ class TileSignals:
         change = squares / np.maximum(then, np.finfo(np.float64).tiny)
         gains = np.array([self._gains.get(unit, (0.0, 0.0)) for unit in units.tolist()])
         self._shift = dict(zip(units.tolist(), (shift / values).tolist(), strict=True))
+        if renewed:
+            return self._signals(step, units, (unknown, nothing, unknown, nothing, *gains.T.copy()))
         return self._signals(step, units, (change, nothing, shift / values, level / values, *gains.T.copy()))
 
     def computed(self, tiles: Sequence[Tile]) -> None:

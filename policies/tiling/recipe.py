@@ -63,7 +63,8 @@ class TilingRule:
         grids: for requests of a (height, width) in pixels how many tiles (down, across), instead of the fewest.
         mode: ``wrap`` or ``clamp``, see `policies.tiling.grid`.
         overlap: pixels that a window reaches beyond its core.
-        stride: share of a tile that the grid moves a step.
+        stride: share of a tile that the grid moves at once.
+        stand: steps for which it stands before it moves, see `policies.tiling.shifts`.
         image: what the image of a request is for: to ``refine`` instead of a sketch, or a ``condition`` that the model
             is shown.
 
@@ -80,6 +81,7 @@ class TilingRule:
     overlap: int = 0
     stride: float = STRIDE_SHARE
     image: str = "refine"
+    stand: int = 1
 
     def __post_init__(self) -> None:
         multiple, factor = self.geometry.size_multiple, self.geometry.latent_factor
@@ -95,6 +97,8 @@ class TilingRule:
             raise BadInput(f"tiling.image is {self.image!r}, expected one of {', '.join(IMAGES)}")
         if not 0 <= self.stride <= 1:
             raise BadInput(f"tiling.stride is {self.stride}, expected 0 to 1")
+        if self.stand < 1:
+            raise BadInput(f"tiling.stand is {self.stand}, expected at least 1 step")
         if self.tile is not None and min(self.tile) < multiple:
             raise BadInput(f"tiling.tile is {self.tile}, expected sides of at least {multiple} px")
 
@@ -120,7 +124,8 @@ class TilingRule:
         """What a tiled request of this size and number of denoising steps becomes."""
         grid = self.grid(size)
         sketch = sketch_size(self.geometry, size)
-        return TiledShape(size, sketch, grid, ShiftSchedule.of(grid, self.stride), steps, self.refine_steps(steps))
+        shifts = ShiftSchedule.of(grid, self.stride, self.stand)
+        return TiledShape(size, sketch, grid, shifts, steps, self.refine_steps(steps))
 
     def grid(self, size: Size) -> TileGrid:
         """The grid of a canvas."""

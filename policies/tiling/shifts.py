@@ -3,6 +3,10 @@
 Seams vanish when no row or column is a border more often than any other. So a grid moves by a stride that has no
 divisor in common with its cycle: within one cycle every row and every column is a border, and after it the grid stands
 where it began. The published schedule of 16 strides of 5 rows reaches 80 of 90 rows and then jumps back.
+
+What a model makes of a pixel depends on where in its window it lies, so what a cache holds is worth less once the grid
+has moved. A grid may therefore *stand* for some steps before it moves: a tile is computed where it has come to, and
+reused while it stands there.
 """
 
 from __future__ import annotations
@@ -21,36 +25,46 @@ class ShiftSchedule:
     """The movement of one grid.
 
     Attributes:
-        strides: (down, right) latent pixels a step; 0 along an axis that has one tile.
+        strides: (down, right) latent pixels a move; 0 along an axis that has one tile.
         cycles: steps until the borders of each axis stand where they began.
         periods: in ``wrap`` mode steps until each tile does, too; in ``clamp`` mode the way to and fro.
         mode: the grid's.
+        stand: steps from one move to the next.
     """
 
     strides: tuple[int, int]
     cycles: tuple[int, int]
     periods: tuple[int, int]
     mode: str
+    stand: int = 1
 
     @classmethod
-    def of(cls, grid: TileGrid, share: float = STRIDE_SHARE) -> ShiftSchedule:
-        """The schedule of a grid that moves by about ``share`` of a tile a step; 0: it stands still.
+    def of(cls, grid: TileGrid, share: float = STRIDE_SHARE, stand: int = 1) -> ShiftSchedule:
+        """The schedule of a grid that moves by about ``share`` of a tile every ``stand`` steps; 0: it never does.
 
         Raises:
-            ValueError: the share is not from 0 to 1.
+            ValueError: the share is not from 0 to 1, or ``stand`` is below 1.
         """
+        if stand < 1:
+            raise ValueError(f"a grid stands for {stand} steps, expected at least 1")
         if not 0 <= share <= 1:
             raise ValueError(f"the share of a tile a step is {share}, expected 0 to 1")
         axes = [_axis(lengths, grid.mode, share) for lengths in (grid.rows, grid.columns)]
         strides, cycles, periods = zip(*axes, strict=True)
-        return cls(strides, cycles, periods, grid.mode)
+        cycles, periods = (tuple(stand * moves for moves in of_axis) for of_axis in (cycles, periods))
+        return cls(strides, cycles, periods, grid.mode, stand)
 
     def at(self, step: int) -> tuple[int, int]:
         """The shift (down, right) of a step, counted from 0."""
-        down, right = (stride * step % period for stride, period in zip(self.strides, self.periods, strict=True))
+        move, periods = step // self.stand, [period // self.stand for period in self.periods]
+        down, right = (stride * move % period for stride, period in zip(self.strides, periods, strict=True))
         if self.mode == "wrap":
             return down, right
-        return min(down, self.periods[0] - down), min(right, self.periods[1] - right)
+        return min(down, periods[0] - down), min(right, periods[1] - right)
+
+    def renews(self, step: int) -> bool:
+        """Whether a cache reuses nothing at a step, because a grid that stands at times has just moved."""
+        return self.stand > 1 and step > 0 and self.at(step) != self.at(step - 1)
 
 
 def _axis(lengths: tuple[int, ...], mode: str, share: float) -> tuple[int, int, int]:

@@ -62,10 +62,11 @@ class ModelledTiles:
         self._held: Ints = np.full(canvas, _NEVER)  # the step at which each pixel was computed
         self._gains: dict[int, tuple[float, float]] = {}
 
-    def signals(self, step: int, tiles: Sequence[Tile]) -> Signals:
-        """What is known of the tiles of ``step`` before any is computed."""
+    def signals(self, step: int, tiles: Sequence[Tile], renewed: bool = False) -> Signals:
+        """What is known of the tiles of ``step`` before any is computed. ``renewed``: nothing is to be reused."""
         count = len(tiles)
         held, now = self._seen(step, tiles)
+        held &= not renewed
         gains = np.array([self._gains.get(tile.index, (0.0, 0.0)) for tile in tiles])
         return Signals(
             (self._name,),

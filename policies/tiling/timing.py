@@ -112,7 +112,7 @@ def refine(
     names: tuple[str, ...] = ()
     for step in range(steps):
         tiles = shape.grid.tiles(shape.shifts.at(step))
-        signals = None if modelled is None else modelled.signals(step, tiles)
+        signals = None if modelled is None else modelled.signals(step, tiles, shape.shifts.renews(step))
         plan = plan_step(tiles, owners, devices.count, devices.placement, seconds, caching, signals)
         owners = owners_after(owners, plan)
         if modelled is not None and signals is not None:

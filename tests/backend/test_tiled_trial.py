@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,21 @@ def test_what_is_not_tiled_is_said(trial: Trial) -> None:
         trial.check(Request("r", 0.0, side, side, STEPS))
     with pytest.raises(BadInput, match="height 7 is not a multiple"):
         trial.check(Request("r", 0.0, 7, side, STEPS))
+
+
+def test_where_the_grid_stands_only_what_was_computed_there_is_reused(
+    trial: Trial, request_: Request, sketch: torch.Tensor, recording: TileRecording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "rule", replace(trial.rule, stand=2))
+    shape = trial.rule.shape(request_.size, STEPS)
+    assert [shape.shifts.renews(step) for step in range(REFINED)] == [False, False, True, False, True]
+    watched = Watched(RegionAware(1e9, warmup=2))
+    done = trial.refine(request_, sketch, watched)
+    assert [bool(computed.all()) for _, computed in watched.log] == [True, True, True, False, True]
+    assert done.computed == 6 * 4
+    tiles_of = TileSignals(TileReuse.fit(recording)).of(request_, REFINED)
+    for step, (real, computed) in enumerate(watched.log):
+        tiles = shape.grid.tiles(shape.shifts.at(step))
+        modelled = tiles_of.signals(step, tiles, shape.shifts.renews(step))
+        assert np.array_equal(np.isinf(modelled.input_change), np.isinf(real.input_change))
+        tiles_of.done(step, tiles, computed)

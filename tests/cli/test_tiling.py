@@ -36,7 +36,7 @@ scale = 6.0
 
 
 def write_profile(path: Path, measured: tuple[str, ...] = ("encode", "denoise", "upscale", "refine", "decode")) -> None:
-    """A plausible profile: a denoising step takes 1 ms and 1 us a pixel, a refinement step that of its tiles and 5 %."""
+    """A plausible profile: a denoising step takes 1 ms and 1 us a pixel, a refinement step 5 % more than its tiles."""
     rng = np.random.default_rng(0)
     rows = []
 
@@ -140,9 +140,10 @@ def test_a_replay_does_what_was_simulated_and_decides_alike_again(folder: Path) 
 
 def test_a_replay_on_two_devices_makes_the_same_pictures(folder: Path) -> None:
     write_trace(folder / "trace.parquet", 3, 0.0, steps=8)
+    caching = "policies.tile_caching={name='interval',every=2,warmup=1}"
     for devices in (1, 2):
-        run("replay", folder / "scenario.toml", "--set", f"cluster.devices={devices}", "--set",
-            "policies.tile_caching={name='interval',every=2,warmup=1}", "--save-images", "-o", folder / f"on-{devices}")  # fmt: skip
+        settings = ("--set", f"cluster.devices={devices}", "--set", caching)
+        run("replay", folder / "scenario.toml", *settings, "--save-images", "-o", folder / f"on-{devices}")
     one, two = ((folder / name / "images" / "000002.png").read_bytes() for name in ("on-1", "on-2"))
     assert one == two
     log = read_run(folder / "on-2")

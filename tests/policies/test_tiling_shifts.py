@@ -88,3 +88,20 @@ def test_a_grid_can_stand_still(mode: str) -> None:
 def test_a_share_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 0 to 1"):
         ShiftSchedule.of(PAPER, 1.5)
+
+
+@given(grid=grids(), share=st.sampled_from([0.0, 1 / 16, 0.25, 1.0]), stand=st.integers(1, 5), step=st.integers(0, 200))
+@settings(max_examples=120, deadline=None)
+def test_a_grid_that_stands_moves_as_one_that_does_not(grid: TileGrid, share: float, stand: int, step: int) -> None:
+    moving, standing = ShiftSchedule.of(grid, share), ShiftSchedule.of(grid, share, stand)
+    assert standing.at(step) == moving.at(step // stand)
+    for axis in (0, 1):
+        assert standing.cycles[axis] == stand * moving.cycles[axis]
+        assert standing.at(step + standing.periods[axis])[axis] == standing.at(step)[axis]
+    moved = step > 0 and standing.at(step) != standing.at(step - 1)
+    assert standing.renews(step) == (moved and stand > 1)
+
+
+def test_a_grid_stands_for_at_least_a_step() -> None:
+    with pytest.raises(ValueError, match="stands for 0 steps"):
+        ShiftSchedule.of(PAPER, stand=0)
