@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo test browser clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m examples.demo -o out/demo
 
-test: $(VENV)/installed
+test: $(VENV)/installed browser
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
@@ -17,6 +17,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all]'
 	touch $@
+
+# Reports are looked at in a real browser. Root on Debian gets one; elsewhere those tests are skipped where none is found.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -qq --no-install-recommends chromium >/dev/null; \
+	fi || echo "no Chromium: the tests of pages in a browser are skipped"
 
 clean:
 	rm -rf $(VENV) out build *.egg-info

@@ -61,13 +61,11 @@ def simulate(
     from cli.progress import bar
     from cli.runs import check_output, prepare
     from cli.scenario import load_scenario
+    from cli.simulation import run_simulation
     from policies.runlog import read_run
     from reports.comparison import Comparison
     from reports.terminal import show
-    from sim.driver import Simulation
-    from sim.world import World
     from traces.atomic import whole_folder
-    from traces.errors import BadInput
 
     check_output(output)
     given = overrides(trace, profile, scheduler, seed, settings)
@@ -78,22 +76,9 @@ def simulate(
     prepared = prepare(loaded)
     if unlearned:
         prepared.warnings.append("--per-step turned predictor.online off; compare with a run that has it off")
-    truth = prepared.world_table()
-    truth.tabulate(sorted({request.size for request in prepared.requests}), max_images=16)
-    controller = prepared.controller(measured_only=True)
-    if prepared.cache is not None and prepared.cache.plans is None:
-        raise BadInput(
-            f"no cache signals were recorded for {loaded.model_name!r}; set predictor.reuse to a file written by "
-            "'tilecast cache record', or policies.caching to none"
-        )
-    plans = prepared.cache.plans if prepared.cache is not None else None
-    tiles = prepared.tiling.plans(truth) if prepared.tiling is not None else None
-    costs = truth if tiles is None else tiles.costs
-    replicas, section = loaded.cluster.replicas, loaded.world
-    world = World(costs, replicas, loaded.seed, section.noise, section.slowdown, plans, tiles)
     started = time.perf_counter()
     with bar("simulating", len(prepared.requests)) as progress:
-        Simulation(controller, world, per_step, progress).run(prepared.requests)
+        controller = run_simulation(prepared, per_step, progress)
     wall_s = time.perf_counter() - started
     with whole_folder(output) as folder:
         prepared.write(folder, controller, prepared.info("simulation"), [])

@@ -1,0 +1,42 @@
+"""A prepared scenario in virtual time: what `simulate`, `sweep` and `plan` run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cli.runs import Prepared
+from policies.controller import Controller
+from sim.driver import Simulation
+from sim.world import World
+from traces.errors import BadInput
+
+
+def run_simulation(
+    prepared: Prepared, per_step: bool = False, progress: Callable[[int], None] | None = None
+) -> Controller:
+    """Simulate all requests of ``prepared``; the controller holds what came of them.
+
+    Args:
+        prepared: of `cli.runs.prepare`; it is not changed, and can be run again.
+        per_step: one event a step, the slow oracle.
+        progress: called with the number of requests submitted so far, now and then.
+
+    Raises:
+        BadInput: the scenario has a cache, and no signals of this model were recorded.
+    """
+    scenario = prepared.scenario
+    if prepared.cache is not None and prepared.cache.plans is None:
+        raise BadInput(
+            f"no cache signals were recorded for {scenario.model_name!r}; set predictor.reuse to a file written by "
+            "'tilecast cache record', or policies.caching to none"
+        )
+    truth = prepared.world_table()
+    truth.tabulate(sorted({request.size for request in prepared.requests}), max_images=16)
+    controller = prepared.controller(measured_only=True)
+    plans = prepared.cache.plans if prepared.cache is not None else None
+    tiles = prepared.tiling.plans(truth) if prepared.tiling is not None else None
+    costs = truth if tiles is None else tiles.costs
+    section = scenario.world
+    world = World(costs, scenario.cluster.replicas, scenario.seed, section.noise, section.slowdown, plans, tiles)
+    Simulation(controller, world, per_step, progress).run(prepared.requests)
+    return controller
