@@ -29,7 +29,7 @@ class Trace:
     """Requests in order of arrival, immutable.
 
     A trace is a table with one column per field of `Request`; further columns (what an importer kept, say
-    ``checkpoint``) go along through every transformation and file. ``source`` names where it came from, for
+    ``exec_s``) go along through every transformation and file. ``source`` names where it came from, for
     messages. Every transformation returns a new trace.
     """
 
@@ -227,9 +227,12 @@ class Trace:
         if len(self) < 2 or n < 1:
             raise BadInput(f"{self.source}: cannot draw {n} requests from {len(self)}, expected at least 1 from 2")
         gaps = rng.choice(np.diff(self._frame["arrival_s"].to_numpy()), size=n)
-        drawn = self._rows(rng.integers(len(self), size=n))
-        ids = [str(row) for row in range(1, n + 1)]
-        return drawn._with(request_id=ids)._arriving(np.cumsum(gaps))
+        return self.rearranged(rng.integers(len(self), size=n), np.cumsum(gaps))
+
+    def rearranged(self, rows: npt.NDArray[np.intp], arrival_s: npt.NDArray[np.float64]) -> Trace:
+        """These requests, by position and as often as named, at these times (ascending); ids are row numbers again."""
+        ids = [str(row) for row in range(1, len(rows) + 1)]
+        return self._rows(rows)._with(request_id=ids)._arriving(arrival_s)
 
     def merge(self, *others: Trace) -> Trace:
         """All requests of this trace and of others on one clock; ids become ``0:id``, ``1:id``, ..."""
