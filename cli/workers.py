@@ -62,14 +62,17 @@ def _in_processes(call: Call, arguments: Mapping[str, Any], workers: int) -> Res
 
 
 def _on_ray(call: Call, arguments: Mapping[str, Any], workers: int, address: str | None) -> Results:
+    address = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:  # on every system: the cluster of one machine listens to that machine alone
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
-        import ray
+        import ray  # which reads the environment now
     except ImportError as error:
         raise BadInput("the executor 'ray' needs Ray: pip install 'tilecast[cluster]'") from error
     ours = not ray.is_initialized()
     if ours:
-        _start_ray(workers, address or os.environ.get("RAY_ADDRESS"))
+        _start_ray(workers, address)
     try:
         remote = ray.remote(_undisturbed)
         waiting = iter(arguments.items())
@@ -87,10 +90,10 @@ def _start_ray(workers: int, address: str | None) -> None:
     import ray
 
     quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
-    alone: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
         if address is None:
-            ray.init("local", num_cpus=workers, object_store_memory=_RAY_STORE_BYTES, **alone, **quiet)
+            store = _RAY_STORE_BYTES
+            ray.init("local", num_cpus=workers, include_dashboard=False, object_store_memory=store, **quiet)
         else:
             ray.init(address, **quiet)
     except (ConnectionError, ValueError) as error:
