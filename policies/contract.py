@@ -39,6 +39,18 @@ class Predictor(Protocol):
         ...
 
 
+class Load(NamedTuple):
+    """Weights to bring onto a replica before it can run requests for them.
+
+    ``checkpoint`` is what requests name; ``evict`` makes room for it, checkpoints that lie there; ``expected_s`` is how
+    long the policy expects it to take.
+    """
+
+    checkpoint: str
+    evict: tuple[str, ...] = ()
+    expected_s: float = 0.0
+
+
 class Segment(NamedTuple):
     """The part of a launch that lies in one stage; ``predicted_step_s`` is the policy's predictor's answer."""
 
@@ -54,6 +66,8 @@ class Launch(NamedTuple):
     refinement step on all devices. A quantum may run on from one stage into the next; then all of its jobs do so
     together, and ``segments`` has one entry a stage. ``guided`` is the share of its pixels that run with
     classifier-free guidance. Tiled requests share a launch only with those of their own size.
+
+    A launch with a ``load`` has no jobs: the replica is busy with its weights for one step of the stage ``load``.
     """
 
     launch_id: int
@@ -64,6 +78,7 @@ class Launch(NamedTuple):
     composition: Composition
     guided: float
     start_s: float
+    load: Load | None = None
 
     @property
     def stage(self) -> str:
@@ -103,12 +118,14 @@ class Decision(NamedTuple):
 
     ``jobs`` share one stage, none of them is running, and those already started live on this replica. ``steps`` may
     reach beyond the stage as long as all jobs go from stage to stage together. ``drop`` holds (job, reason) pairs.
-    ``Decision(drop=...)`` alone drops and has the policy asked again.
+    ``Decision(drop=...)`` alone drops and has the policy asked again. ``Decision(load=...)`` runs no job, but brings
+    weights onto the replica.
     """
 
     jobs: tuple[Job, ...] = ()
     steps: int = 0
     drop: tuple[tuple[Job, str], ...] = ()
+    load: Load | None = None
 
 
 class Replica:
@@ -118,12 +135,16 @@ class Replica:
         index: 0, 1, 2, ...
         resident: jobs that live here, by request id, in order of arrival on the replica.
         launch: what runs now, or None.
+        up: whether it works; one that has failed is not asked about until it is repaired.
+        loaded: checkpoints whose weights lie here, in the order they came; empty where all requests want the same.
     """
 
-    __slots__ = ("index", "launch", "resident")
+    __slots__ = ("index", "launch", "loaded", "resident", "up")
 
     def __init__(self, index: int) -> None:
         self.index = index
+        self.up = True
+        self.loaded: dict[str, None] = {}
         self.resident: dict[str, Job] = {}
         self.launch: Launch | None = None
 
@@ -168,6 +189,12 @@ class SchedulingPolicy:
 
     def ended(self, job: Job, now: float) -> None:
         """A job finished, was dropped, failed or was cancelled."""
+
+    def replica_down(self, replica: Replica, now: float) -> None:
+        """A replica failed. What was resident on it ends next, and arrives anew if the run starts it again."""
+
+    def replica_up(self, replica: Replica, now: float) -> None:
+        """A replica that had failed works again; nothing is on it."""
 
     def recalls(self, now: float) -> Sequence[int]:
         """Ids of running launches to end at their next step boundary, because a better choice has come up."""

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from policies.contract import (
     Cluster,
     Decision,
     Launch,
+    Load,
     Outcome,
     PolicyError,
     Predictor,
@@ -33,6 +35,12 @@ from traces.request import Request
 
 LaunchRecord = tuple[Launch, Outcome, float]
 
+IN_FLIGHT = ("restart", "resume", "fail")
+"""What may become of the requests on a replica that fails: begin again; go on elsewhere from their last step, for which
+their latents must have been kept (tiled ones begin again); fail with it."""
+
+REPLICA_FAILED = "its replica failed"
+
 
 class Controller:
     """Runs one scheduling policy over ``replicas`` replicas.
@@ -44,9 +52,10 @@ class Controller:
         recipe: what a request goes through, as `policies.tiling.recipe.TilingRule.stages` says; or the stages of an
             ordinary request that every one goes through.
         on_event: called with (verb, payload, now) for every event and answer, in order; see `policies.events`.
+        loading: replicas run only what they have loaded; otherwise all requests want the same weights, always there.
 
     Attributes:
-        jobs: every job ever submitted, in order of submission.
+        jobs: every job ever submitted, in order of submission; a request whose replica failed has several.
         launched: (launch, outcome, end time in seconds) of every launch that ended.
         open: jobs not ended.
     """
@@ -58,6 +67,7 @@ class Controller:
         replicas: int = 1,
         recipe: Callable[[Request], Recipe] | tuple[str, ...] = STAGES,
         on_event: Callable[[str, Any, float], None] | None = None,
+        loading: bool = False,
     ) -> None:
         self.policy = copy.deepcopy(policy)
         self.recipe = through(recipe) if isinstance(recipe, tuple) else recipe
@@ -70,6 +80,7 @@ class Controller:
         self._cancel_recalls: list[int] = []
         self._next_launch = 0
         self._on_event = on_event
+        self._loading = loading
         self._recalls = type(policy).recalls is not SchedulingPolicy.recalls
         self._returns = type(policy).returned is not SchedulingPolicy.returned
         self._observe: Callable[..., None] | None = getattr(predictor, "observe", None)
@@ -82,11 +93,14 @@ class Controller:
         cluster = self._cluster
         if request.request_id in cluster.jobs:
             raise ValueError(f"request {request.request_id!r} was submitted twice")
-        job = Job(request, len(self.jobs), self.recipe(request))
+        self._add(Job(request, len(self.jobs), self.recipe(request)), now)
+
+    def _add(self, job: Job, now: float) -> None:
+        cluster, name = self._cluster, job.request.request_id
         self.jobs.append(job)
         self.open += 1
-        cluster.jobs[request.request_id] = job
-        cluster.waiting[request.request_id] = job
+        cluster.jobs[name] = job
+        cluster.waiting[name] = job
         self.policy.arrived(job, now)
 
     def cancel(self, request_id: str, now: float, reason: str = "the client left") -> None:
@@ -109,16 +123,17 @@ class Controller:
         started: list[Launch] = []
         plan, waiting = self.policy.plan, self._cluster.waiting
         for replica in self._cluster.replicas:
-            if replica.launch is not None or not (waiting or replica.resident):
+            if replica.launch is not None or not (waiting or replica.resident) or not replica.up:
                 continue
             decision = plan(replica, now)
             while decision is not None and decision.drop:
                 self._drop(decision, now)
-                if decision.jobs:
+                if decision.jobs or decision.load:
                     break
                 decision = plan(replica, now)
             if decision is not None:
-                started.append(self._start(replica, decision, now))
+                start = self._start if decision.load is None else self._start_loading
+                started.append(start(replica, decision, now))
         if self._on_event:
             self._on_event("launches", started, now)
         return started
@@ -152,8 +167,12 @@ class Controller:
         if not 0 <= outcome.steps_done <= launch.steps:
             raise ValueError(f"launch {launch_id} did {outcome.steps_done} of {launch.steps} steps")
         self._recalled.discard(launch_id)
-        self._cluster.replicas[launch.replica].launch = None
+        replica = self._cluster.replicas[launch.replica]
+        replica.launch = None
         self.launched.append((launch, outcome, now))
+        if launch.load is not None:
+            replica.loaded[launch.load.checkpoint] = None
+            return
         steps, failed = outcome.steps_done, outcome.failed
         if self._observe is not None and steps and not failed:
             self._learn(launch, outcome, now)
@@ -168,6 +187,57 @@ class Controller:
                 job.state = "resident"
                 if self._returns:
                     self.policy.returned(job, now)
+
+    def replica_down(
+        self, index: int, now: float, in_flight: str = "restart", outcome: Outcome | None = None
+    ) -> None:
+        """A replica failed: what lay on it is gone, and it gets no work until `replica_up`.
+
+        Args:
+            index: which.
+            now: seconds.
+            in_flight: what becomes of its requests, one of `IN_FLIGHT`.
+            outcome: how far its running launch had come; None: it did not run.
+        """
+        if self._on_event:
+            self._on_event("down", (index, in_flight, outcome), now)
+        replica = self._cluster.replicas[index]
+        replica.up = False
+        replica.loaded.clear()
+        launch, replica.launch = replica.launch, None
+        if launch is not None:
+            if outcome is None:
+                raise ValueError(f"replica {index} was running launch {launch.launch_id}, which has no outcome")
+            del self._running[launch.launch_id]
+            self._recalled.discard(launch.launch_id)
+            self.launched.append((launch, outcome, now))
+            for job in launch.jobs:
+                if outcome.steps_done:
+                    job.advance(outcome.steps_done)
+                job.state = "resident"
+        self.policy.replica_down(replica, now)
+        again = []
+        for job in list(replica.resident.values()):
+            if job.cancelling:
+                self._end(job, "cancelled", job.cancelling, now)
+            elif in_flight == "fail":
+                self._end(job, "failed", REPLICA_FAILED, now)
+            else:
+                self._end(job, "lost", REPLICA_FAILED, now)
+                again.append(job)
+        for job in again:
+            request = job.request
+            if in_flight == "resume" and not job.tiled:
+                request = replace(request, steps=max(1, job.denoise_left))
+            self._add(Job(request, len(self.jobs), self.recipe(request), job), now)
+
+    def replica_up(self, index: int, now: float) -> None:
+        """A replica that had failed works again."""
+        if self._on_event:
+            self._on_event("up", index, now)
+        replica = self._cluster.replicas[index]
+        replica.up = True
+        self.policy.replica_up(replica, now)
 
     def wakeup(self, now: float) -> float | None:
         """When to ask again although nothing happened."""
@@ -221,6 +291,29 @@ class Controller:
             job.state = "running"
         return launch
 
+    def _start_loading(self, replica: Replica, decision: Decision, now: float) -> Launch:
+        load = decision.load
+        assert load is not None
+        self._check_load(replica, decision, load)
+        for checkpoint in load.evict:
+            del replica.loaded[checkpoint]
+        segments = (Segment("load", 1, load.expected_s),)
+        launch = Launch(self._next_launch, replica.index, (), segments, 1, (), 0.0, now, load)
+        self._next_launch += 1
+        replica.launch = self._running[launch.launch_id] = launch
+        return launch
+
+    def _check_load(self, replica: Replica, decision: Decision, load: Load) -> None:
+        if not self._loading:
+            raise self._broken(f"loads {load.checkpoint!r}, but all requests of this run want the same weights")
+        if decision.jobs:
+            raise self._broken(f"loads {load.checkpoint!r} and runs requests in one decision")
+        if load.checkpoint in replica.loaded:
+            raise self._broken(f"loads {load.checkpoint!r}, which lies on replica {replica.index} already")
+        for checkpoint in load.evict:
+            if checkpoint not in replica.loaded:
+                raise self._broken(f"evicts {checkpoint!r}, which does not lie on replica {replica.index}")
+
     def _check(self, replica: Replica, jobs: tuple[Job, ...], steps: int) -> tuple[tuple[str, int], ...]:
         """The (stage, steps) that a decision asks for; PolicyError when it breaks the contract."""
         if not jobs:
@@ -238,11 +331,16 @@ class Controller:
                 )
             if not 1 <= steps <= job.steps_left:
                 raise self._broken(f"asks for {steps} steps of request {name!r}, which has {job.steps_left} left")
+            if self._loading and job.request.checkpoint not in replica.loaded:
+                wanted = job.request.checkpoint
+                raise self._broken(f"wants to run request {name!r} on replica {replica.index}, which lacks {wanted!r}")
         first = jobs[0]
         ahead = first.segments(steps)
         if len(jobs) > 1:
             if len({id(job) for job in jobs}) < len(jobs):
                 raise self._broken("names a request twice in one launch")
+            if self._loading and len({job.request.checkpoint for job in jobs}) > 1:
+                raise self._broken(f"mixes checkpoints in one launch: {first.request.request_id!r} and others")
             for job in jobs:
                 if job.segments(steps) != ahead:
                     raise self._broken(

@@ -36,10 +36,17 @@ class EventRecord:
             payload = {"launch": launch_id, "steps": outcome.steps_done, "failed": outcome.failed}
             if outcome.borders_s:
                 payload["borders"] = outcome.borders_s
+        elif verb == "down":
+            replica, in_flight, outcome = payload
+            payload = {"replica": replica, "in_flight": in_flight}
+            if outcome is not None:
+                payload["steps"] = outcome.steps_done
         self.lines.append(json.dumps({"now": now, verb: payload}))
 
 
 def _spell_launch(launch: Launch) -> list[Any]:
+    if launch.load is not None:
+        return [launch.launch_id, launch.replica, launch.load.checkpoint, list(launch.load.evict)]
     names = [job.request.request_id for job in launch.jobs]
     return [launch.launch_id, launch.replica, launch.stage, launch.steps, names]
 
@@ -100,6 +107,13 @@ def check_parity(
             launch = running.pop(done["launch"])
             outcome = Outcome(done["steps"], done["failed"], borders_s=tuple(done.get("borders", ())))
             controller.complete(launch, outcome, now)
+        elif "down" in event:
+            down = event["down"]
+            lost = Outcome(down["steps"]) if "steps" in down else None
+            running = {key: launch for key, launch in running.items() if launch.replica != down["replica"]}
+            controller.replica_down(down["replica"], now, down["in_flight"], lost)
+        elif "up" in event:
+            controller.replica_up(event["up"], now)
         else:
             verb = "launches" if "launches" in event else "recalls"
             if verb == "launches":

@@ -7,6 +7,7 @@ and nothing else does. Policies read jobs and never write to them.
     running   in a launch
     resident  started and not in a launch: its latents and cache lie on its replica
     finished | dropped | failed | cancelled   ended
+    lost      ended because its replica failed; the request begins again as another job
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ DENOISING = frozenset({"denoise", "sketch", "refine"})
 TRANSITIONS: dict[str, frozenset[str]] = {
     "waiting": frozenset({"running", "dropped", "cancelled"}),
     "running": frozenset({"resident", "finished", "failed", "cancelled"}),
-    "resident": frozenset({"running", "dropped", "cancelled"}),
+    "resident": frozenset({"running", "dropped", "failed", "cancelled", "lost"}),
     "finished": frozenset(),
     "dropped": frozenset(),
     "failed": frozenset(),
     "cancelled": frozenset(),
+    "lost": frozenset(),
 }
 ENDED = frozenset(state for state, following in TRANSITIONS.items() if not following)
 
@@ -59,6 +61,7 @@ class Job:
         batch_key: jobs with equal keys can share a batch of equal shapes.
         images: pictures it makes.
         alone: its composition when nothing runs beside it.
+        earlier: the same request on a replica that failed; None: this is its first job.
     """
 
     __slots__ = (
@@ -67,6 +70,7 @@ class Job:
         "batch_key",
         "cancelling",
         "denoise_steps",
+        "earlier",
         "finish_s",
         "first_start_s",
         "images",
@@ -83,10 +87,13 @@ class Job:
         "tiled",
     )
 
-    def __init__(self, request: Request, order: int, recipe: Recipe | None = None) -> None:
+    def __init__(
+        self, request: Request, order: int, recipe: Recipe | None = None, earlier: Job | None = None
+    ) -> None:
         size = (request.height, request.width, request.frames)
         self.request = request
         self.order = order
+        self.earlier = earlier
         self.recipe = ordinary(request) if recipe is None else recipe
         self.state = "waiting"
         self.replica = -1
@@ -125,7 +132,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether it is finished, dropped, failed or cancelled."""
+        """Whether nothing more will happen to it."""
         return self.state in ENDED
 
     def advance(self, steps: int) -> bool:

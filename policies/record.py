@@ -55,8 +55,9 @@ def step_table(controller: Controller, extrapolates: Callable[[str, Composition]
                     segment.predicted_step_s * segment.steps,
                     max(0, outcome.computed - others) if counts else images * segment.steps,
                     outcome.reused if counts else 0,
-                    outside(segment.stage, launch.composition),
+                    bool(names) and outside(segment.stage, launch.composition),
                     max(0.0, sum(outcome.device_s) - elsewhere_s) if shared else seconds[index],
+                    launch.jobs[0].request.checkpoint if names else launch.load.checkpoint if launch.load else "",
                 )
             )
     return pd.DataFrame(rows, columns=list(STEP_COLUMNS))
@@ -65,7 +66,10 @@ def step_table(controller: Controller, extrapolates: Callable[[str, Composition]
 def request_table(
     controller: Controller, trace: Sequence[Request], steps: pd.DataFrame, standalone: Callable[[Request], float]
 ) -> pd.DataFrame:
-    """``requests.parquet`` of a run: one row for every request of the trace, submitted or not, in trace order."""
+    """``requests.parquet`` of a run: one row for every request of the trace, submitted or not, in trace order.
+
+    A request whose replica failed has its last job's end, and its first job's start.
+    """
     jobs = {job.request.request_id: job for job in controller.jobs}
     extrapolated = {name for names in steps.loc[steps["extrapolated"], "request_ids"] for name in names}
     alone: dict[Any, float] = {}
@@ -89,14 +93,27 @@ def request_table(
                 request.priority,
                 None if request.deadline == float("inf") else request.deadline,
                 alone[key],
-                *_fate(job),
+                *_fate(request, job),
                 request.request_id in extrapolated,
+                request.checkpoint,
+                request.adapters,
+                len(_attempts(job)),
             )
         )
     return pd.DataFrame(rows, columns=list(REQUEST_COLUMNS))
 
 
-def _fate(job: Job | None) -> tuple[str, str, float | None, float | None, int, int]:
+def _fate(request: Request, job: Job | None) -> tuple[str, str, float | None, float | None, int, int]:
     if job is None:
         return ("cancelled", NEVER_SUBMITTED, None, None, 0, -1)
-    return (job.state, job.reason, job.first_start_s, job.finish_s, job.steps_done, job.replica)
+    kept = 0 if job.tiled else request.steps - job.request.steps  # done before a failure, and not again
+    return (job.state, job.reason, _attempts(job)[-1].first_start_s, job.finish_s, kept + job.steps_done, job.replica)
+
+
+def _attempts(job: Job | None) -> list[Job]:
+    """A job and those before it, back to the request's first."""
+    attempts = []
+    while job is not None:
+        attempts.append(job)
+        job = job.earlier
+    return attempts

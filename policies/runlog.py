@@ -38,12 +38,16 @@ REQUEST_COLUMNS: dict[str, str] = {
     "steps_done": "int32",  # denoising steps done
     "replica": "int32",  # -1: never started
     "extrapolated": "bool",  # a launch of it was predicted outside the measured range
+    "checkpoint": "str",  # the weights it wants; empty: the model's
+    "adapters": "int32",  # on top of them
+    "attempts": "int32",  # 1 more for every replica that failed under it; 0: it was never submitted
 }
 
 STEP_COLUMNS: dict[str, str] = {
     "launch_id": "int64",
     "replica": "int32",
-    "stage": "str",  # encode | denoise | decode; of tiled requests encode | sketch | upscale | refine | decode
+    "stage": "str",  # encode | denoise | decode; of tiled requests encode | sketch | upscale | refine | decode;
+    # adapt: an adapter is put on; load: weights come onto the replica, for no request
     "start_s": "float64",
     "end_s": "float64",
     "steps": "int32",  # steps done (1 for encode, upscale and decode)
@@ -56,6 +60,7 @@ STEP_COLUMNS: dict[str, str] = {
     "reused": "int64",  # units taken from a cache
     "extrapolated": "bool",  # predicted outside the measured range
     "device_s": "float64",  # busy seconds, over all devices of the replica
+    "checkpoint": "str",  # whose weights ran, or were loaded; empty: the model's
 }
 
 FILES = ("requests.parquet", "steps.parquet", "run.json")

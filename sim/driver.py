@@ -6,22 +6,41 @@ mode is tested against, and both give identical completions because the clock is
 
 At one instant, launches that end are reported before requests that arrive, and the controller is asked for work once
 everything of that instant has been told.
+
+What else may happen, such as a replica that fails, comes as `Happening`s. A change of a replica's pace counts from the
+next step boundary on, so that it does not depend on how steps are grouped into launches either.
 """
 
 from __future__ import annotations
 
 import gc
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import simpy
+from simpy.core import EmptySchedule
 from simpy.events import URGENT, Event
 
 from policies.contract import Launch, Outcome, PolicyError, SchedulingPolicy
 from policies.controller import Controller
 from sim.world import PICOSECONDS, StepClock, World
 from traces.request import Request
+
+
+class Happening(NamedTuple):
+    """Something that happens to the cluster or a client, at a time in seconds.
+
+    ``what`` is ``down`` or ``up`` (``replica`` fails, is repaired), ``pace`` (every step of ``replica`` takes ``pace``
+    thousandths of its time from now on), or ``cancel`` (the client of ``request_id`` leaves).
+    """
+
+    at_s: float
+    what: str
+    replica: int = -1
+    pace: int = 1000
+    request_id: str = ""
 
 
 class Stalled(PolicyError):  # noqa: N818
@@ -67,6 +86,8 @@ class Simulation:
         world: how long launches take.
         per_step: end every launch at its first step boundary.
         progress: called with the number of requests submitted so far, now and then.
+        happenings: in order of time; may go on for ever.
+        in_flight: what becomes of the requests on a replica that fails, see `policies.controller.IN_FLIGHT`.
     """
 
     def __init__(
@@ -75,6 +96,8 @@ class Simulation:
         world: World,
         per_step: bool = False,
         progress: Callable[[int], None] | None = None,
+        happenings: Iterable[Happening] | None = None,
+        in_flight: str = "restart",
     ) -> None:
         self._controller = controller
         self._world = world
@@ -85,6 +108,12 @@ class Simulation:
         self._sleeps = type(controller.policy).wakeup is not SchedulingPolicy.wakeup
         self._alarm: int | None = None
         self._news = False  # something was told that the controller has not been asked about yet
+        self._happenings = happenings
+        self._in_flight = in_flight
+        self._paces = [1000] * len(world.clocks)
+        self._down: set[int] = set()
+        self._all_ended: Event | None = None if happenings is None else self._env.event()
+        self._all_arrived = False
 
     def run(self, requests: Sequence[Request]) -> float:
         """Simulate until every request has ended; the seconds of virtual time that took.
@@ -95,20 +124,33 @@ class Simulation:
         """
         env = self._env
         env.process(self._arrivals(requests))
+        if self._happenings is not None:
+            env.process(self._happen(self._happenings))
         collecting = gc.isenabled()
         gc.disable()  # the log grows and nothing in it is garbage: collections would only walk it again and again
         try:
-            env.run()
+            if self._all_ended is None:
+                env.run()
+            else:
+                self._run_until(self._all_ended)
         finally:
             if collecting:
                 gc.enable()
         if self._controller.open:
             waiting = [job.request.request_id for job in self._controller.jobs if not job.ended]
+            if self._down:
+                raise Stalled(f"{len(waiting)} requests wait for replicas that are down and are never repaired")
             raise Stalled(
                 f"policy {type(self._controller.policy).__name__} stalls: {len(waiting)} requests have not ended and "
                 f"nothing is running at {env.now / PICOSECONDS:.6g} s; first: {waiting[0]!r}"
             )
         return env.now / PICOSECONDS
+
+    def _run_until(self, done: Event) -> None:
+        step = self._env.step
+        with suppress(EmptySchedule):
+            while not done.triggered:
+                step()
 
     def _arrivals(self, requests: Sequence[Request]) -> Generator[Event, None, None]:
         env, submit = self._env, self._controller.submit
@@ -125,6 +167,71 @@ class Simulation:
         self._settle()
         if self._progress is not None:
             self._progress(len(requests))
+        self._all_arrived = True
+        self._end_if_done()
+
+    def _happen(self, happenings: Iterable[Happening]) -> Generator[Event, None, None]:
+        env, controller = self._env, self._controller
+        for happening in happenings:
+            at = round(happening.at_s * PICOSECONDS)
+            if at > env.now:
+                yield env.timeout(at - env.now)
+            now = int(env.now)
+            if happening.what == "cancel":
+                controller.cancel(happening.request_id, now / PICOSECONDS)
+            elif happening.what == "down":
+                self._fail(happening.replica, now)
+            elif happening.what == "up":
+                self._down.discard(happening.replica)
+                controller.replica_up(happening.replica, now / PICOSECONDS)
+            else:
+                self._paces[happening.replica] = happening.pace
+                for end in list(self._ends.values()):
+                    if end.launch.replica == happening.replica:
+                        self._recall(end, now)
+            self._news = True
+            self._settle()
+            self._end_if_done()
+            awake = self._alarm is not None and self._alarm > now
+            if self._all_arrived and controller.open and not (self._ends or self._down or awake):
+                assert self._all_ended is not None
+                self._all_ended.succeed()  # nothing that can still happen makes the policy run anything
+                return
+
+    def _fail(self, replica: int, now: int) -> None:
+        """A replica goes down; a step under way is lost."""
+        if replica in self._down:
+            return
+        self._down.add(replica)
+        outcome = None
+        for launch_id, end in list(self._ends.items()):
+            launch = end.launch
+            if launch.replica != replica:
+                continue
+            del self._ends[launch_id]
+            before, done = end.start, 0
+            borders: list[float] = []
+            for steps, whole, ns, clock, ends in end.parts:
+                if before + whole <= now:
+                    reached = steps
+                else:
+                    since = now - before
+                    reached = bisect_right(ends, since) if ends else clock.steps_beyond(since // ns) - 1
+                clock.done += reached
+                done += reached
+                before += whole
+                if reached < steps:
+                    break
+                borders.append(before / PICOSECONDS)
+            computed, reused = self._world.units(launch, done)
+            device_s = self._world.device_s(launch, 0, 0.0, (now - end.start) / PICOSECONDS)
+            outcome = Outcome(done, None, computed, reused, device_s, tuple(borders))
+        self._controller.replica_down(replica, now / PICOSECONDS, self._in_flight, outcome)
+
+    def _end_if_done(self) -> None:
+        done = self._all_ended
+        if done is not None and self._all_arrived and not self._controller.open and not done.triggered:
+            done.succeed()
 
     def _settle(self) -> None:
         """Ask for work, unless something else is still to be told of this instant."""
@@ -143,7 +250,8 @@ class Simulation:
 
     def _start(self, launch: Launch, now: int) -> None:
         world = self._world
-        step_ns = world.step_ns(launch.composition, launch.guided)
+        step_ns = world.step_ns(launch.composition, launch.guided) if launch.load is None else world.load_ns(launch)
+        pace = self._paces[launch.replica]
         clocks = world.clocks[launch.replica]
         parts: list[_Part] = []
         delay = 0
@@ -153,6 +261,9 @@ class Simulation:
                 steps = 1
             borders = world.borders(launch, stage, steps) if uneven else []
             ns = 0 if uneven else step_ns[stage]
+            if pace != 1000:
+                borders = [border * pace // 1000 for border in borders]
+                ns = ns and max(1, ns * pace // 1000)
             whole = borders[-1] if borders else ns * clock.sum_to(steps)
             parts.append((steps, whole, ns, clock, borders))
             delay += whole
@@ -201,6 +312,8 @@ class Simulation:
             self._controller.complete(launch, outcome, now_s)
             self._news = True
         self._settle()
+        if self._all_ended is not None:
+            self._end_if_done()
 
     def _sleep(self, wakeup_s: float | None, now: int) -> None:
         if wakeup_s is None:

@@ -32,6 +32,8 @@ from traces.streams import stream
 
 PICOSECONDS = 10**12
 TILED_STAGES = ("sketch", "upscale", "refine")
+LOADING_STAGES = ("load", "adapt")
+"""Weights onto a replica; an adapter onto weights. They take what they are said to, without noise."""
 _CHUNK = 4096
 
 
@@ -53,6 +55,14 @@ class Latencies(Protocol):
 
     def noise(self, stage: str) -> _Noise:
         """Repeat noise of the measurements of a stage."""
+        ...
+
+
+class LoadTimes(Protocol):
+    """How long it takes to bring weights onto a replica."""
+
+    def seconds(self, replica: int, checkpoint: str) -> float:
+        """Seconds, asked once for every load, in order of their starts; it may depend on what was loaded before."""
         ...
 
 
@@ -113,6 +123,7 @@ class World:
         slowdown: every step takes this many times as long as the table says.
         plans: what a cache computes of each request; None: there is no cache.
         tiles: what refinement takes; None: no request is tiled.
+        loads: what loading takes; None: all requests want the same weights, always there.
 
     Attributes:
         uneven: stages whose steps are not alike; `borders` says how long they take.
@@ -127,7 +138,9 @@ class World:
         slowdown: float = 1.0,
         plans: CachePlans | None = None,
         tiles: TilePlans | None = None,
+        loads: LoadTimes | None = None,
     ) -> None:
+        self._loads = loads
         self._latencies = latencies
         self._slowdown = slowdown
         self._plans = plans
@@ -141,6 +154,9 @@ class World:
         self.clocks = [
             {stage: self._clock(stage, replica, seed, noise) for stage in stages} for replica in range(replicas)
         ]
+        if loads is not None:
+            for clocks in self.clocks:
+                clocks |= {stage: StepClock((1.0,), 1, None) for stage in LOADING_STAGES}
 
     def _clock(self, stage: str, replica: int, seed: int, noise: bool) -> StepClock:
         measured = self._latencies.noise(stage)
@@ -154,6 +170,12 @@ class World:
         if base is None:
             base = self._base[key] = _StageNs(lambda stage: self._ns(stage, composition, guided, None))
         return base
+
+    def load_ns(self, launch: Launch) -> Mapping[str, int]:
+        """Nanoseconds of the one step of a launch that loads weights, by its stage."""
+        assert self._loads is not None
+        assert launch.load is not None
+        return {"load": max(1, round(1e9 * self._loads.seconds(launch.replica, launch.load.checkpoint)))}
 
     def borders(self, launch: Launch, stage: str, steps: int) -> list[int]:
         """Picoseconds from a launch's first step of an uneven stage to the end of each of ``steps``, with noise."""
@@ -218,6 +240,8 @@ class World:
 
     def units(self, launch: Launch, steps: int) -> tuple[int, int]:
         """What the first ``steps`` steps of a launch computed and reused, as `Outcome` counts it."""
+        if launch.load is not None:
+            return 0, 0
         images = sum([count for _, count in launch.composition])
         if self._plans is None and not launch.jobs[0].tiled:
             return images * steps, 0

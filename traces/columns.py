@@ -33,13 +33,15 @@ DTYPES: dict[str, str] = {
     "slo_s": "float64",
     "priority": "int32",
     "tenant": "str",
+    "checkpoint": "str",
+    "adapters": "int32",
 }
 """The canonical columns, in the order of `Request`'s fields."""
 
 REQUIRED = ("arrival_s", "height", "width", "steps")
 TEXT = tuple(name for name, dtype in DTYPES.items() if dtype == "str")
 COUNTS = ("height", "width", "steps", "frames", "images")
-DEFAULTS: dict[str, float] = {"frames": 1, "images": 1, "seed": 0, "guidance_scale": 5.0, "priority": 0}
+DEFAULTS: dict[str, float] = {"frames": 1, "images": 1, "seed": 0, "guidance_scale": 5.0, "priority": 0, "adapters": 0}
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,8 @@ def _faults(fields: Mapping[str, pd.Series[Any]]) -> Iterable[tuple[str, Any, st
         values = fields[name]
         limit = np.iinfo(DTYPES[name]).max
         yield name, ~((values >= 1) & (values <= limit) & (values % 1 == 0)), "a whole number of at least 1"
+    adapters = fields["adapters"]
+    yield "adapters", ~((adapters >= 0) & (adapters < 2**31) & (adapters % 1 == 0)), "a whole number of at least 0"
     for name in ("seed", "priority"):
         values = fields[name]
         bits = np.iinfo(DTYPES[name])

@@ -84,8 +84,10 @@ GEOMETRIES: dict[str, ModelGeometry] = {
         ModelGeometry("sd15", 8, 4, 8, (512, 512)),
         ModelGeometry("sdxl", 8, 4, 8, (1024, 1024)),
         ModelGeometry("sd3", 8, 16, 16, (1024, 1024), patch=2),
+        ModelGeometry("sd3.5-medium", 8, 16, 16, (1024, 1024), patch=2),
         ModelGeometry("flux", 8, 16, 16, (1024, 1024), patch=2),
         ModelGeometry("wan-1.3b", 8, 16, 16, (480, 832), frame_factor=4, patch=2),
+        ModelGeometry("wan-14b", 8, 16, 16, (720, 1280), frame_factor=4, patch=2),
         ModelGeometry("cogvideox-1.5", 8, 16, 16, (768, 1360), frame_factor=4, patch=2),
         ModelGeometry("hunyuanvideo", 8, 16, 16, (720, 1280), frame_factor=4, patch=2),
     )

@@ -19,7 +19,8 @@ class Request:
     arrival; a request has at most one of them, and without either it is never late. ``images`` pictures are
     made from the same prompt (seeds ``seed``, ``seed + 1``, ... on the backend's generator). ``image`` names a
     picture or clip to start from: what an image-to-video model is shown, or what is enlarged and refined.
-    ``priority`` is larger for more important requests.
+    ``priority`` is larger for more important requests. ``checkpoint`` names the weights it wants, of the architecture
+    ``model``, and ``adapters`` is the number of adapters (LoRAs) on top of them.
 
     Raises:
         BadInput: a value no diffusion request can have.
@@ -41,6 +42,8 @@ class Request:
     slo_s: float | None = None
     priority: int = 0
     tenant: str = ""
+    checkpoint: str = ""
+    adapters: int = 0
 
     def __post_init__(self) -> None:
         if not (self.arrival_s >= 0 and math.isfinite(self.arrival_s)):
@@ -49,6 +52,8 @@ class Request:
             value = getattr(self, field)
             if value < 1:
                 raise self._bad(field, value, "a whole number of at least 1")
+        if self.adapters < 0:
+            raise self._bad("adapters", self.adapters, "a whole number of at least 0")
         if not (self.guidance_scale >= 0 and math.isfinite(self.guidance_scale)):
             raise self._bad("guidance_scale", self.guidance_scale, "a number of at least 0")
         if self.deadline_s is not None:

@@ -52,7 +52,7 @@ INFO = {
 
 def request_table() -> pd.DataFrame:
     rows = [
-        (name, arrival, height, width, 1, 20, 1, "sd3", "", 0, deadline, alone, *end[:4], 0, *end[4:])
+        (name, arrival, height, width, 1, 20, 1, "sd3", "", 0, deadline, alone, *end[:4], 0, *end[4:], "", 0, 1)
         for name, arrival, height, width, deadline, alone, *end in REQUESTS
     ]
     return pd.DataFrame(rows, columns=list(REQUEST_COLUMNS))
@@ -60,7 +60,7 @@ def request_table() -> pd.DataFrame:
 
 def step_table() -> pd.DataFrame:
     rows = [
-        (at, replica, stage, start, end, steps, max(1, steps), len(names), composition, names, *rest, end - start)
+        (at, replica, stage, start, end, steps, max(1, steps), len(names), composition, names, *rest, end - start, "")
         for at, (replica, stage, start, end, steps, composition, names, *rest) in enumerate(STEPS)
     ]
     return pd.DataFrame(rows, columns=list(STEP_COLUMNS))

@@ -86,12 +86,12 @@ def test_packed_files_load(suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_extra_columns_survive_files_and_transformations(suffix: str, tmp_path: Path) -> None:
-    trace = Trace.from_frame(simple(checkpoint=["M1", "M2"], adapters=[0, 2]))
+    trace = Trace.from_frame(simple(note=["M1", "M2"], exec_s=[0, 2]))
     path = tmp_path / f"t{suffix}"
     trace.scale_rate(2).head(2).with_model("sdxl").save(path)
     frame = Trace.load(path).frame
-    assert frame["checkpoint"].tolist() == ["M1", "M2"]
-    assert frame["adapters"].tolist() == [0, 2]
+    assert frame["note"].tolist() == ["M1", "M2"]
+    assert frame["exec_s"].tolist() == [0, 2]
     assert frame["arrival_s"].tolist() == [0.0, 0.5]
 
 

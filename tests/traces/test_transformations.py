@@ -166,11 +166,11 @@ def test_resampling_is_deterministic_and_keeps_intervals_and_requests() -> None:
 
 
 def test_merging_keeps_every_request_under_an_id_of_its_own() -> None:
-    one, two = trace_at([0.0, 5.0], checkpoint=["a", "b"]), trace_at([1.0, 5.0])
+    one, two = trace_at([0.0, 5.0], note=["a", "b"]), trace_at([1.0, 5.0])
     merged = one.merge(two, two)
     ids = [request.request_id for request in merged]
     assert ids == ["0:1", "1:1", "2:1", "0:2", "1:2", "2:2"]
-    assert merged.frame["checkpoint"].dropna().tolist() == ["a", "b"]
+    assert merged.frame["note"].dropna().tolist() == ["a", "b"]
 
 
 def test_prompts_are_drawn_from_the_list() -> None:

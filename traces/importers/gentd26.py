@@ -45,8 +45,8 @@ def import_gentd26(
 ) -> Imported:
     """The trace in a GenTD26 request file, packed or not. Time 0 is the earliest request of the file.
 
-    Extra columns: checkpoint, adapters (number of LoRAs), type_recorded, status_recorded, exec_s (recorded
-    execution time). The group is the tenant. Rows of the same second keep their order in the file. Sizes come
+    Extra columns: type_recorded, status_recorded, exec_s (recorded execution time). The group is the tenant. Rows of
+    the same second keep their order in the file. Sizes come
     from the stream "gentd26 sizes", request seeds from "gentd26 seeds", ties from "gentd26 ties".
 
     Args:
