@@ -1,0 +1,216 @@
+"""What the replications of a cluster say together: figures with intervals, whether it keeps up, what limits it.
+
+The trap: a cluster that is asked for 2 % more than it can do serves its first 1,000 requests in time, because the queue
+has only begun to grow. So a verdict rests on whether *work* piles up (`Replication.growth`), not on how late requests
+were so far, and a run that is too short to tell is said to be (`need_longer`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sim.planning.limits import AT_CAP, limit
+from sim.planning.replication import Replication
+from sim.planning.result import NEAR_KNEE, STABLE, UNSTABLE, Figures, Interval, SizeFigures
+from sim.planning.steady import interval, share
+
+NEAR_LOAD = 0.9
+"""Load from which a cluster is near its knee whatever else: waits grow with 1 / (1 - load)."""
+
+CLEAR_GROWTH = 0.01
+"""Work that piles up, as a share of what the cluster can do: surely less is none, surely more is an overload."""
+
+FEW_REQUESTS = 3.0
+"""A backlog that grew by less is no evidence."""
+
+LOAD_ERROR = 0.02
+"""Half width of a load that comes without one: a share of it."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`Evaluation.state`, ``reason``, ``detail`` and ``keeps``, as they are explained there."""
+
+    state: str
+    reason: str
+    detail: str
+    keeps: bool | None
+
+
+def figures(
+    replications: Sequence[Replication], rate_scale: float, rate_rps: float, confidence: float = 0.95
+) -> Figures:
+    """Means over the replications of one cluster under one load, with their intervals."""
+
+    def mean(name: str) -> Interval:
+        return interval([getattr(replication, name) for replication in replications], confidence)
+
+    return Figures(
+        rate_scale,
+        rate_rps,
+        attainment=attainment(replications, confidence),
+        latency_p50_s=mean("latency_p50_s"),
+        latency_p95_s=mean("latency_p95_s"),
+        latency_p99_s=mean("latency_p99_s"),
+        goodput_rps=mean("goodput_rps"),
+        images_per_s=mean("images_per_s"),
+        utilisation=mean("utilisation"),
+        batch=mean("batch"),
+        dropped=_share_of_requests(replications, "dropped", confidence),
+        requests=round(sum([r.requests for r in replications]) / len(replications)),
+        warm_up_s=sum([r.warm_up_s for r in replications]) / len(replications),
+    )
+
+
+def attainment(replications: Sequence[Replication], confidence: float = 0.95) -> Interval:
+    """The share of requests that finished in time."""
+    return _share_of_requests(replications, "attainment", confidence)
+
+
+def keeps(replications: Sequence[Replication], target: float, confidence: float = 0.95) -> bool | None:
+    """Whether the attainment is at least ``target``; None: the interval holds both answers."""
+    reached = attainment(replications, confidence)
+    if reached.low >= target:
+        return True
+    return False if reached.high < target else None
+
+
+def by_size(replications: Sequence[Replication]) -> tuple[SizeFigures, ...]:
+    """Requests of each size over all replications, most frequent first; quantiles are means over replications."""
+    sizes: dict[str, list[SizeFigures]] = {}
+    for replication in replications:
+        for of_size in replication.sizes:
+            sizes.setdefault(of_size.size, []).append(of_size)
+    pooled = []
+    for size, parts in sizes.items():
+        requests = sum([part.requests for part in parts])
+        met = sum([part.requests * part.attainment for part in parts])
+        quantiles = [interval(values).mean for values in zip(*[part.latency_s for part in parts], strict=True)]
+        pooled.append(SizeFigures(size, requests, met / requests, tuple(quantiles)))
+    return tuple(sorted(pooled, key=lambda of_size: (-of_size.requests, of_size.size)))
+
+
+def growth(replications: Sequence[Replication], confidence: float = 0.95) -> Interval:
+    """How much faster work comes in than it is done, as a share of what the cluster can do; see `Replication`."""
+    return interval([replication.growth for replication in replications], confidence)
+
+
+def grows(replications: Sequence[Replication], confidence: float = 0.95) -> bool | None:
+    """Whether a backlog builds up; None: too few or too short replications to tell.
+
+    It does when work grows significantly and by more than a few requests, and the least of the last part is above that
+    of the first, which a mere peak does not bring about. It does not when either is surely less than `CLEAR_GROWTH`.
+    """
+    work = growth(replications, confidence)
+    least = interval([replication.growth_least for replication in replications], confidence)
+    more = _mean([r.backlog[1] - r.backlog[0] for r in replications])
+    never_fewer = _mean([r.backlog_least[1] - r.backlog_least[0] for r in replications])
+    if work.low > 0 and work.mean > CLEAR_GROWTH / 2 and more > FEW_REQUESTS and never_fewer > more / 4:
+        return True
+    return False if min(work.high, least.high) < CLEAR_GROWTH else None
+
+
+def need_longer(replications: Sequence[Replication], confidence: float = 0.95) -> bool:
+    """Whether the horizon must be doubled because it is not decided whether the cluster is stationary.
+
+    That is so when growth is neither surely less than `CLEAR_GROWTH` nor surely more, or when most replications found
+    no end of their warm-up.
+    """
+    growing = grows(replications, confidence)
+    if growing and growth(replications, confidence).low > CLEAR_GROWTH:
+        return False
+    return growing is not False or not _settled(replications)
+
+
+def judge(
+    replications: Sequence[Replication],
+    load: Interval | float | None,
+    target: float,
+    confidence: float = 0.95,
+    harder: Sequence[Replication] = (),
+) -> Verdict:
+    """Whether a cluster keeps up and keeps its promise, and what limits it.
+
+    Args:
+        replications: of independent demands of one rate, after the horizon was doubled until not `need_longer`.
+        load: demand over saturation throughput; a number is taken to be known to `LOAD_ERROR`; None or NaN: unknown.
+        target: the attainment promised.
+        confidence: of the intervals that decide.
+        harder: replications under a little more load; when those are unstable or break the promise, it is near.
+    """
+    kept = keeps(replications, target, confidence)
+    known = _load(load, replications)
+    state, why = _state(replications, known, kept, target, confidence, harder)
+    if state == UNSTABLE:
+        kept = False
+    if state == STABLE and kept:
+        return Verdict(state, "", f"{_capital(why)}.", kept)
+    reason, evidence = limit(replications, known.mean)
+    return Verdict(state, reason, f"{_capital(why)}; {evidence}.", kept)
+
+
+def _state(
+    replications: Sequence[Replication],
+    load: Interval,
+    kept: bool | None,
+    target: float,
+    confidence: float,
+    harder: Sequence[Replication],
+) -> tuple[str, str]:
+    growing = grows(replications, confidence)
+    requests = _mean([r.submitted for r in replications])
+    first, last = (_mean([r.backlog[part] for r in replications]) for part in (0, 1))
+    dropped = _share_of_requests(replications, "dropped", confidence)
+    busy = _mean([r.utilisation for r in replications])
+    if growing:
+        return UNSTABLE, f"the backlog grows from {first:.3g} to {last:.3g} requests within {requests:,.0f} requests"
+    if load.low > 1:
+        sheds = f", of which it drops {dropped.mean:.1%} of the requests" if dropped.low > 0 else ""
+        return UNSTABLE, f"the demand is {load.mean:.2f} times what it can do{sheds}"
+    if (excess := _shed(replications, confidence)).low > 1:
+        return UNSTABLE, f"it keeps up only by dropping {dropped.mean:.1%}, or it were {excess.mean:.0%} busy"
+    if growing is None and not _settled(replications) and load.high > 1:
+        return UNSTABLE, f"it does not settle within {requests:,.0f} requests"
+    if growing is None or not _settled(replications):
+        return NEAR_KNEE, f"it neither settles nor clearly grows within {requests:,.0f} requests"
+    if load.mean >= NEAR_LOAD:
+        return NEAR_KNEE, f"the demand is {load.mean:.0%} of what it can do"
+    if kept is None:
+        met = attainment(replications, confidence)
+        return NEAR_KNEE, f"it meets {met.mean:.1%} +- {met.half_width:.1%} of deadlines, {target:.1%} are promised"
+    if harder and (grows(harder, confidence) or (kept and keeps(harder, target, confidence) is not True)):
+        return NEAR_KNEE, "a little more load breaks it"
+    return STABLE, f"the backlog stays at {last:.3g} requests, devices are {busy:.0%} busy"
+
+
+def _load(load: Interval | float | None, replications: Sequence[Replication]) -> Interval:
+    if load is None or isinstance(load, Interval):
+        return load or Interval(math.nan, math.inf, 0)
+    return Interval(load, LOAD_ERROR * load, 1)
+
+
+def _shed(replications: Sequence[Replication], confidence: float) -> Interval:
+    """Busy share of the devices if they had to do what was dropped, too; only where batches could not be larger."""
+    return interval(
+        [r.utilisation / (1 - r.dropped) if r.dropped < 1 and r.at_cap > AT_CAP else math.nan for r in replications],
+        confidence,
+    )
+
+
+def _settled(replications: Sequence[Replication]) -> bool:
+    return 2 * sum([replication.settled for replication in replications]) >= len(replications)
+
+
+def _share_of_requests(replications: Sequence[Replication], name: str, confidence: float) -> Interval:
+    values = [getattr(replication, name) for replication in replications]
+    return share(values, [replication.requests for replication in replications], confidence)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
