@@ -26,7 +26,7 @@ from predictors.shipped import find
 from traces.errors import BadInput
 
 FILE = "points.jsonl"
-FAILED = "failed"
+FAILED = "error"
 """The one entry of the result of a point that could not be run: why, in one line."""
 
 Result = dict[str, Any]
