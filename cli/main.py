@@ -11,6 +11,7 @@ from cli.quality import quality
 from cli.replay import replay
 from cli.report import report
 from cli.simulate import simulate
+from cli.sweep import sweep
 from cli.tile_cache import calibrate, record_tiles
 from cli.validate import validate
 
@@ -26,6 +27,7 @@ app.add_typer(cache.app, name="cache", help="Record cache signals, fit cache for
 cache.app.command("record-tiles")(record_tiles)
 cache.app.command("calibrate")(calibrate)
 app.command()(simulate)
+app.command()(sweep)
 app.command()(replay)
 app.command()(validate)
 app.command()(report)

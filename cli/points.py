@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from cli.scenario import Scenario
-from cli.workers import Executor, results
+from cli.workers import results
 from policies.contract import PolicyError
 from predictors.shipped import find
 from traces.errors import BadInput
@@ -123,7 +123,7 @@ def run_points(
     points: Mapping[str, Any],
     kept: KeptPoints,
     workers: int = 1,
-    executor: Executor = "joblib",
+    executor: str = "joblib",
     progress: Callable[[int], None] | None = None,
     ray_address: str | None = None,
 ) -> dict[str, Result]:

@@ -7,11 +7,11 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Mapping
 from itertools import islice
-from typing import Any, Literal, get_args
+from typing import Any
 
 from traces.errors import BadInput
 
-Executor = Literal["joblib", "ray"]
+EXECUTORS = ("joblib", "ray")
 Call = Callable[[str, Any], tuple[str, Any]]
 Results = Generator[tuple[str, Any], None, None]
 
@@ -19,7 +19,7 @@ _RAY_STORE_BYTES = 100 * 2**20  # points and their results are small
 
 
 def results(
-    call: Call, arguments: Mapping[str, Any], workers: int, executor: Executor, ray_address: str | None = None
+    call: Call, arguments: Mapping[str, Any], workers: int, executor: str, ray_address: str | None = None
 ) -> Results:
     """What ``call(key, argument)`` returns for each of ``arguments``, in any order.
 
@@ -32,8 +32,8 @@ def results(
     Raises:
         BadInput: an unknown executor, fewer than one worker, no Ray, no cluster there, or a worker that was killed.
     """
-    if executor not in get_args(Executor):
-        raise BadInput(f"unknown executor {executor!r}; known: {', '.join(get_args(Executor))}")
+    if executor not in EXECUTORS:
+        raise BadInput(f"unknown executor {executor!r}; known: {', '.join(EXECUTORS)}")
     if workers < 1:
         raise BadInput(f"workers is {workers}, expected at least 1")
     if ray_address is not None and executor != "ray":

@@ -1,0 +1,71 @@
+"""``tilecast sweep``: what if, over any keys of a scenario."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.simulate import ProfileOption, ScenarioFile, SchedulerOption, SeedOption, SetOption, TraceOption, overrides
+
+
+def sweep(
+    scenario: ScenarioFile,
+    grid: Annotated[Path, typer.Option("--grid", help="Keys and their values (TOML), see below.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the sweep, new or to be gone on with.")],
+    workers: Annotated[int | None, typer.Option(help="Simulations at a time; by default the cores here.")] = None,
+    executor: Annotated[str, typer.Option(help="joblib: processes here; ray: a Ray cluster.")] = "joblib",
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of the cluster, instead of RAY_ADDRESS; without either one on this machine.")
+    ] = None,
+    trace: TraceOption = None,
+    profile: ProfileOption = None,
+    scheduler: SchedulerOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    keep_logs: Annotated[
+        bool, typer.Option("--keep-logs", help="Write every run to FOLDER/runs; points kept without run again.")
+    ] = False,
+    by: Annotated[str, typer.Option(help="The figure that ranks points, like goodput_rps.")] = "slo_attainment",
+    top: Annotated[int, typer.Option(min=1, help="Points to show.")] = 10,
+) -> None:
+    """Simulate every combination of a grid of scenario keys.
+
+    GRID.toml names keys as --set does: `[grid]` gives each a list of values, `[[cases]]` named combinations to go with
+    each of them, `seeds = 3` repeats all with other noise (the trace stays the same), `samples = 100` draws some.
+
+    Every finished point is kept in FOLDER/points.jsonl: after Ctrl-C, a kill or a changed grid the same command runs
+    what is missing. FOLDER/sweep.parquet and sweep.csv have a row a point. On a Ray cluster Tilecast is installed on
+    every node, and files have the same paths there.
+    """
+    import joblib
+    from rich.console import Console
+
+    from cli.grid import Grid
+    from cli.points import Interrupted, KeptPoints, run_points
+    from cli.progress import bar
+    from cli.sweeping import best, check_figure, points_table, simulate_point, tasks
+    from traces.errors import BadInput
+    from traces.files import write_frame
+
+    check_figure(by)
+    loaded = Grid.load(grid)
+    points = loaded.points(scenario, overrides(trace, profile, scheduler, seed, settings))
+    todo = tasks(points, output.absolute() / "runs" if keep_logs else None)
+    with KeptPoints(output) as kept:
+        before = sum(key in kept for key in todo)
+        with bar("simulating", len(todo)) as progress:
+            count = workers if workers is not None else joblib.cpu_count()
+            try:
+                results = run_points(simulate_point, todo, kept, count, executor, progress, ray_address)
+            except Interrupted as interrupted:
+                typer.echo(str(interrupted), err=True)
+                raise typer.Exit(130) from interrupted
+        frame = points_table(loaded, todo, results)
+        for suffix in ("parquet", "csv"):
+            write_frame(frame, output / f"sweep.{suffix}")
+    if (frame["error"] != "").all():
+        raise BadInput(f"all {len(frame)} points failed, the first with: {frame['error'].iloc[0]}")
+    Console().print(best(frame, loaded.keys, by, top))
+    typer.echo(f"{len(frame)} points, {before} of them kept from before -> {output}")

@@ -1,0 +1,158 @@
+"""What a sweep does with its points: simulate one, put all into a table, show the best."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cli.grid import Grid, Point
+from cli.points import FAILED, Result, point_key
+from cli.runs import prepare
+from cli.simulation import run_simulation
+from policies.record import request_table, step_table
+from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS, Run, read_run
+from reports.figures import FIGURES, figure, spell_value
+from reports.metrics import summary
+from sim.planning.steady import interval, share
+from traces.atomic import whole_folder
+from traces.errors import BadInput
+
+_BESIDE = ("slo_attainment", "latency_p95_s", "utilisation")
+"""Figures that are shown beside the one that decides."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A point to simulate; ``log``: the folder for its run log, None: no log is written."""
+
+    point: Point
+    log: Path | None = None
+
+    def __str__(self) -> str:
+        return str(self.point)
+
+
+def tasks(points: Iterable[Point], logs: Path | None) -> dict[str, Task]:
+    """The points by their keys, each once; with their logs in ``logs``, named by the beginning of the key."""
+    found: dict[str, Task] = {}
+    for point in points:
+        key = point_key(point.scenario, "summary" if logs is None else "summary and log")
+        found.setdefault(key, Task(point, logs and logs / short(key)))
+    return found
+
+
+def short(key: str) -> str:
+    """What people call a point."""
+    return key[:12]
+
+
+def simulate_point(task: Task) -> Result:
+    """Every figure of a point's simulation (`reports.metrics.summary`).
+
+    Raises:
+        BadInput: whatever is wrong with the scenario.
+    """
+    prepared = prepare(task.point.scenario)
+    controller = run_simulation(prepared)
+    info = prepared.info("simulation")
+    if task.log is not None:
+        with whole_folder(task.log) as folder:
+            prepared.write(folder, controller, info, [])
+        return dict(summary(read_run(task.log)))
+    costs = prepared.costs
+    steps = step_table(controller, costs.extrapolates).astype(STEP_COLUMNS)
+    requests = request_table(controller, prepared.requests, steps, costs.standalone).astype(REQUEST_COLUMNS)
+    return dict(summary(Run(Path(), requests, steps, info)))
+
+
+def points_table(grid: Grid, todo: Mapping[str, Task], results: Mapping[str, Result]) -> pd.DataFrame:
+    """One row a point in the grid's order.
+
+    Columns: ``case`` if there are any, the grid's keys (what the point's scenario has there), the figures, ``point``
+    (the beginning of its key) and ``error`` (why it has no figures; empty: it has).
+    """
+    setup: dict[str, list[Any]] = {"case": []} if list(grid.cases) != [""] else {}
+    setup |= {key: [] for key in grid.keys}
+    for task in todo.values():
+        facts = task.point.scenario.model_dump(mode="json")
+        for key, column in setup.items():
+            column.append(task.point.case if key == "case" else _spelled(_at(facts, key)))
+    frame = pd.DataFrame({key: _of_one_kind(column) for key, column in setup.items()}, index=list(todo))
+    figures = pd.DataFrame.from_dict(dict(results), orient="index")
+    order = {name: at for at, name in enumerate(FIGURES)}
+    names = sorted(set(map(str, figures)) - {FAILED}, key=lambda name: (order[name.partition(":")[0]], name))
+    frame = frame.join(figures.reindex(columns=names))
+    frame["point"] = [short(key) for key in todo]
+    frame["error"] = [results[key].get(FAILED, "") for key in todo]
+    return frame.reset_index(drop=True)
+
+
+def check_figure(name: str) -> None:
+    """Refuse what is no figure of a run."""
+    if name not in FIGURES:
+        close = difflib.get_close_matches(name, FIGURES, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(FIGURES)}"
+        raise BadInput(f"--by {name!r} is no figure of a run; {hint}")
+
+
+def best(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> RenderableType:
+    """The best points by one figure, over their seeds: the mean, and the half width of its 95 % interval."""
+    setup = [key for key in ("case", *keys) if key in frame and key != "seed"]
+    good = frame[frame["error"] == ""]
+    shown = [by, *(name for name in _BESIDE if name != by and name in good)]
+    groups = [group for _, group in good.groupby(setup, sort=False, dropna=False)] if setup else [good]
+    ranked = sorted(groups, key=lambda group: _rank(group, by))
+    seeds = max((len(group) for group in groups), default=0)
+    title = f"Best of {len(groups)} by {figure(by).label}" + (f", {seeds} seeds" if seeds > 1 else "")
+    table = Table(title=title, title_justify="left")
+    for head in setup:
+        table.add_column(Text(head.replace(".", ".\n")), overflow="fold")
+    for name in shown:
+        table.add_column(Text(figure(name).label), justify="right")
+    for group in ranked[:top]:
+        table.add_row(*(Text(str(group[key].iloc[0])) for key in setup), *(Text(_mean(group, name)) for name in shown))
+    failed = frame.loc[frame["error"] != "", "error"]
+    counts = failed.value_counts(sort=False)
+    return Group(table, *(Text(f"! {count} failed: {message}", style="yellow") for message, count in counts.items()))
+
+
+def _rank(group: pd.DataFrame, by: str) -> tuple[bool, float]:
+    mean = float(group[by].mean())
+    return math.isnan(mean), -mean if figure(by).more_is_better else mean
+
+
+def _mean(group: pd.DataFrame, name: str) -> str:
+    values, unit = group[name].tolist(), figure(name).unit
+    requests = group["requests"].astype(int).tolist()
+    found = share(values, requests) if name == "slo_attainment" else interval(values)
+    scatter = f" ± {spell_value(found.half_width, unit)}" if math.isfinite(found.half_width) else ""
+    return spell_value(found.mean, unit) + scatter
+
+
+def _at(facts: Any, key: str) -> Any:
+    for part in key.split("."):
+        facts = facts.get(part) if isinstance(facts, dict) else None
+    return facts
+
+
+def _spelled(value: Any) -> Any:
+    """A policy by its name and parameters; other tables and lists as they print."""
+    if isinstance(value, dict) and "name" in value:
+        parameters = [f"{key}={inner}" for key, inner in value.items() if key != "name"]
+        return " ".join([str(value["name"]), *parameters])
+    return str(value) if isinstance(value, dict | list) else value
+
+
+def _of_one_kind(values: list[Any]) -> list[Any]:
+    """The values as they are if all are numbers, all are truth values or all are text; else as text."""
+    kinds = {type(value) for value in values if value is not None}
+    return values if kinds <= {int, float} or len(kinds) < 2 else [None if v is None else str(v) for v in values]
