@@ -48,6 +48,8 @@ def replay(
     if speedup != 1.0:
         scaled = {**given, "trace.rate_scale": loaded.trace.rate_scale * speedup}
         loaded = load_scenario(scenario, scaled)
+    if loaded.faults is not None:
+        raise BadInput("faults are simulated; a real run has its own: take [faults] out of the scenario")
     prepared = prepare(loaded)
     if _follows(prepared):
         return

@@ -30,6 +30,7 @@ from traces.errors import BadInput
 from traces.geometry import GEOMETRIES, ModelGeometry, geometry_from_json
 from traces.mix import parse_counts
 from traces.request import Request, Size
+from traces.spikes import parse_spike, with_spikes
 from traces.streams import stream
 from traces.trace import Trace
 
@@ -251,6 +252,9 @@ def _load_trace(scenario: Scenario, geometry: ModelGeometry, warnings: list[str]
         raise BadInput(f"{section.path}: no requests left after trace.start_s, trace.end_s and trace.limit")
     if section.rate_scale != 1.0:
         trace = trace.scale_rate(section.rate_scale)
+    if section.spikes:
+        spikes = [parse_spike(text) for text in section.spikes]
+        trace = with_spikes(trace, spikes, stream(scenario.seed, "trace/spikes"))
     if section.steps_scale != 1.0:
         trace = trace.with_steps(section.steps_scale)
     others = sorted(set(trace.frame["model"]) - {"", scenario.model_name})

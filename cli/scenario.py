@@ -44,6 +44,7 @@ class TraceSection(_Section):
     fit_sizes: bool = False  # scale the sizes to the model's native size
     steps_scale: float = Field(1.0, gt=0)
     step_reduction: StepReductionSection = StepReductionSection()
+    spikes: tuple[str, ...] = ()  # like 600:120:3: from 600 s on, for 120 s, 3 times as many requests
 
 
 class ClusterSection(_Section):
@@ -102,6 +103,22 @@ class WorldSection(_Section):
     slowdown: float = Field(1.0, gt=0)
 
 
+class FaultsSection(_Section):
+    """What goes wrong in a simulation; see `sim.faults.Faults`."""
+
+    mtbf_s: float | None = Field(None, gt=0)
+    repair_s: float = Field(300.0, gt=0)
+    cold_start_s: float = Field(0.0, ge=0)
+    starts_cold: bool = False
+    outages: tuple[str, ...] = ()
+    straggler_every_s: float | None = Field(None, gt=0)
+    straggler_for_s: float = Field(60.0, gt=0)
+    straggler_slowdown: float = Field(2.0, gt=0)
+    slow: tuple[str, ...] = ()
+    patience_s: float | None = Field(None, gt=0)
+    in_flight: Literal["restart", "resume", "fail"] = "restart"  # what becomes of requests on a replica that fails
+
+
 class PolicySection(_Section):
     """A policy by name (or file.py:Class); every other key is a parameter of it."""
 
@@ -143,6 +160,45 @@ class SloSection(_Section):
         return self
 
 
+class HardwareSection(_Section):
+    """A kind of hardware that a plan may use; what it does not say is as in the scenario."""
+
+    name: str
+    profile: str | None = None  # measured on it
+    price_per_hour: float | None = Field(None, gt=0)  # of a device
+    devices: tuple[int, ...] = Field((1,), min_length=1)  # a replica, each of them tried
+    max_replicas: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _some_devices(self) -> HardwareSection:
+        if min(self.devices) < 1:
+            raise ValueError("expected devices of at least 1")
+        return self
+
+
+class PlanSection(_Section):
+    """What `tilecast plan` searches for, and among what."""
+
+    attainment: float = Field(0.95, gt=0, lt=1)  # share of the requests that must finish in time
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    hardware: tuple[HardwareSection, ...] = ()  # none: the scenario's own alone
+    schedulers: tuple[str, ...] = ()  # none: the scenario's own alone
+    demand: Literal["bootstrap", "fitted"] = "bootstrap"  # see traces.bootstrap
+    seeds: int = Field(5, ge=2)
+    max_seeds: int = Field(20, ge=2)
+    requests: int = Field(2000, ge=10)  # of a replication, at first; three days at least where days are drawn
+    max_requests: int = Field(16000, ge=10)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PlanSection:
+        names = [kind.name for kind in self.hardware]
+        if len(set(names)) < len(names):
+            raise ValueError("expected hardware of different names")
+        if len({kind.price_per_hour is None for kind in self.hardware}) > 1:
+            raise ValueError("expected a price_per_hour for every hardware or for none")
+        return self
+
+
 class Scenario(_Section):
     """What to run. ``base`` is the folder that relative paths start from."""
 
@@ -153,8 +209,10 @@ class Scenario(_Section):
     tiling: TilingSection | None = None  # None: no request is tiled
     predictor: PredictorSection = PredictorSection()
     world: WorldSection = WorldSection()
+    faults: FaultsSection | None = None  # None: nothing goes wrong
     policies: PoliciesSection = PoliciesSection()
     slo: SloSection = SloSection()
+    plan: PlanSection = Field(PlanSection(), exclude=True)  # decides nothing of a run
     base: Path = Field(Path(), exclude=True)
 
     @property
@@ -225,7 +283,7 @@ def _first_problem(error: ValidationError) -> str:
     where = ".".join(location)
     if problem["type"] == "extra_forbidden":
         section: Any = Scenario
-        for part in location[:-1]:
+        for part in [part for part in location[:-1] if not part.isdigit()]:
             annotation = section.model_fields[part].annotation
             section = next((a for a in get_args(annotation) if a is not type(None)), annotation)
         known = [name for name in section.model_fields if name != "base"]

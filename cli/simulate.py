@@ -81,7 +81,8 @@ def simulate(
         controller = run_simulation(prepared, per_step, progress)
     wall_s = time.perf_counter() - started
     with whole_folder(output) as folder:
-        prepared.write(folder, controller, prepared.info("simulation"), [])
+        more = {} if loaded.faults is None else {"outages": controller.outages}
+        prepared.write(folder, controller, prepared.info("simulation", **more), [])
     show(Comparison.of([read_run(output.resolve())]))
     rate = len(prepared.requests) / wall_s
     typer.echo(f"{len(prepared.requests)} requests in {wall_s:.2f} s ({rate:,.0f} requests/s) -> {output}")

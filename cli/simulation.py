@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from cli.runs import Prepared
+from cli.scenario import FaultsSection, Scenario
 from policies.controller import Controller
-from sim.driver import Simulation
+from sim.driver import Happening, Simulation
+from sim.faults import Faults
 from sim.world import World
 from traces.errors import BadInput
+from traces.request import Request
 
 
 def run_simulation(
@@ -38,5 +41,15 @@ def run_simulation(
     costs = truth if tiles is None else tiles.costs
     section = scenario.world
     world = World(costs, scenario.cluster.replicas, scenario.seed, section.noise, section.slowdown, plans, tiles)
-    Simulation(controller, world, per_step, progress).run(prepared.requests)
+    faults = scenario.faults
+    happenings = None if faults is None else _happenings(faults, prepared.requests, scenario)
+    in_flight = "restart" if faults is None else faults.in_flight
+    Simulation(controller, world, per_step, progress, happenings, in_flight).run(prepared.requests)
     return controller
+
+
+def _happenings(section: FaultsSection, requests: list[Request], scenario: Scenario) -> Iterator[Happening]:
+    faults = Faults(**section.model_dump(exclude={"in_flight"}))
+    replicas = scenario.cluster.replicas
+    faults.check(replicas)
+    return faults.happenings(replicas, requests, scenario.seed)

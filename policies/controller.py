@@ -58,6 +58,7 @@ class Controller:
         jobs: every job ever submitted, in order of submission; a request whose replica failed has several.
         launched: (launch, outcome, end time in seconds) of every launch that ended.
         open: jobs not ended.
+        outages: [replica, from, to] in seconds of every failure, in order; one not repaired by the end ends with None.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Controller:
         self.jobs: list[Job] = []
         self.launched: list[LaunchRecord] = []
         self.open = 0
+        self.outages: list[tuple[int, float, float | None]] = []
         self._cluster = Cluster(replicas, predictor)
         self._running: dict[int, Launch] = {}
         self._recalled: set[int] = set()
@@ -203,6 +205,7 @@ class Controller:
             self._on_event("down", (index, in_flight, outcome), now)
         replica = self._cluster.replicas[index]
         replica.up = False
+        self.outages.append((index, now, None))
         replica.loaded.clear()
         launch, replica.launch = replica.launch, None
         if launch is not None:
@@ -237,6 +240,7 @@ class Controller:
             self._on_event("up", index, now)
         replica = self._cluster.replicas[index]
         replica.up = True
+        self.outages = [(*o[:2], now) if o[0] == index and o[2] is None else o for o in self.outages]
         self.policy.replica_up(replica, now)
 
     def wakeup(self, now: float) -> float | None:

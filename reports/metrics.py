@@ -58,10 +58,12 @@ def summary(run: Run) -> dict[str, float]:
         "queueing_mean_s": _mean(queueing),
         **{f"queueing_p{q}_s": _percentile(queueing, q) for q in (50, 95)},
         "launches": float(len(steps)),
-        "batch_mean": _mean(steps["requests"].to_numpy(float)),
+        "batch_mean": _mean(steps.loc[steps["requests"] > 0, "requests"].to_numpy(float)),
         "batch_denoise": _batch_by_time(steps[steps["stage"].isin(DENOISING)]),
         "utilisation": _ratio(steps["device_s"].sum(), span * replica_count(run) * device_count(run)),
         "reuse": _ratio(steps["reused"].sum(), steps["reused"].sum() + steps["computed"].sum()),
+        **_loading(run, span),
+        **_outages(run, span),
         "extrapolated_launches": _ratio(steps["extrapolated"].sum(), len(steps)),
         "extrapolated_requests": _ratio(requests["extrapolated"].sum(), len(requests)),
         "extrapolated_time": _ratio(busy[steps["extrapolated"].to_numpy(bool)].sum(), busy.sum()),
@@ -162,6 +164,26 @@ def _span_s(run: Run) -> float:
     """Seconds from the first arrival to the last end of a request or launch; NaN without requests."""
     end = pd.concat([run.requests["finish_s"], run.steps["end_s"]]).max()
     return float(end - run.requests["arrival_s"].min())
+
+
+def _loading(run: Run, span: float) -> dict[str, float]:
+    loads = run.steps[run.steps["stage"] == "load"]
+    if not len(loads):
+        return {"loads": math.nan, "loading": math.nan}
+    return {"loads": float(len(loads)), "loading": _ratio(_seconds(loads).sum(), span * replica_count(run))}
+
+
+def _outages(run: Run, span: float) -> dict[str, float]:
+    outages = run.info.get("outages")
+    if outages is None:
+        return {"availability": math.nan, "restarts": math.nan}
+    begin = float(run.requests["arrival_s"].min())
+    end = begin + span
+    down = [max(0.0, min(end, end if to is None else to) - max(begin, start)) for _, start, to in outages]
+    return {
+        "availability": 1.0 - _ratio(sum(down), span * replica_count(run)),
+        "restarts": float((run.requests["attempts"] - 1).clip(lower=0).sum()),
+    }
 
 
 def _prediction_errors(steps: pd.DataFrame) -> dict[str, float]:

@@ -114,6 +114,7 @@ class Simulation:
         self._down: set[int] = set()
         self._all_ended: Event | None = None if happenings is None else self._env.event()
         self._all_arrived = False
+        self._asked_again = False
 
     def run(self, requests: Sequence[Request]) -> float:
         """Simulate until every request has ended; the seconds of virtual time that took.
@@ -175,6 +176,9 @@ class Simulation:
         for happening in happenings:
             at = round(happening.at_s * PICOSECONDS)
             if at > env.now:
+                self._settle()
+                if self._is_stuck():
+                    return
                 yield env.timeout(at - env.now)
             now = int(env.now)
             if happening.what == "cancel":
@@ -190,13 +194,17 @@ class Simulation:
                     if end.launch.replica == happening.replica:
                         self._recall(end, now)
             self._news = True
-            self._settle()
             self._end_if_done()
-            awake = self._alarm is not None and self._alarm > now
-            if self._all_arrived and controller.open and not (self._ends or self._down or awake):
-                assert self._all_ended is not None
-                self._all_ended.succeed()  # nothing that can still happen makes the policy run anything
-                return
+        self._settle()
+
+    def _is_stuck(self) -> bool:
+        """Whether nothing that can still happen makes the policy run anything."""
+        env = self._env
+        idle = not (self._ends or self._down or self._news) and (self._alarm is None or self._alarm <= env.now)
+        stuck = self._all_arrived and idle and self._controller.open > 0
+        if stuck and self._all_ended is not None:
+            self._all_ended.succeed()
+        return stuck
 
     def _fail(self, replica: int, now: int) -> None:
         """A replica goes down; a step under way is lost."""
@@ -237,7 +245,12 @@ class Simulation:
         """Ask for work, unless something else is still to be told of this instant."""
         env, controller = self._env, self._controller
         now = int(env.now)
-        if not self._news or env.peek() <= now:
+        if not self._news:
+            return
+        if env.peek() <= now:
+            if self._all_ended is not None and not self._asked_again:
+                self._asked_again = True  # what is still to come may be no more than the end of a process
+                env.timeout(0).callbacks.append(self._settle_again)
             return
         self._news = False
         now_s = now / PICOSECONDS
@@ -247,6 +260,10 @@ class Simulation:
             self._recall(self._ends[launch_id], now)
         if self._sleeps:
             self._sleep(controller.wakeup(now_s), now)
+
+    def _settle_again(self, _: Event) -> None:
+        self._asked_again = False
+        self._settle()
 
     def _start(self, launch: Launch, now: int) -> None:
         world = self._world

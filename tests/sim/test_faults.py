@@ -1,0 +1,158 @@
+"""Replicas that fail, are repaired and run slowly; clients that leave; under every scheduler."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import islice, takewhile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies.controller import IN_FLIGHT, Controller
+from policies.events import EventRecord, check_parity
+from policies.record import request_table, step_table
+from policies.scheduling import SCHEDULERS
+from policies.scheduling.fcfs import FCFS
+from sim.check_worlds import CheckedWorld
+from sim.driver import Happening, Simulation, Stalled
+from sim.faults import Faults
+from traces.errors import BadInput
+from traces.request import Request
+
+WORLD = CheckedWorld(3, 2.5, True)
+FAULTS = Faults(mtbf_s=4.0, repair_s=0.5, cold_start_s=0.25, starts_cold=True, straggler_every_s=3.0,
+                straggler_for_s=1.0, straggler_slowdown=2.5, patience_s=60.0)  # fmt: skip
+
+
+def run(
+    name: str, per_step: bool = False, in_flight: str = "restart", happenings: Iterator[Happening] | None = None
+) -> tuple[Controller, list[Request], list[str]]:
+    requests = WORLD.requests(0, 60)
+    record = EventRecord()
+    controller = WORLD.controller(SCHEDULERS[name](), record.add)
+    if happenings is None:
+        happenings = FAULTS.happenings(WORLD.replicas, requests, 0)
+    Simulation(controller, WORLD.world(0), per_step, None, happenings, in_flight).run(requests)
+    return controller, requests, record.lines
+
+
+def ends(controller: Controller) -> list[tuple]:
+    return [(j.request.request_id, j.state, j.finish_s, j.replica, j.request.steps) for j in controller.jobs]
+
+
+@pytest.mark.parametrize("in_flight", IN_FLIGHT)
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_request_ends_once_and_quanta_equal_steps(name: str, in_flight: str) -> None:
+    controller, requests, _ = run(name, in_flight=in_flight)
+    last = {job.request.request_id: job for job in controller.jobs}
+    assert set(last) == {request.request_id for request in requests}
+    assert all(job.ended and job.state != "lost" for job in last.values())
+    assert {id(job.earlier) for job in controller.jobs if job.earlier} == {
+        id(job) for job in controller.jobs if job.state == "lost"
+    }
+    assert len(controller.outages) > 2
+    stepped, _, _ = run(name, per_step=True, in_flight=in_flight)
+    assert ends(stepped) == ends(controller)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_nothing_runs_on_a_replica_that_is_down(name: str) -> None:
+    controller, _, _ = run(name)
+    for launch, _, end_s in controller.launched:
+        for replica, down_s, up_s in controller.outages:
+            outside = end_s <= down_s or (up_s is not None and launch.start_s >= up_s)
+            assert launch.replica != replica or outside
+
+
+@pytest.mark.parametrize("name", ["fcfs", "least-slack", "lookahead"])
+def test_recorded_events_reproduce_every_decision(name: str) -> None:
+    _, requests, lines = run(name, in_flight="resume")
+    parity = check_parity(
+        [json.loads(line) for line in lines], requests, lambda hook: WORLD.controller(SCHEDULERS[name](), hook)
+    )
+    assert parity.same, parity.difference
+    assert any('"down"' in line for line in lines)
+
+
+def test_in_flight_work_restarts_resumes_or_fails() -> None:
+    request = Request("a", 0.0, 512, 512, 10, guidance_scale=1.0)
+
+    def outcome(in_flight: str) -> tuple[list, Controller]:
+        controller = CheckedWorld(1, 1.0, False).controller(FCFS())
+        world = CheckedWorld(1, 1.0, False).world(0)
+        whole = CheckedWorld(1, 1.0, False).controller(FCFS())
+        Simulation(whole, CheckedWorld(1, 1.0, False).world(0)).run([request])
+        half_s = whole.jobs[0].finish_s / 2
+        happenings = [Happening(half_s, "down", 0), Happening(half_s + 100.0, "up", 0)]
+        Simulation(controller, world, happenings=happenings, in_flight=in_flight).run([request])
+        return [half_s, whole.jobs[0].finish_s], controller
+
+    (half_s, alone_s), restarted = outcome("restart")
+    assert restarted.jobs[-1].finish_s == pytest.approx(half_s + 100.0 + alone_s, rel=0.05)
+    _, resumed = outcome("resume")
+    assert resumed.jobs[-1].finish_s < half_s + 100.0 + 0.75 * alone_s
+    _, failed = outcome("fail")
+    assert [job.state for job in failed.jobs] == ["failed"]
+    assert failed.jobs[0].finish_s == half_s
+    for controller, attempts in ((restarted, 2), (resumed, 2), (failed, 1)):
+        steps = step_table(controller, lambda stage, composition: False)
+        row = request_table(controller, [request], steps, lambda request: 1.0).iloc[0]
+        assert row["attempts"] == attempts
+        assert row["first_start_s"] == 0.0
+        assert row["steps_done"] == (10 if row["status"] == "finished" else controller.jobs[-1].steps_done)
+
+
+def test_a_slow_spell_stretches_the_steps_that_begin_in_it() -> None:
+    def finish_s(happenings: list[Happening]) -> float:
+        world = CheckedWorld(1, 1.0, False)
+        controller = world.controller(FCFS())
+        Simulation(controller, world.world(0), happenings=happenings).run([Request("a", 0.0, 512, 512, 10)])
+        return controller.jobs[0].finish_s
+
+    alone_s = finish_s([])
+    assert finish_s([Happening(0.0, "pace", 0, 2000)]) == pytest.approx(2 * alone_s, rel=1e-3)
+    half = finish_s([Happening(alone_s / 2, "pace", 0, 2000)])
+    assert 1.3 * alone_s < half < 1.6 * alone_s
+
+
+def test_replicas_that_are_never_repaired_are_named() -> None:
+    with pytest.raises(Stalled, match="down and are never repaired"):
+        run("fcfs", happenings=iter([Happening(0.0, "down", replica) for replica in range(WORLD.replicas)]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_happenings_come_in_order_and_downs_and_ups_alternate(seed: int, replicas: int) -> None:
+    faults = Faults(mtbf_s=50.0, repair_s=20.0, cold_start_s=5.0, starts_cold=True, outages=("10:0:100", "60:0:10"),
+                    straggler_every_s=30.0, slow=("5:0:50:3",))  # fmt: skip
+    listed = list(takewhile(lambda h: h.at_s < 500, faults.happenings(replicas, [], seed)))
+    assert [h.at_s for h in listed] == sorted(h.at_s for h in listed)
+    for replica in range(replicas):
+        verbs = [h.what for h in listed if h.replica == replica and h.what != "pace"]
+        assert verbs == [("down", "up")[i % 2] for i in range(len(verbs))]
+    assert listed == list(takewhile(lambda h: h.at_s < 500, faults.happenings(replicas, [], seed)))
+
+
+def test_a_client_leaves_after_its_patience() -> None:
+    requests = [Request(f"r{i}", float(i), 512, 512, 20) for i in range(2000)]
+    happenings = list(islice(Faults(patience_s=30.0).happenings(1, requests, 0), 5000))
+    assert len(happenings) == 2000
+    arrival = {request.request_id: request.arrival_s for request in requests}
+    waited = [h.at_s - arrival[h.request_id] for h in happenings]
+    assert sum(waited) / len(waited) == pytest.approx(30.0, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Faults(outages=("600:0",)), "expected start:replica:seconds"),
+        (lambda: Faults(outages=("600:0:-1",)), "expected start:replica:seconds"),
+        (lambda: Faults(slow=("600:0:10",)), "expected start:replica:seconds:slowdown"),
+        (lambda: Faults(outages=("600:2:10",)).check(2), "names replica 2, expected 0 to 1"),
+    ],
+)
+def test_faults_that_cannot_be_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        make()

@@ -1,0 +1,62 @@
+"""Spikes of load laid over a trace: more, or fewer, requests of the kind that arrive then anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from traces.errors import BadInput
+from traces.trace import Trace
+
+
+class Spike(NamedTuple):
+    """From ``start_s`` on, for ``seconds``, ``factor`` times as many requests arrive."""
+
+    start_s: float
+    seconds: float
+    factor: float
+
+
+def parse_spike(text: str) -> Spike:
+    """The spike that ``text`` spells: start:seconds:factor.
+
+    Raises:
+        BadInput: it spells none.
+    """
+    try:
+        spike = Spike(*map(float, text.split(":")))
+        good = 0 <= spike.start_s < np.inf and 0 < spike.seconds < np.inf and 0 <= spike.factor < np.inf
+    except (ValueError, TypeError):
+        good = False
+    if not good:
+        raise BadInput(f"spike {text!r}, expected start:seconds:factor, like 600:120:3")
+    return spike
+
+
+def with_spikes(trace: Trace, spikes: Sequence[Spike], rng: np.random.Generator) -> Trace:
+    """The trace with spikes, one after the other.
+
+    What is added is a copy of a request of the same span, with its span to the deadline, at a random moment of the
+    spike, under the id ``<id>+1``, ``<id>+2``, ... What is left out of a factor below 1 is chosen at random.
+    """
+    for spike in spikes:
+        frame = trace.frame
+        arrival = frame["arrival_s"].to_numpy()
+        inside = (arrival >= spike.start_s) & (arrival < spike.start_s + spike.seconds)
+        wanted = spike.factor + rng.random(int(inside.sum()))  # whole part: how often each is there, rounded at random
+        times = np.ones(len(frame), dtype=int)
+        times[inside] = np.floor(wanted).astype(int)
+        added = frame.loc[np.repeat(np.arange(len(frame)), np.maximum(0, times - 1))].copy()
+        number = added.groupby("request_id", sort=False).cumcount() + 1
+        moved = spike.start_s + spike.seconds * rng.random(len(added))
+        added["deadline_s"] = np.maximum(
+            added["deadline_s"] + moved - added["arrival_s"],
+            np.where(added["deadline_s"].isna(), np.nan, np.nextafter(moved, np.inf)),
+        )
+        added["arrival_s"] = moved
+        added["request_id"] = [f"{name}+{n}" for name, n in zip(added["request_id"], number, strict=True)]
+        trace = Trace.from_frame(pd.concat([frame[times > 0], added], ignore_index=True), trace.source)
+    return trace
