@@ -11,15 +11,15 @@ from traces.atomic import whole_file
 
 def markdown(comparison: Comparison) -> str:
     """The answer, the table with a column a run, and the cautions."""
-    lines = [_text(comparison.answer()), "", _line(["", *comparison.names])]
+    lines = [text(comparison.answer()), "", line(["", *comparison.names])]
     lines.append("|:--|" + "--:|" * len(comparison.names))
-    lines += [_line([row.label, *row.cells]) for row in comparison.setup()]
+    lines += [line([row.label, *row.cells]) for row in comparison.setup()]
     for row in comparison.rows():
-        cells = [f"**{cell}**" if at in row.best else cell for at, cell in enumerate(map(_text, row.cells))]
-        lines.append("| " + " | ".join([_text(row.label), *cells]) + " |")
+        cells = [f"**{cell}**" if at in row.best else cell for at, cell in enumerate(map(text, row.cells))]
+        lines.append("| " + " | ".join([text(row.label), *cells]) + " |")
     cautions = comparison.cautions()
     if cautions:
-        lines += ["", *(f"- {_text(note)}" for note in cautions)]
+        lines += ["", *(f"- {text(note)}" for note in cautions)]
     return "\n".join(lines) + "\n"
 
 
@@ -33,10 +33,11 @@ def write_markdown(comparison: Comparison, path: Path) -> None:
         temporary.write_text(markdown(comparison), encoding="utf-8")
 
 
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(map(_text, cells)) + " |"
+def line(cells: list[str]) -> str:
+    """A row of a table."""
+    return "| " + " | ".join(map(text, cells)) + " |"
 
 
-def _text(text: str) -> str:
+def text(words: str) -> str:
     """Text that Markdown shows as it is: nothing in it is markup, and it stays on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(words.split()))

@@ -1,8 +1,4 @@
-"""A comparison as one HTML page: tables, interactive plots and scenarios, whole without a network.
-
-The plotting library is in the page. A content security policy forbids the page to load anything else, so that
-it shows the same on a train, in an archive and in five years.
-"""
+"""A comparison as one HTML page: tables, interactive plots and scenarios; see `reports.document`."""
 
 from __future__ import annotations
 
@@ -12,16 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
-from jinja2 import Environment, StrictUndefined
-from plotly.offline import get_plotlyjs
 
 from policies.runlog import Run
 from reports import plots
 from reports.comparison import Comparison
+from reports.document import render
 from reports.metrics import reasons
 from traces.atomic import whole_file
-
-TEMPLATE = Path(__file__).with_name("page.html")
 
 REASONS = 20
 """Reasons for lost requests that a run may list."""
@@ -74,9 +67,9 @@ PLOTS = (
 
 def page(comparison: Comparison) -> str:
     """The page as text. Every text that comes from a run log is escaped."""
-    environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
-    drawn = {plot.name: json.loads(plot.draw(comparison).to_json()) for plot in PLOTS}
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return render(
+        "page.html",
+        {plot.name: plot.draw(comparison) for plot in PLOTS},
         names=comparison.names,
         version=comparison.runs[0].info.get("tilecast", ""),
         answer=comparison.answer(),
@@ -90,8 +83,6 @@ def page(comparison: Comparison) -> str:
         ],
         plots=PLOTS,
         scenarios=[(name, _scenario(run)) for name, run in zip(comparison.names, comparison.runs, strict=True)],
-        plotly_js=get_plotlyjs(),
-        plot_data=json.dumps(drawn, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c"),
     )
 
 

@@ -1,7 +1,7 @@
 """The plots of a report: one function a plot, each from a comparison to a plotly figure.
 
-Runs keep their colour from plot to plot (Okabe and Ito's palette, safe for colour-blind readers); beyond
-eight runs their lines differ in dash. Text from a run log is escaped, because plotly reads labels as HTML.
+Runs keep their colour from plot to plot; beyond seven runs their lines differ in dash. Text from a run log is
+escaped, because plotly reads labels as HTML.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from reports.comparison import Comparison
+from reports.document import blank
 from reports.metrics import DENOISING, latency_s, met, predicted_launches, sizes
+from reports.palette import DASHES, DATA
 from reports.series import load, spread, thin_load, utilisation
-
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#F0E442")
-DASHES = ("solid", "dash", "dot", "dashdot")
 
 POINTS = 6000
 """Points a plot has at most, over all runs; more would neither be seen nor load fast."""
@@ -34,7 +33,7 @@ OTHER = "other sizes"
 
 def latency_cdf(comparison: Comparison) -> go.Figure:
     """Share of all requests that finished within a latency; a curve ends at the share that finished."""
-    figure = _figure("latency (s)", "share of all requests")
+    figure = blank("latency (s)", "share of all requests")
     for at, run in enumerate(comparison.runs):
         latency = np.sort(latency_s(run.requests[run.requests["status"] == "finished"]))
         chosen = spread(len(latency), _share(comparison))
@@ -46,7 +45,7 @@ def latency_cdf(comparison: Comparison) -> go.Figure:
 
 def latency_by_size(comparison: Comparison) -> go.Figure:
     """Latency of finished requests by size: quartiles and median, whiskers at P5 and P95, a dashed mean."""
-    figure = _figure("size (height x width)", "latency (s)")
+    figure = blank("size (height x width)", "latency (s)")
     shown = _shown_sizes(comparison)
     for at, run in enumerate(comparison.runs):
         finished = run.requests[run.requests["status"] == "finished"]
@@ -69,7 +68,7 @@ def latency_by_size(comparison: Comparison) -> go.Figure:
 
 def attainment_by_size(comparison: Comparison) -> go.Figure:
     """SLO attainment of each size."""
-    figure = _figure("size (height x width)", "SLO attainment")
+    figure = blank("size (height x width)", "SLO attainment")
     shown = _shown_sizes(comparison)
     for at, run in enumerate(comparison.runs):
         share = met(run.requests).groupby(_size_names(run.requests, shown)).mean().reindex(shown)
@@ -80,7 +79,7 @@ def attainment_by_size(comparison: Comparison) -> go.Figure:
 
 def load_over_time(comparison: Comparison) -> go.Figure:
     """Requests waiting (above) and running (below) over time."""
-    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06, figure=_figure("", ""))
+    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06, figure=blank("", ""))
     for at, run in enumerate(comparison.runs):
         counts = thin_load(load(run), _share(comparison) // 2)
         for row, column in ((1, "waiting"), (2, "running")):
@@ -93,7 +92,7 @@ def load_over_time(comparison: Comparison) -> go.Figure:
 
 def utilisation_over_time(comparison: Comparison) -> go.Figure:
     """Share of time each replica was busy, one band a replica."""
-    figure = _figure("time (s)", "")
+    figure = blank("time (s)", "")
     ends = [run.steps["end_s"].max() for run in comparison.runs if len(run.steps)]
     edges = np.linspace(0.0, float(max(ends, default=1.0)) or 1.0, SLICES + 1)
     bands, names = [], []
@@ -118,7 +117,7 @@ def utilisation_over_time(comparison: Comparison) -> go.Figure:
 
 def batch_sizes(comparison: Comparison) -> go.Figure:
     """Share of denoising launches by the number of requests in them."""
-    figure = _figure("requests in a launch", "share of denoising launches")
+    figure = blank("requests in a launch", "share of denoising launches")
     for at, run in enumerate(comparison.runs):
         batches = run.steps.loc[run.steps["stage"].isin(DENOISING), "requests"]
         share = batches.value_counts(normalize=True).sort_index()
@@ -129,7 +128,7 @@ def batch_sizes(comparison: Comparison) -> go.Figure:
 
 def predicted_against_actual(comparison: Comparison) -> go.Figure:
     """Predicted and actual seconds of launches; on the line they are equal, open marks are extrapolated."""
-    figure = _figure("actual launch (s)", "predicted launch (s)")
+    figure = blank("actual launch (s)", "predicted launch (s)")
     low, high = np.inf, 0.0
     for at, run in enumerate(comparison.runs):
         judged = predicted_launches(run.steps)
@@ -154,28 +153,12 @@ def predicted_against_actual(comparison: Comparison) -> go.Figure:
     return figure.update_xaxes(type="log").update_yaxes(type="log")
 
 
-def _figure(x: str, y: str) -> go.Figure:
-    axis = {"gridcolor": "#e5e5e5", "linecolor": "#888", "zeroline": False, "automargin": True}
-    return go.Figure(
-        layout={
-            "template": "none",
-            "height": 380,
-            "margin": {"l": 56, "r": 12, "t": 44, "b": 48},
-            "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#222"},
-            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-            "xaxis": axis | {"title": {"text": x}},
-            "yaxis": axis | {"title": {"text": y}},
-            "hovermode": "closest",
-        }
-    )
-
-
 def _colour(at: int) -> str:
-    return OKABE_ITO[at % len(OKABE_ITO)]
+    return DATA[at % len(DATA)]
 
 
 def _line(comparison: Comparison, at: int) -> dict[str, object]:
-    dash = DASHES[at // len(OKABE_ITO) % len(DASHES)]
+    dash = DASHES[at // len(DATA) % len(DASHES)]
     line = {"color": _colour(at), "dash": dash, "width": 2}
     return {"mode": "lines", "name": escape(comparison.names[at]), "line": line}
 

@@ -33,7 +33,7 @@ def one_run(comparison: Comparison) -> RenderableType:
 
 def side_by_side(comparison: Comparison) -> RenderableType:
     """The answer, a column of figures a run (best in bold), and the cautions."""
-    table = _headed(None, ["", *comparison.names])
+    table = headed(None, ["", *comparison.names])
     for row in comparison.setup():
         table.add_row(Text(row.label), *map(Text, row.cells))
     table.add_section()
@@ -46,7 +46,7 @@ def side_by_side(comparison: Comparison) -> RenderableType:
 
 def sim_against_real(validation: Validation) -> RenderableType:
     """Each figure of the simulation, of the real run, and the error between them."""
-    table = _headed(None, ["", f"sim: {validation.sim}", f"real: {validation.real}", "error", "relative"])
+    table = headed(None, ["", f"sim: {validation.sim}", f"real: {validation.real}", "error", "relative"])
     for name, row in validation.figures.iterrows():
         table.add_row(Text(str(row["label"])), *map(Text, spell_error(str(name), row)))
     percentiles = _table(
@@ -104,14 +104,16 @@ def _spelled(frame: pd.DataFrame, units: dict[str, Unit]) -> list[list[str]]:
 
 
 def _table(title: str, heads: list[str], rows: list[list[str]]) -> Table:
-    table = _headed(title, heads)
+    table = headed(title, heads)
     for row in rows:
         table.add_row(*map(Text, row))
     return table
 
 
-def _headed(title: str | None, heads: list[str]) -> Table:
+def headed(title: str | None, heads: list[str], right: list[bool] | None = None) -> Table:
+    """An empty table; ``right`` says which columns are flush right, by default all but the first."""
     table = Table(title=title, title_justify="left")
     for at, head in enumerate(heads):
-        table.add_column(Text(head), justify="left" if at == 0 else "right", overflow="fold")
+        flush_right = at > 0 if right is None else right[at]
+        table.add_column(Text(head), justify="right" if flush_right else "left", overflow="fold")
     return table

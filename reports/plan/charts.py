@@ -1,0 +1,280 @@
+"""The charts of a plan: one function a chart, each from a plan to a plotly figure.
+
+Whether the promise is kept is told by a point's symbol, what state a cluster is in by how it is filled, hardware by
+shape: none by colour alone. Text that comes from a plan is escaped, because plotly reads labels as HTML.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from itertools import groupby, product
+from textwrap import wrap
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from reports.document import blank
+from reports.palette import BLUE, GREEN, SYMBOLS, VERMILLION
+from reports.plan.tables import cases
+from reports.plan.words import cluster, number, percent, share, times
+from sim.planning.result import NEAR_KNEE, STABLE, UNSTABLE, Candidate, Evaluation, Interval, Plan, SizeFigures
+
+SIZES = 12
+"""Sizes in the chart of latencies; the table has them all."""
+
+KEPT = {True: "circle", False: "x", None: "diamond-open"}
+"""Symbols of points that keep the promise, do not, and are undecided."""
+
+STATES = {STABLE: ("", BLUE), NEAR_KNEE: ("-open-dot", VERMILLION), UNSTABLE: ("-open", VERMILLION)}
+"""How the symbol of a cluster in a state is filled, and its colour."""
+
+
+def attainment_against_load(plan: Plan) -> go.Figure:
+    """Share of deadlines kept under less and more load, with its confidence band, the promise and the limit."""
+    figure = blank(f"load (1× = {number(plan.demand.rate_rps)} requests/s)", "deadlines kept", 360)
+    curve = [case for case in plan.load_curve if math.isfinite(case.figures.attainment.mean)]
+    loads = [case.figures.rate_scale for case in curve]
+    kept = [case.figures.attainment for case in curve]
+    ends = [_ends(value) for value in kept]
+    figure.add_scatter(
+        x=[*loads, *reversed(loads)],
+        y=[high for _, high in ends] + [low for low, _ in reversed(ends)],
+        fill="toself",
+        fillcolor=BLUE,
+        opacity=0.2,
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        x=loads,
+        y=[value.mean for value in kept],
+        mode="lines+markers",
+        line={"color": BLUE, "width": 2},
+        marker={"symbol": [KEPT[case.keeps] for case in curve], "size": 9, "color": BLUE},
+        text=[share(value) for value in kept],
+        hovertemplate="%{x:.2f}×: %{text}<extra></extra>",
+    )
+    _promise(figure, plan, horizontal=True)
+    _upright(figure, 1.0, "demand", "right")
+    if math.isfinite(plan.headroom):
+        _upright(figure, plan.headroom, f"carries {times(plan.headroom)}", "left")
+    lowest = min([low for low, _ in ends] + [plan.attainment])
+    figure.update_yaxes(range=[max(-0.02, lowest - 0.08), 1.02], tickformat=".0%")
+    return figure.update_xaxes(ticksuffix="×").update_layout(showlegend=False, margin_t=16)
+
+
+def what_if(plan: Plan) -> go.Figure:
+    """Share of deadlines kept in each case: a point and its interval."""
+    shown = [case for case in cases(plan) if math.isfinite(case.figures.attainment.mean)]
+    figure = blank("deadlines kept", "", 110 + 40 * len(shown))
+    ends = [_ends(case.figures.attainment) for case in shown]
+    figure.add_scatter(
+        x=[case.figures.attainment.mean for case in shown],
+        y=[_folded(case.what) for case in shown],
+        mode="markers",
+        marker={"symbol": [KEPT[case.keeps] for case in shown], "size": 10, "color": BLUE},
+        error_x=_error([case.figures.attainment for case in shown], BLUE),
+        text=[share(case.figures.attainment) for case in shown],
+        hovertemplate="%{y}: %{text}<extra></extra>",
+    )
+    _promise(figure, plan, horizontal=False)
+    lowest = min([low for low, _ in ends] + [plan.attainment])
+    figure.update_xaxes(range=[max(-0.02, lowest - 0.05), 1.02], tickformat=".0%")
+    return figure.update_yaxes(type="category", autorange="reversed").update_layout(showlegend=False, margin_t=28)
+
+
+def cost_against_attainment(plan: Plan) -> go.Figure:
+    """What each cluster costs and keeps; a line joins clusters that differ in replicas alone."""
+    shown = [row for row in plan.considered if math.isfinite(row.figures.attainment.mean)]
+    priced = any(math.isfinite(row.price_per_hour) for row in shown)
+    cost = _price if priced else _devices
+    shown = sorted((row for row in shown if math.isfinite(cost(row))), key=lambda row: (_alike(row), cost(row)))
+    figure = blank("price of the cluster per hour" if priced else "devices of the cluster", "deadlines kept", 400)
+    for _, alike in groupby(shown, key=_alike):
+        own = list(alike)
+        figure.add_scatter(
+            x=[cost(row) for row in own],
+            y=[row.figures.attainment.mean for row in own],
+            mode="lines",
+            line=_QUIET,
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    kinds = list(dict.fromkeys(row.candidate.hardware for row in shown))
+    for kind, state in product(kinds, STATES):
+        own = [row for row in shown if row.candidate.hardware == kind and row.state == state]
+        fill, colour = STATES[state]
+        symbol = SYMBOLS[kinds.index(kind) % len(SYMBOLS)] + fill
+        if own:
+            figure.add_scatter(
+                x=[cost(row) for row in own],
+                y=[row.figures.attainment.mean for row in own],
+                mode="markers",
+                name=f"{escape(kind)}, {state.lower()}",
+                marker={"symbol": symbol, "size": 11, "color": colour, "line": {"color": colour, "width": 2}},
+                error_y=_error([row.figures.attainment for row in own], colour),
+                text=[f"{_label(row.candidate)}: {share(row.figures.attainment)}" for row in own],
+                hovertemplate="%{text}, %{x}<extra></extra>",
+            )
+    _promise(figure, plan, horizontal=True)
+    best = plan.answer
+    if best is not None and best in shown:
+        at = {"x": cost(best), "y": best.figures.attainment.mean}
+        figure.add_annotation(at, text=f"<b>{_label(best.candidate)}</b>", ax=0, ay=44, arrowwidth=1)
+    figure.update_yaxes(range=[-0.03, 1.06], tickformat=".0%")
+    return figure.update_xaxes(rangemode="tozero")
+
+
+def growth(plan: Plan) -> go.Figure:
+    """What the least cluster of each month costs, labelled where another one is needed."""
+    needed = [month for month in plan.growth if month.evaluation is not None]
+    priced = any(math.isfinite(month.evaluation.price_per_hour) for month in needed if month.evaluation)
+    cost = _price if priced else _devices
+    figure = blank("month", "price per hour" if priced else "devices", 340)
+    heights = [cost(month.evaluation) if month.evaluation else 0.0 for month in plan.growth]
+    figure.add_bar(x=[month.month for month in plan.growth], y=heights, marker={"color": BLUE}, hoverinfo="x+y")
+    before: Candidate | str | None = ""
+    for month, height in zip(plan.growth, heights, strict=True):
+        candidate = month.evaluation.candidate if month.evaluation else None
+        if candidate != before:
+            label = cluster(candidate) if candidate else "none"
+            figure.add_annotation(
+                x=month.month, y=height, text=escape(label), showarrow=False, textangle=-90, yanchor="bottom", yshift=4
+            )
+        before = candidate
+    top = max((height for height in heights if math.isfinite(height)), default=1.0)
+    figure.update_yaxes(range=[0, 1.6 * (top or 1.0)])
+    return figure.update_xaxes(tick0=0, dtick=1 if len(heights) <= 24 else None).update_layout(margin_t=16, bargap=0.35)
+
+
+def latency_by_size(plan: Plan) -> go.Figure:
+    """Latency of finished requests by size: quartiles and median, whiskers at P5 and P95, a mark at P99."""
+    finished = [row for row in plan.by_size if all(map(math.isfinite, row.latency_s))]
+    frequent = sorted(finished, key=lambda row: -row.requests)[:SIZES]
+    shown = sorted(frequent, key=_pixels)
+    figure = blank("latency (s)", "", 120 + 34 * len(shown))
+    names = [escape(row.size) for row in shown]
+    p5, q1, median, q3, p95, p99 = zip(*(row.latency_s for row in shown), strict=True) if shown else [()] * 6
+    figure.add_box(
+        y=names, orientation="h", lowerfence=p5, q1=q1, median=median, q3=q3, upperfence=p95, marker={"color": BLUE}
+    )
+    figure.add_scatter(
+        x=p99,
+        y=names,
+        mode="markers",
+        marker={"symbol": "line-ns-open", "size": 14, "color": VERMILLION, "line": {"width": 2}},
+        hovertemplate="%{y}: P99 %{x:.3s} s<extra></extra>",
+    )
+    figure.update_yaxes(type="category", categoryorder="array", categoryarray=names, autorange="reversed")
+    return figure.update_xaxes(rangemode="tozero").update_layout(showlegend=False, margin_t=16)
+
+
+def over_time(plan: Plan) -> go.Figure:
+    """Requests waiting and running, and utilisation, slice by slice of one replication."""
+    end = max((window.end_s for window in plan.over_time), default=1.0)
+    unit, name = next(((unit, name) for unit, name in _CLOCKS if end >= 3 * unit), (1.0, "s"))
+    figure = make_subplots(rows=3, shared_xaxes=True, vertical_spacing=0.07, figure=blank("", "", 460))
+    starts = [window.start_s / unit for window in plan.over_time]
+    edges = [*starts, end / unit] if starts else []
+    for row, (label, colour, values) in enumerate(
+        (
+            ("waiting", VERMILLION, [window.waiting for window in plan.over_time]),
+            ("running", GREEN, [window.running for window in plan.over_time]),
+            ("utilisation", BLUE, [window.utilisation for window in plan.over_time]),
+        ),
+        start=1,
+    ):
+        figure.add_scatter(
+            x=edges,
+            y=[*values, *values[-1:]],
+            mode="lines",
+            line={"color": colour, "width": 2, "shape": "hv"},
+            fill="tozeroy",
+            name=label,
+            row=row,
+            col=1,
+        )
+        figure.update_yaxes(title_text=label, rangemode="tozero", row=row, col=1)
+    figure.update_yaxes(range=[0, 1.02], tickformat=".0%", row=3, col=1)
+    figure.update_xaxes(title_text=f"time ({name})", row=3, col=1)
+    return figure.update_layout(showlegend=False, margin_t=16)
+
+
+_CLOCKS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"))
+_QUIET = {"color": "#6e6e6e", "width": 1}
+
+
+def _promise(figure: go.Figure, plan: Plan, horizontal: bool) -> None:
+    """The promise as a dashed line, labelled."""
+    label = {"text": f"promise {percent(plan.attainment)}", "showarrow": False}
+    line = _QUIET | {"dash": "dash", "width": 1.5}
+    if horizontal:
+        figure.add_shape(
+            type="line", xref="paper", x0=0, x1=1, y0=plan.attainment, y1=plan.attainment, line=line, layer="below"
+        )
+        figure.add_annotation(label, xref="paper", x=0, xanchor="left", y=plan.attainment, yanchor="top", xshift=4)
+    else:
+        figure.add_shape(
+            type="line", yref="paper", y0=0, y1=1, x0=plan.attainment, x1=plan.attainment, line=line, layer="below"
+        )
+        figure.add_annotation(label, yref="paper", y=1, yanchor="bottom", x=plan.attainment)
+
+
+def _upright(figure: go.Figure, at: float, text: str, side: str) -> None:
+    """A thin upright line with a label at its foot, ``side`` of the line."""
+    figure.add_shape(type="line", yref="paper", y0=0, y1=1, x0=at, x1=at, line=_QUIET, layer="below")
+    anchor, shift = ("right", -4) if side == "left" else ("left", 4)
+    figure.add_annotation(
+        x=at, yref="paper", y=0, text=text, showarrow=False, xanchor=anchor, yanchor="bottom", xshift=shift
+    )
+
+
+def _ends(value: Interval) -> tuple[float, float]:
+    """The interval within what a share can be; the mean alone where there is none."""
+    width = value.half_width if math.isfinite(value.half_width) else 0.0
+    return max(0.0, value.mean - width), min(1.0, value.mean + width)
+
+
+def _error(values: Sequence[Interval], colour: str) -> dict[str, Any]:
+    ends = [_ends(value) for value in values]
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [high - value.mean for value, (_, high) in zip(values, ends, strict=True)],
+        "arrayminus": [value.mean - low for value, (low, _) in zip(values, ends, strict=True)],
+        "color": colour,
+        "thickness": 1.5,
+        "width": 4,
+    }
+
+
+def _price(evaluation: Evaluation) -> float:
+    return evaluation.price_per_hour
+
+
+def _devices(evaluation: Evaluation) -> float:
+    return float(evaluation.candidate.all_devices)
+
+
+def _alike(evaluation: Evaluation) -> tuple[str, int, str]:
+    """Equal for clusters that differ in replicas alone."""
+    candidate = evaluation.candidate
+    return candidate.hardware, candidate.devices, candidate.scheduler
+
+
+def _label(candidate: Candidate) -> str:
+    return escape(f"{cluster(candidate)}, {candidate.scheduler}")
+
+
+def _folded(text: str) -> str:
+    """Over several lines, so that it leaves room for the chart on a phone."""
+    return "<br>".join(map(escape, wrap(text, 18))) or " "
+
+
+def _pixels(row: SizeFigures) -> tuple[float, str]:
+    sides = [float(side) for side in row.size.split("x") if side.isdecimal()]
+    return math.prod(sides), row.size

@@ -1,0 +1,47 @@
+"""A plan as Markdown, for a pull request or a lab book."""
+
+from __future__ import annotations
+
+from reports.markdown import line, text
+from reports.plan import tables
+from reports.plan.answer import answer, cautions, key_figures, promise
+from reports.plan.tables import Table
+from reports.plan.words import TRUST
+from sim.planning.result import Plan
+
+
+def markdown(plan: Plan) -> str:
+    """The answer, its figures, what to know, every table, and how to run it again."""
+    parts = [f"# {text(answer(plan))}", text(promise(plan))]
+    parts.append("\n".join(f"- {text(label)}: **{text(value)}**" for label, value in key_figures(plan)))
+    if plan.answer is not None:
+        parts.append(f"Trust: {text(plan.answer.label)}")
+    parts.append("\n".join(f"> {text(note)}\n>" for note in cautions(plan)))
+    shown = (
+        tables.load_curve(plan),
+        tables.what_if(plan),
+        tables.considered(plan),
+        tables.refused(plan),
+        tables.policies(plan),
+        tables.growth(plan),
+        tables.by_size(plan),
+    )
+    parts += [f"## {text(table.title)}\n\n{_table(table)}" for table in shown if table.rows]
+    parts.append("## Labels of trust\n\n" + "\n".join(f"- **{label}**: {meaning}" for label, meaning in TRUST.items()))
+    if plan.command or plan.scenario:
+        parts.append(f"## To run it again\n\n{_code(plan.command)}\n\n{_code(plan.scenario)}")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(table: Table) -> str:
+    rule = "|" + "".join("--:|" if kind == "number" else ":--|" for kind in table.kinds)
+    rows = [
+        "| " + " | ".join(f"**{text(cell)}**" if at in table.chosen and cell else text(cell) for cell in row) + " |"
+        for at, row in enumerate(table.rows)
+    ]
+    return "\n".join([line(list(table.heads)), rule, *rows])
+
+
+def _code(code: str) -> str:
+    """An indented block, which no text can break out of."""
+    return "\n".join(f"    {each}" for each in code.splitlines())

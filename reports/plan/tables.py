@@ -1,0 +1,252 @@
+"""The tables of a plan, spelled for people: what the page, Markdown and the terminal show alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from reports.figures import spell_value
+from reports.plan.words import NONE, about, cluster, kept, money, number, seconds, share, times
+from sim.planning.result import Evaluation, Month, Plan, PolicyCost, Refused, SizeFigures, WhatIf, Window
+
+Kind = Literal["number", "text", "sentence"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Column(Generic[T]):
+    """A column: its head, what it says of a row, how it is set, and whether a narrow table has it, too."""
+
+    head: str
+    cell: Callable[[T], str]
+    kind: Kind = "number"
+    brief: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells.
+
+    Attributes:
+        title: what it shows.
+        heads, kinds, brief: of the columns.
+        rows: cells, as text.
+        chosen: the rows that are the answer.
+    """
+
+    title: str
+    heads: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    brief: tuple[bool, ...]
+    rows: tuple[tuple[str, ...], ...]
+    chosen: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        columns: Iterable[Column[T]],
+        rows: Iterable[T],
+        chosen: Callable[[T], bool] = lambda row: False,
+    ) -> Table:
+        """A table of rows; a column in which no row says anything is left out."""
+        values = list(rows)
+        cells = [(column, [column.cell(row) for row in values]) for column in columns]
+        cells = [(column, own) for at, (column, own) in enumerate(cells) if not at or set(own) - {NONE, ""}]
+        return cls(
+            title,
+            tuple(column.head for column, _ in cells),
+            tuple(column.kind for column, _ in cells),
+            tuple(column.brief for column, _ in cells),
+            tuple(zip(*(own for _, own in cells), strict=True)),
+            frozenset(at for at, row in enumerate(values) if chosen(row)),
+        )
+
+    def narrow(self) -> Table:
+        """The same with its brief columns only."""
+        keep = [at for at, brief in enumerate(self.brief) if brief]
+
+        def of(row: tuple) -> tuple:
+            return tuple(row[at] for at in keep)
+
+        rows = tuple(of(row) for row in self.rows)
+        return Table(self.title, of(self.heads), of(self.kinds), of(self.brief), rows, self.chosen)
+
+
+def considered(plan: Plan) -> Table:
+    """Every cluster that was simulated, in the plan's order."""
+    columns = (
+        Column[Evaluation]("Cluster", lambda row: cluster(row.candidate), "text"),
+        Column[Evaluation]("Policy", lambda row: row.candidate.scheduler, "text"),
+        Column[Evaluation]("Kept?", lambda row: kept(row.keeps), "text"),
+        Column[Evaluation]("Deadlines kept", lambda row: share(row.figures.attainment)),
+        Column[Evaluation]("An hour", lambda row: money(row.price_per_hour)),
+        Column[Evaluation]("Per 1,000 images", lambda row: money(row.cost_per_1000_images), brief=False),
+        Column[Evaluation]("State", _state, "text"),
+        Column[Evaluation]("Load", _load, brief=False),
+        Column[Evaluation]("P95 latency", lambda row: seconds(row.figures.latency_p95_s), brief=False),
+        Column[Evaluation]("Memory", _memory, "text", brief=False),
+        Column[Evaluation]("Trust", lambda row: row.label, "text"),
+        Column[Evaluation]("Extrapolated", _extrapolated, brief=False),
+        Column[Evaluation]("Why", lambda row: row.detail, "sentence", brief=False),
+    )
+    chosen = plan.answer.candidate if plan.answer else None
+    return Table.of("Clusters considered", columns, plan.considered, lambda row: row.candidate == chosen)
+
+
+def refused(plan: Plan) -> Table:
+    """What was not simulated, and why."""
+    columns = (
+        Column[Refused]("Hardware", lambda row: row.hardware, "text"),
+        Column[Refused]("Devices a replica", lambda row: str(row.devices)),
+        Column[Refused]("Policy", lambda row: row.scheduler, "text"),
+        Column[Refused]("Why not", lambda row: row.why, "sentence"),
+    )
+    return Table.of("Not simulated", columns, plan.refused)
+
+
+def load_curve(plan: Plan) -> Table:
+    """The answer's cluster under less and more load."""
+    columns = (
+        Column[WhatIf]("Load", lambda row: times(row.figures.rate_scale), "text"),
+        Column[WhatIf]("Requests/s", lambda row: number(row.figures.rate_rps)),
+        *_WHAT_IF,
+        Column[WhatIf]("Utilisation", lambda row: share(row.figures.utilisation), brief=False),
+        Column[WhatIf]("Batch", lambda row: number(row.figures.batch.mean), brief=False),
+    )
+    return Table.of("Attainment against load", columns, plan.load_curve, lambda row: row.figures.rate_scale == 1)
+
+
+def what_if(plan: Plan) -> Table:
+    """The answer's cluster as planned, with a replica less, and when something is otherwise."""
+    columns = (
+        Column[WhatIf]("If", lambda row: row.what, "text"),
+        *_WHAT_IF,
+        Column[WhatIf]("P99 latency", lambda row: seconds(row.figures.latency_p99_s), brief=False),
+        Column[WhatIf]("Utilisation", lambda row: share(row.figures.utilisation), brief=False),
+        Column[WhatIf]("Dropped", lambda row: share(row.figures.dropped), brief=False),
+    )
+    return Table.of("What if", columns, cases(plan), lambda row: row.what == AS_PLANNED)
+
+
+AS_PLANNED = "as planned"
+
+
+def cases(plan: Plan) -> list[WhatIf]:
+    """What `what_if` and its chart show, in order."""
+    if plan.answer is None:
+        return []
+    planned = WhatIf(AS_PLANNED, plan.answer.figures, plan.answer.keeps)
+    return [planned, *([plan.lost_replica] if plan.lost_replica else []), *plan.sensitivity]
+
+
+def policies(plan: Plan) -> Table:
+    """The least cluster with each policy, and what it costs more than the cheapest."""
+    known = [row.evaluation.price_per_hour for row in plan.policies if row.evaluation]
+    cheapest = min((price for price in known if not math.isnan(price)), default=math.nan)
+
+    def more(evaluation: Evaluation) -> str:
+        extra = evaluation.price_per_hour - cheapest
+        return NONE if not extra > 0 else f"+{money(extra)} (+{percent_more(extra)})"
+
+    def percent_more(extra: float) -> str:
+        return about(extra / cheapest) if cheapest > 0 else NONE
+
+    columns = (
+        Column[PolicyCost]("Policy", lambda row: row.scheduler, "text"),
+        Column[PolicyCost]("Least cluster", lambda row: _cluster(row.evaluation), "text"),
+        Column[PolicyCost]("An hour", lambda row: _of(row.evaluation, lambda e: money(e.price_per_hour))),
+        Column[PolicyCost]("More than the least", lambda row: _of(row.evaluation, more)),
+        Column[PolicyCost](
+            "Per 1,000 images", lambda row: _of(row.evaluation, lambda e: money(e.cost_per_1000_images)), brief=False
+        ),
+        Column[PolicyCost]("Deadlines kept", lambda row: _of(row.evaluation, lambda e: share(e.figures.attainment))),
+        Column[PolicyCost](
+            "P95 latency", lambda row: _of(row.evaluation, lambda e: seconds(e.figures.latency_p95_s)), brief=False
+        ),
+        Column[PolicyCost]("Trust", lambda row: _of(row.evaluation, lambda e: e.label), "text"),
+        Column[PolicyCost]("Extrapolated", lambda row: _of(row.evaluation, _extrapolated), brief=False),
+    )
+    used = plan.answer.candidate.scheduler if plan.answer else None
+    return Table.of("What each policy needs", columns, plan.policies, lambda row: row.scheduler == used)
+
+
+def growth(plan: Plan) -> Table:
+    """The least cluster, month by month."""
+    columns = (
+        Column[Month]("Month", lambda row: str(row.month), "text"),
+        Column[Month]("Load", lambda row: times(row.rate_scale)),
+        Column[Month]("Requests/s", lambda row: number(row.rate_scale * plan.demand.rate_rps), brief=False),
+        Column[Month]("Least cluster", lambda row: _cluster(row.evaluation), "text"),
+        Column[Month]("Policy", lambda row: _of(row.evaluation, lambda e: e.candidate.scheduler), "text", brief=False),
+        Column[Month]("An hour", lambda row: _of(row.evaluation, lambda e: money(e.price_per_hour))),
+        Column[Month]("Deadlines kept", lambda row: _of(row.evaluation, lambda e: share(e.figures.attainment))),
+        Column[Month]("State", lambda row: _of(row.evaluation, lambda e: e.state), "text", brief=False),
+    )
+    return Table.of("Month by month", columns, plan.growth)
+
+
+def by_size(plan: Plan) -> Table:
+    """Requests of each size on the answer's cluster."""
+    columns = (
+        Column[SizeFigures]("Size", lambda row: row.size, "text"),
+        Column[SizeFigures]("Requests", lambda row: f"{row.requests:,}"),
+        Column[SizeFigures]("Deadlines kept", lambda row: spell_value(row.attainment, "%")),
+        Column[SizeFigures]("P50", lambda row: spell_value(row.latency_s[2], "s")),
+        Column[SizeFigures]("P75", lambda row: spell_value(row.latency_s[3], "s"), brief=False),
+        Column[SizeFigures]("P95", lambda row: spell_value(row.latency_s[4], "s")),
+        Column[SizeFigures]("P99", lambda row: spell_value(row.latency_s[5], "s")),
+    )
+    return Table.of("By size", columns, plan.by_size)
+
+
+def over_time(plan: Plan) -> Table:
+    """One replication of the answer's cluster, slice by slice."""
+    columns = (
+        Column[Window]("From", lambda row: spell_value(row.start_s, "s"), "text"),
+        Column[Window]("To", lambda row: spell_value(row.end_s, "s")),
+        Column[Window]("Arrived", lambda row: f"{row.arrived:,}"),
+        Column[Window]("Waiting", lambda row: number(row.waiting)),
+        Column[Window]("Running", lambda row: number(row.running)),
+        Column[Window]("Utilisation", lambda row: spell_value(row.utilisation, "%")),
+    )
+    return Table.of("Over time", columns, plan.over_time)
+
+
+_WHAT_IF = (
+    Column[WhatIf]("Kept?", lambda row: kept(row.keeps), "text"),
+    Column[WhatIf]("Deadlines kept", lambda row: share(row.figures.attainment)),
+    Column[WhatIf]("P50 latency", lambda row: seconds(row.figures.latency_p50_s), brief=False),
+    Column[WhatIf]("P95 latency", lambda row: seconds(row.figures.latency_p95_s)),
+)
+
+
+def _of(evaluation: Evaluation | None, spell: Callable[[Evaluation], str]) -> str:
+    return NONE if evaluation is None else spell(evaluation)
+
+
+def _cluster(evaluation: Evaluation | None) -> str:
+    return "none of those considered" if evaluation is None else cluster(evaluation.candidate)
+
+
+def _load(evaluation: Evaluation) -> str:
+    return NONE if math.isnan(evaluation.load) else f"{100 * evaluation.load:.0f} %"
+
+
+def _state(evaluation: Evaluation) -> str:
+    return evaluation.state + (f": {evaluation.reason}" if evaluation.reason else "")
+
+
+def _extrapolated(evaluation: Evaluation) -> str:
+    return about(evaluation.extrapolated) if evaluation.extrapolated > 0 else NONE
+
+
+def _memory(evaluation: Evaluation) -> str:
+    memory = evaluation.memory
+    if memory is None:
+        return NONE
+    needed, device = (f"{value / 1e9:.3g}" for value in (memory.needed_bytes, memory.device_bytes))
+    fits = f"batch ≤ {memory.max_batch}" if memory.max_batch else "does not fit"
+    return f"{needed} of {device} GB, {fits}, {memory.label}"

@@ -1,0 +1,34 @@
+"""A plan in a terminal."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from reports.plan import tables
+from reports.plan.answer import answer, cautions, promise
+from reports.plan.tables import Table
+from reports.terminal import headed
+from sim.planning.result import Plan
+
+
+def show_plan(plan: Plan, console: Console | None = None) -> None:
+    """Print the answer, the clusters that were considered, what if, and what a reader must know."""
+    shown = (tables.considered(plan), tables.what_if(plan), tables.policies(plan), tables.growth(plan))
+    parts: list[RenderableType] = [Text(answer(plan), style="bold"), Text(promise(plan))]
+    parts += [_table(table.narrow()) for table in shown if table.rows]
+    parts += [Text(f"! {note}", style="yellow") for note in cautions(plan)]
+    (console or Console()).print(Group(*parts))
+
+
+def _table(table: Table) -> RenderableType:
+    right = [kind == "number" for kind in table.kinds]
+    drawn = headed(table.title, list(table.heads), right)
+    drawn.box, drawn.padding, drawn.show_edge = SIMPLE, (0, 1, 0, 0), False  # all columns within 80 characters
+    for column, number in zip(drawn.columns, right, strict=True):
+        column.no_wrap = number
+    for at, row in enumerate(table.rows):
+        drawn.add_row(*map(Text, row), style="bold" if at in table.chosen else "")
+    return Padding(drawn, (1, 0))
