@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -56,7 +58,7 @@ def _in_processes(call: Call, arguments: Mapping[str, Any], workers: int) -> Res
     with parallel_config("loky", inner_max_num_threads=1):
         parallel = Parallel(workers, return_as="generator_unordered", batch_size=1)
         try:
-            yield from parallel(delayed(_undisturbed)(call, *pair) for pair in arguments.items())
+            yield from parallel(delayed(_following)(os.getpid(), call, *pair) for pair in arguments.items())
         except TerminatedWorkerError as error:
             raise BadInput("a worker process was killed, perhaps for memory; use fewer workers") from error
 
@@ -98,6 +100,22 @@ def _start_ray(workers: int, address: str | None) -> None:
             ray.init(address, **quiet)
     except (ConnectionError, ValueError) as error:
         raise BadInput(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
+
+
+def _following(leader: int, call: Call, key: str, argument: Any) -> tuple[str, Any]:
+    """A process of joblib would outlive a killed leader by minutes, and go on with calls that nobody waits for."""
+    _end_with(leader)
+    return _undisturbed(call, key, argument)
+
+
+@cache
+def _end_with(leader: int) -> None:
+    def watch() -> None:
+        while os.getppid() == leader:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _undisturbed(call: Call, key: str, argument: Any) -> tuple[str, Any]:
