@@ -74,6 +74,13 @@ class Clockwork(SchedulingPolicy):
         self._dispatcher.ended(job)
         self._costs.forget(job)
 
+    def replica_down(self, replica: Replica, now: float) -> None:
+        index = replica.index
+        self._lanes[index] = _Lane(self.max_batch)
+        self._due = {job: due for job, due in self._due.items() if due[0] != index}
+        for job in self._dispatcher.release(index):
+            self.arrived(job, now)
+
     def recalls(self, now: float) -> list[int]:
         return self._quanta.broken(index for index, lane in enumerate(self._lanes) if lane.asking)
 

@@ -18,7 +18,7 @@ _SHARED_BY = 4
 
 
 class Dispatcher:
-    """Assigns every request to a replica when it arrives, by one of `RULES`.
+    """Assigns every request to a replica that works when it arrives, by one of `RULES`.
 
     Args:
         rule: ``pixels`` or ``completion``.
@@ -30,6 +30,7 @@ class Dispatcher:
     """
 
     def __init__(self, rule: str, cluster: Cluster, costs: BatchCosts) -> None:
+        self._replicas = cluster.replicas
         count = len(cluster.replicas)
         self._by_completion = check_rule(rule) == "completion" and count > 1
         self._costs = costs
@@ -56,9 +57,21 @@ class Dispatcher:
         """The index of the replica that a job not ended was assigned to."""
         return self._replica_of[job][0]
 
+    def release(self, index: int) -> list[Job]:
+        """Take the waiting jobs from a replica that has failed, in their order; each is to be assigned anew."""
+        released = [job for job, (at, _) in self._replica_of.items() if at == index and job.state == "waiting"]
+        for job in released:
+            self.ended(job)
+        self._resident_s[index] = 0.0
+        return released
+
+    def _open(self) -> list[int]:
+        """The replicas that work; all of them when none does."""
+        return [replica.index for replica in self._replicas if replica.up] or list(range(len(self._replicas)))
+
     def least_pixels(self) -> int:
         """The replica with the fewest pixels in requests that have not ended; the first of several."""
-        return self._pixels.index(min(self._pixels))
+        return min(self._open(), key=self._pixels.__getitem__)
 
     def earliest_completion(self, kind: Kind, now: float) -> int:
         """The replica that would be done first with what it has and a request of this kind; the first of several.
@@ -68,10 +81,10 @@ class Dispatcher:
         """
         share_s, alone_s = self._share_s(kind), self._costs.whole_s(kind)
         ends = []
-        for index, waiting_s in enumerate(self._waiting_s):
+        for index in self._open():
             resident_s = max(0.0, self._resident_s[index] - (now - self._seen_s[index]))
-            ends.append(max(alone_s, resident_s + waiting_s + share_s))
-        return ends.index(min(ends))
+            ends.append((max(alone_s, resident_s + self._waiting_s[index] + share_s), index))
+        return min(ends)[1]
 
     def planned(self, index: int, jobs: Iterable[Job], now: float) -> None:
         """A replica's policy has thought anew: note how much what it has started, or starts now, still needs."""

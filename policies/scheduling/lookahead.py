@@ -109,6 +109,8 @@ class Lookahead(SchedulingPolicy):
         """The replica that is to consider what has come: one that has no news yet, is idle, has room or cheap steps."""
         index, least = 0, (True, True, math.inf)
         for lane, replica in zip(self._lanes, self.cluster.replicas, strict=True):
+            if not replica.up:
+                continue
             told = replica.index in self._told
             if not replica.resident or lane.batch is None:
                 load = (told, False, 0.0)
@@ -128,6 +130,17 @@ class Lookahead(SchedulingPolicy):
                 lane.anew = True
                 if lane.closed_s is None:
                     lane.closed_s = now
+
+    def replica_down(self, replica: Replica, now: float) -> None:
+        lane = self._lanes[replica.index]
+        left = [self._task(job) for job in lane.batch.jobs if job.state == "waiting"] if lane.batch is not None else []
+        for task in left:
+            self._put(task)
+        self._lanes[replica.index] = _Lane()
+        due_s = min([task.due for task in left] + [self._told.pop(replica.index, math.inf)])
+        if due_s < math.inf:
+            index = self._least_loaded()
+            self._told[index] = min(due_s, self._told.get(index, math.inf))
 
     def recalls(self, now: float) -> list[int]:
         told, self._told = self._told, {}
@@ -173,7 +186,7 @@ class Lookahead(SchedulingPolicy):
         """What a replica may choose from: all that wait, or its share when others are idle as it is."""
         if started:
             return self._pool
-        idle = sum([not replica.resident for replica in self.cluster.replicas])
+        idle = sum([replica.up and not replica.resident for replica in self.cluster.replicas])
         return self._pool[:: max(1, idle)]
 
     def _form(self, lane: _Lane, finishing: list[Job], tasks: list[Task], now: float) -> _Batch:

@@ -13,8 +13,9 @@ from policies.scheduling.promise import Quanta, to_decode
 class MixedFCFS(SchedulingPolicy):
     """Everything a replica holds denoises in one batch; the oldest waiting request joins at the next step boundary.
 
-    There is one queue for all replicas, and no replica takes more than its share of all requests not ended. A tiled
-    request runs by itself: a replica takes it when all that came before it have ended there.
+    There is one queue for all replicas, and no replica takes more than its share of all requests not ended, those that
+    have failed left out. A tiled request runs by itself: a replica takes it when all that came before it have ended
+    there.
 
     Args:
         max_batch: requests in a batch.
@@ -64,7 +65,8 @@ class MixedFCFS(SchedulingPolicy):
 
     def _share(self) -> int:
         """Requests a replica may hold: its share of all there are, rounded up, under the cap."""
-        return min(self.max_batch, -(-len(self.cluster.jobs) // len(self.cluster.replicas)))
+        working = sum([replica.up for replica in self.cluster.replicas])
+        return min(self.max_batch, -(-len(self.cluster.jobs) // max(1, working)))
 
     def _take(self, held: list[Job]) -> list[Job]:
         taken: list[Job] = []

@@ -83,6 +83,11 @@ class PatchedServe(SchedulingPolicy):
         self._dispatcher.ended(job)
         self._costs.forget(job)
 
+    def replica_down(self, replica: Replica, now: float) -> None:
+        self._queues[replica.index] = KindQueues(self._costs)
+        for job in self._dispatcher.release(replica.index):
+            self.arrived(job, now)
+
     def recalls(self, now: float) -> list[int]:
         if not self._joinable:
             return []

@@ -92,6 +92,12 @@ class Rounds(SchedulingPolicy):
         self._dispatcher.ended(job)
         self._costs.forget(job)
 
+    def replica_down(self, replica: Replica, now: float) -> None:
+        index = replica.index
+        self._queues[index], self._lost[index], self._begun[index] = KindQueues(self._costs), {}, ()
+        for job in self._dispatcher.release(index):
+            self.arrived(job, now)
+
     def plan(self, replica: Replica, now: float) -> Decision | None:
         decision = self._quanta.rest(replica) or to_decode(replica.resident.values())
         if decision is not None:

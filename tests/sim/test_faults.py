@@ -156,3 +156,13 @@ def test_a_client_leaves_after_its_patience() -> None:
 def test_faults_that_cannot_be_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_what_waits_for_a_replica_that_is_down_runs_elsewhere(name: str) -> None:
+    """One of two replicas fails early and is never repaired: the other serves all."""
+    world = CheckedWorld(2, 6.0, False)
+    controller, requests = world.controller(SCHEDULERS[name]()), world.requests(1, 40)
+    Simulation(controller, world.world(1), happenings=[Happening(0.5, "down", 0)]).run(requests)
+    assert all(job.ended for job in controller.jobs)
+    assert all(launch.replica == 1 for launch, _, _ in controller.launched if launch.start_s > 0.5)
