@@ -7,6 +7,7 @@ import sys
 import typer
 
 from cli import cache, profile, trace
+from cli.plan import plan
 from cli.quality import quality
 from cli.replay import replay
 from cli.report import report
@@ -27,6 +28,7 @@ app.add_typer(cache.app, name="cache", help="Record cache signals, fit cache for
 cache.app.command("record-tiles")(record_tiles)
 cache.app.command("calibrate")(calibrate)
 app.command()(simulate)
+app.command()(plan)
 app.command()(sweep)
 app.command()(replay)
 app.command()(validate)

@@ -136,6 +136,11 @@ class Fitted:
         return self.workload.rate
 
     @property
+    def daily(self) -> bool:
+        """Whether demand has a course of the day."""
+        return self.workload.arrivals.profile is not None
+
+    @property
     def how(self) -> str:
         """How a replication comes about."""
         return f"drawn from a fitted workload with {self.workload.arrivals.burst.spell()} arrivals"
@@ -149,7 +154,7 @@ class Fitted:
         if requests < 1:
             raise BadInput(f"cannot draw {requests} requests, expected at least 1")
         span_s = _CHUNK / self.workload.rate
-        if self.workload.arrivals.profile is not None:
+        if self.daily:
             span_s = DAY_S * math.ceil(span_s / DAY_S)
         frames, drawn, number = [], 0, 0
         while drawn < requests:

@@ -1,0 +1,144 @@
+"""``tilecast plan``: the least hardware that keeps a promise."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.simulate import ProfileOption, ScenarioFile, SchedulerOption, SeedOption, SetOption, TraceOption, overrides
+
+if TYPE_CHECKING:
+    from cli.planning import Case
+    from cli.points import KeptPoints
+    from sim.planning.result import Candidate, Plan
+
+_NOT_REPEATED = ("output", "workers")
+
+
+def plan(
+    context: typer.Context,
+    scenario: ScenarioFile,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the plan; the same one goes on.")],
+    attainment: Annotated[
+        float | None, typer.Option("--attainment", help="Share of the requests that must finish in time.")
+    ] = None,
+    replicas: Annotated[
+        int | None, typer.Option("--replicas", min=1, help="Say what so many replicas carry; do not search.")
+    ] = None,
+    hardware: Annotated[
+        str | None, typer.Option("--hardware", help="The only kind of plan.hardware to consider.")
+    ] = None,
+    devices: Annotated[int | None, typer.Option("--devices", min=1, help="Of a replica, with --replicas.")] = None,
+    schedulers: Annotated[
+        str | None, typer.Option("--schedulers", help="That the answer may use, like lookahead,fcfs.")
+    ] = None,
+    policies: Annotated[
+        str | None, typer.Option("--policies", help="Schedulers of which the least cluster each is wanted, too.")
+    ] = None,
+    growth: Annotated[float | None, typer.Option("--growth", help="Of the demand a month: 0.1 for 10 %.")] = None,
+    months: Annotated[int, typer.Option("--months", min=1, help="To look ahead, with --growth.")] = 12,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; by default one a core.")] = None,
+    trace: TraceOption = None,
+    profile: ProfileOption = None,
+    scheduler: SchedulerOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Find the least hardware of the scenario's [plan] section that keeps the promise, and what it would carry.
+
+    Every simulation is kept in the output folder: a plan that was interrupted, or is asked for again with another
+    --attainment, runs only what is new.
+    """
+    import os
+    from dataclasses import replace
+
+    from cli.planning import Case
+    from cli.points import KeptPoints
+    from cli.scenario import load_scenario
+    from reports.plan.terminal import show_plan
+    from reports.plan.write import write_plan
+    from traces.atomic import whole_file
+    from traces.errors import BadInput
+
+    if growth is not None and not growth > -1:
+        raise BadInput(f"--growth {growth}: expected a share above -1, like 0.1")
+    given = overrides(trace, profile, scheduler, seed, settings)
+    if attainment is not None:
+        given["plan.attainment"] = attainment
+    if schedulers is not None:
+        given["plan.schedulers"] = _names(schedulers)
+    case = Case(scenario, given, load_scenario(scenario, given), tuple(_names(policies or "")), hardware)
+    cluster = None if replicas is None else case.cluster(replicas, devices)
+    with KeptPoints(output) as kept:
+        made = _plan(case, kept, cluster, growth, months, workers or os.cpu_count() or 1)
+        made = replace(made, scenario=scenario.read_text(), command=_command(context))
+        with whole_file(output / "plan.json") as temporary:
+            temporary.write_text(made.to_json())
+        written = write_plan(made, output)
+    show_plan(made)
+    typer.echo(f"{made.points} simulations -> {written[0]}")
+
+
+def _plan(
+    case: Case, kept: KeptPoints, cluster: Candidate | None, growth: float | None, months: int, workers: int
+) -> Plan:
+    from dataclasses import replace
+    from importlib.metadata import version
+
+    from cli.planning import Simulator
+    from sim.planning.assess import Assessor
+    from sim.planning.planner import Wanted, make_plan
+
+    slo, demand = case.slo(), case.demand()
+    with _shown() as progress:
+        simulator = Simulator(case, kept, workers, progress)
+        assess = Assessor(simulator, case.options(), case.promise(), case.effort())
+        ahead = 0 if growth is None else months
+        wanted = Wanted(cluster, case.schedulers, case.policies, growth or 0.0, ahead)
+        made = make_plan(assess, wanted, demand, slo)
+    notes = (*made.notes, *case.warnings())
+    return replace(made, notes=notes, tilecast=version("tilecast"), points=simulator.asked)
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[str, int, int], None]]:
+    """Show what is simulated; yields what is to be told so, see `cli.planning.Simulator`."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def tell(what: str, total: int, done: int) -> None:
+            bar.update(task, description=what, total=total, completed=done)
+
+        yield tell
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _command(context: typer.Context) -> str:
+    """The command that makes this plan again, wherever it is put and however many processes make it."""
+    words = ["tilecast", "plan"]
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        if parameter.name in _NOT_REPEATED or value in (None, parameter.default):
+            continue
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            words += [str(each)] if parameter.param_type_name == "argument" else [parameter.opts[0], str(each)]
+    return shlex.join(words)

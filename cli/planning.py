@@ -1,0 +1,262 @@
+"""From a scenario with a ``[plan]`` section to what a planner needs: options, a demand, and a simulator to ask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from cli.asked import Asked, answer, demand_of, shared
+from cli.points import FAILED, KeptPoints, point_key, run_points
+from cli.scenario import HardwareSection, Scenario, load_scenario
+from policies.load import load_policy
+from sim.planning.ask import Ask
+from sim.planning.assess import Effort, Promise, key
+from sim.planning.capacity import capacity_rps
+from sim.planning.replication import Replication
+from sim.planning.result import MEASURED, Candidate, Demand
+from sim.planning.search import Option
+from traces.bootstrap import DAY_S
+from traces.errors import BadInput
+from traces.sizes import spell_size
+
+_LEAST_DAYS = 3  # of a replication, where the demand has a course of the day
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scenario file, what is laid over it, and what is planned for it.
+
+    Attributes:
+        path: of the scenario.
+        given: keys laid over it.
+        scenario: with them.
+        policies: schedulers to be compared, beside those of the answer.
+        hardware: the only kind to consider; None: all.
+    """
+
+    path: Path
+    given: dict[str, Any]
+    scenario: Scenario
+    policies: tuple[str, ...] = ()
+    hardware: str | None = None
+
+    @cached_property
+    def kinds(self) -> tuple[HardwareSection, ...]:
+        """What may be bought; by default the scenario's own hardware.
+
+        Raises:
+            BadInput: there is no such hardware.
+        """
+        scenario = self.scenario
+        kinds = scenario.plan.hardware
+        if not kinds:
+            kinds = (HardwareSection(name=shared(scenario).table.hardware, devices=(scenario.cluster.devices,)),)
+        chosen = tuple([kind for kind in kinds if self.hardware in (None, kind.name)])
+        if not chosen:
+            raise BadInput(f"no hardware {self.hardware!r}; there is: {', '.join([kind.name for kind in kinds])}")
+        return chosen
+
+    @cached_property
+    def schedulers(self) -> tuple[str, ...]:
+        """What the answer may use."""
+        return self.scenario.plan.schedulers or (self.scenario.policies.scheduling.name,)
+
+    @cached_property
+    def reference(self) -> Scenario:
+        """Whose latency alone the deadlines of all kinds are multiples of: the scenario's own hardware, or else the
+        first kind's."""
+        predictor = self.scenario.predictor
+        if predictor.profile is not None or not self.scenario.plan.hardware:
+            return self.scenario
+        return self.on(self.scenario.plan.hardware[0])
+
+    def on(self, kind: HardwareSection, **more: Any) -> Scenario:
+        """The scenario on a kind of hardware, with some keys (dots spelled ``__``) otherwise."""
+        given = dict(self.given)
+        if kind.profile is not None:
+            given["predictor.profile"] = kind.profile
+        return load_scenario(self.path, {**given, **{name.replace("__", "."): value for name, value in more.items()}})
+
+    def scheduling(self, scheduler: str, max_batch: int | None = None) -> dict[str, Any]:
+        """The section of a scheduler; only the scenario's own has the parameters that the scenario gives."""
+        own = self.scenario.policies.scheduling
+        section = {"name": scheduler, **(own.parameters if scheduler == own.name else {})}
+        return section if max_batch is None else {**section, "max_batch": max_batch}
+
+    def cluster(self, replicas: int, devices: int | None) -> Candidate:
+        """The one cluster of so many replicas.
+
+        Raises:
+            BadInput: there are several, or none.
+        """
+        many = [(kind.name, each) for kind in self.kinds for each in kind.devices if devices in (None, each)]
+        if len(many) != 1 or len(self.schedulers) != 1:
+            known = ", ".join([f"{name} with {each} devices a replica" for name, each in many]) or "none of them"
+            raise BadInput(
+                f"--replicas asks for one cluster: expected one hardware, number of devices and scheduler, not {known};"
+                f" {', '.join(self.schedulers)}; choose with --hardware, --devices and --schedulers"
+            )
+        [(name, each)] = many
+        return Candidate(name, each, replicas, self.schedulers[0])
+
+    def options(self) -> dict[tuple[str, int, str], Option]:
+        """Everything that may be bought.
+
+        Raises:
+            BadInput: a kind whose scenario is wrong, or devices with nothing to share.
+        """
+        found = {}
+        for kind in self.kinds:
+            for devices in kind.devices:
+                if devices > 1 and self.scenario.tiling is None:
+                    raise BadInput(
+                        f"plan.hardware {kind.name!r}: replicas of {devices} devices, but nothing is tiled; expected "
+                        "a [tiling] section, or devices = [1]"
+                    )
+                for scheduler in dict.fromkeys((*self.schedulers, *self.policies)):
+                    option = self._option(kind, devices, scheduler)
+                    found[key(option)] = option
+        return found
+
+    def _option(self, kind: HardwareSection, devices: int, scheduler: str) -> Option:
+        scenario = self.on(kind, cluster__devices=devices)
+        section = self.scheduling(scheduler)
+        policy = load_policy("scheduling", section.pop("name"), section, scenario.base)
+        price = math.nan if kind.price_per_hour is None else devices * kind.price_per_hour
+        return Option(
+            kind.name,
+            devices,
+            scheduler,
+            price,
+            kind.max_replicas,
+            MEASURED,
+            self._capacity_rps(scenario),
+            getattr(policy, "max_batch", None),
+        )
+
+    def _capacity_rps(self, scenario: Scenario) -> float:
+        prepared = shared(scenario)
+        if prepared.cache is not None or prepared.tiling is not None:
+            return math.inf  # what they spare is known only step by step
+        requests = shared(self.reference).requests
+        return capacity_rps(prepared.world_table(), requests) / scenario.world.slowdown
+
+    def demand(self) -> Demand:
+        """What is asked, in figures."""
+        reference = self.reference
+        drawn_from = demand_of(reference)
+        summary = shared(reference).trace.summary()
+        return Demand(
+            source=Path(reference.trace.path or "").name,
+            model=reference.model_name,
+            rate_rps=drawn_from.rate_rps * reference.trace.rate_scale,
+            images_per_request=summary.images / summary.requests,
+            sizes=tuple([(spell_size(size), count / summary.requests) for size, count in summary.sizes.items()]),
+            how=drawn_from.how,
+        )
+
+    def slo(self) -> str:
+        """The deadlines in words.
+
+        Raises:
+            BadInput: no request has one.
+        """
+        section, frame = self.scenario.slo, shared(self.reference).trace.frame
+        own = frame["deadline_s"].notna() | frame["slo_s"].notna()
+        if not own.any():
+            raise BadInput(
+                "no request has a deadline, so any cluster keeps the promise; set slo.scale (times the latency alone) "
+                "or slo.absolute_s (seconds)"
+            )
+        if section.scale is not None:
+            return f"{section.scale:g} times the latency alone on {shared(self.reference).table.hardware}"
+        return f"{section.absolute_s:g} s" if section.absolute_s is not None else "the deadlines of the trace"
+
+    def warnings(self) -> list[str]:
+        """What preparing the kinds noted, in sentences."""
+        noted = [(kind.name, text) for kind in self.kinds for text in shared(self.on(kind)).warnings]
+        return [f"{name}: {text}." for name, text in dict.fromkeys(noted)]
+
+    def promise(self) -> Promise:
+        """What must hold."""
+        plan = self.scenario.plan
+        return Promise(plan.attainment, plan.confidence, self.demand().rate_rps)
+
+    def effort(self) -> Effort:
+        """How much is simulated; where demand has a course of the day, three days at least."""
+        plan, drawn_from = self.scenario.plan, demand_of(self.reference)
+        least = math.ceil(_LEAST_DAYS * DAY_S * drawn_from.rate_rps) if drawn_from.daily else 0
+        requests = max(plan.requests, least)
+        return Effort(plan.seeds, max(plan.seeds, plan.max_seeds), requests, max(requests, plan.max_requests))
+
+    def asked(self, ask: Ask) -> Asked:
+        """The simulation that answers an ask."""
+        kind = next(kind for kind in self.kinds if kind.name == ask.candidate.hardware)
+        candidate, change, scenario = ask.candidate, ask.change, self.scenario
+        runs = self.on(
+            kind,
+            seed=1000 * scenario.seed + ask.seed,
+            cluster__replicas=candidate.replicas,
+            cluster__devices=candidate.devices,
+            policies__scheduling=self.scheduling(candidate.scheduler, change.max_batch),
+            trace__rate_scale=scenario.trace.rate_scale * change.rate_scale,
+            world__slowdown=scenario.world.slowdown * change.slowdown,
+            predictor__error=change.error or scenario.predictor.error,
+        )
+        what = f"{candidate.replicas} x {candidate.hardware} with {candidate.scheduler}"
+        if ask.saturate:
+            what += ", saturated"
+        elif change.rate_scale != 1:
+            what += f", {change.rate_scale:g} x load"
+        return Asked(what, self.reference, runs, ask.seed, ask.requests, ask.saturate)
+
+
+class Simulator:
+    """Answers asks by simulation, on several processes; what was answered once is kept in a folder.
+
+    Args:
+        case: what is planned.
+        kept: the answers.
+        workers: processes.
+        progress: told what is simulated, how many simulations that takes, and how many of them are done.
+    """
+
+    def __init__(self, case: Case, kept: KeptPoints, workers: int, progress: Callable[[str, int, int], None]) -> None:
+        self._case = case
+        self._kept = kept
+        self._workers = workers
+        self._progress = progress
+        self._answers: dict[Ask, Replication] = {}
+
+    @property
+    def asked(self) -> int:
+        """How many simulations were asked for, each counted once."""
+        return len(self._answers)
+
+    def __call__(self, asks: Sequence[Ask]) -> list[Replication]:
+        """See `sim.planning.ask.Evaluate`.
+
+        Raises:
+            BadInput: what is asked for cannot be simulated.
+        """
+        new = [ask for ask in dict.fromkeys(asks) if ask not in self._answers]
+        runs = [self._case.asked(ask) for ask in new]
+        if runs:
+            keys = [self._key(run) for run in runs]
+            points = dict(zip(keys, runs, strict=True))
+            results = run_points(
+                answer, points, self._kept, self._workers, progress=partial(self._progress, str(runs[0]), len(points))
+            )
+            for ask, run, known in zip(new, runs, keys, strict=True):
+                if FAILED in results[known]:
+                    raise BadInput(f"{run}: {results[known][FAILED]}")
+                self._answers[ask] = Replication.from_dict(results[known])
+        return [self._answers[ask] for ask in asks]
+
+    def _key(self, run: Asked) -> str:
+        of_demand = [point_key(run.reference), run.reference.plan.demand]
+        return point_key(run.scenario, [of_demand, run.replication, run.requests, run.saturate])

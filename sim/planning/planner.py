@@ -1,0 +1,137 @@
+"""A whole plan: the search, and everything that is to be said of its answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sim.planning import whatif
+from sim.planning.ask import AS_PLANNED, Change
+from sim.planning.assess import Assessor
+from sim.planning.result import Candidate, Demand, Evaluation, Month, Plan, PolicyCost
+from sim.planning.search import Found, Option, search
+from sim.planning.verdict import by_size
+
+HARDER = 1.1
+"""Times the demand at which an answer that breaks is near its knee."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a plan shall say.
+
+    Attributes:
+        cluster: say what this one carries; None: search for the least one.
+        schedulers: that the answer may use.
+        policies: of which the least cluster each is wanted; empty: none.
+        growth: of the demand a month, 0.1 for 10 %.
+        months: for which the least cluster each is wanted; 0: none.
+    """
+
+    cluster: Candidate | None
+    schedulers: tuple[str, ...]
+    policies: tuple[str, ...] = ()
+    growth: float = 0.0
+    months: int = 0
+
+
+def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Plan:
+    """The plan; what only the caller knows (scenario, command, version, points) is left empty.
+
+    Args:
+        assess: of all options, those of ``wanted.policies`` included.
+    """
+    promise = assess.promise
+    if wanted.cluster is None:
+        found = _least(assess, _of(assess, wanted.schedulers), AS_PLANNED)
+    else:
+        evaluation = assess(wanted.cluster)
+        found = Found(evaluation if evaluation.keeps else None, ())
+    policies = tuple(
+        [PolicyCost(name, _least(assess, _of(assess, (name,)), AS_PLANNED).answer) for name in wanted.policies]
+    )
+    growth = _growth(assess, wanted) if wanted.cluster is None else ()
+    about = wanted.cluster if found.answer is None else found.answer.candidate
+    notes = list(found.surprises)
+    answer, runs = found.answer, []
+    if about is not None:
+        runs = assess.replications(about)
+        evaluation = assess.near(about, HARDER)
+        answer = evaluation if evaluation.keeps else None
+    considered = tuple([_with_reason(assess, evaluation, about) for evaluation in assess.as_planned])
+    notes += [_undecided(assess, evaluation) for evaluation in considered if evaluation.keeps is None]
+    headroom = math.nan if about is None else whatif.headroom(assess, about)
+    if wanted.cluster is not None:
+        notes.insert(0, _carries(assess, wanted.cluster, headroom))
+    return Plan(
+        attainment=promise.attainment,
+        slo=slo,
+        confidence=promise.confidence,
+        demand=demand,
+        answer=answer,
+        considered=considered,
+        refused=found.refused,
+        load_curve=() if about is None else whatif.load_curve(assess, about),
+        headroom=headroom,
+        lost_replica=None if about is None else whatif.lost_replica(assess, about),
+        sensitivity=() if about is None else whatif.sensitivity(assess, about),
+        growth=growth,
+        policies=policies,
+        by_size=by_size(runs),
+        over_time=runs[0].windows if runs else (),
+        notes=tuple(notes),
+    )
+
+
+def _of(assess: Assessor, schedulers: Sequence[str]) -> list[Option]:
+    return [option for option in assess.options.values() if option.scheduler in schedulers]
+
+
+def _least(assess: Assessor, options: Sequence[Option], change: Change, near: Candidate | None = None) -> Found:
+    """The least cluster under a demand; ``near`` is the one for a little less of it."""
+
+    def guess(option: Option) -> int:
+        if near is not None and option == assess.option(near):
+            return near.replicas
+        return math.ceil(HARDER * assess.load(option.cluster(1), change).mean)
+
+    rate_rps = assess.promise.rate_rps * change.rate_scale
+    return search(options, rate_rps, lambda candidate: assess(candidate, change), guess)
+
+
+def _growth(assess: Assessor, wanted: Wanted) -> tuple[Month, ...]:
+    months: list[Month] = []
+    near: Candidate | None = None
+    for month in range(wanted.months + 1 if wanted.months else 0):
+        scale = round((1 + wanted.growth) ** month, 4)
+        found = _least(assess, _of(assess, wanted.schedulers), Change(rate_scale=scale), near)
+        near = None if found.answer is None else found.answer.candidate
+        months.append(Month(month, scale, found.answer))
+    return tuple(months)
+
+
+def _with_reason(assess: Assessor, evaluation: Evaluation, about: Candidate | None) -> Evaluation:
+    """With its reason confirmed, where it is the answer with a replica less."""
+    candidate = evaluation.candidate
+    if about is None or evaluation.keeps or candidate.replicas != about.replicas - 1:
+        return evaluation
+    same = assess.option(candidate) == assess.option(about)
+    return whatif.confirmed(assess, evaluation) if same else evaluation
+
+
+def _undecided(assess: Assessor, evaluation: Evaluation) -> str:
+    met = evaluation.figures.attainment
+    return (
+        f"{assess.option(evaluation.candidate).spell(evaluation.candidate.replicas)} are not decided by "
+        f"{met.replications} replications and count as not keeping the promise: they attain {100 * met.mean:.1f} +- "
+        f"{100 * met.half_width:.1f} %."
+    )
+
+
+def _carries(assess: Assessor, cluster: Candidate, headroom: float) -> str:
+    rate_rps = headroom * assess.promise.rate_rps
+    return (
+        f"{assess.option(cluster).spell(cluster.replicas)} carry {rate_rps:.3g} requests/s with the promise kept, "
+        f"{headroom:.2f} times the demand."
+    )
