@@ -112,16 +112,29 @@ def grows(replications: Sequence[Replication], confidence: float = 0.95) -> bool
     return False if min(work.high, least.high) < CLEAR_GROWTH else None
 
 
-def need_longer(replications: Sequence[Replication], confidence: float = 0.95) -> bool:
-    """Whether the horizon must be doubled because it is not decided whether the cluster is stationary.
+def shown_load(replications: Sequence[Replication], confidence: float = 0.95) -> Interval:
+    """Demand over what the cluster can do, as the runs themselves show it; NaN where they do not.
 
-    That is so when growth is neither surely less than `CLEAR_GROWTH` nor surely more, or when most replications found
-    no end of their warm-up.
+    That is the busy share of the devices, had they done what was dropped, too; but only where batches could hardly be
+    larger, since devices that are always busy with small batches are not at their limit. Without drops it is at most 1.
+    """
+    busy = [r.utilisation / (1 - r.dropped) if r.dropped < 1 and r.at_cap > AT_CAP else math.nan for r in replications]
+    return interval(busy, confidence)
+
+
+def need_longer(replications: Sequence[Replication], confidence: float = 0.95) -> bool:
+    """Whether the horizon must be doubled because it is not decided whether the cluster keeps up.
+
+    That is so when growth is neither surely less than `CLEAR_GROWTH` nor surely more; when most replications found no
+    end of their warm-up; or when requests are dropped and it is open whether the cluster could have done them, too.
     """
     growing = grows(replications, confidence)
     if growing and growth(replications, confidence).low > CLEAR_GROWTH:
         return False
-    return growing is not False or not _settled(replications)
+    if growing is not False or not _settled(replications):
+        return True
+    shown = shown_load(replications, confidence)
+    return _mean([r.dropped for r in replications]) > CLEAR_GROWTH and shown.low <= 1 < shown.high
 
 
 def judge(
@@ -135,13 +148,14 @@ def judge(
 
     Args:
         replications: of independent demands of one rate, after the horizon was doubled until not `need_longer`.
-        load: demand over saturation throughput; a number is taken to be known to `LOAD_ERROR`; None or NaN: unknown.
+        load: demand over saturation throughput; a number is taken to be known to `LOAD_ERROR`; None or NaN: unknown,
+            and taken from the run where it shows it.
         target: the attainment promised.
         confidence: of the intervals that decide.
         harder: replications under a little more load; when those are unstable or break the promise, it is near.
     """
     kept = keeps(replications, target, confidence)
-    known = _load(load, replications)
+    known = _load(load, replications, confidence)
     state, why = _state(replications, known, kept, target, confidence, harder)
     if state == UNSTABLE:
         kept = False
@@ -167,10 +181,8 @@ def _state(
     if growing:
         return UNSTABLE, f"the backlog grows from {first:.3g} to {last:.3g} requests within {requests:,.0f} requests"
     if load.low > 1:
-        sheds = f", of which it drops {dropped.mean:.1%} of the requests" if dropped.low > 0 else ""
+        sheds = f", and {dropped.mean:.1%} of the requests are dropped" if dropped.low > 0 else ""
         return UNSTABLE, f"the demand is {load.mean:.2f} times what it can do{sheds}"
-    if (excess := _shed(replications, confidence)).low > 1:
-        return UNSTABLE, f"it keeps up only by dropping {dropped.mean:.1%}, or it were {excess.mean:.0%} busy"
     if growing is None and not _settled(replications) and load.high > 1:
         return UNSTABLE, f"it does not settle within {requests:,.0f} requests"
     if growing is None or not _settled(replications):
@@ -185,18 +197,12 @@ def _state(
     return STABLE, f"the backlog stays at {last:.3g} requests, devices are {busy:.0%} busy"
 
 
-def _load(load: Interval | float | None, replications: Sequence[Replication]) -> Interval:
-    if load is None or isinstance(load, Interval):
-        return load or Interval(math.nan, math.inf, 0)
+def _load(load: Interval | float | None, replications: Sequence[Replication], confidence: float) -> Interval:
+    if isinstance(load, Interval):
+        return load
+    if load is None or math.isnan(load):
+        return shown_load(replications, confidence)
     return Interval(load, LOAD_ERROR * load, 1)
-
-
-def _shed(replications: Sequence[Replication], confidence: float) -> Interval:
-    """Busy share of the devices if they had to do what was dropped, too; only where batches could not be larger."""
-    return interval(
-        [r.utilisation / (1 - r.dropped) if r.dropped < 1 and r.at_cap > AT_CAP else math.nan for r in replications],
-        confidence,
-    )
 
 
 def _settled(replications: Sequence[Replication]) -> bool:
