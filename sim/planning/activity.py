@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.controller import Controller
-from policies.job import DENOISING
+from policies.job import DENOISING, Job
 from traces.composition import Composition
 
 Numbers = npt.NDArray[np.float64]
@@ -20,7 +20,7 @@ ROUNDING_S = 1e-9
 
 
 class Requests:
-    """All requests of a run, in order of submission.
+    """All requests of a run, in order of arrival; one whose replica failed counts once, with its last attempt's end.
 
     Attributes:
         arrival_s, start_s, end_s: times; ``start_s`` is NaN where it never started.
@@ -32,10 +32,10 @@ class Requests:
     """
 
     def __init__(self, controller: Controller) -> None:
-        jobs = controller.jobs
+        jobs = sorted([j for j in controller.jobs if j.state != "lost"], key=lambda job: job.request.arrival_s)
         asked = [job.request for job in jobs]
         self.arrival_s: Numbers = np.array([request.arrival_s for request in asked], dtype=float)
-        self.start_s: Numbers = np.array([job.first_start_s for job in jobs], dtype=float)
+        self.start_s: Numbers = np.array([_first(job).first_start_s for job in jobs], dtype=float)
         self.end_s: Numbers = np.array([job.finish_s for job in jobs], dtype=float)
         self.state = np.array([job.state for job in jobs], dtype=object)
         self.finished = self.state == "finished"
@@ -53,7 +53,8 @@ class Launches:
         replica: which it ran on.
         busy_s: device seconds of each.
         served_s: replica seconds of each that requests had; loading a model has none.
-        work_s: replica seconds of each request; those of a batch share them evenly.
+        asked_s: arrival of each job of the controller.
+        work_s: replica seconds that it took; those of a batch share them evenly.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -67,6 +68,7 @@ class Launches:
         self.busy_s: Numbers = np.where(np.isnan(busy_s), took_s, busy_s)
         self._requests = np.array([len(launch.jobs) for launch in launches], dtype=int)
         self.served_s: Numbers = np.where(self._requests > 0, took_s, 0.0)
+        self.asked_s: Numbers = np.array([job.request.arrival_s for job in controller.jobs], dtype=float)
         self.work_s: Numbers = np.zeros(len(controller.jobs))
         orders = np.array([job.order for launch in launches for job in launch.jobs], dtype=int)
         np.add.at(self.work_s, orders, np.repeat(took_s / np.maximum(self._requests, 1), self._requests))
@@ -123,10 +125,12 @@ class Launches:
         return busiest / mean if mean > 1e-9 else math.nan
 
     def share_of_time(self, chosen: Callable[[str, Composition], bool]) -> float:
-        """Share of all time that launches of a chosen stage and composition took."""
+        """Share of all time that launches of a chosen stage and composition took; loading is never chosen."""
         known = lru_cache(maxsize=None)(chosen)
         kinds = [self._records[launch][0].composition for launch in self._launch]
-        inside = np.array([known(stage, kind) for stage, kind in zip(self._stage, kinds, strict=True)], dtype=bool)
+        inside = np.array(
+            [bool(kind) and known(str(stage), kind) for stage, kind in zip(self._stage, kinds, strict=True)], dtype=bool
+        )
         seconds = self._to_s - self._from_s
         return float(seconds[inside].sum() / seconds.sum()) if seconds.sum() else 0.0
 
@@ -145,6 +149,12 @@ def area(times_s: Numbers, at_s: Numbers, weights: Numbers | None = None) -> Num
     total = np.concatenate([[0.0], np.cumsum(weights)])[so_far]
     moment = np.concatenate([[0.0], np.cumsum(weights * times_s)])[so_far]
     return total * at_s - moment
+
+
+def _first(job: Job) -> Job:
+    while job.earlier is not None:
+        job = job.earlier
+    return job
 
 
 def _overlap(from_s: Numbers, to_s: Numbers, start_s: float, end_s: float) -> Numbers:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sim.planning.replication import Replication
+from sim.world import LOADING_STAGES
 
 COMPUTE, BATCH_CAP, PLACEMENT, RESIDENCY, POLICY = "compute", "batch cap", "placement", "residency", "policy"
-
-LOADING = "load"
-"""The stage in which a model or an adapter is loaded."""
 
 BUSY = 0.9
 """Devices that are busy for this share of the time have nothing left to give: queues behind them are long."""
@@ -35,7 +33,9 @@ def limit(replications: Sequence[Replication], load: float) -> tuple[str, str]:
 
     busy = mean([r.utilisation for r in replications])
     total_s = sum([sum(r.stage_s.values()) for r in replications])
-    loading = sum([r.stage_s.get(LOADING, 0.0) for r in replications]) / total_s if total_s else 0.0
+    loading = (
+        sum([r.stage_s.get(stage, 0.0) for r in replications for stage in LOADING_STAGES]) / total_s if total_s else 0.0
+    )
     if loading > MUCH_LOADING:
         return RESIDENCY, f"{loading:.0%} of the busy time goes into loading models"
     imbalance = mean([r.imbalance for r in replications])

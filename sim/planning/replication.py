@@ -32,8 +32,8 @@ _SLICES = 20
 WARM_UP = 0.1
 """Share of a run that is cut off as its warm-up.
 
-Cutting each run where MSER-5 says would choose: it leaves out early peaks and keeps early lulls, and mean waits come out
-too short. So MSER-5 only says whether a run is long enough, and longer runs make the tenth long enough.
+Cutting each run where MSER-5 says would choose: it leaves out early peaks and keeps early lulls, and mean waits come
+out too short. So MSER-5 only says whether a run is long enough, and longer runs make the tenth long enough.
 """
 
 _STRICT = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
@@ -232,9 +232,7 @@ def _trend(
         [np.diff(level(edges_s)) * _SLICES / part_s for edges_s in parts]
         for level in (
             lambda at_s: area(requests.arrival_s, at_s) - area(requests.end_s, at_s),
-            lambda at_s: (
-                area(requests.arrival_s, at_s, launches.work_s) - area(launches.end_s, at_s, launches.served_s)
-            ),
+            lambda at_s: area(launches.asked_s, at_s, launches.work_s) - area(launches.end_s, at_s, launches.served_s),
         )
     )
     backlog = float(count[0].mean()), float(count[1].mean())

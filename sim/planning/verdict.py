@@ -146,6 +146,9 @@ def judge(
 ) -> Verdict:
     """Whether a cluster keeps up and keeps its promise, and what limits it.
 
+    What is in time while a backlog grows will not be for long, so an unstable cluster keeps no promise; it is left open
+    as long as a longer run may find it stable. A load above 1 does not count against runs in which nothing of it shows.
+
     Args:
         replications: of independent demands of one rate, after the horizon was doubled until not `need_longer`.
         load: demand over saturation throughput; a number is taken to be known to `LOAD_ERROR`; None or NaN: unknown,
@@ -157,8 +160,8 @@ def judge(
     kept = keeps(replications, target, confidence)
     known = _load(load, replications, confidence)
     state, why = _state(replications, known, kept, target, confidence, harder)
-    if state == UNSTABLE:
-        kept = False
+    if state == UNSTABLE and kept is not False:
+        kept = None if known.low <= 1 and need_longer(replications, confidence) else False
     if state == STABLE and kept:
         return Verdict(state, "", f"{_capital(why)}.", kept)
     reason, evidence = limit(replications, known.mean)
@@ -180,7 +183,7 @@ def _state(
     busy = _mean([r.utilisation for r in replications])
     if growing:
         return UNSTABLE, f"the backlog grows from {first:.3g} to {last:.3g} requests within {requests:,.0f} requests"
-    if load.low > 1:
+    if load.low > 1 and (growing is None or dropped.mean > (load.mean - 1) / 2):
         sheds = f", and {dropped.mean:.1%} of the requests are dropped" if dropped.low > 0 else ""
         return UNSTABLE, f"the demand is {load.mean:.2f} times what it can do{sheds}"
     if growing is None and not _settled(replications) and load.high > 1:
