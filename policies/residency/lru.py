@@ -1,0 +1,24 @@
+"""Least recently used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from policies.residency.contract import KeepPolicy
+
+
+class LRU(KeepPolicy):
+    """Gives up the checkpoint whose last request started longest ago."""
+
+    def reset(self) -> None:
+        self._used: dict[str, None] = {}
+
+    def used(self, checkpoint: str, gb: float, load_s: float, now: float) -> None:
+        self._used.pop(checkpoint, None)
+        self._used[checkpoint] = None
+
+    def left(self, checkpoint: str) -> None:
+        del self._used[checkpoint]
+
+    def victim(self, loaded: Sequence[str], now: float) -> str:
+        return next(checkpoint for checkpoint in self._used if checkpoint in loaded)

@@ -1,0 +1,118 @@
+"""Many checkpoints on few replicas: any scheduling policy serves them, with two questions more.
+
+An arriving request is given to a replica by the *dispatch* policy. On a replica each checkpoint has a queue of its own,
+with its own copy of the scheduling policy (`policies.residency.queue`); whose turn it is, and what has to make room,
+is decided by `policies.residency.lane` and the *keep* policy. A load occupies its replica: nothing runs meanwhile.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
+from policies.job import Job
+from policies.residency.affinity import Affinity
+from policies.residency.contract import DispatchPolicy, KeepPolicy
+from policies.residency.cost import Cost
+from policies.residency.lane import ReplicaLane
+from policies.residency.queue import CheckpointQueue
+from predictors.loading import LoadTimes, Weights
+
+
+class ManyCheckpoints(SchedulingPolicy):
+    """Runs a scheduling policy for every checkpoint and replica.
+
+    Requests that wait for a replica that fails are given to another; those that find none wait until one is repaired.
+    Each copy of the policy plans as if the replica was its own, so what it believes about deadlines is too hopeful
+    where several checkpoints share one.
+
+    Args:
+        policy: the scheduling policy; copied.
+        dispatch: which replica a request goes to; by default `Affinity`.
+        keep: which weights make room; by default `Cost`.
+        weights: their sizes and rates; None: all are always there, and nothing is loaded.
+        patience: a request without a deadline is due this many times its standalone seconds after it came; one that
+            cannot meet its deadline any more is due again so much later.
+        visit: seconds of use, and of waiting, that a second of loading is worth; see `policies.residency.lane`.
+    """
+
+    def __init__(
+        self,
+        policy: SchedulingPolicy,
+        dispatch: DispatchPolicy | None = None,
+        keep: KeepPolicy | None = None,
+        weights: Weights | None = None,
+        patience: float = 10.0,
+        visit: float = 4.0,
+    ) -> None:
+        self.policy = policy
+        self.dispatch = dispatch
+        self.keep = keep
+        self.weights = weights
+        self.patience = patience
+        self.visit = visit
+
+    def reset(self, cluster: Cluster) -> None:
+        super().reset(cluster)
+        self._dispatch = Affinity() if self.dispatch is None else copy.deepcopy(self.dispatch)
+        self._dispatch.reset()
+        keep = Cost() if self.keep is None else self.keep
+        loads = None
+        if self.weights is not None:
+            loads = LoadTimes(self.weights, [list(replica.loaded) for replica in cluster.replicas])
+        self._lanes = [
+            ReplicaLane(replica, self._queue, copy.deepcopy(keep), loads, self.visit) for replica in cluster.replicas
+        ]
+        self._working = list(self._lanes)
+        self._lane_of: dict[Job, ReplicaLane] = {}
+        self._nowhere: dict[Job, None] = {}
+
+    def _queue(self, checkpoint: str, replica: Replica) -> CheckpointQueue:
+        return CheckpointQueue(checkpoint, self.policy, self.cluster.predictor, replica, self.patience)
+
+    def arrived(self, job: Job, now: float) -> None:
+        if not self._working:
+            self._nowhere[job] = None
+            return
+        seconds = self.cluster.predictor.seconds
+        of_stages = {stage: seconds(stage, job.alone, float(job.guided)) for stage in job.stages}
+        chosen = self._working[0] if len(self._working) == 1 else self._dispatch.choose(job, self._working, now)
+        lane = self._lane_of[job] = self._lanes[chosen.index]
+        lane.add(job, of_stages, now)
+
+    def returned(self, job: Job, now: float) -> None:
+        self._lane_of[job].returned(job, now)
+
+    def ended(self, job: Job, now: float) -> None:
+        if job in self._nowhere:
+            del self._nowhere[job]
+        else:
+            self._lane_of.pop(job).ended(job, now)
+
+    def replica_down(self, replica: Replica, now: float) -> None:
+        self._working = [lane for lane in self._lanes if self.cluster.replicas[lane.index].up]
+        for job in sorted(self._lanes[replica.index].down(now), key=_order):
+            del self._lane_of[job]
+            self.arrived(job, now)
+
+    def replica_up(self, replica: Replica, now: float) -> None:
+        self._working = [lane for lane in self._lanes if self.cluster.replicas[lane.index].up]
+        self._lanes[replica.index].up(now)
+        nowhere, self._nowhere = self._nowhere, {}
+        for job in nowhere:
+            self.arrived(job, now)
+
+    def recalls(self, now: float) -> Sequence[int]:
+        return [launch_id for lane in self._lanes for launch_id in lane.recalls(now)]
+
+    def plan(self, replica: Replica, now: float) -> Decision | None:
+        return self._lanes[replica.index].plan(now)
+
+    def wakeup(self, now: float) -> float | None:
+        times = [lane.wakeup(now) for lane in self._lanes]
+        return min([at_s for at_s in times if at_s is not None], default=None)
+
+
+def _order(job: Job) -> int:
+    return job.order

@@ -1,0 +1,230 @@
+"""The requests of one checkpoint on one replica, scheduled by a policy that knows of nothing else.
+
+The policy sees a cluster of one replica, numbered 0. Its jobs are mirrors: copies of the controller's jobs that are
+kept in step with them, because a job says on which replica it lives and what is left to do, adapters included, and
+the policy is to see neither the other replicas nor the adapters. So any policy for one set of weights, whatever it
+keeps and however it dispatches, serves many.
+
+Adapters are put on when a request first runs, one request after another; the policy sees a launch that takes longer.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from heapq import heappop, heappush, heapreplace
+from typing import NamedTuple
+
+from policies.contract import Cluster, Decision, PolicyError, Predictor, Replica, SchedulingPolicy
+from policies.job import Job
+
+ADAPT = "adapt"
+
+
+class _Held(NamedTuple):
+    """What the policy wants to run next, once what comes before that is done."""
+
+    jobs: tuple[Job, ...]
+    steps: int
+
+
+class CheckpointQueue:
+    """Args:
+        checkpoint: that its requests want.
+        policy: copied.
+        predictor: of the run.
+        replica: the controller's.
+        patience: see `policies.residency.many.ManyCheckpoints`.
+
+    Attributes:
+        jobs: the controller's jobs, each with the one that the policy sees.
+        load_s: what its last load was expected to take.
+        served_s: for how long it has had its turn since then.
+    """
+
+    def __init__(
+        self, checkpoint: str, policy: SchedulingPolicy, predictor: Predictor, replica: Replica, patience: float
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.jobs: dict[Job, Job] = {}
+        self.load_s = self.served_s = 0.0
+        self._patience = patience
+        self._replica = replica
+        self._real: dict[Job, Job] = {}
+        self._due: list[tuple[float, int, bool, Job]] = []
+        self._seconds: dict[Job, Mapping[str, float]] = {}
+        self._held: _Held | None = None
+        self._running: tuple[Job, ...] = ()  # mirrors
+        self._recalled = False
+        self._cluster = Cluster(1, predictor)
+        self._view = self._cluster.replicas[0]
+        self._policy = copy.deepcopy(policy)
+        self._policy.reset(self._cluster)
+        self._wakes = type(policy).wakeup is not SchedulingPolicy.wakeup
+
+    @property
+    def launching(self) -> bool:
+        """Whether adapters are put on for a launch that is decided."""
+        return self._held is not None
+
+    def add(self, job: Job, seconds: Mapping[str, float], now: float) -> None:
+        """A request comes; ``seconds`` are predicted, of a step of each of its stages."""
+        recipe = tuple([item for item in job.recipe if item[0] != ADAPT])
+        mirror = Job(job.request, job.order, recipe, job.earlier)
+        self.jobs[job] = mirror
+        self._real[mirror] = job
+        self._seconds[job] = seconds
+        patient = job.request.deadline == float("inf")
+        due_s = now + self._patience * job.seconds_left(seconds) if patient else job.request.deadline
+        heappush(self._due, (due_s, job.order, patient, job))
+        self._cluster.jobs[job.request.request_id] = self._cluster.waiting[job.request.request_id] = mirror
+        self._policy.arrived(mirror, now)
+
+    def due_s(self, now: float) -> float:
+        """When the most urgent of its requests is due. It must have one, and none may be running.
+
+        One that cannot be in time any more is due again ``patience`` times its seconds later.
+        """
+        while True:
+            due_s, order, patient, job = self._due[0]
+            if job not in self.jobs:
+                heappop(self._due)
+            elif not patient and due_s - job.seconds_left(self._seconds[job]) < now:
+                later_s = due_s + self._patience * self.alone_s(job)
+                heapreplace(self._due, (later_s, order, True, job))
+            else:
+                return due_s
+
+    def first_left_s(self) -> float:
+        """Predicted seconds that the most urgent request still needs, alone; of the last `due_s`."""
+        return self.left_s(self._due[0][3])
+
+    def alone_s(self, job: Job) -> float:
+        """Predicted seconds of a whole request alone."""
+        seconds = self._seconds[job]
+        return sum([steps * seconds[stage] for stage, steps in job.recipe])
+
+    def left_s(self, job: Job) -> float:
+        """Predicted seconds that a request still needs, alone."""
+        return job.seconds_left(self._seconds[job])
+
+    def plan(self, now: float) -> Decision | None:
+        """What to do next on the replica, which is idle and has the weights."""
+        self._view.loaded = dict.fromkeys(self._replica.loaded and [self.checkpoint])
+        if self._held is None:
+            decision = self._policy.plan(self._view, now)
+            if decision is None:
+                return None
+            if decision.load is not None:
+                raise self._broken(f"loads {decision.load.checkpoint!r} itself")
+            if decision.jobs:
+                self._held = _Held(tuple([self._real.get(job, job) for job in decision.jobs]), decision.steps)
+            elif not decision.drop:
+                raise self._broken("answered with no jobs; None is the answer that leaves a replica idle")
+            if decision.drop:
+                return Decision(drop=tuple([(self._real.get(job, job), reason) for job, reason in decision.drop]))
+        assert self._held is not None
+        jobs, steps = self._held
+        self._start(jobs, now)
+        for job in jobs:
+            if job.stage == ADAPT:
+                return Decision((job,), job.stage_left)
+        self._held = None
+        return Decision(jobs, 1 if self._recalled else steps)
+
+    def _start(self, jobs: tuple[Job, ...], now: float) -> None:
+        """Let the policy see that what it has decided runs."""
+        self._running = tuple([self.jobs[job] for job in jobs if job in self.jobs])
+        for mirror in self._running:
+            name = mirror.request.request_id
+            if mirror.state == "waiting":
+                del self._cluster.waiting[name]
+                self._view.resident[name] = mirror
+                mirror.replica, mirror.first_start_s = 0, now
+            mirror.state = "running"
+
+    def recalls(self, now: float) -> list[int]:
+        """Its running launch, if the policy recalls it. Adapters are put on to the end; one step is done then."""
+        launch = self._replica.launch
+        shown = self._view.launch
+        if self._running and launch is not None and (shown is None or shown.launch_id != launch.launch_id):
+            steps = launch.steps if self._held is None else self._held.steps
+            self._view.launch = launch._replace(jobs=self._running, replica=0, steps=steps)
+        named = self._policy.recalls(now)
+        if launch is None or launch.launch_id not in named or not self._running:
+            return []
+        if self._held is not None:
+            self._recalled = True
+            return []
+        return [launch.launch_id]
+
+    def returned(self, job: Job, now: float) -> None:
+        """A launch of a job ended and it has more to do."""
+        mirror = self.jobs[job]
+        if self._held is not None:
+            return
+        self._stop()
+        self._follow(job, mirror)
+        mirror.state = job.state
+        self._policy.returned(mirror, now)
+
+    def _stop(self) -> None:
+        self._running, self._recalled, self._view.launch = (), False, None
+
+    def _follow(self, job: Job, mirror: Job) -> None:
+        done = mirror.steps_left - (job.steps_left - (job.stage_left if job.stage == ADAPT else 0))
+        if done:
+            mirror.advance(done)
+
+    def ended(self, job: Job, now: float) -> None:
+        """A job ended, however."""
+        self._follow(job, self.jobs[job])
+        self._leave(job, job.state, job.reason, now)
+
+    def take_back(self, job: Job, now: float) -> None:
+        """A job goes elsewhere; to the policy it looks as if its client had left."""
+        self._leave(job, "cancelled", "given to another replica", now)
+
+    def _leave(self, job: Job, state: str, reason: str, now: float) -> None:
+        mirror = self.jobs.pop(job)
+        del self._real[mirror], self._seconds[job]
+        name = job.request.request_id
+        if mirror.state == "waiting":
+            del self._cluster.waiting[name]
+        else:
+            del self._view.resident[name]
+        del self._cluster.jobs[name]
+        if self._held is not None:
+            others = tuple([other for other in self._held.jobs if other is not job])
+            self._held = self._held._replace(jobs=others) if others else None
+        if mirror.state == "running":
+            self._running = tuple([other for other in self._running if other is not mirror])
+            if self._held is None:
+                self._stop()
+        mirror.state, mirror.reason, mirror.finish_s = state, reason, now
+        self._policy.ended(mirror, now)
+
+    def down(self, now: float) -> None:
+        """The replica failed: all of its jobs end next or are taken back."""
+        self._held = None
+        self._stop()
+        self._due.clear()
+        for job, mirror in self.jobs.items():
+            if mirror.state == "running":
+                self._follow(job, mirror)
+                mirror.state = "resident"
+        self._view.up = False
+        self._view.loaded = {}
+        self._policy.replica_down(self._view, now)
+
+    def up(self, now: float) -> None:
+        """The replica works again."""
+        self._view.up = True
+        self._policy.replica_up(self._view, now)
+
+    def wakeup(self, now: float) -> float | None:
+        """When the policy wants to be asked again."""
+        return self._policy.wakeup(now) if self._wakes and self.jobs else None
+
+    def _broken(self, what: str) -> PolicyError:
+        return PolicyError(f"policy {type(self._policy).__name__} {what}")

@@ -1,0 +1,140 @@
+"""What weights take: memory on a device, and time to get there.
+
+A checkpoint comes onto a replica from disk, or faster from the memory of its host when that still holds it. The host
+keeps what was loaded last; its memory outlives a failure of the replica.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from predictors.standalone import StageSeconds, recipe_of, standalone
+from traces.composition import Composition
+from traces.errors import BadInput
+from traces.request import Request
+
+_ROUNDING_GB = 1e-9
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Sizes and rates of one cluster; all replicas are alike. GB are 10^9 bytes.
+
+    Attributes:
+        memory_gb: device memory that weights may take: what is left beside the working set of a batch.
+        weights_gb: a checkpoint.
+        host_gb: host memory in which a replica keeps weights; 0: none.
+        disk_gb_per_s: from disk onto the device.
+        host_gb_per_s: from host memory onto the device.
+        load_s: seconds that any load takes beside that.
+        of: checkpoints that have another size.
+
+    Raises:
+        BadInput: a size or a rate that cannot be, or a checkpoint larger than the memory.
+    """
+
+    memory_gb: float
+    weights_gb: float
+    host_gb: float = 0.0
+    disk_gb_per_s: float = 2.0
+    host_gb_per_s: float = 20.0
+    load_s: float = 0.0
+    of: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("memory_gb", "weights_gb", "disk_gb_per_s", "host_gb_per_s"):
+            if not getattr(self, name) > 0:
+                raise BadInput(f"residency.{name} is {getattr(self, name)}, expected a number above 0")
+        sizes = {"residency.weights_gb": self.weights_gb, **{f"checkpoint {c!r}": gb for c, gb in self.of.items()}}
+        for what, gb in sizes.items():
+            if not 0 < gb <= self.memory_gb:
+                raise BadInput(f"{what} is {gb} GB, expected more than 0 and at most memory_gb, {self.memory_gb}")
+
+    def gb(self, checkpoint: str) -> float:
+        """The size of a checkpoint."""
+        return self.of.get(checkpoint, self.weights_gb)
+
+    def fit(self, checkpoints: Sequence[str]) -> bool:
+        """Whether these lie on a device together."""
+        return sum([self.gb(checkpoint) for checkpoint in checkpoints]) <= self.memory_gb + _ROUNDING_GB
+
+
+class LoadTimes:
+    """How long loads take in one run; remembers what each replica's host holds, the latest last.
+
+    Args:
+        weights: of the cluster.
+        loaded: what lies on each replica from the beginning, and so in its host's memory, too.
+    """
+
+    def __init__(self, weights: Weights, loaded: Sequence[Sequence[str]]) -> None:
+        self.weights = weights
+        self._hosts: list[dict[str, None]] = [{} for _ in loaded]
+        for replica, checkpoints in enumerate(loaded):
+            for checkpoint in checkpoints:
+                self._keep(replica, checkpoint)
+
+    def expected(self, replica: int, checkpoint: str) -> float:
+        """Seconds that a load would take now."""
+        weights = self.weights
+        rate = weights.host_gb_per_s if checkpoint in self._hosts[replica] else weights.disk_gb_per_s
+        return weights.load_s + weights.gb(checkpoint) / rate
+
+    def seconds(self, replica: int, checkpoint: str) -> float:
+        """Seconds of a load that begins now."""
+        seconds = self.expected(replica, checkpoint)
+        self._keep(replica, checkpoint)
+        return seconds
+
+    def _keep(self, replica: int, checkpoint: str) -> None:
+        host, weights = self._hosts[replica], self.weights
+        host.pop(checkpoint, None)
+        if weights.gb(checkpoint) > weights.host_gb:
+            return
+        host[checkpoint] = None
+        while sum([weights.gb(held) for held in host]) > weights.host_gb + _ROUNDING_GB:
+            del host[next(iter(host))]
+
+
+class AdapterCosts:
+    """Costs of a model whose requests come with adapters: a step of the stage ``adapt`` puts on one of them.
+
+    Args:
+        table: what all other stages cost; anything else asked of it is asked of the table.
+        adapter_s: seconds an adapter.
+    """
+
+    def __init__(self, table: StageSeconds, adapter_s: float) -> None:
+        self.table = table
+        self.adapter_s = adapter_s
+
+    def seconds(
+        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
+    ) -> float:
+        """Seconds of one step; see `predictors.table.LatencyTable.seconds`."""
+        if stage == "adapt":
+            return self.adapter_s
+        share = () if computed is None else (computed,)
+        return self.table.seconds(stage, composition, guided, *share)
+
+    def standalone(self, request: Request) -> float:
+        """Seconds of a request alone on an idle replica that has its checkpoint."""
+        return standalone(self, request)
+
+    def recipe(self, request: Request) -> tuple[tuple[str, int], ...]:
+        """(Stage, steps) of a request: its adapters, and what the table knows."""
+        return with_adapters(request, recipe_of(self.table, request))
+
+    def scaled(self, factor: float) -> AdapterCosts:
+        """The same with every second multiplied; see `predictors.table.LatencyTable.scaled`."""
+        return AdapterCosts(self.table.scaled(factor), factor * self.adapter_s)  # type: ignore[attr-defined]
+
+    def extrapolates(self, stage: str, composition: Composition) -> bool:
+        """See `predictors.table.LatencyTable.extrapolates`."""
+        return stage != "adapt" and self.table.extrapolates(stage, composition)  # type: ignore[attr-defined]
+
+
+def with_adapters(request: Request, recipe: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """The recipe of a request that puts on its adapters first."""
+    return (("adapt", request.adapters), *recipe) if request.adapters else recipe
