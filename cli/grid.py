@@ -116,9 +116,7 @@ class Grid:
         base = load_scenario(scenario, given)
         for key in self.keys:
             if key in given:
-                raise BadInput(
-                    f"{self.path}: {key} is in the grid and set by the command line, too; expected one of the two"
-                )
+                raise BadInput(f"{self.path}: {key} is set here and by the command line; expected one of the two")
         seeds = self.seeds
         if isinstance(seeds, int):
             seeds = list(range(base.seed, base.seed + seeds))

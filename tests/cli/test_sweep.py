@@ -1,0 +1,272 @@
+"""tilecast sweep: grids, resuming, and the same table whatever happened on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cli.grid import Grid
+from policies.runlog import read_run
+from reports.metrics import summary
+from tests.cli.run_command import refused, run
+from traces.errors import BadInput
+
+ROOT = Path(__file__).parents[2]
+
+SCENARIO = """
+model = "tiny-image"
+seed = 3
+[trace]
+path = "trace.parquet"
+[predictor]
+profile = "cpu-1core"
+latency_model = "linear"
+[policies.scheduling]
+name = "least-slack"
+max_batch = 4
+[slo]
+scale = 4.0
+"""
+GRID = """
+seeds = 2
+[grid]
+cluster.replicas = [1, 2, 2]
+policies.scheduling = ["fcfs", {name = "edf", max_batch = 2}]
+[[cases]]
+name = "tight"
+slo.scale = 2
+[[cases]]
+name = "as it is"
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    trace = ("--rate", 3, "--duration", 20, "--sizes", "96x96:1,128x128:1", "--steps", 6, "--model", "tiny-image")
+    run("trace", "generate", *trace, "-o", folder / "trace.parquet")
+    (folder / "scenario.toml").write_text(SCENARIO)
+    (folder / "grid.toml").write_text(GRID)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> Path:
+    sweep(folder, "undisturbed", "--workers", 1)
+    return folder / "undisturbed"
+
+
+def sweep(folder: Path, name: str, *options: object) -> str:
+    grid = () if "--grid" in options else ("--grid", folder / "grid.toml")
+    return run("sweep", folder / "scenario.toml", *grid, "-o", folder / name, *options)
+
+
+def keys(output: Path) -> list[str]:
+    return [json.loads(line)["key"] for line in (output / "points.jsonl").read_text().splitlines()]
+
+
+def kept(output: Path) -> int:
+    """Whole lines, while another process may be writing."""
+    path = output / "points.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def tables(output: Path) -> tuple[bytes, bytes]:
+    return (output / "sweep.parquet").read_bytes(), (output / "sweep.csv").read_bytes()
+
+
+def test_one_row_a_point_in_the_order_of_the_grid(undisturbed: Path) -> None:
+    table = pd.read_parquet(undisturbed / "sweep.parquet")
+    setup = table[["case", "cluster.replicas", "policies.scheduling", "slo.scale", "seed"]]
+    assert setup.to_numpy().tolist() == [
+        [case, replicas, policy, scale, seed]
+        for case, scale in (("tight", 2.0), ("as it is", 4.0))
+        for replicas in (1, 2)  # the double value once
+        for policy in ("fcfs", "edf max_batch=2")
+        for seed in (3, 4)
+    ]
+    assert len(keys(undisturbed)) == len(set(keys(undisturbed))) == len(table) == 16
+    assert [key[:12] for key in keys(undisturbed)] == table["point"].tolist()
+    assert (table["finished"] == table["requests"]).all()
+    assert table.groupby("case")["slo_attainment"].mean().is_monotonic_decreasing  # "tight" comes last
+    assert (table.groupby("cluster.replicas")["latency_mean_s"].mean().diff().dropna() < 0).all()
+    from_csv = pd.read_csv(undisturbed / "sweep.csv")
+    pd.testing.assert_frame_equal(table.drop(columns="error"), from_csv.drop(columns="error"), check_exact=True)
+
+
+def test_a_point_has_the_figures_of_simulate_with_and_without_its_log(folder: Path, undisturbed: Path) -> None:
+    (folder / "one.toml").write_text("[grid]\ncluster.replicas = [1]\n")
+    given = ("--seed", 4, "--scheduler", "fcfs")
+    sweep(folder, "one", "--grid", folder / "one.toml", "--keep-logs", *given)
+    row = pd.read_parquet(folder / "one" / "sweep.parquet").iloc[0]
+    log = read_run(folder / "one" / "runs" / row["point"])
+    run("simulate", folder / "scenario.toml", *given, "-o", folder / "run")
+    expected = summary(read_run(folder / "run"))
+    assert expected == pytest.approx(summary(log), nan_ok=True, abs=0)
+    assert expected == pytest.approx({name: row[name] for name in expected}, nan_ok=True, abs=0)
+    table = pd.read_parquet(undisturbed / "sweep.parquet")
+    same = (table["case"] == "as it is") & (table["policies.scheduling"] == "fcfs") & (table["seed"] == 4)
+    without = table[same & (table["cluster.replicas"] == 1)].iloc[0]
+    assert expected == pytest.approx({name: without[name] for name in expected}, nan_ok=True, abs=0)
+    run("report", folder / "one" / "runs" / row["point"], "-o", folder / "report.html")
+
+
+def test_kill_9_and_going_on_with_any_workers_gives_the_same_table(folder: Path, undisturbed: Path) -> None:
+    output, rng = folder / "killed", np.random.default_rng(0)
+    command = [sys.executable, "-m", "cli.main", "sweep", str(folder / "scenario.toml")]
+    command += ["--grid", str(folder / "grid.toml"), "-o", str(output), "--workers"]
+    for workers in ("1", "2"):
+        before = kept(output)
+        process = subprocess.Popen([*command, workers], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and kept(output) == before:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert 0 < kept(output) < 16
+    assert not (output / "sweep.parquet").exists()
+    printed = sweep(folder, "killed", "--workers", 2)
+    assert f"16 points, {before_of(printed)} of them kept" in printed
+    assert 0 < before_of(printed) < 16
+    assert sorted(keys(output)) == sorted(keys(undisturbed))
+    assert tables(output) == tables(undisturbed)
+
+
+def before_of(printed: str) -> int:
+    found = re.search(r"points, (\d+) of them kept", printed)
+    assert found is not None
+    return int(found[1])
+
+
+def test_a_local_ray_cluster_gives_the_same_table(folder: Path, undisturbed: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'tilecast[cluster]'")
+    sweep(folder, "ray", "--workers", 2, "--executor", "ray")
+    assert tables(folder / "ray") == tables(undisturbed)
+
+
+def test_a_changed_grid_runs_what_is_new(folder: Path, undisturbed: Path) -> None:
+    (folder / "wider.toml").write_text(GRID.replace("[1, 2, 2]", "[2, 3]").replace("seeds = 2", "seeds = [4]"))
+    output = folder / "changed"
+    output.mkdir()
+    (output / "points.jsonl").write_bytes((undisturbed / "points.jsonl").read_bytes())
+    assert "8 points, 4 of them kept from before" in sweep(folder, "changed", "--grid", folder / "wider.toml")
+    assert len(keys(output)) == len(set(keys(output))) == 20
+    table = pd.read_parquet(output / "sweep.parquet")
+    assert table["cluster.replicas"].tolist() == [2, 2, 3, 3] * 2
+    assert set(table["seed"]) == {4}
+
+
+def test_the_best_points_over_their_seeds(folder: Path, undisturbed: Path) -> None:
+    printed = sweep(folder, "undisturbed", "--by", "latency_p95_s", "--top", 1)
+    assert "Best of 8 by Latency, P95, 2 seeds" in printed
+    row = next(line for line in printed.splitlines() if re.match(r"│ (tight|as it is) ", line))
+    table = pd.read_parquet(undisturbed / "sweep.parquet")
+    setup = ["case", "cluster.replicas", "policies.scheduling"]
+    winner = table.groupby(setup, sort=False)["latency_p95_s"].mean().idxmin()
+    assert [cell.strip() for cell in row.split("│")[1:3]] == [str(part) for part in winner[:2]]
+    assert row.count("±") == 3
+
+
+def test_a_point_that_fails_is_shown_and_the_others_are_there(folder: Path) -> None:
+    text = '[grid]\npolicies.scheduling = ["fcfs", {name = "fcfs", patience = 3}]\n'
+    (folder / "failing.toml").write_text(text)
+    printed = sweep(folder, "failing", "--grid", folder / "failing.toml", "--workers", 1)
+    assert "! 1 failed: scheduling policy 'fcfs' has no parameter 'patience'" in " ".join(printed.split())
+    table = pd.read_parquet(folder / "failing" / "sweep.parquet")
+    assert table["slo_attainment"].isna().tolist() == [False, True]
+    assert table["error"].iloc[0] == ""
+    (folder / "failing.toml").write_text(text.replace('["fcfs", ', "["))
+    message = refused(
+        "sweep", folder / "scenario.toml", "--grid", folder / "failing.toml", "-o", folder / "failing", "--workers", 1
+    )
+    assert "all 1 points failed, the first with: scheduling policy 'fcfs' has no parameter" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[grid]\ncluster.replcas = [1]", "with cluster.replcas=1"),
+        ("[grid]\ncluster.replcas = [1]", "unknown key 'cluster.replcas'; did you mean 'replicas'?"),
+        ("[grid]\ncluster.replicas = [1, 0]", "cluster.replicas is 0"),
+        ("[grid]\ncluster.replicas = 1", "cluster.replicas is 1, expected a list of values"),
+        ("[grid]\nseed = []", "seed is [], expected a list of values"),
+        ("[gird]\nseed = [1]", "unknown key 'gird'; did you mean 'grid'?"),
+        ("cluster.replicas = [1]", "unknown key 'cluster'"),
+        ("seeds = 0", "seeds is 0"),
+        ("seeds = 'two'", "seeds is 'two'"),
+        ("seeds = 2\n[grid]\nseed = [1]", "seed is set beside seeds"),
+        ("samples = 0", "samples is 0"),
+        ("[grid]\nslo.scale = [1]\n[[cases]]\nslo.scale = 2", "slo.scale is in [grid] and in [[cases]]"),
+        ("[[cases]]\nname = 'a'\n[[cases]]\nname = 'a'", "two cases are called 'a'"),
+        ("grid = 3", "grid is 3, expected a table"),
+        ("grid = [", "is not TOML"),
+    ],
+)
+def test_a_wrong_grid_is_said_before_anything_runs(folder: Path, text: str, complaint: str) -> None:
+    (folder / "wrong.toml").write_text(text)
+    message = refused("sweep", folder / "scenario.toml", "--grid", folder / "wrong.toml", "-o", folder / "none")
+    assert complaint in message
+    assert "wrong.toml" in message
+    assert not (folder / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--set", "cluster.replicas=2"), "cluster.replicas is set here and by the command line"),
+        (("--by", "slo_atainment"), "did you mean 'slo_attainment'?"),
+        (("--workers", 0), "workers is 0"),
+        (("--executor", "slurm"), "unknown executor 'slurm'"),
+    ],
+)
+def test_wrong_options_are_said(folder: Path, options: tuple[object, ...], complaint: str) -> None:
+    given = ("--grid", folder / "grid.toml", "-o", folder / "wrong-options")
+    assert complaint in refused("sweep", folder / "scenario.toml", *given, *options)
+
+
+def test_ctrl_c_says_how_to_go_on(folder: Path) -> None:
+    output = folder / "interrupted"
+    command = [sys.executable, "-m", "cli.main", "sweep", str(folder / "scenario.toml"), "--workers", "1"]
+    command += ["--grid", str(folder / "grid.toml"), "-o", str(output)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not kept(output):
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130
+    assert re.search(r"interrupted: \d+ of 16 points are kept in .*; the same command goes on from there", said)
+
+
+def test_samples_are_some_of_the_combinations_and_more_samples_are_those_and_others(folder: Path) -> None:
+    def drawn(samples: int) -> list[str]:
+        path = folder / "sampled.toml"
+        path.write_text(f"samples = {samples}\n[grid]\ncluster.replicas = {list(range(1, 41))}\n")
+        return [str(point) for point in Grid.load(path).points(folder / "scenario.toml", {})]
+
+    few, more, everything = drawn(5), drawn(15), drawn(100)
+    assert (len(few), len(more), len(everything)) == (5, 15, 40)
+    assert set(few) < set(more) < set(everything)
+    assert [name for name in everything if name in more] == more
+
+
+def test_a_key_in_quotes_takes_its_table_whole(folder: Path) -> None:
+    path = folder / "quoted.toml"
+    path.write_text('[[cases]]\npolicies.scheduling.max_batch = 2\n[[cases]]\n"policies.scheduling" = {name = "edf"}\n')
+    dotted, whole = Grid.load(path).points(folder / "scenario.toml", {})
+    assert dotted.scenario.policies.scheduling.name == "least-slack"
+    assert dotted.scenario.policies.scheduling.parameters == {"max_batch": 2}
+    assert whole.scenario.policies.scheduling.name == "edf"
+    assert whole.scenario.policies.scheduling.parameters == {}
+    assert (dotted.case, whole.case) == ("1", "2")
+    with pytest.raises(BadInput, match="cannot read grid"):
+        Grid.load(folder / "absent.toml")
