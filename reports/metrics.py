@@ -94,14 +94,16 @@ def by_size(run: Run) -> pd.DataFrame:
 
 
 def by_replica(run: Run) -> pd.DataFrame:
-    """One row a replica: ``launches``, ``busy_s``, ``utilisation`` (of its devices) and ``batch_mean``."""
+    """One row a replica: ``launches``, ``busy_s``, ``utilisation`` (of its devices) and ``batch_mean``
+    (of launches that serve requests)."""
     replicas = np.arange(replica_count(run))
     grouped = run.steps.assign(busy_s=_seconds(run.steps)).groupby("replica")
+    serving = run.steps[run.steps["requests"] > 0].groupby("replica")
     frame = pd.DataFrame(
         {
             "launches": grouped.size().reindex(replicas, fill_value=0),
             "busy_s": grouped["busy_s"].sum().reindex(replicas, fill_value=0.0),
-            "batch_mean": grouped["requests"].mean().reindex(replicas),
+            "batch_mean": serving["requests"].mean().reindex(replicas),
         },
         index=pd.Index(replicas, name="replica"),
     )

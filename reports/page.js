@@ -11,3 +11,6 @@ for (const [name, plot] of Object.entries(plots)) {
   if (narrow) plot.layout.dragmode = false;  // a finger scrolls the page
   Plotly.newPlot(name, plot.data, plot.layout, config);
 }
+window.addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details:not(.long)")) details.open = true;
+});

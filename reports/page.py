@@ -16,7 +16,7 @@ from reports.document import render
 from reports.metrics import reasons
 from traces.atomic import whole_file
 
-REASONS = 20
+REASONS = 8
 """Reasons for lost requests that a run may list."""
 
 

@@ -1,8 +1,8 @@
 """A run as a timeline for Perfetto (https://ui.perfetto.dev), in Chrome's trace-event format.
 
 One process holds the requests, each with a track of its own (waiting, then running), and the queue's length;
-one process a replica holds its launches, named by stage, composition and steps. Times are whole microseconds,
-so that launches that touch never overlap.
+one process a replica holds its launches, named by stage, composition and steps, or by the weights they load. Times
+are whole microseconds, so that launches that touch never overlap.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def _launches(run: Run) -> Iterator[Event]:
         }
         if pd.notna(row["predicted_s"]):
             args["predicted_us"] = round(float(row["predicted_s"]) * 1e6)
-        name = f"{row['stage']} {row['composition']} x {row['steps']}"
+        runs = f"{row['composition']} x {row['steps']}"
         yield {
             "ph": "X",
             "pid": _process(int(row["replica"])),
             "tid": 1,
-            "name": name,
+            "name": f"{row['stage']} {runs if args['requests'] else row['checkpoint']}",
             "cat": str(row["stage"]),
             "ts": start,
             "dur": end - start,

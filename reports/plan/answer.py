@@ -46,11 +46,11 @@ def key_figures(plan: Plan) -> list[tuple[str, str]]:
     pairs = [
         ("Buy", cluster(best.candidate)),
         ("Run it with", best.candidate.scheduler),
-        ("An hour", money(best.price_per_hour)),
+        ("Per hour", money(best.price_per_hour)),
         ("Per 1,000 images", money(best.cost_per_1000_images)),
         ("Deadlines kept", share(best.figures.attainment)),
         ("Utilisation", percent(round(best.figures.utilisation.mean, 3))),
-        ("Carries at most", f"{times(plan.headroom)} this load"),
+        ("Load it can carry", times(plan.headroom)),
     ]
     if plan.lost_replica is not None:
         pairs.append(("With one replica less", share(plan.lost_replica.figures.attainment)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from itertools import groupby, product
+from itertools import cycle, groupby, product
 from textwrap import wrap
 from typing import Any
 
@@ -59,9 +59,9 @@ def attainment_against_load(plan: Plan) -> go.Figure:
         hovertemplate="%{x:.2f}×: %{text}<extra></extra>",
     )
     _promise(figure, plan, horizontal=True)
-    _upright(figure, 1.0, "demand", "right")
+    _upright(figure, 1.0, "demand", "left")
     if math.isfinite(plan.headroom):
-        _upright(figure, plan.headroom, f"carries {times(plan.headroom)}", "left")
+        _upright(figure, plan.headroom, f"carries {times(plan.headroom)}", "right")
     lowest = min([low for low, _ in ends] + [plan.attainment])
     figure.update_yaxes(range=[max(-0.02, lowest - 0.08), 1.02], tickformat=".0%")
     return figure.update_xaxes(ticksuffix="×").update_layout(showlegend=False, margin_t=16)
@@ -93,7 +93,7 @@ def cost_against_attainment(plan: Plan) -> go.Figure:
     priced = any(math.isfinite(row.price_per_hour) for row in shown)
     cost = _price if priced else _devices
     shown = sorted((row for row in shown if math.isfinite(cost(row))), key=lambda row: (_alike(row), cost(row)))
-    figure = blank("price of the cluster per hour" if priced else "devices of the cluster", "deadlines kept", 400)
+    figure = blank("price per hour" if priced else "devices", "deadlines kept", 400)
     for _, alike in groupby(shown, key=_alike):
         own = list(alike)
         figure.add_scatter(
@@ -101,25 +101,28 @@ def cost_against_attainment(plan: Plan) -> go.Figure:
             y=[row.figures.attainment.mean for row in own],
             mode="lines",
             line=_QUIET,
+            opacity=0.5,
             hoverinfo="skip",
             showlegend=False,
         )
     kinds = list(dict.fromkeys(row.candidate.hardware for row in shown))
+    shapes = dict(zip(kinds, cycle(SYMBOLS)))
     for kind, state in product(kinds, STATES):
         own = [row for row in shown if row.candidate.hardware == kind and row.state == state]
         fill, colour = STATES[state]
-        symbol = SYMBOLS[kinds.index(kind) % len(SYMBOLS)] + fill
-        if own:
-            figure.add_scatter(
-                x=[cost(row) for row in own],
-                y=[row.figures.attainment.mean for row in own],
-                mode="markers",
-                name=f"{escape(kind)}, {state.lower()}",
-                marker={"symbol": symbol, "size": 11, "color": colour, "line": {"color": colour, "width": 2}},
-                error_y=_error([row.figures.attainment for row in own], colour),
-                text=[f"{_label(row.candidate)}: {share(row.figures.attainment)}" for row in own],
-                hovertemplate="%{text}, %{x}<extra></extra>",
-            )
+        figure.add_scatter(
+            x=[cost(row) for row in own],
+            y=[row.figures.attainment.mean for row in own],
+            mode="markers",
+            marker={"symbol": shapes[kind] + fill, "size": 11, "color": colour, "line": {"color": colour, "width": 2}},
+            error_y=_error([row.figures.attainment for row in own], colour),
+            text=[f"{_label(row.candidate)}: {share(row.figures.attainment)}" for row in own],
+            hovertemplate="%{text}, %{x}<extra></extra>",
+            showlegend=False,
+        )
+    for kind, shape in shapes.items():
+        marker = {"symbol": shape, "size": 11, "color": _QUIET["color"]}
+        figure.add_scatter(x=[None], y=[None], mode="markers", name=escape(kind), marker=marker)
     _promise(figure, plan, horizontal=True)
     best = plan.answer
     if best is not None and best in shown:
@@ -221,11 +224,11 @@ def _promise(figure: go.Figure, plan: Plan, horizontal: bool) -> None:
         figure.add_shape(
             type="line", yref="paper", y0=0, y1=1, x0=plan.attainment, x1=plan.attainment, line=line, layer="below"
         )
-        figure.add_annotation(label, yref="paper", y=1, yanchor="bottom", x=plan.attainment)
+        figure.add_annotation(label, yref="paper", y=1, yanchor="bottom", x=plan.attainment, xanchor="right", xshift=4)
 
 
 def _upright(figure: go.Figure, at: float, text: str, side: str) -> None:
-    """A thin upright line with a label at its foot, ``side`` of the line."""
+    """A thin upright line with a label at its foot, on its left or right."""
     figure.add_shape(type="line", yref="paper", y0=0, y1=1, x0=at, x1=at, line=_QUIET, layer="below")
     anchor, shift = ("right", -4) if side == "left" else ("left", 4)
     figure.add_annotation(

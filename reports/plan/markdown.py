@@ -21,6 +21,8 @@ def markdown(plan: Plan) -> str:
         tables.load_curve(plan),
         tables.what_if(plan),
         tables.considered(plan),
+        tables.reasons(plan),
+        tables.memory(plan),
         tables.refused(plan),
         tables.policies(plan),
         tables.growth(plan),

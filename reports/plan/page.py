@@ -17,30 +17,35 @@ from sim.planning.result import Evaluation, Plan
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A chart with its table, and how far to trust both.
+    """A chart with its figures, and how far to trust both.
 
     Attributes:
         title: of both.
         caption: how to read the chart.
-        draw: the chart; None: there is only a table.
-        table: the figures.
+        tables: the figures; those without rows are not shown.
         rests_on: the evaluations that the figures come from.
-        beside: whether chart and table stand side by side where there is room.
-        folded: whether the table is opened by the reader.
+        draw: the chart; None: there are only tables.
+        beside: whether chart and table stand side by side where there is room, the table with its brief columns.
+        folded: tables that the reader opens.
     """
 
     title: str
     caption: str
-    draw: Callable[[Plan], go.Figure] | None
-    table: Table
+    tables: tuple[Table, ...]
     rests_on: tuple[Evaluation, ...]
+    draw: Callable[[Plan], go.Figure] | None = None
     beside: bool = False
-    folded: bool = False
+    folded: tuple[Table, ...] = ()
 
     @property
     def name(self) -> str:
-        """Its chart's element id."""
-        return self.draw.__name__.replace("_", "-") if self.draw else ""
+        """Its element's id, and its chart's."""
+        return self.title.lower().replace(" ", "-")
+
+    @property
+    def shown(self) -> tuple[Table, ...]:
+        """Open tables, as they are shown."""
+        return tuple(table.narrow() if self.beside else table for table in self.tables if table.rows)
 
     @property
     def label(self) -> str:
@@ -65,61 +70,66 @@ def sections(plan: Plan) -> list[Section]:
         Section(
             "How much load it carries",
             f"Share of deadlines kept on this cluster under less and more load; the band is {interval}. {marks}",
-            charts.attainment_against_load,
-            tables.load_curve(plan),
+            (tables.load_curve(plan),),
             best,
+            charts.attainment_against_load,
             beside=True,
         ),
         Section(
             "What if",
             f"The same cluster when something is otherwise; bars are {interval}. {marks}",
-            charts.what_if,
-            tables.what_if(plan),
+            (tables.what_if(plan),),
             best,
+            charts.what_if,
             beside=True,
         ),
         Section(
             "What it costs to keep more deadlines",
-            "Every cluster simulated. Shape: hardware. Filled: stable; dotted: near the knee; hollow: unstable. "
-            f"A line joins clusters that differ in replicas alone; bars are {interval}.",
-            charts.cost_against_attainment,
-            tables.considered(plan),
+            "Every cluster that was simulated and has a price. Filled: stable; dotted: near the knee; hollow: "
+            f"unstable. A line joins clusters that differ in replicas alone; bars are {interval}.",
+            (tables.considered(plan),),
             plan.considered,
+            charts.cost_against_attainment,
+            folded=(tables.reasons(plan), tables.refused(plan)),
         ),
-        Section("What was not simulated, and why", "", None, tables.refused(plan), ()),
+        Section(
+            "Does the model fit",
+            "Memory of a device at the largest batch, pictures of the largest size.",
+            (tables.memory(plan),),
+            (),
+        ),
         Section(
             "What each policy needs",
             "The least cluster that keeps the promise with each scheduling policy.",
-            None,
-            tables.policies(plan),
+            (tables.policies(plan),),
             by_policy,
         ),
         Section(
             "When the demand grows",
             "The least cluster that keeps the promise, month by month; labelled where another one is needed.",
-            charts.growth,
-            tables.growth(plan),
+            (tables.growth(plan),),
             monthly,
+            charts.growth,
             beside=True,
         ),
         Section(
             "How long requests take",
             "Finished requests on this cluster by size. Box: median and quartiles; whiskers: P5 and P95; mark: P99.",
-            charts.latency_by_size,
-            tables.by_size(plan),
+            (tables.by_size(plan),),
             best,
+            charts.latency_by_size,
             beside=True,
         ),
         Section(
             "Queue and utilisation over time",
             "One replication on this cluster: requests waiting, requests running, busy share of the devices.",
-            charts.over_time,
-            tables.over_time(plan),
+            (),
             best,
-            folded=True,
+            charts.over_time,
+            folded=(tables.over_time(plan),),
         ),
     ]
-    return [section for section in shown if section.table.rows]
+    return [section for section in shown if any(table.rows for table in (*section.tables, *section.folded))]
 
 
 def page(plan: Plan) -> str:

@@ -9,7 +9,7 @@ from typing import Generic, Literal, TypeVar
 
 from reports.figures import spell_value
 from reports.plan.words import NONE, about, cluster, kept, money, number, seconds, share, times
-from sim.planning.result import Evaluation, Month, Plan, PolicyCost, Refused, SizeFigures, WhatIf, Window
+from sim.planning.result import Evaluation, Memory, Month, Plan, PolicyCost, Refused, SizeFigures, WhatIf, Window
 
 Kind = Literal["number", "text", "sentence"]
 T = TypeVar("T")
@@ -82,18 +82,27 @@ def considered(plan: Plan) -> Table:
         Column[Evaluation]("Policy", lambda row: row.candidate.scheduler, "text"),
         Column[Evaluation]("Kept?", lambda row: kept(row.keeps), "text"),
         Column[Evaluation]("Deadlines kept", lambda row: share(row.figures.attainment)),
-        Column[Evaluation]("An hour", lambda row: money(row.price_per_hour)),
+        Column[Evaluation]("Per hour", lambda row: money(row.price_per_hour)),
         Column[Evaluation]("Per 1,000 images", lambda row: money(row.cost_per_1000_images), brief=False),
         Column[Evaluation]("State", _state, "text"),
         Column[Evaluation]("Load", _load, brief=False),
         Column[Evaluation]("P95 latency", lambda row: seconds(row.figures.latency_p95_s), brief=False),
-        Column[Evaluation]("Memory", _memory, "text", brief=False),
         Column[Evaluation]("Trust", lambda row: row.label, "text"),
         Column[Evaluation]("Extrapolated", _extrapolated, brief=False),
-        Column[Evaluation]("Why", lambda row: row.detail, "sentence", brief=False),
     )
     chosen = plan.answer.candidate if plan.answer else None
     return Table.of("Clusters considered", columns, plan.considered, lambda row: row.candidate == chosen)
+
+
+def reasons(plan: Plan) -> Table:
+    """Why each cluster that was simulated is in its state."""
+    columns = (
+        Column[Evaluation]("Cluster", lambda row: cluster(row.candidate), "text"),
+        Column[Evaluation]("Policy", lambda row: row.candidate.scheduler, "text"),
+        Column[Evaluation]("State", lambda row: row.state, "text"),
+        Column[Evaluation]("Why", lambda row: row.detail, "sentence"),
+    )
+    return Table.of("Why each is stable or not", columns, [row for row in plan.considered if row.detail])
 
 
 def refused(plan: Plan) -> Table:
@@ -104,7 +113,21 @@ def refused(plan: Plan) -> Table:
         Column[Refused]("Policy", lambda row: row.scheduler, "text"),
         Column[Refused]("Why not", lambda row: row.why, "sentence"),
     )
-    return Table.of("Not simulated", columns, plan.refused)
+    return Table.of("Not simulated, and why", columns, plan.refused)
+
+
+def memory(plan: Plan) -> Table:
+    """Whether the model fits on a device, once for each kind and number of devices a replica."""
+    known = {(row.candidate.hardware, row.candidate.devices): row.memory for row in plan.considered if row.memory}
+    columns = (
+        Column[_Fit]("Hardware", lambda row: row[0][0], "text"),
+        Column[_Fit]("Devices a replica", lambda row: str(row[0][1])),
+        Column[_Fit]("A device has", lambda row: _gigabytes(row[1].device_bytes)),
+        Column[_Fit]("Needed", lambda row: _gigabytes(row[1].needed_bytes)),
+        Column[_Fit]("Largest batch that fits", lambda row: str(row[1].max_batch) if row[1].max_batch else "none"),
+        Column[_Fit]("Trust", lambda row: row[1].label, "text"),
+    )
+    return Table.of("Does the model fit", columns, known.items())
 
 
 def load_curve(plan: Plan) -> Table:
@@ -113,7 +136,7 @@ def load_curve(plan: Plan) -> Table:
         Column[WhatIf]("Load", lambda row: times(row.figures.rate_scale), "text"),
         Column[WhatIf]("Requests/s", lambda row: number(row.figures.rate_rps)),
         *_WHAT_IF,
-        Column[WhatIf]("Utilisation", lambda row: share(row.figures.utilisation), brief=False),
+        _UTILISATION,
         Column[WhatIf]("Batch", lambda row: number(row.figures.batch.mean), brief=False),
     )
     return Table.of("Attainment against load", columns, plan.load_curve, lambda row: row.figures.rate_scale == 1)
@@ -125,7 +148,7 @@ def what_if(plan: Plan) -> Table:
         Column[WhatIf]("If", lambda row: row.what, "text"),
         *_WHAT_IF,
         Column[WhatIf]("P99 latency", lambda row: seconds(row.figures.latency_p99_s), brief=False),
-        Column[WhatIf]("Utilisation", lambda row: share(row.figures.utilisation), brief=False),
+        _UTILISATION,
         Column[WhatIf]("Dropped", lambda row: share(row.figures.dropped), brief=False),
     )
     return Table.of("What if", columns, cases(plan), lambda row: row.what == AS_PLANNED)
@@ -157,7 +180,7 @@ def policies(plan: Plan) -> Table:
     columns = (
         Column[PolicyCost]("Policy", lambda row: row.scheduler, "text"),
         Column[PolicyCost]("Least cluster", lambda row: _cluster(row.evaluation), "text"),
-        Column[PolicyCost]("An hour", lambda row: _of(row.evaluation, lambda e: money(e.price_per_hour))),
+        Column[PolicyCost]("Per hour", lambda row: _of(row.evaluation, lambda e: money(e.price_per_hour))),
         Column[PolicyCost]("More than the least", lambda row: _of(row.evaluation, more)),
         Column[PolicyCost](
             "Per 1,000 images", lambda row: _of(row.evaluation, lambda e: money(e.cost_per_1000_images)), brief=False
@@ -181,7 +204,7 @@ def growth(plan: Plan) -> Table:
         Column[Month]("Requests/s", lambda row: number(row.rate_scale * plan.demand.rate_rps), brief=False),
         Column[Month]("Least cluster", lambda row: _cluster(row.evaluation), "text"),
         Column[Month]("Policy", lambda row: _of(row.evaluation, lambda e: e.candidate.scheduler), "text", brief=False),
-        Column[Month]("An hour", lambda row: _of(row.evaluation, lambda e: money(e.price_per_hour))),
+        Column[Month]("Per hour", lambda row: _of(row.evaluation, lambda e: money(e.price_per_hour))),
         Column[Month]("Deadlines kept", lambda row: _of(row.evaluation, lambda e: share(e.figures.attainment))),
         Column[Month]("State", lambda row: _of(row.evaluation, lambda e: e.state), "text", brief=False),
     )
@@ -215,12 +238,15 @@ def over_time(plan: Plan) -> Table:
     return Table.of("Over time", columns, plan.over_time)
 
 
+_Fit = tuple[tuple[str, int], Memory]
+
 _WHAT_IF = (
     Column[WhatIf]("Kept?", lambda row: kept(row.keeps), "text"),
     Column[WhatIf]("Deadlines kept", lambda row: share(row.figures.attainment)),
     Column[WhatIf]("P50 latency", lambda row: seconds(row.figures.latency_p50_s), brief=False),
     Column[WhatIf]("P95 latency", lambda row: seconds(row.figures.latency_p95_s)),
 )
+_UTILISATION = Column[WhatIf]("Utilisation", lambda row: spell_value(row.figures.utilisation.mean, "%"))
 
 
 def _of(evaluation: Evaluation | None, spell: Callable[[Evaluation], str]) -> str:
@@ -243,10 +269,5 @@ def _extrapolated(evaluation: Evaluation) -> str:
     return about(evaluation.extrapolated) if evaluation.extrapolated > 0 else NONE
 
 
-def _memory(evaluation: Evaluation) -> str:
-    memory = evaluation.memory
-    if memory is None:
-        return NONE
-    needed, device = (f"{value / 1e9:.3g}" for value in (memory.needed_bytes, memory.device_bytes))
-    fits = f"batch ≤ {memory.max_batch}" if memory.max_batch else "does not fit"
-    return f"{needed} of {device} GB, {fits}, {memory.label}"
+def _gigabytes(value: float) -> str:
+    return f"{value / 1e9:.3g} GB"

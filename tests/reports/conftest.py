@@ -114,3 +114,11 @@ def interrupted_run(make_run: MakeRun) -> Run:
         requests["finish_s"] = requests["finish_s"].where(requests["request_id"] != "f")
 
     return make_run("interrupted", edit=interrupt, kind="replay", interrupted=True)
+
+
+@pytest.fixture
+def loading_run(make_run: MakeRun) -> Run:
+    """Replica 1 loads weights for half a second before it serves c: a launch without requests."""
+    load = (9, 1, "load", 1.0, 1.5, 1, 1, 0, "", [], 0.5, 0, 0, False, 0.5, "anime-xl")
+    steps = pd.concat([step_table(), pd.DataFrame([load], columns=list(STEP_COLUMNS))], ignore_index=True)
+    return make_run("loading", steps=steps)

@@ -53,7 +53,7 @@ def figures(load: float, rate_scale: float = 1.0, half_width: float = 0.006) -> 
     return Figures(
         rate_scale=rate_scale,
         rate_rps=RATE_RPS * rate_scale,
-        attainment=interval(kept, half_width * (1 + 3 * (1 - kept))),
+        attainment=interval(kept, half_width * (1 + 24 * kept * (1 - kept))),
         latency_p50_s=interval(7.1 + 0.6 * slow, 0.2),
         latency_p95_s=interval(14.0 + 2.2 * slow, 0.9),
         latency_p99_s=interval(19.5 + 4.4 * slow, 2.4),
@@ -67,20 +67,30 @@ def figures(load: float, rate_scale: float = 1.0, half_width: float = 0.006) -> 
     )
 
 
+def keeps(of: Figures) -> bool | None:
+    """Whether 95 % are kept, if the interval decides it."""
+    kept = of.attainment
+    return None if kept.low < 0.95 <= kept.high else kept.low >= 0.95
+
+
+def what_if(what: str, load: float, rate_scale: float = 1.0) -> WhatIf:
+    of = figures(load, rate_scale)
+    return WhatIf(what, of, keeps(of))
+
+
 def evaluation(hardware: str, replicas: int, devices: int = 1, scheduler: str = "lookahead") -> Evaluation:
     """Of a cluster under the demand."""
     better = {"lookahead": 1.0, "patchedserve": 0.86, "fcfs": 0.61}[scheduler]
     load = RATE_RPS / (CAPACITY_RPS[hardware] * replicas * devices * better)
     state = STABLE if load < 0.85 else NEAR_KNEE if load < 1 else UNSTABLE
     price = PRICES[hardware] * replicas * devices
-    kept = attained(load)
     return Evaluation(
         candidate=Candidate(hardware, devices, replicas, scheduler),
         label=LABELS[hardware],
         state=state,
         reason="" if state == STABLE else "compute" if hardware != "l40s" else "batch cap",
         detail=f"Devices are busy {100 * min(1, load):.0f} % of the time, {1 + 3 * load:.1f} requests a batch.",
-        keeps=None if abs(kept - 0.95) < 0.01 else kept > 0.95,
+        keeps=keeps(figures(load)),
         figures=figures(load),
         load=load,
         price_per_hour=price,
@@ -125,19 +135,16 @@ def plan() -> Plan:
             Refused("l40s", 2, "lookahead", "Cannot be cheaper than 3 × h100-sxm: at best 10.50 an hour."),
             Refused("rtx-4090", 1, "lookahead", "The model does not fit: 31.2 of 24 GB at a batch of one."),
         ),
-        load_curve=tuple(
-            WhatIf(f"{scale:g} times the load", figures(load * scale, scale), attained(load * scale) > 0.95)
-            for scale in scales
-        ),
+        load_curve=tuple(what_if(f"{scale:g} times the load", load * scale, scale) for scale in scales),
         headroom=1.18,
-        lost_replica=WhatIf("one replica less", figures(load * 1.5), False),
+        lost_replica=what_if("one replica less", load * 1.5),
         sensitivity=(
-            WhatIf("20 % more load", figures(load * 1.2, 1.2), None),
-            WhatIf("20 % less load", figures(load * 0.8, 0.8), True),
-            WhatIf("steps take 10 % longer", figures(load * 1.1), True),
-            WhatIf("steps take 10 % less", figures(load * 0.9), True),
-            WhatIf("predictions 20 % too high", figures(load * 1.01), True),
-            WhatIf("predictions 20 % too low", figures(load * 1.02), True),
+            what_if("20 % more load", load * 1.2, 1.2),
+            what_if("20 % less load", load * 0.8, 0.8),
+            what_if("steps take 10 % longer", load * 1.1),
+            what_if("steps take 10 % less", load * 0.9),
+            what_if("predictions 20 % too high", load * 1.01),
+            what_if("predictions 20 % too low", load * 1.02),
         ),
         growth=tuple(
             Month(month, 1.1**month, None if month > 10 else evaluation("h100-sxm", math.ceil(2.6 * 1.1**month)))

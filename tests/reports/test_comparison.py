@@ -51,7 +51,7 @@ def test_equal_names_are_told_apart(make_run):
     assert Comparison.of([runs[2], runs[2]]).names[0] != Comparison.of([runs[2], runs[2]]).names[1]
 
 
-@pytest.mark.parametrize("fixture", ["empty_run", "lost_run", "interrupted_run"])
+@pytest.mark.parametrize("fixture", ["empty_run", "lost_run", "interrupted_run", "loading_run"])
 def test_tables_of_odd_runs(fixture, request):
     comparison = Comparison.of([request.getfixturevalue(fixture)])
     out = io.StringIO()

@@ -37,6 +37,10 @@ EXPECTED = {
     "batch_denoise": 31 / 25,
     "utilisation": 27 / 40,
     "reuse": 5 / 45,
+    "loads": math.nan,
+    "loading": math.nan,
+    "availability": math.nan,
+    "restarts": math.nan,
     "extrapolated_launches": 1 / 5,
     "extrapolated_requests": 1 / 6,
     "extrapolated_time": 16 / 27,
@@ -60,7 +64,7 @@ EXPECTED = {
 
 
 def test_summary_by_hand(make_run):
-    assert summary(make_run()) == pytest.approx(EXPECTED)
+    assert summary(make_run()) == pytest.approx(EXPECTED, nan_ok=True)
 
 
 def test_every_figure_is_described_in_order(make_run):
@@ -177,3 +181,21 @@ def test_spelling(value, unit, text):
 
 def test_figure_of_a_part():
     assert figure("prediction_mape:decode").label == "Prediction error (MAPE), decode"
+
+
+def test_loading_counts_as_busy_and_not_as_a_batch(loading_run, make_run):
+    loading, plain = summary(loading_run), summary(make_run())
+    assert (loading["loads"], loading["loading"]) == (1, pytest.approx(0.5 / 40))
+    assert loading["utilisation"] == pytest.approx(27.5 / 40)
+    assert loading["batch_mean"] == plain["batch_mean"]
+    assert by_replica(loading_run)["batch_mean"].tolist() == by_replica(make_run("again"))["batch_mean"].tolist()
+    assert by_batch(loading_run).index.tolist() == by_batch(make_run("thrice")).index.tolist()
+
+
+def test_outages_and_restarts(make_run):
+    def restart(requests, _):
+        requests.loc[requests["request_id"] == "c", "attempts"] = 3
+
+    figures = summary(make_run(edit=restart, outages=[[0, 12.0, 16.0], [1, 18.0, None]]))
+    assert figures["availability"] == pytest.approx(1 - 6 / 40)
+    assert figures["restarts"] == 2

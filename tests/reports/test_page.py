@@ -86,7 +86,7 @@ def test_same_runs_same_bytes(make_run, tmp_path):
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
 
 
-@pytest.mark.parametrize("fixture", ["empty_run", "lost_run", "interrupted_run"])
+@pytest.mark.parametrize("fixture", ["empty_run", "lost_run", "interrupted_run", "loading_run"])
 def test_page_of_odd_runs(fixture, request, make_run):
     run = request.getfixturevalue(fixture)
     for runs in ([run], [run, make_run("other")]):

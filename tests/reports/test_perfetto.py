@@ -40,6 +40,12 @@ def test_launches_of_a_replica(make_run):
     assert launches[1]["args"]["requests"] == ["a", "b"]
 
 
+def test_loading_is_named_by_its_weights(loading_run):
+    load = next(event for event in events(loading_run) if event["ph"] == "X" and event["cat"] == "load")
+    assert load["name"] == "load anime-xl"
+    assert (load["pid"], load["ts"], load["dur"], load["args"]["requests"]) == (3, 1_000_000, 500_000, [])
+
+
 def test_phases_of_requests(make_run):
     begun = [(event["id"], event["name"]) for event in events(make_run()) if event["ph"] == "b"]
     assert {name for request, name in begun if request == "a"} == {"a", "waiting", "running"}
@@ -52,7 +58,7 @@ def test_counters(make_run):
     assert counted[-1] == (20_000_000, {"waiting": 0, "running": 0})
 
 
-@pytest.mark.parametrize("fixture", ["empty_run", "lost_run", "interrupted_run"])
+@pytest.mark.parametrize("fixture", ["empty_run", "lost_run", "interrupted_run", "loading_run"])
 def test_odd_runs(fixture, request, tmp_path):
     write_perfetto(request.getfixturevalue(fixture), tmp_path / "t.json")
     assert json.loads((tmp_path / "t.json").read_text())["traceEvents"][0]["ph"] == "M"
