@@ -16,7 +16,8 @@ class RepeatNoise:
     """The noise of one stage.
 
     Attributes:
-        ratios: measured over typical seconds, one for each measurement, with mean 1; ``(1.0,)`` when unknown.
+        ratios: measured over predicted seconds, one for each measurement; ``(1.0,)`` when unknown. Their mean is above
+            1 where slow outliers count less in the fitted model than they do in a run.
         steps: steps that one measurement spanned, so how long one drawn ratio holds.
     """
 
@@ -30,7 +31,8 @@ def repeat_noise(frame: pd.DataFrame, predicted: npt.NDArray[np.float64]) -> Rep
     A ratio is the seconds over the median of its batch's repeats. A median of n measurements lies too close
     to each of them, so the ratio's logarithm is widened by sqrt(n / (n - 1)), Bessel's correction; without it
     pairs would show 0.7 of their noise. When no batch was repeated, the ratios are measured over
-    ``predicted``.
+    ``predicted``. In any case they are scaled to the mean of measured over ``predicted``: a robust model predicts the
+    typical second, and a world that drew around it would be faster than what was measured.
 
     Rows with a patch cache are single steps whose work differs: they are looked at only where there are no others.
 
@@ -45,13 +47,15 @@ def repeat_noise(frame: pd.DataFrame, predicted: npt.NDArray[np.float64]) -> Rep
     batches = per_step.groupby([frame[name] for name in SAME])
     repeats = batches.transform("size").to_numpy()
     again = repeats > 1
+    ratios = to_predicted = per_step.to_numpy(dtype=np.float64) / predicted
+    steps = max(1, round(float(frame["steps"].median())))
     if again.any():
         log_ratio = np.log((per_step / batches.transform("median")).to_numpy(dtype=np.float64))[again]
         ratios = np.exp(log_ratio * np.sqrt(repeats[again] / (repeats[again] - 1)))
-    else:
-        ratios = per_step.to_numpy(dtype=np.float64) / predicted
-    centred: list[float] = (ratios / ratios.mean()).tolist()
-    return RepeatNoise(tuple(centred), max(1, round(float(frame["steps"].median()))))
+    if len(ratios) == 1:
+        return RepeatNoise(steps=steps)
+    scaled: list[float] = (ratios * (to_predicted.mean() / ratios.mean())).tolist()
+    return RepeatNoise(tuple(scaled), steps)
 
 
 def perfect_mape(frame: pd.DataFrame) -> float:

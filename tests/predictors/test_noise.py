@@ -1,4 +1,4 @@
-"""Repeat noise: what is drawn in a simulation has the spread that was measured."""
+"""Repeat noise: what is drawn in a simulation has the mean and the spread that were measured."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def frame_of(seconds: list[list[float]], steps: int = 50) -> pd.DataFrame:
     return frame.assign(software="test", guided=True, computed=1.0, cached=False, steps=steps)
 
 
-def test_ratios_are_over_the_median_and_centred() -> None:
-    noise = repeat_noise(frame_of([[1.0, 1.0, 2.0], [5.0]]), np.ones(4))
-    widened = 2 ** np.sqrt(3 / 2)
-    assert noise.ratios == pytest.approx(np.array([1, 1, widened]) * 3 / (2 + widened))
+def test_ratios_are_over_the_median_and_keep_the_measured_mean() -> None:
+    noise = repeat_noise(frame_of([[1.0, 1.0, 2.0], [5.0]]), np.array([1.0, 1.0, 1.0, 4.0]) * 50)
+    widened, mean = 2 ** np.sqrt(3 / 2), (1 + 1 + 2 + 1.25) / 4
+    assert noise.ratios == pytest.approx(np.array([1, 1, widened]) * 3 / (2 + widened) * mean / 2500)
     assert noise.steps == 50
     assert all(type(ratio) is float for ratio in noise.ratios)
 
@@ -26,15 +26,17 @@ def test_ratios_are_over_the_median_and_centred() -> None:
 @pytest.mark.parametrize("repeats", [2, 3, 5])
 def test_the_spread_is_the_measured_one(repeats: int) -> None:
     rng = np.random.default_rng(1)
-    seconds = rng.normal(1, 0.05, (3000, repeats)) * rng.uniform(1, 9, (3000, 1))
-    noise = repeat_noise(frame_of(seconds.tolist()), np.ones(seconds.size))
-    assert np.std(noise.ratios) == pytest.approx(0.05, rel=0.12)
-    assert np.mean(noise.ratios) == pytest.approx(1)
+    truth = rng.uniform(1, 9, (3000, 1))
+    seconds = rng.normal(1, 0.05, (3000, repeats)) * truth
+    predicted = np.repeat(truth, repeats) / 50 / 1.03  # 3 % too fast
+    noise = repeat_noise(frame_of(seconds.tolist()), predicted)
+    assert np.std(noise.ratios) == pytest.approx(0.05 * 1.03, rel=0.12)
+    assert np.mean(noise.ratios) == pytest.approx(1.03, rel=0.002)
 
 
 def test_without_repeats_the_model_is_compared_with() -> None:
     noise = repeat_noise(frame_of([[1.0], [3.0]], steps=1), np.array([1.0, 1.0]))
-    assert noise.ratios == pytest.approx((0.5, 1.5))
+    assert noise.ratios == pytest.approx((1.0, 3.0))
     assert repeat_noise(frame_of([[4.0]]), np.array([0.08])).ratios == (1.0,)
 
 
