@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from policies.controller import Controller
+from policies.controller import Controller, LaunchRecord
 from policies.job import DENOISING, Job
 from traces.composition import Composition
 
@@ -59,30 +59,43 @@ class Launches:
 
     def __init__(self, controller: Controller) -> None:
         self._records = controller.launched
-        launches = [launch for launch, _, _ in self._records]
-        self.start_s: Numbers = np.array([launch.start_s for launch in launches], dtype=float)
-        self.end_s: Numbers = np.array([end_s for _, _, end_s in self._records], dtype=float)
-        self.replica = np.array([launch.replica for launch in launches], dtype=int)
+        self._tiled: list[LaunchRecord] = []
+        starts, replicas, requests, busy, orders = [], [], [], [], []
+        # One entry a stage that a launch reached, in order; its last one ends with the launch.
+        reached, stages = [], []
+        to: list[float] = []
+        for record in self._records:
+            launch, outcome, end_s = record
+            jobs, borders_s, device_s = launch.jobs, outcome.borders_s, outcome.device_s
+            starts.append(launch.start_s)
+            replicas.append(launch.replica)
+            requests.append(len(jobs))
+            orders.extend([job.order for job in jobs])
+            if len(device_s) > 1:
+                self._tiled.append(record)
+            busy.append(sum(device_s) if device_s else end_s - launch.start_s)
+            reached.append(1 + len(borders_s))
+            stages.extend([segment.stage for segment in launch.segments[: 1 + len(borders_s)]])
+            to.extend(borders_s)
+            to.append(end_s)
+        self._names = {name: code for code, name in enumerate(sorted(set(stages)))}
+        self._stage = np.array([self._names[name] for name in stages], dtype=int)
+        self._launch = np.repeat(np.arange(len(starts)), reached)
+        self._requests = np.array(requests, dtype=int)
+        self._to_s: Numbers = np.array(to, dtype=float)
+        lasts = np.cumsum(reached, dtype=int) - 1
+        self.start_s: Numbers = np.array(starts, dtype=float)
+        self.end_s = self._to_s[lasts]
+        self._from_s: Numbers = np.roll(self._to_s, 1)
+        self._from_s[lasts - np.array(reached, dtype=int) + 1] = self.start_s
+        self.replica = np.array(replicas, dtype=int)
+        self.busy_s: Numbers = np.array(busy, dtype=float)
         took_s = self.end_s - self.start_s
-        busy_s = np.array([sum(o.device_s) if o.device_s else math.nan for _, o, _ in self._records], dtype=float)
-        self.busy_s: Numbers = np.where(np.isnan(busy_s), took_s, busy_s)
-        self._requests = np.array([len(launch.jobs) for launch in launches], dtype=int)
         self.served_s: Numbers = np.where(self._requests > 0, took_s, 0.0)
         self.asked_s: Numbers = np.array([job.request.arrival_s for job in controller.jobs], dtype=float)
         self.work_s: Numbers = np.zeros(len(controller.jobs))
-        orders = np.array([job.order for launch in launches for job in launch.jobs], dtype=int)
-        np.add.at(self.work_s, orders, np.repeat(took_s / np.maximum(self._requests, 1), self._requests))
-        # One entry a stage that a launch reached, in order; its last one ends with the launch.
-        reached = np.array([1 + len(outcome.borders_s) for _, outcome, _ in self._records], dtype=int)
-        self._launch = np.repeat(np.arange(len(launches)), reached)
-        self._stage = np.array(
-            [segment.stage for launch, o, _ in self._records for segment in launch.segments[: 1 + len(o.borders_s)]],
-            dtype=str,
-        )
-        ends_s = [at_s for _, outcome, end_s in self._records for at_s in (*outcome.borders_s, end_s)]
-        self._to_s: Numbers = np.array(ends_s, dtype=float)
-        self._from_s: Numbers = np.roll(self._to_s, 1)
-        self._from_s[np.cumsum(reached) - reached] = self.start_s
+        each_s = took_s / np.maximum(self._requests, 1)
+        np.add.at(self.work_s, np.array(orders, dtype=int), np.repeat(each_s, self._requests))
 
     def within(self, start_s: float, end_s: float) -> Numbers:
         """Device seconds of each launch between two times."""
@@ -96,13 +109,12 @@ class Launches:
 
     def by_stage(self, start_s: float, end_s: float) -> dict[str, float]:
         """Replica seconds of each stage between two times."""
-        names, which = np.unique(self._stage, return_inverse=True)
-        seconds = np.bincount(which, weights=_overlap(self._from_s, self._to_s, start_s, end_s), minlength=len(names))
-        return {str(name): float(of_stage) for name, of_stage in zip(names, seconds, strict=True)}
+        seconds_s = _overlap(self._from_s, self._to_s, start_s, end_s)
+        return {name: float(seconds_s[self._stage == code].sum()) for name, code in self._names.items()}
 
     def batches(self, start_s: float, end_s: float) -> tuple[float, int, float]:
         """Requests in a denoising launch between two times: mean by time, most, share of the time with the most."""
-        denoising = np.isin(self._stage, list(DENOISING))
+        denoising = np.isin(self._stage, [code for name, code in self._names.items() if name in DENOISING])
         seconds = _overlap(self._from_s, self._to_s, start_s, end_s)[denoising]
         requests = self._requests[self._launch[denoising]]
         total = seconds.sum()
@@ -113,9 +125,8 @@ class Launches:
 
     def imbalance(self) -> float:
         """Seconds of the busiest device over the mean of all devices of its replica, in refinement; NaN without."""
-        tiled = [(launch, outcome, end_s) for launch, outcome, end_s in self._records if len(outcome.device_s) > 1]
         busiest = mean = 0.0
-        for launch, outcome, end_s in tiled:
+        for launch, outcome, end_s in self._tiled:
             times = (launch.start_s, *outcome.borders_s, end_s)
             stages = zip(launch.segments, times, times[1:], strict=False)
             others_s = sum([to_s - from_s for segment, from_s, to_s in stages if segment.stage != "refine"])
@@ -127,10 +138,11 @@ class Launches:
     def share_of_time(self, chosen: Callable[[str, Composition], bool]) -> float:
         """Share of all time that launches of a chosen stage and composition took; loading is never chosen."""
         known = lru_cache(maxsize=None)(chosen)
-        kinds = [self._records[launch][0].composition for launch in self._launch]
-        inside = np.array(
-            [bool(kind) and known(str(stage), kind) for stage, kind in zip(self._stage, kinds, strict=True)], dtype=bool
-        )
+        names = list(self._names)
+        inside = np.zeros(len(self._stage), dtype=bool)
+        for entry, (launch, stage) in enumerate(zip(self._launch.tolist(), self._stage.tolist(), strict=True)):
+            composition = self._records[launch][0].composition
+            inside[entry] = bool(composition) and known(names[stage], composition)
         seconds = self._to_s - self._from_s
         return float(seconds[inside].sum() / seconds.sum()) if seconds.sum() else 0.0
 
