@@ -38,7 +38,9 @@ class PreparedCache:
     shares: dict[Size, float]
 
 
-def prepare_cache(scenario: Scenario, profile: Profile, geometry: ModelGeometry, trace: Trace) -> PreparedCache | None:
+def prepare_cache(
+    scenario: Scenario, profile: Profile | None, geometry: ModelGeometry, trace: Trace
+) -> PreparedCache | None:
     """The cache of a scenario; None when everything is computed.
 
     Raises:
@@ -72,8 +74,8 @@ def _usual(requests: Iterable[Request]) -> dict[Size, Request]:
     return {size: examples[size, count.most_common(1)[0][0]] for size, count in sorted(counts.items())}
 
 
-def _block_weights(profile: Profile) -> list[float] | None:
-    text = profile.metadata.get("block_weights")
+def _block_weights(profile: Profile | None) -> list[float] | None:
+    text = profile.metadata.get("block_weights") if profile is not None else None
     if text is None:
         return None
     try:

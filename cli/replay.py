@@ -84,10 +84,10 @@ def replay(
             hardware=hardware_name(loaded.cluster.device),
             cache_peak_bytes=[executor.cache.kept.peak_bytes for executor in executors if executor.cache is not None],
         )
-        if info["hardware"] != prepared.profile.hardware:
+        if info["hardware"] != prepared.table.hardware:
             info["warnings"] = [
                 *info["warnings"],
-                f"the profile was measured on {prepared.profile.hardware}, the replay ran on {info['hardware']}",
+                f"predictions are of {prepared.table.hardware}, the replay ran on {info['hardware']}",
             ]
         prepared.write(folder, controller, info, record.lines)
         keep_inputs(prepared, folder)

@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from cli.caching import PreparedCache, prepare_cache, read_shares, spell_shares
+from cli.pricing import geometry_for, latency_table, load_profile, trust
 from cli.scenario import PredictorSection, Scenario
 from cli.tiling import PreparedTiling, prepare_tiling
 from policies.contract import Predictor, SchedulingPolicy
@@ -27,12 +27,14 @@ from predictors.online import OnlinePredictor
 from predictors.profile import Profile
 from predictors.table import LatencyTable, check_supported
 from traces.errors import BadInput
-from traces.geometry import GEOMETRIES, ModelGeometry, geometry_from_json
+from traces.geometry import ModelGeometry
 from traces.mix import parse_counts
 from traces.request import Request, Size
 from traces.spikes import parse_spike, with_spikes
 from traces.streams import stream
 from traces.trace import Trace
+
+_PROFILE = "profile.parquet"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Prepared:
     scenario: Scenario
     trace: Trace
     requests: list[Request]
-    profile: Profile
+    profile: Profile | None
     table: LatencyTable
     predictor: LatencyTable
     policy: SchedulingPolicy
@@ -93,13 +95,15 @@ class Prepared:
             "scheduler": scenario.policies.scheduling.name,
             "replicas": scenario.cluster.replicas,
             "devices": scenario.cluster.devices,
-            "hardware": self.profile.hardware,
+            "hardware": self.table.hardware,
             "scenario": scenario.model_dump(mode="json"),
             "predictor": {
+                "basis": self.table.basis,
                 "profile": scenario.predictor.profile,
+                "hardware": scenario.predictor.hardware,
                 "content_hash": self.predictor.content_hash,
                 "executor": scenario.cluster.executor,
-                "latency_model": scenario.predictor.latency_model,
+                "latency_model": self.table.latency_model,
                 "online": scenario.predictor.online,
                 "oracle": scenario.predictor.oracle,
                 "expected_computed": spell_shares(self.shares),
@@ -124,11 +128,10 @@ def prepare(scenario: Scenario) -> Prepared:
         BadInput: whatever is wrong with it, in one line.
     """
     warnings: list[str] = []
-    profile = Profile.load(find_profile(scenario))
-    geometry = _geometry(scenario.model_name, profile)
-    table = LatencyTable.fit(
-        profile, scenario.model_name, scenario.cluster.executor, scenario.predictor.latency_model, geometry
-    )
+    profile = load_profile(scenario)
+    geometry = geometry_for(scenario.model_name, profile)
+    table = latency_table(scenario, profile, geometry)
+    warnings += trust(table, profile)
     trace = _load_trace(scenario, geometry, warnings)
     trace.check(geometry)
     tiling = prepare_tiling(scenario, geometry, table, trace)
@@ -150,7 +153,7 @@ def prepare(scenario: Scenario) -> Prepared:
         trace = trace.with_step_reduction(reduction.share, skip, stream(scenario.seed, "trace/step_reduction"))
     policies = scenario.policies
     cache = prepare_cache(scenario, profile, geometry, trace)
-    if cache is not None and not profile.frame["cached"].any():
+    if cache is not None and not (profile is not None and profile.frame["cached"].any()):
         warnings.append("the profile was measured without a cache: what reuse saves is taken from the work it spares")
     warnings += _unlike_the_profile(scenario, profile)
     scheduling = load_policy("scheduling", policies.scheduling.name, policies.scheduling.parameters, scenario.base)
@@ -176,7 +179,7 @@ def _recipe(tiling: PreparedTiling | None, left_out: Sequence[str]) -> Callable[
     return recipe
 
 
-def _unlike_the_profile(scenario: Scenario, profile: Profile) -> list[str]:
+def _unlike_the_profile(scenario: Scenario, profile: Profile | None) -> list[str]:
     """Settings of the executor that the profile was not measured with, so that its seconds may not be those."""
     cluster = scenario.cluster
     asked: dict[str, str] = {"decode": cluster.decode}
@@ -184,7 +187,7 @@ def _unlike_the_profile(scenario: Scenario, profile: Profile) -> list[str]:
         asked["patch_floor"] = str(cluster.patch_floor)
     if scenario.policies.caching.name != "none":
         asked["cache_patch"] = str(cluster.cache_patch)
-    measured = {"decode": "whole", **profile.metadata}
+    measured = {"decode": "whole", **(profile.metadata if profile is not None else {})}
     return [
         f"cluster.{name} is {value}, the profile was measured with {measured[name]}"
         for name, value in asked.items()
@@ -199,12 +202,11 @@ def _expecting(
     return ExpectedReuse(costs, shares) if shares else costs
 
 
-def _world_table(scenario: Scenario, profile: Profile, table: LatencyTable) -> LatencyTable:
+def _world_table(scenario: Scenario, profile: Profile | None, table: LatencyTable) -> LatencyTable:
     latency_model = scenario.world.latency_model
     if latency_model is None:
         return table
-    geometry = _geometry(scenario.model_name, profile)
-    return LatencyTable.fit(profile, scenario.model_name, scenario.cluster.executor, latency_model, geometry)
+    return latency_table(scenario, profile, geometry_for(scenario.model_name, profile), latency_model)
 
 
 def _predictor_of_run(table: LatencyTable | TiledCosts | ExpectedReuse, section: PredictorSection) -> Predictor:
@@ -214,29 +216,6 @@ def _predictor_of_run(table: LatencyTable | TiledCosts | ExpectedReuse, section:
     if section.online:
         return OnlinePredictor(table, section.error)
     return table.scaled(1.0 + section.error) if section.error else table
-
-
-def find_profile(scenario: Scenario) -> Path:
-    """The profile a scenario names: a file beside it, or one that ships with Tilecast by its name."""
-    name = scenario.predictor.profile
-    if name is None:
-        raise BadInput(
-            "the scenario names no profile; set predictor.profile, or pass --profile "
-            "(tilecast profile --model NAME -o P.parquet measures one)"
-        )
-    beside = scenario.base / name
-    shipped = Path(str(files("profiles"))) / f"{name}.parquet"
-    return shipped if not beside.exists() and shipped.is_file() else beside
-
-
-def _geometry(model: str, profile: Profile) -> ModelGeometry:
-    if model not in profile.models:
-        raise BadInput(f"the profile measured {', '.join(profile.models)}, not {model!r}")
-    if model in GEOMETRIES:
-        return GEOMETRIES[model]
-    if "geometry" in profile.metadata:
-        return geometry_from_json(profile.metadata["geometry"])
-    raise BadInput(f"the geometry of model {model!r} is neither known nor in the profile")
 
 
 def _load_trace(scenario: Scenario, geometry: ModelGeometry, warnings: list[str]) -> Trace:
@@ -276,7 +255,12 @@ def check_output(folder: Path) -> None:
 def keep_inputs(prepared: Prepared, folder: Path) -> None:
     """Put what a replay was given beside its log, so that it can be checked and repeated anywhere."""
     prepared.trace.save(folder / "trace.parquet")
-    prepared.profile.save(folder / "profile.parquet")
+    if prepared.profile is not None:
+        prepared.profile.save(folder / _PROFILE)
+    hardware = prepared.scenario.predictor.hardware
+    if hardware is not None and ".toml" in hardware:
+        catalogue = prepared.scenario.base / _file_of(hardware)
+        shutil.copyfile(catalogue, folder / catalogue.name)
     name = prepared.scenario.policies.scheduling.name
     if ".py:" in name:
         source = prepared.scenario.base / name.rpartition(":")[0]
@@ -294,21 +278,16 @@ def parity_of(folder: Path) -> Parity | None:
     if not events.is_file() or not (folder / "trace.parquet").is_file():
         return None
     scenario = _recorded_scenario(folder)
-    profile = Profile.load(folder / "profile.parquet")
+    profile = Profile.load(folder / _PROFILE) if scenario.predictor.profile is not None else None
     predictor = scenario.predictor
-    table = LatencyTable.fit(
-        profile,
-        scenario.model_name,
-        scenario.cluster.executor,
-        predictor.latency_model,
-        _geometry(scenario.model_name, profile),
-    )
+    geometry = geometry_for(scenario.model_name, profile)
+    table = latency_table(scenario, profile, geometry)
     scheduling = scenario.policies.scheduling
     policy = load_policy("scheduling", scheduling.name, scheduling.parameters, folder)
     trace = Trace.load(folder / "trace.parquet")
     requests: Sequence[Request] = trace.requests()
     expected = read_run(folder).info["predictor"]
-    tiling = prepare_tiling(scenario, _geometry(scenario.model_name, profile), table, trace)
+    tiling = prepare_tiling(scenario, geometry, table, trace)
     if tiling is not None:
         tiling = replace(tiling, shares=read_shares(expected.get("expected_tiles", {})))
     costs = _expecting(table, read_shares(expected.get("expected_computed", {})), tiling)
@@ -327,4 +306,13 @@ def _recorded_scenario(folder: Path) -> Scenario:
     if ".py:" in name:
         file, _, class_name = name.rpartition(":")
         recorded["policies"]["scheduling"]["name"] = f"{Path(file).name}:{class_name}"
+    if hardware := recorded["predictor"].get("hardware"):
+        file = _file_of(hardware)
+        recorded["predictor"]["hardware"] = hardware.replace(file, Path(file).name)
     return Scenario(**recorded, base=folder)
+
+
+def _file_of(hardware: str) -> str:
+    """The file that a hardware kind is of; the kind's name where it is of the shipped catalogue."""
+    file, toml, _ = hardware.partition(".toml")
+    return file + toml

@@ -82,9 +82,11 @@ class TilingSection(_Section):
 
 
 class PredictorSection(_Section):
-    """What the policy knows about cost."""
+    """What the policy knows about cost: measurements, the roofline of a hardware kind, or that calibrated by them."""
 
     profile: str | None = None
+    hardware: str | None = None  # a kind of 'tilecast hardware list', or of a file: mine.toml, mine.toml:kind
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None  # of a roofline; None: what is usual on the hardware
     latency_model: str = "boosted"
     reuse: str | None = None  # recorded cache signals: a file, or what ships under that name; None: the model's, if any
     tile_reuse: str | None = None  # the same of tiles
@@ -165,6 +167,7 @@ class HardwareSection(_Section):
 
     name: str
     profile: str | None = None  # measured on it
+    hardware: str | None = None  # of the catalogue: estimated without a profile, calibrated with one
     price_per_hour: float | None = Field(None, gt=0)  # of a device
     devices: tuple[int, ...] = Field((1,), min_length=1)  # a replica, each of them tried
     max_replicas: int = Field(64, ge=1)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from predictors.basis import MEASURED
 from predictors.features import FeatureMap
 from predictors.measured import MeasuredRange
 from predictors.measurements import Measurements
@@ -36,6 +37,7 @@ class StageCost:
     seconds: Seconds
     measured: MeasuredRange
     noise: RepeatNoise
+    basis: str = MEASURED
 
     def forwards(self, composition: Composition) -> Sequence[Composition]:
         """What runs together: stacking takes equal sizes, so whole images of several sizes take turns."""
@@ -49,6 +51,38 @@ class StageCost:
         return sum([self.seconds(row(c, guided, computed, cached)) for c in self.forwards(composition)])
 
 
+class Cost(Protocol):
+    """What a table asks of a stage: `StageCost`, or `predictors.estimate.RooflineCost`."""
+
+    @property
+    def features(self) -> FeatureMap:
+        """Stage, executor and geometry."""
+        ...
+
+    @property
+    def measured(self) -> MeasuredRange | None:
+        """Where it was measured; None: nowhere."""
+        ...
+
+    @property
+    def noise(self) -> RepeatNoise:
+        """How measurements of one batch differ."""
+        ...
+
+    @property
+    def basis(self) -> str:
+        """See `predictors.basis`."""
+        ...
+
+    def forwards(self, composition: Composition) -> Sequence[Composition]:
+        """What runs together."""
+        ...
+
+    def of(self, composition: Composition, guided: float, computed: float, cached: bool) -> float:
+        """Seconds of one step."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class LatencyTable:
     """Seconds per step of any composition, for one model run by one executor.
@@ -57,9 +91,9 @@ class LatencyTable:
         model: as the profile calls it.
         hardware: what was measured.
         executor: how batches are denoised: ``whole``, ``patched`` or ``packed``.
-        latency_model: the name in `predictors.latency.LATENCY_MODELS`.
-        costs: the measured stages.
-        data_hash: the profile's `Profile.content_hash`.
+        latency_model: the name in `predictors.latency.LATENCY_MODELS`, or ``roofline``.
+        costs: the stages whose seconds are known.
+        data_hash: of everything that they were fitted to: the profile's `Profile.content_hash`.
         factor: every second is multiplied by this.
     """
 
@@ -67,7 +101,7 @@ class LatencyTable:
     hardware: str
     executor: str
     latency_model: str
-    costs: Mapping[str, StageCost]
+    costs: Mapping[str, Cost]
     data_hash: str
     factor: float = 1.0
     _seconds: dict[tuple[str, Composition, float, float | None], float] = field(
@@ -102,7 +136,7 @@ class LatencyTable:
         geometry = geometry_of(model) if geometry is None else geometry
         own = profile.select(model, executor)
         whole = profile.select(model, "whole") if "whole" in profile.executors(model) else own
-        costs = {}
+        costs: dict[str, Cost] = {}
         for stage in STAGES:
             source = own if stage == "denoise" or stage in own.stages(model) else whole
             if stage in source.stages(model):
@@ -154,15 +188,18 @@ class LatencyTable:
     def extrapolation(self, stage: str, composition: Composition) -> float:
         """1.0 inside the measured range, else the factor by which the worst feature lies outside.
 
-        Features: the largest and the smallest image's tokens, tokens in all, images. An unmeasured stage
-        gives 1.0.
+        Features: the largest and the smallest image's tokens, tokens in all, images. A stage without measurements
+        gives 1.0: what it is worth, `basis` says.
         """
         key = (stage, composition)
         try:
             return self._outside[key]
         except KeyError:
             cost = self._cost(stage)
-            value = 1.0 if cost is None else max(map(cost.measured.factor, cost.forwards(composition)))
+            known = None if cost is None else cost.measured
+            value = 1.0
+            if cost is not None and known is not None:
+                value = max(map(known.factor, cost.forwards(composition)))
             self._outside[key] = value
             return value
 
@@ -204,6 +241,16 @@ class LatencyTable:
         return tuple(stage for stage in ORDINARY if stage not in self.costs)
 
     @property
+    def bases(self) -> dict[str, str]:
+        """Stage -> how far to trust its seconds, see `predictors.basis`."""
+        return {stage: cost.basis for stage, cost in self.costs.items()}
+
+    @property
+    def basis(self) -> str:
+        """How far to trust the table: as far as its denoising step."""
+        return self.bases.get("denoise", MEASURED)
+
+    @property
     def stage_executors(self) -> dict[str, str]:
         """Measured stage -> the executor whose rows it was fitted from."""
         return {stage: cost.features.executor for stage, cost in self.costs.items()}
@@ -214,7 +261,7 @@ class LatencyTable:
         chosen = (self.data_hash, self.model, self.executor, self.latency_model, repr(self.factor))
         return hashlib.sha256("\n".join(chosen).encode()).hexdigest()
 
-    def _cost(self, stage: str) -> StageCost | None:
+    def _cost(self, stage: str) -> Cost | None:
         if stage not in STAGES:
             raise BadInput(f"unknown stage {stage!r}; known: {', '.join(STAGES)}")
         return self.costs.get(stage)
@@ -231,15 +278,16 @@ def check_supported(table: LatencyTable, asked: Iterable[Request | Size], limit:
             image.
     """
     cost = table.costs.get("denoise")
-    if cost is None:
+    measured = None if cost is None else cost.measured
+    if measured is None:
         return
     for item in asked:
         size = item.size if isinstance(item, Request) else item
-        if (above := cost.measured.above(size)) > limit:
+        if (above := measured.above(size)) > limit:
             whose = f"request {item.request_id!r}: " if isinstance(item, Request) else ""
             raise BadInput(
                 f"{whose}size {_spell(size)} has {above:.1f} times the tokens of the largest size "
-                f"measured for {table.model!r} on {table.hardware} ({_spell(cost.measured.largest)}), "
+                f"measured for {table.model!r} on {table.hardware} ({_spell(measured.largest)}), "
                 f"expected at most {limit:g} times; profile larger sizes"
             )
 

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from policies.runlog import Run
+from predictors.basis import ESTIMATED, MEASURED
 from reports.figures import figure, spell_value
 from reports.metrics import summary
 
@@ -134,7 +135,13 @@ def _predictor(run: Run) -> str:
     predictor = run.info.get("predictor")
     if not isinstance(predictor, dict):
         return ""
-    return ", ".join(str(predictor[key]) for key in ("profile", "latency_model", "executor") if predictor.get(key))
+    facts = ("basis", "profile", "latency_model", "executor")
+    return ", ".join(str(predictor[key]) for key in facts if predictor.get(key))
+
+
+def _basis(run: Run) -> str:
+    predictor = run.info.get("predictor")
+    return str(predictor.get("basis", MEASURED)) if isinstance(predictor, dict) else MEASURED
 
 
 def names_of(runs: list[Run]) -> tuple[str, ...]:
@@ -162,7 +169,7 @@ def _run_cautions(run: Run, values: dict[str, float]) -> list[str]:
             f"({100 * _or_zero(values['extrapolated_time']):.1f} % of launch time) were predicted by "
             "extrapolation, outside the measured range."
         )
-    elif values["launches"]:
+    elif values["launches"] and _basis(run) != ESTIMATED:
         notes.append("no prediction lies outside the measured range.")
     return notes
 

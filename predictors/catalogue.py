@@ -1,0 +1,53 @@
+"""Tables of several named things in one TOML file, each checked: hardware kinds, models' shapes."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from traces.errors import BadInput
+
+Entry = TypeVar("Entry", bound=BaseModel)
+
+
+def load_entries(path: Path, kind: type[Entry]) -> dict[str, Entry]:
+    """The tables of a TOML file by their names.
+
+    Raises:
+        BadInput: no such file, no TOML, nothing in it, or a wrong field, named with its table.
+    """
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not TOML: {error}") from error
+    if not data:
+        raise BadInput(f"{path} is empty; expected a table for each entry, like [my-gpu]")
+    entries = {}
+    for name, fields in data.items():
+        try:
+            entries[name] = kind.model_validate(fields)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join([name, *map(str, problem["loc"])])
+            message = problem["msg"].removeprefix("Value error, ")
+            raise BadInput(f"{path}: {where}: {message[0].lower()}{message[1:]}") from error
+    return entries
+
+
+def entry_of(entries: dict[str, Entry], name: str, what: str) -> Entry:
+    """The entry called ``name``.
+
+    Raises:
+        BadInput: there is none; the nearest name is offered, or all.
+    """
+    if name in entries:
+        return entries[name]
+    close = difflib.get_close_matches(name, entries, 1, cutoff=0.6)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(entries)}"
+    raise BadInput(f"unknown {what} {name!r}; {hint}")
