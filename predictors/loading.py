@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from predictors.standalone import StageSeconds, recipe_of, standalone
+from predictors.standalone import recipe_of, standalone
 from traces.composition import Composition
 from traces.errors import BadInput
 from traces.request import Request
 
 _ROUNDING_GB = 1e-9
+
+
+class Noise(Protocol):
+    """See `predictors.noise.RepeatNoise`."""
+
+    @property
+    def ratios(self) -> tuple[float, ...]: ...
+    @property
+    def steps(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -97,15 +107,37 @@ class LoadTimes:
             del host[next(iter(host))]
 
 
+class Costs(Protocol):
+    """What is measured: a `predictors.table.LatencyTable`, or anything that answers like one."""
+
+    def seconds(
+        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
+    ) -> float:
+        """Seconds of one step."""
+        ...
+
+    def noise(self, stage: str) -> Noise:
+        """Repeat noise of a stage."""
+        ...
+
+    def extrapolates(self, stage: str, composition: Composition) -> bool:
+        """Whether a batch lies outside the measured range."""
+        ...
+
+    def scaled(self, factor: float) -> Costs:
+        """The same with every second multiplied."""
+        ...
+
+
 class AdapterCosts:
     """Costs of a model whose requests come with adapters: a step of the stage ``adapt`` puts on one of them.
 
     Args:
-        table: what all other stages cost; anything else asked of it is asked of the table.
+        table: what all other stages cost.
         adapter_s: seconds an adapter.
     """
 
-    def __init__(self, table: StageSeconds, adapter_s: float) -> None:
+    def __init__(self, table: Costs, adapter_s: float) -> None:
         self.table = table
         self.adapter_s = adapter_s
 
@@ -113,10 +145,7 @@ class AdapterCosts:
         self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
     ) -> float:
         """Seconds of one step; see `predictors.table.LatencyTable.seconds`."""
-        if stage == "adapt":
-            return self.adapter_s
-        share = () if computed is None else (computed,)
-        return self.table.seconds(stage, composition, guided, *share)
+        return self.adapter_s if stage == "adapt" else self.table.seconds(stage, composition, guided, computed)
 
     def standalone(self, request: Request) -> float:
         """Seconds of a request alone on an idle replica that has its checkpoint."""
@@ -126,13 +155,17 @@ class AdapterCosts:
         """(Stage, steps) of a request: its adapters, and what the table knows."""
         return with_adapters(request, recipe_of(self.table, request))
 
-    def scaled(self, factor: float) -> AdapterCosts:
-        """The same with every second multiplied; see `predictors.table.LatencyTable.scaled`."""
-        return AdapterCosts(self.table.scaled(factor), factor * self.adapter_s)  # type: ignore[attr-defined]
+    def noise(self, stage: str) -> Noise:
+        """Repeat noise of a stage that was measured."""
+        return self.table.noise(stage)
 
     def extrapolates(self, stage: str, composition: Composition) -> bool:
-        """See `predictors.table.LatencyTable.extrapolates`."""
-        return stage != "adapt" and self.table.extrapolates(stage, composition)  # type: ignore[attr-defined]
+        """Whether a batch lies outside the measured range."""
+        return stage != "adapt" and self.table.extrapolates(stage, composition)
+
+    def scaled(self, factor: float) -> AdapterCosts:
+        """The same with every second multiplied."""
+        return AdapterCosts(self.table.scaled(factor), factor * self.adapter_s)
 
 
 def with_adapters(request: Request, recipe: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:

@@ -41,12 +41,16 @@ class ReplicaLane:
         visit: float,
     ) -> None:
         self.index = replica.index
-        self.stale: dict[CheckpointQueue, None] = {}
         self._replica = replica
         self._make_queue = make_queue
         self._keep = keep
         self._loads = loads
         self._visit = visit
+        self.begin(0.0)
+
+    def begin(self, now: float) -> None:
+        """Begin with nothing to do: a run begins, or the replica has failed."""
+        self.stale: dict[CheckpointQueue, None] = {}
         self._queues: dict[str, CheckpointQueue] = {}
         self._busy: dict[CheckpointQueue, None] = {}  # those that have requests
         self._turn: CheckpointQueue | None = None
@@ -56,7 +60,9 @@ class ReplicaLane:
         self._started: dict[Job, None] = {}
         self._waiting_s = self._started_s = 0.0
         self._seen_s: float | None = None  # when what has started was last looked at; None: nothing runs
-        self._reset_keep(0.0)
+        self._keep.reset()
+        for checkpoint in self._replica.loaded:
+            self._used(checkpoint, now)
 
     def backlog_s(self, now: float) -> float:
         """See `policies.residency.contract.Lane`."""
@@ -96,43 +102,18 @@ class ReplicaLane:
     def ended(self, job: Job, now: float) -> None:
         """A job ended, however."""
         queue = self._queues[job.request.checkpoint]
-        self._passes |= queue is self._turn
-        self._forget(queue, job)
-        queue.ended(job, now)
-        self._settle(queue)
-
-    def _forget(self, queue: CheckpointQueue, job: Job) -> None:
+        self._passes |= queue is self._turn and queue.runs(job)
         if job in self._started:
             del self._started[job]
         else:
             self._waiting_s -= queue.alone_s(job)
-
-    def _settle(self, queue: CheckpointQueue) -> None:
+        queue.ended(job, now)
         self.stale[queue] = None
         if not queue.jobs:
-            self._busy.pop(queue, None)
+            del self._busy[queue]
         if not self._busy:
             self._waiting_s = self._started_s = 0.0
             self._seen_s = None
-
-    def down(self, now: float) -> list[Job]:
-        """The replica failed. The requests that it had not begun, to be given to others; the rest end next."""
-        self._turn, self._loading, self._passes = None, False, False
-        self._reset_keep(now)
-        for queue in self._queues.values():
-            queue.down(now)
-        left = [job for queue in self._busy for job in queue.jobs if job.state == "waiting"]
-        for job in left:
-            queue = self._queues[job.request.checkpoint]
-            self._forget(queue, job)
-            queue.take_back(job, now)
-            self._settle(queue)
-        return left
-
-    def up(self, now: float) -> None:
-        """The replica works again."""
-        for queue in self._queues.values():
-            queue.up(now)
 
     def recalls(self, now: float) -> list[int]:
         """Ids of running launches that the policy of their checkpoint recalls."""
@@ -243,11 +224,6 @@ class ReplicaLane:
         if self._loads is not None:
             gb = self._loads.weights.gb(checkpoint)
             self._keep.used(checkpoint, gb, self._loads.expected(self.index, checkpoint), now)
-
-    def _reset_keep(self, now: float) -> None:
-        self._keep.reset()
-        for checkpoint in self._replica.loaded:
-            self._used(checkpoint, now)
 
     def _look(self, now: float | None) -> None:
         """Note what is left to do of the requests that have started; None: none of them runs."""

@@ -24,6 +24,7 @@ class ManyCheckpoints(SchedulingPolicy):
     """Runs a scheduling policy for every checkpoint and replica.
 
     Requests that wait for a replica that fails are given to another; those that find none wait until one is repaired.
+    The copies of the policy on a replica that fails are thrown away; it begins with new ones.
     Each copy of the policy plans as if the replica was its own, so what it believes about deadlines is too hopeful
     where several checkpoints share one.
 
@@ -85,20 +86,24 @@ class ManyCheckpoints(SchedulingPolicy):
         self._lane_of[job].returned(job, now)
 
     def ended(self, job: Job, now: float) -> None:
-        if job in self._nowhere:
-            del self._nowhere[job]
-        else:
-            self._lane_of.pop(job).ended(job, now)
+        self._nowhere.pop(job, None)
+        lane = self._lane_of.pop(job, None)
+        if lane is not None:  # else its replica has failed
+            lane.ended(job, now)
 
     def replica_down(self, replica: Replica, now: float) -> None:
-        self._working = [lane for lane in self._lanes if self.cluster.replicas[lane.index].up]
-        for job in sorted(self._lanes[replica.index].down(now), key=_order):
+        lane = self._lanes[replica.index]
+        self._working.remove(lane)
+        lost = [job for job, of in self._lane_of.items() if of is lane]
+        lane.begin(now)
+        for job in lost:
             del self._lane_of[job]
-            self.arrived(job, now)
+        for job in lost:
+            if job.state == "waiting":
+                self.arrived(job, now)
 
     def replica_up(self, replica: Replica, now: float) -> None:
         self._working = [lane for lane in self._lanes if self.cluster.replicas[lane.index].up]
-        self._lanes[replica.index].up(now)
         nowhere, self._nowhere = self._nowhere, {}
         for job in nowhere:
             self.arrived(job, now)
@@ -112,7 +117,3 @@ class ManyCheckpoints(SchedulingPolicy):
     def wakeup(self, now: float) -> float | None:
         times = [lane.wakeup(now) for lane in self._lanes]
         return min([at_s for at_s in times if at_s is not None], default=None)
-
-
-def _order(job: Job) -> int:
-    return job.order

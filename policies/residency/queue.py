@@ -67,6 +67,10 @@ class CheckpointQueue:
         """Whether adapters are put on for a launch that is decided."""
         return self._held is not None
 
+    def runs(self, job: Job) -> bool:
+        """Whether a job is in the launch that runs, or ended with it."""
+        return self.jobs[job].state == "running"
+
     def add(self, job: Job, seconds: Mapping[str, float], now: float) -> None:
         """A request comes; ``seconds`` are predicted, of a step of each of its stages."""
         recipe = tuple([item for item in job.recipe if item[0] != ADAPT])
@@ -178,15 +182,8 @@ class CheckpointQueue:
 
     def ended(self, job: Job, now: float) -> None:
         """A job ended, however."""
-        self._follow(job, self.jobs[job])
-        self._leave(job, job.state, job.reason, now)
-
-    def take_back(self, job: Job, now: float) -> None:
-        """A job goes elsewhere; to the policy it looks as if its client had left."""
-        self._leave(job, "cancelled", "given to another replica", now)
-
-    def _leave(self, job: Job, state: str, reason: str, now: float) -> None:
         mirror = self.jobs.pop(job)
+        self._follow(job, mirror)
         del self._real[mirror], self._seconds[job]
         name = job.request.request_id
         if mirror.state == "waiting":
@@ -201,26 +198,8 @@ class CheckpointQueue:
             self._running = tuple([other for other in self._running if other is not mirror])
             if self._held is None:
                 self._stop()
-        mirror.state, mirror.reason, mirror.finish_s = state, reason, now
+        mirror.state, mirror.reason, mirror.finish_s = job.state, job.reason, now
         self._policy.ended(mirror, now)
-
-    def down(self, now: float) -> None:
-        """The replica failed: all of its jobs end next or are taken back."""
-        self._held = None
-        self._stop()
-        self._due.clear()
-        for job, mirror in self.jobs.items():
-            if mirror.state == "running":
-                self._follow(job, mirror)
-                mirror.state = "resident"
-        self._view.up = False
-        self._view.loaded = {}
-        self._policy.replica_down(self._view, now)
-
-    def up(self, now: float) -> None:
-        """The replica works again."""
-        self._view.up = True
-        self._policy.replica_up(self._view, now)
 
     def wakeup(self, now: float) -> float | None:
         """When the policy wants to be asked again."""

@@ -1,0 +1,144 @@
+"""Many checkpoints and adapters on few replicas, simulated: what every scheduler, dispatch and keep policy must keep."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies.contract import SchedulingPolicy
+from policies.controller import Controller
+from policies.events import EventRecord, check_parity
+from policies.record import request_table, step_table
+from policies.residency import DISPATCHES, KEEPS, ManyCheckpoints
+from policies.scheduling import FCFS, SCHEDULERS, LeastSlack, MixedFCFS
+from policies.tiling.recipe import ordinary
+from predictors.loading import AdapterCosts, LoadTimes, Weights, with_adapters
+from sim.check_worlds import CheckedWorld, IrregularCosts
+from sim.driver import Happening, Simulation
+from sim.faults import Faults
+from sim.world import World
+from traces.request import Request
+from traces.streams import stream
+
+WEIGHTS = Weights(
+    10.0, 4.0, host_gb=12.0, disk_gb_per_s=40.0, host_gb_per_s=110.0, load_s=0.013, of={"c1": 1.5, "c4": 7}
+)
+COSTS = AdapterCosts(IrregularCosts(), 0.017)
+"""Two or three checkpoints fit; a load takes as long as some steps."""
+
+
+def requests_of(world: CheckedWorld, count: int, seed: int = 0, checkpoints: int = 6) -> list[Request]:
+    """Those of a checked world, for checkpoints of Zipf's popularity; every third has adapters."""
+    rng = stream(seed, f"residency/{count}")
+    weights = 1 / np.arange(1, checkpoints + 1)
+    drawn = rng.choice(checkpoints, count, p=weights / weights.sum())
+    adapters = rng.choice([0, 0, 1, 3], count)
+    return [
+        replace(request, checkpoint=f"c{c}", adapters=int(a))
+        for request, c, a in zip(world.requests(seed, count), drawn, adapters, strict=True)
+    ]
+
+
+def controller_of(policy: SchedulingPolicy, replicas: int, hook: Any = None) -> Controller:
+    return Controller(policy, COSTS, replicas, lambda r: with_adapters(r, ordinary(r)), hook, loading=True)
+
+
+def run(
+    policy: ManyCheckpoints,
+    requests: list[Request],
+    replicas: int,
+    per_step: bool = False,
+    happenings: list[Happening] | None = None,
+    in_flight: str = "restart",
+) -> tuple[Controller, list[str]]:
+    record = EventRecord()
+    controller = controller_of(policy, replicas, record.add)
+    assert policy.weights is not None
+    world = World(COSTS, replicas, 0, loads=LoadTimes(policy.weights, [()] * replicas))
+    Simulation(controller, world, per_step, None, happenings and iter(happenings), in_flight).run(requests)
+    return controller, record.lines
+
+
+def check(controller: Controller, requests: list[Request], weights: Weights) -> None:
+    """What holds whatever is decided; the log is walked anew, without the controller's own checks."""
+    last = {job.request.request_id: job for job in controller.jobs}
+    assert set(last) == {request.request_id for request in requests}
+    assert all(job.ended and job.state != "lost" for job in last.values())
+    down = defaultdict(list)
+    for replica, down_s, _ in controller.outages:
+        down[replica].append(down_s)
+    loaded: dict[int, dict[str, None]] = defaultdict(dict)
+    done: dict[Any, int] = defaultdict(int)
+    free_s: dict[int, float] = defaultdict(float)
+    for launch, outcome, end_s in sorted(controller.launched, key=lambda entry: entry[0].launch_id):
+        here = loaded[launch.replica]
+        assert launch.start_s >= free_s[launch.replica]
+        if any(free_s[launch.replica] <= at_s <= launch.start_s for at_s in down[launch.replica]):
+            here.clear()
+        free_s[launch.replica] = end_s
+        if launch.load is not None:
+            for checkpoint in launch.load.evict:
+                del here[checkpoint]
+            assert launch.load.checkpoint not in here
+            if outcome.steps_done:
+                here[launch.load.checkpoint] = None
+            assert weights.fit([*here, *([] if outcome.steps_done else [launch.load.checkpoint])])
+        else:
+            assert {job.request.checkpoint for job in launch.jobs} <= set(here)
+            assert len({job.request.checkpoint for job in launch.jobs}) == 1
+        for segment in launch.done(outcome.steps_done):
+            for job in launch.jobs:
+                done[job, segment.stage] += segment.steps
+    for job in controller.jobs:
+        if job.state == "finished":
+            assert all(done[job, stage] == steps for stage, steps in job.recipe)
+        assert job.reason or job.state == "finished"
+
+
+def ends(controller: Controller) -> list[tuple[Any, ...]]:
+    return [(j.request.request_id, j.state, j.finish_s, j.replica, j.request.steps) for j in controller.jobs]
+
+
+@pytest.mark.parametrize("dispatch", DISPATCHES)
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_serves_many_checkpoints(name: str, dispatch: str) -> None:
+    """No request is lost, weights fit and are there, a quantum is a kept promise, and the same run is the same."""
+    policy = ManyCheckpoints(SCHEDULERS[name](), DISPATCHES[dispatch](), weights=WEIGHTS)
+    for world in (CheckedWorld(1, 6.0, False), CheckedWorld(3, 12.0, True)):
+        requests = requests_of(world, 60)
+        controller, events = run(policy, requests, world.replicas)
+        check(controller, requests, WEIGHTS)
+        for launch, _, end_s in controller.launched:
+            if launch.load is not None:
+                assert end_s - launch.start_s == pytest.approx(launch.load.expected_s, abs=1e-8)
+        assert run(policy, requests, world.replicas)[1] == events
+        assert ends(run(policy, requests, world.replicas, per_step=True)[0]) == ends(controller)
+        parity = check_parity(
+            [json.loads(line) for line in events],
+            requests,
+            lambda hook, world=world: controller_of(policy, world.replicas, hook),  # type: ignore[misc]
+        )
+        assert parity.same, parity.difference
+
+
+@pytest.mark.parametrize("in_flight", ["restart", "resume", "fail"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_failures_slow_spells_and_clients_that_leave(name: str, in_flight: str) -> None:
+    world = CheckedWorld(3, 12.0, True)
+    requests = requests_of(world, 80)
+    faults = Faults(mtbf_s=4.0, repair_s=0.5, cold_start_s=0.25, starts_cold=True, straggler_every_s=3.0,
+                    straggler_for_s=1.0, straggler_slowdown=2.5, patience_s=20.0)  # fmt: skip
+    policy = ManyCheckpoints(SCHEDULERS[name](), weights=WEIGHTS)
+    happenings = [h for h, _ in zip(faults.happenings(3, requests, 0), range(400), strict=False)]
+    controller, _ = run(policy, requests, 3, happenings=happenings, in_flight=in_flight)
+    check(controller, requests, WEIGHTS)
+    assert controller.outages
+    stepped, _ = run(policy, requests, 3, True, happenings, in_flight)
+    assert ends(stepped) == ends(controller)
