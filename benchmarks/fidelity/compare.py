@@ -1,0 +1,168 @@
+"""What a fidelity study says: simulations of every load and scheduler, held against the real runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.fidelity.study import SCENARIO, RealRun, Study
+from cli.runs import Prepared, parity_of, prepare
+from cli.scenario import load_scenario
+from cli.simulation import run_simulation
+from policies.record import request_table, step_table
+from policies.runlog import Run, read_run
+from predictors.profile import Profile
+from predictors.table import LatencyTable
+from reports.metrics import summary
+from reports.repeats import held_against
+from traces.composition import parse
+
+GOALS = {"latency_p50_s": 0.05, "latency_p95_s": 0.08, "latency_p99_s": 0.10, "slo_attainment": 0.02}
+"""The largest error wanted, of a time as a share of it, of attainment as a difference of shares."""
+STAGES = ("encode", "denoise", "decode")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a study found.
+
+    Attributes:
+        figures: one row a load, scheduler and figure: the columns of `reports.repeats.held_against`, ``goal``, ``met``,
+            and ``at_speed_sim`` and ``at_speed_error``, the same of simulations that are told how fast the machine was
+            in each real run.
+        runs: one row a real run: ``speed`` (measured over profiled seconds of its launches, above 1: slower than
+            profiled) in all and by stage, ``utilisation``, ``decisions`` and whether all were ``reproduced``.
+        facts: hardware, date, versions and settings, as JSON values.
+    """
+
+    figures: pd.DataFrame
+    runs: pd.DataFrame
+    facts: dict[str, Any]
+
+    @classmethod
+    def of(cls, study: Study, seeds: int) -> Findings:
+        """Simulate ``seeds`` times what was run for real, and compare."""
+        figures, runs = [], []
+        measurements = 0
+        for load in study.loads:
+            of_load = [run for run in study.runs if run.load == load]
+            profile = study.folder / "profiles" / study.trace(load).name
+            merged = Profile.merge(Profile.load(study.slice(run)) for run in of_load)
+            merged.save(profile)
+            measurements += len(merged.frame)
+            for scheduler in study.schedulers:
+                prepared = _prepare(study, load, scheduler, profile)
+                own = [run for run in of_load if run.scheduler == scheduler]
+                found = [_of_run(study, run, prepared.table) for run in own]
+                runs += found
+                reals = [summary(read_run(study.real(run))) for run in own]
+                compared = held_against(list(_simulated(prepared, seeds)), reals)
+                told = [list(_simulated(prepared, seeds, row["speed"])) for row in found]
+                at_speed = held_against([run for of_repeat in told for run in of_repeat], reals)
+                compared["at_speed_sim"], compared["at_speed_error"] = at_speed["sim"], at_speed["error"]
+                compared.insert(0, "load", load)
+                compared.insert(1, "scheduler", scheduler)
+                figures.append(compared.reset_index())
+        frame = pd.concat(figures, ignore_index=True)
+        frame["goal"] = frame["figure"].map(GOALS)
+        frame["met"] = frame["error"].abs() <= frame["goal"]
+        return cls(frame, pd.DataFrame(runs), _facts(study, seeds, measurements))
+
+    def document(self) -> dict[str, Any]:
+        """Everything, as JSON values; what is not defined is null."""
+        return {**self.facts, "figures": _records(self.figures), "runs": _records(self.runs)}
+
+
+def _prepare(study: Study, load: float, scheduler: str, profile: Path) -> Prepared:
+    return prepare(
+        load_scenario(
+            SCENARIO,
+            {
+                "policies.scheduling": {"name": scheduler},
+                **study.overrides(scheduler),
+                "trace.path": str(study.trace(load).absolute()),
+                "predictor.profile": str(profile.absolute()),
+            },
+        )
+    )
+
+
+def _simulated(prepared: Prepared, seeds: int, slowdown: float = 1.0) -> Iterable[Mapping[str, float]]:
+    """The summaries of simulations that differ in their noise."""
+    costs, scenario = prepared.costs, prepared.scenario
+    world = scenario.world.model_copy(update={"slowdown": slowdown})
+    for seed in range(seeds):
+        own = replace(prepared, scenario=scenario.model_copy(update={"seed": seed, "world": world}))
+        controller = run_simulation(own)
+        steps = step_table(controller, costs.extrapolates)
+        requests = request_table(controller, own.requests, steps, costs.standalone)
+        yield summary(Run(Path("simulated"), requests, steps, own.info("simulation")))
+
+
+def _of_run(study: Study, run: RealRun, table: LatencyTable) -> dict[str, Any]:
+    """A row of `Findings.runs`."""
+    folder = study.real(run)
+    log = read_run(folder)
+    steps = log.steps[log.steps["steps"] > 0]
+    cached = study.caching is not None
+    spent = pd.DataFrame(
+        {
+            "stage": steps["stage"],
+            "measured_s": steps["end_s"] - steps["start_s"],
+            "profiled_s": [_profiled_s(table, row, cached) for row in steps.to_dict("records")],
+        }
+    )
+    by_stage = spent.groupby("stage").sum()
+    whole = by_stage.sum()
+    speeds = by_stage["measured_s"] / by_stage["profiled_s"]
+    parity = parity_of(folder)
+    assert parity is not None
+    return {
+        "load": run.load,
+        "scheduler": run.scheduler,
+        "repeat": run.repeat,
+        "started": log.info["started"],
+        "speed": float(whole["measured_s"] / whole["profiled_s"]),
+        **{f"speed_{stage}": float(speeds.get(stage, math.nan)) for stage in STAGES},
+        "utilisation": summary(log)["utilisation"],
+        "decisions": parity.decisions,
+        "reproduced": parity.same,
+    }
+
+
+def _profiled_s(table: LatencyTable, row: Mapping[Any, Any], cached: bool) -> float:
+    """What the profile says the launch of a row of ``steps.parquet`` takes on average; its units count equally."""
+    stage = row["stage"]
+    share = (row["computed"] / (row["computed"] + row["reused"]),) if cached and stage == "denoise" else ()
+    usual: float = float(np.mean(table.noise(stage).ratios))
+    return row["steps"] * usual * table.seconds(stage, parse(row["composition"]), 1.0, *share)
+
+
+def _facts(study: Study, seeds: int, measurements: int) -> dict[str, Any]:
+    first = Profile.load(study.first_profile)
+    started = sorted(read_run(study.real(run)).info["started"] for run in study.runs)
+    return {
+        "hardware": first.hardware,
+        "software": first.metadata["software"],
+        "tilecast": version("tilecast"),
+        "date": started[0][:10] if started else datetime.now(UTC).strftime("%Y-%m-%d"),
+        "model": first.models[0],
+        "settings": study.settings | {"repeats": study.repeats},
+        "simulated_seeds": seeds,
+        "measurements": measurements,
+    }
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {str(key): None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+        for row in frame.to_dict("records")
+    ]

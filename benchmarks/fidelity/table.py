@@ -1,0 +1,95 @@
+"""The findings of a fidelity study in words and tables: Markdown that can be read as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.fidelity.compare import GOALS, Findings
+from benchmarks.fidelity.study import percent
+from reports.figures import figure, spell_value
+from reports.repeats import spell_difference
+
+LABELS = {"latency_p50_s": "P50", "latency_p95_s": "P95", "latency_p99_s": "P99", "slo_attainment": "attainment"}
+
+
+def markdown(findings: Findings) -> str:
+    """Everything: what was measured, the verdict, the errors, the same at the machine's speed, and the real runs."""
+    facts = findings.facts
+    settings = facts["settings"]
+    goals = ", ".join(
+        f"{LABELS[name]} {spell_difference(goal, figure(name).unit, signed=False)}" for name, goal in GOALS.items()
+    )
+    return "\n\n".join(
+        [
+            f"{facts['model']} on {facts['hardware']}, {facts['date']}: {settings['requests']} requests a run, "
+            f"{settings['steps']} steps, executor {settings['executor']}. Goals: {goals}.",
+            verdict(findings),
+            f"Mean of {settings['repeats']} real runs: error of the mean of {facts['simulated_seeds']} simulated ones "
+            "(spread of the real ones); a star where a goal is missed:",
+            _table(["load", "scheduler", *LABELS.values()], _lines(findings.figures, _cell)),
+            "Diagnostic: the errors of simulations that are told how fast the machine was in each real run:",
+            _table(["load", "scheduler", *LABELS.values()], _lines(findings.figures, _cell_at_speed)),
+            "The real runs: measured over profiled seconds (above 1: slower than profiled), in all and by stage:",
+            _table(
+                ["load", "scheduler", "run", "speed", "encode", "denoise", "decode", "busy", "decisions", "reproduced"],
+                [_run(row) for row in findings.runs.to_dict("records")],
+            ),
+        ]
+    )
+
+
+def verdict(findings: Findings) -> str:
+    """In a sentence: how many goals were met, up to 70 % load and above, and whether decisions were reproduced."""
+    low = findings.figures["load"] <= 0.7
+    parts = []
+    for chosen, name in ((low, "up to 70 % load"), (~low, "above")):
+        met = findings.figures.loc[chosen, "met"]
+        if len(met):
+            parts.append(f"{int(met.sum())} of {len(met)} goals met {name}")
+    reproduced = findings.runs["reproduced"]
+    parts.append(f"decisions reproduced in {int(reproduced.sum())} of {len(reproduced)} real runs")
+    return f"{', '.join(parts)}."
+
+
+def _lines(figures: pd.DataFrame, spell: Callable[[str, pd.Series], str]) -> list[list[str]]:
+    lines = []
+    for (load, scheduler), rows in figures.groupby(["load", "scheduler"], sort=False):
+        by_name = rows.set_index("figure")
+        lines.append([_percent(load), str(scheduler), *(spell(name, by_name.loc[name]) for name in LABELS)])
+    return lines
+
+
+def _cell(name: str, row: pd.Series) -> str:
+    unit = figure(name).unit
+    error, spread = spell_difference(row["error"], unit), spell_difference(row["spread"], unit, signed=False)
+    return f"{spell_value(row['real'], unit)}: {error} ({spread}){'' if row['met'] else ' *'}"
+
+
+def _cell_at_speed(name: str, row: pd.Series) -> str:
+    return spell_difference(row["at_speed_error"], figure(name).unit)
+
+
+def _run(row: Mapping[Any, Any]) -> list[str]:
+    return [
+        _percent(row["load"]),
+        str(row["scheduler"]),
+        str(row["repeat"]),
+        *(f"{row[name]:.3f}" for name in ("speed", "speed_encode", "speed_denoise", "speed_decode")),
+        _percent(row["utilisation"]),
+        str(row["decisions"]),
+        "all" if row["reproduced"] else "no",
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{percent(share)} %"
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
+    rule = ["-" * width for width in widths]
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in (heads, rule, *lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
