@@ -223,10 +223,12 @@ def composition_of_jobs(jobs: Sequence[Job]) -> Composition:
 
 def guided_share(jobs: Sequence[Job]) -> float:
     """The share of a batch's pixels that classifier-free guidance doubles."""
+    if len(jobs) == 1:
+        return 1.0 if jobs[0].guided else 0.0
     guided = [job.guided for job in jobs]
-    if all(guided):
+    if False not in guided:
         return 1.0
-    if not any(guided):
+    if True not in guided:
         return 0.0
     pixels = [job.images * job.request.pixels for job in jobs]
     return sum([p for p, g in zip(pixels, guided, strict=True) if g]) / sum(pixels)

@@ -31,6 +31,7 @@ from policies.contract import (
 )
 from policies.job import STAGES, TRANSITIONS, Job, through
 from policies.tiling.recipe import Recipe
+from traces.composition import Composition
 from traces.request import Request
 
 LaunchRecord = tuple[Launch, Outcome, float]
@@ -38,6 +39,8 @@ LaunchRecord = tuple[Launch, Outcome, float]
 IN_FLIGHT = ("restart", "resume", "fail")
 """What may become of the requests on a replica that fails: begin again; go on elsewhere from their last step, for which
 their latents must have been kept (tiled ones begin again); fail with it."""
+
+_MOST_KNOWN = 100_000
 
 REPLICA_FAILED = "its replica failed"
 
@@ -81,6 +84,7 @@ class Controller:
         self._recalled: set[int] = set()
         self._cancel_recalls: list[int] = []
         self._next_launch = 0
+        self._known: dict[tuple[Recipe, int, int, Composition, float], tuple[Segment, ...]] = {}
         self._on_event = on_event
         self._loading = loading
         self._recalls = type(policy).recalls is not SchedulingPolicy.recalls
@@ -125,7 +129,7 @@ class Controller:
         started: list[Launch] = []
         plan, waiting = self.policy.plan, self._cluster.waiting
         for replica in self._cluster.replicas:
-            if replica.launch is not None or not (waiting or replica.resident) or not replica.up:
+            if replica.launch is not None or not replica.up or not (waiting or replica.resident):
                 continue
             decision = plan(replica, now)
             while decision is not None and decision.drop:
@@ -190,9 +194,7 @@ class Controller:
                 if self._returns:
                     self.policy.returned(job, now)
 
-    def replica_down(
-        self, index: int, now: float, in_flight: str = "restart", outcome: Outcome | None = None
-    ) -> None:
+    def replica_down(self, index: int, now: float, in_flight: str = "restart", outcome: Outcome | None = None) -> None:
         """A replica failed: what lay on it is gone, and it gets no work until `replica_up`.
 
         Args:
@@ -269,31 +271,34 @@ class Controller:
 
     def _start(self, replica: Replica, decision: Decision, now: float) -> Launch:
         jobs, steps = decision.jobs, decision.steps
-        ahead = self._check(replica, jobs, steps)
-        composition = composition_of_jobs(jobs)
-        guided = guided_share(jobs)
-        seconds = self._cluster.predictor.seconds
-        launch = Launch(
-            self._next_launch,
-            replica.index,
-            jobs,
-            tuple([Segment(stage, count, seconds(stage, composition, guided)) for stage, count in ahead]),
-            steps,
-            composition,
-            guided,
-            now,
-        )
+        self._check(replica, jobs, steps)
+        composition, guided = composition_of_jobs(jobs), guided_share(jobs)
+        segments = self._segments(jobs[0], steps, composition, guided)
+        launch = Launch(self._next_launch, replica.index, jobs, segments, steps, composition, guided, now)
+        replica.launch = self._running[self._next_launch] = launch
         self._next_launch += 1
-        replica.launch = self._running[launch.launch_id] = launch
         waiting, resident = self._cluster.waiting, replica.resident
         for job in jobs:
             if job.state == "waiting":
-                del waiting[job.request.request_id]
-                resident[job.request.request_id] = job
+                name = job.request.request_id
+                del waiting[name]
+                resident[name] = job
                 job.replica = replica.index
                 job.first_start_s = now
             job.state = "running"
         return launch
+
+    def _segments(self, first: Job, steps: int, composition: Composition, guided: float) -> tuple[Segment, ...]:
+        """The next steps of a batch of which ``first`` is one, with the predictor's answers."""
+        key = (first.recipe, first.steps_left, steps, composition, guided)
+        segments = self._known.get(key)
+        if segments is None:
+            seconds = self._cluster.predictor.seconds
+            ahead = first.segments(steps)
+            segments = tuple([Segment(stage, count, seconds(stage, composition, guided)) for stage, count in ahead])
+            if self._observe is None and len(self._known) < _MOST_KNOWN:  # one that learns may answer otherwise later
+                self._known[key] = segments
+        return segments
 
     def _start_loading(self, replica: Replica, decision: Decision, now: float) -> Launch:
         load = decision.load
@@ -318,45 +323,62 @@ class Controller:
             if checkpoint not in replica.loaded:
                 raise self._broken(f"evicts {checkpoint!r}, which does not lie on replica {replica.index}")
 
-    def _check(self, replica: Replica, jobs: tuple[Job, ...], steps: int) -> tuple[tuple[str, int], ...]:
-        """The (stage, steps) that a decision asks for; PolicyError when it breaks the contract."""
+    def _check(self, replica: Replica, jobs: tuple[Job, ...], steps: int) -> None:
+        """PolicyError when a decision breaks the contract."""
         if not jobs:
             raise self._broken("answered with no jobs; None is the answer that leaves a replica idle")
-        known = self._cluster.jobs
+        known, index = self._cluster.jobs, replica.index
         for job in jobs:
-            name = job.request.request_id
-            if known.get(name) is not job:
-                raise self._broken(f"wants to run request {name!r}, which is {job.state} or was never submitted")
-            if job.state == "running":
-                raise self._broken(f"wants to run request {name!r}, which is running already")
-            if job.state == "resident" and job.replica != replica.index:
-                raise self._broken(
-                    f"wants to run request {name!r} on replica {replica.index}, but it lives on replica {job.replica}"
-                )
-            if not 1 <= steps <= job.steps_left:
-                raise self._broken(f"asks for {steps} steps of request {name!r}, which has {job.steps_left} left")
-            if self._loading and job.request.checkpoint not in replica.loaded:
-                wanted = job.request.checkpoint
-                raise self._broken(f"wants to run request {name!r} on replica {replica.index}, which lacks {wanted!r}")
-        first = jobs[0]
-        ahead = first.segments(steps)
+            state = job.state
+            if (
+                (state == "waiting" or (state == "resident" and job.replica == index))
+                and 1 <= steps <= job.steps_left
+                and known.get(job.request.request_id) is job
+            ):
+                continue
+            raise self._broken(self._unfit(replica, job, steps))
         if len(jobs) > 1:
-            if len({id(job) for job in jobs}) < len(jobs):
-                raise self._broken("names a request twice in one launch")
-            if self._loading and len({job.request.checkpoint for job in jobs}) > 1:
-                raise self._broken(f"mixes checkpoints in one launch: {first.request.request_id!r} and others")
-            for job in jobs:
-                if job.segments(steps) != ahead:
-                    raise self._broken(
-                        f"mixes stages in one launch: {first.request.request_id!r} would go through {ahead}, "
-                        f"{job.request.request_id!r} through {job.segments(steps)}"
-                    )
-                if (job.tiled or first.tiled) and job.batch_key != first.batch_key:
-                    raise self._broken(
-                        f"mixes sizes in a launch of tiled requests: {first.request.request_id!r} and "
-                        f"{job.request.request_id!r}"
-                    )
-        return ahead
+            self._check_together(jobs, steps)
+        if self._loading:
+            self._check_loaded(replica, jobs)
+
+    def _unfit(self, replica: Replica, job: Job, steps: int) -> str:
+        """What is wrong with running so many steps of a job on a replica."""
+        name = job.request.request_id
+        if self._cluster.jobs.get(name) is not job:
+            return f"wants to run request {name!r}, which is {job.state} or was never submitted"
+        if job.state == "running":
+            return f"wants to run request {name!r}, which is running already"
+        if job.state == "resident" and job.replica != replica.index:
+            return f"wants to run request {name!r} on replica {replica.index}, but it lives on replica {job.replica}"
+        return f"asks for {steps} steps of request {name!r}, which has {job.steps_left} left"
+
+    def _check_together(self, jobs: tuple[Job, ...], steps: int) -> None:
+        """PolicyError when jobs cannot run so many steps together."""
+        if len(set(jobs)) < len(jobs):
+            raise self._broken("names a request twice in one launch")
+        first = jobs[0]
+        for job in jobs:
+            alike = job.steps_left == first.steps_left and job.recipe == first.recipe
+            if not alike and job.segments(steps) != first.segments(steps):
+                raise self._broken(
+                    f"mixes stages in one launch: {first.request.request_id!r} would go through "
+                    f"{first.segments(steps)}, {job.request.request_id!r} through {job.segments(steps)}"
+                )
+            if (job.tiled or first.tiled) and job.batch_key != first.batch_key:
+                raise self._broken(
+                    f"mixes sizes in a launch of tiled requests: {first.request.request_id!r} and "
+                    f"{job.request.request_id!r}"
+                )
+
+    def _check_loaded(self, replica: Replica, jobs: tuple[Job, ...]) -> None:
+        """PolicyError when a replica lacks the weights that jobs want."""
+        for job in jobs:
+            name, wanted = job.request.request_id, job.request.checkpoint
+            if wanted not in replica.loaded:
+                raise self._broken(f"wants to run request {name!r} on replica {replica.index}, which lacks {wanted!r}")
+        if len({job.request.checkpoint for job in jobs}) > 1:
+            raise self._broken(f"mixes checkpoints in one launch: {jobs[0].request.request_id!r} and others")
 
     def _drop(self, decision: Decision, now: float) -> None:
         for job, reason in decision.drop:

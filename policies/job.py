@@ -13,6 +13,7 @@ and nothing else does. Policies read jobs and never write to them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from policies.tiling.recipe import Recipe, ordinary
 from traces.composition import Composition
@@ -87,10 +88,7 @@ class Job:
         "tiled",
     )
 
-    def __init__(
-        self, request: Request, order: int, recipe: Recipe | None = None, earlier: Job | None = None
-    ) -> None:
-        size = (request.height, request.width, request.frames)
+    def __init__(self, request: Request, order: int, recipe: Recipe | None = None, earlier: Job | None = None) -> None:
         self.request = request
         self.order = order
         self.earlier = earlier
@@ -102,18 +100,13 @@ class Job:
         self.reason = ""
         self.steps_done = 0
         self.cancelling = ""
-        self.images = request.images
-        self.alone: Composition = ((size, request.images),)
-        self.batch_key: BatchKey = (request.model, *size, request.guidance_scale > 1.0)
+        self.images = images = request.images
+        self.alone, self.batch_key = _shape(
+            request.model, request.height, request.width, request.frames, request.guidance_scale > 1.0, images
+        )
         self._stage_index = 0
         self.stage, self.stage_left = self.recipe[0]
-        self.tiled = False
-        self.steps_left = self.denoise_steps = 0
-        for stage, steps in self.recipe:
-            self.steps_left += steps
-            if stage in DENOISING:
-                self.denoise_steps += steps
-                self.tiled |= stage == "refine"
+        self.steps_left, self.denoise_steps, self.tiled = _totals(self.recipe)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -185,6 +178,22 @@ class Job:
         return f"Job({self.request.request_id!r}, {self.state}, {self.stage}, {self.stage_left} left)"
 
 
+@lru_cache(maxsize=4096)
+def _shape(model: str, height: int, width: int, frames: int, guided: bool, images: int) -> tuple[Composition, BatchKey]:
+    """`Job.alone` and `Job.batch_key`: the same objects for all requests of a kind, so that they are found fast."""
+    return (((height, width, frames), images),), (model, height, width, frames, guided)
+
+
+@lru_cache(maxsize=4096)
+def _totals(recipe: Recipe) -> tuple[int, int, bool]:
+    """Steps in all, those of a sampler, and whether there are tiles."""
+    denoise_steps = sum([steps for stage, steps in recipe if stage in DENOISING])
+    return sum([steps for _, steps in recipe]), denoise_steps, any(stage == "refine" for stage, _ in recipe)
+
+
 def through(stages: tuple[str, ...]) -> Callable[[Request], Recipe]:
     """The recipes of ordinary requests, with those of the stages alone that are named."""
-    return lambda request: tuple([(stage, request.steps if stage == "denoise" else 1) for stage in stages])
+    of_steps = lru_cache(maxsize=4096)(
+        lambda steps: tuple([(stage, steps if stage == "denoise" else 1) for stage in stages])
+    )
+    return lambda request: of_steps(request.steps)

@@ -21,12 +21,14 @@ from typing import Any, NamedTuple
 
 import simpy
 from simpy.core import EmptySchedule
-from simpy.events import URGENT, Event
+from simpy.events import NORMAL, URGENT, Event
 
 from policies.contract import Launch, Outcome, PolicyError, SchedulingPolicy
 from policies.controller import Controller
 from sim.world import PICOSECONDS, StepClock, World
 from traces.request import Request
+
+_NEVER = 2**63
 
 
 class Happening(NamedTuple):
@@ -47,12 +49,24 @@ class Stalled(PolicyError):  # noqa: N818
     """The simulation has nothing left to do, but requests have not ended: the policy leaves them waiting."""
 
 
-_Part = tuple[int, int, int, StepClock, list[int]]
-"""A segment of a launch in simulated terms: steps, picoseconds in all, nanoseconds a step without noise, noise; where
-steps differ (with a cache, in refinement), the picoseconds to the end of each of them instead of the nanoseconds."""
+_Part = tuple[str, int, int, int, StepClock, list[int]]
+"""A segment of a launch in simulated terms: stage, steps, picoseconds in all, nanoseconds a step without noise, noise;
+where steps differ (with a cache, in refinement), the picoseconds to the end of each of them instead of the nanoseconds.
+"""
 
 
-class _End(Event):
+class _Due(Event):
+    """Something that is going to happen at a time that is known: what `simpy.Timeout` is, less what is not used."""
+
+    def __init__(self, env: simpy.Environment, callback: Callable[[Any], None]) -> None:
+        self.env = env
+        self.callbacks = [callback]
+        self._value = None
+        self._ok = True
+        self._defused = False
+
+
+class _End(_Due):
     """The scheduled end of a launch after ``steps`` steps. A recall replaces it by an earlier one."""
 
     def __init__(
@@ -65,12 +79,7 @@ class _End(Event):
         parts: list[_Part],
         steps: int,
     ) -> None:
-        # What Event.__init__ and Event.succeed do, in one go.
-        self.env = env
-        self.callbacks = [on_end]
-        self._value = None
-        self._ok = True
-        self._defused = False
+        super().__init__(env, on_end)
         self.launch = launch
         self.start = start
         self.parts = parts
@@ -104,6 +113,9 @@ class Simulation:
         self._per_step = per_step
         self._progress = progress
         self._env = simpy.Environment(initial_time=0)
+        self._requests: Sequence[Request] = ()
+        self._times: list[int] = []  # of the requests' arrivals, picoseconds
+        self._arrived = 0
         self._ends: dict[int, _End] = {}
         self._sleeps = type(controller.policy).wakeup is not SchedulingPolicy.wakeup
         self._alarm: int | None = None
@@ -124,7 +136,10 @@ class Simulation:
             PolicyError: the policy broke its contract.
         """
         env = self._env
-        env.process(self._arrivals(requests))
+        self._requests = requests
+        self._times = [round(request.arrival_s * PICOSECONDS) for request in requests]
+        env.schedule(_Due(env, self._arrive), NORMAL, self._times[0] if requests else 0)
+        self._times.append(_NEVER)
         if self._happenings is not None:
             env.process(self._happen(self._happenings))
         collecting = gc.isenabled()
@@ -153,21 +168,24 @@ class Simulation:
             while not done.triggered:
                 step()
 
-    def _arrivals(self, requests: Sequence[Request]) -> Generator[Event, None, None]:
-        env, submit = self._env, self._controller.submit
-        for count, request in enumerate(requests):
-            at = round(request.arrival_s * PICOSECONDS)
-            if at > env.now:
-                if count:
-                    self._settle()
-                yield env.timeout(at - env.now)
-            submit(request, env.now / PICOSECONDS)
-            self._news = True
+    def _arrive(self, arrival: Event) -> None:
+        """Submit the requests whose time has come; the same event comes again for the next."""
+        env, submit, requests, times = self._env, self._controller.submit, self._requests, self._times
+        now, count = env.now, self._arrived
+        while times[count] <= now:
+            submit(requests[count], now / PICOSECONDS)
             if self._progress is not None and count % 1024 == 0:
                 self._progress(count)
+            count += 1
+        self._news = True
+        self._arrived = count
         self._settle()
+        if count < len(requests):
+            arrival.callbacks = [self._arrive]
+            env.schedule(arrival, NORMAL, times[count] - now)
+            return
         if self._progress is not None:
-            self._progress(len(requests))
+            self._progress(count)
         self._all_arrived = True
         self._end_if_done()
 
@@ -219,7 +237,7 @@ class Simulation:
             del self._ends[launch_id]
             before, done = end.start, 0
             borders: list[float] = []
-            for steps, whole, ns, clock, ends in end.parts:
+            for _, steps, whole, ns, clock, ends in end.parts:
                 if before + whole <= now:
                     reached = steps
                 else:
@@ -231,8 +249,7 @@ class Simulation:
                 if reached < steps:
                     break
                 borders.append(before / PICOSECONDS)
-            computed, reused = self._world.units(launch, done)
-            device_s = self._world.device_s(launch, 0, 0.0, (now - end.start) / PICOSECONDS)
+            computed, reused, device_s = self._world.work(launch, done, 0, 0.0, (now - end.start) / PICOSECONDS)
             outcome = Outcome(done, None, computed, reused, device_s, tuple(borders))
         self._controller.replica_down(replica, now / PICOSECONDS, self._in_flight, outcome)
 
@@ -266,41 +283,43 @@ class Simulation:
         self._settle()
 
     def _start(self, launch: Launch, now: int) -> None:
-        world = self._world
+        world, replica, per_step = self._world, launch.replica, self._per_step
         step_ns = world.step_ns(launch.composition, launch.guided) if launch.load is None else world.load_ns(launch)
-        pace = self._paces[launch.replica]
-        clocks = world.clocks[launch.replica]
+        pace, clocks, uneven = self._paces[replica], world.clocks[replica], world.uneven
         parts: list[_Part] = []
         delay = 0
         for stage, steps, _ in launch.segments:
-            clock, uneven = clocks[stage], stage in world.uneven
-            if self._per_step:
+            if per_step:
                 steps = 1
-            borders = world.borders(launch, stage, steps) if uneven else []
-            ns = 0 if uneven else step_ns[stage]
-            if pace != 1000:
-                borders = [border * pace // 1000 for border in borders]
-                ns = ns and max(1, ns * pace // 1000)
-            whole = borders[-1] if borders else ns * clock.sum_to(steps)
-            parts.append((steps, whole, ns, clock, borders))
+            clock = clocks[stage]
+            if stage in uneven:
+                ns, borders = 0, world.borders(launch, stage, steps)
+                if pace != 1000:
+                    borders = [border * pace // 1000 for border in borders]
+                whole = borders[-1]
+            else:
+                ns, borders = step_ns[stage], []
+                if pace != 1000:
+                    ns = max(1, ns * pace // 1000)
+                whole = ns * clock.sum_to(steps)
+            parts.append((stage, steps, whole, ns, clock, borders))
             delay += whole
-            if self._per_step:
+            if per_step:
                 break
-        steps = 1 if self._per_step else launch.steps
+        steps = 1 if per_step else launch.steps
         self._ends[launch.launch_id] = _End(self._env, self._ended, delay, launch, now, parts, steps)
 
     def _recall(self, end: _End, now: int) -> None:
         """Move the end of a launch to the first step boundary after now."""
         before, done = end.start, 0
-        for index, (steps, whole, ns, clock, borders) in enumerate(end.parts):
+        for index, (stage, steps, whole, ns, clock, borders) in enumerate(end.parts):
             if before + whole > now:
                 since = now - before
                 more = bisect_right(borders, since) + 1 if borders else clock.steps_beyond(since // ns)
                 if done + more < end.steps:
                     reached = borders[more - 1] if borders else ns * clock.sum_to(more)
-                    part = (more, reached, ns, clock, borders[:more])
-                    delay = before + part[1] - now
-                    parts = [*end.parts[:index], part]
+                    delay = before + reached - now
+                    parts = [*end.parts[:index], (stage, more, reached, ns, clock, borders[:more])]
                     launch = end.launch
                     self._ends[launch.launch_id] = _End(
                         self._env, self._ended, delay, launch, end.start, parts, done + more
@@ -313,20 +332,18 @@ class Simulation:
         launch = end.launch
         if self._ends.get(launch.launch_id) is end:  # otherwise a recall has moved it
             del self._ends[launch.launch_id]
-            now, at = self._env.now, end.start
-            borders, refined, refine_ps = [], 0, 0
-            for segment, (steps, whole, _, clock, _) in zip(launch.segments, end.parts, strict=False):
+            at, refined, refine_ps = end.start, 0, 0
+            borders = []
+            for stage, steps, whole, _, clock, _ in end.parts:
                 clock.done += steps
-                at += whole
                 borders.append(at / PICOSECONDS)
-                if segment.stage == "refine":
+                at += whole
+                if stage == "refine":
                     refined, refine_ps = steps, whole
-            computed, reused = self._world.units(launch, end.steps)
-            now_s = borders.pop()
-            others_s = (now - end.start - refine_ps) / PICOSECONDS
-            device_s = self._world.device_s(launch, refined, refine_ps / PICOSECONDS, others_s)
-            outcome = Outcome(end.steps, None, computed, reused, device_s, tuple(borders))
-            self._controller.complete(launch, outcome, now_s)
+            others_s = (at - end.start - refine_ps) / PICOSECONDS
+            computed, reused, device_s = self._world.work(launch, end.steps, refined, refine_ps / PICOSECONDS, others_s)
+            outcome = Outcome(end.steps, None, computed, reused, device_s, tuple(borders[1:]))
+            self._controller.complete(launch, outcome, at / PICOSECONDS)
             self._news = True
         self._settle()
         if self._all_ended is not None:

@@ -17,6 +17,7 @@ device.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -73,43 +74,38 @@ class StepClock:
         self._thousandths = np.maximum(1, np.rint(1000 * np.asarray(ratios))).astype(np.int64)
         self._hold_steps = hold_steps
         self._rng = rng
-        self._sums = [0]
+        self._sums = array("q", [0])
         self.done = 0
 
     def sum_to(self, steps: int) -> int:
         """Sum of the factors of the next ``steps`` steps, in thousandths."""
-        if self._rng is None:
-            return 1000 * steps
-        end = self.done + steps
-        while len(self._sums) <= end:
-            self._draw()
-            end = self.done + steps
-        return self._sums[end] - self._sums[self.done]
+        sums, done = self._sums, self.done
+        if done + steps < len(sums):
+            return sums[done + steps] - sums[done]
+        self._draw()
+        return self.sum_to(steps)
 
     def sums(self, steps: int) -> list[int]:
         """`sum_to` of 1, 2, ... ``steps``."""
-        whole = self.sum_to(steps)  # draws what is needed
-        if self._rng is None:
-            return list(range(1000, whole + 1, 1000))
+        self.sum_to(steps)  # draws what is needed
         base = self._sums[self.done]
         return [total - base for total in self._sums[self.done + 1 : self.done + steps + 1]]
 
     def steps_beyond(self, thousandths: int) -> int:
         """The least number of steps whose factors sum to more than ``thousandths``."""
-        if self._rng is None:
-            return thousandths // 1000 + 1
         target = self._sums[self.done] + thousandths
         while self._sums[-1] <= target:
             self._draw()
+            target = self._sums[self.done] + thousandths
         return bisect_right(self._sums, target, self.done) - self.done
 
     def _draw(self) -> None:
-        assert self._rng is not None
         draws = -(-_CHUNK // self._hold_steps)
-        factors = np.repeat(self._rng.choice(self._thousandths, draws), self._hold_steps)
-        del self._sums[: self.done]  # sums are only ever used as differences from here on
+        factors = np.full(draws, 1000) if self._rng is None else self._rng.choice(self._thousandths, draws)
+        sums = np.asarray(self._sums)[self.done :]  # they are only ever used as differences from here on
+        more = np.cumsum(np.repeat(factors, self._hold_steps))
+        self._sums = array("q", np.concatenate([sums - sums[0], sums[-1] - sums[0] + more]).tobytes())
         self.done = 0
-        self._sums.extend((self._sums[-1] + np.cumsum(factors)).tolist())
 
 
 class World:
@@ -213,17 +209,27 @@ class World:
             borders.append(at)
         return borders
 
-    def device_s(self, launch: Launch, refined: int, refine_s: float, others_s: float) -> tuple[float, ...]:
-        """Busy seconds of each device of the replica in a launch.
+    def work(
+        self, launch: Launch, steps: int, refined: int, refine_s: float, others_s: float
+    ) -> tuple[int, int, tuple[float, ...]]:
+        """What a launch computed, what it reused, and the busy seconds of each device of the replica, as in `Outcome`.
 
         Args:
             launch: which.
-            refined: refinement steps done in it.
-            refine_s: what they took.
+            steps: steps done in it.
+            refined: of them in refinement.
+            refine_s: what those took.
             others_s: what its other steps took.
         """
-        if self._tiles is None:
-            return (others_s,)
+        computed, reused = self._units(launch, steps)
+        return (
+            computed,
+            reused,
+            (others_s,) if self._tiles is None else self._busy_s(launch, refined, refine_s, others_s),
+        )
+
+    def _busy_s(self, launch: Launch, refined: int, refine_s: float, others_s: float) -> tuple[float, ...]:
+        assert self._tiles is not None
         busy = [0.0] * self._tiles.costs.devices.count
         if refined:
             planned_s = 0.0
@@ -238,11 +244,12 @@ class World:
         busy[0] += others_s
         return tuple(busy)
 
-    def units(self, launch: Launch, steps: int) -> tuple[int, int]:
-        """What the first ``steps`` steps of a launch computed and reused, as `Outcome` counts it."""
+    def _units(self, launch: Launch, steps: int) -> tuple[int, int]:
         if launch.load is not None:
             return 0, 0
-        images = sum([count for _, count in launch.composition])
+        images = 0
+        for _, count in launch.composition:
+            images += count
         if self._plans is None and not launch.jobs[0].tiled:
             return images * steps, 0
         computed = reused = 0

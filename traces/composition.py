@@ -8,7 +8,6 @@ depends on. It is the key that profiles are measured by and predictors are asked
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -23,9 +22,9 @@ _ITEM = re.compile(r"(\d+)@(\d+)x(\d+)(?:x(\d+))?")
 
 def composition_of(items: Iterable[tuple[Size, int]]) -> Composition:
     """The canonical composition of (size, images) pairs in any order, equal sizes merged."""
-    count: Counter[Size] = Counter()
+    count: dict[Size, int] = {}
     for size, images in items:
-        count[size] += images
+        count[size] = count.get(size, 0) + images
     return tuple(sorted(count.items()))
 
 
