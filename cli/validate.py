@@ -3,34 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def validate(
-    sim: Annotated[Path, typer.Argument(help="Run log of the simulation.", metavar="SIM_RUN")],
-    real: Annotated[Path, typer.Argument(help="Run log of the real run.", metavar="REAL_RUN")],
+    runs: Annotated[list[Path], typer.Argument(help="Run logs: of the simulation, then of the real run.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file to write.")] = None,
 ) -> None:
     """Show how far a simulation is from a real run of the same trace, by figure and by request.
 
-    The recorded events of the real run are also fed to the same policy again: every decision must be reproduced.
+    Given more than two runs, in any order, it compares the mean of the simulated with the mean of the real ones, beside
+    how far these lie apart. The recorded events of a real run are also fed to the same policy again: every decision
+    must be reproduced.
     """
     from rich.console import Console
 
-    from cli.runs import parity_of
     from policies.runlog import read_run
-    from reports.terminal import sim_against_real
+    from reports.repeats import Repeats
+    from reports.terminal import sim_against_real, sims_against_reals
     from reports.validate import Validation
+    from traces.errors import BadInput
 
-    replayed = parity_of(real)
-    parity = None
-    if replayed is not None:
-        same = "all the same" if replayed.same else str(replayed.difference)
-        parity = {"decisions": replayed.decisions, "reproduced": same}
-    validation = Validation.of(read_run(sim.resolve()), read_run(real.resolve()), parity)
-    Console().print(sim_against_real(validation))
+    if len(runs) < 2:
+        raise BadInput("validate takes the run log of a simulation and that of a real run; one is missing")
+    parity = _parity(runs)
+    logs = [read_run(run.resolve()) for run in runs]
+    console = Console()
+    compared: Validation | Repeats
+    if len(logs) == 2:
+        compared = Validation.of(logs[0], logs[1], parity)
+        console.print(sim_against_real(compared))
+    else:
+        compared = Repeats.of(logs, parity)
+        console.print(sims_against_reals(compared))
     if output is not None:
-        validation.write(output)
+        compared.write(output)
         typer.echo(f"wrote {output}")
+
+
+def _parity(runs: list[Path]) -> dict[str, Any] | None:
+    """The decisions of all real runs together; None where no events were recorded."""
+    from cli.runs import parity_of
+
+    found = [parity for run in runs if (parity := parity_of(run)) is not None]
+    if not found:
+        return None
+    different = [str(parity.difference) for parity in found if not parity.same]
+    return {
+        "decisions": sum(parity.decisions for parity in found),
+        "reproduced": "; ".join(different) if different else "all the same",
+    }

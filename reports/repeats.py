@@ -7,21 +7,28 @@ and how good it could be.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from policies.runlog import Run
+from reports.comparison import names_of
 from reports.figures import Unit, figure, spell_value
+from reports.validate import cautions, figures_of, per_request
+from traces.atomic import whole_file
 from traces.errors import BadInput
 
-FIGURES = ("latency_p50_s", "latency_p95_s", "latency_p99_s", "slo_attainment")
-Summary = Mapping[str, float]
+Figures = Mapping[str, float]
 
 
-def held_against(sims: Sequence[Summary], reals: Sequence[Summary], figures: Sequence[str] = FIGURES) -> pd.DataFrame:
-    """One row a figure, of summaries (`reports.metrics.summary`) of simulated and of real runs of one trace.
+def held_against(sims: Sequence[Figures], reals: Sequence[Figures]) -> pd.DataFrame:
+    """One row a figure of simulated and of real runs of one trace, given by name as in `reports.metrics.summary`.
 
     Columns: ``sim`` and ``real`` (means), ``sim_sd`` (standard deviation of one simulated run; NaN of one), ``error``
     and ``spread``. The error is sim - real; the spread is the largest minus the smallest real value, NaN of one run.
@@ -33,7 +40,7 @@ def held_against(sims: Sequence[Summary], reals: Sequence[Summary], figures: Seq
     if not sims or not reals:
         raise BadInput(f"{len(sims)} simulated and {len(reals)} real runs, expected at least one of each")
     rows = {}
-    for name in figures:
+    for name in dict.fromkeys(name for run in (*sims, *reals) for name in run):
         foretold, measured = (np.array([run.get(name, math.nan) for run in runs], float) for runs in (sims, reals))
         sim, real = float(foretold.mean()), float(measured.mean())
         spread = float(np.ptp(measured)) if len(measured) > 1 else math.nan
@@ -53,3 +60,60 @@ def spell_difference(value: float, unit: Unit, signed: bool = True) -> str:
     if math.isnan(value):
         return spell_value(value, unit)
     return f"{100 * value:{'+' if signed else ''}.1f} {'points' if unit == '%' else '%'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """Simulated runs held against real runs of the same requests.
+
+    Attributes:
+        sims: names of the simulations.
+        reals: names of the real runs.
+        figures: see `held_against`, of every figure of `reports.validate.figures_of`.
+        cautions: what weakens the comparison, in full sentences.
+        parity: results of the decision-parity checks, as named values; None: not checked.
+    """
+
+    sims: tuple[str, ...]
+    reals: tuple[str, ...]
+    figures: pd.DataFrame
+    cautions: list[str]
+    parity: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], parity: Mapping[str, Any] | None = None) -> Repeats:
+        """Compare runs; which of them are simulations, their logs say.
+
+        Raises:
+            BadInput: no run of one kind, a log breaks conservation, or the runs served different requests.
+        """
+        names = dict(zip(map(id, runs), names_of(list(runs)), strict=True))
+        sims, reals = ([run for run in runs if run.info.get("kind") == kind] for kind in ("simulation", "replay"))
+        compared = held_against([figures_of(run) for run in sims], [figures_of(run) for run in reals])
+        for other in (*sims[1:], *reals):
+            per_request(sims[0], other)  # refuses other requests
+        notes = [note for sim in sims for real in reals for note in cautions(sim, real)]
+        of_sims, of_reals = (tuple(names[id(run)] for run in of_kind) for of_kind in (sims, reals))
+        return cls(of_sims, of_reals, compared, list(dict.fromkeys(notes)), parity)
+
+    def document(self) -> dict[str, Any]:
+        """Everything as JSON values; what is not defined is null."""
+        return {
+            "sims": list(self.sims),
+            "reals": list(self.reals),
+            "figures": {
+                str(name): {str(key): None if math.isnan(value) else value for key, value in row.items()}
+                for name, row in self.figures.iterrows()
+            },
+            "cautions": self.cautions,
+            "parity": None if self.parity is None else dict(self.parity),
+        }
+
+    def write(self, path: Path) -> None:
+        """Write `document` as JSON, whole or not at all.
+
+        Raises:
+            BadInput: ``path`` cannot be written.
+        """
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps(self.document(), indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -9,8 +9,9 @@ from rich.text import Text
 
 from policies.runlog import Run
 from reports.comparison import Comparison
-from reports.figures import Unit, spell_value
+from reports.figures import Unit, figure, spell_value
 from reports.metrics import by_batch, by_replica, by_size, reasons
+from reports.repeats import Repeats, spell_difference
 from reports.validate import Validation, spell_error
 
 
@@ -61,6 +62,25 @@ def sim_against_real(validation: Validation) -> RenderableType:
     parts: list[RenderableType] = [table, percentiles, Text(validation.agreement()), *notes]
     if validation.parity is not None:
         rows = [[str(key), str(value)] for key, value in validation.parity.items()]
+        parts.append(_table("Decision parity", ["", "result"], rows))
+    return Group(*parts)
+
+
+def sims_against_reals(repeats: Repeats) -> RenderableType:
+    """Each figure of several simulated and several real runs: means, the error, and how far the repeats lie apart."""
+    sims, reals = len(repeats.sims), len(repeats.reals)
+    table = headed(None, ["", f"sim, mean of {sims}", "sd", f"real, mean of {reals}", "error", "spread of real"])
+    for name, row in repeats.figures.iterrows():
+        described = figure(str(name))
+        sim, sd, real = (spell_value(row[column], described.unit) for column in ("sim", "sim_sd", "real"))
+        error, spread = (
+            spell_difference(row[column], described.unit, column == "error") for column in ("error", "spread")
+        )
+        table.add_row(Text(described.label), *map(Text, (sim, sd, real, error, spread)))
+    notes = [Text(f"! {note}", style="yellow") for note in repeats.cautions]
+    parts: list[RenderableType] = [table, *notes]
+    if repeats.parity is not None:
+        rows = [[str(key), str(value)] for key, value in repeats.parity.items()]
         parts.append(_table("Decision parity", ["", "result"], rows))
     return Group(*parts)
 

@@ -28,6 +28,13 @@ SAME = ("height", "width", "frames", "steps", "images")
 ARRIVAL_DRIFT = 0.01
 """Share of the arrivals' span by which arrivals may differ before that is worth a caution."""
 
+SECTIONS = ("cluster", "tiling", "policies", "slo")
+"""Of the scenario: what they set should be the same in both runs."""
+ONE_SIDED = frozenset({"cluster.replicas", "policies.scheduling.name", "cluster.rank_timeout_s"}) | {
+    f"cluster.link_{name}" for name in ("latency_s", "bytes_per_s")
+}
+"""Keys of them that concern one of the runs only, or that ``run.json`` names itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Validation:
@@ -60,7 +67,7 @@ class Validation:
             raise BadInput(f"{sim.path} is a real run and {real.path} a simulation: name the simulation first")
         figures, requests = compare(sim, real), per_request(sim, real)
         left, right = names_of([sim, real])
-        return cls(left, right, figures, requests, _cautions(sim, real), parity)
+        return cls(left, right, figures, requests, cautions(sim, real), parity)
 
     @property
     def latency_errors(self) -> pd.DataFrame:
@@ -108,7 +115,7 @@ class Validation:
 
 
 def compare(sim: Run, real: Run) -> pd.DataFrame:
-    """One row a figure of `reports.metrics.summary`, and the SLO attainment of every size.
+    """One row a figure of `figures_of`.
 
     Columns: ``label``, ``unit``, ``sim``, ``real``, ``absolute`` (sim - real) and ``relative`` (a fraction of
     real). Shares are in percent here, so that their absolute errors are percentage points.
@@ -116,7 +123,7 @@ def compare(sim: Run, real: Run) -> pd.DataFrame:
     Raises:
         BadInput: a log breaks conservation.
     """
-    left, right = _figures(sim), _figures(real)
+    left, right = figures_of(sim), figures_of(real)
     rows = {}
     for name in dict.fromkeys([*left, *right]):
         described = figure(name)
@@ -179,19 +186,19 @@ def spell_error(name: str, row: pd.Series) -> tuple[str, str, str, str]:
     return sim, real, error, spell_value(row["relative"], "%")
 
 
-def _figures(run: Run) -> dict[str, float]:
-    sizes = by_size(run)["slo_attainment"]
-    return summary(run) | {f"slo_attainment:{size}": float(share) for size, share in sizes.items()}
+def figures_of(run: Run) -> dict[str, float]:
+    """`reports.metrics.summary`, and the SLO attainment and latencies of every size.
+
+    Raises:
+        BadInput: the log breaks conservation.
+    """
+    whole, sizes = summary(run), by_size(run)
+    of_sizes = ("slo_attainment", "latency_p50_s", "latency_p95_s")
+    return whole | {f"{name}:{size}": float(value) for name in of_sizes for size, value in sizes[name].items()}
 
 
-def _ends(run: Run) -> pd.DataFrame:
-    check_run(run)
-    frame = run.requests.set_index("request_id")
-    latency = (frame["finish_s"] - frame["arrival_s"]).where(frame["status"] == "finished")
-    return frame[[*SAME, "status"]].assign(latency_s=latency, met=met(frame))
-
-
-def _cautions(sim: Run, real: Run) -> list[str]:
+def cautions(sim: Run, real: Run) -> list[str]:
+    """What weakens the comparison of a simulation and a real run of the same requests, in full sentences."""
     notes = []
     arrivals = sim.requests.set_index("request_id")["arrival_s"]
     other = real.requests.set_index("request_id")["arrival_s"]
@@ -201,9 +208,38 @@ def _cautions(sim: Run, real: Run) -> list[str]:
     for key, label in (("scheduler", "scheduler"), ("model", "model"), ("replicas", "number of replicas")):
         if sim.info.get(key) != real.info.get(key):
             notes.append(f"The {label} differs: {sim.info.get(key)} simulated, {real.info.get(key)} real.")
+    simulated, replayed = _settings(sim), _settings(real)
+    for key in dict.fromkeys([*simulated, *replayed]):
+        if simulated.get(key) != replayed.get(key) and key not in ONE_SIDED:
+            notes.append(f"{key} differs: {simulated.get(key)} simulated, {replayed.get(key)} real.")
     if real.info.get("interrupted"):
         notes.append("The real run was interrupted before its end.")
     return notes
+
+
+def _ends(run: Run) -> pd.DataFrame:
+    check_run(run)
+    frame = run.requests.set_index("request_id")
+    latency = (frame["finish_s"] - frame["arrival_s"]).where(frame["status"] == "finished")
+    return frame[[*SAME, "status"]].assign(latency_s=latency, met=met(frame))
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What the scenario of a run sets in `SECTIONS`, by dotted key."""
+    scenario = run.info.get("scenario")
+    found: dict[str, Any] = {}
+
+    def take(key: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                take(f"{key}.{name}", inner)
+        else:
+            found[key] = value
+
+    if isinstance(scenario, dict):
+        for section in SECTIONS:
+            take(section, scenario.get(section))
+    return found
 
 
 def _values(row: pd.Series) -> dict[str, Any]:

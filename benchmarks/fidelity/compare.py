@@ -64,10 +64,13 @@ class Findings:
                 found = [_of_run(study, run, prepared.table) for run in own]
                 runs += found
                 reals = [summary(read_run(study.real(run))) for run in own]
-                compared = held_against(list(_simulated(prepared, seeds)), reals)
+                compared = held_against(list(_simulated(prepared, seeds)), reals).loc[list(GOALS)]
                 told = [list(_simulated(prepared, seeds, row["speed"])) for row in found]
                 at_speed = held_against([run for of_repeat in told for run in of_repeat], reals)
-                compared["at_speed_sim"], compared["at_speed_error"] = at_speed["sim"], at_speed["error"]
+                compared["at_speed_sim"], compared["at_speed_error"] = (
+                    at_speed["sim"],
+                    at_speed["error"],
+                )  # joined by figure
                 compared.insert(0, "load", load)
                 compared.insert(1, "scheduler", scheduler)
                 figures.append(compared.reset_index())

@@ -54,22 +54,24 @@ def verdict(findings: Findings) -> str:
     return f"{', '.join(parts)}."
 
 
-def _lines(figures: pd.DataFrame, spell: Callable[[str, pd.Series], str]) -> list[list[str]]:
-    lines = []
-    for (load, scheduler), rows in figures.groupby(["load", "scheduler"], sort=False):
-        by_name = rows.set_index("figure")
-        lines.append([_percent(load), str(scheduler), *(spell(name, by_name.loc[name]) for name in LABELS)])
-    return lines
+def _lines(figures: pd.DataFrame, spell: Callable[[Mapping[Any, Any]], str]) -> list[list[str]]:
+    """A line a load and scheduler, a cell a figure."""
+    cells: dict[tuple[float, str], dict[str, str]] = {}
+    for row in figures.to_dict("records"):
+        cells.setdefault((row["load"], row["scheduler"]), {})[row["figure"]] = spell(row)
+    return [
+        [_percent(load), scheduler, *(of_one[name] for name in LABELS)] for (load, scheduler), of_one in cells.items()
+    ]
 
 
-def _cell(name: str, row: pd.Series) -> str:
-    unit = figure(name).unit
+def _cell(row: Mapping[Any, Any]) -> str:
+    unit = figure(row["figure"]).unit
     error, spread = spell_difference(row["error"], unit), spell_difference(row["spread"], unit, signed=False)
     return f"{spell_value(row['real'], unit)}: {error} ({spread}){'' if row['met'] else ' *'}"
 
 
-def _cell_at_speed(name: str, row: pd.Series) -> str:
-    return spell_difference(row["at_speed_error"], figure(name).unit)
+def _cell_at_speed(row: Mapping[Any, Any]) -> str:
+    return spell_difference(row["at_speed_error"], figure(row["figure"]).unit)
 
 
 def _run(row: Mapping[Any, Any]) -> list[str]:
