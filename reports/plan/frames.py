@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
 import pandas as pd
 
 from sim.planning.result import (
@@ -37,7 +38,7 @@ def frames(plan: Plan) -> dict[str, pd.DataFrame]:
     chosen = plan.answer.candidate if plan.answer else None
     lost = [plan.lost_replica] if plan.lost_replica else []
     candidates = _frame(Evaluation, plan.considered)
-    candidates.insert(0, "chosen", [row.candidate == chosen for row in plan.considered])
+    candidates.insert(0, "chosen", np.array([row.candidate == chosen for row in plan.considered], dtype=bool))
     return {
         "candidates": candidates,
         "load_curve": _frame(WhatIf, plan.load_curve),

@@ -1,0 +1,83 @@
+"""The sentence a manager reads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from reports.plan.answer import answer, cautions, key_figures, promise
+from sim.planning.result import ESTIMATED, MEASURED, UNSTABLE
+from tests.reports import plans
+
+
+def test_the_answer_says_what_to_buy_and_what_it_is_worth():
+    assert answer(plans.plan()) == (
+        "3 × h100-sxm with lookahead keep 95 % of deadlines at 0.220 requests/s for 8.97 an hour (8.71 per 1,000 "
+        "images); they carry 1.18 times this load, and with one replica less 7.5 ± 1.6 % are kept."
+    )
+
+
+def test_one_device_is_singular_and_an_unknown_price_is_not_mentioned():
+    assert answer(plans.one_replication()) == (
+        "1 × b200 with lookahead keeps 95 % of deadlines at 0.220 requests/s. This cluster is close to the edge: its "
+        "limit is compute."
+    )
+
+
+def test_several_devices_a_replica():
+    plan = replace(plans.plan(), answer=plans.evaluation("h100-sxm", 2, devices=2), headroom=math.nan)
+    assert answer(plan).startswith("2 replicas of 2 × h100-sxm with lookahead keep 95 % of deadlines")
+    assert "carry" not in answer(plan)
+
+
+def test_no_answer_names_the_best_and_what_limits_it():
+    assert answer(plans.no_answer()) == (
+        "None of the 3 clusters considered keeps 95 % of deadlines at 0.220 requests/s: the best, 7 × l40s with "
+        "lookahead, reaches 9.5 ± 1.8 %, limited by batch cap."
+    )
+    one = replace(plans.no_answer(), considered=plans.no_answer().considered[:1])
+    assert answer(one).startswith("The one cluster considered does not keep 95 % of deadlines")
+
+
+def test_undecided_is_not_said_to_fail():
+    undecided = replace(plans.evaluation("l40s", 9), keeps=None)
+    text = answer(replace(plans.no_answer(), considered=(undecided, plans.evaluation("l40s", 7))))
+    assert "None of the 2 clusters considered is known to keep" in text
+    assert any("could not be decided" in note for note in cautions(plans.plan()))
+
+
+def test_nothing_was_simulated():
+    assert answer(plans.nothing_simulated()) == (
+        "No cluster is known to keep 95 % of deadlines at 0.220 requests/s: none could be simulated."
+    )
+
+
+def test_an_unstable_answer_says_so():
+    best = replace(plans.plan().answer, state=UNSTABLE, reason="policy", keeps=False)
+    text = answer(replace(plans.plan(), answer=best))
+    assert "do not keep 95 %" in text
+    assert "UNSTABLE: its queue grows: its limit is policy." in text
+
+
+def test_key_figures_leave_out_what_is_not_known():
+    labels = [label for label, _ in key_figures(plans.one_replication())]
+    assert "Per hour" not in labels
+    assert "Load it can carry" not in labels
+    assert dict(key_figures(plans.plan()))["Load it can carry"] == "1.18×"
+    assert key_figures(plans.no_answer()) == []
+
+
+def test_the_promise_names_the_demand():
+    assert promise(plans.plan()) == (
+        "The promise: 95 % of requests meet their deadline (5 times a request's latency alone). The demand: "
+        "gentd26.parquet, sdxl, 0.220 requests/s, 1.30 images a request."
+    )
+
+
+def test_estimates_and_extrapolation_are_said():
+    best = replace(plans.plan().answer, label=ESTIMATED, extrapolated=0.0004)
+    notes = " ".join(cautions(replace(plans.plan(), answer=best)))
+    assert "The answer is ESTIMATED" in notes
+    assert "< 0.1 % of the answer's simulated time lies outside the measured range" in notes
+    sure = replace(best, label=MEASURED, extrapolated=0.0)
+    assert "measured" not in " ".join(cautions(replace(plans.plan(), answer=sure)))

@@ -1,0 +1,161 @@
+"""The page of a plan: whole without a network, true to the plan, and nothing in a plan taken for markup."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import fields, is_dataclass, replace
+from html.parser import HTMLParser
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from reports.plan import charts, show_plan
+from reports.plan.frames import frames
+from reports.plan.markdown import markdown
+from reports.plan.page import page, sections
+from reports.plan.words import TRUST
+from sim.planning.result import NEAR_KNEE, STABLE, UNSTABLE, Interval, Plan, SizeFigures
+from tests.reports import plans
+
+EVIL = "</script><img src=x onerror=alert(1)><b>\"'&amp; | `x` [bold]"
+PLAIN: dict[Any, st.SearchStrategy[Any]] = {
+    float: st.floats() | st.sampled_from([0.0, 1.0, math.nan, math.inf]),
+    int: st.integers(0, 10**6),
+    str: st.sampled_from(["", EVIL, "512x768", "h100"]),
+    bool: st.booleans(),
+    NoneType: st.none(),
+}
+KNOWN = {
+    "label": st.sampled_from(list(TRUST)),
+    "state": st.sampled_from([STABLE, NEAR_KNEE, UNSTABLE]),
+    "latency_s": st.tuples(*[PLAIN[float]] * 6),
+}
+
+
+def any_of(kind: Any) -> st.SearchStrategy[Any]:
+    """Values of a type of a plan, with any numbers and hostile words."""
+    if kind in PLAIN:
+        return PLAIN[kind]
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        names = [each.name for each in fields(kind)]
+        return st.builds(kind, **{name: KNOWN[name] if name in KNOWN else any_of(hints[name]) for name in names})
+    inner = get_args(kind)
+    if get_origin(kind) is not tuple:
+        return st.one_of(*map(any_of, inner))
+    return st.lists(any_of(inner[0]), max_size=3).map(tuple) if inner[-1] is ... else st.tuples(*map(any_of, inner))
+
+
+class Reader(HTMLParser):
+    """Collects elements, and text outside scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str | None] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "action", "data")]
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] not in (["script"], ["style"]):
+            self.text += data
+
+
+def test_the_page_says_what_matters_and_needs_no_network():
+    reader = Reader(page(plans.plan()))
+    assert reader.links == []
+    assert "link" not in reader.tags
+    for needle in (
+        "3 × h100-sxm with lookahead keep 95\u00a0% of deadlines",
+        "ESTIMATED, 3.4 % extrapolated",
+        "The model does not fit: 31.2 of 24 GB",
+        "tilecast plan plan_sdxl.toml",
+        "212 simulations in 184 s",
+        *(section.title for section in sections(plans.plan())),
+        *TRUST.values(),
+    ):
+        assert needle in reader.text
+
+
+def test_every_group_of_figures_says_how_far_to_trust_it():
+    labels = {section.title: section.label for section in sections(plans.plan())}
+    assert labels["What it costs to keep more deadlines"] == "ESTIMATED"
+    assert labels["How long requests take"] == labels["When the demand grows"] == "MEASURED"
+    assert [title for title, label in labels.items() if not label] == ["Does the model fit"]  # each row has its own
+
+
+@pytest.mark.parametrize("make", [plans.no_answer, plans.one_replication, plans.nothing_simulated])
+def test_odd_plans_show_what_there_is(make):
+    text = page(make())
+    data = json.loads(text.split('type="application/json">')[1].split("</script>")[0])
+    assert set(data) == {section.name for section in sections(make()) if section.draw}
+    assert "nan" not in Reader(text).text.replace("nanmean", "")
+
+
+@settings(max_examples=10, deadline=None)
+@given(any_of(Plan))
+def test_any_plan_is_shown_and_its_words_stay_words(plan):
+    reader = Reader(page(plan))
+    assert not {"img", "b"} & set(reader.tags)
+    assert reader.tags.count("script") == 3
+    show_plan(plan, Console(file=io.StringIO(), width=100))
+    assert "\n<" not in markdown(plan)
+    assert len(frames(plan)["candidates"]) == len(plan.considered)
+
+
+@pytest.mark.parametrize(
+    "draw", [charts.cost_against_attainment, charts.growth, charts.latency_by_size, charts.what_if]
+)
+def test_charts_escape_names(draw):
+    plan = plans.plan()
+    best = plan.answer
+    hostile = replace(best, candidate=replace(best.candidate, hardware=EVIL, scheduler=EVIL))
+    plan = replace(
+        plan,
+        answer=hostile,
+        considered=(hostile,),
+        growth=(replace(plan.growth[0], evaluation=hostile),),
+        by_size=(replace(plan.by_size[0], size=EVIL),),
+        sensitivity=(replace(plan.sensitivity[0], what=EVIL),),
+    )
+    text = draw(plan).to_json().encode().decode("unicode-escape")
+    assert "<img" not in text
+    assert "&lt;" in text
+
+
+def test_a_band_is_clipped_to_what_a_share_can_be():
+    curve = replace(plans.what_if("", 0.5), figures=replace(plans.figures(0.5), attainment=Interval(0.99, 0.05, 3)))
+    figure = charts.attainment_against_load(replace(plans.plan(), load_curve=(curve,)))
+    assert list(figure.data[0].y) == [1.0, pytest.approx(0.94)]
+
+
+def test_points_tell_whether_the_promise_is_kept_by_their_shape():
+    figure = charts.attainment_against_load(plans.plan())
+    kept = [case.keeps for case in plans.plan().load_curve]
+    assert list(figure.data[1].marker.symbol) == [charts.KEPT[keeps] for keeps in kept]
+    assert {True, False} < set(kept) | {None}
+
+
+def test_costs_fall_back_on_devices_where_no_price_is_known():
+    figure = charts.cost_against_attainment(plans.one_replication())
+    assert figure.layout.xaxis.title.text == "devices"
+    assert charts.cost_against_attainment(plans.plan()).layout.xaxis.title.text == "price per hour"
+
+
+def test_rare_sizes_are_left_to_the_table():
+    many = tuple(SizeFigures(f"{64 * at}x64", at, 1.0, (1.0,) * 6) for at in range(1, 41))
+    plan = replace(plans.plan(), by_size=many)
+    names = charts.latency_by_size(plan).data[0].y
+    assert len(names) == charts.SIZES
+    assert names[-1] == "2560x64"
+    assert len(next(section for section in sections(plan) if "long" in section.title).tables[0].rows) == 40

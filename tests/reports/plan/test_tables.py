@@ -1,0 +1,129 @@
+"""Tables for people and tables of numbers."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from reports.plan import show_plan, tables, write_plan
+from reports.plan.frames import frames
+from reports.plan.markdown import markdown
+from reports.plan.words import about, percent, seconds, share, weakest
+from sim.planning.result import CALIBRATED, ESTIMATED, MEASURED, Interval
+from tests.reports import plans
+
+ODD = [plans.plan, plans.no_answer, plans.one_replication, plans.nothing_simulated]
+
+
+def cells(table: tables.Table, row: int) -> dict[str, str]:
+    return dict(zip(table.heads, table.rows[row], strict=True))
+
+
+def test_considered_marks_the_answer():
+    table = tables.considered(plans.plan())
+    (chosen,) = table.chosen
+    row = cells(table, chosen)
+    assert (row["Cluster"], row["Policy"], row["Kept?"]) == ("3 × h100-sxm", "lookahead", "yes")
+    assert (row["Per hour"], row["State"], row["Trust"], row["Extrapolated"]) == ("8.97", "STABLE", "MEASURED", "3.4 %")
+
+
+def test_a_column_that_says_nothing_is_left_out():
+    assert "Per hour" not in tables.considered(plans.one_replication()).heads
+    assert "Per hour" in tables.considered(plans.plan()).heads
+
+
+def test_policies_say_what_they_cost_more():
+    table = tables.policies(plans.plan())
+    assert [row[table.heads.index("More than the least")] for row in table.rows] == [
+        "–",
+        "+2.99 (+33 %)",
+        "+5.98 (+67 %)",
+        "–",
+    ]
+    assert table.rows[3][1] == "none of those considered"
+
+
+def test_what_if_begins_with_the_plan_and_the_lost_replica():
+    table = tables.what_if(plans.plan())
+    assert [row[0] for row in table.rows[:3]] == ["as planned", "one replica less", "20 % more load"]
+    assert tables.what_if(plans.no_answer()).rows == ()
+
+
+def test_memory_is_told_once_a_kind():
+    assert [row[0] for row in tables.memory(plans.plan()).rows] == ["h100-sxm", "h100-sxm", "l40s", "a100-80gb"]
+
+
+def test_values_are_spelled_with_their_uncertainty():
+    assert share(Interval(0.9523, 0.0061, 5)) == "95.2 ± 0.6 %"
+    assert share(Interval(0.9523, math.inf, 1)) == "95.2 %"
+    assert share(Interval(math.nan, math.nan, 5)) == "–"
+    assert seconds(Interval(12.34, 0.44, 5)) == "12.3 ± 0.4 s"
+    assert (percent(0.95), percent(0.999)) == ("95 %", "99.9 %")
+    assert (about(0.0001), about(0.123)) == ("< 0.1 %", "12 %")
+
+
+def test_the_weakest_label_wins():
+    found = [plans.evaluation(kind, 9) for kind in ("h100-sxm", "a100-80gb", "l40s")]
+    assert [weakest(found[:n]) for n in range(4)] == ["", MEASURED, CALIBRATED, ESTIMATED]
+
+
+def test_frames_hold_the_plan():
+    plan = plans.plan()
+    made = frames(plan)
+    assert set(made) == {"candidates", "load_curve", "growth", "policies", "sensitivity", "by_size", "over_time"}
+    candidates = made["candidates"]
+    assert candidates["chosen"].sum() == 1
+    first, row = plan.considered[0], candidates.iloc[0]
+    assert (row["hardware"], row["replicas"]) == (first.candidate.hardware, first.candidate.replicas)
+    assert row["attainment_half_width"] == first.figures.attainment.half_width
+    assert row["memory_max_batch"] == 9
+    assert candidates.loc[candidates["hardware"] == "b200", "memory_max_batch"].isna().all()
+    assert made["growth"]["rate_scale"].tolist() == [month.rate_scale for month in plan.growth]
+    assert made["growth"]["hardware"].isna().sum() == 2
+    assert made["sensitivity"]["what"].iloc[0] == "one replica less"
+    assert made["by_size"]["latency_p99_s"].tolist() == [size.latency_s[5] for size in plan.by_size]
+
+
+def test_columns_do_not_depend_on_what_is_known():
+    full, empty = frames(plans.plan()), frames(plans.nothing_simulated())
+    for name, frame in full.items():
+        assert empty[name].dtypes.to_dict() == frame.dtypes.to_dict()
+
+
+def test_files_are_the_same_every_time(tmp_path):
+    first = write_plan(plans.plan(), tmp_path / "one")
+    second = write_plan(plans.plan(), tmp_path / "two")
+    assert [path.name for path in first] == [path.name for path in second]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert first[0].name == "plan.html"
+    assert set(pd.read_parquet(tmp_path / "one/growth.parquet")["month"]) == set(range(13))
+
+
+@pytest.mark.parametrize("make", ODD)
+def test_terminal_and_markdown_of_any_plan(make):
+    out = io.StringIO()
+    show_plan(make(), Console(file=out, width=80))
+    written = markdown(make())
+    for text in (out.getvalue(), written):
+        assert "nan" not in text
+        assert "inf" not in text
+        assert "promise" in text
+
+
+def test_terminal_keeps_within_the_window():
+    out = io.StringIO()
+    show_plan(plans.plan(), Console(file=out, width=80))
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+    assert "99.5 ± 0.7 %" in out.getvalue()
+
+
+def test_markdown_holds_the_scenario_and_the_labels():
+    text = markdown(plans.plan())
+    assert "    tilecast plan plan_sdxl.toml --attainment 0.95 -o plans/sdxl" in text
+    assert '    path = "gentd26.parquet"' in text
+    assert "- **ESTIMATED**:" in text
+    assert "| **3 × h100-sxm** | **lookahead** | **yes** |" in text
