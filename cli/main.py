@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cli import cache, profile, trace
+from cli import cache, hardware, profile, trace
 from cli.plan import plan
 from cli.quality import quality
 from cli.replay import replay
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(trace.app, name="trace", help="Import, generate, describe and transform request traces.")
 app.add_typer(profile.app, name="profile", help="Measure a model on this machine, or import measurements.")
+app.add_typer(hardware.app, name="hardware", help="Hardware kinds, models' shapes, and estimates of one on the other.")
 app.add_typer(cache.app, name="cache", help="Record cache signals, fit cache forests, describe both.")
 cache.app.command("record-tiles")(record_tiles)
 cache.app.command("calibrate")(calibrate)
