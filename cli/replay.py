@@ -50,6 +50,8 @@ def replay(
         loaded = load_scenario(scenario, scaled)
     if loaded.faults is not None:
         raise BadInput("faults are simulated; a real run has its own: take [faults] out of the scenario")
+    if loaded.residency is not None:
+        raise BadInput("loading many checkpoints is simulated, not replayed: take [residency] out of the scenario")
     prepared = prepare(loaded)
     if _follows(prepared):
         return

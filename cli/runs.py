@@ -12,6 +12,7 @@ from typing import Any
 
 from cli.caching import PreparedCache, prepare_cache, read_shares, spell_shares
 from cli.pricing import geometry_for, latency_table, load_profile, trust
+from cli.residency import StageCosts, adapting, adapting_first, serving_many
 from cli.scenario import PredictorSection, Scenario
 from cli.tiling import PreparedTiling, prepare_tiling
 from policies.contract import Predictor, SchedulingPolicy
@@ -20,7 +21,6 @@ from policies.events import Parity, check_parity, read_events
 from policies.load import load_policy
 from policies.record import request_table, step_table
 from policies.runlog import read_run, write_run
-from policies.tiling.costs import TiledCosts
 from policies.tiling.recipe import Recipe, ordinary
 from predictors.expected import ExpectedReuse
 from predictors.online import OnlinePredictor
@@ -56,19 +56,23 @@ class Prepared:
         self, on_event: Callable[[str, Any, float], None] | None = None, measured_only: bool = False
     ) -> Controller:
         """A fresh controller for this scenario; ``measured_only`` leaves out stages that were not measured."""
-        section = self.scenario.predictor
-        predictor = _predictor_of_run(
-            _expecting(self.predictor if section.oracle else self.table, self.shares, self.tiling), section
-        )
-        left_out = self.unmeasured_stages if measured_only else ()
+        scenario, section = self.scenario, self.scenario.predictor
+        costs = _costs(scenario, self.predictor if section.oracle else self.table, self.tiling)
+        predictor = _predictor_of_run(_expecting(costs, self.shares), section)
+        recipe = _recipe(self.tiling, self.unmeasured_stages if measured_only else ())
         return Controller(
-            self.policy, predictor, self.scenario.cluster.replicas, _recipe(self.tiling, left_out), on_event
+            serving_many(scenario, self.policy),
+            predictor,
+            scenario.cluster.replicas,
+            adapting_first(scenario, recipe),
+            on_event,
+            loading=scenario.residency is not None,
         )
 
     @property
-    def costs(self) -> LatencyTable | TiledCosts:
+    def costs(self) -> StageCosts:
         """What the stages of a request cost."""
-        return self.table if self.tiling is None else self.tiling.costs(self.table)
+        return _costs(self.scenario, self.table, self.tiling)
 
     @property
     def shares(self) -> dict[Size, float]:
@@ -134,10 +138,13 @@ def prepare(scenario: Scenario) -> Prepared:
     warnings += trust(table, profile)
     trace = _load_trace(scenario, geometry, warnings)
     trace.check(geometry)
+    checkpoints = trace.frame["checkpoint"].nunique()
+    if scenario.residency is None and checkpoints > 1:
+        warnings.append(f"the {checkpoints} checkpoints of the trace are taken for one; [residency] tells them apart")
     tiling = prepare_tiling(scenario, geometry, table, trace)
     if unmeasured := _unmeasured(table, tiling):
         warnings.append(f"not in the profile, taken as 0 s: {', '.join(unmeasured)}")
-    costs = table if tiling is None else tiling.costs(table)
+    costs = _costs(scenario, table, tiling)
     limit = scenario.predictor.max_extrapolation
     check_supported(table, trace.requests() if tiling is None else tiling.untiled(trace.requests()), limit)
     if tiling is not None:
@@ -157,6 +164,7 @@ def prepare(scenario: Scenario) -> Prepared:
         warnings.append("the profile was measured without a cache: what reuse saves is taken from the work it spares")
     warnings += _unlike_the_profile(scenario, profile)
     scheduling = load_policy("scheduling", policies.scheduling.name, policies.scheduling.parameters, scenario.base)
+    serving_many(scenario, scheduling)
     if scenario.predictor.oracle:
         predictor = _world_table(scenario, profile, table).scaled(scenario.world.slowdown)
     else:
@@ -195,10 +203,11 @@ def _unlike_the_profile(scenario: Scenario, profile: Profile | None) -> list[str
     ]
 
 
-def _expecting(
-    table: LatencyTable, shares: dict[Size, float], tiling: PreparedTiling | None
-) -> LatencyTable | TiledCosts | ExpectedReuse:
-    costs = table if tiling is None else tiling.costs(table)
+def _costs(scenario: Scenario, table: LatencyTable, tiling: PreparedTiling | None) -> StageCosts:
+    return adapting(scenario, table if tiling is None else tiling.costs(table))
+
+
+def _expecting(costs: StageCosts, shares: dict[Size, float]) -> StageCosts | ExpectedReuse:
     return ExpectedReuse(costs, shares) if shares else costs
 
 
@@ -209,7 +218,7 @@ def _world_table(scenario: Scenario, profile: Profile | None, table: LatencyTabl
     return latency_table(scenario, profile, geometry_for(scenario.model_name, profile), latency_model)
 
 
-def _predictor_of_run(table: LatencyTable | TiledCosts | ExpectedReuse, section: PredictorSection) -> Predictor:
+def _predictor_of_run(table: StageCosts | ExpectedReuse, section: PredictorSection) -> Predictor:
     """What the policy of one run asks; one that learns starts anew, and an oracle has nothing to learn."""
     if section.oracle:
         return table
@@ -290,7 +299,7 @@ def parity_of(folder: Path) -> Parity | None:
     tiling = prepare_tiling(scenario, geometry, table, trace)
     if tiling is not None:
         tiling = replace(tiling, shares=read_shares(expected.get("expected_tiles", {})))
-    costs = _expecting(table, read_shares(expected.get("expected_computed", {})), tiling)
+    costs = _expecting(_costs(scenario, table, tiling), read_shares(expected.get("expected_computed", {})))
 
     def make(on_event: Callable[[str, Any, float], None]) -> Controller:
         return Controller(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from traces.errors import BadInput
 
@@ -133,6 +133,10 @@ class PolicySection(_Section):
         return dict(self.__pydantic_extra__ or {})
 
 
+def _by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class PoliciesSection(_Section):
     """One policy of each kind."""
 
@@ -145,8 +149,26 @@ class PoliciesSection(_Section):
     @classmethod
     def _names_alone(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            return {kind: {"name": value} if isinstance(value, str) else value for kind, value in data.items()}
+            return {kind: _by_name(value) for kind, value in data.items()}
         return data
+
+
+class ResidencySection(_Section):
+    """Requests want the checkpoints that the trace names, which have to be loaded; simulated. GB are 10^9 bytes."""
+
+    memory_gb: float = Field(gt=0)  # of a device, for weights: what a batch leaves
+    weights_gb: float = Field(gt=0)  # a checkpoint
+    checkpoints_gb: tuple[str, ...] = ()  # those of another size, like M0001:2.1
+    host_gb: float = Field(0.0, ge=0)  # host memory in which a replica keeps what it has loaded
+    disk_gb_per_s: float = Field(2.0, gt=0)
+    host_gb_per_s: float = Field(20.0, gt=0)
+    load_s: float = Field(0.0, ge=0)  # of any load, beside its bytes
+    adapter_s: float = Field(0.0, ge=0)  # an adapter, put on before a request begins
+    dispatch: Annotated[PolicySection, BeforeValidator(_by_name)] = PolicySection(name="affinity")
+    keep: Annotated[PolicySection, BeforeValidator(_by_name)] = PolicySection(name="cost")
+    patience: float = Field(10.0, gt=0)  # see policies.residency.many
+    visit: float = Field(4.0, ge=0)
+    preload: tuple[str, ...] | Literal["none", "most-used"] = "none"  # what lies there from the beginning
 
 
 class SloSection(_Section):
@@ -214,6 +236,7 @@ class Scenario(_Section):
     world: WorldSection = WorldSection()
     faults: FaultsSection | None = None  # None: nothing goes wrong
     policies: PoliciesSection = PoliciesSection()
+    residency: ResidencySection | None = None  # None: all requests want the same weights, always there
     slo: SloSection = SloSection()
     plan: PlanSection = Field(PlanSection(), exclude=True)  # decides nothing of a run
     base: Path = Field(Path(), exclude=True)
@@ -272,7 +295,7 @@ def _lay_over(data: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = key.split(".")
     for section in sections:
         inner = data.setdefault(section, {})
-        if isinstance(inner, str) and sections[0] == "policies":
+        if isinstance(inner, str) and sections[0] in ("policies", "residency"):
             inner = data[section] = {"name": inner}
         if not isinstance(inner, dict):
             raise BadInput(f"--set {key}: {section!r} is a value, not a section")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from cli.residency import adapting, weights_of
 from cli.runs import Prepared
 from cli.scenario import FaultsSection, Scenario
 from policies.controller import Controller
+from predictors.loading import LoadTimes
 from sim.driver import Happening, Simulation
 from sim.faults import Faults
 from sim.world import World
@@ -38,9 +40,10 @@ def run_simulation(
     controller = prepared.controller(measured_only=True)
     plans = prepared.cache.plans if prepared.cache is not None else None
     tiles = prepared.tiling.plans(truth) if prepared.tiling is not None else None
-    costs = truth if tiles is None else tiles.costs
-    section = scenario.world
-    world = World(costs, scenario.cluster.replicas, scenario.seed, section.noise, section.slowdown, plans, tiles)
+    costs = adapting(scenario, truth if tiles is None else tiles.costs)
+    section, replicas = scenario.world, scenario.cluster.replicas
+    loads = None if scenario.residency is None else LoadTimes(weights_of(scenario.residency), [()] * replicas)
+    world = World(costs, replicas, scenario.seed, section.noise, section.slowdown, plans, tiles, loads)
     faults = scenario.faults
     happenings = None if faults is None else _happenings(faults, prepared.requests, scenario)
     in_flight = "restart" if faults is None else faults.in_flight

@@ -14,10 +14,17 @@ from typing import Any
 
 from policies.caching import CACHES
 from policies.placement import PLACEMENTS
+from policies.residency import DISPATCHES, KEEPS
 from policies.scheduling import SCHEDULERS
 from traces.errors import BadInput
 
-KINDS: dict[str, Mapping[str, type]] = {"scheduling": SCHEDULERS, "caching": CACHES, "placement": PLACEMENTS}
+KINDS: dict[str, Mapping[str, type]] = {
+    "scheduling": SCHEDULERS,
+    "caching": CACHES,
+    "placement": PLACEMENTS,
+    "dispatch": DISPATCHES,
+    "keep": KEEPS,
+}
 
 
 def load_policy(kind: str, name: str, parameters: Mapping[str, Any] | None = None, base: Path = Path()) -> Any:

@@ -75,7 +75,7 @@ def request_table(
     alone: dict[Any, float] = {}
     rows = []
     for request in trace:
-        key = (request.size, request.images, request.steps, request.guided)
+        key = (request.size, request.images, request.steps, request.guided, request.adapters)
         if key not in alone:
             alone[key] = standalone(request)
         job = jobs.get(request.request_id)
