@@ -1,0 +1,105 @@
+"""The fidelity study: what it measures and runs is kept, and its words follow from its figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("torch")
+
+from benchmarks.fidelity.__main__ import main
+from benchmarks.fidelity.compare import GOALS, Findings
+from benchmarks.fidelity.study import RealRun
+from benchmarks.fidelity.table import markdown, verdict
+from reports.repeats import held_against
+from tests.cli.run_command import run
+
+
+def test_a_small_study_from_measuring_to_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "study"
+    arguments = ["--loads", "0.9", "--schedulers", "least-slack", "--requests", "8", "--repeats", "1", "--steps", "3"]
+    main(["-o", str(folder), *arguments, "--seeds", "3", "--results", str(tmp_path / "results")])
+    said = capsys.readouterr()
+    assert "90-least-slack-0, 1 left" in said.err
+    document = json.loads((folder / "fidelity.json").read_text())
+    assert {row["figure"] for row in document["figures"]} == set(GOALS)
+    for row in document["figures"]:
+        assert row["met"] == (abs(row["error"]) <= row["goal"])
+        assert row["spread"] is None  # of one run
+    (of_run,) = document["runs"]
+    assert of_run["reproduced"] is True
+    assert of_run["decisions"] >= 8
+    assert 0.2 < of_run["speed"] < 5
+    assert 0 < of_run["utilisation"] <= 1
+    (kept,) = (tmp_path / "results").iterdir()
+    assert kept.name.startswith("fidelity-")
+    assert json.loads(kept.read_text()) == document
+    assert str(tmp_path) not in kept.read_text()
+    assert (folder / "fidelity.md").read_text() in said.out
+
+    log = folder / "real" / "90-least-slack-0" / "run.json"
+    before = log.stat().st_mtime_ns
+    main(["-o", str(folder), *arguments, "--seeds", "3"])
+    assert "1 of 1 runs are there" in capsys.readouterr().err
+    assert log.stat().st_mtime_ns == before
+    assert json.loads((folder / "fidelity.json").read_text()) == document
+
+    with pytest.raises(SystemExit):
+        main(["-o", str(folder), *arguments, "--steps", "4"])
+    assert "steps was 3, now it is 4; choose another -o" in capsys.readouterr().err
+
+    scenario = ["examples/tiny_image.toml", "--trace", folder / "trace-90.parquet", "--profile"]
+    for seed in (0, 1):
+        run("simulate", *scenario, folder / "profile.parquet", "--seed", seed, "-o", tmp_path / f"sim-{seed}")
+    printed = run("validate", tmp_path / "sim-0", log.parent, tmp_path / "sim-1", "-o", tmp_path / "v.json")
+    assert "Decision parity" in printed
+    assert "all the same" in printed
+    assert json.loads((tmp_path / "v.json").read_text())["sims"] == ["sim-0", "sim-1"]
+
+
+def test_names_of_runs_can_be_folders() -> None:
+    assert RealRun(0.7, "lookahead", 1).name == "70-lookahead-1"
+    assert RealRun(0.5, "some/where/mine.py:Mine", 0).name == "50-mine.py-Mine-0"
+
+
+@pytest.fixture
+def findings() -> Findings:
+    frames = []
+    for load, error in ((0.7, 0.01), (0.9, 0.09)):
+        real = dict.fromkeys(GOALS, 1.0) | {"slo_attainment": 0.5}
+        again = {name: 1.04 * value for name, value in real.items()}
+        sim = {name: (1.02 + error) * value for name, value in real.items()}
+        frame = held_against([sim], [real, again]).reset_index()
+        frames.append(frame.assign(load=load, scheduler="fcfs", at_speed_sim=frame["sim"], at_speed_error=0.001))
+    figures = pd.concat(frames, ignore_index=True)
+    figures["goal"] = figures["figure"].map(GOALS)
+    figures["met"] = figures["error"].abs() <= figures["goal"]
+    speeds = {f"speed{stage}": 1.25 for stage in ("", "_encode", "_denoise", "_decode")}
+    runs = [
+        {"load": 0.7, "scheduler": "fcfs", "repeat": repeat, "utilisation": 0.66, "decisions": 9} | speeds
+        for repeat in (0, 1)
+    ]
+    facts = {
+        "model": "tiny-image",
+        "hardware": "a core",
+        "date": "2026-01-01",
+        "settings": {"requests": 5, "steps": 4, "executor": "whole", "repeats": 2},
+        "simulated_seeds": 1,
+    }
+    return Findings(figures, pd.DataFrame(runs).assign(reproduced=[True, False]), facts)
+
+
+def test_goals_missed_and_decisions_that_differ_are_said(findings: Findings) -> None:
+    assert verdict(findings) == (
+        "4 of 4 goals met up to 70 % load, 1 of 4 goals met above, decisions reproduced in 1 of 2 real runs."
+    )
+    text = markdown(findings)
+    assert "1.02 s: +1.0 % (3.9 %) |" in text
+    assert "1.02 s: +8.8 % (3.9 %) *" in text
+    assert "51.0 %: +4.5 points (2.0 points) *" in text
+    assert "Goals: P50 5.0 %, P95 8.0 %, P99 10.0 %, attainment 2.0 points." in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(line) for line in lines[:4]}) == 1  # a table that can be read as it is
