@@ -37,6 +37,30 @@ def test_errors_of_figures(make_run, real):
     assert np.isnan(compare(real, real).loc["prediction_mape:encode", "relative"])
 
 
+def test_errors_of_sizes(make_run, real):
+    figures = compare(make_run("sim"), real)
+    row = figures.loc["latency_p50_s:1024x1024"]
+    assert (row["sim"], row["real"], row["relative"]) == pytest.approx((16, 20, -0.2))
+    assert figures.loc["latency_p95_s:512x512", "relative"] == 0
+    assert np.isnan(figures.loc["latency_p50_s:512x768", "real"])  # nothing of that size finished
+    assert {"latency_p99_s", "latency_p95_s"} <= set(figures.index)
+
+
+def test_settings_that_differ_are_cautioned_against(make_run, real):
+    def settings(executor, floor, caching, **more):
+        cluster = {"executor": executor, "patch_floor": floor, "replicas": 2, "link_latency_s": floor}
+        return {"cluster": cluster, "policies": {"caching": {"name": caching}, "scheduling": {"name": "fcfs", **more}}}
+
+    sim = make_run("sim", scenario=settings("patched", 4, "none", max_batch=4))
+    asked = make_run("asked", kind="replay", scenario=settings("patched", 8, "forest", max_batch=8))
+    assert Validation.of(sim, asked).cautions == [
+        "cluster.patch_floor differs: 4 simulated, 8 real.",
+        "policies.caching.name differs: none simulated, forest real.",
+        "policies.scheduling.max_batch differs: 4 simulated, 8 real.",
+    ]
+    assert Validation.of(sim, make_run("like", kind="replay", scenario=sim.info["scenario"])).cautions == []
+
+
 def test_errors_of_requests(make_run, real):
     joined = per_request(make_run("sim"), real)
     assert joined["error_s"].dropna().to_dict() == {"a": 0, "b": 0, "c": -4}
