@@ -34,6 +34,9 @@ class Nirvana(SchedulingPolicy):
     def arrived(self, job: Job, now: float) -> None:
         self._queues.add(job)
 
+    def ended(self, job: Job, now: float) -> None:
+        self._queues.left(job)
+
     def plan(self, replica: Replica, now: float) -> Decision | None:
         if replica.resident:
             return next_quantum(replica.resident.values())

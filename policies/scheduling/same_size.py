@@ -6,7 +6,9 @@ denoising steps. Both count a batch in images, because that is what fills a devi
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Iterable
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import BatchKey, Job
@@ -14,40 +16,60 @@ from policies.scheduling.batch import next_quantum
 
 
 class SizeQueues:
-    """Waiting jobs by batch key, oldest first. Jobs that ended while waiting are passed over."""
+    """Waiting jobs by batch key, oldest first. A policy tells `left` of those that end while they wait."""
 
     def __init__(self) -> None:
         self._queues: dict[BatchKey, deque[Job]] = {}
+        self._images: dict[BatchKey, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
 
     def add(self, job: Job) -> None:
-        self._queues.setdefault(job.batch_key, deque()).append(job)
+        """A job waits."""
+        key = job.batch_key
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = deque()
+        queue.append(job)
+        self._images[key] = self._images.get(key, 0) + job.images
+
+    def left(self, job: Job) -> None:
+        """A job has ended; if it never started it waits no more."""
+        if job.replica < 0:
+            key = job.batch_key
+            self._queues[key].remove(job)
+            self._took(key, job)
 
     def heads(self) -> list[Job]:
         """The oldest waiting job of every size."""
-        heads = [self.head(key) for key in list(self._queues)]
-        return [head for head in heads if head is not None]
+        return [queue[0] for queue in self._queues.values()]
 
     def head(self, key: BatchKey) -> Job | None:
+        """The oldest waiting job of one size."""
         queue = self._queues.get(key)
-        while queue:
-            if queue[0].state == "waiting":
-                return queue[0]
-            queue.popleft()
-        if queue is not None:
-            del self._queues[key]
-        return None
+        return queue[0] if queue else None
 
     def images(self, key: BatchKey) -> int:
         """Waiting images of one size."""
-        return sum([job.images for job in self._queues.get(key, ()) if job.state == "waiting"])
+        return self._images.get(key, 0)
 
     def take(self, key: BatchKey, images: int, limit: int) -> list[Job]:
         """Remove the oldest jobs that fit beside ``images`` images under ``limit``; one alone always fits."""
         taken: list[Job] = []
-        while (head := self.head(key)) is not None and (images + head.images <= limit or images == 0):
-            taken.append(self._queues[key].popleft())
-            images += head.images
+        queue = self._queues.get(key)
+        while queue and (images + queue[0].images <= limit or images == 0):
+            job = queue.popleft()
+            taken.append(job)
+            images += job.images
+            self._took(key, job)
         return taken
+
+    def _took(self, key: BatchKey, job: Job) -> None:
+        if self._queues[key]:
+            self._images[key] -= job.images
+        else:
+            del self._queues[key], self._images[key]
 
 
 class SameSizeDynamic(SchedulingPolicy):
@@ -64,29 +86,37 @@ class SameSizeDynamic(SchedulingPolicy):
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
         self._queues = SizeQueues()
+        self._ready_s = math.inf  # no size is ready before
 
     def arrived(self, job: Job, now: float) -> None:
-        self._queues.add(job)
+        queues, key = self._queues, job.batch_key
+        queues.add(job)
+        full = queues.images(key) >= self.max_batch
+        self._ready_s = min(self._ready_s, -math.inf if full else self._due_s(job))
 
-    def _ready_s(self, head: Job) -> float:
+    def ended(self, job: Job, now: float) -> None:
+        self._queues.left(job)
+
+    def _due_s(self, head: Job) -> float:
         return head.request.arrival_s + self.window_s
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
         if replica.resident:
             return next_quantum(replica.resident.values())
-        ready = [
-            head
-            for head in self._queues.heads()
-            if self._ready_s(head) <= now or self._queues.images(head.batch_key) >= self.max_batch
-        ]
-        if not ready:
+        if now < self._ready_s:
             return None
+        queues = self._queues
+        heads = queues.heads()
+        ready = [h for h in heads if self._due_s(h) <= now or queues.images(h.batch_key) >= self.max_batch]
+        if not ready:
+            self._ready_s = min(map(self._due_s, heads), default=math.inf)
+            return None
+        self._ready_s = -math.inf  # others may be ready too: look again
         oldest = min(ready, key=_order)
-        return next_quantum(self._queues.take(oldest.batch_key, 0, self.max_batch))
+        return next_quantum(queues.take(oldest.batch_key, 0, self.max_batch))
 
     def wakeup(self, now: float) -> float | None:
-        times = [t for head in self._queues.heads() if (t := self._ready_s(head)) > now]
-        return min(times, default=None)
+        return self._ready_s if now < self._ready_s < math.inf else None
 
 
 class SameSizeContinuous(SchedulingPolicy):
@@ -112,48 +142,50 @@ class SameSizeContinuous(SchedulingPolicy):
 
     def ended(self, job: Job, now: float) -> None:
         if job.replica < 0:
+            self._queues.left(job)
             self._changed.add(None)
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
-        jobs = list(replica.resident.values())
-        if jobs:
-            key = jobs[0].batch_key
-            images = sum([job.images for job in jobs])
-            decoding = any(job.stage == "decode" for job in jobs)  # decodes go first; who joins is settled after
-            may_join = not decoding and self._may_join(key, now)
-            joining = self._queues.take(key, images, self.max_batch) if may_join else []
-        else:
-            oldest = min(self._queues.heads(), key=_order, default=None)
-            if oldest is None:
+        queues, jobs = self._queues, list(replica.resident.values())
+        if not jobs:
+            if not queues:
                 return None
-            joining = self._queues.take(oldest.batch_key, 0, self.max_batch)
-        if joining:
-            self._changed.add(None)  # another size may no longer be waiting: blocked joins may now be allowed
+            joining = queues.take(min(queues.heads(), key=_order).batch_key, 0, self.max_batch)
+        elif (head := queues.head(jobs[0].batch_key)) is not None and self._may_join(jobs, head, now):
+            joining = queues.take(head.batch_key, _images(jobs), self.max_batch)
+        else:
+            return next_quantum(jobs)
+        self._changed.add(None)  # another size may no longer be waiting: blocked joins may now be allowed
         return next_quantum(jobs + joining)
 
     def recalls(self, now: float) -> list[int]:
-        changed, self._changed = self._changed, set()
-        if not changed:
+        if not self._changed:
             return []
-        named = []
-        for replica in self.cluster.replicas:
+        changed, self._changed = self._changed, set()
+        queues, named = self._queues, []
+        for replica in self.cluster.replicas if queues else ():
             launch = replica.launch
             if launch is None or launch.steps == 1:
                 continue
             key = launch.jobs[0].batch_key
-            head = self._queues.head(key) if key in changed or None in changed else None
-            if head is not None:
-                images = sum([job.images for job in replica.resident.values()])
-                if images + head.images <= self.max_batch:
-                    named.append(launch.launch_id)
+            head = queues.head(key) if key in changed or None in changed else None
+            if head is not None and _images(replica.resident.values()) + head.images <= self.max_batch:
+                named.append(launch.launch_id)
         return named
 
-    def _may_join(self, key: BatchKey, now: float) -> bool:
+    def _may_join(self, jobs: list[Job], head: Job, now: float) -> bool:
+        """Whether a job of the size that runs fits in beside others, and no other size has waited too long."""
+        if _images(jobs) + head.images > self.max_batch or any(job.stage == "decode" for job in jobs):
+            return False  # decodes go first; who joins is settled after
         standalone = self.cluster.predictor.standalone
         return all(
-            head.batch_key == key or now - head.request.arrival_s < self.patience * standalone(head.request)
-            for head in self._queues.heads()
+            other is head or now - other.request.arrival_s < self.patience * standalone(other.request)
+            for other in self._queues.heads()
         )
+
+
+def _images(jobs: Iterable[Job]) -> int:
+    return sum([job.images for job in jobs])
 
 
 def _order(job: Job) -> int:
