@@ -1,6 +1,6 @@
 """The simulator against queueing theory, and how far its verdicts can be trusted.
 
-    python -m benchmarks.queues [--seeds 20] [--requests 40000] [--groups 40] [--most 16000]
+    python -m benchmarks.queues [--seeds 20] [--requests 20000] [--groups 40] [--most 16000] [--loads 0.7 ...]
 
 First table: mean waits of queues that have a formula, run through the real simulator and controller with the `fcfs`
 policy, beside the formula, with the interval of independent replications; ``inside``: it holds the theory.
@@ -180,10 +180,10 @@ def clusters() -> list[Cluster]:
     ]
 
 
-def verdicts(groups: int, seeds: int, most: int) -> None:
+def verdicts(rows: Sequence[Cluster], groups: int, seeds: int, most: int) -> None:
     print(f"\nverdicts over {groups} clusters, each of {seeds} seeds, from 1,000 to {most:,} requests")
     print(f"{'scheduler':20s} {'load':>5s} {STABLE:>8s} {NEAR_KNEE:>10s} {UNSTABLE:>9s} {'requests':>9s}")
-    for cluster in clusters():
+    for cluster in rows:
         states: Counter[str] = Counter()
         lengths = []
         for group in range(groups):
@@ -196,13 +196,16 @@ def verdicts(groups: int, seeds: int, most: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20, help="replications of a queue in the first table")
-    parser.add_argument("--requests", type=int, default=40_000, help="of one of them")
+    parser.add_argument("--seeds", type=int, default=20, help="replications of a queue in the first table; 0: none")
+    parser.add_argument("--requests", type=int, default=20_000, help="of one of them")
     parser.add_argument("--groups", type=int, default=40, help="clusters judged in a row of the second table")
     parser.add_argument("--most", type=int, default=16_000, help="requests that a horizon is doubled to")
+    parser.add_argument("--loads", type=float, nargs="*", help="rows of the second table: of these loads only")
     arguments = parser.parse_args()
-    theory(arguments.requests, arguments.seeds)
-    verdicts(arguments.groups, 5, arguments.most)
+    if arguments.seeds:
+        theory(arguments.requests, arguments.seeds)
+    rows = [row for row in clusters() if arguments.loads is None or row.load in arguments.loads]
+    verdicts(rows, arguments.groups, 5, arguments.most)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from sim.planning.verdict import (
     attainment,
     by_size,
     figures,
+    growth,
     grows,
     judge,
     keeps,
@@ -95,6 +96,9 @@ def test_a_busy_time_of_day_is_not_growth() -> None:
         untold = [run(Queue(CONSTANT), 0.7, requests, s, slo_s=100.0, arrivals=days) for s in SEEDS]
         assert judge(told, None, PROMISE).state == STABLE
         assert not grows(untold)
+    rising = [run(Queue(CONSTANT), 0.7, 630, s, arrivals=daily(1000.0, -0.5)) for s in SEEDS]  # ends after the peak
+    assert growth(rising).low > 0
+    assert not grows(rising)
 
 
 def test_an_overload_shows_through_the_days() -> None:
