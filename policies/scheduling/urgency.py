@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from heapq import heappop, heappush
+from itertools import chain
 from typing import NamedTuple
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
@@ -52,16 +53,25 @@ class UrgencyPolicy(SchedulingPolicy):
 
     def remaining_s(self, job: Job) -> float:
         """Predicted seconds a job still needs, alone on a replica."""
+        key = (job.batch_key, job.images, job.recipe, job.steps_left)
+        remaining_s = self._remaining.get(key)
+        if remaining_s is None:
+            remaining_s = self._remaining[key] = job.seconds_left(self._stage_costs(job))
+        return remaining_s
+
+    def _stage_costs(self, job: Job) -> dict[str, float]:
+        """Seconds of a step of each stage, as the predictor answered when it was first asked."""
         kind = (job.batch_key, job.images)
         costs = self._costs.get(kind)
         if costs is None:
             seconds = self.cluster.predictor.seconds
             costs = self._costs[kind] = {stage: seconds(stage, job.alone, job.guided) for stage in job.stages}
-        return job.seconds_left(costs)
+        return costs
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
         self._costs: dict[object, dict[str, float]] = {}
+        self._remaining: dict[object, float] = {}
         self._waiting: dict[BatchKey, list[_Entry]] = {}
         self._batches: list[_Batch | None] = [None] * len(cluster.replicas)
         self._resident: list[dict[Job, _Entry]] = [{} for _ in cluster.replicas]
@@ -94,6 +104,8 @@ class UrgencyPolicy(SchedulingPolicy):
         return batch.images + job.images <= self.max_batch or urgency < batch.least_urgent + drift
 
     def recalls(self, now: float) -> list[int]:
+        if not self._arrived:
+            return []
         arrived, self._arrived = self._arrived, []
         named = []
         for urgency, job in arrived:
@@ -121,29 +133,22 @@ class UrgencyPolicy(SchedulingPolicy):
         return self._new_batch(replica, now)
 
     def _new_batch(self, replica: Replica, now: float) -> Decision | None:
-        finishing = [job for job in self._finishing[replica.index] if job.state == "resident"]
-        if finishing:
+        finishing = self._finishing[replica.index]
+        if finishing and (finishing := [job for job in finishing if job.state == "resident"]):
             key = min(finishing, key=_order).batch_key
             self._finishing[replica.index] = [job for job in finishing if job.batch_key != key]
             return Decision(tuple([job for job in finishing if job.batch_key == key]), 1)
         resident = self._resident[replica.index].values()
-        lead = min(resident, default=None)
-        for key in list(self._waiting):
-            head = self._head(key)
-            if head is not None and (lead is None or head < lead):
-                lead = head
-        if lead is None:
+        heads = [head for key in list(self._waiting) if (head := self._head(key)) is not None]
+        if not (resident or heads):
             return None
+        lead = min(chain(resident, heads))
         chosen = self._ride_along(lead[2], resident)
         decision = next_quantum([job for _, _, job in chosen])
-        running = [entry for entry in chosen if entry[2].stage == decision.jobs[0].stage]
+        first, images = decision.jobs[0], sum([job.images for _, _, job in chosen])
+        running = chosen if len(chosen) == 1 else [entry for entry in chosen if entry[2].stage == first.stage]
         self._batches[replica.index] = _Batch(
-            decision.jobs,
-            decision.jobs[0].steps_left - decision.steps,
-            now,
-            running[0][0],
-            running[-1][0],
-            sum([job.images for _, _, job in chosen]),
+            decision.jobs, first.steps_left - decision.steps, now, running[0][0], running[-1][0], images
         )
         return decision
 
