@@ -55,6 +55,7 @@ FIGURES: dict[str, Figure] = {
     "reuse": Figure("Units reused from caches", "%"),
     "loads": Figure("Loads of weights"),
     "loading": Figure("Time loading weights", "%"),
+    "resident": Figure("Requests that found their weights loaded", "%", True),
     "availability": Figure("Replicas in working order", "%", True),
     "restarts": Figure("Requests begun again after a failure"),
     "extrapolated_launches": Figure("Extrapolated launches", "%"),

@@ -171,8 +171,20 @@ def _span_s(run: Run) -> float:
 def _loading(run: Run, span: float) -> dict[str, float]:
     loads = run.steps[run.steps["stage"] == "load"]
     if not len(loads):
-        return {"loads": math.nan, "loading": math.nan}
-    return {"loads": float(len(loads)), "loading": _ratio(_seconds(loads).sum(), span * replica_count(run))}
+        return {"loads": math.nan, "loading": math.nan, "resident": math.nan}
+    return {
+        "loads": float(len(loads)),
+        "loading": _ratio(_seconds(loads).sum(), span * replica_count(run)),
+        "resident": _found_resident(run.requests, loads[loads["steps"] > 0]),
+    }
+
+
+def _found_resident(requests: pd.DataFrame, loads: pd.DataFrame) -> float:
+    """The share of the requests that started whose weights did not come to their replica while they waited."""
+    started = requests[requests["first_start_s"].notna()].sort_values("first_start_s")
+    came = loads[["end_s", "replica", "checkpoint"]].sort_values("end_s")
+    last = pd.merge_asof(started, came, left_on="first_start_s", right_on="end_s", by=["replica", "checkpoint"])
+    return _mean(~(last["end_s"] > last["arrival_s"]).to_numpy(bool))
 
 
 def _outages(run: Run, span: float) -> dict[str, float]:

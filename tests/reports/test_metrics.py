@@ -39,6 +39,7 @@ EXPECTED = {
     "reuse": 5 / 45,
     "loads": math.nan,
     "loading": math.nan,
+    "resident": math.nan,
     "availability": math.nan,
     "restarts": math.nan,
     "extrapolated_launches": 1 / 5,
@@ -199,3 +200,10 @@ def test_outages_and_restarts(make_run):
     figures = summary(make_run(edit=restart, outages=[[0, 12.0, 16.0], [1, 18.0, None]]))
     assert figures["availability"] == pytest.approx(1 - 6 / 40)
     assert figures["restarts"] == 2
+
+
+def test_who_waited_for_a_load_did_not_find_its_weights(loading_run):
+    loading_run.requests.loc[loading_run.requests["request_id"] == "c", "checkpoint"] = "anime-xl"
+    assert summary(loading_run)["resident"] == 1.0  # they came before it did
+    loading_run.requests.loc[loading_run.requests["request_id"] == "c", "arrival_s"] = 1.2
+    assert summary(loading_run)["resident"] == 3 / 4
