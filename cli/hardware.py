@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -157,7 +157,7 @@ def _scaled(value: float | None, unit: float) -> str:
     return "-" if value is None else f"{value / unit:.4g}"
 
 
-def _print(columns: Iterable[str], rows: Iterable[tuple[str, ...]], words: int) -> None:
+def _print(columns: Iterable[str], rows: Sequence[tuple[str, ...]], words: int) -> None:
     """A table; its first ``words`` columns are to the left, the others numbers."""
     from rich.box import SIMPLE
     from rich.console import Console
@@ -165,7 +165,8 @@ def _print(columns: Iterable[str], rows: Iterable[tuple[str, ...]], words: int) 
 
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for place, name in enumerate(columns):
-        table.add_column(name, justify="left" if place < words else "right", no_wrap=place < words)
+        widest = max(len(row[place]) for row in rows)
+        table.add_column(name, justify="left" if place < words else "right", min_width=widest)
     for row in rows:
         table.add_row(*row)
     Console().print(table)

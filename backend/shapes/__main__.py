@@ -17,7 +17,10 @@ from traces.atomic import whole_file
 from traces.geometry import GEOMETRIES
 
 PICTURES: tuple[Shape, ...] = ((1, 64, 64), (1, 64, 96), (1, 96, 96), (1, 128, 128), (1, 160, 96), (1, 192, 192))
-CLIPS: tuple[Shape, ...] = tuple((frames, *side) for side in ((48, 80), (60, 104), (90, 160)) for frames in (9, 13, 21))
+CLIPS: tuple[Shape, ...] = (
+    *((frames, height, width) for height, width in ((48, 80), (60, 104), (90, 160)) for frames in (5, 9)),
+    (13, 48, 80),
+)
 """Latent shapes that are counted."""
 
 ACTIVATION_QUANTITIES = ("flops", "bytes", "launches", "peak_bytes")

@@ -6,6 +6,7 @@ Each configuration is that of the published checkpoint (its ``config.json``), bu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+
+from backend.loading import EMBEDDED
 
 Shape = tuple[int, int, int]
 """Of a latent: frames, height, width."""
@@ -56,14 +59,15 @@ def _noise(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def _unet(text_width: int, pooled: int, **config: Any) -> Stage:
+def _unet(make: Callable[[], Any], text: tuple[int, int], pooled: int = 0) -> Stage:
+    """A UNet that is given text of (tokens, width) and, with ``pooled``, SDXL's additions of that width."""
+
     def run(modules: Sequence[Any], rows: int, shape: Shape) -> None:
         _, height, width = shape
         added = {"text_embeds": _noise(rows, pooled), "time_ids": _noise(rows, 6)} if pooled else None
-        latent, text = _noise(rows, 4, height, width), _noise(rows, 77, text_width)
-        modules[0](latent, _noise(rows), text, added_cond_kwargs=added)
+        modules[0](_noise(rows, 4, height, width), _noise(rows), _noise(rows, *text), added_cond_kwargs=added)
 
-    return Stage(lambda: [diffusers.UNet2DConditionModel(cross_attention_dim=text_width, **config)], run)
+    return Stage(lambda: [make()], run)
 
 
 def _sd3(**config: Any) -> Stage:
@@ -199,8 +203,18 @@ def _llama() -> Any:
     return transformers.LlamaModel(config)
 
 
+def _embedded(part: str) -> Any:
+    """The configuration of a part of ``tiny-image``."""
+    return json.loads((EMBEDDED / "tiny-image" / part / "config.json").read_text())
+
+
+def _tiny_clip() -> Any:
+    return transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**_embedded("text_encoder_2")))
+
+
 _SDXL = {
     "sample_size": 128,
+    "cross_attention_dim": 2048,
     "block_out_channels": (320, 640, 1280),
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -216,15 +230,27 @@ _IN_TILES = "one clip after another, in overlapping tiles, as the documentation 
 _NO_QUANT = {"use_quant_conv": False, "use_post_quant_conv": False}
 
 MODELS: dict[str, Model] = {
+    "tiny-image": Model(
+        "tiny-image, which ships with Tilecast",
+        {
+            "encode": _encoder((_tiny_clip, 16)),
+            "denoise": _unet(lambda: diffusers.UNet2DConditionModel.from_config(_embedded("unet")), (16, 64), 64),
+            "decode": _decoder(4, lambda: diffusers.AutoencoderKL.from_config(_embedded("vae"))),
+        },
+    ),
     "sd15": Model(
         "stable-diffusion-v1-5",
-        {"encode": _encoder((_clip_l, 77)), "denoise": _unet(768, 0), "decode": _image_vae(4)},
+        {
+            "encode": _encoder((_clip_l, 77)),
+            "denoise": _unet(lambda: diffusers.UNet2DConditionModel(cross_attention_dim=768), (77, 768)),
+            "decode": _image_vae(4),
+        },
     ),
     "sdxl": Model(
         "stable-diffusion-xl-base-1.0",
         {
             "encode": _encoder((_clip_l, 77), (_clip_g, 77)),
-            "denoise": _unet(2048, 1280, **_SDXL),
+            "denoise": _unet(lambda: diffusers.UNet2DConditionModel(**_SDXL), (77, 2048), 1280),
             "decode": _image_vae(4),
         },
     ),
