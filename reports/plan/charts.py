@@ -128,7 +128,8 @@ def cost_against_attainment(plan: Plan) -> go.Figure:
     if best is not None and best in shown:
         at = {"x": cost(best), "y": best.figures.attainment.mean}
         figure.add_annotation(at, text=f"<b>{_label(best.candidate)}</b>", ax=0, ay=44, arrowwidth=1)
-    figure.update_yaxes(range=[-0.03, 1.06], tickformat=".0%")
+    lowest = min([_ends(row.figures.attainment)[0] for row in shown] + [plan.attainment])
+    figure.update_yaxes(range=[max(-0.03, lowest - 0.08), 1.04], tickformat=".0%")
     return figure.update_xaxes(rangemode="tozero")
 
 
@@ -217,12 +218,12 @@ def _promise(figure: go.Figure, plan: Plan, horizontal: bool) -> None:
     line = _QUIET | {"dash": "dash", "width": 1.5}
     if horizontal:
         figure.add_shape(
-            type="line", xref="paper", x0=0, x1=1, y0=plan.attainment, y1=plan.attainment, line=line, layer="below"
+            type="line", xref="paper", x0=0, x1=1, y0=plan.attainment, y1=plan.attainment, line=line, layer="between"
         )
         figure.add_annotation(label, xref="paper", x=0, xanchor="left", y=plan.attainment, yanchor="top", xshift=4)
     else:
         figure.add_shape(
-            type="line", yref="paper", y0=0, y1=1, x0=plan.attainment, x1=plan.attainment, line=line, layer="below"
+            type="line", yref="paper", y0=0, y1=1, x0=plan.attainment, x1=plan.attainment, line=line, layer="between"
         )
         figure.add_annotation(label, yref="paper", y=1, yanchor="bottom", x=plan.attainment, xanchor="right", xshift=4)
 
@@ -275,7 +276,7 @@ def _label(candidate: Candidate) -> str:
 
 def _folded(text: str) -> str:
     """Over several lines, so that it leaves room for the chart on a phone."""
-    return "<br>".join(map(escape, wrap(text, 18))) or " "
+    return "<br>".join(map(escape, wrap(text.replace(" %", "\u00a0%"), 18))) or " "
 
 
 def _pixels(row: SizeFigures) -> tuple[float, str]:

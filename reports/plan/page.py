@@ -64,6 +64,7 @@ def sections(plan: Plan) -> list[Section]:
     best = (plan.answer,) if plan.answer else ()
     monthly = tuple(month.evaluation for month in plan.growth if month.evaluation)
     by_policy = tuple(policy.evaluation for policy in plan.policies if policy.evaluation)
+    by_size = tables.by_size(plan)
     interval = f"{percent(plan.confidence)} confidence"
     marks = "Dot: the promise is kept; cross: it is not; open diamond: undecided."
     shown = [
@@ -115,10 +116,11 @@ def sections(plan: Plan) -> list[Section]:
         Section(
             "How long requests take",
             "Finished requests on this cluster by size. Box: median and quartiles; whiskers: P5 and P95; mark: P99.",
-            (tables.by_size(plan),),
+            (by_size.first(charts.SIZES),),
             best,
             charts.latency_by_size,
             beside=True,
+            folded=(by_size,) if len(by_size.rows) > charts.SIZES else (),
         ),
         Section(
             "Queue and utilisation over time",

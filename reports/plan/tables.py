@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
 from reports.figures import spell_value
@@ -64,6 +64,10 @@ class Table:
             frozenset(at for at, row in enumerate(values) if chosen(row)),
         )
 
+    def first(self, count: int) -> Table:
+        """The same with its first rows only."""
+        return replace(self, rows=self.rows[:count], chosen=frozenset(at for at in self.chosen if at < count))
+
     def narrow(self) -> Table:
         """The same with its brief columns only."""
         keep = [at for at, brief in enumerate(self.brief) if brief]
@@ -72,7 +76,7 @@ class Table:
             return tuple(row[at] for at in keep)
 
         rows = tuple(of(row) for row in self.rows)
-        return Table(self.title, of(self.heads), of(self.kinds), of(self.brief), rows, self.chosen)
+        return replace(self, heads=of(self.heads), kinds=of(self.kinds), brief=of(self.brief), rows=rows)
 
 
 def considered(plan: Plan) -> Table:
@@ -84,11 +88,9 @@ def considered(plan: Plan) -> Table:
         Column[Evaluation]("Deadlines kept", lambda row: share(row.figures.attainment)),
         Column[Evaluation]("Per hour", lambda row: money(row.price_per_hour)),
         Column[Evaluation]("Per 1,000 images", lambda row: money(row.cost_per_1000_images), brief=False),
-        Column[Evaluation]("State", _state, "text"),
-        Column[Evaluation]("Load", _load, brief=False),
+        Column[Evaluation]("State and limit", _state, "text"),
         Column[Evaluation]("P95 latency", lambda row: seconds(row.figures.latency_p95_s), brief=False),
         Column[Evaluation]("Trust", lambda row: row.label, "text"),
-        Column[Evaluation]("Extrapolated", _extrapolated, brief=False),
     )
     chosen = plan.answer.candidate if plan.answer else None
     return Table.of("Clusters considered", columns, plan.considered, lambda row: row.candidate == chosen)
@@ -100,9 +102,11 @@ def reasons(plan: Plan) -> Table:
         Column[Evaluation]("Cluster", lambda row: cluster(row.candidate), "text"),
         Column[Evaluation]("Policy", lambda row: row.candidate.scheduler, "text"),
         Column[Evaluation]("State", lambda row: row.state, "text"),
+        Column[Evaluation]("Demand of what it can carry", _load),
+        Column[Evaluation]("Extrapolated", _extrapolated),
         Column[Evaluation]("Why", lambda row: row.detail, "sentence"),
     )
-    return Table.of("Why each is stable or not", columns, [row for row in plan.considered if row.detail])
+    return Table.of("Why each is in its state, and how much of it is extrapolated", columns, plan.considered)
 
 
 def refused(plan: Plan) -> Table:
@@ -212,7 +216,7 @@ def growth(plan: Plan) -> Table:
 
 
 def by_size(plan: Plan) -> Table:
-    """Requests of each size on the answer's cluster."""
+    """Requests of each size on the answer's cluster, the most frequent first."""
     columns = (
         Column[SizeFigures]("Size", lambda row: row.size, "text"),
         Column[SizeFigures]("Requests", lambda row: f"{row.requests:,}"),
@@ -222,7 +226,7 @@ def by_size(plan: Plan) -> Table:
         Column[SizeFigures]("P95", lambda row: spell_value(row.latency_s[4], "s")),
         Column[SizeFigures]("P99", lambda row: spell_value(row.latency_s[5], "s")),
     )
-    return Table.of("By size", columns, plan.by_size)
+    return Table.of("By size", columns, sorted(plan.by_size, key=lambda row: -row.requests))
 
 
 def over_time(plan: Plan) -> Table:

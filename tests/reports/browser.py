@@ -58,6 +58,7 @@ def opened(browser: Any, path: Path, size: tuple[int, int] = DESKTOP, scheme: st
     """A file in a new window of (width, height) pixels, when all its charts are drawn."""
     width, height = size
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page.set_default_timeout(120_000)  # a machine may be busy
     seen = Opened(page)
     page.on("console", lambda message: seen.complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: seen.complaints.append(str(error)))
