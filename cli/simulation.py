@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from cli.residency import adapting, weights_of
+from cli.residency import adapting, preloaded, weights_of
 from cli.runs import Prepared
 from cli.scenario import FaultsSection, Scenario
 from policies.controller import Controller
@@ -42,7 +42,9 @@ def run_simulation(
     tiles = prepared.tiling.plans(truth) if prepared.tiling is not None else None
     costs = adapting(scenario, truth if tiles is None else tiles.costs)
     section, replicas = scenario.world, scenario.cluster.replicas
-    loads = None if scenario.residency is None else LoadTimes(weights_of(scenario.residency), [()] * replicas)
+    loads = None
+    if scenario.residency is not None:
+        loads = LoadTimes(weights_of(scenario.residency), preloaded(scenario, prepared.requests))
     world = World(costs, replicas, scenario.seed, section.noise, section.slowdown, plans, tiles, loads)
     faults = scenario.faults
     happenings = None if faults is None else _happenings(faults, prepared.requests, scenario)

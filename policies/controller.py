@@ -56,6 +56,7 @@ class Controller:
             ordinary request that every one goes through.
         on_event: called with (verb, payload, now) for every event and answer, in order; see `policies.events`.
         loading: replicas run only what they have loaded; otherwise all requests want the same weights, always there.
+        loaded: checkpoints that lie on each replica from the beginning; empty: none on any.
 
     Attributes:
         jobs: every job ever submitted, in order of submission; a request whose replica failed has several.
@@ -72,6 +73,7 @@ class Controller:
         recipe: Callable[[Request], Recipe] | tuple[str, ...] = STAGES,
         on_event: Callable[[str, Any, float], None] | None = None,
         loading: bool = False,
+        loaded: Sequence[Sequence[str]] = (),
     ) -> None:
         self.policy = copy.deepcopy(policy)
         self.recipe = through(recipe) if isinstance(recipe, tuple) else recipe
@@ -80,6 +82,8 @@ class Controller:
         self.open = 0
         self.outages: list[tuple[int, float, float | None]] = []
         self._cluster = Cluster(replicas, predictor)
+        for replica, checkpoints in zip(self._cluster.replicas, loaded, strict=False):
+            replica.loaded = dict.fromkeys(checkpoints)
         self._running: dict[int, Launch] = {}
         self._recalled: set[int] = set()
         self._cancel_recalls: list[int] = []

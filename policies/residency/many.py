@@ -66,6 +66,7 @@ class ManyCheckpoints(SchedulingPolicy):
             ReplicaLane(replica, self._queue, copy.deepcopy(keep), loads, self.visit) for replica in cluster.replicas
         ]
         self._working = list(self._lanes)
+        self._wakes = type(self.policy).wakeup is not SchedulingPolicy.wakeup
         self._lane_of: dict[Job, ReplicaLane] = {}
         self._nowhere: dict[Job, None] = {}
 
@@ -115,5 +116,7 @@ class ManyCheckpoints(SchedulingPolicy):
         return self._lanes[replica.index].plan(now)
 
     def wakeup(self, now: float) -> float | None:
+        if not self._wakes:
+            return None
         times = [lane.wakeup(now) for lane in self._lanes]
         return min([at_s for at_s in times if at_s is not None], default=None)

@@ -60,7 +60,6 @@ class CheckpointQueue:
         self._view = self._cluster.replicas[0]
         self._policy = copy.deepcopy(policy)
         self._policy.reset(self._cluster)
-        self._wakes = type(policy).wakeup is not SchedulingPolicy.wakeup
 
     @property
     def launching(self) -> bool:
@@ -203,7 +202,7 @@ class CheckpointQueue:
 
     def wakeup(self, now: float) -> float | None:
         """When the policy wants to be asked again."""
-        return self._policy.wakeup(now) if self._wakes and self.jobs else None
+        return self._policy.wakeup(now)
 
     def _broken(self, what: str) -> PolicyError:
         return PolicyError(f"policy {type(self._policy).__name__} {what}")
