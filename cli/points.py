@@ -13,12 +13,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from cli.remembered import remembered
 from cli.scenario import Scenario
 from cli.workers import results
 from policies.contract import PolicyError
@@ -190,22 +191,20 @@ def _with_contents(value: Any, base: Path) -> Any:
         return [_with_contents(inner, base) for inner in value]
     if not isinstance(value, str) or not value:
         return value
-    name, colon, class_name = value.rpartition(":") if ".py:" in value else (value, "", "")
+    name, _, class_name = value.rpartition(":") if ".py:" in value else (value, "", "")
+    path = find(name, base=base)
     try:
-        path = find(name, base=base)
-        status = path.stat()
-    except (OSError, ValueError):
+        return {"sha256": _content(path), "class": class_name} if path.is_file() else value
+    except (OSError, ValueError):  # no name that a file can have
         return value
-    if not path.is_file():
-        return value
-    return {"sha256": _content(path, status.st_mtime_ns, status.st_size), "class": colon and class_name}
 
 
-@lru_cache(maxsize=1024)
-def _content(path: Path, mtime_ns: int, size: int) -> str:
-    """SHA-256 of a file, read once for each time it was written."""
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_content = remembered(_sha256, files=1024)
 
 
 def _write_all(file: IO[bytes], data: bytes) -> None:

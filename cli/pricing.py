@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
+from cli.remembered import remembered
 from cli.scenario import Scenario
 from predictors.basis import CALIBRATED, ESTIMATED
 from predictors.estimate import estimated_table
@@ -23,7 +25,7 @@ def load_profile(scenario: Scenario) -> Profile | None:
     """
     section = scenario.predictor
     if section.profile is not None:
-        return Profile.load(_find_profile(section.profile, scenario.base))
+        return _load(_find_profile(section.profile, scenario.base))
     if section.hardware is not None:
         return None
     raise BadInput(
@@ -67,7 +69,7 @@ def latency_table(
         return estimated_table(scenario.model_name, kind, executor, section.dtype, profile, geometry)
     if profile is None:
         raise BadInput(f"latency model {latency_model!r} is fitted to measurements; set predictor.profile")
-    return LatencyTable.fit(profile, scenario.model_name, executor, latency_model or section.latency_model, geometry)
+    return _fit(profile, scenario.model_name, executor, latency_model or section.latency_model, geometry)
 
 
 def trust(table: LatencyTable, profile: Profile | None) -> list[str]:
@@ -90,3 +92,8 @@ def _find_profile(name: str, base: Path) -> Path:
     beside = base / name
     shipped = Path(str(files("profiles"))) / f"{name}.parquet"
     return shipped if not beside.exists() and shipped.is_file() else beside
+
+
+_load = remembered(Profile.load)
+_fit = lru_cache(maxsize=32)(LatencyTable.fit)
+"""Measurements and what was fitted to them are not changed, so all scenarios of a process share them."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from cli.caching import PreparedCache, prepare_cache, read_shares, spell_shares
 from cli.pricing import geometry_for, latency_table, load_profile, trust
+from cli.remembered import remembered
 from cli.residency import StageCosts, adapting, adapting_first, serving_many
 from cli.scenario import PredictorSection, Scenario
 from cli.tiling import PreparedTiling, prepare_tiling
@@ -227,11 +228,14 @@ def _predictor_of_run(table: StageCosts | ExpectedReuse, section: PredictorSecti
     return table.scaled(1.0 + section.error) if section.error else table
 
 
+_read_trace = remembered(Trace.load)
+
+
 def _load_trace(scenario: Scenario, geometry: ModelGeometry, warnings: list[str]) -> Trace:
     section = scenario.trace
     if section.path is None:
         raise BadInput("the scenario names no trace; set trace.path, or pass --trace")
-    trace = Trace.load(scenario.base / section.path)
+    trace = _read_trace(scenario.base / section.path)
     if section.start_s or section.end_s is not None:
         trace = trace.slice(section.start_s, section.end_s if section.end_s is not None else float("inf"))
     if section.limit is not None:
