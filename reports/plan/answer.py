@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 
-from reports.plan.words import about, cluster, money, number, percent, share, times
-from sim.planning.result import ESTIMATED, NEAR_KNEE, UNSTABLE, Evaluation, Plan
+from reports.plan.words import NONE, about, cluster, money, number, percent, share, subject, times
+from sim.planning.result import ESTIMATED, NEAR_KNEE, STABLE, UNSTABLE, Evaluation, Plan
 
 
 def answer(plan: Plan) -> str:
     """The answer in a sentence."""
-    if plan.answer is None:
+    best = subject(plan)
+    if best is None:
         return _no_answer(plan)
-    best = plan.answer
-    buy = best.candidate
-    plural = buy.all_devices != 1
-    keep = {True: "keep", None: "may keep", False: "do not keep"} if plural else _SINGULAR
-    promised = f"{percent(plan.attainment)} of deadlines at {_demand(plan)}"
-    sentence = f"{cluster(buy)} with {buy.scheduler} {keep[best.keeps]} {promised}"
+    plural = best.candidate.all_devices != 1
+    verb = _KEEP[plural][best.keeps]
+    sentence = f"{_who(best)} {verb} {_promised(plan)}"
     if not math.isnan(best.price_per_hour):
         sentence += f" for {money(best.price_per_hour)} an hour"
         if not math.isnan(best.cost_per_1000_images):
             sentence += f" ({money(best.cost_per_1000_images)} per 1,000 images)"
+    if best.keeps is not True:
+        sentence += f", but {share(best.figures.attainment)}"
     clauses = []
     if not math.isnan(plan.headroom):
         they = "they carry" if plural else "it carries"
@@ -30,31 +30,33 @@ def answer(plan: Plan) -> str:
         clauses.append(f"with one replica less {share(plan.lost_replica.figures.attainment)} are kept")
     if clauses:
         sentence += "; " + ", and ".join(clauses)
-    sentence += "."
-    if best.state in (NEAR_KNEE, UNSTABLE):
-        limit = f": its limit is {best.reason}" if best.reason else ""
-        said = "close to the edge" if best.state == NEAR_KNEE else "UNSTABLE: its queue grows"
-        sentence += f" This cluster is {said}{limit}."
-    return sentence
+    limit = f", limited by {best.reason}" if best.reason else ""
+    state = {
+        STABLE: f" It is stable{limit}." if limit else "",
+        NEAR_KNEE: f" It is close to its limit{limit}.",
+        UNSTABLE: f" It is UNSTABLE: its queue grows{limit}.",
+    }
+    return f"{sentence}.{state[best.state]}"
 
 
 def key_figures(plan: Plan) -> list[tuple[str, str]]:
     """What goes with the answer, as (label, value); empty without one."""
-    best = plan.answer
+    best = subject(plan)
     if best is None:
         return []
+    carried = f"{times(plan.headroom)} ({number(plan.headroom * plan.demand.rate_rps)} requests/s)"
     pairs = [
-        ("Buy", cluster(best.candidate)),
+        ("Buy" if best is plan.answer else "Cluster", cluster(best.candidate)),
         ("Run it with", best.candidate.scheduler),
         ("Per hour", money(best.price_per_hour)),
         ("Per 1,000 images", money(best.cost_per_1000_images)),
         ("Deadlines kept", share(best.figures.attainment)),
         ("Utilisation", percent(round(best.figures.utilisation.mean, 3))),
-        ("Load it can carry", times(plan.headroom)),
+        ("Load it can carry", carried),
     ]
     if plan.lost_replica is not None:
         pairs.append(("With one replica less", share(plan.lost_replica.figures.attainment)))
-    return [(label, value) for label, value in pairs if not value.startswith("–")]
+    return [(label, value) for label, value in pairs if not value.startswith(NONE)]
 
 
 def promise(plan: Plan) -> str:
@@ -71,11 +73,11 @@ def promise(plan: Plan) -> str:
 def cautions(plan: Plan) -> list[str]:
     """What a reader must know before staking money on it, in full sentences."""
     notes = []
-    best = plan.answer
+    best = subject(plan)
     if best is not None and best.label == ESTIMATED:
-        notes.append("The answer is ESTIMATED: no run of this model on this hardware was measured.")
+        notes.append("The figures are ESTIMATED: no run of this model on this hardware was measured.")
     if best is not None and best.extrapolated > 0:
-        notes.append(f"{about(best.extrapolated)} of the answer's simulated time lies outside the measured range.")
+        notes.append(f"{about(best.extrapolated)} of its simulated time lies outside the measured range.")
     undecided = sum(evaluation.keeps is None for evaluation in plan.considered)
     if undecided:
         clusters = "1 cluster" if undecided == 1 else f"{undecided} clusters"
@@ -85,23 +87,36 @@ def cautions(plan: Plan) -> list[str]:
     return [*notes, *plan.notes]
 
 
-_SINGULAR = {True: "keeps", None: "may keep", False: "does not keep"}
+_KEEP = {
+    True: {True: "keep", None: "may keep", False: "do not keep"},
+    False: {True: "keeps", None: "may keep", False: "does not keep"},
+}
+"""By whether there are several devices, and whether the promise is kept."""
 
 
 def _no_answer(plan: Plan) -> str:
-    kept = f"{percent(plan.attainment)} of deadlines at {_demand(plan)}"
     tried = [evaluation for evaluation in plan.considered if not math.isnan(evaluation.figures.attainment.mean)]
     if not tried:
-        return f"No cluster is known to keep {kept}: none could be simulated."
+        return f"No cluster is known to keep {_promised(plan)}: none could be simulated."
     best = max(tried, key=_attainment)
-    several = f"None of the {len(plan.considered)} clusters" if len(plan.considered) > 1 else "The one cluster"
-    keeps = "keeps" if len(plan.considered) > 1 else "does not keep"
-    if best.keeps is None:
-        keeps = "is known to keep" if len(plan.considered) > 1 else "is not known to keep"
     limit = f", limited by {best.reason}" if best.reason else ""
-    who = f"{cluster(best.candidate)} with {best.candidate.scheduler}"
-    the_best = f"the best, {who}, reaches" if len(plan.considered) > 1 else f"{who} reaches"
-    return f"{several} considered {keeps} {kept}: {the_best} {share(best.figures.attainment)}{limit}."
+    reached = f"{share(best.figures.attainment)}{limit}"
+    if len(plan.considered) == 1:
+        keeps = "is not known to keep" if best.keeps is None else "does not keep"
+        return f"The one cluster considered {keeps} {_promised(plan)}: {_who(best)} reaches {reached}."
+    keeps = "is known to keep" if best.keeps is None else "keeps"
+    return (
+        f"None of the {len(plan.considered)} clusters considered {keeps} {_promised(plan)}: the best, {_who(best)}, "
+        f"reaches {reached}."
+    )
+
+
+def _who(evaluation: Evaluation) -> str:
+    return f"{cluster(evaluation.candidate)} with {evaluation.candidate.scheduler}"
+
+
+def _promised(plan: Plan) -> str:
+    return f"{percent(plan.attainment)} of deadlines at {_demand(plan)}"
 
 
 def _attainment(evaluation: Evaluation) -> float:

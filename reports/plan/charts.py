@@ -19,7 +19,7 @@ from plotly.subplots import make_subplots
 from reports.document import blank
 from reports.palette import BLUE, GREEN, SYMBOLS, VERMILLION
 from reports.plan.tables import cases
-from reports.plan.words import cluster, number, percent, share, times
+from reports.plan.words import cluster, number, percent, share, subject, times
 from sim.planning.result import NEAR_KNEE, STABLE, UNSTABLE, Candidate, Evaluation, Interval, Plan, SizeFigures
 
 SIZES = 12
@@ -124,8 +124,8 @@ def cost_against_attainment(plan: Plan) -> go.Figure:
         marker = {"symbol": shape, "size": 11, "color": _QUIET["color"]}
         figure.add_scatter(x=[None], y=[None], mode="markers", name=escape(kind), marker=marker)
     _promise(figure, plan, horizontal=True)
-    best = plan.answer
-    if best is not None and best in shown:
+    best = subject(plan)
+    if best is not None and best.candidate in [row.candidate for row in shown]:
         at = {"x": cost(best), "y": best.figures.attainment.mean}
         figure.add_annotation(at, text=f"<b>{_label(best.candidate)}</b>", ax=0, ay=44, arrowwidth=1)
     lowest = min([_ends(row.figures.attainment)[0] for row in shown] + [plan.attainment])

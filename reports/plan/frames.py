@@ -35,10 +35,10 @@ def frames(plan: Plan) -> dict[str, pd.DataFrame]:
     ``over_time``. An interval is two columns: its mean and ``..._half_width``; what is nested lies flat. ``chosen``
     marks the answer among the candidates; the first row of ``sensitivity`` is the loss of a replica, if it was tried.
     """
-    chosen = plan.answer.candidate if plan.answer else None
     lost = [plan.lost_replica] if plan.lost_replica else []
     candidates = _frame(Evaluation, plan.considered)
-    candidates.insert(0, "chosen", np.array([row.candidate == chosen for row in plan.considered], dtype=bool))
+    answer = plan.answer.candidate if plan.answer else None
+    candidates.insert(0, "chosen", np.array([row.candidate == answer for row in plan.considered], dtype=bool))
     return {
         "candidates": candidates,
         "load_curve": _frame(WhatIf, plan.load_curve),

@@ -6,7 +6,7 @@ from reports.markdown import line, text
 from reports.plan import tables
 from reports.plan.answer import answer, cautions, key_figures, promise
 from reports.plan.tables import Table
-from reports.plan.words import TRUST
+from reports.plan.words import TRUST, subject
 from sim.planning.result import Plan
 
 
@@ -14,8 +14,9 @@ def markdown(plan: Plan) -> str:
     """The answer, its figures, what to know, every table, and how to run it again."""
     parts = [f"# {text(answer(plan))}", text(promise(plan))]
     parts.append("\n".join(f"- {text(label)}: **{text(value)}**" for label, value in key_figures(plan)))
-    if plan.answer is not None:
-        parts.append(f"Trust: {text(plan.answer.label)}")
+    best = subject(plan)
+    if best is not None:
+        parts.append(f"Trust: {text(best.label)}")
     parts.append("\n".join(f"> {text(note)}\n>" for note in cautions(plan)))
     shown = (
         tables.load_curve(plan),

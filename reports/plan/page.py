@@ -11,7 +11,7 @@ from reports.document import render
 from reports.plan import charts, tables
 from reports.plan.answer import answer, cautions, key_figures, promise
 from reports.plan.tables import Table
-from reports.plan.words import TRUST, about, percent, weakest
+from reports.plan.words import TRUST, about, percent, subject, weakest
 from sim.planning.result import Evaluation, Plan
 
 
@@ -61,7 +61,8 @@ class Section:
 
 def sections(plan: Plan) -> list[Section]:
     """What the page shows below the answer; a section without rows is left out."""
-    best = (plan.answer,) if plan.answer else ()
+    told = subject(plan)
+    best = (told,) if told else ()
     monthly = tuple(month.evaluation for month in plan.growth if month.evaluation)
     by_policy = tuple(policy.evaluation for policy in plan.policies if policy.evaluation)
     by_size = tables.by_size(plan)
@@ -137,7 +138,7 @@ def sections(plan: Plan) -> list[Section]:
 def page(plan: Plan) -> str:
     """The page as text. Every text that comes from the plan is escaped."""
     shown = sections(plan)
-    best = plan.answer
+    best = subject(plan)
     return render(
         "plan/plan.html",
         {section.name: section.draw(plan) for section in shown if section.draw},

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
 from reports.figures import spell_value
-from reports.plan.words import NONE, about, cluster, kept, money, number, seconds, share, times
+from reports.plan.words import NONE, about, cluster, kept, money, number, seconds, share, subject, times
 from sim.planning.result import Evaluation, Memory, Month, Plan, PolicyCost, Refused, SizeFigures, WhatIf, Window
 
 Kind = Literal["number", "text", "sentence"]
@@ -92,8 +92,13 @@ def considered(plan: Plan) -> Table:
         Column[Evaluation]("P95 latency", lambda row: seconds(row.figures.latency_p95_s), brief=False),
         Column[Evaluation]("Trust", lambda row: row.label, "text"),
     )
-    chosen = plan.answer.candidate if plan.answer else None
-    return Table.of("Clusters considered", columns, plan.considered, lambda row: row.candidate == chosen)
+    best = subject(plan)
+    return Table.of(
+        "Clusters considered",
+        columns,
+        plan.considered,
+        lambda row: best is not None and row.candidate == best.candidate,
+    )
 
 
 def reasons(plan: Plan) -> Table:
@@ -163,9 +168,10 @@ AS_PLANNED = "as planned"
 
 def cases(plan: Plan) -> list[WhatIf]:
     """What `what_if` and its chart show, in order."""
-    if plan.answer is None:
+    best = subject(plan)
+    if best is None:
         return []
-    planned = WhatIf(AS_PLANNED, plan.answer.figures, plan.answer.keeps)
+    planned = WhatIf(AS_PLANNED, best.figures, best.keeps)
     return [planned, *([plan.lost_replica] if plan.lost_replica else []), *plan.sensitivity]
 
 

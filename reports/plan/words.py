@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from reports.figures import spell_value
-from sim.planning.result import CALIBRATED, ESTIMATED, MEASURED, Candidate, Evaluation, Interval
+from sim.planning.result import CALIBRATED, ESTIMATED, MEASURED, Candidate, Evaluation, Interval, Plan
 
 NONE = "–"
 
@@ -15,6 +15,15 @@ TRUST = {
     ESTIMATED: "Times come from data sheets and operation counts alone; nothing was measured. Measure before you buy.",
 }
 """What each label of trust means, the most trustworthy first."""
+
+
+def subject(plan: Plan) -> Evaluation | None:
+    """The cluster that the load curve, what-ifs, sizes and slices of time are of: the answer, or the one that was asked
+    about and does not keep the promise, which was considered beside those with a replica less. None: there is none.
+    """
+    if plan.answer is None and plan.load_curve:
+        return max(plan.considered, key=lambda row: row.candidate.all_devices, default=None)
+    return plan.answer
 
 
 def cluster(candidate: Candidate) -> str:

@@ -179,6 +179,15 @@ def no_answer() -> Plan:
     )  # fmt: skip
 
 
+def asked_about() -> Plan:
+    """One cluster was given, and does not keep the promise."""
+    given, less = evaluation("l40s", 8), evaluation("l40s", 7)
+    return replace(
+        plan(), answer=None, considered=(less, given), refused=(), headroom=0.84, growth=(), policies=(),
+        lost_replica=WhatIf("one replica less", less.figures, less.keeps),
+    )  # fmt: skip
+
+
 def one_replication() -> Plan:
     """No interval is known, no price, nothing else was asked; the one cluster has one device."""
     best = evaluation("b200", 1)

@@ -23,7 +23,7 @@ UNDRAWN = """() => {
     return [...document.querySelectorAll('.chart')].filter(undrawn).map(chart => chart.id);
 }"""
 WIDER = """() => [...document.querySelectorAll('body *')]
-    .filter(e => !e.closest('.table, pre, .chart, .unseen') && e.getBoundingClientRect().right > innerWidth + 1)
+    .filter(e => !e.closest('.table, pre, .chart') && e.getBoundingClientRect().right > innerWidth + 1)
     .map(e => e.outerHTML.slice(0, 80))"""
 COLOURS = """() => [
     getComputedStyle(document.body).backgroundColor,

@@ -19,8 +19,8 @@ def test_the_answer_says_what_to_buy_and_what_it_is_worth():
 
 def test_one_device_is_singular_and_an_unknown_price_is_not_mentioned():
     assert answer(plans.one_replication()) == (
-        "1 × b200 with lookahead keeps 95 % of deadlines at 0.220 requests/s. This cluster is close to the edge: its "
-        "limit is compute."
+        "1 × b200 with lookahead keeps 95 % of deadlines at 0.220 requests/s. It is close to its limit, limited by "
+        "compute."
     )
 
 
@@ -56,14 +56,23 @@ def test_an_unstable_answer_says_so():
     best = replace(plans.plan().answer, state=UNSTABLE, reason="policy", keeps=False)
     text = answer(replace(plans.plan(), answer=best))
     assert "do not keep 95 %" in text
-    assert "UNSTABLE: its queue grows: its limit is policy." in text
+    assert text.endswith("It is UNSTABLE: its queue grows, limited by policy.")
+
+
+def test_a_cluster_that_was_asked_about_is_told_of_although_it_fails():
+    assert answer(plans.asked_about()) == (
+        "8 × l40s with lookahead do not keep 95 % of deadlines at 0.220 requests/s for 8.40 an hour (8.16 per 1,000 "
+        "images), but 69.6 ± 3.6 %; they carry 0.840 times this load, and with one replica less 9.5 ± 1.8 % are kept. "
+        "It is close to its limit, limited by batch cap."
+    )
+    assert dict(key_figures(plans.asked_about()))["Cluster"] == "8 × l40s"
 
 
 def test_key_figures_leave_out_what_is_not_known():
     labels = [label for label, _ in key_figures(plans.one_replication())]
     assert "Per hour" not in labels
     assert "Load it can carry" not in labels
-    assert dict(key_figures(plans.plan()))["Load it can carry"] == "1.18×"
+    assert dict(key_figures(plans.plan()))["Load it can carry"] == "1.18× (0.260 requests/s)"
     assert key_figures(plans.no_answer()) == []
 
 
@@ -77,7 +86,7 @@ def test_the_promise_names_the_demand():
 def test_estimates_and_extrapolation_are_said():
     best = replace(plans.plan().answer, label=ESTIMATED, extrapolated=0.0004)
     notes = " ".join(cautions(replace(plans.plan(), answer=best)))
-    assert "The answer is ESTIMATED" in notes
-    assert "< 0.1 % of the answer's simulated time lies outside the measured range" in notes
+    assert "The figures are ESTIMATED" in notes
+    assert "< 0.1 % of its simulated time lies outside the measured range" in notes
     sure = replace(best, label=MEASURED, extrapolated=0.0)
     assert "measured" not in " ".join(cautions(replace(plans.plan(), answer=sure)))

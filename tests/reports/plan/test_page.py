@@ -94,7 +94,7 @@ def test_every_group_of_figures_says_how_far_to_trust_it():
     assert [title for title, label in labels.items() if not label] == ["Does the model fit"]  # each row has its own
 
 
-@pytest.mark.parametrize("make", [plans.no_answer, plans.one_replication, plans.nothing_simulated])
+@pytest.mark.parametrize("make", [plans.no_answer, plans.asked_about, plans.one_replication, plans.nothing_simulated])
 def test_odd_plans_show_what_there_is(make):
     text = page(make())
     data = json.loads(text.split('type="application/json">')[1].split("</script>")[0])

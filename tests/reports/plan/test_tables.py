@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from reports.plan import show_plan, tables, write_plan
+from reports.plan import charts, show_plan, tables, write_plan
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
 from reports.plan.words import about, percent, seconds, share, weakest
-from sim.planning.result import CALIBRATED, ESTIMATED, MEASURED, Interval
+from sim.planning.result import CALIBRATED, ESTIMATED, MEASURED, Interval, Plan
 from tests.reports import plans
 
-ODD = [plans.plan, plans.no_answer, plans.one_replication, plans.nothing_simulated]
+ODD = [plans.plan, plans.no_answer, plans.asked_about, plans.one_replication, plans.nothing_simulated]
 
 
 def cells(table: tables.Table, row: int) -> dict[str, str]:
@@ -30,6 +30,13 @@ def test_considered_marks_the_answer():
     assert (row["Cluster"], row["Policy"], row["Kept?"]) == ("3 × h100-sxm", "lookahead", "yes")
     assert (row["Per hour"], row["State and limit"], row["Trust"]) == ("8.97", "STABLE", "MEASURED")
     assert cells(tables.reasons(plans.plan()), chosen)["Extrapolated"] == "3.4 %"
+
+
+def test_the_answer_is_found_again_in_a_plan_that_was_read_back():
+    plan = Plan.from_json(plans.one_replication().to_json())
+    assert tables.considered(plan).chosen == {0}
+    assert frames(plan)["candidates"]["chosen"].all()
+    assert len(charts.cost_against_attainment(plan).layout.annotations) == 2
 
 
 def test_a_column_that_says_nothing_is_left_out():
@@ -52,6 +59,7 @@ def test_what_if_begins_with_the_plan_and_the_lost_replica():
     table = tables.what_if(plans.plan())
     assert [row[0] for row in table.rows[:3]] == ["as planned", "one replica less", "20 % more load"]
     assert tables.what_if(plans.no_answer()).rows == ()
+    assert len(tables.what_if(plans.asked_about()).rows) == len(table.rows)
 
 
 def test_memory_is_told_once_a_kind():
