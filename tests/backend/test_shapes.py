@@ -1,0 +1,113 @@
+"""Counting what a forward does, and the polynomials that give it back."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+
+from backend.shapes.__main__ import build, count_stage  # noqa: E402
+from backend.shapes.counting import count  # noqa: E402
+from backend.shapes.fitting import fit  # noqa: E402
+from backend.shapes.models import MODELS  # noqa: E402
+from benchmarks.memory import LiveBytes  # noqa: E402
+from predictors.memory import SLACK, footprint  # noqa: E402
+from predictors.shapes import shape_of  # noqa: E402
+from traces.geometry import geometry_of  # noqa: E402
+
+
+def test_a_product_is_counted_once_with_what_it_moves() -> None:
+    layer = torch.nn.Linear(16, 32, bias=False)
+    given = torch.zeros(4, 16)
+    counts = count(lambda: layer(given))
+    assert counts.flops == 2 * 4 * 16 * 32
+    assert counts.bytes == 4 * (4 * 16 + 16 * 32 + 4 * 32)
+    assert counts.launches == 1
+    assert counts.peak_bytes == 4 * 4 * 32
+
+
+def test_views_are_free_and_writing_in_place_is_not() -> None:
+    given = torch.zeros(4, 16)
+    views = count(lambda: given.reshape(8, 8).transpose(0, 1)[:2].expand(2, 8))
+    assert (views.flops, views.bytes, views.launches, views.peak_bytes) == (0, 0, 0, 0)
+    written = count(lambda: given.add_(1.0))
+    assert (written.bytes, written.launches, written.peak_bytes) == (4 * 64, 1, 0)
+
+
+def test_attention_counts_as_a_fused_kernel() -> None:
+    query, key = torch.zeros(2, 3, 10, 8), torch.zeros(2, 3, 20, 8)
+    counts = count(lambda: torch.nn.functional.scaled_dot_product_attention(query, key, value=key))
+    assert counts.flops == 2 * (2 * 3 * 10 * 20 * 8) * 2
+    assert counts.bytes == 4 * 2 * 3 * 8 * (10 + 20 + 20 + 10)
+    assert counts.launches == 1
+
+
+def test_what_is_freed_no_longer_counts() -> None:
+    def chain() -> None:
+        x = torch.zeros(1000)
+        for _ in range(5):
+            x = x + 1
+
+    assert count(chain).peak_bytes == 2 * 4000
+
+
+def small_transformer() -> object:
+    return diffusers.SD3Transformer2DModel(
+        sample_size=16, num_layers=2, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=32,
+        caption_projection_dim=16, pooled_projection_dim=16, in_channels=4, out_channels=4, pos_embed_max_size=64,
+    )  # fmt: skip
+
+
+def test_polynomials_give_back_a_size_that_was_not_counted() -> None:
+    with torch.device("meta"):
+        model = small_transformer()
+
+    def counted(height: int, width: int) -> object:
+        def run() -> None:
+            with torch.device("meta"):
+                model(torch.empty(1, 4, height, width), torch.empty(1, 7, 32), torch.empty(1, 16), torch.empty(1))
+
+        return count(run)
+
+    sides = [(16, 16), (16, 32), (32, 32), (48, 32), (64, 64)]
+    areas = [height * width // 4 for height, width in sides]
+    for quantity in ("flops", "bytes", "launches"):
+        polynomial, error = fit(areas, [1] * len(areas), [getattr(counted(*side), quantity) for side in sides])
+        assert error < 1e-9
+        assert polynomial.at(40 * 56 / 4, 1) == pytest.approx(getattr(counted(40, 56), quantity), rel=1e-9)
+
+
+@pytest.mark.parametrize("stage", ["encode", "denoise", "decode"])
+def test_the_table_agrees_with_a_fresh_count(stage: str) -> None:
+    shape, geometry = shape_of("tiny-image").stage(stage), geometry_of("tiny-image")
+    modules = build(MODELS["tiny-image"].stages[stage])
+    assert sum(p.numel() for module in modules for p in module.parameters()) == shape.parameters
+    one, two = (count_stage(MODELS["tiny-image"].stages[stage], modules, rows, (1, 24, 40)) for rows in (1, 2))
+    area = geometry.tokens((192, 320, 1))
+    assert shape.flops.at(area, 1) == pytest.approx(two.flops / 2, rel=1e-9)
+    assert shape.bytes.at(area, 1) == pytest.approx(two.bytes - one.bytes, rel=1e-9)
+    assert shape.launches.at(area, 1) == two.launches
+    assert shape.peak_bytes.at(area, 1) == pytest.approx(two.peak_bytes - one.peak_bytes, rel=1e-3)
+
+
+def test_memory_is_what_a_real_run_holds() -> None:
+    """Every stage of a guided batch of three on real tensors of float32, against the footprint without its slack."""
+    images, size, model = 3, (192, 128, 1), MODELS["tiny-image"]
+    peaks = []
+    for name, stage in model.stages.items():
+        modules = [module.to_empty(device="cpu").float() for module in build(stage)]
+        rows = images if name == "decode" else 2 * images
+        watch = LiveBytes()
+        with torch.no_grad(), watch:
+            latent, text = torch.zeros(rows, 4, 24, 16), torch.zeros(rows, 16, 64)
+            if name == "encode":
+                modules[0](torch.zeros(rows, 16, dtype=torch.int64))
+            elif name == "decode":
+                modules[0].decode(latent)
+            else:
+                added = {"text_embeds": torch.zeros(rows, 64), "time_ids": torch.zeros(rows, 6)}
+                modules[0](latent, torch.zeros(rows), text, added_cond_kwargs=added)
+        peaks.append(watch.peak)
+    needed = footprint(shape_of("tiny-image"), geometry_of("tiny-image"), size, images, "float32")
+    assert needed.activation_bytes / (1 + SLACK) == pytest.approx(max(peaks), rel=0.1)

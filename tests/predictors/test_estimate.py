@@ -1,0 +1,164 @@
+"""Tables without measurements, and calibrated by a few."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
+from predictors.estimate import RooflineCost, estimated_table
+from predictors.hardware import find_hardware
+from predictors.profile import Profile
+from predictors.table import LatencyTable, check_supported
+from traces.composition import parse, spell
+from traces.errors import BadInput
+from traces.request import Request
+from traces.streams import stream
+
+H100 = find_hardware("h100-sxm")
+TEN = [f"{n}@{side}x{side}" for side in (512, 768) for n in (1, 2, 3, 5, 8)]
+
+
+def table(profile: Profile | None = None, executor: str = "whole", model: str = "sdxl") -> LatencyTable:
+    return estimated_table(model, H100, executor, calibration=profile)
+
+
+def measured(compositions: list[str], executor: str = "whole", stages: tuple[str, ...] = ("denoise",)) -> Profile:
+    """What a device would measure that reaches other shares of its peaks than is thought; 1 % noise."""
+    draw = stream(0, "test")
+    rows = []
+    for stage in stages:
+        roofline = cost(table(executor=executor), stage).roofline
+        real = replace(roofline.efficiency, compute=0.3, memory=0.5, launch_s=6e-5, row_s=4e-4)
+        true = RooflineCost(roofline.with_efficiency(real))
+        for text in compositions:
+            seconds = 10 * true.of(parse(text), 1.0, 1.0, False) * draw.normal(1, 0.01)
+            rows.append({"stage": stage, "composition": spell(parse(text)), "steps": 10, "seconds": seconds})
+    facts = {"hardware": "a fast one", "software": "test", "model": "sdxl", "executor": executor, "guided": True}
+    return Profile.from_frame(pd.DataFrame(rows).assign(**facts), {})
+
+
+def cost(of: LatencyTable, stage: str = "denoise") -> RooflineCost:
+    found = of.costs[stage]
+    assert isinstance(found, RooflineCost)
+    return found
+
+
+def test_an_estimate_is_a_latency_table_without_a_measured_range() -> None:
+    estimated = table()
+    request = Request("r", 0, 1024, 1024, 30)
+    alone = parse("1@1024x1024")
+    each = [estimated.seconds(stage, alone) for stage in ("encode", "denoise", "decode")]
+    assert min(each) > 0
+    assert estimated.standalone(request) == pytest.approx(each[0] + 30 * each[1] + each[2])
+    assert estimated.basis == ESTIMATED
+    assert set(estimated.bases.values()) == {ESTIMATED}
+    assert estimated.unmeasured_stages == ()
+    assert not estimated.extrapolates("denoise", parse("9@4096x4096"))
+    check_supported(estimated, [(8192, 8192, 1)])
+    assert estimated.noise("denoise").ratios == (1.0,)
+    assert estimated.scaled(1.5).seconds("denoise", alone) == pytest.approx(1.5 * each[1])
+    assert estimated.hardware == H100.name
+    estimated.tabulate([(512, 512, 1)], 2)
+    assert pickle.loads(pickle.dumps(estimated)).seconds("denoise", alone) == each[1]
+
+
+def test_whole_images_of_several_sizes_take_turns_and_packed_ones_do_not() -> None:
+    both, each = parse("1@512x512+1@768x768"), [parse("1@512x512"), parse("1@768x768")]
+    whole, packed = table(executor="whole"), table(executor="packed")
+    assert whole.seconds("denoise", both) == pytest.approx(sum(whole.seconds("denoise", c) for c in each))
+    assert packed.seconds("denoise", both) < sum(packed.seconds("denoise", c) for c in each)
+    assert packed.stage_executors == {"encode": "whole", "denoise": "packed", "decode": "whole"}
+
+
+def test_the_content_hash_follows_everything_that_decides() -> None:
+    tables = [
+        table(),
+        table(executor="patched"),
+        table(model="sd3"),
+        table(measured(TEN)),
+        estimated_table("sdxl", H100, dtype="float32"),
+        estimated_table("sdxl", find_hardware("l40s")),
+    ]
+    assert len({t.content_hash for t in tables}) == len(tables)
+    assert table().content_hash == table().content_hash
+
+
+@pytest.mark.parametrize("executor", ["whole", "patched", "packed"])
+def test_ten_measurements_find_the_device(executor: str) -> None:
+    calibrated = table(measured(TEN, executor), executor)
+    unseen = ["1@1024x1024", "4@1024x1024", "6@512x512", "2@768x1024"]
+    truth = measured(unseen, executor).frame.set_index("composition")["seconds"] / 10
+    for text in unseen:
+        assert calibrated.seconds("denoise", parse(text)) == pytest.approx(truth[spell(parse(text))], rel=0.05)
+        assert table(executor=executor).seconds("denoise", parse(text)) != pytest.approx(truth[text], rel=0.2)
+
+
+def test_its_label_range_and_noise_are_those_of_its_measurements() -> None:
+    calibrated = table(measured(TEN))
+    assert calibrated.basis == CALIBRATED
+    assert calibrated.bases == {"encode": ESTIMATED, "denoise": CALIBRATED, "decode": ESTIMATED}
+    assert calibrated.extrapolation("denoise", parse("3@512x512")) == 1.0
+    assert calibrated.extrapolation("denoise", parse("1@1024x1024")) == pytest.approx(16 / 9)
+    assert len(calibrated.noise("denoise").ratios) == 10
+    assert np.std(calibrated.noise("denoise").ratios) < 0.03
+    with pytest.raises(BadInput, match=r"size 4096x4096 has 28\.4 times the tokens"):
+        check_supported(calibrated, [(4096, 4096, 1)])
+
+
+def test_a_measurement_that_took_three_times_as_long_bends_it_little() -> None:
+    profile = measured(TEN)
+    frame = profile.frame.copy()
+    frame.loc[3, "seconds"] *= 3
+    straight, bent = table(profile), table(Profile(frame))
+    for text in ("1@512x512", "8@512x512", "4@1024x1024"):
+        assert bent.seconds("denoise", parse(text)) == pytest.approx(straight.seconds("denoise", parse(text)), rel=0.1)
+
+
+def test_three_measurements_are_enough_and_two_are_not() -> None:
+    three, two = table(measured(TEN[:3])), table(measured(TEN[:2]))
+    assert (three.basis, two.basis) == (CALIBRATED, ESTIMATED)
+    assert two.seconds("denoise", parse(TEN[0])) == table().seconds("denoise", parse(TEN[0]))
+    truth = measured(TEN[:1]).frame["seconds"].iat[0] / 10
+    assert three.seconds("denoise", parse(TEN[0])) == pytest.approx(truth, rel=0.05)
+
+
+def test_decode_measured_whole_calibrates_a_patched_run() -> None:
+    profile = Profile.merge([measured(TEN, "patched"), measured(TEN, "whole", ("decode",))])
+    mixed = table(profile, "patched")
+    assert mixed.bases == {"encode": ESTIMATED, "denoise": CALIBRATED, "decode": CALIBRATED}
+    assert mixed.stage_executors["decode"] == "whole"
+    assert table(profile, "whole").bases["denoise"] == ESTIMATED
+
+
+def test_what_cannot_be_estimated_is_refused() -> None:
+    with pytest.raises(BadInput, match="unknown model 'other'"):
+        estimated_table("other", H100)
+    with pytest.raises(BadInput, match="unknown model shape 'tiny-video'"):
+        estimated_table("tiny-video", H100)
+    with pytest.raises(BadInput, match="no peak rate is known of NVIDIA H100 SXM 80GB in float64"):
+        estimated_table("sdxl", H100, dtype="float64")
+    with pytest.raises(BadInput, match="has no sd3"):
+        estimated_table("sd3", H100, calibration=measured(TEN))
+
+
+def test_a_measured_table_says_so(made_up: Profile) -> None:
+    assert LatencyTable.fit(made_up, "sd3").basis == MEASURED
+
+
+def test_ten_published_measurements_predict_a_size_that_is_not_among_them(published: Profile) -> None:
+    whole = published.select("sd3", "whole").frame
+    denoise = whole[whole["stage"] == "denoise"]
+    unseen = denoise[denoise["composition"].str.contains("768x768")]
+    rest = denoise.drop(unseen.index)
+    images = rest["composition"].str.partition("@")[0].astype(int)
+    ten = rest[images.isin([1, 2, 4, 6, 8])]
+    assert len(ten) == 10
+    calibrated = table(Profile(ten), model="sd3")
+    predicted = np.array([calibrated.seconds("denoise", parse(text)) for text in unseen["composition"]])
+    errors = np.abs(predicted / (unseen["seconds"] / unseen["steps"]).to_numpy() - 1)
+    assert errors.mean() < 0.05
