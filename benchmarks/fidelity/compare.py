@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -51,37 +51,35 @@ class Findings:
     def of(cls, study: Study, seeds: int) -> Findings:
         """Simulate ``seeds`` times what was run for real, and compare."""
         figures, runs = [], []
-        measurements = 0
         for load in study.loads:
-            of_load = [run for run in study.runs if run.load == load]
-            profile = study.folder / "profiles" / study.trace(load).name
-            merged = Profile.merge(Profile.load(study.slice(run)) for run in of_load)
-            merged.save(profile)
-            measurements += len(merged.frame)
             for scheduler in study.schedulers:
-                prepared = _prepare(study, load, scheduler, profile)
-                own = [run for run in of_load if run.scheduler == scheduler]
+                own = [run for run in study.runs if (run.load, run.scheduler) == (load, scheduler)]
+                prepared = _prepare(study, load, scheduler, _profile_around(study, own))
                 found = [_of_run(study, run, prepared.table) for run in own]
                 runs += found
                 reals = [summary(read_run(study.real(run))) for run in own]
                 compared = held_against(list(_simulated(prepared, seeds)), reals).loc[list(GOALS)]
                 told = [list(_simulated(prepared, seeds, row["speed"])) for row in found]
                 at_speed = held_against([run for of_repeat in told for run in of_repeat], reals)
-                compared["at_speed_sim"], compared["at_speed_error"] = (
-                    at_speed["sim"],
-                    at_speed["error"],
-                )  # joined by figure
+                compared["at_speed_sim"], compared["at_speed_error"] = at_speed["sim"], at_speed["error"]
                 compared.insert(0, "load", load)
                 compared.insert(1, "scheduler", scheduler)
                 figures.append(compared.reset_index())
         frame = pd.concat(figures, ignore_index=True)
         frame["goal"] = frame["figure"].map(GOALS)
         frame["met"] = frame["error"].abs() <= frame["goal"]
-        return cls(frame, pd.DataFrame(runs), _facts(study, seeds, measurements))
+        return cls(frame, pd.DataFrame(runs), _facts(study, seeds))
 
     def document(self) -> dict[str, Any]:
         """Everything, as JSON values; what is not defined is null."""
         return {**self.facts, "figures": _records(self.figures), "runs": _records(self.runs)}
+
+
+def _profile_around(study: Study, runs: Sequence[RealRun]) -> Path:
+    """What was measured before and after some runs of one load and scheduler, as one profile."""
+    path = study.folder / "profiles" / f"{runs[0].name.rpartition('-')[0]}.parquet"
+    Profile.merge(Profile.load(part) for run in runs for part in study.around(run) if part.exists()).save(path)
+    return path
 
 
 def _prepare(study: Study, load: float, scheduler: str, profile: Path) -> Prepared:
@@ -149,7 +147,7 @@ def _profiled_s(table: LatencyTable, row: Mapping[Any, Any], cached: bool) -> fl
     return row["steps"] * usual * table.seconds(stage, parse(row["composition"]), 1.0, *share)
 
 
-def _facts(study: Study, seeds: int, measurements: int) -> dict[str, Any]:
+def _facts(study: Study, seeds: int) -> dict[str, Any]:
     first = Profile.load(study.first_profile)
     started = sorted(read_run(study.real(run)).info["started"] for run in study.runs)
     return {
@@ -160,7 +158,6 @@ def _facts(study: Study, seeds: int, measurements: int) -> dict[str, Any]:
         "model": first.models[0],
         "settings": study.settings | {"repeats": study.repeats},
         "simulated_seeds": seeds,
-        "measurements": measurements,
     }
 
 

@@ -46,7 +46,7 @@ class RealRun:
     @property
     def name(self) -> str:
         """What its folder is called."""
-        return f"{percent(self.load)}-{Path(self.scheduler.replace(':', '-')).name}-{self.repeat}"
+        return f"{percent(self.load)}-{self.scheduler}-{self.repeat}"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Study:
     Attributes:
         folder: holds everything.
         loads: shares of the time for which requests alone, one after another, would keep the replica busy.
-        schedulers: names, or file.py:Class.
+        schedulers: their names.
         repeats: real runs of each load and scheduler.
         requests: of each trace.
         steps: denoising steps of each.
@@ -105,9 +105,10 @@ class Study:
         """The run folder of a replay."""
         return self.folder / "real" / run.name
 
-    def slice(self, run: RealRun) -> Path:
-        """The profile measured just before a replay."""
-        return self.folder / "slices" / f"{run.name}.parquet"
+    def around(self, run: RealRun) -> tuple[Path, Path]:
+        """The profiles measured just before and just after a replay; the second may be missing after a kill."""
+        slices = self.folder / "slices"
+        return slices / f"{run.name}-before.parquet", slices / f"{run.name}-after.parquet"
 
     def trace(self, load: float) -> Path:
         """The trace of a load."""
@@ -115,9 +116,8 @@ class Study:
 
     def overrides(self, scheduler: str) -> dict[str, object]:
         """Scenario keys of a run, but for trace and profile."""
-        takes = inspect.signature(SCHEDULERS[scheduler]).parameters if scheduler in SCHEDULERS else {}
         given: dict[str, object] = {"cluster.executor": self.executor}
-        if "max_batch" in takes:
+        if "max_batch" in inspect.signature(SCHEDULERS[scheduler]).parameters:
             given["policies.scheduling.max_batch"] = MAX_BATCH
         if self.patch_floor is not None:
             given["cluster.patch_floor"] = self.patch_floor
@@ -138,13 +138,20 @@ class Study:
         left = [run for run in self.runs if not self.real(run).exists()]
         pace = _Pace([_span_s(self.trace(run.load)) for run in left])
         say(f"{len(self.runs) - len(left)} of {len(self.runs)} runs are there")
+        measured: Path | None = None
         for run in left:
             say(f"{run.name}, {pace.spell()}")
+            before, after = self.around(run)
             with pace.one():
-                self._measure(self.slice(run), 1)
+                if measured is None:
+                    self._measure(before, 1)
+                else:
+                    before.write_bytes(measured.read_bytes())
                 given = [f"--set={key}={value}" for key, value in self.overrides(run.scheduler).items()]
                 tilecast("replay", SCENARIO, "--trace", self.trace(run.load), "--profile", self.first_profile,
                          "--scheduler", run.scheduler, *given, "-o", self.real(run))  # fmt: skip
+                self._measure(after, 1)
+                measured = after
 
     def _begin(self) -> None:
         path = self.folder / "study.json"

@@ -12,7 +12,6 @@ pytest.importorskip("torch")
 
 from benchmarks.fidelity.__main__ import main
 from benchmarks.fidelity.compare import GOALS, Findings
-from benchmarks.fidelity.study import RealRun
 from benchmarks.fidelity.table import markdown, verdict
 from reports.repeats import held_against
 from tests.cli.run_command import run
@@ -58,11 +57,6 @@ def test_a_small_study_from_measuring_to_the_table(tmp_path: Path, capsys: pytes
     assert "Decision parity" in printed
     assert "all the same" in printed
     assert json.loads((tmp_path / "v.json").read_text())["sims"] == ["sim-0", "sim-1"]
-
-
-def test_names_of_runs_can_be_folders() -> None:
-    assert RealRun(0.7, "lookahead", 1).name == "70-lookahead-1"
-    assert RealRun(0.5, "some/where/mine.py:Mine", 0).name == "50-mine.py-Mine-0"
 
 
 @pytest.fixture
