@@ -7,26 +7,22 @@ shape: none by colour alone. Text that comes from a plan is escaped, because plo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from html import escape
 from itertools import cycle, groupby, product
 from textwrap import wrap
-from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from reports.document import blank
 from reports.palette import BLUE, GREEN, SYMBOLS, VERMILLION
+from reports.plan.marks import KEPT, QUIET, ends, error, promise, upright
 from reports.plan.tables import cases
-from reports.plan.words import cluster, number, percent, share, subject, times
-from sim.planning.result import NEAR_KNEE, STABLE, UNSTABLE, Candidate, Evaluation, Interval, Plan, SizeFigures
+from reports.plan.words import cluster, number, share, subject, times
+from sim.planning.result import NEAR_KNEE, STABLE, UNSTABLE, Candidate, Evaluation, Plan, SizeFigures
 
 SIZES = 12
 """Sizes in the chart of latencies; the table has them all."""
-
-KEPT = {True: "circle", False: "x", None: "diamond-open"}
-"""Symbols of points that keep the promise, do not, and are undecided."""
 
 STATES = {STABLE: ("", BLUE), NEAR_KNEE: ("-open-dot", VERMILLION), UNSTABLE: ("-open", VERMILLION)}
 """How the symbol of a cluster in a state is filled, and its colour."""
@@ -38,10 +34,10 @@ def attainment_against_load(plan: Plan) -> go.Figure:
     curve = [case for case in plan.load_curve if math.isfinite(case.figures.attainment.mean)]
     loads = [case.figures.rate_scale for case in curve]
     kept = [case.figures.attainment for case in curve]
-    ends = [_ends(value) for value in kept]
+    band = [ends(value) for value in kept]
     figure.add_scatter(
         x=[*loads, *reversed(loads)],
-        y=[high for _, high in ends] + [low for low, _ in reversed(ends)],
+        y=[high for _, high in band] + [low for low, _ in reversed(band)],
         fill="toself",
         fillcolor=BLUE,
         opacity=0.2,
@@ -58,11 +54,11 @@ def attainment_against_load(plan: Plan) -> go.Figure:
         text=[share(value) for value in kept],
         hovertemplate="%{x:.2f}×: %{text}<extra></extra>",
     )
-    _promise(figure, plan, horizontal=True)
-    _upright(figure, 1.0, "demand", "left")
+    promise(figure, plan, horizontal=True)
+    upright(figure, 1.0, "demand", "left")
     if math.isfinite(plan.headroom):
-        _upright(figure, plan.headroom, f"carries {times(plan.headroom)}", "right")
-    lowest = min([low for low, _ in ends] + [plan.attainment])
+        upright(figure, plan.headroom, f"carries {times(plan.headroom)}", "right")
+    lowest = min([low for low, _ in band] + [plan.attainment])
     figure.update_yaxes(range=[max(-0.02, lowest - 0.08), 1.02], tickformat=".0%")
     return figure.update_xaxes(ticksuffix="×").update_layout(showlegend=False, margin_t=16)
 
@@ -71,18 +67,17 @@ def what_if(plan: Plan) -> go.Figure:
     """Share of deadlines kept in each case: a point and its interval."""
     shown = [case for case in cases(plan) if math.isfinite(case.figures.attainment.mean)]
     figure = blank("deadlines kept", "", 110 + 40 * len(shown))
-    ends = [_ends(case.figures.attainment) for case in shown]
     figure.add_scatter(
         x=[case.figures.attainment.mean for case in shown],
         y=[_folded(case.what) for case in shown],
         mode="markers",
         marker={"symbol": [KEPT[case.keeps] for case in shown], "size": 10, "color": BLUE},
-        error_x=_error([case.figures.attainment for case in shown], BLUE),
+        error_x=error([case.figures.attainment for case in shown], BLUE),
         text=[share(case.figures.attainment) for case in shown],
         hovertemplate="%{y}: %{text}<extra></extra>",
     )
-    _promise(figure, plan, horizontal=False)
-    lowest = min([low for low, _ in ends] + [plan.attainment])
+    promise(figure, plan, horizontal=False)
+    lowest = min([ends(case.figures.attainment)[0] for case in shown] + [plan.attainment])
     figure.update_xaxes(range=[max(-0.02, lowest - 0.05), 1.02], tickformat=".0%")
     return figure.update_yaxes(type="category", autorange="reversed").update_layout(showlegend=False, margin_t=28)
 
@@ -100,7 +95,7 @@ def cost_against_attainment(plan: Plan) -> go.Figure:
             x=[cost(row) for row in own],
             y=[row.figures.attainment.mean for row in own],
             mode="lines",
-            line=_QUIET,
+            line=QUIET,
             opacity=0.5,
             hoverinfo="skip",
             showlegend=False,
@@ -115,20 +110,20 @@ def cost_against_attainment(plan: Plan) -> go.Figure:
             y=[row.figures.attainment.mean for row in own],
             mode="markers",
             marker={"symbol": shapes[kind] + fill, "size": 11, "color": colour, "line": {"color": colour, "width": 2}},
-            error_y=_error([row.figures.attainment for row in own], colour),
+            error_y=error([row.figures.attainment for row in own], colour),
             text=[f"{_label(row.candidate)}: {share(row.figures.attainment)}" for row in own],
             hovertemplate="%{text}, %{x}<extra></extra>",
             showlegend=False,
         )
     for kind, shape in shapes.items():
-        marker = {"symbol": shape, "size": 11, "color": _QUIET["color"]}
+        marker = {"symbol": shape, "size": 11, "color": QUIET["color"]}
         figure.add_scatter(x=[None], y=[None], mode="markers", name=escape(kind), marker=marker)
-    _promise(figure, plan, horizontal=True)
+    promise(figure, plan, horizontal=True)
     best = subject(plan)
     if best is not None and best.candidate in [row.candidate for row in shown]:
         at = {"x": cost(best), "y": best.figures.attainment.mean}
         figure.add_annotation(at, text=f"<b>{_label(best.candidate)}</b>", ax=0, ay=44, arrowwidth=1)
-    lowest = min([_ends(row.figures.attainment)[0] for row in shown] + [plan.attainment])
+    lowest = min([ends(row.figures.attainment)[0] for row in shown] + [plan.attainment])
     figure.update_yaxes(range=[max(-0.03, lowest - 0.08), 1.04], tickformat=".0%")
     return figure.update_xaxes(rangemode="tozero")
 
@@ -209,51 +204,6 @@ def over_time(plan: Plan) -> go.Figure:
 
 
 _CLOCKS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"))
-_QUIET = {"color": "#6e6e6e", "width": 1}
-
-
-def _promise(figure: go.Figure, plan: Plan, horizontal: bool) -> None:
-    """The promise as a dashed line, labelled."""
-    label = {"text": f"promise {percent(plan.attainment)}", "showarrow": False}
-    line = _QUIET | {"dash": "dash", "width": 1.5}
-    if horizontal:
-        figure.add_shape(
-            type="line", xref="paper", x0=0, x1=1, y0=plan.attainment, y1=plan.attainment, line=line, layer="between"
-        )
-        figure.add_annotation(label, xref="paper", x=0, xanchor="left", y=plan.attainment, yanchor="top", xshift=4)
-    else:
-        figure.add_shape(
-            type="line", yref="paper", y0=0, y1=1, x0=plan.attainment, x1=plan.attainment, line=line, layer="between"
-        )
-        figure.add_annotation(label, yref="paper", y=1, yanchor="bottom", x=plan.attainment, xanchor="right", xshift=4)
-
-
-def _upright(figure: go.Figure, at: float, text: str, side: str) -> None:
-    """A thin upright line with a label at its foot, on its left or right."""
-    figure.add_shape(type="line", yref="paper", y0=0, y1=1, x0=at, x1=at, line=_QUIET, layer="below")
-    anchor, shift = ("right", -4) if side == "left" else ("left", 4)
-    figure.add_annotation(
-        x=at, yref="paper", y=0, text=text, showarrow=False, xanchor=anchor, yanchor="bottom", xshift=shift
-    )
-
-
-def _ends(value: Interval) -> tuple[float, float]:
-    """The interval within what a share can be; the mean alone where there is none."""
-    width = value.half_width if math.isfinite(value.half_width) else 0.0
-    return max(0.0, value.mean - width), min(1.0, value.mean + width)
-
-
-def _error(values: Sequence[Interval], colour: str) -> dict[str, Any]:
-    ends = [_ends(value) for value in values]
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [high - value.mean for value, (_, high) in zip(values, ends, strict=True)],
-        "arrayminus": [value.mean - low for value, (low, _) in zip(values, ends, strict=True)],
-        "color": colour,
-        "thickness": 1.5,
-        "width": 4,
-    }
 
 
 def _price(evaluation: Evaluation) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reports.markdown import line, text
 from reports.plan import tables
 from reports.plan.answer import answer, cautions, key_figures, promise
-from reports.plan.tables import Table
+from reports.plan.table import Table
 from reports.plan.words import TRUST, subject
 from sim.planning.result import Plan
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from reports.document import render
 from reports.plan import charts, tables
 from reports.plan.answer import answer, cautions, key_figures, promise
-from reports.plan.tables import Table
+from reports.plan.table import Table
 from reports.plan.words import TRUST, about, percent, subject, weakest
 from sim.planning.result import Evaluation, Plan
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from reports.plan import tables
 from reports.plan.answer import answer, cautions, promise
-from reports.plan.tables import Table
+from reports.plan.table import Table
 from reports.terminal import headed
 from sim.planning.result import Plan
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from reports.plan import charts, show_plan
+from reports.plan import charts, marks, show_plan
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
 from reports.plan.page import page, sections
@@ -142,7 +142,7 @@ def test_a_band_is_clipped_to_what_a_share_can_be():
 def test_points_tell_whether_the_promise_is_kept_by_their_shape():
     figure = charts.attainment_against_load(plans.plan())
     kept = [case.keeps for case in plans.plan().load_curve]
-    assert list(figure.data[1].marker.symbol) == [charts.KEPT[keeps] for keeps in kept]
+    assert list(figure.data[1].marker.symbol) == [marks.KEPT[keeps] for keeps in kept]
     assert {True, False} < set(kept) | {None}
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from reports.plan import charts, show_plan, tables, write_plan
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
+from reports.plan.table import Table
 from reports.plan.words import about, percent, seconds, share, weakest
 from sim.planning.result import CALIBRATED, ESTIMATED, MEASURED, Interval, Plan
 from tests.reports import plans
@@ -19,7 +20,7 @@ from tests.reports import plans
 ODD = [plans.plan, plans.no_answer, plans.asked_about, plans.one_replication, plans.nothing_simulated]
 
 
-def cells(table: tables.Table, row: int) -> dict[str, str]:
+def cells(table: Table, row: int) -> dict[str, str]:
     return dict(zip(table.heads, table.rows[row], strict=True))
 
 
