@@ -1,0 +1,150 @@
+"""tilecast hardware, and scenarios on hardware that was not measured."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.runs import keep_inputs, prepare
+from cli.scenario import load_scenario
+from policies.runlog import read_run
+from reports.comparison import Comparison
+from tests.cli.run_command import refused, run
+from tests.cli.test_runs import write_profile
+
+ROOT = Path(__file__).parents[2]
+SCENARIO = """
+model = "tiny-image"
+[trace]
+path = "trace.parquet"
+[predictor]
+hardware = "mine.toml"
+[slo]
+scale = 4.0
+"""
+MINE = """
+[mine]
+name = "a fast one"
+dtype = "float32"
+float32_flops = 1e13
+memory_bytes = 8e9
+memory_bytes_per_s = 1e12
+link_bytes_per_s = 1e10
+source = "made up"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "scenario.toml").write_text(SCENARIO)
+    (tmp_path / "mine.toml").write_text(MINE)
+    trace = ("--rate", 2, "--duration", 10, "--sizes", "64x64:1,256x256:1", "--steps", 4, "--model", "tiny-image")
+    run("trace", "generate", *trace, "-o", tmp_path / "trace.parquet")
+    return tmp_path
+
+
+def test_an_estimated_run_says_that_it_is(folder: Path) -> None:
+    run("simulate", folder / "scenario.toml", "-o", folder / "run")
+    done = read_run(folder / "run")
+    assert done.info["predictor"]["basis"] == "ESTIMATED"
+    assert done.info["predictor"]["latency_model"] == "roofline"
+    assert done.info["hardware"] == "a fast one"
+    assert not done.steps["extrapolated"].any()
+    shown = Comparison.of([done])
+    assert "ESTIMATED, roofline, whole" in {cell for row in shown.setup() for cell in row.cells}
+    assert "run: encode, denoise, decode: times are ESTIMATED from the data sheet of a fast one, not measured" in (
+        shown.cautions()
+    )
+    assert not any("no prediction lies outside" in note for note in shown.cautions())
+
+
+def test_a_calibrated_run_says_what_by_and_where_it_extrapolates(folder: Path) -> None:
+    write_profile(folder / "profile.parquet")
+    run("simulate", folder / "scenario.toml", "--profile", folder / "profile.parquet", "-o", folder / "run")
+    done = read_run(folder / "run")
+    assert done.info["predictor"]["basis"] == "CALIBRATED"
+    assert done.steps["extrapolated"].any()  # 192x192 is the largest measured
+    notes = Comparison.of([done]).cautions()
+    assert any("CALIBRATED, by measurements on a test, taken to be a fast one" in note for note in notes)
+    assert any("outside the measured range" in note for note in notes)
+
+
+def test_a_measured_run_is_labelled_so(folder: Path) -> None:
+    write_profile(folder / "profile.parquet")
+    text = (folder / "scenario.toml").read_text().replace('hardware = "mine.toml"', 'profile = "profile.parquet"')
+    (folder / "scenario.toml").write_text(text)
+    prepared = prepare(load_scenario(folder / "scenario.toml", {}))
+    assert prepared.info("simulation")["predictor"]["basis"] == "MEASURED"
+    assert prepared.warnings == []
+
+
+def test_a_replay_keeps_what_its_estimate_came_from(folder: Path) -> None:
+    prepared = prepare(load_scenario(folder / "scenario.toml", {}))
+    kept = folder / "kept"
+    kept.mkdir()
+    keep_inputs(prepared, kept)
+    assert {path.name for path in kept.iterdir()} == {"trace.parquet", "mine.toml"}
+
+
+def test_decisions_of_an_estimated_replay_are_the_same_again(folder: Path) -> None:
+    pytest.importorskip("torch")
+    few = ("--rate", 4, "--duration", 1, "--sizes", "64x64", "--steps", 2, "--model", "tiny-image")
+    run("trace", "generate", *few, "-o", folder / "few.parquet")
+    given = (folder / "scenario.toml", "--trace", folder / "few.parquet", "--scheduler", "lookahead")
+    run("replay", *given, "-o", folder / "real")
+    run("simulate", *given, "-o", folder / "sim")
+    printed = run("validate", folder / "sim", folder / "real", "-o", folder / "v.json")
+    assert "same" in printed
+
+
+def test_what_cannot_be_estimated_ends_in_one_line(folder: Path) -> None:
+    scenario = folder / "scenario.toml"
+    output = ("-o", folder / "run")
+    line = refused("simulate", scenario, "--set", "predictor.hardware=l40", *output)
+    assert "unknown hardware 'l40'; did you mean 'l40s'?" in line
+    line = refused("simulate", scenario, "--set", "predictor.dtype=bfloat16", *output)
+    assert "no peak rate is known of a fast one in bfloat16; known: float32" in line
+    line = refused("simulate", scenario, "--set", "world.latency_model=boosted", *output)
+    assert "latency model 'boosted' is fitted to measurements; set predictor.profile" in line
+    line = refused("simulate", scenario, "--set", "model=other", *output)
+    assert "unknown model 'other'" in line
+    (folder / "scenario.toml").write_text(SCENARIO.replace('hardware = "mine.toml"', ""))
+    assert "predictor.hardware estimates (tilecast hardware list)" in refused("simulate", scenario, *output)
+
+
+def test_the_catalogue_and_the_models_are_listed() -> None:
+    listed, shown, models = run("hardware", "list"), run("hardware", "show", "l40s"), run("hardware", "models")
+    assert "h100-sxm" in listed
+    assert "mi300x" in listed
+    assert "NVIDIA L40S GPU datasheet" in shown
+    assert "memory_bytes = 4.8e+10" in shown
+    assert "sdxl" in models
+    assert "2.567" in models
+
+
+def test_an_estimate_is_a_table_with_its_label(tmp_path: Path) -> None:
+    asked = ("hardware", "estimate", "--model", "tiny-image", "--sizes", "64x64,192x192", "--batch", "1,9")
+    printed = run(*asked, "--hardware", "cpu-1core")
+    assert "64x64" in printed
+    assert "compute" in printed
+    assert "encode, denoise, decode: times are ESTIMATED" in printed.replace("\n", " ")
+    write_profile(tmp_path / "p.parquet")
+    printed = run(*asked, "--hardware", "cpu-1core", "--profile", tmp_path / "p.parquet")
+    assert "CALIBRATED, by measurements on a test, taken to be AMD EPYC, 1 thread" in printed.replace("\n", " ")
+    assert "yes" in printed  # nine images are more than were measured
+    assert "--batch is '0'" in refused(*asked[:-1], "0", "--hardware", "cpu-1core")
+    assert "--executor is 'odd'" in refused(*asked, "--hardware", "cpu-1core", "--executor", "odd")
+
+
+def test_estimates_need_no_torch(folder: Path) -> None:
+    code = (
+        "import sys; sys.modules.update(torch=None, diffusers=None, transformers=None); "
+        "sys.argv = ['tilecast', 'simulate', sys.argv[1], '-o', sys.argv[2]]; from cli.main import main; main()"
+    )
+    arguments = [sys.executable, "-c", code, str(folder / "scenario.toml"), str(folder / "run")]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert read_run(folder / "run").info["predictor"]["basis"] == "ESTIMATED"
