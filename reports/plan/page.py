@@ -43,6 +43,11 @@ class Section:
         return self.title.lower().replace(" ", "-")
 
     @property
+    def drawn(self) -> bool:
+        """Whether there is something to draw."""
+        return self.draw is not None and bool(self.rests_on)
+
+    @property
     def shown(self) -> tuple[Table, ...]:
         """Open tables, as they are shown."""
         return tuple(table.narrow() if self.beside else table for table in self.tables if table.rows)
@@ -141,7 +146,7 @@ def page(plan: Plan) -> str:
     best = subject(plan)
     return render(
         "plan/plan.html",
-        {section.name: section.draw(plan) for section in shown if section.draw},
+        {section.name: section.draw(plan) for section in shown if section.draw and section.drawn},
         plan=plan,
         answer=answer(plan),
         promise=promise(plan),

@@ -101,10 +101,8 @@ AS_PLANNED = "as planned"
 def cases(plan: Plan) -> list[WhatIf]:
     """What `what_if` and its chart show, in order."""
     best = subject(plan)
-    if best is None:
-        return []
-    planned = WhatIf(AS_PLANNED, best.figures, best.keeps)
-    return [planned, *([plan.lost_replica] if plan.lost_replica else []), *plan.sensitivity]
+    otherwise = [*([plan.lost_replica] if plan.lost_replica else []), *plan.sensitivity]
+    return [WhatIf(AS_PLANNED, best.figures, best.keeps), *otherwise] if best is not None and otherwise else []
 
 
 def policies(plan: Plan) -> Table:

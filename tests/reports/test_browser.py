@@ -50,7 +50,7 @@ def browser() -> Iterator[Any]:
 def written(request, make_run, loading_run, tmp_path) -> Written:
     if request.param == "plan":
         path = write_plan(plans.plan(), tmp_path)[0]
-        return Written(path, sum(section.draw is not None for section in sections(plans.plan())))
+        return Written(path, sum(section.drawn for section in sections(plans.plan())))
     path = tmp_path / "report.html"
     write_page(Comparison.of([make_run("one"), make_run("two", scheduler="lookahead"), loading_run]), path)
     return Written(path, len(PLOTS))

@@ -98,8 +98,16 @@ def test_every_group_of_figures_says_how_far_to_trust_it():
 def test_odd_plans_show_what_there_is(make):
     text = page(make())
     data = json.loads(text.split('type="application/json">')[1].split("</script>")[0])
-    assert set(data) == {section.name for section in sections(make()) if section.draw}
-    assert "nan" not in Reader(text).text.replace("nanmean", "")
+    assert set(data) == {section.name for section in sections(make()) if section.drawn}
+    assert "nan" not in Reader(text).text
+
+
+def test_nothing_is_drawn_where_there_is_nothing_to_draw():
+    assert not any(section.drawn for section in sections(plans.nothing_simulated()))
+    drawn = {section.title: section.drawn for section in sections(plans.no_answer())}
+    assert drawn["When the demand grows"] is False
+    assert drawn["What it costs to keep more deadlines"] is True
+    assert "What if" not in drawn
 
 
 @settings(max_examples=10, deadline=None)
