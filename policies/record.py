@@ -2,65 +2,150 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from policies.controller import Controller
+from policies.contract import Launch, Outcome
+from policies.controller import Controller, LaunchRecord
 from policies.job import DENOISING, Job
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS
 from traces.composition import Composition, spell
 from traces.request import Request
 
 _CACHED = DENOISING - {"sketch"}  # where a cache counts in units of its own; a launch has at most one of them
+Whole = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 NEVER_SUBMITTED = "the run was interrupted before it arrived"
 
 
 def step_table(controller: Controller, extrapolates: Callable[[str, Composition], bool]) -> pd.DataFrame:
     """``steps.parquet`` of a run: one row a launch and stage, in order of the launches' starts."""
-    known: dict[tuple[str, Composition], bool] = {}
+    records = sorted(controller.launched, key=_launch_id)
+    launches, outcomes = [record[0] for record in records], [record[1] for record in records]
+    rows = _rows(records)
+    batches: dict[Composition, int] = {}
+    batch = _whole([batches.setdefault(launch.composition, len(batches)) for launch in launches])[rows.launch]
+    images = np.array([sum([n for _, n in composition]) for composition in batches], dtype=np.int64)
+    image_steps = images[batch] * rows.steps
+    cached = np.isin(rows.stage, [code for code, name in enumerate(rows.stages) if name in _CACHED])
+    others = np.bincount(rows.launch, np.where(cached, 0, image_steps), len(records)).astype(np.int64)
+    computed = _whole([outcome.computed for outcome in outcomes]) - others
+    names = [[job.request.request_id for job in launch.jobs] for launch in launches]
+    asked, of_asked = np.unique(rows.stage * len(batches) + batch, return_inverse=True)
+    known = [(name, composition) for name in rows.stages for composition in batches]
+    outside = [bool(known[each][1]) and extrapolates(*known[each]) for each in asked.tolist()]
+    return pd.DataFrame(
+        {
+            "launch_id": _whole([launch.launch_id for launch in launches])[rows.launch],
+            "replica": _whole([launch.replica for launch in launches])[rows.launch],
+            "stage": _texts(rows.stages, rows.stage),
+            "start_s": rows.start_s,
+            "end_s": rows.end_s,
+            "steps": rows.steps,
+            "planned_steps": rows.planned_steps,
+            "requests": _whole([len(launch.jobs) for launch in launches])[rows.launch],
+            "composition": _texts([spell(composition) for composition in batches], batch),
+            "request_ids": np.fromiter(names, dtype=object, count=len(names))[rows.launch],
+            "predicted_s": rows.predicted_step_s * rows.steps,
+            "computed": np.where(cached, np.maximum(0, computed[rows.launch]), image_steps),
+            "reused": np.where(cached, _whole([outcome.reused for outcome in outcomes])[rows.launch], 0),
+            "extrapolated": np.array(outside, dtype=bool)[of_asked],
+            "device_s": _device_s(rows, outcomes),
+            "checkpoint": _texts([_checkpoint(launch) for launch in launches], rows.launch),
+        },
+        columns=list(STEP_COLUMNS),
+    )
 
-    def outside(stage: str, composition: Composition) -> bool:
-        key = (stage, composition)
-        if key not in known:
-            known[key] = extrapolates(*key)
-        return known[key]
 
-    rows = []
-    for launch, outcome, end_s in sorted(controller.launched, key=lambda record: record[0].launch_id):
-        reached = launch.done(outcome.steps_done)
-        names = [job.request.request_id for job in launch.jobs]
-        starts = (launch.start_s, *outcome.borders_s)
-        ends = (*outcome.borders_s, end_s)
-        images = sum([n for _, n in launch.composition])
-        seconds = [end - start for start, end in zip(starts, ends, strict=False)]
-        others = images * sum([segment.steps for segment in reached if segment.stage not in _CACHED])
-        elsewhere_s = sum([s for segment, s in zip(reached, seconds, strict=False) if segment.stage != "refine"])
-        for index, (segment, planned) in enumerate(zip(reached, launch.segments, strict=False)):
-            counts = segment.stage in _CACHED
-            shared = segment.stage == "refine" and len(outcome.device_s) > 1
-            rows.append(
-                (
-                    launch.launch_id,
-                    launch.replica,
-                    segment.stage,
-                    starts[index],
-                    ends[index],
-                    segment.steps,
-                    planned.steps,
-                    len(names),
-                    spell(launch.composition),
-                    names,
-                    segment.predicted_step_s * segment.steps,
-                    max(0, outcome.computed - others) if counts else images * segment.steps,
-                    outcome.reused if counts else 0,
-                    bool(names) and outside(segment.stage, launch.composition),
-                    max(0.0, sum(outcome.device_s) - elsewhere_s) if shared else seconds[index],
-                    launch.jobs[0].request.checkpoint if names else launch.load.checkpoint if launch.load else "",
-                )
-            )
-    return pd.DataFrame(rows, columns=list(STEP_COLUMNS))
+class _Rows(NamedTuple):
+    """One entry for every stage that a launch reached, in order; ``launch`` and ``stage`` are positions in lists."""
+
+    launch: Whole
+    stages: list[str]
+    stage: Whole
+    steps: Whole
+    planned_steps: Whole
+    predicted_step_s: Floats
+    start_s: Floats
+    end_s: Floats
+
+
+def _rows(records: Sequence[LaunchRecord]) -> _Rows:
+    # Launches that do the same share their segments, so what these say is looked up once for all of them.
+    kinds: dict[int, int] = {}
+    kind = _whole([kinds.setdefault(id(launch.segments), len(kinds)) for launch, _, _ in records])
+    alike = {id(launch.segments): launch.segments for launch, _, _ in records}
+    segments = [segment for of_kind in alike.values() for segment in of_kind]
+    stages = sorted({segment.stage for segment in segments})
+    codes = {name: code for code, name in enumerate(stages)}
+    count = _whole([len(of_kind) for of_kind in alike.values()])
+    first = np.cumsum(count) - count
+    planned = _whole([segment.steps for segment in segments])
+    before = np.cumsum(planned) - planned
+    before -= np.repeat(before[first], count)
+
+    launch, position = _numbered(count[kind])
+    segment = first[kind][launch] + position
+    steps_done = _whole([outcome.steps_done for _, outcome, _ in records])
+    reached = (before[segment] < steps_done[launch]) | (position == 0)
+    launch, position, segment = launch[reached], position[reached], segment[reached]
+
+    times: list[float] = []
+    for of_launch, outcome, end_s in records:
+        times += (of_launch.start_s, *outcome.borders_s, end_s)
+    moments = _whole([2 + len(outcome.borders_s) for _, outcome, _ in records])
+    start = (np.cumsum(moments) - moments)[launch] + position
+    time_s = np.array(times, dtype=np.float64)
+    return _Rows(
+        launch,
+        stages,
+        _whole([codes[each.stage] for each in segments])[segment],
+        np.minimum(planned[segment], steps_done[launch] - before[segment]),
+        planned[segment],
+        np.array([each.predicted_step_s for each in segments], dtype=np.float64)[segment],
+        time_s[start],
+        time_s[start + 1],
+    )
+
+
+def _numbered(counts: Whole) -> tuple[Whole, Whole]:
+    """For counts (2, 1): whose each is (0, 0, 1) and which of these (0, 1, 0)."""
+    whose = np.repeat(np.arange(len(counts)), counts)
+    return whose, np.arange(len(whose)) - (np.cumsum(counts) - counts)[whose]
+
+
+def _device_s(rows: _Rows, outcomes: Sequence[Outcome]) -> Floats:
+    """Busy seconds over all devices: those of a row, or in refinement what the launch's other stages leave."""
+    seconds = rows.end_s - rows.start_s
+    if "refine" not in rows.stages:
+        return seconds
+    refined = rows.stage == rows.stages.index("refine")
+    shared = refined & (_whole([len(outcome.device_s) for outcome in outcomes]) > 1)[rows.launch]
+    elsewhere_s = np.bincount(rows.launch, np.where(refined, 0.0, seconds), len(outcomes))
+    whole_s = np.array([sum(outcome.device_s) for outcome in outcomes], dtype=np.float64)
+    return np.where(shared, np.maximum(0.0, (whole_s - elsewhere_s)[rows.launch]), seconds)
+
+
+def _launch_id(record: LaunchRecord) -> int:
+    return record[0].launch_id
+
+
+def _checkpoint(launch: Launch) -> str:
+    return launch.jobs[0].request.checkpoint if launch.load is None else launch.load.checkpoint
+
+
+def _whole(values: Sequence[int]) -> Whole:
+    return np.array(values, dtype=np.int64)
+
+
+def _texts(values: Sequence[str], rows: Whole) -> Any:
+    """A column of text that holds ``values[row]`` for each of ``rows``."""
+    return pd.array(list(values), dtype="str").take(rows)
 
 
 def request_table(
@@ -75,13 +160,14 @@ def request_table(
     alone: dict[Any, float] = {}
     rows = []
     for request in trace:
-        key = (request.size, request.images, request.steps, request.guided, request.adapters)
+        name = request.request_id
+        key = (request.height, request.width, request.frames, request.images, request.steps, request.guided)
         if key not in alone:
             alone[key] = standalone(request)
-        job = jobs.get(request.request_id)
+        deadline = request.deadline
         rows.append(
             (
-                request.request_id,
+                name,
                 request.arrival_s,
                 request.height,
                 request.width,
@@ -91,29 +177,40 @@ def request_table(
                 request.model,
                 request.tenant,
                 request.priority,
-                None if request.deadline == float("inf") else request.deadline,
+                math.nan if deadline == math.inf else deadline,
                 alone[key],
-                *_fate(request, job),
-                request.request_id in extrapolated,
+                *_fate(request, jobs.get(name)),
+                name in extrapolated,
                 request.checkpoint,
                 request.adapters,
-                len(_attempts(job)),
             )
         )
-    return pd.DataFrame(rows, columns=list(REQUEST_COLUMNS))
+    attempts = [_attempts(jobs.get(request.request_id)) for request in trace]
+    columns = [*(zip(*rows, strict=True) if rows else [()] * (len(REQUEST_COLUMNS) - 1)), attempts]
+    return pd.DataFrame(
+        {
+            name: pd.array(values, dtype="str") if dtype == "str" else np.array(values, dtype=dtype)
+            for (name, dtype), values in zip(REQUEST_COLUMNS.items(), columns, strict=True)
+        }
+    )
 
 
-def _fate(request: Request, job: Job | None) -> tuple[str, str, float | None, float | None, int, int]:
+def _fate(request: Request, job: Job | None) -> tuple[str, str, float, float, int, int]:
     if job is None:
-        return ("cancelled", NEVER_SUBMITTED, None, None, 0, -1)
+        return ("cancelled", NEVER_SUBMITTED, math.nan, math.nan, 0, -1)
     kept = 0 if job.tiled else request.steps - job.request.steps  # done before a failure, and not again
-    return (job.state, job.reason, _attempts(job)[-1].first_start_s, job.finish_s, kept + job.steps_done, job.replica)
+    first = job
+    while first.earlier is not None:
+        first = first.earlier
+    start_s = math.nan if first.first_start_s is None else first.first_start_s
+    finish_s = math.nan if job.finish_s is None else job.finish_s
+    return (job.state, job.reason, start_s, finish_s, kept + job.steps_done, job.replica)
 
 
-def _attempts(job: Job | None) -> list[Job]:
-    """A job and those before it, back to the request's first."""
-    attempts = []
+def _attempts(job: Job | None) -> int:
+    """How often a request was begun or waited for anew: 1 and as often as a replica failed under it."""
+    attempts = 0
     while job is not None:
-        attempts.append(job)
+        attempts += 1
         job = job.earlier
     return attempts
