@@ -166,7 +166,7 @@ class ResidencySection(_Section):
     adapter_s: float = Field(0.0, ge=0)  # an adapter, put on before a request begins
     dispatch: Annotated[PolicySection, BeforeValidator(_by_name)] = PolicySection(name="affinity")
     keep: Annotated[PolicySection, BeforeValidator(_by_name)] = PolicySection(name="cost")
-    patience: float = Field(10.0, gt=0)  # see policies.residency.many
+    patience: float = Field(30.0, gt=0)  # see policies.residency.many
     visit: float = Field(4.0, ge=0)
     preload: tuple[str, ...] | Literal["none", "most-used"] = "none"  # what lies there from the beginning
 

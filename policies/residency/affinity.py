@@ -19,7 +19,7 @@ class Affinity(DispatchPolicy):
             of weights that somebody else will want again.
     """
 
-    def __init__(self, load_weight: float = 2.0) -> None:
+    def __init__(self, load_weight: float = 3.0) -> None:
         self.load_weight = load_weight
 
     def choose(self, job: Job, lanes: Sequence[Lane], now: float) -> Lane:

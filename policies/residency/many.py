@@ -44,7 +44,7 @@ class ManyCheckpoints(SchedulingPolicy):
         dispatch: DispatchPolicy | None = None,
         keep: KeepPolicy | None = None,
         weights: Weights | None = None,
-        patience: float = 10.0,
+        patience: float = 30.0,
         visit: float = 4.0,
     ) -> None:
         self.policy = policy
