@@ -1,0 +1,155 @@
+"""Many checkpoints on few replicas: which dispatch and which keep policy, on GenTD26's 86 checkpoints. One command.
+
+    python -m benchmarks.residency [--data ../shared/data] [--replicas 6] [--load 0.65] [--scheduler least-slack]
+
+The requests, their checkpoints and adapters come in the order of the trace, at Poisson arrivals of a rate at which the
+replicas would be busy for the given share if every weight was always there (``--recorded``: at the recorded arrivals,
+at another pace); sizes are DiffusionDB's. Durations are SDXL's on one H100 as measured by MixFusion's authors.
+Checkpoints take 6.9 GB (SDXL in half precision), come from disk at 2 GB/s or from 64 GB of host memory at 20 GB/s, and
+each load takes a second beside that, an adapter half a second; that is assumed, not measured.
+
+Deadlines are five times the latency alone. ``waited`` is the share of requests whose checkpoint had to be loaded while
+they waited; every combination meets the same requests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.serving.point import Source
+from policies.controller import Controller
+from policies.load import load_policy
+from policies.record import request_table, step_table
+from policies.residency import DISPATCHES, ManyCheckpoints
+from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS, Run
+from policies.tiling.recipe import ordinary
+from predictors.importers.mixfusion import import_mixfusion
+from predictors.loading import AdapterCosts, LoadTimes, Weights, with_adapters
+from predictors.online import OnlinePredictor
+from predictors.table import LatencyTable
+from reports.metrics import summary
+from sim.driver import Simulation
+from sim.world import World
+from traces.errors import BadInput
+from traces.importers.gentd26 import import_gentd26
+from traces.request import Request
+from traces.sizes import load_sizes
+from traces.streams import stream
+from traces.trace import Trace
+
+ROOT = Path(__file__).parents[1]
+KEEPS = ("cost", "lru", "lfu")
+GB = 6.9
+FITTING = (2, 4, 8)
+"""Checkpoints that lie on a replica at once."""
+SHOWN = {"slo_attainment": "attainment", "latency_p95_s": "P95", "loads": "loads", "loading": "loading"}
+
+
+def costs_of(source: Source) -> AdapterCosts:
+    """SDXL on one H100."""
+    profile = import_mixfusion(sorted((source.data / "mixfusion" / "profile").glob("sm_util_sdxl_*.csv")))
+    return AdapterCosts(LatencyTable.fit(profile, "sdxl"), 0.5)
+
+
+def requests_of(source: Source, costs: AdapterCosts, replicas: int, load: float, recorded: bool) -> list[Request]:
+    """The trace at the pace at which the replicas are busy for the share ``load``, one request after another."""
+    trace = import_gentd26(source.gentd26, load_sizes(source.sizes), spread_seconds=True).trace
+    requests = trace.requests()
+    rate = load * replicas / float(np.mean([costs.standalone(request) for request in requests]))
+    if recorded:
+        return _due(trace.scale_rate(rate * requests[-1].arrival_s / len(requests)), costs)
+    frame = trace.frame.copy()
+    frame["arrival_s"] = np.cumsum(stream(0, "benchmark/residency").exponential(1 / rate, len(frame)))
+    return _due(Trace(frame, trace.source), costs)
+
+
+def _due(trace: Trace, costs: AdapterCosts) -> list[Request]:
+    return trace.with_slo(scale=5.0, standalone=costs.standalone).requests()
+
+
+def figures(
+    requests: list[Request], costs: AdapterCosts, policy: ManyCheckpoints, loaded: list[list[str]]
+) -> dict[str, float]:
+    """Every figure of one simulation; ``loaded`` lies on the replicas from the beginning."""
+    assert policy.weights is not None
+    replicas = len(loaded)
+    controller = Controller(
+        policy,
+        OnlinePredictor(costs),
+        replicas,
+        lambda request: with_adapters(request, ordinary(request)),
+        loading=True,
+        loaded=loaded,
+    )
+    Simulation(controller, World(costs, replicas, loads=LoadTimes(policy.weights, loaded))).run(requests)
+    steps = step_table(controller, costs.extrapolates).astype(STEP_COLUMNS)
+    log = request_table(controller, requests, steps, costs.standalone).astype(REQUEST_COLUMNS)
+    return summary(Run(Path(), log, steps, {"replicas": replicas, "kind": "simulation"}))
+
+
+def combinations(
+    requests: list[Request], costs: AdapterCosts, scheduler: str, replicas: int
+) -> Iterator[tuple[str, str, str, dict[str, float]]]:
+    """(memory, dispatch, keep, figures), first with all weights always there."""
+    inner = load_policy("scheduling", scheduler)
+    checkpoints = sorted({request.checkpoint for request in requests})
+    free = ManyCheckpoints(inner, weights=Weights(GB * len(checkpoints), GB))
+    yield "all fit", "affinity", "", figures(requests, costs, free, [checkpoints] * replicas)
+    for fitting in FITTING:
+        weights = Weights(fitting * GB, GB, host_gb=64.0, load_s=1.0)
+        for dispatch in DISPATCHES:
+            for keep in KEEPS:
+                policy = ManyCheckpoints(inner, load_policy("dispatch", dispatch), load_policy("keep", keep), weights)
+                yield f"{fitting} fit", dispatch, keep, figures(requests, costs, policy, [[]] * replicas)
+
+
+def main() -> int:
+    """Run and print the table."""
+    parser = argparse.ArgumentParser(description="Dispatch and keep policies on GenTD26's checkpoints.")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--replicas", type=int, default=6)
+    parser.add_argument("--load", type=float, default=0.65)
+    parser.add_argument("--scheduler", default="least-slack")
+    parser.add_argument("--recorded", action="store_true")
+    parser.add_argument("--requests", type=int, default=None, help="only the first of the trace")
+    given = parser.parse_args()
+    source = Source(given.data)
+    if not (source.present and source.gentd26.exists() and source.sizes.exists()):
+        print(f"{given.data} lacks mixfusion/, gentd26/ or diffusiondb_sizes.csv; --data names their folder")
+        return 2
+    costs = costs_of(source)
+    requests = requests_of(source, costs, given.replicas, given.load, given.recorded)[: given.requests]
+    arrivals = "recorded" if given.recorded else "Poisson"
+    title = f"{len(requests):,} requests, {arrivals}, {given.replicas} replicas at {given.load:.0%}, {given.scheduler}"
+    table = Table(title=title)
+    for column in ("memory", "dispatch", "keep", *SHOWN.values(), "waited", "busy"):
+        table.add_column(column, justify="left" if column in ("memory", "dispatch", "keep") else "right")
+    try:
+        for memory, dispatch, keep, found in combinations(requests, costs, given.scheduler, given.replicas):
+            table.add_row(
+                memory,
+                dispatch,
+                keep,
+                f"{found['slo_attainment']:.1%}",
+                f"{found['latency_p95_s']:.1f} s",
+                f"{found['loads']:,.0f}",
+                f"{found['loading']:.1%}",
+                f"{1 - found['resident']:.1%}",
+                f"{found['utilisation']:.1%}",
+            )
+    except BadInput as error:
+        print(error)
+        return 2
+    Console(width=120).print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
