@@ -13,9 +13,16 @@ BUSY = 0.9
 """Devices that are busy for this share of the time have nothing left to give: queues behind them are long."""
 
 MUCH_LOADING = 0.15
+"""Share of the busy time."""
+
 UNEVEN = 1.25
+"""The busiest over the mean."""
+
 AT_CAP = 0.8
+"""Share of the denoising time spent in the largest batches, from which on batches could hardly be larger."""
+
 SHORT_WAIT = 0.2
+"""Share of a request's time."""
 
 
 def limit(replications: Sequence[Replication], load: float) -> tuple[str, str]:
@@ -33,11 +40,9 @@ def limit(replications: Sequence[Replication], load: float) -> tuple[str, str]:
 
     busy = mean([r.utilisation for r in replications])
     total_s = sum([sum(r.stage_s.values()) for r in replications])
-    loading = (
-        sum([r.stage_s.get(stage, 0.0) for r in replications for stage in LOADING_STAGES]) / total_s if total_s else 0.0
-    )
-    if loading > MUCH_LOADING:
-        return RESIDENCY, f"{loading:.0%} of the busy time goes into loading models"
+    loading_s = sum([r.stage_s.get(stage, 0.0) for r in replications for stage in LOADING_STAGES])
+    if loading_s > MUCH_LOADING * total_s:
+        return RESIDENCY, f"{loading_s / total_s:.0%} of the busy time goes into loading models"
     imbalance = mean([r.imbalance for r in replications])
     if imbalance > UNEVEN:
         return PLACEMENT, f"the busiest device of a replica has {imbalance:.2f} times the mean to refine"

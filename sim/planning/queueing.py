@@ -99,7 +99,7 @@ def least_servers(
 ) -> int:
     """The fewest servers with which the ``share`` of requests wait at most ``wait_s``, by `wait_quantile_s`.
 
-    With an infinite ``wait_s``: the fewest that keep up at all.
+    With an infinite ``wait_s``: the fewest that keep up at all. ``share`` is less than 1, ``wait_s`` at least 0.
     """
     servers = max(1, math.floor(rate_rps * service_s) + 1)
     while math.isfinite(wait_s) and (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.queues import CONSTANT, EXPONENTIAL, HYPEREXPONENTIAL, Queue, run
+from benchmarks.queues import CONSTANT, EXPONENTIAL, HYPEREXPONENTIAL, Queue, poisson, run
 from sim.planning.queueing import (
     erlang_b,
     erlang_c,
@@ -20,8 +20,10 @@ from sim.planning.queueing import (
     mmc_wait_s,
     wait_quantile_s,
 )
+from sim.planning.replication import WARM_UP
 from sim.planning.result import Interval
 from sim.planning.steady import interval
+from traces.streams import stream
 
 
 def test_formulas_by_hand() -> None:
@@ -93,6 +95,17 @@ def test_the_simulator_agrees_with_theory(ratios: tuple[float, ...], load: float
     theory = ggc_wait_s(load * servers, 1.0, servers, service_scv=queue.scv)  # exact for these
     assert found.low <= theory <= found.high
     assert found.half_width < 0.3 * theory  # else nothing would be shown
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_waits_are_those_of_lindleys_recursion(seed: int) -> None:
+    requests, busy = 2000, 0.9
+    arrivals_s = poisson(requests, busy, stream(seed, "arrivals"))
+    waits_s = [0.0]
+    for gap_s in np.diff(arrivals_s):
+        waits_s.append(max(0.0, waits_s[-1] + 1.0 - gap_s))
+    measured = arrivals_s >= WARM_UP * arrivals_s[-1]
+    assert run(Queue(CONSTANT), busy, requests, seed).wait_mean_s == pytest.approx(np.mean(np.array(waits_s)[measured]))
 
 
 def test_the_simulator_disagrees_with_a_wrong_theory() -> None:
