@@ -13,7 +13,7 @@ from typing import Any
 from cli.caching import PreparedCache, prepare_cache, read_shares, spell_shares
 from cli.pricing import geometry_for, latency_table, load_profile, trust
 from cli.remembered import remembered
-from cli.residency import StageCosts, adapting, adapting_first, serving_many
+from cli.residency import StageCosts, adapting, adapting_first, preloaded, serving_many
 from cli.scenario import PredictorSection, Scenario
 from cli.tiling import PreparedTiling, prepare_tiling
 from policies.contract import Predictor, SchedulingPolicy
@@ -67,7 +67,8 @@ class Prepared:
             scenario.cluster.replicas,
             adapting_first(scenario, recipe),
             on_event,
-            loading=scenario.residency is not None,
+            scenario.residency is not None,
+            preloaded(scenario, self.requests),
         )
 
     @property
@@ -166,6 +167,7 @@ def prepare(scenario: Scenario) -> Prepared:
     warnings += _unlike_the_profile(scenario, profile)
     scheduling = load_policy("scheduling", policies.scheduling.name, policies.scheduling.parameters, scenario.base)
     serving_many(scenario, scheduling)
+    preloaded(scenario, trace.requests())
     if scenario.predictor.oracle:
         predictor = _world_table(scenario, profile, table).scaled(scenario.world.slowdown)
     else:
