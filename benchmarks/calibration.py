@@ -2,7 +2,8 @@
 
     python -m benchmarks.calibration [--rows 10] [--seeds 20] [--data ../shared/data]
 
-On the measurements published with MixFusion (SDXL and SD3 on an H100). Two questions: an unmeasured *size* (every
+On the measurements published with MixFusion (SDXL and SD3 on an H100), and on those of ``tiny-image`` on one CPU core
+that ship with Tilecast. Two questions: an unmeasured *size* (every
 batch that contains it is held out, the rows are chosen from the others) and an unmeasured *composition* (rows from all
 sizes; tested on all batches that are not among them). Ten rows are chosen as a user could, evenly spread over the
 tokens of a batch; and at random, to see how much the choice matters. SDXL's mixed batches were taken with a patch cache
@@ -12,9 +13,8 @@ that saved an unknown share of the work, so what is estimated for them is too lo
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +27,12 @@ from predictors.importers.mixfusion import import_mixfusion
 from predictors.latency import fitted
 from predictors.measurements import Measurements
 from predictors.profile import Profile
+from predictors.shipped import find
 from traces.geometry import geometry_of
 from traces.streams import stream
 
 ROOT = Path(__file__).parents[1]
-HARDWARE, DTYPE = "h100-sxm", "float16"
-CASES = (
+PUBLISHED = (
     ("sdxl", "whole", "denoise"),
     ("sd3", "whole", "denoise"),
     ("sdxl", "patched", "denoise"),
@@ -40,6 +40,7 @@ CASES = (
     ("sdxl", "whole", "decode"),
     ("sd3", "whole", "decode"),
 )
+SHIPPED = (("tiny-image", "whole", "denoise"), ("tiny-image", "patched", "denoise"), ("tiny-image", "whole", "decode"))
 FULL = ("boosted", "linear")
 
 Rows = npt.NDArray[np.intp]
@@ -66,10 +67,11 @@ class Errors:
 
 
 class Case:
-    """The measurements of one model, executor and stage."""
+    """The measurements of one model, executor and stage on a hardware kind."""
 
-    def __init__(self, profile: Profile, model: str, executor: str, stage: str) -> None:
+    def __init__(self, profile: Profile, hardware: str, dtype: str, model: str, executor: str, stage: str) -> None:
         self.model, self.executor, self.stage = model, executor, stage
+        self.hardware, self.dtype = find_hardware(hardware), dtype
         self.data = Measurements.of(profile.select(model, executor), stage, geometry_of(model))
         geometry = self.data.features.geometry
         self.tokens = np.array([sum(n * geometry.tokens(size) for size, n in c) for c in self.data.compositions])
@@ -79,7 +81,7 @@ class Case:
         splits = []
         for size in self.data.features.sizes:
             has = np.array([any(size == s for s, _ in c) for c in self.data.compositions])
-            splits.append((f"{size[0]} px", np.flatnonzero(~has), np.flatnonzero(has)))
+            splits.append(("x".join(map(str, size[:2])), np.flatnonzero(~has), np.flatnonzero(has)))
         return splits
 
     def held_out(self, train: Rows, test: Rows, rows: int, seeds: int) -> Errors:
@@ -144,7 +146,7 @@ class Case:
 
     def _calibrated(self, rows: Rows) -> RooflineCost:
         calibration = Profile(self.data.frame.iloc[rows]) if len(rows) else None
-        table = estimated_table(self.model, find_hardware(HARDWARE), self.executor, DTYPE, calibration)
+        table = estimated_table(self.model, self.hardware, self.executor, self.dtype, calibration)
         cost = table.costs[self.stage]
         assert isinstance(cost, RooflineCost)
         return cost
@@ -160,9 +162,8 @@ class Case:
 def line(what: Sequence[str], errors: Errors) -> str:
     """A row of the table."""
     few = f"{errors.spread:8.1f} {errors.random:8.1f} {errors.worst:8.1f} {errors.every:8.1f}"
-    return f"{what[0]:5} {what[1]:8} {what[2]:8} {what[3]:12} {errors.estimated:9.1f} {few}   " + " ".join(
-        f"{value:8.1f}" for value in errors.full
-    )
+    name = f"{what[0]:10} {what[1]:7} {what[2]:7} {what[3]:12}"
+    return f"{name} {errors.estimated:9.1f} {few}   " + " ".join(f"{value:8.1f}" for value in errors.full)
 
 
 def main() -> None:
@@ -173,39 +174,45 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     asked = parser.parse_args()
     files = sorted((asked.data / "mixfusion" / "profile").glob("*.csv"))
-    if not files:
-        print(f"no measurements in {asked.data}; --data names the folder that has mixfusion/profile", file=sys.stderr)
-        sys.exit(2)
-    profile = import_mixfusion(files)
     print(
         f"Error in %, of what was held out. Calibrated by {asked.rows} measurements, or by all that were not held out."
     )
     few = f"{'spread':>8} {'random':>8} {'worst':>8} {'all':>8}"
     full = " ".join(f"{name:>8}" for name in FULL)
-    print(f"{'model':5} {'run':8} {'stage':8} {'held out':12} {'estimated':>9} {few}   {full}")
-    means: dict[str, list[Errors]] = {}
+    print(f"{'model':10} {'run':7} {'stage':7} {'held out':12} {'estimated':>9} {few}   {full}")
+    if files:
+        for text in study(import_mixfusion(files), "h100-sxm", "float16", PUBLISHED, asked.rows, asked.seeds):
+            print(text, flush=True)
+    else:
+        print(f"no published measurements in {asked.data}; --data names the folder that has mixfusion/profile")
+    shipped = Profile.load(find("cpu-1core"))
+    exact = Profile(shipped.frame[~shipped.frame["cached"]], shipped.metadata)
+    for text in study(exact, "cpu-1core", "float32", SHIPPED, asked.rows, asked.seeds):
+        print(text, flush=True)
+
+
+def study(
+    profile: Profile, hardware: str, dtype: str, cases: Iterable[tuple[str, str, str]], rows: int, seeds: int
+) -> Iterator[str]:
+    """The lines of one hardware kind: errors, their means, and what of its peaks is reached."""
+    many: dict[tuple[str, str], list[Errors]] = {}
     explained = []
-    for model, executor, stage in CASES:
-        case = Case(profile, model, executor, stage)
+    for of in cases:
+        case = Case(profile, hardware, dtype, *of)
         for name, train, test in case.sizes():
-            errors = case.held_out(train, test, asked.rows, asked.seeds)
-            means.setdefault(f"{stage}, sizes", []).append(errors)
-            print(line((model, executor, stage, name), errors), flush=True)
-        errors = case.compositions(asked.rows, asked.seeds)
-        means.setdefault(f"{stage}, compositions", []).append(errors)
-        print(line((model, executor, stage, "compositions"), errors), flush=True)
-        explained.append(f"{model:5} {executor:8} {stage:8} {case.efficiency()}")
-    for name, many in means.items():
-        mean = Errors(
-            *(
-                float(np.mean([getattr(e, part) for e in many]))
-                for part in ("estimated", "spread", "random", "worst", "every")
-            ),
-            tuple(np.mean([e.full for e in many], axis=0).tolist()),
-        )
-        print(line(("mean", "", "", name), mean))
-    print(f"\nWhat all measurements say is reached of the peaks of {HARDWARE}:")
-    print("\n".join(explained))
+            errors = case.held_out(train, test, rows, seeds)
+            many.setdefault((of[2], "sizes"), []).append(errors)
+            yield line((*of, name), errors)
+        errors = case.compositions(rows, seeds)
+        many.setdefault((of[2], "compositions"), []).append(errors)
+        yield line((*of, "compositions"), errors)
+        explained.append(f"{' '.join(of)}: {case.efficiency()}")
+    for (stage, name), each in many.items():
+        values = np.mean([[*astuple(errors)[:-1], *errors.full] for errors in each], axis=0).tolist()
+        yield line(("mean", "", stage, name), Errors(*values[:5], tuple(values[5:])))
+    yield f"What all measurements say is reached of the peaks of {hardware}:"
+    yield from explained
+    yield ""
 
 
 if __name__ == "__main__":

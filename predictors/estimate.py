@@ -16,7 +16,7 @@ from predictors.measured import MeasuredRange
 from predictors.measurements import Measurements
 from predictors.noise import RepeatNoise
 from predictors.profile import ORDINARY, Profile
-from predictors.roofline import DEFAULTS, Roofline
+from predictors.roofline import Roofline, default_efficiency
 from predictors.shapes import ModelShape, shape_of
 from predictors.table import LatencyTable
 from traces.composition import Composition
@@ -93,7 +93,7 @@ def estimated_table(
         rows = None if calibration is None else _rows(calibration.select(model), executor, stage, geometry)
         runs_as = executor if stage == "denoise" else "whole"
         features = FeatureMap(geometry, stage, runs_as) if rows is None else rows.features
-        roofline = Roofline(shape, features, hardware, dtype, DEFAULTS[stage])
+        roofline = Roofline(shape, features, hardware, dtype, default_efficiency(stage, dtype))
         costs[stage] = RooflineCost(roofline) if rows is None else _calibrated(roofline, rows)
     facts = "\n".join(cost.roofline.facts() for cost in costs.values())
     return LatencyTable(

@@ -42,15 +42,15 @@ class Efficiency:
     row_s: float
 
 
-DEFAULTS = {
-    "encode": Efficiency(compute=0.45, memory=0.7, launch_s=3e-5, row_s=1e-4),
-    "denoise": Efficiency(compute=0.45, memory=0.7, launch_s=3e-5, row_s=1e-4),
-    "decode": Efficiency(compute=0.12, memory=0.7, launch_s=3e-5, row_s=1e-4),
-}
-"""What is taken where nothing was measured, by stage: round figures near those that explain the published measurements
-of SDXL and SD3 on an H100, eager PyTorch (``python -m benchmarks.calibration``). Decoders are convolutions over many
-pixels and few channels, which use tensor cores badly.
-"""
+def default_efficiency(stage: str, dtype: str) -> Efficiency:
+    """What is taken where nothing was measured: round figures near those that explain the published measurements of
+    SDXL and SD3 on an H100, eager PyTorch (``python -m benchmarks.calibration``).
+
+    Decoders are convolutions over many pixels and few channels, which use tensor cores badly; float32 does not run on
+    those.
+    """
+    badly = stage == "decode" and dtype != "float32"
+    return Efficiency(compute=0.12 if badly else 0.45, memory=0.7, launch_s=3e-5, row_s=1e-4)
 
 
 @dataclass(frozen=True, slots=True)

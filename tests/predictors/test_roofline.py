@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from predictors.features import FeatureMap
 from predictors.hardware import find_hardware
-from predictors.roofline import DEFAULTS, Roofline
+from predictors.roofline import Roofline, default_efficiency
 from predictors.shapes import shape_of
 from traces.composition import Composition, composition_of, parse
 from traces.geometry import geometry_of
@@ -19,7 +19,7 @@ from traces.geometry import geometry_of
 def roofline(model: str = "sdxl", stage: str = "denoise", executor: str = "whole", kind: str = "l40s") -> Roofline:
     features = FeatureMap(geometry_of(model), stage, executor)
     hardware = find_hardware(kind)
-    return Roofline(shape_of(model), features, hardware, hardware.dtype, DEFAULTS[stage])
+    return Roofline(shape_of(model), features, hardware, hardware.dtype, default_efficiency(stage, hardware.dtype))
 
 
 sizes = st.sampled_from([(512, 512, 1), (768, 768, 1), (512, 1024, 1), (1024, 1024, 1)])
