@@ -97,7 +97,7 @@ def _plan(
     slo, demand = case.slo(), case.demand()
     with _shown() as progress:
         simulator = Simulator(case, kept, workers, progress)
-        assess = Assessor(simulator, case.options(), case.promise(), case.effort())
+        assess = Assessor(simulator, case.options, case.promise(), case.effort())
         ahead = 0 if growth is None else months
         wanted = Wanted(cluster, case.schedulers, case.policies, growth or 0.0, ahead)
         made = make_plan(assess, wanted, demand, slo)

@@ -13,14 +13,19 @@ from cli.asked import Asked, answer, demand_of, shared
 from cli.points import FAILED, KeptPoints, point_key, run_points
 from cli.scenario import HardwareSection, Scenario, load_scenario
 from policies.load import load_policy
+from predictors.hardware import find_hardware, shipped_hardware
+from predictors.memory import footprint, largest_batch
+from predictors.shapes import shipped_shapes
 from sim.planning.ask import Ask
 from sim.planning.assess import Effort, Promise, key
 from sim.planning.capacity import capacity_rps
 from sim.planning.replication import Replication
-from sim.planning.result import MEASURED, Candidate, Demand
+from sim.planning.result import ESTIMATED, Candidate, Demand, Memory
 from sim.planning.search import Option
 from traces.bootstrap import DAY_S
 from traces.errors import BadInput
+from traces.geometry import geometry_of
+from traces.request import Request
 from traces.sizes import spell_size
 
 _LEAST_DAYS = 3  # of a replication, where the demand has a course of the day
@@ -70,22 +75,21 @@ class Case:
         """Whose latency alone the deadlines of all kinds are multiples of: the scenario's own hardware, or else the
         first kind's."""
         predictor = self.scenario.predictor
-        if predictor.profile is not None or not self.scenario.plan.hardware:
+        if predictor.profile is not None or predictor.hardware is not None or not self.scenario.plan.hardware:
             return self.scenario
         return self.on(self.scenario.plan.hardware[0])
 
     def on(self, kind: HardwareSection, **more: Any) -> Scenario:
         """The scenario on a kind of hardware, with some keys (dots spelled ``__``) otherwise."""
         given = dict(self.given)
-        if kind.profile is not None:
-            given["predictor.profile"] = kind.profile
+        if kind.profile is not None or kind.hardware is not None:
+            given |= {"predictor.profile": kind.profile, "predictor.hardware": kind.hardware}
         return load_scenario(self.path, {**given, **{name.replace("__", "."): value for name, value in more.items()}})
 
-    def scheduling(self, scheduler: str, max_batch: int | None = None) -> dict[str, Any]:
+    def scheduling(self, scheduler: str) -> dict[str, Any]:
         """The section of a scheduler; only the scenario's own has the parameters that the scenario gives."""
         own = self.scenario.policies.scheduling
-        section = {"name": scheduler, **(own.parameters if scheduler == own.name else {})}
-        return section if max_batch is None else {**section, "max_batch": max_batch}
+        return {"name": scheduler, **(own.parameters if scheduler == own.name else {})}
 
     def cluster(self, replicas: int, devices: int | None) -> Candidate:
         """The one cluster of so many replicas.
@@ -103,6 +107,7 @@ class Case:
         [(name, each)] = many
         return Candidate(name, each, replicas, self.schedulers[0])
 
+    @cached_property
     def options(self) -> dict[tuple[str, int, str], Option]:
         """Everything that may be bought.
 
@@ -126,6 +131,10 @@ class Case:
         scenario = self.on(kind, cluster__devices=devices)
         section = self.scheduling(scheduler)
         policy = load_policy("scheduling", section.pop("name"), section, scenario.base)
+        memory = memory_of(scenario, kind.hardware or kind.name, shared(self.reference).requests)
+        max_batch = getattr(policy, "max_batch", None)
+        if memory is not None and max_batch is not None:
+            max_batch = max(1, min(max_batch, memory.max_batch))
         price = math.nan if kind.price_per_hour is None else devices * kind.price_per_hour
         return Option(
             kind.name,
@@ -133,9 +142,10 @@ class Case:
             scheduler,
             price,
             kind.max_replicas,
-            MEASURED,
+            shared(scenario).table.basis,
             self._capacity_rps(scenario),
-            getattr(policy, "max_batch", None),
+            max_batch,
+            memory,
         )
 
     def _capacity_rps(self, scenario: Scenario) -> float:
@@ -197,12 +207,15 @@ class Case:
         """The simulation that answers an ask."""
         kind = next(kind for kind in self.kinds if kind.name == ask.candidate.hardware)
         candidate, change, scenario = ask.candidate, ask.change, self.scenario
+        scheduling, max_batch = self.scheduling(candidate.scheduler), self.options[key(candidate)].max_batch
+        if max_batch is not None:
+            scheduling["max_batch"] = change.max_batch or max_batch
         runs = self.on(
             kind,
             seed=1000 * scenario.seed + ask.seed,
             cluster__replicas=candidate.replicas,
             cluster__devices=candidate.devices,
-            policies__scheduling=self.scheduling(candidate.scheduler, change.max_batch),
+            policies__scheduling=scheduling,
             trace__rate_scale=scenario.trace.rate_scale * change.rate_scale,
             world__slowdown=scenario.world.slowdown * change.slowdown,
             predictor__error=change.error or scenario.predictor.error,
@@ -213,6 +226,22 @@ class Case:
         elif change.rate_scale != 1:
             what += f", {change.rate_scale:g} x load"
         return Asked(what, self.reference, runs, ask.seed, ask.requests, ask.saturate)
+
+
+def memory_of(scenario: Scenario, hardware: str, requests: Sequence[Request]) -> Memory | None:
+    """Whether batches of the largest size asked for fit on a device; None where the hardware or the shapes of the model
+    are not known."""
+    shapes, base = shipped_shapes(), scenario.base
+    known = hardware in shipped_hardware() or ".toml" in hardware
+    if not known or scenario.model_name not in shapes or scenario.tiling is not None:
+        return None
+    kind, shape, geometry = find_hardware(hardware, base), shapes[scenario.model_name], geometry_of(scenario.model_name)
+    dtype = scenario.predictor.dtype or kind.dtype
+    cache_bytes = float(scenario.cluster.cache_bytes) if scenario.policies.caching.name != "none" else 0.0
+    size = max({request.size for request in requests}, key=geometry.tokens)
+    images = largest_batch(shape, geometry, size, kind.memory_bytes, dtype, cache_bytes=cache_bytes)
+    needed = footprint(shape, geometry, size, max(1, images), dtype, cache_bytes=cache_bytes).needed_bytes
+    return Memory(needed, kind.memory_bytes, images, ESTIMATED)
 
 
 class Simulator:

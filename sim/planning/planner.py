@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sim.planning import whatif
 from sim.planning.ask import AS_PLANNED, Change
@@ -48,39 +48,34 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
     else:
         evaluation = assess(wanted.cluster)
         found = Found(evaluation if evaluation.keeps else None, ())
-    policies = tuple(
-        [PolicyCost(name, _least(assess, _of(assess, (name,)), AS_PLANNED).answer) for name in wanted.policies]
-    )
-    growth = _growth(assess, wanted) if wanted.cluster is None else ()
     about = wanted.cluster if found.answer is None else found.answer.candidate
-    notes = list(found.surprises)
-    answer, runs = found.answer, []
+    answer, runs, headroom = found.answer, [], math.nan
     if about is not None:
-        runs = assess.replications(about)
+        runs, headroom = assess.replications(about), whatif.headroom(assess, about)
         evaluation = assess.near(about, HARDER)
         answer = evaluation if evaluation.keeps else None
-    considered = tuple([_with_reason(assess, evaluation, about) for evaluation in assess.as_planned])
-    notes += [_undecided(assess, evaluation) for evaluation in considered if evaluation.keeps is None]
-    headroom = math.nan if about is None else whatif.headroom(assess, about)
+    policies = [PolicyCost(name, _least(assess, _of(assess, (name,)), AS_PLANNED).answer) for name in wanted.policies]
+    notes = found.surprises
     if wanted.cluster is not None:
-        notes.insert(0, _carries(assess, wanted.cluster, headroom))
+        notes = (_carries(assess, wanted.cluster, headroom), *notes)
+    confirmed = _confirmed(assess, answer)
     return Plan(
         attainment=promise.attainment,
         slo=slo,
         confidence=promise.confidence,
         demand=demand,
         answer=answer,
-        considered=considered,
+        considered=tuple([confirmed.get(said.candidate, said) for said in assess.as_planned]),
         refused=found.refused,
         load_curve=() if about is None else whatif.load_curve(assess, about),
         headroom=headroom,
         lost_replica=None if about is None else whatif.lost_replica(assess, about),
         sensitivity=() if about is None else whatif.sensitivity(assess, about),
-        growth=growth,
-        policies=policies,
+        growth=_growth(assess, wanted),
+        policies=tuple(policies),
         by_size=by_size(runs),
         over_time=runs[0].windows if runs else (),
-        notes=tuple(notes),
+        notes=notes,
     )
 
 
@@ -111,22 +106,17 @@ def _growth(assess: Assessor, wanted: Wanted) -> tuple[Month, ...]:
     return tuple(months)
 
 
-def _with_reason(assess: Assessor, evaluation: Evaluation, about: Candidate | None) -> Evaluation:
-    """With its reason confirmed, where it is the answer with a replica less."""
-    candidate = evaluation.candidate
-    if about is None or evaluation.keeps or candidate.replicas != about.replicas - 1:
-        return evaluation
-    same = assess.option(candidate) == assess.option(about)
-    return whatif.confirmed(assess, evaluation) if same else evaluation
-
-
-def _undecided(assess: Assessor, evaluation: Evaluation) -> str:
-    met = evaluation.figures.attainment
-    return (
-        f"{assess.option(evaluation.candidate).spell(evaluation.candidate.replicas)} are not decided by "
-        f"{met.replications} replications and count as not keeping the promise: they attain {100 * met.mean:.1f} +- "
-        f"{100 * met.half_width:.1f} %."
-    )
+def _confirmed(assess: Assessor, answer: Evaluation | None) -> dict[Candidate, Evaluation]:
+    """The cluster of which one would ask why it does not do, with its reason confirmed: a replica less than the answer,
+    or else what came nearest."""
+    failing = [evaluation for evaluation in assess.as_planned if not evaluation.keeps]
+    if answer is not None:
+        less = replace(answer.candidate, replicas=answer.candidate.replicas - 1)
+        failing = [evaluation for evaluation in failing if evaluation.candidate == less]
+    if not failing:
+        return {}
+    nearest = max(failing, key=lambda evaluation: evaluation.figures.attainment.mean)
+    return {nearest.candidate: whatif.confirmed(assess, nearest)}
 
 
 def _carries(assess: Assessor, cluster: Candidate, headroom: float) -> str:

@@ -99,6 +99,10 @@ def search(
 
     for option in sorted(options, key=lambda option: option.rank(option.at_least(rate_rps))):
         low, high = option.at_least(rate_rps), option.max_replicas
+        if option.memory is not None and option.memory.max_batch == 0:
+            needed, there = option.memory.needed_bytes / 1e9, option.memory.device_bytes / 1e9
+            refuse(option, f"the model does not fit: it takes {needed:.1f} GB of a device's {there:.1f}")
+            continue
         if low > high:
             refuse(option, f"the demand takes {low} replicas or more, at most {high} are considered")
             continue

@@ -1,0 +1,190 @@
+"""tilecast plan, end to end on small demands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.asked import answer
+from cli.planning import Case
+from cli.scenario import load_scenario
+from predictors.profile import Profile
+from sim.planning.ask import Ask
+from sim.planning.result import UNSTABLE, Candidate, Plan
+from tests.cli.run_command import refused, run
+from tests.cli.test_runs import write_profile
+
+SCENARIO = """
+model = "tiny-image"
+[trace]
+path = "trace.parquet"
+[predictor]
+latency_model = "linear"
+[slo]
+scale = 4.0
+[plan]
+attainment = 0.9
+seeds = 3
+max_seeds = 3
+requests = 200
+max_requests = 400
+hardware = [
+    { name = "small", profile = "profile.parquet", price_per_hour = 1.0, max_replicas = 8 },
+    { name = "large", profile = "fast.parquet", price_per_hour = 2.5, max_replicas = 8 },
+]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_profile(tmp_path / "profile.parquet")
+    slow = Profile.load(tmp_path / "profile.parquet")
+    Profile(slow.frame.assign(seconds=slow.frame["seconds"] / 2, hardware="a faster test")).save(
+        tmp_path / "fast.parquet"
+    )
+    (tmp_path / "scenario.toml").write_text(SCENARIO)
+    sizes = ("--sizes", "64x64:1,128x128:1", "--steps", 6, "--model", "tiny-image")
+    run("trace", "generate", "--rate", 48, "--duration", 20, *sizes, "-o", tmp_path / "trace.parquet")
+    return tmp_path
+
+
+def plan(folder: Path, name: str, *more: object, workers: int = 1) -> Plan:
+    run("plan", folder / "scenario.toml", "--workers", workers, "-o", folder / name, *more)
+    return Plan.from_json((folder / name / "plan.json").read_text())
+
+
+def points(folder: Path) -> list[str]:
+    return (folder / "points.jsonl").read_text().splitlines(keepends=True)
+
+
+def test_a_plan_finds_the_least_cluster_and_says_what_it_rests_on(folder: Path) -> None:
+    made = plan(folder, "plan", "--policies", "edf,fcfs", "--growth", 0.5, "--months", 1)
+    assert made.answer is not None
+    best = made.answer.candidate
+    assert made.answer.state != UNSTABLE
+    assert made.answer.figures.attainment.low >= 0.9
+    assert made.answer.price_per_hour == best.replicas * {"small": 1.0, "large": 2.5}[best.hardware]
+    by_candidate = {evaluation.candidate: evaluation for evaluation in made.considered}
+    assert not by_candidate[Candidate(best.hardware, 1, best.replicas - 1, "fcfs")].keeps
+    assert all(
+        evaluation.price_per_hour >= made.answer.price_per_hour
+        for evaluation in made.considered
+        if evaluation.keeps and evaluation.candidate.scheduler == "fcfs"
+    )
+    prices = [evaluation.price_per_hour for evaluation in made.considered]
+    assert prices == sorted(prices)
+    assert 1.0 <= made.headroom < 2.0
+    curve = [what_if.figures.attainment.mean for what_if in made.load_curve]
+    assert curve == sorted(curve, reverse=True)
+    assert made.lost_replica is not None
+    assert not made.lost_replica.keeps
+    of_scheduler = {cost.scheduler: cost.evaluation for cost in made.policies}
+    assert of_scheduler["fcfs"] == made.answer
+    assert of_scheduler["edf"] is not None
+    assert of_scheduler["edf"].candidate.scheduler == "edf"
+    costs = [month.evaluation.price_per_hour for month in made.growth if month.evaluation is not None]
+    assert costs == sorted(costs)
+    assert [month.rate_scale for month in made.growth] == [1.0, 1.5]
+    assert sum(size.requests for size in made.by_size) > 300
+    assert {(folder / "plan" / name).is_file() for name in ("plan.html", "plan.md", "candidates.parquet")} == {True}
+    assert "on a test" in made.slo
+
+
+def test_a_killed_plan_goes_on_to_the_same_bytes_whatever_the_processes(folder: Path) -> None:
+    plan(folder, "whole", "--hardware", "small")
+    lines = points(folder / "whole")
+    part = folder / "part"
+    part.mkdir()
+    torn = len(lines) // 2
+    (part / "points.jsonl").write_text("".join(lines[:torn]) + lines[torn][:40])
+    plan(folder, "part", "--hardware", "small", workers=2)
+    assert (part / "plan.json").read_bytes() == (folder / "whole" / "plan.json").read_bytes()
+    assert points(part)[:torn] == lines[:torn]
+    assert sorted(points(part)) == sorted(lines)
+
+
+def test_another_promise_runs_only_what_is_new(folder: Path) -> None:
+    first = plan(folder, "plan", "--replicas", 6, "--hardware", "small")
+    assert first.answer is not None
+    assert first.answer.candidate == Candidate("small", 1, 6, "fcfs")
+    assert first.headroom >= 1.0
+    assert first.notes[0].startswith("6 x small with fcfs carry ")
+    before = len(points(folder / "plan"))
+    assert before == first.points
+    second = plan(folder, "plan", "--replicas", 6, "--hardware", "small", "--attainment", 0.8)
+    assert second.attainment == 0.8
+    assert second.headroom > first.headroom
+    assert len(points(folder / "plan")) - before < second.points / 2
+
+
+def test_a_cluster_that_looks_well_in_a_short_run_is_called_unstable(folder: Path) -> None:
+    scenario = folder / "scenario.toml"
+    text = SCENARIO.replace("scale = 4.0", "absolute_s = 12.0").replace("max_replicas = 8", "max_replicas = 1")
+    text = text.replace("requests = 200", "requests = 1000").replace("max_requests = 400", "max_requests = 16000")
+    scenario.write_text(text)
+    one = Candidate("small", 1, 1, "fcfs")
+    case = Case(scenario, {}, load_scenario(scenario, {}))
+    busy = answer(case.asked(Ask(one, 0, 2000, saturate=True)))
+    scale = 1.02 * busy["submitted"] / busy["drain_s"] / case.demand().rate_rps
+    given = {"trace.rate_scale": scale}
+    short = Case(scenario, given, load_scenario(scenario, given))
+    assert min(answer(short.asked(Ask(one, seed, 1000)))["attainment"] for seed in range(3)) > 0.95
+    made = plan(folder, "trap", "--hardware", "small", "--set", f"trace.rate_scale={scale}")
+    [evaluation] = made.considered
+    assert evaluation.state == UNSTABLE
+    assert evaluation.keeps is False
+    assert evaluation.figures.requests > 2000
+    assert made.answer is None
+
+
+def test_deadlines_are_the_same_on_all_hardware(folder: Path) -> None:
+    case = Case(folder / "scenario.toml", {}, load_scenario(folder / "scenario.toml", {}))
+    runs = [case.asked(Ask(Candidate(kind, 1, 2, "fcfs"), 1, 50)) for kind in ("small", "large")]
+    assert runs[0].reference == runs[1].reference
+    assert runs[0].scenario.seed == runs[1].scenario.seed
+    small, large = (answer(one) for one in runs)
+    assert large["latency_mean_s"] < 0.7 * small["latency_mean_s"]
+    assert large["attainment"] >= small["attainment"]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "says"),
+    [
+        ("", ("--hardware", "huge"), "no hardware 'huge'; there is: small, large"),
+        ("", ("--replicas", 2), "expected one hardware"),
+        ("", ("--growth", -2), "--growth -2.0: expected a share above -1"),
+        ("", ("--schedulers", "fifo"), "unknown scheduling policy 'fifo'"),
+        ("", ("--attainment", 1.5), "plan.attainment is 1.5"),
+        ("scale = 4.0", (), "no request has a deadline"),
+        ("price_per_hour = 2.5,", (), "expected a price_per_hour for every hardware or for none"),
+        ("", ("--set", "plan.hardwear=1"), "did you mean 'hardware'?"),
+    ],
+)
+def test_bad_input_ends_with_one_line(folder: Path, change: str, options: tuple[object, ...], says: str) -> None:
+    (folder / "scenario.toml").write_text(SCENARIO.replace(change, "") if change else SCENARIO)
+    assert says in refused("plan", folder / "scenario.toml", "--workers", 1, "-o", folder / "plan", *options)
+    assert not (folder / "plan" / "plan.json").exists()
+
+
+def test_a_plan_needs_no_torch(folder: Path) -> None:
+    code = (
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.partition('.')[0] in ('torch', 'diffusers', 'transformers'):\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "from cli.main import main\n"
+        "main()\n"
+    )
+    scenario, output = str(folder / "scenario.toml"), str(folder / "plan")
+    command = [sys.executable, "-c", code, "plan", scenario, "--replicas", "4", "--hardware", "small", "-o", output]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "plan" / "plan.html").is_file()
