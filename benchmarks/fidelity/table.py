@@ -25,7 +25,8 @@ def markdown(findings: Findings) -> str:
     return "\n\n".join(
         [
             f"{facts['model']} on {facts['hardware']}, {facts['date']}: {settings['requests']} requests a run, "
-            f"{settings['steps']} steps, executor {settings['executor']}. Goals: {goals}.",
+            f"{settings['steps']} steps, executor {settings['executor']}, caching {settings['caching'] or 'none'}. "
+            f"Goals: {goals}.",
             verdict(findings),
             f"Mean of {settings['repeats']} real runs: error of the mean of {facts['simulated_seeds']} simulated ones "
             "(spread of the real ones); a star where a goal is missed:",

@@ -80,7 +80,7 @@ def findings() -> Findings:
         "model": "tiny-image",
         "hardware": "a core",
         "date": "2026-01-01",
-        "settings": {"requests": 5, "steps": 4, "executor": "whole", "repeats": 2},
+        "settings": {"requests": 5, "steps": 4, "executor": "whole", "caching": None, "repeats": 2},
         "simulated_seeds": 1,
     }
     return Findings(figures, pd.DataFrame(runs).assign(reproduced=[True, False]), facts)
