@@ -55,7 +55,7 @@ class Section:
     @property
     def label(self) -> str:
         """The least trustworthy label of what it rests on."""
-        return weakest(list(self.rests_on))
+        return weakest(self.rests_on)
 
     @property
     def extrapolated(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from reports.figures import spell_value
 from sim.planning.result import CALIBRATED, ESTIMATED, MEASURED, Candidate, Evaluation, Interval, Plan
@@ -76,8 +77,11 @@ def times(value: float) -> str:
 
 
 def money(value: float) -> str:
-    """``8.97``; a dash where no price is known."""
-    return NONE if math.isnan(value) else f"{value:,.2f}"
+    """``8.97``, ``0.0086``: at least two digits that say something; a dash where no price is known."""
+    if math.isnan(value):
+        return NONE
+    decimals = 2 if value == 0 or math.isinf(value) else min(6, max(2, 1 - math.floor(math.log10(abs(value)))))
+    return f"{value:,.{decimals}f}"
 
 
 def kept(keeps: bool | None) -> str:
@@ -85,7 +89,7 @@ def kept(keeps: bool | None) -> str:
     return {True: "yes", False: "no", None: "undecided"}[keeps]
 
 
-def weakest(evaluations: list[Evaluation]) -> str:
+def weakest(evaluations: Iterable[Evaluation]) -> str:
     """The least trustworthy label among them; nothing of none."""
     labels = {evaluation.label for evaluation in evaluations}
     return next((label for label in reversed(TRUST) if label in labels), "")

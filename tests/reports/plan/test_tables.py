@@ -13,7 +13,7 @@ from reports.plan import charts, show_plan, tables, write_plan
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
 from reports.plan.table import Table
-from reports.plan.words import about, percent, seconds, share, weakest
+from reports.plan.words import about, money, percent, seconds, share, weakest
 from sim.planning.result import CALIBRATED, ESTIMATED, MEASURED, Interval, Plan
 from tests.reports import plans
 
@@ -73,6 +73,9 @@ def test_values_are_spelled_with_their_uncertainty():
     assert share(Interval(math.nan, math.nan, 5)) == "–"
     assert seconds(Interval(12.34, 0.44, 5)) == "12.3 ± 0.4 s"
     assert (percent(0.95), percent(0.999)) == ("95 %", "99.9 %")
+    assert [money(value) for value in (1234.5, 8.97, 0.15, 0.0086, 0.0, math.nan)] == [
+        "1,234.50", "8.97", "0.15", "0.0086", "0.00", "–",
+    ]  # fmt: skip
     assert (about(0.0001), about(0.123)) == ("< 0.1 %", "12 %")
 
 
