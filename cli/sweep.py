@@ -12,7 +12,7 @@ from cli.simulate import ProfileOption, ScenarioFile, SchedulerOption, SeedOptio
 
 def sweep(
     scenario: ScenarioFile,
-    grid: Annotated[Path, typer.Option("--grid", help="Keys and their values (TOML), see below.")],
+    grid: Annotated[Path, typer.Option("--grid", help="Keys and their values (TOML), see above.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the sweep, new or to be gone on with.")],
     workers: Annotated[int | None, typer.Option(help="Simulations at a time; by default the cores here.")] = None,
     executor: Annotated[str, typer.Option(help="joblib: processes here; ray: a Ray cluster.")] = "joblib",
@@ -32,8 +32,9 @@ def sweep(
 ) -> None:
     """Simulate every combination of a grid of scenario keys.
 
-    GRID.toml names keys as --set does: `[grid]` gives each a list of values, `[[cases]]` named combinations to go with
-    each of them, `seeds = 3` repeats all with other noise (the trace stays the same), `samples = 100` draws some.
+    GRID.toml names keys as --set does. Its section `grid` gives each a list of values, its `cases` are named
+    combinations to go with each of them, `seeds = 3` repeats all with other noise (the trace stays the same),
+    `samples = 100` draws some of them.
 
     Every finished point is kept in FOLDER/points.jsonl: after Ctrl-C, a kill or a changed grid the same command runs
     what is missing. FOLDER/sweep.parquet and sweep.csv have a row a point. On a Ray cluster Tilecast is installed on

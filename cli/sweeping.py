@@ -56,7 +56,8 @@ def short(key: str) -> str:
 
 
 def simulate_point(task: Task) -> Result:
-    """Every figure of a point's simulation (`reports.metrics.summary`).
+    """Every figure of a point's simulation (`reports.metrics.summary`), ``basis`` (how far to trust them, see
+    `predictors.basis`) and ``notes`` (what a reader must know, a list of sentences).
 
     Raises:
         BadInput: whatever is wrong with the scenario.
@@ -67,18 +68,21 @@ def simulate_point(task: Task) -> Result:
     if task.log is not None:
         with whole_folder(task.log) as folder:
             prepared.write(folder, controller, info, [])
-        return dict(summary(read_run(task.log)))
-    costs = prepared.costs
-    steps = step_table(controller, costs.extrapolates).astype(STEP_COLUMNS)
-    requests = request_table(controller, prepared.requests, steps, costs.standalone).astype(REQUEST_COLUMNS)
-    return dict(summary(Run(Path(), requests, steps, info)))
+        run = read_run(task.log)
+    else:
+        costs = prepared.costs
+        steps = step_table(controller, costs.extrapolates).astype(STEP_COLUMNS)
+        requests = request_table(controller, prepared.requests, steps, costs.standalone).astype(REQUEST_COLUMNS)
+        run = Run(Path(), requests, steps, info)
+    return {**summary(run), "basis": prepared.table.basis, "notes": prepared.warnings}
 
 
 def points_table(grid: Grid, todo: Mapping[str, Task], results: Mapping[str, Result]) -> pd.DataFrame:
     """One row a point in the grid's order.
 
-    Columns: ``case`` if there are any, the grid's keys (what the point's scenario has there), the figures, ``point``
-    (the beginning of its key) and ``error`` (why it has no figures; empty: it has).
+    Columns: ``case`` if there are any, the grid's keys (what the point's scenario has there), the figures, ``basis``
+    and ``notes`` (see `simulate_point`), ``point`` (the beginning of its key) and ``error`` (why it has no figures;
+    empty: it has).
     """
     setup: dict[str, list[Any]] = {"case": []} if list(grid.cases) != [""] else {}
     setup |= {key: [] for key in grid.keys}
@@ -89,8 +93,11 @@ def points_table(grid: Grid, todo: Mapping[str, Task], results: Mapping[str, Res
     frame = pd.DataFrame({key: _of_one_kind(column) for key, column in setup.items()}, index=list(todo))
     figures = pd.DataFrame.from_dict(dict(results), orient="index")
     order = {name: at for at, name in enumerate(FIGURES)}
-    names = sorted(set(map(str, figures)) - {FAILED}, key=lambda name: (order[name.partition(":")[0]], name))
+    named = [name for name in map(str, figures) if name.partition(":")[0] in order]
+    names = sorted(named, key=lambda name: (order[name.partition(":")[0]], name))
     frame = frame.join(figures.reindex(columns=names))
+    frame["basis"] = [results[key].get("basis", "") for key in todo]
+    frame["notes"] = ["; ".join(results[key].get("notes", [])) for key in todo]
     frame["point"] = [short(key) for key in todo]
     frame["error"] = [results[key].get(FAILED, "") for key in todo]
     return frame.reset_index(drop=True)
@@ -114,15 +121,19 @@ def best(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> Rendera
     seeds = max((len(group) for group in groups), default=0)
     title = f"Best of {len(groups)} by {figure(by).label}" + (f", {seeds} seeds" if seeds > 1 else "")
     table = Table(title=title, title_justify="left")
-    for head in setup:
+    for head in (*setup, "basis"):
         table.add_column(Text(head.replace(".", ".\n")), overflow="fold")
     for name in shown:
         table.add_column(Text(figure(name).label), justify="right")
     for group in ranked[:top]:
-        table.add_row(*(Text(str(group[key].iloc[0])) for key in setup), *(Text(_mean(group, name)) for name in shown))
-    failed = frame.loc[frame["error"] != "", "error"]
-    counts = failed.value_counts(sort=False)
-    return Group(table, *(Text(f"! {count} failed: {message}", style="yellow") for message, count in counts.items()))
+        table.add_row(
+            *(Text(str(group[key].iloc[0])) for key in (*setup, "basis")), *(Text(_mean(group, name)) for name in shown)
+        )
+    failed = frame.loc[frame["error"] != "", "error"].value_counts(sort=False)
+    noted = good.loc[good["notes"] != "", "notes"].value_counts(sort=False)
+    cautions = [f"! {count} failed: {message}" for message, count in failed.items()]
+    cautions += [f"! {count} of {len(good)}: {note}" for note, count in noted.items()]
+    return Group(table, *(Text(caution, style="yellow") for caution in cautions))
 
 
 def _rank(group: pd.DataFrame, by: str) -> tuple[bool, float]:
