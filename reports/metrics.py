@@ -184,7 +184,7 @@ def _found_resident(requests: pd.DataFrame, loads: pd.DataFrame) -> float:
     started = requests[requests["first_start_s"].notna()].sort_values("first_start_s")
     came = loads[["end_s", "replica", "checkpoint"]].sort_values("end_s")
     last = pd.merge_asof(started, came, left_on="first_start_s", right_on="end_s", by=["replica", "checkpoint"])
-    return _mean(1.0 - (last["end_s"] > last["arrival_s"]).to_numpy(float))
+    return 1.0 - _mean(np.asarray(last["end_s"] > last["arrival_s"], dtype=np.float64))
 
 
 def _outages(run: Run, span: float) -> dict[str, float]:
