@@ -17,6 +17,7 @@ import gc
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
+from heapq import heappop
 from typing import Any, NamedTuple
 
 import simpy
@@ -55,15 +56,29 @@ where steps differ (with a cache, in refinement), the picoseconds to the end of 
 """
 
 
+class _Clock(simpy.Environment):
+    """SimPy's environment, with a shorter way through events that cannot fail."""
+
+    def run_callbacks(self) -> None:
+        """What `run` does as long as no process runs: only in these an exception becomes an event that has failed."""
+        queue = self._queue
+        while queue:
+            self._now, _, _, event = heappop(queue)
+            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+            for callback in callbacks:
+                callback(event)
+
+
 class _Due(Event):
     """Something that is going to happen at a time that is known: what `simpy.Timeout` is, less what is not used."""
+
+    _value = None
+    _ok = True
+    _defused = False
 
     def __init__(self, env: simpy.Environment, callback: Callable[[Any], None]) -> None:
         self.env = env
         self.callbacks = [callback]
-        self._value = None
-        self._ok = True
-        self._defused = False
 
 
 class _End(_Due):
@@ -73,18 +88,17 @@ class _End(_Due):
         self,
         env: simpy.Environment,
         on_end: Callable[[Any], None],
-        delay: int,
         launch: Launch,
         start: int,
         parts: list[_Part],
         steps: int,
     ) -> None:
-        super().__init__(env, on_end)
+        self.env = env
+        self.callbacks = [on_end]
         self.launch = launch
         self.start = start
         self.parts = parts
         self.steps = steps
-        env.schedule(self, URGENT, delay)
 
 
 class Simulation:
@@ -112,7 +126,7 @@ class Simulation:
         self._world = world
         self._per_step = per_step
         self._progress = progress
-        self._env = simpy.Environment(initial_time=0)
+        self._env = _Clock(initial_time=0)
         self._requests: Sequence[Request] = ()
         self._times: list[int] = []  # of the requests' arrivals, picoseconds
         self._arrived = 0
@@ -146,7 +160,7 @@ class Simulation:
         gc.disable()  # the log grows and nothing in it is garbage: collections would only walk it again and again
         try:
             if self._all_ended is None:
-                env.run()
+                env.run_callbacks()
             else:
                 self._run_until(self._all_ended)
         finally:
@@ -307,7 +321,8 @@ class Simulation:
             if per_step:
                 break
         steps = 1 if per_step else launch.steps
-        self._ends[launch.launch_id] = _End(self._env, self._ended, delay, launch, now, parts, steps)
+        self._ends[launch.launch_id] = end = _End(self._env, self._ended, launch, now, parts, steps)
+        self._env.schedule(end, URGENT, delay)
 
     def _recall(self, end: _End, now: int) -> None:
         """Move the end of a launch to the first step boundary after now."""
@@ -320,10 +335,9 @@ class Simulation:
                     reached = borders[more - 1] if borders else ns * clock.sum_to(more)
                     delay = before + reached - now
                     parts = [*end.parts[:index], (stage, more, reached, ns, clock, borders[:more])]
-                    launch = end.launch
-                    self._ends[launch.launch_id] = _End(
-                        self._env, self._ended, delay, launch, end.start, parts, done + more
-                    )
+                    earlier = _End(self._env, self._ended, end.launch, end.start, parts, done + more)
+                    self._ends[end.launch.launch_id] = earlier
+                    self._env.schedule(earlier, URGENT, delay)
                 return
             before += whole
             done += steps

@@ -26,6 +26,8 @@ from policies.scheduling.lookahead_costs import MarginalCosts
 from policies.scheduling.lookahead_roll import Plan, Task, best_plan, filled, roll
 
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
+_FREE, _TAKEN = (False, False, 0.0), (True, True, math.inf)
+"""The least and the most that a replica can have to do: it has been told of arrivals, is full, a step takes so long."""
 _ALONE = 10**9
 """Images that a tiled request is taken to have: more than any width, so it runs by itself."""
 
@@ -93,6 +95,7 @@ class Lookahead(SchedulingPolicy):
         self._pool: list[Task] = []  # waiting jobs that are in no batch yet, by due time
         self._in_pool: dict[Job, Task] = {}
         self._known = 0  # requests that have come
+        self._orders: dict[tuple[int, int], list[int]] = {}  # of widths, by images and the last width
         self._told: dict[int, float] = {}  # replica: the most urgent due time of what it is to consider
         self._wanted_s: dict[Job, float] = {}  # when jobs are due that must be run even if they are late
 
@@ -107,7 +110,7 @@ class Lookahead(SchedulingPolicy):
 
     def _least_loaded(self) -> int:
         """The replica that is to consider what has come: one that has no news yet, is idle, has room or cheap steps."""
-        index, least = 0, (True, True, math.inf)
+        index, least = 0, _TAKEN
         for lane, replica in zip(self._lanes, self.cluster.replicas, strict=True):
             if not replica.up:
                 continue
@@ -118,6 +121,8 @@ class Lookahead(SchedulingPolicy):
                 load = (told, lane.batch.full, lane.batch.step_s)
             if load < least:
                 index, least = replica.index, load
+                if load == _FREE:
+                    break
         return index
 
     def ended(self, job: Job, now: float) -> None:
@@ -193,7 +198,7 @@ class Lookahead(SchedulingPolicy):
         costs = self._costs
         jobs, step_s, full, last_due_s = finishing, 0.0, False, math.inf
         if tasks:
-            shared_s = next((costs.of(_job(task)).shared_s for task in tasks if task.images < _ALONE), 0.0)
+            shared_s = self._shared_s(tasks)
             scale = costs.ratio * (1.0 + self.margin)
             start_s = now + costs.ratio * sum([costs.of(job).decode_s for job in finishing])
             plan = self._same_plan(lane, tasks, shared_s, start_s, scale)
@@ -207,7 +212,8 @@ class Lookahead(SchedulingPolicy):
                 lane.known = self._known
             batch = plan.batch or tasks[:1]
             full = len(batch) < len(plan.queue) or sum([task.images for task in batch]) >= self.max_batch
-            step_s = shared_s + sum([t.images_s for t in batch]) + sum({t.kind: t.kind_s for t in batch}.values())
+            kinds_s = {task.kind: task.kind_s for task in batch}
+            step_s = shared_s + sum([task.images_s for task in batch]) + sum(kinds_s.values())
             jobs = [*finishing, *[_job(task) for task in batch]]
             last_due_s = batch[-1].due
         tiled_s = sum([costs.remaining_s(job) for job in jobs if job.tiled])
@@ -222,16 +228,25 @@ class Lookahead(SchedulingPolicy):
                 return Plan(queue, lane.width, lane.width, len(queue), rolled.end_s)
         return None
 
+    def _shared_s(self, tasks: Sequence[Task]) -> float:
+        """What a step costs for being a step, whatever is in it."""
+        for task in tasks:
+            if task.images < _ALONE:
+                return self._costs.of(_job(task)).shared_s
+        return 0.0
+
     def _widths(self, tasks: Sequence[Task], lane: _Lane) -> list[int]:
         """Candidate widths; the one that was best last time is tried first, then the wide ones."""
-        images = sum([task.images for task in tasks])
-        widths = []
-        for width in (*_WIDTHS, self.max_batch):
-            if width <= self.max_batch:
-                widths.append(width)
-                if width >= images:
-                    break
-        return sorted(set(widths), key=lambda width: (width != lane.width, -width))
+        images = min(self.max_batch, sum([task.images for task in tasks]))
+        widths = self._orders.get((images, lane.width))
+        if widths is None:
+            candidates = sorted({width for width in (*_WIDTHS, self.max_batch) if width <= self.max_batch})
+            enough = next((width for width in candidates if width >= images), self.max_batch)
+            widths = sorted(
+                [width for width in candidates if width <= enough], key=lambda width: (width != lane.width, -width)
+            )
+            self._orders[images, lane.width] = widths
+        return widths
 
     def _task(self, job: Job) -> Task:
         cost = self._costs.of(job)
