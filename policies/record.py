@@ -161,7 +161,8 @@ def request_table(
     rows = []
     for request in trace:
         name = request.request_id
-        key = (request.height, request.width, request.frames, request.images, request.steps, request.guided)
+        size = (request.height, request.width, request.frames)
+        key = (*size, request.images, request.steps, request.guided, request.adapters)
         if key not in alone:
             alone[key] = standalone(request)
         deadline = request.deadline
