@@ -1,4 +1,4 @@
-"""Many checkpoints and adapters on few replicas, simulated: what every scheduler, dispatch and keep policy must keep."""
+"""Many checkpoints and adapters on few replicas, simulated: what every scheduler and policy must keep."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.contract import SchedulingPolicy
-from policies.controller import Controller
+from policies.controller import IN_FLIGHT, Controller
 from policies.events import EventRecord, check_parity
 from policies.record import request_table, step_table
 from policies.residency import DISPATCHES, KEEPS, ManyCheckpoints
 from policies.scheduling import FCFS, SCHEDULERS, LeastSlack, MixedFCFS
 from policies.tiling.recipe import ordinary
 from predictors.loading import AdapterCosts, LoadTimes, Weights, with_adapters
+from sim.check import check_policy
 from sim.check_worlds import CheckedWorld, IrregularCosts
 from sim.driver import Happening, Simulation
 from sim.faults import Faults
@@ -106,8 +107,19 @@ def ends(controller: Controller) -> list[tuple[Any, ...]]:
     return [(j.request.request_id, j.state, j.finish_s, j.replica, j.request.steps) for j in controller.jobs]
 
 
-@pytest.mark.parametrize("dispatch", DISPATCHES)
+SOME = ("clockwork", "lookahead", "same-size-dynamic")
+"""Schedulers that admit, that learn, and that sleep."""
+
+
 @pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_keeps_its_contract_in_a_queue_of_its_own(name: str) -> None:
+    check_policy(ManyCheckpoints(SCHEDULERS[name]()))
+
+
+@pytest.mark.parametrize(
+    ("name", "dispatch"),
+    [(name, dispatch) for name in SCHEDULERS for dispatch in DISPATCHES if name in SOME or dispatch == "affinity"],
+)
 def test_every_scheduler_serves_many_checkpoints(name: str, dispatch: str) -> None:
     """No request is lost, weights fit and are there, a quantum is a kept promise, and the same run is the same."""
     policy = ManyCheckpoints(SCHEDULERS[name](), DISPATCHES[dispatch](), weights=WEIGHTS)
@@ -128,8 +140,10 @@ def test_every_scheduler_serves_many_checkpoints(name: str, dispatch: str) -> No
         assert parity.same, parity.difference
 
 
-@pytest.mark.parametrize("in_flight", ["restart", "resume", "fail"])
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize(
+    ("name", "in_flight"),
+    [(name, in_flight) for name in SCHEDULERS for in_flight in IN_FLIGHT if name in SOME or in_flight == "restart"],
+)
 def test_failures_slow_spells_and_clients_that_leave(name: str, in_flight: str) -> None:
     world = CheckedWorld(3, 12.0, True)
     requests = requests_of(world, 80)
@@ -142,3 +156,65 @@ def test_failures_slow_spells_and_clients_that_leave(name: str, in_flight: str) 
     assert controller.outages
     stepped, _ = run(policy, requests, 3, True, happenings, in_flight)
     assert ends(stepped) == ends(controller)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(sorted(KEEPS)),
+    st.floats(7.0, 20.0),
+    st.floats(0.0, 30.0),
+    st.sampled_from([0.0, 1.0, 4.0]),
+)
+def test_memory_is_never_exceeded(seed: int, keep: str, memory_gb: float, host_gb: float, visit: float) -> None:
+    parameters = {"checkpoints": ["c0", "c4"]} if keep == "pin" else {}
+    weights = replace(WEIGHTS, memory_gb=memory_gb, host_gb=host_gb)
+    policy = ManyCheckpoints(MixedFCFS(), keep=KEEPS[keep](**parameters), weights=weights, visit=visit)
+    requests = requests_of(CheckedWorld(2, 20.0, True), 40, seed)
+    controller, _ = run(policy, requests, 2)
+    check(controller, requests, weights)
+
+
+def test_affinity_loads_less_and_meets_more_deadlines_than_dispatch_that_is_blind_to_weights() -> None:
+    weights = Weights(12.0, 4.0, host_gb=20.0, disk_gb_per_s=10.0, host_gb_per_s=40.0)
+    requests = requests_of(CheckedWorld(4, 6.0, False), 400, checkpoints=20)
+    loads, met = {}, {}
+    for name, dispatch in DISPATCHES.items():
+        controller, _ = run(ManyCheckpoints(LeastSlack(), dispatch(), weights=weights), requests, 4)
+        loads[name] = sum([launch.load is not None for launch, _, _ in controller.launched])
+        met[name] = sum([job.state == "finished" and job.finish_s <= job.request.deadline for job in controller.jobs])
+    assert loads["affinity"] < 0.6 * min(loads["round-robin"], loads["least-loaded"])
+    assert met["affinity"] > max([count for name, count in met.items() if name != "affinity"])
+
+
+def test_weighing_size_and_cost_spends_less_time_loading_than_recency_when_sizes_differ() -> None:
+    """One checkpoint of half the memory among many small ones that are cheap to bring back for what they free."""
+    weights = Weights(8.0, 1.0, disk_gb_per_s=100.0, load_s=0.2, of={"c5": 5.0})
+    requests = requests_of(CheckedWorld(1, 1.2, False), 300, checkpoints=8)
+    seconds = {}
+    for keep in ("cost", "lru"):
+        controller, _ = run(ManyCheckpoints(FCFS(), keep=KEEPS[keep](), weights=weights), requests, 1)
+        seconds[keep] = sum([end_s - launch.start_s for launch, _, end_s in controller.launched if launch.load])
+    assert seconds["cost"] < 0.9 * seconds["lru"]
+
+
+def test_the_log_names_what_was_loaded_and_what_adapters_took() -> None:
+    requests = requests_of(CheckedWorld(1, 6.0, False), 40)
+    controller, _ = run(ManyCheckpoints(FCFS(), weights=WEIGHTS), requests, 1)
+    steps = step_table(controller, lambda stage, composition: False)
+    loads = steps[steps["stage"] == "load"]
+    assert set(loads["checkpoint"]) == {request.checkpoint for request in requests}
+    assert not loads["requests"].any()
+    adapt = steps[steps["stage"] == "adapt"]
+    assert adapt["steps"].sum() == sum([request.adapters for request in requests])
+    assert (adapt["end_s"] - adapt["start_s"]).to_numpy() == pytest.approx(0.017 * adapt["steps"].to_numpy())
+    log = request_table(controller, requests, steps, COSTS.standalone)
+    assert log["standalone_s"].tolist() == [COSTS.standalone(request) for request in requests]
+
+
+def test_weights_that_lie_there_from_the_beginning_are_not_loaded() -> None:
+    requests = requests_of(CheckedWorld(1, 6.0, False), 40, checkpoints=2)
+    policy, there = ManyCheckpoints(FCFS(), weights=WEIGHTS), [["c0", "c1"]]
+    controller = Controller(policy, COSTS, 1, loading=True, loaded=there)
+    Simulation(controller, World(COSTS, 1, loads=LoadTimes(WEIGHTS, there))).run(requests)
+    assert all(launch.load is None for launch, _, _ in controller.launched)

@@ -1,0 +1,131 @@
+"""Scenarios with many checkpoints and adapters, end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cli.residency import preloaded
+from cli.runs import prepare
+from cli.scenario import load_scenario
+from cli.simulation import run_simulation
+from policies.runlog import read_run
+from tests.cli.run_command import refused, run
+from tests.cli.test_runs import write_profile
+from traces.trace import Trace
+
+SCENARIO = """
+model = "tiny-image"
+[trace]
+path = "trace.parquet"
+[cluster]
+replicas = 2
+[predictor]
+profile = "profile.parquet"
+[policies]
+scheduling = "least-slack"
+[slo]
+scale = 6.0
+[residency]
+memory_gb = 10.0
+weights_gb = 4.0
+checkpoints_gb = ["anime:7.5"]
+host_gb = 12.0
+disk_gb_per_s = 40.0
+host_gb_per_s = 100.0
+adapter_s = 0.05
+keep = "lru"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_profile(tmp_path / "profile.parquet")
+    (tmp_path / "scenario.toml").write_text(SCENARIO)
+    trace = ("--rate", 6, "--duration", 20, "--sizes", "64x64:1,128x128:1", "--steps", 6, "--model", "tiny-image")
+    run("trace", "generate", *trace, "-o", tmp_path / "plain.parquet")
+    plain = Trace.load(tmp_path / "plain.parquet")
+    rng, frame = np.random.default_rng(0), plain.frame.copy()
+    frame["checkpoint"] = rng.choice(["base", "photo", "anime", "ink"], len(frame), p=[0.5, 0.25, 0.15, 0.1])
+    frame["adapters"] = rng.choice([0, 0, 2], len(frame))
+    Trace(frame, plain.source).save(tmp_path / "trace.parquet")
+    return tmp_path
+
+
+def simulate(folder: Path, name: str, *more: object) -> Path:
+    run("simulate", folder / "scenario.toml", "-o", folder / name, *more)
+    return folder / name
+
+
+def test_checkpoints_are_loaded_and_adapters_put_on(folder: Path) -> None:
+    log = read_run(simulate(folder, "run"))
+    requests, steps = log.requests, log.steps
+    assert (requests["status"] == "finished").all()
+    assert set(steps.loc[steps["stage"] == "load", "checkpoint"]) == {"base", "photo", "anime", "ink"}
+    assert steps.loc[steps["stage"] == "adapt", "steps"].sum() == requests["adapters"].sum() > 0
+    alone = requests.groupby(["height", "adapters"])["standalone_s"].first()
+    assert alone[64, 2] - alone[64, 0] == pytest.approx(2 * 0.05)
+    assert not log.info["warnings"]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_step_by_step_the_same_ends(folder: Path) -> None:
+    first, second = simulate(folder, "a"), simulate(folder, "b")
+    for name in ("requests.parquet", "steps.parquet", "run.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    quanta = read_run(simulate(folder, "quanta", "--set", "predictor.online=false")).requests
+    steps = read_run(simulate(folder, "steps", "--per-step")).requests
+    assert quanta["finish_s"].tolist() == steps["finish_s"].tolist()
+
+
+def test_without_the_section_the_checkpoints_are_one_and_a_warning_says_so(folder: Path) -> None:
+    scenario = folder / "plain.toml"
+    scenario.write_text(SCENARIO.split("[residency]")[0])
+    run("simulate", scenario, "-o", folder / "plain")
+    log = read_run(folder / "plain")
+    assert set(log.steps["stage"]) == {"encode", "denoise", "decode"}
+    assert log.info["warnings"] == ["the 4 checkpoints of the trace are taken for one; [residency] tells them apart"]
+
+
+@pytest.mark.parametrize("more", [(), ("--set", "residency.dispatch=hash"), ("--set", 'residency.keep="lfu"')])
+def test_failures_and_other_policies(folder: Path, more: tuple[str, ...]) -> None:
+    log = read_run(simulate(folder, "run", "--set", "faults.outages=['5:0:3']", *more))
+    assert (log.requests["status"] == "finished").all()
+    loads = log.steps[log.steps["stage"] == "load"]
+    assert ((loads["replica"] == 1) | (loads["start_s"] < 5) | (loads["start_s"] >= 8)).all()
+
+
+def test_what_lies_there_from_the_beginning(folder: Path) -> None:
+    log = read_run(simulate(folder, "run", "--set", 'residency.preload=["base", "photo"]'))
+    loads = log.steps[log.steps["stage"] == "load"]
+    assert set(loads["checkpoint"]) >= {"anime", "ink"}
+    others = log.requests[log.requests["checkpoint"].isin(["anime", "ink"])]
+    assert loads["start_s"].min() == pytest.approx(others["arrival_s"].min())
+    given = {"residency.preload": "most-used"}
+    prepared = prepare(load_scenario(folder / "scenario.toml", given))
+    assert preloaded(prepared.scenario, prepared.requests) == [["base", "ink"], ["photo", "base"]]
+    run_simulation(prepared)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("residency.dispatch=afinity", "unknown dispatch policy 'afinity'; did you mean 'affinity'?"),
+        ("residency.keep.size=3", "keep policy 'lru' has no parameter 'size'; it takes: none"),
+        (
+            "residency.weights_gb=12",
+            "residency.weights_gb is 12.0 GB, expected more than 0 and at most memory_gb, 10.0",
+        ),
+        ('residency.checkpoints_gb=["anime"]', "'anime', expected checkpoint:GB, like M0001:2.1"),
+        ('residency.preload=["base", "anime"]', "residency.preload: base, anime do not fit in 10.0 GB"),
+        ("residency.host=3", "unknown key 'residency.host'; did you mean 'host_gb'?"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(folder: Path, setting: str, message: str) -> None:
+    assert message in refused("simulate", folder / "scenario.toml", "-o", folder / "run", "--set", setting)
+    assert not (folder / "run").exists()
+
+
+def test_a_replay_does_not_load_checkpoints(folder: Path) -> None:
+    assert "take [residency] out" in refused("replay", folder / "scenario.toml", "-o", folder / "run")
