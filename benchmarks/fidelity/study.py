@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from examples.demo import GUIDANCE_SCALE, HERE, SIZES
+from policies.runlog import read_run
 from policies.scheduling import SCHEDULERS
 from predictors.profile import Profile
 from predictors.table import LatencyTable
@@ -125,6 +126,10 @@ class Study:
             given |= {"policies.caching": self.caching, "cluster.cache_patch": CACHE_PATCH}
         return given
 
+    def unfinished(self) -> list[RealRun]:
+        """The runs that are not there, or were ended by Ctrl-C."""
+        return [run for run in self.runs if not self.real(run).exists() or read_run(self.real(run)).info["interrupted"]]
+
     def carry_out(self, say: Callable[[str], None]) -> None:
         """Measure and run whatever is not there yet.
 
@@ -135,7 +140,7 @@ class Study:
         self._first_profile()
         for load in self.loads:
             self._generate(load)
-        left = [run for run in self.runs if not self.real(run).exists()]
+        left = self.unfinished()
         pace = _Pace([_span_s(self.trace(run.load)) for run in left])
         say(f"{len(self.runs) - len(left)} of {len(self.runs)} runs are there")
         measured: Path | None = None

@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 
 from benchmarks.fidelity.__main__ import main
 from benchmarks.fidelity.compare import GOALS, Findings
+from benchmarks.fidelity.study import Study
 from benchmarks.fidelity.table import markdown, verdict
 from reports.repeats import held_against
 from tests.cli.run_command import run
@@ -45,6 +46,13 @@ def test_a_small_study_from_measuring_to_the_table(tmp_path: Path, capsys: pytes
     assert "1 of 1 runs are there" in capsys.readouterr().err
     assert log.stat().st_mtime_ns == before
     assert json.loads((folder / "fidelity.json").read_text()) == document
+
+    info = log.read_text()
+    log.write_text(info.replace('"interrupted": false', '"interrupted": true'))
+    study = Study(folder, (0.9,), ("least-slack",), 1, 8, 3, "whole", None, None, 1)
+    assert study.unfinished() == study.runs
+    log.write_text(info)
+    assert study.unfinished() == []
 
     with pytest.raises(SystemExit):
         main(["-o", str(folder), *arguments, "--steps", "4"])
