@@ -152,6 +152,7 @@ class Study:
                     self._measure(before, 1)
                 else:
                     before.write_bytes(measured.read_bytes())
+                after.unlink(missing_ok=True)
                 given = [f"--set={key}={value}" for key, value in self.overrides(run.scheduler).items()]
                 tilecast("replay", SCENARIO, "--trace", self.trace(run.load), "--profile", self.first_profile,
                          "--scheduler", run.scheduler, *given, "-o", self.real(run))  # fmt: skip
