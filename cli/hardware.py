@@ -14,6 +14,8 @@ app = typer.Typer(
     name="hardware", help="Hardware kinds, models' shapes, and estimates of one on the other.", no_args_is_help=True
 )
 
+_WIDEST = 200  # characters; in a narrower terminal lines wrap, nothing is cut off
+
 Kind = Annotated[str, typer.Option(help="A kind of 'tilecast hardware list', or of a file: mine.toml, mine.toml:kind.")]
 
 
@@ -66,13 +68,13 @@ def models() -> None:
                     stage,
                     _spell(size),
                     f"{of.parameters / 1e9:.3f}",
-                    f"{of.flops.at(*at) / 1e12:.4g}",
+                    f"{of.flops.at(*at) / 1e12:.3g}",
                     f"{of.bytes.at(*at) / 1e9:.3g}",
                     f"{of.launches.at(*at):.0f}",
                     f"{of.peak_bytes.at(*at) / 1e9:.3g}",
                 )
             )
-    columns = ("model", "stage", "size", "G param.", "TFLOP", "GB moved", "kernels", "peak GB")
+    columns = ("model", "stage", "size", "G parameters", "TFLOP", "GB moved", "kernels", "peak GB")
     _print(columns, rows, words=3)
     typer.echo(
         "TFLOP, GB moved by operators run one by one and GB held at most, of a row in bfloat16: an image or clip; "
@@ -122,15 +124,15 @@ def estimate(
                 (
                     _spell(size),
                     str(images),
-                    *(f"{1000 * seconds:.4g}" for seconds in each.values()),
-                    f"{alone:.4g}",
+                    *(f"{seconds:.3g}" for seconds in each.values()),
+                    f"{alone:.3g}",
                     denoise.roofline.bound(denoise.roofline.work(together, share)),
                     f"{needed / 1e9:.3g}{'' if images <= most else '!'}",
                     str(most),
                     "yes" if table.extrapolates("denoise", together) else "no",
                 )
             )
-    times = ("encode ms", "step ms", "decode ms", "total s")
+    times = ("encode s", "step s", "decode s", "total s")
     _print(("size", "batch", *times, "bound by", "GB", "most", "beyond"), rows, words=1)
     typer.echo(f"{model} in {dtype}, {steps} steps, on {kind.name}, {kind.memory_bytes / 1e9:g} GB.")
     typer.echo("total: of the batch; bound by: a step; GB: needed, with ! more than there is; most: images that fit;")
@@ -165,8 +167,9 @@ def _print(columns: Iterable[str], rows: Sequence[tuple[str, ...]], words: int) 
 
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for place, name in enumerate(columns):
-        widest = max(len(row[place]) for row in rows)
-        table.add_column(name, justify="left" if place < words else "right", min_width=widest)
+        table.add_column(name, justify="left" if place < words else "right")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    natural = console.measure(table, options=console.options.update(width=_WIDEST)).maximum
+    console.print(table, width=natural, crop=False, no_wrap=True, overflow="ignore")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from backend.shapes.fitting import fit
 from backend.shapes.models import MODELS, Model, Shape, Stage
 from predictors.polynomial import Polynomial
 from traces.atomic import whole_file
-from traces.geometry import GEOMETRIES
+from traces.geometry import GEOMETRIES, ModelGeometry
 
 PICTURES: tuple[Shape, ...] = ((1, 64, 64), (1, 64, 96), (1, 96, 96), (1, 128, 128), (1, 160, 96), (1, 192, 192))
 CLIPS: tuple[Shape, ...] = (
@@ -23,7 +24,7 @@ CLIPS: tuple[Shape, ...] = (
 )
 """Latent shapes that are counted."""
 
-ACTIVATION_QUANTITIES = ("flops", "bytes", "launches", "peak_bytes")
+QUANTITIES = ("flops", "bytes", "launches", "peak_bytes")
 _HEADER = """\
 # What models compute and move, counted by 'python -m backend.shapes'. Do not edit.
 # torch {torch}, diffusers {diffusers}, transformers {transformers}; bfloat16.
@@ -83,9 +84,12 @@ def _spell_model(name: str, model: Model) -> str:
         modules = build(stage)
         parameters = sum(p.numel() for module in modules for p in module.parameters())
         lines += [f'["{name}".{title}]', f"parameters = {parameters}"]
-        if stage.note:
-            lines.append(f'note = "{stage.note}"')
-        lines += _spell_counts(name, model, title, stage, modules)
+        if stage.tiles is not None:
+            tile, apart = ("x".join(map(str, shape)) for shape in stage.tiles)
+            lines.append(f'note = "one clip after another in tiles of {tile} latent pixels, {apart} apart"')
+            lines += _spell_tiles(GEOMETRIES[name], stage, modules)
+        else:
+            lines += _spell_counts(name, model, title, stage, modules)
         lines.append("")
     return "\n".join(lines)
 
@@ -109,16 +113,33 @@ def _spell_counts(name: str, model: Model, title: str, stage: Stage, modules: li
     areas = [height // patch * (width // patch) for _, height, width in shapes]
     frames = [count // frame_patch for count, *_ in shapes]
     lines = []
-    for quantity in ACTIVATION_QUANTITIES:
-        polynomial, error = (
-            (Polynomial(constant=per_row[quantity][0]), 0.0)
-            if title == "encode"
-            else fit(areas, frames, per_row[quantity])
-        )
-        terms = ", ".join(f"{term} = {value!r}" for term, value in polynomial.model_dump(exclude_defaults=True).items())
-        remark = f"  # within {100 * error:.2g} %" if error > 1e-6 else ""
-        lines.append(f"{quantity} = {{ {terms} }}{remark}")
+    for quantity in QUANTITIES:
+        if title == "encode":
+            lines.append(_spell(quantity, Polynomial(constant=per_row[quantity][0])))
+        else:
+            lines.append(_spell(quantity, *fit(areas, frames, per_row[quantity])))
     return lines
+
+
+def _spell_tiles(geometry: ModelGeometry, stage: Stage, modules: list[torch.nn.Module]) -> list[str]:
+    """What tiles take as if they filled the clip: each does the work of the tokens by which it lies from the next; the
+    decoded clip is held beside one tile.
+    """
+    assert stage.tiles is not None
+    tile, apart = stage.tiles
+    counts = count_stage(stage, modules, 1, tile)
+    tokens = math.prod(apart) / geometry.patch**2
+    clip = 2 * 3 * geometry.frame_factor * (geometry.latent_factor * geometry.patch) ** 2
+    return [
+        *(_spell(name, Polynomial(tokens=getattr(counts, name) / tokens)) for name in QUANTITIES[:-1]),
+        _spell("peak_bytes", Polynomial(constant=counts.peak_bytes, tokens=clip)),
+    ]
+
+
+def _spell(quantity: str, polynomial: Polynomial, error: float = 0.0) -> str:
+    terms = ", ".join(f"{term} = {value!r}" for term, value in polynomial.model_dump(exclude_defaults=True).items())
+    remark = f"  # within {100 * error:.2g} %" if error > 1e-6 else ""
+    return f"{quantity} = {{ {terms} }}{remark}"
 
 
 def _header() -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from predictors.polynomial import TERMS, Polynomial, term_values
 
-_NEGLIGIBLE = 1e-9
-"""Share of a count below which a term is rounding of the fit."""
+_TOLERANCES = (1e-9, 1e-3, 1e-2)
+"""Relative errors that a polynomial may have, if it then has fewer terms than a better one."""
 
 
 def fit(areas: Sequence[int], frames: Sequence[int], counts: Sequence[float]) -> tuple[Polynomial, float]:
-    """The polynomial of least relative error, and its largest relative error.
+    """The polynomial of the fewest terms that gives the counts back, and its largest relative error.
 
     Args:
         areas: tokens of one frame, shape (n,).
@@ -22,18 +24,25 @@ def fit(areas: Sequence[int], frames: Sequence[int], counts: Sequence[float]) ->
     """
     picture = max(frames) == 1
     names = [name for name in TERMS if not picture or name in ("constant", "tokens", "tokens_squared")]
-    values = np.array([[term_values(*shape)[name] for name in names] for shape in zip(areas, frames, strict=True)])
-    target = np.array(counts, dtype=np.float64)
-    relative = values / target[:, None]
-    for _ in names:
-        scale = relative.max(axis=0)
-        scaled, *_ = np.linalg.lstsq(relative / scale, np.ones(len(target)), rcond=None)
-        kept = np.abs(scaled) > _NEGLIGIBLE
-        if kept.all():
-            break
-        names = [name for name, keep in zip(names, kept, strict=True) if keep]
-        relative, values = relative[:, kept], values[:, kept]
+    values = [term_values(*shape) for shape in zip(areas, frames, strict=True)]
+    subsets = [subset for size in range(1, len(names) + 1) for subset in itertools.combinations(names, size)]
+    fits = [_least_squares(subset, values, np.array(counts, dtype=np.float64)) for subset in subsets]
+    best = min(fits, key=lambda found: found[1])
+    for tolerance in _TOLERANCES:
+        for found in fits:
+            if found[1] <= tolerance:
+                return found
+    return best
+
+
+def _least_squares(
+    names: Sequence[str], values: Sequence[Mapping[str, float]], counts: npt.NDArray[np.float64]
+) -> tuple[Polynomial, float]:
+    terms = np.array([[row[name] for name in names] for row in values])
+    relative = terms / counts[:, None]
+    scale = relative.max(axis=0)
+    scaled, *_ = np.linalg.lstsq(relative / scale, np.ones(len(counts)), rcond=None)
     coefficients = scaled / scale
-    error = float(np.abs(values @ coefficients / target - 1).max())
+    error = float(np.abs(terms @ coefficients / counts - 1).max())
     rounded = {name: float(f"{c:.12g}") for name, c in zip(names, coefficients, strict=True)}
     return Polynomial(**rounded), error

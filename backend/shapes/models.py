@@ -28,12 +28,13 @@ class Stage:
     Attributes:
         modules: its networks, on the meta device; built when asked for.
         run: does the work of ``rows`` rows of one latent shape with them.
-        note: what a reader of the figures must know.
+        tiles: None, or (latent shape of a tile, how far tiles lie apart) where the whole needs more memory than a
+            device has, so that the documentation of its pipeline advises tiles.
     """
 
     modules: Callable[[], Sequence[Any]]
     run: Callable[[Sequence[Any], int, Shape], Any]
-    note: str = ""
+    tiles: tuple[Shape, Shape] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,12 @@ def _hunyuan() -> Stage:
     return Stage(lambda: [diffusers.HunyuanVideoTransformer3DModel()], run)
 
 
-def _decoder(channels: int, make: Callable[[], Any], note: str = "") -> Stage:
+def _decoder(channels: int, make: Callable[[], Any], tiles: tuple[Shape, Shape] | None = None) -> Stage:
     def run(modules: Sequence[Any], rows: int, shape: Shape) -> None:
         frames = shape[1:] if isinstance(modules[0], diffusers.AutoencoderKL) else shape
         modules[0].decode(_noise(rows, channels, *frames))
 
-    return Stage(lambda: [make()], run, note)
+    return Stage(lambda: [make()], run, tiles)
 
 
 def _image_vae(channels: int, **config: Any) -> Stage:
@@ -140,28 +141,14 @@ def _image_vae(channels: int, **config: Any) -> Stage:
     return _decoder(channels, lambda: diffusers.AutoencoderKL(**blocks, **config))
 
 
-def _tiled(make: Callable[[], Any]) -> Callable[[], Any]:
-    """A video decoder that decodes in overlapping tiles, as its pipeline's documentation advises: without them, or
-    with two clips at once, it needs more memory than a device has.
-    """
-
-    def tiled() -> Any:
-        vae = make()
-        vae.enable_tiling()
-        vae.enable_slicing()
-        return vae
-
-    return tiled
-
-
-def _encoder(*texts: tuple[Callable[[], Any], int], note: str = "") -> Stage:
+def _encoder(*texts: tuple[Callable[[], Any], int]) -> Stage:
     """Text encoders, each with the tokens it is given."""
 
     def run(modules: Sequence[Any], rows: int, shape: Shape) -> None:
         for module, (_, tokens) in zip(modules, texts, strict=True):
             module(_noise(rows, tokens, dtype=torch.int64))
 
-    return Stage(lambda: [make() for make, _ in texts], run, note)
+    return Stage(lambda: [make() for make, _ in texts], run)
 
 
 def _clip_l() -> Any:
@@ -226,7 +213,6 @@ _SDXL = {
     "use_linear_projection": True,
 }
 _WAN_SMALL = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
-_IN_TILES = "one clip after another, in overlapping tiles, as the documentation of its pipeline advises"
 _NO_QUANT = {"use_quant_conv": False, "use_post_quant_conv": False}
 
 MODELS: dict[str, Model] = {
@@ -302,7 +288,7 @@ MODELS: dict[str, Model] = {
         {
             "encode": _encoder((_t5, 226)),
             "denoise": _cogvideox(),
-            "decode": _decoder(16, _tiled(diffusers.AutoencoderKLCogVideoX), _IN_TILES),
+            "decode": _decoder(16, diffusers.AutoencoderKLCogVideoX, ((8, 30, 45), (8, 25, 36))),
         },
         frame_patch=2,
         video=True,
@@ -310,9 +296,9 @@ MODELS: dict[str, Model] = {
     "hunyuanvideo": Model(
         "HunyuanVideo (diffusers)",
         {
-            "encode": _encoder((_llama, 351), (_clip_l, 77), note="of the language model only what encodes text"),
+            "encode": _encoder((_llama, 351), (_clip_l, 77)),
             "denoise": _hunyuan(),
-            "decode": _decoder(16, _tiled(diffusers.AutoencoderKLHunyuanVideo), _IN_TILES),
+            "decode": _decoder(16, diffusers.AutoencoderKLHunyuanVideo, ((5, 32, 32), (3, 24, 24))),
         },
         guidance_rows=1,
         video=True,
