@@ -188,8 +188,15 @@ class Case:
 
     def warnings(self) -> list[str]:
         """What preparing the kinds noted, in sentences."""
-        noted = [(kind.name, text) for kind in self.kinds for text in shared(self.on(kind)).warnings]
-        return [f"{name}: {text}." for name, text in dict.fromkeys(noted)]
+        noted: dict[str, list[str]] = {}
+        for kind in self.kinds:
+            for text in shared(self.on(kind)).warnings:
+                noted.setdefault(text, []).append(kind.name)
+        everywhere = len(self.kinds)
+        return [
+            f"{text[0].upper()}{text[1:]}." if len(names) == everywhere else f"{', '.join(names)}: {text}."
+            for text, names in noted.items()
+        ]
 
     def promise(self) -> Promise:
         """What must hold."""

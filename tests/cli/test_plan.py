@@ -182,7 +182,21 @@ def test_a_plan_needs_no_torch(folder: Path) -> None:
         "main()\n"
     )
     scenario, output = str(folder / "scenario.toml"), str(folder / "plan")
-    command = [sys.executable, "-c", code, "plan", scenario, "--replicas", "4", "--hardware", "small", "-o", output]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "plan",
+        scenario,
+        "--replicas",
+        "4",
+        "--hardware",
+        "small",
+        "-o",
+        output,
+        "--workers",
+        "1",
+    ]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
     )

@@ -1,0 +1,91 @@
+"""How long a plan takes, and what it says: SDXL for the GenTD26 trace at several loads.
+
+    python -m benchmarks.plan [--scales 1 20] [--loads 1 3 10] [--data ../shared/data] [-o out/plan]
+
+The example `examples/plan_sdxl.toml`: an H100 with published measurements, an A100 and an L40S known by data sheet,
+example prices; the trace at its own pace (one request in 90 s) and at 20 times that, each at the loads asked for.
+Prints the answers, simulations and seconds. Simulations are kept in the output folder: an interrupted benchmark goes
+on, and its seconds are then those of what was left. With ``--policies`` every plan also says what each of them costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.serving.point import Source
+from cli.main import app
+from predictors.importers.mixfusion import import_mixfusion
+from reports.plan.answer import answer
+from sim.planning.result import Plan
+from traces.errors import BadInput
+from traces.importers.gentd26 import import_gentd26
+from traces.sizes import load_sizes
+
+ROOT = Path(__file__).parents[1]
+SCENARIO = ROOT / "examples" / "plan_sdxl.toml"
+
+
+def inputs(source: Source, folder: Path) -> Path:
+    """The scenario, with its trace and profile beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trace, profile = folder / "gentd26.parquet", folder / "h100.parquet"
+    if not trace.is_file():
+        import_gentd26(source.gentd26, load_sizes(source.sizes), spread_seconds=True).trace.save(trace)
+    if not profile.is_file():
+        whole = sorted((source.data / "mixfusion" / "profile").glob("sm_util_sdxl_*.csv"))
+        import_mixfusion(whole).save(profile)
+    scenario = folder / SCENARIO.name
+    scenario.write_bytes(SCENARIO.read_bytes())
+    return scenario
+
+
+def _simulated(points: Path) -> int:
+    """Requests in all simulations kept."""
+    return sum([json.loads(line)["result"]["submitted"] for line in points.read_text().splitlines()])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the plans; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data", help="folder with gentd26/ and more")
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 20.0], help="times the pace of the trace")
+    parser.add_argument("--loads", type=float, nargs="+", default=[1.0, 3.0, 10.0], help="times that")
+    parser.add_argument("--policies", help="schedulers to compare, like fcfs,patchedserve,lookahead")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("-o", "--output", type=Path, default=Path("out/plan"))
+    asked = parser.parse_args(arguments)
+    source = Source(asked.data)
+    if not (source.gentd26.exists() and source.present and source.sizes.exists()):
+        print(f"skipped: GenTD26, MixFusion and DiffusionDB sizes are not under {asked.data}")
+        return 0
+    scenario = inputs(source, asked.output)
+    lines = []
+    for scale in asked.scales:
+        for load in asked.loads:
+            folder = asked.output / f"{scale:g}x{load:g}"
+            command = ["plan", str(scenario), "--trace", str(asked.output / "gentd26.parquet"), "-o", str(folder)]
+            command += ["--set", f"trace.rate_scale={scale * load}", "--workers", str(asked.workers)]
+            command += ["--policies", asked.policies] if asked.policies else []
+            started = time.perf_counter()
+            app(command, standalone_mode=False)
+            seconds = time.perf_counter() - started
+            made = Plan.from_json((folder / "plan.json").read_text())
+            clusters, requests = len(made.considered), _simulated(folder / "points.jsonl")
+            lines.append(
+                f"{scale:g} x {load:g}: {answer(made)}\n    {seconds:.0f} s; {made.points} simulations of "
+                f"{requests:,} requests, {clusters} clusters considered"
+            )
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BadInput as error:
+        sys.exit(f"error: {error}")
