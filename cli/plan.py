@@ -58,7 +58,7 @@ def plan(
     from dataclasses import replace
 
     from cli.planning import Case
-    from cli.points import KeptPoints
+    from cli.points import Interrupted, KeptPoints
     from cli.scenario import load_scenario
     from reports.plan.terminal import show_plan
     from reports.plan.write import write_plan
@@ -75,7 +75,11 @@ def plan(
     case = Case(scenario, given, load_scenario(scenario, given), tuple(_names(policies or "")), hardware)
     cluster = None if replicas is None else case.cluster(replicas, devices)
     with KeptPoints(output) as kept:
-        made = _plan(case, kept, cluster, growth, months, workers or os.cpu_count() or 1)
+        try:
+            made = _plan(case, kept, cluster, growth, months, workers or os.cpu_count() or 1)
+        except Interrupted as interrupted:
+            typer.echo(str(interrupted), err=True)
+            raise typer.Exit(130) from interrupted
         made = replace(made, scenario=scenario.read_text(), command=_command(context))
         with whole_file(output / "plan.json") as temporary:
             temporary.write_text(made.to_json())

@@ -209,8 +209,8 @@ class PlanSection(_Section):
     hardware: tuple[HardwareSection, ...] = ()  # none: the scenario's own alone
     schedulers: tuple[str, ...] = ()  # none: the scenario's own alone
     demand: Literal["bootstrap", "fitted"] = "bootstrap"  # see traces.bootstrap
-    seeds: int = Field(5, ge=2)
-    max_seeds: int = Field(20, ge=2)
+    seeds: int = Field(5, ge=2, le=1000)
+    max_seeds: int = Field(20, ge=2, le=1000)
     requests: int = Field(2000, ge=10)  # of a replication, at first; three days at least where days are drawn
     max_requests: int = Field(16000, ge=10)
 
