@@ -170,6 +170,4 @@ def _print(columns: Iterable[str], rows: Sequence[tuple[str, ...]], words: int) 
         table.add_column(name, justify="left" if place < words else "right")
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    natural = console.measure(table, options=console.options.update(width=_WIDEST)).maximum
-    console.print(table, width=natural, crop=False, no_wrap=True, overflow="ignore")
+    Console(width=_WIDEST).print(table)
