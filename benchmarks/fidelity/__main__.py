@@ -7,9 +7,9 @@
 For each load a trace of tiny-image requests is generated, of which nothing was measured, and replayed on one core
 ``--repeats`` times by each scheduler. Before and after each replay one round of the profile is measured, and the
 simulations of a load and scheduler draw their durations from these rounds: a machine has slow and fast spells that last
-for minutes, and queueing turns one percent of speed into five of latency. Figures are means over ``--seeds`` draws of
-noise. A diagnostic tells the errors of the model from those of the profile: the errors of simulations that are told the
-mean speed of the machine in each real run (`world.slowdown`).
+for minutes, and queueing multiplies them. Figures are means over ``--seeds`` draws of noise. A diagnostic tells the
+errors of the model from those of the profile: the errors of simulations that are told the mean speed of the machine in
+each real run (`world.slowdown`).
 
 What is finished is kept in FOLDER: started again, the study goes on where it was. FOLDER then holds ``fidelity.json``
 and ``fidelity.md``; ``--results`` keeps a copy of the former named by hardware, executor and date.
@@ -37,7 +37,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("out/fidelity"))
     parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 0.7, 0.9], help="of one request at a time")
     schedulers = ["fcfs", "same-size-continuous", "least-slack", "lookahead"]
-    parser.add_argument("--schedulers", nargs="+", default=schedulers, choices=list(SCHEDULERS))
+    parser.add_argument("--schedulers", nargs="+", default=schedulers, choices=SCHEDULERS, metavar="NAME")
     parser.add_argument("--executor", choices=("whole", "patched"), default="whole")
     parser.add_argument("--patch-floor", type=int, help="latent pixels; 4 mixes all these sizes in one forward")
     parser.add_argument("--caching", help="a caching policy, such as first-block")
