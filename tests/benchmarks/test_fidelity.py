@@ -10,15 +10,19 @@ import pytest
 
 pytest.importorskip("torch")
 
+from benchmarks.fidelity import study
 from benchmarks.fidelity.__main__ import main
 from benchmarks.fidelity.compare import GOALS, Findings
-from benchmarks.fidelity.study import Study
 from benchmarks.fidelity.table import markdown, verdict
 from reports.repeats import held_against
 from tests.cli.run_command import run
 
 
-def test_a_small_study_from_measuring_to_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_small_study_from_measuring_to_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "MAX_BATCH", 2)
+    monkeypatch.setattr(study, "FIRST_ROUNDS", 1)
     folder = tmp_path / "study"
     arguments = ["--loads", "0.9", "--schedulers", "least-slack", "--requests", "8", "--repeats", "1", "--steps", "3"]
     main(["-o", str(folder), *arguments, "--seeds", "3", "--results", str(tmp_path / "results")])
@@ -49,10 +53,10 @@ def test_a_small_study_from_measuring_to_the_table(tmp_path: Path, capsys: pytes
 
     info = log.read_text()
     log.write_text(info.replace('"interrupted": false', '"interrupted": true'))
-    study = Study(folder, (0.9,), ("least-slack",), 1, 8, 3, "whole", None, None, 1)
-    assert study.unfinished() == study.runs
+    again = study.Study(folder, (0.9,), ("least-slack",), 1, 8, 3, "whole", None, None, 1)
+    assert again.unfinished() == again.runs
     log.write_text(info)
-    assert study.unfinished() == []
+    assert again.unfinished() == []
 
     with pytest.raises(SystemExit):
         main(["-o", str(folder), *arguments, "--steps", "4"])
