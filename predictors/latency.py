@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
 from predictors.features import FEATURES
+from predictors.forms import ROWS, SMALLEST_SECONDS
 from traces.errors import BadInput
 
 Floats = npt.NDArray[np.float64]
@@ -197,11 +198,6 @@ class BoostedResidual(RegressorMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         return _cost_tags(super().__sklearn_tags__())
-
-
-ROWS = FEATURES.index("rows")
-SMALLEST_SECONDS = 1e-12
-"""Keeps the logarithm finite for a row that the linear part thinks is free."""
 
 
 def paper_mlp() -> Pipeline:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from predictors.basis import MEASURED
 from predictors.features import FeatureMap
+from predictors.kept import kept_fit
 from predictors.measured import MeasuredRange
 from predictors.measurements import Measurements
 from predictors.noise import RepeatNoise
@@ -26,7 +27,7 @@ from traces.geometry import ModelGeometry, geometry_of
 from traces.request import Request, Size
 
 if TYPE_CHECKING:
-    from predictors.compiled import Seconds
+    from predictors.forms import Seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +131,6 @@ class LatencyTable:
         Raises:
             BadInput: the profile has no such rows, or the model's geometry or the latency model is unknown.
         """
-        from predictors.compiled import compile_model  # scikit-learn takes a second to import
-        from predictors.latency import fitted
-
         geometry = geometry_of(model) if geometry is None else geometry
         own = profile.select(model, executor)
         whole = profile.select(model, "whole") if "whole" in profile.executors(model) else own
@@ -141,10 +139,9 @@ class LatencyTable:
             source = own if stage == "denoise" or stage in own.stages(model) else whole
             if stage in source.stages(model):
                 data = Measurements.of(source, stage, geometry)
-                estimator = fitted(latency_model, data.matrix, data.per_step)
-                noise = data.noise(estimator.predict(data.matrix))
+                fit = kept_fit(data, source.content_hash, latency_model)
                 measured = MeasuredRange.of(data.compositions, geometry)
-                costs[stage] = StageCost(data.features, compile_model(estimator), measured, noise)
+                costs[stage] = StageCost(data.features, fit.seconds, measured, fit.noise)
         return cls(model, profile.hardware, executor, latency_model, costs, profile.content_hash)
 
     def seconds(

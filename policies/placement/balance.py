@@ -8,10 +8,10 @@ so that every rank of a replica comes to the same answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import numpy.typing as npt
 
 from policies.placement.contract import TileWork
 
@@ -145,7 +145,7 @@ def _into_slots(work: Sequence[TileWork], devices: int) -> Assignment:
     """Tiles that cost the same: at most so many a device, an assignment problem."""
     slots = -(-len(work) // devices)
     moved = np.array([[tile.missing(device) for device in range(devices) for _ in range(slots)] for tile in work])
-    return [int(slot) // slots for slot in linear_sum_assignment(moved)[1]]
+    return [slot // slots for slot in _least(moved)]
 
 
 def _renamed(assignment: Assignment, missing: Sequence[Sequence[int]]) -> Assignment:
@@ -153,5 +153,13 @@ def _renamed(assignment: Assignment, missing: Sequence[Sequence[int]]) -> Assign
     moved = np.zeros((len(missing[0]), len(missing[0])))
     for row, device in zip(missing, assignment, strict=True):
         moved[device] += row
-    names = linear_sum_assignment(moved)[1].tolist()
+    names = _least(moved)
     return [names[device] for device in assignment]
+
+
+def _least(cost: npt.NDArray[Any]) -> list[int]:
+    """The column of each row, each taken once, with the least sum."""
+    from scipy.optimize import linear_sum_assignment  # takes a third of a second, and only tiles need it
+
+    columns: list[int] = linear_sum_assignment(cost)[1].tolist()
+    return columns

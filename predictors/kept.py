@@ -1,0 +1,99 @@
+"""Fits that are kept from one command to the next.
+
+A fit takes some tenths of a second, and scikit-learn half of one to import, which is most of the time in which a small
+simulation could have answered. So what a fit comes to, plain numbers, is kept as JSON in the user's cache folder
+(``$XDG_CACHE_HOME/tilecast/fits``, by default ``~/.cache``), under a name made of everything that it depends on: the
+measurements, the choices, this code and the libraries. It can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from predictors.forms import BoostedForm, LinearForm, Seconds
+from predictors.measurements import Measurements
+from predictors.noise import RepeatNoise
+from traces.atomic import whole_file
+from traces.errors import BadInput
+
+_CODE = ("compiled", "features", "forms", "kept", "latency", "measurements", "noise")
+_LIBRARIES = ("numpy", "scipy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is fitted of one stage: seconds of a row of features, and how much measurements of one batch differ."""
+
+    seconds: Seconds
+    noise: RepeatNoise
+
+
+@dataclass(frozen=True)
+class _Kept:
+    form: BoostedForm | LinearForm
+    noise: RepeatNoise
+
+
+def kept_fit(data: Measurements, rows_hash: str, latency_model: str) -> Fit:
+    """The fit of a stage's measurements, from the cache folder if it lies there.
+
+    Args:
+        data: the measurements.
+        rows_hash: of all rows that they were taken from.
+        latency_model: a name in `predictors.latency.LATENCY_MODELS`.
+
+    Raises:
+        BadInput: the latency model is unknown.
+    """
+    chosen = (_machinery(), rows_hash, latency_model, repr(data.features))
+    name = hashlib.sha256("\n".join(chosen).encode()).hexdigest()
+    folder = _folder()
+    kept = _read(folder / f"{name}.json") if folder is not None else None
+    if kept is not None:
+        return Fit(kept.form, kept.noise)
+    fit = _fit(data, latency_model)
+    if folder is not None and isinstance(fit.seconds, BoostedForm | LinearForm):
+        with suppress(BadInput), whole_file(folder / f"{name}.json") as path:
+            path.write_text(json.dumps(asdict(_Kept(fit.seconds, fit.noise))))
+    return fit
+
+
+def _fit(data: Measurements, latency_model: str) -> Fit:
+    from predictors.compiled import compile_model
+    from predictors.latency import fitted
+
+    estimator = fitted(latency_model, data.matrix, data.per_step)
+    return Fit(compile_model(estimator), data.noise(estimator.predict(data.matrix)))
+
+
+def _read(path: Path) -> _Kept | None:
+    """What was kept; None where nothing was, or nothing that can be read."""
+    from pydantic import TypeAdapter
+
+    try:
+        return TypeAdapter(_Kept).validate_python(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return None
+
+
+def _folder() -> Path | None:
+    with suppress(RuntimeError):  # there is no home
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tilecast" / "fits"
+    return None
+
+
+@cache
+def _machinery() -> str:
+    """What turns measurements into numbers here."""
+    code = hashlib.sha256()
+    for name in _CODE:
+        code.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return " ".join([code.hexdigest(), platform.machine(), *[f"{name} {version(name)}" for name in _LIBRARIES]])
