@@ -20,7 +20,9 @@ from predictors.loading import LoadTimes
 
 
 class ReplicaLane:
-    """Args:
+    """What is kept of one replica; begins empty.
+
+    Args:
         replica: the controller's.
         make_queue: the queue of a checkpoint on this replica.
         keep: of this replica alone.
@@ -111,6 +113,8 @@ class ReplicaLane:
         self.stale[queue] = None
         if not queue.jobs:
             del self._busy[queue]
+            if queue is self._turn:
+                self._end_turn(now)
         if not self._busy:
             self._waiting_s = self._started_s = 0.0
             self._seen_s = None
@@ -184,12 +188,13 @@ class ReplicaLane:
             self._passes = False
             if anew:
                 self._turn, self._turn_s, self._loading = queue, now, False
+                self._look(now)
         fresh = [job for job in decision.jobs if job not in self._started]
         for job in fresh:
             self._started[job] = None
             self._waiting_s -= queue.alone_s(job)
             self._used(queue.checkpoint, now)
-        if decision.jobs and (anew or fresh):
+        if fresh:
             self._look(now)
         return decision
 

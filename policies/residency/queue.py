@@ -29,7 +29,9 @@ class _Held(NamedTuple):
 
 
 class CheckpointQueue:
-    """Args:
+    """A scheduling policy and the requests that it sees; begins empty.
+
+    Args:
         checkpoint: that its requests want.
         policy: copied.
         predictor: of the run.
