@@ -112,7 +112,8 @@ class Assessor:
         return self._said[candidate, change]
 
     def like(self, model: Candidate, candidate: Candidate, change: Change = AS_PLANNED) -> Evaluation:
-        """A candidate by the replications of ``model`` under the demand planned for: as many, as long, seed by seed."""
+        """A candidate by the replications of ``model`` under the demand planned for: as long, seed by seed, and as many
+        up to twice those of a verdict at first."""
         return self._evaluation(candidate, change, self._as_of(model, candidate, change))
 
     def near(self, candidate: Candidate, harder: float) -> Evaluation:
@@ -124,7 +125,8 @@ class Assessor:
 
     def _as_of(self, model: Candidate, candidate: Candidate, change: Change) -> list[Replication]:
         runs = self.replications(model)
-        return self._evaluate([Ask(candidate, seed, runs[0].submitted, change) for seed in range(len(runs))])
+        seeds = range(min(len(runs), 2 * self._effort.seeds))
+        return self._evaluate([Ask(candidate, seed, runs[0].submitted, change) for seed in seeds])
 
     def _decided(self, candidate: Candidate, change: Change) -> list[Replication]:
         effort, promise = self._effort, self.promise
