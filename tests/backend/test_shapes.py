@@ -96,7 +96,7 @@ def test_memory_is_what_a_real_run_holds() -> None:
     images, size, model = 3, (192, 128, 1), MODELS["tiny-image"]
     peaks = []
     for name, stage in model.stages.items():
-        modules = [module.to_empty(device="cpu").float() for module in build(stage)]
+        modules = [module.eval() for module in stage.modules()]
         rows = images if name == "decode" else 2 * images
         watch = LiveBytes()
         with torch.no_grad(), watch:
