@@ -16,6 +16,7 @@ from cli.simulation import run_simulation
 from policies.load import load_policy
 from sim.planning.replication import observe
 from traces.bootstrap import DAY_S, Bootstrap, Fitted
+from traces.errors import BadInput
 from traces.trace import Trace
 from traces.workload import fit
 
@@ -91,7 +92,13 @@ def shared(scenario: Scenario) -> Prepared:
 
 @lru_cache(maxsize=8)
 def demand_of(reference: Scenario) -> Bootstrap | Fitted:
-    """The demand that a scenario's trace stands for, on the clock of the trace as it was recorded."""
+    """The demand that a scenario's trace stands for, on the clock of the trace as it was recorded.
+
+    Raises:
+        BadInput: a fitted workload is wanted, which names no checkpoints, with residency.
+    """
+    if reference.residency is not None and reference.plan.demand == "fitted":
+        raise BadInput("plan.demand is 'fitted', which names no checkpoints; beside [residency] it must be 'bootstrap'")
     scale = reference.trace.rate_scale
     trace = _prepared(reference).trace.scale_rate(1.0 / scale)
     return Fitted(fit(trace)) if reference.plan.demand == "fitted" else Bootstrap(trace)

@@ -127,5 +127,10 @@ def test_what_is_wrong_is_said_in_one_line(folder: Path, setting: str, message: 
     assert not (folder / "run").exists()
 
 
+def test_a_plan_draws_from_the_trace_because_a_fitted_workload_names_no_checkpoints(folder: Path) -> None:
+    fitted = ("--set", "plan.demand=fitted", "--attainment", 0.9)
+    assert "it must be 'bootstrap'" in refused("plan", folder / "scenario.toml", "-o", folder / "plan", *fitted)
+
+
 def test_a_replay_does_not_load_checkpoints(folder: Path) -> None:
     assert "take [residency] out" in refused("replay", folder / "scenario.toml", "-o", folder / "run")
