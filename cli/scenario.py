@@ -87,7 +87,7 @@ class PredictorSection(_Section):
     profile: str | None = None
     hardware: str | None = None  # a kind of 'tilecast hardware list', or of a file: mine.toml, mine.toml:kind
     dtype: Literal["bfloat16", "float16", "float32"] | None = None  # of a roofline; None: what is usual on the hardware
-    latency_model: str = "boosted"
+    latency_model: str = "boosted"  # fitted to the profile; a roofline takes its place where hardware is set
     reuse: str | None = None  # recorded cache signals: a file, or what ships under that name; None: the model's, if any
     tile_reuse: str | None = None  # the same of tiles
     online: bool = True  # corrected by what launches really took; simulate --per-step sets it false
