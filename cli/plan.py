@@ -6,16 +6,11 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli.simulate import ProfileOption, ScenarioFile, SchedulerOption, SeedOption, SetOption, TraceOption, overrides
-
-if TYPE_CHECKING:
-    from cli.planning import Case
-    from cli.points import KeptPoints
-    from sim.planning.result import Candidate, Plan
 
 _NOT_REPEATED = ("output", "workers")
 
@@ -56,12 +51,16 @@ def plan(
     """
     import os
     from dataclasses import replace
+    from importlib.metadata import version
 
     from cli.planning import Case
     from cli.points import Interrupted, KeptPoints
     from cli.scenario import load_scenario
+    from cli.simulator import Simulator
     from reports.plan.terminal import show_plan
     from reports.plan.write import write_plan
+    from sim.planning.assess import Assessor
+    from sim.planning.planner import Wanted, make_plan
     from traces.atomic import whole_file
     from traces.errors import BadInput
 
@@ -74,13 +73,25 @@ def plan(
         given["plan.schedulers"] = _names(schedulers)
     case = Case(scenario, given, load_scenario(scenario, given), tuple(_names(policies or "")), hardware)
     cluster = None if replicas is None else case.cluster(replicas, devices)
+    wanted = Wanted(cluster, case.schedulers, case.policies, growth or 0.0, 0 if growth is None else months)
+    slo, demand, options = case.slo(), case.demand(), case.options
     with KeptPoints(output) as kept:
         try:
-            made = _plan(case, kept, cluster, growth, months, workers or os.cpu_count() or 1)
+            with _shown() as progress:
+                simulator = Simulator(case, kept, workers or os.cpu_count() or 1, progress)
+                assess = Assessor(simulator, options, case.promise(), case.effort())
+                made = make_plan(assess, wanted, demand, slo)
         except Interrupted as interrupted:
             typer.echo(str(interrupted), err=True)
             raise typer.Exit(130) from interrupted
-        made = replace(made, scenario=scenario.read_text(), command=_command(context))
+        made = replace(
+            made,
+            notes=(*made.notes, *case.warnings()),
+            scenario=scenario.read_text(),
+            command=_command(context),
+            tilecast=version("tilecast"),
+            points=simulator.asked,
+        )
         with whole_file(output / "plan.json") as temporary:
             temporary.write_text(made.to_json())
         written = write_plan(made, output)
@@ -88,30 +99,9 @@ def plan(
     typer.echo(f"{made.points} simulations -> {written[0]}")
 
 
-def _plan(
-    case: Case, kept: KeptPoints, cluster: Candidate | None, growth: float | None, months: int, workers: int
-) -> Plan:
-    from dataclasses import replace
-    from importlib.metadata import version
-
-    from cli.planning import Simulator
-    from sim.planning.assess import Assessor
-    from sim.planning.planner import Wanted, make_plan
-
-    slo, demand = case.slo(), case.demand()
-    with _shown() as progress:
-        simulator = Simulator(case, kept, workers, progress)
-        assess = Assessor(simulator, case.options, case.promise(), case.effort())
-        ahead = 0 if growth is None else months
-        wanted = Wanted(cluster, case.schedulers, case.policies, growth or 0.0, ahead)
-        made = make_plan(assess, wanted, demand, slo)
-    notes = (*made.notes, *case.warnings())
-    return replace(made, notes=notes, tilecast=version("tilecast"), points=simulator.asked)
-
-
 @contextmanager
 def _shown() -> Iterator[Callable[[str, int, int], None]]:
-    """Show what is simulated; yields what is to be told so, see `cli.planning.Simulator`."""
+    """Show what is simulated; yields what is to be told so, see `cli.simulator.Simulator`."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -1,16 +1,15 @@
-"""From a scenario with a ``[plan]`` section to what a planner needs: options, a demand, and a simulator to ask."""
+"""From a scenario with a ``[plan]`` section to what a planner needs: options, a demand, and what its asks mean."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cli.asked import Asked, answer, demand_of, shared
-from cli.points import FAILED, KeptPoints, point_key, run_points
+from cli.asked import Asked, demand_of, shared
 from cli.scenario import HardwareSection, Scenario, load_scenario
 from policies.load import load_policy
 from predictors.hardware import find_hardware, shipped_hardware
@@ -19,7 +18,6 @@ from predictors.shapes import shipped_shapes
 from sim.planning.ask import Ask
 from sim.planning.assess import Effort, Promise, key
 from sim.planning.capacity import capacity_rps
-from sim.planning.replication import Replication
 from sim.planning.result import ESTIMATED, Candidate, Demand, Memory
 from sim.planning.search import Option
 from traces.bootstrap import DAY_S
@@ -249,50 +247,3 @@ def memory_of(scenario: Scenario, hardware: str, requests: Sequence[Request]) ->
     images = largest_batch(shape, geometry, size, kind.memory_bytes, dtype, cache_bytes=cache_bytes)
     needed = footprint(shape, geometry, size, max(1, images), dtype, cache_bytes=cache_bytes).needed_bytes
     return Memory(needed, kind.memory_bytes, images, ESTIMATED)
-
-
-class Simulator:
-    """Answers asks by simulation, on several processes; what was answered once is kept in a folder.
-
-    Args:
-        case: what is planned.
-        kept: the answers.
-        workers: processes.
-        progress: told what is simulated, how many simulations that takes, and how many of them are done.
-    """
-
-    def __init__(self, case: Case, kept: KeptPoints, workers: int, progress: Callable[[str, int, int], None]) -> None:
-        self._case = case
-        self._kept = kept
-        self._workers = workers
-        self._progress = progress
-        self._answers: dict[Ask, Replication] = {}
-
-    @property
-    def asked(self) -> int:
-        """How many simulations were asked for, each counted once."""
-        return len(self._answers)
-
-    def __call__(self, asks: Sequence[Ask]) -> list[Replication]:
-        """See `sim.planning.ask.Evaluate`.
-
-        Raises:
-            BadInput: what is asked for cannot be simulated.
-        """
-        new = [ask for ask in dict.fromkeys(asks) if ask not in self._answers]
-        runs = [self._case.asked(ask) for ask in new]
-        if runs:
-            keys = [self._key(run) for run in runs]
-            points = dict(zip(keys, runs, strict=True))
-            results = run_points(
-                answer, points, self._kept, self._workers, progress=partial(self._progress, str(runs[0]), len(points))
-            )
-            for ask, run, known in zip(new, runs, keys, strict=True):
-                if FAILED in results[known]:
-                    raise BadInput(f"{run}: {results[known][FAILED]}")
-                self._answers[ask] = Replication.from_dict(results[known])
-        return [self._answers[ask] for ask in asks]
-
-    def _key(self, run: Asked) -> str:
-        of_demand = [point_key(run.reference), run.reference.plan.demand]
-        return point_key(run.scenario, [of_demand, run.replication, run.requests, run.saturate])

@@ -167,7 +167,7 @@ def test_deadlines_are_the_same_on_all_hardware(folder: Path) -> None:
 def test_bad_input_ends_with_one_line(folder: Path, change: str, options: tuple[object, ...], says: str) -> None:
     (folder / "scenario.toml").write_text(SCENARIO.replace(change, "") if change else SCENARIO)
     assert says in refused("plan", folder / "scenario.toml", "--workers", 1, "-o", folder / "plan", *options)
-    assert not (folder / "plan" / "plan.json").exists()
+    assert not (folder / "plan").exists()
 
 
 def test_a_plan_needs_no_torch(folder: Path) -> None:
