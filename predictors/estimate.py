@@ -95,10 +95,9 @@ def estimated_table(
         features = FeatureMap(geometry, stage, runs_as) if rows is None else rows.features
         roofline = Roofline(shape, features, hardware, dtype, default_efficiency(stage, dtype))
         costs[stage] = RooflineCost(roofline) if rows is None else _calibrated(roofline, rows)
-    facts = "\n".join(cost.roofline.facts() for cost in costs.values())
-    return LatencyTable(
-        model, hardware.name, executor, LATENCY_MODEL, costs, hashlib.sha256(facts.encode()).hexdigest()
-    )
+    facts = [calibration.content_hash if calibration is not None else "", *(c.roofline.facts() for c in costs.values())]
+    data_hash = hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    return LatencyTable(model, hardware.name, executor, LATENCY_MODEL, costs, data_hash)
 
 
 def _rows(profile: Profile, executor: str, stage: str, geometry: ModelGeometry) -> Measurements | None:
