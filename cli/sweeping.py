@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -22,11 +23,12 @@ from policies.record import request_table, step_table
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS, Run, read_run
 from reports.figures import FIGURES, figure, spell_value
 from reports.metrics import summary
+from reports.plan import words
 from sim.planning.steady import interval, share
 from traces.atomic import whole_folder
 from traces.errors import BadInput
 
-_BESIDE = ("slo_attainment", "latency_p95_s", "utilisation")
+_BESIDE = ("slo_attainment", "latency_p95_s")
 """Figures that are shown beside the one that decides."""
 
 
@@ -119,21 +121,28 @@ def best(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> Rendera
     groups = [group for _, group in good.groupby(setup, sort=False, dropna=False)] if setup else [good]
     ranked = sorted(groups, key=lambda group: _rank(group, by))
     seeds = max((len(group) for group in groups), default=0)
-    title = f"Best of {len(groups)} by {figure(by).label}" + (f", {seeds} seeds" if seeds > 1 else "")
-    table = Table(title=title, title_justify="left")
-    for head in (*setup, "basis"):
-        table.add_column(Text(head.replace(".", ".\n")), overflow="fold")
+    bases = list(dict.fromkeys(good["basis"]))
+    said = [*([f"{seeds} seeds"] if seeds > 1 else []), *(bases if len(bases) == 1 else [])]
+    title = ", ".join([f"Best of {len(groups)} by {figure(by).label}", *said])
+    left = [*setup, *(["basis"] if len(bases) > 1 else [])]
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for head in _short(left):
+        table.add_column(Text(head), no_wrap=True)
     for name in shown:
-        table.add_column(Text(figure(name).label), justify="right")
+        table.add_column(Text(figure(name).label), justify="right", no_wrap=True)
     for group in ranked[:top]:
-        table.add_row(
-            *(Text(str(group[key].iloc[0])) for key in (*setup, "basis")), *(Text(_mean(group, name)) for name in shown)
-        )
+        table.add_row(*(Text(str(group[key].iloc[0])) for key in left), *(Text(_mean(group, name)) for name in shown))
     failed = frame.loc[frame["error"] != "", "error"].value_counts(sort=False)
     noted = good.loc[good["notes"] != "", "notes"].value_counts(sort=False)
     cautions = [f"! {count} failed: {message}" for message, count in failed.items()]
     cautions += [f"! {count} of {len(good)}: {note}" for note, count in noted.items()]
     return Group(table, *(Text(caution, style="yellow") for caution in cautions))
+
+
+def _short(keys: Sequence[str]) -> list[str]:
+    """The last parts of dotted keys, whole where two would be alike."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
 
 
 def _rank(group: pd.DataFrame, by: str) -> tuple[bool, float]:
@@ -145,6 +154,10 @@ def _mean(group: pd.DataFrame, name: str) -> str:
     values, unit = group[name].tolist(), figure(name).unit
     requests = group["requests"].astype(int).tolist()
     found = share(values, requests) if name == "slo_attainment" else interval(values)
+    if unit == "%":
+        return words.share(found)
+    if unit == "s":
+        return words.seconds(found)
     scatter = f" ± {spell_value(found.half_width, unit)}" if math.isfinite(found.half_width) else ""
     return spell_value(found.mean, unit) + scatter
 

@@ -171,12 +171,12 @@ def test_a_changed_grid_runs_what_is_new(folder: Path, undisturbed: Path) -> Non
 def test_the_best_points_over_their_seeds(folder: Path, undisturbed: Path) -> None:
     printed = sweep(folder, "undisturbed", "--by", "latency_p95_s", "--top", 1)
     assert "Best of 8 by Latency, P95, 2 seeds" in printed
-    row = next(line for line in printed.splitlines() if re.match(r"│ (tight|as it is) ", line))
+    row = next(line for line in printed.splitlines() if re.match(r" +(tight|as it is) ", line))
     table = pd.read_parquet(undisturbed / "sweep.parquet")
     setup = ["case", "cluster.replicas", "policies.scheduling"]
     winner = table.groupby(setup, sort=False)["latency_p95_s"].mean().idxmin()
-    assert [cell.strip() for cell in row.split("│")[1:3]] == [str(part) for part in winner[:2]]
-    assert printed.count("±") == 3
+    assert re.split(" {2,}", row.strip())[:2] == [str(part) for part in winner[:2]]
+    assert printed.count("±") == 2
     assert printed.count("MEASU") == 1
 
 
