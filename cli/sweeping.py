@@ -125,7 +125,7 @@ def best(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> Rendera
     said = [*([f"{seeds} seeds"] if seeds > 1 else []), *(bases if len(bases) == 1 else [])]
     title = ", ".join([f"Best of {len(groups)} by {figure(by).label}", *said])
     left = [*setup, *(["basis"] if len(bases) > 1 else [])]
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for head in _short(left):
         table.add_column(Text(head), no_wrap=True)
     for name in shown:
