@@ -1,0 +1,39 @@
+"""The benchmark of rooflines fitted to few measurements."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.calibration import SHIPPED, Case, study
+from predictors.profile import Profile
+from predictors.shipped import find
+
+
+def shipped() -> Profile:
+    frame = Profile.load(find("cpu-1core")).frame
+    return Profile(frame[~frame["cached"]])
+
+
+def test_ten_measurements_are_better_than_none_at_every_size_held_out() -> None:
+    case = Case(shipped(), "cpu-1core", "float32", *SHIPPED[1])
+    splits = case.sizes()
+    assert len(splits) > 1
+    for _, train, test in splits:
+        assert not set(train) & set(test)
+        errors = case.held_out(train, test, 10, 2)
+        assert errors.spread < errors.estimated
+        assert errors.random <= errors.worst
+
+
+def test_chosen_rows_span_the_range() -> None:
+    case = Case(shipped(), "cpu-1core", "float32", *SHIPPED[1])
+    every = np.arange(len(case.data.frame))
+    chosen = case.tokens[case.spread(every, 10)]
+    assert len(chosen) == 10
+    assert (chosen.min(), chosen.max()) == (case.tokens.min(), case.tokens.max())
+
+
+def test_a_study_has_a_line_for_every_question() -> None:
+    lines = list(study(shipped(), "cpu-1core", "float32", SHIPPED[1:2], 10, 1))
+    assert sum("compositions" in line for line in lines) == 2  # and its mean
+    assert any("compute" in line and "us a kernel" in line for line in lines)
