@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sim.planning import whatif
 from sim.planning.ask import AS_PLANNED, Change
 from sim.planning.assess import Assessor
-from sim.planning.result import Candidate, Demand, Evaluation, Month, Plan, PolicyCost
+from sim.planning.result import MEASURED, Candidate, Demand, Evaluation, Month, Plan, PolicyCost
 from sim.planning.search import Found, Option, search
 from sim.planning.verdict import by_size
 
@@ -58,6 +58,8 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
     notes = found.surprises
     if wanted.cluster is not None:
         notes = (_carries(assess, wanted.cluster, headroom), *notes)
+    if wanted.cluster is None and answer is not None and answer.label != MEASURED:
+        notes = (*notes, *_measured(assess, _of(assess, wanted.schedulers)))
     confirmed = _confirmed(assess, answer)
     return Plan(
         attainment=promise.attainment,
@@ -117,6 +119,20 @@ def _confirmed(assess: Assessor, answer: Evaluation | None) -> dict[Candidate, E
         return {}
     nearest = max(failing, key=lambda evaluation: evaluation.figures.attainment.mean)
     return {nearest.candidate: whatif.confirmed(assess, nearest)}
+
+
+def _measured(assess: Assessor, options: Sequence[Option]) -> Iterable[str]:
+    """What the least cluster of measured hardware is, where the answer is of another kind."""
+    measured = [option for option in options if option.label == MEASURED]
+    if not measured:
+        return
+    found = _least(assess, measured, AS_PLANNED).answer
+    if found is None:
+        yield "None of the clusters of measured hardware that were considered keeps the promise."
+    else:
+        candidate, price = found.candidate, found.price_per_hour
+        cost = "" if math.isnan(price) else f", for {price:.2f} an hour"
+        yield f"The least cluster of measured hardware is {assess.option(candidate).spell(candidate.replicas)}{cost}."
 
 
 def _carries(assess: Assessor, cluster: Candidate, headroom: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from sim.planning.ask import Ask, Change
 from sim.planning.assess import Assessor, Effort, Promise, key
 from sim.planning.planner import Wanted, make_plan
 from sim.planning.replication import Replication
-from sim.planning.result import MEASURED, Candidate, Demand
+from sim.planning.result import ESTIMATED, MEASURED, Candidate, Demand
 from sim.planning.search import Option
 
 EFFORT = Effort(seeds=4, max_seeds=16, requests=1000, max_requests=8000)
@@ -93,3 +94,13 @@ def test_what_if_is_asked_of_the_replications_of_the_answer() -> None:
     assert made.headroom <= least
     assert [month.evaluation.price_per_hour for month in made.growth if month.evaluation is not None] == [8, 9, 10, 12]
     assert math.isnan(make_plan(assessor(Queues(lambda ask: 0.1)), Wanted(None, ("fcfs",)), DEMAND, "").headroom)
+
+
+def test_what_measured_hardware_takes_is_said_where_the_answer_is_estimated() -> None:
+    options = [replace(OPTIONS[0], label=ESTIMATED), OPTIONS[1]]
+    queues = Queues(lambda ask: 0.99 if ask.candidate.replicas * CARRIES_RPS[ask.candidate.hardware] > 3.5 else 0.5)
+    assess = Assessor(queues, {key(option): option for option in options}, Promise(0.9, 0.95, 3.0), EFFORT)
+    made = make_plan(assess, Wanted(None, ("fcfs",)), DEMAND, "soon")
+    assert made.answer is not None
+    assert made.answer.candidate == Candidate("a", 1, 4, "fcfs")
+    assert made.notes == ("The least cluster of measured hardware is 3 x b with fcfs, for 9.00 an hour.",)
