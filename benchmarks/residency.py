@@ -15,6 +15,7 @@ they waited; every combination meets the same requests.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ KEEPS = ("cost", "lru", "lfu")
 GB = 6.9
 FITTING = (2, 4, 8)
 """Checkpoints that lie on a replica at once."""
-SHOWN = {"slo_attainment": "attainment", "latency_p95_s": "P95", "loads": "loads", "loading": "loading"}
+COLUMNS = ("attainment", "P95", "loads", "loading", "waited", "busy")
 
 
 def costs_of(source: Source) -> AdapterCosts:
@@ -110,6 +111,10 @@ def combinations(
                 yield f"{fitting} fit", dispatch, keep, figures(requests, costs, policy, [[]] * replicas)
 
 
+def _loading(found: dict[str, float]) -> list[str]:
+    return [f"{found['loads']:,.0f}", f"{found['loading']:.1%}", f"{1 - found['resident']:.1%}"]
+
+
 def main() -> int:
     """Run and print the table."""
     parser = argparse.ArgumentParser(description="Dispatch and keep policies on GenTD26's checkpoints.")
@@ -129,8 +134,10 @@ def main() -> int:
     arrivals = "recorded" if given.recorded else "Poisson"
     title = f"{len(requests):,} requests, {arrivals}, {given.replicas} replicas at {given.load:.0%}, {given.scheduler}"
     table = Table(title=title)
-    for column in ("memory", "dispatch", "keep", *SHOWN.values(), "waited", "busy"):
-        table.add_column(column, justify="left" if column in ("memory", "dispatch", "keep") else "right")
+    for column in ("memory", "dispatch", "keep"):
+        table.add_column(column)
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
     try:
         for memory, dispatch, keep, found in combinations(requests, costs, given.scheduler, given.replicas):
             table.add_row(
@@ -139,9 +146,7 @@ def main() -> int:
                 keep,
                 f"{found['slo_attainment']:.1%}",
                 f"{found['latency_p95_s']:.1f} s",
-                f"{found['loads']:,.0f}",
-                f"{found['loading']:.1%}",
-                f"{1 - found['resident']:.1%}",
+                *([""] * 3 if math.isnan(found["loads"]) else _loading(found)),
                 f"{found['utilisation']:.1%}",
             )
     except BadInput as error:
