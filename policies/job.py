@@ -111,7 +111,7 @@ class Job:
     @property
     def stages(self) -> tuple[str, ...]:
         """Its stages, in order."""
-        return tuple([stage for stage, _ in self.recipe])
+        return _stages(self.recipe)
 
     @property
     def guided(self) -> bool:
@@ -182,6 +182,11 @@ class Job:
 def _shape(model: str, height: int, width: int, frames: int, guided: bool, images: int) -> tuple[Composition, BatchKey]:
     """`Job.alone` and `Job.batch_key`: the same objects for all requests of a kind, so that they are found fast."""
     return (((height, width, frames), images),), (model, height, width, frames, guided)
+
+
+@lru_cache(maxsize=4096)
+def _stages(recipe: Recipe) -> tuple[str, ...]:
+    return tuple([stage for stage, _ in recipe])
 
 
 @lru_cache(maxsize=4096)

@@ -35,8 +35,9 @@ def next_quantum(jobs: Collection[Job]) -> Decision:
     chosen = tuple(jobs)
     if chosen[0].tiled:
         return Decision(chosen, _in_step(chosen))
-    least = min([job.steps_left for job in chosen])
-    if any(job.steps_left != least for job in chosen):
+    left = [job.steps_left for job in chosen]
+    least = min(left)
+    if max(left) > least:
         least -= "decode" in chosen[0].stages
     return Decision(chosen, least)
 
