@@ -114,8 +114,9 @@ def search(
                 refuse(option, f"the demand takes {low} or more, which is no cheaper than {than}")
                 continue
             if not (largest := assess(option.cluster(high))).keeps:
-                kept = 100 * largest.figures.attainment.mean
-                refuse(option, f"of what is cheaper than {than} the largest, {high} replicas, attains {kept:.1f} %")
+                attains = f"attains {100 * largest.figures.attainment.mean:.1f} %"
+                attains += ", undecided" if largest.keeps is None else ""
+                refuse(option, f"of what is cheaper than {than} the largest, {high} replicas, {attains}")
                 continue
         least = _least(option, low, high, assess, guess(option))
         if least is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,9 +13,11 @@ import pytest
 from cli.asked import answer
 from cli.planning import Case
 from cli.scenario import load_scenario
+from predictors.hardware import shipped_hardware
 from predictors.profile import Profile
 from sim.planning.ask import Ask
-from sim.planning.result import UNSTABLE, Candidate, Plan
+from sim.planning.result import ESTIMATED, UNSTABLE, Candidate, Plan
+from sim.planning.search import search
 from tests.cli.run_command import refused, run
 from tests.cli.test_runs import write_profile
 
@@ -202,3 +205,28 @@ def test_a_plan_needs_no_torch(folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (folder / "plan" / "plan.html").is_file()
+
+
+def test_batches_are_as_large_as_memory_allows_and_a_model_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    l4 = shipped_hardware()["l4"].model_dump(exclude_none=True)
+    for name, gb in (("some", 14), ("little", 5)):
+        entry = {**l4, "memory_bytes": gb * 1e9}
+        text = "\n".join(f"{field} = {json.dumps(value)}" for field, value in entry.items())
+        (tmp_path / f"{name}.toml").write_text(f"[{name}]\n{text}\n")
+    kinds = ", ".join(f'{{ name = "{name}", hardware = "{name}.toml" }}' for name in ("some", "little"))
+    (tmp_path / "scenario.toml").write_text(
+        'model = "sdxl"\ntrace.path = "trace.parquet"\nslo.scale = 5.0\npolicies.scheduling = "mixed-fcfs"\n'
+        f"plan.hardware = [{kinds}]\n"
+    )
+    run("trace", "generate", "--rate", 1, "--duration", 60, "--sizes", "1024x1024", "-o", tmp_path / "trace.parquet")
+    case = Case(tmp_path / "scenario.toml", {}, load_scenario(tmp_path / "scenario.toml", {}))
+    some, little = (case.options[name, 1, "mixed-fcfs"] for name in ("some", "little"))
+    assert some.memory is not None
+    assert some.label == ESTIMATED
+    assert some.max_batch == some.memory.max_batch
+    assert 1 <= some.max_batch < 12
+    asked = case.asked(Ask(some.cluster(2), 0, 10)).scenario
+    assert asked.policies.scheduling.parameters == {"max_batch": some.max_batch}
+    assert case.demand().model == "sdxl"
+    found = search([little], 0.1, lambda candidate: pytest.fail(f"{candidate} was simulated"), lambda option: 1)
+    assert "the model does not fit" in found.refused[0].why
