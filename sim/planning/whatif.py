@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from sim.planning.ask import Change
 from sim.planning.assess import Assessor
+from sim.planning.limits import BATCH_CAP, COMPUTE, POLICY
 from sim.planning.result import Candidate, Evaluation, WhatIf
 
 LOADS = (0.5, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5)
@@ -92,19 +93,26 @@ def largest(keeps: Callable[[float], bool], within: float = WITHIN) -> float:
 def confirmed(assess: Assessor, evaluation: Evaluation) -> Evaluation:
     """A cluster that does not keep the promise, with the reason held against what it would do otherwise.
 
-    Twice the batches, if memory has room for them; and the other policies considered, on as many devices.
+    Twice the batches, if memory has room for them; and the other policies considered, on as many devices. Where those
+    do not keep it either, it is no policy's fault that requests wait.
     """
     candidate, option = evaluation.candidate, assess.option(evaluation.candidate)
     if option.max_batch is not None and (option.memory is None or option.memory.max_batch >= 2 * option.max_batch):
         wider = assess.like(candidate, candidate, Change(max_batch=2 * option.max_batch))
         if wider.keeps:
-            return _because(evaluation, "batch cap", f"with batches of up to {2 * option.max_batch}", wider)
-    for (hardware, devices, scheduler), _ in assess.options.items():
-        same = (hardware, devices) == (candidate.hardware, candidate.devices)
-        if same and scheduler != candidate.scheduler:
-            other = assess.like(candidate, replace(candidate, scheduler=scheduler))
-            if other.keeps:
-                return _because(evaluation, "policy", f"with {scheduler}", other)
+            return _because(evaluation, BATCH_CAP, f"with batches of up to {2 * option.max_batch}", wider)
+    others = [
+        assess.like(candidate, replace(candidate, scheduler=scheduler))
+        for hardware, devices, scheduler in assess.options
+        if (hardware, devices) == (candidate.hardware, candidate.devices) and scheduler != candidate.scheduler
+    ]
+    if not others:
+        return evaluation
+    best = max(others, key=lambda other: other.figures.attainment.mean)
+    if best.keeps:
+        return _because(evaluation, POLICY, f"with {best.candidate.scheduler}", best)
+    if evaluation.reason == POLICY:
+        return _because(evaluation, COMPUTE, f"with {best.candidate.scheduler}, the best of the others,", best)
     return evaluation
 
 

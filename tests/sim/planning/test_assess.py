@@ -104,3 +104,23 @@ def test_what_measured_hardware_takes_is_said_where_the_answer_is_estimated() ->
     assert made.answer is not None
     assert made.answer.candidate == Candidate("a", 1, 4, "fcfs")
     assert made.notes == ("The least cluster of measured hardware is 3 x b with fcfs, for 9.00 an hour.",)
+
+
+@pytest.mark.parametrize(("wider", "other", "reason"), [(True, True, "batch cap"), (False, True, "policy")])
+def test_the_reason_of_the_cluster_below_the_answer_is_confirmed(wider: bool, other: bool, reason: str) -> None:
+    capped = Option("a", 1, "same-size", 2.0, 8, MEASURED, max_batch=4)
+    rival = replace(OPTIONS[0], scheduler="rival")
+
+    def attained(ask: Ask) -> float:
+        enough = ask.candidate.replicas >= 4
+        enough |= (ask.change.max_batch == 8 and wider) or (ask.candidate.scheduler == "rival" and other)
+        return 0.99 if enough else 0.5
+
+    assess = Assessor(
+        Queues(attained), {key(option): option for option in (capped, rival)}, Promise(0.9, 0.95, 3.0), EFFORT
+    )
+    made = make_plan(assess, Wanted(None, ("same-size",)), DEMAND, "soon")
+    assert made.answer is not None
+    [below] = [said for said in made.considered if said.candidate == capped.cluster(3)]
+    assert below.reason == reason
+    assert "it attains 99.0 %" in below.detail

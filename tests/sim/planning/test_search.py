@@ -67,7 +67,7 @@ def options_of(drawn: list[tuple[float, float, int, int, bool]], priced: bool) -
 
 
 @given(drawn=kinds, priced=st.booleans(), off=st.floats(0.2, 4.0))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_answer_is_that_of_looking_at_every_cluster(
     drawn: list[tuple[float, float, int, int, bool]], priced: bool, off: float
 ) -> None:
