@@ -44,7 +44,7 @@ def plan(
     seed: SeedOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Find the least hardware of the scenario's [plan] section that keeps the promise, and what it would carry.
+    """Find the least hardware that keeps a promise, of what the scenario's plan section names, and what it would carry.
 
     Every simulation is kept in the output folder: a plan that was interrupted, or is asked for again with another
     --attainment, runs only what is new.
