@@ -79,7 +79,7 @@ class ManyCheckpoints(SchedulingPolicy):
             return
         seconds = self.cluster.predictor.seconds
         of_stages = {stage: seconds(stage, job.alone, float(job.guided)) for stage in job.stages}
-        chosen = self._working[0] if len(self._working) == 1 else self._dispatch.choose(job, self._working, now)
+        chosen = self._dispatch.choose(job, self._working, now)
         lane = self._lane_of[job] = self._lanes[chosen.index]
         lane.add(job, of_stages, now)
 
