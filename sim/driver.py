@@ -17,16 +17,15 @@ import gc
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
-from heapq import heappop
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import simpy
 from simpy.core import EmptySchedule
 from simpy.events import NORMAL, URGENT, Event
 
 from policies.contract import Launch, Outcome, PolicyError, SchedulingPolicy
 from policies.controller import Controller
-from sim.world import PICOSECONDS, StepClock, World
+from sim.clock import Clock, Due, End, Part
+from sim.world import PICOSECONDS, World
 from traces.request import Request
 
 _NEVER = 2**63
@@ -48,57 +47,6 @@ class Happening(NamedTuple):
 
 class Stalled(PolicyError):  # noqa: N818
     """The simulation has nothing left to do, but requests have not ended: the policy leaves them waiting."""
-
-
-_Part = tuple[str, int, int, int, StepClock, list[int]]
-"""A segment of a launch in simulated terms: stage, steps, picoseconds in all, nanoseconds a step without noise, noise;
-where steps differ (with a cache, in refinement), the picoseconds to the end of each of them instead of the nanoseconds.
-"""
-
-
-class _Clock(simpy.Environment):
-    """SimPy's environment, with a shorter way through events that cannot fail."""
-
-    def run_callbacks(self) -> None:
-        """What `run` does as long as no process runs: only in these an exception becomes an event that has failed."""
-        queue = self._queue
-        while queue:
-            self._now, _, _, event = heappop(queue)
-            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
-            for callback in callbacks:
-                callback(event)
-
-
-class _Due(Event):
-    """Something that is going to happen at a time that is known: what `simpy.Timeout` is, less what is not used."""
-
-    _value = None
-    _ok = True
-    _defused = False
-
-    def __init__(self, env: simpy.Environment, callback: Callable[[Any], None]) -> None:
-        self.env = env
-        self.callbacks = [callback]
-
-
-class _End(_Due):
-    """The scheduled end of a launch after ``steps`` steps. A recall replaces it by an earlier one."""
-
-    def __init__(
-        self,
-        env: simpy.Environment,
-        on_end: Callable[[Any], None],
-        launch: Launch,
-        start: int,
-        parts: list[_Part],
-        steps: int,
-    ) -> None:
-        self.env = env
-        self.callbacks = [on_end]
-        self.launch = launch
-        self.start = start
-        self.parts = parts
-        self.steps = steps
 
 
 class Simulation:
@@ -126,11 +74,11 @@ class Simulation:
         self._world = world
         self._per_step = per_step
         self._progress = progress
-        self._env = _Clock(initial_time=0)
+        self._env = Clock(initial_time=0)
         self._requests: Sequence[Request] = ()
         self._times: list[int] = []  # of the requests' arrivals, picoseconds
         self._arrived = 0
-        self._ends: dict[int, _End] = {}
+        self._ends: dict[int, End] = {}
         self._sleeps = type(controller.policy).wakeup is not SchedulingPolicy.wakeup
         self._alarm: int | None = None
         self._news = False  # something was told that the controller has not been asked about yet
@@ -152,7 +100,7 @@ class Simulation:
         env = self._env
         self._requests = requests
         self._times = [round(request.arrival_s * PICOSECONDS) for request in requests]
-        env.schedule(_Due(env, self._arrive), NORMAL, self._times[0] if requests else 0)
+        env.schedule(Due(env, self._arrive), NORMAL, self._times[0] if requests else 0)
         self._times.append(_NEVER)
         if self._happenings is not None:
             env.process(self._happen(self._happenings))
@@ -300,7 +248,7 @@ class Simulation:
         world, replica, per_step = self._world, launch.replica, self._per_step
         step_ns = world.step_ns(launch.composition, launch.guided) if launch.load is None else world.load_ns(launch)
         pace, clocks, uneven = self._paces[replica], world.clocks[replica], world.uneven
-        parts: list[_Part] = []
+        parts: list[Part] = []
         delay = 0
         for stage, steps, _ in launch.segments:
             if per_step:
@@ -321,10 +269,10 @@ class Simulation:
             if per_step:
                 break
         steps = 1 if per_step else launch.steps
-        self._ends[launch.launch_id] = end = _End(self._env, self._ended, launch, now, parts, steps)
+        self._ends[launch.launch_id] = end = End(self._env, self._ended, launch, now, parts, steps)
         self._env.schedule(end, URGENT, delay)
 
-    def _recall(self, end: _End, now: int) -> None:
+    def _recall(self, end: End, now: int) -> None:
         """Move the end of a launch to the first step boundary after now."""
         before, done = end.start, 0
         for index, (stage, steps, whole, ns, clock, borders) in enumerate(end.parts):
@@ -335,14 +283,14 @@ class Simulation:
                     reached = borders[more - 1] if borders else ns * clock.sum_to(more)
                     delay = before + reached - now
                     parts = [*end.parts[:index], (stage, more, reached, ns, clock, borders[:more])]
-                    earlier = _End(self._env, self._ended, end.launch, end.start, parts, done + more)
+                    earlier = End(self._env, self._ended, end.launch, end.start, parts, done + more)
                     self._ends[end.launch.launch_id] = earlier
                     self._env.schedule(earlier, URGENT, delay)
                 return
             before += whole
             done += steps
 
-    def _ended(self, end: _End) -> None:
+    def _ended(self, end: End) -> None:
         launch = end.launch
         if self._ends.get(launch.launch_id) is end:  # otherwise a recall has moved it
             del self._ends[launch.launch_id]

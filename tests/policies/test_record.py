@@ -5,6 +5,7 @@ from __future__ import annotations
 from policies.contract import Outcome
 from policies.controller import Controller
 from policies.record import step_table
+from policies.runlog import STEP_COLUMNS
 from policies.scheduling import FCFS
 from tests.policies.costs import FlatCosts
 from traces.request import Request
@@ -47,3 +48,34 @@ def test_busy_seconds_of_refinement_are_those_of_all_devices() -> None:
     assert table["reused"].tolist() == [0, 0, 0, 9, 0]
     assert table["device_s"].tolist() == [1.0, 4.0, 1.0, 4.0, 1.0]
     assert table["extrapolated"].tolist() == [False, False, False, True, False]
+
+
+def test_a_launch_cut_short_has_rows_for_the_stages_it_reached() -> None:
+    controller = Controller(FCFS(), FlatCosts())
+    now = 0.0
+    for name, done, borders in (("a", 6, (1.0, 5.0)), ("b", 3, (7.0,))):  # two launches that were to do the same
+        controller.submit(Request(name, now, 64, 64, 4), now)
+        (launch,) = controller.launches(now)
+        now += 6.0
+        controller.complete(launch, Outcome(done, None, done, borders_s=borders), now)
+    (rest,) = controller.launches(now)
+    controller.complete(rest, Outcome(3, None, 3, borders_s=(14.0,)), 15.0)
+    table = step_table(controller, lambda stage, composition: False)
+    rows = table[["launch_id", "stage", "start_s", "end_s", "steps", "planned_steps", "computed"]].values.tolist()
+    assert rows == [
+        [0, "encode", 0.0, 1.0, 1, 1, 1],
+        [0, "denoise", 1.0, 5.0, 4, 4, 4],
+        [0, "decode", 5.0, 6.0, 1, 1, 1],
+        [1, "encode", 6.0, 7.0, 1, 1, 1],
+        [1, "denoise", 7.0, 12.0, 2, 4, 2],
+        [2, "denoise", 12.0, 14.0, 2, 2, 2],
+        [2, "decode", 14.0, 15.0, 1, 1, 1],
+    ]
+    assert table["request_ids"].tolist() == [["a"]] * 3 + [["b"]] * 4
+    assert table["predicted_s"].tolist() == [0.2 * steps for _, _, _, _, steps, _, _ in rows]
+
+
+def test_a_run_without_launches_has_an_empty_table() -> None:
+    table = step_table(Controller(FCFS(), FlatCosts()), lambda stage, composition: False)
+    assert table.empty
+    assert list(table) == list(STEP_COLUMNS)
