@@ -12,13 +12,14 @@ from typing import Any
 from cli.asked import Asked, demand_of, shared
 from cli.scenario import HardwareSection, Scenario, load_scenario
 from policies.load import load_policy
+from predictors.basis import ESTIMATED
 from predictors.hardware import find_hardware, shipped_hardware
 from predictors.memory import footprint, largest_batch
 from predictors.shapes import shipped_shapes
 from sim.planning.ask import Ask
 from sim.planning.assess import Effort, Promise, key
 from sim.planning.capacity import capacity_rps
-from sim.planning.result import ESTIMATED, Candidate, Demand, Memory
+from sim.planning.result import Candidate, Demand, Memory
 from sim.planning.search import Option
 from traces.bootstrap import DAY_S
 from traces.errors import BadInput

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from predictors.basis import ESTIMATED
 from reports.plan.words import NONE, about, cluster, money, number, percent, share, subject, times
-from sim.planning.result import ESTIMATED, NEAR_KNEE, STABLE, UNSTABLE, Evaluation, Plan
+from sim.planning.result import NEAR_KNEE, STABLE, UNSTABLE, Evaluation, Plan
 
 
 def answer(plan: Plan) -> str:

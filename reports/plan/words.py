@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
 from reports.figures import spell_value
-from sim.planning.result import CALIBRATED, ESTIMATED, MEASURED, Candidate, Evaluation, Interval, Plan
+from sim.planning.result import Candidate, Evaluation, Interval, Plan
 
 NONE = "–"
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from predictors.basis import MEASURED
 from sim.planning import whatif
 from sim.planning.ask import AS_PLANNED, Change
 from sim.planning.assess import Assessor
-from sim.planning.result import MEASURED, Candidate, Demand, Evaluation, Month, Plan, PolicyCost
+from sim.planning.result import Candidate, Demand, Evaluation, Month, Plan, PolicyCost
 from sim.planning.search import Found, Option, search
 from sim.planning.verdict import by_size
 

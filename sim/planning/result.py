@@ -11,10 +11,6 @@ from dataclasses import dataclass, field
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
-MEASURED, CALIBRATED, ESTIMATED = "MEASURED", "CALIBRATED", "ESTIMATED"
-"""How far to trust a figure: fitted on measurements of this hardware and model; a roofline fitted to a few of them; a
-roofline from data sheets alone."""
-
 STABLE, NEAR_KNEE, UNSTABLE = "STABLE", "NEAR KNEE", "UNSTABLE"
 """Whether a cluster keeps up: with room to spare; so close to its limit that a little more load breaks it; not."""
 
@@ -109,7 +105,7 @@ class Memory:
         needed_bytes: of a device, at the largest batch.
         device_bytes: what it has.
         max_batch: pictures of the largest size in a batch that still fit; 0: the model does not fit.
-        label: `MEASURED`, `CALIBRATED` or `ESTIMATED`.
+        label: of `predictors.basis`.
     """
 
     needed_bytes: float
@@ -124,7 +120,7 @@ class Evaluation:
 
     Attributes:
         candidate: which.
-        label: how far to trust its times: `MEASURED`, `CALIBRATED` or `ESTIMATED`.
+        label: how far to trust its times, of `predictors.basis`.
         state: `STABLE`, `NEAR_KNEE` or `UNSTABLE`.
         reason: what limits it: compute, memory, batch cap, placement, residency, policy; empty when nothing does.
         detail: the same in a sentence, with its figures.

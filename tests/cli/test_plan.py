@@ -13,10 +13,11 @@ import pytest
 from cli.asked import answer
 from cli.planning import Case
 from cli.scenario import load_scenario
+from predictors.basis import ESTIMATED
 from predictors.hardware import shipped_hardware
 from predictors.profile import Profile
 from sim.planning.ask import Ask
-from sim.planning.result import ESTIMATED, UNSTABLE, Candidate, Plan
+from sim.planning.result import UNSTABLE, Candidate, Plan
 from sim.planning.search import search
 from tests.cli.run_command import refused, run
 from tests.cli.test_runs import write_profile

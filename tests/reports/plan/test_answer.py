@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from predictors.basis import ESTIMATED, MEASURED
 from reports.plan.answer import answer, cautions, key_figures, promise
-from sim.planning.result import ESTIMATED, MEASURED, UNSTABLE
+from sim.planning.result import UNSTABLE
 from tests.reports import plans
 
 

@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
 from reports.plan import charts, show_plan, tables, write_plan
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
 from reports.plan.table import Table
 from reports.plan.words import about, money, percent, seconds, share, weakest
-from sim.planning.result import CALIBRATED, ESTIMATED, MEASURED, Interval, Plan
+from sim.planning.result import Interval, Plan
 from tests.reports import plans
 
 ODD = [plans.plan, plans.no_answer, plans.asked_about, plans.one_replication, plans.nothing_simulated]

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from predictors.basis import ESTIMATED, MEASURED
 from sim.planning.ask import Ask, Change
 from sim.planning.assess import Assessor, Effort, Promise, key
 from sim.planning.planner import Wanted, make_plan
 from sim.planning.replication import Replication
-from sim.planning.result import ESTIMATED, MEASURED, Candidate, Demand
+from sim.planning.result import Candidate, Demand
 from sim.planning.search import Option
 
 EFFORT = Effort(seeds=4, max_seeds=16, requests=1000, max_requests=8000)

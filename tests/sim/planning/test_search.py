@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from predictors.basis import MEASURED
 from sim.planning.queueing import wait_quantile_s
-from sim.planning.result import MEASURED, STABLE, UNSTABLE, Candidate, Evaluation, Figures, Interval
+from sim.planning.result import STABLE, UNSTABLE, Candidate, Evaluation, Figures, Interval
 from sim.planning.search import Option, search
 from sim.planning.whatif import largest
 
