@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
 from sim.planning.result import (
-    CALIBRATED,
-    ESTIMATED,
-    MEASURED,
     NEAR_KNEE,
     STABLE,
     UNSTABLE,
