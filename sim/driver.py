@@ -28,7 +28,7 @@ from sim.clock import Clock, Due, End, Part
 from sim.world import PICOSECONDS, World
 from traces.request import Request
 
-_NEVER = 2**63
+_NEVER = 10**30
 
 
 class Happening(NamedTuple):
@@ -100,7 +100,7 @@ class Simulation:
         env = self._env
         self._requests = requests
         self._times = [round(request.arrival_s * PICOSECONDS) for request in requests]
-        env.schedule(Due(env, self._arrive), NORMAL, self._times[0] if requests else 0)
+        env.schedule(Due(env, self._arrive), URGENT, self._times[0] if requests else 0)  # before whatever else happens
         self._times.append(_NEVER)
         if self._happenings is not None:
             env.process(self._happen(self._happenings))
