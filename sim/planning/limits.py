@@ -24,6 +24,9 @@ AT_CAP = 0.8
 SHORT_WAIT = 0.2
 """Share of a request's time."""
 
+BUSY_AT_PEAKS = 0.7
+"""While requests wait; slices of time hold more than the peak itself."""
+
 
 def limit(replications: Sequence[Replication], load: float) -> tuple[str, str]:
     """The reason of a verdict, and half a sentence with its figures; the first that applies.
@@ -31,8 +34,9 @@ def limit(replications: Sequence[Replication], load: float) -> tuple[str, str]:
     * residency: much of the busy time goes into loading models.
     * placement: in refinement the busiest device has far more to do than the mean, or one replica than another.
     * batch cap: nearly all denoising is done in the largest batches that there are, with devices busy.
-    * compute: devices are busy; or requests hardly wait and are late all the same.
-    * policy: devices have time left, and requests wait.
+    * compute: devices are busy, always or at the peaks, which are when requests wait; or requests hardly wait and are
+      late all the same.
+    * policy: devices have time left while requests wait.
     """
 
     def mean(values: Sequence[float]) -> float:
@@ -59,4 +63,14 @@ def limit(replications: Sequence[Replication], load: float) -> tuple[str, str]:
     waits_s, latency_s = mean([r.wait_mean_s for r in replications]), mean([r.latency_mean_s for r in replications])
     if waits_s < SHORT_WAIT * latency_s:
         return COMPUTE, f"requests wait {waits_s:.3g} s of the {latency_s:.3g} s they take: work itself is too slow"
+    peaks = _while_waiting(replications)
+    if peaks > BUSY_AT_PEAKS:
+        return COMPUTE, f"devices are {busy:.0%} busy, but {peaks:.0%} while requests wait: peaks decide"
     return POLICY, f"devices are {busy:.0%} busy, and requests wait {waits_s:.3g} s of the {latency_s:.3g} s they take"
+
+
+def _while_waiting(replications: Sequence[Replication]) -> float:
+    """Busy share of the devices, each slice of time weighted by the requests that wait in it; 0.0: none ever does."""
+    slices = [window for r in replications for window in r.windows if window.waiting > 0]
+    waiting = sum([window.waiting for window in slices])
+    return sum([window.waiting * window.utilisation for window in slices]) / waiting if waiting else 0.0

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.queues import CONSTANT, Queue, daily, doubled, run
 from policies.scheduling import EDF
 from sim.planning.replication import Replication
-from sim.planning.result import NEAR_KNEE, STABLE, UNSTABLE, Interval, SizeFigures
+from sim.planning.result import NEAR_KNEE, STABLE, UNSTABLE, Interval, SizeFigures, Window
 from sim.planning.verdict import (
     attainment,
     by_size,
@@ -146,6 +146,10 @@ def test_the_promise_is_kept_broken_or_open(calm: list[Replication]) -> None:
     assert of(0.9, 0.95, 0.96, 0.97, 0.99) is None
 
 
+IDLE, PEAK = Window(0.0, 90.0, 5, 0.0, 0.5, 0.1), Window(90.0, 100.0, 60, 20.0, 4.0, 0.97)
+LAZY = replace(PEAK, utilisation=0.6)
+
+
 @pytest.mark.parametrize(
     ("reason", "seen", "evidence"),
     [
@@ -156,7 +160,8 @@ def test_the_promise_is_kept_broken_or_open(calm: list[Replication]) -> None:
         ("compute", {"utilisation": 0.99, "batch_cap": 4, "at_cap": 0.3, "batch": 2.5}, "devices are 99% busy, 2.5"),
         ("compute", {"utilisation": 0.99}, "devices are 99% busy, one request at a time"),
         ("compute", {"wait_mean_s": 0.1, "latency_mean_s": 5.0}, "requests wait 0.1 s of the 5 s they take"),
-        ("policy", {"utilisation": 0.62}, "devices are 62% busy, and requests wait"),
+        ("compute", {"windows": (IDLE, PEAK)}, "97% while requests wait: peaks decide"),
+        ("policy", {"utilisation": 0.62, "windows": (IDLE, LAZY)}, "devices are 62% busy, and requests wait"),
     ],
 )
 def test_what_limits_a_cluster(calm: list[Replication], reason: str, seen: dict[str, object], evidence: str) -> None:
