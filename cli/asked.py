@@ -60,6 +60,8 @@ def answer(asked: Asked) -> dict[str, Any]:
         trace = trace.scale_rate(scenario.trace.rate_scale)
     requests = trace.requests()
     run = replace(shared(scenario), scenario=scenario, trace=trace, requests=requests, policy=_policy(scenario))
+    if run.cache is not None and run.cache.plans is not None:
+        run = replace(run, cache=replace(run.cache, plans=run.cache.plans.seeded(scenario.seed)))
     controller = run_simulation(run)
     daily = demand_of(asked.reference).daily and not asked.saturate
     cluster = scenario.cluster

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.asked import Asked, demand_of, shared
-from cli.scenario import HardwareSection, Scenario, load_scenario
+from cli.scenario import FaultsSection, HardwareSection, Scenario, load_scenario
 from policies.load import load_policy
 from predictors.basis import ESTIMATED
 from predictors.hardware import find_hardware, shipped_hardware
@@ -228,10 +228,17 @@ class Case:
         )
         what = f"{candidate.replicas} x {candidate.hardware} with {candidate.scheduler}"
         if ask.saturate:
+            runs = runs.model_copy(update={"faults": _by_chance(runs.faults)})
             what += ", saturated"
         elif change.rate_scale != 1:
             what += f", {change.rate_scale:g} x load"
         return Asked(what, self.reference, runs, ask.seed, ask.requests, ask.saturate)
+
+
+def _by_chance(faults: FaultsSection | None) -> FaultsSection | None:
+    """What goes wrong with any replica at any time: not on a date, and not because clients wait."""
+    gone = {"outages": (), "slow": (), "starts_cold": False, "patience_s": None}
+    return None if faults is None else faults.model_copy(update=gone)
 
 
 def memory_of(scenario: Scenario, hardware: str, requests: Sequence[Request]) -> Memory | None:

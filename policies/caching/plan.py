@@ -73,15 +73,21 @@ class CachePlans:
         self._weights: Floats = weights / weights.sum()
         self._seed = seed
         self._plans: dict[tuple[int, int, int, int, bool, int], Plan] = {}
-        self._of_request: dict[str, Plan] = {}
+        self._draws: dict[str, int] = {}
 
     def of(self, request: Request) -> Plan:
         """The plan of a request."""
-        plan = self._of_request.get(request.request_id)
-        if plan is None:
-            draw = self._reuse.draw_of(request.request_id, self._seed)
-            plan = self._of_request[request.request_id] = self._plan(request, draw)
-        return plan
+        name = request.request_id
+        draw = self._draws.get(name)
+        if draw is None:
+            draw = self._draws[name] = self._reuse.draw_of(name, self._seed)
+        return self._plan(request, draw)
+
+    def seeded(self, seed: int) -> CachePlans:
+        """Those of another seed; what was worked out serves both."""
+        other = copy.copy(self)
+        other._seed, other._draws = seed, {}
+        return other
 
     def expected_share(self, request: Request, draws: int | None = None) -> float:
         """The mean computed share of requests like this one, over the first ``draws`` draws; None: over all."""

@@ -113,7 +113,9 @@ class Assessor:
 
     def like(self, model: Candidate, candidate: Candidate, change: Change = AS_PLANNED) -> Evaluation:
         """A candidate by the replications of ``model`` under the demand planned for: as long, seed by seed, and as many
-        up to twice those of a verdict at first."""
+        up to twice those of a verdict at first; of ``model`` itself what was said."""
+        if (candidate, change) == (model, AS_PLANNED):
+            return self(model)
         return self._evaluation(candidate, change, self._as_of(model, candidate, change))
 
     def near(self, candidate: Candidate, harder: float) -> Evaluation:

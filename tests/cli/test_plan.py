@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.asked import answer
+from cli.asked import _prepared, answer
 from cli.planning import Case
 from cli.scenario import load_scenario
 from predictors.basis import ESTIMATED
@@ -153,6 +153,32 @@ def test_deadlines_are_the_same_on_all_hardware(folder: Path) -> None:
     small, large = (answer(one) for one in runs)
     assert large["latency_mean_s"] < 0.7 * small["latency_mean_s"]
     assert large["attainment"] >= small["attainment"]
+
+
+def test_what_a_cluster_carries_does_not_depend_on_how_long_clients_wait_nor_on_a_date(folder: Path) -> None:
+    scenario = folder / "scenario.toml"
+    carried = []
+    for faults in ("", '[faults]\noutages = ["1:1:30"]\nslow = ["0:0:99:3"]\nstarts_cold = true\npatience_s = 0.1\n'):
+        scenario.write_text(SCENARIO + faults)
+        case = Case(scenario, {}, load_scenario(scenario, {}))
+        carried.append(answer(case.asked(Ask(Candidate("small", 1, 1, "fcfs"), 0, 100, saturate=True))))
+    assert json.dumps(carried[0]) == json.dumps(carried[1])
+    assert case.asked(Ask(Candidate("small", 1, 2, "fcfs"), 0, 100)).scenario.faults == case.scenario.faults
+
+
+def test_what_a_simulation_says_does_not_depend_on_those_before_it(folder: Path) -> None:
+    caching = '[cluster]\nexecutor = "packed"\n[policies.caching]\nname = "threshold"\nthreshold = 0.2\n'
+    scenario = folder / "scenario.toml"
+    scenario.write_text(SCENARIO + caching)
+    sizes = ("--sizes", "64x64:1,128x128:1", "--steps", "3:1,9:1", "--model", "tiny-image")
+    run("trace", "generate", "--rate", 20, "--duration", 20, *sizes, "-o", folder / "trace.parquet")
+    for path in (folder / "profile.parquet", folder / "fast.parquet"):
+        Profile(Profile.load(path).frame.assign(executor="packed")).save(path)
+    case = Case(scenario, {}, load_scenario(scenario, {}))
+    asked = [case.asked(Ask(Candidate("small", 1, 2, "fcfs"), seed, 100)) for seed in range(3)]
+    after_others = [answer(one) for one in asked][-1]
+    _prepared.cache_clear()
+    assert json.dumps(answer(asked[-1])) == json.dumps(after_others)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,15 @@ def test_blocks_weigh_what_they_cost(reuse: ReuseModel) -> None:
             CachePlans(ComputeAll(), reuse, block_weights=weights)
 
 
+def test_plans_are_of_what_is_asked_and_of_their_seed_alone(reuse: ReuseModel) -> None:
+    plans = CachePlans(Threshold(0.2), reuse)
+    whole = plans.of(request())
+    assert len(plans.of(request(steps=3)).shares) == 3  # goes on elsewhere after its replica failed
+    assert plans.of(request()) == whole
+    for seed in range(6):
+        assert plans.seeded(seed).of(request()) == CachePlans(Threshold(0.2), reuse, seed=seed).of(request())
+
+
 class Listens(CachingPolicy):
     """Reuses block 0 at every other step and keeps what it was told."""
 

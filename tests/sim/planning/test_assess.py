@@ -15,6 +15,7 @@ from sim.planning.planner import Wanted, make_plan
 from sim.planning.replication import Replication
 from sim.planning.result import Candidate, Demand
 from sim.planning.search import Option
+from sim.planning.whatif import headroom, load_curve
 
 EFFORT = Effort(seeds=4, max_seeds=16, requests=1000, max_requests=8000)
 OPTIONS = [Option("a", 1, "fcfs", 2.0, 8, MEASURED), Option("b", 1, "fcfs", 3.0, 8, MEASURED)]
@@ -125,3 +126,16 @@ def test_the_reason_of_the_cluster_below_the_answer_is_confirmed(wider: bool, ot
     [below] = [said for said in made.considered if said.candidate == capped.cluster(3)]
     assert below.reason == reason
     assert "it attains 99.0 %" in below.detail
+
+
+def test_at_its_own_load_a_cluster_does_as_was_said_however_many_replications_that_took() -> None:
+    def attained(ask: Ask) -> float:
+        return 0.925 + (0.04 if ask.seed % 2 else -0.04) - 0.2 * (ask.change.rate_scale - 1)
+
+    assess, cluster = assessor(Queues(attained)), OPTIONS[0].cluster(4)
+    said = assess(cluster)
+    assert said.keeps
+    assert said.figures.attainment.replications > 2 * EFFORT.seeds
+    [unchanged] = [what_if for what_if in load_curve(assess, cluster) if what_if.what == "1 x load"]
+    assert (unchanged.keeps, unchanged.figures) == (True, said.figures)
+    assert headroom(assess, cluster) >= 1.0
