@@ -72,6 +72,12 @@ def plan(
     if schedulers is not None:
         given["plan.schedulers"] = _names(schedulers)
     case = Case(scenario, given, load_scenario(scenario, given), tuple(_names(policies or "")), hardware)
+    faults = case.scenario.faults
+    if replicas is None and faults is not None and (faults.outages or faults.slow):
+        raise BadInput(
+            "faults.outages and faults.slow name replicas, whose number is what a plan looks for; expected "
+            "faults.mtbf_s and faults.straggler_every_s, or --replicas"
+        )
     cluster = None if replicas is None else case.cluster(replicas, devices)
     wanted = Wanted(cluster, case.schedulers, case.policies, growth or 0.0, 0 if growth is None else months)
     slo, demand, options = case.slo(), case.demand(), case.options

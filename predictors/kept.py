@@ -24,7 +24,7 @@ from predictors.noise import RepeatNoise
 from traces.atomic import whole_file
 from traces.errors import BadInput
 
-_CODE = ("compiled", "features", "forms", "kept", "latency", "measurements", "noise")
+_CODE = ("compiled", "features", "forms", "kept", "latency", "measurements", "noise", "profile")
 _LIBRARIES = ("numpy", "scipy", "scikit-learn")
 
 

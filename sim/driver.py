@@ -2,7 +2,8 @@
 
 One event a quantum, not one a step: a launch is a single scheduled end, moved to the next step boundary when the
 controller recalls it. ``per_step=True`` runs the same controller one step a launch; it is the oracle that the quantum
-mode is tested against, and both give identical completions because the clock is whole picoseconds (see `sim.world`).
+mode is tested against, and both give identical completions because the clock is whole picoseconds (see `sim.world`),
+unless a client leaves or a pace changes in the very picosecond of a step boundary.
 
 At one instant, launches that end are reported before requests that arrive, and the controller is asked for work once
 everything of that instant has been told.

@@ -3,6 +3,9 @@
 Runs are doubled in length until they have shown whether the cluster is steady: a queue that grows slowly looks well in
 a short run. Then replications are added until the promise is decided. What fails in a short run is not run longer:
 starting empty only flatters a cluster.
+
+Looking again after more replications makes luck likelier to decide: of clusters exactly at the promise some 6 % are
+called good with intervals of 95 %, not 2.5 %.
 """
 
 from __future__ import annotations

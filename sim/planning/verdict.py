@@ -162,6 +162,8 @@ def judge(
     state, why = _state(replications, known, kept, target, confidence, harder)
     if state == UNSTABLE and kept is not False:
         kept = None if known.low <= 1 and need_longer(replications, confidence) else False
+    if kept and known.high > 1 and grows(replications, confidence) is None:
+        kept = None
     if state == STABLE and kept:
         return Verdict(state, "", f"{_capital(why)}.", kept)
     reason, evidence = limit(replications, known.mean)

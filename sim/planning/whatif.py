@@ -2,7 +2,7 @@
 
 Every question is answered by the replications of the answer itself, seed by seed (common random numbers), so that what
 differs is what was changed and not the luck of the draw. They are not decided further: near its limit a cluster is
-undecided, and that is what is said.
+undecided, and that is what is said. The headroom alone is decided, by as many replications as an answer.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def lost_replica(assess: Assessor, candidate: Candidate) -> WhatIf | None:
 
 def headroom(assess: Assessor, candidate: Candidate) -> float:
     """The largest load that the cluster carries with the promise kept, times the demand; 0.0: none worth the name."""
-    return largest(lambda scale: assess.like(candidate, candidate, Change(rate_scale=scale)).keeps is True)
+    return largest(lambda scale: assess(candidate, Change(rate_scale=scale)).keeps is True)
 
 
 def largest(keeps: Callable[[float], bool], within: float = WITHIN) -> float:

@@ -257,3 +257,9 @@ def test_batches_are_as_large_as_memory_allows_and_a_model_that_does_not_fit_is_
     assert case.demand().model == "sdxl"
     found = search([little], 0.1, lambda candidate: pytest.fail(f"{candidate} was simulated"), lambda option: 1)
     assert "the model does not fit" in found.refused[0].why
+
+
+def test_a_plan_takes_failures_by_chance_alone(folder: Path) -> None:
+    given = ("plan", folder / "scenario.toml", "-o", folder / "out")
+    assert "faults.mtbf_s" in refused(*given, "--set", 'faults.outages=["10:1:30"]')
+    assert not (folder / "out").exists()
