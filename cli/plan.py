@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +37,9 @@ def plan(
         str | None, typer.Option("--policies", help="Schedulers of which the least cluster each is wanted, too.")
     ] = None,
     growth: Annotated[float | None, typer.Option("--growth", help="Of the demand a month: 0.1 for 10 %.")] = None,
-    months: Annotated[int, typer.Option("--months", min=1, help="To look ahead, with --growth.")] = 12,
+    months: Annotated[
+        int | None, typer.Option("--months", min=1, help="To look ahead, with --growth; by default 12.")
+    ] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; by default one a core.")] = None,
     trace: TraceOption = None,
     profile: ProfileOption = None,
@@ -64,8 +67,12 @@ def plan(
     from traces.atomic import whole_file
     from traces.errors import BadInput
 
-    if growth is not None and not growth > -1:
+    if growth is not None and not -1 < growth < math.inf:
         raise BadInput(f"--growth {growth}: expected a share above -1, like 0.1")
+    if months is not None and growth is None:
+        raise BadInput("--months goes with --growth, the share by which the demand grows a month")
+    if devices is not None and replicas is None:
+        raise BadInput("--devices goes with --replicas; a search tries the devices of plan.hardware")
     given = overrides(trace, profile, scheduler, seed, settings)
     if attainment is not None:
         given["plan.attainment"] = attainment
@@ -79,7 +86,7 @@ def plan(
             "faults.mtbf_s and faults.straggler_every_s, or --replicas"
         )
     cluster = None if replicas is None else case.cluster(replicas, devices)
-    wanted = Wanted(cluster, case.schedulers, case.policies, growth or 0.0, 0 if growth is None else months)
+    wanted = Wanted(cluster, case.schedulers, case.policies, growth or 0.0, 0 if growth is None else months or 12)
     slo, demand, options = case.slo(), case.demand(), case.options
     with KeptPoints(output) as kept:
         try:
@@ -134,7 +141,7 @@ def _names(text: str) -> list[str]:
 
 def _command(context: typer.Context) -> str:
     """The command that makes this plan again, wherever it is put and however many processes make it."""
-    words = ["tilecast", "plan"]
+    words = ["tilecast", "plan", "-o", "PLAN"]
     for parameter in context.command.params:
         value = context.params.get(str(parameter.name))
         if parameter.name in _NOT_REPEATED or value in (None, parameter.default):

@@ -15,6 +15,7 @@ from predictors.loading import AdapterCosts, Weights, with_adapters
 from predictors.table import LatencyTable
 from traces.errors import BadInput
 from traces.request import Request
+from traces.trace import Trace
 
 StageCosts = LatencyTable | TiledCosts | AdapterCosts
 """What answers for the stages of a request, all that a scenario can ask for included."""
@@ -42,6 +43,19 @@ def weights_of(section: ResidencySection) -> Weights:
         section.load_s,
         sizes,
     )
+
+
+def unknown_checkpoints(scenario: Scenario, trace: Trace) -> list[str]:
+    """What the section says that the trace does not bear out, in sentences."""
+    section = scenario.residency
+    if section is None:
+        return []
+    named = set(trace.frame["checkpoint"])
+    if named <= {""}:
+        return ["the trace names no checkpoints: [residency] has one to load, the model's own"]
+    sized = [text.rpartition(":")[0] for text in section.checkpoints_gb]
+    unknown = [checkpoint for checkpoint in sized if checkpoint not in named]
+    return [f"residency.checkpoints_gb: the trace never asks for {', '.join(unknown)}"] if unknown else []
 
 
 def serving_many(scenario: Scenario, policy: SchedulingPolicy) -> SchedulingPolicy:

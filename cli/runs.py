@@ -13,7 +13,7 @@ from typing import Any
 from cli.caching import PreparedCache, prepare_cache, read_shares, spell_shares
 from cli.pricing import geometry_for, latency_table, load_profile, trust
 from cli.remembered import remembered
-from cli.residency import StageCosts, adapting, adapting_first, preloaded, serving_many
+from cli.residency import StageCosts, adapting, adapting_first, preloaded, serving_many, unknown_checkpoints
 from cli.scenario import PredictorSection, Scenario
 from cli.tiling import PreparedTiling, prepare_tiling
 from policies.contract import Predictor, SchedulingPolicy
@@ -143,6 +143,7 @@ def prepare(scenario: Scenario) -> Prepared:
     checkpoints = trace.frame["checkpoint"].nunique()
     if scenario.residency is None and checkpoints > 1:
         warnings.append(f"the {checkpoints} checkpoints of the trace are taken for one; [residency] tells them apart")
+    warnings += unknown_checkpoints(scenario, trace)
     tiling = prepare_tiling(scenario, geometry, table, trace)
     if unmeasured := _unmeasured(table, tiling):
         warnings.append(f"not in the profile, taken as 0 s: {', '.join(unmeasured)}")

@@ -47,17 +47,19 @@ def sweep(
     from cli.points import Interrupted, KeptPoints, run_points
     from cli.progress import bar
     from cli.sweeping import best, check_figure, points_table, simulate_point, tasks
+    from cli.workers import check_workers
     from traces.errors import BadInput
     from traces.files import write_frame
 
     check_figure(by)
+    count = workers if workers is not None else joblib.cpu_count()
+    check_workers(count, executor, ray_address)
     loaded = Grid.load(grid)
     points = loaded.points(scenario, overrides(trace, profile, scheduler, seed, settings))
     todo = tasks(points, output.absolute() / "runs" if keep_logs else None)
     with KeptPoints(output) as kept:
         before = sum(key in kept for key in todo)
         with bar("simulating", len(todo)) as progress:
-            count = workers if workers is not None else joblib.cpu_count()
             try:
                 results = run_points(simulate_point, todo, kept, count, executor, progress, ray_address)
             except Interrupted as interrupted:

@@ -34,12 +34,7 @@ def results(
     Raises:
         BadInput: an unknown executor, fewer than one worker, no Ray, no cluster there, or a worker that was killed.
     """
-    if executor not in EXECUTORS:
-        raise BadInput(f"unknown executor {executor!r}; known: {', '.join(EXECUTORS)}")
-    if workers < 1:
-        raise BadInput(f"workers is {workers}, expected at least 1")
-    if ray_address is not None and executor != "ray":
-        raise BadInput(f"a Ray address needs executor 'ray', not {executor!r}")
+    check_workers(workers, executor, ray_address)
     if not arguments:
         return
     if executor == "ray":
@@ -49,6 +44,16 @@ def results(
             yield call(key, argument)
     else:
         yield from _in_processes(call, arguments, workers)
+
+
+def check_workers(workers: int, executor: str, ray_address: str | None) -> None:
+    """Refuse what `results` cannot run on."""
+    if executor not in EXECUTORS:
+        raise BadInput(f"unknown executor {executor!r}; known: {', '.join(EXECUTORS)}")
+    if workers < 1:
+        raise BadInput(f"workers is {workers}, expected at least 1")
+    if ray_address is not None and executor != "ray":
+        raise BadInput(f"a Ray address needs executor 'ray', not {executor!r}")
 
 
 def _in_processes(call: Call, arguments: Mapping[str, Any], workers: int) -> Results:

@@ -53,8 +53,8 @@ def _shipped_class(kind: str, name: str) -> type:
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise BadInput(f"unknown {kind} policy {name!r}{hint} Known: {', '.join(known)}, or file.py:Class")
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise BadInput(f"unknown {kind} policy {name!r}; {hint}known: {', '.join(known)}, or file.py:Class")
 
 
 def _user_class(kind: str, name: str, base: Path) -> type:

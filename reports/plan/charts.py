@@ -90,8 +90,12 @@ def cost_against_attainment(plan: Plan) -> go.Figure:
     cost = _price if priced else _devices
     shown = sorted((row for row in shown if math.isfinite(cost(row))), key=lambda row: (_alike(row), cost(row)))
     figure = blank("price per hour" if priced else "devices", "deadlines kept", 400)
+    several = len({row.candidate.scheduler for row in shown}) > 1
     for _, alike in groupby(shown, key=_alike):
         own = list(alike)
+        if several:
+            last = {"x": cost(own[-1]), "y": own[-1].figures.attainment.mean}
+            figure.add_annotation(last, text=escape(own[-1].candidate.scheduler), showarrow=False, yshift=14, xshift=4)
         figure.add_scatter(
             x=[cost(row) for row in own],
             y=[row.figures.attainment.mean for row in own],
@@ -123,7 +127,7 @@ def cost_against_attainment(plan: Plan) -> go.Figure:
     best = subject(plan)
     if best is not None and best.candidate in [row.candidate for row in shown]:
         at = {"x": cost(best), "y": best.figures.attainment.mean}
-        figure.add_annotation(at, text=f"<b>{_label(best.candidate)}</b>", ax=0, ay=44, arrowwidth=1)
+        figure.add_annotation(at, text="<b>the answer</b>", ax=0, ay=44, arrowwidth=1)
     lowest = min([ends(row.figures.attainment)[0] for row in shown] + [plan.attainment])
     figure.update_yaxes(range=[max(-0.03, lowest - 0.08), 1.04], tickformat=".0%")
     return figure.update_xaxes(rangemode="tozero")

@@ -92,8 +92,8 @@ def sections(plan: Plan) -> list[Section]:
         ),
         Section(
             "What it costs to keep more deadlines",
-            "Every cluster that was simulated and has a price. Filled: stable; dotted: near the knee; hollow: "
-            f"unstable. A line joins clusters that differ in replicas alone; bars are {interval}.",
+            "Every cluster that was simulated, by its price or, where none is known, its devices. Filled: stable; "
+            f"dotted: near the knee; hollow: unstable. A line joins clusters that differ in replicas alone; bars are {interval}.",
             (tables.considered(plan),),
             plan.considered,
             charts.cost_against_attainment,

@@ -39,7 +39,7 @@ def reasons(plan: Plan) -> Table:
         Column[Evaluation]("Cluster", lambda row: cluster(row.candidate), "text"),
         Column[Evaluation]("Policy", lambda row: row.candidate.scheduler, "text"),
         Column[Evaluation]("State", lambda row: row.state, "text"),
-        Column[Evaluation]("Demand of what it can carry", _load),
+        Column[Evaluation]("Demand, of its throughput with full batches", _load),
         Column[Evaluation]("Extrapolated", _extrapolated),
         Column[Evaluation]("Why", lambda row: row.detail, "sentence"),
     )

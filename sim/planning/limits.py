@@ -65,7 +65,7 @@ def limit(replications: Sequence[Replication], load: float) -> tuple[str, str]:
         return COMPUTE, f"requests wait {waits_s:.3g} s of the {latency_s:.3g} s they take: work itself is too slow"
     peaks = _while_waiting(replications)
     if peaks > BUSY_AT_PEAKS:
-        return COMPUTE, f"devices are {busy:.0%} busy, but {peaks:.0%} while requests wait: peaks decide"
+        return COMPUTE, f"devices are {peaks:.0%} busy while requests wait: peaks decide"
     return POLICY, f"devices are {busy:.0%} busy, and requests wait {waits_s:.3g} s of the {latency_s:.3g} s they take"
 
 

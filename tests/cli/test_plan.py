@@ -263,3 +263,16 @@ def test_a_plan_takes_failures_by_chance_alone(folder: Path) -> None:
     given = ("plan", folder / "scenario.toml", "-o", folder / "out")
     assert "faults.mtbf_s" in refused(*given, "--set", 'faults.outages=["10:1:30"]')
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--growth", "inf"), "--growth inf"),
+        (("--months", 3), "--months goes with --growth"),
+        (("--devices", 2), "--devices goes with --replicas"),
+    ],
+)
+def test_options_that_go_with_others(folder: Path, options: tuple[object, ...], says: str) -> None:
+    assert says in refused("plan", folder / "scenario.toml", "-o", folder / "out", *options)
+    assert not (folder / "out").exists()

@@ -129,7 +129,7 @@ def test_near_its_knee_is_what_a_little_more_load_breaks(calm: list[Replication]
     between = [replace(r, attainment=a) for r, a in zip(calm, (0.9, 0.95, 0.96, 0.97, 0.99), strict=True)]
     verdict = judge(between, None, PROMISE)
     assert (verdict.state, verdict.keeps) == (NEAR_KNEE, None)
-    assert verdict.detail.startswith("It meets 95.4% +- 4.2% of deadlines, 95.0% are promised;")
+    assert verdict.detail.startswith("It meets 95.4% ± 4.2% of deadlines, 95.0% are promised;")
 
 
 def test_one_replication_decides_nothing(calm: list[Replication]) -> None:
@@ -160,7 +160,7 @@ LAZY = replace(PEAK, utilisation=0.6)
         ("compute", {"utilisation": 0.99, "batch_cap": 4, "at_cap": 0.3, "batch": 2.5}, "devices are 99% busy, 2.5"),
         ("compute", {"utilisation": 0.99}, "devices are 99% busy, one request at a time"),
         ("compute", {"wait_mean_s": 0.1, "latency_mean_s": 5.0}, "requests wait 0.1 s of the 5 s they take"),
-        ("compute", {"windows": (IDLE, PEAK)}, "97% while requests wait: peaks decide"),
+        ("compute", {"windows": (IDLE, PEAK)}, "devices are 97% busy while requests wait: peaks decide"),
         ("policy", {"utilisation": 0.62, "windows": (IDLE, LAZY)}, "devices are 62% busy, and requests wait"),
     ],
 )
