@@ -93,7 +93,8 @@ def sections(plan: Plan) -> list[Section]:
         Section(
             "What it costs to keep more deadlines",
             "Every cluster that was simulated, by its price or, where none is known, its devices. Filled: stable; "
-            f"dotted: near the knee; hollow: unstable. A line joins clusters that differ in replicas alone; bars are {interval}.",
+            "dotted: near the knee; hollow: unstable. A line joins clusters that differ in replicas alone; bars are "
+            f"{interval}.",
             (tables.considered(plan),),
             plan.considered,
             charts.cost_against_attainment,
