@@ -195,6 +195,7 @@ class CheckpointQueue:
         if self._held is not None:
             others = tuple([other for other in self._held.jobs if other is not job])
             self._held = self._held._replace(jobs=others) if others else None
+            self._recalled = True  # the others may be joined at their next step
         if mirror.state == "running":
             self._running = tuple([other for other in self._running if other is not mirror])
             if self._held is None:

@@ -218,3 +218,16 @@ def test_weights_that_lie_there_from_the_beginning_are_not_loaded() -> None:
     controller = Controller(policy, COSTS, 1, loading=True, loaded=there)
     Simulation(controller, World(COSTS, 1, loads=LoadTimes(WEIGHTS, there))).run(requests)
     assert all(launch.load is None for launch, _, _ in controller.launched)
+
+
+@pytest.mark.parametrize(
+    ("name", "replicas"), [("edf", 1), ("least-slack", 2), ("lookahead", 2), ("rounds", 1), ("clockwork", 3)]
+)
+def test_a_batch_whose_adapters_are_put_on_may_lose_a_request(name: str, replicas: int) -> None:
+    policy = ManyCheckpoints(SCHEDULERS[name](), weights=WEIGHTS)
+    for seed in range(4):
+        requests = requests_of(CheckedWorld(replicas, 6.0 + 2.0 * seed, True), 60)
+        happenings = list(Faults(patience_s=0.7).happenings(replicas, requests, seed))
+        controller, _ = run(policy, requests, replicas, happenings=happenings)
+        stepped, _ = run(policy, requests, replicas, True, happenings)
+        assert ends(stepped) == ends(controller)
