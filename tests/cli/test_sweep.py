@@ -239,15 +239,20 @@ def test_wrong_options_are_said(folder: Path, options: tuple[object, ...], compl
 
 def test_ctrl_c_says_how_to_go_on(folder: Path) -> None:
     output = folder / "interrupted"
+    (folder / "long.toml").write_text(f"[grid]\ncluster.replicas = {list(range(1, 200))}\n")
     command = [sys.executable, "-m", "cli.main", "sweep", str(folder / "scenario.toml"), "--workers", "1"]
-    command += ["--grid", str(folder / "grid.toml"), "-o", str(output)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    command += ["--grid", str(folder / "long.toml"), "-o", str(output)]
+
+    def listening() -> None:  # a shell has what it starts in the background ignore Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as process:
         while process.poll() is None and not kept(output):
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGINT)
         _, said = process.communicate()
     assert process.returncode == 130
-    assert re.search(r"interrupted: \d+ of 16 points are kept in .*; the same command goes on from there", said)
+    assert re.search(r"interrupted: \d+ of 199 points are kept in .*; the same command goes on from there", said)
 
 
 def test_samples_are_some_of_the_combinations_and_more_samples_are_those_and_others(folder: Path) -> None:
