@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-
 if importlib.util.find_spec("torch"):
     import torch
 
