@@ -23,6 +23,7 @@ from backend.decode import decode_by
 from backend.inputs import start_of
 from backend.loading import denoiser_name
 from backend.merge import Mixer, Stacked, run_merged
+from backend.patched.unet import PATCH_FLOOR, PatchedUNet
 from backend.tiled.execution import TiledExecution, Tiling
 from backend.tiled.group import RankLost
 from backend.tiled.run import TiledRun
@@ -52,6 +53,7 @@ class Executor:
     Attributes:
         cache: the block cache, or None.
         tiles: what runs tiled requests, or None.
+        conditions: settings that its seconds depend on, by their names in a profile's metadata.
 
     Raises:
         BadInput: the mode or the way to decode does not fit the pipeline.
@@ -73,6 +75,7 @@ class Executor:
             wanted = "condition" if takes_image(pipeline) else "refine"
             raise BadInput(f"tiling.image is {tiling.rule.image!r}; {type(pipeline).__name__} needs {wanted!r}")
         self.pipeline = pipeline
+        self.mode = mode
         self.device = torch.device(pipeline.device)
         own = None if caching is None or isinstance(caching, ComputeAll) else copy.deepcopy(caching)
         self._mixer = mixer_for(pipeline, mode, own, cache_bytes, cache_patch, patch_floor)
@@ -81,6 +84,11 @@ class Executor:
         decode_by(pipeline, decode)
         self.tiles = None if tiling is None else TiledExecution(pipeline, forward, tiling)
         self.images = images
+        self.conditions = {"decode": decode}
+        if mode == "patched":
+            self.conditions["patch_floor"] = str(PATCH_FLOOR if patch_floor is None else patch_floor)
+        if own is not None:
+            self.conditions |= {"caching": type(own).__name__, "cache_patch": str(cache_patch)}
         self._runs: dict[str, RequestRun | TiledRun] = {}
 
     @property
@@ -356,8 +364,6 @@ def mixer_for(
         BadInput: the mode does not fit the pipeline.
     """
     if mode == "patched":
-        from backend.patched.unet import PATCH_FLOOR, PatchedUNet
-
         floor = PATCH_FLOOR if patch_floor is None else patch_floor
         return PatchedUNet(pipeline, floor, caching, cache_bytes, cache_patch)
     if mode == "packed":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -23,7 +24,6 @@ import torch
 
 from backend.executor import Executor
 from backend.loading import geometry_of_pipeline, load_pipeline
-from backend.patched.unet import PATCH_FLOOR
 from backend.tiled.execution import Tiling
 from policies.caching import CachingPolicy
 from policies.contract import Outcome
@@ -99,45 +99,74 @@ def measure_profile(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    executors = [Executor(load_pipeline(model, device, dtype), mode, patch_floor=patch_floor)]
+    executor = Executor(load_pipeline(model, device, dtype), mode, patch_floor=patch_floor)
+    cached = None
     if caching is not None:
         pipeline = load_pipeline(model, device, dtype)
-        executors.append(Executor(pipeline, mode, caching, cache_patch=cache_patch, patch_floor=patch_floor))
-    geometry = geometry_of_pipeline(executors[0].pipeline, Path(model).name)
+        cached = Executor(pipeline, mode, caching, cache_patch=cache_patch, patch_floor=patch_floor)
+    geometry = geometry_of_pipeline(executor.pipeline, Path(model).name)
     rule = TilingRule(geometry, refine=_REFINED, tile=tile)
     for size in canvases:
         if not rule.applies(size):
             raise BadInput(f"canvas {spell(((size, 1),))} is not larger than the native size {geometry.native_size}")
     sizes = sorted({*(sizes or default_sizes(geometry)), *_of_tiles(rule, canvases)})
-    tiled = Executor(load_pipeline(model, device, dtype), tiling=Tiling(rule)) if canvases else None
     for size in sizes:
         geometry.check(_request(size, 0))
     plan: list[Composition] = [((size, n),) for size in sizes for n in BATCHES if n <= max_batch]
     if mode != "whole":
         plan += _mixes(sizes, max_batch, mixes, stream(seed, "profile/mixes"))
-    weights = None if caching is None else block_weights(executors[-1], sizes)
-    rows: list[Row] = []
-    conditions = {"decode": "whole"}
-    if mode == "patched":
-        conditions["patch_floor"] = str(PATCH_FLOOR if patch_floor is None else patch_floor)
-    if caching is not None:
-        conditions |= {"caching": type(caching).__name__, "cache_patch": str(cache_patch)}
-    facts = (executors[0], geometry, device, dtype, mode, weights, conditions)
+    tiled = Executor(load_pipeline(model, device, dtype), tiling=Tiling(rule)) if canvases else None
+    return measure(executor, geometry, plan, dtype, repeats, minutes, cached, tiled, canvases, progress)
+
+
+def measure(
+    executor: Executor,
+    geometry: ModelGeometry,
+    plan: Sequence[Composition],
+    dtype: str = "float32",
+    repeats: int = 5,
+    minutes: float = 10.0,
+    cached: Executor | None = None,
+    tiled: Executor | None = None,
+    canvases: Sequence[Size] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Profile:
+    """Measure batches on executors whose pipelines are in memory; nothing else may be resident there.
+
+    Args:
+        executor: takes each batch through all stages.
+        geometry: of its model, whose name the profile gets.
+        plan: the batches; sizes that the model can make.
+        dtype: of its weights, for the record.
+        repeats: rounds over the plan.
+        minutes: stop after this long, but never before the first round is whole.
+        cached: a second executor of the model, with a cache, which takes each batch through its steps one by one.
+        tiled: a third one, which tiles ``canvases``.
+        canvases: sizes of tiled requests.
+        progress: called with (batches measured, batches planned).
+
+    Raises:
+        BadInput: a batch cannot be made.
+    """
+    executors = [executor] if cached is None else [executor, cached]
+    sizes = sorted({size for composition in plan for size, _ in composition})
+    weights = None if cached is None else block_weights(cached, sizes)
     started = time.perf_counter()
-    for executor in executors:
-        _warm_up(executor, plan)
+    for each in executors:
+        _warm_up(each, plan)
+    rows: list[Row] = []
     for repeat in range(repeats):
         for count, composition in enumerate(plan):
             if repeat and time.perf_counter() - started > 60 * minutes:
-                return _profile(rows, *facts)
-            for executor in executors:
-                rows += _measure(executor, composition, repeat, weights)
+                return _profile(rows, executor, cached, geometry, dtype, weights)
+            for each in executors:
+                rows += _measure(each, composition, repeat, weights)
             if progress is not None:
                 progress(repeat * len(plan) + count + 1, repeats * len(plan))
         for size in canvases:
             assert tiled is not None
             rows += _measure_tiled(tiled, size, repeat)
-    return _profile(rows, *facts)
+    return _profile(rows, executor, cached, geometry, dtype, weights)
 
 
 def _of_tiles(rule: TilingRule, canvases: Sequence[Size]) -> set[Size]:
@@ -273,19 +302,17 @@ def _computed_share(executor: Executor, weights: list[float] | None) -> float:
 def _profile(
     rows: list[Row],
     executor: Executor,
+    cached: Executor | None,
     geometry: ModelGeometry,
-    device: str,
     dtype: str,
-    mode: str,
     weights: list[float] | None,
-    conditions: dict[str, str],
 ) -> Profile:
     frame = pd.DataFrame(rows, columns=list(Row._fields))
     frame = frame.assign(
-        hardware=hardware_name(device),
+        hardware=hardware_name(str(executor.device)),
         software=f"torch {torch.__version__}, diffusers {diffusers.__version__}, {dtype}",
         model=geometry.name,
-        executor=mode,
+        executor=executor.mode,
         guided=True,
     )
     metadata = {
@@ -293,11 +320,26 @@ def _profile(
         "source": "tilecast profile",
         "pipeline": type(executor.pipeline).__name__,
         "geometry": json.dumps(asdict(geometry), sort_keys=True),
-        **conditions,
+        **driver_facts(executor.device),
+        **(executor if cached is None else cached).conditions,
     }
     if weights is not None:
         metadata["block_weights"] = json.dumps([round(weight, 4) for weight in weights])
     return Profile.from_frame(frame, metadata)
+
+
+def driver_facts(device: torch.device) -> dict[str, str]:
+    """What a CUDA device's figures depend on beside the device: ``cuda`` (torch's) and ``driver``, where known."""
+    if device.type != "cuda":
+        return {}
+    found = {"cuda": torch.version.cuda}
+    try:
+        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        lines = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+        found["driver"] = lines[0] if lines else None
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return {name: value for name, value in found.items() if value}
 
 
 def hardware_name(device: str) -> str:
