@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from backend.kernels.choice import REFERENCE, Kernels
 from backend.packed.layout import Layout, Segments
 
 Tables = tuple[torch.Tensor, torch.Tensor]
@@ -95,6 +96,7 @@ class Flow:
     Args:
         layout: of all its tokens.
         rotary: their positions, where they are rotary.
+        kernels: what its modules run on.
 
     Attributes:
         whole: the layout of all tokens.
@@ -103,7 +105,8 @@ class Flow:
         memory: None when every block computes every token.
     """
 
-    def __init__(self, layout: Layout, rotary: Rotary | None) -> None:
+    def __init__(self, layout: Layout, rotary: Rotary | None, kernels: Kernels = REFERENCE) -> None:
+        self.kernels = kernels
         self.whole = self.layout = layout
         self.rotary = self._whole_rotary = rotary
         self.selection: Selection | None = None

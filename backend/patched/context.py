@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
+from backend.kernels.choice import REFERENCE, Kernels
 from backend.patched.layout import PatchLayout, Side, Strip
 
 State = MutableMapping[str, torch.Tensor]
@@ -19,13 +20,17 @@ class PatchContext:
     get only the patches ``selected`` and take what they need of the others (border pixels, moments, keys and values)
     from ``state``, where everything they compute is kept.
 
+    Args:
+        kernels: what the modules run on.
+
     Attributes:
         layout: None outside a batch.
         selected: [computed] indices of the patches that go through the running block; None: all.
         rows: [computed] row of each of these patches.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kernels: Kernels = REFERENCE) -> None:
+        self.kernels = kernels
         self.layout: PatchLayout | None = None
         self.selected: torch.Tensor | None = None
         self.rows: torch.Tensor | None = None
