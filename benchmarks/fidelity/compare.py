@@ -58,8 +58,8 @@ class Findings:
                 found = [_of_run(study, run, prepared.table) for run in own]
                 runs += found
                 reals = [summary(read_run(study.real(run))) for run in own]
-                compared = held_against(list(_simulated(prepared, seeds)), reals).loc[list(GOALS)]
-                told = [list(_simulated(prepared, seeds, row["speed"])) for row in found]
+                compared = held_against(list(simulated(prepared, seeds)), reals).loc[list(GOALS)]
+                told = [list(simulated(prepared, seeds, row["speed"])) for row in found]
                 at_speed = held_against([run for of_repeat in told for run in of_repeat], reals)
                 compared["at_speed_sim"], compared["at_speed_error"] = at_speed["sim"], at_speed["error"]
                 compared.insert(0, "load", load)
@@ -96,8 +96,8 @@ def _prepare(study: Study, load: float, scheduler: str, profile: Path) -> Prepar
     )
 
 
-def _simulated(prepared: Prepared, seeds: int, slowdown: float = 1.0) -> Iterable[Mapping[str, float]]:
-    """The summaries of simulations that differ in their noise."""
+def simulated(prepared: Prepared, seeds: int, slowdown: float = 1.0) -> Iterable[Mapping[str, float]]:
+    """The summaries of simulations that differ in their noise, on a machine so many times slower than profiled."""
     costs, scenario = prepared.costs, prepared.scenario
     world = scenario.world.model_copy(update={"slowdown": slowdown})
     for seed in range(seeds):
@@ -112,8 +112,29 @@ def _of_run(study: Study, run: RealRun, table: LatencyTable) -> dict[str, Any]:
     """A row of `Findings.runs`."""
     folder = study.real(run)
     log = read_run(folder)
-    steps = log.steps[log.steps["steps"] > 0]
-    cached = study.caching is not None
+    parity = parity_of(folder)
+    assert parity is not None
+    return {
+        "load": run.load,
+        "scheduler": run.scheduler,
+        "repeat": run.repeat,
+        "started": log.info["started"],
+        **speeds(log.steps, table, study.caching is not None),
+        "utilisation": summary(log)["utilisation"],
+        "decisions": parity.decisions,
+        "reproduced": parity.same,
+    }
+
+
+def speeds(launches: pd.DataFrame, table: LatencyTable, cached: bool = False) -> dict[str, float]:
+    """``speed``, in all, and ``speed_encode`` and so on, by stage: measured over profiled seconds of launches.
+
+    Args:
+        launches: of a real run, see `policies.runlog.STEP_COLUMNS`.
+        table: fitted to the profile.
+        cached: whether a block cache looked after the run.
+    """
+    steps = launches[launches["steps"] > 0]
     spent = pd.DataFrame(
         {
             "stage": steps["stage"],
@@ -123,19 +144,10 @@ def _of_run(study: Study, run: RealRun, table: LatencyTable) -> dict[str, Any]:
     )
     by_stage = spent.groupby("stage").sum()
     whole = by_stage.sum()
-    speeds = by_stage["measured_s"] / by_stage["profiled_s"]
-    parity = parity_of(folder)
-    assert parity is not None
+    of_stage = by_stage["measured_s"] / by_stage["profiled_s"]
     return {
-        "load": run.load,
-        "scheduler": run.scheduler,
-        "repeat": run.repeat,
-        "started": log.info["started"],
         "speed": float(whole["measured_s"] / whole["profiled_s"]),
-        **{f"speed_{stage}": float(speeds.get(stage, math.nan)) for stage in STAGES},
-        "utilisation": summary(log)["utilisation"],
-        "decisions": parity.decisions,
-        "reproduced": parity.same,
+        **{f"speed_{stage}": float(of_stage.get(stage, math.nan)) for stage in STAGES},
     }
 
 
