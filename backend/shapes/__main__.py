@@ -12,7 +12,8 @@ import torch
 
 from backend.shapes.counting import Counts, count
 from backend.shapes.fitting import fit
-from backend.shapes.models import MODELS, Model, Shape, Stage
+from backend.shapes.models import MODELS, Model
+from backend.shapes.stages import Shape, Stage
 from predictors.polynomial import Polynomial
 from traces.atomic import whole_file
 from traces.geometry import GEOMETRIES, ModelGeometry
