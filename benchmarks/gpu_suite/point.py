@@ -12,7 +12,27 @@ GROUPS = ("ceiling", "kernel", "step", "mix", "decode", "encode", "tile", "cache
 and of cached requests; a trace for real and simulated."""
 
 Result = dict[str, Any]
-"""JSON: at least ``seconds`` (median) and ``repeats`` (all of them), or ``failed`` (why, in one line) alone."""
+"""JSON: ``failed`` (why, in one line) alone, or what was measured::
+
+    seconds           median of the repeats: one call of the kernel, one step of the batch, one decode, ...
+    repeats           all of them, seconds
+    first_s           of the first call, compilation included
+    rows              of the batch
+    peak_bytes        most that was allocated on the device, weights included; None where torch does not count
+    activation_bytes  how much of it was not there before
+    tflop             of one repeat, 1e12 operations, where known
+    bytes             fewest that one repeat moves, where known
+    copy_bytes_per_s  reads and writes of a large copy, measured beside a kernel
+    error             of the output, relative to that of the stock model or of the plain kernel
+    ways              of points that compare: by name what each way took, a result of its own, timed round by round with
+                      the others; the point's own way is among them, and ``seconds`` is its
+    computed          share of the units that a cached step computed
+    figures           and more, of a replay: see `benchmarks.gpu_suite.replay.measure_replay`
+
+Ways of a mix are the point's own (``patched`` or ``packed``), ``one-by-one`` (a forward an image), ``same-size`` (a
+forward a size), ``reference`` (the own one with plain kernels) and, of packed ones, ``equal-tokens`` (as many tokens
+in images of one size). Ways of a kernel are ``fused`` and ``reference``.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +42,10 @@ class Point:
     Attributes:
         group: one of `GROUPS`.
         name: of the model (see `benchmarks.gpu_suite.models`), ceiling or kernel.
-        way: how it runs: ``eager``, ``compiled``, ``one-by-one``, ``same-size``, ``patched``, ``packed``, ...
-        composition: the images or clips of the batch, sizes in pixels and frames; () where there is none.
-        detail: what else tells it from others, such as the data type of a copy or a scheduler's name.
+        way: how it runs, see `benchmarks.gpu_suite.points`.
+        composition: the images or clips of the batch, sizes in pixels and frames; of tiles, their sizes; () where there
+            is none.
+        detail: what else tells it from others: the size of a copy, the model of a kernel, a share that is computed.
     """
 
     group: str
