@@ -137,9 +137,10 @@ def denoiser_calls(
 
 
 def _kept_exact(module: Any) -> Any:
-    kept = getattr(module, "_keep_in_fp32_modules", None) or []
     if isinstance(module, diffusers.ModelMixin):  # transformers has such a list for float16 alone
-        for name, parameter in module.named_parameters():
+        kept: Any = getattr(module, "_keep_in_fp32_modules", None) or []
+        parts: Any = module
+        for name, parameter in parts.named_parameters():
             if parameter.dtype in (torch.bfloat16, torch.float16) and set(kept) & set(name.split(".")):
                 parameter.data = parameter.data.float()
     return module
