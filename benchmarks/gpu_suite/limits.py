@@ -22,11 +22,11 @@ class Limits:
     target_s: float = 0.5
     least: int = 5
     most: int = 30
-    cap_s: float = 3.0
+    cap_s: float = 2.0
 
     def warm(self, seconds: float) -> int:
         """How many calls of a function that takes so long come before: of slow ones two are enough."""
-        return min(self.warmups, max(2, 1 + floor(self.cap_s / 2 / seconds))) if seconds > 0 else self.warmups
+        return min(self.warmups, max(2, 1 + floor(self.target_s / seconds))) if seconds > 0 else self.warmups
 
     def repeats(self, seconds: float) -> int:
         """How many repeats are planned of a function that takes so long."""
@@ -40,8 +40,9 @@ class Limits:
         return repeats > 0 and spent_s >= self.cap_s
 
     def of_ways(self, ways: int) -> Limits:
-        """For rounds of so many functions, whose seconds are added up: they may take twice as long together."""
-        return replace(self, target_s=2 * self.target_s, cap_s=2 * self.cap_s) if ways > 1 else self
+        """For rounds of so many functions, whose seconds are added up. Who compares them has run them before, so one
+        call of each is enough to warm up."""
+        return replace(self, warmups=1, target_s=1.5 * self.target_s, cap_s=1.5 * self.cap_s) if ways > 1 else self
 
 
 DEVICE = Limits()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from traces.composition import Composition, spell
+from traces.composition import Composition, parse, spell
+from traces.errors import BadInput
 
 GROUPS = ("ceiling", "kernel", "step", "mix", "decode", "encode", "tile", "cached", "replay")
 """Ceilings of the device; kernels against them; whole denoising steps; mixed batches; the other stages; steps of tiled
@@ -34,6 +35,8 @@ forward a size), ``reference`` (the own one with plain kernels) and, of packed o
 in images of one size). Ways of a kernel are ``fused`` and ``reference``.
 """
 
+_NONE = "-"  # in the place of no composition
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -56,6 +59,21 @@ class Point:
 
     @property
     def key(self) -> str:
-        """Names it in files of results and on the command line."""
-        parts = (self.group, self.name, self.way, spell(self.composition) if self.composition else "", self.detail)
-        return "/".join(part for part in parts if part)
+        """Names it in files of results and on the command line: ``step/sdxl/eager/1@512x512``."""
+        parts = [self.group, self.name, self.way, spell(self.composition) or _NONE, self.detail]
+        while parts[-1] in ("", _NONE):
+            parts.pop()
+        return "/".join(parts)
+
+    @classmethod
+    def of_key(cls, key: str) -> Point:
+        """The point of a `key`.
+
+        Raises:
+            BadInput: no point has it.
+        """
+        parts = key.split("/", 4)
+        if len(parts) < 3 or parts[0] not in GROUPS:
+            raise BadInput(f"{key!r} names no point, expected group/name/way[/composition[/detail]]")
+        composition = parse(parts[3]) if len(parts) > 3 and parts[3] != _NONE else ()
+        return cls(*parts[:3], composition, parts[4] if len(parts) > 4 else "")

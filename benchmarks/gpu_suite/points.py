@@ -56,7 +56,9 @@ def smoke_points() -> list[Point]:
     points = [
         Point("ceiling", "matmul", "float32", detail="256"),
         Point("ceiling", "copy", "device", detail="8"),
+        Point("kernel", "stitch", "fused", three, "sdxl"),
         *_kernels(three, squares(64, 96, 128)),
+        *_attention(three, squares(64, 96, 128)),
     ]
     for model, executor in EXECUTORS.items():
         one = composition_of([(mixes[model][0][0], 1)])
@@ -79,81 +81,87 @@ def smoke_points() -> list[Point]:
 
 
 def _every_kind() -> Iterable[Point]:
-    """Something of everything, each goal first."""
+    """Something of everything and what the goals are about, a model after the other."""
     yield Point("ceiling", "matmul", "bfloat16", detail="8192")
     yield Point("ceiling", "copy", "device", detail="4096")
     yield Point("step", "sdxl", "eager", squares(1024))
     yield Point("mix", "sdxl", "patched", squares(*THREE))
-    yield from _kernels(squares(*THREE), squares(*THREE))
-    yield Point("decode", "sdxl", "whole", squares(1024))
-    yield Point("encode", "sdxl", "eager", squares(1024))
+    yield Point("kernel", "stitch", "fused", squares(*THREE), "sdxl")
     yield Point("mix", "sd3.5-medium", "packed", squares(*THREE))
     yield Point("step", "sd3.5-medium", "eager", squares(1024))
-    yield Point("mix", "flux", "packed", squares(*THREE))
+    yield Point("cached", "sd3.5-medium", "packed", squares(*THREE), "share=0.5")
+    yield Point("decode", "sdxl", "whole", squares(1024))
+    yield Point("encode", "sdxl", "eager", squares(1024))
     yield Point("step", "flux", "eager", squares(1024))
-    yield Point("step", "wan-1.3b", "eager", clips(480, 832, 17))
-    yield Point("mix", "wan-1.3b", "packed", clips(480, 832, 17, 33))
-
-
-def _more_of_each() -> Iterable[Point]:
-    """The mixes, batches, tiles and shares of each model."""
-    yield Point("step", "sdxl", "graph", squares(512))
-    for side in (512, 768):
-        yield Point("step", "sdxl", "eager", squares(side))
+    yield Point("mix", "flux", "packed", squares(*THREE))
     yield Point("mix", "sdxl", "patched", squares(*THREE, *THREE))
     yield Point("mix", "sdxl", "patched", squares(512, 512, 512, 512, 1024, 1024))
     yield Point("mix", "sdxl", "patched", squares(*[768] * 8))
-    for share in (1.0, 0.5, 0.25):
+    yield Point("cached", "sdxl", "patched", squares(*THREE), "share=0.5")
+    yield Point("tile", "sdxl", "tiled", squares(1024, 1024))
+    for side in (512, 768):
+        yield Point("step", "sdxl", "eager", squares(side))
+    yield Point("step", "sdxl", "graph", squares(512))
+    yield Point("step", "wan-1.3b", "eager", clips(480, 832, 17))
+    yield Point("mix", "wan-1.3b", "packed", clips(480, 832, 9, 17))
+    yield Point("step", "cogvideox-1.5", "eager", clips(768, 1360, 17))
+    yield Point("step", "hunyuanvideo", "eager", clips(544, 960, 17))
+
+
+def _more_of_each() -> Iterable[Point]:
+    """Batches; the other kernels; compiled; tiles and shares; what the images of other models begin and end with."""
+    for batch in (2, 4, 8):
+        for side in THREE:
+            yield Point("step", "sdxl", "eager", squares(*[side] * batch))
+    for share in (1.0, 0.25):
         yield Point("cached", "sdxl", "patched", squares(*THREE), f"share={share}")
-    for tiles in (1, 2, 4):
+    for tiles in (1, 4):
         yield Point("tile", "sdxl", "tiled", squares(*[1024] * tiles))
     yield Point("decode", "sdxl", "patched", squares(1024))
-    for side in THREE:
-        for batch in (2, 4, 8):
-            yield Point("step", "sdxl", "eager", squares(*[side] * batch))
+    yield from _kernels(squares(*THREE), squares(*THREE))
     yield Point("step", "sdxl", "compiled", squares(1024))
+    yield from _attention(squares(*THREE), squares(*THREE))
     yield Point("ceiling", "copy", "host-to-device", detail="1024")
     yield Point("ceiling", "matmul", "float32", detail="8192")
+    yield Point("decode", "sd3.5-medium", "whole", squares(1024))
+    yield Point("encode", "sd3.5-medium", "eager", squares(1024))
     yield Point("step", "sd3.5-medium", "eager", squares(512))
-    yield Point("mix", "sd3.5-medium", "packed", squares(*THREE, *THREE))
     yield Point("mix", "sd3.5-medium", "packed", squares(512, 512, 512, 512, 1024, 1024))
     yield Point("mix", "sd3.5-medium", "packed", squares(*[768] * 8))
-    for share in (1.0, 0.5, 0.25):
+    for share in (1.0, 0.25):
         yield Point("cached", "sd3.5-medium", "packed", squares(*THREE), f"share={share}")
     for side in (512, 1024):
         yield Point("tile", "sd3.5-medium", "tiled", squares(side, side))
-    yield Point("decode", "sd3.5-medium", "whole", squares(1024))
-    yield Point("encode", "sd3.5-medium", "eager", squares(1024))
 
 
 def _rest() -> Iterable[Point]:
-    """Flux again, video, other sizes and batches."""
-    yield Point("step", "wan-1.3b", "eager", clips(480, 832, 49))
+    """Video and Flux again, other sizes and batches."""
     yield Point("decode", "wan-1.3b", "whole", clips(480, 832, 17))
     yield Point("encode", "wan-1.3b", "eager", clips(480, 832, 17))
+    yield Point("step", "wan-1.3b", "eager", clips(480, 832, 49))
     yield Point("tile", "wan-1.3b", "tiled", clips(240, 416, 17, 17))
-    yield Point("step", "cogvideox-1.5", "eager", clips(768, 1360, 17))
-    yield Point("decode", "cogvideox-1.5", "whole", clips(768, 1360, 17))
-    yield Point("step", "hunyuanvideo", "eager", clips(544, 960, 17))
-    yield Point("decode", "hunyuanvideo", "whole", clips(544, 960, 17))
-    yield Point("encode", "hunyuanvideo", "eager", clips(544, 960, 17))
     for side in (512, 768):
         yield Point("step", "flux", "eager", squares(side))
     for side in (512, 1024):
         yield Point("tile", "flux", "tiled", squares(side, side))
-    yield Point("mix", "flux", "packed", squares(512, 512, 512, 512, 1024, 1024))
+    yield Point("cached", "flux", "packed", squares(*THREE), "share=0.5")
     yield Point("decode", "flux", "whole", squares(1024))
     yield Point("encode", "flux", "eager", squares(1024))
-    yield Point("cached", "flux", "packed", squares(*THREE), "share=0.5")
-    yield Point("step", "wan-1.3b", "eager", clips(480, 832, 81))
-    yield Point("mix", "wan-1.3b", "packed", clips(480, 832, 33, 81))
+    yield Point("decode", "cogvideox-1.5", "whole", clips(480, 720, 17))
+    yield Point("encode", "cogvideox-1.5", "eager", clips(768, 1360, 17))
+    yield Point("decode", "hunyuanvideo", "whole", clips(320, 512, 17))
+    yield Point("encode", "hunyuanvideo", "eager", clips(544, 960, 17))
+    yield Point("mix", "flux", "packed", squares(512, 512, 512, 512, 1024, 1024))
+    yield Point("step", "flux", "compiled", squares(1024))
+    yield Point("mix", "sd3.5-medium", "packed", squares(*THREE, *THREE))
     yield Point("step", "sd3.5-medium", "eager", squares(*[1024] * 4))
     yield Point("step", "sd3.5-medium", "eager", squares(*[512] * 8))
-    yield Point("mix", "flux", "packed", squares(*THREE, *THREE))
-    yield Point("step", "flux", "compiled", squares(1024))
+    yield Point("mix", "wan-1.3b", "packed", clips(480, 832, 17, 33))
+    yield Point("step", "wan-1.3b", "eager", clips(480, 832, 81))
+    yield Point("mix", "wan-1.3b", "packed", clips(480, 832, 33, 81))
     yield Point("step", "cogvideox-1.5", "eager", clips(768, 1360, 33))
     yield Point("step", "hunyuanvideo", "eager", clips(720, 1280, 17))
-    yield Point("encode", "cogvideox-1.5", "eager", clips(768, 1360, 17))
+    yield Point("mix", "flux", "packed", squares(*THREE, *THREE))
     yield Point("mix", "flux", "packed", squares(*[768] * 8))
     for side in (256, 1536):
         yield Point("step", "sdxl", "eager", squares(side))
@@ -162,12 +170,16 @@ def _rest() -> Iterable[Point]:
 
 
 def _kernels(images: Composition, tokens: Composition) -> Iterable[Point]:
-    yield Point("kernel", "stitch", "fused", images, "sdxl")
+    """All but the stitcher and attention."""
     yield Point("kernel", "moments", "fused", images, "sdxl")
     yield Point("kernel", "modulate", "fused", tokens, "sd3.5-medium")
     yield Point("kernel", "gated", "fused", tokens, "flux")
-    for model in ("sdxl", "sd3.5-medium", "flux"):
-        yield Point("kernel", "attention", "fused", images if model == "sdxl" else tokens, model)
+
+
+def _attention(images: Composition, tokens: Composition) -> Iterable[Point]:
+    yield Point("kernel", "attention", "fused", images, "sdxl")
+    for model in ("flux", "sd3.5-medium"):
+        yield Point("kernel", "attention", "fused", tokens, model)
 
 
 def _replays(model: str) -> list[Point]:

@@ -59,11 +59,15 @@ class Timer:
         """Seconds of several functions that do the same, round by round: what changes on the device meanwhile changes
         all of them. Every round starts with another one.
 
+        Args:
+            ways: functions by name. Those that need more than one call until they run as usual have had them.
+            warmups: see `timed`; by default one.
+
         Returns:
             For each what `timed` returns of it.
         """
-        warm = {name: self._warm(function, warmups) for name, function in ways.items()}
         limits = self.limits.of_ways(len(ways))
+        warm = {name: self._warm(function, warmups or limits.warmups) for name, function in ways.items()}
         repeats: dict[str, list[float]] = {name: [] for name in ways}
         memory: dict[str, Result] = {}
         names, spent, rounds = list(ways), 0.0, 0
