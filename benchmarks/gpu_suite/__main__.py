@@ -69,14 +69,15 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def _measure(asked: argparse.Namespace, folder: Path, points: Sequence[Point], pace: Pace, began: float) -> int:
-    from benchmarks.gpu_suite.measures import MEASURES
     from benchmarks.gpu_suite.run import DeviceLost, bench_on, facts_of, run
+
+    bench = bench_on(asked.device, asked.kernels, asked.smoke)
+    from benchmarks.gpu_suite.measures import MEASURES
 
     def end(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, end)
-    bench = bench_on(asked.device, asked.kernels, asked.smoke)
     status = 0
     with Store(folder, facts_of(bench)) as store:
         try:

@@ -71,6 +71,7 @@ def smoke_points() -> list[Point]:
     points += [Point("step", model, "eager", clip) for model in ("cogvideox-1.5", "hunyuanvideo")]
     points += [
         Point("step", "sdxl", "graph", squares(128)),
+        Point("step", "flux", "compiled", squares(64)),
         Point("decode", "sdxl", "patched", squares(128)),
         Point("tile", "sdxl", "tiled", squares(128, 128)),
         Point("tile", "flux", "tiled", squares(64, 64)),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import signal
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -111,11 +111,10 @@ def run(
         if not pace.fits(point, elapsed()):
             left.append(point)
             continue
-        start = time.perf_counter()
+        start = elapsed()
         result = _measured(point, store, bench, measures[point.group], deadline_s(point, pace.seconds(point)))
-        took = time.perf_counter() - start
         store.add(point, result)
-        pace.ended(point, took)
+        pace.ended(point, elapsed() - start)
         reason = result.get("failed")
         failed += reason is not None
         say(f"{elapsed():6.1f} s  {point.key}: {f'failed: {reason}' if reason else spell_seconds(result['seconds'])}")
@@ -136,17 +135,16 @@ def _measured(point: Point, store: Store, bench: Bench, measure: Measure, deadli
     try:
         with _deadline(deadline), torch.no_grad():
             result = measure(point, bench)
-        if "failed" in result:
-            return {"failed": _one_line(str(result["failed"]))}
-        if not result["seconds"] > 0:
-            return {"failed": f"took {result['seconds']} seconds"}
-        return result
+            json.dumps(result)
+        if "failed" not in result:
+            return result
+        reason = trace = str(result["failed"])
     except torch.cuda.OutOfMemoryError as error:
-        reason, trace = f"out of memory: {error}", traceback.format_exc()
+        reason, trace = f"out of memory: {_one_line(str(error))}", traceback.format_exc()
     except TooSlow:
         reason, trace = f"given up after {deadline} s", traceback.format_exc()
     except Exception as error:
-        reason, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
+        reason, trace = f"{type(error).__name__}: {_one_line(str(error))}", traceback.format_exc()
     store.explain(point, trace)
     with suppress(RuntimeError):  # of a lost device, which the caller finds
         bench.forget()
