@@ -82,7 +82,7 @@ class Random:
 def build(stage: Stage, device: torch.device, dtype: torch.dtype) -> list[Any]:
     """A stage's networks on a device, in evaluation mode, without gradients.
 
-    Parts that diffusers keeps in float32 when it loads a model are so here.
+    Every part has the type that it has when diffusers loads the model in ``dtype``.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -91,7 +91,7 @@ def build(stage: Stage, device: torch.device, dtype: torch.dtype) -> list[Any]:
             made = stage.modules()
     finally:
         torch.set_default_dtype(before)
-    return [_kept_exact(module.to(device)).eval().requires_grad_(False) for module in made]
+    return [_as_loaded(module.to(device), dtype).eval().requires_grad_(False) for module in made]
 
 
 def model_of(name: str, narrow: bool) -> Model:
@@ -136,13 +136,17 @@ def denoiser_calls(
     return [[call(index, shape, part) for index, shape in enumerate(shapes)] for part in range(rounds)]
 
 
-def _kept_exact(module: Any) -> Any:
-    if isinstance(module, diffusers.ModelMixin):  # transformers has such a list for float16 alone
-        kept: Any = getattr(module, "_keep_in_fp32_modules", None) or []
-        parts: Any = module
-        for name, parameter in parts.named_parameters():
-            if parameter.dtype in (torch.bfloat16, torch.float16) and set(kept) & set(name.split(".")):
-                parameter.data = parameter.data.float()
+def _as_loaded(module: Any, dtype: torch.dtype) -> Any:
+    """A network in the types that diffusers loads it in: what a class keeps in float32, and what lies in its files.
+
+    transformers has such a list for float16 alone.
+    """
+    if isinstance(module, diffusers.ModelMixin):
+        network: Any = module
+        kept = set(getattr(network, "_keep_in_fp32_modules", None) or [])
+        for name, tensor in network.state_dict(keep_vars=True).items():
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(torch.float32 if kept & set(name.split(".")) else dtype)
     return module
 
 
