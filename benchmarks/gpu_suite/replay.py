@@ -45,9 +45,6 @@ from traces.workload import Workload
 FIGURES = ("latency_p50_s", "latency_p95_s", "slo_attainment")
 LOAD = 0.7
 """Of the rate at which batches that are full and of one size would keep the replica busy."""
-SLO_SCALE = 5.0
-EXPECTED_S = 90.0
-"""Of one scheduler on a device, building the model included: for plans."""
 
 
 def executor_of(scheduler: str) -> str:
@@ -113,7 +110,7 @@ def trace_of(trial: Trial, table: LatencyTable) -> Trace:
     trace = workload.generate(trial.span_s, rng=stream(0, "gpu_suite/replay")).head(trial.requests)
     if not len(trace):
         raise BadInput(f"no request arrives within {trial.span_s} s at {workload.rate:.3f} a second: lengthen span_s")
-    return trace.with_slo(scale=SLO_SCALE, standalone=table.standalone)
+    return trace.with_slo(scale=trial.slo_scale, standalone=table.standalone)
 
 
 def _held_against(served: Served, scheduler: str, profile: Profile, trace: Trace, folder: Path) -> Result:

@@ -42,6 +42,7 @@ class Trial:
         profile_s: when measuring stops, though not before every batch was measured once.
         span_s: from the first arrival to the last, at most.
         requests: at most.
+        slo_scale: deadlines, times the seconds of a request alone.
         patch_floor: see `Executor`.
         seeds: simulations.
     """
@@ -53,6 +54,7 @@ class Trial:
     profile_s: float
     span_s: float
     requests: int
+    slo_scale: float
     patch_floor: int | None = None
     seeds: int = 20
 
@@ -68,11 +70,12 @@ class Trial:
 
 TRIALS = {
     "sdxl": Trial(
-        "sdxl", parse_sizes("512x512:1,768x768:1,1024x1024:1"), 10, 3, profile_s=35.0, span_s=28.0, requests=500
+        "sdxl", parse_sizes("512x512:1,768x768:1,1024x1024:1"), 10, 3,
+        profile_s=35.0, span_s=28.0, requests=500, slo_scale=5.0,
     ),
     "tiny-image": Trial(
-        "tiny-image", parse_sizes("64x64:1,128x128:1"), 3, 2, profile_s=2.0, span_s=6.0, requests=12, patch_floor=4,
-        seeds=3,
+        "tiny-image", parse_sizes("64x64:1,128x128:1"), 3, 2,
+        profile_s=1.0, span_s=100.0, requests=8, slo_scale=50.0, patch_floor=4, seeds=3,
     ),
 }  # fmt: skip
 """By the model: the real one, and one for smoke runs."""
