@@ -12,6 +12,7 @@ from backend.packed.family import Arguments, Block, Family, Tokens, concatenated
 from backend.packed.flow import Flow, Rotary
 from backend.packed.flux import rotate_pairs
 from backend.packed.hooks import Hooks
+from backend.packed.per_row import PerRow
 from backend.packed.units import Grid
 
 
@@ -49,11 +50,10 @@ class CogVideoX(Family):
         )
 
     def hooks(self, flow: Flow) -> Hooks:
-        def modulation(rows: torch.Tensor) -> torch.Tensor:
+        def modulation(rows: torch.Tensor) -> PerRow:
             """[rows, shift scale gate of video, then of text] to what each token has; the rest is for no token."""
             image, text = rows.chunk(2, dim=1)
-            own = flow.layout.join(flow.per_text_token(text), flow.per_image_token(image))
-            return torch.cat([own, own], dim=1)
+            return flow.per_joint_token_of_streams(torch.cat([text, text], dim=1), torch.cat([image, image], dim=1))
 
         stream = _Stream(flow, joint=True, positions=True)
         blocks = self.model.transformer_blocks

@@ -14,6 +14,7 @@ import torch
 
 from backend.kernels.choice import REFERENCE, Kernels
 from backend.packed.layout import Layout, Segments
+from backend.packed.per_row import PerRow
 
 Tables = tuple[torch.Tensor, torch.Tensor]
 """Cosines and sines of rotary positions, [tokens, head channels] each."""
@@ -130,17 +131,21 @@ class Flow:
             k, v = self.memory.complete(name, k, v, joint)
         return k, v, self.whole.joint if joint else self.whole.image
 
-    def per_image_token(self, rows: torch.Tensor) -> torch.Tensor:
-        """One entry a row to one entry an image token."""
-        return rows.index_select(0, self.layout.image.rows)
+    def per_image_token(self, rows: torch.Tensor, becomes: torch.dtype | None = None) -> PerRow:
+        """One entry a row to one entry an image token. See `PerRow` for ``becomes``."""
+        return PerRow(rows, self.layout.image.rows, self.kernels.fused, becomes)
 
-    def per_text_token(self, rows: torch.Tensor) -> torch.Tensor:
+    def per_text_token(self, rows: torch.Tensor) -> PerRow:
         """One entry a row to one entry a text token."""
-        return rows.index_select(0, self.layout.text.rows)
+        return PerRow(rows, self.layout.text.rows, self.kernels.fused)
 
-    def per_joint_token(self, rows: torch.Tensor) -> torch.Tensor:
+    def per_joint_token(self, rows: torch.Tensor) -> PerRow:
         """One entry a row to one entry a token, in joint order."""
-        return rows.index_select(0, self.layout.joint.rows)
+        return PerRow(rows, self.layout.joint.rows, self.kernels.fused)
+
+    def per_joint_token_of_streams(self, text: torch.Tensor, image: torch.Tensor) -> PerRow:
+        """Entries of the rows for their text and for their image to one entry a token, in joint order."""
+        return PerRow(torch.cat([text, image]), self.layout.rows_of_streams, self.kernels.fused)
 
     def of_image_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """One entry an image token of the pack to those of the computed ones."""

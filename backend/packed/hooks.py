@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
 
+from backend.packed.per_row import PerRow
+
 
 class Hooks(NamedTuple):
     """What a packed forward changes.
@@ -24,7 +26,7 @@ class Hooks(NamedTuple):
     """
 
     processors: Sequence[tuple[Any, Callable[..., Any]]]
-    expansions: Sequence[tuple[torch.nn.Module, Callable[[torch.Tensor], torch.Tensor]]] = ()
+    expansions: Sequence[tuple[torch.nn.Module, Callable[[torch.Tensor], PerRow]]] = ()
 
 
 @contextmanager

@@ -58,6 +58,11 @@ class Layout:
     def image_at(self) -> torch.Tensor:
         return self.split(torch.arange(len(self.joint.rows), device=self._device))[1]
 
+    @cached_property
+    def rows_of_streams(self) -> torch.Tensor:
+        """The row of each token in joint order, where rows stand twice: all for their text, then for their image."""
+        return self.join(self.text.rows, self.image.rows + len(self.image.lengths))
+
     def join(self, text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """Two streams, [text tokens, ...] and [image tokens, ...], in joint order."""
         runs = zip(text.split(self.text.lengths), image.split(self.image.lengths), strict=True)

@@ -67,14 +67,14 @@ class Wan(Family):
     def blocks(self, flow: Flow, condition: Condition) -> list[Block]:
         def run(block: Any) -> Block:
             def call(image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-                return block(image, text, _expanded(flow, condition.blocks, condition.per_token), None), text
+                return block(image, text, _expanded(flow, condition.blocks, image, condition.per_token), None), text
 
             return call
 
         return [run(block) for block in self.model.blocks]
 
     def head(self, flow: Flow, image: torch.Tensor, condition: Condition) -> torch.Tensor:
-        head = _expanded(flow, condition.head, condition.per_token)
+        head = _expanded(flow, condition.head, image, condition.per_token)
         shift, scale = (self.model.scale_shift_table + head[:, None]).chunk(2, dim=1)
         modulated = self.model.norm_out(image.float()) * (1 + scale) + shift
         return self.model.proj_out(modulated.type_as(image))
@@ -98,8 +98,9 @@ class Wan(Family):
         return grid.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
 
-def _expanded(flow: Flow, entries: torch.Tensor, per_token: bool) -> torch.Tensor:
-    return flow.of_image_tokens(entries) if per_token else flow.per_image_token(entries)
+def _expanded(flow: Flow, entries: torch.Tensor, image: torch.Tensor, per_token: bool) -> Any:
+    """What an image token has. Wan computes its modulations in float32 and casts each result to the tokens' type."""
+    return flow.of_image_tokens(entries) if per_token else flow.per_image_token(entries, becomes=image.dtype)
 
 
 def _rotate(x: torch.Tensor, tables: Tables) -> torch.Tensor:

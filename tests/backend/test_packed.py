@@ -21,6 +21,7 @@ from backend.executor import Executor  # noqa: E402
 from backend.loading import load_pipeline  # noqa: E402
 from backend.packed import PackedTransformer, attention, flow, supports  # noqa: E402
 from backend.packed.layout import Layout, layout_of  # noqa: E402
+from backend.packed.per_row import PerRow  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from tests.backend.mixed import largest_difference, latents_alone, latents_together  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
@@ -84,12 +85,11 @@ def without_attention_per_image(patch: pytest.MonkeyPatch) -> None:
 
 def without_modulation_per_token(patch: pytest.MonkeyPatch) -> None:
     """Every token is modulated as the first row's are."""
-    for stream in ("image", "text", "joint"):
 
-        def of_the_first(flow: Any, rows: Any, stream: str = stream) -> Any:
-            return rows[torch.zeros_like(getattr(flow.layout, stream).rows)]
+    def of_the_first(values: Any, rows: Any, *how: Any) -> PerRow:
+        return PerRow(values, torch.zeros_like(rows), *how)
 
-        patch.setattr(flow.Flow, f"per_{stream}_token", of_the_first)
+    patch.setattr(flow, "PerRow", of_the_first)
 
 
 def without_positions_per_image(patch: pytest.MonkeyPatch) -> None:
