@@ -25,7 +25,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D, UpDecoderBlock2D
 from diffusers.models.upsampling import Upsample2D
 
-from backend.patched.hooks import Unpatchable, moments_of
+from backend.kernels.stitch import moments
+from backend.patched.hooks import Unpatchable
 
 Bands = list[torch.Tensor]
 """[1, channels, lines, width] each, from top to bottom; whoever is given a list may use it up."""
@@ -120,7 +121,7 @@ def whole_norm(bands: Bands, norm: torch.nn.GroupNorm) -> Pointwise:
     The variance of a picture is the mean of its bands' variances plus the variance of their means, each band
     weighted by its pixels.
     """
-    means, variances = torch.cat([moments_of(band, norm) for band in bands]).unbind(1)  # [bands, groups] each
+    means, variances = torch.cat([moments(band, norm) for band in bands]).unbind(1)  # [bands, groups] each
     lines = torch.tensor([band.shape[2] for band in bands], dtype=means.dtype, device=means.device)
     share = (lines / lines.sum())[:, None]
     mean = (share * means).sum(0)

@@ -10,7 +10,8 @@ cut. Four kinds of module do, and are given another forward on the same weights:
 - cross-attention projects the text once an image, not once a patch.
 
 Time embeddings are computed once a row and repeated where they meet patches. Outside a batch every module does what
-it did before.
+it did before. With fused kernels (see `backend.kernels.stitch`) GroupNorm, SiLU and the border are one pass, on whole
+images too.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from diffusers.models.embeddings import TimestepEmbedding
+from diffusers.models.resnet import ResnetBlock2D
 
+from backend.kernels.stitch import affine, moments, pool, stitch, with_halo
 from backend.patched.context import PatchContext
+from backend.patched.residual import FusedResidual, fused_head
 
 
 class Unpatchable(ValueError):  # noqa: N818
@@ -54,6 +58,10 @@ def hook(model: torch.nn.Module, context: PatchContext) -> None:
             forwards.append((module, _RepeatedPerPatch(module.forward, context)))
         elif isinstance(module, torch.nn.Conv3d | torch.nn.ConvTranspose2d | torch.nn.BatchNorm2d):
             raise Unpatchable(f"{name} is a {type(module).__name__}, which cannot run on patches")
+        elif isinstance(module, ResnetBlock2D) and context.kernels.fused:
+            forwards.append((module, FusedResidual(module, context)))
+    if context.kernels.fused:
+        forwards += fused_head(model, context)
     for module, forward in forwards:
         module.forward = forward
     for attention, processor in attentions:
@@ -81,34 +89,13 @@ class _PatchedConv:
         if context.layout is None or context.layout.whole:
             return self._whole(x)
         halo = int(conv.padding[0])
-        framed = with_halo(x, context, halo) if not context.keeps else with_kept_halo(x, context, halo, self._name)
+        if context.keeps:
+            framed = with_kept_halo(x, context, halo, self._name)
+        elif context.kernels.fused:
+            framed = stitch(x, context.layout, halo=halo)
+        else:
+            framed = with_halo(x, context.layout, halo)
         return F.conv2d(framed, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
-
-
-def with_halo(x: torch.Tensor, context: PatchContext, halo: int) -> torch.Tensor:
-    """[patches, c, h, w] -> [patches, c, h + 2 halo, w + 2 halo], framed by the pixels of the neighbours.
-
-    Lines above and below come first; the columns beside are then copied with the neighbours' own frames, so the
-    corners are those of the diagonal neighbours. Images of one size are a grid of patches; their neighbours need no
-    table.
-    """
-    layout = context.layout
-    assert layout is not None
-    height, width = x.shape[2:]
-    framed = F.pad(x, (halo, halo, halo, halo))
-    beside = slice(halo, halo + width)
-    for row, rows, start, patches in layout.groups:
-        lines, columns = layout.grids[row]
-        plain, frame = (
-            tensor[start : start + rows * patches].unflatten(0, (rows, lines, columns)) for tensor in (x, framed)
-        )
-        if lines > 1:
-            frame[:, 1:, :, :, :halo, beside] = plain[:, :-1, :, :, height - halo :]
-            frame[:, :-1, :, :, -halo:, beside] = plain[:, 1:, :, :, :halo]
-        if columns > 1:
-            frame[:, :, 1:, ..., :halo] = frame[:, :, :-1, ..., width : width + halo]
-            frame[:, :, :-1, ..., -halo:] = frame[:, :, 1:, ..., halo : 2 * halo]
-    return framed
 
 
 def with_kept_halo(x: torch.Tensor, context: PatchContext, halo: int, name: str) -> torch.Tensor:
@@ -118,7 +105,8 @@ def with_kept_halo(x: torch.Tensor, context: PatchContext, halo: int, name: str)
     if context.selected is None:
         context.of_all(f"{name}.lines", lines)
         context.of_all(f"{name}.columns", columns)
-        return with_halo(x, context, halo)
+        assert context.layout is not None
+        return with_halo(x, context.layout, halo)
     lines, columns = context.of_all(f"{name}.lines", lines), context.of_all(f"{name}.columns", columns)
     framed = F.pad(x, (halo, halo, halo, halo))
     into: dict[int, slice] = {-1: slice(0, halo), 0: slice(halo, -halo), 1: slice(-halo, None)}
@@ -145,6 +133,8 @@ class _PatchedGroupNorm:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         context, norm = self._context, self._norm
         layout = context.layout
+        if context.kernels.fused and not context.keeps and x.ndim == 4:
+            return stitch(x, layout, affine(x, norm, layout))
         if layout is None or layout.whole:
             return self._whole(x)
         scale, shift = pooled_affine(x, norm, context, self._name)
@@ -158,42 +148,8 @@ class _PatchedGroupNorm:
 def pooled_affine(
     x: torch.Tensor, norm: torch.nn.GroupNorm, context: PatchContext, name: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and shift [rows, channels] that normalise by the moments of whole images.
-
-    Law of total variance: the variance of an image is the mean of its patches' variances plus the variance of their
-    means (all patches of an image have equally many pixels).
-    """
-    layout = context.layout
-    assert layout is not None
-    groups = norm.num_groups
-    moments = context.of_all(f"{name}.moments", moments_of(x, norm))
-    patches = layout.patches_of_row.to(moments.dtype)[:, None]
-    row_of = layout.row_of
-    zeros = moments.new_zeros(len(layout.sizes), groups)
-    row_mean = zeros.index_add(0, row_of, moments[:, 0]) / patches
-    within_and_between = moments[:, 1] + (moments[:, 0] - row_mean.index_select(0, row_of)).square()
-    row_variance = zeros.index_add(0, row_of, within_and_between) / patches
-    inverse = (row_variance + norm.eps).rsqrt()
-    each = norm.num_channels // groups
-    scale, offset = inverse.repeat_interleave(each, 1), (row_mean * inverse).repeat_interleave(each, 1)
-    if not norm.affine:
-        return scale, -offset
-    weight, bias = norm.weight.to(scale.dtype), norm.bias.to(scale.dtype)
-    return scale * weight, bias - offset * weight
-
-
-def moments_of(x: torch.Tensor, norm: torch.nn.GroupNorm) -> torch.Tensor:
-    """Mean and variance of each entry's groups of channels, at least float32: [entries, 2, groups].
-
-    They are taken from torch's own GroupNorm, whose result is thrown away: on a CPU its moments cost a thirtieth of
-    those of `torch.var_mean`.
-    """
-    exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    pixels = exact[0, 0].numel()
-    _, mean, inverse = torch.native_group_norm(
-        exact.contiguous(), None, None, len(x), norm.num_channels, pixels, norm.num_groups, norm.eps
-    )
-    return torch.stack((mean, inverse.pow(-2) - norm.eps), dim=1)
+    """Scale and shift [rows, channels] that normalise by the moments of whole images."""
+    return pool(context.of_all(f"{name}.moments", moments(x, norm)), norm, context.layout)
 
 
 class _OncePerRow:
@@ -242,9 +198,7 @@ class PatchedAttention:
     ) -> torch.Tensor:
         context = self._context
         if context.layout is None:
-            given: torch.Tensor = self._base(
-                attn, hidden_states, encoder_hidden_states, attention_mask, temb, **kwargs
-            )
+            given: torch.Tensor = self._base(attn, hidden_states, encoder_hidden_states, attention_mask, temb, **kwargs)
             return given
         if attention_mask is not None:
             raise Unpatchable(f"{self._name} was given an attention mask")
