@@ -21,6 +21,9 @@ from backend.cache import BlockCache
 from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, intercept_denoiser, takes_image
 from backend.decode import decode_by
 from backend.inputs import start_of
+from backend.kernels.choice import REFERENCE, Kernels, kernels_for
+from backend.kernels.cuda_graphs import recorder_on
+from backend.kernels.graphs import Recorder
 from backend.loading import denoiser_name
 from backend.merge import Mixer, Stacked, run_merged
 from backend.patched.unet import PATCH_FLOOR, PatchedUNet
@@ -49,14 +52,17 @@ class Executor:
         patch_floor: least side of a patch of ``patched``, latent pixels; None: see `backend.patched.unet.PATCH_FLOOR`.
         tiling: which requests are refined by tiles, and how; None: none.
         images: the folder of the pictures that requests start from.
+        kernels: one of `backend.kernels.choice.CHOICES`. ``whole`` runs the model's own kernels, perhaps recorded.
 
     Attributes:
         cache: the block cache, or None.
         tiles: what runs tiled requests, or None.
+        kernels: what runs in the place of plain PyTorch.
+        recorder: of forwards; it tells which were recorded, and why others were not.
         conditions: settings that its seconds depend on, by their names in a profile's metadata.
 
     Raises:
-        BadInput: the mode or the way to decode does not fit the pipeline.
+        BadInput: an unknown choice, or the mode or the way to decode does not fit the pipeline.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Executor:
         patch_floor: int | None = None,
         tiling: Tiling | None = None,
         images: Path | None = None,
+        kernels: str = "auto",
     ) -> None:
         if tiling is not None and (tiling.rule.image == "condition") != takes_image(pipeline):
             wanted = "condition" if takes_image(pipeline) else "refine"
@@ -78,7 +85,12 @@ class Executor:
         self.mode = mode
         self.device = torch.device(pipeline.device)
         own = None if caching is None or isinstance(caching, ComputeAll) else copy.deepcopy(caching)
-        self._mixer = mixer_for(pipeline, mode, own, cache_bytes, cache_patch, patch_floor)
+        known = kernels_for(kernels, self.device)
+        self.kernels = Kernels(known.fused and mode != "whole", known.graphs and own is None)
+        self.recorder = recorder_on(self.device) if self.kernels.graphs else Recorder()
+        self._mixer = mixer_for(
+            pipeline, mode, own, cache_bytes, cache_patch, patch_floor, self.kernels, self.recorder
+        )
         self.cache: BlockCache | None = getattr(self._mixer, "cache", None)
         forward = intercept_denoiser(pipeline)
         decode_by(pipeline, decode)
@@ -89,7 +101,11 @@ class Executor:
             self.conditions["patch_floor"] = str(PATCH_FLOOR if patch_floor is None else patch_floor)
         if own is not None:
             self.conditions |= {"caching": type(own).__name__, "cache_patch": str(cache_patch)}
+        if self.device.type == "cuda":  # elsewhere there is no choice
+            parts = [name for name in ("fused", "graphs") if getattr(self.kernels, name)]
+            self.conditions["kernels"] = ", ".join(parts) or "reference"
         self._runs: dict[str, RequestRun | TiledRun] = {}
+        self._step_before: torch.cuda.Event | None = None
 
     @property
     def resident(self) -> list[str]:
@@ -107,11 +123,14 @@ class Executor:
     ) -> Outcome:
         """Run one launch and wait for the device.
 
-        ``recalled`` is asked at every step boundary; True ends the launch there. ``deliver`` is given the pixels of
+        ``recalled`` is asked at every step boundary, True ends the launch there; a CUDA device has by then begun with
+        the step that the host has just prepared, while it ran the one before. ``deliver`` is given the pixels of
         each request that finishes, [images, height, width, 3] (clips: [clips, frames, height, width, 3]) in 0..1.
         """
         failed: dict[str, str] = {}
         done = 0
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # a thread begins with the first device
         if self.cache is not None:
             self.cache.start_count()
         if stage == "encode":
@@ -128,7 +147,7 @@ class Executor:
             while done < steps and (alive := [r for r in requests if r.request_id not in failed]):
                 self._denoise_step(alive, failed)
                 done += 1
-                self.wait()
+                self._wait_for_the_step_before()
                 if recalled():
                     break
             self._check_finite([r for r in requests if r.request_id not in failed], failed)
@@ -207,10 +226,23 @@ class Executor:
         if self.tiles is not None:
             self.tiles.close()
 
+    def weights_changed(self) -> None:
+        """To be called when the denoiser's weights or adapters were exchanged: recorded forwards have the old ones."""
+        self.recorder.clear()
+
     def wait(self) -> None:
         """Wait for the device to finish its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+    def _wait_for_the_step_before(self) -> None:
+        """Let the host be one step ahead of the device, not more, so that a recall comes in time."""
+        if self.device.type == "cuda":
+            begun = torch.cuda.Event()
+            begun.record()
+            if self._step_before is not None:
+                self._step_before.synchronize()
+            self._step_before = begun
 
     def _encode(self, request: Request, failed: dict[str, str]) -> None:
         try:
@@ -344,10 +376,13 @@ class Executor:
         return stop
 
     def _check_finite(self, requests: Sequence[Request], failed: dict[str, str]) -> None:
-        for request in requests:
-            run = self._active(request.request_id)
-            if run.latents is not None and not bool(torch.isfinite(run.latents).all()):
-                failed[request.request_id] = f"not a number in the latents after step {run.steps_done}"
+        runs = [run for request in requests if (run := self._active(request.request_id)).latents is not None]
+        if not runs:
+            return
+        finite = torch.stack([torch.isfinite(run.latents).all() for run in runs if run.latents is not None])
+        for run, good in zip(runs, finite.tolist(), strict=True):  # one wait for the device
+            if not good:
+                failed[run.request.request_id] = f"not a number in the latents after step {run.steps_done}"
 
 
 def mixer_for(
@@ -357,6 +392,8 @@ def mixer_for(
     cache_bytes: int = 2**30,
     cache_patch: int = 32,
     patch_floor: int | None = None,
+    kernels: Kernels = REFERENCE,
+    recorder: Recorder | None = None,
 ) -> Mixer:
     """What runs the denoiser calls of a pipeline in this mode. To be made before `intercept_denoiser`.
 
@@ -365,17 +402,17 @@ def mixer_for(
     """
     if mode == "patched":
         floor = PATCH_FLOOR if patch_floor is None else patch_floor
-        return PatchedUNet(pipeline, floor, caching, cache_bytes, cache_patch)
+        return PatchedUNet(pipeline, floor, caching, cache_bytes, cache_patch, kernels, recorder)
     if mode == "packed":
         from backend.packed import PackedTransformer, supports
 
         denoiser = getattr(pipeline, denoiser_name(pipeline))
         if not supports(denoiser):
             raise BadInput(f"cluster.executor 'packed' does not know {type(denoiser).__name__}")
-        return PackedTransformer(denoiser, caching, cache_bytes, cache_patch)
+        return PackedTransformer(denoiser, caching, cache_bytes, cache_patch, kernels, recorder)
     if caching is not None:
         raise BadInput(f"a caching policy needs cluster.executor 'patched' or 'packed', not {mode!r}")
-    return Stacked(getattr(pipeline, denoiser_name(pipeline)).forward)
+    return Stacked(getattr(pipeline, denoiser_name(pipeline)).forward, recorder)
 
 
 def reason(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from backend.coroutine import DenoiserCall
+from backend.kernels.graphs import Recorder
 
 
 def rows_of(call: DenoiserCall) -> int:
@@ -49,8 +50,7 @@ def split(output: Any, calls: Sequence[DenoiserCall]) -> list[Any]:
 
 def run_stacked(forward: Callable[..., Any], calls: Sequence[DenoiserCall]) -> list[Any]:
     """The outputs of calls of one `merge_key`, run in one forward."""
-    merged = merge(calls)
-    return split(forward(*merged.args, **merged.kwargs), calls)
+    return Stacked(forward).run(calls)
 
 
 class Stacked:
@@ -58,10 +58,12 @@ class Stacked:
 
     Args:
         forward: the denoiser's own.
+        recorder: may record it.
     """
 
-    def __init__(self, forward: Callable[..., Any]) -> None:
+    def __init__(self, forward: Callable[..., Any], recorder: Recorder | None = None) -> None:
         self.forward = forward
+        self.recorder = recorder or Recorder()
 
     def key(self, call: DenoiserCall) -> Hashable:
         """Calls of equal keys share a forward."""
@@ -69,7 +71,11 @@ class Stacked:
 
     def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
         """The outputs of calls of one `key`, in order."""
-        return run_stacked(self.forward, calls)
+        merged = merge(calls)
+        return split(self.recorder.run("stacked", self._called, merged.args, merged.kwargs), calls)
+
+    def _called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self.forward(*args, **kwargs)
 
 
 class Mixer(Protocol):

@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 
 from backend.executor import Executor
+from backend.kernels.graphs import TRIALS
 from backend.loading import geometry_of_pipeline, load_pipeline
 from backend.tiled.execution import Tiling
 from policies.caching import CachingPolicy
@@ -73,6 +74,7 @@ def measure_profile(
     tile: tuple[int, int] | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    kernels: str = "auto",
 ) -> Profile:
     """Measure encode, denoising step and decode of batches.
 
@@ -93,17 +95,20 @@ def measure_profile(
         tile: (height, width) in pixels of the largest tile; None: the native size.
         seed: of the drawn mixes.
         progress: called with (batches measured, batches planned).
+        kernels: see `Executor`.
 
     Raises:
         BadInput: unknown model or device, a size the model cannot make, or an executor that does not fit the model.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    executor = Executor(load_pipeline(model, device, dtype), mode, patch_floor=patch_floor)
+    executor = Executor(load_pipeline(model, device, dtype), mode, patch_floor=patch_floor, kernels=kernels)
     cached = None
     if caching is not None:
         pipeline = load_pipeline(model, device, dtype)
-        cached = Executor(pipeline, mode, caching, cache_patch=cache_patch, patch_floor=patch_floor)
+        cached = Executor(
+            pipeline, mode, caching, cache_patch=cache_patch, patch_floor=patch_floor, kernels=kernels
+        )
     geometry = geometry_of_pipeline(executor.pipeline, Path(model).name)
     rule = TilingRule(geometry, refine=_REFINED, tile=tile)
     for size in canvases:
@@ -115,7 +120,9 @@ def measure_profile(
     plan: list[Composition] = [((size, n),) for size in sizes for n in BATCHES if n <= max_batch]
     if mode != "whole":
         plan += _mixes(sizes, max_batch, mixes, stream(seed, "profile/mixes"))
-    tiled = Executor(load_pipeline(model, device, dtype), tiling=Tiling(rule)) if canvases else None
+    tiled = None
+    if canvases:
+        tiled = Executor(load_pipeline(model, device, dtype), tiling=Tiling(rule), kernels=kernels)
     return measure(executor, geometry, plan, dtype, repeats, minutes, cached, tiled, canvases, progress)
 
 
@@ -277,12 +284,16 @@ def _measure(executor: Executor, composition: Composition, repeat: int, weights:
 
 
 def _warm_up(executor: Executor, plan: Sequence[Composition]) -> None:
-    """Meet every shape of the plan once: the first launch of one chooses and compiles kernels, which takes longer."""
+    """Meet every shape of the plan before it counts: a first launch chooses and compiles kernels, which takes longer.
+
+    Where forwards are recorded, as often as it takes until that is done.
+    """
+    steps = TRIALS + 1 if executor.kernels.graphs else 1
     for composition in plan:
-        requests = [_request(size, i, 1) for i, size in enumerate(s for s, n in composition for _ in range(n))]
+        requests = [_request(size, i, steps) for i, size in enumerate(s for s, n in composition for _ in range(n))]
         decoded = requests[:1] if len(requests) == 1 else []  # pictures are decoded one by one
         for stage, of_stage in (("encode", requests), ("denoise", requests), ("decode", decoded)):
-            _must(executor.execute(stage, of_stage, 1), spell(composition))
+            _must(executor.execute(stage, of_stage, steps if stage == "denoise" else 1), spell(composition))
         executor.keep_only(set())
 
 
@@ -321,7 +332,8 @@ def _profile(
         "pipeline": type(executor.pipeline).__name__,
         "geometry": json.dumps(asdict(geometry), sort_keys=True),
         **driver_facts(executor.device),
-        **(executor if cached is None else cached).conditions,
+        **({} if cached is None else cached.conditions),
+        **executor.conditions,
     }
     if weights is not None:
         metadata["block_weights"] = json.dumps([round(weight, 4) for weight in weights])

@@ -22,6 +22,7 @@ app = typer.Typer(
 importers = typer.Typer(name="import", help="Turn published measurements into a profile.", no_args_is_help=True)
 app.add_typer(importers)
 
+KernelsOption = Annotated[str, typer.Option(help="auto, or reference: plain PyTorch on every device.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The profile to write (Parquet).")]
 
 
@@ -49,6 +50,7 @@ def measure(
     patch_floor: Annotated[int | None, typer.Option(min=1, help="Least side of a patch, latent pixels.")] = None,
     canvases: Annotated[str | None, typer.Option(help="Sizes of requests made by tiles, like --sizes.")] = None,
     tile: Annotated[str | None, typer.Option(help="Their largest tile, like 512x512; by default native.")] = None,
+    kernels: KernelsOption = "auto",
 ) -> None:
     """Measure the stages of a model on a device: tilecast profile --model tiny-image -o P.parquet."""
     if context.invoked_subcommand is not None:
@@ -83,6 +85,7 @@ def measure(
             patch_floor=patch_floor,
             canvases=large,
             tile=largest_tile,
+            kernels=kernels,
             progress=lambda done, planned: bar.update(task, completed=done, total=planned),
         )
     profile.save(output)

@@ -30,6 +30,7 @@ def replay(
     seed: SeedOption = None,
     settings: SetOption = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda, instead of the scenario's.")] = None,
+    kernels: Annotated[str | None, typer.Option(help="auto or reference, instead of the scenario's.")] = None,
     speedup: Annotated[float, typer.Option(min=0.001, help="Trace seconds a real second.")] = 1.0,
     save_images: Annotated[bool, typer.Option("--save-images", help="Write the pictures too.")] = False,
 ) -> None:
@@ -42,6 +43,8 @@ def replay(
     given = overrides(trace, profile, scheduler, seed, settings)
     if device is not None:
         given["cluster.device"] = device
+    if kernels is not None:
+        given["cluster.kernels"] = kernels
     loaded = load_scenario(scenario, given)
     if loaded.predictor.oracle:
         raise BadInput("predictor.oracle is true, but nobody knows how long a real run will take; set it to false")
@@ -59,6 +62,7 @@ def replay(
 
     from datetime import UTC, datetime
 
+    from backend.kernels.graphs import TRIALS
     from backend.pictures import PictureFolder
     from backend.profiling import hardware_name
     from backend.replay import Replay, warm_up
@@ -70,7 +74,8 @@ def replay(
     from traces.atomic import whole_folder
 
     with whole_folder(output) as folder:
-        warm_up(executors, prepared.requests)
+        recorded = any(executor.kernels.graphs for executor in executors)
+        warm_up(executors, prepared.requests, TRIALS if recorded else 2)
         pictures = PictureFolder(folder / "images", prepared.requests) if save_images else None
         record = EventRecord()
         controller = prepared.controller(record.add)
@@ -158,6 +163,7 @@ def _executors(prepared: Prepared) -> list[Any]:
             cluster.patch_floor,
             None if prepared.tiling is None else prepared.tiling.execution(prepared.table),
             scenario.images,
+            cluster.kernels,
         )
         for device in devices
     ]

@@ -200,11 +200,15 @@ def _unlike_the_profile(scenario: Scenario, profile: Profile | None) -> list[str
     if scenario.policies.caching.name != "none":
         asked["cache_patch"] = str(cluster.cache_patch)
     measured = {"decode": "whole", **(profile.metadata if profile is not None else {})}
-    return [
+    warnings = [
         f"cluster.{name} is {value}, the profile was measured with {measured[name]}"
         for name, value in asked.items()
         if name in measured and measured[name] != value
     ]
+    ran = measured.get("kernels", "")  # only of a device that has a choice
+    if ran and (ran == "reference") != (cluster.kernels == "reference"):
+        warnings.append(f"cluster.kernels is {cluster.kernels}, the profile was measured with {ran}")
+    return warnings
 
 
 def _costs(scenario: Scenario, table: LatencyTable, tiling: PreparedTiling | None) -> StageCosts:

@@ -56,6 +56,7 @@ class ClusterSection(_Section):
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     threads: int | None = Field(None, ge=1)  # CPU threads of torch; None: its own choice
     executor: Literal["whole", "patched", "packed"] = "whole"  # how batches of several sizes run
+    kernels: Literal["auto", "reference"] = "auto"  # fused and recorded where the device can, or plain PyTorch
     decode: Literal["whole", "patched", "tiled", "blended"] = "whole"  # see backend.decode
     patch_floor: int | None = Field(None, ge=1)  # least side of a patch, latent pixels; None: what was measured to pay
     cache_bytes: int = Field(2**30, ge=0)  # what a cache may keep on a replica; a simulated one keeps all

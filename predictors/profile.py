@@ -54,7 +54,7 @@ BATCH = [name for name in COLUMNS if name not in ("repeat", "seconds")]
 SAME = ["software", "composition", "guided", "computed", "cached"]
 """What repeats agree in among the measurements of one model, executor and stage."""
 
-CONDITIONS = ("patch_floor", "cache_patch", "caching", "decode")
+CONDITIONS = ("patch_floor", "cache_patch", "caching", "decode", "kernels")
 """Metadata that says under which settings of `backend.executor.Executor` mixed, cached and decoded batches ran."""
 
 _METADATA_KEY = b"tilecast.profile"

@@ -8,7 +8,8 @@ the rounding of the arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import copy
+from collections.abc import Callable, Hashable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -17,15 +18,17 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
 from backend.cache import Part
 from backend.coroutine import DenoiserCall
-from backend.merge import merge_key, rows_of, run_stacked
+from backend.kernels.choice import REFERENCE, Kernels
+from backend.kernels.graphs import Recorder
+from backend.merge import Stacked, merge_key, rows_of
 from backend.packed.cache import TokenCache
 from backend.packed.cogvideox import CogVideoX
 from backend.packed.family import Arguments, Family
-from backend.packed.flow import Flow
+from backend.packed.flow import Flow, Rotary
 from backend.packed.flux import Flux
 from backend.packed.hooks import hooked, lora_scaled
 from backend.packed.hunyuan_video import HunyuanVideo
-from backend.packed.layout import layout_of
+from backend.packed.layout import Layout, layout_of
 from backend.packed.pixart import PixArt
 from backend.packed.stable_diffusion_3 import StableDiffusion3
 from backend.packed.units import units_of
@@ -56,6 +59,8 @@ class PackedTransformer:
         caching: decides which image tokens go through which block; None: all, and nothing is kept.
         cache_bytes: what the cache may keep.
         cache_patch: side of the groups of image tokens that the cache decides about, latent pixels; 0: whole images.
+        kernels: of the packed forward.
+        recorder: may record forwards; not those with a cache, which decides on the way.
 
     Attributes:
         cache: None without a caching policy.
@@ -70,13 +75,17 @@ class PackedTransformer:
         caching: CachingPolicy | None = None,
         cache_bytes: int = 2**30,
         cache_patch: int = 32,
+        kernels: Kernels = REFERENCE,
+        recorder: Recorder | None = None,
     ) -> None:
         if not supports(model):
             raise ValueError(f"cannot pack calls of {type(model).__name__}; known: {', '.join(sorted(FAMILIES))}")
         self.model = model
         self.cache: TokenCache | None = None
         self._family = family = FAMILIES[type(model).__name__](model)
-        self._forward = model.forward
+        self.recorder = recorder or Recorder()
+        self._kernels = kernels
+        self._stacked = Stacked(model.forward, self.recorder)
         self._unit_side = -(-cache_patch // family.token_side())
         if caching is not None:
             self.cache = TokenCache(caching, cache_bytes, family.block_modules(), family.joint)
@@ -99,14 +108,15 @@ class PackedTransformer:
         if self.cache is not None and packable:
             return self._run_cached(calls, self.cache)
         if not packable or len({merge_key(call) for call in calls}) == 1:
-            return run_stacked(self._forward, calls)
+            return self._stacked.run(calls)
         return self.run_packed(calls)
 
     def run_packed(self, calls: Sequence[DenoiserCall], parts: Sequence[Part] | None = None) -> list[Any]:
         """Like `run`, packed in any case; with the cache where ``parts`` says which requests the calls belong to."""
         arguments = [self._family.arguments(call) for call in calls]
-        with lora_scaled(self.model, self._family.lora_scale(arguments[0])):
-            samples = self._denoise(arguments, [rows_of(call) for call in calls], parts)
+        scale = self._family.lora_scale(arguments[0])
+        with lora_scaled(self.model, scale):
+            samples = self._denoise(arguments, [rows_of(call) for call in calls], parts, scale)
         return [
             Transformer2DModelOutput(sample=sample) if asked.get("return_dict", True) else (sample,)
             for sample, asked in zip(samples, arguments, strict=True)
@@ -137,23 +147,50 @@ class PackedTransformer:
         return len(units_of(grids, self._unit_side))
 
     def _denoise(
-        self, calls: Sequence[Arguments], rows: Sequence[int], parts: Sequence[Part] | None
+        self, calls: Sequence[Arguments], rows: Sequence[int], parts: Sequence[Part] | None, scale: float
     ) -> list[torch.Tensor]:
         family, tokens = self._family, self._family.embed(calls)
         layout = layout_of(tokens.image_lengths, tokens.text_lengths, tokens.image.device)
-        flow = Flow(layout, tokens.rotary)
-        with hooked(family.hooks(flow)):
-            blocks = family.blocks(flow, tokens.condition)
-            if parts is not None and self.cache is not None:
+        if parts is not None and self.cache is not None:
+            flow = Flow(layout, tokens.rotary, self._kernels)
+            with hooked(family.hooks(flow)):
                 grids = tuple(family.grid(call) for call, n in zip(calls, rows, strict=True) for _ in range(n))
-                image = self.cache.run(flow, blocks, tokens, units_of(grids, self._unit_side), parts, rows)
-            else:
-                image, text = tokens.image, tokens.text
-                for block in blocks:
-                    image, text = block(image, text)
-            patches = family.head(flow, image, tokens.condition)
+                blocks, units = family.blocks(flow, tokens.condition), units_of(grids, self._unit_side)
+                image = self.cache.run(flow, blocks, tokens, units, parts, rows)
+                patches = family.head(flow, image, tokens.condition)
+        else:
+            rotary = tokens.rotary
+            patches = self.recorder.run(
+                ("packed", tokens.image_lengths, tokens.text_lengths, scale),
+                self._through(layout, None if rotary is None else _positioned(rotary)),
+                tokens.image,
+                tokens.text,
+                tokens.condition,
+                None if rotary is None else (rotary._image, rotary._text),
+            )
         of_rows = iter(patches[:, 0].split(layout.image.lengths))
         return [
             family.unpatchify(torch.stack(list(islice(of_rows, n))), call["hidden_states"])
             for call, n in zip(calls, rows, strict=True)
         ]
+
+    def _through(self, layout: Layout, rotary: Rotary | None) -> Callable[..., torch.Tensor]:
+        """From embedded tokens to patches, through all blocks: what can be recorded. ``rotary`` needs no tables."""
+        family, kernels = self._family, self._kernels
+
+        def forward(image: torch.Tensor, text: torch.Tensor, condition: Any, tables: Any) -> torch.Tensor:
+            flow = Flow(layout, None if rotary is None else _positioned(rotary, tables), kernels)
+            with hooked(family.hooks(flow)):
+                for block in family.blocks(flow, condition):
+                    image, text = block(image, text)
+                return family.head(flow, image, condition)
+
+        return forward
+
+
+def _positioned(rotary: Rotary, tables: Any = (None, None)) -> Rotary:
+    """The same formula over other tables, of image and of text tokens; by default over none yet."""
+    other = copy.copy(rotary)
+    other._image, other._text = tables
+    other._joint = None
+    return other

@@ -15,7 +15,9 @@ import torch
 from backend.cache import Part
 from backend.coroutine import DenoiserCall
 from backend.kept import Member
-from backend.merge import merge_key, rows_of, run_stacked
+from backend.kernels.choice import REFERENCE, Kernels
+from backend.kernels.graphs import Recorder, replaced
+from backend.merge import Stacked, merge_key, rows_of
 from backend.patched.cache import PatchCache
 from backend.patched.context import PatchContext
 from backend.patched.hooks import Unpatchable, hook
@@ -39,6 +41,8 @@ class PatchedUNet:
         cache_bytes: what the cache may keep.
         cache_patch: largest side of a patch with the cache, latent pixels; 0: images are not cut. A size keeps its
             patch whoever joins, so that what is kept of it stays of use: its sides' greatest common divisors with this.
+        kernels: fused ones want channels last: without a cache, the UNet's weights are put in this order.
+        recorder: may record forwards; not those with a cache, which decides on the way.
 
     Raises:
         BadInput: the pipeline has no UNet, or one with a module that patches cannot pass exactly.
@@ -51,6 +55,8 @@ class PatchedUNet:
         caching: CachingPolicy | None = None,
         cache_bytes: int = 2**30,
         cache_patch: int = 32,
+        kernels: Kernels = REFERENCE,
+        recorder: Recorder | None = None,
     ) -> None:
         self.unet = getattr(pipeline, "unet", None)
         if self.unet is None:
@@ -58,14 +64,19 @@ class PatchedUNet:
         config = self.unet.config
         self.multiple = 2 ** (len(config.block_out_channels) - 1)
         self.floor = max(self.multiple, floor)
-        self.context = PatchContext()
+        self.context = PatchContext(kernels)
         if config.get("class_embed_type") or config.get("addition_embed_type") == "image_hint":
             raise BadInput(f"cluster.executor 'patched' does not know the embeddings of {type(pipeline).__name__}")
         try:
             hook(self.unet, self.context)
         except Unpatchable as error:
             raise BadInput(f"cluster.executor 'patched' cannot run {type(pipeline).__name__}: {error}") from error
-        self.forward = self.unet.forward
+        self.forward: Callable[..., Any] = self.unet.forward
+        if kernels.fused and caching is None:
+            self.unet.to(memory_format=torch.channels_last)
+            self.forward = channels_last(self.unet.forward)
+        self.recorder = recorder or Recorder()
+        self._stacked = Stacked(self.forward, self.recorder)
         self.cache = None if caching is None else PatchCache(self.unet, self.context, caching, cache_bytes)
         self._cache_patch = cache_patch
 
@@ -84,13 +95,13 @@ class PatchedUNet:
         if self.cache is not None and cut:
             return self._run_cached(calls, self.cache)
         if len({merge_key(call) for call in calls}) == 1:
-            return run_stacked(self.forward, calls)
+            return self._stacked.run(calls)
         outputs: list[Any] = [None] * len(calls)
         for group in group_sizes(sides, self.floor):
             members = [index for index, side in enumerate(sides) if side in group]
             of_group = [calls[index] for index in members]
             alike = len({merge_key(call) for call in of_group}) == 1
-            done = run_stacked(self.forward, of_group) if alike else self.run_patched(of_group)
+            done = self._stacked.run(of_group) if alike else self.run_patched(of_group)
             for index, output in zip(members, done, strict=True):
                 outputs[index] = output
         return outputs
@@ -129,8 +140,14 @@ class PatchedUNet:
     def run_patched(self, calls: Sequence[DenoiserCall], patch: Side | None = None) -> list[Any]:
         """Like `run`, in one forward in any case, on patches of ``patch`` latent pixels (by default the largest)."""
         batch = PatchBatch(calls, patch)
-        with self.context.batch(batch.layout):
-            return batch.outputs(batch.forward(self.forward))
+        layout = batch.layout
+
+        def forward(patches: torch.Tensor, timesteps: torch.Tensor, text: Any, settings: dict[str, Any]) -> Any:
+            with self.context.batch(layout):
+                return self.forward(patches, timesteps, text, **settings)
+
+        key = ("patches", layout.sizes, layout.patch)
+        return batch.outputs(self.recorder.run(key, forward, *batch.arguments))
 
 
 class PatchBatch:
@@ -156,9 +173,15 @@ class PatchBatch:
         self.text = torch.cat(texts) if texts else None
         self.settings = _joined_settings([rest for *_, rest in arguments])
 
+    @property
+    def arguments(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, dict[str, Any]]:
+        """Patches, their timesteps, the text, and the other arguments of the UNet's forward by name."""
+        return self.layout.split(self._samples), self.timesteps, self.text, self.settings
+
     def forward(self, forward: Callable[..., Any]) -> Any:
         """What the UNet's forward gives the patches; to be called inside the context's batch."""
-        return forward(self.layout.split(self._samples), self.timesteps, self.text, **self.settings)
+        patches, timesteps, text, settings = self.arguments
+        return forward(patches, timesteps, text, **settings)
 
     def outputs(self, out: Any) -> list[Any]:
         """What the patched forward gave, as each call expects it, in the order of the calls."""
@@ -171,6 +194,16 @@ class PatchBatch:
             outputs[index] = (image,) if isinstance(out, tuple) else type(out)(sample=image)
             done += count
         return outputs
+
+
+def channels_last(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A UNet's forward whose sample comes in and goes out in any memory format, and goes through in channels-last."""
+
+    def call(sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        out = forward(sample.contiguous(memory_format=torch.channels_last), *args, **kwargs)
+        return replaced(out, torch.Tensor.contiguous)
+
+    return call
 
 
 def timesteps_of(timestep: Any, rows: int, sample: torch.Tensor) -> torch.Tensor:
