@@ -9,10 +9,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from backend.profiling import default_sizes, measure_profile  # noqa: E402
+from backend.executor import Executor  # noqa: E402
+from backend.kernels.choice import Kernels  # noqa: E402
+from backend.loading import geometry_of_pipeline, load_pipeline  # noqa: E402
+from backend.profiling import default_sizes, measure, measure_profile  # noqa: E402
 from policies.caching import Interval  # noqa: E402
 from predictors.profile import Profile  # noqa: E402
 from predictors.table import LatencyTable  # noqa: E402
+from tests.backend.kernels.test_graphs import Replayer  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
 from traces.geometry import GEOMETRIES, geometry_from_json  # noqa: E402
 
@@ -79,3 +83,40 @@ def test_default_sizes_surround_the_native_one_and_can_be_made() -> None:
         frames = 1 if geometry.frame_factor == 1 else 1 + 2 * geometry.frame_factor
         assert (*geometry.native_size, frames) in sizes
         assert all(h % geometry.size_multiple == w % geometry.size_multiple == 0 for h, w, _ in sizes)
+
+
+def test_executors_in_memory_are_measured_on_a_plan_of_ones_own(model_folder: Path) -> None:
+    executor = Executor(load_pipeline(str(model_folder)), "patched", patch_floor=1, kernels="reference")
+    geometry = geometry_of_pipeline(executor.pipeline, "mine")
+    plan = [(((16, 16, 1), 1),), (((16, 16, 1), 1), ((16, 32, 1), 2))]
+    profile = measure(executor, geometry, plan, repeats=2)
+    assert profile.models == ("mine",)
+    assert set(profile.frame["composition"]) == {"1@16x16", "1@16x16+2@16x32"}
+    assert len(profile.frame) == 2 * 2 * 3  # batches, rounds, stages
+    assert profile.metadata["patch_floor"] == "1"
+    assert "kernels" not in profile.metadata  # a CPU has no choice
+    assert executor.resident == []
+
+
+def test_recording_is_over_before_anything_is_measured(model_folder: Path) -> None:
+    executor = Executor(load_pipeline(str(model_folder)))
+    executor.kernels = Kernels(graphs=True)
+    executor.recorder._capture = capture = Replayer()
+    plan = [(((side, side, 1), 1),) for side in (16, 32)]
+    measured: list[int] = []
+    measure(
+        executor,
+        geometry_of_pipeline(executor.pipeline, "mine"),
+        plan,
+        repeats=1,
+        progress=lambda done, planned: measured.append(capture.recorded),
+    )
+    assert measured == [2, 2]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: it has a driver, and kernels to choose")
+def test_a_profile_of_a_cuda_device_says_what_ran(model_folder: Path) -> None:
+    profile = measure_profile(str(model_folder), "cuda", sizes=[(16, 16, 1)], max_batch=1, repeats=1, mode="patched")
+    assert profile.metadata["cuda"] == torch.version.cuda
+    assert profile.metadata["kernels"] == "fused, graphs"
+    assert profile.hardware == torch.cuda.get_device_name("cuda")
