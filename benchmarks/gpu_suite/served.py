@@ -71,7 +71,7 @@ class Trial:
 TRIALS = {
     "sdxl": Trial(
         "sdxl", parse_sizes("512x512:1,768x768:1,1024x1024:1"), 10, 3,
-        profile_s=35.0, span_s=28.0, requests=500, slo_scale=5.0,
+        profile_s=25.0, span_s=28.0, requests=500, slo_scale=5.0,
     ),
     "tiny-image": Trial(
         "tiny-image", parse_sizes("64x64:1,128x128:1"), 3, 2,
