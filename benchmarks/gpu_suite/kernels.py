@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle
 from math import prod
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
+from backend.kernels.attention import FLASH, attend, attend_at_once, attend_by_length, attention_flop, segments_of
 from backend.kernels.modulate import gated, gated_bytes, modulate, modulate_bytes
 from backend.kernels.stitch import Affine, affine, moments_bytes, stitch, stitch_bytes
-from backend.packed.attention import attend
-from backend.packed.layout import layout_of as tokens_of
 from backend.patched.layout import PatchLayout, patch_of
 from backend.patched.layout import layout_of as patches_of
 from benchmarks.gpu_suite.bench import Bench
@@ -65,6 +63,7 @@ class Case:
         fused: runs the kernel on them, and ``reference`` plain PyTorch; each a list of results.
         bytes: fewest that it moves.
         tflop: of its arithmetic, where that is what bounds it.
+        others: further ways to do it, by name.
     """
 
     make: Callable[[], tuple[Any, ...]]
@@ -72,6 +71,7 @@ class Case:
     reference: Callable[..., Sequence[torch.Tensor]]
     bytes: int
     tflop: float | None = None
+    others: dict[str, Callable[..., Sequence[torch.Tensor]]] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -89,15 +89,17 @@ def measure_kernel(point: Point, bench: Bench) -> Result:
         raise BadInput(f"the suite has no kernels of {point.detail!r}; known: {', '.join(REAL)}")
     case = CASES[point.name](point, bench, widths)
     sets = [case.make() for _ in range(bench.copies(case.bytes))]
-    error = relative_error(case.fused(*sets[0]), case.reference(*sets[0]))
-    if (failed := wrong(point.name, error)) is not None:
-        return failed
-    calls = 1 if bench.smoke else CALLS
-    ways = {}
-    for name, run in (("fused", case.fused), ("reference", case.reference)):
+    runs = {"fused": case.fused, "reference": case.reference, **case.others}
+    expected = case.reference(*sets[0])
+    ways: dict[str, Result] = {}
+    for name, run in runs.items():
+        error = relative_error(run(*sets[0]), expected)
+        if (failed := wrong(name, error)) is not None:
+            return failed
         turn = cycle(sets)
-        ways[name] = bench.timed(partial(_next, run, turn), queued=True, calls=calls)
-    known = {"bytes": case.bytes, "tflop": case.tflop, "copy_bytes_per_s": copy_rate(bench), "error": error}
+        timed = bench.timed(partial(_next, run, turn), queued=True, calls=1 if bench.smoke else CALLS)
+        ways[name] = timed | {"error": error}
+    known = {"bytes": case.bytes, "tflop": case.tflop, "copy_bytes_per_s": copy_rate(bench)}
     return ways["fused"] | known | {"ways": ways}
 
 
@@ -191,21 +193,21 @@ def _gated(point: Point, bench: Bench, widths: Widths) -> Case:
 
 
 def _attention(point: Point, bench: Bench, widths: Widths) -> Case:
-    """All rows in one call, against a call a row."""
+    """As the device is served; by a call a length; and in any case in one call (``at-once``) where that is possible."""
     lengths = tuple(n + widths.text for n in _image_tokens(point, widths, widths.side))
-    rows = tokens_of(lengths, (0,) * len(lengths), bench.device).image
+    rows = segments_of(lengths, bench.device)
     shape = (sum(lengths), widths.heads, widths.head_channels)
-
-    def together(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
-        return [attend(q, k, v, rows, rows)]
-
-    def row_by_row(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
-        parts = zip(*(x.transpose(0, 1)[None].split(lengths, dim=2) for x in (q, k, v)), strict=True)
-        return [torch.cat([scaled_dot_product_attention(*part)[0].transpose(0, 1) for part in parts])]
-
-    work = 4 * prod(shape[1:]) * sum(n * n for n in lengths) / 1e12
-    moved = 4 * prod(shape) * bench.dtype.itemsize
-    return Case(lambda: tuple(_noise(bench, *shape) for _ in range(3)), together, row_by_row, moved, work)
+    half = bench.dtype in (torch.bfloat16, torch.float16)
+    return Case(
+        lambda: tuple(_noise(bench, *shape) for _ in range(3)),
+        lambda q, k, v: [attend(q, k, v, rows, rows)],
+        lambda q, k, v: [attend_by_length(q, k, v, rows, rows)],
+        4 * prod(shape) * bench.dtype.itemsize,
+        attention_flop(rows, rows, *shape[1:]) / 1e12,
+        {"at-once": lambda q, k, v: [attend_at_once(q, k, v, rows, rows)]}
+        if FLASH and half and bench.device.type == "cuda"
+        else {},
+    )
 
 
 def _image_tokens(point: Point, widths: Widths, side: int) -> list[int]:

@@ -189,7 +189,7 @@ def wrong(way: str, error: float) -> Result | None:
     """The result of a point whose way is not what the stock forward gives; None: it is."""
     if error <= TOLERANCE:
         return None
-    return {"failed": f"{way} differs from the stock forward by {error:.2g} of its level, expected {TOLERANCE:g}"}
+    return {"failed": f"{way} differs from the stock path by {error:.2g} of its level, expected {TOLERANCE:g}"}
 
 
 def copy_of(module: Any, shares: bool) -> Any:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st  # noqa: E402
 from backend.shapes.models import MODELS  # noqa: E402
 from benchmarks.gpu_suite.bench import Bench  # noqa: E402
 from benchmarks.gpu_suite.ceilings import measure_ceiling  # noqa: E402
+from benchmarks.gpu_suite.kernels import measure_kernel  # noqa: E402
 from benchmarks.gpu_suite.mixes import equal_shapes, measure_mix, token_count  # noqa: E402
 from benchmarks.gpu_suite.models import NARROW, Random, build, denoiser_calls, latent_shape, model_of  # noqa: E402
 from benchmarks.gpu_suite.point import Point  # noqa: E402
@@ -139,7 +140,7 @@ def test_a_way_that_differs_from_the_stock_model_fails_its_point(
     result = measure_mix(Point("mix", "flux", "packed", parse("1@64x64+1@32x64")), bench)
     if failed:
         assert result.keys() == {"failed"}
-        assert "differs from the stock forward" in result["failed"]
+        assert "differs from the stock path" in result["failed"]
     else:
         assert result["error"] == pytest.approx(by, rel=1e-3)
 
@@ -252,6 +253,34 @@ def test_clips_are_decoded_in_tiles_where_the_pipeline_needs_them(
 def test_encoding_counts_a_prompt_and_its_absence(bench: Bench) -> None:
     assert measure_encode(Point("encode", "sdxl", "eager", parse("3@64x64")), bench)["rows"] == 6
     assert measure_encode(Point("encode", "flux", "eager", parse("3@64x64")), bench)["rows"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("stitch", "sdxl"), ("moments", "sdxl"), ("modulate", "sd3.5-medium"), ("gated", "flux"), ("attention", "flux")],
+)
+def test_kernels_stand_beside_their_references(bench: Bench, name: str, model: str) -> None:
+    result = measure_kernel(Point("kernel", name, "fused", parse("1@64x64+1@64x128"), model), bench)
+    json.dumps(result)
+    assert result["ways"].keys() == {"fused", "reference"}
+    assert result["error"] < 1e-5
+    assert result["copy_bytes_per_s"] > 0
+    tokens = {"sdxl": 2 * (64 + 128), "sd3.5-medium": 2 * (16 + 32), "flux": 16 + 32}[model]
+    moved = {
+        "stitch": 32 * (tokens + 2 * 3 * 10 * 10),  # three patches a row pair of 8x8 latent pixels, framed
+        "moments": 32 * tokens,
+        "modulate": 2 * 32 * tokens,
+        "gated": 3 * 32 * tokens,
+        "attention": 4 * 32 * (tokens + 2 * 24),
+    }[name]
+    assert result["bytes"] == 4 * moved
+
+
+def test_kernels_of_no_model_are_refused(bench: Bench) -> None:
+    with pytest.raises(BadInput, match=r"no kernels of 'wan-1\.3b'; known: sdxl"):
+        measure_kernel(Point("kernel", "stitch", "fused", parse("1@64x64"), "wan-1.3b"), bench)
+    with pytest.raises(BadInput, match="no kernel 'sort'; known: stitch"):
+        measure_kernel(Point("kernel", "sort", "fused", parse("1@64x64"), "sdxl"), bench)
 
 
 def test_tiles_share_a_forward(bench: Bench) -> None:
