@@ -63,9 +63,9 @@ class Costs(Protocol):
 
 
 class Alike:
-    """For narrow models, which the cost model does not know: about as long each, but for replays."""
+    """For narrow models, which the cost model does not know: no longer than so, on a CPU that does other things too."""
 
-    def __init__(self, point_s: float = 1.5, replay_s: float = 12.0) -> None:
+    def __init__(self, point_s: float = 5.0, replay_s: float = 30.0) -> None:
         self._point_s, self._replay_s = point_s, replay_s
 
     def seconds(self, point: Point) -> float:
@@ -190,6 +190,12 @@ class Pace:
         reserved = sum(seconds for other, seconds in self._reserved.items() if other != point)
         return elapsed_s + self.seconds(point) + reserved <= self.limit_s
 
+    def deadline_s(self, point: Point) -> int:
+        """After how long a point is given up, lest it eat the time of others."""
+        if point.group == "replay":
+            return ceil(20 + 1.5 * self.seconds(point))
+        return ceil(20 + 3 * self._costs.seconds(point) * max(1.0, self.ratio))
+
     def ended(self, point: Point, took_s: float) -> None:
         """The point took so long."""
         self._reserved.pop(point, None)
@@ -211,11 +217,6 @@ def plan(points: Sequence[Point], minutes: float, costs: Costs) -> list[Planned]
             pace.ended(point, seconds)
         planned.append(Planned(point, seconds, elapsed if fits else None))
     return planned
-
-
-def deadline_s(point: Point, seconds: float) -> int:
-    """After how long a point that was predicted to take so long is given up."""
-    return ceil(20 + (1.5 if point.group == "replay" else 3) * seconds)
 
 
 def _stage(point: Point) -> str:

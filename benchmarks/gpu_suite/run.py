@@ -18,7 +18,7 @@ import torch
 from backend.kernels.choice import CHOICES
 from backend.profiling import driver_facts, hardware_name
 from benchmarks.gpu_suite.bench import Bench
-from benchmarks.gpu_suite.budget import Pace, deadline_s
+from benchmarks.gpu_suite.budget import Pace
 from benchmarks.gpu_suite.point import Point, Result
 from benchmarks.gpu_suite.store import Store
 from benchmarks.gpu_suite.table import spell_seconds
@@ -59,6 +59,9 @@ def bench_on(device: str | None, kernels: str, smoke: bool) -> Bench:
     if found.type == "cpu":
         torch.set_num_threads(1)
         return Bench(found, torch.float32, kernels, smoke)
+    if (index := found.index or 0) >= torch.cuda.device_count():
+        raise BadInput(f"device is {name!r}, but torch finds {torch.cuda.device_count()} of them, from cuda:0")
+    found = torch.device("cuda", index)
     torch.cuda.set_device(found)
     return Bench(found, torch.bfloat16, kernels, smoke)
 
@@ -112,7 +115,7 @@ def run(
             left.append(point)
             continue
         start = elapsed()
-        result = _measured(point, store, bench, measures[point.group], deadline_s(point, pace.seconds(point)))
+        result = _measured(point, store, bench, measures[point.group], pace.deadline_s(point))
         store.add(point, result)
         pace.ended(point, elapsed() - start)
         reason = result.get("failed")

@@ -30,10 +30,11 @@ def results_table(suite: Suite) -> RenderableType:
         else:
             table.add_row(*_row(suite, point, result))
     goals = Table("goal", "found", "verdict", title="Goals", title_justify="left")
+    narrow = facts.get("models") == "narrow"
     for verdict in verdicts(suite):
-        goals.add_row(verdict.goal, verdict.found, verdict.verdict)
-    if facts.get("models") == "narrow":
-        goals.caption = "Narrow models: that everything runs, not how fast it is."
+        goals.add_row(verdict.goal, verdict.found, "narrow models" if narrow else verdict.verdict)
+    if narrow:
+        goals.caption, goals.caption_justify = "Narrow models show that everything runs, not what is reached.", "left"
     return Group(table, goals)
 
 
@@ -62,13 +63,13 @@ def spell_seconds(seconds: float) -> str:
     raise AssertionError
 
 
-def rate(point: Point, result: Result) -> tuple[float, str] | None:
-    """What is reached: bytes a second of copies and kernels, else operations a second; and its unit."""
+def rate(result: Result) -> tuple[float, str] | None:
+    """What is reached: operations a second where they are counted, else bytes a second; and its unit."""
     seconds = result["seconds"]
-    if result.get("bytes"):
-        return result["bytes"] / seconds / GB, "GB/s"
     if result.get("tflop"):
         return result["tflop"] / seconds, "TFLOP/s"
+    if result.get("bytes"):
+        return result["bytes"] / seconds / GB, "GB/s"
     return None
 
 
@@ -76,23 +77,23 @@ def of_ceiling(suite: Suite, point: Point, result: Result) -> float | None:
     """The share of what the device was seen to do at best; None where that was not measured."""
     if point.group == "ceiling":
         return None
-    if (share := copy_share(result)) is not None:
-        return share
-    found = rate(point, result)
+    found = rate(result)
     if found is None:
         return None
     reached, unit = found
+    if unit == "GB/s" and (share := copy_share(result)) is not None:
+        return share
     ceilings = [
         best[0]
         for other, measured in suite.measured.items()
         if (other.group, other.way) == ("ceiling", "device" if unit == "GB/s" else suite.facts.get("dtype"))
-        and (best := rate(other, measured)) is not None
+        and (best := rate(measured)) is not None
     ]
     return reached / ceilings[-1] if ceilings else None
 
 
 def _row(suite: Suite, point: Point, result: Result) -> list[str]:
-    found, share = rate(point, result), of_ceiling(suite, point, result)
+    found, share = rate(result), of_ceiling(suite, point, result)
     peak = result.get("peak_bytes")
     return [
         point.key,
@@ -120,4 +121,6 @@ def _beside(point: Point, result: Result) -> str:
         words.append(f"{result['recorded']} recorded")
     if "figures" in result:
         words.append(f"simulated: {spell_errors(replay_errors(result))}")
+    if result.get("reproduced") is False:
+        words.append("decisions not reproduced")
     return ", ".join(words)
