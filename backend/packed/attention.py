@@ -1,57 +1,18 @@
-"""Attention within each row of a pack, and the attention processors that use it.
+"""Attention processors that keep within each row of a pack.
 
-Tokens of different rows must not see each other. On CUDA, in half precision, that is one variable-length flash
-kernel; otherwise rows of equal lengths that stand together (a guided pair, several images of a prompt) share one call
-of torch's attention. Nothing is padded and no mask is built.
-
-The processors take the place of a model's own while a packed forward runs. They use the same projections and norms.
+Tokens of different rows must not see each other. The processors take the place of a model's own while a packed forward
+runs. They use the same projections and norms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
-from itertools import groupby
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
+from backend.kernels.attention import attend
 from backend.packed.flow import Flow
-from backend.packed.layout import Segments
-
-FLASH = find_spec("torch.nn.attention.varlen") is not None
-"""Whether this torch has attention over rows of any lengths (2.10 and later)."""
-
-
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: Segments, keys: Segments) -> torch.Tensor:
-    """Attention of each row's queries to the same row's keys.
-
-    Args:
-        q: [query tokens, heads, channels].
-        k: [key tokens, heads, channels], and so is ``v``.
-        queries: the rows of ``q``.
-        keys: the rows of ``k`` and ``v``; as many.
-
-    Returns:
-        [query tokens, heads, channels].
-    """
-    if FLASH and q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
-        from torch.nn.attention.varlen import varlen_attn
-
-        out = varlen_attn(q, k, v, queries.starts, keys.starts, queries.longest, keys.longest)
-        assert isinstance(out, torch.Tensor)
-        return out
-    parts, q_at, k_at = [], 0, 0
-    for (q_length, k_length), run in groupby(zip(queries.lengths, keys.lengths, strict=True)):
-        rows = len(list(run))
-        q_to, k_to = q_at + rows * q_length, k_at + rows * k_length
-        if q_length:
-            q_rows = q[q_at:q_to].unflatten(0, (rows, q_length)).transpose(1, 2)
-            k_rows, v_rows = (x[k_at:k_to].unflatten(0, (rows, k_length)).transpose(1, 2) for x in (k, v))
-            parts.append(scaled_dot_product_attention(q_rows, k_rows, v_rows).transpose(1, 2).flatten(0, 1))
-        q_at, k_at = q_to, k_to
-    return torch.cat(parts)
 
 
 def project(

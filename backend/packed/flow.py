@@ -12,8 +12,9 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from backend.kernels.attention import Segments
 from backend.kernels.choice import REFERENCE, Kernels
-from backend.packed.layout import Layout, Segments
+from backend.packed.layout import Layout
 from backend.packed.per_row import PerRow
 
 Tables = tuple[torch.Tensor, torch.Tensor]

@@ -16,23 +16,7 @@ from functools import cached_property, lru_cache
 
 import torch
 
-
-class Segments:
-    """Runs of consecutive tokens, one a row.
-
-    Attributes:
-        lengths: tokens of each row.
-        rows: [tokens], the row of each token.
-        starts: [rows + 1], int32: where each row begins, and the end.
-        longest: the longest run.
-    """
-
-    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
-        self.lengths = tuple(lengths)
-        self.longest = max(self.lengths, default=0)
-        counts = torch.tensor(self.lengths, dtype=torch.int64)
-        self.rows = torch.arange(len(counts)).repeat_interleave(counts).to(device)
-        self.starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(device, torch.int32)
+from backend.kernels.attention import Segments
 
 
 class Layout:

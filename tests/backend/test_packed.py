@@ -15,9 +15,12 @@ torch = pytest.importorskip("torch")
 from diffusers.models.embeddings import PatchEmbed  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from backend.coroutine import DenoiserCall, RequestRun, intercept_denoiser  # noqa: E402
 from backend.executor import Executor  # noqa: E402
+from backend.kernels import modulate_triton  # noqa: E402
+from backend.kernels.choice import Kernels  # noqa: E402
 from backend.loading import load_pipeline  # noqa: E402
 from backend.packed import PackedTransformer, attention, flow, supports  # noqa: E402
 from backend.packed.layout import Layout, layout_of  # noqa: E402
@@ -148,6 +151,54 @@ def caught(pipeline: Any, requests: list[Request]) -> list[DenoiserCall]:
     return calls  # type: ignore[return-value]
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_fused_kernels_change_nothing_and_leave_nothing_to_plain_ones(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit by bit; no modulation is written out once a token, unless each token has a timestep of its own."""
+    pipeline = VARIANTS[name]().to(torch.float64)
+    calls = caught(pipeline, mixed_requests(name)[:3])
+    expected = PackedTransformer(pipeline.transformer).run_packed(calls)
+    launched: list[Any] = []
+    launch = modulate_triton.multiply_add
+    monkeypatch.setattr(modulate_triton, "multiply_add", lambda *args: launched.append(0) or launch(*args))
+    monkeypatch.setattr(PerRow, "tensor", lambda _: pytest.fail("written out once a token"))
+    with torch.no_grad():
+        fused = PackedTransformer(pipeline.transformer, kernels=Kernels(fused=True)).run_packed(calls)
+    assert bool(launched) == modulate_triton.runs_on(CPU) * (name != "wan-2.2-5b")
+    for (given_back,), (plain,) in zip(fused, expected, strict=True):
+        assert torch.equal(given_back, plain)
+
+
+class Shapes(TorchDispatchMode):
+    """The shapes of all tensors that are made, not those of views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and not func.is_view:
+            self.made.add(tuple(out.shape))
+        return out
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("name", "chunks"), [("sd3", 6), ("flux", 6), ("flux", 3), ("wan", 6)])
+def test_modulations_take_no_memory_of_tokens(name: str, chunks: int, fused: bool) -> None:
+    pipeline = FAMILIES[name]()
+    model = pipeline.transformer
+    calls = caught(pipeline, mixed_requests(name)[:3])
+    inner = model.config.num_attention_heads * model.config.attention_head_dim
+    rows = sum(len(call.kwargs["hidden_states"]) for call in calls)
+    with torch.no_grad(), Shapes() as shapes:
+        PackedTransformer(model, kernels=Kernels(fused=fused)).run_packed(calls)
+    batches = {shape[0] for shape in shapes.made if shape[1:] == (1, inner)}
+    wide = {shape[0] for shape in shapes.made if shape[1:] in {(chunks * inner,), (chunks, inner)}}
+    assert max(wide) <= rows < max(batches)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_texts_of_any_length_share_a_forward(name: str) -> None:
     pipeline = FAMILIES[name]().to(torch.float64)
@@ -257,30 +308,6 @@ def test_only_known_transformers_are_packed() -> None:
 LENGTHS = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 5)), min_size=1, max_size=6).map(
     lambda rows: [(4, 1), *rows]
 )
-
-
-@given(LENGTHS)
-@settings(deadline=None)
-def test_attention_stays_within_rows(lengths: list[tuple[int, int]]) -> None:
-    layout = layout_of(tuple(q for q, _ in lengths), tuple(k for _, k in lengths), CPU)
-    queries, keys = layout.image, layout.text
-    q = torch.randn(sum(queries.lengths), 2, 8, dtype=torch.float64)
-    k, v = torch.randn(2, sum(keys.lengths), 2, 8, dtype=torch.float64)
-    together = attention.attend(q, k, v, queries, keys)
-    for row in range(len(lengths)):
-        own_q, own_k, own_v = q[queries.rows == row], k[keys.rows == row], v[keys.rows == row]
-        weights = torch.einsum("qhc,khc->hqk", own_q, own_k).div(8**0.5).softmax(-1)
-        torch.testing.assert_close(together[queries.rows == row], torch.einsum("hqk,khc->qhc", weights, own_v))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_flash_kernel_stays_within_rows() -> None:
-    layout = layout_of((64, 0, 17, 128), (77, 5, 1, 16), torch.device("cuda"))
-    q = torch.randn(64 + 17 + 128, 2, 64, device="cuda", dtype=torch.bfloat16)
-    k, v = torch.randn(2, 77 + 5 + 1 + 16, 2, 64, device="cuda", dtype=torch.bfloat16)
-    flash = attention.attend(q, k, v, layout.image, layout.text)
-    exact = attention.attend(q.double(), k.double(), v.double(), layout.image, layout.text)
-    assert (flash - exact).abs().max() < 0.02
 
 
 @given(LENGTHS)

@@ -1,0 +1,222 @@
+"""Fused modulations equal PyTorch's bit by bit; a `PerRow` is the tensor it stands for, whatever is done to it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from backend.kernels import modulate_triton  # noqa: E402
+from backend.kernels.modulate import gated, gated_bytes, modulate, modulate_bytes  # noqa: E402
+from backend.kernels.modulate_triton import runs_on  # noqa: E402
+from backend.packed.per_row import PerRow  # noqa: E402
+
+torch.set_num_threads(1)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+EXACT = (torch.float16, torch.float32, torch.float64)
+
+
+def random(*shape: int, dtype: Any = torch.float64) -> Any:
+    return torch.randn(shape, dtype=torch.float64).to(DEVICE, dtype)
+
+
+def rows_of(lengths: list[int]) -> Any:
+    return torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(DEVICE)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_programs() -> Iterator[None]:
+    """Several programs for little data, where Triton interprets."""
+    with pytest.MonkeyPatch.context() as patch:
+        if DEVICE.type == "cpu":
+            patch.setattr(modulate_triton, "ELEMENTS", 128)
+            patch.setattr(modulate_triton, "WIDEST", 32)
+        yield
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(any),
+    st.sampled_from([1, 8, 24, 32, 72]),
+    st.sampled_from(EXACT),
+    st.sampled_from(EXACT),
+)
+@settings(deadline=None, max_examples=20)
+def test_fused_equals_the_reference_bit_by_bit(lengths: list[int], channels: int, dtype: Any, of_rows: Any) -> None:
+    """In every type, also where the rows' entries have another; entries are chunks of a wider tensor."""
+    assert runs_on(DEVICE)
+    rows = rows_of(lengths)
+    x, residual = random(2, len(rows), 1, channels, dtype=dtype)
+    scale, _, shift = random(len(lengths), 3, channels, dtype=of_rows).chunk(3, dim=1)
+    for fused, plain in (
+        (modulate(x, scale, shift, rows, fused=True), modulate(x, scale, shift, rows)),
+        (gated(residual, scale, x, rows, fused=True), gated(residual, scale, x, rows)),
+    ):
+        assert fused.dtype == plain.dtype
+        assert torch.equal(fused, plain)
+
+
+def test_bfloat16_is_rounded_after_the_product_and_after_the_sum() -> None:
+    rows = rows_of([5, 3])
+    x, residual = random(2, len(rows), 1, 24, dtype=torch.bfloat16)
+    scale, shift = random(2, 2, 1, 24, dtype=torch.bfloat16)
+    for fused, plain in (
+        (modulate(x, scale, shift, rows, fused=True), modulate(x, scale, shift, rows)),
+        (gated(residual, scale, x, rows, fused=True), gated(residual, scale, x, rows)),
+    ):
+        assert fused.dtype == torch.bfloat16
+        if DEVICE.type == "cuda":
+            assert torch.equal(fused, plain)
+        else:  # Triton's interpreter cuts what the device rounds
+            torch.testing.assert_close(fused, plain, rtol=2**-6, atol=2**-6)
+
+
+def test_references_are_the_formulas() -> None:
+    rows = rows_of([2, 0, 3])
+    x, residual = random(2, 5, 4)
+    scale, shift = random(2, 3, 4)
+    for fused in (False, True):
+        for token, row in enumerate(rows.tolist()):
+            assert torch.equal(modulate(x, scale, shift, rows, fused)[token], x[token] * scale[row] + shift[row])
+            assert torch.equal(gated(residual, scale, x, rows, fused)[token], residual[token] + scale[row] * x[token])
+
+
+def test_shapes_the_kernel_does_not_take_are_right_too() -> None:
+    rows = rows_of([3, 2])
+    scale, shift = random(2, 2, 6)
+    x = random(6, 5).T
+    assert torch.equal(modulate(x, scale, shift, rows, True), x * scale[rows] + shift[rows])
+    assert torch.equal(modulate(x, scale[:, :1], shift, rows, True), x * scale[rows, :1] + shift[rows])
+    whole = torch.ones(5, 6, dtype=torch.int64, device=DEVICE)
+    assert torch.equal(modulate(whole, scale, shift, rows, True), whole * scale[rows] + shift[rows])
+    none = random(0, 6)
+    assert modulate(none, scale, shift, rows[:0], True).shape == (0, 6)
+
+
+def test_bytes_count_each_token_once_in_and_once_out() -> None:
+    assert modulate_bytes(10, 4, 2) == 160
+    assert gated_bytes(10, 4, 2) == 240
+
+
+USES: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "adaptive norm": lambda p, x, _: x * (1 + p.chunk(3, dim=1)[0][:, None]) + p.chunk(3, dim=1)[1][:, None],
+    "scale first": lambda p, x, _: x * (1 + torch.chunk(p, 3, dim=1)[0])[:, None, :] + p.chunk(3, 1)[2].unsqueeze(1),
+    "gate, then tokens": lambda p, x, _: p[:, None, :8] * x + x,
+    "tokens, then gate": lambda p, x, _: x + x * p[:, None, :8],
+    "table": lambda p, x, t: x * (t[None] + p.reshape(len(x), 3, -1)).chunk(3, dim=1)[1] + x,
+    "in place": lambda p, x, _: x.clone().add_(p[:, None, :8] * x),
+    "in float32": lambda p, x, _: (x.float() * (1 + p.float()[:, None, :8])).type_as(x),
+    "alone": lambda p, x, _: p.clone(),
+    "along tokens": lambda p, x, _: torch.cat(p.chunk(2, dim=0)[::-1]),
+    "joined": lambda p, x, _: torch.cat([p[:, None, :8], x], dim=1),
+    "fused by torch": lambda p, x, _: torch.addcmul(x, p[:, None, :8], x),
+    "two": lambda p, x, _: p * p + p,
+    "product alone": lambda p, x, _: torch.nn.functional.silu(x * p[:, None, :8]),
+    "product of product": lambda p, x, _: (x * p[:, None, :8]) * p[:, None, :8] - p[:, None, 8:16],
+    "sum of products": lambda p, x, _: x * p[:, None, :8] + x * p[:, None, 8:16],
+    "broadcast": lambda p, x, _: x[..., :1] * p[:, None, :8] + p[:, None, 8:16],
+    "empty stream": lambda p, x, _: x[:, :0] * (1 + p[:, None, :8]) + p[:, None, 8:16],
+    "numbers": lambda p, x, _: (2 * p - 1) / 3 + (-p) ** 2,
+    "of one token": lambda p, x, _: p[:1] + p,
+    "index": lambda p, x, _: p[:, 3] + p[2, 3] + p[..., 1],
+    "in place of itself": lambda p, x, _: p.__iadd__(1) if isinstance(p, torch.Tensor) else p + 1,
+    "length": lambda p, x, _: torch.zeros(len(p), p.shape[1], p.ndim, dtype=p.dtype, device=p.device),
+}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("lengths", [[3, 4], [0, 1], [7]], ids=str)
+@pytest.mark.parametrize("use", USES)
+def test_stands_for_the_tensor_with_an_entry_a_token(use: str, lengths: list[int], fused: bool) -> None:
+    torch.manual_seed(0)
+    rows, values = rows_of(lengths), random(len(lengths), 24)
+    x, table = random(len(rows), 1, 8), random(3, 8)
+    if len(rows) < 3 and use in ("index", "along tokens"):
+        pytest.skip("of several tokens")
+    result = USES[use](PerRow(values, rows, fused), x, table)
+    expected = USES[use](values[rows], x, table)
+    result = result.tensor() if isinstance(result, PerRow) else result
+    assert result.shape == expected.shape
+    assert torch.equal(result, expected)
+
+
+def test_sums_are_made_in_the_type_that_stock_code_casts_them_to() -> None:
+    rows, values = rows_of([2, 3]), random(2, 2, 1, 8, dtype=torch.float32)
+    x = random(5, 1, 8, dtype=torch.float16)
+    for fused in (False, True):
+        scale, shift = (PerRow(of, rows, fused, becomes=torch.float16) for of in values)
+        expected = (x.float() * values[0][rows] + values[1][rows]).half()
+        assert torch.equal(x.float() * scale + shift, expected)
+        assert torch.equal(x.float() + x * scale, (x.float() + x * values[0][rows]).half())
+
+
+def test_compiles_for_an_h200_without_spills_and_in_wide_accesses() -> None:
+    """In half precision and as Wan does it, in PTX for sm_90; no device is needed."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE],
+        env={name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("wide") == 3
+
+
+COMPILE = '''
+import re, subprocess, tempfile
+import torch
+import triton
+import triton.language as tl
+from pathlib import Path
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from backend.kernels.modulate_triton import ELEMENTS, WIDEST, _multiply_add
+
+ptxas = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
+for half, of_rows, out, term_of_row in (
+    ("bf16", "bf16", "bf16", True), ("bf16", "bf16", "bf16", False), ("fp32", "fp32", "bf16", True)
+):
+    types = [half, of_rows, of_rows if term_of_row else half, "i64", out]
+    names = _multiply_add.arg_names
+    signature = dict(zip(names, ["*" + name for name in types] + ["i32"] * 4 + ["constexpr"] * 7))
+    product = tl.bfloat16 if half == "bf16" else tl.float32
+    constants = dict(zip(names[9:], [term_of_row, product, product, tl.float32, tl.float32,
+                                     ELEMENTS // WIDEST, WIDEST]))
+    aligned = {(at,): [["tt.divisibility", 16]] for at in (0, 1, 2, 3, 4, 6, 7, 8)}
+    source = ASTSource(_multiply_add, signature, constants, aligned)
+    kernel = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False})
+    text = kernel.asm["ptx"]
+    assert "fma.rn" not in text
+    wide = [line for line in text.splitlines() if re.search("(ld|st)[.]global", line) and "v4.b32" in line]
+    assert len(wide) >= 8, text
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.ptx"
+        path.write_text(text)
+        report = subprocess.run([ptxas, "-v", "-arch=sm_90a", path, "-o", path.with_suffix(".cubin")],
+                                capture_output=True, text=True, check=True).stderr
+    assert "0 bytes spill stores, 0 bytes spill loads" in report, report
+    print("wide", len(wide), re.search("Used [0-9]+ registers", report)[0])
+'''
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: large batches, results overwritten")
+def test_on_a_device_every_element_of_a_large_batch_is_written() -> None:
+    rows = rows_of([4096, 9216, 16384])
+    for channels, dtype in ((1152, torch.bfloat16), (3072, torch.bfloat16), (5120, torch.float32)):
+        x, residual = torch.randn(2, len(rows), 1, channels, device=DEVICE, dtype=dtype)
+        scale, shift, gate = torch.randn(3, 3, 1, channels, device=DEVICE, dtype=dtype)
+        expected = modulate(x, scale, shift, rows), gated(residual, gate, x, rows)
+        poison = [torch.full_like(x, torch.nan) for _ in range(2)]
+        del poison  # the results take its memory
+        assert torch.equal(modulate(x, scale, shift, rows, fused=True), expected[0])
+        assert torch.equal(gated(residual, gate, x, rows, fused=True), expected[1])
