@@ -19,7 +19,8 @@ def results_table(suite: Suite) -> RenderableType:
     """All points, then the goals; it is about the device that `Suite.facts` name."""
     facts = suite.facts
     title = f"{facts.get('hardware', '?')}, {facts.get('dtype', '?')}, {facts.get('date', '?')[:10]}"
-    table = Table("point", title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    table.add_column("point", no_wrap=True)
     for name in ("time", "rate", "of ceiling"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("beside it (times as fast)")
