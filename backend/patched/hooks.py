@@ -17,6 +17,7 @@ images too.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.resnet import ResnetBlock2D
 
+from backend.kernels.attention import attend as attend_rows
+from backend.kernels.attention import segments_of
 from backend.kernels.stitch import affine, moments, pool, stitch, with_halo
 from backend.patched.context import PatchContext
 from backend.patched.residual import FusedResidual, fused_head
@@ -240,35 +243,19 @@ def attend(
         query: [computed patches, tokens, channels].
         key, value: [patches, tokens, channels], or [rows, ``tokens_of_rows``, channels] of the text.
 
-    Rows of one size are computed together.
+    Returns:
+        [computed patches, tokens, channels].
     """
     layout = context.layout
     assert layout is not None
     tokens = query.shape[1]
-
-    def heads(x: torch.Tensor, rows: int) -> torch.Tensor:
-        return x.reshape(rows, -1, attn.heads, x.shape[-1] // attn.heads).transpose(1, 2)
-
-    def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: int) -> torch.Tensor:
-        q, k, v = heads(q, rows), heads(k, rows), heads(v, rows)
-        if attn.norm_q is not None:
-            q = attn.norm_q(q)
-        if attn.norm_k is not None:
-            k = attn.norm_k(k)
-        out = F.scaled_dot_product_attention(q, k, v)
-        return out.transpose(1, 2).reshape(-1, tokens, q.shape[1] * v.shape[-1])
-
-    parts: list[torch.Tensor] = []
-    if context.selected is None:
-        for row, rows, start, patches in layout.groups:
-            own = slice(start, start + rows * patches) if tokens_of_rows is None else slice(row, row + rows)
-            parts.append(attended(query[start : start + rows * patches], key[own], value[own], rows))
-    else:
-        done = 0
-        for row, count in enumerate(context.queries_of_rows()):
-            if count:
-                first, end = (layout.starts[row], layout.starts[row + 1]) if tokens_of_rows is None else (row, row + 1)
-                own = slice(first, end)
-                parts.append(attended(query[done : done + count], key[own], value[own], 1))
-                done += count
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+    patches = [end - start for start, end in pairwise(layout.starts)]
+    computed = patches if context.selected is None else context.queries_of_rows()
+    of_keys = [n * tokens for n in patches] if tokens_of_rows is None else [tokens_of_rows] * len(patches)
+    q, k, v = (x.reshape(-1, attn.heads, x.shape[-1] // attn.heads) for x in (query, key, value))
+    if attn.norm_q is not None:
+        q = attn.norm_q(q)
+    if attn.norm_k is not None:
+        k = attn.norm_k(k)
+    queries = segments_of(tuple(n * tokens for n in computed), q.device)
+    return attend_rows(q, k, v, queries, segments_of(tuple(of_keys), q.device)).reshape(len(query), tokens, -1)
