@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -25,6 +26,7 @@ from backend.loading import load_pipeline  # noqa: E402
 from backend.packed import PackedTransformer, attention, flow, supports  # noqa: E402
 from backend.packed.layout import Layout, layout_of  # noqa: E402
 from backend.packed.per_row import PerRow  # noqa: E402
+from policies.caching import CachingPolicy, Flags, Signals  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from tests.backend.mixed import largest_difference, latents_alone, latents_together  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
@@ -168,6 +170,26 @@ def test_fused_kernels_change_nothing_and_leave_nothing_to_plain_ones(
     assert bool(launched) == modulate_triton.runs_on(CPU) * (name != "wan-2.2-5b")
     for (given_back,), (plain,) in zip(fused, expected, strict=True):
         assert torch.equal(given_back, plain)
+
+
+class Halves(CachingPolicy):
+    """Computes every second unit, others in the next block."""
+
+    def decide(self, signals: Signals) -> Flags:
+        return ((signals.unit + signals.block) % 2 == 0) | np.isinf(signals.input_change)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_fused_kernels_change_nothing_when_a_cache_picks_the_tokens(name: str) -> None:
+    pipeline = FAMILIES[name]().to(torch.float64)
+    calls = caught(pipeline, mixed_requests(name)[:2])
+    ways = [PackedTransformer(pipeline.transformer, Halves(), cache_patch=1, kernels=Kernels(f)) for f in (False, True)]
+    for _ in range(2):
+        for (fused,), (plain,) in zip(*(way.run(calls) for way in ways), strict=True):
+            assert torch.equal(fused, plain)
+    cache = ways[1].cache
+    assert cache is not None
+    assert cache.reused > 0
 
 
 class Shapes(TorchDispatchMode):
