@@ -71,12 +71,15 @@ def measure_cached(point: Point, bench: Bench) -> Result:
             return failed
     if abs(computed - share) > max(0.1, share / 4):
         return {"failed": f"the cache computed {computed:.2f} of the units instead of {share:g}"}
-    timed = bench.timed_ways({point.way: own, "uncached": without})
+    timed = bench.timed_ways({point.way: own, "uncached": without}, warmups=1)
+    kept_bytes = cache.kept.bytes
+    for call in rounds[0]:
+        cache.forget(call.request_id)
     ways = {
         name: denoiser.weighed(result, uncached if name == "uncached" else None) | {"error": errors[name]}
         for name, result in timed.items()
     }
-    facts = {"rows": denoiser.rows(rounds), "computed": computed, "tflop": None}
+    facts = {"rows": denoiser.rows(rounds), "computed": computed, "kept_bytes": kept_bytes, "tflop": None}
     return ways[point.way] | facts | {"ways": ways}
 
 

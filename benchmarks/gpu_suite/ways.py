@@ -36,8 +36,9 @@ Step = Callable[[], list[torch.Tensor]]
 
 LONG_S = 0.3
 """A step that takes so long is not bound by starting its kernels: it is not waited for to be recorded."""
-TOLERANCE = 3e-2
-"""Of the root mean square of what the stock forward gives: rounding in bfloat16 through a whole network."""
+TOLERANCE = 6e-2
+"""Of the root mean square of what the stock forward gives. In bfloat16, networks as deep as the real ones are 1 to 3 %
+off float32, and two ways to run them up to 1.4 times that off each other; a wrong neighbour or row is far more."""
 
 
 class Denoiser:
@@ -135,8 +136,8 @@ class Denoiser:
     def _mixer(self, kernels: Kernels, **more: Any) -> PackedTransformer | PatchedUNet:
         if not self.is_unet:
             return PackedTransformer(self.module, kernels=kernels, **more)
-        shares = not kernels.fused  # fused kernels put weights into another order
-        pipeline = SimpleNamespace(unet=copy_of(self.module, shares))
+        reorders = kernels.fused and "caching" not in more  # fused kernels put the weights into another order
+        pipeline = SimpleNamespace(unet=copy_of(self.module, shares=not reorders))
         return PatchedUNet(pipeline, floor=1, kernels=kernels, **more)
 
     def _channels_last(self) -> Stacked:
