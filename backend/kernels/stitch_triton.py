@@ -26,6 +26,7 @@ Affine = tuple[torch.Tensor, torch.Tensor]
 TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 MOMENTS_TILE = 8192
 STITCH_TILE = 4096
+POOL_TILE = 1024
 """Elements of a program, bytes in flight against registers; of wider types than two bytes fewer."""
 
 
@@ -56,7 +57,16 @@ def affine(
     scale, shift = torch.empty(2, rows, channels, dtype=exact, device=x.device).unbind(0)
     with _device_of(x):
         _moments[(patches * pieces * triton.cdiv(channels, tile[1]),)](
-            x, moments, channels, area, LAST=last, PIXELS=tile[0], CHANNELS=tile[1], num_warps=_warps(tile)
+            x,
+            moments,
+            channels,
+            area,
+            triton.cdiv(channels, tile[1]),
+            pieces,
+            LAST=last,
+            PIXELS=tile[0],
+            CHANNELS=tile[1],
+            num_warps=_warps(tile),
         )
         _pool[(rows, groups)](
             moments, scale, shift,
@@ -66,7 +76,7 @@ def affine(
             EPS=eps, WEIGHT=weight is not None, BIAS=bias is not None, ADDED=added is not None,
             CUT=layout is not None, PIXELS=tile[0], EACH=channels // groups,
             EACH_UP=triton.next_power_of_2(channels // groups),
-            ENTRIES=max(1, 2048 // triton.next_power_of_2(channels // groups)), num_warps=4,
+            ENTRIES=max(1, POOL_TILE // triton.next_power_of_2(channels // groups)), num_warps=4,
         )  # fmt: skip
     return scale, shift
 
@@ -81,13 +91,13 @@ def stitch(x: torch.Tensor, affine: Affine | None, silu: bool, halo: int, layout
         memory_format=torch.channels_last if last else torch.contiguous_format,
     )  # fmt: skip
     tile = _tile(lines * columns, channels, STITCH_TILE * 2 // max(2, x.element_size()), last, pixels=64)
-    programs = patches * triton.cdiv(lines * columns, tile[0]) * triton.cdiv(channels, tile[1])
+    pieces, blocks = triton.cdiv(lines * columns, tile[0]), triton.cdiv(channels, tile[1])
     scale, shift = affine or (x, x)
     with _device_of(x):
-        _stitch[(programs,)](
+        _stitch[(patches * pieces * blocks,)](
             x, out, scale, shift,
             x if layout is None else layout.row_of, x if layout is None else layout.neighbours,
-            patches, height, width, channels, height * width, lines * columns,
+            patches, height, width, blocks, pieces, channels, height * width, lines * columns,
             HALO=halo, NORM=affine is not None, SILU=silu, CUT=layout is not None, LAST=last,
             PIXELS=tile[0], CHANNELS=tile[1], num_warps=_warps(tile),
         )  # fmt: skip
@@ -122,10 +132,12 @@ def _device_of(x: torch.Tensor) -> Any:
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
-@triton.jit
-def _moments(x, moments, channels, area, LAST: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):  # noqa: N803
+@triton.jit(do_not_specialize=["blocks", "pieces"])
+def _moments(  # type: ignore[no-untyped-def]
+    x, moments, channels, area, blocks, pieces,
+    LAST: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,  # noqa: N803
+):  # fmt: skip
     """Mean of a tile's pixels, and the sum of their squared deviations from it, by channel."""
-    blocks, pieces = tl.cdiv(channels, CHANNELS), tl.cdiv(area, PIXELS)
     program = tl.program_id(0)
     channel = (program % blocks) * CHANNELS + tl.arange(0, CHANNELS)
     piece = (program // blocks) % pieces
@@ -147,8 +159,8 @@ def _moments(x, moments, channels, area, LAST: tl.constexpr, PIXELS: tl.constexp
     tl.store(to + channels, tl.sum(deviation * deviation, axis=0), mask=channel < channels)
 
 
-@triton.jit
-def _pool(
+@triton.jit(do_not_specialize=["pieces", "added_step"])
+def _pool(  # type: ignore[no-untyped-def]
     moments, scale, shift, weight, bias, added, first_of_row, patches_of_row,
     channels, area, pieces, added_step,
     EPS: tl.constexpr, WEIGHT: tl.constexpr, BIAS: tl.constexpr, ADDED: tl.constexpr,  # noqa: N803
@@ -163,21 +175,21 @@ def _pool(
     one = tl.arange(0, EACH_UP)
     channel = group * EACH + one
     own = one < EACH
-    plus = tl.zeros((EACH_UP,), dtype=moments.dtype.element_ty)
+    plus = tl.full((EACH_UP,), 0.0, dtype=moments.dtype.element_ty)
     if ADDED:
         plus = tl.load(added + first * added_step + channel, mask=own, other=0.0).to(plus.dtype)
     base = moments + first * pieces * 2 * channels + channel
     entry = tl.arange(0, ENTRIES)
     total = count // pieces * area * EACH  # of values
-    sums = tl.zeros((ENTRIES, EACH_UP), dtype=plus.dtype)
+    sums = tl.full((ENTRIES, EACH_UP), 0.0, dtype=plus.dtype)
     for start in range(0, count, ENTRIES):
         index = start + entry
         mask = (index < count)[:, None] & own[None, :]
         pixels = tl.minimum(area - (index % pieces) * PIXELS, PIXELS).to(plus.dtype)
         means = tl.load(base[None, :] + (index * 2 * channels)[:, None], mask=mask, other=0.0)
         sums += tl.where(mask, (means + plus[None, :]) * pixels[:, None], 0.0)
-    mean = tl.sum(tl.sum(sums, axis=0), axis=0) / total
-    squares = tl.zeros((ENTRIES, EACH_UP), dtype=plus.dtype)
+    mean = tl.sum(sums) / total
+    squares = tl.full((ENTRIES, EACH_UP), 0.0, dtype=plus.dtype)
     for start in range(0, count, ENTRIES):
         index = start + entry
         mask = (index < count)[:, None] & own[None, :]
@@ -186,8 +198,8 @@ def _pool(
         between = tl.load(at, mask=mask, other=0.0) + plus[None, :] - mean
         within = tl.load(at + channels, mask=mask, other=0.0)
         squares += tl.where(mask, within + between * between * pixels[:, None], 0.0)
-    variance = tl.sum(tl.sum(squares, axis=0), axis=0) / total
-    factor = tl.zeros((EACH_UP,), dtype=plus.dtype) + 1.0 / tl.sqrt(variance + EPS)
+    variance = tl.sum(squares) / total
+    factor = tl.full((EACH_UP,), 0.0, dtype=plus.dtype) + 1.0 / tl.sqrt(variance + EPS)
     if WEIGHT:
         factor *= tl.load(weight + channel, mask=own, other=0.0).to(plus.dtype)
     offset = (plus - mean) * factor
@@ -198,7 +210,7 @@ def _pool(
 
 
 @triton.jit
-def _silu(value):
+def _silu(value):  # type: ignore[no-untyped-def]
     """value / (1 + exp(-value)), of float32 by two instructions of the chip without care for denormal numbers."""
     if FAST and value.dtype == tl.float32:
         power = tl.inline_asm_elementwise(
@@ -216,14 +228,13 @@ FAST = tl.constexpr(isinstance(_silu, triton.runtime.JITFunction))
 """Compiled, not interpreted."""
 
 
-@triton.jit(do_not_specialize=["patches", "height", "width"])
-def _stitch(
-    x, out, scale, shift, row_of, neighbours, patches, height, width, channels, area, out_area,
+@triton.jit(do_not_specialize=["patches", "height", "width", "blocks", "pieces"])
+def _stitch(  # type: ignore[no-untyped-def]
+    x, out, scale, shift, row_of, neighbours, patches, height, width, blocks, pieces, channels, area, out_area,
     HALO: tl.constexpr, NORM: tl.constexpr, SILU: tl.constexpr, CUT: tl.constexpr, LAST: tl.constexpr,  # noqa: N803
     PIXELS: tl.constexpr, CHANNELS: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     """One tile of the framed output: read, normalised, activated, zero outside the image, written."""
-    blocks, pieces = tl.cdiv(channels, CHANNELS), tl.cdiv(out_area, PIXELS)
     program = tl.program_id(0)
     channel = (program % blocks) * CHANNELS + tl.arange(0, CHANNELS)
     pixel = ((program // blocks) % pieces) * PIXELS + tl.arange(0, PIXELS)

@@ -25,12 +25,13 @@ import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 
 from backend.kernels.attention import attend as attend_rows
 from backend.kernels.attention import segments_of
 from backend.kernels.stitch import affine, moments, pool, stitch, with_halo
 from backend.patched.context import PatchContext
-from backend.patched.residual import FusedResidual, fused_head
+from backend.patched.residual import FusedResidual, FusedUpsample, fused_head
 
 
 class Unpatchable(ValueError):  # noqa: N818
@@ -63,6 +64,8 @@ def hook(model: torch.nn.Module, context: PatchContext) -> None:
             raise Unpatchable(f"{name} is a {type(module).__name__}, which cannot run on patches")
         elif isinstance(module, ResnetBlock2D) and context.kernels.fused:
             forwards.append((module, FusedResidual(module, context)))
+        elif isinstance(module, Upsample2D) and context.kernels.fused:
+            forwards.append((module, FusedUpsample(module)))
     if context.kernels.fused:
         forwards += fused_head(model, context)
     for module, forward in forwards:

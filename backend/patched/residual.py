@@ -1,5 +1,6 @@
-"""Residual blocks and the last layers of a UNet on fused kernels: GroupNorm, SiLU and the halo are one pass.
+"""Residual blocks, upsamplers and the last layers of a UNet on fused kernels.
 
+GroupNorm, SiLU and the halo of the convolution after them are one pass.
 What is added to every pixel of a channel alike, a convolution's bias and the time embedding, goes into the moments
 and the factors of the GroupNorm that follows, and no pass of its own.
 """
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 
 from backend.kernels.stitch import affine, stitch
 from backend.patched.context import PatchContext
@@ -40,6 +42,28 @@ class FusedResidual:
         return out if block.output_scale_factor == 1 else out.div_(block.output_scale_factor)
 
 
+class FusedUpsample:
+    """The forward of an upsampler that doubles: diffusers' own leaves channels-last from 64 entries on."""
+
+    def __init__(self, upsample: Upsample2D) -> None:
+        self._upsample = upsample
+        self._before = upsample.forward
+
+    def __call__(self, x: torch.Tensor, output_size: Any = None, *args: Any, **kwargs: Any) -> torch.Tensor:
+        upsample = self._upsample
+        plain = upsample.interpolate and upsample.use_conv and upsample.name == "conv" and upsample.norm is None
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        if not plain or not last or upsample.use_conv_transpose or output_size is not None:
+            before: torch.Tensor = self._before(x, output_size, *args, **kwargs)
+            return before
+        entries, channels, height, width = x.shape
+        twice = x.permute(0, 2, 3, 1)[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1)
+        doubled: torch.Tensor = upsample.conv(
+            twice.reshape(entries, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
+        )
+        return doubled
+
+
 def fused_head(model: Any, context: PatchContext) -> list[tuple[torch.nn.Module, Callable[..., Any]]]:
     """Forwards of the last GroupNorm, SiLU and convolution of a UNet: the convolution does what all three did.
 
@@ -48,7 +72,8 @@ def fused_head(model: Any, context: PatchContext) -> list[tuple[torch.nn.Module,
     norm, act, conv = (getattr(model, name, None) for name in ("conv_norm_out", "conv_act", "conv_out"))
     if type(norm) is not torch.nn.GroupNorm or type(act) is not torch.nn.SiLU or not _same(conv):
         return []
-    return [(norm, _unchanged), (act, _unchanged), (conv, lambda x: _convolved(x, norm, conv, context, conv.bias))]
+    last: torch.nn.Conv2d = conv  # type: ignore[assignment]
+    return [(norm, _unchanged), (act, _unchanged), (last, lambda x: _convolved(x, norm, last, context, last.bias))]
 
 
 def _unchanged(x: torch.Tensor) -> torch.Tensor:

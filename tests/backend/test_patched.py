@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from backend.executor import Executor  # noqa: E402
+from backend.kernels.choice import Kernels  # noqa: E402
 from backend.loading import load_pipeline  # noqa: E402
 from backend.patched import hooks  # noqa: E402
 from backend.patched.context import PatchContext  # noqa: E402
@@ -66,7 +68,7 @@ def without_halo(x: Any, layout: PatchLayout, halo: int) -> Any:
 
 def without_corners(x: Any, layout: PatchLayout, halo: int) -> Any:
     framed = hooks_with_halo(x, layout, halo)
-    framed[:, :, ::framed.shape[2] - 1, ::framed.shape[3] - 1] = 0
+    framed[:, :, :: framed.shape[2] - 1, :: framed.shape[3] - 1] = 0
     return framed
 
 
@@ -195,3 +197,47 @@ def test_groups_hold_every_size_once_and_keep_the_floor(grids: list[tuple[int, i
 def test_layouts_are_kept_by_composition() -> None:
     sizes = ((8, 8), (8, 16))
     assert layout_of(sizes, (8, 8), CPU) is layout_of(sizes, (8, 8), CPU)
+
+
+interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="fused kernels are compiled here: no CPU tensors")
+
+
+@interpreted
+@torch.no_grad()
+def test_fused_kernels_are_exact_too_and_keep_the_memory_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    stitch_triton = pytest.importorskip("backend.kernels.stitch_triton")
+    passes: list[tuple[bool, bool, int]] = []
+    stitch = stitch_triton.stitch
+
+    def watched(x: Any, affine: Any, silu: bool, halo: int, layout: Any) -> Any:
+        passes.append((affine is not None, silu, halo))
+        return stitch(x, affine, silu, halo, layout)
+
+    monkeypatch.setattr(stitch_triton, "stitch", watched)
+    unet = tiny_unets.sd15().unet.double()
+    stock, context = copy.deepcopy(unet), PatchContext(Kernels(fused=True))
+    hooks.hook(unet.to(memory_format=torch.channels_last), context)
+    layout = PatchLayout(((2, 2), (2, 4)), (2, 2), CPU)
+    images = [torch.randn(1, 4, *size, dtype=torch.float64) for size in layout.sizes]
+    text, timesteps = torch.randn(2, 5, 16, dtype=torch.float64), torch.tensor([10, 500])
+    with context.batch(layout):
+        patches = layout.split(images).contiguous(memory_format=torch.channels_last)
+        out = unet(patches, timesteps[layout.row_of], text, return_dict=False)[0]
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert passes.count((True, True, 1)) == 2 * 8 + 1  # two of a residual block, one before the last convolution
+    assert passes.count((False, False, 1)) == 3  # the first convolution, and those that halve and double
+    for row, image in enumerate(images):
+        expected = stock(image, timesteps[row : row + 1], text[row : row + 1], return_dict=False)[0]
+        assert float((layout.join(out)[row] - expected).abs().max() / expected.abs().max()) <= 1e-12
+
+
+@interpreted
+@torch.no_grad()
+def test_fused_kernels_are_exact_on_images_that_are_not_cut() -> None:
+    pytest.importorskip("triton")
+    unet = tiny_unets.sd15(levels=1).unet.double()
+    arguments = (torch.randn(1, 4, 3, 5, dtype=torch.float64), 10, torch.randn(1, 5, 16, dtype=torch.float64))
+    expected = unet(*arguments, return_dict=False)[0]
+    hooks.hook(unet, PatchContext(Kernels(fused=True)))
+    found = unet(*arguments, return_dict=False)[0]
+    assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-12
