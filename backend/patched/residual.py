@@ -58,10 +58,9 @@ class FusedUpsample:
             return before
         entries, channels, height, width = x.shape
         twice = x.permute(0, 2, 3, 1)[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1)
-        doubled: torch.Tensor = upsample.conv(
-            twice.reshape(entries, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
-        )
-        return doubled
+        doubled = twice.contiguous().view(entries, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
+        out: torch.Tensor = upsample.conv(doubled)
+        return out
 
 
 def fused_head(model: Any, context: PatchContext) -> list[tuple[torch.nn.Module, Callable[..., Any]]]:
