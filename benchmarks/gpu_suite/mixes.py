@@ -13,6 +13,7 @@ from benchmarks.gpu_suite.bench import Bench
 from benchmarks.gpu_suite.models import latent_shape, sizes_of
 from benchmarks.gpu_suite.point import Point, Result
 from benchmarks.gpu_suite.ways import Denoiser, Step, one_by_one, relative_error, together, wrong
+from predictors.shapes import shape_of
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry, geometry_of
 
@@ -29,6 +30,8 @@ def measure_mix(point: Point, bench: Bench) -> Result:
     ``same-size``, in the memory format that convolutions want); of packed ones ``equal-tokens``; and ``whole``, as
     ``same-size`` with recorded graphs, where there are such. ``chosen`` is the faster of mixing and of the best that
     ``whole`` does: what a scheduler runs that knows these figures.
+
+    As many tokens in images of one size attend to fewer others: compare ``tflop`` of the two ways.
 
     Raises:
         BadInput: the model's images are not mixed that way.
@@ -59,6 +62,7 @@ def measure_mix(point: Point, bench: Bench) -> Result:
     geometry, frame_patch = geometry_of(point.name), denoiser.model.frame_patch
     shapes = [latent_shape(point.name, size, frame_patch=frame_patch) for size in sizes_of(point.composition)]
     tokens = dict.fromkeys(ways, sum(token_count(shape, geometry, frame_patch) for shape in shapes))
+    equal: list[Shape] = []
     if not denoiser.is_unet:
         equal = equal_shapes(shapes, geometry, frame_patch)
         ways["equal-tokens"] = together(denoiser.stock(), denoiser.rounds_of(equal))
@@ -67,11 +71,20 @@ def measure_mix(point: Point, bench: Bench) -> Result:
     for name, result in timed.items():
         timed[name] = denoiser.weighed(result, mixers.get(name)) | {"tokens": tokens[name]}
         if name in errors:
-            timed[name]["error"] = errors[name]
+            timed[name] |= {"error": errors[name], "tflop": denoiser.tflop(point.composition)}
+    if "equal-tokens" in timed and not bench.smoke:
+        timed["equal-tokens"]["tflop"] = _tflop(point.name, equal, geometry, frame_patch)
     served = [name for name in (point.way, "whole", "same-size") if name in timed]
     chosen = min(served, key=lambda name: float(timed[name]["seconds"]))
     facts = {"rows": denoiser.rows(rounds), "tflop": denoiser.tflop(point.composition), "chosen": chosen}
     return timed[point.way] | facts | {"ways": timed}
+
+
+def _tflop(name: str, shapes: Sequence[Shape], geometry: ModelGeometry, frame_patch: int) -> float:
+    """Of a guided step, by the counts in ``profiles/shapes.toml``."""
+    counted = shape_of(name)
+    areas = [(token_count((1, *shape[1:]), geometry, 1), shape[0] // frame_patch) for shape in shapes]
+    return counted.guidance_rows * sum(counted.denoise.flops.at(*area) for area in areas) / 1e12
 
 
 def token_count(shape: Shape, geometry: ModelGeometry, frame_patch: int) -> int:
@@ -84,6 +97,8 @@ def equal_shapes(shapes: Sequence[Shape], geometry: ModelGeometry, frame_patch: 
     """As many latent shapes, all the same, that have as many tokens together as nearly as can be."""
     mean = sum(token_count(shape, geometry, frame_patch) for shape in shapes) / len(shapes)
     frames = max(1, round(sum(shape[0] for shape in shapes) / len(shapes) / frame_patch))
-    height = max(1, int(math.sqrt(mean / frames)))
-    width = max(1, round(mean / frames / height))
+    area = mean / frames
+    square = max(1, int(math.sqrt(area)))
+    sides = [(height, max(1, round(area / height))) for height in range(square, max(0, 2 * square // 3 - 1), -1)]
+    height, width = min(sides, key=lambda side: abs(math.prod(side) - area))
     return [(frames * frame_patch, height * geometry.patch, width * geometry.patch)] * len(shapes)
