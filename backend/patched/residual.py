@@ -59,6 +59,7 @@ class FusedUpsample:
         entries, channels, height, width = x.shape
         twice = x.permute(0, 2, 3, 1)[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1)
         doubled = twice.contiguous().view(entries, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
+        assert upsample.conv is not None
         out: torch.Tensor = upsample.conv(doubled)
         return out
 
