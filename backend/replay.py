@@ -1,8 +1,9 @@
 """The real driver: a controller driven by the wall clock and real devices.
 
 Requests are submitted when their time has come, whether or not earlier ones are done (open loop). Each replica has a
-thread that runs its launches; the main thread alone talks to the controller, so that its events have one order. A
-recall reaches a running launch at its next step boundary.
+thread that warms it up and runs its launches (libraries keep by thread which kernels they chose for a shape); the main
+thread alone talks to the controller, so that its events have one order. A recall reaches a running launch at its next
+step boundary.
 """
 
 from __future__ import annotations
@@ -41,17 +42,31 @@ class _Worker(threading.Thread):
     """Runs the launches of one replica, one after another."""
 
     def __init__(
-        self, executor: Executor, done: queue.SimpleQueue[_Done], clock: Callable[[], float], deliver: Deliver | None
+        self,
+        executor: Executor,
+        done: queue.SimpleQueue[_Done],
+        clock: Callable[[], float],
+        deliver: Deliver | None,
+        prepare: Callable[[Executor], None] | None,
     ) -> None:
         super().__init__(daemon=True)
+        self.ready = threading.Event()
+        self.error: Exception | None = None
         self.orders: queue.SimpleQueue[tuple[Launch, set[str]] | None] = queue.SimpleQueue()
         self.recalled: set[int] = set()
         self._executor = executor
         self._done = done
         self._clock = clock
         self._deliver = deliver
+        self._prepare = prepare
 
     def run(self) -> None:
+        try:
+            if self._prepare is not None:
+                self._prepare(self._executor)
+        except Exception as error:
+            self.error = error
+        self.ready.set()
         while (order := self.orders.get()) is not None:
             launch, resident = order
             outcome = self._launch(launch, resident)
@@ -96,9 +111,10 @@ class Replay:
 
     Args:
         controller: fresh, nothing submitted, with as many replicas as there are executors.
-        executors: one a replica, already warmed up.
+        executors: one a replica.
         deliver: given the pixels of each finished request, on the replica's thread.
         progress: called with the number of requests that have ended, whenever it changes.
+        prepare: called with each executor on its replica's thread, before time starts; see `warm_up`.
     """
 
     def __init__(
@@ -107,10 +123,11 @@ class Replay:
         executors: Sequence[Executor],
         deliver: Deliver | None = None,
         progress: Callable[[int], None] | None = None,
+        prepare: Callable[[Executor], None] | None = None,
     ) -> None:
         self._controller = controller
         self._done: queue.SimpleQueue[_Done] = queue.SimpleQueue()
-        self._workers = [_Worker(executor, self._done, self._now, deliver) for executor in executors]
+        self._workers = [_Worker(executor, self._done, self._now, deliver, prepare) for executor in executors]
         self._progress = progress
         self._running: dict[int, Launch] = {}
         self._started = 0.0
@@ -127,10 +144,14 @@ class Replay:
             ReplayStalled: see there.
             PolicyError: the policy broke its contract.
         """
-        self._started = time.perf_counter()
         for worker in self._workers:
             worker.start()
         try:
+            for worker in self._workers:
+                worker.ready.wait()
+                if worker.error is not None:
+                    raise worker.error
+            self._started = time.perf_counter()
             self._loop(requests)
             return False
         except KeyboardInterrupt:

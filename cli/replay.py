@@ -62,6 +62,7 @@ def replay(
 
     from datetime import UTC, datetime
 
+    from backend.executor import Executor
     from backend.kernels.graphs import TRIALS
     from backend.pictures import PictureFolder
     from backend.profiling import hardware_name
@@ -74,15 +75,18 @@ def replay(
     from traces.atomic import whole_folder
 
     with whole_folder(output) as folder:
-        recorded = any(executor.kernels.graphs for executor in executors)
-        warm_up(executors, prepared.requests, TRIALS if recorded else 2)
+        steps = TRIALS if any(executor.kernels.graphs for executor in executors) else 2
         pictures = PictureFolder(folder / "images", prepared.requests) if save_images else None
         record = EventRecord()
         controller = prepared.controller(record.add)
         started = datetime.now(UTC).isoformat(timespec="seconds")
+        deliver = pictures.save if pictures else None
+
+        def warm(executor: Executor) -> None:
+            warm_up([executor], prepared.requests, steps)
+
         with bar("replaying", len(prepared.requests)) as progress:
-            deliver = pictures.save if pictures else None
-            interrupted = Replay(controller, executors, deliver, progress).run(prepared.requests)
+            interrupted = Replay(controller, executors, deliver, progress, warm).run(prepared.requests)
         info = prepared.info(
             "replay",
             started=started,

@@ -6,6 +6,7 @@ it alone, and the keys and values of the others from memory.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
@@ -48,6 +49,18 @@ class Rotary:
         self._image = image
         self._text = text
         self._joint: Tables | None = None
+
+    @property
+    def tables(self) -> tuple[Tables | None, Tables | None]:
+        """Those of the image and of the text tokens."""
+        return self._image, self._text
+
+    def over(self, tables: tuple[Tables | None, Tables | None]) -> Rotary:
+        """The same formula over other `tables`; it cannot be used as long as those of image tokens are None."""
+        other = copy.copy(self)
+        other._image, other._text = tables  # type: ignore[assignment]
+        other._joint = None
+        return other
 
     def image(self, x: torch.Tensor) -> torch.Tensor:
         """Image tokens, turned."""

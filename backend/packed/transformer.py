@@ -8,7 +8,6 @@ the rounding of the arithmetic.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Hashable, Sequence
 from itertools import islice
 from typing import Any
@@ -162,11 +161,11 @@ class PackedTransformer:
             rotary = tokens.rotary
             patches = self.recorder.run(
                 ("packed", tokens.image_lengths, tokens.text_lengths, scale),
-                self._through(layout, None if rotary is None else _positioned(rotary)),
+                self._through(layout, None if rotary is None else rotary.over((None, None))),
                 tokens.image,
                 tokens.text,
                 tokens.condition,
-                None if rotary is None else (rotary._image, rotary._text),
+                None if rotary is None else rotary.tables,
             )
         of_rows = iter(patches[:, 0].split(layout.image.lengths))
         return [
@@ -179,18 +178,10 @@ class PackedTransformer:
         family, kernels = self._family, self._kernels
 
         def forward(image: torch.Tensor, text: torch.Tensor, condition: Any, tables: Any) -> torch.Tensor:
-            flow = Flow(layout, None if rotary is None else _positioned(rotary, tables), kernels)
+            flow = Flow(layout, None if rotary is None else rotary.over(tables), kernels)
             with hooked(family.hooks(flow)):
                 for block in family.blocks(flow, condition):
                     image, text = block(image, text)
                 return family.head(flow, image, condition)
 
         return forward
-
-
-def _positioned(rotary: Rotary, tables: Any = (None, None)) -> Rotary:
-    """The same formula over other tables, of image and of text tokens; by default over none yet."""
-    other = copy.copy(rotary)
-    other._image, other._text = tables
-    other._joint = None
-    return other

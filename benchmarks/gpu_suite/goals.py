@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from benchmarks.gpu_suite.point import Point, Result
+from benchmarks.gpu_suite.point import BASELINES, Point, Result
 from benchmarks.gpu_suite.points import THREE, squares
 from benchmarks.gpu_suite.store import Suite
 from traces.composition import spell
@@ -83,7 +83,7 @@ def _never_below(suite: Suite) -> Verdict:
     goal = f"every mix at least {NEVER_BELOW:g}x the best baseline"
     found = {}
     for point, result in _of(suite, "mix"):
-        ratios = [value for way in ("one-by-one", "same-size") if (value := ratio(result, way)) is not None]
+        ratios = [value for way in BASELINES if (value := ratio(result, way)) is not None]
         if ratios:
             found[point] = min(ratios)
     below = sum(value < NEVER_BELOW for value in found.values())
@@ -101,13 +101,18 @@ def _stitcher(suite: Suite) -> Verdict:
 
 def _equal_tokens(suite: Suite) -> Verdict:
     goal = f"packed steps: within {EQUAL_TOKENS:.0%} of as many tokens at one size"
-    found = {}
+    found, more_work = {}, {}
     for point, result in _of(suite, "mix"):
         value = ratio(result, "equal-tokens")
         if value is not None:
-            tokens = [result["ways"][way].get("tokens") or 1 for way in (point.way, "equal-tokens")]
-            found[point] = 1 / value * tokens[1] / tokens[0] - 1
-    return _verdict(goal, found, max, lambda value: f"{value:+.1%}", lambda value: value <= EQUAL_TOKENS)
+            own, equal = result["ways"][point.way], result["ways"]["equal-tokens"]
+            tokens = (equal.get("tokens") or 1) / (own.get("tokens") or 1)
+            found[point] = tokens / value - 1
+            if own.get("tflop") and equal.get("tflop"):
+                more_work[point] = tokens * own["tflop"] / equal["tflop"] - 1
+    worst = max(found, key=found.__getitem__, default=None)
+    note = f"; larger images attend to more: {more_work[worst]:+.1%} work" if worst in more_work else ""
+    return _verdict(goal, found, max, lambda value: f"{value:+.1%}", lambda value: value <= EQUAL_TOKENS, note)
 
 
 def _simulator(suite: Suite) -> Verdict:

@@ -18,9 +18,6 @@ from traces.errors import BadInput
 from traces.geometry import ModelGeometry, geometry_of
 
 Shape = tuple[int, int, int]
-BASELINES = ("one-by-one", "same-size", "channels-last")
-"""Ways of the stock model."""
-
 
 @torch.no_grad()
 def measure_mix(point: Point, bench: Bench) -> Result:

@@ -28,12 +28,23 @@ Result = dict[str, Any]
     ways              of points that compare: by name what each way took, a result of its own, timed round by round with
                       the others; the point's own way is among them, and ``seconds`` is its
     computed          share of the units that a cached step computed
+    tokens            of a mixed batch, or latent pixels of a UNet's
+    chosen            of a mix, the fastest of the ways that are served: the own one, ``whole``, ``same-size``
+    recorded          forwards that run from recorded graphs; not_recorded: why others do not, and how many
+    kept_bytes        what a cache holds after a cached step
+    compiled          how a step was compiled; compile_s: how long that took
+    tile_s            of a step of tiles, for one
     figures           and more, of a replay: see `benchmarks.gpu_suite.replay.measure_replay`
 
-Ways of a mix are the point's own (``patched`` or ``packed``), ``one-by-one`` (a forward an image), ``same-size`` (a
-forward a size), ``reference`` (the own one with plain kernels) and, of packed ones, ``equal-tokens`` (as many tokens
-in images of one size). Ways of a kernel are ``fused`` and ``reference``.
+Ways of a mix are the point's own (``patched`` or ``packed``), the `BASELINES`, ``whole`` (``same-size`` from recorded
+graphs), ``reference`` (the own one with plain kernels) and, of packed ones, ``equal-tokens`` (as many tokens in images
+of one size). Ways of a kernel are ``fused`` and ``reference``, of attention also ``at-once``; of a cached step its own
+and ``uncached``.
 """
+
+BASELINES = ("one-by-one", "same-size", "channels-last")
+"""Ways of a mix that the stock model runs: a forward an image; a forward a size; that in the memory format that
+convolutions want."""
 
 _NONE = "-"  # in the place of no composition
 

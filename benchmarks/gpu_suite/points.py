@@ -6,7 +6,7 @@ Ways of points, by group::
               detail: MiB
     kernel    ``fused`` against ``reference``, for a batch of this composition of the model that detail names
     step      ``eager``: the stock model, images of one size stacked; ``compiled``: likewise; ``graph``: as it is served
-              whole with `--kernels auto`
+              whole with `--kernels auto`; ``packed``: as images of several sizes are
     mix       ``patched`` or ``packed``, against other ways to run the same images
     decode    ``whole``: the stock decoder, in tiles where its pipeline needs them; ``patched``: Tilecast's
     encode    ``eager``: the prompts of so many images
@@ -72,6 +72,7 @@ def smoke_points() -> list[Point]:
     points += [
         Point("step", "sdxl", "graph", squares(128)),
         Point("step", "flux", "compiled", squares(64)),
+        Point("step", "flux", "packed", squares(64)),
         Point("decode", "sdxl", "patched", squares(128)),
         Point("tile", "sdxl", "tiled", squares(128, 128)),
         Point("tile", "flux", "tiled", squares(64, 64)),
@@ -91,10 +92,12 @@ def _every_kind() -> Iterable[Point]:
     yield Point("mix", "sd3.5-medium", "packed", squares(*THREE))
     yield Point("step", "sd3.5-medium", "eager", squares(1024))
     yield Point("cached", "sd3.5-medium", "packed", squares(*THREE), "share=0.5")
+    yield from _profile_of("sd3.5-medium")
     yield Point("decode", "sdxl", "whole", squares(1024))
     yield Point("encode", "sdxl", "eager", squares(1024))
     yield Point("step", "flux", "eager", squares(1024))
     yield Point("mix", "flux", "packed", squares(*THREE))
+    yield from _profile_of("flux")
     yield Point("mix", "sdxl", "patched", squares(*THREE, *THREE))
     yield Point("mix", "sdxl", "patched", squares(512, 512, 512, 512, 1024, 1024))
     yield Point("mix", "sdxl", "patched", squares(*[768] * 8))
@@ -103,6 +106,7 @@ def _every_kind() -> Iterable[Point]:
     for side in (512, 768):
         yield Point("step", "sdxl", "eager", squares(side))
     yield Point("step", "sdxl", "graph", squares(512))
+    yield Point("step", "sdxl", "compiled", squares(1024))
     yield Point("step", "wan-1.3b", "eager", clips(480, 832, 17))
     yield Point("mix", "wan-1.3b", "packed", clips(480, 832, 9, 17))
     yield Point("step", "cogvideox-1.5", "eager", clips(768, 1360, 17))
@@ -120,12 +124,9 @@ def _more_of_each() -> Iterable[Point]:
         yield Point("tile", "sdxl", "tiled", squares(*[1024] * tiles))
     yield Point("decode", "sdxl", "patched", squares(1024))
     yield from _kernels(squares(*THREE), squares(*THREE))
-    yield Point("step", "sdxl", "compiled", squares(1024))
     yield from _attention(squares(*THREE), squares(*THREE))
     yield Point("ceiling", "copy", "host-to-device", detail="1024")
     yield Point("ceiling", "matmul", "float32", detail="8192")
-    yield Point("decode", "sd3.5-medium", "whole", squares(1024))
-    yield Point("encode", "sd3.5-medium", "eager", squares(1024))
     yield Point("step", "sd3.5-medium", "eager", squares(512))
     yield Point("mix", "sd3.5-medium", "packed", squares(512, 512, 512, 512, 1024, 1024))
     yield Point("mix", "sd3.5-medium", "packed", squares(*[768] * 8))
@@ -146,8 +147,9 @@ def _rest() -> Iterable[Point]:
     for side in (512, 1024):
         yield Point("tile", "flux", "tiled", squares(side, side))
     yield Point("cached", "flux", "packed", squares(*THREE), "share=0.5")
-    yield Point("decode", "flux", "whole", squares(1024))
-    yield Point("encode", "flux", "eager", squares(1024))
+    for model in ("sdxl", "sd3.5-medium", "flux"):
+        yield Point("decode", model, "whole", squares(512))
+    yield Point("step", "flux", "eager", squares(*[512] * 4))
     yield Point("decode", "cogvideox-1.5", "whole", clips(480, 720, 17))
     yield Point("encode", "cogvideox-1.5", "eager", clips(768, 1360, 17))
     yield Point("decode", "hunyuanvideo", "whole", clips(320, 512, 17))
@@ -160,7 +162,9 @@ def _rest() -> Iterable[Point]:
     yield Point("mix", "wan-1.3b", "packed", clips(480, 832, 17, 33))
     yield Point("step", "wan-1.3b", "eager", clips(480, 832, 81))
     yield Point("mix", "wan-1.3b", "packed", clips(480, 832, 33, 81))
-    yield Point("step", "cogvideox-1.5", "eager", clips(768, 1360, 33))
+    for frames in (9, 33):
+        yield Point("step", "cogvideox-1.5", "eager", clips(768, 1360, frames))
+    yield Point("step", "hunyuanvideo", "eager", clips(544, 960, 9))
     yield Point("step", "hunyuanvideo", "eager", clips(720, 1280, 17))
     yield Point("mix", "flux", "packed", squares(*THREE, *THREE))
     yield Point("mix", "flux", "packed", squares(*[768] * 8))
@@ -168,6 +172,14 @@ def _rest() -> Iterable[Point]:
         yield Point("step", "sdxl", "eager", squares(side))
     for sides in ((256, 512), (512, 1024), (1024, 1536)):
         yield Point("mix", "sdxl", "patched", squares(*sides))
+
+
+def _profile_of(model: str) -> Iterable[Point]:
+    """What a profile of a packed model needs beside its mixes."""
+    for side in (512, 1024):
+        yield Point("step", model, "packed", squares(side))
+    yield Point("decode", model, "whole", squares(1024))
+    yield Point("encode", model, "eager", squares(1024))
 
 
 def _kernels(images: Composition, tokens: Composition) -> Iterable[Point]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,25 @@ def replay(policy: SchedulingPolicy, requests: list[Request], **options: Any) ->
     for executor in executors:
         assert set(executor.resident) <= {job.request.request_id for job in controller.jobs if job.ended}
     return controller, record, interrupted
+
+
+def test_a_replica_is_prepared_on_the_thread_that_serves_it() -> None:
+    threads: list[int] = []
+
+    def deliver(request: Request, pixels: np.ndarray[Any, Any]) -> None:
+        threads.append(threading.get_ident())
+
+    replay(FCFS(), burst(1), deliver=deliver, prepare=lambda executor: threads.append(threading.get_ident()))
+    assert len(threads) == 2
+    assert threads[0] == threads[1] != threading.get_ident()
+
+
+def test_a_replica_that_cannot_be_prepared_ends_the_run() -> None:
+    def broken(executor: Executor) -> None:
+        raise RuntimeError("no kernel image")
+
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        replay(FCFS(), burst(1), prepare=broken)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

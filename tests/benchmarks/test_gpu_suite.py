@@ -100,7 +100,7 @@ class TestPlan:
             "cogvideox-1.5",
             "hunyuanvideo",
         }
-        assert {point.way for point in points if point.group == "step"} == {"eager", "compiled", "graph"}
+        assert {point.way for point in points if point.group == "step"} == {"eager", "compiled", "graph", "packed"}
         assert {point.way for point in points if point.group == "replay"} == set(SCHEDULERS)
 
     def test_a_minute_shows_something_of_ceilings_steps_kernels_and_mixes(self) -> None:
