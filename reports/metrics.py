@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ DEADLINE_SLACK_S = 1e-9
 """Seconds past its deadline at which a request still counts as in time: rounding of arrival + SLO."""
 
 STAGES = ("encode", "denoise", "decode")
+_SECONDS = r"\b(\d[\d.]*(?:e[+-]?\d+)?) s\b"
 _TILED_STAGES = ("sketch", "upscale", "refine")
 DENOISING = ("denoise", "sketch", "refine")
 """Stages whose steps are those of a sampler."""
@@ -133,11 +135,24 @@ def by_batch(run: Run) -> pd.DataFrame:
 
 
 def reasons(run: Run) -> pd.DataFrame:
-    """How many requests did not finish, per ``status`` and ``reason``, most frequent first."""
-    lost = run.requests[run.requests["status"] != "finished"]
-    counted = lost.fillna({"reason": ""}).groupby(["status", "reason"]).size().reset_index(name="requests")
+    """How many requests did not finish, per ``status`` and ``reason``, most frequent first.
+
+    Reasons that differ in their seconds alone are one, with the least and the most of them.
+    """
+    lost = run.requests[run.requests["status"] != "finished"].fillna({"reason": ""})
+    alike = lost["reason"].str.replace(_SECONDS, "- s", n=1, regex=True)
+    groups = lost.groupby(["status", alike.rename("alike")])["reason"]
+    counted = groups.agg(requests="size", reason=_one_reason).reset_index()[["status", "reason", "requests"]]
     order = ["requests", "status", "reason"]
     return counted.sort_values(order, ascending=[False, True, True], ignore_index=True)
+
+
+def _one_reason(reasons: pd.Series) -> str:
+    """One for reasons that differ in their seconds alone."""
+    if reasons.nunique() == 1:
+        return str(reasons.iat[0])
+    seconds = reasons.str.extract(_SECONDS)[0].astype(float)
+    return re.sub(_SECONDS, f"{seconds.min():.3g} to {seconds.max():.3g} s", str(reasons.iat[0]), count=1)
 
 
 def met(requests: pd.DataFrame) -> pd.Series:

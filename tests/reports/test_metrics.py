@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from reports.figures import FIGURES, figure, spell_value
@@ -128,6 +130,19 @@ def test_by_replica(make_run):
 def test_reasons(make_run):
     assert reasons(make_run()).to_numpy().tolist() == [
         ["cancelled", "client left", 1],
+        ["dropped", "hopeless", 1],
+        ["failed", "out of memory", 1],
+    ]
+
+
+def test_reasons_that_differ_in_seconds_are_one(make_run):
+    run = make_run()
+    late = run.requests["status"] == "cancelled"
+    requests = pd.concat([run.requests] + [run.requests[late]] * 2, ignore_index=True)
+    again = requests["status"] == "cancelled"
+    requests.loc[again, "reason"] = [f"late by {seconds} s even alone" for seconds in ("7.4", "0.25", "1.2e+02")]
+    assert reasons(replace(run, requests=requests)).to_numpy().tolist() == [
+        ["cancelled", "late by 0.25 to 120 s even alone", 3],
         ["dropped", "hopeless", 1],
         ["failed", "out of memory", 1],
     ]
