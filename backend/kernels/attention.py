@@ -51,19 +51,22 @@ def segments_of(lengths: tuple[int, ...], device: torch.device) -> Segments:
     return Segments(lengths, device)
 
 
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: Segments, keys: Segments) -> torch.Tensor:
-    """Attention of each row's queries to the same row's keys, in whichever way suits the device.
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: Segments, keys: Segments, fused: bool = True
+) -> torch.Tensor:
+    """Attention of each row's queries to the same row's keys.
 
     Args:
         q: [query tokens, heads, channels].
         k: [key tokens, heads, channels], and so is ``v``.
         queries: the rows of ``q``.
         keys: the rows of ``k`` and ``v``; as many.
+        fused: in whichever way suits the device; else as `attend_by_length`.
 
     Returns:
         [query tokens, heads, channels].
     """
-    if _takes_any_lengths(q, v) and not _better_apart(q, queries, keys):
+    if fused and _takes_any_lengths(q, v) and not _better_apart(q, queries, keys):
         return attend_at_once(q, k, v, queries, keys)
     return attend_by_length(q, k, v, queries, keys)
 

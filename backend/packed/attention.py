@@ -58,7 +58,7 @@ class DualStream:
             q, k, text_q, text_k = rotary.image(q), rotary.image(k), rotary.text(text_q), rotary.text(text_k)
         q, k, v = layout.join(text_q, q), layout.join(text_k, k), layout.join(text_v, v)
         k, v, keys = self._flow.keys("dual", k, v, joint=True)
-        text, image = layout.split(attend(q, k, v, layout.joint, keys).flatten(1)[:, None])
+        text, image = layout.split(attend(q, k, v, layout.joint, keys, self._flow.kernels.fused).flatten(1)[:, None])
         to_text = getattr(attn, "to_add_out", None)
         return attn.to_out[1](attn.to_out[0](image)), text if to_text is None else to_text(text)
 
@@ -92,7 +92,8 @@ class SelfStream:
         if rotary is not None and self._positions:
             q, k = (rotary.joint(x, layout) if self._joint else rotary.image(x) for x in (q, k))
         k, v, keys = self._flow.keys("self", k, v, self._joint)
-        return _output(attn, attend(q, k, v, layout.joint if self._joint else layout.image, keys))
+        queries = layout.joint if self._joint else layout.image
+        return _output(attn, attend(q, k, v, queries, keys, self._flow.kernels.fused))
 
 
 class CrossStream:
@@ -111,7 +112,8 @@ class CrossStream:
         rotary_emb: None = None,
     ) -> torch.Tensor:
         q, k, v = _queries_keys_values(attn, hidden_states, encoder_hidden_states, self._across_heads)
-        return _output(attn, attend(q, k, v, self._flow.layout.image, self._flow.layout.text))
+        layout, fused = self._flow.layout, self._flow.kernels.fused
+        return _output(attn, attend(q, k, v, layout.image, layout.text, fused))
 
 
 def _queries_keys_values(

@@ -260,5 +260,7 @@ def attend(
         q = attn.norm_q(q)
     if attn.norm_k is not None:
         k = attn.norm_k(k)
-    queries = segments_of(tuple(n * tokens for n in computed), q.device)
-    return attend_rows(q, k, v, queries, segments_of(tuple(of_keys), q.device)).reshape(len(query), tokens, -1)
+    of_queries = tuple(n * tokens for n in computed)
+    queries = layout.segments(of_queries) if context.selected is None else segments_of(of_queries, q.device)
+    keys = layout.segments(tuple(of_keys))
+    return attend_rows(q, k, v, queries, keys, context.kernels.fused).reshape(len(query), tokens, -1)

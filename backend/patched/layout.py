@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import torch
 
+from backend.kernels.attention import Segments, segments_of
+
 Side = tuple[int, int]
 """(height, width) in latent pixels."""
 
@@ -74,6 +76,7 @@ class PatchLayout:
         self.row_of = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(counts)).to(device)
         self.patches_of_row = torch.tensor(counts, device=device)
         self.whole = total == len(sizes)  # nothing is cut
+        self._segments: dict[tuple[int, ...], Segments] = {}
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -94,6 +97,10 @@ class PatchLayout:
     def first_patches(self) -> torch.Tensor:
         """[rows] the first patch of each row."""
         return torch.tensor(self.starts[:-1], device=self.device)
+
+    def segments(self, lengths: tuple[int, ...]) -> Segments:
+        """Tokens of rows, for attention. The layout holds on to them: a recorded forward reads their tables."""
+        return self._segments.setdefault(lengths, segments_of(lengths, self.device))
 
     def strips_of(self, selected: torch.Tensor) -> dict[Side, Strip]:
         """For each of `DIRECTIONS` (down, right) the patches with a neighbour there, of those selected.

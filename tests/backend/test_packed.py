@@ -79,7 +79,7 @@ def test_equals_the_stock_pipeline_run_alone(name: str, dtype: Any, tolerance: f
     assert equal_to_alone(name, dtype) <= tolerance
 
 
-def across_images(q: Any, k: Any, v: Any, queries: Any, keys: Any) -> Any:
+def across_images(q: Any, k: Any, v: Any, queries: Any, keys: Any, fused: bool) -> Any:
     heads = [x.transpose(0, 1)[None] for x in (q, k, v)]
     return torch.nn.functional.scaled_dot_product_attention(*heads)[0].transpose(0, 1)
 

@@ -41,6 +41,16 @@ def test_equals_masked_attention(lengths: list[tuple[int, int]]) -> None:
     )
 
 
+def test_the_reference_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_takes_any_lengths", lambda q, v: True)
+    monkeypatch.setattr(attention, "_capability", lambda device: (8, 0))
+    monkeypatch.setattr(attention, "attend_at_once", lambda q, k, v, queries, keys: torch.zeros_like(q))
+    rows = Segments((2, 3), CPU)
+    q, k, v = torch.randn(3, 5, 2, 8)
+    assert not attend(q, k, v, rows, rows).any()
+    torch.testing.assert_close(attend(q, k, v, rows, rows, fused=False), masked(q, k, v, rows, rows))
+
+
 @given(LENGTHS)
 def test_segments_say_where_rows_are(lengths: list[tuple[int, int]]) -> None:
     segments = Segments([n for n, _ in lengths], CPU)
