@@ -86,9 +86,9 @@ class Bench:
         made: Made = self._kept[kind][1]
         return made
 
-    def forget(self) -> None:
-        """Free everything that is kept."""
-        self._kept.clear()
+    def forget(self, but: str = "") -> None:
+        """Free everything that is kept, but for this kind."""
+        self._kept = {kind: kept for kind, kept in self._kept.items() if kind == but}
         self._freed()
 
     def copies(self, used_bytes: int) -> int:

@@ -196,9 +196,15 @@ class Pace:
             return ceil(20 + 1.5 * self.seconds(point))
         return ceil(20 + 3 * self._costs.seconds(point) * max(1.0, self.ratio))
 
-    def ended(self, point: Point, took_s: float) -> None:
-        """The point took so long."""
+    def release(self, point: Point) -> None:
+        """The point will not run: no time is kept for it."""
         self._reserved.pop(point, None)
+
+    def ended(self, point: Point, took_s: float, failed: bool = False) -> None:
+        """The point took so long. How soon one fails says nothing of the others."""
+        self.release(point)
+        if failed:
+            return
         if point.group != "replay":
             self._predicted_s += self._costs.seconds(point)
             self._took_s += took_s

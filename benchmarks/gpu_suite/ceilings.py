@@ -9,6 +9,8 @@ from benchmarks.gpu_suite.point import Point, Result
 from traces.errors import BadInput
 
 _MIB = 2**20
+_WARMUPS = 40
+"""An idle device raises its clock while it works."""
 
 
 @torch.no_grad()
@@ -32,7 +34,7 @@ def copied(size: int, bench: Bench) -> Result:
     """A copy of ``size`` bytes within the device's memory; ``bytes`` counts those read and those written."""
     source = torch.empty(size // 4, dtype=torch.float32, device=bench.device).normal_(generator=bench.generator)
     target = torch.empty_like(source)
-    return {**bench.timed(lambda: target.copy_(source), queued=True), "bytes": 2 * source.nbytes}
+    return {**bench.timed(lambda: target.copy_(source), _warmups(bench), queued=True), "bytes": 2 * source.nbytes}
 
 
 def copy_rate(bench: Bench) -> float:
@@ -46,7 +48,12 @@ def _product(dtype: torch.dtype, side: int, bench: Bench) -> Result:
         torch.empty(side, side, dtype=dtype, device=bench.device).normal_(generator=bench.generator) for _ in range(2)
     )
     out = torch.empty_like(left)
-    return {**bench.timed(lambda: torch.mm(left, right, out=out), queued=True), "tflop": 2 * side**3 / 1e12}
+    timed = bench.timed(lambda: torch.mm(left, right, out=out), _warmups(bench), queued=True)
+    return {**timed, "tflop": 2 * side**3 / 1e12}
+
+
+def _warmups(bench: Bench) -> int | None:
+    return None if bench.smoke else _WARMUPS
 
 
 def _from_host(size: int, bench: Bench) -> Result:

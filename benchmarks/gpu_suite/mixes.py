@@ -19,6 +19,7 @@ from traces.geometry import ModelGeometry, geometry_of
 
 Shape = tuple[int, int, int]
 
+
 @torch.no_grad()
 def measure_mix(point: Point, bench: Bench) -> Result:
     """A step of a mixed batch as the executor ``patched`` or ``packed`` runs it, beside other ways.

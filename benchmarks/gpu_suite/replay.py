@@ -75,6 +75,7 @@ def measure_replay(point: Point, bench: Bench) -> Result:
     if point.name not in TRIALS:
         raise BadInput(f"no replay of {point.name!r}, expected one of {', '.join(TRIALS)}")
     trial = TRIALS[point.name]
+    bench.forget(but="replay")  # networks of other points
     with Memory(bench.device) as memory:
         served = Served(trial, executor_of(point.way), bench)
         try:

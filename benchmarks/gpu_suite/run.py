@@ -108,6 +108,8 @@ def run(
     """
     missing = [point for point in points if point not in store]
     todo = missing + [point for point in points if store.failed(point)]
+    for point in set(points).difference(todo):
+        pace.release(point)
     failed = 0
     left: list[Point] = []
     for point in chain(todo, _left_out(left)):
@@ -117,8 +119,8 @@ def run(
         start = elapsed()
         result = _measured(point, store, bench, measures[point.group], pace.deadline_s(point))
         store.add(point, result)
-        pace.ended(point, elapsed() - start)
         reason = result.get("failed")
+        pace.ended(point, elapsed() - start, failed=reason is not None)
         failed += reason is not None
         say(f"{elapsed():6.1f} s  {point.key}: {f'failed: {reason}' if reason else spell_seconds(result['seconds'])}")
         if reason is not None:

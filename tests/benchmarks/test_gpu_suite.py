@@ -209,6 +209,10 @@ class TestBench:
         on.kept("other", "a", make("other"))
         assert on.kept("kind", "a", make("a")) == "a"
         assert made == ["a", "b", "a", "other"]
+        on.forget(but="other")
+        assert on.kept("other", "a", make("other")) == "other"
+        assert on.kept("kind", "a", make("a")) == "a"
+        assert made == ["a", "b", "a", "other", "a"]
 
     def test_an_unknown_device_is_refused(self) -> None:
         for device, smoke in (("gpu", True), ("cpu", False), ("meta", True)):
@@ -321,6 +325,19 @@ class TestRun:
         ended = self.run(store, measure, pace=Pace(1, Alike(point_s=15), STEPS), elapsed=lambda: clock)
         assert ended == (0, STEPS[2:])
         assert [point in store for point in STEPS] == [True, True, False, False]
+
+    def test_no_time_is_kept_for_replays_that_were_measured(self, store: Store) -> None:
+        replay = Point("replay", "tiny-image", "lookahead")
+        store.add(replay, took(1.0))
+        points = [*STEPS[:1], replay]
+        pace = Pace(1, Alike(point_s=40, replay_s=20), points)
+        assert not pace.fits(STEPS[0], 0.0)
+        assert self.run(store, lambda *_: took(0.1), points=points, pace=pace) == (0, [])
+
+    def test_how_soon_points_fail_makes_no_others_look_short(self, store: Store) -> None:
+        pace = Pace(8, Alike(), STEPS)
+        self.run(store, lambda *_: {"failed": "at once"}, pace=pace)
+        assert pace.ratio == 1
 
     def test_ctrl_c_keeps_what_ended(self, store: Store) -> None:
         def measure(point: Point, _: Bench) -> Result:
