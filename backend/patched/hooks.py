@@ -25,13 +25,14 @@ import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 
 from backend.kernels.attention import attend as attend_rows
 from backend.kernels.attention import segments_of
 from backend.kernels.stitch import affine, moments, pool, stitch, with_halo
 from backend.patched.context import PatchContext
-from backend.patched.residual import FusedResidual, FusedUpsample, fused_head
+from backend.patched.residual import FusedEnd, FusedResidual, FusedUpsample, fused_head
 
 
 class Unpatchable(ValueError):  # noqa: N818
@@ -46,6 +47,7 @@ def hook(model: torch.nn.Module, context: PatchContext) -> None:
     """
     forwards: list[tuple[torch.nn.Module, Callable[..., Any]]] = []
     attentions: list[tuple[Any, PatchedAttention]] = []
+    ends: list[tuple[Any, FusedEnd]] = []
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Conv2d):
             if _sees_neighbours(module, name):
@@ -66,10 +68,14 @@ def hook(model: torch.nn.Module, context: PatchContext) -> None:
             forwards.append((module, FusedResidual(module, context)))
         elif isinstance(module, Upsample2D) and context.kernels.fused:
             forwards.append((module, FusedUpsample(module)))
+        elif isinstance(module, Transformer2DModel) and context.kernels.fused and module.is_input_continuous:
+            ends.append((module, FusedEnd(module)))
     if context.kernels.fused:
         forwards += fused_head(model, context)
     for module, forward in forwards:
         module.forward = forward
+    for transformer, end in ends:
+        transformer._get_output_for_continuous_inputs = end
     for attention, processor in attentions:
         attention.set_processor(processor)
 

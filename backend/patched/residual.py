@@ -1,4 +1,4 @@
-"""Residual blocks, upsamplers and the last layers of a UNet on fused kernels.
+"""Residual blocks, upsamplers, transformers' ends and the last layers of a UNet on fused kernels.
 
 GroupNorm, SiLU and the halo of the convolution after them are one pass.
 What is added to every pixel of a channel alike, a convolution's bias and the time embedding, goes into the moments
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 
 from backend.kernels.stitch import affine, stitch
@@ -61,6 +62,27 @@ class FusedUpsample:
         doubled = twice.contiguous().view(entries, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
         assert upsample.conv is not None
         out: torch.Tensor = upsample.conv(doubled)
+        return out
+
+
+class FusedEnd:
+    """From tokens back to an image, plus the residual: diffusers' own leaves channels-last, a copy here and another
+    one before the next convolution."""
+
+    def __init__(self, transformer: Transformer2DModel) -> None:
+        self._transformer = transformer
+        self._before = transformer._get_output_for_continuous_inputs
+
+    def __call__(
+        self, hidden_states: torch.Tensor, residual: torch.Tensor, batch_size: int, height: int, width: int, **rest: int
+    ) -> torch.Tensor:
+        if not residual.is_contiguous(memory_format=torch.channels_last):
+            before: torch.Tensor = self._before(hidden_states, residual, batch_size, height, width, **rest)
+            return before
+        linear = self._transformer.use_linear_projection
+        tokens = self._transformer.proj_out(hidden_states) if linear else hidden_states
+        image = tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        out: torch.Tensor = (image if linear else self._transformer.proj_out(image)) + residual
         return out
 
 

@@ -12,6 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from diffusers import Transformer2DModel  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
@@ -241,3 +242,23 @@ def test_fused_kernels_are_exact_on_images_that_are_not_cut() -> None:
     hooks.hook(unet, PatchContext(Kernels(fused=True)))
     found = unet(*arguments, return_dict=False)[0]
     assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-12
+
+
+@interpreted
+@pytest.mark.parametrize("linear", [False, True])
+@torch.no_grad()
+def test_transformers_keep_channels_last_where_they_get_it(linear: bool) -> None:
+    pytest.importorskip("triton")
+    shape: dict[str, int] = {"num_attention_heads": 2, "attention_head_dim": 4, "in_channels": 8, "norm_num_groups": 2}
+    model = Transformer2DModel(**shape, use_linear_projection=linear).eval().double()
+    x = torch.randn(2, 8, 3, 4, dtype=torch.float64)
+    expected = model(x).sample
+    hooks.hook(model.to(memory_format=torch.channels_last), PatchContext(Kernels(fused=True)))
+    orders = []
+    if not linear:
+        model.proj_out.register_forward_pre_hook(lambda _, given: orders.append(given[0].stride()))
+    for order in (torch.channels_last, torch.contiguous_format):
+        found = model(x.contiguous(memory_format=order)).sample
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        assert order != torch.channels_last or found.is_contiguous(memory_format=order)
+    assert linear or orders[0] == x.contiguous(memory_format=torch.channels_last).stride()
