@@ -132,8 +132,10 @@ def whole_norm(bands: Bands, norm: torch.nn.GroupNorm) -> Pointwise:
     if norm.affine:
         weight, bias = norm.weight.to(scale.dtype), norm.bias.to(scale.dtype)
         scale, shift = scale * weight, torch.addcmul(bias, shift, weight)
-    factor, offset = (x.to(bands[0].dtype)[:, None, None] for x in (scale, shift))
-    return lambda x: x.mul_(factor).add_(offset)
+    factor, offset = scale[:, None, None], shift[:, None, None]
+    if scale.dtype == bands[0].dtype:
+        return lambda x: x.mul_(factor).add_(offset)
+    return lambda x: torch.addcmul(offset, x, factor, out=x)  # of half precision: rounded once, at the end
 
 
 def _residual(bands: Bands, block: ResnetBlock2D) -> Bands:

@@ -57,6 +57,18 @@ def by_patches(vae: Any, lines: int) -> Any:
     return vae
 
 
+def test_half_precision_is_as_near_the_truth_as_the_stock_decoder() -> None:
+    vae, sample = autoencoder(torch.bfloat16), latents(24, 16, torch.bfloat16)
+    truth = decoded(autoencoder(torch.bfloat16).to(torch.float64), sample.to(torch.float64))
+
+    def error(picture: Any) -> float:
+        return float((picture - truth).norm() / truth.norm())
+
+    stock = error(decoded(vae, sample))
+    assert 1e-4 < stock
+    assert error(decoded(by_patches(vae, 4), sample)) < 1.1 * stock
+
+
 @pytest.mark.parametrize("attention", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)], ids=str)
 def test_patched_equals_whole_for_any_size(dtype: Any, tolerance: float, attention: bool) -> None:
