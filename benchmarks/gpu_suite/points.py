@@ -106,6 +106,7 @@ def _every_kind() -> Iterable[Point]:
     for side in (512, 768):
         yield Point("step", "sdxl", "eager", squares(side))
     yield Point("step", "sdxl", "graph", squares(512))
+    yield from _kernels(squares(*THREE), squares(*THREE))
     yield Point("step", "sdxl", "compiled", squares(1024))
     yield Point("step", "wan-1.3b", "eager", clips(480, 832, 17))
     yield Point("mix", "wan-1.3b", "packed", clips(480, 832, 9, 17))
@@ -114,7 +115,7 @@ def _every_kind() -> Iterable[Point]:
 
 
 def _more_of_each() -> Iterable[Point]:
-    """Batches; the other kernels; compiled; tiles and shares; what the images of other models begin and end with."""
+    """Batches, tiles and shares; attention; the other ceilings; SD3.5 again."""
     for batch in (2, 4, 8):
         for side in THREE:
             yield Point("step", "sdxl", "eager", squares(*[side] * batch))
@@ -123,7 +124,6 @@ def _more_of_each() -> Iterable[Point]:
     for tiles in (1, 4):
         yield Point("tile", "sdxl", "tiled", squares(*[1024] * tiles))
     yield Point("decode", "sdxl", "patched", squares(1024))
-    yield from _kernels(squares(*THREE), squares(*THREE))
     yield from _attention(squares(*THREE), squares(*THREE))
     yield Point("ceiling", "copy", "host-to-device", detail="1024")
     yield Point("ceiling", "matmul", "float32", detail="8192")
