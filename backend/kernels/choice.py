@@ -1,7 +1,8 @@
 """Which kernels a forward uses.
 
-``auto`` takes the fused Triton kernels and recorded graphs where the device has them, CUDA, and the plain PyTorch path
-elsewhere; ``reference`` is the plain path everywhere.
+``auto`` takes the fused Triton kernels and recorded graphs on CUDA devices, and the plain PyTorch path elsewhere;
+``reference`` is the plain path everywhere. Some kernels have instructions of NVIDIA's devices, so on AMD's, which
+PyTorch calls CUDA as well, only graphs are taken.
 """
 
 from __future__ import annotations
@@ -43,4 +44,4 @@ def kernels_for(choice: str, device: torch.device) -> Kernels:
         raise BadInput(f"kernels is {choice!r}, expected one of {', '.join(CHOICES)}")
     if choice == "reference" or device.type != "cuda":
         return REFERENCE
-    return Kernels(fused=find_spec("triton") is not None, graphs=True)
+    return Kernels(fused=torch.version.hip is None and find_spec("triton") is not None, graphs=True)
