@@ -48,11 +48,6 @@ def split(output: Any, calls: Sequence[DenoiserCall]) -> list[Any]:
     return [_take(output, slice(start, start + n)) for start, n in zip(starts, rows, strict=True)]
 
 
-def run_stacked(forward: Callable[..., Any], calls: Sequence[DenoiserCall]) -> list[Any]:
-    """The outputs of calls of one `merge_key`, run in one forward."""
-    return Stacked(forward).run(calls)
-
-
 class Stacked:
     """The executor ``whole``: calls whose arguments have equal shapes are stacked.
 

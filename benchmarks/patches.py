@@ -28,7 +28,7 @@ from backend.coroutine import DenoiserCall
 from backend.decode import WAYS, decode_by
 from backend.embedded.scenes import all_scenes, draw
 from backend.loading import load_pipeline
-from backend.merge import run_stacked
+from backend.merge import Stacked
 from backend.packed import PackedTransformer
 from backend.patched.unet import PatchedUNet
 from benchmarks.interleaved import Timing, interleaved
@@ -196,7 +196,7 @@ def by_size(forward: Callable[..., Any], calls: Sequence[DenoiserCall], sizes: i
     """The stock model, a forward a size; sizes follow each other in ``calls`` and then again."""
     outputs: list[Any] = [None] * len(calls)
     for first in range(sizes):
-        outputs[first::sizes] = run_stacked(forward, calls[first::sizes])
+        outputs[first::sizes] = Stacked(forward).run(calls[first::sizes])
     return outputs
 
 

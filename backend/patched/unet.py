@@ -26,8 +26,8 @@ from policies.caching import CachingPolicy
 from traces.errors import BadInput
 
 PATCH_FLOOR = 16
-"""Latent pixels: on one CPU core patches of 16 cost 1.06 to 1.12 times whole images, of 8 1.12 to 1.21 times, over two
-runs of ``python -m benchmarks.patches``."""
+"""Latent pixels: on one CPU core patches of 16 cost 1.09 to 1.13 times whole images, of 8 1.25 to 1.33 times, over
+three runs of the common divisors of ``python -m benchmarks.patches``."""
 
 
 class PatchedUNet:
