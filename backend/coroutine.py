@@ -182,5 +182,8 @@ def pipeline_arguments(pipeline: Any, request: Request) -> dict[str, Any]:
         "num_images_per_prompt": request.images,
         "num_videos_per_prompt": request.images,
         "num_frames": request.frames,
+        "negative_prompt": request.negative_prompt or None,
+        "true_cfg_scale": request.true_cfg_scale,
+        "strength": request.strength,
     }
-    return {name: value for name, value in arguments.items() if name in known}
+    return {name: value for name, value in arguments.items() if name in known and value is not None}

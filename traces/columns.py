@@ -35,11 +35,16 @@ DTYPES: dict[str, str] = {
     "tenant": "str",
     "checkpoint": "str",
     "adapters": "int32",
+    "negative_prompt": "str",
+    "true_cfg_scale": "float64",
+    "strength": "float64",
 }
 """The canonical columns, in the order of `Request`'s fields."""
 
 REQUIRED = ("arrival_s", "height", "width", "steps")
 TEXT = tuple(name for name, dtype in DTYPES.items() if dtype == "str")
+OPTIONAL = ("deadline_s", "slo_s", "true_cfg_scale", "strength")
+"""Numbers that a request need not have: NaN in the table, None in the `Request`."""
 COUNTS = ("height", "width", "steps", "frames", "images")
 DEFAULTS: dict[str, float] = {"frames": 1, "images": 1, "seed": 0, "guidance_scale": 5.0, "priority": 0, "adapters": 0}
 
@@ -160,6 +165,9 @@ def _faults(fields: Mapping[str, pd.Series[Any]]) -> Iterable[tuple[str, Any, st
         yield name, ~(whole & inside), f"a whole number of {bits.bits} bits"
     guidance = fields["guidance_scale"]
     yield "guidance_scale", ~(np.isfinite(guidance) & (guidance >= 0)), "a number of at least 0"
+    scale, strength = fields["true_cfg_scale"], fields["strength"]
+    yield "true_cfg_scale", ~(scale.isna() | (np.isfinite(scale) & (scale >= 0))), "a number of at least 0 (or nothing)"
+    yield "strength", ~(strength.isna() | ((strength > 0) & (strength <= 1))), "a share above 0, at most 1 (or nothing)"
     deadline, slo = fields["deadline_s"], fields["slo_s"]
     late = np.isfinite(deadline) & (deadline > arrival)
     yield "deadline_s", ~(deadline.isna() | late), "a time after the arrival (or nothing)"

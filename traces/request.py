@@ -22,6 +22,11 @@ class Request:
     ``priority`` is larger for more important requests. ``checkpoint`` names the weights it wants, of the architecture
     ``model``, and ``adapters`` is the number of adapters (LoRAs) on top of them.
 
+    ``negative_prompt`` is what the picture shall not show; empty: the pipeline's own default (a space is a text).
+    ``true_cfg_scale`` guides the models that take ``guidance_scale`` as an input (Flux, Qwen-Image) and need a negative
+    prompt for it; ``strength`` is the share, above 0 to 1, of the steps that image-to-image does. None: the pipeline's
+    own default.
+
     Raises:
         BadInput: a value no diffusion request can have.
     """
@@ -44,6 +49,9 @@ class Request:
     tenant: str = ""
     checkpoint: str = ""
     adapters: int = 0
+    negative_prompt: str = ""
+    true_cfg_scale: float | None = None
+    strength: float | None = None
 
     def __post_init__(self) -> None:
         if not (self.arrival_s >= 0 and math.isfinite(self.arrival_s)):
@@ -56,6 +64,10 @@ class Request:
             raise self._bad("adapters", self.adapters, "a whole number of at least 0")
         if not (self.guidance_scale >= 0 and math.isfinite(self.guidance_scale)):
             raise self._bad("guidance_scale", self.guidance_scale, "a number of at least 0")
+        if self.true_cfg_scale is not None and not (self.true_cfg_scale >= 0 and math.isfinite(self.true_cfg_scale)):
+            raise self._bad("true_cfg_scale", self.true_cfg_scale, "a number of at least 0 (or None)")
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise self._bad("strength", self.strength, "a share above 0, at most 1 (or None)")
         if self.deadline_s is not None:
             if self.slo_s is not None:
                 raise self._bad("slo_s", self.slo_s, "either deadline_s or slo_s, not both")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from traces.columns import DTYPES, TEXT, Cells, canonical
+from traces.columns import DTYPES, OPTIONAL, TEXT, Cells, canonical
 from traces.errors import BadInput
 from traces.files import read_frame, write_frame
 from traces.geometry import GEOMETRIES, ModelGeometry
@@ -99,7 +99,7 @@ class Trace:
         """The requests, in order of arrival."""
         columns = [
             [None if value != value else value for value in self._frame[name].tolist()]
-            if name in ("deadline_s", "slo_s")
+            if name in OPTIONAL
             else self._frame[name].tolist()
             for name in _FIELDS
         ]

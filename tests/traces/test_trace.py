@@ -41,6 +41,9 @@ def requests(draw: st.DrawFn, request_id: str) -> Request:
         slo_s=span if late == "slo" else None,
         priority=draw(st.integers(-5, 5)),
         tenant=draw(TEXT),
+        negative_prompt=draw(TEXT),
+        true_cfg_scale=draw(st.none() | st.floats(0, 20)),
+        strength=draw(st.none() | st.floats(0, 1, exclude_min=True)),
     )
 
 
@@ -127,6 +130,8 @@ def test_text_is_never_taken_for_a_number_or_for_nothing(tmp_path: Path) -> None
         ({"arrival_s": [np.inf, 1.0]}, "t.csv: row 1: arrival_s is inf, expected a time of at least 0 s"),
         ({"seed": [1, 0.5]}, "t.csv: row 2: seed is 0.5, expected a whole number of 64 bits"),
         ({"guidance_scale": [1, -1]}, "t.csv: row 2: guidance_scale is -1"),
+        ({"true_cfg_scale": [None, -1]}, "t.csv: row 2: true_cfg_scale is -1.0, expected a number of at least 0"),
+        ({"strength": [None, 0]}, "t.csv: row 2: strength is 0.0, expected a share above 0, at most 1"),
         ({"deadline_s": [None, 1.0]}, "t.csv: row 2: deadline_s is 1.0, expected a time after the arrival"),
         ({"slo_s": [0, 1.0]}, "t.csv: row 1: slo_s is 0.0, expected a span above 0 s"),
         ({"slo_s": [None, 1], "deadline_s": [None, 9]}, "t.csv: row 2: slo_s is 1.0, expected nothing"),
