@@ -38,15 +38,17 @@ app.command()(quality)
 
 
 def main() -> None:
-    """Run the command line; bad input ends with one line and exit code 2."""
+    """Run the command line; bad input ends with a line and exit code 2, a signal n with a line and 128 + n."""
+    from cli.signals import heeded
     from policies.contract import PolicyError
     from traces.errors import BadInput
 
-    try:
-        app()
-    except (BadInput, PolicyError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    with heeded():
+        try:
+            app()
+        except (BadInput, PolicyError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
 
 
 if __name__ == "__main__":

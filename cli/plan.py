@@ -57,7 +57,7 @@ def plan(
     from importlib.metadata import version
 
     from cli.planning import Case
-    from cli.points import Interrupted, KeptPoints
+    from cli.points import KeptPoints
     from cli.scenario import load_scenario
     from cli.simulator import Simulator
     from reports.plan.terminal import show_plan
@@ -89,14 +89,10 @@ def plan(
     wanted = Wanted(cluster, case.schedulers, case.policies, growth or 0.0, 0 if growth is None else months or 12)
     slo, demand, options = case.slo(), case.demand(), case.options
     with KeptPoints(output) as kept:
-        try:
-            with _shown() as progress:
-                simulator = Simulator(case, kept, workers or os.cpu_count() or 1, progress)
-                assess = Assessor(simulator, options, case.promise(), case.effort())
-                made = make_plan(assess, wanted, demand, slo)
-        except Interrupted as interrupted:
-            typer.echo(str(interrupted), err=True)
-            raise typer.Exit(130) from interrupted
+        with _shown() as progress:
+            simulator = Simulator(case, kept, workers or os.cpu_count() or 1, progress)
+            assess = Assessor(simulator, options, case.promise(), case.effort())
+            made = make_plan(assess, wanted, demand, slo)
         made = replace(
             made,
             notes=(*made.notes, *case.warnings()),

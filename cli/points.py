@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from cli.remembered import remembered
 from cli.scenario import Scenario
+from cli.signals import Interrupted
 from cli.workers import results
 from policies.contract import PolicyError
 from predictors.shipped import find
@@ -33,10 +34,6 @@ FAILED = "error"
 Result = dict[str, Any]
 
 
-class Interrupted(Exception):  # noqa: N818 - no error
-    """Ctrl-C: the message says what is kept and how to go on."""
-
-
 class KeptPoints:
     """The finished points of a folder, while the ``with`` block lasts nobody else's.
 
@@ -44,6 +41,7 @@ class KeptPoints:
 
     Raises:
         BadInput: on entering: another process has the folder, it holds other things, or a line is damaged.
+        Interrupted: on leaving by Ctrl-C.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,6 +75,10 @@ class KeptPoints:
     ) -> None:
         assert self._file is not None
         self._file.close()
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(
+                f"interrupted: {len(self)} points are kept in {self.folder}; the same command goes on from there"
+            ) from error
 
     def __contains__(self, key: str) -> bool:
         return key in self._results

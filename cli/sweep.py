@@ -44,7 +44,7 @@ def sweep(
     from rich.console import Console
 
     from cli.grid import Grid
-    from cli.points import Interrupted, KeptPoints, run_points
+    from cli.points import KeptPoints, run_points
     from cli.progress import bar
     from cli.sweeping import best, check_figure, points_table, simulate_point, tasks
     from cli.workers import check_workers
@@ -60,11 +60,7 @@ def sweep(
     with KeptPoints(output) as kept:
         before = sum(key in kept for key in todo)
         with bar("simulating", len(todo)) as progress:
-            try:
-                results = run_points(simulate_point, todo, kept, count, executor, progress, ray_address)
-            except Interrupted as interrupted:
-                typer.echo(str(interrupted), err=True)
-                raise typer.Exit(130) from interrupted
+            results = run_points(simulate_point, todo, kept, count, executor, progress, ray_address)
         frame = points_table(loaded, todo, results)
         for suffix in ("parquet", "csv"):
             write_frame(frame, output / f"sweep.{suffix}")

@@ -11,6 +11,7 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
+from cli.signals import came
 from traces.errors import BadInput
 
 EXECUTORS = ("joblib", "ray")
@@ -65,6 +66,8 @@ def _in_processes(call: Call, arguments: Mapping[str, Any], workers: int) -> Res
         try:
             yield from parallel(delayed(_following)(os.getpid(), call, *pair) for pair in arguments.items())
         except TerminatedWorkerError as error:
+            if came():  # a signal to the whole group, of which the workers heard first
+                raise KeyboardInterrupt from error
             raise BadInput("a worker process was killed, perhaps for memory; use fewer workers") from error
 
 
@@ -110,6 +113,8 @@ def _start_ray(workers: int, address: str | None) -> None:
 def _following(leader: int, call: Call, key: str, argument: Any) -> tuple[str, Any]:
     """A process of joblib would outlive a killed leader by minutes, and go on with calls that nobody waits for."""
     _end_with(leader)
+    if threading.current_thread() is threading.main_thread():  # Slurm sends it to every process
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return _undisturbed(call, key, argument)
 
 

@@ -1,0 +1,102 @@
+"""Ctrl-C, SIGTERM and a closed terminal end a command in good order, however often they come."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cli.signals import ENDING, Interrupted, came, heeded, instead
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_is_one_line_and_its_exit_code(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    before = [signal.getsignal(each) for each in ENDING]
+    with pytest.raises(SystemExit) as left, heeded():
+        signal.raise_signal(number)
+    assert left.value.code == 128 + number
+    assert capsys.readouterr().err == "interrupted; the same command starts anew\n"
+    assert [signal.getsignal(each) for each in ENDING] == before
+
+
+def test_a_second_signal_does_not_disturb_the_winding_down(capsys: pytest.CaptureFixture[str]) -> None:
+    done = []
+
+    def ended_twice() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            assert came()
+            for number in ENDING:
+                signal.raise_signal(number)
+                done.append(number)
+            raise Interrupted("interrupted: all is kept") from None
+
+    with pytest.raises(SystemExit) as left, heeded():
+        ended_twice()
+    assert left.value.code == 143
+    assert len(done) == 3
+    assert capsys.readouterr().err == "interrupted: all is kept\n"
+
+
+def test_a_third_wish_ends_a_command_that_does_not_end() -> None:
+    endless = (
+        "import os, time; from cli.signals import heeded\n"
+        "with heeded():\n"
+        "    try:\n        print('ready', flush=True); time.sleep(60)\n"
+        "    finally:\n        print('ending', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", endless], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "ending\n"
+        for _ in range(2):
+            assert process.poll() is None
+            time.sleep(1.1)
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 143
+        assert process.stderr is not None
+        assert process.stderr.read() == "\nending in good order; once more ends at once\n"
+
+
+def test_a_signal_where_nothing_can_be_raised_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    class Leaving:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def work() -> None:
+        Leaving()
+        time.sleep(10)
+
+    with pytest.raises(SystemExit) as left, heeded():
+        work()
+    assert left.value.code == 143
+    assert "Exception ignored" not in capsys.readouterr().err
+
+
+def test_what_was_ignored_before_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with heeded():
+            signal.raise_signal(signal.SIGHUP)
+            assert not came()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_command_can_have_something_done_instead() -> None:
+    done = []
+    with heeded():
+        with instead(lambda: done.append("asked")):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        assert done == ["asked"]
