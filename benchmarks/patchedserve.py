@@ -172,7 +172,7 @@ class Journal:
         self._code: dict[str, str] = {}
         self._figures: dict[str, dict[str, Any]] = {}
         if path.is_file():
-            entries = map(json.loads, path.read_text().splitlines())
+            entries = map(json.loads, path.read_text(encoding="utf-8").splitlines())
             self._figures = {entry["key"]: entry["figures"] for entry in entries}
 
     def __contains__(self, what: Point | tuple[Any, ...]) -> bool:
@@ -185,7 +185,7 @@ class Journal:
         """Keep the figures of a point, or of a tuple that begins with a scheduler."""
         key = self._key(what)
         self._figures[key] = figures
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"key": key, "figures": figures}) + "\n")
 
     def frame(self, points: Sequence[Point]) -> pd.DataFrame:
@@ -215,7 +215,7 @@ def _with_imports(start: Iterable[Path]) -> set[Path]:
         if file in found or not file.is_file():
             continue
         found.add(file)
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module:
                 ahead.append(ROOT / _path_of(node.module))
                 ahead += [ROOT / _path_of(f"{node.module}.{alias.name}") for alias in node.names]
@@ -324,7 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shown = [*tables(source, sections, journal), decisions(source, models[-1], schedulers, scale, journal)]
     text = "\n".join([*lines, *(table.markdown() for table in shown)])
     with whole_file(asked.output / "report.md") as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
     frame = journal.frame(list(dict.fromkeys(points)))
     frame["goals"], frame["by_size"] = frame["goals"].map(json.dumps), frame["by_size"].map(json.dumps)
     with whole_file(asked.output / "points.parquet") as temporary:

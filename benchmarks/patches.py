@@ -53,7 +53,7 @@ def main() -> None:
     console.print(floor_line(rows))
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(rows, indent=2) + "\n")
+        arguments.output.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 @torch.no_grad()

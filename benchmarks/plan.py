@@ -46,7 +46,7 @@ def inputs(source: Source, folder: Path) -> Path:
 
 def _simulated(points: Path) -> int:
     """Requests in all simulations kept."""
-    return sum([json.loads(line)["result"]["submitted"] for line in points.read_text().splitlines()])
+    return sum([json.loads(line)["result"]["submitted"] for line in points.read_text(encoding="utf-8").splitlines()])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             started = time.perf_counter()
             app(command, standalone_mode=False)
             seconds = time.perf_counter() - started
-            made = Plan.from_json((folder / "plan.json").read_text())
+            made = Plan.from_json((folder / "plan.json").read_text(encoding="utf-8"))
             clusters, requests = len(made.considered), _simulated(folder / "points.jsonl")
             lines.append(
                 f"{scale:g} x {load:g}: {answer(made)}\n    {seconds:.0f} s; {made.points} simulations of "

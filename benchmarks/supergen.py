@@ -72,7 +72,7 @@ def main(given: Sequence[str] | None = None) -> None:
     console.print(notes())
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(found, indent=2) + "\n")
+        arguments.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def sections(seeds: int) -> Iterable[tuple[str, list[Row]]]:

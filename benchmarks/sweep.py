@@ -53,7 +53,7 @@ def prepare_grid(data: Path, folder: Path, points: int) -> dict[str, Task]:
     import_gentd26(data / "gentd26" / "lora_request_trace.csv.gz", sizes).trace.save(folder / "trace.parquet")
     import_mixfusion(sorted((data / "mixfusion" / "profile").glob("sm_util_sdxl_*.csv"))).save(folder / "h100.parquet")
     with whole_file(folder / "grid.toml") as temporary:
-        temporary.write_text(f"samples = {points}\n{GRID}")
+        temporary.write_text(f"samples = {points}\n{GRID}", encoding="utf-8")
     files = {"trace.path": folder / "trace.parquet", "predictor.profile": folder / "h100.parquet"}
     given = {key: str(path.absolute()) for key, path in files.items()}
     return tasks(Grid.load(folder / "grid.toml").points(SCENARIO, given), None)

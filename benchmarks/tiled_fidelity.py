@@ -74,7 +74,7 @@ def main(given: Sequence[str] | None = None) -> None:
             results.append({"devices": devices, "stage": stage, "sim_s": simulated[stage], "real_s": by_round})
             table.add_row(str(devices), stage, f"{simulated[stage]:.4f}", f"{real:.4f}", f"{100 * error:+.1f} %",
                           ", ".join(f"{seconds:.4f}" for seconds in by_round))  # fmt: skip
-    (out / "tiled-fidelity.json").write_text(json.dumps(results, indent=2) + "\n")
+    (out / "tiled-fidelity.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     Console().print(table)
 
 

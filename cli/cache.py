@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reports.console import new_console, say
 from traces.errors import BadInput
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def record(
     recording = Recording(frame[list(COLUMNS)], facts)
     recording = recording if units is None else recording.thinned(units)
     recording.save(output)
-    typer.echo(f"{output}: {len(recording.frame)} rows of {requests} requests, {recording.blocks} blocks")
+    say(f"{output}: {len(recording.frame)} rows of {requests} requests, {recording.blocks} blocks")
 
 
 @app.command()
@@ -88,7 +89,6 @@ def fit(
     seed: Annotated[int, typer.Option(min=0, help="Of the forest and of the requests held out.")] = 0,
 ) -> None:
     """Fit a cache forest, and say how good it would be on requests it did not see."""
-    from rich.console import Console
 
     from predictors.forest_fit import fit_forest, trade_off
     from predictors.recording import Recording
@@ -99,8 +99,8 @@ def fit(
     forest = fit_forest(data, trees, leaves, depth, seed)
     forest.save(output)
     title = f"Fitted on {len(known.requests)} requests, held against the other {len(held_out.requests)}"
-    Console().print(_trade_off_table(table, title))
-    typer.echo(f"{output}: {len(forest.left)} nodes, {forest.blocks} blocks, {trees} trees each, fitted on all")
+    new_console().print(_trade_off_table(table, title))
+    say(f"{output}: {len(forest.left)} nodes, {forest.blocks} blocks, {trees} trees each, fitted on all")
 
 
 @app.command()
@@ -109,17 +109,17 @@ def describe(
     forest: Annotated[Path | None, typer.Option(help="Also say what this forest answers for these requests.")] = None,
 ) -> None:
     """Say what a recording holds, and what each caching policy would compute of its requests."""
-    from rich.console import Console
+    from rich.text import Text
 
     from predictors.forest import Forest
     from predictors.forest_fit import trade_off
     from predictors.recording import Recording
 
     data = Recording.load(recording)
-    console = Console()
+    console = new_console()
     for key, value in data.metadata.items():
-        console.print(f"[bold]{key}[/]: {value}", highlight=False)
-    console.print(f"[bold]requests[/]: {len(data.requests)} of {data.steps} steps", highlight=False)
+        console.print(Text.assemble((key, "bold"), f": {value}"))
+    console.print(Text.assemble(("requests", "bold"), f": {len(data.requests)} of {data.steps} steps"))
     console.print(_block_table(data))
     console.print(_share_table(data, forest))
     if forest is not None:
@@ -128,15 +128,9 @@ def describe(
 
 
 def _prompts(path: Path | None) -> list[str]:
-    if path is None:
-        return [""]
-    try:
-        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read prompts {path}: {error}") from error
-    if not lines:
-        raise BadInput(f"{path} has no prompts, expected one a line")
-    return lines
+    from traces.prompts import load_prompts
+
+    return [""] if path is None else load_prompts(path)
 
 
 def _block_table(data: Recording) -> Any:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from typing import Any
 from cli.scenario import Scenario, load_scenario
 from traces.errors import BadInput
 from traces.streams import stream
+from traces.text import read_toml
 
 _KNOWN = ("seeds", "samples", "grid", "cases")
 
@@ -82,12 +82,7 @@ class Grid:
         Raises:
             BadInput: no such file, no TOML, an unknown key of its own, or a value of the wrong kind.
         """
-        try:
-            data = tomllib.loads(Path(path).read_text())
-        except OSError as error:
-            raise BadInput(f"cannot read grid {path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path} is not TOML: {error}") from error
+        data = read_toml(path)
         for key in data:
             if key not in _KNOWN:
                 close = difflib.get_close_matches(key, _KNOWN, 1)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from reports.console import new_console, say
 from traces.errors import BadInput
 
 app = typer.Typer(
@@ -36,7 +37,7 @@ def list_kinds() -> None:
         for name, kind in shipped_hardware().items()
     ]
     _print(("name", "bf16 TFLOP/s", "fp32 TFLOP/s", "memory GB", "GB/s", "link GB/s", "example $/h"), rows, words=1)
-    typer.echo(
+    say(
         "Dense peaks of data sheets; prices are examples, not offers. 'tilecast hardware show NAME' has sources."
     )
 
@@ -47,7 +48,7 @@ def show(name: Annotated[str, typer.Argument(help="A kind, or a file's: mine.tom
     from predictors.hardware import find_hardware
 
     for key, value in find_hardware(name).model_dump().items():
-        typer.echo(f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}")
+        say(f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}")
 
 
 @app.command()
@@ -76,7 +77,7 @@ def models() -> None:
             )
     columns = ("model", "stage", "size", "G parameters", "TFLOP", "GB moved", "kernels", "peak GB")
     _print(columns, rows, words=3)
-    typer.echo(
+    say(
         "TFLOP, GB moved by operators run one by one and GB held at most, of a row in bfloat16: an image or clip; "
         "guidance has two."
     )
@@ -134,11 +135,11 @@ def estimate(
             )
     times = ("encode s", "step s", "decode s", "total s")
     _print(("size", "batch", *times, "bound by", "GB", "most", "beyond"), rows, words=1)
-    typer.echo(f"{model} in {dtype}, {steps} steps, on {kind.name}, {kind.memory_bytes / 1e9:g} GB.")
-    typer.echo("total: of the batch; bound by: a step; GB: needed, with ! more than there is; most: images that fit;")
-    typer.echo("beyond: outside the range of the measurements.")
+    say(f"{model} in {dtype}, {steps} steps, on {kind.name}, {kind.memory_bytes / 1e9:g} GB.")
+    say("total: of the batch; bound by: a step; GB: needed, with ! more than there is; most: images that fit;")
+    say("beyond: outside the range of the measurements.")
     for note in trust(table, calibration):
-        typer.echo(note)
+        say(note)
 
 
 def _counts(text: str) -> list[int]:
@@ -162,7 +163,6 @@ def _scaled(value: float | None, unit: float) -> str:
 def _print(columns: Iterable[str], rows: Sequence[tuple[str, ...]], words: int) -> None:
     """A table; its first ``words`` columns are to the left, the others numbers."""
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
@@ -170,4 +170,4 @@ def _print(columns: Iterable[str], rows: Sequence[tuple[str, ...]], words: int) 
         table.add_column(name, justify="left" if place < words else "right")
     for row in rows:
         table.add_row(*row)
-    Console(width=_WIDEST).print(table)
+    new_console(width=_WIDEST).print(table)

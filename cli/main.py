@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cli import cache, hardware, profile, trace
+from cli import cache, hardware, profile, scenario_keys, trace
 from cli.plan import plan
 from cli.quality import quality
 from cli.replay import replay
@@ -28,6 +28,7 @@ app.add_typer(hardware.app, name="hardware", help="Hardware kinds, models' shape
 app.add_typer(cache.app, name="cache", help="Record cache signals, fit cache forests, describe both.")
 cache.app.command("record-tiles")(record_tiles)
 cache.app.command("calibrate")(calibrate)
+app.add_typer(scenario_keys.app, name="scenario", help="What a scenario file may say.")
 app.command()(simulate)
 app.command()(plan)
 app.command()(sweep)
@@ -38,17 +39,22 @@ app.command()(quality)
 
 
 def main() -> None:
-    """Run the command line; bad input ends with a line and exit code 2, a signal n with a line and 128 + n."""
-    from cli.signals import heeded
-    from policies.contract import PolicyError
-    from traces.errors import BadInput
+    """Run the command line; see `cli.failures` for how it ends, and `cli.signals` for a signal n: 128 + n."""
+    from cli.failures import failed, failing_threads
+    from cli.signals import Interrupted, heeded
+    from reports.console import any_text, flush
 
+    any_text(sys.stdout, sys.stderr)
     with heeded():
         try:
-            app()
-        except (BadInput, PolicyError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            with failing_threads():
+                app()
+        except Interrupted:
+            raise
+        except Exception as error:
+            sys.exit(failed(error))
+        finally:
+            flush()
 
 
 if __name__ == "__main__":

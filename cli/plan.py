@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from cli.simulate import ProfileOption, ScenarioFile, SchedulerOption, SeedOption, SetOption, TraceOption, overrides
+from reports.console import new_console, say
 
 _NOT_REPEATED = ("output", "workers")
 
@@ -66,6 +67,7 @@ def plan(
     from sim.planning.planner import Wanted, make_plan
     from traces.atomic import whole_file
     from traces.errors import BadInput
+    from traces.text import read_text, write_text
 
     if growth is not None and not -1 < growth < math.inf:
         raise BadInput(f"--growth {growth}: expected a share above -1, like 0.1")
@@ -96,22 +98,21 @@ def plan(
         made = replace(
             made,
             notes=(*made.notes, *case.warnings()),
-            scenario=scenario.read_text(),
+            scenario=read_text(scenario),
             command=_command(context),
             tilecast=version("tilecast"),
             points=simulator.asked,
         )
         with whole_file(output / "plan.json") as temporary:
-            temporary.write_text(made.to_json())
+            write_text(temporary, made.to_json())
         written = write_plan(made, output)
     show_plan(made)
-    typer.echo(f"{made.points} simulations -> {written[0]}")
+    say(f"{made.points} simulations -> {written[0]}")
 
 
 @contextmanager
 def _shown() -> Iterator[Callable[[str, int, int], None]]:
     """Show what is simulated; yields what is to be told so, see `cli.simulator.Simulator`."""
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -122,7 +123,8 @@ def _shown() -> Iterator[Callable[[str, int, int], None]]:
     )
 
     columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as bar:
+    what = TextColumn("{task.description}", markup=False)
+    with Progress(*columns, what, console=new_console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
 
         def tell(what: str, total: int, done: int) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reports.console import new_console, say
 from traces.errors import BadInput
 
 if TYPE_CHECKING:
@@ -62,12 +63,11 @@ def measure(
     wanted = None if sizes is None else parse_sizes(sizes)
     large = () if canvases is None else parse_sizes(canvases, "--canvases")
     largest_tile = None if tile is None else parse_sizes(tile, "--tile")[0][:2]
-    from rich.console import Console
     from rich.progress import Progress
 
     from backend.profiling import measure_profile
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=new_console(stderr=True), transient=True) as bar:
         task = bar.add_task("measuring", total=None)
         profile = measure_profile(
             model=model,
@@ -89,7 +89,7 @@ def measure(
             progress=lambda done, planned: bar.update(task, completed=done, total=planned),
         )
     profile.save(output)
-    typer.echo(f"{output}: {len(profile.frame)} measurements on {profile.hardware}")
+    say(f"{output}: {len(profile.frame)} measurements on {profile.hardware}")
 
 
 @importers.callback()
@@ -107,9 +107,9 @@ def import_mixfusion_files(
 
     profile = import_mixfusion(files)
     profile.save(output)
-    typer.echo(f"{output}: {len(profile.frame)} measurements on {profile.hardware}")
+    say(f"{output}: {len(profile.frame)} measurements on {profile.hardware}")
     if note := profile.metadata.get("note"):
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
 
 
 @app.command()
@@ -117,7 +117,7 @@ def describe(
     path: Annotated[Path, typer.Argument(help="A profile (Parquet).")],
 ) -> None:
     """Say what a profile holds, and how well each latency model predicts measurements it did not see."""
-    from rich.console import Console
+    from rich.text import Text
 
     from predictors.evaluate import evaluate
     from predictors.profile import Profile
@@ -128,10 +128,10 @@ def describe(
     if own := profile.metadata.get("geometry"):
         geometry = geometry_from_json(own)
         geometries[geometry.name] = geometry
-    console = Console()
+    console = new_console()
     for key, value in profile.metadata.items():
-        console.print(f"[bold]{key}[/]: {value}", highlight=False)
-    console.print(f"[bold]content[/]: {profile.content_hash[:16]}", highlight=False)
+        console.print(Text.assemble((key, "bold"), f": {value}"))
+    console.print(Text.assemble(("content", "bold"), f": {profile.content_hash[:16]}"))
     console.print(_range_table(profile.frame))
     console.print(_error_table(evaluate(profile, geometries=geometries)))
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from reports.console import new_console, say
+
 
 def quality(
     pictures: Annotated[Path, typer.Argument(help="A picture, clip, folder of them, or run.", metavar="PICTURES")],
@@ -24,7 +26,6 @@ def quality(
     PNG, WebP and GIF are read, still or animated. Without --rows and --columns, regular grids of seams are sought,
     which sees less.
     """
-    from rich.console import Console
 
     from reports.quality import Borders
     from reports.quality.report import QualityReport
@@ -33,10 +34,10 @@ def quality(
     if rows is not None or columns is not None:
         borders = Borders(_lines("rows", rows), _lines("columns", columns))
     judged = QualityReport.of(pictures, reference, borders, sketch, objects)
-    Console().print(judged.table())
+    new_console().print(judged.table())
     if output is not None:
         judged.write(output)
-        typer.echo(f"wrote {output}")
+        say(f"wrote {output}")
 
 
 def _lines(name: str, text: str | None) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from cli.simulate import (
     TraceOption,
     overrides,
 )
+from reports.console import say
 
 if TYPE_CHECKING:
     from cli.runs import Prepared
@@ -103,7 +104,7 @@ def replay(
         prepared.write(folder, controller, info, record.lines)
         keep_inputs(prepared, folder)
     show(Comparison.of([read_run(output.resolve())]))
-    typer.echo(f"{'interrupted; the log so far' if interrupted else 'replayed'} -> {output}")
+    say(f"{'interrupted; the log so far' if interrupted else 'replayed'} -> {output}")
     if interrupted:
         raise typer.Exit(130)
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from reports.console import say
+
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders written by simulate or replay.", metavar="RUN...")],
@@ -35,4 +37,4 @@ def report(
         written.append(output.with_name(f"{output.stem}.{name.replace('/', '-')}.perfetto.json"))
         write_perfetto(run, written[-1])
     for path in written:
-        typer.echo(f"wrote {path}")
+        say(f"wrote {path}")

@@ -10,10 +10,43 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from traces.errors import BadInput
+from traces.limits import (
+    DEVICES,
+    REPLICAS,
+    REQUESTS,
+    STEPS,
+    THREADS,
+    Factor,
+    Instant,
+    Interval,
+    Name,
+    PathText,
+    PositiveSpan,
+    Range,
+    Seed,
+    Share,
+    Span,
+)
+from traces.text import read_toml
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Several = Annotated[tuple[PathText, ...], Field(max_length=10_000)]
+Dtype = Literal["float32", "float64", "bfloat16", "float16"]
+Count = Annotated[int, Range(1, 65_536, whole=True)]
+Pixels = Annotated[int, Range(0, 65_536, "pixels", whole=True)]
+Bytes = Annotated[int, Range(0, 2**60, "bytes", whole=True)]
+Gigabytes = Annotated[float, Range(1e-6, 1e6, "GB")]
+GigabytesPerSecond = Annotated[float, Range(1e-6, 1e6, "GB/s")]
+Slowdown = Annotated[float, Range(1e-3, 1e6, "times")]
+Requests = Annotated[int, REQUESTS]
+Replicas = Annotated[int, REPLICAS]
+Devices = Annotated[int, DEVICES]
+Samples = Annotated[int, Range(10, REQUESTS.most, "requests", whole=True)]
+Seeds = Annotated[int, Range(2, 1000, "seeds", whole=True)]
 
 
 class StepReductionSection(_Section):
@@ -22,8 +55,8 @@ class StepReductionSection(_Section):
     A replay makes such a picture in fewer steps from noise: what it costs is real, what it would start from is not.
     """
 
-    share: float = Field(0.0, ge=0, le=1)
-    skip: str | None = None  # steps of 50, like 5:0.3,10:0.7 (steps:weight)
+    share: Share = Field(0.0, description="Share of the requests that skip steps.")
+    skip: PathText | None = Field(None, description="Steps of 50 that they skip, like 5:0.3,10:0.7 (steps:weight).")
 
     @model_validator(mode="after")
     def _both(self) -> StepReductionSection:
@@ -35,98 +68,154 @@ class StepReductionSection(_Section):
 class TraceSection(_Section):
     """Which requests, and what is done to them first, in this order."""
 
-    path: str | None = None
-    start_s: float = Field(0.0, ge=0)
-    end_s: float | None = None
-    limit: int | None = Field(None, ge=1)
-    rate_scale: float = Field(1.0, gt=0)
-    images: str | None = None  # folder of the pictures that requests start from
-    fit_sizes: bool = False  # scale the sizes to the model's native size
-    steps_scale: float = Field(1.0, gt=0)
+    path: PathText | None = Field(None, description="The trace: .parquet, .csv[.gz] or .jsonl[.gz].")
+    start_s: Instant = Field(0.0, description="Leave out arrivals before this time, which becomes time 0.")
+    end_s: Instant | None = Field(None, description="Leave out arrivals from this time on.")
+    limit: Requests | None = Field(None, description="Keep the first requests.")
+    rate_scale: Factor = Field(1.0, description="Multiply the arrival rate.")
+    images: PathText | None = Field(None, description="Folder of the pictures that requests start from.")
+    fit_sizes: bool = Field(False, description="Scale the sizes to the model's native size.")
+    steps_scale: Factor = Field(1.0, description="Multiply the denoising steps.")
     step_reduction: StepReductionSection = StepReductionSection()
-    spikes: tuple[str, ...] = ()  # like 600:120:3: from 600 s on, for 120 s, 3 times as many requests
+    spikes: Several = Field(
+        (), description="Like 600:120:3: from 600 s on, for 120 s, 3 times as many requests (below 1: fewer)."
+    )
 
 
 class ClusterSection(_Section):
     """What it runs on."""
 
-    replicas: int = Field(1, ge=1)
-    devices: int = Field(1, ge=1)  # a replica; more than one share the tiles of large requests
-    device: str = "cpu"
-    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
-    threads: int | None = Field(None, ge=1)  # CPU threads of torch; None: its own choice
-    executor: Literal["whole", "patched", "packed"] = "whole"  # how batches of several sizes run
-    kernels: Literal["auto", "reference"] = "auto"  # fused and recorded where the device can, or plain PyTorch
-    decode: Literal["whole", "patched", "tiled", "blended"] = "whole"  # see backend.decode
-    patch_floor: int | None = Field(None, ge=1)  # least side of a patch, latent pixels; None: what was measured to pay
-    cache_bytes: int = Field(2**30, ge=0)  # what a cache may keep on a replica; a simulated one keeps all
-    cache_patch: int = Field(32, ge=0)  # largest side of a cached patch, latent pixels; 0: whole images
-    link_latency_s: float = Field(1e-5, ge=0)  # of a message between two devices of a replica, simulated
-    link_bytes_per_s: float = Field(5e10, gt=0)  # of one device, simulated
-    rank_timeout_s: float = Field(60.0, gt=0)  # real: the longest wait for another device's process
+    replicas: Replicas = Field(1, description="How many replicas of the model serve requests.")
+    devices: Devices = Field(1, description="Of a replica; more than one share the tiles of large requests.")
+    device: Annotated[str, Field(pattern=r"^(cpu|mps|(cuda|xpu)(:\d{1,4})?)$")] = Field(
+        "cpu", description="What a replay runs on: cpu, cuda, cuda:1, xpu or mps."
+    )
+    dtype: Dtype = Field("float32", description="Number format of the model's weights in a replay.")
+    threads: Annotated[int, THREADS] | None = Field(None, description="CPU threads of torch; not set: its own choice.")
+    executor: Literal["whole", "patched", "packed"] = Field(
+        "whole", description="How batches of several sizes run: not at all, cut into patches (UNets), packed (DiTs)."
+    )
+    kernels: Literal["auto", "reference"] = Field(
+        "auto", description="Fused and recorded where the device can, or plain PyTorch."
+    )
+    decode: Literal["whole", "patched", "tiled", "blended"] = Field(
+        "whole", description="How latents become pixels: whole, in exact patches, or in tiles; see backend.decode."
+    )
+    patch_floor: Count | None = Field(
+        None, description="Least side of a patch, latent pixels; not set: what was measured to pay."
+    )
+    cache_bytes: Bytes = Field(2**30, description="What a cache may keep on a replica; a simulated one keeps all.")
+    cache_patch: Annotated[int, Range(0, 65_536, "latent pixels", whole=True)] = Field(
+        32, description="Largest side of a cached patch; 0: whole images."
+    )
+    link_latency_s: Annotated[float, Range(0, 1000, "s")] = Field(
+        1e-5, description="Of a message between two devices of a replica, simulated."
+    )
+    link_bytes_per_s: Annotated[float, Range(1, 1e15, "bytes/s")] = Field(
+        5e10, description="Of one device to the others of its replica, simulated."
+    )
+    rank_timeout_s: Annotated[float, Range(0.01, 1e6, "s")] = Field(
+        60.0, description="Replay: the longest wait for another device's process."
+    )
 
 
 class TilingSection(_Section):
     """Requests larger than the model are sketched at its native size, enlarged, and refined tile by tile."""
 
-    above: float = Field(1.0, gt=0)  # those of more than so many times the native area
-    refine: float = Field(0.9, gt=0, le=1)  # share of the denoising steps that refinement repeats
-    tile: str = "native"  # largest tile: native, planned (the fastest grid on these devices), or like 512x768 pixels
-    mode: Literal["wrap", "clamp"] = "wrap"  # what tiles do at the edges of the canvas, see policies.tiling.grid
-    overlap: int = Field(0, ge=0)  # pixels that a tile sees beyond what it draws
-    stride: float = Field(1 / 16, ge=0, le=1)  # share of a tile that the grid moves at once
-    stand: int = Field(1, ge=1)  # steps for which it stands before it moves
-    positions: Literal["local", "absolute", "ntk"] = "local"  # see backend.tiled.adapters
-    reuse: Literal["output", "residual"] = "output"  # what a reused tile hands on, see backend.tiled.refine
-    batch: int = Field(1, ge=1)  # tiles in one forward at most
-    image: Literal["refine", "condition"] = "refine"  # or shown to an image-to-video model
+    above: Factor = Field(1.0, description="Tiled are requests of more than so many times the native area.")
+    refine: Annotated[float, Range(0, 1, above=True)] = Field(
+        0.9, description="Share of the denoising steps that refinement repeats."
+    )
+    tile: PathText = Field(
+        "native",
+        description="Largest tile: native, planned (the fastest grid on these devices), or like 512x768 pixels.",
+    )
+    mode: Literal["wrap", "clamp"] = Field(
+        "wrap", description="What tiles do at the edges of the canvas, see policies.tiling.grid."
+    )
+    overlap: Pixels = Field(0, description="What a tile sees beyond what it draws.")
+    stride: Share = Field(1 / 16, description="Share of a tile that the grid moves at once.")
+    stand: Annotated[int, STEPS] = Field(1, description="For how long the grid stands before it moves.")
+    positions: Literal["local", "absolute", "ntk"] = Field(
+        "local", description="Where a tile tells the model that it lies, see backend.tiled.adapters."
+    )
+    reuse: Literal["output", "residual"] = Field(
+        "output", description="What a reused tile hands on, see backend.tiled.refine."
+    )
+    batch: Count = Field(1, description="Tiles in one forward at most.")
+    image: Literal["refine", "condition"] = Field(
+        "refine", description="A request's picture is refined, or shown to an image-to-video model."
+    )
 
 
 class PredictorSection(_Section):
     """What the policy knows about cost: measurements, the roofline of a hardware kind, or that calibrated by them."""
 
-    profile: str | None = None
-    hardware: str | None = None  # a kind of 'tilecast hardware list', or of a file: mine.toml, mine.toml:kind
-    dtype: Literal["bfloat16", "float16", "float32"] | None = None  # of a roofline; None: what is usual on the hardware
-    latency_model: str = "boosted"  # fitted to the profile; a roofline takes its place where hardware is set
-    reuse: str | None = None  # recorded cache signals: a file, or what ships under that name; None: the model's, if any
-    tile_reuse: str | None = None  # the same of tiles
-    online: bool = True  # corrected by what launches really took; simulate --per-step sets it false
-    # simulate only: the policy knows the world's durations but for noise (with a cache: what is reused on average)
-    oracle: bool = False
-    error: float = Field(0.0, gt=-1)  # 0.2: the policy believes, and goes on believing, that all takes 20 % longer
-    max_extrapolation: float = Field(4.0, ge=1)
+    profile: PathText | None = Field(None, description="Measurements: a file, or what ships under that name.")
+    hardware: PathText | None = Field(
+        None, description="A kind of 'tilecast hardware list', or of a file: mine.toml, mine.toml:kind."
+    )
+    dtype: Literal["bfloat16", "float16", "float32"] | None = Field(
+        None, description="Of a roofline; not set: what is usual on the hardware."
+    )
+    latency_model: Name = Field(
+        "boosted", description="What is fitted to the profile; a roofline takes its place where hardware is set."
+    )
+    reuse: PathText | None = Field(
+        None, description="Recorded cache signals: a file, or what ships under that name; not set: the model's, if any."
+    )
+    tile_reuse: PathText | None = Field(None, description="The same of tiles.")
+    online: bool = Field(True, description="Corrected by what launches really took; simulate --per-step sets it false.")
+    oracle: bool = Field(
+        False,
+        description="Simulation: the policy knows the world's durations but for noise (with a cache: what is reused "
+        "on average).",
+    )
+    error: Annotated[float, Range(-0.999, 1000)] = Field(
+        0.0, description="0.2: the policy believes, and goes on believing, that all takes 20 % longer."
+    )
+    max_extrapolation: Annotated[float, Range(1, 1e6, "times")] = Field(
+        4.0, description="The largest request, beside the largest measured, that is still predicted."
+    )
 
 
 class WorldSection(_Section):
     """How the simulated world differs from the profile."""
 
-    latency_model: str | None = None  # None: the predictor's
-    noise: bool = True
-    slowdown: float = Field(1.0, gt=0)
+    latency_model: Name | None = Field(None, description="What the world's durations come from; not set: predictor's.")
+    noise: bool = Field(True, description="Durations scatter as the measurements did.")
+    slowdown: Factor = Field(1.0, description="All takes so many times as long as the profile says.")
 
 
 class FaultsSection(_Section):
-    """What goes wrong in a simulation; see `sim.faults.Faults`."""
+    """What goes wrong in a simulation, in seconds from the first request on; see `sim.faults.Faults`."""
 
-    mtbf_s: float | None = Field(None, gt=0)
-    repair_s: float = Field(300.0, gt=0)
-    cold_start_s: float = Field(0.0, ge=0)
-    starts_cold: bool = False
-    outages: tuple[str, ...] = ()
-    straggler_every_s: float | None = Field(None, gt=0)
-    straggler_for_s: float = Field(60.0, gt=0)
-    straggler_slowdown: float = Field(2.0, gt=0)
-    slow: tuple[str, ...] = ()
-    patience_s: float | None = Field(None, gt=0)
-    in_flight: Literal["restart", "resume", "fail"] = "restart"  # what becomes of requests on a replica that fails
+    mtbf_s: Interval | None = Field(
+        None, description="Mean time between failures of a replica that works; not set: none fails by chance."
+    )
+    repair_s: PositiveSpan = Field(300.0, description="From a failure to the end of its repair.")
+    cold_start_s: Span = Field(0.0, description="What a replica needs from its repair until it takes work.")
+    starts_cold: bool = Field(False, description="Whether all replicas need that at the beginning, too.")
+    outages: Several = Field((), description="Failures at given times, like 600:0:300: start, replica, seconds.")
+    straggler_every_s: Interval | None = Field(
+        None, description="Mean time between the slow spells of a replica; not set: none is slow by chance."
+    )
+    straggler_for_s: PositiveSpan = Field(60.0, description="Mean length of a slow spell.")
+    straggler_slowdown: Slowdown = Field(2.0, description="Every step takes so many times as long in a spell.")
+    slow: Several = Field((), description="Spells at given times, like 600:0:300:2: start, replica, seconds, slowdown.")
+    patience_s: PositiveSpan | None = Field(
+        None, description="Mean time after which a client leaves who has not got its pictures; not set: all wait."
+    )
+    in_flight: Literal["restart", "resume", "fail"] = Field(
+        "restart", description="What becomes of requests on a replica that fails."
+    )
 
 
 class PolicySection(_Section):
     """A policy by name (or file.py:Class); every other key is a parameter of it."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
+    name: PathText = Field(description="A policy that ships, or file.py:Class; every other key is a parameter of it.")
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -141,10 +230,10 @@ def _by_name(value: Any) -> Any:
 class PoliciesSection(_Section):
     """One policy of each kind."""
 
-    scheduling: PolicySection = PolicySection(name="fcfs")
-    caching: PolicySection = PolicySection(name="none")
-    tile_caching: PolicySection = PolicySection(name="none")  # of tiled requests; caching is of blocks
-    placement: PolicySection = PolicySection(name="cache-guided")
+    scheduling: PolicySection = Field(PolicySection(name="fcfs"), description="Which requests run next, together.")
+    caching: PolicySection = Field(PolicySection(name="none"), description="Which blocks of a model are not computed.")
+    tile_caching: PolicySection = Field(PolicySection(name="none"), description="The same of tiles of tiled requests.")
+    placement: PolicySection = Field(PolicySection(name="cache-guided"), description="Which device computes a tile.")
 
     @model_validator(mode="before")
     @classmethod
@@ -157,26 +246,42 @@ class PoliciesSection(_Section):
 class ResidencySection(_Section):
     """Requests want the checkpoints that the trace names, which have to be loaded; simulated. GB are 10^9 bytes."""
 
-    memory_gb: float = Field(gt=0)  # of a device, for weights: what a batch leaves
-    weights_gb: float = Field(gt=0)  # a checkpoint
-    checkpoints_gb: tuple[str, ...] = ()  # those of another size, like M0001:2.1
-    host_gb: float = Field(0.0, ge=0)  # host memory in which a replica keeps what it has loaded
-    disk_gb_per_s: float = Field(2.0, gt=0)
-    host_gb_per_s: float = Field(20.0, gt=0)
-    load_s: float = Field(0.0, ge=0)  # of any load, beside its bytes
-    adapter_s: float = Field(0.0, ge=0)  # an adapter, put on before a request begins
-    dispatch: Annotated[PolicySection, BeforeValidator(_by_name)] = PolicySection(name="affinity")
-    keep: Annotated[PolicySection, BeforeValidator(_by_name)] = PolicySection(name="cost")
-    patience: float = Field(30.0, gt=0)  # see policies.residency.many
-    visit: float = Field(4.0, ge=0)
-    preload: tuple[str, ...] | Literal["none", "most-used"] = "none"  # what lies there from the beginning
+    memory_gb: Gigabytes = Field(description="Memory of a device for weights: what a batch leaves.")
+    weights_gb: Gigabytes = Field(description="Weights of a checkpoint.")
+    checkpoints_gb: Several = Field((), description="Checkpoints of another size, like M0001:2.1.")
+    host_gb: Annotated[float, Range(0, 1e9, "GB")] = Field(
+        0.0, description="Host memory in which a replica keeps what it has loaded."
+    )
+    disk_gb_per_s: GigabytesPerSecond = Field(2.0, description="How fast weights come from the disk.")
+    host_gb_per_s: GigabytesPerSecond = Field(20.0, description="How fast weights come from host memory.")
+    load_s: Annotated[float, Range(0, 1e6, "s")] = Field(0.0, description="Of any load, beside its bytes.")
+    adapter_s: Annotated[float, Range(0, 1e6, "s")] = Field(
+        0.0, description="Of an adapter (LoRA), put on before a request begins."
+    )
+    dispatch: Annotated[PolicySection, BeforeValidator(_by_name)] = Field(
+        PolicySection(name="affinity"), description="Which replica a request goes to."
+    )
+    keep: Annotated[PolicySection, BeforeValidator(_by_name)] = Field(
+        PolicySection(name="cost"), description="Which checkpoint leaves a full device."
+    )
+    patience: Annotated[float, Range(1e-3, 1e6, "times")] = Field(
+        30.0, description="A request without a deadline is due so many times its standalone seconds after it came."
+    )
+    visit: Annotated[float, Range(0, 1e6, "times")] = Field(
+        4.0, description="Seconds of use, and of waiting, that a second of loading is worth."
+    )
+    preload: Several | Literal["none", "most-used"] = Field(
+        "none", description="What lies on each replica from the beginning: none, most-used, or a list of checkpoints."
+    )
 
 
 class SloSection(_Section):
     """Deadlines for requests that have none: a multiple of the standalone latency, or seconds."""
 
-    scale: float | None = Field(None, gt=0)
-    absolute_s: float | None = Field(None, gt=0)
+    scale: Annotated[float, Range(1e-3, 1e6, "times")] | None = Field(
+        None, description="Deadline as a multiple of the latency of the request alone."
+    )
+    absolute_s: PositiveSpan | None = Field(None, description="Deadline after the arrival.")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> SloSection:
@@ -188,32 +293,40 @@ class SloSection(_Section):
 class HardwareSection(_Section):
     """A kind of hardware that a plan may use; what it does not say is as in the scenario."""
 
-    name: str
-    profile: str | None = None  # measured on it
-    hardware: str | None = None  # of the catalogue: estimated without a profile, calibrated with one
-    price_per_hour: float | None = Field(None, gt=0)  # of a device
-    devices: tuple[int, ...] = Field((1,), min_length=1)  # a replica, each of them tried
-    max_replicas: int = Field(64, ge=1)
-
-    @model_validator(mode="after")
-    def _some_devices(self) -> HardwareSection:
-        if min(self.devices) < 1:
-            raise ValueError("expected devices of at least 1")
-        return self
+    name: Name = Field(description="What the plan calls it.")
+    profile: PathText | None = Field(None, description="Measured on it.")
+    hardware: PathText | None = Field(
+        None, description="Of the catalogue: estimated without a profile, calibrated with one."
+    )
+    price_per_hour: Annotated[float, Range(1e-6, 1e6)] | None = Field(
+        None, description="Of a device, in any currency; for all kinds or for none."
+    )
+    devices: Annotated[tuple[Devices, ...], Field(min_length=1, max_length=100)] = Field(
+        (1,), description="Of a replica, each of them tried."
+    )
+    max_replicas: Replicas = Field(64, description="As many as there are at most.")
 
 
 class PlanSection(_Section):
     """What `tilecast plan` searches for, and among what."""
 
-    attainment: float = Field(0.95, gt=0, lt=1)  # share of the requests that must finish in time
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    hardware: tuple[HardwareSection, ...] = ()  # none: the scenario's own alone
-    schedulers: tuple[str, ...] = ()  # none: the scenario's own alone
-    demand: Literal["bootstrap", "fitted"] = "bootstrap"  # see traces.bootstrap
-    seeds: int = Field(5, ge=2, le=1000)
-    max_seeds: int = Field(20, ge=2, le=1000)
-    requests: int = Field(2000, ge=10)  # of a replication, at first; three days at least where days are drawn
-    max_requests: int = Field(16000, ge=10)
+    attainment: Annotated[float, Range(1e-6, 1 - 1e-6)] = Field(
+        0.95, description="Share of the requests that must finish in time."
+    )
+    confidence: Annotated[float, Range(0.5, 1 - 1e-9, above=True)] = Field(
+        0.95, description="How sure the answer is to be."
+    )
+    hardware: Annotated[tuple[HardwareSection, ...], Field(max_length=100)] = Field(
+        (), description="The kinds that may be bought; none: the scenario's own alone."
+    )
+    schedulers: Several = Field((), description="That the answer may use; none: the scenario's own alone.")
+    demand: Literal["bootstrap", "fitted"] = Field(
+        "bootstrap", description="Whether demand is drawn from the trace or from a workload fitted to it."
+    )
+    seeds: Seeds = Field(5, description="Replications of a candidate, at first.")
+    max_seeds: Seeds = Field(20, description="Replications of a candidate at most.")
+    requests: Samples = Field(2000, description="Of a replication, at first; three days at least where days are drawn.")
+    max_requests: Samples = Field(16000, description="Of a replication at most.")
 
     @model_validator(mode="after")
     def _consistent(self) -> PlanSection:
@@ -228,8 +341,8 @@ class PlanSection(_Section):
 class Scenario(_Section):
     """What to run. ``base`` is the folder that relative paths start from."""
 
-    model: str
-    seed: int = Field(0, ge=0)
+    model: PathText = Field(description="A known model, or a diffusers folder beside the scenario.")
+    seed: Seed = Field(0, description="Of all random draws; the same seed gives the same bytes.")
     trace: TraceSection = TraceSection()
     cluster: ClusterSection = ClusterSection()
     tiling: TilingSection | None = None  # None: no request is tiled
@@ -266,12 +379,7 @@ def load_scenario(path: Path, overrides: dict[str, Any]) -> Scenario:
         BadInput: no such file, no TOML, an unknown key (the nearest known one is named), or a wrong value.
     """
     path = Path(path)
-    try:
-        data = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise BadInput(f"cannot read scenario {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not TOML: {error}") from error
+    data = read_toml(path)
     for key, value in overrides.items():
         _lay_over(data, key, value)
     data.pop("base", None)

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from reports.console import say
+
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _APART_S = 1.0  # what comes sooner after another is the same wish: a terminal and a wrapper both send it
 _UNHEARD_S = 0.02
@@ -104,7 +106,7 @@ def heeded() -> Iterator[None]:
 
 
 def _leave(message: str, number: int | None) -> None:
-    print(message, file=sys.stderr, flush=True)
+    say(message, err=True)
     sys.exit(128 + (number or signal.SIGINT))
 
 

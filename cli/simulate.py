@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from reports.console import say
+
 ScenarioFile = Annotated[Path, typer.Argument(help="Scenario (TOML).")]
 TraceOption = Annotated[str | None, typer.Option("--trace", help="Trace file instead of the scenario's.")]
 ProfileOption = Annotated[str | None, typer.Option("--profile", help="Profile instead of the scenario's.")]
@@ -85,4 +87,4 @@ def simulate(
         prepared.write(folder, controller, prepared.info("simulation", **more), [])
     show(Comparison.of([read_run(output.resolve())]))
     rate = len(prepared.requests) / wall_s
-    typer.echo(f"{len(prepared.requests)} requests in {wall_s:.2f} s ({rate:,.0f} requests/s) -> {output}")
+    say(f"{len(prepared.requests)} requests in {wall_s:.2f} s ({rate:,.0f} requests/s) -> {output}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.simulate import ProfileOption, ScenarioFile, SchedulerOption, SeedOption, SetOption, TraceOption, overrides
+from reports.console import new_console, say
 
 
 def sweep(
@@ -41,7 +42,6 @@ def sweep(
     every node, and files have the same paths there.
     """
     import joblib
-    from rich.console import Console
 
     from cli.grid import Grid
     from cli.points import KeptPoints, run_points
@@ -66,5 +66,5 @@ def sweep(
             write_frame(frame, output / f"sweep.{suffix}")
     if (frame["error"] != "").all():
         raise BadInput(f"all {len(frame)} points failed, the first with: {frame['error'].iloc[0]}")
-    Console().print(best(frame, loaded.keys, by, top))
-    typer.echo(f"{len(frame)} points, {before} of them kept from before -> {output}")
+    new_console().print(best(frame, loaded.keys, by, top))
+    say(f"{len(frame)} points, {before} of them kept from before -> {output}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reports.console import new_console, say
 from traces.errors import BadInput
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def record_tiles(
     tiling = {"latent_factor": str(trial.rule.geometry.latent_factor), "mode": mode, "stand": str(stand)}
     recording = TileRecording(frame, {**tiling, **_facts(model, device)})
     recording.save(output)
-    typer.echo(f"{output}: {len(frame)} rows of {requests} requests, {recording.steps} refinement steps")
+    say(f"{output}: {len(frame)} rows of {requests} requests, {recording.steps} refinement steps")
 
 
 def calibrate(
@@ -112,7 +113,6 @@ def calibrate(
     lines = [""] if prompts is None else load_prompts(prompts)
     trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap, stand)
     asked = _requests(wanted[0], lines, requests, steps, seed, guidance)
-    from rich.console import Console
 
     from cli.calibration import Yardstick, best_of
     from cli.calibration import calibrate as close_in
@@ -135,13 +135,13 @@ def calibrate(
         interrupted = True
     best = best_of(points, psnr)
     title = f"{policy}, {reuse} reused: {size} by {Path(model).name}, {requests} requests against uncached ones"
-    Console().print(_curve(points, best, title))
+    new_console().print(_curve(points, best, title))
     if interrupted:
-        typer.echo("interrupted; nothing was written")
+        say("interrupted; nothing was written")
         raise typer.Exit(130)
     if best is None:
         raise BadInput(f"no threshold that was tried keeps {psnr:g} dB; the best gives {_most(points):.1f} dB")
-    typer.echo(
+    say(
         f"threshold {best.threshold:.3g} keeps {best.psnr_db:.1f} dB and computes {best.computed:.0%} of the tiles"
     )
     if output is not None:
@@ -229,7 +229,8 @@ def _curve(points: list[Point], best: Point | None, title: str) -> Any:
 
 def _write(path: Path, report: dict[str, Any]) -> None:
     from traces.atomic import whole_file
+    from traces.text import write_text
 
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-    typer.echo(f"wrote {path}")
+        write_text(temporary, json.dumps(report, indent=2) + "\n")
+    say(f"wrote {path}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import trace_import
+from reports.console import say
 from traces.errors import BadInput
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def fit(
     from traces.workload import fit as fit_workload
 
     fit_workload(Trace.load(trace)).save(output)
-    typer.echo(f"wrote {output}")
+    say(f"wrote {output}")
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reports.console import say
 from traces.errors import BadInput
 
 if TYPE_CHECKING:
@@ -144,4 +145,4 @@ def write(trace: Trace, output: Path) -> None:
     if not len(trace):
         raise BadInput(f"no request is left, so {output} is not written")
     trace.save(output)
-    typer.echo(f"wrote {output}: {len(trace)} requests")
+    say(f"wrote {output}: {len(trace)} requests")

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.markup import escape
+from rich.console import Group
 from rich.table import Table
 
+from reports.console import new_console
 from traces.sizes import spell_size
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def show_summary(trace: Trace) -> None:
     sizes = {spell_size(size): count for size, count in s.sizes.items()}
     models = {name or "(any)": count for name, count in s.models.items()}
     tenants = {name or "(none)": count for name, count in s.tenants.items()}
-    console = Console()
-    console.print(trace.source, markup=False, highlight=False, soft_wrap=True)
+    console = new_console()
+    console.print(trace.source, soft_wrap=True)
     console.print(
         Group(
             figures,
@@ -55,11 +55,11 @@ def show_report(report: ImportReport) -> None:
     table = _plain_table("rows", "count")
     table.add_row("read", f"{report.read:,}")
     for reason, count in report.left_out.items():
-        table.add_row(escape(f"left out: {reason}"), f"{count:,}")
+        table.add_row(f"left out: {reason}", f"{count:,}")
     table.add_row("used", f"{report.used:,}")
     notes = [_count_table(title, counts) for title, counts in report.notable.items()]
-    console = Console()
-    console.print(report.source, markup=False, highlight=False, soft_wrap=True)
+    console = new_console()
+    console.print(report.source, soft_wrap=True)
     console.print(Group(table, *notes))
 
 
@@ -67,7 +67,7 @@ def _count_table(title: str, counts: Mapping[str, int] | Mapping[int, int]) -> T
     table = _plain_table(title, "count")
     items = [(str(value), count) for value, count in counts.items()]
     for value, count in items[:MOST_ROWS]:
-        table.add_row(escape(value), f"{count:,}")
+        table.add_row(value, f"{count:,}")
     if len(items) > MOST_ROWS:
         rest = sum(count for _, count in items[MOST_ROWS:])
         table.add_row(f"({len(items) - MOST_ROWS} more)", f"{rest:,}")

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from reports.console import new_console, say
+
 
 def validate(
     runs: Annotated[list[Path], typer.Argument(help="Run logs: of the simulation, then of the real run.")],
@@ -18,7 +20,6 @@ def validate(
     how far these lie apart. The recorded events of a real run are also fed to the same policy again: every decision
     must be reproduced.
     """
-    from rich.console import Console
 
     from policies.runlog import read_run
     from reports.repeats import Repeats
@@ -30,7 +31,7 @@ def validate(
         raise BadInput("validate takes the run log of a simulation and that of a real run; one is missing")
     parity = _parity(runs)
     logs = [read_run(run.resolve()) for run in runs]
-    console = Console()
+    console = new_console()
     compared: Validation | Repeats
     if len(logs) == 2:
         compared = Validation.of(logs[0], logs[1], parity)
@@ -40,7 +41,7 @@ def validate(
         console.print(sims_against_reals(compared))
     if output is not None:
         compared.write(output)
-        typer.echo(f"wrote {output}")
+        say(f"wrote {output}")
 
 
 def _parity(runs: list[Path]) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from policies.contract import Launch, Outcome
 from policies.controller import Controller
 from traces.errors import BadInput
 from traces.request import Request
+from traces.text import read_text
 
 
 class EventRecord:
@@ -67,11 +68,7 @@ class Parity:
 def read_events(path: Path) -> list[dict[str, Any]]:
     """Read ``events.jsonl``; BadInput names the line that is no event."""
     events = []
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         try:
             event = json.loads(line)
             float(event["now"])

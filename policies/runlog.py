@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from traces.errors import BadInput
+from traces.text import read_text, write_text
 
 REQUEST_COLUMNS: dict[str, str] = {
     "request_id": "str",
@@ -87,9 +88,9 @@ def write_run(
     """Write a run log into ``folder``, which exists and is not yet anybody's; no events, no ``events.jsonl``."""
     requests.astype(REQUEST_COLUMNS)[list(REQUEST_COLUMNS)].to_parquet(folder / "requests.parquet", index=False)
     steps.astype(STEP_COLUMNS)[list(STEP_COLUMNS)].to_parquet(folder / "steps.parquet", index=False)
-    (folder / "run.json").write_text(json.dumps(info, indent=2, sort_keys=True) + "\n")
+    write_text(folder / "run.json", json.dumps(info, indent=2, sort_keys=True) + "\n")
     if events:
-        (folder / "events.jsonl").write_text("".join(line + "\n" for line in events))
+        write_text(folder / "events.jsonl", "".join(line + "\n" for line in events))
 
 
 def read_run(path: Path) -> Run:
@@ -107,7 +108,7 @@ def read_run(path: Path) -> Run:
     try:
         requests = pd.read_parquet(path / "requests.parquet")
         steps = pd.read_parquet(path / "steps.parquet")
-        info = json.loads((path / "run.json").read_text())
+        info = json.loads(read_text(path / "run.json"))
     except (OSError, ValueError) as error:
         raise BadInput(f"{path}: cannot read the run log: {str(error).splitlines()[0]}") from error
     for name, columns, frame in (("requests", REQUEST_COLUMNS, requests), ("steps", STEP_COLUMNS, steps)):

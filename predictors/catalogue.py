@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from traces.errors import BadInput
+from traces.text import read_toml
 
 Entry = TypeVar("Entry", bound=BaseModel)
 
@@ -20,12 +20,7 @@ def load_entries(path: Path, kind: type[Entry]) -> dict[str, Entry]:
     Raises:
         BadInput: no such file, no TOML, nothing in it, or a wrong field, named with its table.
     """
-    try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not TOML: {error}") from error
+    data = read_toml(path)
     if not data:
         raise BadInput(f"{path} is empty; expected a table for each entry, like [my-gpu]")
     entries = {}

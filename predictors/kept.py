@@ -23,6 +23,7 @@ from predictors.measurements import Measurements
 from predictors.noise import RepeatNoise
 from traces.atomic import whole_file
 from traces.errors import BadInput
+from traces.text import write_text
 
 _CODE = ("compiled", "features", "forms", "kept", "latency", "measurements", "noise", "profile")
 _LIBRARIES = ("numpy", "scipy", "scikit-learn")
@@ -62,7 +63,7 @@ def kept_fit(data: Measurements, rows_hash: str, latency_model: str) -> Fit:
     fit = _fit(data, latency_model)
     if folder is not None and isinstance(fit.seconds, BoostedForm | LinearForm):
         with suppress(BadInput), whole_file(folder / f"{name}.json") as path:
-            path.write_text(json.dumps(asdict(_Kept(fit.seconds, fit.noise))))
+            write_text(path, json.dumps(asdict(_Kept(fit.seconds, fit.noise))))
     return fit
 
 
@@ -79,7 +80,7 @@ def _read(path: Path) -> _Kept | None:
     from pydantic import TypeAdapter
 
     try:
-        return TypeAdapter(_Kept).validate_python(json.loads(path.read_text()))
+        return TypeAdapter(_Kept).validate_python(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None
 

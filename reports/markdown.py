@@ -7,6 +7,7 @@ from pathlib import Path
 
 from reports.comparison import Comparison
 from traces.atomic import whole_file
+from traces.text import write_text
 
 
 def markdown(comparison: Comparison) -> str:
@@ -30,7 +31,7 @@ def write_markdown(comparison: Comparison, path: Path) -> None:
         BadInput: ``path`` cannot be written.
     """
     with whole_file(path) as temporary:
-        temporary.write_text(markdown(comparison), encoding="utf-8")
+        write_text(temporary, markdown(comparison))
 
 
 def line(cells: list[str]) -> str:

@@ -15,6 +15,7 @@ from reports.comparison import Comparison
 from reports.document import render
 from reports.metrics import reasons
 from traces.atomic import whole_file
+from traces.text import write_text
 
 REASONS = 8
 """Reasons for lost requests that a run may list."""
@@ -94,7 +95,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
     """
     text = page(comparison)
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        write_text(temporary, text)
 
 
 def _scenario(run: Run) -> str:

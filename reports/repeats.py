@@ -23,6 +23,7 @@ from reports.figures import Unit, figure, spell_value
 from reports.validate import cautions, figures_of, per_request
 from traces.atomic import whole_file
 from traces.errors import BadInput
+from traces.text import write_text
 
 Figures = Mapping[str, float]
 
@@ -116,4 +117,4 @@ class Repeats:
             BadInput: ``path`` cannot be written.
         """
         with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(self.document(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            write_text(temporary, json.dumps(self.document(), indent=2, allow_nan=False) + "\n")

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from policies.runlog import Run
 from reports.comparison import Comparison
+from reports.console import new_console
 from reports.figures import Unit, figure, spell_value
 from reports.metrics import by_batch, by_replica, by_size, reasons
 from reports.repeats import Repeats, spell_difference
@@ -18,7 +19,7 @@ from reports.validate import Validation, spell_error
 def show(comparison: Comparison, console: Console | None = None) -> None:
     """Print a comparison: one run with its sizes and replicas, several side by side."""
     layout = one_run if len(comparison.runs) == 1 else side_by_side
-    (console or Console()).print(layout(comparison))
+    (console or new_console()).print(layout(comparison))
 
 
 def one_run(comparison: Comparison) -> RenderableType:

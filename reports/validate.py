@@ -19,6 +19,7 @@ from reports.figures import figure, spell_value
 from reports.metrics import by_size, met, summary
 from traces.atomic import whole_file
 from traces.errors import BadInput
+from traces.text import write_text
 
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
 
@@ -111,7 +112,7 @@ class Validation:
             BadInput: ``path`` cannot be written.
         """
         with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(self.document(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            write_text(temporary, json.dumps(self.document(), indent=2, allow_nan=False) + "\n")
 
 
 def compare(sim: Run, real: Run) -> pd.DataFrame:

@@ -7,10 +7,8 @@ back bit for bit, and every failure is one line that names the file. Writing is 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,41 +18,10 @@ import pyarrow as pa
 
 from traces.atomic import whole_file
 from traces.errors import BadInput
-
-GZIP_MAGIC = b"\x1f\x8b"
+from traces.text import read_bytes, read_text
 
 EXACT_FLOATS: dict[str, Any] = {} if pd.__version__ >= "3" else {"float_precision": "round_trip"}
 """How to read floats from CSV bit for bit: pandas 3 does so by itself, pandas 2 when asked."""
-
-
-def read_bytes(path: Path) -> bytes:
-    """The file's bytes, unpacked if they are gzip.
-
-    Raises:
-        BadInput: no such file, not readable, damaged gzip, or nothing in it.
-    """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-        if data.startswith(GZIP_MAGIC):
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadInput(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not data.strip():
-        raise BadInput(f"{path}: the file is empty")
-    return data
-
-
-def read_text(path: Path) -> str:
-    """The file's text (UTF-8, with or without a byte order mark).
-
-    Raises:
-        BadInput: as `read_bytes`, or not UTF-8.
-    """
-    try:
-        return read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: not UTF-8 text (byte {error.start})") from error
 
 
 def read_frame(path: Path, text: Iterable[str] = ()) -> pd.DataFrame:

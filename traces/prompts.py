@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from traces.errors import BadInput
-from traces.files import read_text
+from traces.text import read_text
 
 
 def load_prompts(path: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,11 @@ import pandas as pd
 from traces.arrivals import Arrivals, Burst, Gamma, Poisson, Profile, parse_arrivals
 from traces.atomic import whole_file
 from traces.errors import BadInput
-from traces.files import read_text
 from traces.mix import Mix, parse_counts
 from traces.request import Size
 from traces.sizes import parse_size, spell_size
 from traces.streams import stream
+from traces.text import parse_toml, read_text, write_text
 from traces.trace import Trace
 
 POISSON_CV = (0.9, 1.1)
@@ -86,7 +85,7 @@ class Workload:
             BadInput: a folder that cannot be written to.
         """
         with whole_file(Path(path)) as temporary:
-            temporary.write_text(self.to_toml(), encoding="utf-8")
+            write_text(temporary, self.to_toml())
 
     @classmethod
     def load(cls, path: Path | str) -> Workload:
@@ -123,10 +122,7 @@ class Workload:
         Raises:
             BadInput: as `load`.
         """
-        try:
-            document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise BadInput(f"{source}: not TOML: {error}") from error
+        document = parse_toml(text, source)
         try:
             return cls._from_document(document)
         except BadInput as error:

@@ -17,6 +17,7 @@ from backend.shapes.stages import Shape, Stage
 from predictors.polynomial import Polynomial
 from traces.atomic import whole_file
 from traces.geometry import GEOMETRIES, ModelGeometry
+from traces.text import write_text
 
 PICTURES: tuple[Shape, ...] = ((1, 64, 64), (1, 64, 96), (1, 96, 96), (1, 128, 128), (1, 160, 96), (1, 192, 192))
 CLIPS: tuple[Shape, ...] = (
@@ -49,7 +50,7 @@ def main() -> None:
         parser.error(f"unknown model {unknown[0]!r}; known: {', '.join(MODELS)}")
     text = "\n".join([_header(), *(_spell_model(name, MODELS[name]) for name in names)])
     with whole_file(asked.output) as temporary:
-        temporary.write_text(text)
+        write_text(temporary, text)
 
 
 def count_stage(stage: Stage, modules: list[torch.nn.Module], rows: int, shape: Shape) -> Counts:

@@ -85,7 +85,7 @@ def _llama() -> Any:
 
 def _embedded(part: str) -> Any:
     """The configuration of a part of ``tiny-image``."""
-    return json.loads((EMBEDDED / "tiny-image" / part / "config.json").read_text())
+    return json.loads((EMBEDDED / "tiny-image" / part / "config.json").read_text(encoding="utf-8"))
 
 
 def _tiny_clip() -> Any:

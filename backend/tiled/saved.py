@@ -24,6 +24,7 @@ from policies.tiling.recipe import TiledShape, shape_from
 from traces.atomic import whole_folder
 from traces.errors import BadInput
 from traces.request import Request
+from traces.text import write_text
 
 _FORMAT = 1
 _PLAIN, _TENSORS, _DIGESTS = "request.json", "tensors.safetensors", "sha256.json"
@@ -77,9 +78,9 @@ def save(run: TiledRun, folder: Path) -> None:
         "state": without_tensors(run.state() if run.is_refining else None, tensors, "state"),
     }
     with whole_folder(folder) as new:
-        (new / _PLAIN).write_text(json.dumps(plain, indent=1) + "\n")
+        write_text(new / _PLAIN, json.dumps(plain, indent=1) + "\n")
         save_file({name: tensor.cpu().clone().contiguous() for name, tensor in tensors.items()}, new / _TENSORS)
-        (new / _DIGESTS).write_text(json.dumps({name: _digest(new / name) for name in (_PLAIN, _TENSORS)}) + "\n")
+        write_text(new / _DIGESTS, json.dumps({name: _digest(new / name) for name in (_PLAIN, _TENSORS)}) + "\n")
 
 
 def load(folder: Path) -> Saved:
@@ -89,10 +90,10 @@ def load(folder: Path) -> Saved:
         BadInput: there is none, or the folder is damaged.
     """
     try:
-        for name, digest in json.loads((folder / _DIGESTS).read_text()).items():
+        for name, digest in json.loads((folder / _DIGESTS).read_text(encoding="utf-8")).items():
             if _digest(folder / name) != digest:
                 raise BadInput(f"cannot resume from {folder}: {name} is damaged")
-        plain = json.loads((folder / _PLAIN).read_text())
+        plain = json.loads((folder / _PLAIN).read_text(encoding="utf-8"))
         if plain["format"] != _FORMAT:
             raise BadInput(f"cannot resume from {folder}: its format is {plain['format']}, expected {_FORMAT}")
         tensors = load_file(folder / _TENSORS)

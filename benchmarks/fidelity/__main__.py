@@ -73,7 +73,7 @@ def main(given: Sequence[str] | None = None) -> None:
         written[arguments.results / name] = document
     for path, text in written.items():
         with whole_file(path) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
     print(words)
     print("wrote", ", ".join(map(str, written)))
 

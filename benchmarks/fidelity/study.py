@@ -163,8 +163,8 @@ class Study:
         path = self.folder / "study.json"
         if not path.exists():
             with whole_file(path) as temporary:
-                temporary.write_text(json.dumps(self.settings, indent=2) + "\n")
-        begun = json.loads(path.read_text())
+                temporary.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
+        begun = json.loads(path.read_text(encoding="utf-8"))
         for name, value in self.settings.items():
             if begun.get(name) != value:
                 raise BadInput(f"{path}: {name} was {begun.get(name)}, now it is {value}; choose another -o")

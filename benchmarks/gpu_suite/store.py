@@ -83,14 +83,14 @@ class Store:
 
     def explain(self, point: Point, trace: str) -> None:
         """Keep where a point failed."""
-        with (self.folder / FAILURES).open("a") as file:
+        with (self.folder / FAILURES).open("a", encoding="utf-8") as file:
             file.write(f"{point.key}\n{trace}\n")
 
     def _same_facts(self) -> None:
         path = self.folder / FACTS
         if not path.is_file():
             with whole_file(path) as temporary:
-                temporary.write_text(json.dumps(self._facts, indent=1) + "\n")
+                temporary.write_text(json.dumps(self._facts, indent=1) + "\n", encoding="utf-8")
             return
         known = _facts(self.folder)
         for name in sorted(known.keys() | self._facts.keys()):
@@ -123,7 +123,7 @@ def read_suite(folder: Path) -> Suite:
 def _facts(folder: Path) -> dict[str, str]:
     path = folder / FACTS
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise BadInput(f"{folder} is no folder of the suite: cannot read {FACTS} ({error.strerror})") from error
     except ValueError as error:

@@ -10,6 +10,7 @@ Two kinds of CSV file, told apart by name:
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,7 @@ from predictors.profile import Profile
 from traces.composition import composition_of, spell
 from traces.errors import BadInput
 from traces.request import Size
+from traces.text import read_text
 
 HARDWARE = "NVIDIA H100 80GB"
 SOFTWARE = "MixFusion artifact (PPoPP '26)"
@@ -103,7 +105,7 @@ def _read(path: Path, columns: list[str]) -> list[list[float]]:
     if not path.is_file():
         raise BadInput(f"{path}: no such file")
     try:
-        frame = pd.read_csv(path, skipinitialspace=True)
+        frame = pd.read_csv(io.StringIO(read_text(path)), skipinitialspace=True)
     except (OSError, ValueError) as error:
         raise BadInput(f"{path}: not a CSV file ({str(error).splitlines()[0]})") from error
     for name in columns:

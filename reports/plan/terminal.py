@@ -7,6 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from reports.console import new_console
 from reports.plan import tables
 from reports.plan.answer import answer, cautions, promise
 from reports.plan.table import Table
@@ -20,7 +21,7 @@ def show_plan(plan: Plan, console: Console | None = None) -> None:
     parts: list[RenderableType] = [Text(answer(plan), style="bold"), Text(promise(plan))]
     parts += [_table(table.narrow()) for table in shown if table.rows]
     parts += [Text(f"! {note}", style="yellow") for note in cautions(plan)]
-    (console or Console()).print(Group(*parts))
+    (console or new_console()).print(Group(*parts))
 
 
 def _table(table: Table) -> RenderableType:

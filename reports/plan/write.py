@@ -9,6 +9,7 @@ from reports.plan.markdown import markdown
 from reports.plan.page import page
 from sim.planning.result import Plan
 from traces.atomic import whole_file
+from traces.text import write_text
 
 
 def write_plan(plan: Plan, folder: Path) -> list[Path]:
@@ -24,7 +25,7 @@ def write_plan(plan: Plan, folder: Path) -> list[Path]:
     for name, text in (("plan.html", page(plan)), ("plan.md", markdown(plan))):
         written.append(folder / name)
         with whole_file(written[-1]) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            write_text(temporary, text)
     for name, frame in frames(plan).items():
         written.append(folder / f"{name}.parquet")
         with whole_file(written[-1]) as temporary:

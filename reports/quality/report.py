@@ -19,6 +19,7 @@ from reports.quality.pictures import Picture, gather, in_step, read_picture
 from reports.quality.seams import Borders
 from traces.atomic import whole_file
 from traces.errors import BadInput
+from traces.text import write_text
 
 Files = dict[str, tuple[Path, ...]]
 
@@ -124,7 +125,7 @@ class QualityReport:
             content["summary"] = {name: value.as_json() for name, value in summary.items()}
         content["notes"] = list(self.notes)
         with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+            write_text(temporary, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _matched(files: Files, pictures: Path, other: Path | None, notes: list[str]) -> Files:

@@ -131,7 +131,7 @@ def test_record_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n")
     asked = ("cache", "record", "--model", "tiny-image", *output)
     assert "--sizes: '32' is not like" in refused(*asked, "--sizes", "32")
-    assert "has no prompts" in refused(*asked, "--sizes", "96x96", "--prompts", tmp_path / "empty.txt")
+    assert "the file is empty" in refused(*asked, "--sizes", "96x96", "--prompts", tmp_path / "empty.txt")
     assert "neither an embedded model" in refused("cache", "record", "--model", "x", "--sizes", "32x32", *output)
 
 

@@ -15,8 +15,9 @@ import pandas as pd
 
 from traces.columns import Cells, numbers
 from traces.errors import BadInput
-from traces.files import read_frame, read_text, require_columns
+from traces.files import read_frame, require_columns
 from traces.importers.imported import Imported, Sieve
+from traces.text import read_text
 
 REQUIRED = {"arrival_s": "timestamp", "height": "height", "width": "width", "steps": "num_inference_steps"}
 OPTIONAL = {

@@ -1,0 +1,77 @@
+"""How commands end that cannot go on: one line each, and the traceback of what nobody expected in a file."""
+
+from __future__ import annotations
+
+import errno
+import re
+import threading
+from pathlib import Path
+
+import pytest
+
+from cli import main as command
+from cli.failures import failed, failing_threads
+from policies.contract import PolicyError
+from traces.errors import BadInput
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (BadInput("row 3: \x1b[2J\nis bad"), 2, r"error: row 3: \x1b[2J\nis bad"),
+        (PolicyError("it stalls"), 2, "error: it stalls"),
+        (MemoryError(), 2, "error: not enough memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 2, "error: No space left on device: /x/y"),
+        (ZeroDivisionError("division by zero"), 70, "internal error: ZeroDivisionError: division by zero; please"),
+        (OverflowError(34, "Result too large\nsecond line"), 70, "internal error: OverflowError"),
+    ],
+)
+def test_whatever_ends_a_command_is_said_in_one_line(
+    error: Exception, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failed(error) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(said)
+    assert printed.err.count("\n") == 1
+
+
+def test_the_traceback_of_a_mistake_lies_in_the_file_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("nobody expected this")
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(command, "app", broken)
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 70
+    line = capsys.readouterr().err
+    [file] = re.findall(r"with (\S+\.txt), which", line)
+    assert Path(file).parent == tmp_path / "state" / "tilecast" / "errors"
+    assert 'raise ZeroDivisionError("nobody expected this")' in Path(file).read_text(encoding="utf-8")
+
+
+def test_a_state_folder_that_cannot_be_written_to_is_no_second_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert failed(KeyError("x")) == 70
+    assert str(tmp_path / "tilecast-errors-") in capsys.readouterr().err
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    assert failed(KeyError("x")) == 70
+    assert "no folder could be written to" in capsys.readouterr().err
+
+
+def test_what_ends_a_thread_is_a_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken() -> None:
+        raise BadInput("of a thread")
+
+    with failing_threads():
+        thread = threading.Thread(target=broken)
+        thread.start()
+        thread.join()
+    assert capsys.readouterr().err == "error: of a thread\n"

@@ -1,0 +1,74 @@
+"""Text files from other systems, and the rule that nothing of ours depends on the locale."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from traces.errors import BadInput
+from traces.text import read_json, read_text, read_toml, write_text
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("traces", "predictors", "policies", "sim", "backend", "reports", "cli", "benchmarks")
+TOML = 'model = "café"\r\n[trace]\r\npath = "日本.csv"\r\n'
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_toml_file_is_read_however_it_was_saved(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "dossier é.toml"
+    path.write_bytes(TOML.encode(encoding))
+    assert read_toml(path) == {"model": "café", "trace": {"path": "日本.csv"}}
+    path.write_bytes(gzip.compress(TOML.encode(encoding)))
+    assert read_toml(path)["model"] == "café"
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (TOML.encode("latin-1", "replace"), "not UTF-8 text; save it as UTF-8"),
+        (b"\xff\xfea", "not UTF-16 text"),
+        (b" \n", "the file is empty"),
+        (b"model", "is not TOML"),
+        (b"a = " + b"[" * 5000, "is not TOML"),
+        (b"a\0 = 1", "is not TOML"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_a_line(tmp_path: Path, data: bytes, complaint: str) -> None:
+    (tmp_path / "s.toml").write_bytes(data)
+    with pytest.raises(BadInput, match=complaint) as caught:
+        read_toml(tmp_path / "s.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_that_cannot_be_and_json_that_never_ends(tmp_path: Path) -> None:
+    for name in ("x" * 5000, "a\0b", "none.toml"):
+        with pytest.raises(BadInput, match="cannot be read"):
+            read_text(tmp_path / name)
+    write_text(tmp_path / "a.json", "[" * 100_000)
+    with pytest.raises(BadInput, match="is not JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_every_text_file_names_its_encoding() -> None:
+    assert list(_locale_dependent()) == []
+
+
+def _locale_dependent() -> Iterator[str]:
+    """Calls that open text in whatever encoding the locale has."""
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if not isinstance(node, ast.Call) or any(word.arg == "encoding" for word in node.keywords):
+                    continue
+                function = node.func
+                name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+                modes = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+                opens = name in ("open", "fdopen") and ast.unparse(function) not in ("Image.open", "os.open")
+                text = opens and not any("b" in mode for mode in modes)
+                method = name in ("read_text", "write_text") and isinstance(function, ast.Attribute)
+                if text or method:
+                    yield f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
