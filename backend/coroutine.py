@@ -170,7 +170,7 @@ def takes_image(pipeline: Any) -> bool:
 def pipeline_arguments(pipeline: Any, request: Request) -> dict[str, Any]:
     """The arguments of ``pipeline.__call__`` that make what ``request`` asks for."""
     known = inspect.signature(type(pipeline).__call__).parameters
-    generators = [torch.Generator("cpu").manual_seed(request.seed + i) for i in range(request.images)]
+    generators = [torch.Generator("cpu").manual_seed((request.seed + i) % 2**64) for i in range(request.images)]
     arguments: dict[str, Any] = {
         "prompt": request.prompt,
         "height": request.height,

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from traces.errors import BadInput
-from traces.files import is_missing, require_columns
+from traces.exact import LARGEST_EXACT, column_of, is_missing, named, number_of, unmasked
+from traces.files import require_columns
 
 DTYPES: dict[str, str] = {
     "request_id": "str",
@@ -48,6 +49,9 @@ OPTIONAL = ("deadline_s", "slo_s", "true_cfg_scale", "strength")
 COUNTS = ("height", "width", "steps", "frames", "images")
 DEFAULTS: dict[str, float] = {"frames": 1, "images": 1, "seed": 0, "guidance_scale": 5.0, "priority": 0, "adapters": 0}
 
+_SEED = "a whole number of 64 bits, from 0 to 2^64 - 1 (where one is negative, all from -2^63 to 2^63 - 1)"
+_LOST = "a float has lost its last digits"
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -73,17 +77,18 @@ class Cells:
 
 
 def numbers(values: pd.Series[Any], field: str, cells: Cells) -> pd.Series[Any]:
-    """The column as numbers; an empty cell is NaN.
+    """The column as numbers, whole ones to the last digit; an empty cell is NaN or NA.
 
     Raises:
         BadInput: the first cell that is neither a number nor empty.
     """
     if values.dtype.kind in "mMc":
         raise cells.bad(0, field, str(values.iloc[0]) if len(values) else values.dtype, "a number")
-    try:
-        converted = pd.to_numeric(values, errors="coerce")
-    except (TypeError, ValueError):
-        converted = pd.Series([_number(value) for value in values], index=values.index, dtype="float64")
+    converted = values
+    if values.dtype.kind not in "iuf":
+        converted = column_of(map(number_of, values.tolist())).set_axis(values.index)
+        if converted.dtype.kind not in "iuf":
+            converted = converted.astype("float64")
     wrong = converted.isna() & values.notna()
     if wrong.any():
         position = int(np.argmax(wrong.to_numpy()))
@@ -113,10 +118,18 @@ def canonical(frame: pd.DataFrame, cells: Cells) -> pd.DataFrame:
             fields[name] = pd.Series(np.full(count, DEFAULTS.get(name, np.nan)))
         if name in DEFAULTS:
             fields[name] = fields[name].fillna(DEFAULTS[name])
+        if name not in TEXT:
+            fields[name] = unmasked(fields[name])
     _check(fields, cells)
-    ordered = pd.DataFrame({name: values.astype(DTYPES[name]) for name, values in fields.items()})  # type: ignore[call-overload]
+    ordered = pd.DataFrame({name: values.astype(_dtype(name, values)) for name, values in fields.items()})
     extra = frame[[name for name in frame.columns if name not in DTYPES]]
     return pd.concat([ordered, extra], axis=1).sort_values("arrival_s", kind="stable", ignore_index=True)
+
+
+def _dtype(name: str, values: pd.Series[Any]) -> Any:
+    """`DTYPES`, but for seeds of 64 bits without a sign."""
+    unsigned = name == "seed" and values.dtype == "uint64" and len(values) and values.max() >= 2**63
+    return "uint64" if unsigned else DTYPES[name]
 
 
 def _text(frame: pd.DataFrame, name: str, cells: Cells) -> pd.Series[Any]:
@@ -128,7 +141,13 @@ def _text(frame: pd.DataFrame, name: str, cells: Cells) -> pd.Series[Any]:
     if name not in frame:
         return default
     given = frame[name].astype(object)
-    return given.where(given.notna(), default).map(str)
+    if isinstance(frame[name].dtype, pd.StringDtype):
+        return given.where(given.notna(), default)
+    lost = given.map(lambda value: isinstance(value, float) and value.is_integer() and abs(value) > LARGEST_EXACT)
+    if lost.any():
+        position = int(np.argmax(lost.to_numpy()))
+        raise cells.bad(position, name, given.iloc[position], f"text or a whole number ({_LOST})")
+    return given.where(given.notna(), default).map(named)
 
 
 def _check(fields: Mapping[str, pd.Series[Any]], cells: Cells) -> None:
@@ -155,14 +174,12 @@ def _faults(fields: Mapping[str, pd.Series[Any]]) -> Iterable[tuple[str, Any, st
         yield name, ~((values >= 1) & (values <= limit) & (values % 1 == 0)), "a whole number of at least 1"
     adapters = fields["adapters"]
     yield "adapters", ~((adapters >= 0) & (adapters < 2**31) & (adapters % 1 == 0)), "a whole number of at least 0"
-    for name in ("seed", "priority"):
-        values = fields[name]
-        bits = np.iinfo(DTYPES[name])
-        whole = np.isfinite(values.astype("float64")) & (values % 1 == 0)
-        inside = (values >= bits.min) & (values <= bits.max)
-        if values.dtype.kind == "f":
-            inside &= values < float(bits.max)
-        yield name, ~(whole & inside), f"a whole number of {bits.bits} bits"
+    priority = fields["priority"]
+    yield "priority", ~((priority >= -(2**31)) & (priority < 2**31) & (priority % 1 == 0)), "a whole number of 32 bits"
+    seed = fields["seed"]
+    if seed.dtype.kind == "f":
+        yield "seed", ~((abs(seed) < 2**64) & (seed % 1 == 0)), _SEED
+        yield "seed", abs(seed) > LARGEST_EXACT, f"{_SEED}, written as one ({_LOST})"
     guidance = fields["guidance_scale"]
     yield "guidance_scale", ~(np.isfinite(guidance) & (guidance >= 0)), "a number of at least 0"
     scale, strength = fields["true_cfg_scale"], fields["strength"]
@@ -173,10 +190,3 @@ def _faults(fields: Mapping[str, pd.Series[Any]]) -> Iterable[tuple[str, Any, st
     yield "deadline_s", ~(deadline.isna() | late), "a time after the arrival (or nothing)"
     yield "slo_s", ~(slo.isna() | (np.isfinite(slo) & (slo > 0))), "a span above 0 s (or nothing)"
     yield "slo_s", deadline.notna() & slo.notna(), "nothing, because the row has a deadline_s"
-
-
-def _number(value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return np.nan

@@ -1,7 +1,8 @@
 """Tables in files: Parquet, CSV and JSON lines, chosen by the file's suffix.
 
 Reading keeps what the file says: no text is taken for a missing value except the empty field, floats come
-back bit for bit, and every failure is one line that names the file. Writing is atomic.
+back bit for bit and whole numbers to the last digit (see `traces.exact`), and every failure is one line that names
+the file. Writing is atomic.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from traces.atomic import whole_file
 from traces.errors import BadInput
+from traces.exact import WHOLE_TYPES, column_of, column_of_text, is_missing, unmasked
 from traces.text import read_bytes, read_text
-
-EXACT_FLOATS: dict[str, Any] = {} if pd.__version__ >= "3" else {"float_precision": "round_trip"}
-"""How to read floats from CSV bit for bit: pandas 3 does so by itself, pandas 2 when asked."""
 
 
 def read_frame(path: Path, text: Iterable[str] = ()) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def read_frame(path: Path, text: Iterable[str] = ()) -> pd.DataFrame:
     elif kind == ".csv":
         frame = _read_csv(path, text)
     else:
-        frame = pd.DataFrame.from_records(_read_jsonl(path))
+        frame = frame_of(_read_jsonl(path))
     if frame.empty:
         raise BadInput(f"{path}: the file has no rows")
     return frame
@@ -66,9 +66,10 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
             raise BadInput(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 
 
-def is_missing(value: object) -> bool:
-    """Whether a cell holds nothing: None, NaN, NA or NaT."""
-    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
+def frame_of(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The table of some records; a column that a record lacks is empty there."""
+    names = dict.fromkeys(name for record in records for name in record)
+    return pd.DataFrame({name: column_of(record.get(name) for record in records) for name in names})
 
 
 def require_columns(frame: pd.DataFrame, columns: Sequence[str], source: str) -> None:
@@ -94,9 +95,11 @@ def _kind(path: Path, packed: bool) -> str:
 def _read_parquet(path: Path) -> pd.DataFrame:
     read_bytes(path)
     try:
-        return pd.read_parquet(path)
+        frame = pq.ParquetFile(path).read().to_pandas(types_mapper=WHOLE_TYPES.get)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInput(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
+    filled = [name for name in frame if frame[name].dtype in WHOLE_TYPES.values() and not frame[name].isna().any()]
+    return frame.astype({name: unmasked(frame[name]).dtype for name in filled})
 
 
 def _read_csv(path: Path, text: Iterable[str]) -> pd.DataFrame:
@@ -104,17 +107,16 @@ def _read_csv(path: Path, text: Iterable[str]) -> pd.DataFrame:
     try:
         frame: pd.DataFrame = pd.read_csv(
             buffer,
-            dtype=dict.fromkeys(text, str),
+            dtype=str,
             keep_default_na=False,
             na_values=[""],
-            low_memory=False,
-            **EXACT_FLOATS,
         )
     except (pd.errors.ParserError, ValueError) as error:
         raise BadInput(f"{path}: not a CSV table: {str(error).strip().splitlines()[0]}") from error
     if not isinstance(frame.index, pd.RangeIndex):
         raise BadInput(f"{path}: rows have more fields than the header has columns")
-    return frame
+    kept = set(text)
+    return pd.DataFrame({name: frame[name] if name in kept else column_of_text(frame[name]) for name in frame})
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:

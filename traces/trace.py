@@ -14,6 +14,7 @@ import pandas as pd
 
 from traces.columns import DTYPES, OPTIONAL, TEXT, Cells, canonical
 from traces.errors import BadInput
+from traces.exact import stacked
 from traces.files import read_frame, write_frame
 from traces.geometry import GEOMETRIES, ModelGeometry
 from traces.mix import Mix
@@ -240,9 +241,7 @@ class Trace:
             part._frame.assign(request_id=[f"{number}:{name}" for name in part._frame["request_id"]])
             for number, part in enumerate((self, *others))
         ]
-        merged = pd.concat([part for part in parts if len(part)] or parts[:1])
-        source = "+".join(part.source for part in (self, *others))
-        return Trace(merged.sort_values("arrival_s", kind="stable", ignore_index=True), source)
+        return Trace.from_frame(stacked(parts), "+".join(part.source for part in (self, *others)))
 
     def with_model(self, name: str) -> Trace:
         """The same requests, all asking for the model ``name``."""

@@ -15,7 +15,7 @@ import pandas as pd
 
 from traces.columns import Cells, numbers
 from traces.errors import BadInput
-from traces.files import read_frame, require_columns
+from traces.files import frame_of, read_frame, require_columns
 from traces.importers.imported import Imported, Sieve
 from traces.text import read_text
 
@@ -42,7 +42,7 @@ def import_dit(path: Path, *, model: str = "", limit: int | None = None) -> Impo
         BadInput: an unreadable file or line, a missing field, a bad cell, or no row left.
     """
     source = str(path)
-    table = pd.DataFrame.from_records(_lines(path)) if Path(path).suffix == ".txt" else read_frame(path, text=_TEXT)
+    table = frame_of(_lines(path)) if Path(path).suffix == ".txt" else read_frame(path, text=_TEXT)
     require_columns(table, tuple(REQUIRED.values()), source)
     sieve = Sieve(table, source)
     sieve.leave_out_empty({column: column for column in REQUIRED.values()})

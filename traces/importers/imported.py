@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from traces.errors import BadInput
-from traces.files import is_missing
+from traces.exact import is_missing
 from traces.trace import Trace
 
 
