@@ -14,6 +14,7 @@ from traces.limits import (
     DEVICES,
     REPLICAS,
     REQUESTS,
+    SLOWDOWN,
     STEPS,
     THREADS,
     Factor,
@@ -41,7 +42,7 @@ Pixels = Annotated[int, Range(0, 65_536, "pixels", whole=True)]
 Bytes = Annotated[int, Range(0, 2**60, "bytes", whole=True)]
 Gigabytes = Annotated[float, Range(1e-6, 1e6, "GB")]
 GigabytesPerSecond = Annotated[float, Range(1e-6, 1e6, "GB/s")]
-Slowdown = Annotated[float, Range(1e-3, 1e6, "times")]
+Slowdown = Annotated[float, SLOWDOWN]
 Requests = Annotated[int, REQUESTS]
 Replicas = Annotated[int, REPLICAS]
 Devices = Annotated[int, DEVICES]

@@ -56,5 +56,5 @@ def run_simulation(
 def _happenings(section: FaultsSection, requests: list[Request], scenario: Scenario) -> Iterator[Happening]:
     faults = Faults(**section.model_dump(exclude={"in_flight"}))
     replicas = scenario.cluster.replicas
-    faults.check(replicas)
+    faults.check(replicas, requests[-1].arrival_s - requests[0].arrival_s)
     return faults.happenings(replicas, requests, scenario.seed)

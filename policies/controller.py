@@ -246,7 +246,11 @@ class Controller:
             self._on_event("up", index, now)
         replica = self._cluster.replicas[index]
         replica.up = True
-        self.outages = [(*o[:2], now) if o[0] == index and o[2] is None else o for o in self.outages]
+        for at in reversed(range(len(self.outages))):
+            failed, down_s, up_s = self.outages[at]
+            if failed == index and up_s is None:
+                self.outages[at] = (index, down_s, now)
+                break
         self.policy.replica_up(replica, now)
 
     def wakeup(self, now: float) -> float | None:

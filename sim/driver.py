@@ -30,6 +30,8 @@ from sim.world import PICOSECONDS, World
 from traces.request import Request
 
 _NEVER = 10**30
+_PATIENCE = 50_000
+"""Happenings in which some request has to end, if any waits or runs."""
 
 
 class Happening(NamedTuple):
@@ -154,7 +156,16 @@ class Simulation:
 
     def _happen(self, happenings: Iterable[Happening]) -> Generator[Event, None, None]:
         env, controller = self._env, self._controller
+        fruitless, ended, patience = 0, 0, max(_PATIENCE, 10 * len(self._paces))
         for happening in happenings:
+            before, ended = ended, self._arrived - controller.open
+            fruitless = fruitless + 1 if controller.open and ended == before else 0
+            if fruitless > patience:
+                raise Stalled(
+                    f"{controller.open} requests wait or run, and none has ended while replicas failed, recovered or "
+                    f"changed their pace {patience:,} times until {env.now / PICOSECONDS:.6g} s: they fail sooner than "
+                    "any request is done"
+                )
             at = round(happening.at_s * PICOSECONDS)
             if at > env.now:
                 self._settle()

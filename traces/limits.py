@@ -141,6 +141,7 @@ INTERVAL = Range(1, 1e9, "s")
 SHARE = Range(0, 1)
 FACTOR = Range(1e-6, 1e6, "times")
 """What something is multiplied by."""
+SLOWDOWN = Range(1e-3, 1e6, "times")
 SEED = Range(0, 2**63 - 1, whole=True)
 REQUESTS = Range(1, MOST_REQUESTS, "requests", whole=True)
 SIDE = Range(1, 65_536, "pixels", whole=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice, takewhile
 
 import pytest
@@ -148,9 +149,13 @@ def test_a_client_leaves_after_its_patience() -> None:
     ("make", "message"),
     [
         (lambda: Faults(outages=("600:0",)), "expected start:replica:seconds"),
-        (lambda: Faults(outages=("600:0:-1",)), "expected start:replica:seconds"),
+        (lambda: Faults(outages=("600:0:-1",)), "-1 in '600:0:-1', expected a number of 0.001 to 1,000,000,000 s"),
+        (lambda: Faults(outages=("nan:0:1",)), "nan in 'nan:0:1', expected a number of 0"),
+        (lambda: Faults(outages=("0:0.5:1",)), "0.5 in '0:0.5:1', expected a whole number"),
+        (lambda: Faults(slow=("0:0:1:1e300",)), "expected a number of 0.001 to 1,000,000 times"),
+        (lambda: Faults(mtbf_s=1.0, repair_s=1.0).check(100, 1e6), "about 100,000,000 times in the 1,000,000 s"),
         (lambda: Faults(slow=("600:0:10",)), "expected start:replica:seconds:slowdown"),
-        (lambda: Faults(outages=("600:2:10",)).check(2), "names replica 2, expected 0 to 1"),
+        (lambda: Faults(outages=("600:2:10",)).check(2, 60.0), "names replica 2, expected 0 to 1"),
     ],
 )
 def test_faults_that_cannot_be_are_refused(make: Callable[[], object], message: str) -> None:
@@ -166,3 +171,23 @@ def test_what_waits_for_a_replica_that_is_down_runs_elsewhere(name: str) -> None
     Simulation(controller, world.world(1), happenings=[Happening(0.5, "down", 0)]).run(requests)
     assert all(job.ended for job in controller.jobs)
     assert all(launch.replica == 1 for launch, _, _ in controller.launched if launch.start_s > 0.5)
+
+
+def test_the_clock_of_faults_starts_at_the_first_request() -> None:
+    early = [Request(str(n), 10.0 * n, 64, 64, 4) for n in range(50)]
+    faults = Faults(mtbf_s=30.0, repair_s=5.0, starts_cold=True, cold_start_s=2.0, outages=("100:1:7",),
+                    straggler_every_s=50.0, slow=("200:0:9:3",), patience_s=100.0)  # fmt: skip
+    epoch_s = 2.0**30  # from which differences of seconds are exact to a millionth
+    late = [replace(request, arrival_s=request.arrival_s + epoch_s) for request in early]
+    first, second = (list(islice(faults.happenings(2, trace, 7), 300)) for trace in (early, late))
+    assert [one[1:] for one in first] == [one[1:] for one in second]
+    assert [one.at_s for one in first] == pytest.approx([one.at_s - epoch_s for one in second], abs=1e-5)
+
+
+def test_failures_that_no_request_survives_end_the_simulation() -> None:
+    world = CheckedWorld(1, 2.5, True)
+    request = Request("a", 0.0, 512, 512, 1000)
+    happenings = Faults(mtbf_s=1.0, repair_s=0.001).happenings(1, [request], 0)
+    simulation = Simulation(world.controller(FCFS()), world.world(0), False, None, happenings, "restart")
+    with pytest.raises(Stalled, match="they fail sooner than any request is done"):
+        simulation.run([request])
