@@ -27,6 +27,7 @@ from predictors.expected import ExpectedReuse
 from predictors.online import OnlinePredictor
 from predictors.profile import Profile
 from predictors.table import LatencyTable, check_supported
+from traces.clock import on_run_clock, spell_start
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.mix import parse_counts
@@ -34,13 +35,17 @@ from traces.request import Request, Size
 from traces.spikes import parse_spike, with_spikes
 from traces.streams import stream
 from traces.trace import Trace
+from traces.unused import without_effect
 
 _PROFILE = "profile.parquet"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A scenario with everything loaded, checked and fitted."""
+    """A scenario with everything loaded, checked and fitted.
+
+    ``clock_start_s`` is where the run's clock starts on that of the trace's file, in seconds of it.
+    """
 
     scenario: Scenario
     trace: Trace
@@ -52,6 +57,7 @@ class Prepared:
     warnings: list[str]
     cache: PreparedCache | None = None
     tiling: PreparedTiling | None = None
+    clock_start_s: float = 0.0
 
     def controller(
         self, on_event: Callable[[str, Any, float], None] | None = None, measured_only: bool = False
@@ -115,6 +121,7 @@ class Prepared:
                 "expected_computed": spell_shares(self.shares),
                 "expected_tiles": spell_shares(self.tiling.shares if self.tiling is not None else {}),
             },
+            "clock_start_s": self.clock_start_s,
             "warnings": self.warnings,
             **more,
         }
@@ -138,7 +145,7 @@ def prepare(scenario: Scenario) -> Prepared:
     geometry = geometry_for(scenario.model_name, profile)
     table = latency_table(scenario, profile, geometry)
     warnings += trust(table, profile)
-    trace = _load_trace(scenario, geometry, warnings)
+    trace, clock_start_s = _load_trace(scenario, geometry, warnings)
     trace.check(geometry)
     checkpoints = trace.frame["checkpoint"].nunique()
     if scenario.residency is None and checkpoints > 1:
@@ -173,7 +180,10 @@ def prepare(scenario: Scenario) -> Prepared:
         predictor = _world_table(scenario, profile, table).scaled(scenario.world.slowdown)
     else:
         predictor = table.scaled(1.0 + scenario.predictor.error) if scenario.predictor.error else table
-    return Prepared(scenario, trace, trace.requests(), profile, table, predictor, scheduling, warnings, cache, tiling)
+    requests = trace.requests()
+    return Prepared(
+        scenario, trace, requests, profile, table, predictor, scheduling, warnings, cache, tiling, clock_start_s
+    )
 
 
 def _unmeasured(table: LatencyTable, tiling: PreparedTiling | None) -> tuple[str, ...]:
@@ -238,17 +248,30 @@ def _predictor_of_run(table: StageCosts | ExpectedReuse, section: PredictorSecti
 _read_trace = remembered(Trace.load)
 
 
-def _load_trace(scenario: Scenario, geometry: ModelGeometry, warnings: list[str]) -> Trace:
+def _load_trace(scenario: Scenario, geometry: ModelGeometry, warnings: list[str]) -> tuple[Trace, float]:
+    """The trace of a run on its clock, and where that starts on the file's, in seconds."""
     section = scenario.trace
     if section.path is None:
         raise BadInput("the scenario names no trace; set trace.path, or pass --trace")
-    trace = _read_trace(scenario.base / section.path)
+    whole = trace = _read_trace(scenario.base / section.path)
     if section.start_s or section.end_s is not None:
         trace = trace.slice(section.start_s, section.end_s if section.end_s is not None else float("inf"))
     if section.limit is not None:
         trace = trace.head(section.limit)
     if not len(trace):
-        raise BadInput(f"{section.path}: no requests left after trace.start_s, trace.end_s and trace.limit")
+        first_s, last_s = whole.span
+        raise BadInput(
+            f"{section.path}: no requests left after trace.start_s, trace.end_s and trace.limit; "
+            f"its arrivals are at {first_s:.15g} to {last_s:.15g} s"
+        )
+    trace, clock_start_s = on_run_clock(trace)
+    if clock_start_s:
+        warnings.append(spell_start(clock_start_s))
+    if unused := without_effect(trace.frame):
+        warnings.append(unused)
+    if scenario.residency is None and trace.frame["adapters"].any():
+        warnings.append("adapters have no effect: [residency] says what they cost")
+    clock_start_s += section.start_s
     if section.rate_scale != 1.0:
         trace = trace.scale_rate(section.rate_scale)
     if section.spikes:
@@ -263,7 +286,7 @@ def _load_trace(scenario: Scenario, geometry: ModelGeometry, warnings: list[str]
             warnings.append(f"requests for {', '.join(others)} run as {scenario.model_name}, sizes scaled to it")
     elif others:
         warnings.append(f"requests for {', '.join(others)} run as {scenario.model_name}")
-    return trace.with_model(scenario.model_name)
+    return trace.with_model(scenario.model_name), clock_start_s
 
 
 def check_output(folder: Path) -> None:

@@ -70,7 +70,7 @@ class TraceSection(_Section):
     """Which requests, and what is done to them first, in this order."""
 
     path: PathText | None = Field(None, description="The trace: .parquet, .csv[.gz] or .jsonl[.gz].")
-    start_s: Instant = Field(0.0, description="Leave out arrivals before this time, which becomes time 0.")
+    start_s: Instant = Field(0.0, description="Leave out arrivals before this time of the file, which becomes time 0.")
     end_s: Instant | None = Field(None, description="Leave out arrivals from this time on.")
     limit: Requests | None = Field(None, description="Keep the first requests.")
     rate_scale: Factor = Field(1.0, description="Multiply the arrival rate.")
@@ -79,7 +79,7 @@ class TraceSection(_Section):
     steps_scale: Factor = Field(1.0, description="Multiply the denoising steps.")
     step_reduction: StepReductionSection = StepReductionSection()
     spikes: Several = Field(
-        (), description="Like 600:120:3: from 600 s on, for 120 s, 3 times as many requests (below 1: fewer)."
+        (), description="Like 600:120:3: from 600 s of the run, for 120 s, 3 times as many requests (below 1: fewer)."
     )
 
 

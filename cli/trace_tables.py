@@ -61,6 +61,8 @@ def show_report(report: ImportReport) -> None:
     console = new_console()
     console.print(report.source, soft_wrap=True)
     console.print(Group(table, *notes))
+    for note in report.notes:
+        console.print(f"! {note}", soft_wrap=True)
 
 
 def _count_table(title: str, counts: Mapping[str, int] | Mapping[int, int]) -> Table:

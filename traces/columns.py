@@ -16,6 +16,7 @@ import pandas as pd
 from traces.errors import BadInput
 from traces.exact import LARGEST_EXACT, column_of, is_missing, named, number_of, unmasked
 from traces.files import require_columns
+from traces.limits import INSTANT
 
 DTYPES: dict[str, str] = {
     "request_id": "str",
@@ -50,6 +51,7 @@ COUNTS = ("height", "width", "steps", "frames", "images")
 DEFAULTS: dict[str, float] = {"frames": 1, "images": 1, "seed": 0, "guidance_scale": 5.0, "priority": 0, "adapters": 0}
 
 _SEED = "a whole number of 64 bits, from 0 to 2^64 - 1 (where one is negative, all from -2^63 to 2^63 - 1)"
+_INSTANT = f"{INSTANT}; milliseconds are named: trace import table --map arrival_s=COLUMN:ms"
 _LOST = "a float has lost its last digits"
 
 
@@ -168,6 +170,7 @@ def _faults(fields: Mapping[str, pd.Series[Any]]) -> Iterable[tuple[str, Any, st
     yield "request_id", ids.duplicated(), "an id that no earlier row has"
     arrival = fields["arrival_s"]
     yield "arrival_s", ~(np.isfinite(arrival) & (arrival >= 0)), "a time of at least 0 s"
+    yield "arrival_s", ~INSTANT.mask(arrival), _INSTANT
     for name in COUNTS:
         values = fields[name]
         limit = np.iinfo(DTYPES[name]).max

@@ -96,6 +96,12 @@ class Trace:
         """A copy of the table: the canonical columns, then the extra ones; sorted by arrival_s."""
         return self._frame.copy()
 
+    @property
+    def span(self) -> tuple[float, float]:
+        """First and last arrival, seconds on the trace's clock; (0, 0) without requests."""
+        arrival = self._frame["arrival_s"]
+        return (float(arrival.iloc[0]), float(arrival.iloc[-1])) if len(arrival) else (0.0, 0.0)
+
     def requests(self) -> list[Request]:
         """The requests, in order of arrival."""
         columns = [
@@ -142,6 +148,11 @@ class Trace:
         arrival = self._frame["arrival_s"].to_numpy()
         part = self._rows(np.flatnonzero((arrival >= start_s) & (arrival < end_s)))
         return part._arriving(part._frame["arrival_s"].to_numpy() - start_s) if rebase else part
+
+    def rebased(self) -> tuple[Trace, float]:
+        """The same requests with time 0 at the first arrival, and the seconds that were taken off every time."""
+        first_s, _ = self.span
+        return self._arriving(self._frame["arrival_s"].to_numpy() - first_s), first_s
 
     def head(self, n: int) -> Trace:
         """The first ``n`` requests."""

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from traces.clock import SINCE_1970_S, on_run_clock, spell_start
 from traces.errors import BadInput
 from traces.exact import is_missing
 from traces.trace import Trace
+from traces.unused import without_effect
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class ImportReport:
         used: requests in the trace.
         left_out: rows left out, by reason; the first reason that holds counts.
         notable: further counts by title and value ("status of rows read": {"FAILED": 253, ...}).
+        notes: what a reader must know, in sentences.
     """
 
     source: str
@@ -31,6 +34,7 @@ class ImportReport:
     used: int
     left_out: dict[str, int] = field(default_factory=dict)
     notable: dict[str, dict[str, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         accounted = self.used + sum(self.left_out.values())
@@ -87,8 +91,12 @@ class Sieve:
         if unused:
             self.notable["columns not used (filled cells)"] = unused
 
-    def imported(self, frame: pd.DataFrame, columns: Mapping[str, str], limit: int | None = None) -> Imported:
+    def imported(
+        self, frame: pd.DataFrame, columns: Mapping[str, str], limit: int | None = None, start_s: float = 0.0
+    ) -> Imported:
         """The trace of ``frame`` (one row for each row still in), cut to the first ``limit`` arrivals.
+
+        Times since 1970 are counted from the first arrival; ``start_s`` seconds were taken off before.
 
         Raises:
             BadInput: no row is left, a bad limit, or a bad cell.
@@ -99,11 +107,16 @@ class Sieve:
             why = "; ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
             raise BadInput(f"{self.source}: all {self.read} rows are left out ({why})")
         trace = Trace.from_frame(frame, self.source, rows=self.rows, columns=columns)
+        trace, first_s = on_run_clock(trace, SINCE_1970_S)
+        notes = [spell_start(first_s or start_s)] if first_s or start_s else []
+        if unused := without_effect(trace.frame):
+            notes.append(unused)
         left_out = dict(self.left_out)
         if limit is not None and limit < len(trace):
             left_out[f"beyond the first {limit} arrivals"] = len(trace) - limit
             trace = trace.head(limit)
-        return Imported(trace, ImportReport(self.source, self.read, len(trace), left_out, dict(self.notable)))
+        account = (self.source, self.read, len(trace), left_out, dict(self.notable), tuple(notes))
+        return Imported(trace, ImportReport(*account))
 
 
 def _shown(value: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +12,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from traces.clock import unit_since_1970
 from traces.columns import DTYPES, REQUIRED, TEXT, Cells, numbers
 from traces.errors import BadInput
+from traces.exact import number_of
 from traces.files import read_frame, require_columns
 from traces.importers.imported import Imported, Sieve
 
 TIMES = ("arrival_s", "deadline_s", "slo_s")
 UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 DATE = "date"
+_A_DATE = "a date like '2024-11-15 16:57:50'"
+_ZONE = re.compile(r"\d(Z|[+-]\d\d(:?\d\d)?)\s*$")
+_UTC = ("Z", "+00:00", "+0000", "+00")
+_EXCEL_DAYS = (20_000, 80_000)  # 1954 to 2119
 
 
 @dataclass(frozen=True)
@@ -95,11 +103,12 @@ def import_table(
         {field: _values(sieve.frame[given.column], field, given, cells) for field, given in fields.items()}
     )
     frame = frame.assign(**constants)
+    start_s = 0.0
     if rebase or (fields.get("arrival_s", Source("")).unit == DATE):
-        _rebase(frame)
+        start_s = _rebase(frame)
     extra = sieve.frame[[name for name in table.columns if name not in columns.values() and name not in DTYPES]]
     sieve.note_unused([name for name in table.columns if name not in columns.values() and name in DTYPES])
-    return sieve.imported(pd.concat([frame, extra], axis=1), columns, limit)
+    return sieve.imported(pd.concat([frame, extra], axis=1), columns, limit, start_s)
 
 
 def _values(values: pd.Series[Any], field: str, given: Source, cells: Cells) -> pd.Series[Any]:
@@ -112,17 +121,40 @@ def _values(values: pd.Series[Any], field: str, given: Source, cells: Cells) -> 
 
 
 def _dates(values: pd.Series[Any], field: str, cells: Cells) -> pd.Series[Any]:
-    """Dates (ISO 8601, UTC where no zone is given) as seconds since 1970."""
-    parsed = pd.to_datetime(values, format="ISO8601" if values.dtype.kind in "OU" else None, utc=True, errors="coerce")
+    """Dates (ISO 8601, UTC where no zone is given and no row has another one) as seconds since 1970."""
+    written = values.dtype.kind in "OUT" or isinstance(values.dtype, pd.StringDtype)
+    if written or values.dtype.kind in "iufb":
+        _refuse_numbers(values, field, cells)
+    parsed = pd.to_datetime(values, format="ISO8601" if written else None, utc=True, errors="coerce")
     wrong = parsed.isna() & values.notna()
     if wrong.any():
         position = int(np.argmax(wrong.to_numpy()))
-        raise cells.bad(position, field, values.iloc[position], "a date like '2024-11-15 16:57:50'")
+        raise cells.bad(position, field, values.iloc[position], _A_DATE)
+    if written:
+        zones = [match[1] if (match := _ZONE.search(str(text))) else "" for text in values.tolist()]
+        bare = [position for position in np.flatnonzero(values.notna()).tolist() if not zones[position]]
+        if bare and set(zones) - {"", *_UTC}:
+            right = "a time zone, like Z or +02:00, as other rows have"
+            raise cells.bad(bare[0], field, values.iloc[bare[0]], right)
     return (parsed - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
 
 
-def _rebase(frame: pd.DataFrame) -> None:
-    start = numbers(frame["arrival_s"], "arrival_s", Cells("arrival_s")).min()
+def _refuse_numbers(values: pd.Series[Any], field: str, cells: Cells) -> None:
+    """Raise BadInput for the first number in a column of dates, naming the unit that it seems to be in."""
+    for position, value in enumerate(values.tolist()):
+        number = number_of(value) if isinstance(value, str | int | float) else math.nan
+        if isinstance(number, int | float) and number == number:
+            unit, column = unit_since_1970(number), (cells.columns or {}).get(field, field)
+            right = f"{_A_DATE}; a number needs its unit, like --map {field}={column}:{unit or 's'}"
+            if _EXCEL_DAYS[0] <= number < _EXCEL_DAYS[1]:
+                right = f"{_A_DATE}; this seems to be days since 1900: have the spreadsheet write dates"
+            raise cells.bad(position, field, value, right)
+
+
+def _rebase(frame: pd.DataFrame) -> float:
+    """Make the earliest arrival time 0; the seconds that were taken off."""
+    start_s = numbers(frame["arrival_s"], "arrival_s", Cells("arrival_s")).min()
     for field in ("arrival_s", "deadline_s"):
         if field in frame:
-            frame[field] = frame[field] - start
+            frame[field] = frame[field] - start_s
+    return float(start_s)
