@@ -8,27 +8,40 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from policies.runlog import REPLAY
 from traces.errors import BadInput
+from traces.marks import SOFTWARE, Kind
+from traces.output import whole_file
 
 FRAMES_PER_SECOND = 8
 STRIP_FRAMES = 9
 STRIP_GAP = 2
 
 
-def write_clip(path: Path, clip: np.ndarray[Any, Any], fps: float = FRAMES_PER_SECOND) -> None:
+def write_clip(path: Path, clip: np.ndarray[Any, Any], fps: float = FRAMES_PER_SECOND, kind: Kind = REPLAY) -> None:
     """Write a clip [frames, height, width, 3] in 0..1 as an animated WebP: lossless, endless, ``fps`` frames a second.
 
     Equal frames in a row are stored once, for as long as all of them.
 
     Raises:
-        BadInput: no such array, or a rate that is not above 0.
+        BadInput: no such array, a rate that is not above 0, or a path that must not be written, see `traces.output`.
     """
     if not fps > 0:
         raise BadInput(f"a clip needs more than 0 frames a second, got {fps:g}")
     first, *others = [Image.fromarray(frame) for frame in to_bytes(clip)]
-    first.save(
-        path, format="WEBP", save_all=True, append_images=others, duration=round(1000 / fps), loop=0, lossless=True
-    )
+    exif = first.getexif()
+    exif[SOFTWARE] = kind.generator
+    with whole_file(path, kind) as temporary:
+        first.save(
+            temporary,
+            format="WEBP",
+            save_all=True,
+            append_images=others,
+            duration=round(1000 / fps),
+            loop=0,
+            lossless=True,
+            exif=exif,
+        )
 
 
 def clip_strip(clip: np.ndarray[Any, Any], frames: int = STRIP_FRAMES) -> Image.Image:

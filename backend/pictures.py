@@ -11,6 +11,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from backend.clips import clip_strip, write_clip
+from policies.runlog import REPLAY
+from traces.marks import Kind
+from traces.output import whole_file
 from traces.request import Request
 
 
@@ -33,10 +36,21 @@ class PictureFolder:
         for index, picture in enumerate(pixels):
             name = stem if index == 0 else f"{stem}-{index}"
             if picture.ndim == 3:
-                Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8)).save(self._folder / f"{name}.png")
+                still = Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8))
+                write_picture(still, self._folder / f"{name}.png", REPLAY)
             else:
                 write_clip(self._folder / f"{name}.webp", picture)
-                clip_strip(picture).save(self._folder / f"{name}-strip.png")
+                write_picture(clip_strip(picture), self._folder / f"{name}-strip.png", REPLAY)
+
+
+def write_picture(picture: Image.Image, path: Path, kind: Kind) -> None:
+    """Write a picture as PNG with the mark of its kind, whole or not at all.
+
+    Raises:
+        BadInput: ``path`` must not be written, see `traces.output`.
+    """
+    with whole_file(path, kind) as temporary:
+        picture.save(temporary, format="PNG", pnginfo=kind.png())
 
 
 def picture_grid(pictures: Sequence[Image.Image], captions: Sequence[str], columns: int = 5) -> Image.Image:

@@ -25,7 +25,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from backend.executor import Executor
 from backend.loading import load_pipeline
+from benchmarks.outputs import BENCHMARK, write_csv
 from cli.profile import caching_policy
+from traces.files import write_document
 from traces.prompts import load_prompts
 from traces.request import Request
 from traces.sizes import parse_sizes
@@ -57,8 +59,9 @@ def main() -> None:
     )
     summary = summarise(runs)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    summary.to_csv(arguments.output / "caches.csv", index=False)
-    plot(summary).write_html(arguments.output / "caches.html", include_plotlyjs=True)
+    write_csv(summary, arguments.output / "caches.csv")
+    page = plot(summary).to_html(include_plotlyjs=True)
+    write_document(BENCHMARK.comment(page, ".html"), arguments.output / "caches.html", BENCHMARK)
     show(summary)
     print(f"wrote {arguments.output / 'caches.csv'} and {arguments.output / 'caches.html'}")
 

@@ -25,13 +25,14 @@ from typing import Any
 import pandas as pd
 from joblib import Parallel, delayed
 
+from benchmarks.outputs import BENCHMARK
 from benchmarks.serving import report
 from benchmarks.serving.measure import decision_times, measure
 from benchmarks.serving.point import Point, Source, mean_alone_s, profile_of, truth
 from cli.progress import bar
 from policies.scheduling import SCHEDULERS
-from traces.atomic import whole_file
 from traces.errors import BadInput
+from traces.files import write_document, write_frame
 
 ROOT = Path(__file__).parents[1]
 
@@ -97,8 +98,7 @@ def plan(source: Source, models: Sequence[str], schedulers: Sequence[str], scale
     some = [name for name in CONTENDERS if name in schedulers]
     predicting = [name for name in PREDICTING if name in schedulers]
     sections: dict[str, list[Point]] = {
-        name: []
-        for name in ("rates", "slo", "goodput", "replicas", "knowledge", "ablation", "claims")
+        name: [] for name in ("rates", "slo", "goodput", "replicas", "knowledge", "ablation", "claims")
     }
     for model in models:
         curve = rates(source, model, scale)
@@ -323,12 +323,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lines += [f"Mix {left!r} is left out: its data is not under {asked.data}.", ""]
     shown = [*tables(source, sections, journal), decisions(source, models[-1], schedulers, scale, journal)]
     text = "\n".join([*lines, *(table.markdown() for table in shown)])
-    with whole_file(asked.output / "report.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_document(BENCHMARK.comment(text, ".md"), asked.output / "report.md", BENCHMARK)
     frame = journal.frame(list(dict.fromkeys(points)))
     frame["goals"], frame["by_size"] = frame["goals"].map(json.dumps), frame["by_size"].map(json.dumps)
-    with whole_file(asked.output / "points.parquet") as temporary:
-        frame.to_parquet(temporary, index=False)
+    write_frame(frame, asked.output / "points.parquet", BENCHMARK)
     print(text)
     print(f"{len(frame)} points in {time.perf_counter() - started:.0f} s -> {asked.output}")
     if asked.real:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +33,8 @@ from backend.patched.unet import PatchedUNet
 from benchmarks.interleaved import Timing, interleaved
 from benchmarks.memory import LiveBytes
 from benchmarks.models import Side, sd3_call, sd3_transformer, sdxl_unet, sdxl_vae, unet_call
+from benchmarks.outputs import BENCHMARK
+from traces.files import write_json
 
 Row = dict[str, Any]
 PATCHES = (32, 16, 8, 4)
@@ -52,8 +53,7 @@ def main() -> None:
     rows = measure(arguments.rounds, arguments.quick, lambda found: console.print(table_of(found)))
     console.print(floor_line(rows))
     if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        write_json({"rows": rows}, arguments.output, BENCHMARK)
 
 
 @torch.no_grad()

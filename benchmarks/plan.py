@@ -17,12 +17,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.outputs import BENCHMARK
 from benchmarks.serving.point import Source
 from cli.main import app
 from predictors.importers.mixfusion import import_mixfusion
 from reports.plan.answer import answer
 from sim.planning.result import Plan
 from traces.errors import BadInput
+from traces.files import write_document
 from traces.importers.gentd26 import import_gentd26
 from traces.sizes import load_sizes
 
@@ -40,7 +42,7 @@ def inputs(source: Source, folder: Path) -> Path:
         whole = sorted((source.data / "mixfusion" / "profile").glob("sm_util_sdxl_*.csv"))
         import_mixfusion(whole).save(profile)
     scenario = folder / SCENARIO.name
-    scenario.write_bytes(SCENARIO.read_bytes())
+    write_document(BENCHMARK.comment(SCENARIO.read_text(encoding="utf-8"), ".toml"), scenario, BENCHMARK)
     return scenario
 
 

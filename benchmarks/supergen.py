@@ -15,7 +15,6 @@ a minute or two.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -27,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import minimize_scalar
 
+from benchmarks.outputs import BENCHMARK
 from benchmarks.refinement.costs import GEOMETRY, NATIVE, TRANSFORMERS
 from benchmarks.refinement.published import (
     CACHED_S,
@@ -46,6 +46,7 @@ from policies.tiling.grid import TileGrid, cut
 from policies.tiling.planner import GridPlanner
 from policies.tiling.recipe import TilingRule
 from policies.tiling.timing import TileDevices
+from traces.files import write_json
 from traces.request import Size
 
 Row = dict[str, Any]
@@ -71,8 +72,7 @@ def main(given: Sequence[str] | None = None) -> None:
         found.append({"title": title, "rows": rows})
     console.print(notes())
     if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        write_json({"tables": found}, arguments.output, BENCHMARK)
 
 
 def sections(seeds: int) -> Iterable[tuple[str, list[Row]]]:

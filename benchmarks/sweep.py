@@ -18,12 +18,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.outputs import BENCHMARK
 from cli.grid import Grid
 from cli.points import KeptPoints, Result, run_points
 from cli.progress import bar
 from cli.sweeping import Task, simulate_point, tasks
 from predictors.importers.mixfusion import import_mixfusion
-from traces.atomic import whole_file
+from traces.files import write_document
 from traces.importers.gentd26 import import_gentd26
 from traces.sizes import load_sizes
 
@@ -52,8 +53,7 @@ def prepare_grid(data: Path, folder: Path, points: int) -> dict[str, Task]:
     sizes = load_sizes(data / "diffusiondb_sizes.csv")
     import_gentd26(data / "gentd26" / "lora_request_trace.csv.gz", sizes).trace.save(folder / "trace.parquet")
     import_mixfusion(sorted((data / "mixfusion" / "profile").glob("sm_util_sdxl_*.csv"))).save(folder / "h100.parquet")
-    with whole_file(folder / "grid.toml") as temporary:
-        temporary.write_text(f"samples = {points}\n{GRID}", encoding="utf-8")
+    write_document(BENCHMARK.comment(f"samples = {points}\n{GRID}", ".toml"), folder / "grid.toml", BENCHMARK)
     files = {"trace.path": folder / "trace.parquet", "predictor.profile": folder / "h100.parquet"}
     given = {key: str(path.absolute()) for key, path in files.items()}
     return tasks(Grid.load(folder / "grid.toml").points(SCENARIO, given), None)

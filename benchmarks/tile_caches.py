@@ -29,6 +29,7 @@ from rich.table import Table
 from backend.embedded.moving_scenes import FRAMES, held_out_scenes
 from backend.tiled.record import Notes
 from backend.tiled.trial import Trial, Watched
+from benchmarks.outputs import write_csv
 from cli.calibration import fidelity
 from cli.profile import caching_policy
 from policies.caching import CachingPolicy, RegionAware
@@ -80,7 +81,7 @@ def main() -> None:
         asked = requests(trial, arguments.prompts, arguments.steps)
         runs, tiles, gains = measure(trial, asked, arguments.policies, arguments.reuse)
         summary = summarise(runs)
-        summary.to_csv(arguments.output / f"{model}.csv", index=False)
+        write_csv(summary, arguments.output / f"{model}.csv")
         height, width, frames = asked[0].size
         Console().print(curve_table(summary, f"{model}, {height}x{width}x{frames}: tile caches against no cache"))
         Console().print(equal_table(summary, f"{model}: fewer tiles at equal PSNR (means over prompts)"))

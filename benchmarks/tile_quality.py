@@ -41,10 +41,11 @@ from backend.embedded import (
 )
 from backend.embedded.moving_scenes import MovingScene
 from backend.embedded.scenes import Scene
-from backend.pictures import picture_grid
+from backend.pictures import picture_grid, write_picture
 from backend.tiled.adapters import adapter_for
 from backend.tiled.pixels import enlarged
 from backend.tiled.trial import Trial
+from benchmarks.outputs import BENCHMARK, write_csv
 from policies.tiling.recipe import TiledShape
 from policies.tiling.shifts import STRIDE_SHARE
 from reports.quality import Borders, measure
@@ -145,8 +146,8 @@ def main() -> None:
     study = parts(Variant(arguments.refine, overlap), trial.adapter.modes, asked[0].frames > 1)
     variants = tuple(dict.fromkeys(variant for part in study.values() for variant in part.variants))
     runs, pictures = refine_all(trial, asked, variants, arguments.shown)
-    runs.to_csv(arguments.output / "tile_quality.csv", index=False)
-    sheet(pictures, asked[: arguments.shown]).save(arguments.output / "tile_quality.png")
+    write_csv(runs, arguments.output / "tile_quality.csv")
+    write_picture(sheet(pictures, asked[: arguments.shown]), arguments.output / "tile_quality.png", BENCHMARK)
     height, width, _ = asked[0].size
     print(f"{arguments.model}, {height}x{width}, {arguments.steps} steps, {len(asked)} prompts: means (worst)")
     for title, part in study.items():

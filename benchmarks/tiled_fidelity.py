@@ -10,7 +10,6 @@ meets both. Prints the mean seconds of each stage, and how far the simulation is
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,9 +17,11 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.outputs import BENCHMARK
 from examples.demo import HERE, tilecast
 from policies.runlog import read_run
 from predictors.profile import Profile
+from traces.files import write_json
 from traces.request import Request
 from traces.trace import Trace
 
@@ -74,7 +75,7 @@ def main(given: Sequence[str] | None = None) -> None:
             results.append({"devices": devices, "stage": stage, "sim_s": simulated[stage], "real_s": by_round})
             table.add_row(str(devices), stage, f"{simulated[stage]:.4f}", f"{real:.4f}", f"{100 * error:+.1f} %",
                           ", ".join(f"{seconds:.4f}" for seconds in by_round))  # fmt: skip
-    (out / "tiled-fidelity.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json({"results": results}, out / "tiled-fidelity.json", BENCHMARK)
     Console().print(table)
 
 

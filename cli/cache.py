@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.verbs import Verbs
 from reports.console import new_console, say
 from traces.errors import BadInput
 
 if TYPE_CHECKING:
     from predictors.recording import Recording
 
-app = typer.Typer(
+app = Verbs(
     name="cache",
     help="Record cache signals on this machine, fit cache forests, describe both.",
     no_args_is_help=True,
@@ -176,9 +177,7 @@ def _trade_off_table(table: Any, title: str) -> Any:
         "constant": "always the same",
         "threshold_rule": "input change alone",
     }
-    rows = [
-        (f"{row['threshold']:g}", *(f"{row[name]:.1%}" for name in list(names)[1:])) for _, row in table.iterrows()
-    ]
+    rows = [(f"{row['threshold']:g}", *(f"{row[name]:.1%}" for name in list(names)[1:])) for _, row in table.iterrows()]
     return _table(title, list(names.values()), rows)
 
 

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from cli.verbs import Verbs
 from reports.console import new_console, say
 from traces.errors import BadInput
 
-app = typer.Typer(
+app = Verbs(
     name="hardware", help="Hardware kinds, models' shapes, and estimates of one on the other.", no_args_is_help=True
 )
 
@@ -37,9 +38,7 @@ def list_kinds() -> None:
         for name, kind in shipped_hardware().items()
     ]
     _print(("name", "bf16 TFLOP/s", "fp32 TFLOP/s", "memory GB", "GB/s", "link GB/s", "example $/h"), rows, words=1)
-    say(
-        "Dense peaks of data sheets; prices are examples, not offers. 'tilecast hardware show NAME' has sources."
-    )
+    say("Dense peaks of data sheets; prices are examples, not offers. 'tilecast hardware show NAME' has sources.")
 
 
 @app.command()

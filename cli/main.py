@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import typer
-
 from cli import cache, hardware, profile, scenario_keys, trace
 from cli.plan import plan
 from cli.quality import quality
@@ -15,8 +13,9 @@ from cli.simulate import simulate
 from cli.sweep import sweep
 from cli.tile_cache import calibrate, record_tiles
 from cli.validate import validate
+from cli.verbs import Verbs
 
-app = typer.Typer(
+app = Verbs(
     name="tilecast",
     help="What-if simulation and real-device execution for serving diffusion models.",
     no_args_is_help=True,

@@ -61,13 +61,13 @@ def plan(
     from cli.points import KeptPoints
     from cli.scenario import load_scenario
     from cli.simulator import Simulator
+    from reports.plan.page import PLAN
     from reports.plan.terminal import show_plan
     from reports.plan.write import write_plan
     from sim.planning.assess import Assessor
     from sim.planning.planner import Wanted, make_plan
-    from traces.atomic import whole_file
     from traces.errors import BadInput
-    from traces.text import read_text, write_text
+    from traces.text import read_text
 
     if growth is not None and not -1 < growth < math.inf:
         raise BadInput(f"--growth {growth}: expected a share above -1, like 0.1")
@@ -90,7 +90,7 @@ def plan(
     cluster = None if replicas is None else case.cluster(replicas, devices)
     wanted = Wanted(cluster, case.schedulers, case.policies, growth or 0.0, 0 if growth is None else months or 12)
     slo, demand, options = case.slo(), case.demand(), case.options
-    with KeptPoints(output) as kept:
+    with KeptPoints(output, PLAN) as kept:
         with _shown() as progress:
             simulator = Simulator(case, kept, workers or os.cpu_count() or 1, progress)
             assess = Assessor(simulator, options, case.promise(), case.effort())
@@ -103,8 +103,6 @@ def plan(
             tilecast=version("tilecast"),
             points=simulator.asked,
         )
-        with whole_file(output / "plan.json") as temporary:
-            write_text(temporary, made.to_json())
         written = write_plan(made, output)
     show_plan(made)
     say(f"{made.points} simulations -> {written[0]}")

@@ -8,11 +8,11 @@ kill at any moment leaves whole lines and at most one torn one, which is dropped
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,8 +26,11 @@ from cli.workers import results
 from policies.contract import PolicyError
 from predictors.shipped import find
 from traces.errors import BadInput
+from traces.marks import Kind
+from traces.output import claim_folder
 
 FILE = "points.jsonl"
+STUDY = Kind("study", files={FILE: "study"})
 FAILED = "error"
 """The one entry of the result of a point that could not be run: why, in one line."""
 
@@ -35,46 +38,35 @@ Result = dict[str, Any]
 
 
 class KeptPoints:
-    """The finished points of a folder, while the ``with`` block lasts nobody else's.
+    """The finished points of a folder of some kind, while the ``with`` block lasts nobody else's.
 
-    ``folder/points.jsonl`` holds one JSON object a line: ``key``, ``point`` (what it was, for people) and ``result``.
+    ``folder/points.jsonl`` holds one JSON object a line: ``generator`` (the kind's mark), ``key``, ``point`` (what it
+    was, for people) and ``result``.
 
     Raises:
         BadInput: on entering: another process has the folder, it holds other things, or a line is damaged.
         Interrupted: on leaving by Ctrl-C.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: Kind = STUDY) -> None:
         self.folder = Path(folder)
+        self.kind = kind
         self.path = self.folder / FILE
         self._results: dict[str, Result] = {}
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> KeptPoints:
-        folder = self.folder
-        if folder.is_dir() and any(folder.iterdir()) and not self.path.is_file():
-            raise BadInput(f"{folder} holds no {FILE} but other things; choose another -o, or remove it")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a+b", buffering=0)
-        except OSError as error:
-            raise BadInput(f"cannot write {self.path}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with ExitStack() as held:
+            claimed = held.enter_context(claim_folder(self.folder, self.kind, goes_on=True))
+            self._file = held.enter_context(claimed.append(FILE))
             self._results = self._read(self._file)
-        except BlockingIOError as error:
-            self._file.close()
-            raise BadInput(f"{folder} is in use by another process; wait for it, or choose another -o") from error
-        except BadInput:
-            self._file.close()
-            raise
+            self._held = held.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._file is not None
-        self._file.close()
+        self._held.close()
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(
                 f"interrupted: {len(self)} points are kept in {self.folder}; the same command goes on from there"
@@ -96,7 +88,7 @@ class KeptPoints:
             BadInput: it cannot be written.
         """
         assert self._file is not None
-        line = json.dumps({"key": key, "point": point, "result": result})
+        line = json.dumps({"generator": self.kind.generator, "key": key, "point": point, "result": result})
         try:
             _write_all(self._file, line.encode() + b"\n")
             os.fsync(self._file)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.verbs import Verbs
 from reports.console import new_console, say
 from traces.errors import BadInput
 
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
     from traces.request import Size
 
-app = typer.Typer(
+app = Verbs(
     name="profile",
     help="Measure what batches cost on this machine, or import and describe measurements.",
     no_args_is_help=True,
 )
-importers = typer.Typer(name="import", help="Turn published measurements into a profile.", no_args_is_help=True)
+importers = Verbs(name="import", help="Turn published measurements into a profile.", no_args_is_help=True)
 app.add_typer(importers)
 
 KernelsOption = Annotated[str, typer.Option(help="auto, or reference: plain PyTorch on every device.")]

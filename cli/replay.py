@@ -36,11 +36,13 @@ def replay(
     save_images: Annotated[bool, typer.Option("--save-images", help="Write the pictures too.")] = False,
 ) -> None:
     """Run a scenario in real time on real devices and write its run log."""
-    from cli.runs import check_output, keep_inputs, prepare
+    from cli.runs import keep_inputs, prepare
     from cli.scenario import load_scenario
+    from policies.runlog import REPLAY
     from traces.errors import BadInput
+    from traces.output import COPIES, check_folder, claim_folder
 
-    check_output(output)
+    check_folder(output, REPLAY)
     given = overrides(trace, profile, scheduler, seed, settings)
     if device is not None:
         given["cluster.device"] = device
@@ -73,9 +75,8 @@ def replay(
     from policies.runlog import read_run
     from reports.comparison import Comparison
     from reports.terminal import show
-    from traces.atomic import whole_folder
 
-    with whole_folder(output) as folder:
+    with claim_folder(output, REPLAY) as claimed, claimed.renewed() as folder:
         steps = TRIALS if any(executor.kernels.graphs for executor in executors) else 2
         pictures = PictureFolder(folder / "images", prepared.requests) if save_images else None
         record = EventRecord()
@@ -101,8 +102,8 @@ def replay(
                 *info["warnings"],
                 f"predictions are of {prepared.table.hardware}, the replay ran on {info['hardware']}",
             ]
+        info[COPIES] = keep_inputs(prepared, folder)
         prepared.write(folder, controller, info, record.lines)
-        keep_inputs(prepared, folder)
     show(Comparison.of([read_run(output.resolve())]))
     say(f"{'interrupted; the log so far' if interrupted else 'replayed'} -> {output}")
     if interrupted:

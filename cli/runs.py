@@ -289,14 +289,13 @@ def _load_trace(scenario: Scenario, geometry: ModelGeometry, warnings: list[str]
     return trace.with_model(scenario.model_name), clock_start_s
 
 
-def check_output(folder: Path) -> None:
-    """Refuse to replace a folder that is no run log."""
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "run.json").is_file()):
-        raise BadInput(f"{folder} exists and is not a run log; choose another -o, or remove it")
+def keep_inputs(prepared: Prepared, folder: Path) -> list[str]:
+    """Put what a replay was given beside its log, so that it can be checked and repeated anywhere.
 
-
-def keep_inputs(prepared: Prepared, folder: Path) -> None:
-    """Put what a replay was given beside its log, so that it can be checked and repeated anywhere."""
+    Returns:
+        the names of the files that are copies of the user's own, see `traces.output.COPIES`.
+    """
+    copies = []
     prepared.trace.save(folder / "trace.parquet")
     if prepared.profile is not None:
         prepared.profile.save(folder / _PROFILE)
@@ -304,10 +303,13 @@ def keep_inputs(prepared: Prepared, folder: Path) -> None:
     if hardware is not None and ".toml" in hardware:
         catalogue = prepared.scenario.base / _file_of(hardware)
         shutil.copyfile(catalogue, folder / catalogue.name)
+        copies.append(catalogue.name)
     name = prepared.scenario.policies.scheduling.name
     if ".py:" in name:
         source = prepared.scenario.base / name.rpartition(":")[0]
         shutil.copyfile(source, folder / source.name)
+        copies.append(source.name)
+    return copies
 
 
 def parity_of(folder: Path) -> Parity | None:

@@ -28,6 +28,8 @@ from traces.limits import (
     Share,
     Span,
 )
+from traces.output import reads
+from traces.paths import files_in, with_home
 from traces.text import read_toml
 
 
@@ -384,6 +386,8 @@ def load_scenario(path: Path, overrides: dict[str, Any]) -> Scenario:
     for key, value in overrides.items():
         _lay_over(data, key, value)
     data.pop("base", None)
+    data = with_home(data)
+    reads([path, *files_in(data, path.parent)])
     try:
         return Scenario(**data, base=path.parent)
     except ValidationError as error:

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from cli.verbs import Verbs
 from reports.console import new_console, say
 
-app = typer.Typer(help="What a scenario file may say.", no_args_is_help=True)
+app = Verbs(help="What a scenario file may say.", no_args_is_help=True)
 
 
 @app.callback()

@@ -61,30 +61,30 @@ def simulate(
     import time
 
     from cli.progress import bar
-    from cli.runs import check_output, prepare
+    from cli.runs import prepare
     from cli.scenario import load_scenario
     from cli.simulation import run_simulation
-    from policies.runlog import read_run
+    from policies.runlog import SIMULATION, read_run
     from reports.comparison import Comparison
     from reports.terminal import show
-    from traces.atomic import whole_folder
+    from traces.output import claim_folder
 
-    check_output(output)
-    given = overrides(trace, profile, scheduler, seed, settings)
-    loaded = load_scenario(scenario, given)
-    unlearned = per_step and loaded.predictor.online
-    if unlearned:
-        loaded = load_scenario(scenario, {**given, "predictor.online": False})
-    prepared = prepare(loaded)
-    if unlearned:
-        prepared.warnings.append("--per-step turned predictor.online off; compare with a run that has it off")
-    started = time.perf_counter()
-    with bar("simulating", len(prepared.requests)) as progress:
-        controller = run_simulation(prepared, per_step, progress)
-    wall_s = time.perf_counter() - started
-    with whole_folder(output) as folder:
-        more = {} if loaded.faults is None else {"outages": controller.outages}
-        prepared.write(folder, controller, prepared.info("simulation", **more), [])
-    show(Comparison.of([read_run(output.resolve())]))
-    rate = len(prepared.requests) / wall_s
-    say(f"{len(prepared.requests)} requests in {wall_s:.2f} s ({rate:,.0f} requests/s) -> {output}")
+    with claim_folder(output, SIMULATION) as claimed:
+        given = overrides(trace, profile, scheduler, seed, settings)
+        loaded = load_scenario(scenario, given)
+        unlearned = per_step and loaded.predictor.online
+        if unlearned:
+            loaded = load_scenario(scenario, {**given, "predictor.online": False})
+        prepared = prepare(loaded)
+        if unlearned:
+            prepared.warnings.append("--per-step turned predictor.online off; compare with a run that has it off")
+        started = time.perf_counter()
+        with bar("simulating", len(prepared.requests)) as progress:
+            controller = run_simulation(prepared, per_step, progress)
+        wall_s = time.perf_counter() - started
+        with claimed.renewed() as folder:
+            more = {} if loaded.faults is None else {"outages": controller.outages}
+            prepared.write(folder, controller, prepared.info("simulation", **more), [])
+        show(Comparison.of([read_run(output.resolve())]))
+        rate = len(prepared.requests) / wall_s
+        say(f"{len(prepared.requests)} requests in {wall_s:.2f} s ({rate:,.0f} requests/s) -> {output}")

@@ -46,7 +46,7 @@ def sweep(
     from cli.grid import Grid
     from cli.points import KeptPoints, run_points
     from cli.progress import bar
-    from cli.sweeping import best, check_figure, points_table, simulate_point, tasks
+    from cli.sweeping import SWEEP, best, check_figure, points_table, simulate_point, tasks
     from cli.workers import check_workers
     from traces.errors import BadInput
     from traces.files import write_frame
@@ -57,13 +57,13 @@ def sweep(
     loaded = Grid.load(grid)
     points = loaded.points(scenario, overrides(trace, profile, scheduler, seed, settings))
     todo = tasks(points, output.absolute() / "runs" if keep_logs else None)
-    with KeptPoints(output) as kept:
+    with KeptPoints(output, SWEEP) as kept:
         before = sum(key in kept for key in todo)
         with bar("simulating", len(todo)) as progress:
             results = run_points(simulate_point, todo, kept, count, executor, progress, ray_address)
         frame = points_table(loaded, todo, results)
         for suffix in ("parquet", "csv"):
-            write_frame(frame, output / f"sweep.{suffix}")
+            write_frame(frame, output / f"sweep.{suffix}", SWEEP)
     if (frame["error"] != "").all():
         raise BadInput(f"all {len(frame)} points failed, the first with: {frame['error'].iloc[0]}")
     new_console().print(best(frame, loaded.keys, by, top))

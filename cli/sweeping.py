@@ -20,13 +20,21 @@ from cli.points import FAILED, Result, point_key
 from cli.runs import prepare
 from cli.simulation import run_simulation
 from policies.record import request_table, step_table
-from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS, Run, read_run
+from policies.runlog import REQUEST_COLUMNS, SIMULATION, STEP_COLUMNS, Run, read_run
 from reports.figures import FIGURES, figure, spell_value
 from reports.metrics import summary
 from reports.plan import words
 from sim.planning.steady import interval, share
-from traces.atomic import whole_folder
 from traces.errors import BadInput
+from traces.marks import Kind
+from traces.output import claim_folder
+
+SWEEP = Kind(
+    "sweep",
+    columns=("basis", "notes", "point", "error"),
+    files=dict.fromkeys(("points.jsonl", "sweep.parquet", "sweep.csv"), "sweep"),
+    folders=("runs",),
+)
 
 _BESIDE = ("slo_attainment", "latency_p95_s")
 """Figures that are shown beside the one that decides."""
@@ -68,7 +76,7 @@ def simulate_point(task: Task) -> Result:
     controller = run_simulation(prepared)
     info = prepared.info("simulation")
     if task.log is not None:
-        with whole_folder(task.log) as folder:
+        with claim_folder(task.log, SIMULATION) as claimed, claimed.renewed() as folder:
             prepared.write(folder, controller, info, [])
         run = read_run(task.log)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -141,9 +140,7 @@ def calibrate(
         raise typer.Exit(130)
     if best is None:
         raise BadInput(f"no threshold that was tried keeps {psnr:g} dB; the best gives {_most(points):.1f} dB")
-    say(
-        f"threshold {best.threshold:.3g} keeps {best.psnr_db:.1f} dB and computes {best.computed:.0%} of the tiles"
-    )
+    say(f"threshold {best.threshold:.3g} keeps {best.psnr_db:.1f} dB and computes {best.computed:.0%} of the tiles")
     if output is not None:
         found = {"threshold": best.threshold, "policy": policy, "reuse": reuse, "size": list(wanted[0])}
         shape = {"steps": steps, "refine": refine, "mode": mode, "tile": tile, "overlap": overlap, "stand": stand}
@@ -228,9 +225,8 @@ def _curve(points: list[Point], best: Point | None, title: str) -> Any:
 
 
 def _write(path: Path, report: dict[str, Any]) -> None:
-    from traces.atomic import whole_file
-    from traces.text import write_text
+    from traces.files import write_json
+    from traces.marks import Kind
 
-    with whole_file(path) as temporary:
-        write_text(temporary, json.dumps(report, indent=2) + "\n")
+    write_json(report, path, Kind("calibration"))
     say(f"wrote {path}")

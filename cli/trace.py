@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import trace_import
+from cli.verbs import Verbs
 from reports.console import say
 from traces.errors import BadInput
 
 if TYPE_CHECKING:
     from traces.trace import Trace
 
-app = typer.Typer(help="Import, generate, fit, change and describe traces.", no_args_is_help=True)
+app = Verbs(help="Import, generate, fit, change and describe traces.", no_args_is_help=True)
 app.add_typer(trace_import.app, name="import")
 
 Out = Annotated[Path, typer.Option("--output", "-o", help="Trace to write: .parquet, .csv or .jsonl.")]

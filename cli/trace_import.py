@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.verbs import Verbs
 from reports.console import say
 from traces.errors import BadInput
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from traces.importers.imported import Imported
     from traces.trace import Trace
 
-app = typer.Typer(help="Make a trace of a file in another format.", no_args_is_help=True)
+app = Verbs(help="Make a trace of a file in another format.", no_args_is_help=True)
 
 Source = Annotated[Path, typer.Argument(help="File to import.")]
 Out = Annotated[Path, typer.Option("--output", "-o", help="Trace to write: .parquet, .csv or .jsonl.")]

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from traces.errors import BadInput
+from traces.marks import Kind
 from traces.text import read_text, write_text
 
 REQUEST_COLUMNS: dict[str, str] = {
@@ -66,6 +68,18 @@ STEP_COLUMNS: dict[str, str] = {
 
 FILES = ("requests.parquet", "steps.parquet", "run.json")
 
+SIMULATION = Kind("simulation", files=dict.fromkeys(FILES, "simulation"))
+REPLAY = Kind(
+    "replay",
+    files={
+        "events.jsonl": "",
+        "trace.parquet": "trace",
+        "profile.parquet": "profile",
+        **dict.fromkeys(FILES, "replay"),
+    },
+    folders=("images",),
+)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -86,9 +100,11 @@ def write_run(
     folder: Path, requests: pd.DataFrame, steps: pd.DataFrame, info: dict[str, Any], events: list[str]
 ) -> None:
     """Write a run log into ``folder``, which exists and is not yet anybody's; no events, no ``events.jsonl``."""
-    requests.astype(REQUEST_COLUMNS)[list(REQUEST_COLUMNS)].to_parquet(folder / "requests.parquet", index=False)
-    steps.astype(STEP_COLUMNS)[list(STEP_COLUMNS)].to_parquet(folder / "steps.parquet", index=False)
-    write_text(folder / "run.json", json.dumps(info, indent=2, sort_keys=True) + "\n")
+    kind = REPLAY if info.get("kind") == REPLAY.name else SIMULATION
+    tables = (("requests", requests, REQUEST_COLUMNS), ("steps", steps, STEP_COLUMNS))
+    for name, frame, columns in tables:
+        pq.write_table(kind.table(frame.astype(columns)[list(columns)]), folder / f"{name}.parquet")
+    write_text(folder / "run.json", kind.json(json.dumps(info, indent=2, sort_keys=True)) + "\n")
     if events:
         write_text(folder / "events.jsonl", "".join(line + "\n" for line in events))
 

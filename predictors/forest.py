@@ -18,8 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from traces.atomic import whole_file
 from traces.errors import BadInput
+from traces.marks import Kind
+from traces.output import whole_file
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -28,7 +29,7 @@ FEATURES = ("step", "age", "input_change", "skip_change")
 """Step and age as shares of the request's steps; the changes as decimal logarithms."""
 
 SMALLEST_CHANGE = 1e-6
-_METADATA_KEY = b"tilecast.cache-forest"
+FOREST = Kind("cache-forest")
 _COLUMNS = {
     "block": "int64",
     "tree": "int64",
@@ -113,7 +114,7 @@ class Forest:
             raise BadInput(f"{path}: no such cache forest; expected a Parquet file written by 'tilecast cache fit'")
         try:
             table = pq.read_table(path)
-            facts = json.loads((table.schema.metadata or {})[_METADATA_KEY])
+            facts = json.loads((table.schema.metadata or {})[FOREST.key])
             nodes = {name: table.column(name).to_numpy().astype(kind) for name, kind in _COLUMNS.items()}
             return cls.of_nodes(**nodes, metadata=facts)
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
@@ -169,6 +170,6 @@ class Forest:
             self.value,
         )
         table = pa.table(dict(zip(_COLUMNS, columns, strict=True)))
-        table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(dict(self.metadata), sort_keys=True)})
-        with whole_file(path) as temporary:
+        table = table.replace_schema_metadata({FOREST.key: json.dumps(dict(self.metadata), sort_keys=True)})
+        with whole_file(path, FOREST) as temporary:
             pq.write_table(table, temporary, compression="zstd")

@@ -21,10 +21,12 @@ from pathlib import Path
 from predictors.forms import BoostedForm, LinearForm, Seconds
 from predictors.measurements import Measurements
 from predictors.noise import RepeatNoise
-from traces.atomic import whole_file
 from traces.errors import BadInput
+from traces.marks import Kind
+from traces.output import whole_file
 from traces.text import write_text
 
+_FIT = Kind("fit")
 _CODE = ("compiled", "features", "forms", "kept", "latency", "measurements", "noise", "profile")
 _LIBRARIES = ("numpy", "scipy", "scikit-learn")
 
@@ -62,8 +64,8 @@ def kept_fit(data: Measurements, rows_hash: str, latency_model: str) -> Fit:
         return Fit(kept.form, kept.noise)
     fit = _fit(data, latency_model)
     if folder is not None and isinstance(fit.seconds, BoostedForm | LinearForm):
-        with suppress(BadInput), whole_file(folder / f"{name}.json") as path:
-            write_text(path, json.dumps(asdict(_Kept(fit.seconds, fit.noise))))
+        with suppress(BadInput), whole_file(folder / f"{name}.json", _FIT) as path:
+            write_text(path, _FIT.json(json.dumps(asdict(_Kept(fit.seconds, fit.noise)))))
     return fit
 
 

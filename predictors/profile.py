@@ -21,9 +21,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from traces.atomic import whole_file
 from traces.composition import parse, spell
 from traces.errors import BadInput
+from traces.marks import Kind
+from traces.output import whole_file
 
 SCHEMA_VERSION = 1
 STAGES = ("encode", "denoise", "upscale", "refine", "decode")
@@ -57,7 +58,7 @@ SAME = ["software", "composition", "guided", "computed", "cached"]
 CONDITIONS = ("patch_floor", "cache_patch", "caching", "decode", "kernels")
 """Metadata that says under which settings of `backend.executor.Executor` mixed, cached and decoded batches ran."""
 
-_METADATA_KEY = b"tilecast.profile"
+PROFILE = Kind("profile")
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +124,8 @@ class Profile:
         """
         facts = json.dumps({**self.metadata, "schema": str(SCHEMA_VERSION)}, sort_keys=True)
         table = pa.Table.from_pandas(self.frame, preserve_index=False)
-        table = table.replace_schema_metadata({_METADATA_KEY: facts.encode()})
-        with whole_file(Path(path)) as temporary:
+        table = table.replace_schema_metadata({PROFILE.key: facts.encode()})
+        with whole_file(path, PROFILE) as temporary:
             pq.write_table(table, temporary)
 
     @classmethod
@@ -195,7 +196,7 @@ class Profile:
 
 def _metadata_of(schema_metadata: Mapping[bytes, bytes]) -> dict[str, str]:
     try:
-        facts = json.loads(schema_metadata.get(_METADATA_KEY, b"{}"))
+        facts = json.loads(schema_metadata.get(PROFILE.key, b"{}"))
         version = int(facts.pop("schema", SCHEMA_VERSION))
     except (ValueError, AttributeError, TypeError):
         raise BadInput("the metadata cannot be read; expected a file written by 'tilecast profile'") from None

@@ -19,8 +19,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from traces.atomic import whole_file
 from traces.errors import BadInput
+from traces.marks import Kind
+from traces.output import whole_file
 from traces.streams import stream
 
 COLUMNS: dict[str, str] = {
@@ -39,7 +40,7 @@ COLUMNS: dict[str, str] = {
     "block_s": "float32",  # seconds the block took for all units of the request
 }
 _LEAST = {"height": 1, "width": 1, "steps": 1, "unit": 0, "block": 0, "blocks": 1, "step": 1, "age": 1}
-_METADATA_KEY = b"tilecast.cache-recording"
+RECORDING = Kind("cache-recording")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Recording:
         Raises:
             BadInput: no such file, no recording, or a wrong row.
         """
-        frame, facts = read_recording(path, _METADATA_KEY, "'tilecast cache record'")
+        frame, facts = read_recording(path, RECORDING, "'tilecast cache record'")
         try:
             return cls(frame, facts)
         except BadInput as error:
@@ -103,7 +104,7 @@ class Recording:
 
     def save(self, path: Path) -> None:
         """Write the recording as Parquet, whole or not at all."""
-        write_recording(path, self.frame, self.metadata, _METADATA_KEY)
+        write_recording(path, self.frame, self.metadata, RECORDING)
 
     @property
     def model(self) -> str:
@@ -165,8 +166,8 @@ class Recording:
         return Recording(frame.assign(**{name: rounded(frame[name].to_numpy()) for name in numbers}), self.metadata)
 
 
-def read_recording(path: Path, key: bytes, command: str) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The rows and the metadata of a recording, whose kind is told by the ``key`` of its metadata.
+def read_recording(path: Path, kind: Kind, command: str) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The rows and the metadata of a recording, of this kind.
 
     Raises:
         BadInput: no such file, or not of this kind; ``command`` writes one.
@@ -176,17 +177,17 @@ def read_recording(path: Path, key: bytes, command: str) -> tuple[pd.DataFrame, 
         raise BadInput(f"{path}: no such recording; expected a Parquet file written by {command}")
     try:
         table = pq.read_table(path)
-        facts = json.loads((table.schema.metadata or {})[key])
+        facts = json.loads((table.schema.metadata or {})[kind.key])
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise BadInput(f"{path}: not a recording of cache signals; {command} writes one") from error
     return table.to_pandas(ignore_metadata=True), facts
 
 
-def write_recording(path: Path, frame: pd.DataFrame, metadata: Mapping[str, str], key: bytes) -> None:
+def write_recording(path: Path, frame: pd.DataFrame, metadata: Mapping[str, str], kind: Kind) -> None:
     """Write a recording as Parquet, whole or not at all."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata({key: json.dumps(dict(metadata), sort_keys=True)})
-    with whole_file(path) as temporary:
+    table = table.replace_schema_metadata({kind.key: json.dumps(dict(metadata), sort_keys=True)})
+    with whole_file(path, kind) as temporary:
         pq.write_table(table, temporary, compression="zstd", compression_level=19)
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from predictors.recording import read_recording, require, rounded, write_recording
 from traces.errors import BadInput
+from traces.marks import Kind
 
 COLUMNS: dict[str, str] = {
     "request_id": "str",
@@ -36,7 +37,7 @@ COLUMNS: dict[str, str] = {
 }
 MAGNITUDES = ("input_change", "input_shift", "output_level", "output_shift", "residual_shift")
 _LEAST = {"height": 1, "width": 1, "frames": 1, "steps": 2, "tile": 0, "step": 1, "age": 1}
-_METADATA_KEY = b"tilecast.tile-recording"
+TILE_RECORDING = Kind("tile-recording")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,7 @@ class TileRecording:
         Raises:
             BadInput: no such file, no recording of tiles, or a wrong row.
         """
-        frame, facts = read_recording(path, _METADATA_KEY, "'tilecast cache record-tiles'")
+        frame, facts = read_recording(path, TILE_RECORDING, "'tilecast cache record-tiles'")
         try:
             return cls(frame, facts)
         except BadInput as error:
@@ -80,7 +81,7 @@ class TileRecording:
     def save(self, path: Path) -> None:
         """Write the recording as Parquet, whole or not at all; magnitudes to within 0.2 %."""
         kept = {name: rounded(self.frame[name].to_numpy()) for name in MAGNITUDES}
-        write_recording(path, self.frame.assign(**kept), self.metadata, _METADATA_KEY)
+        write_recording(path, self.frame.assign(**kept), self.metadata, TILE_RECORDING)
 
     @property
     def model(self) -> str:

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 from reports.comparison import Comparison
-from traces.atomic import whole_file
-from traces.text import write_text
+from traces.files import write_document
+from traces.marks import Kind
+
+REPORT = Kind("report")
 
 
 def markdown(comparison: Comparison) -> str:
@@ -30,8 +32,7 @@ def write_markdown(comparison: Comparison, path: Path) -> None:
     Raises:
         BadInput: ``path`` cannot be written.
     """
-    with whole_file(path) as temporary:
-        write_text(temporary, markdown(comparison))
+    write_document(REPORT.comment(markdown(comparison), ".md"), path, REPORT)
 
 
 def line(cells: list[str]) -> str:

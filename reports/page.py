@@ -13,9 +13,9 @@ from policies.runlog import Run
 from reports import plots
 from reports.comparison import Comparison
 from reports.document import render
+from reports.markdown import REPORT
 from reports.metrics import reasons
-from traces.atomic import whole_file
-from traces.text import write_text
+from traces.files import write_document
 
 REASONS = 8
 """Reasons for lost requests that a run may list."""
@@ -70,6 +70,7 @@ def page(comparison: Comparison) -> str:
     """The page as text. Every text that comes from a run log is escaped."""
     return render(
         "page.html",
+        REPORT,
         {plot.name: plot.draw(comparison) for plot in PLOTS},
         names=comparison.names,
         version=comparison.runs[0].info.get("tilecast", ""),
@@ -93,9 +94,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
     Raises:
         BadInput: ``path`` cannot be written.
     """
-    text = page(comparison)
-    with whole_file(path) as temporary:
-        write_text(temporary, text)
+    write_document(page(comparison), path, REPORT)
 
 
 def _scenario(run: Run) -> str:

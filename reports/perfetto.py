@@ -17,9 +17,10 @@ import pandas as pd
 
 from policies.runlog import Run
 from reports.checks import replica_count
+from reports.markdown import REPORT
 from reports.metrics import met, sizes
 from reports.series import load
-from traces.atomic import whole_file
+from traces.output import whole_file
 
 Event = dict[str, Any]
 
@@ -39,8 +40,8 @@ def write_perfetto(run: Run, path: Path) -> None:
     Raises:
         BadInput: ``path`` cannot be written.
     """
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
+    with whole_file(path, REPORT) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(REPORT.json('{"displayTimeUnit":"ms","traceEvents":[\n'))
         file.write(",\n".join(json.dumps(event, separators=(",", ":"), allow_nan=False) for event in events(run)))
         file.write("\n]}\n")
 

@@ -7,7 +7,6 @@ and how good it could be.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,9 @@ import pandas as pd
 from policies.runlog import Run
 from reports.comparison import names_of
 from reports.figures import Unit, figure, spell_value
-from reports.validate import cautions, figures_of, per_request
-from traces.atomic import whole_file
+from reports.validate import VALIDATION, cautions, figures_of, per_request
 from traces.errors import BadInput
-from traces.text import write_text
+from traces.files import write_json
 
 Figures = Mapping[str, float]
 
@@ -116,5 +114,4 @@ class Repeats:
         Raises:
             BadInput: ``path`` cannot be written.
         """
-        with whole_file(path) as temporary:
-            write_text(temporary, json.dumps(self.document(), indent=2, allow_nan=False) + "\n")
+        write_json(self.document(), path, VALIDATION)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,9 +16,11 @@ from reports.checks import check_run
 from reports.comparison import names_of
 from reports.figures import figure, spell_value
 from reports.metrics import by_size, met, summary
-from traces.atomic import whole_file
 from traces.errors import BadInput
-from traces.text import write_text
+from traces.files import write_json
+from traces.marks import Kind
+
+VALIDATION = Kind("validation")
 
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
 
@@ -111,8 +112,7 @@ class Validation:
         Raises:
             BadInput: ``path`` cannot be written.
         """
-        with whole_file(path) as temporary:
-            write_text(temporary, json.dumps(self.document(), indent=2, allow_nan=False) + "\n")
+        write_json(self.document(), path, VALIDATION)
 
 
 def compare(sim: Run, real: Run) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from traces.atomic import whole_file
 from traces.errors import BadInput
 from traces.exact import WHOLE_TYPES, column_of, column_of_text, is_missing, unmasked
-from traces.text import read_bytes, read_text
+from traces.marks import Kind
+from traces.output import whole_file
+from traces.text import read_bytes, read_text, write_text
 
 
 def read_frame(path: Path, text: Iterable[str] = ()) -> pd.DataFrame:
@@ -35,7 +36,7 @@ def read_frame(path: Path, text: Iterable[str] = ()) -> pd.DataFrame:
         BadInput: as `read_bytes`, an unknown suffix, a damaged file, or no rows.
     """
     path = Path(path)
-    kind = _kind(path, packed=True)
+    kind = suffix_of(path, packed=True)
     if kind == ".parquet":
         frame = _read_parquet(path)
     elif kind == ".csv":
@@ -47,23 +48,38 @@ def read_frame(path: Path, text: Iterable[str] = ()) -> pd.DataFrame:
     return frame
 
 
-def write_frame(frame: pd.DataFrame, path: Path) -> None:
+def write_frame(frame: pd.DataFrame, path: Path, kind: Kind) -> None:
     """Write the table to ``path`` by its suffix (.parquet, .csv or .jsonl), whole or not at all.
 
     Raises:
-        BadInput: an unknown suffix, a column the format cannot hold, or a folder that cannot be written to.
+        BadInput: an unknown suffix, a column the format cannot hold, or a path that must not be written (see
+            `traces.output`).
     """
-    path = Path(path)
-    kind = _kind(path, packed=False)
-    with whole_file(path) as temporary:
+    suffix = suffix_of(path)
+    with whole_file(path, kind) as temporary:
         try:
-            if kind == ".parquet":
-                frame.to_parquet(temporary, index=False)
+            if suffix == ".parquet":
+                pq.write_table(kind.table(frame), temporary)
             else:
-                text = _csv(frame) if kind == ".csv" else _jsonl(frame)
+                text = _csv(frame) if suffix == ".csv" else _jsonl(frame)
                 temporary.write_bytes(text.encode())
         except (pa.ArrowException, UnicodeEncodeError) as error:
             raise BadInput(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+
+
+def write_document(text: str, path: Path, kind: Kind) -> None:
+    """Write text that bears the mark of its kind, whole or not at all; see `traces.text.write_text`.
+
+    Raises:
+        BadInput: a path that must not be written, see `traces.output`.
+    """
+    with whole_file(path, kind) as temporary:
+        write_text(temporary, text)
+
+
+def write_json(document: Mapping[str, Any], path: Path, kind: Kind, indent: int = 2) -> None:
+    """Write ``document`` as JSON with the mark of its kind; see `write_document`."""
+    write_document(kind.json(json.dumps(document, indent=indent, allow_nan=False)) + "\n", path, kind)
 
 
 def frame_of(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -80,7 +96,13 @@ def require_columns(frame: pd.DataFrame, columns: Sequence[str], source: str) ->
             raise BadInput(f"{source}: no column {column!r}; the file has: {have}")
 
 
-def _kind(path: Path, packed: bool) -> str:
+def suffix_of(path: Path, packed: bool = False) -> str:
+    """What a table's file is by its name: .parquet, .csv or .jsonl; ``packed``: the latter two also as .gz.
+
+    Raises:
+        BadInput: it is none.
+    """
+    path = Path(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if packed and suffixes and suffixes[-1] == ".gz":
         suffixes.pop()

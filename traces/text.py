@@ -92,6 +92,6 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with plain line ends; what UTF-8 cannot hold (half a surrogate pair) becomes a question mark.
 
     Raises:
-        OSError: it cannot be written; `traces.atomic` says so in a line.
+        OSError: it cannot be written; `traces.output` says so in a line.
     """
     Path(path).write_bytes(text.encode("utf-8", "replace"))

@@ -17,10 +17,13 @@ from traces.errors import BadInput
 from traces.exact import stacked
 from traces.files import read_frame, write_frame
 from traces.geometry import GEOMETRIES, ModelGeometry
+from traces.marks import Kind
 from traces.mix import Mix
 from traces.request import Request
 from traces.sizes import scaled_sides
 from traces.summary import Summary, summarise
+
+TRACE = Kind("trace", columns=tuple(DTYPES))
 
 _SKIPPED_OF = 50
 _FIELDS = tuple(field.name for field in fields(Request))
@@ -87,9 +90,9 @@ class Trace:
         """Write a .parquet, .csv or .jsonl file, whole or not at all.
 
         Raises:
-            BadInput: another suffix, or a folder that cannot be written to.
+            BadInput: another suffix, or a path that must not be written, see `traces.output`.
         """
-        write_frame(self._frame, Path(path))
+        write_frame(self._frame, Path(path), TRACE)
 
     @property
     def frame(self) -> pd.DataFrame:

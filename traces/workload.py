@@ -14,14 +14,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from traces.arrivals import Arrivals, Burst, Gamma, Poisson, Profile, parse_arrivals
-from traces.atomic import whole_file
 from traces.errors import BadInput
+from traces.files import write_document
+from traces.marks import Kind
 from traces.mix import Mix, parse_counts
 from traces.request import Size
 from traces.sizes import parse_size, spell_size
 from traces.streams import stream
-from traces.text import parse_toml, read_text, write_text
+from traces.text import parse_toml, read_text
 from traces.trace import Trace
+
+WORKLOAD = Kind("workload")
 
 POISSON_CV = (0.9, 1.1)
 """Fitted intervals whose CV lies in this range are called Poisson."""
@@ -82,10 +85,9 @@ class Workload:
         """Write the workload as TOML, to be edited by hand.
 
         Raises:
-            BadInput: a folder that cannot be written to.
+            BadInput: a path that must not be written, see `traces.output`.
         """
-        with whole_file(Path(path)) as temporary:
-            write_text(temporary, self.to_toml())
+        write_document(WORKLOAD.comment(self.to_toml(), ".toml"), Path(path), WORKLOAD)
 
     @classmethod
     def load(cls, path: Path | str) -> Workload:

@@ -15,9 +15,10 @@ from backend.shapes.fitting import fit
 from backend.shapes.models import MODELS, Model
 from backend.shapes.stages import Shape, Stage
 from predictors.polynomial import Polynomial
-from traces.atomic import whole_file
+from traces.files import write_document
 from traces.geometry import GEOMETRIES, ModelGeometry
-from traces.text import write_text
+from traces.marks import Kind
+from traces.output import check_file
 
 PICTURES: tuple[Shape, ...] = ((1, 64, 64), (1, 64, 96), (1, 96, 96), (1, 128, 128), (1, 160, 96), (1, 192, 192))
 CLIPS: tuple[Shape, ...] = (
@@ -25,6 +26,8 @@ CLIPS: tuple[Shape, ...] = (
     (13, 48, 80),
 )
 """Latent shapes that are counted."""
+
+SHAPES = Kind("shapes")
 
 QUANTITIES = ("flops", "bytes", "launches", "peak_bytes")
 _HEADER = """\
@@ -48,9 +51,9 @@ def main() -> None:
     names = asked.models.split(",")
     if unknown := [name for name in names if name not in MODELS]:
         parser.error(f"unknown model {unknown[0]!r}; known: {', '.join(MODELS)}")
+    check_file(asked.output, SHAPES)
     text = "\n".join([_header(), *(_spell_model(name, MODELS[name]) for name in names)])
-    with whole_file(asked.output) as temporary:
-        write_text(temporary, text)
+    write_document(SHAPES.comment(text, ".toml"), asked.output, SHAPES)
 
 
 def count_stage(stage: Stage, modules: list[torch.nn.Module], rows: int, shape: Shape) -> Counts:

@@ -21,13 +21,15 @@ from safetensors.torch import load_file, save_file
 
 from backend.tiled.run import TiledRun
 from policies.tiling.recipe import TiledShape, shape_from
-from traces.atomic import whole_folder
 from traces.errors import BadInput
+from traces.marks import Kind
+from traces.output import claim_folder
 from traces.request import Request
 from traces.text import write_text
 
 _FORMAT = 1
 _PLAIN, _TENSORS, _DIGESTS = "request.json", "tensors.safetensors", "sha256.json"
+SAVED_REQUEST = Kind("saved request", files={_PLAIN: "saved request", _TENSORS: "", _DIGESTS: ""})
 
 
 class Saved(NamedTuple):
@@ -77,10 +79,11 @@ def save(run: TiledRun, folder: Path) -> None:
         "sketch": without_tensors(run.sketch, tensors, "sketch"),
         "state": without_tensors(run.state() if run.is_refining else None, tensors, "state"),
     }
-    with whole_folder(folder) as new:
-        write_text(new / _PLAIN, json.dumps(plain, indent=1) + "\n")
+    with claim_folder(folder, SAVED_REQUEST) as claimed, claimed.renewed() as new:
+        write_text(new / _PLAIN, SAVED_REQUEST.json(json.dumps(plain, indent=1)) + "\n")
         save_file({name: tensor.cpu().clone().contiguous() for name, tensor in tensors.items()}, new / _TENSORS)
-        write_text(new / _DIGESTS, json.dumps({name: _digest(new / name) for name in (_PLAIN, _TENSORS)}) + "\n")
+        digests = {name: _digest(new / name) for name in (_PLAIN, _TENSORS)}
+        write_text(new / _DIGESTS, json.dumps(digests) + "\n")
 
 
 def load(folder: Path) -> Saved:

@@ -27,9 +27,10 @@ from pathlib import Path
 from benchmarks.fidelity.compare import Findings
 from benchmarks.fidelity.study import Study
 from benchmarks.fidelity.table import markdown
+from benchmarks.outputs import BENCHMARK
 from policies.scheduling import SCHEDULERS
-from traces.atomic import whole_file
 from traces.errors import BadInput
+from traces.files import write_document
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -65,15 +66,15 @@ def main(given: Sequence[str] | None = None) -> None:
         findings = Findings.of(study, arguments.seeds)
     except BadInput as error:
         parser.error(str(error))
-    document, words = json.dumps(findings.document(), indent=1) + "\n", markdown(findings) + "\n"
+    document = BENCHMARK.json(json.dumps(findings.document(), indent=1)) + "\n"
+    words = BENCHMARK.comment(markdown(findings), ".md") + "\n"
     written = {study.folder / "fidelity.json": document, study.folder / "fidelity.md": words}
     if arguments.results is not None:
         hardware = re.sub(r"\W+", "-", findings.facts["hardware"].lower())
         name = f"fidelity-{hardware}-{arguments.executor}-{findings.facts['date']}.json"
         written[arguments.results / name] = document
     for path, text in written.items():
-        with whole_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_document(text, path, BENCHMARK)
     print(words)
     print("wrote", ", ".join(map(str, written)))
 

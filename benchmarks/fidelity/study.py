@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.outputs import BENCHMARK
 from examples.demo import GUIDANCE_SCALE, HERE, SIZES
 from policies.runlog import read_run
 from policies.scheduling import SCHEDULERS
 from predictors.profile import Profile
 from predictors.table import LatencyTable
-from traces.atomic import whole_file
 from traces.errors import BadInput
+from traces.files import write_json
 from traces.request import Request
 from traces.sizes import parse_sizes, spell_size
 from traces.trace import Trace
@@ -162,8 +163,7 @@ class Study:
     def _begin(self) -> None:
         path = self.folder / "study.json"
         if not path.exists():
-            with whole_file(path) as temporary:
-                temporary.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
+            write_json(self.settings, path, BENCHMARK)
         begun = json.loads(path.read_text(encoding="utf-8"))
         for name, value in self.settings.items():
             if begun.get(name) != value:

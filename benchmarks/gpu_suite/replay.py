@@ -38,6 +38,7 @@ from reports.metrics import latency_s, summary
 from reports.repeats import held_against
 from traces.errors import BadInput
 from traces.mix import Mix
+from traces.output import COPIES
 from traces.streams import stream
 from traces.trace import Trace
 from traces.workload import Workload
@@ -189,8 +190,8 @@ def _replayed(served: Served, prepared: Prepared, folder: Path) -> Run:
     hardware = hardware_name(str(served.bench.device))
     info = prepared.info("replay", started=started, speedup=1.0, interrupted=False, hardware=hardware)
     folder.mkdir()
+    info[COPIES] = keep_inputs(prepared, folder)
     prepared.write(folder, controller, info, record.lines)
-    keep_inputs(prepared, folder)
     return read_run(folder)
 
 

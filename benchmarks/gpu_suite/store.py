@@ -9,9 +9,10 @@ from pathlib import Path
 from types import TracebackType
 
 from benchmarks.gpu_suite.point import Point, Result
+from benchmarks.outputs import BENCHMARK
 from cli.points import FILE, KeptPoints
-from traces.atomic import whole_file
 from traces.errors import BadInput
+from traces.files import write_json
 
 FACTS = "suite.json"
 FAILURES = "failures.txt"
@@ -89,8 +90,7 @@ class Store:
     def _same_facts(self) -> None:
         path = self.folder / FACTS
         if not path.is_file():
-            with whole_file(path) as temporary:
-                temporary.write_text(json.dumps(self._facts, indent=1) + "\n", encoding="utf-8")
+            write_json(self._facts, path, BENCHMARK, indent=1)
             return
         known = _facts(self.folder)
         for name in sorted(known.keys() | self._facts.keys()):

@@ -23,6 +23,8 @@ from sim.planning.result import (
     Window,
 )
 
+TABLES = ("candidates", "load_curve", "growth", "policies", "sensitivity", "by_size", "over_time")
+
 QUANTILES = (5, 25, 50, 75, 95, 99)
 """Of latency, in percent: those of `SizeFigures`."""
 

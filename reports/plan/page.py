@@ -10,9 +10,14 @@ import plotly.graph_objects as go
 from reports.document import render
 from reports.plan import charts, tables
 from reports.plan.answer import answer, cautions, key_figures, promise
+from reports.plan.frames import TABLES
 from reports.plan.table import Table
 from reports.plan.words import TRUST, about, percent, subject, weakest
 from sim.planning.result import Evaluation, Plan
+from traces.marks import Kind
+
+_FILES = ("points.jsonl", "plan.html", "plan.md", *(f"{name}.parquet" for name in TABLES), "plan.json")
+PLAN = Kind("plan", files=dict.fromkeys(_FILES, "plan"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,7 @@ def page(plan: Plan) -> str:
     best = subject(plan)
     return render(
         "plan/plan.html",
+        PLAN,
         {section.name: section.draw(plan) for section in shown if section.draw and section.drawn},
         plan=plan,
         answer=answer(plan),

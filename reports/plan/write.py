@@ -6,28 +6,25 @@ from pathlib import Path
 
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
-from reports.plan.page import page
+from reports.plan.page import PLAN, page
 from sim.planning.result import Plan
-from traces.atomic import whole_file
-from traces.text import write_text
+from traces.files import write_document, write_frame
 
 
 def write_plan(plan: Plan, folder: Path) -> list[Path]:
-    """Write ``plan.html``, ``plan.md`` and a Parquet file for each table of `reports.plan.frames.frames`.
+    """Write ``plan.html``, ``plan.md``, a Parquet file for each table of `reports.plan.frames.frames`, ``plan.json``.
 
     Returns:
         what was written, the page first.
 
     Raises:
-        BadInput: the folder cannot be written to.
+        BadInput: the folder cannot be written to, or something else is in the place of a file.
     """
-    written = []
-    for name, text in (("plan.html", page(plan)), ("plan.md", markdown(plan))):
-        written.append(folder / name)
-        with whole_file(written[-1]) as temporary:
-            write_text(temporary, text)
-    for name, frame in frames(plan).items():
-        written.append(folder / f"{name}.parquet")
-        with whole_file(written[-1]) as temporary:
-            frame.to_parquet(temporary, index=False)
-    return written
+    texts = {"plan.html": page(plan), "plan.md": PLAN.comment(markdown(plan), ".md")}
+    tables = {f"{name}.parquet": frame for name, frame in frames(plan).items()}
+    for name, text in texts.items():
+        write_document(text, folder / name, PLAN)
+    for name, frame in tables.items():
+        write_frame(frame, folder / name, PLAN)
+    write_document(PLAN.json(plan.to_json()), folder / "plan.json", PLAN)
+    return [folder / name for name in (*texts, *tables)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +16,14 @@ from rich.text import Text
 from reports.quality.measure import Quality, measure
 from reports.quality.pictures import Picture, gather, in_step, read_picture
 from reports.quality.seams import Borders
-from traces.atomic import whole_file
 from traces.errors import BadInput
-from traces.text import write_text
+from traces.files import write_json
+from traces.marks import Kind
 
 Files = dict[str, tuple[Path, ...]]
+
+
+QUALITY = Kind("quality")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,7 @@ class QualityReport:
         if summary := self.summary():
             content["summary"] = {name: value.as_json() for name, value in summary.items()}
         content["notes"] = list(self.notes)
-        with whole_file(path) as temporary:
-            write_text(temporary, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        write_json(content, path, QUALITY)
 
 
 def _matched(files: Files, pictures: Path, other: Path | None, notes: list[str]) -> Files:

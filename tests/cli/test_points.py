@@ -96,7 +96,7 @@ def test_a_damaged_line_is_named_and_nothing_is_touched(tmp_path: Path) -> None:
     with KeptPoints(tmp_path) as kept:
         kept.add("a", "a point", {})
         kept.add("b", "a point", {})
-    damaged = (tmp_path / "points.jsonl").read_text().replace('{"key": "a"', '{"kee": "a"')
+    damaged = (tmp_path / "points.jsonl").read_text().replace('"key": "a"', '"kee": "a"')
     (tmp_path / "points.jsonl").write_text(damaged)
     with pytest.raises(BadInput, match=r"points\.jsonl: line 1 is no finished point"), KeptPoints(tmp_path):
         pass
@@ -111,7 +111,7 @@ def test_a_folder_has_one_owner_and_must_be_a_study(tmp_path: Path) -> None:
         pass
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("precious")
-    with pytest.raises(BadInput, match=r"holds no points\.jsonl but other things"), KeptPoints(tmp_path / "notes"):
+    with pytest.raises(BadInput, match=r"is no study but holds other things"), KeptPoints(tmp_path / "notes"):
         pass
 
 

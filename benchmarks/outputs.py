@@ -1,0 +1,17 @@
+"""The kind of everything that benchmarks write, see `traces.output`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from traces.files import write_frame
+from traces.marks import Kind
+
+BENCHMARK = Kind("benchmark")
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, in the place of none but one with the same columns."""
+    write_frame(frame, path, Kind(BENCHMARK.name, columns=tuple(map(str, frame.columns))))
