@@ -51,12 +51,13 @@ def plan(
     """Find the least hardware that keeps a promise, of what the scenario's plan section names, and what it would carry.
 
     Every simulation is kept in the output folder: a plan that was interrupted, or is asked for again with another
-    --attainment, runs only what is new.
+    --attainment, runs only what is new. Exit code 3: no cluster that was considered keeps the promise.
     """
     import os
     from dataclasses import replace
     from importlib.metadata import version
 
+    from cli.exits import NEGATIVE
     from cli.planning import Case
     from cli.points import KeptPoints
     from cli.scenario import load_scenario
@@ -97,7 +98,8 @@ def plan(
             made = make_plan(assess, wanted, demand, slo)
         made = replace(
             made,
-            notes=(*made.notes, *case.warnings()),
+            notes=(*made.notes, *case.notes()),
+            noted=case.noted(),
             scenario=read_text(scenario),
             command=_command(context),
             tilecast=version("tilecast"),
@@ -106,6 +108,8 @@ def plan(
         written = write_plan(made, output)
     show_plan(made)
     say(f"{made.points} simulations -> {written[0]}")
+    if made.answer is None:
+        raise typer.Exit(NEGATIVE)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from sim.planning.search import Option
 from traces.bootstrap import DAY_S
 from traces.errors import BadInput
 from traces.geometry import geometry_of
+from traces.notes import Note
 from traces.request import Request
 from traces.sizes import spell_size
 
@@ -185,17 +186,27 @@ class Case:
             return f"{section.scale:g} times the latency alone on {shared(self.reference).table.hardware}"
         return f"{section.absolute_s:g} s" if section.absolute_s is not None else "the deadlines of the trace"
 
-    def warnings(self) -> list[str]:
-        """What preparing the kinds noted, in sentences."""
-        noted: dict[str, list[str]] = {}
+    def notes(self) -> list[Note]:
+        """What preparing the kinds noted."""
+        noted: dict[Note, list[str]] = {}
         for kind in self.kinds:
-            for text in shared(self.on(kind)).warnings:
-                noted.setdefault(text, []).append(kind.name)
+            for note in shared(self.on(kind)).notes:
+                noted.setdefault(note, []).append(kind.name)
         everywhere = len(self.kinds)
         return [
-            f"{text[0].upper()}{text[1:]}." if len(names) == everywhere else f"{', '.join(names)}: {text}."
-            for text, names in noted.items()
+            Note(
+                f"{str(note)[0].upper()}{str(note)[1:]}."
+                if len(names) == everywhere
+                else f"{', '.join(names)}: {note}.",
+                note.severity,
+            )
+            for note, names in noted.items()
         ]
+
+    def noted(self) -> tuple[str, ...]:
+        """The kinds whose profile carries a note of its own."""
+        profiles = {kind.name: shared(self.on(kind)).profile for kind in self.kinds}
+        return tuple([name for name, profile in profiles.items() if profile and profile.metadata.get("note")])
 
     def promise(self) -> Promise:
         """What must hold."""

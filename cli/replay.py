@@ -35,7 +35,10 @@ def replay(
     speedup: Annotated[float, typer.Option(min=0.001, help="Trace seconds a real second.")] = 1.0,
     save_images: Annotated[bool, typer.Option("--save-images", help="Write the pictures too.")] = False,
 ) -> None:
-    """Run a scenario in real time on real devices and write its run log."""
+    """Run a scenario in real time on real devices and write its run log.
+
+    Exit code 3: the log is written, but no request finished.
+    """
     from cli.runs import keep_inputs, prepare
     from cli.scenario import load_scenario
     from policies.runlog import REPLAY
@@ -70,10 +73,12 @@ def replay(
     from backend.pictures import PictureFolder
     from backend.profiling import hardware_name
     from backend.replay import Replay, warm_up
+    from cli.exits import NEGATIVE
     from cli.progress import bar
     from policies.events import EventRecord
     from policies.runlog import read_run
     from reports.comparison import Comparison
+    from reports.notes import nothing_finished
     from reports.terminal import show
 
     with claim_folder(output, REPLAY) as claimed, claimed.renewed() as folder:
@@ -97,6 +102,7 @@ def replay(
             hardware=hardware_name(loaded.cluster.device),
             cache_peak_bytes=[executor.cache.kept.peak_bytes for executor in executors if executor.cache is not None],
         )
+        info["drift"] = prepared.drift(controller)
         if info["hardware"] != prepared.table.hardware:
             info["warnings"] = [
                 *info["warnings"],
@@ -104,10 +110,13 @@ def replay(
             ]
         info[COPIES] = keep_inputs(prepared, folder)
         prepared.write(folder, controller, info, record.lines)
-    show(Comparison.of([read_run(output.resolve())]))
+    log = read_run(output.resolve())
+    show(Comparison.of([log]))
     say(f"{'interrupted; the log so far' if interrupted else 'replayed'} -> {output}")
     if interrupted:
         raise typer.Exit(130)
+    if nothing_finished(log):
+        raise typer.Exit(NEGATIVE)
 
 
 def _follows(prepared: Prepared) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cli.caching import PreparedCache, prepare_cache, read_shares, spell_shares
+from cli.lossy import lossy
 from cli.pricing import geometry_for, latency_table, load_profile, trust
 from cli.remembered import remembered
 from cli.residency import StageCosts, adapting, adapting_first, preloaded, serving_many, unknown_checkpoints
@@ -27,10 +31,12 @@ from predictors.expected import ExpectedReuse
 from predictors.online import OnlinePredictor
 from predictors.profile import Profile
 from predictors.table import LatencyTable, check_supported
+from reports.drift import drift
 from traces.clock import on_run_clock, spell_start
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.mix import parse_counts
+from traces.notes import Note, grave, ordered
 from traces.request import Request, Size
 from traces.spikes import parse_spike, with_spikes
 from traces.streams import stream
@@ -121,10 +127,41 @@ class Prepared:
                 "expected_computed": spell_shares(self.shares),
                 "expected_tiles": spell_shares(self.tiling.shares if self.tiling is not None else {}),
             },
+            "warnings": [note.document() for note in self.notes],
             "clock_start_s": self.clock_start_s,
-            "warnings": self.warnings,
             **more,
         }
+
+    @property
+    def notes(self) -> list[Note]:
+        """What is known before it runs and a reader must know, the gravest first."""
+        own = () if self.profile is None else (self.profile.metadata.get("note", ""),)
+        tiled = self.tiling is not None and len(self.tiling.sizes) > 0
+        tiles_cached = tiled and self.tiling is not None and self.tiling.caching is not None
+        changed = lossy(self.scenario, self.cache is not None, tiled, tiles_cached)
+        return ordered(
+            [
+                *(grave(f"the profile's own note: {note}") for note in own if note),
+                *([changed] if changed else []),
+                *self.warnings,
+            ]
+        )
+
+    def drift(self, controller: Controller) -> float | None:
+        """How much longer the launches of a run took than the profile says, as a share; None: there is nothing to say.
+
+        Policies' predictions are corrected while a run goes on, so it is asked of the profile anew.
+        """
+        costs = _expecting(self.costs, self.shares)
+        expected, measured = [], []
+        for launch, outcome, end_s in controller.launched:
+            if launch.load is None and outcome.steps_done:
+                done = launch.done(outcome.steps_done)
+                seconds = [s.steps * costs.seconds(s.stage, launch.composition, launch.guided) for s in done]
+                expected.append(sum(seconds))
+                measured.append(end_s - launch.start_s)
+        found = drift(np.array(measured), np.array(expected))
+        return found if math.isfinite(found) else None
 
     def write(self, folder: Path, controller: Controller, info: dict[str, Any], events: list[str]) -> None:
         """Write the run log of ``controller`` into ``folder``."""

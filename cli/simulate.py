@@ -56,16 +56,18 @@ def simulate(
     """Run a scenario in virtual time and write its run log.
 
     Step by step gives the same completions as by quanta only when the policy's predictor does not learn meanwhile, so
-    --per-step turns predictor.online off and says so.
+    --per-step turns predictor.online off and says so. Exit code 3: the log is written, but no request finished.
     """
     import time
 
+    from cli.exits import NEGATIVE
     from cli.progress import bar
     from cli.runs import prepare
     from cli.scenario import load_scenario
     from cli.simulation import run_simulation
     from policies.runlog import SIMULATION, read_run
     from reports.comparison import Comparison
+    from reports.notes import nothing_finished
     from reports.terminal import show
     from traces.output import claim_folder
 
@@ -85,6 +87,9 @@ def simulate(
         with claimed.renewed() as folder:
             more = {} if loaded.faults is None else {"outages": controller.outages}
             prepared.write(folder, controller, prepared.info("simulation", **more), [])
-        show(Comparison.of([read_run(output.resolve())]))
+        log = read_run(output.resolve())
+        show(Comparison.of([log]))
         rate = len(prepared.requests) / wall_s
         say(f"{len(prepared.requests)} requests in {wall_s:.2f} s ({rate:,.0f} requests/s) -> {output}")
+    if nothing_finished(log):
+        raise typer.Exit(NEGATIVE)

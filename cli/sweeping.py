@@ -23,10 +23,13 @@ from policies.record import request_table, step_table
 from policies.runlog import REQUEST_COLUMNS, SIMULATION, STEP_COLUMNS, Run, read_run
 from reports.figures import FIGURES, figure, spell_value
 from reports.metrics import summary
+from reports.overload import backlog
 from reports.plan import words
+from reports.terminal import told
 from sim.planning.steady import interval, share
 from traces.errors import BadInput
 from traces.marks import Kind
+from traces.notes import Note, grave
 from traces.output import claim_folder
 
 SWEEP = Kind(
@@ -67,7 +70,8 @@ def short(key: str) -> str:
 
 def simulate_point(task: Task) -> Result:
     """Every figure of a point's simulation (`reports.metrics.summary`), ``basis`` (how far to trust them, see
-    `predictors.basis`) and ``notes`` (what a reader must know, a list of sentences).
+    `predictors.basis`), ``notes`` (what a reader must know, a list of sentences) and ``overload`` (how many times as
+    fast requests arrived as they were served, where the queue never drains; NaN: it does).
 
     Raises:
         BadInput: whatever is wrong with the scenario.
@@ -84,15 +88,17 @@ def simulate_point(task: Task) -> Result:
         steps = step_table(controller, costs.extrapolates).astype(STEP_COLUMNS)
         requests = request_table(controller, prepared.requests, steps, costs.standalone).astype(REQUEST_COLUMNS)
         run = Run(Path(), requests, steps, info)
-    return {**summary(run), "basis": prepared.table.basis, "notes": prepared.warnings}
+    left = backlog(run)
+    trust = {"basis": prepared.table.basis, "notes": [note.text for note in prepared.notes]}
+    return {**summary(run), **trust, "overload": left.load if left.grows else math.nan}
 
 
 def points_table(grid: Grid, todo: Mapping[str, Task], results: Mapping[str, Result]) -> pd.DataFrame:
     """One row a point in the grid's order.
 
-    Columns: ``case`` if there are any, the grid's keys (what the point's scenario has there), the figures, ``basis``
-    and ``notes`` (see `simulate_point`), ``point`` (the beginning of its key) and ``error`` (why it has no figures;
-    empty: it has).
+    Columns: ``case`` if there are any, the grid's keys (what the point's scenario has there), the figures, ``basis``,
+    ``overload`` and ``notes`` (see `simulate_point`), ``point`` (the beginning of its key) and ``error`` (why it has no
+    figures; empty: it has).
     """
     setup: dict[str, list[Any]] = {"case": []} if list(grid.cases) != [""] else {}
     setup |= {key: [] for key in grid.keys}
@@ -107,6 +113,7 @@ def points_table(grid: Grid, todo: Mapping[str, Task], results: Mapping[str, Res
     names = sorted(named, key=lambda name: (order[name.partition(":")[0]], name))
     frame = frame.join(figures.reindex(columns=names))
     frame["basis"] = [results[key].get("basis", "") for key in todo]
+    frame["overload"] = [float(results[key].get("overload", math.nan)) for key in todo]
     frame["notes"] = ["; ".join(results[key].get("notes", [])) for key in todo]
     frame["point"] = [short(key) for key in todo]
     frame["error"] = [results[key].get(FAILED, "") for key in todo]
@@ -122,7 +129,8 @@ def check_figure(name: str) -> None:
 
 
 def best(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> RenderableType:
-    """The best points by one figure, over their seeds: the mean, and the half width of its 95 % interval."""
+    """The best points by one figure, over their seeds: the mean, and the half width of its 95 % interval. What must be
+    known comes first."""
     setup = [key for key in ("case", *keys) if key in frame and key != "seed"]
     good = frame[frame["error"] == ""]
     shown = [by, *(name for name in _BESIDE if name != by and name in good)]
@@ -138,13 +146,30 @@ def best(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> Rendera
         table.add_column(Text(head), no_wrap=True)
     for name in shown:
         table.add_column(Text(figure(name).label), justify="right", no_wrap=True)
+    overloaded = bool(good["overload"].notna().any())
+    if overloaded:
+        table.add_column(Text("Overload"), justify="right", no_wrap=True)
     for group in ranked[:top]:
-        table.add_row(*(Text(str(group[key].iloc[0])) for key in left), *(Text(_mean(group, name)) for name in shown))
+        cells = [*(str(group[key].iloc[0]) for key in left), *(_mean(group, name) for name in shown)]
+        table.add_row(*map(Text, [*cells, *([_overload(group)] if overloaded else [])]))
     failed = frame.loc[frame["error"] != "", "error"].value_counts(sort=False)
     noted = good.loc[good["notes"] != "", "notes"].value_counts(sort=False)
-    cautions = [f"! {count} failed: {message}" for message, count in failed.items()]
-    cautions += [f"! {count} of {len(good)}: {note}" for note, count in noted.items()]
-    return Group(table, *(Text(caution, style="yellow") for caution in cautions))
+    notes = [Note(f"{count} failed: {message}") for message, count in failed.items()]
+    notes += [Note(f"{count} of {len(good)}: {note}") for note, count in noted.items()]
+    if overloaded:
+        notes.append(
+            grave(
+                f"OVERLOADED: in {int(good['overload'].notna().sum())} of {len(good)} points requests arrive up to "
+                f"{good['overload'].max():.2g} times as fast as they are served, so the queue never drains and every "
+                "figure depends on how long the trace is."
+            )
+        )
+    first, last = told(notes)
+    return Group(*first, table, *last)
+
+
+def _overload(group: pd.DataFrame) -> str:
+    return words.NONE if group["overload"].isna().all() else words.times(float(group["overload"].mean()))
 
 
 def _short(keys: Sequence[str]) -> list[str]:

@@ -18,9 +18,10 @@ def validate(
 
     Given more than two runs, in any order, it compares the mean of the simulated with the mean of the real ones, beside
     how far these lie apart. The recorded events of a real run are also fed to the same policy again: every decision
-    must be reproduced.
+    must be reproduced. The first line is the verdict. Exit code 3: the simulation is not faithful.
     """
 
+    from cli.exits import NEGATIVE
     from policies.runlog import read_run
     from reports.repeats import Repeats
     from reports.terminal import sim_against_real, sims_against_reals
@@ -42,11 +43,14 @@ def validate(
     if output is not None:
         compared.write(output)
         say(f"wrote {output}")
+    if not compared.fidelity.faithful:
+        raise typer.Exit(NEGATIVE)
 
 
 def _parity(runs: list[Path]) -> dict[str, Any] | None:
     """The decisions of all real runs together; None where no events were recorded."""
     from cli.runs import parity_of
+    from reports.fidelity import REPRODUCED
 
     found = [parity for run in runs if (parity := parity_of(run)) is not None]
     if not found:
@@ -54,5 +58,5 @@ def _parity(runs: list[Path]) -> dict[str, Any] | None:
     different = [str(parity.difference) for parity in found if not parity.same]
     return {
         "decisions": sum(parity.decisions for parity in found),
-        "reproduced": "; ".join(different) if different else "all the same",
+        "reproduced": "; ".join(different) if different else REPRODUCED,
     }

@@ -7,9 +7,10 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from policies.runlog import Run
-from predictors.basis import ESTIMATED, MEASURED
 from reports.figures import figure, spell_value
 from reports.metrics import summary
+from reports.notes import run_notes
+from traces.notes import Note, grave, ordered
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +90,21 @@ class Comparison:
         together = f"{', '.join(level[:-1])} and {level[-1]}"
         return f"{together} {verb} equally many {aim}: {self._score(first)} each."
 
-    def cautions(self) -> list[str]:
-        """What a reader must know before trusting the figures, in full sentences."""
-        notes = []
+    def notes(self) -> list[Note]:
+        """What a reader must know before trusting the figures, the gravest first."""
+        notes: list[Note] = []
         asked = [set(run.requests["request_id"]) for run in self.runs]
         if any(ids != asked[0] for ids in asked):
-            notes.append("The runs did not serve the same requests, so their figures are not comparable.")
+            notes.append(grave("The runs did not serve the same requests, so their figures are not comparable."))
         hardware = {str(run.info["hardware"]) for run in self.runs if run.info.get("hardware")}
         if len(hardware) > 1:
-            notes.append(f"The runs are of different hardware: {', '.join(sorted(hardware))}.")
-        about: defaultdict[str, list[str]] = defaultdict(list)
+            notes.append(Note(f"The runs are of different hardware: {', '.join(sorted(hardware))}."))
+        about: defaultdict[Note, list[str]] = defaultdict(list)
         for run, name, values in zip(self.runs, self.names, self.summaries, strict=True):
-            for note in _run_cautions(run, values):
+            for note in run_notes(run, values):
                 about[note].append(name)
-        return notes + [f"{', '.join(names)}: {note}" for note, names in about.items()]
+        notes += [Note(f"{', '.join(names)}: {note}", note.severity) for note, names in about.items()]
+        return ordered(notes)
 
     def _score(self, at: int) -> str:
         values = self.summaries[at]
@@ -139,11 +141,6 @@ def _predictor(run: Run) -> str:
     return ", ".join(str(predictor[key]) for key in facts if predictor.get(key))
 
 
-def _basis(run: Run) -> str:
-    predictor = run.info.get("predictor")
-    return str(predictor.get("basis", MEASURED)) if isinstance(predictor, dict) else MEASURED
-
-
 def names_of(runs: list[Run]) -> tuple[str, ...]:
     """Folder names, with the parent's where two are equal, and a number where that is not enough."""
     names = [run.name for run in runs]
@@ -155,23 +152,6 @@ def names_of(runs: list[Run]) -> tuple[str, ...]:
             seen[name] += 1
             names[at] = f"{name} ({seen[name]})"
     return tuple(names)
-
-
-def _run_cautions(run: Run, values: dict[str, float]) -> list[str]:
-    notes = [str(warning) for warning in run.info.get("warnings") or []]
-    if run.info.get("interrupted"):
-        notes.append("the run was interrupted before its end.")
-    if values["launches"] and math.isnan(values["prediction_mape"]):
-        notes.append("no launch carries a prediction, so the prediction error is unknown.")
-    if values["extrapolated_launches"] > 0:
-        notes.append(
-            f"{100 * values['extrapolated_launches']:.1f} % of the launches "
-            f"({100 * _or_zero(values['extrapolated_time']):.1f} % of launch time) were predicted by "
-            "extrapolation, outside the measured range."
-        )
-    elif values["launches"] and _basis(run) != ESTIMATED:
-        notes.append("no prediction lies outside the measured range.")
-    return notes
 
 
 def _best(values: list[float]) -> frozenset[int]:

@@ -37,15 +37,15 @@ FIGURES: dict[str, Figure] = {
     "failed": Figure("Failed"),
     "cancelled": Figure("Cancelled"),
     "span_s": Figure("First arrival to last end", "s"),
-    "latency_mean_s": Figure("Latency, mean", "s"),
+    "latency_mean_s": Figure("Latency, mean of finished", "s"),
     "latency_p50_s": Figure("Latency, P50", "s"),
     "latency_p90_s": Figure("Latency, P90", "s"),
     "latency_p95_s": Figure("Latency, P95", "s"),
     "latency_p99_s": Figure("Latency, P99", "s"),
-    "slowdown_mean": Figure("Slowdown, mean", "x"),
+    "slowdown_mean": Figure("Slowdown, mean of finished", "x"),
     "slowdown_p50": Figure("Slowdown, P50", "x"),
     "slowdown_p95": Figure("Slowdown, P95", "x"),
-    "queueing_mean_s": Figure("Queueing delay, mean", "s"),
+    "queueing_mean_s": Figure("Queueing delay, mean of started", "s"),
     "queueing_p50_s": Figure("Queueing delay, P50", "s"),
     "queueing_p95_s": Figure("Queueing delay, P95", "s"),
     "launches": Figure("Launches"),
@@ -80,9 +80,11 @@ def figure(name: str) -> Figure:
 
 
 def spell_value(value: float, unit: Unit) -> str:
-    """A value with its unit, at a precision people can use; a dash when it is not defined."""
+    """A value with its unit, at a precision people can use; a dash: it is not defined; ``∞``: it never comes."""
     if math.isnan(value):
         return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
     if unit == "%":
         return f"{100 * value:.1f} %"
     if unit == "":

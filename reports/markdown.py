@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from reports.comparison import Comparison
 from traces.files import write_document
 from traces.marks import Kind
+from traces.notes import Note, Severity, ordered
 
 REPORT = Kind("report")
 
 
 def markdown(comparison: Comparison) -> str:
-    """The answer, the table with a column a run, and the cautions."""
-    lines = [text(comparison.answer()), "", line(["", *comparison.names])]
+    """What must be known first, the answer, the table with a column a run, and remarks."""
+    first, last = told(comparison.notes())
+    lines = [*first, text(comparison.answer()), "", line(["", *comparison.names])]
     lines.append("|:--|" + "--:|" * len(comparison.names))
     lines += [line([row.label, *row.cells]) for row in comparison.setup()]
     for row in comparison.rows():
         cells = [f"**{cell}**" if at in row.best else cell for at, cell in enumerate(map(text, row.cells))]
         lines.append("| " + " | ".join([text(row.label), *cells]) + " |")
-    cautions = comparison.cautions()
-    if cautions:
-        lines += ["", *(f"- {text(note)}" for note in cautions)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *last]) + "\n"
+
+
+def told(notes: Iterable[Note | str]) -> tuple[list[str], list[str]]:
+    """Notes as blocks of lines: a list of those to be told before the figures, the gravest first and in bold, and one
+    of remarks to be told after them."""
+    before: list[str] = []
+    after: list[str] = []
+    for note in ordered(notes):
+        said = f"**{text(note.text)}**" if note.severity is Severity.GRAVE else text(note.text)
+        (after if note.severity is Severity.REMARK else before).append(f"- {said}")
+    return [*before, ""] if before else [], ["", *after] if after else []
 
 
 def write_markdown(comparison: Comparison, path: Path) -> None:

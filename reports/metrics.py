@@ -11,6 +11,7 @@ import pandas as pd
 
 from policies.runlog import Run
 from reports.checks import STATUSES, check_run, device_count, replica_count
+from sim.planning.steady import quantiles
 
 Numbers = npt.NDArray[np.float64]
 
@@ -28,9 +29,11 @@ def summary(run: Run) -> dict[str, float]:
     """Every figure of a run by name, in the order of `reports.figures.FIGURES`, which has labels and units.
 
     Shares are fractions. Dropped, failed and cancelled requests miss their deadline; a finished request
-    without deadline meets it. Latency (finish - arrival) and slowdown (latency / standalone seconds) are of
-    finished requests, queueing delay (first start - arrival) of all that started. A figure that the run does
-    not define, such as the latency when nothing finished, is NaN. ``name:stage`` is a figure of one stage.
+    without deadline meets it. Percentiles of latency (finish - arrival), slowdown (latency / standalone seconds)
+    and queueing delay (first start - arrival) are of what all requests experienced: one that was dropped, failed
+    or cancelled has an infinite latency, one that never started an infinite delay. Means are of the others. One
+    that an interrupted run never submitted experienced nothing. A figure that the run does not define, such as
+    the mean latency when nothing finished, is NaN. ``name:stage`` is a figure of one stage.
 
     Raises:
         BadInput: the log breaks conservation, see `reports.checks.check_run`.
@@ -41,9 +44,11 @@ def summary(run: Run) -> dict[str, float]:
     good = float(met(requests).sum())
     finished = requests[status == "finished"]
     span = _span_s(run)
-    latency = latency_s(finished)
-    slowdown = _slowdown(finished)
+    latency, slowdown = latency_s(finished), _slowdown(finished)
+    asked = submitted(requests)
     queueing = _defined(requests["first_start_s"] - requests["arrival_s"])
+    lost, unstarted = len(asked) - len(finished), len(asked) - len(queueing)
+    lost_known = int((asked["standalone_s"] > 0).sum()) - len(slowdown)
     busy = _seconds(steps)
     return {
         "slo_attainment": _ratio(good, len(requests)),
@@ -54,11 +59,11 @@ def summary(run: Run) -> dict[str, float]:
         **{name: float((status == name).sum()) for name in STATUSES},
         "span_s": span,
         "latency_mean_s": _mean(latency),
-        **{f"latency_p{q}_s": _percentile(latency, q) for q in (50, 90, 95, 99)},
+        **_percentiles("latency_p{}_s", latency, (50, 90, 95, 99), lost),
         "slowdown_mean": _mean(slowdown),
-        **{f"slowdown_p{q}": _percentile(slowdown, q) for q in (50, 95)},
+        **_percentiles("slowdown_p{}", slowdown, (50, 95), lost_known),
         "queueing_mean_s": _mean(queueing),
-        **{f"queueing_p{q}_s": _percentile(queueing, q) for q in (50, 95)},
+        **_percentiles("queueing_p{}_s", queueing, (50, 95), unstarted),
         "launches": float(len(steps)),
         "batch_mean": _mean(steps.loc[steps["requests"] > 0, "requests"].to_numpy(float)),
         "batch_denoise": _batch_by_time(steps[steps["stage"].isin(DENOISING)]),
@@ -76,19 +81,17 @@ def summary(run: Run) -> dict[str, float]:
 def by_size(run: Run) -> pd.DataFrame:
     """One row a size (``height x width [x frames]``), smallest first.
 
-    Columns: ``requests``, ``finished``, ``slo_attainment`` (fraction), ``latency_p50_s``, ``latency_p95_s``
-    and ``slowdown_mean`` of the finished ones.
+    Columns: ``requests``, ``finished``, ``slo_attainment`` (fraction), ``latency_p50_s``, ``latency_p95_s`` (see
+    `summary`) and ``slowdown_mean`` of the finished ones.
     """
     rows: dict[str, dict[str, float]] = {}
     for _, group in run.requests.groupby(["height", "width", "frames"], sort=True):
         finished = group[group["status"] == "finished"]
-        latency = latency_s(finished)
         rows[sizes(group).iloc[0]] = {
             "requests": len(group),
             "finished": len(finished),
             "slo_attainment": float(met(group).mean()),
-            "latency_p50_s": _percentile(latency, 50),
-            "latency_p95_s": _percentile(latency, 95),
+            **_percentiles("latency_p{}_s", latency_s(finished), (50, 95), len(submitted(group)) - len(finished)),
             "slowdown_mean": _mean(_slowdown(finished)),
         }
     columns = ["requests", "finished", "slo_attainment", "latency_p50_s", "latency_p95_s", "slowdown_mean"]
@@ -159,6 +162,11 @@ def met(requests: pd.DataFrame) -> pd.Series:
     """Whether each request finished within its deadline, or finished and has none."""
     deadline = requests["deadline_s"].fillna(math.inf) + DEADLINE_SLACK_S
     return (requests["status"] == "finished") & (requests["finish_s"] <= deadline)
+
+
+def submitted(requests: pd.DataFrame) -> pd.DataFrame:
+    """The requests that were asked for: all but those that had not arrived when a run was interrupted."""
+    return requests[requests["finish_s"].notna()]
 
 
 def latency_s(requests: pd.DataFrame) -> Numbers:
@@ -260,8 +268,9 @@ def _mean(values: Numbers) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def _percentile(values: Numbers, q: int) -> float:
-    return float(np.percentile(values, q)) if len(values) else math.nan
+def _percentiles(name: str, values: Numbers, percents: tuple[int, ...], never: int) -> dict[str, float]:
+    found = quantiles(values, [q / 100 for q in percents], never)
+    return dict(zip(map(name.format, percents), found, strict=True))
 
 
 def _ratio(part: float, whole: float) -> float:

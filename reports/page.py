@@ -75,7 +75,7 @@ def page(comparison: Comparison) -> str:
         names=comparison.names,
         version=comparison.runs[0].info.get("tilecast", ""),
         answer=comparison.answer(),
-        cautions=comparison.cautions(),
+        notes=comparison.notes(),
         setup=comparison.setup(),
         rows=comparison.rows(),
         lost=[

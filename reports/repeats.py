@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from policies.runlog import Run
 from reports.comparison import names_of
-from reports.figures import Unit, figure, spell_value
+from reports.drift import drift_between
+from reports.fidelity import Fidelity, difference
+from reports.figures import Unit, figure
 from reports.validate import VALIDATION, cautions, figures_of, per_request
 from traces.errors import BadInput
 from traces.files import write_json
@@ -31,7 +34,7 @@ def held_against(sims: Sequence[Figures], reals: Sequence[Figures]) -> pd.DataFr
 
     Columns: ``sim`` and ``real`` (means), ``sim_sd`` (standard deviation of one simulated run; NaN of one), ``error``
     and ``spread``. The error is sim - real; the spread is the largest minus the smallest real value, NaN of one run.
-    Both are fractions of the real mean, but for shares, which are not divided.
+    Both are fractions of the real mean, but for shares, which are not divided; see `reports.fidelity.difference`.
 
     Raises:
         BadInput: no run of one kind.
@@ -41,24 +44,23 @@ def held_against(sims: Sequence[Figures], reals: Sequence[Figures]) -> pd.DataFr
     rows = {}
     for name in dict.fromkeys(name for run in (*sims, *reals) for name in run):
         foretold, measured = (np.array([run.get(name, math.nan) for run in runs], float) for runs in (sims, reals))
-        sim, real = float(foretold.mean()), float(measured.mean())
-        spread = float(np.ptp(measured)) if len(measured) > 1 else math.nan
-        scale = 1.0 if figure(name).unit == "%" else real
+        sim, real, unit = float(foretold.mean()), float(measured.mean()), figure(name).unit
+        several = len(foretold) > 1 and np.isfinite(foretold).all()
         rows[name] = {
             "sim": sim,
-            "sim_sd": float(foretold.std(ddof=1)) if len(foretold) > 1 else math.nan,
+            "sim_sd": float(foretold.std(ddof=1)) if several else math.nan,
             "real": real,
-            "error": (sim - real) / scale if scale else math.nan,
-            "spread": spread / scale if scale else math.nan,
+            "error": math.nan if math.isnan(sim + real) else difference(sim, real, unit),
+            "spread": _spread(measured, unit),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("figure")
 
 
-def spell_difference(value: float, unit: Unit, signed: bool = True) -> str:
-    """An error or a spread of `held_against` as text: points of a share, percent of anything else."""
-    if math.isnan(value):
-        return spell_value(value, unit)
-    return f"{100 * value:{'+' if signed else ''}.1f} {'points' if unit == '%' else '%'}"
+def _spread(values: npt.NDArray[np.float64], unit: Unit) -> float:
+    if len(values) < 2 or not np.isfinite(values).all():
+        return math.nan
+    scale = 1.0 if unit == "%" else abs(float(values.mean()))
+    return float(np.ptp(values)) / scale if scale else math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Repeats:
         sims: names of the simulations.
         reals: names of the real runs.
         figures: see `held_against`, of every figure of `reports.validate.figures_of`.
+        fidelity: whether the simulations are near enough.
         cautions: what weakens the comparison, in full sentences.
         parity: results of the decision-parity checks, as named values; None: not checked.
     """
@@ -76,6 +79,7 @@ class Repeats:
     sims: tuple[str, ...]
     reals: tuple[str, ...]
     figures: pd.DataFrame
+    fidelity: Fidelity
     cautions: list[str]
     parity: Mapping[str, Any] | None = None
 
@@ -93,15 +97,19 @@ class Repeats:
             per_request(sims[0], other)  # refuses other requests
         notes = [note for sim in sims for real in reals for note in cautions(sim, real)]
         of_sims, of_reals = (tuple(names[id(run)] for run in of_kind) for of_kind in (sims, reals))
-        return cls(of_sims, of_reals, compared, list(dict.fromkeys(notes)), parity)
+        drifts = [drift for real in reals if not math.isnan(drift := drift_between(sims[0], real))]
+        drift = sum(drifts) / len(drifts) if drifts else math.nan
+        fidelity = Fidelity.of(compared, drift, parity)
+        return cls(of_sims, of_reals, compared, fidelity, list(dict.fromkeys(notes)), parity)
 
     def document(self) -> dict[str, Any]:
         """Everything as JSON values; what is not defined is null."""
         return {
             "sims": list(self.sims),
             "reals": list(self.reals),
+            "verdict": self.fidelity.document(),
             "figures": {
-                str(name): {str(key): None if math.isnan(value) else value for key, value in row.items()}
+                str(name): {str(key): value if math.isfinite(value) else None for key, value in row.items()}
                 for name, row in self.figures.iterrows()
             },
             "cautions": self.cautions,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -10,10 +12,12 @@ from rich.text import Text
 from policies.runlog import Run
 from reports.comparison import Comparison
 from reports.console import new_console
+from reports.fidelity import Fidelity, spell_difference
 from reports.figures import Unit, figure, spell_value
 from reports.metrics import by_batch, by_replica, by_size, reasons
-from reports.repeats import Repeats, spell_difference
+from reports.repeats import Repeats
 from reports.validate import Validation, spell_error
+from traces.notes import Note, Severity, ordered
 
 
 def show(comparison: Comparison, console: Console | None = None) -> None:
@@ -34,7 +38,7 @@ def one_run(comparison: Comparison) -> RenderableType:
 
 
 def side_by_side(comparison: Comparison) -> RenderableType:
-    """The answer, a column of figures a run (best in bold), and the cautions."""
+    """What must be known first, the answer, a column of figures a run (best in bold), and remarks."""
     table = headed(None, ["", *comparison.names])
     for row in comparison.setup():
         table.add_row(Text(row.label), *map(Text, row.cells))
@@ -42,12 +46,24 @@ def side_by_side(comparison: Comparison) -> RenderableType:
     for row in comparison.rows():
         cells = [Text(cell, style="bold" if at in row.best else "") for at, cell in enumerate(row.cells)]
         table.add_row(Text(row.label), *cells)
-    cautions = [Text(f"! {note}", style="yellow") for note in comparison.cautions()]
-    return Group(Text(comparison.answer(), style="bold"), table, *cautions)
+    first, last = told(comparison.notes())
+    return Group(*first, Text(comparison.answer(), style="bold"), table, *last)
+
+
+def told(notes: Iterable[Note | str]) -> tuple[list[Text], list[Text]]:
+    """Notes as lines: those to be told before the figures, the gravest first, and remarks to be told after them."""
+    lines: dict[bool, list[Text]] = {True: [], False: []}
+    for note in ordered(notes):
+        plain = note.severity is Severity.REMARK
+        lines[plain].append(Text(note.text if plain else f"! {note}", style=_STYLES[note.severity]))
+    return lines[False], lines[True]
+
+
+_STYLES = {Severity.GRAVE: "bold red", Severity.CAUTION: "yellow", Severity.REMARK: "dim"}
 
 
 def sim_against_real(validation: Validation) -> RenderableType:
-    """Each figure of the simulation, of the real run, and the error between them."""
+    """The verdict, each figure of the simulation, of the real run, and the error between them."""
     table = headed(None, ["", f"sim: {validation.sim}", f"real: {validation.real}", "error", "relative"])
     for name, row in validation.figures.iterrows():
         table.add_row(Text(str(row["label"])), *map(Text, spell_error(str(name), row)))
@@ -59,8 +75,9 @@ def sim_against_real(validation: Validation) -> RenderableType:
             for label, row in validation.latency_errors.iterrows()
         ],
     )
-    notes = [Text(f"! {note}", style="yellow") for note in validation.cautions]
-    parts: list[RenderableType] = [table, percentiles, Text(validation.agreement()), *notes]
+    notes, _ = told(validation.cautions)
+    parts: list[RenderableType] = [_verdict(validation.fidelity), *notes, table, percentiles]
+    parts.append(Text(validation.agreement()))
     if validation.parity is not None:
         rows = [[str(key), str(value)] for key, value in validation.parity.items()]
         parts.append(_table("Decision parity", ["", "result"], rows))
@@ -68,7 +85,7 @@ def sim_against_real(validation: Validation) -> RenderableType:
 
 
 def sims_against_reals(repeats: Repeats) -> RenderableType:
-    """Each figure of several simulated and several real runs: means, the error, and how far the repeats lie apart."""
+    """The verdict, each figure of several simulated and real runs, the error, and how far the repeats lie apart."""
     sims, reals = len(repeats.sims), len(repeats.reals)
     table = headed(None, ["", f"sim, mean of {sims}", "sd", f"real, mean of {reals}", "error", "spread of real"])
     for name, row in repeats.figures.iterrows():
@@ -78,12 +95,16 @@ def sims_against_reals(repeats: Repeats) -> RenderableType:
             spell_difference(row[column], described.unit, column == "error") for column in ("error", "spread")
         )
         table.add_row(Text(described.label), *map(Text, (sim, sd, real, error, spread)))
-    notes = [Text(f"! {note}", style="yellow") for note in repeats.cautions]
-    parts: list[RenderableType] = [table, *notes]
+    notes, _ = told(repeats.cautions)
+    parts: list[RenderableType] = [_verdict(repeats.fidelity), *notes, table]
     if repeats.parity is not None:
         rows = [[str(key), str(value)] for key, value in repeats.parity.items()]
         parts.append(_table("Decision parity", ["", "result"], rows))
     return Group(*parts)
+
+
+def _verdict(fidelity: Fidelity) -> Text:
+    return Text(fidelity.verdict, style="bold" if fidelity.faithful else _STYLES[Severity.GRAVE])
 
 
 def _sizes(run: Run) -> Table:

@@ -14,6 +14,8 @@ import pandas as pd
 from policies.runlog import Run
 from reports.checks import check_run
 from reports.comparison import names_of
+from reports.drift import drift_between
+from reports.fidelity import Fidelity
 from reports.figures import figure, spell_value
 from reports.metrics import by_size, met, summary
 from traces.errors import BadInput
@@ -47,6 +49,7 @@ class Validation:
         real: name of the real run.
         figures: see `compare`.
         requests: see `per_request`.
+        fidelity: whether the simulation is near enough.
         cautions: what weakens the comparison, in full sentences.
         parity: result of the decision-parity check, as named values; None: not checked.
     """
@@ -55,6 +58,7 @@ class Validation:
     real: str
     figures: pd.DataFrame
     requests: pd.DataFrame
+    fidelity: Fidelity
     cautions: list[str] = field(default_factory=list)
     parity: Mapping[str, Any] | None = None
 
@@ -69,7 +73,9 @@ class Validation:
             raise BadInput(f"{sim.path} is a real run and {real.path} a simulation: name the simulation first")
         figures, requests = compare(sim, real), per_request(sim, real)
         left, right = names_of([sim, real])
-        return cls(left, right, figures, requests, cautions(sim, real), parity)
+        shares = figures[["sim", "real"]].div(figures["unit"].map(_scale), axis=0)
+        fidelity = Fidelity.of(shares, drift_between(sim, real), parity)
+        return cls(left, right, figures, requests, fidelity, cautions(sim, real), parity)
 
     @property
     def latency_errors(self) -> pd.DataFrame:
@@ -95,6 +101,7 @@ class Validation:
         return {
             "sim": self.sim,
             "real": self.real,
+            "verdict": self.fidelity.document(),
             "figures": {str(name): _values(row) for name, row in self.figures.iterrows()},
             "requests": {
                 "total": len(self.requests),
@@ -128,9 +135,9 @@ def compare(sim: Run, real: Run) -> pd.DataFrame:
     rows = {}
     for name in dict.fromkeys([*left, *right]):
         described = figure(name)
-        scale = 100.0 if described.unit == "%" else 1.0
+        scale = _scale(described.unit)
         foretold, measured = (scale * values.get(name, math.nan) for values in (left, right))
-        error = foretold - measured
+        error = 0.0 if foretold == measured else foretold - measured
         rows[name] = {
             "label": described.label,
             "unit": described.unit,
@@ -180,7 +187,7 @@ def per_request(sim: Run, real: Run) -> pd.DataFrame:
 def spell_error(name: str, row: pd.Series) -> tuple[str, str, str, str]:
     """(sim, real, absolute, relative) of a row of `compare` as text."""
     unit = figure(name).unit
-    scale = 100.0 if unit == "%" else 1.0
+    scale = _scale(unit)
     sim, real, error = (spell_value(row[column] / scale, unit) for column in ("sim", "real", "absolute"))
     if unit == "%":
         error = error.replace("%", "points")
@@ -216,6 +223,11 @@ def cautions(sim: Run, real: Run) -> list[str]:
     if real.info.get("interrupted"):
         notes.append("The real run was interrupted before its end.")
     return notes
+
+
+def _scale(unit: str) -> float:
+    """Shares are shown in percent."""
+    return 100.0 if unit == "%" else 1.0
 
 
 def _ends(run: Run) -> pd.DataFrame:

@@ -21,12 +21,11 @@ from policies.record import request_table, step_table
 from policies.runlog import Run, read_run
 from predictors.profile import Profile
 from predictors.table import LatencyTable
+from reports.fidelity import GOALS
 from reports.metrics import summary
 from reports.repeats import held_against
 from traces.composition import parse
 
-GOALS = {"latency_p50_s": 0.05, "latency_p95_s": 0.08, "latency_p99_s": 0.10, "slo_attainment": 0.02}
-"""The largest error wanted, of a time as a share of it, of attainment as a difference of shares."""
 STAGES = ("encode", "denoise", "decode")
 
 
@@ -174,7 +173,8 @@ def _facts(study: Study, seeds: int) -> dict[str, Any]:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {str(key): None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
-        for row in frame.to_dict("records")
-    ]
+    return [{str(key): _defined(value) for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _defined(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.fidelity.compare import GOALS, Findings
+from benchmarks.fidelity.compare import Findings
 from benchmarks.fidelity.study import percent
+from reports.fidelity import GOALS, spell_difference
 from reports.figures import figure, spell_value
-from reports.repeats import spell_difference
 
 LABELS = {"latency_p50_s": "P50", "latency_p95_s": "P95", "latency_p99_s": "P99", "slo_attainment": "attainment"}
 

@@ -7,6 +7,7 @@ import math
 from predictors.basis import ESTIMATED
 from reports.plan.words import NONE, about, cluster, money, number, percent, share, subject, times
 from sim.planning.result import NEAR_KNEE, STABLE, UNSTABLE, Evaluation, Plan
+from traces.notes import Note, grave, ordered, remark
 
 
 def answer(plan: Plan) -> str:
@@ -71,21 +72,32 @@ def promise(plan: Plan) -> str:
     )
 
 
-def cautions(plan: Plan) -> list[str]:
-    """What a reader must know before staking money on it, in full sentences."""
-    notes = []
+def notes(plan: Plan) -> list[Note]:
+    """What a reader must know before staking money on it, in full sentences, the gravest first."""
+    notes: list[Note] = []
     best = subject(plan)
+    if best is not None and best.state == UNSTABLE:
+        notes.append(grave(f"OVERLOADED: {cluster(best.candidate)} cannot keep up. {best.detail}"))
     if best is not None and best.label == ESTIMATED:
-        notes.append("The figures are ESTIMATED: no run of this model on this hardware was measured.")
+        notes.append(Note("The figures are ESTIMATED: no run of this model on this hardware was measured."))
     if best is not None and best.extrapolated > 0:
-        notes.append(f"{about(best.extrapolated)} of its simulated time lies outside the measured range.")
+        notes.append(Note(f"{about(best.extrapolated)} of its simulated time lies outside the measured range."))
     undecided = sum(evaluation.keeps is None for evaluation in plan.considered)
     if undecided:
         clusters = "1 cluster" if undecided == 1 else f"{undecided} clusters"
         notes.append(
-            f"{clusters} could not be decided by the replications that were run; undecided counts as not kept."
+            Note(f"{clusters} could not be decided by the replications that were run; undecided counts as not kept.")
         )
-    return [*notes, *plan.notes]
+    shown = [row.figures for row in plan.considered] + [row.figures for row in (*plan.load_curve, *plan.sensitivity)]
+    if any(math.isinf(figures.latency_p95_s.mean) for figures in shown):
+        notes.append(remark(ENDLESS))
+    return ordered([*notes, *plan.notes])
+
+
+ENDLESS = (
+    "A latency of ∞: so many requests never finish that this percentile is one of them; or the queue grows, and every "
+    "latency depends on how long one looks."
+)
 
 
 _KEEP = {

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from reports.markdown import line, text
+from reports.markdown import line, text, told
 from reports.plan import tables
-from reports.plan.answer import answer, cautions, key_figures, promise
+from reports.plan.answer import answer, key_figures, notes, promise
 from reports.plan.table import Table
-from reports.plan.words import TRUST, subject
+from reports.plan.words import TRUST, subject, trust
 from sim.planning.result import Plan
 
 
 def markdown(plan: Plan) -> str:
-    """The answer, its figures, what to know, every table, and how to run it again."""
-    parts = [f"# {text(answer(plan))}", text(promise(plan))]
+    """What must be known first, the answer, its figures, every table, remarks, and how to run it again."""
+    first, last = told(notes(plan))
+    parts = ["\n".join(first).strip(), f"# {text(answer(plan))}", text(promise(plan))]
     parts.append("\n".join(f"- {text(label)}: **{text(value)}**" for label, value in key_figures(plan)))
     best = subject(plan)
     if best is not None:
-        parts.append(f"Trust: {text(best.label)}")
-    parts.append("\n".join(f"> {text(note)}\n>" for note in cautions(plan)))
+        parts.append(f"Trust: {text(trust(plan, [best]))}")
+    parts.append("\n".join(last).strip())
     shown = (
         tables.load_curve(plan),
         tables.what_if(plan),

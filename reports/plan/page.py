@@ -9,10 +9,10 @@ import plotly.graph_objects as go
 
 from reports.document import render
 from reports.plan import charts, tables
-from reports.plan.answer import answer, cautions, key_figures, promise
+from reports.plan.answer import answer, key_figures, notes, promise
 from reports.plan.frames import TABLES
 from reports.plan.table import Table
-from reports.plan.words import TRUST, about, percent, subject, weakest
+from reports.plan.words import TRUST, about, percent, subject, trust
 from sim.planning.result import Evaluation, Plan
 from traces.marks import Kind
 
@@ -56,11 +56,6 @@ class Section:
     def shown(self) -> tuple[Table, ...]:
         """Open tables, as they are shown."""
         return tuple(table.narrow() if self.beside else table for table in self.tables if table.rows)
-
-    @property
-    def label(self) -> str:
-        """The least trustworthy label of what it rests on."""
-        return weakest(self.rests_on)
 
     @property
     def extrapolated(self) -> str:
@@ -158,9 +153,9 @@ def page(plan: Plan) -> str:
         answer=answer(plan),
         promise=promise(plan),
         key_figures=key_figures(plan),
-        label=best.label if best else "",
+        label=trust(plan, [best] if best else []),
         extrapolated=about(best.extrapolated) if best and best.extrapolated > 0 else "",
-        cautions=cautions(plan),
-        sections=shown,
+        notes=notes(plan),
+        sections=[(section, trust(plan, section.rests_on)) for section in shown],
         legend=TRUST,
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from reports.figures import spell_value
 from reports.plan.table import Column, Table
-from reports.plan.words import NONE, about, cluster, kept, money, number, seconds, share, subject, times
+from reports.plan.words import NONE, about, cluster, kept, money, number, seconds, share, subject, times, trust
 from sim.planning.result import Evaluation, Memory, Month, Plan, PolicyCost, Refused, SizeFigures, WhatIf, Window
 
 
@@ -22,7 +22,7 @@ def considered(plan: Plan) -> Table:
         Column[Evaluation]("Per 1,000 images", lambda row: money(row.cost_per_1000_images), brief=False),
         Column[Evaluation]("State and limit", _state, "text"),
         Column[Evaluation]("P95 latency", lambda row: seconds(row.figures.latency_p95_s), brief=False),
-        Column[Evaluation]("Trust", lambda row: row.label, "text"),
+        Column[Evaluation]("Trust", lambda row: trust(plan, [row]), "text"),
     )
     best = subject(plan)
     return Table.of(
@@ -129,7 +129,7 @@ def policies(plan: Plan) -> Table:
         Column[PolicyCost](
             "P95 latency", lambda row: _of(row.evaluation, lambda e: seconds(e.figures.latency_p95_s)), brief=False
         ),
-        Column[PolicyCost]("Trust", lambda row: _of(row.evaluation, lambda e: e.label), "text"),
+        Column[PolicyCost]("Trust", lambda row: _of(row.evaluation, lambda e: trust(plan, [e])), "text"),
         Column[PolicyCost]("Extrapolated", lambda row: _of(row.evaluation, _extrapolated), brief=False),
     )
     used = plan.answer.candidate.scheduler if plan.answer else None

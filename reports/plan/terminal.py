@@ -9,18 +9,19 @@ from rich.text import Text
 
 from reports.console import new_console
 from reports.plan import tables
-from reports.plan.answer import answer, cautions, promise
+from reports.plan.answer import answer, notes, promise
 from reports.plan.table import Table
-from reports.terminal import headed
+from reports.terminal import headed, told
 from sim.planning.result import Plan
 
 
 def show_plan(plan: Plan, console: Console | None = None) -> None:
-    """Print the answer, the clusters that were considered, what if, and what a reader must know."""
+    """Print what must be known first, the answer, the clusters that were considered, what if, and remarks."""
     shown = (tables.considered(plan), tables.what_if(plan), tables.policies(plan), tables.growth(plan))
-    parts: list[RenderableType] = [Text(answer(plan), style="bold"), Text(promise(plan))]
+    first, last = told(notes(plan))
+    parts: list[RenderableType] = [*first, Text(answer(plan), style="bold"), Text(promise(plan))]
     parts += [_table(table.narrow()) for table in shown if table.rows]
-    parts += [Text(f"! {note}", style="yellow") for note in cautions(plan)]
+    parts += last
     (console or new_console()).print(Group(*parts))
 
 

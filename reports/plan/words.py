@@ -90,7 +90,10 @@ def kept(keeps: bool | None) -> str:
     return {True: "yes", False: "no", None: "undecided"}[keeps]
 
 
-def weakest(evaluations: Iterable[Evaluation]) -> str:
-    """The least trustworthy label among them; nothing of none."""
-    labels = {evaluation.label for evaluation in evaluations}
-    return next((label for label in reversed(TRUST) if label in labels), "")
+def trust(plan: Plan, evaluations: Iterable[Evaluation]) -> str:
+    """The least trustworthy label of evaluations, and whether a profile of theirs carries a note; nothing of none."""
+    rests_on = list(evaluations)
+    labels = {evaluation.label for evaluation in rests_on}
+    weakest = next((label for label in reversed(TRUST) if label in labels), "")
+    noted = any(evaluation.candidate.hardware in plan.noted for evaluation in rests_on)
+    return f"{weakest}, with a note" if noted and weakest else weakest

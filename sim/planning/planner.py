@@ -13,6 +13,7 @@ from sim.planning.assess import Assessor
 from sim.planning.result import Candidate, Demand, Evaluation, Month, Plan, PolicyCost
 from sim.planning.search import Found, Option, search
 from sim.planning.verdict import by_size
+from traces.notes import Note, remark
 
 HARDER = 1.1
 """Times the demand at which an answer that breaks is near its knee."""
@@ -56,11 +57,11 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
         evaluation = assess.near(about, HARDER)
         answer = evaluation if evaluation.keeps else None
     policies = [PolicyCost(name, _least(assess, _of(assess, (name,)), AS_PLANNED).answer) for name in wanted.policies]
-    notes = found.surprises
+    notes = tuple([Note(surprise) for surprise in found.surprises])
     if wanted.cluster is not None:
-        notes = (_carries(assess, wanted.cluster, headroom), *notes)
+        notes = (remark(_carries(assess, wanted.cluster, headroom)), *notes)
     if wanted.cluster is None and answer is not None and answer.label != MEASURED:
-        notes = (*notes, *_measured(assess, _of(assess, wanted.schedulers)))
+        notes = (*notes, *map(remark, _measured(assess, _of(assess, wanted.schedulers))))
     confirmed = _confirmed(assess, answer)
     return Plan(
         attainment=promise.attainment,

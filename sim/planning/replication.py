@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as checked
 from policies.controller import Controller
 from sim.planning.activity import Launches, Requests, area
 from sim.planning.result import SizeFigures, Window
-from sim.planning.steady import warm_up
+from sim.planning.steady import quantiles, warm_up
 from traces.composition import Composition
 from traces.sizes import spell_size
 
@@ -51,7 +51,8 @@ class Replication:
         warm_up_s: cut off before that.
         settled: whether MSER-5 finds an end of the warm-up in the first half.
         attainment: share of the measured requests that finished in time; one without deadline only has to finish.
-        latency_mean_s, latency_p50_s, latency_p95_s, latency_p99_s: of those that finished.
+        latency_mean_s: of those that finished.
+        latency_p50_s, latency_p95_s, latency_p99_s: of all measured; one that did not finish counts as infinite.
         wait_mean_s: from arrival to first start, of those that started.
         goodput_rps: requests a second that finished in time, during the span.
         images_per_s: pictures a second of requests that finished, during the span.
@@ -160,7 +161,7 @@ def observe(
     in_span = requests.finished & (requests.end_s >= cut_s) & (requests.end_s <= demand_end_s)
     busy_s = np.bincount(launches.replica, weights=launches.within(cut_s, demand_end_s), minlength=replicas)
     batch, batch_cap, at_cap = launches.batches(cut_s, demand_end_s)
-    p50, p95, p99 = _quantiles(latency_s, (0.5, 0.95, 0.99))
+    p50, p95, p99 = quantiles(latency_s, (0.5, 0.95, 0.99), len(met) - len(latency_s))
     backlog, backlog_least, growth, growth_least = _trend(requests, launches, cut_s, demand_end_s, period_s)
     return Replication(
         submitted=len(requests.arrival_s),
@@ -273,13 +274,10 @@ def _sizes(requests: Requests, measured: npt.NDArray[np.bool_]) -> tuple[SizeFig
     for size, index in names.items():
         chosen = measured & (which == index)
         if count := int(chosen.sum()):
-            quantiles = _quantiles(latency_s[chosen & requests.finished], SIZE_QUANTILES)
-            figures.append(SizeFigures(spell_size(size), count, _mean(requests.met[chosen]), quantiles))
+            finished = latency_s[chosen & requests.finished]
+            of_size = quantiles(finished, SIZE_QUANTILES, count - len(finished))
+            figures.append(SizeFigures(spell_size(size), count, _mean(requests.met[chosen]), of_size))
     return tuple(sorted(figures, key=lambda of_size: (-of_size.requests, of_size.size)))
-
-
-def _quantiles(values: Numbers, shares: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(np.quantile(values, shares).tolist()) if len(values) else (math.nan,) * len(shares)
 
 
 def _mean(values: npt.NDArray[Any]) -> float:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
+from traces.notes import Note
+
 STABLE, NEAR_KNEE, UNSTABLE = "STABLE", "NEAR KNEE", "UNSTABLE"
 """Whether a cluster keeps up: with room to spare; so close to its limit that a little more load breaks it; not."""
 
@@ -72,7 +74,8 @@ class Figures:
         rate_scale: the load, as a multiple of the demand planned for.
         rate_rps: requests a second of it.
         attainment: share of the requests that finished in time.
-        latency_p50_s, latency_p95_s, latency_p99_s: of those that finished.
+        latency_p50_s, latency_p95_s, latency_p99_s: of all requests; one that did not finish counts as infinite, and
+            all of them are where the queue grows, because they then depend on how long one looks.
         goodput_rps: requests a second that finished in time.
         images_per_s: pictures a second of requests that finished.
         utilisation: busy share of the devices.
@@ -188,7 +191,7 @@ class SizeFigures:
     """Requests of one size (``512x768``) on the answer's cluster, over all replications.
 
     Attributes:
-        latency_s: quantiles of those that finished, at 5, 25, 50, 75, 95 and 99 %.
+        latency_s: quantiles at 5, 25, 50, 75, 95 and 99 %; a request that did not finish counts as infinite.
     """
 
     size: str
@@ -258,6 +261,7 @@ class Plan:
         by_size: on the answer's cluster.
         over_time: one replication of it.
         notes: what a reader must know, in full sentences.
+        noted: hardware whose profile carries a note of its own, so that its label of trust is not the whole truth.
         scenario: TOML, to run it again.
         command: likewise.
         tilecast: version.
@@ -280,7 +284,8 @@ class Plan:
     policies: tuple[PolicyCost, ...] = ()
     by_size: tuple[SizeFigures, ...] = ()
     over_time: tuple[Window, ...] = ()
-    notes: tuple[str, ...] = field(default_factory=tuple)
+    notes: tuple[Note, ...] = field(default_factory=tuple)
+    noted: tuple[str, ...] = ()
     scenario: str = ""
     command: str = ""
     tilecast: str = ""

@@ -34,10 +34,13 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Student's t interval of the mean of independent replications.
 
     Values that are not defined (NaN, like the latency where nothing finished) are left out. One value has an infinite
-    half width, none a NaN mean. It may reach beyond what is possible, such as below 0 s: read it as cut off there.
+    half width, none a NaN mean, an infinite one an infinite mean. It may reach beyond what is possible, such as below
+    0 s: read it as cut off there.
     """
     known = np.asarray([value for value in values if not math.isnan(value)], dtype=float)
     count = len(known)
+    if np.isinf(known).any():
+        return Interval(math.inf, math.inf, count)
     if count < 2:
         return Interval(float(known[0]) if count else math.nan, math.inf, count)
     error = float(known.std(ddof=1)) / math.sqrt(count)
@@ -65,6 +68,30 @@ def share(values: Sequence[float], counts: Sequence[int], confidence: float = 0.
     high = float(beta.ppf(1 - tail, hits + 1, total - hits)) if hits < total else 1.0
     exact = max(hits / total - low, high - hits / total)
     return Interval(of_runs.mean, max(of_runs.half_width, exact), of_runs.replications)
+
+
+def quantiles(values: Sequence[float] | Numbers, shares: Sequence[float], never: int = 0) -> tuple[float, ...]:
+    """Quantiles of what all requests experienced, of which ``never`` never finished.
+
+    Those count as infinite, since a quantile of the others alone looks the better the more are lost. Between two values
+    it is interpolated, as `numpy.quantile` does. NaN: there are no requests.
+
+    Args:
+        values: of the requests that finished, such as seconds of latency.
+        shares: the quantiles wanted, between 0 and 1.
+        never: requests that did not finish.
+    """
+    known, count = np.sort(np.asarray(values, dtype=float)), len(values) + never
+    if not count:
+        return (math.nan,) * len(shares)
+    found = []
+    for part in shares:
+        at = part * (count - 1)
+        if math.ceil(at - 1e-9) >= len(known):
+            found.append(math.inf)
+        else:
+            found.append(float(np.interp(at, np.arange(len(known)), known)))
+    return tuple(found)
 
 
 def paired(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Interval:

@@ -42,18 +42,26 @@ class Verdict:
 def figures(
     replications: Sequence[Replication], rate_scale: float, rate_rps: float, confidence: float = 0.95
 ) -> Figures:
-    """Means over the replications of one cluster under one load, with their intervals."""
+    """Means over the replications of one cluster under one load, with their intervals.
+
+    Where a backlog grows there is no steady latency: its quantiles are infinite, whatever so short a run says.
+    """
 
     def mean(name: str) -> Interval:
         return interval([getattr(replication, name) for replication in replications], confidence)
+
+    growing = grows(replications, confidence)
+
+    def latency(name: str) -> Interval:
+        return Interval(math.inf, math.inf, len(replications)) if growing else mean(name)
 
     return Figures(
         rate_scale,
         rate_rps,
         attainment=attainment(replications, confidence),
-        latency_p50_s=mean("latency_p50_s"),
-        latency_p95_s=mean("latency_p95_s"),
-        latency_p99_s=mean("latency_p99_s"),
+        latency_p50_s=latency("latency_p50_s"),
+        latency_p95_s=latency("latency_p95_s"),
+        latency_p99_s=latency("latency_p99_s"),
         goodput_rps=mean("goodput_rps"),
         images_per_s=mean("images_per_s"),
         utilisation=mean("utilisation"),
@@ -78,7 +86,9 @@ def keeps(replications: Sequence[Replication], target: float, confidence: float 
 
 
 def by_size(replications: Sequence[Replication]) -> tuple[SizeFigures, ...]:
-    """Requests of each size over all replications, most frequent first; quantiles are means over replications."""
+    """Requests of each size over all replications, most frequent first; quantiles are means over replications, infinite
+    where a backlog grows."""
+    growing = bool(replications) and grows(replications)
     sizes: dict[str, list[SizeFigures]] = {}
     for replication in replications:
         for of_size in replication.sizes:
@@ -87,8 +97,9 @@ def by_size(replications: Sequence[Replication]) -> tuple[SizeFigures, ...]:
     for size, parts in sizes.items():
         requests = sum([part.requests for part in parts])
         met = sum([part.requests * part.attainment for part in parts])
-        quantiles = [interval(values).mean for values in zip(*[part.latency_s for part in parts], strict=True)]
-        pooled.append(SizeFigures(size, requests, met / requests, tuple(quantiles)))
+        means = [interval(values).mean for values in zip(*[part.latency_s for part in parts], strict=True)]
+        latency_s = tuple([math.inf if growing else mean for mean in means])
+        pooled.append(SizeFigures(size, requests, met / requests, latency_s))
     return tuple(sorted(pooled, key=lambda of_size: (-of_size.requests, of_size.size)))
 
 

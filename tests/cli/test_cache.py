@@ -66,6 +66,9 @@ def test_a_cache_makes_simulated_runs_faster_and_is_in_the_log(folder: Path) -> 
     assert all(0.2 < value < 0.9 for value in expected.values())
     assert without.info["predictor"]["expected_computed"] == {}
     assert any("measured without a cache" in warning for warning in cached.info["warnings"])
+    lossy = "pictures differ from those made without it (policies.caching = forest)"
+    assert cached.info["warnings"][0].startswith(lossy)
+    assert not any("pictures differ" in warning for warning in without.info["warnings"])
 
 
 def test_a_predictor_that_expects_the_reuse_is_right_about_whole_requests(folder: Path) -> None:

@@ -116,7 +116,7 @@ def test_another_promise_runs_only_what_is_new(folder: Path) -> None:
     assert first.answer is not None
     assert first.answer.candidate == Candidate("small", 1, 6, "fcfs")
     assert first.headroom >= 1.0
-    assert first.notes[0].startswith("6 x small with fcfs carry ")
+    assert first.notes[0].text.startswith("6 x small with fcfs carry ")
     before = len(points(folder / "plan"))
     assert before == first.points
     second = plan(folder, "plan", "--replicas", 6, "--hardware", "small", "--attainment", 0.8)

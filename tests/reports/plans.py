@@ -24,6 +24,7 @@ from sim.planning.result import (
     WhatIf,
     Window,
 )
+from traces.notes import Note
 
 RATE_RPS = 0.22
 PRICES = {"h100-sxm": 2.99, "a100-80gb": 1.89, "l40s": 1.05, "b200": math.nan}
@@ -159,7 +160,7 @@ def plan() -> Plan:
             for at, name in enumerate(names)
         ),
         over_time=tuple(_window(at) for at in range(72)),
-        notes=("Prices are examples from the catalogue; give your own with [plan] hardware.",),
+        notes=(Note("Prices are examples from the catalogue; give your own with [plan] hardware."),),
         scenario='model = "sdxl"\n\n[trace]\npath = "gentd26.parquet"\nrate_scale = 20\n',
         command="tilecast plan plan_sdxl.toml --attainment 0.95 -o plans/sdxl",
         tilecast="0.1.0",

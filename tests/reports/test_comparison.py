@@ -38,7 +38,7 @@ def test_the_answer_without_deadlines(make_run):
 
 def test_cautions(make_run, interrupted_run):
     other = make_run("other", edit=lambda requests, _: requests.replace("f", "g", inplace=True), hardware="L4")
-    notes = " ".join(Comparison.of([other, interrupted_run]).cautions())
+    notes = " ".join(map(str, Comparison.of([other, interrupted_run]).notes()))
     assert "did not serve the same requests" in notes
     assert "different hardware: 2x H200, L4" in notes
     assert "interrupted: the run was interrupted" in notes
@@ -72,6 +72,7 @@ def test_terminal_shows_markup_as_text(make_run):
 def test_markdown_table(make_run):
     text = markdown(Comparison.of([make_run("slow", scheduler="a|b <i>"), make_run("fast", edit=hasten)]))
     lines = text.splitlines()
-    assert lines[2:4] == ["|  | slow | fast |", "|:--|--:|--:|"]
+    table = lines.index("|  | slow | fast |")
+    assert lines[table + 1] == "|:--|--:|--:|"
     assert "| SLO attainment | 33.3 % | **50.0 %** |" in lines
     assert r"| Scheduler | a\|b \<i\> | fcfs |" in lines

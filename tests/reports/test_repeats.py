@@ -9,7 +9,8 @@ import math
 import pytest
 from rich.console import Console
 
-from reports.repeats import Repeats, held_against, spell_difference
+from reports.fidelity import spell_difference
+from reports.repeats import Repeats, held_against
 from reports.terminal import sims_against_reals
 from traces.errors import BadInput
 
@@ -45,6 +46,7 @@ def runs(make_run):
     def later(seconds):
         def edit(requests, steps):
             requests.loc[2, "finish_s"] = 18 + seconds
+            requests.loc[3, ["height", "width"]] = 512, 768  # d, which was dropped
             steps.loc[2, "end_s"] = 18 + seconds
 
         return edit
@@ -67,7 +69,10 @@ def test_the_logs_say_which_runs_are_simulations(runs, tmp_path):
     repeats.write(tmp_path / "r.json")
     document = json.loads((tmp_path / "r.json").read_text())
     assert document["figures"]["latency_p50_s:1024x1024"]["real"] == 19.0
-    assert document["figures"]["latency_p50_s:512x768"]["error"] is None
+    assert document["figures"]["latency_p50_s:512x768"] | {"sim_sd": None} == {
+        "sim": None, "sim_sd": None, "real": None, "error": 0.0, "spread": None,
+    }  # fmt: skip
+    assert document["verdict"]["faithful"] is True  # half of the requests never finish, in all runs
     out = io.StringIO()
     Console(file=out, width=140).print(sims_against_reals(repeats))
     for needle in ("sim, mean of 2", "Latency, P50, 1024x1024", "-13.2 %", "10.5 %", "patched real", "decisions"):

@@ -37,12 +37,20 @@ def test_errors_of_figures(make_run, real):
     assert np.isnan(compare(real, real).loc["prediction_mape:encode", "relative"])
 
 
-def test_errors_of_sizes(make_run, real):
-    figures = compare(make_run("sim"), real)
+def test_errors_of_sizes(make_run):
+    def smaller(requests, _):
+        requests.loc[3, ["height", "width"]] = 512, 768  # d, which was dropped
+
+    def slower(requests, steps):
+        smaller(requests, steps)
+        requests.loc[2, "finish_s"] = steps.loc[2, "end_s"] = 22
+
+    figures = compare(make_run("sim", edit=smaller), make_run("slow", edit=slower, kind="replay"))
     row = figures.loc["latency_p50_s:1024x1024"]
     assert (row["sim"], row["real"], row["relative"]) == pytest.approx((16, 20, -0.2))
     assert figures.loc["latency_p95_s:512x512", "relative"] == 0
-    assert np.isnan(figures.loc["latency_p50_s:512x768", "real"])  # nothing of that size finished
+    never = figures.loc["latency_p50_s:512x768"]  # nothing of that size finished, in neither run
+    assert (never["sim"], never["real"], never["absolute"]) == (np.inf, np.inf, 0)
     assert {"latency_p99_s", "latency_p95_s"} <= set(figures.index)
 
 

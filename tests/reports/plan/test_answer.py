@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from predictors.basis import ESTIMATED, MEASURED
-from reports.plan.answer import answer, cautions, key_figures, promise
+from reports.plan.answer import answer, key_figures, notes, promise
 from sim.planning.result import UNSTABLE
 from tests.reports import plans
 
@@ -44,7 +44,7 @@ def test_undecided_is_not_said_to_fail():
     undecided = replace(plans.evaluation("l40s", 9), keeps=None)
     text = answer(replace(plans.no_answer(), considered=(undecided, plans.evaluation("l40s", 7))))
     assert "None of the 2 clusters considered is known to keep" in text
-    assert any("could not be decided" in note for note in cautions(plans.plan()))
+    assert any("could not be decided" in note.text for note in notes(plans.plan()))
 
 
 def test_nothing_was_simulated():
@@ -86,8 +86,8 @@ def test_the_promise_names_the_demand():
 
 def test_estimates_and_extrapolation_are_said():
     best = replace(plans.plan().answer, label=ESTIMATED, extrapolated=0.0004)
-    notes = " ".join(cautions(replace(plans.plan(), answer=best)))
-    assert "The figures are ESTIMATED" in notes
-    assert "< 0.1 % of its simulated time lies outside the measured range" in notes
+    told = " ".join(map(str, notes(replace(plans.plan(), answer=best))))
+    assert "The figures are ESTIMATED" in told
+    assert "< 0.1 % of its simulated time lies outside the measured range" in told
     sure = replace(best, label=MEASURED, extrapolated=0.0)
-    assert "measured" not in " ".join(cautions(replace(plans.plan(), answer=sure)))
+    assert "measured" not in " ".join(map(str, notes(replace(plans.plan(), answer=sure))))

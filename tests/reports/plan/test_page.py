@@ -19,7 +19,7 @@ from reports.plan import charts, marks, show_plan
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
 from reports.plan.page import page, sections
-from reports.plan.words import TRUST
+from reports.plan.words import TRUST, trust
 from sim.planning.result import NEAR_KNEE, STABLE, UNSTABLE, Interval, Plan, SizeFigures
 from tests.reports import plans
 
@@ -88,7 +88,7 @@ def test_the_page_says_what_matters_and_needs_no_network():
 
 
 def test_every_group_of_figures_says_how_far_to_trust_it():
-    labels = {section.title: section.label for section in sections(plans.plan())}
+    labels = {section.title: trust(plans.plan(), section.rests_on) for section in sections(plans.plan())}
     assert labels["What it costs to keep more deadlines"] == "ESTIMATED"
     assert labels["How long requests take"] == labels["When the demand grows"] == "MEASURED"
     assert [title for title, label in labels.items() if not label] == ["Does the model fit"]  # each row has its own

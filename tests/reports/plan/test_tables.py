@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -13,10 +14,12 @@ from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
 from reports.plan import charts, show_plan, tables, write_plan
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
+from reports.plan.page import page
 from reports.plan.table import Table
-from reports.plan.words import about, money, percent, seconds, share, weakest
+from reports.plan.words import about, money, percent, seconds, share, trust
 from sim.planning.result import Interval, Plan
 from tests.reports import plans
+from traces.notes import grave
 
 ODD = [plans.plan, plans.no_answer, plans.asked_about, plans.one_replication, plans.nothing_simulated]
 
@@ -82,7 +85,25 @@ def test_values_are_spelled_with_their_uncertainty():
 
 def test_the_weakest_label_wins():
     found = [plans.evaluation(kind, 9) for kind in ("h100-sxm", "a100-80gb", "l40s")]
-    assert [weakest(found[:n]) for n in range(4)] == ["", MEASURED, CALIBRATED, ESTIMATED]
+    plan = plans.plan()
+    assert [trust(plan, found[:n]) for n in range(4)] == ["", MEASURED, CALIBRATED, ESTIMATED]
+
+
+def test_a_profile_with_a_note_is_not_trusted_blindly():
+    """Of a profile that was measured with a cache on, no table, page or paragraph says MEASURED alone."""
+    plan = plans.plan()
+    own = plan.answer.candidate.hardware
+    noted = replace(plan, noted=(own,), notes=(grave("The profile's own note: do not compare."), *plan.notes))
+    label = f"{plan.answer.label}, with a note"
+    rows = [row for row in tables.considered(noted).rows if own in row[0]]
+    assert rows
+    assert all(row[-1].endswith(", with a note") for row in rows)
+    assert f"Trust: {label}" in markdown(noted)
+    assert markdown(noted).startswith("- **The profile's own note: do not compare.**")
+    text = page(noted)
+    assert label in text
+    assert text.index("do not compare") < text.index("<h1>")
+    assert "with a note" not in page(plan)
 
 
 def test_frames_hold_the_plan():

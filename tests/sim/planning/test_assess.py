@@ -105,7 +105,8 @@ def test_what_measured_hardware_takes_is_said_where_the_answer_is_estimated() ->
     made = make_plan(assess, Wanted(None, ("fcfs",)), DEMAND, "soon")
     assert made.answer is not None
     assert made.answer.candidate == Candidate("a", 1, 4, "fcfs")
-    assert made.notes == ("The least cluster of measured hardware is 3 x b with fcfs, for 9.00 an hour.",)
+    said = [note.text for note in made.notes]
+    assert said == ["The least cluster of measured hardware is 3 x b with fcfs, for 9.00 an hour."]
 
 
 @pytest.mark.parametrize(("wider", "other", "reason"), [(True, True, "batch cap"), (False, True, "policy")])

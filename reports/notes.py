@@ -1,0 +1,141 @@
+"""What a reader must know of a run before its figures: each a sentence, with its severity.
+
+A run log holds what was known before it ran (``warnings``); the rest is read off the log itself, so that it is said of
+every log, by whatever command shows it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from policies.runlog import Run
+from predictors.basis import ESTIMATED, MEASURED
+from reports.drift import stalls
+from reports.figures import figure, spell_value
+from reports.metrics import reasons, submitted
+from reports.overload import MOST_WAITING, Backlog, backlog
+from traces.notes import Note, grave, remark
+
+MANY_LOST = 0.05
+"""Share of the requests that never finish from which on P95 is none."""
+
+DRIFT, GREAT_DRIFT = 0.05, 0.1
+"""Share by which measured steps differ from the profile from which on that is said, and said before the figures."""
+
+DEFINED = ("latency_mean_s", "slowdown_mean", "queueing_mean_s", "goodput_rps", "utilisation")
+"""Figures that every run with launches should have."""
+
+
+def run_notes(run: Run, values: dict[str, float]) -> list[Note]:
+    """What is to be known of a run.
+
+    Args:
+        run: its log.
+        values: of `reports.metrics.summary`.
+    """
+    return [
+        *_overload(backlog(run)),
+        *_lost(run, values),
+        *_machine(run),
+        *[Note.of(said) for said in run.info.get("warnings") or []],
+        *_undefined(values),
+        *_predictions(run, values),
+    ]
+
+
+def nothing_finished(run: Run) -> bool:
+    """Whether there were requests, and none of them finished."""
+    return len(run.requests) > 0 and not (run.requests["status"] == "finished").any()
+
+
+def _overload(left: Backlog) -> Iterable[Note]:
+    if left.grows:
+        times = f"{left.load:.2g} times as fast as they are served" if left.load < 1e3 else "and hardly any is served"
+        yield grave(
+            f"OVERLOADED: requests arrive {times}, so the queue never drains ({left.late:,} of {left.arrived:,} were "
+            "late when the last one arrived) and every figure depends on how long the trace is."
+        )
+    elif left.late > max(4, MOST_WAITING * left.arrived):
+        yield Note(
+            f"the trace ends with a backlog ({left.late:,} of {left.arrived:,} requests were late when the last one "
+            "arrived), and is too short to tell whether the queue would ever drain."
+        )
+
+
+def _lost(run: Run, values: dict[str, float]) -> Iterable[Note]:
+    asked = submitted(run.requests)
+    lost = asked[asked["status"] != "finished"]
+    if not len(lost):
+        return
+    share = len(lost) / len(asked)
+    counts = lost["status"].value_counts()
+    spelled = ", ".join([f"{count:,} {status}" for status, count in counts.items()])
+    cause = _main_reason(run, str(counts.index[0]))
+    if share == 1:
+        yield grave(f"NOTHING FINISHED: all {len(asked):,} requests are lost ({spelled}{cause}).")
+        return
+    text = (
+        f"{spell_value(share, '%')} of the requests never finished ({spelled}{cause}): percentiles count them as "
+        f"infinite, means are of the {spell_value(1 - share, '%')} that finished."
+    )
+    yield grave(text[0].upper() + text[1:]) if share > MANY_LOST else Note(text)
+
+
+def _main_reason(run: Run, status: str) -> str:
+    told = reasons(run)
+    told = told[told["status"] == status]
+    return f", mostly: {told['reason'].iloc[0]}" if len(told) and told["reason"].iloc[0] else ""
+
+
+def _machine(run: Run) -> Iterable[Note]:
+    if run.info.get("interrupted"):
+        yield Note("the run was interrupted before its end.")
+    if run.info.get("kind") != "replay":
+        return
+    drift = run.info.get("drift")
+    if isinstance(drift, int | float) and abs(drift) >= DRIFT:
+        text = (
+            f"the steps of this run took {spell_drift(drift)} than its profile says (drift): a simulation by that "
+            "profile is off by more than that; profile again."
+        )
+        yield grave(f"DRIFT: {text}") if abs(drift) >= GREAT_DRIFT else Note(text)
+    still = stalls(run)
+    if still.launches:
+        launches = "1 launch" if still.launches == 1 else f"{still.launches:,} launches"
+        yield Note(
+            f"{launches} stood still (up to {still.times:.2g} times as long as usual, {still.extra_s:.3g} s more in "
+            "all): the process was stopped or the machine was busy, and latencies contain it."
+        )
+
+
+def spell_drift(drift: float) -> str:
+    """``14 % longer``, ``6.5 % less long``."""
+    return f"{100 * abs(drift):.2g} % {'longer' if drift > 0 else 'shorter'}"
+
+
+def _undefined(values: dict[str, float]) -> Iterable[Note]:
+    if not values["launches"]:
+        return
+    unknown = [figure(name).label for name in DEFINED if math.isnan(values[name])]
+    if unknown:
+        yield Note(f"not defined in this run, and shown as a dash: {'; '.join(unknown)}.")
+    if math.isnan(values["prediction_mape"]):
+        yield Note("no launch carries a prediction, so the prediction error is unknown.")
+
+
+def _predictions(run: Run, values: dict[str, float]) -> Iterable[Note]:
+    if values["extrapolated_launches"] > 0:
+        time = values["extrapolated_time"]
+        yield Note(
+            f"{100 * values['extrapolated_launches']:.1f} % of the launches "
+            f"({0.0 if math.isnan(time) else 100 * time:.1f} % of launch time) were predicted by "
+            "extrapolation, outside the measured range."
+        )
+    elif values["launches"] and _basis(run) != ESTIMATED:
+        yield remark("all predictions lie within the measured range.")
+
+
+def _basis(run: Run) -> str:
+    predictor = run.info.get("predictor")
+    return str(predictor.get("basis", MEASURED)) if isinstance(predictor, dict) else MEASURED

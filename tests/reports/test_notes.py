@@ -1,0 +1,172 @@
+"""What a run log says of itself: the gravest first, wherever it is shown."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from reports.comparison import Comparison
+from reports.drift import drift, stalls
+from reports.fidelity import Fidelity
+from reports.markdown import markdown
+from reports.metrics import summary
+from reports.notes import run_notes
+from reports.page import page
+from reports.terminal import show
+from reports.validate import Validation
+from traces.notes import Note, Severity, grave, ordered, remark
+
+
+def told(run) -> dict[str, list[str]]:
+    """Notes of a run by severity."""
+    found: dict[str, list[str]] = {severity: [] for severity in Severity}
+    for note in run_notes(run, summary(run)):
+        found[note.severity].append(note.text)
+    return found
+
+
+def finish(requests: pd.DataFrame, _: object) -> None:
+    """All six requests finish."""
+    late = requests["finish_s"].isna() | (requests["status"] != "finished")
+    requests.loc[late, ["status", "reason"]] = "finished", ""
+    requests["first_start_s"] = requests["first_start_s"].fillna(requests["arrival_s"])
+    requests["standalone_s"] = requests["standalone_s"].fillna(4.0)
+
+
+@pytest.fixture
+def overloaded(make_run):
+    """200 requests, one every half second, each served for a second."""
+    one = make_run("one", edit=finish).requests.iloc[[0]]
+    requests = pd.concat([one] * 200, ignore_index=True)
+    requests["request_id"] = [f"r{at}" for at in range(200)]
+    requests["arrival_s"], requests["finish_s"] = np.arange(200) / 2, np.arange(200) + 1.0
+    requests["first_start_s"], requests["standalone_s"] = requests["finish_s"] - 1, 1.0
+    return make_run("flood", requests=requests, steps=make_run("none").steps.head(0))
+
+
+def test_an_overload_is_the_first_thing_said_everywhere(overloaded):
+    [said] = told(overloaded)["grave"]
+    assert said.startswith("OVERLOADED: requests arrive 2 times as fast as they are served")
+    assert "every figure depends on how long the trace is" in said
+    comparison, out = Comparison.of([overloaded]), io.StringIO()
+    show(comparison, Console(file=out, width=300))
+    assert out.getvalue().startswith("! flood: OVERLOADED")
+    assert markdown(comparison).startswith("- **flood: OVERLOADED")
+    text = page(comparison)
+    assert text.index("OVERLOADED") < text.index("<h1>")
+
+
+def test_percentiles_say_how_many_never_finished(make_run):
+    run = make_run()
+    [said] = told(run)["grave"]
+    assert said.startswith("50.0 % of the requests never finished (1 dropped, 1 failed, 1 cancelled, mostly: ")
+    assert "means are of the 50.0 % that finished" in said
+    assert summary(run)["latency_p95_s"] == np.inf
+    out = io.StringIO()
+    show(Comparison.of([run]), Console(file=out, width=120))
+    assert "∞" in out.getvalue()
+    assert told(make_run("all", edit=finish))["grave"] == []
+
+
+def test_nothing_finished_is_said_first(lost_run):
+    assert told(lost_run)["grave"] == ["NOTHING FINISHED: all 6 requests are lost (6 dropped, mostly: queue full)."]
+
+
+def test_drift_from_the_profile_is_said_of_real_runs(make_run):
+    assert (
+        "DRIFT: the steps of this run took 14 % longer"
+        in told(make_run("real", edit=finish, kind="replay", drift=0.14))["grave"][0]
+    )
+    assert any("took 7 % shorter" in note for note in told(make_run("near", kind="replay", drift=-0.07))["caution"])
+    assert not any("profile" in note for note in told(make_run("sim", drift=0.5))["grave"])
+    assert not any("profile" in note for note in told(make_run("same", kind="replay", drift=0.01))["caution"])
+
+
+def test_a_stopped_process_leaves_a_note_and_is_no_drift(make_run):
+    def stop(requests, steps):
+        finish(requests, steps)
+        steps.loc[2, ["end_s", "predicted_s"]] = 18, 0.32  # 50 times as long as predicted, the others as predicted
+        steps["predicted_s"] = steps["predicted_s"].where(steps.index == 2, steps["end_s"] - steps["start_s"])
+
+    run = make_run("stopped", edit=stop, kind="replay")
+    still = stalls(run)
+    assert (still.launches, round(still.times)) == (1, 50)
+    [said] = [note for note in told(run)["caution"] if "stood still" in note]
+    assert said.startswith("1 launch stood still (up to 50 times as long as usual, 15.7 s more in all)")
+    assert drift(np.array([1.0, 1.1, 1.0, 50.0]), np.ones(4)) == pytest.approx(0.1 / 3)
+    assert np.isnan(drift(np.zeros(0), np.zeros(0)))
+
+
+def test_figures_that_are_not_defined_are_named(make_run):
+    run = make_run(edit=lambda requests, _: requests.__setitem__("standalone_s", float("nan")))
+    assert any("Slowdown, mean of finished" in note for note in told(run)["caution"])
+
+
+def test_that_nothing_is_wrong_is_no_caution(make_run):
+    def inside(requests, steps):
+        finish(requests, steps)
+        steps["extrapolated"] = False
+
+    found = told(make_run("inside", edit=inside))
+    assert found == {"grave": [], "caution": [], "remark": ["all predictions lie within the measured range."]}
+    out = io.StringIO()
+    show(Comparison.of([make_run("shown", edit=inside)]), Console(file=out, width=120))
+    assert "!" not in out.getvalue()
+
+
+def test_the_gravest_comes_first_and_each_once():
+    notes = ["a", remark("b"), grave("c"), Note("a"), grave("d")]
+    assert [note.text for note in ordered(notes)] == ["c", "d", "a", "b"]
+    assert [Note.of(json.loads(json.dumps(note.document()))) for note in ordered(notes)] == ordered(notes)
+
+
+def test_a_note_of_the_profile_comes_before_other_warnings(make_run):
+    warnings = ["odd size", grave("the profile's own note: do not compare").document()]
+    comparison = Comparison.of([make_run("all", edit=finish, warnings=warnings)])
+    assert [note.text for note in comparison.notes()][:2] == [
+        "all: the profile's own note: do not compare",
+        "all: odd size",
+    ]
+
+
+def figures(**errors: float) -> pd.DataFrame:
+    names = {"p50": "latency_p50_s", "p95": "latency_p95_s", "p99": "latency_p99_s", "met": "slo_attainment"}
+    sims = {name: 1.0 + errors.get(short, 0.0) for short, name in names.items()}
+    return pd.DataFrame({"sim": sims, "real": dict.fromkeys(sims, 1.0)})
+
+
+def test_the_verdict_names_what_missed_its_limit_and_why():
+    near = Fidelity.of(figures(p50=0.049, p95=-0.079, met=-0.019))
+    assert near.faithful
+    assert near.verdict.startswith("FAITHFUL: P50 +4.9 %, P95 -7.9 %, P99 +0.0 %, attainment -1.9 points; limits 5 %, ")
+    far = Fidelity.of(figures(p50=0.99, met=-0.03), drift=0.14)
+    assert not far.faithful
+    assert far.verdict == (
+        "NOT FAITHFUL: P50 +99.0 % (limit 5 %), attainment -3.0 points (limit 2 points); "
+        "real steps took 14 % longer than simulated ones (drift): profile again."
+    )
+    assert not Fidelity.of(figures(), parity={"decisions": 3, "reproduced": "decision 2 differs"}).faithful
+    assert Fidelity.of(figures(), parity={"decisions": 3, "reproduced": "all the same"}).faithful
+
+
+def test_what_never_comes_in_one_run_alone_is_not_foretold():
+    never = figures()
+    never.loc["latency_p95_s"] = np.inf
+    assert Fidelity.of(never).faithful  # in both
+    never.loc["latency_p95_s", "real"] = 3.0
+    assert "P95 +∞ %" in Fidelity.of(never).verdict
+
+
+def test_validation_finds_the_drift_itself(make_run):
+    def slow(requests, steps):
+        steps.loc[1, "end_s"] = steps.loc[3, "start_s"] = 7  # denoising of a and b took a second less
+        steps.loc[3, "end_s"] = 8
+        requests.loc[[0, 1], "finish_s"] = 8
+
+    found = Validation.of(make_run("sim"), make_run("real", edit=slow, kind="replay")).fidelity
+    assert found.drift == pytest.approx(-1 / 24)

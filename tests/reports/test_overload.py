@@ -1,0 +1,77 @@
+"""A run log tells an overload from a stable queue and from a burst."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from policies.runlog import Run
+from reports.overload import backlog
+
+
+def queue(load: float, requests: int, seed: int, servers: int = 1, cv: float = 1.0) -> Run:
+    """Requests of 1 s each, served in order of arrival; gaps between arrivals have a coefficient of variation."""
+    gaps = np.random.default_rng(seed).gamma(1 / cv**2, cv**2, requests) / (load * servers)
+    return served(np.cumsum(gaps), servers)
+
+
+def served(arrival_s: np.ndarray, servers: int = 1) -> Run:
+    free, end_s = np.zeros(servers), np.empty(len(arrival_s))
+    for at, arrived in enumerate(arrival_s):
+        first = int(free.argmin())
+        free[first] = end_s[at] = max(arrived, free[first]) + 1.0
+    requests = pd.DataFrame({"arrival_s": arrival_s, "finish_s": end_s, "standalone_s": 1.0, "status": "finished"})
+    return Run(Path("queue"), requests, pd.DataFrame(), {})
+
+
+def flagged(load: float, requests: int, seeds: range, **more: float) -> float:
+    return float(np.mean([backlog(queue(load, requests, seed, **more)).grows for seed in seeds]))
+
+
+SEEDS = range(5000, 5100)
+"""None of those that the limits were chosen on."""
+
+
+@pytest.mark.parametrize("requests", [100, 400])
+def test_a_stable_queue_is_no_overload(requests: int) -> None:
+    assert flagged(0.5, requests, SEEDS) == 0
+    assert flagged(0.7, requests, SEEDS) <= 0.01
+    assert flagged(0.7, requests, SEEDS, servers=4, cv=2.0) <= 0.02
+    assert flagged(0.9, requests, SEEDS) <= 0.05
+
+
+def test_an_overload_is_one() -> None:
+    assert flagged(1.1, 3000, SEEDS[:20]) == 1
+    assert flagged(1.5, 300, SEEDS) >= 0.99
+    assert flagged(3.0, 100, SEEDS) == 1
+    assert flagged(3.0, 300, SEEDS[:30], servers=4, cv=2.0) == 1
+
+
+@pytest.mark.parametrize("load", [1.5, 2.8])
+def test_the_load_is_measured(load: float) -> None:
+    measured = [backlog(queue(load, 600, seed)).load for seed in SEEDS[:20]]
+    assert np.mean(measured) == pytest.approx(load, rel=0.05)
+
+
+def test_bursts_and_peaks_are_no_overload() -> None:
+    rng = np.random.default_rng(0)
+    quiet = np.cumsum(rng.exponential(2.0, 300))
+    at_the_end = np.concatenate([quiet, quiet[-1] + rng.uniform(0, 20, 60)])
+    in_between = np.sort(np.concatenate([quiet, 300 + rng.uniform(0, 20, 60)]))
+    assert not backlog(served(np.sort(at_the_end))).grows
+    assert backlog(served(np.sort(at_the_end))).late > 30
+    assert not backlog(served(in_between)).grows
+    assert not backlog(served(np.zeros(50))).grows  # all at once
+
+
+def test_what_is_merely_in_hand_is_no_backlog() -> None:
+    """A trace shorter than a request ends with all of them in the system, each on a replica of its own."""
+    assert backlog(served(np.linspace(0.0, 0.9, 50), servers=50)).late == 0
+
+
+def test_a_run_without_requests() -> None:
+    empty = pd.DataFrame({"arrival_s": [], "finish_s": [], "standalone_s": [], "status": []}, dtype=float)
+    assert not backlog(Run(Path("none"), empty, pd.DataFrame(), {})).grows
