@@ -98,12 +98,12 @@ class Controller:
 
     def submit(self, request: Request, now: float) -> None:
         """A request arrived."""
+        job = Job(request, len(self.jobs), self.recipe(request))
         if self._on_event:
-            self._on_event("submit", request.request_id, now)
-        cluster = self._cluster
-        if request.request_id in cluster.jobs:
+            self._on_event("submit", job, now)
+        if request.request_id in self._cluster.jobs:
             raise ValueError(f"request {request.request_id!r} was submitted twice")
-        self._add(Job(request, len(self.jobs), self.recipe(request)), now)
+        self._add(job, now)
 
     def _add(self, job: Job, now: float) -> None:
         cluster, name = self._cluster, job.request.request_id
@@ -116,7 +116,7 @@ class Controller:
     def cancel(self, request_id: str, now: float, reason: str = "the client left") -> None:
         """Give a request up. A running one ends at the next step boundary, the others of its batch go on."""
         if self._on_event:
-            self._on_event("cancel", request_id, now)
+            self._on_event("cancel", (request_id, reason), now)
         job = self._cluster.jobs.get(request_id)
         if job is None:
             return
@@ -394,6 +394,8 @@ class Controller:
                 raise self._broken(f"drops request {job.request.request_id!r}, which is {job.state}")
             if not reason:
                 raise self._broken(f"drops request {job.request.request_id!r} without a reason")
+            if self._on_event:
+                self._on_event("drop", (job.request.request_id, reason), now)
             self._end(job, "dropped", reason, now)
 
     def _end(self, job: Job, state: str, reason: str, now: float) -> None:

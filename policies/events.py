@@ -1,48 +1,90 @@
-"""The event record of a run, and the parity check that feeds it back.
+"""The event record of a run, and what can be had from it again.
 
-A real run writes everything its controller was told and everything it answered, one JSON object a line. Feeding
-the same events to the same policy in a fresh controller must reproduce every decision; `check_parity` does that
+A real run writes everything its controller was told and everything it answered, one JSON object a line, as it goes.
+Feeding the same events to the same policy in a fresh controller must reproduce every decision; `check_parity` does that
 and reports the first difference. This is what "the same policy objects run unchanged" means, tested. A predictor
 that learns while running decides too, so the end of a launch is recorded with the borders between its stages: what
-the predictor observed follows from them, to the last bit.
+the predictor observed follows from them, to the last bit. Feeding them to a controller that is told the decisions too
+gives its state at any moment, without the policy: that is `Ledger`, which the tables of a run log are made of.
+
+A run that was interrupted and went on has parts, each begun by an event ``resumed``: in each a fresh policy was asked.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from policies.contract import Launch, Outcome
-from policies.controller import Controller
+from policies.contract import Cluster, Decision, Launch, Outcome, Replica, SchedulingPolicy
+from policies.controller import Controller, LaunchRecord
+from policies.job import Job
+from policies.tiling.recipe import Recipe, ordinary
+from traces.composition import Composition
 from traces.errors import BadInput
 from traces.request import Request
 from traces.text import read_text
 
+Event = dict[str, Any]
+
 
 class EventRecord:
-    """Collects a controller's events as JSON lines; pass its `add` as the controller's ``on_event``."""
+    """Spells a controller's events as JSON lines; pass its `add` as the controller's ``on_event``.
 
-    def __init__(self) -> None:
+    Args:
+        extrapolates: whether a stage of a composition is predicted outside the measured range, for the record.
+
+    Attributes:
+        lines: all of them, where nobody else takes them; see `take`.
+    """
+
+    def __init__(self, extrapolates: Callable[[str, Composition], bool] | None = None) -> None:
         self.lines: list[str] = []
+        self._extrapolates = extrapolates or (lambda stage, composition: False)
+        self._outside: dict[tuple[str, Composition], bool] = {}
 
     def add(self, verb: str, payload: Any, now: float) -> None:
         """Take one event."""
-        if verb == "launches":
-            payload = [_spell_launch(launch) for launch in payload]
+        event = self._spell(verb, payload, now)
+        self.take(event, json.dumps(event))
+
+    def take(self, event: Event, line: str) -> None:
+        """Keep an event, of which ``line`` is the JSON."""
+        self.lines.append(line)
+
+    def _spell(self, verb: str, payload: Any, now: float) -> Event:
+        event: Event = {"now": now, verb: payload}
+        if verb == "submit":
+            event[verb] = payload.request.request_id
+            if payload.recipe != ordinary(payload.request):
+                event["recipe"] = payload.recipe
+        elif verb == "cancel":
+            event[verb], event["reason"] = payload
+        elif verb == "launches":
+            event[verb] = [_spell_launch(launch) for launch in payload]
+            if payload:
+                event["segments"] = [self._spell_segments(launch) for launch in payload]
         elif verb == "complete":
             launch_id, outcome = payload
-            payload = {"launch": launch_id, "steps": outcome.steps_done, "failed": outcome.failed}
-            if outcome.borders_s:
-                payload["borders"] = outcome.borders_s
+            event[verb] = {"launch": launch_id, **_spell_outcome(outcome)}
         elif verb == "down":
             replica, in_flight, outcome = payload
-            payload = {"replica": replica, "in_flight": in_flight}
+            event[verb] = {"replica": replica, "in_flight": in_flight}
             if outcome is not None:
-                payload["steps"] = outcome.steps_done
-        self.lines.append(json.dumps({"now": now, verb: payload}))
+                event[verb] |= _spell_outcome(outcome)
+        return event
+
+    def _spell_segments(self, launch: Launch) -> list[list[Any]]:
+        """[stage, steps, predicted seconds of a step, whether that was extrapolated] of each."""
+        spelled = []
+        for stage, steps, predicted_step_s in launch.segments:
+            key = (stage, launch.composition)
+            if key not in self._outside:
+                self._outside[key] = bool(launch.composition) and bool(self._extrapolates(*key))
+            spelled.append([stage, steps, float(predicted_step_s), self._outside[key]])
+        return spelled
 
 
 def _spell_launch(launch: Launch) -> list[Any]:
@@ -50,6 +92,28 @@ def _spell_launch(launch: Launch) -> list[Any]:
         return [launch.launch_id, launch.replica, launch.load.checkpoint, list(launch.load.evict)]
     names = [job.request.request_id for job in launch.jobs]
     return [launch.launch_id, launch.replica, launch.stage, launch.steps, names]
+
+
+def _spell_outcome(outcome: Outcome) -> dict[str, Any]:
+    spelled: dict[str, Any] = {"steps": outcome.steps_done, "failed": outcome.failed}
+    if outcome.borders_s:
+        spelled["borders"] = list(outcome.borders_s)
+    if outcome.device_s:
+        spelled["device_s"] = [float(seconds) for seconds in outcome.device_s]
+    if outcome.computed or outcome.reused:
+        spelled |= {"computed": int(outcome.computed), "reused": int(outcome.reused)}
+    return spelled
+
+
+def _outcome(spelled: Mapping[str, Any]) -> Outcome:
+    return Outcome(
+        spelled["steps"],
+        spelled.get("failed"),
+        spelled.get("computed", 0),
+        spelled.get("reused", 0),
+        tuple(spelled.get("device_s", ())),
+        tuple(spelled.get("borders", ())),
+    )
 
 
 @dataclass(frozen=True)
@@ -65,10 +129,19 @@ class Parity:
         return self.difference is None
 
 
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """Read ``events.jsonl``; BadInput names the line that is no event."""
+def _is_empty(path: Path) -> bool:
+    return Path(path).is_file() and not Path(path).stat().st_size
+
+
+def read_events(path: Path) -> list[Event]:
+    """Read ``events.jsonl``; a last line that a kill tore off is left out.
+
+    Raises:
+        BadInput: it cannot be read, or has a line that is no event: says which.
+    """
     events = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    *lines, _ = read_text(path).split("\n") if not _is_empty(path) else [""]
+    for number, line in enumerate(lines, 1):
         try:
             event = json.loads(line)
             float(event["now"])
@@ -79,47 +152,207 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def check_parity(
-    events: Iterable[dict[str, Any]],
+    events: Iterable[Event],
     requests: Sequence[Request],
     make_controller: Callable[[Callable[[str, Any, float], None]], Controller],
 ) -> Parity:
-    """Feed recorded events to a fresh controller and compare every answer with the recorded one.
+    """Feed recorded events to a fresh controller, or one a part of the run, and compare every answer with the record.
 
     ``make_controller`` is given the ``on_event`` hook and builds the controller as the run did: same policy, same
     predictor (fresh, if it learns), same replicas.
     """
-    answers = EventRecord()
-    controller = make_controller(answers.add)
+    dropped: list[Any] = []
+
+    def on_event(verb: str, payload: Any, now: float) -> None:
+        if verb == "drop":
+            dropped.append(list(payload))
+
     by_id = {request.request_id: request for request in requests}
-    running: dict[int, Launch] = {}
+    told = _Told(make_controller(on_event), by_id)
     decisions = 0
+    drops: list[Any] = []
     for event in events:
         now = event["now"]
+        if "resumed" in event:
+            told, drops = _Told(make_controller(on_event), by_id), []
+        elif "drop" in event:
+            drops.append(event["drop"])
+        elif "launches" in event:
+            dropped.clear()
+            answer: Any = [_spell_launch(launch) for launch in told.launches(now)]
+            decisions += 1
+            if dropped != drops:
+                return Parity(decisions, f"at {now} s, drops: recorded {drops}, now {dropped}")
+            if answer != event["launches"]:
+                return Parity(decisions, f"at {now} s, launches: recorded {event['launches']}, now {answer}")
+            drops = []
+        elif "recalls" in event:
+            answer = told.controller.recalls(now)
+            decisions += 1
+            if answer != event["recalls"]:
+                return Parity(decisions, f"at {now} s, recalls: recorded {event['recalls']}, now {answer}")
+        else:
+            told.tell(event)
+    return Parity(decisions, None)
+
+
+class _Told:
+    """A controller that is told what another one was told."""
+
+    def __init__(self, controller: Controller, requests: Mapping[str, Request]) -> None:
+        self.controller = controller
+        self._requests = requests
+        self._running: dict[int, Launch] = {}
+
+    def launches(self, now: float) -> list[Launch]:
+        started = self.controller.launches(now)
+        self._running.update((launch.launch_id, launch) for launch in started)
+        return started
+
+    def tell(self, event: Event) -> None:
+        """Pass on what came from outside, which are all events but a policy's decisions."""
+        controller, now = self.controller, event["now"]
         if "submit" in event:
-            controller.submit(by_id[event["submit"]], now)
+            controller.submit(self._requests[event["submit"]], now)
         elif "cancel" in event:
-            controller.cancel(event["cancel"], now)
+            controller.cancel(event["cancel"], now, event.get("reason", ""))
         elif "complete" in event:
             done = event["complete"]
-            launch = running.pop(done["launch"])
-            outcome = Outcome(done["steps"], done["failed"], borders_s=tuple(done.get("borders", ())))
-            controller.complete(launch, outcome, now)
+            controller.complete(self._running.pop(done["launch"]), _outcome(done), now)
         elif "down" in event:
             down = event["down"]
-            lost = Outcome(down["steps"]) if "steps" in down else None
-            running = {key: launch for key, launch in running.items() if launch.replica != down["replica"]}
-            controller.replica_down(down["replica"], now, down["in_flight"], lost)
+            index = down["replica"]
+            self._running = {key: launch for key, launch in self._running.items() if launch.replica != index}
+            controller.replica_down(index, now, down["in_flight"], _outcome(down) if "steps" in down else None)
         elif "up" in event:
             controller.replica_up(event["up"], now)
-        else:
-            verb = "launches" if "launches" in event else "recalls"
-            if verb == "launches":
-                started = controller.launches(now)
-                running.update((launch.launch_id, launch) for launch in started)
-                answer: Any = [_spell_launch(launch) for launch in started]
-            else:
-                answer = controller.recalls(now)
-            decisions += 1
-            if answer != event[verb]:
-                return Parity(decisions, f"at {now} s, {verb}: recorded {event[verb]}, now {answer}")
-    return Parity(decisions, None)
+
+
+class Ledger:
+    """What came of a run's requests and launches, by its events alone: told them in order, it knows at any moment.
+
+    Args:
+        requests: all that events may name.
+        replicas: of the run.
+
+    Attributes:
+        now: time of the last event, seconds.
+    """
+
+    def __init__(self, requests: Iterable[Request], replicas: int) -> None:
+        self.now = 0.0
+        self._requests = {request.request_id: request for request in requests}
+        self._replicas = replicas
+        self._recipes: dict[str, Recipe] = {}
+        self._extrapolated: set[tuple[str, Composition]] = set()
+        self._jobs: list[Job] = []  # of the parts before this one, like the next
+        self._launched: list[LaunchRecord] = []
+        self._before: dict[str, Job] = {}
+        self._told = self._part()
+
+    @property
+    def jobs(self) -> list[Job]:
+        """As `policies.controller.Controller` has them, over all parts of the run; one not ended is as it was left."""
+        return self._jobs + self._told.controller.jobs
+
+    @property
+    def launched(self) -> list[LaunchRecord]:
+        """As `policies.controller.Controller` has it; ids go on through the parts of the run."""
+        return self._launched + self._renumbered()
+
+    def extrapolates(self, stage: str, composition: Composition) -> bool:
+        """Whether the run said so of a launch."""
+        return (stage, composition) in self._extrapolated
+
+    def tell(self, event: Event) -> None:
+        """The next event.
+
+        Raises:
+            BadInput: it cannot follow those before it.
+        """
+        try:
+            self._tell(event)
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            raise BadInput(f"the event at {event.get('now')} s does not follow from those before it") from error
+        self.now = max(self.now, event["now"])
+
+    def _tell(self, event: Event) -> None:
+        told, now = self._told, event["now"]
+        if "resumed" in event:
+            self._launched += self._renumbered()
+            self._jobs += told.controller.jobs
+            self._before = {job.request.request_id: job for job in self._jobs}
+            self._told = self._part()
+        elif "drop" in event:
+            _decisions_of(told).drop = event["drop"]
+            told.launches(now)
+        elif "launches" in event:
+            recorded, decisions = event["launches"], _decisions_of(told)
+            decisions.next = {each[1]: (each, of) for each, of in zip(recorded, event.get("segments", ()), strict=True)}
+            for launch, segments in zip(told.launches(now), event.get("segments", ()), strict=True):
+                self._extrapolated |= {(stage, launch.composition) for stage, _, _, outside in segments if outside}
+        elif "submit" in event:
+            name = event["submit"]
+            if "recipe" in event:
+                self._recipes[name] = tuple((stage, steps) for stage, steps in event["recipe"])
+            told.tell(event)
+            told.controller.jobs[-1].earlier = self._before.get(name)
+        elif "recalls" not in event:
+            told.tell(event)
+
+    def _part(self) -> _Told:
+        def recipe(request: Request) -> Recipe:
+            return self._recipes.get(request.request_id) or ordinary(request)
+
+        return _Told(Controller(_Decisions(), _Predictions(), self._replicas, recipe), self._requests)
+
+    def _renumbered(self) -> list[LaunchRecord]:
+        before = 1 + max((launch.launch_id for launch, _, _ in self._launched), default=-1)
+        if not before:
+            return self._told.controller.launched
+        return [
+            (launch._replace(launch_id=before + launch.launch_id), outcome, end_s)
+            for launch, outcome, end_s in self._told.controller.launched
+        ]
+
+
+class _Predictions:
+    """A predictor that answers as the run's did; that it is told what launches took keeps it from being remembered."""
+
+    def __init__(self) -> None:
+        self.next: dict[str, float] = {}
+
+    def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
+        return self.next[stage]
+
+    def standalone(self, request: Request) -> float:
+        raise NotImplementedError
+
+    def observe(self, *of_launch: Any) -> None:
+        pass
+
+
+class _Decisions(SchedulingPolicy):
+    """A policy that decides as the run's did."""
+
+    def reset(self, cluster: Cluster) -> None:
+        super().reset(cluster)
+        self.next: dict[int, tuple[Any, Any]] = {}
+        self.drop: tuple[str, str] | None = None
+
+    def plan(self, replica: Replica, now: float) -> Decision | None:
+        jobs = self.cluster.jobs
+        if self.drop is not None:
+            (name, reason), self.drop = self.drop, None
+            return Decision(drop=((jobs[name], reason),))
+        if replica.index not in self.next:
+            return None
+        (_, _, _, steps, names), segments = self.next.pop(replica.index)
+        self.cluster.predictor.next = {stage: step_s for stage, _, step_s, _ in segments}  # type: ignore[attr-defined]
+        return Decision(tuple([jobs[name] for name in names]), steps)
+
+
+def _decisions_of(told: _Told) -> _Decisions:
+    policy = told.controller.policy
+    assert isinstance(policy, _Decisions)
+    return policy

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from policies.contract import Launch, Outcome
-from policies.controller import Controller, LaunchRecord
+from policies.controller import LaunchRecord
 from policies.job import DENOISING, Job
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS
 from traces.composition import Composition, spell
@@ -21,11 +21,22 @@ _CACHED = DENOISING - {"sketch"}  # where a cache counts in units of its own; a 
 Whole = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 NEVER_SUBMITTED = "the run was interrupted before it arrived"
+INTERRUPTED = "the run was interrupted"
+"""Why a request was cancelled that the run did not come to the end of."""
 
 
-def step_table(controller: Controller, extrapolates: Callable[[str, Composition], bool]) -> pd.DataFrame:
+class Served(Protocol):
+    """What came of a run: `policies.controller.Controller`, or `policies.events.Ledger`."""
+
+    @property
+    def jobs(self) -> Sequence[Job]: ...
+    @property
+    def launched(self) -> Sequence[LaunchRecord]: ...
+
+
+def step_table(run: Served, extrapolates: Callable[[str, Composition], bool]) -> pd.DataFrame:
     """``steps.parquet`` of a run: one row a launch and stage, in order of the launches' starts."""
-    records = sorted(controller.launched, key=_launch_id)
+    records = sorted(run.launched, key=_launch_id)
     launches, outcomes = [record[0] for record in records], [record[1] for record in records]
     rows = _rows(records)
     batches: dict[Composition, int] = {}
@@ -149,13 +160,18 @@ def _texts(values: Sequence[str], rows: Whole) -> Any:
 
 
 def request_table(
-    controller: Controller, trace: Sequence[Request], steps: pd.DataFrame, standalone: Callable[[Request], float]
+    run: Served,
+    trace: Sequence[Request],
+    steps: pd.DataFrame,
+    standalone: Callable[[Request], float],
+    until_s: float = math.nan,
 ) -> pd.DataFrame:
     """``requests.parquet`` of a run: one row for every request of the trace, submitted or not, in trace order.
 
-    A request whose replica failed has its last job's end, and its first job's start.
+    A request that was begun several times, because its replica failed or the run was resumed, has its last job's end,
+    and the first start of all. One not ended is cancelled at ``until_s``, seconds: what is known of the run ends there.
     """
-    jobs = {job.request.request_id: job for job in controller.jobs}
+    jobs = {job.request.request_id: job for job in run.jobs}
     extrapolated = {name for names in steps.loc[steps["extrapolated"], "request_ids"] for name in names}
     alone: dict[Any, float] = {}
     rows = []
@@ -180,7 +196,7 @@ def request_table(
                 request.priority,
                 math.nan if deadline == math.inf else deadline,
                 alone[key],
-                *_fate(request, jobs.get(name)),
+                *_fate(request, jobs.get(name), until_s),
                 name in extrapolated,
                 request.checkpoint,
                 request.adapters,
@@ -196,20 +212,23 @@ def request_table(
     )
 
 
-def _fate(request: Request, job: Job | None) -> tuple[str, str, float, float, int, int]:
+def _fate(request: Request, job: Job | None, until_s: float) -> tuple[str, str, float, float, int, int]:
     if job is None:
         return ("cancelled", NEVER_SUBMITTED, math.nan, math.nan, 0, -1)
     kept = 0 if job.tiled else request.steps - job.request.steps  # done before a failure, and not again
-    first = job
+    first, start_s = job, job.first_start_s
     while first.earlier is not None:
         first = first.earlier
-    start_s = math.nan if first.first_start_s is None else first.first_start_s
+        start_s = start_s if first.first_start_s is None else first.first_start_s
+    started = math.nan if start_s is None else start_s
+    if not job.ended:
+        return ("cancelled", INTERRUPTED, started, until_s, kept + job.steps_done, job.replica)
     finish_s = math.nan if job.finish_s is None else job.finish_s
-    return (job.state, job.reason, start_s, finish_s, kept + job.steps_done, job.replica)
+    return (job.state, job.reason, started, finish_s, kept + job.steps_done, job.replica)
 
 
 def _attempts(job: Job | None) -> int:
-    """How often a request was begun or waited for anew: 1 and as often as a replica failed under it."""
+    """How often a request was begun or waited for anew: 1, and as often as a replica or the run ended under it."""
     attempts = 0
     while job is not None:
         attempts += 1

@@ -43,7 +43,7 @@ REQUEST_COLUMNS: dict[str, str] = {
     "extrapolated": "bool",  # a launch of it was predicted outside the measured range
     "checkpoint": "str",  # the weights it wants; empty: the model's
     "adapters": "int32",  # on top of them
-    "attempts": "int32",  # 1 more for every replica that failed under it; 0: it was never submitted
+    "attempts": "int32",  # 1 more for every replica, or run that was resumed, that ended under it; 0: never submitted
 }
 
 STEP_COLUMNS: dict[str, str] = {

@@ -84,5 +84,5 @@ def test_what_is_no_event_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_text('{"now": 1.0, "submit": "a"}\n{"submit": "b"}\n')
     with pytest.raises(BadInput, match=r"events\.jsonl, line 2: not an event"):
         read_events(tmp_path / "events.jsonl")
-    with pytest.raises(BadInput, match="cannot read"):
+    with pytest.raises(BadInput, match="cannot be read"):
         read_events(tmp_path / "none.jsonl")
