@@ -5,18 +5,27 @@ Nothing is downloaded and nothing is unpickled: the folder must hold safetensors
 
 from __future__ import annotations
 
+import copy
+import inspect
 import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.pipelines.pipeline_loading_utils import simple_get_class_obj
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from backend.folder import ModelFolder
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES, ModelGeometry
 
@@ -34,8 +43,9 @@ def model_folder(model: str) -> Path:
     folder = embedded if (embedded / "model_index.json").is_file() else Path(model)
     if not (folder / "model_index.json").is_file():
         names = ", ".join(sorted(p.parent.name for p in EMBEDDED.glob("*/model_index.json")))
+        what = "is a file: " if folder.is_file() else "is "
         raise BadInput(
-            f"model {model!r} is neither an embedded model ({names}) nor a diffusers folder with a model_index.json"
+            f"model {model!r} {what}neither an embedded model ({names}) nor a diffusers folder with a model_index.json"
         )
     return folder
 
@@ -43,29 +53,168 @@ def model_folder(model: str) -> Path:
 def load_pipeline(model: str, device: str = "cpu", dtype: str = "float32") -> Any:
     """A diffusers pipeline in evaluation mode on ``device``.
 
+    A folder that has its weights in one variant only (``*.fp16.safetensors``) is loaded from it; of several, the
+    dtype's is taken.
+
     Raises:
-        BadInput: unknown model, unreadable folder, unknown dtype, or a device this machine does not have.
+        BadInput: unknown model; a folder that is not whole, cannot be read or whose weights do not fit its
+            configuration; unknown dtype; a device that this machine does not have, or that is too small.
     """
-    folder = model_folder(model)
+    path = model_folder(model)
     if dtype not in DTYPES:
         raise BadInput(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise BadInput(f"device {device!r} is not available: torch sees no CUDA device; use --device cpu")
     diffusers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            str(folder), dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True
-        )
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise BadInput(f"cannot load model {model!r}: {str(error).splitlines()[0]}") from error
-    pipeline.to(device)
+    folder = ModelFolder.read(path)
+    pipeline_class = _pipeline_class(folder)
+    folder.check()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        components = _components(folder, dtype)
+        with _said_of(path, folder.pipeline):
+            pipeline = pipeline_class.from_pretrained(str(path), local_files_only=True, **components)
+        with _said_of(path, f"device {device!r}"):
+            pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     for module in pipeline.components.values():
         if isinstance(module, torch.nn.Module):
             module.eval().requires_grad_(False)
     return pipeline
+
+
+def _pipeline_class(folder: ModelFolder) -> Any:
+    """The class of a folder's pipeline."""
+    found = getattr(diffusers, folder.pipeline, None)
+    known = isinstance(found, type) and issubclass(found, DiffusionPipeline) and "__call__" in dir(found)
+    if not known:
+        raise BadInput(
+            f"{folder.path / 'model_index.json'}: _class_name {folder.pipeline!r} is no pipeline of diffusers "
+            f"{diffusers.__version__}"
+        )
+    return found
+
+
+def _components(folder: ModelFolder, dtype: str) -> dict[str, Any]:
+    """Every component of a folder, loaded."""
+    classes = {name: _component_class(folder, name, *value) for name, value in folder.components.items()}
+    modules = [name for name, found in classes.items() if issubclass(found, torch.nn.Module)]
+    variants = folder.variant(modules, dtype)
+    for name in modules:  # all of them, before the first is loaded
+        folder.check_weights(name, variants[name])
+    return {
+        name: _module(folder.path / name, found, variants[name], dtype)
+        if name in variants
+        else _other(folder, name, found)
+        for name, found in classes.items()
+    }
+
+
+def _component_class(folder: ModelFolder, name: str, library: str, class_name: str) -> type:
+    where = f"{folder.path / 'model_index.json'}: component {name!r}"
+    if library not in ("diffusers", "transformers") and not hasattr(diffusers.pipelines, library):
+        raise BadInput(
+            f"{where} is of {library!r}; expected diffusers, transformers or a folder of diffusers' pipelines"
+        )
+    try:
+        found = simple_get_class_obj(library, class_name)
+    except (AttributeError, ValueError):
+        found = None
+    if not isinstance(found, type) or not hasattr(found, "from_pretrained"):
+        raise BadInput(f"{where}: {library} has no component {class_name!r}")
+    return found
+
+
+def _module(path: Path, cls: Any, variant: str | None, dtype: str) -> torch.nn.Module:
+    """A component with weights: every tensor of it comes from its files.
+
+    The libraries fill what the files lack with random numbers, and say so in a warning at best.
+    """
+    ours = issubclass(cls, diffusers.ModelMixin)
+    options = {"torch_dtype" if ours else "dtype": DTYPES[dtype], "local_files_only": True, "use_safetensors": True}
+    if variant is not None:
+        options["variant"] = variant
+    with _said_of(path.parent, path.name):
+        module, told = cls.from_pretrained(
+            str(path), output_loading_info=True, ignore_mismatched_sizes=True, low_cpu_mem_usage=True, **options
+        )
+    for name, found, expected in sorted(told["mismatched_keys"]):
+        raise BadInput(f"{path}: tensor {name!r} has the shape {list(found)}, its configuration wants {list(expected)}")
+    if missing := sorted(told["missing_keys"]):
+        raise BadInput(f"{path}: the weights lack {_some(missing)} that the configuration wants")
+    unexpected = sorted(told["unexpected_keys"])
+    if not ours:  # an encoder is often loaded from the weights of a whole model
+        known = {_any_layer(name) for name in module.state_dict()}
+        unexpected = [name for name in unexpected if _any_layer(name) in known]
+    if unexpected:
+        raise BadInput(f"{path}: the weights have {_some(unexpected)} that the configuration does not know")
+    return module
+
+
+def _other(folder: ModelFolder, name: str, cls: Any) -> Any:
+    """A component without weights: a sampler, a tokenizer, an image processor."""
+    with _said_of(folder.path, name):
+        found = cls.from_pretrained(str(folder.path / name), local_files_only=True)
+        if isinstance(found, diffusers.SchedulerMixin):
+            _check_sampler(found)
+        return found
+
+
+def _check_sampler(sampler: Any) -> None:
+    """Use a copy of a sampler once: names in its configuration that it does not know are only found then.
+
+    Raises:
+        ValueError: such a name. Whatever else fails may be the sampler's own way to be used.
+    """
+    tried = copy.deepcopy(sampler)
+    names = {value for value in tried.config.values() if isinstance(value, str)}
+    shifted = "mu" in inspect.signature(tried.set_timesteps).parameters
+    try:
+        tried.set_timesteps(4, **({"mu": 0.5} if shifted else {}))
+        sample = torch.zeros(1, 4, 4, 4)
+        tried.step(sample, tried.timesteps[0], sample)
+    except UnboundLocalError:
+        raise ValueError(f"one of {', '.join(sorted(names))} is unknown to {type(sampler).__name__}") from None
+    except (ValueError, NotImplementedError) as error:
+        if any(name in str(error) for name in names):
+            raise
+    except Exception:
+        pass
+
+
+@contextmanager
+def _said_of(path: Path, part: str) -> Iterator[None]:
+    """Whatever the libraries raise over a part of a folder is bad input, in one line."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise BadInput(f"cannot load model {str(path)!r}: out of device memory ({first_line(error)})") from error
+    except ImportError as error:
+        missing = f"{error.name} is not installed" if error.name else first_line(error)
+        raise BadInput(f"cannot load model {str(path)!r}: {part}: {missing}") from error
+    except Exception as error:
+        raise BadInput(
+            f"cannot load model {str(path)!r}: {part}: {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line that an error says, cut where it is long."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else ""
+
+
+def _some(names: list[str]) -> str:
+    """``3 tensors (a, b, ...)``."""
+    shown = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({shown})"
+
+
+def _any_layer(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
 
 
 def denoiser_name(pipeline: Any) -> str:
