@@ -94,6 +94,7 @@ class RequestRun:
         self._sampler_calls = 0
         self._part = 0
         self._own = copy.copy(pipeline)
+        vars(self._own).pop("_num_timesteps", None)  # of whoever called the pipeline before
         self._sampler = copy.deepcopy(pipeline.scheduler)
         self._own.scheduler = self._sampler
         self._step = self._sampler.step
@@ -132,8 +133,10 @@ class RequestRun:
 
     @property
     def evaluations(self) -> int:
-        """Sampler calls of all its steps."""
-        return len(self._sampler.timesteps)
+        """Sampler calls of all its steps; image to image makes the last of its sampler's alone."""
+        told = vars(self._own).get("_num_timesteps")
+        begin = getattr(self._sampler, "begin_index", None) or 0
+        return int(told or len(self._sampler.timesteps) - begin)
 
     @property
     def sampler_calls(self) -> int:
@@ -162,11 +165,6 @@ class RequestRun:
         return Finished(images if images is not None else output.frames)
 
 
-def takes_image(pipeline: Any) -> bool:
-    """Whether the pipeline makes something from a picture that it is shown."""
-    return "image" in inspect.signature(type(pipeline).__call__).parameters
-
-
 def pipeline_arguments(pipeline: Any, request: Request) -> dict[str, Any]:
     """The arguments of ``pipeline.__call__`` that make what ``request`` asks for."""
     known = inspect.signature(type(pipeline).__call__).parameters
@@ -175,7 +173,7 @@ def pipeline_arguments(pipeline: Any, request: Request) -> dict[str, Any]:
         "prompt": request.prompt,
         "height": request.height,
         "width": request.width,
-        "num_inference_steps": request.steps,
+        "num_inference_steps": request.schedule_steps or request.steps,
         "guidance_scale": request.guidance_scale,
         "generator": generators if request.images > 1 else generators[0],
         "output_type": "np",

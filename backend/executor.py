@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from backend.cache import BlockCache
-from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, intercept_denoiser, takes_image
+from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, intercept_denoiser
 from backend.decode import decode_by
-from backend.inputs import start_of
+from backend.inputs import Start, check_arguments, check_start, image_use, start_of
 from backend.kernels.choice import REFERENCE, Kernels, kernels_for
 from backend.kernels.cuda_graphs import recorder_on
 from backend.kernels.graphs import Recorder
@@ -36,6 +36,7 @@ from policies.contract import Outcome
 from policies.tiling.recipe import Recipe, ordinary
 from traces.errors import BadInput
 from traces.request import Request
+from traces.strength import IMAGE_TO_IMAGE
 
 
 class Executor:
@@ -78,9 +79,16 @@ class Executor:
         images: Path | None = None,
         kernels: str = "auto",
     ) -> None:
-        if tiling is not None and (tiling.rule.image == "condition") != takes_image(pipeline):
-            wanted = "condition" if takes_image(pipeline) else "refine"
-            raise BadInput(f"tiling.image is {tiling.rule.image!r}; {type(pipeline).__name__} needs {wanted!r}")
+        check_arguments(pipeline)
+        use, name = image_use(pipeline), type(pipeline).__name__
+        if tiling is not None and use != "optional" and (tiling.rule.image == "condition") != (use == "required"):
+            wanted = "condition" if use == "required" else "refine"
+            raise BadInput(f"tiling.image is {tiling.rule.image!r}; {name} needs {wanted!r}")
+        if tiling is not None and name in IMAGE_TO_IMAGE:
+            raise BadInput(f"{name} makes images from images of their size; expected no tiling")
+        self._image_use = use
+        refines = tiling is not None and tiling.rule.image == "refine"
+        self._shows_image = use == "required" or (use == "optional" and not refines)
         self.pipeline = pipeline
         self.mode = mode
         self.device = torch.device(pipeline.device)
@@ -163,6 +171,26 @@ class Executor:
         images = sum(r.images for r in requests if r.request_id not in failed)
         return Outcome(done, failed or None, computed=images * done)
 
+    def check(self, request: Request) -> None:
+        """See, without work, that a request can start here.
+
+        Raises:
+            BadInput: its image is missing, cannot be opened, or is none that this pipeline could use.
+        """
+        check_start(request, self.images, self.pipeline)
+        if request.image and not self._shows_image:
+            self._refinable(request)
+
+    def _start_of(self, request: Request) -> Start:
+        return start_of(request, self.images, self._shows_image, self._image_use == "required")
+
+    def _refinable(self, request: Request) -> None:
+        if self.tiles is None or not self.tiles.tiling.rule.applies(request.size):
+            raise BadInput(
+                f"request {request.request_id!r}: its image can be refined only by tiles: it is too small, or there is "
+                "no tiling"
+            )
+
     def recipe(self, request: Request) -> Recipe:
         """(Stage, steps) of a request here."""
         return ordinary(request) if self.tiles is None else self.tiles.tiling.rule.stages(request)
@@ -205,7 +233,7 @@ class Executor:
         request = saved.request
         if request.request_id in self._runs:
             raise BadInput(f"cannot resume from {folder}: request {request.request_id!r} is under way")
-        run = self.tiles.resume(saved, start_of(request, self.images, takes_image(self.pipeline)))
+        run = self.tiles.resume(saved, self._start_of(request))
         self._runs[request.request_id] = run
         left = run.shape.refine_steps - run.steps_done
         return request, (*(() if run.is_refining else (("upscale", 1),)), ("refine", left), ("decode", 1))
@@ -246,13 +274,13 @@ class Executor:
 
     def _encode(self, request: Request, failed: dict[str, str]) -> None:
         try:
-            start = start_of(request, self.images, takes_image(self.pipeline))
+            start = self._start_of(request)
             if self.tiles is not None and self.tiles.tiling.rule.applies(request.size):
                 tiled = self._runs[request.request_id] = self.tiles.run_of(request, start)
                 tiled.encode()
                 return
             if start.pixels is not None:
-                raise BadInput("its image can be refined only by tiles: it is too small, or there is no tiling")
+                self._refinable(request)
             run = self._runs[request.request_id] = RequestRun(self.pipeline, request, start.arguments)
             stop = run.resume()
             if not isinstance(stop, DenoiserCall):

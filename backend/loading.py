@@ -225,18 +225,31 @@ def denoiser_name(pipeline: Any) -> str:
     raise BadInput(f"pipeline {type(pipeline).__name__} has neither a unet nor a transformer")
 
 
+_SPATIAL = ("vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_spatial_scale_factor")
+_TEMPORAL = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor")
+"""What pipelines call the pixels and the frames of a latent pixel."""
+
+
+def _first(pipeline: Any, names: tuple[str, ...]) -> int:
+    """The first of a pipeline's attributes that is there; 0: none."""
+    found = [value for name in names if isinstance(value := getattr(pipeline, name, None), int | float) and value]
+    return int(found[0]) if found else 0
+
+
 def geometry_of_pipeline(pipeline: Any, name: str) -> ModelGeometry:
     """The geometry of a loaded pipeline, called ``name``; the known entry when there is one."""
     if name in GEOMETRIES:
         return GEOMETRIES[name]
     config = getattr(pipeline, denoiser_name(pipeline)).config
-    factor = int(getattr(pipeline, "vae_scale_factor", 0) or pipeline.vae_scale_factor_spatial)
-    frame_factor = getattr(pipeline, "vae_scale_factor_temporal", 1)
+    factor, frame_factor = _first(pipeline, _SPATIAL), _first(pipeline, _TEMPORAL) or 1
+    vae = getattr(getattr(pipeline, "vae", None), "config", None)
+    if not factor or vae is None:
+        raise BadInput(f"the geometry of {type(pipeline).__name__} cannot be read: no autoencoder tells its scale")
     if denoiser_name(pipeline) == "unet":
         patch, multiple = 1, factor * 2 ** (len(config.block_out_channels) - 1)
     else:
         # Flux packs 2x2 latents into channels in the pipeline and has patch_size 1 in its configuration.
-        patch_size = config.get("patch_size", 1)
+        patch_size = config.get("patch_size") or config.get("all_patch_size") or 1
         patch = patch_size[-1] if isinstance(patch_size, list | tuple) else patch_size
         patch = max(patch, 2 if hasattr(pipeline, "_pack_latents") else 1)
         multiple = factor * patch
@@ -246,7 +259,7 @@ def geometry_of_pipeline(pipeline: Any, name: str) -> ModelGeometry:
     return ModelGeometry(
         name=name,
         latent_factor=factor,
-        latent_channels=pipeline.vae.config.get("latent_channels") or pipeline.vae.config.get("z_dim") or 4,
+        latent_channels=vae.get("latent_channels") or vae.get("z_dim") or config.get("in_channels") or 4,
         size_multiple=multiple,
         native_size=(side, side),
         frame_factor=frame_factor,

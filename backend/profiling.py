@@ -15,14 +15,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import diffusers
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from backend.executor import Executor
+from backend.inputs import image_use
 from backend.kernels.graphs import TRIALS
 from backend.loading import geometry_of_pipeline, load_pipeline
 from backend.tiled.execution import Tiling
@@ -35,6 +38,7 @@ from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.request import Request, Size
 from traces.streams import stream
+from traces.strength import IMAGE_TO_IMAGE
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16)
 STEPS_A_ROW = 4
@@ -106,11 +110,10 @@ def measure_profile(
     cached = None
     if caching is not None:
         pipeline = load_pipeline(model, device, dtype)
-        cached = Executor(
-            pipeline, mode, caching, cache_patch=cache_patch, patch_floor=patch_floor, kernels=kernels
-        )
+        cached = Executor(pipeline, mode, caching, cache_patch=cache_patch, patch_floor=patch_floor, kernels=kernels)
     geometry = geometry_of_pipeline(executor.pipeline, Path(model).name)
-    rule = TilingRule(geometry, refine=_REFINED, tile=tile)
+    shown = image_use(executor.pipeline) == "required"
+    rule = TilingRule(geometry, refine=_REFINED, tile=tile, image="condition" if shown else "refine")
     for size in canvases:
         if not rule.applies(size):
             raise BadInput(f"canvas {spell(((size, 1),))} is not larger than the native size {geometry.native_size}")
@@ -155,6 +158,27 @@ def measure(
     Raises:
         BadInput: a batch cannot be made.
     """
+    with TemporaryDirectory() as folder:
+        for each in (executor, cached, tiled):
+            if each is not None and image_use(each.pipeline) == "required":
+                each.images = Path(folder)
+                for size in [size for composition in plan for size, _ in composition] + list(canvases):
+                    _picture(Path(folder), size)
+        return _measured(executor, geometry, plan, dtype, repeats, minutes, cached, tiled, canvases, progress)
+
+
+def _measured(
+    executor: Executor,
+    geometry: ModelGeometry,
+    plan: Sequence[Composition],
+    dtype: str,
+    repeats: int,
+    minutes: float,
+    cached: Executor | None,
+    tiled: Executor | None,
+    canvases: Sequence[Size],
+    progress: Callable[[int, int], None] | None,
+) -> Profile:
     executors = [executor] if cached is None else [executor, cached]
     sizes = sorted({size for composition in plan for size, _ in composition})
     weights = None if cached is None else block_weights(cached, sizes)
@@ -188,7 +212,7 @@ def _of_tiles(rule: TilingRule, canvases: Sequence[Size]) -> set[Size]:
 
 def _measure_tiled(executor: Executor, size: Size, repeat: int) -> list[Row]:
     """Rows of the stages that only a tiled request has, and of decoding its canvas."""
-    request, composition, rows = _request(size, 0, _SKETCHED), ((size, 1),), []
+    request, composition, rows = _request(size, 0, _SKETCHED, executor), ((size, 1),), []
     for stage, steps in executor.recipe(request):
         started = time.perf_counter()
         outcome = executor.execute(stage, [request], steps)
@@ -217,7 +241,7 @@ def block_weights(executor: Executor, sizes: Sequence[Size]) -> list[float]:
         return note
 
     for size in sizes:
-        request = _request(size, 0)
+        request = _request(size, 0, executor=executor)
         _must(executor.execute("encode", [request]), spell(((size, 1),)))
         hooks = [block.register_forward_pre_hook(starting) for block in blocks]
         hooks += [block.register_forward_hook(ending(index)) for index, block in enumerate(blocks)]
@@ -257,16 +281,36 @@ def default_sizes(geometry: ModelGeometry) -> list[Size]:
     return sorted({(fit(height * h), fit(width * w), frames) for h, w in scales})
 
 
-def _request(size: Size, index: int, steps: int = STEPS_A_ROW) -> Request:
+def _request(size: Size, index: int, steps: int = STEPS_A_ROW, executor: Executor | None = None) -> Request:
+    """A request to measure; it starts from a picture where the executor's pipeline does, and makes all of its steps."""
     height, width, frames = size
-    return Request(f"profile-{index}", 0.0, height, width, steps, frames, seed=index)
+    image = strength = None
+    if executor is not None and image_use(executor.pipeline) == "required":
+        image = _picture_name(size)
+        strength = 1.0 if type(executor.pipeline).__name__ in IMAGE_TO_IMAGE else None
+    return Request(
+        f"profile-{index}", 0.0, height, width, steps, frames, seed=index, image=image or "", strength=strength
+    )
+
+
+def _picture_name(size: Size) -> str:
+    return f"{size[0]}x{size[1]}.png"
+
+
+def _picture(folder: Path, size: Size) -> None:
+    """A picture of a size, for models that make everything from one: a plain slope of colours."""
+    height, width, _ = size
+    slope = np.linspace(0, 255, height)[:, None, None] * np.linspace(0.2, 1, width)[None, :, None]
+    Image.fromarray((slope * np.array([1.0, 0.6, 0.3])).astype(np.uint8)).save(folder / _picture_name(size))
 
 
 def _measure(executor: Executor, composition: Composition, repeat: int, weights: list[float] | None) -> list[Row]:
     """Rows of one batch taken through all stages; with a cache the denoising steps alone, one by one."""
     cached = executor.cache is not None
     every_size = [size for size, n in composition for _ in range(n)]
-    requests = [_request(size, i, CACHED_STEPS if cached else STEPS_A_ROW) for i, size in enumerate(every_size)]
+    requests = [
+        _request(size, i, CACHED_STEPS if cached else STEPS_A_ROW, executor) for i, size in enumerate(every_size)
+    ]
     rows = []
     denoising = [("denoise", 1)] * CACHED_STEPS if cached else [("denoise", STEPS_A_ROW)]
     for stage, steps in (("encode", 1), *denoising, ("decode", 1)):
@@ -290,7 +334,9 @@ def _warm_up(executor: Executor, plan: Sequence[Composition]) -> None:
     """
     steps = TRIALS + 1 if executor.kernels.graphs else 1
     for composition in plan:
-        requests = [_request(size, i, steps) for i, size in enumerate(s for s, n in composition for _ in range(n))]
+        requests = [
+            _request(size, i, steps, executor) for i, size in enumerate(s for s, n in composition for _ in range(n))
+        ]
         decoded = requests[:1] if len(requests) == 1 else []  # pictures are decoded one by one
         for stage, of_stage in (("encode", requests), ("denoise", requests), ("decode", decoded)):
             _must(executor.execute(stage, of_stage, steps if stage == "denoise" else 1), spell(composition))

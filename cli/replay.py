@@ -65,6 +65,8 @@ def replay(
     if _follows(prepared):
         return
     executors = _executors(prepared)
+    for request in {(r.image, r.size): r for r in prepared.requests}.values():
+        executors[0].check(request)
 
     from datetime import UTC, datetime
 

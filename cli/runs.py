@@ -40,6 +40,7 @@ from traces.notes import Note, grave, ordered
 from traces.request import Request, Size
 from traces.spikes import parse_spike, with_spikes
 from traces.streams import stream
+from traces.strength import IMAGE_TO_IMAGE
 from traces.trace import Trace
 from traces.unused import without_effect
 
@@ -182,7 +183,9 @@ def prepare(scenario: Scenario) -> Prepared:
     geometry = geometry_for(scenario.model_name, profile)
     table = latency_table(scenario, profile, geometry)
     warnings += trust(table, profile)
-    trace, clock_start_s = _load_trace(scenario, geometry, warnings)
+    if profile is not None and (ignored := profile.metadata.get("ignored")):
+        warnings.append(f"the profile has columns that this Tilecast does not know, which are ignored: {ignored}")
+    trace, clock_start_s = _load_trace(scenario, geometry, profile, warnings)
     trace.check(geometry)
     checkpoints = trace.frame["checkpoint"].nunique()
     if scenario.residency is None and checkpoints > 1:
@@ -285,7 +288,9 @@ def _predictor_of_run(table: StageCosts | ExpectedReuse, section: PredictorSecti
 _read_trace = remembered(Trace.load)
 
 
-def _load_trace(scenario: Scenario, geometry: ModelGeometry, warnings: list[str]) -> tuple[Trace, float]:
+def _load_trace(
+    scenario: Scenario, geometry: ModelGeometry, profile: Profile | None, warnings: list[str]
+) -> tuple[Trace, float]:
     """The trace of a run on its clock, and where that starts on the file's, in seconds."""
     section = scenario.trace
     if section.path is None:
@@ -323,7 +328,19 @@ def _load_trace(scenario: Scenario, geometry: ModelGeometry, warnings: list[str]
             warnings.append(f"requests for {', '.join(others)} run as {scenario.model_name}, sizes scaled to it")
     elif others:
         warnings.append(f"requests for {', '.join(others)} run as {scenario.model_name}")
+    image_to_image = IMAGE_TO_IMAGE.get(_pipeline_of(scenario, profile))
+    if image_to_image is not None:
+        trace = trace.with_schedules(image_to_image)
     return trace.with_model(scenario.model_name), clock_start_s
+
+
+def _pipeline_of(scenario: Scenario, profile: Profile | None) -> str:
+    """The class of the scenario's pipeline, as its folder says, or else its profile; "": neither does."""
+    try:
+        index = json.loads((Path(scenario.model_source) / "model_index.json").read_bytes())
+        return str(index["_class_name"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "" if profile is None else profile.metadata.get("pipeline", "")
 
 
 def keep_inputs(prepared: Prepared, folder: Path) -> list[str]:

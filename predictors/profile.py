@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from traces.composition import parse, spell
 from traces.errors import BadInput
+from traces.limits import SPAN
 from traces.marks import Kind
 from traces.output import whole_file
 
@@ -59,6 +60,13 @@ CONDITIONS = ("patch_floor", "cache_patch", "caching", "decode", "kernels")
 """Metadata that says under which settings of `backend.executor.Executor` mixed, cached and decoded batches ran."""
 
 PROFILE = Kind("profile")
+_KINDS = {"str": "text", "bool": "true or false", "int64": "whole numbers", "float64": "numbers"}
+_OTHER_FILES = {
+    "a trace of requests": {"arrival_s", "height", "width"},
+    "a run's table": {"request_id", "status"},
+    "a table of a run's steps": {"stage", "start_s", "replica"},
+}
+"""Other files of Tilecast, and columns that only they have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +107,7 @@ class Profile:
 
     @classmethod
     def load(cls, path: Path) -> Profile:
-        """Read a profile file.
+        """Read a profile file. Columns of a later version are left out; metadata ``ignored`` names them.
 
         Raises:
             BadInput: the file is missing, empty, not a profile, or has a wrong row (named with its field).
@@ -110,9 +118,11 @@ class Profile:
         try:
             table = pq.read_table(path)
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise BadInput(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from error
+            raise BadInput(f"{path}: not a whole Parquet file ({str(error).splitlines()[0]})") from error
         try:
-            return cls(table.to_pandas(ignore_metadata=True), _metadata_of(table.schema.metadata or {}))
+            metadata = _metadata_of(table.schema.metadata or {})
+            table, ignored = _known_columns(table)
+            return cls(table.to_pandas(ignore_metadata=True), {**metadata, **ignored})
         except BadInput as error:
             raise BadInput(f"{path}: {error}") from None
 
@@ -194,6 +204,44 @@ class Profile:
         return hashlib.sha256("\n".join(sorted(map(repr, rows))).encode()).hexdigest()
 
 
+def _known_columns(table: pa.Table) -> tuple[pa.Table, dict[str, str]]:
+    """The columns of a profile, and what to say of others.
+
+    Raises:
+        BadInput: a column is missing or twice there, holds something of another kind, or the file is of another sort.
+    """
+    names = table.column_names
+    missing = [name for name in COLUMNS if name not in names and name not in DEFAULTS]
+    if missing:
+        kind = next((kind for kind, own in _OTHER_FILES.items() if own <= set(names)), None)
+        what = f"it is {kind}, no profile" if kind else f"it has {', '.join(names[:8]) or 'no columns'}"
+        raise BadInput(f"column {missing[0]!r} is missing; {what}; expected {', '.join(COLUMNS)}")
+    if not table.num_rows:
+        raise BadInput("no rows; expected one row a measurement")
+    for name in COLUMNS:
+        if names.count(name) > 1:
+            raise BadInput(f"column {name!r} is there {names.count(name)} times, expected it once")
+        if name in names and not _holds(table.schema.field(name).type, COLUMNS[name]):
+            raise BadInput(
+                f"column {name!r} holds {table.schema.field(name).type}, expected {_KINDS[COLUMNS[name]]}"
+            )
+    others = [name for name in dict.fromkeys(names) if name not in COLUMNS]
+    known = table.select([name for name in names if name in COLUMNS])
+    return known, ({"ignored": ", ".join(others)} if others else {})
+
+
+def _holds(found: pa.DataType, wanted: str) -> bool:
+    """Whether a column of Parquet can be one of `COLUMNS`; all its cells are checked later."""
+    types = pa.types
+    if types.is_dictionary(found):
+        found = found.value_type
+    if wanted == "str":
+        return bool(types.is_string(found) or types.is_large_string(found))
+    if wanted == "bool":
+        return bool(types.is_boolean(found) or types.is_integer(found))
+    return bool(types.is_integer(found) or types.is_floating(found))
+
+
 def _metadata_of(schema_metadata: Mapping[bytes, bytes]) -> dict[str, str]:
     try:
         facts = json.loads(schema_metadata.get(PROFILE.key, b"{}"))
@@ -226,9 +274,11 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
     _require(frame, "computed", (computed > 0) & (computed <= 1), "a share above 0, at most 1")
     for name, least in (("steps", 1), ("repeat", 0)):
         number = pd.to_numeric(frame[name], errors="coerce")
-        _require(frame, name, (number >= least) & (number % 1 == 0), f"a whole number of at least {least}")
+        whole = (number >= least) & (number < 2**31) & (number % 1 == 0)
+        _require(frame, name, whole, f"a whole number of at least {least}")
     seconds = pd.to_numeric(frame["seconds"], errors="coerce")
     _require(frame, "seconds", (seconds > 0) & np.isfinite(seconds), "a time above 0 s")
+    _require(frame, "seconds", seconds <= SPAN.most, f"at most {SPAN.most:g} s")
     spelling = {}
     for text in frame["composition"].unique():
         try:

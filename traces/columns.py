@@ -40,6 +40,7 @@ DTYPES: dict[str, str] = {
     "negative_prompt": "str",
     "true_cfg_scale": "float64",
     "strength": "float64",
+    "schedule_steps": "int32",
 }
 """The canonical columns, in the order of `Request`'s fields."""
 
@@ -48,7 +49,15 @@ TEXT = tuple(name for name, dtype in DTYPES.items() if dtype == "str")
 OPTIONAL = ("deadline_s", "slo_s", "true_cfg_scale", "strength")
 """Numbers that a request need not have: NaN in the table, None in the `Request`."""
 COUNTS = ("height", "width", "steps", "frames", "images")
-DEFAULTS: dict[str, float] = {"frames": 1, "images": 1, "seed": 0, "guidance_scale": 5.0, "priority": 0, "adapters": 0}
+DEFAULTS: dict[str, float] = {
+    "frames": 1,
+    "images": 1,
+    "seed": 0,
+    "guidance_scale": 5.0,
+    "priority": 0,
+    "adapters": 0,
+    "schedule_steps": 0,
+}
 
 _SEED = "a whole number of 64 bits, from 0 to 2^64 - 1 (where one is negative, all from -2^63 to 2^63 - 1)"
 _INSTANT = f"{INSTANT}; milliseconds are named: trace import table --map arrival_s=COLUMN:ms"
@@ -177,6 +186,9 @@ def _faults(fields: Mapping[str, pd.Series[Any]]) -> Iterable[tuple[str, Any, st
         yield name, ~((values >= 1) & (values <= limit) & (values % 1 == 0)), "a whole number of at least 1"
     adapters = fields["adapters"]
     yield "adapters", ~((adapters >= 0) & (adapters < 2**31) & (adapters % 1 == 0)), "a whole number of at least 0"
+    schedule = fields["schedule_steps"]
+    whole = (schedule < 2**31) & (schedule % 1 == 0) & ((schedule == 0) | (schedule >= fields["steps"]))
+    yield "schedule_steps", ~whole, "0, or a whole number of at least the steps"
     priority = fields["priority"]
     yield "priority", ~((priority >= -(2**31)) & (priority < 2**31) & (priority % 1 == 0)), "a whole number of 32 bits"
     seed = fields["seed"]

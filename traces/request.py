@@ -27,6 +27,9 @@ class Request:
     prompt for it; ``strength`` is the share, above 0 to 1, of the steps that image-to-image does. None: the pipeline's
     own default.
 
+    ``steps`` are the denoising steps that are made. Image to image makes the last ``steps`` of a schedule of
+    ``schedule_steps``, see `traces.strength`; 0: of ``steps``, or by its strength of them.
+
     Raises:
         BadInput: a value no diffusion request can have.
     """
@@ -52,6 +55,7 @@ class Request:
     negative_prompt: str = ""
     true_cfg_scale: float | None = None
     strength: float | None = None
+    schedule_steps: int = 0
 
     def __post_init__(self) -> None:
         if not (self.arrival_s >= 0 and math.isfinite(self.arrival_s)):
@@ -68,6 +72,8 @@ class Request:
             raise self._bad("true_cfg_scale", self.true_cfg_scale, "a number of at least 0 (or None)")
         if self.strength is not None and not 0 < self.strength <= 1:
             raise self._bad("strength", self.strength, "a share above 0, at most 1 (or None)")
+        if self.schedule_steps and self.schedule_steps < self.steps:
+            raise self._bad("schedule_steps", self.schedule_steps, f"0, or at least the {self.steps} steps")
         if self.deadline_s is not None:
             if self.slo_s is not None:
                 raise self._bad("slo_s", self.slo_s, "either deadline_s or slo_s, not both")

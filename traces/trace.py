@@ -21,6 +21,7 @@ from traces.marks import Kind
 from traces.mix import Mix
 from traces.request import Request
 from traces.sizes import scaled_sides
+from traces.strength import ImageToImage
 from traces.summary import Summary, summarise
 
 TRACE = Kind("trace", columns=tuple(DTYPES))
@@ -210,6 +211,30 @@ class Trace:
             raise BadInput(f"steps factor is {scale}, expected a number above 0")
         steps = np.clip(np.floor(self._frame["steps"] * scale + 0.5), 1, np.iinfo("int32").max)
         return self._with(steps=steps)
+
+    def with_schedules(self, image_to_image: ImageToImage) -> Trace:
+        """The same requests with the denoising steps that an image-to-image pipeline makes of those asked for.
+
+        Strengths that are not given become the pipeline's own. Requests that have a schedule already stay.
+
+        Raises:
+            BadInput: a strength that leaves no step.
+        """
+        frame = self._frame
+        strength = frame["strength"].fillna(image_to_image.strength)
+        known = frame["schedule_steps"].to_numpy() > 0
+        steps = [
+            asked if has else image_to_image.steps(asked, share)
+            for asked, share, has in zip(frame["steps"].tolist(), strength.tolist(), known.tolist(), strict=True)
+        ]
+        if 0 in steps:
+            row = frame.iloc[steps.index(0)]
+            raise BadInput(
+                f"{self.source}: request {row['request_id']!r}: strength {strength.iloc[steps.index(0)]} of "
+                f"{row['steps']} steps leaves none to make; expected more strength or steps"
+            )
+        schedule = np.where(known, frame["schedule_steps"], frame["steps"])
+        return self._with(steps=np.array(steps), strength=strength, schedule_steps=schedule)
 
     def with_step_reduction(self, share: float, skip: Mix[int], rng: np.random.Generator) -> Trace:
         """The same requests where some skip their first denoising steps, as NIRVANA does (NSDI 2024).

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from backend.coroutine import intercept_denoiser, takes_image
-from backend.inputs import start_of
+from backend.coroutine import intercept_denoiser
+from backend.inputs import image_use, start_of
 from backend.loading import load_pipeline
 from backend.merge import Stacked
 from backend.tiled.adapters import adapter_for
@@ -74,7 +74,7 @@ class Follower:
 
     def _open(self, order: dict[str, Any], group: Group) -> None:
         request = Request(**order["request"])
-        start = start_of(request, self._images, takes_image(self._pipeline))
+        start = start_of(request, self._images, image_use(self._pipeline) == "required", required=False)
         run = TiledRun(
             self._pipeline,
             request,

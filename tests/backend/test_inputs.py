@@ -129,4 +129,4 @@ def test_an_image_to_video_model_is_shown_the_picture_small_and_on_the_canvas(tm
     assert np.abs(clips[0] - clips[1]).max() > 1e-3
     failed = executor.execute("encode", [request("", 2 * native[0], 2 * native[1], 5)]).failed
     assert failed is not None
-    assert "makes clips from a picture" in failed["r"]
+    assert "makes all from a picture" in failed["r"]

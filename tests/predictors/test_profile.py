@@ -9,6 +9,8 @@ import pytest
 
 from predictors.profile import COLUMNS, DEFAULTS, Profile
 from traces.errors import BadInput
+from traces.request import Request
+from traces.trace import Trace
 
 
 def test_saved_and_loaded_is_the_same(made_up: Profile, tmp_path: Path) -> None:
@@ -80,18 +82,64 @@ def test_wrong_columns_and_files_are_refused(made_up: Profile, tmp_path: Path) -
     with pytest.raises(BadInput, match=r"p\.parquet: no such profile"):
         Profile.load(path)
     path.write_bytes(b"")
-    with pytest.raises(BadInput, match=r"p\.parquet: not a Parquet file"):
+    with pytest.raises(BadInput, match=r"p\.parquet: not a whole Parquet file"):
         Profile.load(path)
     for column in set(COLUMNS) - set(DEFAULTS):
         made_up.frame.drop(columns=column).to_parquet(path)
         with pytest.raises(BadInput, match=f"column '{column}' is missing"):
             Profile.load(path)
-    made_up.frame.assign(second=1.0).to_parquet(path)
     with pytest.raises(BadInput, match="column 'second' is unknown"):
-        Profile.load(path)
+        Profile(made_up.frame.assign(second=1.0))
     made_up.frame.iloc[:0].to_parquet(path)
     with pytest.raises(BadInput, match="no rows"):
         Profile.load(path)
+
+
+def test_what_a_later_version_measures_too_is_left_out_and_named(made_up: Profile, tmp_path: Path) -> None:
+    path = tmp_path / "later.parquet"
+    made_up.frame.assign(watts=700.0, notes=[["a"]] * len(made_up.frame)).to_parquet(path)
+    loaded = Profile.load(path)
+    assert loaded.metadata["ignored"] == "watts, notes"
+    assert loaded.content_hash == made_up.content_hash
+    assert "ignored" not in made_up.metadata
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seconds": pd.Timestamp("2026-01-01")}, r"column 'seconds' holds timestamp.*, expected numbers"),
+        ({"seconds": "fast"}, "column 'seconds' holds large_string, expected numbers"),
+        ({"seconds": float("nan")}, "row 1: seconds is nan, expected a time above 0"),
+        ({"seconds": float("inf")}, "row 1: seconds is inf"),
+        ({"seconds": 1e300}, "row 1: seconds is 1e.300, expected at most 1e.09 s"),
+        ({"seconds": 0.0}, "row 1: seconds is 0.0"),
+        ({"seconds": -1.0}, "row 1: seconds is -1.0"),
+        ({"steps": 1e300}, "row 1: steps is 1e.300, expected a whole number"),
+        ({"steps": 1.5}, "row 1: steps is 1.5, expected a whole number"),
+        ({"composition": 7}, "column 'composition' holds int64, expected text"),
+        ({"guided": "yes"}, "column 'guided' holds large_string, expected true or false"),
+        ({"stage": None}, "column 'stage' holds null, expected text"),
+    ],
+)
+def test_cells_of_another_kind_are_refused(
+    made_up: Profile, tmp_path: Path, change: dict[str, object], words: str
+) -> None:
+    made_up.frame.assign(**change).to_parquet(tmp_path / "p.parquet")
+    with pytest.raises(BadInput, match=words) as caught:
+        Profile.load(tmp_path / "p.parquet")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_cut_off_or_of_another_sort_is_said(made_up: Profile, tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    made_up.save(path)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(BadInput, match="not a whole Parquet file"):
+        Profile.load(path)
+    other = tmp_path / "t.parquet"
+    Trace.from_requests([Request("a", 0.0, 64, 64, 4)]).save(other)
+    with pytest.raises(BadInput, match="'hardware' is missing; it is a trace of requests, no profile"):
+        Profile.load(other)
 
 
 def test_a_file_from_before_the_cache_was_measured_without_one(made_up: Profile, tmp_path: Path) -> None:
