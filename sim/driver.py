@@ -205,26 +205,9 @@ class Simulation:
         self._down.add(replica)
         outcome = None
         for launch_id, end in list(self._ends.items()):
-            launch = end.launch
-            if launch.replica != replica:
-                continue
-            del self._ends[launch_id]
-            before, done = end.start, 0
-            borders: list[float] = []
-            for _, steps, whole, ns, clock, ends in end.parts:
-                if before + whole <= now:
-                    reached = steps
-                else:
-                    since = now - before
-                    reached = bisect_right(ends, since) if ends else clock.steps_beyond(since // ns) - 1
-                clock.done += reached
-                done += reached
-                before += whole
-                if reached < steps:
-                    break
-                borders.append(before / PICOSECONDS)
-            computed, reused, device_s = self._world.work(launch, done, 0, 0.0, (now - end.start) / PICOSECONDS)
-            outcome = Outcome(done, None, computed, reused, device_s, tuple(borders))
+            if end.launch.replica == replica:
+                del self._ends[launch_id]
+                outcome = self._done_by(end, now)
         self._controller.replica_down(replica, now / PICOSECONDS, self._in_flight, outcome)
 
     def _end_if_done(self) -> None:
@@ -306,22 +289,36 @@ class Simulation:
         launch = end.launch
         if self._ends.get(launch.launch_id) is end:  # otherwise a recall has moved it
             del self._ends[launch.launch_id]
-            at, refined, refine_ps = end.start, 0, 0
-            borders = []
-            for stage, steps, whole, _, clock, _ in end.parts:
-                clock.done += steps
-                borders.append(at / PICOSECONDS)
-                at += whole
-                if stage == "refine":
-                    refined, refine_ps = steps, whole
-            others_s = (at - end.start - refine_ps) / PICOSECONDS
-            computed, reused, device_s = self._world.work(launch, end.steps, refined, refine_ps / PICOSECONDS, others_s)
-            outcome = Outcome(end.steps, None, computed, reused, device_s, tuple(borders[1:]))
-            self._controller.complete(launch, outcome, at / PICOSECONDS)
+            now = end.start + sum([part[2] for part in end.parts])
+            self._controller.complete(launch, self._done_by(end, now), now / PICOSECONDS)
             self._news = True
         self._settle()
         if self._all_ended is not None:
             self._end_if_done()
+
+    def _done_by(self, end: End, now: int) -> Outcome:
+        """What a launch has done by now. A step under way is not done, but its devices were busy with it."""
+        at, done, refined, refine_ps = end.start, 0, 0, 0
+        borders = []
+        for stage, steps, whole, ns, clock, ends in end.parts:
+            borders.append(at / PICOSECONDS)
+            is_whole = at + whole <= now
+            if is_whole:
+                reached = begun = steps
+            else:
+                whole = now - at
+                reached = bisect_right(ends, whole) if ends else clock.steps_beyond(whole // ns) - 1
+                begun = reached + 1
+            clock.done += reached
+            done += reached
+            at += whole
+            if stage == "refine":
+                refined, refine_ps = begun, whole
+            if not is_whole:
+                break
+        others_s = (at - end.start - refine_ps) / PICOSECONDS
+        computed, reused, device_s = self._world.work(end.launch, done, refined, refine_ps / PICOSECONDS, others_s)
+        return Outcome(done, None, computed, reused, device_s, tuple(borders[1:]))
 
     def _sleep(self, wakeup_s: float | None, now: int) -> None:
         if wakeup_s is None:

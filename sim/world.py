@@ -217,7 +217,7 @@ class World:
         Args:
             launch: which.
             steps: steps done in it.
-            refined: of them in refinement.
+            refined: steps of refinement done or under way.
             refine_s: what those took.
             others_s: what its other steps took.
         """

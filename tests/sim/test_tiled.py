@@ -23,7 +23,7 @@ from policies.tiling.signals import TileSignals
 from policies.tiling.timing import TileDevices
 from predictors.link import Link
 from predictors.tile_reuse import TileReuse
-from sim.driver import Simulation
+from sim.driver import Happening, Simulation
 from sim.world import World
 from tests.policies.tiles import TileTable, tiled_costs
 from tests.predictors.tile_recordings import made_up_tiles
@@ -67,6 +67,19 @@ def test_nine_tiles_on_four_devices_take_three_rounds_a_step() -> None:
     assert (outcome.computed, outcome.reused) == (1 + 10 + 1 + 81 + 1, 0)
     table = step_table(c, lambda stage, composition: False)
     assert table["device_s"].tolist() == pytest.approx([0.1, 10, 0.7, 81, 0.5])
+
+
+@pytest.mark.parametrize(("fails_s", "second_s"), [(1.5, 0.0), (12.7, 0.6), (19.3, 5.0), (40.0, 18.0)])
+def test_devices_of_a_replica_that_fails_were_busy_until_then(fails_s: float, second_s: float) -> None:
+    """Of a refinement step under way its devices have done as large a part as of the others."""
+    costs = tiled_costs(devices=TileDevices(4, link=NOTHING))
+    controller = Controller(FCFS(), costs, 1, costs.recipe)
+    happenings = [Happening(fails_s, "down", 0), Happening(fails_s + 1.0, "up", 0)]
+    world = World(costs, 1, noise=False, tiles=TilePlans(costs))
+    Simulation(controller, world, happenings=happenings, in_flight="fail").run([clip("a", 1.0)])
+    ((_, outcome, end_s),) = controller.launched
+    assert end_s == min(fails_s, controller.jobs[0].finish_s or 0.0)
+    assert outcome.device_s == pytest.approx((end_s - 1.0, second_s, second_s, second_s))
 
 
 def test_tiles_of_several_requests_fill_devices_together() -> None:
