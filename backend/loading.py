@@ -225,6 +225,13 @@ def denoiser_name(pipeline: Any) -> str:
     raise BadInput(f"pipeline {type(pipeline).__name__} has neither a unet nor a transformer")
 
 
+def other_denoisers(pipeline: Any) -> list[str]:
+    """Further denoisers, such as the ``transformer_2`` of Wan 2.2, which makes the second part of the steps."""
+    first = denoiser_name(pipeline)
+    kind = type(getattr(pipeline, first))
+    return [name for name, part in pipeline.components.items() if name != first and isinstance(part, kind)]
+
+
 _SPATIAL = ("vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_spatial_scale_factor")
 _TEMPORAL = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor")
 """What pipelines call the pixels and the frames of a latent pixel."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,13 +17,15 @@ from typing import Any
 import torch
 
 from backend.inputs import Start
+from backend.loading import other_denoisers
 from backend.merge import Stacked
 from backend.tiled.adapters import adapter_for
 from backend.tiled.decide import Decider
+from backend.tiled.environment import torchrun
 from backend.tiled.evaluate import evaluate, not_finite
 from backend.tiled.follow import Follower
 from backend.tiled.group import Group, RankLost, Traffic
-from backend.tiled.launch import Ranks, by_torchrun, ranks_from_environment, start_ranks
+from backend.tiled.launch import Ranks, ranks_from_environment, start_ranks
 from backend.tiled.refine import REUSE
 from backend.tiled.run import TiledRun
 from backend.tiled.saved import Saved, made_by, save, without_tensors
@@ -111,8 +112,9 @@ def follow_torchrun(tiling: Tiling, device: str) -> None:
         tiling: as the first rank's.
         device: ``cpu`` or ``cuda``.
     """
-    rank = int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
-    follower = Follower(device if device == "cpu" else f"{device}:{rank}", **tiling.follower)
+    place = torchrun()
+    local = 0 if place is None else place.local
+    follower = Follower(device if device == "cpu" else f"{device}:{local}", **tiling.follower)
     with ranks_from_environment(tiling.timeout_s, device) as ranks:
         ranks.group.barrier(patient=True)
         follower(ranks.group)
@@ -128,6 +130,8 @@ class TiledExecution:
     """
 
     def __init__(self, pipeline: Any, forward: Callable[..., Any], tiling: Tiling) -> None:
+        if others := other_denoisers(pipeline):
+            raise BadInput(f"[tiling] cannot refine with two denoisers: {type(pipeline).__name__} has {others[0]} too")
         self.tiling = tiling
         self._pipeline = pipeline
         self._mixer = Stacked(forward)
@@ -149,7 +153,7 @@ class TiledExecution:
                 self.lost()
         if self._ranks is None:
             tiling, device = self.tiling, torch.device(self._pipeline.device).type
-            if by_torchrun():
+            if tiling.devices > 1 and torchrun() is not None:
                 self._ranks = ranks_from_environment(tiling.timeout_s, device)
                 self._group.barrier(patient=True)
             else:

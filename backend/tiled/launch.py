@@ -27,12 +27,15 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from backend.tiled.environment import torchrun
 from backend.tiled.group import Alone, Group, ProcessGroup
 from backend.tiled.watch import RankLost, Watch, how_it_ended, open_verdict, status_key, verdict_of
 from traces.errors import BadInput
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _START_S = 600.0  # importing torch and making the target, which may load a large model
+_SILENT_S = 15.0
+"""The least time after which a starting rank without a sign of life is lost: large libraries are loaded in one go."""
 _END_S = 1.0
 _POLL_S = 0.02
 _joined = itertools.count()
@@ -97,7 +100,8 @@ def start_ranks(
         target: ``module:name``, or a function or class that its module has under its own name.
         size: number of ranks.
         args: JSON-able keyword arguments.
-        timeout_s: the longest wait for another rank in one exchange: what the slowest may compute between two.
+        timeout_s: the longest wait for another rank in one exchange: what the slowest may compute between two. A rank
+            may start for longer, but not without a sign of life for so long, or for 15 s if that is more.
         device: ``cpu``, or ``cuda``: rank r computes on GPU r.
         threads: CPU threads of each child. This process keeps its own number, which the same bits on every rank need.
 
@@ -125,37 +129,40 @@ def start_ranks(
     open_verdict(store)
     store.set(status_key(0), "0 0")
     children: dict[int, subprocess.Popen[bytes]] = {}
+    pulses: dict[int, int] = {}
     try:
         for rank in range(1, size):
-            children[rank] = _start(Order(name, dict(args or {}), rank, size, port, timeout_s, device, threads))
-        _await_start(store, children)
+            order = Order(name, dict(args or {}), rank, size, port, timeout_s, device, threads)
+            children[rank], pulses[rank] = _start(order)
+        _await_start(store, children, pulses, max(timeout_s, _SILENT_S))
         watch = Watch(connect(port), 0, size, timeout_s, children, on_loss=lambda: _kill(children))
         group = ProcessGroup(store, 0, size, timeout_s, watch, _device_of(device, 0))
     except BaseException:
         end_children(children)
         raise
+    finally:
+        for pulse in pulses.values():
+            os.close(pulse)
     return Ranks(group, children)
-
-
-def by_torchrun() -> bool:
-    """Whether torchrun, or something that sets the same variables, started this process."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def ranks_from_environment(timeout_s: float = 60.0, device: str = "cpu") -> Ranks:
     """Join the ranks that torchrun started: this process is the one that ``RANK`` says, of ``WORLD_SIZE``.
 
     Raises:
-        BadInput: the environment is not torchrun's.
+        BadInput: the environment is not torchrun's, or says something impossible.
         RankLost: the ranks cannot be connected.
     """
-    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     if missing:
         raise BadInput(f"not started by torchrun: {', '.join(missing)} not set")
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    device = _device_of(device, int(os.environ.get("LOCAL_RANK", rank)))
-    if size == 1:
-        return Ranks(Alone(device), {})
+    place = torchrun()
+    if place is None:
+        return Ranks(Alone(_device_of(device, 0)), {})
+    rank, size = place.rank, place.size
+    if not os.environ["MASTER_PORT"].isdecimal():
+        raise BadInput(f"the environment's MASTER_PORT is {os.environ['MASTER_PORT']!r}, expected a port's number")
+    device = _device_of(device, place.local)
     attempt = f"tilecast/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_joined)}"
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     base, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=_START_S)))
@@ -189,29 +196,42 @@ def end_children(children: Mapping[int, subprocess.Popen[bytes]]) -> None:
             child.stdin.close()
 
 
-def _start(order: Order) -> subprocess.Popen[bytes]:
+def _start(order: Order) -> tuple[subprocess.Popen[bytes], int]:
+    """The child, and the reading end of the pipe through which it shows that it lives."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
         "OMP_NUM_THREADS": str(order.threads),
         "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),  # a lost peer is reported, once
     }
-    child = subprocess.Popen(
-        [sys.executable, "-P", "-u", "-X", "faulthandler", "-m", "backend.tiled.worker"],
-        stdin=subprocess.PIPE,
-        stdout=2,
-        env=environment,
-        process_group=0,
-    )
+    pulse, written = os.pipe()
+    os.set_blocking(pulse, False)
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-u", "-X", "faulthandler", "-m", "backend.tiled.worker", str(written)],
+            stdin=subprocess.PIPE,
+            stdout=2,
+            env=environment,
+            process_group=0,
+            pass_fds=(written,),
+        )
+    except BaseException:
+        os.close(pulse)
+        raise
+    finally:
+        os.close(written)
     assert child.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it died already, which the caller will see
         child.stdin.write(json.dumps(order).encode() + b"\n")
         child.stdin.flush()
-    return child
+    return child, pulse
 
 
-def _await_start(store: Any, children: Mapping[int, subprocess.Popen[bytes]]) -> None:
+def _await_start(
+    store: Any, children: Mapping[int, subprocess.Popen[bytes]], pulses: Mapping[int, int], silent_s: float
+) -> None:
     until = time.monotonic() + _START_S
+    seen = dict.fromkeys(children, time.monotonic())
     while not store.check([status_key(rank) for rank in children]):
         verdict = verdict_of(store)
         if verdict:
@@ -220,10 +240,22 @@ def _await_start(store: Any, children: Mapping[int, subprocess.Popen[bytes]]) ->
             code = child.poll()
             if code is not None:
                 raise RankLost(verdict_of(store) or how_it_ended(rank, code))
+            if _beats(pulses[rank]) or store.check([status_key(rank)]):
+                seen[rank] = time.monotonic()
+            elif time.monotonic() - seen[rank] > silent_s:
+                raise RankLost(f"rank {rank} has not answered for {silent_s:g} s while it started (no sign of life)")
         if time.monotonic() > until:
             late = [rank for rank in children if not store.check([status_key(rank)])]
             raise RankLost(f"rank {late[0]} did not start within {_START_S:g} s")
         time.sleep(_POLL_S)
+
+
+def _beats(pulse: int) -> bool:
+    """Whether a starting rank has shown since the last look that it lives."""
+    try:
+        return bool(os.read(pulse, 4096))
+    except BlockingIOError:
+        return False
 
 
 def _kill(children: Mapping[int, subprocess.Popen[bytes]]) -> None:

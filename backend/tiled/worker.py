@@ -1,7 +1,8 @@
-"""The process of a rank that `backend.tiled.launch.start_ranks` started: ``python -m backend.tiled.worker``.
+"""The process of a rank that `backend.tiled.launch.start_ranks` started: ``python -m backend.tiled.worker PULSE``.
 
 Its order is the first line of standard input. The rest of it is never written: that it ends means that the process at
-its other end closed it or is dead, and so does this one, whatever it is computing.
+its other end closed it or is dead, and so does this one, whatever it is computing. Until the rank has started, it says
+several times a second through the pipe ``PULSE`` that it lives; both begin before anything large is imported.
 """
 
 from __future__ import annotations
@@ -13,21 +14,30 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import torch
-
-from backend.tiled.group import ProcessGroup
-from backend.tiled.launch import Order, connect
-from backend.tiled.watch import LEFT, RankLost, Watch, first_line, give_verdict, status_key
-from traces.errors import BadInput
+PULSE_S = 0.25
+"""Seconds between two signs of life of a rank that starts."""
 
 
 def main() -> None:
     """Be the rank that the order says, until the group is closed or breaks."""
-    order = Order(*json.loads(sys.stdin.buffer.readline()))
+    line = sys.stdin.buffer.readline()
+    started = threading.Event()
     threading.Thread(target=_follow_parent, daemon=True).start()
+    threading.Thread(target=_show_life, args=(int(sys.argv[1]), started), daemon=True).start()
+
+    import torch
+
+    from backend.tiled.group import ProcessGroup
+    from backend.tiled.launch import Order, connect
+    from backend.tiled.watch import LEFT, RankLost, Watch, first_line, give_verdict, status_key
+    from traces.errors import BadInput
+
+    order = Order(*json.loads(line))
+    leave = partial(os._exit, LEFT)
     torch.set_num_threads(order.threads)
     device = order.device
     if device == "cuda":
@@ -38,17 +48,18 @@ def main() -> None:
         target = _imported(order.target)
         act = target(device, **order.args) if isinstance(target, type) else partial(target, **order.args)
         store.set(status_key(order.rank), "0 0")
+        started.set()
         store.wait([status_key(rank) for rank in range(order.size)])
-        watch = Watch(connect(order.port), order.rank, order.size, order.timeout_s, on_loss=_leave)
+        watch = Watch(connect(order.port), order.rank, order.size, order.timeout_s, on_loss=leave)
         act(ProcessGroup(store, order.rank, order.size, order.timeout_s, watch, device))
     except RankLost:
-        _leave()
+        leave()
     except BaseException as error:
         if not isinstance(error, BadInput):
             traceback.print_exc()
         sys.stderr.flush()
         give_verdict(store, f"rank {order.rank} failed: {type(error).__name__}: {first_line(error)}")
-        _leave()
+        leave()
     threading.Event().wait()  # for the other ranks: until `_follow_parent` ends the process
 
 
@@ -64,8 +75,12 @@ def _follow_parent() -> None:
     os._exit(0)
 
 
-def _leave() -> None:
-    os._exit(LEFT)
+def _show_life(pulse: int, started: threading.Event) -> None:
+    with suppress(OSError):  # the parent has seen that it has started, or is dead
+        os.write(pulse, b".")
+        while not started.wait(PULSE_S):
+            os.write(pulse, b".")
+    os.close(pulse)
 
 
 if __name__ == "__main__":

@@ -135,3 +135,10 @@ def orphan() -> None:
     os.kill(ranks.processes[1], signal.SIGSTOP)
     print(*ranks.processes.values(), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class StopsItself:
+    """A rank that is stopped while it is made."""
+
+    def __init__(self, device: str) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)

@@ -18,6 +18,8 @@ torch = pytest.importorskip("torch")
 
 import torch.distributed as dist  # noqa: E402
 
+from backend.tiled import launch  # noqa: E402
+from backend.tiled.environment import torchrun  # noqa: E402
 from backend.tiled.group import Alone, RankLost, Traffic  # noqa: E402
 from backend.tiled.launch import Ranks, connect, end_children, ranks_from_environment, start_ranks  # noqa: E402
 from backend.tiled.watch import Watch, how_it_ended, open_verdict, status_key  # noqa: E402
@@ -156,6 +158,24 @@ def test_rank_that_cannot_start_is_named(capfd: pytest.CaptureFixture[str]) -> N
     assert "Traceback" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("stops", ["as it is made", "before it has imported anything"])
+def test_rank_that_stops_while_it_starts_is_named(stops: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_SILENT_S", 3.0)
+    if stops != "as it is made":
+        begin = launch._start
+
+        def stopped(order: launch.Order) -> Any:
+            child, pulse = begin(order)
+            child.send_signal(signal.SIGSTOP)
+            return child, pulse
+
+        monkeypatch.setattr(launch, "_start", stopped)
+    began = time.monotonic()
+    with pytest.raises(RankLost, match=r"^rank 1 has not answered for 3 s while it started \(no sign of life\)$"):
+        start_ranks(group_targets.StopsItself, 2, timeout_s=1.0)
+    assert time.monotonic() - began < 60.0
+
+
 def test_no_rank_outlives_a_killed_parent_not_even_a_stopped_one() -> None:
     parent = subprocess.run(
         [sys.executable, "-c", "from tests.backend.group_targets import orphan; orphan()"],
@@ -258,3 +278,30 @@ def test_only_whole_numbers_are_summed(ranks: Ranks) -> None:
     for group in (ranks.group, Alone()):
         with pytest.raises(ValueError, match="only int64 on the CPU"):
             group.total(torch.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("variables", "wrong"),
+    [
+        ({"RANK": "zero", "WORLD_SIZE": "2"}, "RANK is 'zero', expected a whole number from 0 on"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE is '0', expected a whole number from 1 on"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2, expected less than its WORLD_SIZE, which is 2"),
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1.5"}, "LOCAL_RANK is '1.5', expected a whole number"),
+    ],
+)
+def test_impossible_ranks_are_refused(variables: dict[str, str], wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(BadInput, match=wrong):
+        torchrun()
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"RANK": "0"}, {"RANK": "", "WORLD_SIZE": ""}, {"RANK": "0", "WORLD_SIZE": "1"}]
+)
+def test_one_process_is_no_rank(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert torchrun() is None
