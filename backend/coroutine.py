@@ -11,7 +11,6 @@ The alternative, one hand-written loop a model family, is a copy of the pipeline
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -20,7 +19,9 @@ from typing import Any, NamedTuple
 import torch
 from greenlet import greenlet
 
+from backend.isolation import Changes, check_stateless, intercepted, own_pipeline
 from backend.loading import denoiser_name
+from backend.prompts import CutPrompts
 from traces.request import Request
 
 
@@ -47,30 +48,44 @@ class StepDone(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """The pipeline has returned. ``output`` is [images, height, width, 3] or [clips, frames, height, width, 3]."""
+    """The pipeline has returned.
+
+    ``output`` is [images, height, width, 3] or [clips, frames, height, width, 3]; ``note`` is one line on what a safety
+    checker did to it, empty if nothing.
+    """
 
     output: Any
+    note: str = ""
 
 
 class _RequestGreenlet(greenlet):
     hub: greenlet
+    begun = False  # with its first denoiser call
 
 
 def intercept_denoiser(pipeline: Any) -> Callable[..., Any]:
     """Make the pipeline's denoiser hand calls that come from a `RequestRun` to its executor. Done once a pipeline.
 
     Returns the denoiser's own forward, for the executor to run. The module's hooks run in the request's own call.
+
+    Raises:
+        BadInput: the denoiser would remember one request while it runs another.
     """
     denoiser = getattr(pipeline, denoiser_name(pipeline))
+    check_stateless(pipeline, denoiser)
     forward: Callable[..., Any] = denoiser.forward
 
     def hand_over(*args: Any, **kwargs: Any) -> Any:
         current = greenlet.getcurrent()
         if isinstance(current, _RequestGreenlet):
+            if not current.begun:
+                changes.check()
+                current.begun = True
             return current.hub.switch(DenoiserCall(args, kwargs))
         return forward(*args, **kwargs)
 
     denoiser.forward = hand_over
+    changes = Changes(denoiser)
     return forward
 
 
@@ -78,8 +93,8 @@ class RequestRun:
     """One request on its way through one pipeline.
 
     Args:
-        pipeline: shared by all requests of a replica, prepared by `intercept_denoiser`. Its modules are shared, its
-            sampler and its per-call attributes are not.
+        pipeline: shared by all requests of a replica, prepared by `intercept_denoiser`. Its modules and tokenizers are
+            shared, all else of it is not, see `backend.isolation`.
         request: what to make.
         arguments: more arguments of the pipeline, such as the ``image`` of an image-to-video model.
     """
@@ -93,18 +108,23 @@ class RequestRun:
         self.steps_done = 0
         self._sampler_calls = 0
         self._part = 0
-        self._own = copy.copy(pipeline)
+        self._cut = CutPrompts(pipeline)
+        self._own = own_pipeline(pipeline, self._cut.watch)
         vars(self._own).pop("_num_timesteps", None)  # of whoever called the pipeline before
-        self._sampler = copy.deepcopy(pipeline.scheduler)
-        self._own.scheduler = self._sampler
+        self._sampler = self._own.scheduler
         self._step = self._sampler.step
 
         @functools.wraps(self._step)  # pipelines pass a generator only to samplers whose signature has one
         def sampled(*args: Any, **kwargs: Any) -> Any:
             return self._sampled(*args, **kwargs)
 
-        self._sampler.step = sampled
+        intercepted(self._sampler, sampled)
         self._greenlet = _RequestGreenlet(self._body)
+
+    @property
+    def note(self) -> str:
+        """One line on what of its prompt has not been read; empty if all has."""
+        return self._cut.note
 
     def resume(self, value: Any = None) -> DenoiserCall | StepDone | Finished:
         """Run the pipeline to its next stop. Whatever it raises comes out here."""
@@ -162,7 +182,17 @@ class RequestRun:
     def _body(self, _: Any) -> Finished:
         output = self._own(**self._arguments())
         images = getattr(output, "images", None)
-        return Finished(images if images is not None else output.frames)
+        return Finished(images if images is not None else output.frames, _blacked_out(output))
+
+
+def _blacked_out(output: Any) -> str:
+    """One line on the pictures that a safety checker has replaced."""
+    fields = (getattr(output, name, None) for name in ("nsfw_content_detected", "nsfw_detected"))
+    found = [bool(picture) for pictures in fields for picture in pictures or ()]
+    if not any(found):
+        return ""
+    which = "the picture was" if len(found) == 1 else f"{sum(found)} of {len(found)} pictures were"
+    return f"{which} blacked out by the safety checker"
 
 
 def pipeline_arguments(pipeline: Any, request: Request) -> dict[str, Any]:

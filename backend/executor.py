@@ -24,7 +24,7 @@ from backend.inputs import Start, check_arguments, check_start, image_use, start
 from backend.kernels.choice import REFERENCE, Kernels, kernels_for
 from backend.kernels.cuda_graphs import recorder_on
 from backend.kernels.graphs import Recorder
-from backend.loading import denoiser_name
+from backend.loading import denoiser_name, other_denoisers
 from backend.merge import Mixer, Stacked, run_merged
 from backend.patched.unet import PATCH_FLOOR, PatchedUNet
 from backend.tiled.execution import TiledExecution, Tiling
@@ -105,6 +105,8 @@ class Executor:
         self.tiles = None if tiling is None else TiledExecution(pipeline, forward, tiling)
         self.images = images
         self.conditions = {"decode": decode}
+        if others := other_denoisers(pipeline):
+            self.conditions["unbatched"] = ", ".join(others)
         if mode == "patched":
             self.conditions["patch_floor"] = str(PATCH_FLOOR if patch_floor is None else patch_floor)
         if own is not None:
@@ -114,6 +116,12 @@ class Executor:
             self.conditions["kernels"] = ", ".join(parts) or "reference"
         self._runs: dict[str, RequestRun | TiledRun] = {}
         self._step_before: torch.cuda.Event | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of its figures must know, a line each."""
+        others = self.conditions.get("unbatched")
+        return [f"{others} is not batched: each request calls it alone"] if others else []
 
     @property
     def resident(self) -> list[str]:
@@ -136,6 +144,7 @@ class Executor:
         each request that finishes, [images, height, width, 3] (clips: [clips, frames, height, width, 3]) in 0..1.
         """
         failed: dict[str, str] = {}
+        notes: dict[str, str] = {}
         done = 0
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # a thread begins with the first device
@@ -143,11 +152,11 @@ class Executor:
             self.cache.start_count()
         if stage == "encode":
             for request in requests:
-                self._encode(request, failed)
+                self._encode(request, failed, notes)
             done = 1
         elif stage == "upscale":
             for request in requests:
-                self._upscale(request, failed)
+                self._upscale(request, failed, notes)
             done = 1
         elif stage == "refine":
             return self._refine(requests, steps, recalled)
@@ -161,7 +170,7 @@ class Executor:
             self._check_finite([r for r in requests if r.request_id not in failed], failed)
         else:
             for request in requests:
-                self._decode(request, failed, deliver)
+                self._decode(request, failed, notes, deliver)
             done = 1
         self.wait()
         for name in failed:
@@ -169,7 +178,7 @@ class Executor:
         if self.cache is not None and stage == "denoise":
             return Outcome(done, failed or None, self.cache.computed, self.cache.reused)
         images = sum(r.images for r in requests if r.request_id not in failed)
-        return Outcome(done, failed or None, computed=images * done)
+        return Outcome(done, failed or None, computed=images * done, notes=notes or None)
 
     def check(self, request: Request) -> None:
         """See, without work, that a request can start here.
@@ -272,12 +281,13 @@ class Executor:
                 self._step_before.synchronize()
             self._step_before = begun
 
-    def _encode(self, request: Request, failed: dict[str, str]) -> None:
+    def _encode(self, request: Request, failed: dict[str, str], notes: dict[str, str]) -> None:
         try:
             start = self._start_of(request)
             if self.tiles is not None and self.tiles.tiling.rule.applies(request.size):
                 tiled = self._runs[request.request_id] = self.tiles.run_of(request, start)
                 tiled.encode()
+                notes |= _named(request, tiled.active.note)
                 return
             if start.pixels is not None:
                 self._refinable(request)
@@ -285,6 +295,7 @@ class Executor:
             stop = run.resume()
             if not isinstance(stop, DenoiserCall):
                 raise RuntimeError("the pipeline ended before its first denoising step")
+            notes |= _named(request, run.note)
         except Exception as error:
             failed[request.request_id] = reason(error)
 
@@ -293,11 +304,13 @@ class Executor:
         run = self._runs[request_id]
         return run.active if isinstance(run, TiledRun) else run
 
-    def _upscale(self, request: Request, failed: dict[str, str]) -> None:
+    def _upscale(self, request: Request, failed: dict[str, str], notes: dict[str, str]) -> None:
         try:
             run = self._tiled(request)
             if run.sketch is None:
-                run.sketched(self._finish(run.active))
+                sketch = self._finish(run.active)
+                notes |= _named(request, sketch.note)
+                run.sketched(sketch)
             assert self.tiles is not None
             self.tiles.upscale(run)
         except Exception as error:
@@ -375,13 +388,16 @@ class Executor:
         self,
         request: Request,
         failed: dict[str, str],
+        notes: dict[str, str],
         deliver: Callable[[Request, np.ndarray[Any, Any]], None] | None,
     ) -> None:
         try:
             run = self._runs[request.request_id]
             if isinstance(run, TiledRun) and self.tiles is not None:
                 self.tiles.gather(run)
-            pixels = np.asarray(self._finish(self._active(request.request_id)).output)
+            finished = self._finish(self._active(request.request_id))
+            notes |= _named(request, finished.note)
+            pixels = np.asarray(finished.output)
             if not np.isfinite(pixels).all():
                 raise FloatingPointError("not a number in the decoded picture")
             if deliver is not None:
@@ -411,6 +427,10 @@ class Executor:
         for run, good in zip(runs, finite.tolist(), strict=True):  # one wait for the device
             if not good:
                 failed[run.request.request_id] = f"not a number in the latents after step {run.steps_done}"
+
+
+def _named(request: Request, note: str) -> dict[str, str]:
+    return {request.request_id: note} if note else {}
 
 
 def mixer_for(

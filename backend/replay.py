@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backend.executor import Executor, reason
-from policies.contract import Launch, Outcome, PolicyError
+from policies.contract import Launch, Outcome, PolicyError, joined
 from policies.controller import Controller
 from traces.request import Request
 
@@ -78,6 +78,7 @@ class _Worker(threading.Thread):
         """Run the stages of a launch one after another, until its end or a recall."""
         requests = [job.request for job in launch.jobs]
         failed: dict[str, str] = {}
+        notes: dict[str, str] = {}
         borders: list[float] = []
         busy_s = [0.0]
         done = computed = reused = 0
@@ -96,6 +97,8 @@ class _Worker(threading.Thread):
                 devices_s = outcome.device_s or (time.perf_counter() - started,)
                 busy_s = [sum(both) for both in zip_longest(busy_s, devices_s, fillvalue=0.0)]
                 failed |= outcome.failed or {}
+                for name, note in (outcome.notes or {}).items():
+                    notes[name] = joined(notes.get(name, ""), note)
                 done += outcome.steps_done
                 computed += outcome.computed
                 reused += outcome.reused
@@ -103,7 +106,7 @@ class _Worker(threading.Thread):
                     break
         except Exception as error:  # a fault of ours must not lose the requests
             failed = {request.request_id: reason(error) for request in requests}
-        return Outcome(done, failed or None, computed, reused, tuple(busy_s), tuple(borders))
+        return Outcome(done, failed or None, computed, reused, tuple(busy_s), tuple(borders), notes or None)
 
 
 class Replay:

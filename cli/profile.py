@@ -91,6 +91,8 @@ def measure(
         )
     profile.save(output)
     say(f"{output}: {len(profile.frame)} measurements on {profile.hardware}")
+    if unbatched := profile.metadata.get("unbatched"):
+        say(f"note: {unbatched} is not batched: each request calls it alone")
 
 
 @importers.callback()

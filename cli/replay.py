@@ -39,13 +39,16 @@ def replay(
 
     Exit code 3: the log is written, but no request finished.
     """
+    from backend.tiled.environment import torchrun
     from cli.runs import keep_inputs, prepare
     from cli.scenario import load_scenario
     from policies.runlog import REPLAY
     from traces.errors import BadInput
     from traces.output import COPIES, check_folder, claim_folder
 
-    check_folder(output, REPLAY)
+    place = torchrun()
+    if place is None or place.rank == 0:
+        check_folder(output, REPLAY)
     given = overrides(trace, profile, scheduler, seed, settings)
     if device is not None:
         given["cluster.device"] = device
@@ -110,6 +113,7 @@ def replay(
                 *info["warnings"],
                 f"predictions are of {prepared.table.hardware}, the replay ran on {info['hardware']}",
             ]
+        info["warnings"] = [*info["warnings"], *executors[0].notes]
         info[COPIES] = keep_inputs(prepared, folder)
         prepared.write(folder, controller, info, record.lines)
     log = read_run(output.resolve())
@@ -123,19 +127,24 @@ def replay(
 
 def _follows(prepared: Prepared) -> bool:
     """Under torchrun: whether this was one of the ranks that only help the first, which it has done by now."""
-    import os
-
+    from backend.tiled.environment import torchrun
     from traces.errors import BadInput
 
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    place, cluster = torchrun(), prepared.scenario.cluster
+    if place is None:
         return False
-    cluster = prepared.scenario.cluster
-    if prepared.tiling is None or cluster.replicas > 1 or int(os.environ["WORLD_SIZE"]) != cluster.devices:
+    if prepared.tiling is None or cluster.devices == 1:
+        if place.rank:
+            say(
+                f"rank {place.rank} of {place.size} has nothing to do: without [tiling] and cluster.devices = "
+                f"{place.size} rank 0 replays alone"
+            )
+        return place.rank > 0
+    if cluster.replicas > 1 or place.size != cluster.devices:
         raise BadInput(
-            f"torchrun started {os.environ['WORLD_SIZE']} processes; expected [tiling], cluster.replicas = 1 and "
-            f"cluster.devices = {os.environ['WORLD_SIZE']}"
+            f"torchrun started {place.size} processes; expected cluster.replicas = 1 and cluster.devices = {place.size}"
         )
-    if os.environ["RANK"] == "0":
+    if place.rank == 0:
         return False
     import torch
 

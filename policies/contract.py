@@ -102,7 +102,8 @@ class Outcome(NamedTuple):
     ``steps_done`` counts whole steps of the launch (0 when it failed before the first boundary). ``failed`` maps
     request ids to reasons; requests not named went on. ``computed`` and ``reused`` count work units: image-steps, and
     with a cache in denoising a unit for every block, in refinement tiles. ``device_s`` is the busy time of each device
-    of the replica. ``borders_s`` are the times at which it went from one stage into the next.
+    of the replica. ``borders_s`` are the times at which it went from one stage into the next. ``notes`` says by
+    request id, in a line, what else its client should know: a prompt that was cut, a picture that was blacked out.
     """
 
     steps_done: int
@@ -111,6 +112,7 @@ class Outcome(NamedTuple):
     reused: int = 0
     device_s: tuple[float, ...] = ()
     borders_s: tuple[float, ...] = ()
+    notes: dict[str, str] | None = None
 
 
 class Decision(NamedTuple):
@@ -207,6 +209,11 @@ class SchedulingPolicy:
 
 class PolicyError(RuntimeError):
     """A policy broke the contract. The message names the policy and the rule."""
+
+
+def joined(*notes: str) -> str:
+    """Notes on one request as one line."""
+    return "; ".join(note for note in notes if note)
 
 
 def composition_of_jobs(jobs: Sequence[Job]) -> Composition:

@@ -28,6 +28,7 @@ from policies.contract import (
     Segment,
     composition_of_jobs,
     guided_share,
+    joined,
 )
 from policies.job import STAGES, TRANSITIONS, Job, through
 from policies.tiling.recipe import Recipe
@@ -187,6 +188,8 @@ class Controller:
         if self._observe is not None and steps and not failed:
             self._learn(launch, outcome, now)
         for job in launch.jobs:
+            if outcome.notes and (note := outcome.notes.get(job.request.request_id)):
+                job.note = joined(job.note, note)
             if failed and job.request.request_id in failed:
                 self._end(job, "failed", failed[job.request.request_id], now)
             elif steps and job.advance(steps):

@@ -102,6 +102,8 @@ def _spell_outcome(outcome: Outcome) -> dict[str, Any]:
         spelled["device_s"] = [float(seconds) for seconds in outcome.device_s]
     if outcome.computed or outcome.reused:
         spelled |= {"computed": int(outcome.computed), "reused": int(outcome.reused)}
+    if outcome.notes:
+        spelled["notes"] = outcome.notes
     return spelled
 
 
@@ -113,6 +115,7 @@ def _outcome(spelled: Mapping[str, Any]) -> Outcome:
         spelled.get("reused", 0),
         tuple(spelled.get("device_s", ())),
         tuple(spelled.get("borders", ())),
+        spelled.get("notes"),
     )
 
 

@@ -58,6 +58,7 @@ class Job:
         first_start_s: start of its first launch, seconds; None before.
         finish_s: when it ended, seconds; None before.
         reason: why it was dropped, failed or cancelled.
+        note: what else its client should know of what was made; several are parted by semicolons.
         cancelling: why it ends at the next step boundary; empty: it does not.
         batch_key: jobs with equal keys can share a batch of equal shapes.
         images: pictures it makes.
@@ -75,6 +76,7 @@ class Job:
         "finish_s",
         "first_start_s",
         "images",
+        "note",
         "order",
         "reason",
         "recipe",
@@ -98,6 +100,7 @@ class Job:
         self.first_start_s: float | None = None
         self.finish_s: float | None = None
         self.reason = ""
+        self.note = ""
         self.steps_done = 0
         self.cancelling = ""
         self.images = images = request.images

@@ -212,9 +212,9 @@ def request_table(
     )
 
 
-def _fate(request: Request, job: Job | None, until_s: float) -> tuple[str, str, float, float, int, int]:
+def _fate(request: Request, job: Job | None, until_s: float) -> tuple[str, str, str, float, float, int, int]:
     if job is None:
-        return ("cancelled", NEVER_SUBMITTED, math.nan, math.nan, 0, -1)
+        return ("cancelled", NEVER_SUBMITTED, "", math.nan, math.nan, 0, -1)
     kept = 0 if job.tiled else request.steps - job.request.steps  # done before a failure, and not again
     first, start_s = job, job.first_start_s
     while first.earlier is not None:
@@ -222,9 +222,9 @@ def _fate(request: Request, job: Job | None, until_s: float) -> tuple[str, str, 
         start_s = start_s if first.first_start_s is None else first.first_start_s
     started = math.nan if start_s is None else start_s
     if not job.ended:
-        return ("cancelled", INTERRUPTED, started, until_s, kept + job.steps_done, job.replica)
+        return ("cancelled", INTERRUPTED, job.note, started, until_s, kept + job.steps_done, job.replica)
     finish_s = math.nan if job.finish_s is None else job.finish_s
-    return (job.state, job.reason, started, finish_s, kept + job.steps_done, job.replica)
+    return (job.state, job.reason, job.note, started, finish_s, kept + job.steps_done, job.replica)
 
 
 def _attempts(job: Job | None) -> int:

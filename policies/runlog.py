@@ -36,6 +36,7 @@ REQUEST_COLUMNS: dict[str, str] = {
     "standalone_s": "float64",  # predicted seconds alone on an idle replica; NaN: unknown
     "status": "str",  # finished | dropped | failed | cancelled
     "reason": "str",  # why it was dropped, failed or cancelled
+    "note": "str",  # what else its client should know: a prompt that was cut, a picture that was blacked out
     "first_start_s": "float64",  # NaN: never started
     "finish_s": "float64",  # when it ended, however it ended
     "steps_done": "int32",  # denoising steps done

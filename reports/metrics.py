@@ -150,6 +150,12 @@ def reasons(run: Run) -> pd.DataFrame:
     return counted.sort_values(order, ascending=[False, True, True], ignore_index=True)
 
 
+def remarks(run: Run) -> dict[str, int]:
+    """How many requests each note is about, most frequent first, see ``note`` in the run log."""
+    each = run.requests["note"].dropna().str.split("; ").explode()
+    return {str(note): int(count) for note, count in each[each != ""].value_counts().items()}
+
+
 def _one_reason(reasons: pd.Series) -> str:
     """One for reasons that differ in their seconds alone."""
     if reasons.nunique() == 1:

@@ -13,7 +13,7 @@ from policies.runlog import Run
 from predictors.basis import ESTIMATED, MEASURED
 from reports.drift import stalls
 from reports.figures import figure, spell_value
-from reports.metrics import reasons, submitted
+from reports.metrics import reasons, remarks, submitted
 from reports.overload import MOST_WAITING, Backlog, backlog
 from traces.notes import Note, grave, remark
 
@@ -38,6 +38,7 @@ def run_notes(run: Run, values: dict[str, float]) -> list[Note]:
         *_overload(backlog(run)),
         *_lost(run, values),
         *_machine(run),
+        *_requests(run),
         *[Note.of(said) for said in run.info.get("warnings") or []],
         *_undefined(values),
         *_predictions(run, values),
@@ -107,6 +108,11 @@ def _machine(run: Run) -> Iterable[Note]:
             f"{launches} stood still (up to {still.times:.2g} times as long as usual, {still.extra_s:.3g} s more in "
             "all): the process was stopped or the machine was busy, and latencies contain it."
         )
+
+
+def _requests(run: Run) -> Iterable[Note]:
+    for told, count in remarks(run).items():
+        yield Note(f"{count:,} request{'s' * (count > 1)}: {told}.")
 
 
 def spell_drift(drift: float) -> str:

@@ -14,7 +14,8 @@ from diffusers import EulerAncestralDiscreteScheduler  # noqa: E402
 
 from backend.coroutine import pipeline_arguments  # noqa: E402
 from backend.executor import Executor  # noqa: E402
-from tests.backend import tiny_pipelines  # noqa: E402
+from backend.prompts import CutPrompts  # noqa: E402
+from tests.backend import tiny_pipelines, tiny_stateful  # noqa: E402
 from traces.request import Request  # noqa: E402
 
 torch.set_num_threads(1)
@@ -174,3 +175,49 @@ def test_dropped_requests_are_freed() -> None:
     executor.execute("denoise", [first, second], 1)
     executor.keep_only({"b"})
     assert executor.resident == ["b"]
+
+
+def test_a_prompt_that_is_cut_is_said_and_by_whom() -> None:
+    """SDXL's tokenizers read 24 tokens, two of them not of the text; Flux's T5 reads as many as its pipeline says."""
+    fits, cut = (Request(name, 0.0, 16, 16, steps=1, prompt="a" * n) for name, n in (("fits", 22), ("cut", 23)))
+    outcome = Executor(tiny_pipelines.sdxl()).execute("encode", [fits, cut])
+    note = "the prompt was longer than the text encoder reads and was cut"
+    assert outcome.notes == {"cut": f"{note} (tokenizer: 24 tokens, tokenizer_2: 24 tokens)"}
+    assert Executor(tiny_pipelines.flux()).execute("encode", [fits, cut]).notes == {
+        "cut": f"{note} (tokenizer: 24 tokens)"
+    }
+    clip = Request("clip", 0.0, 16, 16, steps=1, prompt="a" * 600, frames=5)
+    assert Executor(tiny_pipelines.wan()).execute("encode", [clip]).notes == {
+        "clip": f"{note} (tokenizer: 512 tokens)"
+    }
+
+
+def test_a_tokenizer_that_looks_on_answers_as_before() -> None:
+    pipeline = tiny_pipelines.sdxl()
+    cut = CutPrompts(pipeline)
+    watched = cut.watch(pipeline.tokenizer)
+    assert isinstance(watched, type(pipeline.tokenizer))
+    for given in ({"truncation": True, "max_length": 5, "padding": "max_length"}, {"padding": "longest"}, {}):
+        texts = ["a cat", "two", "whales"]
+        assert watched(texts, **given) == pipeline.tokenizer(texts, **given)
+    assert cut.limits == {"tokenizer": 5}
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_picture_that_is_blacked_out_is_said(images: int) -> None:
+    request = Request("a", 0.0, 16, 16, steps=1, images=images)
+    executor = Executor(tiny_stateful.stable_diffusion(checked=True))
+    shown: list[np.ndarray[Any, Any]] = []
+    executor.execute("encode", [request])
+    executor.execute("denoise", [request])
+    outcome = executor.execute("decode", [request], deliver=lambda _, pixels: shown.append(pixels))
+    assert not shown[0].any()
+    which = "the picture was" if images == 1 else "2 of 2 pictures were"
+    assert outcome.notes == {"a": f"{which} blacked out by the safety checker"}
+
+
+def test_a_denoiser_that_is_not_batched_is_said() -> None:
+    executor = Executor(tiny_stateful.wan_of_two())
+    assert executor.notes == ["transformer_2 is not batched: each request calls it alone"]
+    assert executor.conditions["unbatched"] == "transformer_2"
+    assert Executor(tiny_pipelines.wan()).notes == []

@@ -63,6 +63,18 @@ def test_a_failed_request_ends_with_its_reason_and_the_others_go_on() -> None:
     assert names(c.launches(1.0)[0]) == ["b"]
 
 
+def test_notes_of_launches_are_kept_with_their_requests() -> None:
+    c = controller(FCFS())
+    c.submit(request("a"), 0.0)
+    (launch,) = c.launches(0.0)
+    c.complete(launch, Outcome(1, notes={"a": "the prompt was cut"}), 1.0)
+    (launch,) = c.launches(1.0)
+    c.complete(launch, Outcome(launch.steps, notes={"a": "the picture was blacked out"}), 2.0)
+    assert [(job.state, job.note) for job in c.jobs] == [
+        ("finished", "the prompt was cut; the picture was blacked out")
+    ]
+
+
 def test_a_waiting_request_is_cancelled_at_once_and_a_running_one_at_the_next_boundary() -> None:
     c = controller(FCFS())
     c.submit(request("a"), 0.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from policies.contract import Decision
+from policies.contract import Decision, Outcome
 from policies.controller import Controller
 from policies.events import EventRecord, Parity, check_parity, read_events
 from policies.scheduling import LeastSlack
@@ -86,3 +86,19 @@ def test_what_is_no_event_is_named_with_its_line(tmp_path: Path) -> None:
         read_events(tmp_path / "events.jsonl")
     with pytest.raises(BadInput, match="cannot be read"):
         read_events(tmp_path / "none.jsonl")
+
+
+def test_notes_are_recorded_and_come_back() -> None:
+    asked, record = [Request("a", 0.0, 64, 64, 2)], EventRecord()
+    controller = Controller(LeastSlack(), FlatCosts(), on_event=record.add)
+    controller.submit(asked[0], 0.0)
+    (launch,) = controller.launches(0.0)
+    controller.complete(launch, Outcome(launch.steps, notes={"a": "the prompt was cut"}), 4.0)
+    again: list[Controller] = []
+
+    def anew(hook: Any) -> Controller:
+        again.append(Controller(LeastSlack(), FlatCosts(), on_event=hook))
+        return again[0]
+
+    assert check_parity([json.loads(line) for line in record.lines], asked, anew).same
+    assert again[0].jobs[0].note == controller.jobs[0].note == "the prompt was cut"

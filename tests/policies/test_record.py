@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from policies.contract import Outcome
 from policies.controller import Controller
-from policies.record import step_table
+from policies.record import request_table, step_table
 from policies.runlog import STEP_COLUMNS
 from policies.scheduling import FCFS
 from tests.policies.costs import FlatCosts
@@ -79,3 +79,14 @@ def test_a_run_without_launches_has_an_empty_table() -> None:
     table = step_table(Controller(FCFS(), FlatCosts()), lambda stage, composition: False)
     assert table.empty
     assert list(table) == list(STEP_COLUMNS)
+
+
+def test_notes_are_a_column() -> None:
+    controller, requests = Controller(FCFS(), FlatCosts()), [Request(name, 0.0, 64, 64, 4) for name in "ab"]
+    controller.submit(requests[0], 0.0)
+    (launch,) = controller.launches(0.0)
+    controller.complete(launch, Outcome(6, borders_s=(1.0, 5.0), notes={"a": "the prompt was cut"}), 6.0)
+    steps = step_table(controller, lambda stage, composition: False)
+    table = request_table(controller, requests, steps, lambda request: 1.0)
+    assert table["note"].tolist() == ["the prompt was cut", ""]
+    assert table["status"].tolist() == ["finished", "cancelled"]

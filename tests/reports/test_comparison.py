@@ -45,6 +45,19 @@ def test_cautions(make_run, interrupted_run):
     assert "20.0 % of the launches (59.3 % of launch time) were predicted by extrapolation" in notes
 
 
+def test_notes_on_requests_are_counted(make_run):
+    def noted(requests, _):
+        requests["note"] = ["the prompt was cut", "", "the prompt was cut; blacked out", "", "", ""]
+
+    run = make_run("run", edit=noted)
+    notes = [str(note) for note in Comparison.of([run]).notes()]
+    assert "run: 2 requests: the prompt was cut." in notes
+    assert "run: 1 request: blacked out." in notes
+    printed = io.StringIO()
+    show(Comparison.of([run]), Console(file=printed, width=200))
+    assert "! run: 2 requests: the prompt was cut." in printed.getvalue()
+
+
 def test_equal_names_are_told_apart(make_run):
     runs = [make_run("x/run"), make_run("y/run"), make_run("z")]
     assert Comparison.of(runs).names == ("x/run", "y/run", "z")
