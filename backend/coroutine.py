@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -193,6 +193,14 @@ def _blacked_out(output: Any) -> str:
         return ""
     which = "the picture was" if len(found) == 1 else f"{sum(found)} of {len(found)} pictures were"
     return f"{which} blacked out by the safety checker"
+
+
+def unused_arguments(pipeline: Any, requests: Iterable[Request]) -> list[str]:
+    """What of the requests the pipeline has no argument for, in sentences."""
+    count = sum(request.negative_prompt != "" for request in requests)
+    if not count or "negative_prompt" in inspect.signature(type(pipeline).__call__).parameters:
+        return []
+    return [f"negative_prompt of {count} requests has no effect: {type(pipeline).__name__} takes none"]
 
 
 def pipeline_arguments(pipeline: Any, request: Request) -> dict[str, Any]:

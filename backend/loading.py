@@ -271,4 +271,24 @@ def geometry_of_pipeline(pipeline: Any, name: str) -> ModelGeometry:
         native_size=(side, side),
         frame_factor=frame_factor,
         patch=patch,
+        **guidance_of(pipeline),
     )
+
+
+def guidance_of(pipeline: Any) -> dict[str, Any]:
+    """`ModelGeometry.guidance` and ``true_cfg_scale`` of a pipeline, as its class has them."""
+    takes = inspect.signature(type(pipeline).__call__).parameters
+    if hasattr(type(pipeline), "do_classifier_free_guidance"):
+        asked = copy.copy(pipeline)  # distilled models say no whatever the scale
+        asked._guidance_scale = 5.0
+        try:
+            doubled = bool(asked.do_classifier_free_guidance)
+        except Exception:  # it needs more than a scale to tell
+            doubled = True
+    else:
+        doubled = "negative_prompt" in takes and "true_cfg_scale" not in takes
+    if doubled:
+        return {"guidance": "scale"}
+    if "true_cfg_scale" not in takes:
+        return {"guidance": "never"}
+    return {"guidance": "true", "true_cfg_scale": float(takes["true_cfg_scale"].default)}

@@ -370,7 +370,7 @@ def _profile(
         software=f"torch {torch.__version__}, diffusers {diffusers.__version__}, {dtype}",
         model=geometry.name,
         executor=executor.mode,
-        guided=True,
+        guided=geometry.guidance == "scale",
     )
     metadata = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),

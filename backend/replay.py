@@ -233,6 +233,8 @@ def warm_up(executors: Sequence[Executor], requests: Sequence[Request], steps: i
                 frames=like.frames,
                 guidance_scale=like.guidance_scale,
                 prompt=like.prompt,
+                negative_prompt=like.negative_prompt,
+                true_cfg_scale=like.true_cfg_scale,
             )
             for stage, count in executor.recipe(short):
                 if executor.execute(stage, [short], count).failed:

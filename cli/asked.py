@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from cli.pricing import geometry_for
 from cli.runs import Prepared, prepare
 from cli.scenario import PolicySection, Scenario
 from cli.simulation import run_simulation
@@ -110,6 +111,7 @@ def demand_of(reference: Scenario) -> Bootstrap | Fitted:
 def drawn(reference: Scenario, requests: int, replication: int) -> Trace:
     """The first requests of a replication, each with its deadline."""
     trace = demand_of(reference).draw(requests, 1000 * reference.seed + replication)
+    trace, _ = trace.guided_as(geometry_for(reference.model_name, _prepared(reference).profile))
     slo = reference.slo
     if slo.scale is not None:
         return trace.with_slo(scale=slo.scale, standalone=_prepared(reference).costs.standalone)

@@ -116,7 +116,7 @@ def estimate(
     for size in parse_sizes(sizes):
         most = largest_batch(shape, geometry, size, kind.memory_bytes, dtype, guided)
         for images in _counts(batch):
-            together, share = ((size, images),), float(guided)
+            together, share = ((size, images),), float(guided and geometry.guidance == "scale")
             each = {stage: table.seconds(stage, together, share) for stage in ORDINARY}
             alone = each["encode"] + steps * each["denoise"] + each["decode"]
             needed = footprint(shape, geometry, size, images, dtype, guided).needed_bytes

@@ -73,6 +73,7 @@ def replay(
 
     from datetime import UTC, datetime
 
+    from backend.coroutine import unused_arguments
     from backend.executor import Executor
     from backend.kernels.graphs import TRIALS
     from backend.pictures import PictureFolder
@@ -87,6 +88,7 @@ def replay(
     from reports.terminal import show
 
     with claim_folder(output, REPLAY) as claimed, claimed.renewed() as folder:
+        prepared.warnings.extend(unused_arguments(executors[0].pipeline, prepared.requests))
         steps = TRIALS if any(executor.kernels.graphs for executor in executors) else 2
         pictures = PictureFolder(folder / "images", prepared.requests) if save_images else None
         record = EventRecord()

@@ -331,6 +331,11 @@ def _load_trace(
     image_to_image = IMAGE_TO_IMAGE.get(_pipeline_of(scenario, profile))
     if image_to_image is not None:
         trace = trace.with_schedules(image_to_image)
+    elif count := int(trace.frame["strength"].notna().sum()):
+        name = scenario.model_name
+        warnings.append(f"strength of {count} requests has no effect: {name} is not known to be image to image")
+    trace, notes = trace.guided_as(geometry)
+    warnings += notes
     return trace.with_model(scenario.model_name), clock_start_s
 
 

@@ -105,7 +105,7 @@ class Job:
         self.cancelling = ""
         self.images = images = request.images
         self.alone, self.batch_key = _shape(
-            request.model, request.height, request.width, request.frames, request.guidance_scale > 1.0, images
+            request.model, request.height, request.width, request.frames, request.guided, images
         )
         self._stage_index = 0
         self.stage, self.stage_left = self.recipe[0]

@@ -23,11 +23,13 @@ import pyarrow.parquet as pq
 
 from traces.composition import parse, spell
 from traces.errors import BadInput
+from traces.geometry import GEOMETRIES
 from traces.limits import SPAN
 from traces.marks import Kind
 from traces.output import whole_file
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: guided rows are those with classifier-free guidance; 1 called all rows so, also of models that have none."""
 STAGES = ("encode", "denoise", "upscale", "refine", "decode")
 """What is measured; upscale and refine, of tiled requests, by the canvas: a step of refine on one device."""
 ORDINARY = ("encode", "denoise", "decode")
@@ -60,6 +62,7 @@ CONDITIONS = ("patch_floor", "cache_patch", "caching", "decode", "kernels")
 """Metadata that says under which settings of `backend.executor.Executor` mixed, cached and decoded batches ran."""
 
 PROFILE = Kind("profile")
+_NOT_BY_SCALE = [name for name, geometry in GEOMETRIES.items() if geometry.guidance != "scale"]
 _KINDS = {"str": "text", "bool": "true or false", "int64": "whole numbers", "float64": "numbers"}
 _OTHER_FILES = {
     "a trace of requests": {"arrival_s", "height", "width"},
@@ -120,9 +123,13 @@ class Profile:
         except (OSError, ValueError, pa.ArrowException) as error:
             raise BadInput(f"{path}: not a whole Parquet file ({str(error).splitlines()[0]})") from error
         try:
-            metadata = _metadata_of(table.schema.metadata or {})
+            metadata, version = _metadata_of(table.schema.metadata or {})
             table, ignored = _known_columns(table)
-            return cls(table.to_pandas(ignore_metadata=True), {**metadata, **ignored})
+            frame = table.to_pandas(ignore_metadata=True)
+            if version < 2:
+                by_scale = ~frame["model"].isin(_NOT_BY_SCALE)
+                frame["guided"] = frame["guided"].astype(object).where(by_scale, False)
+            return cls(frame, {**metadata, **ignored})
         except BadInput as error:
             raise BadInput(f"{path}: {error}") from None
 
@@ -242,15 +249,16 @@ def _holds(found: pa.DataType, wanted: str) -> bool:
     return bool(types.is_integer(found) or types.is_floating(found))
 
 
-def _metadata_of(schema_metadata: Mapping[bytes, bytes]) -> dict[str, str]:
+def _metadata_of(schema_metadata: Mapping[bytes, bytes]) -> tuple[dict[str, str], int]:
+    """What a file says of itself, and in which version of the schema it is."""
     try:
         facts = json.loads(schema_metadata.get(PROFILE.key, b"{}"))
-        version = int(facts.pop("schema", SCHEMA_VERSION))
+        version = int(facts.pop("schema", 1))
     except (ValueError, AttributeError, TypeError):
         raise BadInput("the metadata cannot be read; expected a file written by 'tilecast profile'") from None
     if version > SCHEMA_VERSION:
         raise BadInput(f"schema version {version} is newer than this Tilecast reads ({SCHEMA_VERSION})")
-    return {str(key): str(value) for key, value in facts.items()}
+    return {str(key): str(value) for key, value in facts.items()}, version
 
 
 def _checked(frame: pd.DataFrame) -> pd.DataFrame:

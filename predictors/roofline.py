@@ -84,9 +84,7 @@ class Roofline:
     def work(self, composition: Composition, guided: float = 1.0, computed: float = 1.0) -> Work:
         """What one forward of a batch takes; see `FeatureMap.row` for the arguments."""
         features, stage = self.features, self.shape.stage(self.features.stage)
-        rows_per_image = 1.0
-        if features.stage != "decode":
-            rows_per_image += guided * (self.shape.guidance_rows - 1)
+        rows_per_image = 1.0 if features.stage == "decode" else 1.0 + guided
         flops = moved = launches = 0.0
         images = 0
         for size, n in composition:

@@ -44,7 +44,8 @@ class ModelShape(BaseModel):
 
     Attributes:
         source: whose configuration was counted.
-        guidance_rows: rows of an image with guidance: 2, or 1 where the denoiser takes the scale as an input.
+        guidance_rows: rows of an image in a call with guidance: 2, or 1 where the denoiser takes the scale as an input
+            (true CFG calls it twice).
         frame_patch: latent frames of a token of the denoiser.
     """
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from traces.errors import BadInput
 from traces.request import Request, Size
 
+GUIDANCE = ("scale", "true", "never")
+"""See `ModelGeometry.guidance`."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelGeometry:
@@ -25,6 +28,10 @@ class ModelGeometry:
         native_size: (height, width) in pixels the model was trained at.
         frame_factor: frames per latent frame; the first frame stands alone (1 + (frames - 1) / factor).
         patch: latent pixels per token along one axis (1 for UNets).
+        guidance: what makes a step evaluate the denoiser with and without the prompt, which doubles its work:
+            ``scale``, a guidance_scale above 1; ``true``, a true_cfg_scale above 1 beside a negative prompt
+            (guidance_scale is an input of the denoiser); ``never``, nothing.
+        true_cfg_scale: of ``true``, where a request gives none.
     """
 
     name: str
@@ -34,12 +41,18 @@ class ModelGeometry:
     native_size: tuple[int, int]
     frame_factor: int = 1
     patch: int = 1
+    guidance: str = "scale"
+    true_cfg_scale: float = 1.0
 
     def __post_init__(self) -> None:
         for field in ("latent_factor", "latent_channels", "size_multiple", "frame_factor", "patch"):
             value = getattr(self, field)
             if value < 1:
                 raise BadInput(f"geometry of {self.name!r}: {field} is {value}, expected a whole number of at least 1")
+        if self.guidance not in GUIDANCE:
+            raise BadInput(
+                f"geometry of {self.name!r}: guidance is {self.guidance!r}, expected one of {', '.join(GUIDANCE)}"
+            )
         if self.size_multiple % self.latent_factor:
             raise BadInput(
                 f"geometry of {self.name!r}: size_multiple {self.size_multiple} is not a multiple of "
@@ -85,11 +98,11 @@ GEOMETRIES: dict[str, ModelGeometry] = {
         ModelGeometry("sdxl", 8, 4, 8, (1024, 1024)),
         ModelGeometry("sd3", 8, 16, 16, (1024, 1024), patch=2),
         ModelGeometry("sd3.5-medium", 8, 16, 16, (1024, 1024), patch=2),
-        ModelGeometry("flux", 8, 16, 16, (1024, 1024), patch=2),
+        ModelGeometry("flux", 8, 16, 16, (1024, 1024), patch=2, guidance="true"),
         ModelGeometry("wan-1.3b", 8, 16, 16, (480, 832), frame_factor=4, patch=2),
         ModelGeometry("wan-14b", 8, 16, 16, (720, 1280), frame_factor=4, patch=2),
         ModelGeometry("cogvideox-1.5", 8, 16, 16, (768, 1360), frame_factor=4, patch=2),
-        ModelGeometry("hunyuanvideo", 8, 16, 16, (720, 1280), frame_factor=4, patch=2),
+        ModelGeometry("hunyuanvideo", 8, 16, 16, (720, 1280), frame_factor=4, patch=2, guidance="true"),
     )
 }
 

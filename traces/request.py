@@ -104,5 +104,11 @@ class Request:
 
     @property
     def guided(self) -> bool:
-        """Whether classifier-free guidance doubles the work of a denoising step."""
-        return self.guidance_scale > 1.0
+        """Whether classifier-free guidance doubles the work of a denoising step.
+
+        Where there is a true CFG scale, that and a negative prompt do it, else the guidance scale; `Trace.guided_as`
+        leaves the one that the model goes by.
+        """
+        if self.true_cfg_scale is None:
+            return self.guidance_scale > 1.0
+        return self.true_cfg_scale > 1.0 and self.negative_prompt != ""

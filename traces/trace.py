@@ -286,6 +286,29 @@ class Trace:
         """The same requests, all asking for the model ``name``."""
         return self._with(model=name)
 
+    def guided_as(self, geometry: ModelGeometry) -> tuple[Trace, list[str]]:
+        """The same requests, guided in the way of the model ``geometry``, and what of theirs has no effect there.
+
+        A true CFG scale is left to requests of models that have it, all of which get one, and to no others.
+        """
+        frame = self._frame
+        scale, negative = frame["true_cfg_scale"], frame["negative_prompt"] != ""
+        if geometry.guidance == "scale":
+            lost = {"true_cfg_scale": scale.notna(), "negative_prompt": negative & (frame["guidance_scale"] <= 1)}
+            why = "is guided by a guidance_scale above 1 alone"
+            used = np.full(len(self), np.nan)
+        elif geometry.guidance == "true":
+            used = scale.fillna(geometry.true_cfg_scale).to_numpy()
+            lost = {"true_cfg_scale": (scale > 1) & ~negative, "negative_prompt": negative & (used <= 1)}
+            why = "needs a negative_prompt and a true_cfg_scale above 1"
+        else:
+            lost = {"true_cfg_scale": scale.notna(), "negative_prompt": negative}
+            why = "evaluates no negative prompt"
+            used = np.ones(len(self))
+        counts = {name: int(mask.sum()) for name, mask in lost.items() if mask.any()}
+        notes = [f"{name} of {count} requests has no effect: {geometry.name} {why}" for name, count in counts.items()]
+        return self._with(true_cfg_scale=used), notes
+
     def with_prompts(self, prompts: Sequence[str], rng: np.random.Generator) -> Trace:
         """The same requests, each with a prompt drawn from ``prompts``."""
         if not prompts:

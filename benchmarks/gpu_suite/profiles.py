@@ -27,6 +27,7 @@ from benchmarks.gpu_suite.store import Suite, read_suite
 from predictors.profile import ORDINARY, Profile
 from traces.composition import Composition, composition_of, parse, spell
 from traces.errors import BadInput
+from traces.geometry import GEOMETRIES
 
 LEAST_BATCHES = 3
 """Different batches whose step an executor must have been measured with."""
@@ -70,7 +71,9 @@ def profile_of(suite: Suite) -> tuple[Profile, list[str]]:
         raise BadInput(f"{len(suite.measured)} points are too few for a profile: {'; '.join(notes) or 'no steps'}")
     software = ", ".join(f"{name} {facts[name]}" for name in ("torch", "triton", "diffusers") if name in facts)
     frame = pd.DataFrame(kept, columns=list(Row._fields)).assign(
-        hardware=facts["hardware"], software=f"{software}, {facts['dtype']}", guided=True
+        hardware=facts["hardware"],
+        software=f"{software}, {facts['dtype']}",
+        guided=[GEOMETRIES[row.model].guidance == "scale" for row in kept],
     )
     metadata = {name: facts[name] for name in FACTS if name in facts} | {"date": facts["date"][:10]}
     return Profile.from_frame(frame, {**metadata, "source": "benchmarks.gpu_suite", "decode": "whole"}), notes

@@ -1,0 +1,149 @@
+"""True CFG and negative prompts: what a request asks for reaches its pipeline, and is predicted as it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from backend.coroutine import pipeline_arguments, unused_arguments  # noqa: E402
+from backend.executor import Executor  # noqa: E402
+from backend.loading import denoiser_name, geometry_of_pipeline, guidance_of  # noqa: E402
+from backend.merge import rows_of  # noqa: E402
+from backend.tiled.execution import Tiling  # noqa: E402
+from policies.caching import CachingPolicy, Flags, Interval, Signals  # noqa: E402
+from policies.tiling.recipe import TilingRule  # noqa: E402
+from tests.backend import tiny_pipelines  # noqa: E402
+from traces.geometry import GEOMETRIES, ModelGeometry  # noqa: E402
+from traces.request import Request  # noqa: E402
+from traces.trace import Trace  # noqa: E402
+
+TRUE_CFG = {"negative_prompt": "a small red bird", "true_cfg_scale": 4.0}
+SEED = 2**64 - 1
+
+
+def asked(name: str, **more: Any) -> Request:
+    return Request(name, 0.0, **{"height": 16, "width": 16, "steps": 3, "prompt": "two dogs", "seed": SEED, **more})
+
+
+def stock(request: Request) -> np.ndarray[Any, Any]:
+    pipeline = tiny_pipelines.flux()
+    with torch.no_grad():
+        return np.asarray(pipeline(**pipeline_arguments(pipeline, request)).images)
+
+
+def served(requests: list[Request], **settings: Any) -> dict[str, np.ndarray[Any, Any]]:
+    executor = Executor(tiny_pipelines.flux(), **settings)
+    pixels: dict[str, np.ndarray[Any, Any]] = {}
+    for stage, steps in executor.recipe(requests[0]):
+        outcome = executor.execute(stage, requests, steps, deliver=lambda r, p: pixels.update({r.request_id: p}))
+        assert not outcome.failed
+    return pixels
+
+
+@pytest.mark.parametrize("mode", ["whole", "packed"])
+def test_true_cfg_in_a_batch_equals_the_stock_pipeline_alone(mode: str) -> None:
+    requests = [
+        asked("guided", **TRUE_CFG),
+        asked("plain"),
+        asked("two", **{**TRUE_CFG, "true_cfg_scale": 2.0}, images=2, prompt="a cat"),
+        asked("wide", **TRUE_CFG, width=24),
+        asked("no negative", true_cfg_scale=4.0),
+    ]
+    pixels = served(requests, mode=mode)
+    for request in requests:
+        np.testing.assert_allclose(pixels[request.request_id], stock(request), atol=2e-5)
+    assert np.abs(pixels["guided"] - pixels["plain"]).max() > 1e-3
+    np.testing.assert_allclose(pixels["no negative"], pixels["plain"], atol=2e-5)
+
+
+class Everything(CachingPolicy):
+    """Computes everything."""
+
+    def decide(self, signals: Signals) -> Flags:
+        return np.ones(len(signals.unit), dtype=np.bool_)
+
+
+def test_a_cache_keeps_the_two_calls_of_a_step_apart() -> None:
+    requests = [
+        asked("guided", **TRUE_CFG, steps=6),
+        asked("plain", steps=6),
+        asked("other", **TRUE_CFG, width=24, steps=6),
+    ]
+    exact = served(requests, mode="packed", caching=Everything())
+    for request in requests:
+        np.testing.assert_allclose(exact[request.request_id], stock(request), atol=2e-5)
+    reused = served(requests, mode="packed", caching=Interval(2, warmup=1))
+    for request in requests:
+        alone = served([request], mode="packed", caching=Interval(2, warmup=1))[request.request_id]
+        np.testing.assert_allclose(reused[request.request_id], alone, atol=2e-5)
+
+
+@pytest.mark.parametrize("caching", [None, Interval(2, warmup=1)])
+def test_tiles_take_true_cfg(caching: Interval | None) -> None:
+    rule = TilingRule(ModelGeometry("flux-16", 2, 1, 4, (16, 16), patch=2), refine=0.7)
+    guided, plain = (
+        served([asked("r", height=32, width=32, steps=6, **more)], tiling=Tiling(rule, caching=caching))["r"]
+        for more in (TRUE_CFG, {})
+    )
+    assert guided.shape == plain.shape == (1, 32, 32, 3)
+    assert np.isfinite(guided).all()
+    assert np.abs(guided - plain).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["sdxl", "flux", "wan", "sd3", "pixart", "cogvideox", "hunyuan_video"])
+@pytest.mark.parametrize("more", [{"guidance_scale": 1.0}, {"guidance_scale": 5.0}, TRUE_CFG, {"true_cfg_scale": 4.0}])
+def test_rows_of_a_step_are_those_that_are_predicted(name: str, more: dict[str, Any]) -> None:
+    pipeline = getattr(tiny_pipelines, name)()
+    geometry = geometry_of_pipeline(pipeline, "mine")
+    frames = 5 if geometry.frame_factor > 1 else 1
+    side = 256 if name == "pixart" else 32
+    trace = Trace.from_requests([asked("r", **{"height": side, "width": side, "frames": frames, "steps": 2, **more})])
+    [request] = trace.guided_as(geometry)[0]
+    rows = 0
+    denoiser = getattr(pipeline, denoiser_name(pipeline))
+    forward = denoiser.forward
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal rows
+        from backend.coroutine import DenoiserCall
+
+        rows += rows_of(DenoiserCall(args, kwargs))
+        return forward(*args, **kwargs)
+
+    denoiser.forward = counted
+    with torch.no_grad():
+        pipeline(**{**pipeline_arguments(pipeline, request), "output_type": "latent"})
+    assert rows == 2 * (2 if request.guided else 1)
+
+
+def test_the_known_models_are_guided_as_their_pipelines_are() -> None:
+    import diffusers
+
+    from backend.shapes.models import MODELS
+
+    for name, pipeline in (
+        ("sdxl", diffusers.StableDiffusionXLPipeline), ("sd3", diffusers.StableDiffusion3Pipeline),
+        ("flux", diffusers.FluxPipeline), ("wan-14b", diffusers.WanPipeline),
+        ("cogvideox-1.5", diffusers.CogVideoXPipeline), ("hunyuanvideo", diffusers.HunyuanVideoPipeline),
+    ):  # fmt: skip
+        empty = object.__new__(pipeline)
+        if name == "sdxl":
+            continue  # its unet says whether it is distilled
+        assert guidance_of(empty)["guidance"] == GEOMETRIES[name].guidance, name
+        assert (GEOMETRIES[name].guidance == "true") == (MODELS[name].guidance_rows == 1)
+    assert guidance_of(tiny_pipelines.sdxl()) == {"guidance": "scale"}
+    assert guidance_of(object.__new__(diffusers.QwenImagePipeline)) == {"guidance": "true", "true_cfg_scale": 4.0}
+    assert guidance_of(object.__new__(diffusers.FluxFillPipeline)) == {"guidance": "never"}
+
+
+def test_what_a_pipeline_takes_no_argument_for_is_named() -> None:
+    from diffusers import FluxControlPipeline
+
+    requests = [asked("a", **TRUE_CFG), asked("b")]
+    said = ["negative_prompt of 1 requests has no effect: FluxControlPipeline takes none"]
+    assert unused_arguments(object.__new__(FluxControlPipeline), requests) == said
+    assert unused_arguments(tiny_pipelines.flux(), requests) == []
