@@ -10,6 +10,7 @@ import typer
 from cli.verbs import Verbs
 from reports.console import new_console, say
 from traces.errors import BadInput
+from traces.limits import SEED32, STEPS, THREADS, Range
 
 if TYPE_CHECKING:
     from predictors.recording import Recording
@@ -29,16 +30,28 @@ def record(
     model: Annotated[str, typer.Option(help="A known model, or a diffusers folder with a UNet.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The recording to write (Parquet).")],
     sizes: Annotated[str, typer.Option(help="Comma-separated, such as 512x512,768x1024; taken in turn.")],
-    requests: Annotated[int, typer.Option(min=2, help="How many requests to run.")] = 24,
-    steps: Annotated[int, typer.Option(min=2, help="Denoising steps of each.")] = 20,
-    patch: Annotated[int, typer.Option(min=0, help="Largest side of a patch, latent pixels; 0: whole images.")] = 8,
-    max_age: Annotated[int, typer.Option(min=2, help="Oldest reuse to record, steps.")] = 4,
+    requests: Annotated[
+        int, Range(2, 100_000, "requests", whole=True), typer.Option(help="How many requests to run.")
+    ] = 24,
+    steps: Annotated[
+        int, Range(2, STEPS.most, "steps", whole=True), typer.Option(help="Denoising steps of each.")
+    ] = 20,
+    patch: Annotated[
+        int,
+        Range(0, 65_536, "latent pixels", whole=True),
+        typer.Option(help="Largest side of a patch, latent pixels; 0: whole images."),
+    ] = 8,
+    max_age: Annotated[
+        int, Range(2, STEPS.most, "steps", whole=True), typer.Option(help="Oldest reuse to record, steps.")
+    ] = 4,
     prompts: Annotated[Path | None, typer.Option(help="Text file, a prompt a line; by default no prompt.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise and of the ages.")] = 0,
+    seed: Annotated[int, SEED32, typer.Option(help="Of the noise and of the ages.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default torch's choice.")] = None,
-    units: Annotated[int | None, typer.Option(min=1, help="Keep only so many units of each request.")] = None,
+    threads: Annotated[int | None, THREADS, typer.Option(help="CPU threads; by default torch's choice.")] = None,
+    units: Annotated[
+        int | None, Range(1, 2**31, whole=True), typer.Option(help="Keep only so many units of each request.")
+    ] = None,
 ) -> None:
     """Run requests with everything computed, and record what reusing would have cost."""
     from cli.profile import parse_sizes
@@ -84,10 +97,10 @@ def record(
 def fit(
     recording: RecordingFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="The forest to write (Parquet).")],
-    trees: Annotated[int, typer.Option(min=1, help="Trees of each block.")] = 8,
-    leaves: Annotated[int, typer.Option(min=2, help="Leaves of each tree.")] = 24,
-    depth: Annotated[int, typer.Option(min=1, help="Depth of each tree.")] = 6,
-    seed: Annotated[int, typer.Option(min=0, help="Of the forest and of the requests held out.")] = 0,
+    trees: Annotated[int, Range(1, 10_000, whole=True), typer.Option(help="Trees of each block.")] = 8,
+    leaves: Annotated[int, Range(2, 100_000, whole=True), typer.Option(help="Leaves of each tree.")] = 24,
+    depth: Annotated[int, Range(1, 64, whole=True), typer.Option(help="Depth of each tree.")] = 6,
+    seed: Annotated[int, SEED32, typer.Option(help="Of the forest and of the requests held out.")] = 0,
 ) -> None:
     """Fit a cache forest, and say how good it would be on requests it did not see."""
 

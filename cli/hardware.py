@@ -11,6 +11,7 @@ import typer
 from cli.verbs import Verbs
 from reports.console import new_console, say
 from traces.errors import BadInput
+from traces.limits import STEPS
 
 app = Verbs(
     name="hardware", help="Hardware kinds, models' shapes, and estimates of one on the other.", no_args_is_help=True
@@ -88,7 +89,7 @@ def estimate(
     hardware: Kind,
     sizes: Annotated[str, typer.Option(help="Comma-separated, such as 512x512,480x832x81.")],
     batch: Annotated[str, typer.Option(help="Images of a batch, comma-separated.")] = "1",
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of a request.")] = 50,
+    steps: Annotated[int, STEPS, typer.Option(help="Denoising steps of a request.")] = 50,
     executor: Annotated[str, typer.Option(help="whole, patched or packed.")] = "whole",
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32; by default the usual.")] = None,
     profile: Annotated[Path | None, typer.Option(help="Measurements on this hardware that calibrate it.")] = None,

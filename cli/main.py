@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from cli import cache, hardware, profile, scenario_keys, trace
+from cli.options import limited
 from cli.plan import plan
 from cli.quality import quality
 from cli.replay import replay
@@ -35,6 +36,7 @@ app.command()(replay)
 app.command()(validate)
 app.command()(report)
 app.command()(quality)
+limited(app)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import typer
 
 from cli.simulate import ProfileOption, ScenarioFile, SchedulerOption, SeedOption, SetOption, TraceOption, overrides
 from reports.console import new_console, say
+from traces.limits import DEVICES, REPLICAS, WORKERS, Range
 
 _NOT_REPEATED = ("output", "workers")
 
@@ -22,26 +22,32 @@ def plan(
     scenario: ScenarioFile,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the plan; the same one goes on.")],
     attainment: Annotated[
-        float | None, typer.Option("--attainment", help="Share of the requests that must finish in time.")
+        float | None,
+        Range(1e-6, 1 - 1e-6),
+        typer.Option("--attainment", help="Share of the requests that must finish in time."),
     ] = None,
     replicas: Annotated[
-        int | None, typer.Option("--replicas", min=1, help="Say what so many replicas carry; do not search.")
+        int | None, REPLICAS, typer.Option("--replicas", help="Say what so many replicas carry; do not search.")
     ] = None,
     hardware: Annotated[
         str | None, typer.Option("--hardware", help="The only kind of plan.hardware to consider.")
     ] = None,
-    devices: Annotated[int | None, typer.Option("--devices", min=1, help="Of a replica, with --replicas.")] = None,
+    devices: Annotated[int | None, DEVICES, typer.Option("--devices", help="Of a replica, with --replicas.")] = None,
     schedulers: Annotated[
         str | None, typer.Option("--schedulers", help="That the answer may use, like lookahead,fcfs.")
     ] = None,
     policies: Annotated[
         str | None, typer.Option("--policies", help="Schedulers of which the least cluster each is wanted, too.")
     ] = None,
-    growth: Annotated[float | None, typer.Option("--growth", help="Of the demand a month: 0.1 for 10 %.")] = None,
-    months: Annotated[
-        int | None, typer.Option("--months", min=1, help="To look ahead, with --growth; by default 12.")
+    growth: Annotated[
+        float | None, Range(-0.99, 10), typer.Option("--growth", help="Of the demand a month: 0.1 for 10 %.")
     ] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; by default one a core.")] = None,
+    months: Annotated[
+        int | None,
+        Range(1, 120, "months", whole=True),
+        typer.Option("--months", help="To look ahead, with --growth; by default 12."),
+    ] = None,
+    workers: Annotated[int | None, WORKERS, typer.Option("--workers", help="Processes; by default one a core.")] = None,
     trace: TraceOption = None,
     profile: ProfileOption = None,
     scheduler: SchedulerOption = None,
@@ -70,8 +76,6 @@ def plan(
     from traces.errors import BadInput
     from traces.text import read_text
 
-    if growth is not None and not -1 < growth < math.inf:
-        raise BadInput(f"--growth {growth}: expected a share above -1, like 0.1")
     if months is not None and growth is None:
         raise BadInput("--months goes with --growth, the share by which the demand grows a month")
     if devices is not None and replicas is None:

@@ -10,6 +10,7 @@ import typer
 from cli.verbs import Verbs
 from reports.console import new_console, say
 from traces.errors import BadInput
+from traces.limits import IMAGES, THREADS, Range
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,17 +40,29 @@ def measure(
         str | None,
         typer.Option(help="Comma-separated, such as 512x512,768x1024; by default around the native size."),
     ] = None,
-    max_batch: Annotated[int, typer.Option(min=1, help="Images in the largest batch.")] = 8,
-    repeats: Annotated[int, typer.Option(min=1, help="Measurements of each batch.")] = 5,
-    minutes: Annotated[float, typer.Option(min=0, help="Stop measuring after this long.")] = 10.0,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default torch's choice.")] = None,
+    max_batch: Annotated[int, IMAGES, typer.Option(help="Images in the largest batch.")] = 8,
+    repeats: Annotated[int, Range(1, 10_000, whole=True), typer.Option(help="Measurements of each batch.")] = 5,
+    minutes: Annotated[
+        float, Range(0, 100_000, "minutes"), typer.Option(help="Stop measuring after this long.")
+    ] = 10.0,
+    threads: Annotated[int | None, THREADS, typer.Option(help="CPU threads; by default torch's choice.")] = None,
     executor: Annotated[str, typer.Option(help="whole; for mixed sizes patched (UNets), packed (DiTs).")] = "whole",
-    mixes: Annotated[int, typer.Option(min=0, help="Batches of several sizes to measure too.")] = 12,
+    mixes: Annotated[
+        int, Range(0, 10_000, whole=True), typer.Option(help="Batches of several sizes to measure too.")
+    ] = 12,
     caching: Annotated[
         str | None, typer.Option(help="Measure with this cache too, like first-block or interval:every=3,warmup=4.")
     ] = None,
-    cache_patch: Annotated[int, typer.Option(min=0, help="Largest side of a cached patch, latent pixels.")] = 32,
-    patch_floor: Annotated[int | None, typer.Option(min=1, help="Least side of a patch, latent pixels.")] = None,
+    cache_patch: Annotated[
+        int,
+        Range(0, 65_536, "latent pixels", whole=True),
+        typer.Option(help="Largest side of a cached patch, latent pixels."),
+    ] = 32,
+    patch_floor: Annotated[
+        int | None,
+        Range(1, 65_536, "latent pixels", whole=True),
+        typer.Option(help="Least side of a patch, latent pixels."),
+    ] = None,
     canvases: Annotated[str | None, typer.Option(help="Sizes of requests made by tiles, like --sizes.")] = None,
     tile: Annotated[str | None, typer.Option(help="Their largest tile, like 512x512; by default native.")] = None,
     kernels: KernelsOption = "auto",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from reports.console import new_console, say
+from traces.limits import Range
 
 
 def quality(
@@ -19,7 +20,9 @@ def quality(
     sketch: Annotated[Path | None, typer.Option(help="The sketches they were refined from: the same names.")] = None,
     rows: Annotated[str | None, typer.Option(help="Rows where tiles meet, in pixels, like 64,128.")] = None,
     columns: Annotated[str | None, typer.Option(help="Columns where tiles meet, in pixels, like 64,128.")] = None,
-    objects: Annotated[int | None, typer.Option(min=0, help="How many objects each should show.")] = None,
+    objects: Annotated[
+        int | None, Range(0, 10_000, "objects", whole=True), typer.Option(help="How many objects each should show.")
+    ] = None,
 ) -> None:
     """Measure pictures and clips: PSNR and SSIM to a reference, seams, edge leak, flicker, repeated objects.
 

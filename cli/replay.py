@@ -17,6 +17,7 @@ from cli.simulate import (
     overrides,
 )
 from reports.console import say
+from traces.limits import FACTOR
 
 if TYPE_CHECKING:
     from cli.runs import Prepared
@@ -32,7 +33,7 @@ def replay(
     settings: SetOption = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda, instead of the scenario's.")] = None,
     kernels: Annotated[str | None, typer.Option(help="auto or reference, instead of the scenario's.")] = None,
-    speedup: Annotated[float, typer.Option(min=0.001, help="Trace seconds a real second.")] = 1.0,
+    speedup: Annotated[float, FACTOR, typer.Option(help="Trace seconds a real second.")] = 1.0,
     save_images: Annotated[bool, typer.Option("--save-images", help="Write the pictures too.")] = False,
 ) -> None:
     """Run a scenario in real time on real devices and write its run log.

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from reports.console import say
+from traces.limits import SEED
 
 ScenarioFile = Annotated[Path, typer.Argument(help="Scenario (TOML).")]
 TraceOption = Annotated[str | None, typer.Option("--trace", help="Trace file instead of the scenario's.")]
@@ -15,7 +16,7 @@ ProfileOption = Annotated[str | None, typer.Option("--profile", help="Profile in
 SchedulerOption = Annotated[
     str | None, typer.Option("--scheduler", help="Scheduling policy: a name, or file.py:Class.")
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed instead of the scenario's.")]
+SeedOption = Annotated[int | None, SEED, typer.Option("--seed", help="Seed instead of the scenario's.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Any scenario key: key=value, repeatable.")]
 OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Run folder to write.")]
 

@@ -9,13 +9,16 @@ import typer
 
 from cli.simulate import ProfileOption, ScenarioFile, SchedulerOption, SeedOption, SetOption, TraceOption, overrides
 from reports.console import new_console, say
+from traces.limits import WORKERS, Range
 
 
 def sweep(
     scenario: ScenarioFile,
     grid: Annotated[Path, typer.Option("--grid", help="Keys and their values (TOML), see above.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the sweep, new or to be gone on with.")],
-    workers: Annotated[int | None, typer.Option(help="Simulations at a time; by default the cores here.")] = None,
+    workers: Annotated[
+        int | None, WORKERS, typer.Option(help="Simulations at a time; by default the cores here.")
+    ] = None,
     executor: Annotated[str, typer.Option(help="joblib: processes here; ray: a Ray cluster.")] = "joblib",
     ray_address: Annotated[
         str | None, typer.Option(help="Of the cluster, instead of RAY_ADDRESS; without either one on this machine.")
@@ -29,7 +32,7 @@ def sweep(
         bool, typer.Option("--keep-logs", help="Write every run to FOLDER/runs; points kept without run again.")
     ] = False,
     by: Annotated[str, typer.Option(help="The figure that ranks points, like goodput_rps.")] = "slo_attainment",
-    top: Annotated[int, typer.Option(min=1, help="Points to show.")] = 10,
+    top: Annotated[int, Range(1, 100_000, whole=True), typer.Option(help="Points to show.")] = 10,
 ) -> None:
     """Simulate every combination of a grid of scenario keys.
 

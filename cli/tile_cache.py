@@ -10,6 +10,7 @@ import typer
 
 from reports.console import new_console, say
 from traces.errors import BadInput
+from traces.limits import GUIDANCE, SEED32, SHARE, STEPS, THREADS, Range
 
 if TYPE_CHECKING:
     from backend.tiled.trial import Trial
@@ -17,32 +18,40 @@ if TYPE_CHECKING:
     from traces.request import Request
 
 Model = Annotated[str, typer.Option(help="A known model, or a diffusers folder.")]
-Refine = Annotated[float, typer.Option(help="Share of the denoising steps that refinement repeats.")]
+Refine = Annotated[float, SHARE, typer.Option(help="Share of the denoising steps that refinement repeats.")]
 Mode = Annotated[str, typer.Option(help="How the tile grid moves: wrap or clamp.")]
 Tile = Annotated[str | None, typer.Option(help="Largest tile, like 512x512; by default the native size.")]
-Overlap = Annotated[int, typer.Option(min=0, help="Pixels a tile's window reaches beyond it.")]
-Stand = Annotated[int, typer.Option(min=1, help="Steps for which the grid stands before it moves.")]
+Overlap = Annotated[
+    int, Range(0, 65_536, "pixels", whole=True), typer.Option(help="Pixels a tile's window reaches beyond it.")
+]
+Stand = Annotated[int, STEPS, typer.Option(help="Steps for which the grid stands before it moves.")]
 Prompts = Annotated[Path | None, typer.Option(help="Text file, a prompt a line; by default no prompt.")]
-Guidance = Annotated[float, typer.Option(min=0.0, help="Guidance scale.")]
+Guidance = Annotated[float, GUIDANCE, typer.Option(help="Guidance scale.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; by default torch's choice.")]
+Threads = Annotated[int | None, THREADS, typer.Option(help="CPU threads; by default torch's choice.")]
 
 
 def record_tiles(
     model: Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="The recording to write (Parquet).")],
     sizes: Annotated[str, typer.Option(help="Comma-separated, such as 1024x2048 or 96x96x17; taken in turn.")],
-    requests: Annotated[int, typer.Option(min=1, help="How many requests to run.")] = 8,
-    steps: Annotated[int, typer.Option(min=3, help="Denoising steps of each sketch.")] = 20,
-    max_age: Annotated[int, typer.Option(min=2, help="Oldest reuse to record, steps.")] = 4,
+    requests: Annotated[
+        int, Range(1, 100_000, "requests", whole=True), typer.Option(help="How many requests to run.")
+    ] = 8,
+    steps: Annotated[
+        int, Range(3, STEPS.most, "steps", whole=True), typer.Option(help="Denoising steps of each sketch.")
+    ] = 20,
+    max_age: Annotated[
+        int, Range(2, STEPS.most, "steps", whole=True), typer.Option(help="Oldest reuse to record, steps.")
+    ] = 4,
     refine: Refine = 0.9,
     mode: Mode = "wrap",
     tile: Tile = None,
     overlap: Overlap = 0,
     stand: Stand = 1,
     prompts: Prompts = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first request's noise.")] = 0,
+    seed: Annotated[int, SEED32, typer.Option(help="Of the first request's noise.")] = 0,
     guidance: Guidance = 5.0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -74,23 +83,27 @@ def calibrate(
     model: Model,
     size: Annotated[str, typer.Option(help="What to refine, such as 1024x2048 or 96x96x17.")],
     psnr: Annotated[
-        float, typer.Option(min=0.0, help="Mean PSNR to the uncached result that must be kept, dB.")
+        float, Range(0, 1000, "dB"), typer.Option(help="Mean PSNR to the uncached result that must be kept, dB.")
     ] = 30.0,
     policy: Annotated[
         str, typer.Option(help="A caching policy with a threshold, like region-aware or threshold:max_reuse=3.")
     ] = "region-aware",
     reuse: Annotated[str, typer.Option(help="What a reused tile hands on: output or residual.")] = "output",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file to write.")] = None,
-    requests: Annotated[int, typer.Option(min=1, help="How many requests to compare.")] = 4,
-    steps: Annotated[int, typer.Option(min=3, help="Denoising steps of each sketch.")] = 20,
-    bisections: Annotated[int, typer.Option(min=0, help="How closely to look.")] = 5,
+    requests: Annotated[
+        int, Range(1, 100_000, "requests", whole=True), typer.Option(help="How many requests to compare.")
+    ] = 4,
+    steps: Annotated[
+        int, Range(3, STEPS.most, "steps", whole=True), typer.Option(help="Denoising steps of each sketch.")
+    ] = 20,
+    bisections: Annotated[int, Range(0, 60, whole=True), typer.Option(help="How closely to look.")] = 5,
     refine: Refine = 0.9,
     mode: Mode = "wrap",
     tile: Tile = None,
     overlap: Overlap = 0,
     stand: Stand = 1,
     prompts: Prompts = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first request's noise.")] = 0,
+    seed: Annotated[int, SEED32, typer.Option(help="Of the first request's noise.")] = 0,
     guidance: Guidance = 5.0,
     device: Device = "cpu",
     dtype: Dtype = "float32",

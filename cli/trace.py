@@ -11,6 +11,7 @@ from cli import trace_import
 from cli.verbs import Verbs
 from reports.console import say
 from traces.errors import BadInput
+from traces.limits import FACTOR, GUIDANCE, INSTANT, POSITIVE_SPAN, RATE, REQUESTS, SEED, SIDE
 
 if TYPE_CHECKING:
     from traces.trace import Trace
@@ -19,7 +20,7 @@ app = Verbs(help="Import, generate, fit, change and describe traces.", no_args_i
 app.add_typer(trace_import.app, name="import")
 
 Out = Annotated[Path, typer.Option("--output", "-o", help="Trace to write: .parquet, .csv or .jsonl.")]
-Seed = Annotated[int, typer.Option(help="Of all random draws; the same seed gives the same bytes.")]
+Seed = Annotated[int, SEED, typer.Option(help="Of all random draws; the same seed gives the same bytes.")]
 PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="Prompts to draw from, one a line.")]
 TraceFile = Annotated[Path, typer.Argument(help="A trace: .parquet, .csv[.gz] or .jsonl[.gz].")]
 
@@ -27,10 +28,10 @@ TraceFile = Annotated[Path, typer.Argument(help="A trace: .parquet, .csv[.gz] or
 @app.command()
 def generate(
     output: Out,
-    duration: Annotated[float, typer.Option(help="Seconds to generate.")],
-    rate: Annotated[float | None, typer.Option(help="Requests a second, mean over a day.")] = None,
+    duration: Annotated[float, POSITIVE_SPAN, typer.Option(help="Seconds to generate.")],
+    rate: Annotated[float | None, RATE, typer.Option(help="Requests a second, mean over a day.")] = None,
     like: Annotated[Path | None, typer.Option(help="Workload (TOML, see fit) to start from.")] = None,
-    rate_scale: Annotated[float, typer.Option(help="Multiply the rate.")] = 1.0,
+    rate_scale: Annotated[float, FACTOR, typer.Option(help="Multiply the rate.")] = 1.0,
     arrivals: Annotated[
         str | None,
         typer.Option(help="poisson, gamma:CV, mmpp:RATIO:SECONDS, diurnal:AMPLITUDE, or gamma:2+diurnal:0.5."),
@@ -41,7 +42,7 @@ def generate(
     steps: Annotated[str | None, typer.Option(help="Steps, like 30 or 20:1,30:3 (default 30).")] = None,
     images: Annotated[str | None, typer.Option(help="Images a request, like 1 or 1:3,4:1 (default 1).")] = None,
     model: Annotated[str | None, typer.Option(help="What the requests ask for.")] = None,
-    guidance_scale: Annotated[float | None, typer.Option(help="Of all requests (default 5).")] = None,
+    guidance_scale: Annotated[float | None, GUIDANCE, typer.Option(help="Of all requests (default 5).")] = None,
     prompts: PromptsFile = None,
     seed: Seed = 0,
 ) -> None:
@@ -102,22 +103,22 @@ def transform(
     trace: TraceFile,
     output: Out,
     merge: Annotated[list[Path] | None, typer.Option(help="Another trace to merge in; repeatable.")] = None,
-    start: Annotated[float, typer.Option(help="Leave out arrivals before this time, s.")] = 0.0,
-    end: Annotated[float, typer.Option(help="Leave out arrivals from this time on, s.")] = float("inf"),
+    start: Annotated[float, INSTANT, typer.Option(help="Leave out arrivals before this time, s.")] = 0.0,
+    end: Annotated[float | None, INSTANT, typer.Option(help="Leave out arrivals from this time on, s.")] = None,
     rebase: Annotated[bool, typer.Option(help="Make --start the new time 0.")] = True,
-    head: Annotated[int | None, typer.Option(help="Keep the first requests.")] = None,
-    scale_rate: Annotated[float | None, typer.Option(help="Multiply the arrival rate.")] = None,
+    head: Annotated[int | None, REQUESTS, typer.Option(help="Keep the first requests.")] = None,
+    scale_rate: Annotated[float | None, FACTOR, typer.Option(help="Multiply the arrival rate.")] = None,
     scale_sizes: Annotated[
         str | None, typer.Option(help="Model to fit the sizes to (the requests then ask for it).")
     ] = None,
     size_factor: Annotated[
-        float | None, typer.Option(help="For --scale-sizes: of each side (default: native to native).")
+        float | None, FACTOR, typer.Option(help="For --scale-sizes: of each side (default: native to native).")
     ] = None,
-    min_side: Annotated[int | None, typer.Option(help="For --scale-sizes: no side below this, px.")] = None,
-    max_side: Annotated[int | None, typer.Option(help="For --scale-sizes: no side above this, px.")] = None,
-    scale_steps: Annotated[float | None, typer.Option(help="Multiply the denoising steps.")] = None,
+    min_side: Annotated[int | None, SIDE, typer.Option(help="For --scale-sizes: no side below this, px.")] = None,
+    max_side: Annotated[int | None, SIDE, typer.Option(help="For --scale-sizes: no side above this, px.")] = None,
+    scale_steps: Annotated[float | None, FACTOR, typer.Option(help="Multiply the denoising steps.")] = None,
     resample: Annotated[
-        int | None, typer.Option(help="Draw this many requests and intervals with replacement.")
+        int | None, REQUESTS, typer.Option(help="Draw this many requests and intervals with replacement.")
     ] = None,
     with_model: Annotated[str | None, typer.Option(help="What all requests ask for.")] = None,
     slo: Annotated[
@@ -137,8 +138,8 @@ def transform(
     changed = Trace.load(trace)
     if merge:
         changed = changed.merge(*(Trace.load(path) for path in merge))
-    if start != 0.0 or end != float("inf"):
-        changed = changed.slice(start, end, rebase=rebase)
+    if start != 0.0 or end is not None:
+        changed = changed.slice(start, float("inf") if end is None else end, rebase=rebase)
     if head is not None:
         changed = changed.head(head)
     if scale_rate is not None:

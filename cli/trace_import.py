@@ -10,6 +10,7 @@ import typer
 from cli.verbs import Verbs
 from reports.console import say
 from traces.errors import BadInput
+from traces.limits import FACTOR, REQUESTS, SEED
 
 if TYPE_CHECKING:
     from traces.importers.imported import Imported
@@ -20,10 +21,10 @@ app = Verbs(help="Make a trace of a file in another format.", no_args_is_help=Tr
 Source = Annotated[Path, typer.Argument(help="File to import.")]
 Out = Annotated[Path, typer.Option("--output", "-o", help="Trace to write: .parquet, .csv or .jsonl.")]
 Model = Annotated[str, typer.Option(help="What the requests ask for.")]
-Seed = Annotated[int, typer.Option(help="Of all random draws; the same seed gives the same bytes.")]
+Seed = Annotated[int, SEED, typer.Option(help="Of all random draws; the same seed gives the same bytes.")]
 PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="Prompts to draw from, one a line.")]
-RateScale = Annotated[float, typer.Option(help="Multiply the arrival rate.")]
-Limit = Annotated[int | None, typer.Option(help="Only the first arrivals.")]
+RateScale = Annotated[float, FACTOR, typer.Option(help="Multiply the arrival rate.")]
+Limit = Annotated[int | None, REQUESTS, typer.Option(help="Only the first arrivals.")]
 
 
 @app.command()

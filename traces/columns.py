@@ -16,7 +16,8 @@ import pandas as pd
 from traces.errors import BadInput
 from traces.exact import LARGEST_EXACT, column_of, is_missing, named, number_of, unmasked
 from traces.files import require_columns
-from traces.limits import INSTANT
+from traces.limits import INSTANT, MOST_PIXELS, Text
+from traces.request import LIMITS
 
 DTYPES: dict[str, str] = {
     "request_id": "str",
@@ -178,30 +179,23 @@ def _faults(fields: Mapping[str, pd.Series[Any]]) -> Iterable[tuple[str, Any, st
     ids = fields["request_id"]
     yield "request_id", ids.duplicated(), "an id that no earlier row has"
     arrival = fields["arrival_s"]
-    yield "arrival_s", ~(np.isfinite(arrival) & (arrival >= 0)), "a time of at least 0 s"
-    yield "arrival_s", ~INSTANT.mask(arrival), _INSTANT
-    for name in COUNTS:
+    yield "arrival_s", arrival > INSTANT.most, _INSTANT
+    for name, limit in LIMITS.items():
         values = fields[name]
-        limit = np.iinfo(DTYPES[name]).max
-        yield name, ~((values >= 1) & (values <= limit) & (values % 1 == 0)), "a whole number of at least 1"
-    adapters = fields["adapters"]
-    yield "adapters", ~((adapters >= 0) & (adapters < 2**31) & (adapters % 1 == 0)), "a whole number of at least 0"
+        if isinstance(limit, Text):
+            yield name, ~values.map(limit.holds).astype(bool), str(limit)
+        else:
+            right = limit.mask(values) & (values % 1 == 0) if limit.whole else limit.mask(values)
+            optional = name in OPTIONAL
+            yield name, ~(right | values.isna() if optional else right), f"{limit}{' (or nothing)' * optional}"
     schedule = fields["schedule_steps"]
-    whole = (schedule < 2**31) & (schedule % 1 == 0) & ((schedule == 0) | (schedule >= fields["steps"]))
-    yield "schedule_steps", ~whole, "0, or a whole number of at least the steps"
-    priority = fields["priority"]
-    yield "priority", ~((priority >= -(2**31)) & (priority < 2**31) & (priority % 1 == 0)), "a whole number of 32 bits"
+    yield "schedule_steps", (schedule != 0) & (schedule < fields["steps"]), "0, or a whole number of at least the steps"
     seed = fields["seed"]
     if seed.dtype.kind == "f":
         yield "seed", ~((abs(seed) < 2**64) & (seed % 1 == 0)), _SEED
         yield "seed", abs(seed) > LARGEST_EXACT, f"{_SEED}, written as one ({_LOST})"
-    guidance = fields["guidance_scale"]
-    yield "guidance_scale", ~(np.isfinite(guidance) & (guidance >= 0)), "a number of at least 0"
-    scale, strength = fields["true_cfg_scale"], fields["strength"]
-    yield "true_cfg_scale", ~(scale.isna() | (np.isfinite(scale) & (scale >= 0))), "a number of at least 0 (or nothing)"
-    yield "strength", ~(strength.isna() | ((strength > 0) & (strength <= 1))), "a share above 0, at most 1 (or nothing)"
+    pixels = fields["height"] * 1.0 * fields["width"] * fields["frames"]
+    yield "frames", pixels > MOST_PIXELS, f"height x width x frames of at most {MOST_PIXELS:,} pixels"
     deadline, slo = fields["deadline_s"], fields["slo_s"]
-    late = np.isfinite(deadline) & (deadline > arrival)
-    yield "deadline_s", ~(deadline.isna() | late), "a time after the arrival (or nothing)"
-    yield "slo_s", ~(slo.isna() | (np.isfinite(slo) & (slo > 0))), "a span above 0 s (or nothing)"
+    yield "deadline_s", ~(deadline.isna() | (deadline > arrival)), "a time after the arrival (or nothing)"
     yield "slo_s", deadline.notna() & slo.notna(), "nothing, because the row has a deadline_s"

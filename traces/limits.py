@@ -143,6 +143,8 @@ FACTOR = Range(1e-6, 1e6, "times")
 """What something is multiplied by."""
 SLOWDOWN = Range(1e-3, 1e6, "times")
 SEED = Range(0, 2**63 - 1, whole=True)
+SEED32 = Range(0, 2**32 - 1, whole=True)
+"""What scikit-learn and numpy's older generators take."""
 REQUESTS = Range(1, MOST_REQUESTS, "requests", whole=True)
 SIDE = Range(1, 65_536, "pixels", whole=True)
 STEPS = Range(1, 10_000, "steps", whole=True)
@@ -161,6 +163,8 @@ NAME = Text(300, least=1)
 """Of a request, a policy, a hardware kind: short enough for a file's name or a cell."""
 LABEL = Text(300)
 PATH = Text(4096, least=1)
+MODEL = Text(4096)
+"""A model, which may be a folder; or a picture."""
 PROMPT = Text(100_000, controls=True)
 
 Name = Annotated[str, NAME]

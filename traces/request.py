@@ -6,9 +6,54 @@ import math
 from dataclasses import dataclass
 
 from traces.errors import BadInput
+from traces.limits import (
+    ADAPTERS,
+    FRAMES,
+    GUIDANCE,
+    IMAGES,
+    INSTANT,
+    LABEL,
+    MODEL,
+    MOST_PIXELS,
+    NAME,
+    POSITIVE_SPAN,
+    PRIORITY,
+    PROMPT,
+    SIDE,
+    STEPS,
+    Range,
+    Text,
+)
 
 Size = tuple[int, int, int]
 """(height, width, frames) in pixels and frames."""
+
+LIMITS: dict[str, Range | Text] = {
+    "request_id": NAME,
+    "arrival_s": INSTANT,
+    "height": SIDE,
+    "width": SIDE,
+    "steps": STEPS,
+    "frames": FRAMES,
+    "images": IMAGES,
+    "model": MODEL,
+    "prompt": PROMPT,
+    "image": MODEL,
+    "guidance_scale": GUIDANCE,
+    "deadline_s": Range(0, 2 * INSTANT.most, "s"),
+    "slo_s": POSITIVE_SPAN,
+    "priority": PRIORITY,
+    "tenant": LABEL,
+    "checkpoint": LABEL,
+    "adapters": ADAPTERS,
+    "negative_prompt": PROMPT,
+    "true_cfg_scale": GUIDANCE,
+    "strength": Range(0, 1, above=True),
+    "schedule_steps": Range(0, STEPS.most, "steps", whole=True),
+}
+"""What each field of a request may be, in a trace's columns too. Seeds are limited by the bits that hold them."""
+_BOUNDS = [(field, limit.least, limit.most) for field, limit in LIMITS.items() if isinstance(limit, Range)]
+_TEXTS = [(field, limit) for field, limit in LIMITS.items() if isinstance(limit, Text)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +103,18 @@ class Request:
     schedule_steps: int = 0
 
     def __post_init__(self) -> None:
-        if not (self.arrival_s >= 0 and math.isfinite(self.arrival_s)):
-            raise self._bad("arrival_s", self.arrival_s, "a time of at least 0 s")
-        for field in ("height", "width", "steps", "frames", "images"):
+        for field, least, most in _BOUNDS:
             value = getattr(self, field)
-            if value < 1:
-                raise self._bad(field, value, "a whole number of at least 1")
-        if self.adapters < 0:
-            raise self._bad("adapters", self.adapters, "a whole number of at least 0")
-        if not (self.guidance_scale >= 0 and math.isfinite(self.guidance_scale)):
-            raise self._bad("guidance_scale", self.guidance_scale, "a number of at least 0")
-        if self.true_cfg_scale is not None and not (self.true_cfg_scale >= 0 and math.isfinite(self.true_cfg_scale)):
-            raise self._bad("true_cfg_scale", self.true_cfg_scale, "a number of at least 0 (or None)")
-        if self.strength is not None and not 0 < self.strength <= 1:
-            raise self._bad("strength", self.strength, "a share above 0, at most 1 (or None)")
+            if value is not None and not least <= value <= most:
+                raise self._bad(field, value, str(LIMITS[field]))
+        for field, text in _TEXTS:
+            value = getattr(self, field)
+            if not (text.holds(value) if value else text.least == 0):
+                raise self._bad(field, repr(value[:80]), str(text))
+        if self.pixels > MOST_PIXELS:
+            raise self._bad("height x width x frames", f"{self.pixels:,} pixels", f"at most {MOST_PIXELS:,}")
+        if self.strength == 0:
+            raise self._bad("strength", self.strength, str(LIMITS["strength"]))
         if self.schedule_steps and self.schedule_steps < self.steps:
             raise self._bad("schedule_steps", self.schedule_steps, f"0, or at least the {self.steps} steps")
         if self.deadline_s is not None:
@@ -79,11 +122,9 @@ class Request:
                 raise self._bad("slo_s", self.slo_s, "either deadline_s or slo_s, not both")
             if not self.deadline_s > self.arrival_s:
                 raise self._bad("deadline_s", self.deadline_s, f"a time after the arrival at {self.arrival_s} s")
-        if self.slo_s is not None and not self.slo_s > 0:
-            raise self._bad("slo_s", self.slo_s, "a span above 0 s")
 
     def _bad(self, field: str, value: object, right: str) -> BadInput:
-        return BadInput(f"request {self.request_id!r}: {field} is {value}, expected {right}")
+        return BadInput(f"request {self.request_id[:80]!r}: {field} is {value}, expected {right}")
 
     @property
     def size(self) -> Size:

@@ -196,7 +196,7 @@ def test_a_dit_line_that_is_no_request_is_named_and_not_run(line: str, tmp_path:
 def test_dit_slos_are_checked_under_the_files_name(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("timestamp,height,width,num_inference_steps,slo_ms\n0,8,8,1,-5\n")
-    with pytest.raises(BadInput, match=r"row 1: slo_s \(column 'slo_ms'\) is -0.005, expected a span above 0 s"):
+    with pytest.raises(BadInput, match=r"row 1: slo_s \(column 'slo_ms'\) is -0.005, expected a number of 0.001 to"):
         import_dit(path)
 
 

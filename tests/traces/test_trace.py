@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry, geometry_of
+from traces.limits import LABEL
 from traces.request import Request
 from traces.trace import Trace
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8)
+LINE = TEXT.filter(LABEL.holds)
 
 
 @st.composite
@@ -33,14 +35,14 @@ def requests(draw: st.DrawFn, request_id: str) -> Request:
         steps=draw(st.integers(1, 100)),
         frames=draw(st.integers(1, 129)),
         images=draw(st.integers(1, 8)),
-        model=draw(TEXT),
+        model=draw(LINE),
         prompt=draw(TEXT),
         seed=draw(st.integers(-(2**63), 2**63 - 1)),
         guidance_scale=draw(st.floats(0, 20)),
         deadline_s=max(arrival + span, np.nextafter(arrival, np.inf)) if late == "deadline" else None,
         slo_s=span if late == "slo" else None,
         priority=draw(st.integers(-5, 5)),
-        tenant=draw(TEXT),
+        tenant=draw(LINE),
         negative_prompt=draw(TEXT),
         true_cfg_scale=draw(st.none() | st.floats(0, 20)),
         strength=draw(st.none() | st.floats(0, 1, exclude_min=True)),
@@ -121,19 +123,27 @@ def test_text_is_never_taken_for_a_number_or_for_nothing(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"height": [512, 0]}, "t.csv: row 2: height is 0, expected a whole number of at least 1"),
+        ({"height": [512, 0]}, "t.csv: row 2: height is 0, expected a whole number of 1 to 65,536 pixels"),
         ({"height": ["512", "tall"]}, "t.csv: row 2: height is 'tall', expected a number"),
-        ({"steps": [30, 2.5]}, "t.csv: row 2: steps is 2.5, expected a whole number of at least 1"),
-        ({"steps": [30, None]}, "t.csv: row 2: steps is empty, expected a whole number of at least 1"),
+        ({"steps": [30, 2.5]}, "t.csv: row 2: steps is 2.5, expected a whole number of 1 to 10,000 steps"),
+        ({"steps": [30, None]}, "t.csv: row 2: steps is empty, expected a whole number of 1 to 10,000 steps"),
         ({"width": [2.0**31, 8]}, "t.csv: row 1: width is 2147483648.0, expected a whole number"),
-        ({"arrival_s": [0.0, -1.0]}, "t.csv: row 2: arrival_s is -1.0, expected a time of at least 0 s"),
-        ({"arrival_s": [np.inf, 1.0]}, "t.csv: row 1: arrival_s is inf, expected a time of at least 0 s"),
+        ({"arrival_s": [0.0, -1.0]}, "t.csv: row 2: arrival_s is -1.0, expected a number of 0 to 10,000,000,000 s"),
+        ({"arrival_s": [np.inf, 1.0]}, "t.csv: row 1: arrival_s is inf, expected a number of 0 to 10,000,000,000 s"),
+        ({"arrival_s": [0.0, 1e300]}, "t.csv: row 2: arrival_s is 1e+300, expected a number of 0 to"),
+        ({"steps": [30, 2**31 - 1]}, "t.csv: row 2: steps is 2147483647, expected a whole number of 1 to 10,000 steps"),
+        ({"images": [1, 10**6]}, "t.csv: row 2: images is 1000000, expected a whole number of 1 to 1,000 images"),
+        ({"frames": [1, 10**5], "height": 65536, "width": 65536}, "t.csv: row 2: frames is 100000, expected height x"),
+        ({"request_id": ["", "b"]}, "t.csv: row 1: request_id is '', expected text without control characters, of 1"),
+        ({"request_id": ["a", "b" * 301]}, "t.csv: row 2: request_id is 'bbb"),
+        ({"request_id": ["a", "b\x1b[2J"]}, "t.csv: row 2: request_id is 'b\\x1b[2J'"),
+        ({"prompt": ["a\nb", "a\0b"]}, "t.csv: row 2: prompt is 'a\\x00b', expected text, of 0 to 100,000 characters"),
         ({"seed": [1, 0.5]}, "t.csv: row 2: seed is 0.5, expected a whole number of 64 bits"),
         ({"guidance_scale": [1, -1]}, "t.csv: row 2: guidance_scale is -1"),
-        ({"true_cfg_scale": [None, -1]}, "t.csv: row 2: true_cfg_scale is -1.0, expected a number of at least 0"),
-        ({"strength": [None, 0]}, "t.csv: row 2: strength is 0.0, expected a share above 0, at most 1"),
+        ({"true_cfg_scale": [None, -1]}, "t.csv: row 2: true_cfg_scale is -1.0, expected a number of 0 to 1,000 (or"),
+        ({"strength": [None, 0]}, "t.csv: row 2: strength is 0.0, expected a number above 0 and at most 1"),
         ({"deadline_s": [None, 1.0]}, "t.csv: row 2: deadline_s is 1.0, expected a time after the arrival"),
-        ({"slo_s": [0, 1.0]}, "t.csv: row 1: slo_s is 0.0, expected a span above 0 s"),
+        ({"slo_s": [0, 1.0]}, "t.csv: row 1: slo_s is 0.0, expected a number of 0.001 to 1,000,000,000 s"),
         ({"slo_s": [None, 1], "deadline_s": [None, 9]}, "t.csv: row 2: slo_s is 1.0, expected nothing"),
         ({"request_id": ["a", "a"]}, "t.csv: row 2: request_id is 'a', expected an id that no earlier row"),
         ({"steps": [0, 0], "height": [8, 0]}, "t.csv: row 1: steps is 0"),

@@ -153,7 +153,7 @@ def test_a_workload_is_read_back_as_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rate = ", "w.toml: not TOML"),
+        ("rate = ", "w.toml is not TOML"),
         ("rate = 1", "w.toml: no 'sizes', which a workload needs"),
         ("speed = 1", "w.toml: unknown key 'speed', expected one of: rate, "),
         ("rate = '1'", "w.toml: rate is '1', expected a float"),

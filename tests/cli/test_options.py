@@ -1,0 +1,67 @@
+"""Every number that an option takes has finite limits, which are said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import pytest
+import typer
+
+from cli.main import app
+from cli.options import limits_of
+from tests.cli.run_command import refused
+from traces.limits import Range
+
+
+def commands(group: typer.Typer, name: str = "") -> Iterator[tuple[str, Callable[..., Any]]]:
+    for command in group.registered_commands:
+        assert command.callback is not None
+        yield f"{name} {command.name or command.callback.__name__}".strip(), command.callback
+    if group.registered_callback is not None and group.registered_callback.callback is not None:
+        yield name, group.registered_callback.callback
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        yield from commands(inner.typer_instance, f"{name} {inner.name or inner.typer_instance.info.name}".strip())
+
+
+COMMANDS = dict(commands(app))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_number_is_without_limits(name: str) -> None:
+    command = COMMANDS[name]
+    limits = limits_of(command)
+    for parameter, hint in get_type_hints(command, include_extras=True).items():
+        kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if int in (kind, *get_args(kind)) or float in (kind, *get_args(kind)):
+            limit = limits[parameter]
+            assert isinstance(limit, Range)
+            assert math.isfinite(limit.least)
+            assert math.isfinite(limit.most)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("trace generate --duration 9 --rate 1 --sizes 8x8 --guidance-scale nan -o t.csv", "--guidance-scale is nan"),
+        ("trace generate --duration inf --rate 1 --sizes 8x8 -o t.csv", "--duration is inf"),
+        ("trace generate --duration 9 --rate 1 --sizes 8x8 --seed -1 -o t.csv", "--seed is -1"),
+        ("trace import dit x.csv --limit 0 -o t.csv", "--limit is 0, expected a whole number of 1 to 10,000,000"),
+        ("trace transform t.csv --resample 99999999999 -o t.csv", "--resample is 99999999999"),
+        ("replay s.toml --speedup 1e300 -o r", "--speedup is 1e+300, expected a number of 1e-06 to 1,000,000 times"),
+        ("replay s.toml --device tpu -o r", "cannot be read"),
+        ("plan s.toml --growth inf -o p", "--growth is inf"),
+        ("sweep s.toml --grid g.toml --workers 1000000 -o s", "--workers is 1000000, expected a whole number of 1 to"),
+        ("profile --model tiny-image --minutes nan -o p.parquet", "--minutes is nan"),
+        ("profile --model tiny-image --max-batch 0 -o p.parquet", "--max-batch is 0"),
+        ("hardware estimate --model sdxl --hardware h100 --sizes 8x8 --steps 99999999", "--steps is 99999999"),
+    ],
+)
+def test_a_number_out_of_its_limits_is_refused_before_any_work(
+    arguments: str, said: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in refused(*arguments.split())
+    assert list(tmp_path.iterdir()) == []
