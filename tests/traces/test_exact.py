@@ -121,7 +121,7 @@ def test_whole_numbers_that_a_file_has_made_floats_name_things_as_whole_numbers(
         ({"seed": [-1, 2**64 - 1]}, "row 2: seed is .*where one is negative"),
         ({"seed": ["1", "1.5"]}, "row 2: seed is 1.5, expected a whole number"),
         ({"seed": ["1", "0x1f"]}, "row 2: seed is '0x1f', expected a number"),
-        ({"priority": [1, 2**31]}, "row 2: priority is 2147483648, expected a whole number of 32 bits"),
+        ({"priority": [1, 2**31]}, "row 2: priority is 2147483648, expected a whole number of -2,147,483,648"),
         ({"checkpoint": [None, 1.2e17]}, "row 2: checkpoint is 1.2e.17, expected text or a whole number"),
     ],
 )
