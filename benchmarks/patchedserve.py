@@ -31,6 +31,7 @@ from benchmarks.serving.measure import decision_times, measure
 from benchmarks.serving.point import Point, Source, mean_alone_s, profile_of, truth
 from cli.progress import bar
 from policies.scheduling import SCHEDULERS
+from predictors.importers.mixfusion import ADDRESS
 from traces.errors import BadInput
 from traces.files import write_document, write_frame
 
@@ -290,7 +291,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     source = Source(asked.data, asked.profile)
     if not source.present:
-        print(f"skipped: no measurements under {asked.data}; get MixFusion's artifact, or pass --profile")
+        print(
+            f"skipped: no measurements under {asked.data / 'mixfusion' / 'profile'}; put there the CSV files of the "
+            f"MixFusion artifact ({ADDRESS}), or pass --profile"
+        )
         return 0
     schedulers = asked.schedulers or list(SCHEDULERS)
     if unknown := [name for name in schedulers if name not in SCHEDULERS]:

@@ -27,6 +27,9 @@ from traces.text import read_text
 HARDWARE = "NVIDIA H100 80GB"
 SOFTWARE = "MixFusion artifact (PPoPP '26)"
 STEPS = 50
+ADDRESS = "PPoPP '26, https://ppopp26.sigplan.org/details/PPoPP-2026-papers/10"
+"""Where the artifact is had: the paper it belongs to."""
+
 NOTES = {
     ("sdxl", "patched"): (
         "the SDXL mixed table was most likely taken with the patch cache on: "

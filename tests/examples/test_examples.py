@@ -1,0 +1,77 @@
+"""Every example runs as it stands, from any folder, or says in its first lines where what it needs is had."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from policies.runlog import read_run
+from reports.metrics import summary
+from reports.overload import backlog
+from tests.cli.run_command import refused, run
+from traces.trace import Trace
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FILES = sorted(path for path in EXAMPLES.glob("*.toml") if path.name != "grid.toml")
+
+
+def says(path: Path) -> str:
+    """Its first two lines."""
+    return " ".join(path.read_text(encoding="utf-8").splitlines()[:2])
+
+
+RUNNING = [path for path in FILES if "Needs " not in says(path)]
+NEEDING = [path for path in FILES if path not in RUNNING]
+
+
+@pytest.mark.parametrize("path", RUNNING, ids=lambda path: path.stem)
+def test_it_runs_as_it_stands_and_is_not_overloaded(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert f"tilecast simulate examples/{path.name} -o RUN" in says(path)
+    monkeypatch.chdir(EXAMPLES)
+    run("simulate", path.name, "-o", tmp_path / "here")
+    monkeypatch.chdir(tmp_path)
+    run("simulate", path, "-o", "elsewhere")
+    here, elsewhere = read_run(tmp_path / "here"), read_run(tmp_path / "elsewhere")
+    assert here.requests.equals(elsewhere.requests)
+    left, figures = backlog(here), summary(here)
+    assert not left.grows
+    assert left.late <= 4
+    assert 0.3 < figures["utilisation"] < 0.8
+    assert figures["slo_attainment"] > 0.9
+
+
+@pytest.mark.parametrize("path", NEEDING, ids=lambda path: path.stem)
+def test_what_is_missing_is_named_with_its_address(path: Path, tmp_path: Path) -> None:
+    assert "https://" in says(path)
+    assert "tilecast trace import" in path.read_text(encoding="utf-8")
+    assert ".parquet" in refused("simulate", path, "-o", tmp_path / "run")
+
+
+def test_even_one_request_at_a_time_is_a_load_of_seventy_percent(tmp_path: Path) -> None:
+    run("simulate", EXAMPLES / "tiny_image.toml", "--scheduler", "fcfs", "-o", tmp_path / "run")
+    done = read_run(tmp_path / "run")
+    assert 0.65 < summary(done)["utilisation"] < 0.75
+    assert not backlog(done).grows
+
+
+def test_traces_have_prompts_that_the_model_knows() -> None:
+    known = set((EXAMPLES / "prompts.txt").read_text(encoding="utf-8").splitlines())
+    traces = sorted((EXAMPLES / "traces").glob("*.csv"))
+    assert len(traces) == len(RUNNING)
+    for path in traces:
+        assert set(Trace.load(path).frame["prompt"]) <= known
+
+
+def test_a_policy_and_a_grid(tmp_path: Path) -> None:
+    mine = f"{EXAMPLES / 'my_policy.py'}:NewestFirst"
+    run("simulate", EXAMPLES / "tiny_image.toml", "--scheduler", mine, "-o", tmp_path / "mine")
+    grid = tomllib.loads((EXAMPLES / "grid.toml").read_text(encoding="utf-8"))
+    assert "tilecast sweep examples/tiny_image.toml --grid examples/grid.toml -o SWEEP" in says(EXAMPLES / "grid.toml")
+    few = f"seeds = 1\nsamples = 2\n[grid]\ncluster.replicas = {grid['grid']['cluster']['replicas']}\n"
+    (tmp_path / "few.toml").write_text(few, encoding="utf-8")
+    output = ("--workers", 1, "-o", tmp_path / "sweep")
+    run("sweep", EXAMPLES / "tiny_image.toml", "--grid", tmp_path / "few.toml", *output)
