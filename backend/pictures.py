@@ -28,10 +28,10 @@ class PictureFolder:
     def __init__(self, folder: Path, requests: Sequence[Request]) -> None:
         self._folder = folder
         self._number = {request.request_id: number for number, request in enumerate(requests)}
-        folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, request: Request, pixels: np.ndarray[Any, Any]) -> None:
         """Save [images, height, width, 3], or [clips, frames, height, width, 3], in 0..1."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         stem = f"{self._number[request.request_id]:06d}"
         for index, picture in enumerate(pixels):
             name = stem if index == 0 else f"{stem}-{index}"

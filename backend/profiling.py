@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from backend.executor import Executor
 from backend.inputs import image_use
 from backend.kernels.graphs import TRIALS
 from backend.loading import geometry_of_pipeline, load_pipeline
+from backend.measured import Measured
 from backend.tiled.execution import Tiling
 from policies.caching import CachingPolicy
 from policies.contract import Outcome
@@ -79,6 +81,7 @@ def measure_profile(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     kernels: str = "auto",
+    kept: Measured | None = None,
 ) -> Profile:
     """Measure encode, denoising step and decode of batches.
 
@@ -100,6 +103,7 @@ def measure_profile(
         seed: of the drawn mixes.
         progress: called with (batches measured, batches planned).
         kernels: see `Executor`.
+        kept: what was measured before, with the same arguments, and is not measured again.
 
     Raises:
         BadInput: unknown model or device, a size the model cannot make, or an executor that does not fit the model.
@@ -126,7 +130,7 @@ def measure_profile(
     tiled = None
     if canvases:
         tiled = Executor(load_pipeline(model, device, dtype), tiling=Tiling(rule), kernels=kernels)
-    return measure(executor, geometry, plan, dtype, repeats, minutes, cached, tiled, canvases, progress)
+    return measure(executor, geometry, plan, dtype, repeats, minutes, cached, tiled, canvases, progress, kept)
 
 
 def measure(
@@ -140,6 +144,7 @@ def measure(
     tiled: Executor | None = None,
     canvases: Sequence[Size] = (),
     progress: Callable[[int, int], None] | None = None,
+    kept: Measured | None = None,
 ) -> Profile:
     """Measure batches on executors whose pipelines are in memory; nothing else may be resident there.
 
@@ -154,6 +159,7 @@ def measure(
         tiled: a third one, which tiles ``canvases``.
         canvases: sizes of tiled requests.
         progress: called with (batches measured, batches planned).
+        kept: what was measured before, and is not measured again.
 
     Raises:
         BadInput: a batch cannot be made.
@@ -164,7 +170,8 @@ def measure(
                 each.images = Path(folder)
                 for size in [size for composition in plan for size, _ in composition] + list(canvases):
                     _picture(Path(folder), size)
-        return _measured(executor, geometry, plan, dtype, repeats, minutes, cached, tiled, canvases, progress)
+        kept = kept or Measured()
+        return _measured(executor, geometry, plan, dtype, repeats, minutes, cached, tiled, canvases, progress, kept)
 
 
 def _measured(
@@ -178,11 +185,12 @@ def _measured(
     tiled: Executor | None,
     canvases: Sequence[Size],
     progress: Callable[[int, int], None] | None,
+    kept: Measured,
 ) -> Profile:
     executors = [executor] if cached is None else [executor, cached]
     sizes = sorted({size for composition in plan for size, _ in composition})
-    weights = None if cached is None else block_weights(cached, sizes)
-    started = time.perf_counter()
+    weights = None if cached is None else kept.once("weights", 0.0, partial(block_weights, cached, sizes))
+    started = time.perf_counter() - kept.elapsed_s
     for each in executors:
         _warm_up(each, plan)
     rows: list[Row] = []
@@ -190,13 +198,16 @@ def _measured(
         for count, composition in enumerate(plan):
             if repeat and time.perf_counter() - started > 60 * minutes:
                 return _profile(rows, executor, cached, geometry, dtype, weights)
-            for each in executors:
-                rows += _measure(each, composition, repeat, weights)
+            for number, each in enumerate(executors):
+                key = f"{repeat} {number} {spell(composition)}"
+                take = partial(_measure, each, composition, repeat, weights)
+                rows += [Row(*row) for row in kept.once(key, time.perf_counter() - started, take)]
             if progress is not None:
                 progress(repeat * len(plan) + count + 1, repeats * len(plan))
         for size in canvases:
             assert tiled is not None
-            rows += _measure_tiled(tiled, size, repeat)
+            key, take = f"{repeat} tiled {spell(((size, 1),))}", partial(_measure_tiled, tiled, size, repeat)
+            rows += [Row(*row) for row in kept.once(key, time.perf_counter() - started, take)]
     return _profile(rows, executor, cached, geometry, dtype, weights)
 
 

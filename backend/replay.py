@@ -20,10 +20,13 @@ import numpy as np
 from backend.executor import Executor, reason
 from policies.contract import Launch, Outcome, PolicyError, joined
 from policies.controller import Controller
+from policies.record import INTERRUPTED
 from traces.request import Request
 
 _CLOSING_S = 30.0
-"""The longest wait for a replica to free what it holds, at the end of a run."""
+"""The longest wait for all replicas to free what they hold, at the end of a run."""
+_UNSTARTED_S = 2.0
+"""And where the run ended while they were being prepared, which has no step boundaries."""
 
 Deliver = Callable[[Request, np.ndarray[Any, Any]], None]
 
@@ -38,13 +41,17 @@ class _Done(NamedTuple):
     now: float
 
 
+class _Stop(NamedTuple):
+    """In the place of a launch that ended: the run is to end."""
+
+
 class _Worker(threading.Thread):
     """Runs the launches of one replica, one after another."""
 
     def __init__(
         self,
         executor: Executor,
-        done: queue.SimpleQueue[_Done],
+        done: queue.SimpleQueue[_Done | _Stop],
         clock: Callable[[], float],
         deliver: Deliver | None,
         prepare: Callable[[Executor], None] | None,
@@ -129,7 +136,7 @@ class Replay:
         prepare: Callable[[Executor], None] | None = None,
     ) -> None:
         self._controller = controller
-        self._done: queue.SimpleQueue[_Done] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[_Done | _Stop] = queue.SimpleQueue()
         self._workers = [_Worker(executor, self._done, self._now, deliver, prepare) for executor in executors]
         self._progress = progress
         self._running: dict[int, Launch] = {}
@@ -138,10 +145,24 @@ class Replay:
     def _now(self) -> float:
         return time.perf_counter() - self._started
 
-    def run(self, requests: Sequence[Request]) -> bool:
-        """Replay until every request has ended; True when Ctrl-C ended it early.
+    def stop(self) -> None:
+        """End the run early, as Ctrl-C does, but between two events of the controller: for signal handlers.
 
-        On Ctrl-C running launches end at their next step boundary and what has not ended is cancelled.
+        Raises:
+            KeyboardInterrupt: time has not started, so that there is nothing to end.
+        """
+        if not self._started:
+            raise KeyboardInterrupt
+        self._done.put(_Stop())  # which a signal handler may do
+
+    def run(self, requests: Sequence[Request], start_s: float = 0.0) -> bool:
+        """Replay until every request has ended; True when `stop` or Ctrl-C ended it early.
+
+        Then running launches end at their next step boundary and what has not ended is cancelled.
+
+        Args:
+            requests: in order of arrival.
+            start_s: where on the trace's clock time starts, seconds; what had arrived by then is submitted at once.
 
         Raises:
             ReplayStalled: see there.
@@ -154,17 +175,18 @@ class Replay:
                 worker.ready.wait()
                 if worker.error is not None:
                     raise worker.error
-            self._started = time.perf_counter()
+            self._started = time.perf_counter() - start_s
             self._loop(requests)
             return False
         except KeyboardInterrupt:
             self._give_up()
             return True
         finally:
+            until = time.monotonic() + (_CLOSING_S if self._started else _UNSTARTED_S)
             for worker in self._workers:
                 worker.orders.put(None)
             for worker in self._workers:
-                worker.join(_CLOSING_S)
+                worker.join(max(0.0, until - time.monotonic()))
 
     def _loop(self, requests: Sequence[Request]) -> None:
         controller = self._controller
@@ -201,7 +223,9 @@ class Replay:
         except queue.Empty:
             pass
 
-    def _take_in(self, done: _Done) -> None:
+    def _take_in(self, done: _Done | _Stop) -> None:
+        if isinstance(done, _Stop):
+            raise KeyboardInterrupt
         del self._running[done.launch.launch_id]
         self._controller.complete(done.launch, done.outcome, done.now)
         if self._progress is not None:
@@ -211,11 +235,13 @@ class Replay:
         now = self._now()
         for job in self._controller.jobs:
             if not job.ended:
-                self._controller.cancel(job.request.request_id, now, "the run was interrupted")
+                self._controller.cancel(job.request.request_id, now, INTERRUPTED)
         for launch_id in self._controller.recalls(now):
             self._workers[self._running[launch_id].replica].recalled.add(launch_id)
         while self._running:
-            self._take_in(self._done.get())
+            done = self._done.get()
+            if isinstance(done, _Done):
+                self._take_in(done)
 
 
 def warm_up(executors: Sequence[Executor], requests: Sequence[Request], steps: int = 2) -> None:

@@ -67,7 +67,11 @@ def measure(
     tile: Annotated[str | None, typer.Option(help="Their largest tile, like 512x512; by default native.")] = None,
     kernels: KernelsOption = "auto",
 ) -> None:
-    """Measure the stages of a model on a device: tilecast profile --model tiny-image -o P.parquet."""
+    """Measure the stages of a model on a device: tilecast profile --model tiny-image -o P.parquet.
+
+    Until the profile is whole, its measurements are kept beside it, in P.parquet.rows.jsonl: after Ctrl-C or a kill the
+    same command goes on from there.
+    """
     if context.invoked_subcommand is not None:
         return
     if model is None:
@@ -77,32 +81,53 @@ def measure(
     wanted = None if sizes is None else parse_sizes(sizes)
     large = () if canvases is None else parse_sizes(canvases, "--canvases")
     largest_tile = None if tile is None else parse_sizes(tile, "--tile")[0][:2]
+    from importlib.metadata import version
+
     from rich.progress import Progress
 
-    from backend.profiling import measure_profile
+    from backend.measured import KeptMeasurements
+    from backend.profiling import hardware_name, measure_profile
+    from cli.signals import Interrupted
 
-    with Progress(console=new_console(stderr=True), transient=True) as bar:
+    asked: dict[str, Any] = {
+        "model": model,
+        "device": device,
+        "dtype": dtype,
+        "sizes": wanted,
+        "max_batch": max_batch,
+        "repeats": repeats,
+        "minutes": minutes,
+        "threads": threads,
+        "mode": executor,
+        "mixes": mixes,
+        "cache_patch": cache_patch,
+        "patch_floor": patch_floor,
+        "canvases": large,
+        "tile": largest_tile,
+        "kernels": kernels,
+    }
+    versions = {name: version(name) for name in ("torch", "diffusers")}
+    facts = {**asked, **versions, "caching": caching, "hardware": hardware_name(device)}
+    with (
+        KeptMeasurements(output, facts) as kept,
+        Progress(console=new_console(stderr=True), transient=True) as bar,
+    ):
         task = bar.add_task("measuring", total=None)
-        profile = measure_profile(
-            model=model,
-            device=device,
-            dtype=dtype,
-            sizes=wanted,
-            max_batch=max_batch,
-            repeats=repeats,
-            minutes=minutes,
-            threads=threads,
-            mode=executor,
-            mixes=mixes,
-            caching=None if caching is None else caching_policy(caching),
-            cache_patch=cache_patch,
-            patch_floor=patch_floor,
-            canvases=large,
-            tile=largest_tile,
-            kernels=kernels,
-            progress=lambda done, planned: bar.update(task, completed=done, total=planned),
-        )
-    profile.save(output)
+        try:
+            profile = measure_profile(
+                **asked,
+                caching=None if caching is None else caching_policy(caching),
+                progress=lambda done, planned: bar.update(task, completed=done, total=planned),
+                kept=kept,
+            )
+            profile.save(output)
+        except KeyboardInterrupt:
+            if not kept:
+                raise
+            raise Interrupted(
+                f"interrupted: {len(kept)} measurements are kept in {kept.path}; the same command goes on from there"
+            ) from None
+        kept.done()
     say(f"{output}: {len(profile.frame)} measurements on {profile.hardware}")
     if unbatched := profile.metadata.get("unbatched"):
         say(f"note: {unbatched} is not batched: each request calls it alone")

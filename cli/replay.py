@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,7 @@ from traces.limits import FACTOR
 
 if TYPE_CHECKING:
     from cli.runs import Prepared
+    from traces.output import Folder
 
 
 def replay(
@@ -35,21 +37,32 @@ def replay(
     kernels: Annotated[str | None, typer.Option(help="auto or reference, instead of the scenario's.")] = None,
     speedup: Annotated[float, FACTOR, typer.Option(help="Trace seconds a real second.")] = 1.0,
     save_images: Annotated[bool, typer.Option("--save-images", help="Write the pictures too.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the interrupted replay in the folder, if there is one.")
+    ] = False,
 ) -> None:
-    """Run a scenario in real time on real devices and write its run log.
+    """Run a scenario in real time on real devices and write its run log, as it goes.
+
+    Whatever ends it, what had ended stays, and the same command with --resume runs the requests that had not: those
+    under way begin anew. Its clock goes on from the last event of the log, so that the time between does not count; the
+    policy and the caches begin anew there. Without a log, --resume begins; with a whole one, nothing is to do.
 
     Exit code 3: the log is written, but no request finished.
     """
     from backend.tiled.environment import torchrun
-    from cli.runs import keep_inputs, prepare
+    from cli.exits import NEGATIVE
+    from cli.runs import prepare
     from cli.scenario import load_scenario
-    from policies.runlog import REPLAY
+    from policies.runlog import REPLAY, read_run
+    from reports.comparison import Comparison
+    from reports.notes import nothing_finished
+    from reports.terminal import show
     from traces.errors import BadInput
-    from traces.output import COPIES, check_folder, claim_folder
+    from traces.output import check_folder, claim_folder
 
     place = torchrun()
     if place is None or place.rank == 0:
-        check_folder(output, REPLAY)
+        check_folder(output, REPLAY, goes_on=resume)
     given = overrides(trace, profile, scheduler, seed, settings)
     if device is not None:
         given["cluster.device"] = device
@@ -68,64 +81,100 @@ def replay(
     prepared = prepare(loaded)
     if _follows(prepared):
         return
-    executors = _executors(prepared)
-    for request in {(r.image, r.size): r for r in prepared.requests}.values():
-        executors[0].check(request)
+    with claim_folder(output, REPLAY, goes_on=resume) as folder:
+        done = _run(prepared, folder, output, speedup, save_images, resume)
+    log = read_run(output.resolve())
+    show(Comparison.of([log]))
+    say(f"{done} -> {output}")
+    if nothing_finished(log):
+        raise typer.Exit(NEGATIVE)
 
+
+def _run(prepared: Prepared, folder: Folder, output: Path, speedup: float, save_images: bool, resume: bool) -> str:
+    """Replay what is to do; in words, what that was.
+
+    Raises:
+        Interrupted: a signal ended it; the log so far is written.
+    """
     from datetime import UTC, datetime
 
+    from cli.resuming import begun
+    from cli.runs import keep_inputs
+    from cli.signals import Interrupted, instead
+    from policies.livelog import LiveLog
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    requests = prepared.requests
+    log = begun(folder.path, prepared, resume)
+    if log is not None and not log.left and not log.interrupted:
+        return f"nothing to resume: all {len(requests)} requests have ended"
+    info = prepared.info("replay", started=now, speedup=speedup)
+    if log is not None:
+        info |= {"started": log.info["started"], "resumed": [*log.resumed, {"at_s": log.now, "started": now}]}
+    costs = prepared.costs
+    live = LiveLog(
+        folder,
+        requests,
+        prepared.scenario.cluster.replicas,
+        costs.standalone,
+        costs.extrapolates,
+        info,
+        lambda: keep_inputs(prepared, folder),
+        () if log is None else log.events,
+    )
+    if log is not None and not log.left:
+        live.info = log.info
+        live.close(interrupted=False)
+        return f"nothing to resume: all {len(requests)} requests had ended"
+    executors = _executors(prepared)
+
     from backend.coroutine import unused_arguments
+
+    for request in {(r.image, r.size): r for r in requests}.values():
+        executors[0].check(request)
+    info["warnings"] = [*info["warnings"], *unused_arguments(executors[0].pipeline, requests)]
+
     from backend.executor import Executor
     from backend.kernels.graphs import TRIALS
     from backend.pictures import PictureFolder
     from backend.profiling import hardware_name
     from backend.replay import Replay, warm_up
-    from cli.exits import NEGATIVE
     from cli.progress import bar
-    from policies.events import EventRecord
-    from policies.runlog import read_run
-    from reports.comparison import Comparison
-    from reports.notes import nothing_finished
-    from reports.terminal import show
 
-    with claim_folder(output, REPLAY) as claimed, claimed.renewed() as folder:
-        prepared.warnings.extend(unused_arguments(executors[0].pipeline, prepared.requests))
-        steps = TRIALS if any(executor.kernels.graphs for executor in executors) else 2
-        pictures = PictureFolder(folder / "images", prepared.requests) if save_images else None
-        record = EventRecord()
-        controller = prepared.controller(record.add)
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        deliver = pictures.save if pictures else None
+    steps = TRIALS if any(executor.kernels.graphs for executor in executors) else 2
+    left, start_s = (requests, 0.0) if log is None else (log.left, log.now)
+    before = len(requests) - len(left)
+    pictures = PictureFolder(folder.path / "images", requests) if save_images else None
+    hardware = hardware_name(prepared.scenario.cluster.device)
+    info["hardware"] = hardware
+    if hardware != prepared.table.hardware:
+        said = f"predictions are of {prepared.table.hardware}, the replay ran on {hardware}"
+        info["warnings"] = [*info["warnings"], said]
 
-        def warm(executor: Executor) -> None:
-            warm_up([executor], prepared.requests, steps)
+    def warm(executor: Executor) -> None:
+        warm_up([executor], left, steps)
 
-        with bar("replaying", len(prepared.requests)) as progress:
-            interrupted = Replay(controller, executors, deliver, progress, warm).run(prepared.requests)
-        info = prepared.info(
-            "replay",
-            started=started,
-            speedup=speedup,
-            interrupted=interrupted,
-            hardware=hardware_name(loaded.cluster.device),
-            cache_peak_bytes=[executor.cache.kept.peak_bytes for executor in executors if executor.cache is not None],
+    with live, bar("replaying", len(requests)) as progress:
+        replay = Replay(
+            prepared.controller(live.add),
+            executors,
+            pictures.save if pictures else None,
+            lambda ended: progress(before + ended),
+            warm,
         )
-        info["drift"] = prepared.drift(controller)
-        if info["hardware"] != prepared.table.hardware:
-            info["warnings"] = [
-                *info["warnings"],
-                f"predictions are of {prepared.table.hardware}, the replay ran on {info['hardware']}",
-            ]
-        info["warnings"] = [*info["warnings"], *executors[0].notes]
-        info[COPIES] = keep_inputs(prepared, folder)
-        prepared.write(folder, controller, info, record.lines)
-    log = read_run(output.resolve())
-    show(Comparison.of([log]))
-    say(f"{'interrupted; the log so far' if interrupted else 'replayed'} -> {output}")
+        with instead(replay.stop):
+            interrupted = replay.run(left, start_s)
+            caches = [executor.cache.kept.peak_bytes for executor in executors if executor.cache is not None]
+            info["warnings"] = [*info["warnings"], *executors[0].notes]
+            live.close(interrupted, cache_peak_bytes=caches, drift=prepared.drift(live.settle()))
     if interrupted:
-        raise typer.Exit(130)
-    if nothing_finished(log):
-        raise typer.Exit(NEGATIVE)
+        if not live.ended:
+            raise Interrupted("interrupted before any request had ended; nothing is kept")
+        raise Interrupted(
+            f"interrupted: {live.ended} of {len(requests)} requests had ended, which are kept in {output}; "
+            "the same command with --resume goes on"
+        )
+    return "replayed" if log is None else f"resumed at {start_s:.1f} s, replayed the {len(left)} that were left"
 
 
 def _follows(prepared: Prepared) -> bool:
@@ -152,6 +201,9 @@ def _follows(prepared: Prepared) -> bool:
     import torch
 
     from backend.tiled.execution import follow_torchrun
+    from cli.signals import ignored
+
+    ignored()  # torchrun sends them to every rank; the first ends the run in good order, and the others with it
 
     if cluster.threads is not None:
         torch.set_num_threads(cluster.threads)

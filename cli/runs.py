@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -24,7 +23,7 @@ from policies.contract import Predictor, SchedulingPolicy
 from policies.controller import Controller
 from policies.events import Parity, check_parity, read_events
 from policies.load import load_policy
-from policies.record import request_table, step_table
+from policies.record import Served, request_table, step_table
 from policies.runlog import read_run, write_run
 from policies.tiling.recipe import Recipe, ordinary
 from predictors.expected import ExpectedReuse
@@ -37,6 +36,7 @@ from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.mix import parse_counts
 from traces.notes import Note, grave, ordered
+from traces.output import COPIES, Folder
 from traces.request import Request, Size
 from traces.spikes import parse_spike, with_spikes
 from traces.streams import stream
@@ -148,14 +148,14 @@ class Prepared:
             ]
         )
 
-    def drift(self, controller: Controller) -> float | None:
+    def drift(self, run: Served) -> float | None:
         """How much longer the launches of a run took than the profile says, as a share; None: there is nothing to say.
 
         Policies' predictions are corrected while a run goes on, so it is asked of the profile anew.
         """
         costs = _expecting(self.costs, self.shares)
         expected, measured = [], []
-        for launch, outcome, end_s in controller.launched:
+        for launch, outcome, end_s in run.launched:
             if launch.load is None and outcome.steps_done:
                 done = launch.done(outcome.steps_done)
                 seconds = [s.steps * costs.seconds(s.stage, launch.composition, launch.guided) for s in done]
@@ -348,27 +348,59 @@ def _pipeline_of(scenario: Scenario, profile: Profile | None) -> str:
         return "" if profile is None else profile.metadata.get("pipeline", "")
 
 
-def keep_inputs(prepared: Prepared, folder: Path) -> list[str]:
+def keep_inputs(prepared: Prepared, folder: Folder) -> dict[str, Any]:
     """Put what a replay was given beside its log, so that it can be checked and repeated anywhere.
 
     Returns:
-        the names of the files that are copies of the user's own, see `traces.output.COPIES`.
+        what ``run.json`` must say of it: the names of the files that are copies of the user's own.
     """
-    copies = []
-    prepared.trace.save(folder / "trace.parquet")
+    prepared.trace.save(folder.path / "trace.parquet")
     if prepared.profile is not None:
-        prepared.profile.save(folder / _PROFILE)
-    hardware = prepared.scenario.predictor.hardware
-    if hardware is not None and ".toml" in hardware:
-        catalogue = prepared.scenario.base / _file_of(hardware)
-        shutil.copyfile(catalogue, folder / catalogue.name)
-        copies.append(catalogue.name)
-    name = prepared.scenario.policies.scheduling.name
-    if ".py:" in name:
-        source = prepared.scenario.base / name.rpartition(":")[0]
-        shutil.copyfile(source, folder / source.name)
-        copies.append(source.name)
-    return copies
+        prepared.profile.save(folder.path / _PROFILE)
+    return {COPIES: [folder.copy(source) for source in _sources(prepared.scenario)]}
+
+
+def _sources(scenario: Scenario) -> list[Path]:
+    """The files of a scenario that are kept beside the log of a replay as they are."""
+    hardware, name = scenario.predictor.hardware, scenario.policies.scheduling.name
+    named = [_file_of(hardware)] if hardware is not None and ".toml" in hardware else []
+    named += [name.rpartition(":")[0]] if ".py:" in name else []
+    return [scenario.base / each for each in named]
+
+
+def what_differs(prepared: Prepared, folder: Path) -> str | None:
+    """In what a scenario is not the one that a replay's folder is of, in words; None: it is that one.
+
+    Raises:
+        BadInput: the folder lacks what that replay was given.
+    """
+    mine = _keys(prepared.scenario.model_dump(mode="json"))
+    theirs = _keys(read_run(folder).info["scenario"])
+    for key in dict.fromkeys([*theirs, *mine]):
+        if mine.get(key) != theirs.get(key) and key not in ("trace.path", "predictor.profile"):
+            return f"{key} is {mine.get(key)}, in the log it is {theirs.get(key)}"
+    before = Trace.load(folder / "trace.parquet").requests()
+    if len(before) != len(prepared.requests):
+        return f"the trace has {len(prepared.requests)} requests, in the log it has {len(before)}"
+    for ours, kept in zip(prepared.requests, before, strict=True):
+        if ours != kept:
+            return f"request {ours.request_id!r} of the trace is not the one of the log"
+    if prepared.profile is not None and prepared.profile.content_hash != Profile.load(folder / _PROFILE).content_hash:
+        return "the profile holds other measurements than that of the log"
+    for source in _sources(prepared.scenario):
+        if not (folder / source.name).is_file() or source.read_bytes() != (folder / source.name).read_bytes():
+            return f"{source.name} is not as it was when the log was begun"
+    return None
+
+
+def _keys(facts: Any, name: str = "") -> dict[str, Any]:
+    """Nested tables by dotted key."""
+    if not isinstance(facts, dict):
+        return {name: facts}
+    found: dict[str, Any] = {}
+    for key, value in facts.items():
+        found |= _keys(value, f"{name}.{key}" if name else str(key))
+    return found
 
 
 def parity_of(folder: Path) -> Parity | None:

@@ -2,8 +2,9 @@
 
 A run is a folder: ``requests.parquet`` (one row a request of the trace, in trace order), ``steps.parquet`` (one row a
 launch and stage it went through) and ``run.json`` (scenario, seed, versions, hardware); a replay adds ``events.jsonl``
-(what the controller was told and what it answered, see `policies.events`) and what it was given, ``trace.parquet`` and
-``profile.parquet``. Reports, validation and comparisons read run logs and nothing else. Times are seconds on the
+(what the controller was told and what it answered, see `policies.events`; written as it goes, see `policies.livelog`)
+and what it was given, ``trace.parquet`` and ``profile.parquet``.
+Reports, validation and comparisons read run logs and nothing else. Times are seconds on the
 trace's clock. A simulation's log holds no wall-clock time, so that the same seed gives the same bytes.
 """
 
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traces.errors import BadInput
 from traces.marks import Kind
+from traces.output import Folder
 from traces.text import read_text, write_text
 
 REQUEST_COLUMNS: dict[str, str] = {
@@ -68,6 +71,9 @@ STEP_COLUMNS: dict[str, str] = {
 }
 
 FILES = ("requests.parquet", "steps.parquet", "run.json")
+_COLUMNS = {"requests.parquet": REQUEST_COLUMNS, "steps.parquet": STEP_COLUMNS}
+UNFINISHED = "unfinished"
+"""Key of the ``run.json`` of a run that goes on, or was killed: its events may know more than its tables."""
 
 SIMULATION = Kind("simulation", files=dict.fromkeys(FILES, "simulation"))
 REPLAY = Kind(
@@ -102,16 +108,36 @@ def write_run(
 ) -> None:
     """Write a run log into ``folder``, which exists and is not yet anybody's; no events, no ``events.jsonl``."""
     kind = REPLAY if info.get("kind") == REPLAY.name else SIMULATION
-    tables = (("requests", requests, REQUEST_COLUMNS), ("steps", steps, STEP_COLUMNS))
-    for name, frame, columns in tables:
-        pq.write_table(kind.table(frame.astype(columns)[list(columns)]), folder / f"{name}.parquet")
-    write_text(folder / "run.json", kind.json(json.dumps(info, indent=2, sort_keys=True)) + "\n")
+    for name, frame in (("requests.parquet", requests), ("steps.parquet", steps)):
+        pq.write_table(_typed(kind, name, frame), folder / name)
+    write_text(folder / "run.json", _spelled(kind, info))
     if events:
         write_text(folder / "events.jsonl", "".join(line + "\n" for line in events))
 
 
+def write_table(folder: Folder, name: str, frame: pd.DataFrame) -> None:
+    """Put one of the tables into the folder of a run that goes on, whole."""
+    with folder.file(name) as temporary:
+        pq.write_table(_typed(folder.kind, name, frame), temporary)
+
+
+def write_info(folder: Folder, info: dict[str, Any]) -> None:
+    """Put ``run.json`` into the folder of a run that goes on, whole."""
+    with folder.file("run.json") as temporary:
+        write_text(temporary, _spelled(folder.kind, info))
+
+
+def _typed(kind: Kind, name: str, frame: pd.DataFrame) -> pa.Table:
+    columns = _COLUMNS[name]
+    return kind.table(frame.astype(columns)[list(columns)])
+
+
+def _spelled(kind: Kind, info: dict[str, Any]) -> str:
+    return kind.json(json.dumps(info, indent=2, sort_keys=True)) + "\n"
+
+
 def read_run(path: Path) -> Run:
-    """Read a run log.
+    """Read a run log; of a run that was killed, what had ended by its events.
 
     Raises:
         BadInput: not a run folder, or a file of it cannot be read.
@@ -128,8 +154,12 @@ def read_run(path: Path) -> Run:
         info = json.loads(read_text(path / "run.json"))
     except (OSError, ValueError) as error:
         raise BadInput(f"{path}: cannot read the run log: {str(error).splitlines()[0]}") from error
-    for name, columns, frame in (("requests", REQUEST_COLUMNS, requests), ("steps", STEP_COLUMNS, steps)):
-        missing = [c for c in columns if c not in frame]
+    for name, frame in (("requests.parquet", requests), ("steps.parquet", steps)):
+        missing = [c for c in _COLUMNS[name] if c not in frame]
         if missing:
-            raise BadInput(f"{path / name}.parquet: column {missing[0]!r} is missing")
+            raise BadInput(f"{path / name}: column {missing[0]!r} is missing")
+    if isinstance(info, dict) and info.get(UNFINISHED):
+        from policies.livelog import recovered
+
+        requests, steps = recovered(path, info, requests)
     return Run(path, requests, steps, info)

@@ -92,6 +92,8 @@ def _main_reason(run: Run, status: str) -> str:
 def _machine(run: Run) -> Iterable[Note]:
     if run.info.get("interrupted"):
         yield Note("the run was interrupted before its end.")
+    for note in resumings(run):
+        yield Note(f"the run was interrupted and {note}")
     if run.info.get("kind") != "replay":
         return
     drift = run.info.get("drift")
@@ -113,6 +115,18 @@ def _machine(run: Run) -> Iterable[Note]:
 def _requests(run: Run) -> Iterable[Note]:
     for told, count in remarks(run).items():
         yield Note(f"{count:,} request{'s' * (count > 1)}: {told}.")
+
+
+def resumings(run: Run) -> list[str]:
+    """When a run went on after it was interrupted, and what that means for its figures."""
+    resumed = run.info.get("resumed")
+    times = [each.get("at_s") for each in resumed if isinstance(each, dict)] if isinstance(resumed, list) else []
+    return [
+        f"resumed at {at_s:.1f} s: policy, caches and the requests under way began anew there, the time between is not "
+        "counted."
+        for at_s in times
+        if isinstance(at_s, int | float)
+    ]
 
 
 def spell_drift(drift: float) -> str:

@@ -18,6 +18,7 @@ from reports.drift import drift_between
 from reports.fidelity import Fidelity
 from reports.figures import figure, spell_value
 from reports.metrics import by_size, met, summary
+from reports.notes import resumings
 from traces.errors import BadInput
 from traces.files import write_json
 from traces.marks import Kind
@@ -222,6 +223,7 @@ def cautions(sim: Run, real: Run) -> list[str]:
             notes.append(f"{key} differs: {simulated.get(key)} simulated, {replayed.get(key)} real.")
     if real.info.get("interrupted"):
         notes.append("The real run was interrupted before its end.")
+    notes += [f"The real run was {note}" for note in resumings(real)]
     return notes
 
 

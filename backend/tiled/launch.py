@@ -184,6 +184,9 @@ def connect(port: int, host: str = "127.0.0.1") -> Any:
 def end_children(children: Mapping[int, subprocess.Popen[bytes]]) -> None:
     """End these processes and wait for them: asked first, then killed, stopped ones too."""
     for child in children.values():
+        if child.stdin is not None:
+            with contextlib.suppress(OSError):
+                child.stdin.close()
         child.terminate()
         child.send_signal(signal.SIGCONT)
     until = time.monotonic() + _END_S
@@ -192,8 +195,6 @@ def end_children(children: Mapping[int, subprocess.Popen[bytes]]) -> None:
     _kill(children)
     for child in children.values():
         child.wait()
-        if child.stdin is not None:
-            child.stdin.close()
 
 
 def _start(order: Order) -> tuple[subprocess.Popen[bytes], int]:

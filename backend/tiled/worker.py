@@ -2,7 +2,9 @@
 
 Its order is the first line of standard input. The rest of it is never written: that it ends means that the process at
 its other end closed it or is dead, and so does this one, whatever it is computing. Until the rank has started, it says
-several times a second through the pipe ``PULSE`` that it lives; both begin before anything large is imported.
+several times a second through the pipe ``PULSE`` that it lives; both begin before anything large is imported. Signals
+that end a command are left to the process at the other end: Slurm sends them to every process, and a rank that left at
+once would fail the requests under way.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -24,6 +27,8 @@ PULSE_S = 0.25
 
 def main() -> None:
     """Be the rank that the order says, until the group is closed or breaks."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     line = sys.stdin.buffer.readline()
     started = threading.Event()
     threading.Thread(target=_follow_parent, daemon=True).start()

@@ -30,7 +30,7 @@ from benchmarks.gpu_suite.timing import Memory
 from cli.runs import Prepared, keep_inputs, parity_of, prepare
 from cli.scenario import Scenario
 from policies.events import EventRecord
-from policies.runlog import Run, read_run
+from policies.runlog import REPLAY, Run, read_run
 from policies.scheduling import SCHEDULERS
 from predictors.profile import Profile
 from predictors.table import LatencyTable
@@ -38,7 +38,7 @@ from reports.metrics import latency_s, summary
 from reports.repeats import held_against
 from traces.errors import BadInput
 from traces.mix import Mix
-from traces.output import COPIES
+from traces.output import Folder
 from traces.streams import stream
 from traces.trace import Trace
 from traces.workload import Workload
@@ -190,7 +190,7 @@ def _replayed(served: Served, prepared: Prepared, folder: Path) -> Run:
     hardware = hardware_name(str(served.bench.device))
     info = prepared.info("replay", started=started, speedup=1.0, interrupted=False, hardware=hardware)
     folder.mkdir()
-    info[COPIES] = keep_inputs(prepared, folder)
+    info |= keep_inputs(prepared, Folder(folder, REPLAY))
     prepared.write(folder, controller, info, record.lines)
     return read_run(folder)
 

@@ -10,10 +10,11 @@ import pytest
 
 from cli.runs import keep_inputs, prepare
 from cli.scenario import load_scenario
-from policies.runlog import read_run
+from policies.runlog import REPLAY, read_run
 from reports.comparison import Comparison
 from tests.cli.run_command import either, refused, run
 from tests.cli.test_runs import write_profile
+from traces.output import Folder
 
 ROOT = Path(__file__).parents[2]
 SCENARIO = """
@@ -84,7 +85,7 @@ def test_a_replay_keeps_what_its_estimate_came_from(folder: Path) -> None:
     prepared = prepare(load_scenario(folder / "scenario.toml", {}))
     kept = folder / "kept"
     kept.mkdir()
-    keep_inputs(prepared, kept)
+    keep_inputs(prepared, Folder(kept, REPLAY))
     assert {path.name for path in kept.iterdir()} == {"trace.parquet", "mine.toml"}
 
 

@@ -1,0 +1,229 @@
+"""kill -9, SIGTERM and two SIGINT at random moments: what had ended stays, once, nothing is left behind, all goes on.
+
+Real processes, so a few moments here; the environment variable KILLS has each command ended at as many moments by each
+signal, and KILLS_SEED draws others: ``KILLS=10 pytest tests/cli/test_kills.py`` takes a quarter of an hour or so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from policies.runlog import read_run
+from reports.checks import check_run
+
+ROOT = Path(__file__).parents[2]
+MOMENTS = int(os.environ.get("KILLS", "1"))
+RANDOM = random.Random(int(os.environ.get("KILLS_SEED", "0")))
+SIGNALS = {"KILL": [signal.SIGKILL], "TERM": [signal.SIGTERM], "INT twice": [signal.SIGINT, signal.SIGINT]}
+LEFT_BY = {"KILL": -signal.SIGKILL, "TERM": 128 + signal.SIGTERM, "INT twice": 128 + signal.SIGINT}
+SCENARIO = """
+model = "tiny-image"
+trace.path = "trace.csv"
+predictor.profile = "cpu-1core"
+cluster.threads = 1
+slo.scale = 5.0
+"""
+TILED = f"""{SCENARIO}
+cluster.devices = 2
+policies.scheduling = "least-slack"
+[tiling]
+refine = 0.15
+mode = "clamp"
+overlap = 48
+"""
+
+
+class Command:
+    """A command in a process group of its own, as its own process sees it."""
+
+    def __init__(self, folder: Path, *words: object) -> None:
+        self.folder = folder
+        self.words = [sys.executable, "-m", "cli.main", *map(str, words)]
+
+    def start(self) -> subprocess.Popen[str]:
+        def listening() -> None:  # a shell has what it starts in the background ignore Ctrl-C
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+        return subprocess.Popen(
+            self.words,
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=listening,
+        )
+
+    def end(self, how: str, ready: Callable[[], object], after_s: float) -> None:
+        """Start it, end it by signals so long after it is ready, and look for what is left."""
+        process = self.start()
+        until = time.monotonic() + 240
+        while process.poll() is None and not ready() and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(after_s)
+        for number in SIGNALS[how]:
+            process.send_signal(number)
+            time.sleep(0.02)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode in (LEFT_BY[how], 0), (process.returncode, said)
+        assert "Traceback" not in said, said
+        until = time.monotonic() + 20
+        while alive := group(process.pid):
+            assert time.monotonic() < until, alive
+            time.sleep(0.1)
+        if how != "KILL":
+            assert not hidden(self.folder), said
+
+    def whole(self) -> str:
+        """Run it to its end."""
+        process = self.start()
+        said, _ = process.communicate(timeout=280)
+        assert process.returncode == 0, said
+        assert not hidden(self.folder), said
+        return said
+
+
+def group(leader: int) -> list[str]:
+    """The processes that are in the session of one that ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z":
+            found.append(stat.parent.name)
+    return found
+
+
+def hidden(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob(".*") if "tilecast" in path.name]
+
+
+def moments(longest_s: float) -> list[tuple[str, float]]:
+    """(signal, seconds) of every end."""
+    return [(how, RANDOM.uniform(0.0, longest_s)) for _ in range(MOMENTS) for how in SIGNALS]
+
+
+def write(folder: Path, scenario: str, requests: int, sizes: tuple[str, ...] = ("96,96,5",)) -> None:
+    (folder / "scenario.toml").write_text(scenario)
+    rows = [f"{0.3 * at},{sizes[at % len(sizes)]}" for at in range(requests)]
+    (folder / "trace.csv").write_text("\n".join(["arrival_s,height,width,steps", *rows]) + "\n")
+
+
+@pytest.mark.parametrize("tiled", [False, True], ids=["one device", "two devices, tiles"])
+def test_replay(tmp_path: Path, tiled: bool) -> None:
+    pytest.importorskip("torch")
+    sizes = ("96,96,4", "192,192,4") if tiled else ("96,96,4",)
+    requests = 16 + 12 * MOMENTS
+    write(tmp_path, TILED if tiled else SCENARIO, requests, sizes)
+    options = ("scenario.toml", "--save-images", "--resume", "-o", "run")
+    events, before = tmp_path / "run" / "events.jsonl", {}
+    for how, after_s in moments(3.0):
+        size = events.stat().st_size if events.exists() else 0
+
+        def grown(size: int = size) -> bool:
+            return events.exists() and b"complete" in events.read_bytes()[size:]
+
+        Command(tmp_path, "replay", *options).end(how, grown, after_s)
+        before = finished(tmp_path / "run", before)
+    assert len(before) >= 1
+    Command(tmp_path, "replay", *options).whole()
+    after = finished(tmp_path / "run", before)
+    assert len(after) == requests
+    assert len(list((tmp_path / "run" / "images").iterdir())) == requests
+
+
+def finished(folder: Path, before: dict[str, float]) -> dict[str, float]:
+    """When each request of a log finished, of which ``before`` must be a part; its tables and its events agree."""
+    run = read_run(folder)
+    check_run(run)
+    ends = run.requests[run.requests["status"] == "finished"].set_index("request_id")["finish_s"].to_dict()
+    assert {name: ends.get(name) for name in before} == before
+    assert not run.steps.duplicated(["launch_id", "stage", "start_s"]).any()
+    table = pd.read_parquet(folder / "requests.parquet")
+    stale = set(ends) - set(table.loc[table["status"] == "finished", "request_id"])
+    assert all(ends[name] > max(ends.values()) - 3.0 for name in stale)  # a second, and what a busy machine adds
+    pictures = {path.stem for path in (folder / "images").glob("*.png")}
+    assert {f"{at:06d}" for at, name in enumerate(run.requests["request_id"]) if name in ends} <= pictures
+    return ends
+
+
+def test_simulate(tmp_path: Path) -> None:
+    write(tmp_path, SCENARIO, 4000)
+    command = Command(tmp_path, "simulate", "scenario.toml", "-o", "run")
+    for how, after_s in moments(3.0):
+        command.end(how, lambda: True, after_s)
+        assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir()) or read_run(tmp_path / "run")
+    assert "4000 requests in" in command.whole()
+    check_run(read_run(tmp_path / "run"))
+
+
+def test_sweep(tmp_path: Path) -> None:
+    write(tmp_path, SCENARIO, 300)
+    (tmp_path / "grid.toml").write_text("seeds = 20\n[grid]\ncluster.replicas = [1, 2, 3]\n")
+    command = Command(tmp_path, "sweep", "scenario.toml", "--grid", "grid.toml", "-o", "sweep", "--workers", 2)
+    goes_on(command, tmp_path / "sweep", 4.0)
+    table = pd.read_parquet(tmp_path / "sweep" / "sweep.parquet")
+    assert len(table) == 60
+    assert not table["point"].duplicated().any()
+
+
+def test_plan(tmp_path: Path) -> None:
+    write(tmp_path, SCENARIO, 200)
+    command = Command(tmp_path, "plan", "scenario.toml", "-o", "plan", "--replicas", 2, "--workers", 2)
+    goes_on(command, tmp_path / "plan", 4.0)
+    assert json.loads((tmp_path / "plan" / "plan.json").read_text())
+
+
+def goes_on(command: Command, folder: Path, longest_s: float) -> None:
+    """End a study by every signal; no point that is kept is lost or done twice."""
+
+    def kept() -> list[str]:
+        try:
+            lines = (folder / "points.jsonl").read_bytes().split(b"\n")[:-1]
+        except OSError:
+            return []
+        return [json.loads(line)["key"] for line in lines]
+
+    before: list[str] = []
+    for how, after_s in moments(longest_s):
+        command.end(how, lambda: True, after_s)
+        points = kept()
+        assert points[: len(before)] == before
+        before = points
+    command.whole()
+    points = kept()
+    assert points[: len(before)] == before
+    assert len(points) == len(set(points))
+
+
+def test_profile(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    options = ("--model", "tiny-image", "--sizes", "64x64,96x96", "--max-batch", 2, "--repeats", 3 + 2 * MOMENTS)
+    command = Command(tmp_path, "profile", *options, "--threads", 1, "-o", "p.parquet")
+    rows, before = tmp_path / "p.parquet.rows.jsonl", b""
+    for how, after_s in moments(2.0):
+        command.end(how, lambda: rows.exists() and rows.read_bytes().count(b"measured") > 1, after_s)
+        if (tmp_path / "p.parquet").exists():
+            break
+        measured = rows.read_bytes()
+        assert measured.startswith(before)
+        before = measured[: measured.rfind(b"\n") + 1]
+    command.whole()
+    assert not rows.exists()
+    table = pd.read_parquet(tmp_path / "p.parquet")
+    assert not table.duplicated(["composition", "stage", "repeat"]).any()
+    assert set(table.groupby(["composition", "stage"]).size()) == {3 + 2 * MOMENTS}
