@@ -55,7 +55,10 @@ def record(
 ) -> None:
     """Run requests with everything computed, and record what reusing would have cost."""
     from cli.profile import parse_sizes
+    from predictors.recording import RECORDING
+    from traces.output import check_file
 
+    check_file(output, RECORDING)
     wanted = parse_sizes(sizes)
     lines = _prompts(prompts)
     try:
@@ -104,9 +107,12 @@ def fit(
 ) -> None:
     """Fit a cache forest, and say how good it would be on requests it did not see."""
 
+    from predictors.forest import FOREST
     from predictors.forest_fit import fit_forest, trade_off
     from predictors.recording import Recording
+    from traces.output import check_file
 
+    check_file(output, FOREST)
     data = Recording.load(recording)
     known, held_out = data.split(seed=seed)
     table = trade_off(fit_forest(known, trees, leaves, depth, seed), held_out, THRESHOLDS)

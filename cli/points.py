@@ -124,27 +124,34 @@ def run_points(
 ) -> dict[str, Result]:
     """The result of every point: the kept one, or what ``function`` answers, kept as soon as it does.
 
+    A failure is kept only when it is certain to come again, a policy's own; one that may pass (no memory, a full disk,
+    a file that was missing) is an answer of this call alone, and the point runs again in the next.
+
     Args:
         function: of a module, so that other processes can import it; its answer must be fit for JSON.
         points: by `point_key` what ``function`` is called with. ``str`` of it says what the point is.
         progress: called with how many of ``points`` have a result.
 
     Returns:
-        Results in the order of ``points``. One that ended with `BadInput` or `PolicyError` is ``{FAILED: message}``.
+        Results in the order of ``points``. One that ended with `BadInput` or `PolicyError`, or for want of memory or of
+        a file, is ``{FAILED: message}``.
 
     Raises:
         Interrupted: Ctrl-C; what finished is kept.
         RuntimeError: ``function`` raised anything else; the message names the point.
         BadInput: see `cli.workers.results`.
     """
-    missing = {key: point for key, point in points.items() if key not in kept}
-    done = len(points) - len(missing)
+    found = {key: kept[key] for key in points if key in kept}
+    missing = {key: point for key, point in points.items() if key not in found}
+    done = len(found)
     report = progress or (lambda _: None)
     report(done)
     ended = results(partial(_outcome, function), missing, workers, executor, ray_address)
     try:
-        for key, result in ended:
-            kept.add(key, str(points[key]), result)
+        for key, (result, lasts) in ended:
+            if lasts:
+                kept.add(key, str(points[key]), result)
+            found[key] = kept[key] if lasts else result
             done += 1
             report(done)
     except KeyboardInterrupt as error:
@@ -154,7 +161,7 @@ def run_points(
         ) from error
     finally:
         ended.close()
-    return {key: kept[key] for key in points}
+    return {key: found[key] for key in points}
 
 
 def point_key(scenario: Scenario, asked: Any = None) -> str:
@@ -168,13 +175,25 @@ def point_key(scenario: Scenario, asked: Any = None) -> str:
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
-def _outcome(function: Callable[[Any], Result], key: str, point: Any) -> tuple[str, Result]:
+def _outcome(function: Callable[[Any], Result], key: str, point: Any) -> tuple[str, tuple[Result, bool]]:
+    """The point's key, its result, and whether that will always be its result."""
     try:
-        return key, function(point)
+        return key, (function(point), True)
     except (BadInput, PolicyError) as error:
-        return key, {FAILED: str(error)}
+        return key, ({FAILED: str(error)}, isinstance(error, PolicyError) and not _may_pass(error))
+    except (MemoryError, OSError) as error:
+        return key, ({FAILED: f"{type(error).__name__}: {error}".rstrip(": ")}, False)
     except Exception as error:
         raise RuntimeError(f"point {key[:12]} ({point}) failed: {type(error).__name__}: {error}") from error
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether it came of something that is otherwise tomorrow: memory, a disk, a file."""
+    while error is not None:
+        if isinstance(error, MemoryError | OSError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _with_contents(value: Any, base: Path) -> Any:
@@ -185,7 +204,7 @@ def _with_contents(value: Any, base: Path) -> Any:
         return [_with_contents(inner, base) for inner in value]
     if not isinstance(value, str) or not value:
         return value
-    name, _, class_name = value.rpartition(":") if ".py:" in value else (value, "", "")
+    name, _, class_name = value.rpartition(":") if ".py:" in value or ".toml:" in value else (value, "", "")
     path = find(name, base=base)
     try:
         return {"sha256": _content(path), "class": class_name} if path.is_file() else value

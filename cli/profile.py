@@ -74,10 +74,14 @@ def measure(
     """
     if context.invoked_subcommand is not None:
         return
+    from predictors.profile import PROFILE
+    from traces.output import check_file
+
     if model is None:
         raise BadInput("--model is missing; it says what to measure")
     if output is None:
         raise BadInput("--output is missing; it says which profile to write")
+    check_file(output, PROFILE)
     wanted = None if sizes is None else parse_sizes(sizes)
     large = () if canvases is None else parse_sizes(canvases, "--canvases")
     largest_tile = None if tile is None else parse_sizes(tile, "--tile")[0][:2]
@@ -145,7 +149,10 @@ def import_mixfusion_files(
 ) -> None:
     """Import the H100 tables published with MixFusion (PPoPP '26)."""
     from predictors.importers.mixfusion import import_mixfusion
+    from predictors.profile import PROFILE
+    from traces.output import check_file
 
+    check_file(output, PROFILE)
     profile = import_mixfusion(files)
     profile.save(output)
     say(f"{output}: {len(profile.frame)} measurements on {profile.hardware}")

@@ -31,11 +31,14 @@ def quality(
     """
 
     from reports.quality import Borders
-    from reports.quality.report import QualityReport
+    from reports.quality.report import QUALITY, QualityReport
+    from traces.output import check_file
 
     borders = None
     if rows is not None or columns is not None:
         borders = Borders(_lines("rows", rows), _lines("columns", columns))
+    if output is not None:
+        check_file(output, QUALITY)
     judged = QualityReport.of(pictures, reference, borders, sketch, objects)
     new_console().print(judged.table())
     if output is not None:

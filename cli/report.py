@@ -20,21 +20,25 @@ def report(
     """
     from policies.runlog import read_run
     from reports.comparison import Comparison
-    from reports.markdown import write_markdown
+    from reports.markdown import REPORT, write_markdown
     from reports.page import write_page
     from reports.perfetto import write_perfetto
     from reports.terminal import show
     from traces.errors import BadInput
+    from traces.output import check_file
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise BadInput(f"--output {output}: expected a name that ends in .html")
     comparison = Comparison.of([read_run(path.resolve()) for path in runs])
+    table = output.with_suffix(".md")
+    timelines = [output.with_name(f"{output.stem}.{name.replace('/', '-')}.perfetto.json") for name in comparison.names]
+    written = [output, table, *timelines]
+    for path in written:
+        check_file(path, REPORT)
     show(comparison)
     write_page(comparison, output)
-    written = [output, output.with_suffix(".md")]
-    write_markdown(comparison, written[-1])
-    for name, run in zip(comparison.names, comparison.runs, strict=True):
-        written.append(output.with_name(f"{output.stem}.{name.replace('/', '-')}.perfetto.json"))
-        write_perfetto(run, written[-1])
+    write_markdown(comparison, table)
+    for path, run in zip(timelines, comparison.runs, strict=True):
+        write_perfetto(run, path)
     for path in written:
         say(f"wrote {path}")

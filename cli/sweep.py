@@ -70,4 +70,6 @@ def sweep(
     if (frame["error"] != "").all():
         raise BadInput(f"all {len(frame)} points failed, the first with: {frame['error'].iloc[0]}")
     new_console().print(best(frame, loaded.keys, by, top))
+    if lost := sum(key not in kept for key in todo):
+        say(f"! {lost} failed points are not kept: the same command tries them again", err=True)
     say(f"{len(frame)} points, {before} of them kept from before -> {output}")

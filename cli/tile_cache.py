@@ -11,11 +11,14 @@ import typer
 from reports.console import new_console, say
 from traces.errors import BadInput
 from traces.limits import GUIDANCE, SEED32, SHARE, STEPS, THREADS, Range
+from traces.marks import Kind
 
 if TYPE_CHECKING:
     from backend.tiled.trial import Trial
     from cli.calibration import Point
     from traces.request import Request
+
+CALIBRATION = Kind("calibration")
 
 Model = Annotated[str, typer.Option(help="A known model, or a diffusers folder.")]
 Refine = Annotated[float, SHARE, typer.Option(help="Share of the denoising steps that refinement repeats.")]
@@ -59,15 +62,17 @@ def record_tiles(
 ) -> None:
     """Refine large requests with every tile computed, and record what reusing tiles would have cost."""
     from cli.profile import parse_sizes
-
-    wanted = parse_sizes(sizes)
+    from predictors.tile_recording import TILE_RECORDING, TileRecording
+    from traces.output import check_file
     from traces.prompts import load_prompts
+
+    check_file(output, TILE_RECORDING)
+    wanted = parse_sizes(sizes)
 
     lines = [""] if prompts is None else load_prompts(prompts)
     trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap, stand)
     from backend.tiled.record import record_tiles
     from cli.progress import bar
-    from predictors.tile_recording import TileRecording
 
     with bar("recording", requests) as progress:
         frame = record_tiles(
@@ -111,9 +116,12 @@ def calibrate(
 ) -> None:
     """Find the threshold of a tile cache that keeps a PSNR, and the curve of speed against fidelity."""
     from cli.profile import caching_policy, parse_sizes
+    from traces.output import check_file
 
     if reuse not in ("output", "residual"):
         raise BadInput(f"--reuse {reuse!r}: expected output or residual")
+    if output is not None:
+        check_file(output, CALIBRATION)
     wanted = parse_sizes(size, "--size")
     if len(wanted) > 1:
         raise BadInput(f"--size {size!r}: expected one size")
@@ -239,7 +247,6 @@ def _curve(points: list[Point], best: Point | None, title: str) -> Any:
 
 def _write(path: Path, report: dict[str, Any]) -> None:
     from traces.files import write_json
-    from traces.marks import Kind
 
-    write_json(report, path, Kind("calibration"))
+    write_json(report, path, CALIBRATION)
     say(f"wrote {path}")

@@ -56,6 +56,7 @@ def generate(
     from traces.streams import stream
     from traces.workload import Workload
 
+    trace_import.check(output)
     given: dict[str, Any] = {
         "rate": rate,
         "sizes": sizes_from(sizes) if sizes is not None else None,
@@ -91,9 +92,12 @@ def fit(
     output: Annotated[Path, typer.Option("--output", "-o", help="Workload to write (TOML).")],
 ) -> None:
     """Fit a workload to a trace: rate, burstiness, course of the day, mixes. Edit it, generate from it."""
+    from traces.output import check_file
     from traces.trace import Trace
+    from traces.workload import WORKLOAD
     from traces.workload import fit as fit_workload
 
+    check_file(output, WORKLOAD)
     fit_workload(Trace.load(trace)).save(output)
     say(f"wrote {output}")
 
@@ -135,6 +139,7 @@ def transform(
 
     if scale_sizes is None and not (size_factor is None and min_side is None and max_side is None):
         raise BadInput("--size-factor, --min-side and --max-side need --scale-sizes with a model's name")
+    trace_import.check(output)
     changed = Trace.load(trace)
     if merge:
         changed = changed.merge(*(Trace.load(path) for path in merge))

@@ -46,6 +46,7 @@ def gentd26(
     from traces.importers.gentd26 import import_gentd26
     from traces.sizes import sizes_from
 
+    check(output)
     imported = import_gentd26(
         file,
         sizes_from(sizes),
@@ -71,6 +72,7 @@ def mixfusion(
     """MixFusion: CSV with arrival time(ms), resolution and steps."""
     from traces.importers.mixfusion import import_mixfusion
 
+    check(output)
     finish(import_mixfusion(file, model=model, limit=limit), output, prompts, rate_scale, seed)
 
 
@@ -87,6 +89,7 @@ def dit(
     """vLLM-Omni diffusion benchmark: lines of Request(...), JSON lines or CSV."""
     from traces.importers.dit import import_dit
 
+    check(output)
     finish(import_dit(file, model=model, limit=limit), output, prompts, rate_scale, seed)
 
 
@@ -108,6 +111,7 @@ def table(
     """Any CSV, Parquet or JSON lines file, its columns named by --map."""
     from traces.importers.table import import_table, parse_mapping
 
+    check(output)
     constants = {}
     for pair in constant or []:
         field, equals, value = pair.partition("=")
@@ -116,6 +120,16 @@ def table(
         constants[field] = value
     imported = import_table(file, parse_mapping(mapping or []), constants=constants, rebase=rebase, limit=limit)
     finish(imported, output, prompts, rate_scale, seed)
+
+
+def check(output: Path) -> None:
+    """Refuse what no trace can be written to, before there is one."""
+    from traces.files import suffix_of
+    from traces.output import check_file
+    from traces.trace import TRACE
+
+    suffix_of(output)
+    check_file(output, TRACE)
 
 
 def finish(imported: Imported, output: Path, prompts: Path | None, rate_scale: float, seed: int) -> None:

@@ -25,11 +25,14 @@ def validate(
     from policies.runlog import read_run
     from reports.repeats import Repeats
     from reports.terminal import sim_against_real, sims_against_reals
-    from reports.validate import Validation
+    from reports.validate import VALIDATION, Validation
     from traces.errors import BadInput
+    from traces.output import check_file
 
     if len(runs) < 2:
         raise BadInput("validate takes the run log of a simulation and that of a real run; one is missing")
+    if output is not None:
+        check_file(output, VALIDATION)
     parity = _parity(runs)
     logs = [read_run(run.resolve()) for run in runs]
     console = new_console()

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from backend.pictures import picture_grid
+from backend.pictures import picture_grid, write_picture
 from policies.runlog import read_run
 from predictors.profile import Profile
 from predictors.table import LatencyTable
 from reports.metrics import summary
+from traces.marks import Kind
 from traces.request import Request
 from traces.sizes import parse_sizes, spell_size
 from traces.trace import Trace
@@ -37,7 +38,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=75.0, help="length of the trace")
     arguments = parser.parse_args()
     out: Path = arguments.output
-    out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
 
     profile, trace, scenario = out / "profile.parquet", out / "trace.parquet", HERE / "tiny_image.toml"
@@ -110,7 +110,7 @@ def draw_grid(run: Path, path: Path) -> Path:
     prompts = Trace.load(run / "trace.parquet").frame["prompt"]
     square = requests.index[(requests["status"] == "finished") & (requests["height"] == 128)][:20]
     pictures = [Image.open(run / "images" / f"{number:06d}.png") for number in square]
-    picture_grid(pictures, [prompts[number] for number in square]).save(path)
+    write_picture(picture_grid(pictures, [prompts[number] for number in square]), path, Kind("demo"))
     return path
 
 

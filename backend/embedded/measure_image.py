@@ -10,7 +10,6 @@ with guidance on one core. With `-o` it also saves the figures as JSON and the p
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -29,7 +28,11 @@ from PIL import Image
 from backend.embedded.scene_reader import Verdict, accuracy_on_drawn, judge, share_right
 from backend.embedded.scenes import Scene, held_out_scenes
 from backend.embedded.tiny_image import FOLDER, GUIDANCE_SCALE, NATIVE_SIZE, STEPS
-from backend.pictures import picture_grid
+from backend.pictures import picture_grid, write_picture
+from traces.files import write_json
+from traces.marks import Kind
+
+MEASUREMENT = Kind("measurement")
 
 BATCH = 20
 
@@ -135,17 +138,15 @@ def measure(folder: Path, prompts: int, steps: int, guidance_scale: float, outpu
         "weights_bytes": weights_bytes(folder),
     }
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
         images = [Image.fromarray(picture) for picture in pictures]
         captions = [caption(scene, verdict) for scene, verdict in zip(scenes, verdicts, strict=True)]
-        picture_grid(images, captions, columns=10).save(output / "pictures.png")
+        write_picture(picture_grid(images, captions, columns=10), output / "pictures.png", MEASUREMENT)
         wrong = {
             scene.prompt: {"colour": verdict.colour, "shape": verdict.shape}
             for scene, verdict in zip(scenes, verdicts, strict=True)
             if not (verdict.colour and verdict.shape)
         }
-        text = json.dumps(figures | {"not_right": wrong}, indent=2)
-        (output / "figures.json").write_text(text + "\n", encoding="utf-8")
+        write_json(figures | {"not_right": wrong}, output / "figures.json", MEASUREMENT)
     return figures
 
 

@@ -11,7 +11,6 @@ every clip in one picture, and the first clips to play.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -28,10 +27,11 @@ from numpy.typing import NDArray
 
 from backend.clips import clip_strip, write_clip
 from backend.embedded.clip_reader import Verdict, accuracy_on_drawn, judge, share_right
-from backend.embedded.measure_image import weights_bytes
+from backend.embedded.measure_image import MEASUREMENT, weights_bytes
 from backend.embedded.moving_scenes import FRAMES, MovingScene, draw_clip, held_out_scenes
 from backend.embedded.tiny_video import FOLDER, GUIDANCE_SCALE, NATIVE_SIZE, STEPS
-from backend.pictures import picture_grid
+from backend.pictures import picture_grid, write_picture
+from traces.files import write_json
 
 BATCH = 10
 PLAYABLE_CLIPS = 10
@@ -151,19 +151,17 @@ def measure(folder: Path, prompts: int, steps: int, guidance_scale: float, outpu
         "weights_bytes": weights_bytes(folder),
     }
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
         strips = [clip_strip(clip / 255.0) for clip in clips]
         captions = [caption(scene, verdict) for scene, verdict in zip(scenes, verdicts, strict=True)]
-        picture_grid(strips, captions, columns=2).save(output / "strips.png")
+        write_picture(picture_grid(strips, captions, columns=2), output / "strips.png", MEASUREMENT)
         for index, clip in enumerate(clips[:PLAYABLE_CLIPS]):
-            write_clip(output / f"{index:03d}.webp", clip / 255.0)
+            write_clip(output / f"{index:03d}.webp", clip / 255.0, kind=MEASUREMENT)
         wrong = {
             scene.prompt: {name: getattr(verdict, name) for name in VERDICTS}
             for scene, verdict in zip(scenes, verdicts, strict=True)
             if not all(getattr(verdict, name) for name in VERDICTS)
         }
-        text = json.dumps(figures | {"not_right": wrong}, indent=2)
-        (output / "figures.json").write_text(text + "\n", encoding="utf-8")
+        write_json(figures | {"not_right": wrong}, output / "figures.json", MEASUREMENT)
     return figures
 
 

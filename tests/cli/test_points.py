@@ -36,6 +36,20 @@ def answer(number: int) -> Result:
     return {"double": 2 * number, "nothing": math.nan}
 
 
+def passing(number: int) -> Result:
+    """What a point may end with today, and not tomorrow."""
+    if number == 1:
+        raise MemoryError
+    if number == 2:
+        raise OSError(28, "No space left on device", "runs/2")
+    if number == 3:
+        raise BadInput("t.parquet: no such file") from FileNotFoundError("t.parquet")
+    try:
+        raise FileNotFoundError(2, "No such file or directory", "prices.toml")
+    except FileNotFoundError as error:
+        raise PolicyError("policy P fails in schedule: no prices.toml") from error
+
+
 def interrupt(number: int) -> Result:
     """Ctrl-C at the third point."""
     if number == 2:
@@ -115,6 +129,18 @@ def test_a_folder_has_one_owner_and_must_be_a_study(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failure_that_can_pass_is_not_kept(tmp_path: Path, workers: int) -> None:
+    points = {str(number): number for number in range(1, 5)}
+    with KeptPoints(tmp_path) as kept:
+        failed = run_points(passing, points, kept, workers)
+    assert [list(result) for result in failed.values()] == [[FAILED]] * 4
+    assert lines(tmp_path) == []
+    with KeptPoints(tmp_path) as kept:
+        again = run_points(square, points, kept, workers)
+    assert again["4"]["square"] == 16
+
+
 def test_a_kept_result_is_the_one_that_was_run(tmp_path: Path) -> None:
     with KeptPoints(tmp_path) as kept:
         ran = run_points(answer, {"a": 1}, kept)
@@ -134,8 +160,8 @@ def test_a_point_that_cannot_be_run_says_why_and_the_others_go_on(tmp_path: Path
         assert done == [0, 1, 2, 3]
         with pytest.raises(RuntimeError, match=r"point e \(5\) failed: ZeroDivisionError: five divides by zero"):
             run_points(answer, {"c": 3, "e": 5}, kept, workers, progress=done.append)
-        assert done == [0, 1, 2, 3, 1]
-    assert len(lines(tmp_path)) == 3
+        assert done[4] == 0  # bad input is not kept
+    assert [entry["key"] for entry in lines(tmp_path) if entry["key"] != "a"] == ["d"]
 
 
 def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
