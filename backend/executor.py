@@ -81,14 +81,13 @@ class Executor:
     ) -> None:
         check_arguments(pipeline)
         use, name = image_use(pipeline), type(pipeline).__name__
-        if tiling is not None and use != "optional" and (tiling.rule.image == "condition") != (use == "required"):
-            wanted = "condition" if use == "required" else "refine"
+        wanted = "condition" if use == "required" else "refine"
+        if tiling is not None and tiling.rule.image != wanted:
             raise BadInput(f"tiling.image is {tiling.rule.image!r}; {name} needs {wanted!r}")
         if tiling is not None and name in IMAGE_TO_IMAGE:
             raise BadInput(f"{name} makes images from images of their size; expected no tiling")
         self._image_use = use
-        refines = tiling is not None and tiling.rule.image == "refine"
-        self._shows_image = use == "required" or (use == "optional" and not refines)
+        self._shows_image = use == "required" or (use == "optional" and tiling is None)
         self.pipeline = pipeline
         self.mode = mode
         self.device = torch.device(pipeline.device)

@@ -19,7 +19,7 @@ ImageUse = Literal["none", "optional", "required"]
 """Whether a pipeline is shown a picture: it takes none, can do without, or makes everything from one."""
 
 _FROM_A_PICTURE = re.compile(
-    "Image(To|2)Video|I2V|I2I|Img2Img|Edit|Pix2Pix|Upscale|SuperResolution|Refiner|Variation|VideoToWorld|Layered"
+    "Image(To|2)Video|I2V|I2I|Img2Img|Edit|Pix2Pix|Upscale|SuperResolution|Refiner|Variation|VideoToWorld|Layered|ControlNet|Adapter"
 )
 """In the names of classes whose signature lets the picture out, but whose code does not."""
 _NOT_ASKED_FOR = ("mask_image", "control_image", "video", "hint", "source_prompt", "image_embeds")

@@ -258,7 +258,8 @@ def geometry_of_pipeline(pipeline: Any, name: str) -> ModelGeometry:
         # Flux packs 2x2 latents into channels in the pipeline and has patch_size 1 in its configuration.
         patch_size = config.get("patch_size") or config.get("all_patch_size") or 1
         patch = patch_size[-1] if isinstance(patch_size, list | tuple) else patch_size
-        patch = max(patch, 2 if hasattr(pipeline, "_pack_latents") else 1)
+        packs = hasattr(pipeline, "_pack_latents") and not hasattr(pipeline, "transformer_spatial_patch_size")
+        patch = max(patch, 2 if packs else 1)
         multiple = factor * patch
     sample = config.get("sample_size") or 128 // factor * 4
     side = (sample if isinstance(sample, int) else max(sample)) * factor

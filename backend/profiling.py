@@ -343,7 +343,7 @@ def _warm_up(executor: Executor, plan: Sequence[Composition]) -> None:
 
     Where forwards are recorded, as often as it takes until that is done.
     """
-    steps = TRIALS + 1 if executor.kernels.graphs else 1
+    steps = TRIALS + 1 if executor.kernels.graphs else 2
     for composition in plan:
         requests = [
             _request(size, i, steps, executor) for i, size in enumerate(s for s, n in composition for _ in range(n))

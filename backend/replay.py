@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -246,21 +247,17 @@ class Replay:
 
 def warm_up(executors: Sequence[Executor], requests: Sequence[Request], steps: int = 2) -> None:
     """Run one short request of every size and guidance in ``requests`` on every executor, outside any log."""
-    kinds = {(request.size, request.guided): request for request in requests}
+    kinds = {(request.size, request.guided, bool(request.image)): request for request in requests}
     for executor in executors:
         for kind in sorted(kinds):
             like = kinds[kind]
-            short = Request(
-                "warm-up",
-                0.0,
-                like.height,
-                like.width,
+            short = replace(
+                like,
+                request_id="warm-up",
                 steps=min(steps, like.steps),
-                frames=like.frames,
-                guidance_scale=like.guidance_scale,
-                prompt=like.prompt,
-                negative_prompt=like.negative_prompt,
-                true_cfg_scale=like.true_cfg_scale,
+                images=1,
+                strength=None if like.strength is None else 1.0,  # all of its few steps
+                schedule_steps=0,
             )
             for stage, count in executor.recipe(short):
                 if executor.execute(stage, [short], count).failed:
