@@ -32,7 +32,7 @@ from backend.tiled.group import RankLost
 from backend.tiled.run import TiledRun
 from backend.tiled.saved import load
 from policies.caching import CachingPolicy, ComputeAll
-from policies.contract import Outcome
+from policies.contract import Outcome, joined
 from policies.tiling.recipe import Recipe, ordinary
 from traces.errors import BadInput
 from traces.request import Request
@@ -395,8 +395,8 @@ class Executor:
             if isinstance(run, TiledRun) and self.tiles is not None:
                 self.tiles.gather(run)
             finished = self._finish(self._active(request.request_id))
-            notes |= _named(request, finished.note)
             pixels = np.asarray(finished.output)
+            notes |= _named(request, joined(finished.note, _unlike(request, pixels)))
             if not np.isfinite(pixels).all():
                 raise FloatingPointError("not a number in the decoded picture")
             if deliver is not None:
@@ -426,6 +426,18 @@ class Executor:
         for run, good in zip(runs, finite.tolist(), strict=True):  # one wait for the device
             if not good:
                 failed[run.request.request_id] = f"not a number in the latents after step {run.steps_done}"
+
+
+def _unlike(request: Request, pixels: np.ndarray[Any, Any]) -> str:
+    """One line on a size that the pipeline has rounded, as many do without a word."""
+    if pixels.ndim not in (4, 5):
+        return ""
+    *clip, height, width, _ = pixels.shape[1:]
+    made = (height, width, *clip)
+    wanted = request.size[: len(made)]
+    if made == wanted:
+        return ""
+    return f"the pipeline made {'x'.join(map(str, made))}, not {'x'.join(map(str, wanted))} as asked"
 
 
 def _named(request: Request, note: str) -> dict[str, str]:

@@ -25,8 +25,7 @@ class CutPrompts:
 
     def watch(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """The same tokenizer, of which a cut is noted here."""
-        kind = _watching(type(tokenizer))
-        watched: PreTrainedTokenizerBase = object.__new__(kind)
+        watched: PreTrainedTokenizerBase = object.__new__(_watching(type(tokenizer)))
         name = self._names.get(id(tokenizer), type(tokenizer).__name__)
         vars(watched).update(vars(tokenizer), _tilecast_cut=(self.limits, name))
         return watched
@@ -41,7 +40,7 @@ class CutPrompts:
 
 
 @cache
-def _watching(kind: type[PreTrainedTokenizerBase]) -> type[PreTrainedTokenizerBase]:
+def _watching(kind: Any) -> Any:
     def call(self: Any, text: Any = None, *args: Any, **kwargs: Any) -> Any:
         encoded = kind.__call__(self, text, *args, **kwargs)
         texts = list(text) if isinstance(text, list | tuple) else [text]

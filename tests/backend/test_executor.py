@@ -216,6 +216,21 @@ def test_a_picture_that_is_blacked_out_is_said(images: int) -> None:
     assert outcome.notes == {"a": f"{which} blacked out by the safety checker"}
 
 
+@pytest.mark.parametrize(
+    ("build", "request_", "note"),
+    [
+        (tiny_pipelines.wan, Request("a", 0.0, 16, 16, 1, frames=7), "the pipeline made 16x16x5, not 16x16x7 as asked"),
+        (tiny_stateful.hunyuan_image, Request("a", 0.0, 18, 16, 1), "the pipeline made 16x16, not 18x16 as asked"),
+    ],
+)
+def test_a_size_that_the_pipeline_rounds_is_said(build: Any, request_: Request, note: str) -> None:
+    executor = Executor(build())
+    for stage in ("encode", "denoise", "decode"):
+        outcome = executor.execute(stage, [request_])
+    assert outcome.failed is None
+    assert outcome.notes == {"a": note}
+
+
 def test_a_denoiser_that_is_not_batched_is_said() -> None:
     executor = Executor(tiny_stateful.wan_of_two())
     assert executor.notes == ["transformer_2 is not batched: each request calls it alone"]
