@@ -96,8 +96,8 @@ def simulate_point(task: Task) -> Result:
 def points_table(grid: Grid, todo: Mapping[str, Task], results: Mapping[str, Result]) -> pd.DataFrame:
     """One row a point in the grid's order.
 
-    Columns: ``case`` if there are any, the grid's keys (what the point's scenario has there), the figures, ``basis``,
-    ``overload`` and ``notes`` (see `simulate_point`), ``point`` (the beginning of its key) and ``error`` (why it has no
+    Columns: ``case`` if there are any, the grid's keys (what the point's scenario has there), the figures, ``overload``,
+    ``basis`` and ``notes`` (see `simulate_point`), ``point`` (the beginning of its key) and ``error`` (why it has no
     figures; empty: it has).
     """
     setup: dict[str, list[Any]] = {"case": []} if list(grid.cases) != [""] else {}
@@ -112,8 +112,8 @@ def points_table(grid: Grid, todo: Mapping[str, Task], results: Mapping[str, Res
     named = [name for name in map(str, figures) if name.partition(":")[0] in order]
     names = sorted(named, key=lambda name: (order[name.partition(":")[0]], name))
     frame = frame.join(figures.reindex(columns=names))
-    frame["basis"] = [results[key].get("basis", "") for key in todo]
     frame["overload"] = [float(results[key].get("overload", math.nan)) for key in todo]
+    frame["basis"] = [results[key].get("basis", "") for key in todo]
     frame["notes"] = ["; ".join(results[key].get("notes", [])) for key in todo]
     frame["point"] = [short(key) for key in todo]
     frame["error"] = [results[key].get(FAILED, "") for key in todo]
