@@ -63,7 +63,7 @@ def plan(
     from dataclasses import replace
     from importlib.metadata import version
 
-    from cli.exits import NEGATIVE
+    from cli.failures import NEGATIVE
     from cli.planning import Case
     from cli.points import KeptPoints
     from cli.scenario import load_scenario

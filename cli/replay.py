@@ -50,7 +50,7 @@ def replay(
     Exit code 3: the log is written, but no request finished.
     """
     from backend.tiled.environment import torchrun
-    from cli.exits import NEGATIVE
+    from cli.failures import NEGATIVE
     from cli.runs import prepare
     from cli.scenario import load_scenario
     from policies.runlog import REPLAY, read_run

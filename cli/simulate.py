@@ -61,7 +61,7 @@ def simulate(
     """
     import time
 
-    from cli.exits import NEGATIVE
+    from cli.failures import NEGATIVE
     from cli.progress import bar
     from cli.runs import prepare
     from cli.scenario import load_scenario

@@ -96,9 +96,9 @@ def simulate_point(task: Task) -> Result:
 def points_table(grid: Grid, todo: Mapping[str, Task], results: Mapping[str, Result]) -> pd.DataFrame:
     """One row a point in the grid's order.
 
-    Columns: ``case`` if there are any, the grid's keys (what the point's scenario has there), the figures, ``overload``,
-    ``basis`` and ``notes`` (see `simulate_point`), ``point`` (the beginning of its key) and ``error`` (why it has no
-    figures; empty: it has).
+    Columns: ``case`` if there are any, the grid's keys (what the point's scenario has there), the figures,
+    ``overload``, ``basis`` and ``notes`` (see `simulate_point`), ``point`` (the beginning of its key) and ``error``
+    (why it has no figures; empty: it has).
     """
     setup: dict[str, list[Any]] = {"case": []} if list(grid.cases) != [""] else {}
     setup |= {key: [] for key in grid.keys}

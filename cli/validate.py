@@ -21,7 +21,7 @@ def validate(
     must be reproduced. The first line is the verdict. Exit code 3: the simulation is not faithful.
     """
 
-    from cli.exits import NEGATIVE
+    from cli.failures import NEGATIVE
     from policies.runlog import read_run
     from reports.repeats import Repeats
     from reports.terminal import sim_against_real, sims_against_reals

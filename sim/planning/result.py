@@ -5,6 +5,7 @@ Shares are fractions, times seconds, money in the currency of the prices.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 
@@ -298,12 +299,14 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """The plan in JSON text that `to_json` wrote.
+        """The plan in JSON text that `to_json` wrote, or that of a ``plan.json``, which also names who wrote it.
 
         Raises:
             pydantic.ValidationError: it is not one.
         """
-        return PLAN.validate_json(text)
+        values = json.loads(text)
+        values.pop("generator", None)
+        return PLAN.validate_python(values)
 
 
 PLAN = TypeAdapter(Plan)
