@@ -36,7 +36,7 @@ SWEEP = Kind(
     "sweep",
     columns=("basis", "notes", "point", "error"),
     files=dict.fromkeys(("points.jsonl", "sweep.parquet", "sweep.csv"), "sweep"),
-    folders=("runs",),
+    folders={"runs": ""},
 )
 
 _BESIDE = ("slo_attainment", "latency_p95_s")

@@ -84,7 +84,7 @@ REPLAY = Kind(
         "profile.parquet": "profile",
         **dict.fromkeys(FILES, "replay"),
     },
-    folders=("images",),
+    folders={"images": r"\d{6,}(-\w+)*\.(png|webp)"},
 )
 
 

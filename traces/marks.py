@@ -50,13 +50,13 @@ class Kind:
         columns: by which a CSV or JSON lines file of this kind is known: these stand in it side by side, in this order.
         files: of a folder: what Tilecast writes into it, by name the kind that the file's mark says (empty: it has no
             mark, and is ours where another file of the folder says so). The last one is written last.
-        folders: of a folder: those in it that hold marked files of this kind.
+        folders: of a folder: those in it that hold marked files of this kind, and a regular expression of their names.
     """
 
     name: str
     columns: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
-    folders: tuple[str, ...] = ()
+    folders: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def generator(self) -> str:
@@ -114,8 +114,10 @@ def mark_of(path: Path) -> str | None:
         head = _head(path)
         if head.startswith(b"PAR1"):
             return _mark_of_parquet(path)
-        if head.startswith((b"\x89PNG", b"RIFF")):
-            return _mark_of_picture(path)
+        if head.startswith(b"\x89PNG"):
+            return _mark_of_png(head)
+        if head.startswith(b"RIFF"):
+            return _mark_of_webp(path)
         found = _TEXT.match(head.decode("utf-8", errors="replace"))
         return found.group(1) if found else None
     except (OSError, ValueError):
@@ -134,11 +136,22 @@ def _mark_of_parquet(path: Path) -> str | None:
     return next((key.removeprefix("tilecast.") for key in keys if key.startswith("tilecast.")), None)
 
 
-def _mark_of_picture(path: Path) -> str | None:
+def _mark_of_png(head: bytes) -> str | None:
+    """Of the text chunk before the picture's own; a chunk is its length, its type and what it holds."""
+    start = head.find(b"tEXtSoftware\0")
+    if start < 0:
+        return None
+    return _of(head[start + 4 : start + 4 + int.from_bytes(head[start - 4 : start])][9:].decode("latin-1"))
+
+
+def _mark_of_webp(path: Path) -> str | None:
     from PIL import Image
 
     with Image.open(path) as picture:
-        software = str(picture.info.get("Software") or picture.getexif().get(SOFTWARE) or "")
+        return _of(str(picture.getexif().get(SOFTWARE)))
+
+
+def _of(software: str) -> str | None:
     return software.removeprefix("tilecast ") if software.startswith("tilecast ") else None
 
 

@@ -125,8 +125,7 @@ def check_folder(path: Path, kind: Kind, goes_on: bool = False) -> Path:
     for name in [name for name in kind.files if name in names]:
         ours |= _check_own(path / name, target / name, kind, goes_on)
     for name in [name for name in kind.folders if name in names]:
-        if not stat.S_ISDIR((inner := (target / name).lstat()).st_mode):
-            raise BadInput(f"{path / name} is {_called(inner)}, expected a folder; choose another -o, or remove it")
+        _check_own_folder(path / name, target / name, kind)
     if names and not ours:
         found = next((mark for mark in _marks(target, names) if mark != kind.name), None)
         what = f"is a {found} of Tilecast" if found else f"is no {kind.name} but holds other things"
@@ -149,6 +148,17 @@ def _check_own(path: Path, target: Path, kind: Kind, goes_on: bool) -> bool:
         what = f"of a {found}" if found else "not Tilecast's"
         raise BadInput(f"{path} is {what}, so no {kind.name} replaces it; choose another -o, or remove it")
     return expected == kind.name
+
+
+def _check_own_folder(path: Path, target: Path, kind: Kind) -> None:
+    status = target.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise BadInput(f"{path} is {_called(status)}, expected a folder; choose another -o, or remove it")
+    ours = re.compile(kind.folders[target.name])
+    for inner in target.iterdir():
+        if ours.fullmatch(inner.name) and not (stat.S_ISREG(inner.lstat().st_mode) and kind.wrote(inner)):
+            name = path / inner.name
+            raise BadInput(f"{name} is not Tilecast's, so no {kind.name} replaces it; choose another -o, or remove it")
 
 
 def _marks(folder: Path, names: Iterable[str]) -> Iterator[str]:
@@ -248,28 +258,22 @@ class Folder:
             try:
                 yield new
                 check_folder(self.path, self.kind)
-                self._take(new, _copies(self.path), _copies(new))
+                self._take(new)
             finally:
                 shutil.rmtree(new, ignore_errors=True)
                 os.close(lock)
 
-    def _take(self, new: Path, old_copies: list[str], copies: list[str]) -> None:
+    def _take(self, new: Path) -> None:
         """Put the files of ``new`` into their places. The last one says that the folder is whole: it goes first and
         comes last, so that a kill meanwhile leaves no mixture that looks like a run."""
-        for name in copies:
-            _check_place_of_copy(self.path / name, old_copies)
         *others, last = self.kind.files
         (self.path / last).unlink(missing_ok=True)
         self._clear_folders()
-        for name in [*others, *{*old_copies, *copies}]:
+        for name in others:
             if (new / name).exists():
                 (new / name).replace(self.path / name)
             else:
                 (self.path / name).unlink(missing_ok=True)
-        for name in [name for name in self.kind.folders if (new / name).exists()]:
-            (self.path / name).mkdir(exist_ok=True)
-            for path in (new / name).iterdir():
-                path.replace(check_file(self.path / name / path.name, self.kind))
         (new / last).replace(self.path / last)
 
     def clear(self) -> None:

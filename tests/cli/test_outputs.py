@@ -224,7 +224,7 @@ def test_files_of_a_run_are_no_place_for_anything_else(here: Path) -> None:
             refuses(here, verb, str(path))
 
 
-@pytest.mark.parametrize("verb", ["simulate", "plan", "sweep"])
+@pytest.mark.parametrize("verb", FOLDERS)
 def test_a_folder_in_use_is_refused(here: Path, verb: str) -> None:
     with claim_folder(here / "new", Kind("anything")):
         assert "is in use by another process" in refuses(here, verb)

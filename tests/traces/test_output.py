@@ -24,7 +24,9 @@ from traces.output import check_file, check_folder, claim_folder, reading, whole
 ROOT = Path(__file__).parents[2]
 LIST = Kind("list", columns=("a", "b"))
 OTHER = Kind("other")
-BOOK = Kind("book", files={"notes.jsonl": "", "part.json": "list", "book.json": "book"}, folders=("leaves",))
+BOOK = Kind(
+    "book", files={"notes.jsonl": "", "part.json": "list", "book.json": "book"}, folders={"leaves": r"\d+\.png"}
+)
 
 
 def write_list(path: Path) -> None:
@@ -177,8 +179,9 @@ def fill(folder: Path, text: str) -> None:
         (new / "notes.jsonl").write_text("{}\n")
         (new / "part.json").write_text(LIST.json(json.dumps({"text": text})))
         (new / "book.json").write_text(BOOK.json("{}"))
-        (new / "leaves").mkdir()
-        Image.new("RGB", (2, 2)).save(new / "leaves" / f"{text}.png", pnginfo=BOOK.png())
+    (folder / "leaves").mkdir(exist_ok=True)
+    with whole_file(folder / "leaves" / "7.png", BOOK) as temporary:
+        Image.new("RGB", (2, 2)).save(temporary, pnginfo=BOOK.png())
 
 
 def listed(folder: Path) -> set[str]:
@@ -191,7 +194,7 @@ def test_a_folder_is_renewed_and_what_is_not_tilecasts_stays(tmp_path: Path) -> 
     (folder / "mine.txt").write_text("mine")
     (folder / "leaves" / "mine.png").write_text("mine")
     fill(folder, "two")
-    wanted = {"notes.jsonl", "part.json", "book.json", "leaves", "leaves/two.png", "mine.txt", "leaves/mine.png"}
+    wanted = {"notes.jsonl", "part.json", "book.json", "leaves", "leaves/7.png", "mine.txt", "leaves/mine.png"}
     assert listed(folder) == wanted
     assert json.loads((folder / "part.json").read_text())["text"] == "two"
     with claim_folder(folder, BOOK) as claimed:
@@ -199,6 +202,14 @@ def test_a_folder_is_renewed_and_what_is_not_tilecasts_stays(tmp_path: Path) -> 
     assert listed(folder) == {"mine.txt", "leaves", "leaves/mine.png"}
     with pytest.raises(BadInput, match="is no book but holds other things"):
         fill(folder, "three")
+
+
+def test_a_picture_of_a_person_in_the_place_of_one_of_tilecasts_stays(tmp_path: Path) -> None:
+    fill(tmp_path, "one")
+    (tmp_path / "leaves" / "12.png").write_text("mine")
+    with pytest.raises(BadInput, match=r"leaves/12\.png is not Tilecast's, so no book replaces it"):
+        fill(tmp_path, "two")
+    assert json.loads((tmp_path / "part.json").read_text())["text"] == "one"
 
 
 @pytest.mark.parametrize("name", ["book.json", "part.json", "notes.jsonl", "leaves"])
