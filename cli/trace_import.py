@@ -102,7 +102,7 @@ def table(
         typer.Option("--map", help="field=column, with :ms (or ns, us, min, h, date) for a time; repeatable."),
     ] = None,
     constant: Annotated[list[str] | None, typer.Option("--set", help="field=value for all rows; repeatable.")] = None,
-    rebase: Annotated[bool, typer.Option("--rebase", help="Make the earliest arrival time 0.")] = False,
+    rebase: Annotated[bool, typer.Option("--rebase", help="Count from the first arrival, as dates are.")] = False,
     prompts: PromptsFile = None,
     rate_scale: RateScale = 1.0,
     limit: Limit = None,

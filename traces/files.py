@@ -120,25 +120,32 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         frame = pq.ParquetFile(path).read().to_pandas(types_mapper=WHOLE_TYPES.get)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInput(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
+    if any(name is not None for name in frame.index.names):  # which pandas writes as a column of the file
+        frame = frame.reset_index()
+    _once(frame.columns.tolist(), path)
     filled = [name for name in frame if frame[name].dtype in WHOLE_TYPES.values() and not frame[name].isna().any()]
     return frame.astype({name: unmasked(frame[name]).dtype for name in filled})
 
 
 def _read_csv(path: Path, text: Iterable[str]) -> pd.DataFrame:
-    buffer = io.StringIO(read_text(path))
+    content = read_text(path)
     try:
-        frame: pd.DataFrame = pd.read_csv(
-            buffer,
-            dtype=str,
-            keep_default_na=False,
-            na_values=[""],
-        )
-    except (pd.errors.ParserError, ValueError) as error:
+        frame: pd.DataFrame = pd.read_csv(io.StringIO(content), dtype=str, keep_default_na=False, na_values=[""])
+        header = next(csv.reader(io.StringIO(content.lstrip("\r\n"))))
+    except (pd.errors.ParserError, ValueError, csv.Error) as error:
         raise BadInput(f"{path}: not a CSV table: {str(error).strip().splitlines()[0]}") from error
     if not isinstance(frame.index, pd.RangeIndex):
         raise BadInput(f"{path}: rows have more fields than the header has columns")
+    _once(header, path)
     kept = set(text)
     return pd.DataFrame({name: frame[name] if name in kept else column_of_text(frame[name]) for name in frame})
+
+
+def _once(names: Sequence[str], path: Path) -> None:
+    """Raise BadInput for the first name that two columns have."""
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise BadInput(f"{path}: column {name!r} is there twice")
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:

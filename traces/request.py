@@ -113,6 +113,8 @@ class Request:
                 raise self._bad(field, repr(value[:80]), str(text))
         if self.pixels > MOST_PIXELS:
             raise self._bad("height x width x frames", f"{self.pixels:,} pixels", f"at most {MOST_PIXELS:,}")
+        if not -(2**63) <= self.seed < 2**64:
+            raise self._bad("seed", self.seed, "a whole number of 64 bits, with a sign or without")
         if self.strength == 0:
             raise self._bad("strength", self.strength, str(LIMITS["strength"]))
         if self.schedule_steps and self.schedule_steps < self.steps:

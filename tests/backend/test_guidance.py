@@ -60,6 +60,26 @@ def test_true_cfg_in_a_batch_equals_the_stock_pipeline_alone(mode: str) -> None:
     np.testing.assert_allclose(pixels["no negative"], pixels["plain"], atol=2e-5)
 
 
+@pytest.mark.parametrize("mode", ["whole", "patched"])
+def test_a_negative_prompt_is_what_the_stock_pipeline_makes_of_it(mode: str) -> None:
+    requests = [
+        asked("negative", height=32, width=32, negative_prompt="a small red bird"),
+        asked("plain", height=32, width=32),
+        asked("not guided", height=32, width=48, negative_prompt="a small red bird", guidance_scale=1.0),
+    ]
+    executor, pixels = Executor(tiny_pipelines.sdxl(), mode), {}
+    for stage, steps in executor.recipe(requests[0]):
+        assert not executor.execute(
+            stage, requests, steps, deliver=lambda r, p: pixels.update({r.request_id: p})
+        ).failed
+    for request in requests:
+        pipeline = tiny_pipelines.sdxl()
+        with torch.no_grad():
+            alone = pipeline(**pipeline_arguments(pipeline, request)).images
+        np.testing.assert_allclose(pixels[request.request_id], alone, atol=1e-4)
+    assert np.abs(pixels["negative"] - pixels["plain"]).max() > 1e-3
+
+
 class Everything(CachingPolicy):
     """Computes everything."""
 

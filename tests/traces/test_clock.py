@@ -114,6 +114,11 @@ def test_dates_are_counted_from_the_first_and_zones_are_heeded(tmp_path: Path) -
     assert "2024-05-10 00:00:00 UTC" in note
 
 
+def test_dates_without_a_time_begin_their_day(tmp_path: Path) -> None:
+    trace = dated(tmp_path, ["2024-05-10", "2024-05-10 01:00", "2024-05-10T02:00:00Z"]).trace
+    assert [request.arrival_s for request in trace] == [0.0, 3600.0, 7200.0]
+
+
 def test_milliseconds_under_their_unit_are_seconds(tmp_path: Path) -> None:
     trace = dated(tmp_path, ["1715299200009", "1715299201009", "1715899201009"], "ms").trace
     assert [request.arrival_s for request in trace] == [0.0, 1.0, 600001.0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,32 @@ def test_traces_of_seeds_with_and_without_a_sign_are_merged_exactly() -> None:
     assert [request.seed for request in merged] == [2**53 + 1, 2**64 - 1]
     assert merged.frame["user"].tolist() == [pd.NA, 2**53 + 1]
     assert merged.head(1).requests()[0].seed == 2**53 + 1
+
+
+def test_names_that_pandas_has_written_as_an_index_are_a_column(tmp_path: Path) -> None:
+    pd.DataFrame(table(2), index=pd.Index(["a", "b"], name="request_id")).to_parquet(tmp_path / "t.parquet")
+    assert [request.request_id for request in Trace.load(tmp_path / "t.parquet")] == ["a", "b"]
+
+
+def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    twice = pa.table([pa.array([1]), pa.array([2])], names=["steps", "steps"])
+    pq.write_table(twice, tmp_path / "t.parquet")
+    (tmp_path / "t.csv").write_text("arrival_s,height,width,steps,steps\n0,8,8,1,2\n")
+    for name in ("t.parquet", "t.csv"):
+        with pytest.raises(BadInput, match="column 'steps' is there twice"):
+            Trace.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_traces_from_before_have_the_defaults_of_newer_fields(suffix: str, tmp_path: Path) -> None:
+    newer = {"negative_prompt", "true_cfg_scale", "strength", "schedule_steps"}
+    older = [field.name for field in fields(Request) if field.name not in newer]
+    request = Request("a", 0.5, 64, 64, 4, seed=-3, prompt="a cat", priority=2, adapters=1, slo_s=3.0)
+    write(tmp_path / f"t{suffix}", {name: [getattr(request, name)] for name in older})
+    assert Trace.load(tmp_path / f"t{suffix}").requests() == [request]
+
+
+@pytest.mark.parametrize("seed", [-(2**63) - 1, 2**64])
+def test_a_request_has_a_seed_of_64_bits(seed: int) -> None:
+    with pytest.raises(BadInput, match=r"seed is .*, expected a whole number of 64 bits"):
+        Request("a", 0.0, 64, 64, 4, seed=seed)

@@ -31,7 +31,7 @@ _TEXT = ("request_id", "prompt")
 
 
 def import_dit(path: Path, *, model: str = "", limit: int | None = None) -> Imported:
-    """The trace in a vLLM-Omni trace file (.txt, .jsonl or .csv); its clock is kept.
+    """The trace in a vLLM-Omni trace file (.txt, .jsonl or .csv); its clock is kept, but for times since 1970.
 
     Args:
         path: the file.

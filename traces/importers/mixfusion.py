@@ -17,7 +17,7 @@ COLUMNS = {"arrival_s": "arrival time(ms)", "height": "resolution", "width": "re
 
 
 def import_mixfusion(path: Path, *, model: str = "", limit: int | None = None) -> Imported:
-    """The trace in a MixFusion trace file; its clock is kept.
+    """The trace in a MixFusion trace file; its clock is kept, but for times since 1970.
 
     Args:
         path: the file.

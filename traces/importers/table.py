@@ -23,7 +23,7 @@ TIMES = ("arrival_s", "deadline_s", "slo_s")
 UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 DATE = "date"
 _A_DATE = "a date like '2024-11-15 16:57:50'"
-_ZONE = re.compile(r"\d(Z|[+-]\d\d(:?\d\d)?)\s*$")
+_ZONE = re.compile(r"[T ]\d\d.*?(Z|[+-]\d\d(?::?\d\d)?)\s*$")  # after a time, not within a date
 _UTC = ("Z", "+00:00", "+0000", "+00")
 _EXCEL_DAYS = (20_000, 80_000)  # 1954 to 2119
 
@@ -75,7 +75,7 @@ def import_table(
         path: .csv, .parquet or .jsonl (also .csv.gz, .jsonl.gz).
         mapping: the column of each field.
         constants: fields with one value for all rows ("steps": "30").
-        rebase: make the earliest arrival time 0; always so when arrivals are dates.
+        rebase: make the earliest arrival time 0; always so when arrivals are dates or times since 1970.
         limit: only the first arrivals.
 
     Raises:
