@@ -19,8 +19,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cli.resuming import begun
+from cli.runs import prepare
+from cli.scenario import load_scenario
 from policies.runlog import read_run
 from reports.checks import check_run
+from traces.errors import BadInput
 
 ROOT = Path(__file__).parents[2]
 MOMENTS = int(os.environ.get("KILLS", "1"))
@@ -140,10 +144,15 @@ def test_replay(tmp_path: Path, tiled: bool) -> None:
         Command(tmp_path, "replay", *options).end(how, grown, after_s)
         before = finished(tmp_path / "run", before)
     assert len(before) >= 1
+    with pytest.raises(BadInput, match="--resume goes on with it; to start over, remove the folder"):
+        begun(tmp_path / "run", prepare(load_scenario(tmp_path / "scenario.toml")), resume=False)
+    with pytest.raises(BadInput, match="is the log of another replay: seed is 1, in the log it is 0"):
+        begun(tmp_path / "run", prepare(load_scenario(tmp_path / "scenario.toml", {"seed": 1})), resume=True)
     Command(tmp_path, "replay", *options).whole()
     after = finished(tmp_path / "run", before)
     assert len(after) == requests
     assert len(list((tmp_path / "run" / "images").iterdir())) == requests
+    assert f"nothing to resume: all {requests} requests have ended" in Command(tmp_path, "replay", *options).whole()
 
 
 def finished(folder: Path, before: dict[str, float]) -> dict[str, float]:
