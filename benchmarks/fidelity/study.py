@@ -155,6 +155,7 @@ class Study:
                     before.write_bytes(measured.read_bytes())
                 after.unlink(missing_ok=True)
                 given = [f"--set={key}={value}" for key, value in self.overrides(run.scheduler).items()]
+                shutil.rmtree(self.real(run), ignore_errors=True)  # one that was interrupted: half of it is no run
                 tilecast("replay", SCENARIO, "--trace", self.trace(run.load), "--profile", self.first_profile,
                          "--scheduler", run.scheduler, *given, "-o", self.real(run))  # fmt: skip
                 self._measure(after, 1)
