@@ -62,30 +62,36 @@ class KeptMeasurements(Measured):
         return len(self._found)
 
     def __enter__(self) -> KeptMeasurements:
-        path = self.path
-        if os.path.lexists(path) and not (path.is_file() and mark_of(path) in (MEASUREMENTS.name, None)):
-            raise BadInput(
-                f"{path} is in the way of the measurements of {self.path.stem}; choose another -o, or remove it"
-            )
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b", buffering=0)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BadInput(f"{path} is in use by another process; wait for it, or choose another -o") from error
-        except OSError as error:
-            raise BadInput(f"cannot write {path}: {error.strerror}") from error
-        try:
-            self._read(whole_lines(self._file))
-        except BaseException:
-            self._file.close()
-            raise
+        if os.path.lexists(self.path):
+            if not (self.path.is_file() and mark_of(self.path) in (MEASUREMENTS.name, None)):
+                raise BadInput(f"{self.path} is in the way of measurements; choose another -o, or remove it")
+            self._open()
         return self
 
-    def _read(self, lines: list[bytes]) -> None:
-        assert self._file is not None
+    def _open(self) -> IO[bytes]:
+        path = self.path
+        file: IO[bytes] | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+b", buffering=0)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._read(file)
+        except BaseException as error:
+            if file is not None:
+                file.close()
+            if isinstance(error, BlockingIOError):
+                message = f"{path} is in use by another process; wait for it, or choose another -o"
+                raise BadInput(message) from error
+            if isinstance(error, OSError):
+                raise BadInput(f"cannot write {path}: {error.strerror}") from error
+            raise
+        self._file = file
+        return file
+
+    def _read(self, file: IO[bytes]) -> None:
+        lines = whole_lines(file)
         if not lines:
-            append_line(self._file, json.dumps({"generator": MEASUREMENTS.generator, "facts": self._facts}))
+            append_line(file, json.dumps({"generator": MEASUREMENTS.generator, "facts": self._facts}))
             return
         try:
             facts, *entries = [json.loads(line) for line in lines]
@@ -105,10 +111,10 @@ class KeptMeasurements(Measured):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._file is not None
-        if self._done or not self._found:
-            self.path.unlink(missing_ok=True)
-        self._file.close()
+        if self._file is not None:
+            if self._done or not self._found:
+                self.path.unlink(missing_ok=True)
+            self._file.close()
 
     def done(self) -> None:
         """The profile is written; the measurements go."""
@@ -117,9 +123,9 @@ class KeptMeasurements(Measured):
     def once(self, key: str, elapsed_s: float, measure: Callable[[], Any]) -> Any:
         """See `Measured`; what is measured is in the file when this returns."""
         if key not in self._found:
-            assert self._file is not None
             measured = measure()
+            file = self._file or self._open()
             line = json.dumps({"key": key, "elapsed_s": elapsed_s, "measured": measured})
-            append_line(self._file, line)
+            append_line(file, line)
             self._found[key] = json.loads(line)["measured"]
         return self._found[key]
