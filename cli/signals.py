@@ -8,6 +8,7 @@ ignored (``nohup``).
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -69,6 +70,7 @@ _signals = _Signals()
 def heeded() -> Iterator[None]:
     """Heed the signals while the block runs; one that ends it becomes one line and the exit code of shells, 128 + n.
 
+    After one that did, more of them change nothing until the process is gone; none disturbs how the interpreter ends.
     Outside the main thread, where Python takes no signals, the block runs as it is.
     """
     global _signals
@@ -101,8 +103,10 @@ def heeded() -> Iterator[None]:
         _leave(_ANEW, taken.first)
     finally:
         sys.unraisablehook = hook
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        atexit.register(ignored)
+        if taken.first is None:
+            for number, handler in before.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def _leave(message: str, number: int | None) -> None:
