@@ -11,6 +11,7 @@ import torch
 
 from backend.kept import KeptState, Member, State
 from policies.caching import CachingPolicy, Signals
+from policies.guard import ask
 
 
 class Part(NamedTuple):
@@ -38,7 +39,7 @@ class BlockCache:
         self.kept = KeptState(budget_bytes)
         self.blocks = list(blocks)
         self.by_block = np.zeros((len(blocks), 2), dtype=np.int64)
-        policy.reset()
+        ask(policy, "reset")
 
     @property
     def computed(self) -> int:
@@ -63,7 +64,7 @@ class BlockCache:
     def forget(self, request_id: str) -> None:
         """The request has ended."""
         self.kept.forget(request_id)
-        self.policy.forget(request_id)
+        ask(self.policy, "forget", request_id)
 
     @contextmanager
     def arranged(self, parts: Sequence[Part]) -> Iterator[tuple[State, torch.Tensor]]:
@@ -105,5 +106,5 @@ class BlockCache:
 
     def _forget_evicted(self) -> None:
         for name in self.kept.evicted:
-            self.policy.forget(name)
+            ask(self.policy, "forget", name)
         self.kept.evicted.clear()

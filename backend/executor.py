@@ -9,7 +9,6 @@ input, lack of memory or numbers that are not finite, fails alone.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,8 @@ from backend.tiled.group import RankLost
 from backend.tiled.run import TiledRun
 from backend.tiled.saved import load
 from policies.caching import CachingPolicy, ComputeAll
-from policies.contract import Outcome, joined
+from policies.contract import Outcome, PolicyError, joined
+from policies.guard import copied_for_run
 from policies.tiling.recipe import Recipe, ordinary
 from traces.errors import BadInput
 from traces.request import Request
@@ -91,7 +91,7 @@ class Executor:
         self.pipeline = pipeline
         self.mode = mode
         self.device = torch.device(pipeline.device)
-        own = None if caching is None or isinstance(caching, ComputeAll) else copy.deepcopy(caching)
+        own = None if caching is None or isinstance(caching, ComputeAll) else copied_for_run(caching)
         known = kernels_for(kernels, self.device)
         self.kernels = Kernels(known.fused and mode != "whole", known.graphs and own is None)
         self.recorder = recorder_on(self.device) if self.kernels.graphs else Recorder()
@@ -167,10 +167,12 @@ class Executor:
                 if recalled():
                     break
             self._check_finite([r for r in requests if r.request_id not in failed], failed)
-        else:
+        elif stage == "decode":
             for request in requests:
                 self._decode(request, failed, notes, deliver)
             done = 1
+        else:
+            raise ValueError(f"no executor knows a stage {stage!r}")
         self.wait()
         for name in failed:
             self.release(name)
@@ -475,7 +477,13 @@ def mixer_for(
 
 
 def reason(error: BaseException) -> str:
-    """One line on why a request failed."""
+    """One line on why a request failed.
+
+    Raises:
+        PolicyError: it is one; what a policy does wrong is no request's fault, and ends the run.
+    """
+    if isinstance(error, PolicyError):
+        raise error
     if isinstance(error, torch.OutOfMemoryError):
         return f"out of device memory: {str(error).splitlines()[0]}"
     lines = str(error).splitlines() or [""]

@@ -21,7 +21,9 @@ import numpy as np
 from backend.executor import Executor, reason
 from policies.contract import Launch, Outcome, PolicyError, joined
 from policies.controller import Controller
+from policies.guard import name_of
 from policies.record import INTERRUPTED
+from policies.watchdog import PATIENCE_S
 from traces.request import Request
 
 _CLOSING_S = 30.0
@@ -38,12 +40,38 @@ class ReplayStalled(PolicyError):  # noqa: N818
 
 class _Done(NamedTuple):
     launch: Launch
-    outcome: Outcome
+    outcome: Outcome | PolicyError
     now: float
 
 
 class _Stop(NamedTuple):
     """In the place of a launch that ended: the run is to end."""
+
+
+class _Idle:
+    """Watches a policy while nothing runs and nothing will arrive: waiting for a time is fine, for ever is not."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._at: tuple[int, int] | None = None
+        self._since_s = 0.0
+        self._times = 0
+
+    def ask(self, controller: Controller, now: float) -> None:
+        """The policy was asked for work and for a time, and gave no work.
+
+        Raises:
+            ReplayStalled: it has given none for too long, and not because of one time that it waits for.
+        """
+        at = len(controller.launched), controller.open
+        if at != self._at:
+            self._at, self._since_s, self._times = at, now, 0
+        self._times += 1
+        if self._times > 3 and now - self._since_s > self._patience_s:
+            raise ReplayStalled(
+                f"policy {name_of(controller.policy)} stalls: for {self._patience_s:g} s nothing runs and nothing will "
+                f"arrive, its wakeup only asks for another time; {controller.open} requests wait"
+            )
 
 
 class _Worker(threading.Thread):
@@ -82,8 +110,8 @@ class _Worker(threading.Thread):
             self._done.put(_Done(launch, outcome, self._clock()))
         self._executor.close()
 
-    def _launch(self, launch: Launch, resident: set[str]) -> Outcome:
-        """Run the stages of a launch one after another, until its end or a recall."""
+    def _launch(self, launch: Launch, resident: set[str]) -> Outcome | PolicyError:
+        """Run the stages of a launch one after another, until its end or a recall; or what a policy has done wrong."""
         requests = [job.request for job in launch.jobs]
         failed: dict[str, str] = {}
         notes: dict[str, str] = {}
@@ -112,6 +140,8 @@ class _Worker(threading.Thread):
                 reused += outcome.reused
                 if outcome.steps_done < segment.steps or recalled() or len(failed) == len(requests):
                     break
+        except PolicyError as error:
+            return error
         except Exception as error:  # a fault of ours must not lose the requests
             failed = {request.request_id: reason(error) for request in requests}
         return Outcome(done, failed or None, computed, reused, tuple(busy_s), tuple(borders), notes or None)
@@ -126,6 +156,7 @@ class Replay:
         deliver: given the pixels of each finished request, on the replica's thread.
         progress: called with the number of requests that have ended, whenever it changes.
         prepare: called with each executor on its replica's thread, before time starts; see `warm_up`.
+        patience_s: for so long, when nothing runs and nothing will arrive, a policy may ask to be woken time and again.
     """
 
     def __init__(
@@ -135,8 +166,10 @@ class Replay:
         deliver: Deliver | None = None,
         progress: Callable[[int], None] | None = None,
         prepare: Callable[[Executor], None] | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._controller = controller
+        self._idle = _Idle(patience_s)
         self._done: queue.SimpleQueue[_Done | _Stop] = queue.SimpleQueue()
         self._workers = [_Worker(executor, self._done, self._now, deliver, prepare) for executor in executors]
         self._progress = progress
@@ -199,7 +232,10 @@ class Replay:
                 upcoming += 1
             self._start_work(now)
             next_s = requests[upcoming].arrival_s if upcoming < len(requests) else None
-            self._wait_until(next_s, controller.wakeup(now))
+            wakeup_s = controller.wakeup(now)
+            if not self._running and next_s is None and controller.open:
+                self._idle.ask(controller, now)
+            self._wait_until(next_s, wakeup_s if wakeup_s is None or wakeup_s > now else None)
 
     def _start_work(self, now: float) -> None:
         for launch in self._controller.launches(now):
@@ -214,7 +250,10 @@ class Replay:
         due = [t for t in times if t is not None]
         if not due and not self._running:
             if self._controller.open:
-                raise ReplayStalled(f"{self._controller.open} requests wait, nothing runs and nothing will arrive")
+                raise ReplayStalled(
+                    f"policy {name_of(self._controller.policy)} stalls: {self._controller.open} requests wait, nothing "
+                    "runs and nothing will arrive"
+                )
             return
         try:
             done = self._done.get(timeout=max(0.0, min(due) - self._now()) if due else None)
@@ -228,6 +267,8 @@ class Replay:
         if isinstance(done, _Stop):
             raise KeyboardInterrupt
         del self._running[done.launch.launch_id]
+        if isinstance(done.outcome, PolicyError):
+            raise done.outcome
         self._controller.complete(done.launch, done.outcome, done.now)
         if self._progress is not None:
             self._progress(len(self._controller.jobs) - self._controller.open)

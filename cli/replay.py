@@ -140,6 +140,7 @@ def _run(prepared: Prepared, folder: Folder, output: Path, speedup: float, save_
     from backend.profiling import hardware_name
     from backend.replay import Replay, warm_up
     from cli.progress import bar
+    from policies.watchdog import watched
 
     steps = TRIALS if any(executor.kernels.graphs for executor in executors) else 2
     left, start_s = (requests, 0.0) if log is None else (log.left, log.now)
@@ -154,13 +155,14 @@ def _run(prepared: Prepared, folder: Folder, output: Path, speedup: float, save_
     def warm(executor: Executor) -> None:
         warm_up([executor], left, steps)
 
-    with live, bar("replaying", len(requests)) as progress:
+    with watched(prepared.scenario.policies.patience_s), live, bar("replaying", len(requests)) as progress:
         replay = Replay(
             prepared.controller(live.add),
             executors,
             pictures.save if pictures else None,
             lambda ended: progress(before + ended),
             warm,
+            prepared.scenario.policies.patience_s,
         )
         with instead(replay.stop):
             interrupted = replay.run(left, start_s)

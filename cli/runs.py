@@ -26,6 +26,7 @@ from policies.load import load_policy
 from policies.record import Served, request_table, step_table
 from policies.runlog import read_run, write_run
 from policies.tiling.recipe import Recipe, ordinary
+from policies.watchdog import watched
 from predictors.expected import ExpectedReuse
 from predictors.online import OnlinePredictor
 from predictors.profile import Profile
@@ -66,19 +67,16 @@ class Prepared:
     tiling: PreparedTiling | None = None
     clock_start_s: float = 0.0
 
-    def controller(
-        self, on_event: Callable[[str, Any, float], None] | None = None, measured_only: bool = False
-    ) -> Controller:
-        """A fresh controller for this scenario; ``measured_only`` leaves out stages that were not measured."""
+    def controller(self, on_event: Callable[[str, Any, float], None] | None = None) -> Controller:
+        """A fresh controller for this scenario, the same for every driver: its policy sees the same stages in each."""
         scenario, section = self.scenario, self.scenario.predictor
         costs = _costs(scenario, self.predictor if section.oracle else self.table, self.tiling)
         predictor = _predictor_of_run(_expecting(costs, self.shares), section)
-        recipe = _recipe(self.tiling, self.unmeasured_stages if measured_only else ())
         return Controller(
             serving_many(scenario, self.policy),
             predictor,
             scenario.cluster.replicas,
-            adapting_first(scenario, recipe),
+            adapting_first(scenario, _recipe(self.tiling)),
             on_event,
             scenario.residency is not None,
             preloaded(scenario, self.requests),
@@ -93,11 +91,6 @@ class Prepared:
     def shares(self) -> dict[Size, float]:
         """The share of its work that a request of each size is expected to compute; empty: all of it."""
         return self.cache.shares if self.cache is not None else {}
-
-    @property
-    def unmeasured_stages(self) -> tuple[str, ...]:
-        """The stages that take no time in a simulation because they were not measured."""
-        return _unmeasured(self.table, self.tiling)
 
     def world_table(self) -> LatencyTable:
         """The measured table that the simulated world takes its durations from."""
@@ -178,6 +171,11 @@ def prepare(scenario: Scenario) -> Prepared:
     Raises:
         BadInput: whatever is wrong with it, in one line.
     """
+    with watched(scenario.policies.patience_s):
+        return _prepare(scenario)
+
+
+def _prepare(scenario: Scenario) -> Prepared:
     warnings: list[str] = []
     profile = load_profile(scenario)
     geometry = geometry_for(scenario.model_name, profile)
@@ -231,14 +229,9 @@ def _unmeasured(table: LatencyTable, tiling: PreparedTiling | None) -> tuple[str
     return (*table.unmeasured_stages, *(("upscale",) if upscale else ()))
 
 
-def _recipe(tiling: PreparedTiling | None, left_out: Sequence[str]) -> Callable[[Request], Recipe]:
-    """What requests go through, but for the stages left out."""
-
-    def recipe(request: Request) -> Recipe:
-        stages = ordinary(request) if tiling is None else tiling.rule.stages(request)
-        return tuple([item for item in stages if item[0] not in left_out])
-
-    return recipe
+def _recipe(tiling: PreparedTiling | None) -> Callable[[Request], Recipe]:
+    """What requests go through; a stage that was not measured takes a simulation a nanosecond a step."""
+    return ordinary if tiling is None else tiling.rule.stages
 
 
 def _unlike_the_profile(scenario: Scenario, profile: Profile | None) -> list[str]:
@@ -430,7 +423,7 @@ def parity_of(folder: Path) -> Parity | None:
 
     def make(on_event: Callable[[str, Any, float], None]) -> Controller:
         return Controller(
-            policy, _predictor_of_run(costs, predictor), scenario.cluster.replicas, _recipe(tiling, ()), on_event
+            policy, _predictor_of_run(costs, predictor), scenario.cluster.replicas, _recipe(tiling), on_event
         )
 
     return check_parity(read_events(events), requests, make)

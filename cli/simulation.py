@@ -8,6 +8,7 @@ from cli.residency import adapting, preloaded, weights_of
 from cli.runs import Prepared
 from cli.scenario import FaultsSection, Scenario
 from policies.controller import Controller
+from policies.watchdog import watched
 from predictors.loading import LoadTimes
 from sim.driver import Happening, Simulation
 from sim.faults import Faults
@@ -29,6 +30,11 @@ def run_simulation(
     Raises:
         BadInput: the scenario has a cache, and no signals of this model were recorded.
     """
+    with watched(prepared.scenario.policies.patience_s):
+        return _run(prepared, per_step, progress)
+
+
+def _run(prepared: Prepared, per_step: bool, progress: Callable[[int], None] | None) -> Controller:
     scenario = prepared.scenario
     if prepared.cache is not None and prepared.cache.plans is None:
         raise BadInput(
@@ -37,7 +43,7 @@ def run_simulation(
         )
     truth = prepared.world_table()
     truth.tabulate(sorted({request.size for request in prepared.requests}), max_images=16)
-    controller = prepared.controller(measured_only=True)
+    controller = prepared.controller()
     plans = prepared.cache.plans if prepared.cache is not None else None
     tiles = prepared.tiling.plans(truth) if prepared.tiling is not None else None
     costs = adapting(scenario, truth if tiles is None else tiles.costs)

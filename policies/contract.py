@@ -12,10 +12,10 @@ choose the same. A policy that would choose otherwise after something happened n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple, Protocol
 
-from policies.job import Job
+from policies.job import Job, ReadOnly
 from traces.composition import Composition, composition_of
 from traces.request import Request
 
@@ -130,8 +130,8 @@ class Decision(NamedTuple):
     load: Load | None = None
 
 
-class Replica:
-    """One copy of a model on one or more devices; runs one launch at a time. Read-only for policies.
+class Replica(ReadOnly):
+    """One copy of a model on one or more devices; runs one launch at a time. Policies read it.
 
     Attributes:
         index: 0, 1, 2, ...
@@ -143,16 +143,15 @@ class Replica:
 
     __slots__ = ("index", "launch", "loaded", "resident", "up")
 
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.up = True
-        self.loaded: dict[str, None] = {}
-        self.resident: dict[str, Job] = {}
-        self.launch: Launch | None = None
+    index: int
+    launch: Launch | None
+    loaded: Mapping[str, None]
+    resident: Mapping[str, Job]
+    up: bool
 
 
-class Cluster:
-    """The policy's read-only view of the world.
+class Cluster(ReadOnly):
+    """What a policy sees of the world; it reads it.
 
     Attributes:
         replicas: all replicas, by index.
@@ -163,16 +162,31 @@ class Cluster:
 
     __slots__ = ("jobs", "predictor", "replicas", "waiting")
 
-    def __init__(self, replicas: int, predictor: Predictor) -> None:
-        self.replicas = tuple(Replica(i) for i in range(replicas))
-        self.predictor = predictor
-        self.waiting: dict[str, Job] = {}
-        self.jobs: dict[str, Job] = {}
+    jobs: Mapping[str, Job]
+    predictor: Predictor
+    replicas: tuple[Replica, ...]
+    waiting: Mapping[str, Job]
 
 
-class SchedulingPolicy:
+class Policy:
+    """Base of every kind of policy: what a user may write, and Tilecast calls through `policies.guard` alone.
+
+    Attributes:
+        required: hooks that every policy of the kind writes.
+    """
+
+    required: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def blamed(self) -> Policy:
+        """Which policy a broken rule is put down to: this one, unless it only passes on what another decides."""
+        return self
+
+
+class SchedulingPolicy(Policy):
     """Base of every scheduling policy. Only `plan` must be written."""
 
+    required = ("plan",)
     cluster: Cluster
 
     def reset(self, cluster: Cluster) -> None:
@@ -208,7 +222,7 @@ class SchedulingPolicy:
 
 
 class PolicyError(RuntimeError):
-    """A policy broke the contract. The message names the policy and the rule."""
+    """A policy broke the contract, or raised. The message, one line, names the policy and the rule or the hook."""
 
 
 def joined(*notes: str) -> str:

@@ -10,13 +10,13 @@ Times are seconds, as floats, on one clock of the driver's choice that never run
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from policies import answers
+from policies.cluster import ClusterState, set_launch, set_up
 from policies.contract import (
-    Cluster,
     Decision,
     Launch,
     Load,
@@ -30,7 +30,8 @@ from policies.contract import (
     guided_share,
     joined,
 )
-from policies.job import STAGES, TRANSITIONS, Job, through
+from policies.guard import ask, begun, broken, fail, short
+from policies.job import STAGES, Job, advance, cancel_soon, end, remark, rest, start, through
 from policies.tiling.recipe import Recipe
 from traces.composition import Composition
 from traces.request import Request
@@ -76,15 +77,15 @@ class Controller:
         loading: bool = False,
         loaded: Sequence[Sequence[str]] = (),
     ) -> None:
-        self.policy = copy.deepcopy(policy)
         self.recipe = through(recipe) if isinstance(recipe, tuple) else recipe
         self.jobs: list[Job] = []
         self.launched: list[LaunchRecord] = []
         self.open = 0
         self.outages: list[tuple[int, float, float | None]] = []
-        self._cluster = Cluster(replicas, predictor)
-        for replica, checkpoints in zip(self._cluster.replicas, loaded, strict=False):
-            replica.loaded = dict.fromkeys(checkpoints)
+        self._cluster = ClusterState(replicas, predictor)
+        self._replicas = self._cluster.view.replicas
+        for held, checkpoints in zip(self._cluster.loaded, loaded, strict=False):
+            held.update(dict.fromkeys(checkpoints))
         self._running: dict[int, Launch] = {}
         self._recalled: set[int] = set()
         self._cancel_recalls: list[int] = []
@@ -95,7 +96,7 @@ class Controller:
         self._recalls = type(policy).recalls is not SchedulingPolicy.recalls
         self._returns = type(policy).returned is not SchedulingPolicy.returned
         self._observe: Callable[..., None] | None = getattr(predictor, "observe", None)
-        self.policy.reset(self._cluster)
+        self.policy = begun(policy, self._cluster.view)
 
     def submit(self, request: Request, now: float) -> None:
         """A request arrived."""
@@ -112,7 +113,10 @@ class Controller:
         self.open += 1
         cluster.jobs[name] = job
         cluster.waiting[name] = job
-        self.policy.arrived(job, now)
+        try:
+            self.policy.arrived(job, now)
+        except BaseException as error:
+            fail(self.policy, "arrived", error)
 
     def cancel(self, request_id: str, now: float, reason: str = "the client left") -> None:
         """Give a request up. A running one ends at the next step boundary, the others of its batch go on."""
@@ -122,8 +126,8 @@ class Controller:
         if job is None:
             return
         if job.state == "running":
-            job.cancelling = reason
-            launch = self._cluster.replicas[job.replica].launch
+            cancel_soon(job, reason)
+            launch = self._replicas[job.replica].launch
             assert launch is not None
             self._cancel_recalls.append(launch.launch_id)
         else:
@@ -132,19 +136,26 @@ class Controller:
     def launches(self, now: float) -> list[Launch]:
         """Work to start now."""
         started: list[Launch] = []
-        plan, waiting = self.policy.plan, self._cluster.waiting
-        for replica in self._cluster.replicas:
-            if replica.launch is not None or not replica.up or not (waiting or replica.resident):
+        waiting, resident = self._cluster.waiting, self._cluster.resident
+        for replica in self._replicas:
+            if replica.launch is not None or not replica.up:
                 continue
-            decision = plan(replica, now)
-            while decision is not None and decision.drop:
-                self._drop(decision, now)
-                if decision.jobs or decision.load:
+            while waiting or resident[replica.index]:
+                try:
+                    decision = self.policy.plan(replica, now)
+                except BaseException as error:
+                    fail(self.policy, "plan", error)
+                if decision is None:
                     break
-                decision = plan(replica, now)
-            if decision is not None:
-                start = self._start if decision.load is None else self._start_loading
-                started.append(start(replica, decision, now))
+                if type(decision) is not Decision and not isinstance(decision, Decision):
+                    raise broken(self.policy, answers.no_decision(decision))
+                if type(decision.drop) is not tuple or decision.drop:
+                    self._drop(decision, now)
+                    if decision.drop and type(decision.jobs) is tuple and not decision.jobs and decision.load is None:
+                        continue
+                begin = self._start if decision.load is None else self._start_loading
+                started.append(begin(replica, decision, now))
+                break
         if self._on_event:
             self._on_event("launches", started, now)
         return started
@@ -153,7 +164,12 @@ class Controller:
         """Ids of running launches to end at their next step boundary; each is named once."""
         if not (self._recalls or self._cancel_recalls or self._on_event):
             return []
-        wanted: Sequence[int] = self.policy.recalls(now)
+        try:
+            wanted = self.policy.recalls(now)
+        except BaseException as error:
+            fail(self.policy, "recalls", error)
+        if type(wanted) is not tuple or wanted:
+            wanted = answers.launch_ids(self.policy, wanted, self._next_launch)
         if not (wanted or self._cancel_recalls or self._on_event):
             return []
         if self._cancel_recalls:
@@ -178,28 +194,30 @@ class Controller:
         if not 0 <= outcome.steps_done <= launch.steps:
             raise ValueError(f"launch {launch_id} did {outcome.steps_done} of {launch.steps} steps")
         self._recalled.discard(launch_id)
-        replica = self._cluster.replicas[launch.replica]
-        replica.launch = None
+        set_launch(self._replicas[launch.replica], None)
         self.launched.append((launch, outcome, now))
         if launch.load is not None:
-            replica.loaded[launch.load.checkpoint] = None
+            self._cluster.loaded[launch.replica][launch.load.checkpoint] = None
             return
         steps, failed = outcome.steps_done, outcome.failed
         if self._observe is not None and steps and not failed:
             self._learn(launch, outcome, now)
         for job in launch.jobs:
             if outcome.notes and (note := outcome.notes.get(job.request.request_id)):
-                job.note = joined(job.note, note)
+                remark(job, joined(job.note, note))
             if failed and job.request.request_id in failed:
                 self._end(job, "failed", failed[job.request.request_id], now)
-            elif steps and job.advance(steps):
+            elif steps and advance(job, steps):
                 self._end(job, "finished", "", now)
             elif job.cancelling:
                 self._end(job, "cancelled", job.cancelling, now)
             else:
-                job.state = "resident"
+                rest(job)
                 if self._returns:
-                    self.policy.returned(job, now)
+                    try:
+                        self.policy.returned(job, now)
+                    except BaseException as error:
+                        fail(self.policy, "returned", error)
 
     def replica_down(self, index: int, now: float, in_flight: str = "restart", outcome: Outcome | None = None) -> None:
         """A replica failed: what lay on it is gone, and it gets no work until `replica_up`.
@@ -212,11 +230,12 @@ class Controller:
         """
         if self._on_event:
             self._on_event("down", (index, in_flight, outcome), now)
-        replica = self._cluster.replicas[index]
-        replica.up = False
+        replica = self._replicas[index]
+        set_up(replica, False)
         self.outages.append((index, now, None))
-        replica.loaded.clear()
-        launch, replica.launch = replica.launch, None
+        self._cluster.loaded[index].clear()
+        launch = replica.launch
+        set_launch(replica, None)
         if launch is not None:
             if outcome is None:
                 raise ValueError(f"replica {index} was running launch {launch.launch_id}, which has no outcome")
@@ -225,11 +244,11 @@ class Controller:
             self.launched.append((launch, outcome, now))
             for job in launch.jobs:
                 if outcome.steps_done:
-                    job.advance(outcome.steps_done)
-                job.state = "resident"
-        self.policy.replica_down(replica, now)
+                    advance(job, outcome.steps_done)
+                rest(job)
+        ask(self.policy, "replica_down", replica, now)
         again = []
-        for job in list(replica.resident.values()):
+        for job in list(self._cluster.resident[index].values()):
             if job.cancelling:
                 self._end(job, "cancelled", job.cancelling, now)
             elif in_flight == "fail":
@@ -247,22 +266,26 @@ class Controller:
         """A replica that had failed works again."""
         if self._on_event:
             self._on_event("up", index, now)
-        replica = self._cluster.replicas[index]
-        replica.up = True
+        replica = self._replicas[index]
+        set_up(replica, True)
         for at in reversed(range(len(self.outages))):
             failed, down_s, up_s = self.outages[at]
             if failed == index and up_s is None:
                 self.outages[at] = (index, down_s, now)
                 break
-        self.policy.replica_up(replica, now)
+        ask(self.policy, "replica_up", replica, now)
 
     def wakeup(self, now: float) -> float | None:
         """When to ask again although nothing happened."""
-        return self.policy.wakeup(now)
+        try:
+            wakeup_s = self.policy.wakeup(now)
+        except BaseException as error:
+            fail(self.policy, "wakeup", error)
+        return None if wakeup_s is None else answers.wakeup_s(self.policy, wakeup_s)
 
     def resident_on(self, replica: int) -> list[str]:
         """Ids of the requests whose state lies on a replica; anything else it holds can be freed."""
-        return list(self._cluster.replicas[replica].resident)
+        return list(self._cluster.resident[replica])
 
     def _learn(self, launch: Launch, outcome: Outcome, now: float) -> None:
         """Tell the predictor what the stages of a launch took."""
@@ -282,21 +305,22 @@ class Controller:
 
     def _start(self, replica: Replica, decision: Decision, now: float) -> Launch:
         jobs, steps = decision.jobs, decision.steps
+        if type(jobs) is not tuple or type(steps) is not int:
+            jobs, steps = answers.batch(self.policy, jobs, steps)
         self._check(replica, jobs, steps)
         composition, guided = composition_of_jobs(jobs), guided_share(jobs)
         segments = self._segments(jobs[0], steps, composition, guided)
         launch = Launch(self._next_launch, replica.index, jobs, segments, steps, composition, guided, now)
-        replica.launch = self._running[self._next_launch] = launch
+        self._running[self._next_launch] = launch
+        set_launch(replica, launch)
         self._next_launch += 1
-        waiting, resident = self._cluster.waiting, replica.resident
+        waiting, resident = self._cluster.waiting, self._cluster.resident[replica.index]
         for job in jobs:
             if job.state == "waiting":
                 name = job.request.request_id
                 del waiting[name]
                 resident[name] = job
-                job.replica = replica.index
-                job.first_start_s = now
-            job.state = "running"
+            start(job, replica.index, now)
         return launch
 
     def _segments(self, first: Job, steps: int, composition: Composition, guided: float) -> tuple[Segment, ...]:
@@ -304,7 +328,7 @@ class Controller:
         key = (first.recipe, first.steps_left, steps, composition, guided)
         segments = self._known.get(key)
         if segments is None:
-            seconds = self._cluster.predictor.seconds
+            seconds = self._cluster.view.predictor.seconds
             ahead = first.segments(steps)
             segments = tuple([Segment(stage, count, seconds(stage, composition, guided)) for stage, count in ahead])
             if self._observe is None and len(self._known) < _MOST_KNOWN:  # one that learns may answer otherwise later
@@ -312,15 +336,15 @@ class Controller:
         return segments
 
     def _start_loading(self, replica: Replica, decision: Decision, now: float) -> Launch:
-        load = decision.load
-        assert load is not None
+        load = answers.load(self.policy, decision.load)
         self._check_load(replica, decision, load)
         for checkpoint in load.evict:
-            del replica.loaded[checkpoint]
+            del self._cluster.loaded[replica.index][checkpoint]
         segments = (Segment("load", 1, load.expected_s),)
         launch = Launch(self._next_launch, replica.index, (), segments, 1, (), 0.0, now, load)
         self._next_launch += 1
-        replica.launch = self._running[launch.launch_id] = launch
+        self._running[launch.launch_id] = launch
+        set_launch(replica, launch)
         return launch
 
     def _check_load(self, replica: Replica, decision: Decision, load: Load) -> None:
@@ -340,13 +364,14 @@ class Controller:
             raise self._broken("answered with no jobs; None is the answer that leaves a replica idle")
         known, index = self._cluster.jobs, replica.index
         for job in jobs:
-            state = job.state
-            if (
-                (state == "waiting" or (state == "resident" and job.replica == index))
-                and 1 <= steps <= job.steps_left
-                and known.get(job.request.request_id) is job
-            ):
-                continue
+            if type(job) is Job:
+                state = job.state
+                if (
+                    (state == "waiting" or (state == "resident" and job.replica == index))
+                    and 1 <= steps <= job.steps_left
+                    and known.get(job.request.request_id) is job
+                ):
+                    continue
             raise self._broken(self._unfit(replica, job, steps))
         if len(jobs) > 1:
             self._check_together(jobs, steps)
@@ -355,6 +380,8 @@ class Controller:
 
     def _unfit(self, replica: Replica, job: Job, steps: int) -> str:
         """What is wrong with running so many steps of a job on a replica."""
+        if type(job) is not Job:
+            return f"wants to run {short(job)}, which is no job"
         name = job.request.request_id
         if self._cluster.jobs.get(name) is not job:
             return f"wants to run request {name!r}, which is {job.state} or was never submitted"
@@ -392,27 +419,27 @@ class Controller:
             raise self._broken(f"mixes checkpoints in one launch: {jobs[0].request.request_id!r} and others")
 
     def _drop(self, decision: Decision, now: float) -> None:
-        for job, reason in decision.drop:
+        for job, reason in answers.drops(self.policy, decision.drop):
+            name = job.request.request_id
             if job.state not in ("waiting", "resident"):
-                raise self._broken(f"drops request {job.request.request_id!r}, which is {job.state}")
-            if not reason:
-                raise self._broken(f"drops request {job.request.request_id!r} without a reason")
+                raise self._broken(f"drops request {name!r}, which is {job.state}")
+            if self._cluster.jobs.get(name) is not job:
+                raise self._broken(f"drops request {name!r}, which was never submitted")
             if self._on_event:
-                self._on_event("drop", (job.request.request_id, reason), now)
+                self._on_event("drop", (name, reason), now)
             self._end(job, "dropped", reason, now)
 
     def _end(self, job: Job, state: str, reason: str, now: float) -> None:
-        if state not in TRANSITIONS[job.state]:
-            raise RuntimeError(f"request {job.request.request_id!r} cannot go from {job.state} to {state}")
-        name = job.request.request_id
-        if job.state == "waiting":
-            del self._cluster.waiting[name]
-        else:
-            del self._cluster.replicas[job.replica].resident[name]
-        del self._cluster.jobs[name]
-        job.state, job.reason, job.finish_s = state, reason, now
+        name, was_waiting = job.request.request_id, job.state == "waiting"
+        end(job, state, reason, now)
+        cluster = self._cluster
+        del (cluster.waiting if was_waiting else cluster.resident[job.replica])[name]
+        del cluster.jobs[name]
         self.open -= 1
-        self.policy.ended(job, now)
+        try:
+            self.policy.ended(job, now)
+        except BaseException as error:
+            fail(self.policy, "ended", error)
 
     def _broken(self, what: str) -> PolicyError:
-        return PolicyError(f"policy {type(self.policy).__name__} {what}")
+        return broken(self.policy, what)

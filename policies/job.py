@@ -1,7 +1,8 @@
 """A job: the life of one request inside the controller.
 
-Every request ends exactly once. The table below is the whole of what may happen to it; the controller walks it
-and nothing else does. Policies read jobs and never write to them.
+Every request ends exactly once. The table below is the whole of what may happen to it; the controller walks it by the
+functions at the end of this module, and nothing else does. Policies read jobs: writing to one raises `AttributeError`,
+so that none can make a request look done that never ran.
 
     waiting   known, never started
     running   in a launch
@@ -40,8 +41,20 @@ ENDED = frozenset(state for state, following in TRANSITIONS.items() if not follo
 BatchKey = tuple[str, int, int, int, bool]
 
 
-class Job:
-    """A request under way.
+class ReadOnly:
+    """What policies are shown and may not write to."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be written to: policies read it")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted: policies read it")
+
+
+class Job(ReadOnly):
+    """A request under way; policies read it.
 
     Attributes:
         request: what was asked.
@@ -91,6 +104,7 @@ class Job:
     )
 
     def __init__(self, request: Request, order: int, recipe: Recipe | None = None, earlier: Job | None = None) -> None:
+        _become(self, _Written)
         self.request = request
         self.order = order
         self.earlier = earlier
@@ -110,6 +124,7 @@ class Job:
         self._stage_index = 0
         self.stage, self.stage_left = self.recipe[0]
         self.steps_left, self.denoise_steps, self.tiled = _totals(self.recipe)
+        _become(self, Job)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -130,24 +145,6 @@ class Job:
     def ended(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.state in ENDED
-
-    def advance(self, steps: int) -> bool:
-        """Count ``steps`` done, on through the stages; True when that was the last of the last stage."""
-        if steps == self.steps_left:
-            self._stage_index = len(self.recipe) - 1
-            self.steps_done, self.stage, self.stage_left, self.steps_left = self.denoise_steps, self.recipe[-1][0], 0, 0
-            return True
-        while steps:
-            done = min(steps, self.stage_left)
-            if self.stage in DENOISING:
-                self.steps_done += done
-            steps -= done
-            self.stage_left -= done
-            self.steps_left -= done
-            if not self.stage_left:
-                self._stage_index += 1
-                self.stage, self.stage_left = self.recipe[self._stage_index]
-        return False
 
     def segments(self, steps: int) -> Recipe:
         """(stage, steps) of the next ``steps`` steps."""
@@ -177,8 +174,96 @@ class Job:
             left += steps * seconds[stage]
         return left
 
+    def __setstate__(self, state: tuple[None, dict[str, object]]) -> None:
+        """A copy is made."""
+        for name, value in state[1].items():
+            object.__setattr__(self, name, value)
+
     def __repr__(self) -> str:
         return f"Job({self.request.request_id!r}, {self.state}, {self.stage}, {self.stage_left} left)"
+
+
+class _Written(Job):
+    """A job while it is written to, as it were its class: reading one then costs no more than reading any attribute."""
+
+    __slots__ = ()
+    __setattr__ = object.__setattr__  # type: ignore[assignment]
+
+
+_become = object.__dict__["__class__"].__set__
+
+
+def start(job: Job, replica: int, now: float) -> None:
+    """A launch of a job that waits or is resident begins on a replica."""
+    _become(job, _Written)
+    if job.state == "waiting":
+        job.replica = replica
+        job.first_start_s = now
+    job.state = "running"
+    _become(job, Job)
+
+
+def advance(job: Job, steps: int) -> bool:
+    """Count ``steps`` done, on through the stages; True when that was the last of the last stage."""
+    _become(job, _Written)
+    finished = steps == job.steps_left
+    if finished:
+        job._stage_index = len(job.recipe) - 1
+        job.steps_done, job.stage, job.stage_left, job.steps_left = job.denoise_steps, job.recipe[-1][0], 0, 0
+        steps = 0
+    while steps:
+        done = min(steps, job.stage_left)
+        if job.stage in DENOISING:
+            job.steps_done += done
+        steps -= done
+        job.stage_left -= done
+        job.steps_left -= done
+        if not job.stage_left:
+            job._stage_index += 1
+            job.stage, job.stage_left = job.recipe[job._stage_index]
+    _become(job, Job)
+    return finished
+
+
+def rest(job: Job) -> None:
+    """A launch of a job has ended, and the job has not."""
+    _become(job, _Written)
+    job.state = "resident"
+    _become(job, Job)
+
+
+def cancel_soon(job: Job, reason: str) -> None:
+    """A running job is to end at its next step boundary."""
+    _become(job, _Written)
+    job.cancelling = reason
+    _become(job, Job)
+
+
+def copy_state(job: Job, mirror: Job) -> None:
+    """Let a job that mirrors another be in its state, for the same reason and since the same time."""
+    _become(mirror, _Written)
+    mirror.state, mirror.reason, mirror.finish_s = job.state, job.reason, job.finish_s
+    _become(mirror, Job)
+
+
+def remark(job: Job, note: str) -> None:
+    """Note what else the client of a job should know."""
+    _become(job, _Written)
+    job.note = note
+    _become(job, Job)
+
+
+def end(job: Job, state: str, reason: str, now: float) -> None:
+    """A job ends.
+
+    Raises:
+        RuntimeError: `TRANSITIONS` does not lead there.
+    """
+    if state not in TRANSITIONS[job.state]:
+        raise RuntimeError(f"request {job.request.request_id!r} cannot go from {job.state} to {state}")
+    _become(job, _Written)
+    job.state, job.reason, job.finish_s = state, reason, now
+    _become(job, Job)
 
 
 @lru_cache(maxsize=4096)

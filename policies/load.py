@@ -8,15 +8,29 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from policies.caching import CACHES
-from policies.placement import PLACEMENTS
-from policies.residency import DISPATCHES, KEEPS
+from policies.caching import CACHES, CachingPolicy
+from policies.contract import Policy, PolicyError, SchedulingPolicy
+from policies.guard import check_form, one_line, went_wrong
+from policies.parameters import checked_parameters
+from policies.placement import PLACEMENTS, PlacementPolicy
+from policies.residency import DISPATCHES, KEEPS, DispatchPolicy, KeepPolicy
 from policies.scheduling import SCHEDULERS
+from policies.watchdog import watched
 from traces.errors import BadInput
+
+BASES: dict[str, type[Policy]] = {
+    "scheduling": SchedulingPolicy,
+    "caching": CachingPolicy,
+    "placement": PlacementPolicy,
+    "dispatch": DispatchPolicy,
+    "keep": KeepPolicy,
+}
+"""What a policy of each kind is derived from."""
 
 KINDS: dict[str, Mapping[str, type]] = {
     "scheduling": SCHEDULERS,
@@ -33,19 +47,33 @@ def load_policy(kind: str, name: str, parameters: Mapping[str, Any] | None = Non
     ``base`` is the folder that relative files are looked up in.
 
     Raises:
-        BadInput: unknown name, no such file or class, or a parameter the policy does not take.
+        BadInput: unknown name, no such file or class, a parameter the policy does not take, or one of a wrong type.
+        PolicyError: the user's file or constructor raised, or does not end, or the class is no policy of this kind.
     """
-    cls = _user_class(kind, name, base) if ".py:" in name else _shipped_class(kind, name)
-    parameters = dict(parameters or {})
-    takes = [p for p in inspect.signature(cls).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    for given in parameters:
-        if given not in {p.name for p in takes}:
-            known = ", ".join(p.name for p in takes) or "none"
-            raise BadInput(f"{kind} policy {name!r} has no parameter {given!r}; it takes: {known}")
-    try:
-        return cls(**parameters)
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"{kind} policy {name!r}: {error}") from error
+    what = f"{kind} policy {name!r}"
+    with watched():
+        cls = _user_class(kind, name, base) if ".py:" in name else _shipped_class(kind, name)
+        given = checked_parameters(cls, parameters or {}, what)
+        if inspect.isabstract(cls):
+            missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+            raise PolicyError(f"policy {one_line(cls.__name__, 80)} is abstract: it has no {missing}")
+        try:
+            policy = cls(**given)
+        except BadInput as error:
+            raise BadInput(f"{what}: {error}") from error
+        except BaseException as error:
+            if ".py:" not in name and isinstance(error, TypeError | ValueError):
+                raise BadInput(f"{what}: {error}") from error
+            raise went_wrong(error, f"policy {one_line(cls.__name__, 80)}: its constructor", _file_of(cls)) from error
+    if not isinstance(policy, BASES[kind]):
+        made = type(policy).__name__
+        raise PolicyError(f"policy {one_line(cls.__name__, 80)} gives an object of class {made} when it is made")
+    check_form(policy)
+    return policy
+
+
+def _file_of(cls: type) -> str:
+    return str(getattr(sys.modules.get(cls.__module__), "__file__", ""))
 
 
 def _shipped_class(kind: str, name: str) -> type:
@@ -65,12 +93,15 @@ def _user_class(kind: str, name: str, base: Path) -> type:
     spec = importlib.util.spec_from_file_location(f"user_policy_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise BadInput(f"{kind} policy {name!r}: {file} does not load: {type(error).__name__}: {error}") from error
+    except BaseException as error:
+        raise went_wrong(error, f"{kind} policy {name!r}: the file", str(path)) from error
     cls = getattr(module, class_name, None)
     if not isinstance(cls, type):
         raise BadInput(f"{kind} policy {name!r}: {file} has no class {class_name!r}")
+    wanted = BASES[kind]
+    if not issubclass(cls, wanted):
+        raise PolicyError(f"policy {class_name} of {path} is no {kind} policy; derive it from {wanted.__name__}")
     return cls

@@ -25,6 +25,7 @@ from simpy.events import NORMAL, URGENT, Event
 
 from policies.contract import Launch, Outcome, PolicyError, SchedulingPolicy
 from policies.controller import Controller
+from policies.guard import name_of
 from sim.clock import Clock, Due, End, Part
 from sim.world import PICOSECONDS, World
 from traces.request import Request
@@ -32,6 +33,10 @@ from traces.request import Request
 _NEVER = 10**30
 _PATIENCE = 50_000
 """Happenings in which some request has to end, if any waits or runs."""
+_MOST_WAKES = 300_000
+_MOST_IDLE_WAKES = 20_000
+"""How often in a row a policy may ask to be woken and then begin nothing, while something runs and while nothing does:
+a policy that looks every millisecond may wait for twenty seconds so."""
 
 
 class Happening(NamedTuple):
@@ -84,6 +89,8 @@ class Simulation:
         self._ends: dict[int, End] = {}
         self._sleeps = type(controller.policy).wakeup is not SchedulingPolicy.wakeup
         self._alarm: int | None = None
+        self._wakes = 0  # in a row, with nothing begun or ended since
+        self._at_last_wake: tuple[int, ...] = ()
         self._news = False  # something was told that the controller has not been asked about yet
         self._happenings = happenings
         self._in_flight = in_flight
@@ -122,7 +129,7 @@ class Simulation:
             if self._down:
                 raise Stalled(f"{len(waiting)} requests wait for replicas that are down and are never repaired")
             raise Stalled(
-                f"policy {type(self._controller.policy).__name__} stalls: {len(waiting)} requests have not ended and "
+                f"policy {name_of(self._controller.policy)} stalls: {len(waiting)} requests have not ended and "
                 f"nothing is running at {env.now / PICOSECONDS:.6g} s; first: {waiting[0]!r}"
             )
         return env.now / PICOSECONDS
@@ -321,7 +328,7 @@ class Simulation:
         return Outcome(done, None, computed, reused, device_s, tuple(borders[1:]))
 
     def _sleep(self, wakeup_s: float | None, now: int) -> None:
-        if wakeup_s is None:
+        if wakeup_s is None or not self._controller.open or len(self._down) == len(self._paces):
             return
         at = int(wakeup_s * PICOSECONDS)
         while at / PICOSECONDS < wakeup_s:
@@ -332,5 +339,14 @@ class Simulation:
         self._env.timeout(at - now).callbacks.append(self._wake)
 
     def _wake(self, _: Event) -> None:
+        controller = self._controller
+        at = len(controller.jobs), controller.open, len(controller.launched), len(self._ends)
+        self._wakes = self._wakes + 1 if at == self._at_last_wake else 0
+        self._at_last_wake = at
+        if self._wakes > (_MOST_WAKES if self._ends else _MOST_IDLE_WAKES):
+            raise Stalled(
+                f"policy {name_of(controller.policy)} stalls: woken {self._wakes:,} times in a row, until "
+                f"{self._env.now / PICOSECONDS:.6g} s, it began nothing and nothing ended; {controller.open} wait"
+            )
         self._news = True
         self._settle()

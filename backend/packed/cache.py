@@ -25,7 +25,7 @@ from backend.packed.layout import Layout
 from backend.packed.units import Units
 from policies.caching import CachingPolicy, Signals
 from policies.caching.contract import Flags, Floats
-from policies.caching.step import decide_block
+from policies.caching.step import decide_block, watches_block
 
 
 class TokenCache(BlockCache):
@@ -113,7 +113,7 @@ class CachedPass:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What a block gives, computed where the policy says so; ``has_output``: units of which something is kept."""
         cache, flow = self._cache, self._flow
-        watched = cache.policy.watches(index)
+        watched = watches_block(cache.policy, index)
         change = self._change(index, image, has_output) if watched else np.where(has_output, 0.0, np.inf)
         computed = decide_block(cache.policy, signals._replace(block=index, input_change=change))
         count = int(computed.sum())

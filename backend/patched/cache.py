@@ -23,7 +23,7 @@ from backend.cache import BlockCache, Part
 from backend.kept import State
 from backend.patched.context import PatchContext
 from policies.caching import CachingPolicy, Signals
-from policies.caching.step import decide_block
+from policies.caching.step import decide_block, watches_block
 
 Tensors = list[torch.Tensor]
 
@@ -66,7 +66,7 @@ class PatchCache(BlockCache):
         """
         assert self._signals is not None
         state, has_output = self._state, self._has_output[index]
-        watched = self.policy.watches(index)
+        watched = watches_block(self.policy, index)
         changes = self._changes(index, inputs, has_output) if watched else [np.where(has_output, 0.0, np.inf)]
         skip_change = np.max(changes[1:], axis=0) if len(changes) > 1 else np.zeros(len(has_output))
         signals = self._signals._replace(block=index, input_change=changes[0], skip_change=skip_change)

@@ -9,6 +9,7 @@ import torch
 
 from backend.tiled.signals import TileSignals, as_table
 from policies.caching.contract import CachingPolicy, Flags, Signals
+from policies.guard import ask
 from policies.placement.contract import PlacementPolicy
 from policies.tiling.grid import Tile
 from policies.tiling.recipe import TiledShape
@@ -84,7 +85,7 @@ class Decider:
         for step, (table, computed) in enumerate(state["decided"]):
             signals, flags = self._signals.from_table(step, table.cpu()), computed.cpu().numpy()
             if self._caching is not None:
-                self._caching.commit(signals, flags)
+                ask(self._caching, "commit", signals, flags)
             self._decided.append((signals, flags))
         if self._decided:
             self._last = shape.grid.tiles(shape.shifts.at(len(self._decided) - 1))
@@ -92,4 +93,4 @@ class Decider:
     def forget(self) -> None:
         """The request has ended."""
         if self._caching is not None:
-            self._caching.forget(self._request_id)
+            ask(self._caching, "forget", self._request_id)

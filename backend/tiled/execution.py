@@ -8,7 +8,6 @@ decoding are its own work.
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from backend.tiled.refine import REUSE
 from backend.tiled.run import TiledRun
 from backend.tiled.saved import Saved, made_by, save, without_tensors
 from policies.caching import CachingPolicy, ComputeAll
+from policies.guard import begun
 from policies.placement import Contiguous, PlacementPolicy
 from policies.tiling.recipe import TiledShape, TilingRule
 from traces.errors import BadInput
@@ -137,9 +137,7 @@ class TiledExecution:
         self._mixer = Stacked(forward)
         self._adapter = adapter_for(pipeline, tiling.positions, tiling.native)
         caching = tiling.caching
-        self._caching = None if caching is None or isinstance(caching, ComputeAll) else copy.deepcopy(caching)
-        if self._caching is not None:
-            self._caching.reset()
+        self._caching = None if caching is None or isinstance(caching, ComputeAll) else begun(caching)
         self._ranks: Ranks | None = None
         self._open: set[str] = set()  # requests that the other ranks know
         self._busy_s = 0.0

@@ -22,6 +22,8 @@ from backend.tiled.decide import Decider
 from backend.tiled.evaluate import evaluate
 from backend.tiled.run import TiledRun
 from policies.caching.contract import CachingPolicy, Flags, Signals
+from policies.contract import Policy
+from policies.guard import ask
 from policies.placement import Contiguous
 from policies.tiling.recipe import TilingRule
 from traces.errors import BadInput
@@ -110,7 +112,7 @@ class Trial:
             watch: shown the input and the output of every evaluation of the denoiser (of several in a step, the first).
         """
         if caching is not None:
-            caching.reset()
+            ask(caching, "reset")
         adapter = self.adapter if watch is None else _watched(self.adapter, self.rule.grid(request.size).canvas, watch)
         run = self._run(request, adapter, caching, reuse)
         try:
@@ -179,6 +181,11 @@ class Watched(CachingPolicy):
         self.policy = policy
         self.needs_gain = policy.needs_gain
         self.log: list[tuple[Signals, Flags]] = []
+
+    @property
+    def blamed(self) -> Policy:
+        """The policy that is watched."""
+        return self.policy
 
     def reset(self) -> None:
         self.policy.reset()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from policies.caching.contract import CachingPolicy, Flags, Ints, Signals
+from policies.parameters import StepCount
 
 
 class DataSteps:
@@ -74,7 +75,7 @@ class BoundedReuse(CachingPolicy):
         ValueError: a bound below 1.
     """
 
-    def __init__(self, warmup: int = 2, max_reuse: int = 4) -> None:
+    def __init__(self, warmup: StepCount = 2, max_reuse: StepCount = 4) -> None:
         for name, value in (("warmup", warmup), ("max_reuse", max_reuse)):
             if value < 1:
                 raise ValueError(f"{name} is {value}, expected a whole number of at least 1")

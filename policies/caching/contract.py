@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from policies.contract import Policy
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -60,7 +62,7 @@ class Signals(NamedTuple):
     input_gain: Floats | None = None
 
 
-class CachingPolicy:
+class CachingPolicy(Policy):
     """Base of every caching policy. The constructor only stores parameters.
 
     Attributes:
@@ -68,6 +70,7 @@ class CachingPolicy:
             fetched for that alone stay where they are.
     """
 
+    required = ("decide",)
     needs_gain = False
 
     def reset(self) -> None:

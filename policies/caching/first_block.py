@@ -6,6 +6,7 @@ import numpy as np
 
 from policies.caching.bounded import BoundedReuse
 from policies.caching.contract import Flags, Ints, Signals
+from policies.parameters import StepCount, Weight
 
 
 class FirstBlock(BoundedReuse):
@@ -15,7 +16,7 @@ class FirstBlock(BoundedReuse):
     Unlike the systems this is known from, it decides for each request of a batch and not for the batch.
     """
 
-    def __init__(self, threshold: float = 0.1, warmup: int = 2, max_reuse: int = 4) -> None:
+    def __init__(self, threshold: Weight = 0.1, warmup: StepCount = 2, max_reuse: StepCount = 4) -> None:
         super().__init__(warmup, max_reuse)
         self.threshold = threshold
 

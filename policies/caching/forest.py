@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from policies.caching.bounded import BoundedReuse
 from policies.caching.contract import Flags, Ints, Signals
+from policies.parameters import StepCount, Weight
 from predictors.forest import Forest, features
 from predictors.shipped import find
 
@@ -22,7 +23,7 @@ class ForestReuse(BoundedReuse):
     """
 
     def __init__(
-        self, forest: str = "tiny-image", threshold: float = 0.05, warmup: int = 2, max_reuse: int = 2
+        self, forest: str = "tiny-image", threshold: Weight = 0.05, warmup: StepCount = 2, max_reuse: StepCount = 2
     ) -> None:
         super().__init__(warmup, max_reuse)
         self.forest = forest

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 
 from policies.caching.bounded import BoundedReuse
 from policies.caching.contract import Flags, Ints, Signals
+from policies.parameters import StepCount
+from traces.limits import Range
 
 
 class Interval(BoundedReuse):
@@ -15,7 +19,7 @@ class Interval(BoundedReuse):
         ValueError: ``every`` below 2, or ``warmup`` below 1.
     """
 
-    def __init__(self, every: int = 2, warmup: int = 2) -> None:
+    def __init__(self, every: Annotated[int, Range(2, 10_000, "steps", whole=True)] = 2, warmup: StepCount = 2) -> None:
         if every < 2:
             raise ValueError(f"every is {every}, expected a whole number of at least 2")
         super().__init__(warmup, every - 1)

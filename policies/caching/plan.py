@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from policies.caching.contract import CachingPolicy, Floats, Signals
-from policies.caching.step import decide_block
+from policies.caching.step import decide_block, watches_block
+from policies.guard import ask, begun
 from predictors.reuse import ReuseModel, SignalTrack, rows_of
 from traces.errors import BadInput
 from traces.request import Request
@@ -67,8 +68,7 @@ class CachePlans:
         weights = np.array(reuse.block_weights if block_weights is None else block_weights, dtype=np.float64)
         if weights.shape != (reuse.blocks,) or not (weights >= 0).all() or not weights.sum() > 0:
             raise BadInput(f"block_weights are {block_weights}, expected {reuse.blocks} numbers, one a block")
-        self._policy = copy.deepcopy(policy)
-        self._policy.reset()
+        self._policy = begun(policy)
         self._reuse = reuse
         self._weights: Floats = weights / weights.sum()
         self._seed = seed
@@ -121,7 +121,7 @@ def run_plan(policy: CachingPolicy, track: SignalTrack, steps: int, weights: Flo
             skip = np.maximum(output[mirrored], output[mirrored - 1] if mirrored else now) if mirrored < block else now
             if not step:
                 change, skipped = np.full(units, np.inf), nothing
-            elif policy.watches(block):
+            elif watches_block(policy, block):
                 change = track.input_change(block, step, coming - seen_input[block])
                 skipped = track.skip_change(block, step, skip - seen_skip[block])
             else:
@@ -135,5 +135,5 @@ def run_plan(policy: CachingPolicy, track: SignalTrack, steps: int, weights: Flo
             share += float(weights[block]) * (done / units)
         shares.append(share)
         computed.append(computed[-1] + count)
-    policy.forget(name)
+    ask(policy, "forget", name)
     return Plan(tuple(shares), tuple(computed), units * blocks)

@@ -19,6 +19,7 @@ import numpy as np
 from policies.caching.bounded import BoundedReuse
 from policies.caching.contract import Flags, Floats, Ints, Signals
 from policies.contract import PolicyError
+from policies.parameters import StepCount, Weight
 
 
 class RegionAware(BoundedReuse):
@@ -41,7 +42,12 @@ class RegionAware(BoundedReuse):
     needs_gain = True
 
     def __init__(
-        self, threshold: float = 0.1, bonus: float = 0.5, refresh: int = 5, warmup: int = 5, max_reuse: int = 4
+        self,
+        threshold: Weight = 0.1,
+        bonus: Weight = 0.5,
+        refresh: StepCount = 5,
+        warmup: StepCount = 5,
+        max_reuse: StepCount = 4,
     ) -> None:
         super().__init__(warmup, max_reuse)
         if bonus < 0:

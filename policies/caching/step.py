@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from policies.caching.contract import CachingPolicy, Flags, Signals
-from policies.contract import PolicyError
+from policies.guard import ask, broken, short
 
 
 def decide_block(policy: CachingPolicy, signals: Signals) -> Flags:
@@ -18,11 +18,24 @@ def decide_block(policy: CachingPolicy, signals: Signals) -> Flags:
     What has nothing to reuse is computed whatever the policy says.
 
     Raises:
-        PolicyError: the answer is no array of one True or False a unit.
+        PolicyError: the answer is no array of one True or False a unit, or the policy raised.
     """
-    wanted = policy.decide(signals)
+    nothing_kept = np.isinf(signals.input_change)
+    wanted = ask(policy, "decide", signals)
     if not isinstance(wanted, np.ndarray) or wanted.dtype != np.bool_ or wanted.shape != signals.unit.shape:
-        raise PolicyError(f"policy {type(policy).__name__} must answer an array of one True or False a unit")
-    computed = wanted | np.isinf(signals.input_change)
-    policy.commit(signals, computed)
+        raise broken(policy, "must answer an array of one True or False a unit")
+    computed: Flags = wanted | nothing_kept
+    ask(policy, "commit", signals, computed.copy())
     return computed
+
+
+def watches_block(policy: CachingPolicy, block: int) -> bool:
+    """Whether a policy looks at the changes of a block.
+
+    Raises:
+        PolicyError: the answer is no truth value, or the policy raised.
+    """
+    answer = ask(policy, "watches", block)
+    if not isinstance(answer, bool | np.bool_):
+        raise broken(policy, f"answers watches with {short(answer)}, expected True or False")
+    return bool(answer)

@@ -6,6 +6,7 @@ import numpy as np
 
 from policies.caching.bounded import BoundedReuse
 from policies.caching.contract import Flags, Ints, Signals
+from policies.parameters import StepCount, Weight
 
 
 class Threshold(BoundedReuse):
@@ -15,7 +16,7 @@ class Threshold(BoundedReuse):
     unit is computed.
     """
 
-    def __init__(self, threshold: float = 0.02, warmup: int = 2, max_reuse: int = 4) -> None:
+    def __init__(self, threshold: Weight = 0.02, warmup: StepCount = 2, max_reuse: StepCount = 4) -> None:
         super().__init__(warmup, max_reuse)
         self.threshold = threshold
 

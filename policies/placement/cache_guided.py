@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from policies.parameters import Weight
 from policies.placement.balance import fewest_moved
 from policies.placement.contract import PlacementPolicy, TileWork
 from traces.errors import BadInput
@@ -17,7 +18,7 @@ class CacheGuided(PlacementPolicy):
     is taken for which the fewest pixels travel.
     """
 
-    def __init__(self, tolerance: float = 0.01) -> None:
+    def __init__(self, tolerance: Weight = 0.01) -> None:
         if not tolerance >= 0:
             raise BadInput(f"tolerance is {tolerance}, expected at least 0")
         self.tolerance = tolerance

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from policies.contract import Policy
+
 
 class TileWork(NamedTuple):
     """One tile of a step.
@@ -30,8 +32,10 @@ class TileWork(NamedTuple):
         return sum(self.held) - self.held[device] if self.held else int(device != self.owner)
 
 
-class PlacementPolicy:
+class PlacementPolicy(Policy):
     """Base of every placement policy. The constructor only stores parameters."""
+
+    required = ("assign",)
 
     def assign(self, tiles: Sequence[TileWork], devices: int) -> list[int]:
         """The device, 0 .. devices - 1, of each tile."""

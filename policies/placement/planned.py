@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 
+from policies.parameters import Wait
 from policies.placement.balance import Assignment, fewest_moved, improved, loads
 from policies.placement.contract import PlacementPolicy, TileWork
 from predictors.link import Link
 from traces.errors import BadInput
+from traces.limits import Range
 
 
 class Planned(PlacementPolicy):
@@ -31,7 +34,11 @@ class Planned(PlacementPolicy):
     """
 
     def __init__(
-        self, latency_s: float = 1e-5, bytes_per_s: float = 5e10, pixel_bytes: int = 704, worth: float = 0.01
+        self,
+        latency_s: Wait = 1e-5,
+        bytes_per_s: Annotated[float, Range(0, 1e18, "bytes a second", above=True)] = 5e10,
+        pixel_bytes: Annotated[int, Range(1, 10**12, "bytes", whole=True)] = 704,
+        worth: Annotated[float, Range(0, 1, below=True)] = 0.01,
     ) -> None:
         if pixel_bytes < 1:
             raise BadInput(f"pixel_bytes is {pixel_bytes}, expected at least 1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from policies.job import Job
+from policies.parameters import Weight
 from policies.residency.contract import DispatchPolicy, Lane
 
 
@@ -19,7 +20,7 @@ class Affinity(DispatchPolicy):
             of weights that somebody else will want again.
     """
 
-    def __init__(self, load_weight: float = 3.0) -> None:
+    def __init__(self, load_weight: Weight = 3.0) -> None:
         self.load_weight = load_weight
 
     def choose(self, job: Job, lanes: Sequence[Lane], now: float) -> Lane:

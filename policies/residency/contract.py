@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from policies.contract import Policy
 from policies.job import Job
 
 
@@ -33,8 +34,10 @@ class Lane(Protocol):
         ...
 
 
-class DispatchPolicy:
+class DispatchPolicy(Policy):
     """Base of every dispatch policy."""
+
+    required = ("choose",)
 
     def reset(self) -> None:
         """Begin a run: forget everything of an earlier one."""
@@ -47,8 +50,10 @@ class DispatchPolicy:
         raise NotImplementedError
 
 
-class KeepPolicy:
+class KeepPolicy(Policy):
     """Base of every keep policy; each replica has one of its own."""
+
+    required = ("victim",)
 
     def reset(self) -> None:
         """Begin a run: forget everything of an earlier one."""

@@ -13,10 +13,36 @@ import math
 from collections.abc import Callable, Mapping
 
 from policies.contract import Decision, Load, Replica
-from policies.job import Job
+from policies.guard import ask, broken, short
+from policies.job import Job, ReadOnly
 from policies.residency.contract import KeepPolicy
 from policies.residency.queue import CheckpointQueue
 from predictors.loading import LoadTimes
+
+
+class LaneView(ReadOnly):
+    """A replica as a dispatch policy sees it, see `policies.residency.contract.Lane`."""
+
+    __slots__ = ("_lane", "index")
+
+    index: int
+    _lane: ReplicaLane
+
+    def __init__(self, lane: ReplicaLane) -> None:
+        object.__setattr__(self, "index", lane.index)
+        object.__setattr__(self, "_lane", lane)
+
+    def backlog_s(self, now: float) -> float:
+        """See `policies.residency.contract.Lane`."""
+        return self._lane.backlog_s(now)
+
+    def load_s(self, checkpoint: str) -> float:
+        """See `policies.residency.contract.Lane`."""
+        return self._lane.load_s(checkpoint)
+
+    def room_gb(self) -> float:
+        """See `policies.residency.contract.Lane`."""
+        return self._lane.room_gb()
 
 
 class ReplicaLane:
@@ -31,6 +57,7 @@ class ReplicaLane:
 
     Attributes:
         index: of the replica.
+        view: what a dispatch policy sees of it.
         stale: queues that have had news since they were last asked for recalls.
     """
 
@@ -43,6 +70,7 @@ class ReplicaLane:
         visit: float,
     ) -> None:
         self.index = replica.index
+        self.view = LaneView(self)
         self._replica = replica
         self._make_queue = make_queue
         self._keep = keep
@@ -62,7 +90,7 @@ class ReplicaLane:
         self._started: dict[Job, None] = {}
         self._waiting_s = self._started_s = 0.0
         self._seen_s: float | None = None  # when what has started was last looked at; None: nothing runs
-        self._keep.reset()
+        ask(self._keep, "reset")
         for checkpoint in self._replica.loaded:
             self._used(checkpoint, now)
 
@@ -208,11 +236,14 @@ class ReplicaLane:
             if not open_to:
                 return None
             unwanted = [held for held in open_to if self._queues.get(held) not in self._busy]
-            victim = self._keep.victim(unwanted or open_to, now)
+            asked = unwanted or open_to
+            victim = ask(self._keep, "victim", tuple(asked), now)
+            if not isinstance(victim, str) or victim not in asked:
+                raise broken(self._keep, f"gives up {short(victim)}, expected one of: {', '.join(asked)}")
             loaded.remove(victim)
             evict.append(victim)
         for victim in evict:
-            self._keep.left(victim)
+            ask(self._keep, "left", victim)
         load_s = self._loads.seconds(self.index, checkpoint)
         self._used(checkpoint, now)
         queue.load_s, queue.served_s = load_s, 0.0
@@ -228,7 +259,7 @@ class ReplicaLane:
     def _used(self, checkpoint: str, now: float) -> None:
         if self._loads is not None:
             gb = self._loads.weights.gb(checkpoint)
-            self._keep.used(checkpoint, gb, self._loads.expected(self.index, checkpoint), now)
+            ask(self._keep, "used", checkpoint, gb, self._loads.expected(self.index, checkpoint), now)
 
     def _look(self, now: float | None) -> None:
         """Note what is left to do of the requests that have started; None: none of them runs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from policies.residency.contract import KeepPolicy
+from traces.limits import PositiveSpan
 
 
 class LFU(KeepPolicy):
@@ -16,7 +17,7 @@ class LFU(KeepPolicy):
         half_life_s: seconds after which a start counts half.
     """
 
-    def __init__(self, half_life_s: float = 600.0) -> None:
+    def __init__(self, half_life_s: PositiveSpan = 600.0) -> None:
         self.half_life_s = half_life_s
 
     def reset(self) -> None:

@@ -7,10 +7,10 @@ is decided by `policies.residency.lane` and the *keep* policy. A load occupies i
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
-from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
+from policies.contract import Cluster, Decision, Policy, Replica, SchedulingPolicy
+from policies.guard import ask, begun, broken, short
 from policies.job import Job
 from policies.residency.affinity import Affinity
 from policies.residency.contract import DispatchPolicy, KeepPolicy
@@ -54,16 +54,20 @@ class ManyCheckpoints(SchedulingPolicy):
         self.patience = patience
         self.visit = visit
 
+    @property
+    def blamed(self) -> Policy:
+        """The policy that decides what runs."""
+        return self.policy
+
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
-        self._dispatch = Affinity() if self.dispatch is None else copy.deepcopy(self.dispatch)
-        self._dispatch.reset()
+        self._dispatch = begun(Affinity() if self.dispatch is None else self.dispatch)
         keep = Cost() if self.keep is None else self.keep
         loads = None
         if self.weights is not None:
             loads = LoadTimes(self.weights, [list(replica.loaded) for replica in cluster.replicas])
         self._lanes = [
-            ReplicaLane(replica, self._queue, copy.deepcopy(keep), loads, self.visit) for replica in cluster.replicas
+            ReplicaLane(replica, self._queue, begun(keep), loads, self.visit) for replica in cluster.replicas
         ]
         self._working = list(self._lanes)
         self._wakes = type(self.policy).wakeup is not SchedulingPolicy.wakeup
@@ -79,7 +83,10 @@ class ManyCheckpoints(SchedulingPolicy):
             return
         seconds = self.cluster.predictor.seconds
         of_stages = {stage: seconds(stage, job.alone, float(job.guided)) for stage in job.stages}
-        chosen = self._dispatch.choose(job, self._working, now)
+        views = tuple([lane.view for lane in self._working])
+        chosen = ask(self._dispatch, "choose", job, views, now)
+        if all(chosen is not view for view in views):
+            raise broken(self._dispatch, f"chooses {short(chosen)}, expected one of the lanes that it is shown")
         lane = self._lane_of[job] = self._lanes[chosen.index]
         lane.add(job, of_stages, now)
 

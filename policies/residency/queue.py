@@ -10,13 +10,15 @@ Adapters are put on when a request first runs, one request after another; the po
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from heapq import heappop, heappush, heapreplace
 from typing import NamedTuple
 
-from policies.contract import Cluster, Decision, PolicyError, Predictor, Replica, SchedulingPolicy
-from policies.job import Job
+from policies import answers
+from policies.cluster import ClusterState, set_launch
+from policies.contract import Decision, PolicyError, Predictor, Replica, SchedulingPolicy
+from policies.guard import ask, begun, broken, short
+from policies.job import Job, advance, copy_state, start
 
 ADAPT = "adapt"
 
@@ -58,10 +60,11 @@ class CheckpointQueue:
         self._held: _Held | None = None
         self._running: tuple[Job, ...] = ()  # mirrors
         self._recalled = False
-        self._cluster = Cluster(1, predictor)
-        self._view = self._cluster.replicas[0]
-        self._policy = copy.deepcopy(policy)
-        self._policy.reset(self._cluster)
+        self._cluster = ClusterState(1, predictor)
+        self._view = self._cluster.view.replicas[0]
+        self._resident, self._loaded = self._cluster.resident[0], self._cluster.loaded[0]
+        self._latest = -1  # the launch that it was shown last
+        self._policy = begun(policy, self._cluster.view)
 
     @property
     def launching(self) -> bool:
@@ -83,7 +86,7 @@ class CheckpointQueue:
         due_s = now + self._patience * job.seconds_left(seconds) if patient else job.request.deadline
         heappush(self._due, (due_s, job.order, patient, job))
         self._cluster.jobs[job.request.request_id] = self._cluster.waiting[job.request.request_id] = mirror
-        self._policy.arrived(mirror, now)
+        ask(self._policy, "arrived", mirror, now)
 
     def due_s(self, now: float) -> float:
         """When the most urgent of its requests is due. It must have one, and none may be running.
@@ -115,19 +118,26 @@ class CheckpointQueue:
 
     def plan(self, now: float) -> Decision | None:
         """What to do next on the replica, which is idle and has the weights."""
-        self._view.loaded = dict.fromkeys(self._replica.loaded and [self.checkpoint])
+        if self._replica.loaded:
+            self._loaded[self.checkpoint] = None
+        else:
+            self._loaded.clear()
         if self._held is None:
-            decision = self._policy.plan(self._view, now)
+            decision = ask(self._policy, "plan", self._view, now)
             if decision is None:
                 return None
+            if not isinstance(decision, Decision):
+                raise broken(self._policy, answers.no_decision(decision))
             if decision.load is not None:
-                raise self._broken(f"loads {decision.load.checkpoint!r} itself")
-            if decision.jobs:
-                self._held = _Held(tuple([self._real.get(job, job) for job in decision.jobs]), decision.steps)
-            elif not decision.drop:
+                raise self._broken(f"loads {answers.load(self._policy, decision.load).checkpoint!r} itself")
+            jobs, steps = answers.batch(self._policy, decision.jobs, decision.steps)
+            drops = answers.drops(self._policy, decision.drop)
+            if jobs:
+                self._held = _Held(tuple([self._job(job) for job in jobs]), steps)
+            elif not drops:
                 raise self._broken("answered with no jobs; None is the answer that leaves a replica idle")
-            if decision.drop:
-                return Decision(drop=tuple([(self._real.get(job, job), reason) for job, reason in decision.drop]))
+            if drops:
+                return Decision(drop=tuple([(self._job(job), reason) for job, reason in drops]))
         assert self._held is not None
         jobs, steps = self._held
         self._start(jobs, now)
@@ -137,6 +147,13 @@ class CheckpointQueue:
         self._held = None
         return Decision(jobs, 1 if self._recalled else steps)
 
+    def _job(self, mirror: Job) -> Job:
+        """The controller's job that the policy sees as this one."""
+        job = self._real.get(mirror) if isinstance(mirror, Job) else None
+        if job is None:
+            raise self._broken(f"names {short(mirror)}, which is no job of its own that has not ended")
+        return job
+
     def _start(self, jobs: tuple[Job, ...], now: float) -> None:
         """Let the policy see that what it has decided runs."""
         self._running = tuple([self.jobs[job] for job in jobs if job in self.jobs])
@@ -144,9 +161,8 @@ class CheckpointQueue:
             name = mirror.request.request_id
             if mirror.state == "waiting":
                 del self._cluster.waiting[name]
-                self._view.resident[name] = mirror
-                mirror.replica, mirror.first_start_s = 0, now
-            mirror.state = "running"
+                self._resident[name] = mirror
+            start(mirror, 0, now)
 
     def recalls(self, now: float) -> list[int]:
         """Its running launch, if the policy recalls it. Adapters are put on to the end; one step is done then."""
@@ -154,8 +170,9 @@ class CheckpointQueue:
         shown = self._view.launch
         if self._running and launch is not None and (shown is None or shown.launch_id != launch.launch_id):
             steps = launch.steps if self._held is None else self._held.steps
-            self._view.launch = launch._replace(jobs=self._running, replica=0, steps=steps)
-        named = self._policy.recalls(now)
+            set_launch(self._view, launch._replace(jobs=self._running, replica=0, steps=steps))
+            self._latest = launch.launch_id
+        named = answers.launch_ids(self._policy, ask(self._policy, "recalls", now), self._latest + 1)
         if launch is None or launch.launch_id not in named or not self._running:
             return []
         if self._held is not None:
@@ -170,16 +187,17 @@ class CheckpointQueue:
             return
         self._stop()
         self._follow(job, mirror)
-        mirror.state = job.state
-        self._policy.returned(mirror, now)
+        copy_state(job, mirror)
+        ask(self._policy, "returned", mirror, now)
 
     def _stop(self) -> None:
-        self._running, self._recalled, self._view.launch = (), False, None
+        self._running, self._recalled = (), False
+        set_launch(self._view, None)
 
     def _follow(self, job: Job, mirror: Job) -> None:
         done = mirror.steps_left - (job.steps_left - (job.stage_left if job.stage == ADAPT else 0))
         if done:
-            mirror.advance(done)
+            advance(mirror, done)
 
     def ended(self, job: Job, now: float) -> None:
         """A job ended, however."""
@@ -190,7 +208,7 @@ class CheckpointQueue:
         if mirror.state == "waiting":
             del self._cluster.waiting[name]
         else:
-            del self._view.resident[name]
+            del self._resident[name]
         del self._cluster.jobs[name]
         if self._held is not None:
             others = tuple([other for other in self._held.jobs if other is not job])
@@ -200,12 +218,13 @@ class CheckpointQueue:
             self._running = tuple([other for other in self._running if other is not mirror])
             if self._held is None:
                 self._stop()
-        mirror.state, mirror.reason, mirror.finish_s = job.state, job.reason, now
-        self._policy.ended(mirror, now)
+        copy_state(job, mirror)
+        ask(self._policy, "ended", mirror, now)
 
     def wakeup(self, now: float) -> float | None:
         """When the policy wants to be asked again."""
-        return self._policy.wakeup(now)
+        wakeup_s = ask(self._policy, "wakeup", now)
+        return None if wakeup_s is None else answers.wakeup_s(self._policy, wakeup_s)
 
     def _broken(self, what: str) -> PolicyError:
-        return PolicyError(f"policy {type(self._policy).__name__} {what}")
+        return broken(self._policy, what)

@@ -13,8 +13,9 @@ from bisect import bisect_left, insort
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
+from policies.parameters import Width
 from policies.scheduling.batch import next_quantum
-from policies.scheduling.dispatch import Dispatcher, check_rule
+from policies.scheduling.dispatch import Dispatcher, Rule, check_rule
 from policies.scheduling.forecast import ROUNDING_S, Due, forecast
 from policies.scheduling.mixing import BatchCosts
 from policies.scheduling.promise import Quanta, to_decode
@@ -52,7 +53,7 @@ class Clockwork(SchedulingPolicy):
         ValueError: an unknown dispatch rule.
     """
 
-    def __init__(self, max_batch: int = 12, dispatch: str = "completion") -> None:
+    def __init__(self, max_batch: Width = 12, dispatch: Rule = "completion") -> None:
         self.max_batch = max_batch
         self.dispatch = check_rule(dispatch)
 

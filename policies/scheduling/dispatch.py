@@ -8,12 +8,14 @@ that is nearly done counts as much as one of a request that has not begun, and a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from policies.contract import Cluster
 from policies.job import Job
 from policies.scheduling.mixing import BatchCosts, Kind
 
-RULES = ("pixels", "completion")
+Rule = Literal["pixels", "completion"]
+RULES: tuple[Rule, ...] = ("pixels", "completion")
 _SHARED_BY = 4
 
 

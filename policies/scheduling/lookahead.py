@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
+from policies.parameters import Weight, Width
 from policies.scheduling.batch import next_quantum
 from policies.scheduling.lookahead_costs import MarginalCosts
 from policies.scheduling.lookahead_roll import Plan, Task, best_plan, filled, roll
@@ -76,11 +77,11 @@ class Lookahead(SchedulingPolicy):
 
     def __init__(
         self,
-        max_batch: int = 12,
-        margin: float = 0.07,
+        max_batch: Width = 12,
+        margin: Weight = 0.07,
         drop_late: bool = True,
-        patience: float = 10.0,
-        horizon: int = 32,
+        patience: Weight = 10.0,
+        horizon: Width = 32,
     ) -> None:
         self.max_batch = max_batch
         self.margin = margin

@@ -6,6 +6,7 @@ from collections import deque
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
+from policies.parameters import Width
 from policies.scheduling.batch import next_quantum
 from policies.scheduling.promise import Quanta, to_decode
 
@@ -21,7 +22,7 @@ class MixedFCFS(SchedulingPolicy):
         max_batch: requests in a batch.
     """
 
-    def __init__(self, max_batch: int = 12) -> None:
+    def __init__(self, max_batch: Width = 12) -> None:
         self.max_batch = max_batch
 
     def reset(self, cluster: Cluster) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import BatchKey, Job
+from policies.parameters import Width
 from policies.scheduling.batch import next_quantum
 from policies.scheduling.same_size import SizeQueues
 
@@ -23,7 +24,7 @@ class Nirvana(SchedulingPolicy):
         max_batch: images in a batch.
     """
 
-    def __init__(self, max_batch: int = 12) -> None:
+    def __init__(self, max_batch: Width = 12) -> None:
         self.max_batch = max_batch
 
     def reset(self, cluster: Cluster) -> None:

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
+from policies.parameters import Weight, Width
 from policies.scheduling.batch import next_quantum
-from policies.scheduling.dispatch import Dispatcher, check_rule
+from policies.scheduling.dispatch import Dispatcher, Rule, check_rule
 from policies.scheduling.mixing import Batch, BatchCosts, Kind
 from policies.scheduling.promise import Quanta, to_decode
 from policies.scheduling.queues import KindQueues
@@ -59,7 +60,7 @@ class PatchedServe(SchedulingPolicy):
     """
 
     def __init__(
-        self, max_batch: int = 12, relaxed_slack: float = 0.5, joins: bool = False, dispatch: str = "pixels"
+        self, max_batch: Width = 12, relaxed_slack: Weight = 0.5, joins: bool = False, dispatch: Rule = "pixels"
     ) -> None:
         self.max_batch = max_batch
         self.relaxed_slack = relaxed_slack
@@ -205,6 +206,6 @@ class PatchedServeJoins(PatchedServe):
     """PatchedServe that also admits at step boundaries, into the batch that is denoising."""
 
     def __init__(
-        self, max_batch: int = 12, relaxed_slack: float = 0.5, joins: bool = True, dispatch: str = "pixels"
+        self, max_batch: Width = 12, relaxed_slack: Weight = 0.5, joins: bool = True, dispatch: Rule = "pixels"
     ) -> None:
         super().__init__(max_batch, relaxed_slack, joins, dispatch)

@@ -22,8 +22,9 @@ from typing import NamedTuple
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
+from policies.parameters import StepCount, Width
 from policies.scheduling.batch import next_quantum
-from policies.scheduling.dispatch import Dispatcher, check_rule
+from policies.scheduling.dispatch import Dispatcher, Rule, check_rule
 from policies.scheduling.mixing import BatchCosts, Kind
 from policies.scheduling.promise import Quanta, to_decode
 from policies.scheduling.queues import KindQueues
@@ -59,17 +60,19 @@ class Rounds(SchedulingPolicy):
         dispatch: ``pixels`` or ``completion``; see `policies.scheduling.dispatch`.
 
     Raises:
-        ValueError: an unknown dispatch rule.
+        ValueError: an unknown dispatch rule, or no widths.
     """
 
     def __init__(
         self,
-        round_steps: int = 5,
-        degrees: tuple[int, ...] = (1, 2, 4, 8, 12),
+        round_steps: StepCount = 5,
+        degrees: tuple[Width, ...] = (1, 2, 4, 8, 12),
         drop_late: bool = True,
-        dispatch: str = "completion",
+        dispatch: Rule = "completion",
     ) -> None:
         self.round_steps = round_steps
+        if not degrees:
+            raise ValueError("degrees is empty, expected at least one width")
         self.degrees = degrees
         self.drop_late = drop_late
         self.dispatch = check_rule(dispatch)

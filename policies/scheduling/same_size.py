@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import BatchKey, Job
+from policies.parameters import Wait, Weight, Width
 from policies.scheduling.batch import next_quantum
 
 
@@ -79,7 +80,7 @@ class SameSizeDynamic(SchedulingPolicy):
     seconds; among sizes that are ready the one with the oldest request goes first.
     """
 
-    def __init__(self, max_batch: int = 8, window_s: float = 0.5) -> None:
+    def __init__(self, max_batch: Width = 8, window_s: Wait = 0.5) -> None:
         self.max_batch = max_batch
         self.window_s = window_s
 
@@ -127,7 +128,7 @@ class SameSizeContinuous(SchedulingPolicy):
     drains, and the replica turns to the size of the oldest request.
     """
 
-    def __init__(self, max_batch: int = 8, patience: float = 2.0) -> None:
+    def __init__(self, max_batch: Width = 8, patience: Weight = 2.0) -> None:
         self.max_batch = max_batch
         self.patience = patience
 

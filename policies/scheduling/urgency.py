@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import BatchKey, Job
+from policies.parameters import Width
 from policies.scheduling.batch import next_quantum
 
 _Entry = tuple[float, int, Job]
@@ -43,7 +44,7 @@ class UrgencyPolicy(SchedulingPolicy):
     drift: float = 0.0
     """How the urgency of a running job changes with time, per second."""
 
-    def __init__(self, max_batch: int = 4, drop_late: bool = False) -> None:
+    def __init__(self, max_batch: Width = 4, drop_late: bool = False) -> None:
         self.max_batch = max_batch
         self.drop_late = drop_late
 

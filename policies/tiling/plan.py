@@ -6,9 +6,8 @@ request can be planned once, and remembered for all requests that draw the same 
 
 from __future__ import annotations
 
-import copy
-
 from policies.caching.contract import CachingPolicy
+from policies.guard import begun
 from policies.tiling.costs import TiledCosts
 from policies.tiling.signals import TileSignals
 from policies.tiling.timing import Timing, refine
@@ -37,9 +36,7 @@ class TilePlans:
                 "model; record some, or compute all tiles"
             )
         self.costs = costs
-        self._caching = copy.deepcopy(caching)
-        if self._caching is not None:
-            self._caching.reset()
+        self._caching = None if caching is None else begun(caching)
         self._signals = signals
         self._plans: dict[tuple[object, ...], Timing] = {}
         self._of_request: dict[str, Timing] = {}

@@ -136,9 +136,7 @@ class TilingRule:
             rows, columns = (cut(extent, n, multiple) for extent, n in zip(canvas, tiles, strict=True))
         else:
             tile = along(geometry.native_size, size) if self.tile is None else self.tile
-            rows, columns = (
-                split(extent, side // factor, multiple) for extent, side in zip(canvas, tile, strict=True)
-            )
+            rows, columns = (split(extent, side // factor, multiple) for extent, side in zip(canvas, tile, strict=True))
         return TileGrid(canvas, rows, columns, self.mode, self.overlap // factor, multiple)
 
 

@@ -12,6 +12,7 @@ placement make necessary, and not the whole canvas.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from policies.caching.contract import CachingPolicy, Flags, Signals
 from policies.caching.step import decide_block
-from policies.contract import PolicyError
+from policies.guard import ask, broken, short
 from policies.placement.contract import PlacementPolicy, TileWork
 from policies.tiling.grid import Box, Tile
 
@@ -95,15 +96,27 @@ def plan_step(
         cost = seconds(tile.window.height, tile.window.width) if fresh else 0.0
         held = np.bincount(_within(owners, tile.window).ravel(), minlength=devices).tolist()
         work.append(TileWork(place, cost, held.index(max(held)), tuple(held)))
-    assigned = placement.assign(work, devices)
-    if len(assigned) != len(work) or any(not 0 <= device < devices for device in assigned):
-        raise PolicyError(f"policy {type(placement).__name__} must name a device from 0 to {devices - 1} for each tile")
-    of_tiles = tuple(int(device) if fresh else REUSED for device, fresh in zip(assigned, computed, strict=True))
+    assigned = assign_tiles(placement, work, devices)
+    of_tiles = tuple(device if fresh else REUSED for device, fresh in zip(assigned, computed, strict=True))
     busy = [0.0] * devices
     for device, item in zip(of_tiles, work, strict=True):
         if device != REUSED:
             busy[device] += item.seconds
     return StepPlan(tuple(tiles), of_tiles, moves_of(tiles, owners, of_tiles), tuple(busy))
+
+
+def assign_tiles(placement: PlacementPolicy, work: Sequence[TileWork], devices: int) -> list[int]:
+    """The device of each tile.
+
+    Raises:
+        PolicyError: the answer is not one device a tile, or the policy raised.
+    """
+    answer = ask(placement, "assign", tuple(work), devices)
+    fits = isinstance(answer, list | tuple | np.ndarray) and len(answer) == len(work)
+    if not fits or not all(isinstance(each, Integral) and 0 <= int(each) < devices for each in answer):
+        wanted = f"a device from 0 to {devices - 1} for each of {len(work)} tiles"
+        raise broken(placement, f"answers assign with {short(answer)}, expected {wanted}")
+    return [int(device) for device in answer]
 
 
 def moves_of(tiles: Sequence[Tile], owners: Owners, of_tiles: Sequence[int]) -> tuple[Move, ...]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from policies.caching.contract import CachingPolicy
+from policies.guard import ask
 from policies.placement import Contiguous, PlacementPolicy
 from policies.tiling.recipe import TiledShape
 from policies.tiling.signals import ModelledTiles
@@ -125,7 +126,7 @@ def refine(
         moved.append(pixel_bytes * sum(move.pixels for move in plan.moves))
     if caching is not None:
         for name in names:
-            caching.forget(name)
+            ask(caching, "forget", name)
     away = np.bincount(owners.ravel())[1:].tolist()
     gathered = tuple(Move(source, 0, pixels) for source, pixels in enumerate(away, 1) if pixels)
     link_s[-1] += devices.exchange(gathered, pixel_numbers * devices.number_bytes, 1)

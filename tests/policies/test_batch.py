@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policies.job import Job
+from policies.job import Job, advance, rest
 from policies.scheduling import SameSizeContinuous
 from policies.scheduling.batch import beside_first, next_quantum
 from policies.tiling.recipe import Recipe
@@ -17,8 +17,9 @@ TILED: Recipe = (("encode", 1), *SKETCH)
 
 def job(name: str, done: int = 0, recipe: Recipe | None = TILED, state: str = "resident") -> Job:
     made = Job(Request(name, 0.0, 64, 64, 4), 0, recipe)
-    made.advance(done)
-    made.state = state
+    advance(made, done)
+    if state == "resident":
+        rest(made)
     return made
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.contract import SchedulingPolicy, composition_of_jobs, guided_share
-from policies.job import Job
+from policies.job import Job, advance, end
 from policies.scheduling import Clockwork, PatchedServe, Rounds
 from policies.scheduling.forecast import forecast
 from policies.scheduling.mixing import BatchCosts
@@ -148,7 +148,7 @@ def test_a_forecast_with_a_tiled_request_by_hand() -> None:
     seen = forecast(costs, queue, 3, 0.0)
     assert seen.end_s == pytest.approx(3.0)
     assert seen.late == [jobs[0], jobs[3]]
-    jobs[2].advance(3)
+    advance(jobs[2], 3)
     assert forecast(costs, queue, 3, 0.0).end_s == pytest.approx(1.5)
     assert forecast(costs, queue[2:], 3, 2.2, most_late=0).late == [jobs[2]]
 
@@ -160,7 +160,7 @@ def test_queues_pass_over_what_has_ended() -> None:
         queues.add(job)
     (kind,) = queues.kinds()
     assert queues.first(kind, 2) == [jobs[3], jobs[2]]
-    jobs[3].state = "cancelled"
+    end(jobs[3], "cancelled", "", 0.0)
     assert queues.head(kind) is jobs[2]
     assert queues.take_before(kind, 8.5) == [jobs[2], jobs[1]]
     assert queues.head(kind) is jobs[0]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from policies.contract import Decision, PolicyError, Replica, SchedulingPolicy
 from policies.controller import Controller
-from policies.job import DENOISING, Job, through
+from policies.job import DENOISING, Job, advance, through
 from policies.tiling.recipe import Recipe
 from tests.policies.costs import FlatCosts
 from traces.request import Request
@@ -28,14 +28,14 @@ def test_a_tiled_job_goes_from_stage_to_stage() -> None:
     job = Job(request(), 0, TILED)
     assert (job.tiled, job.steps_left, job.denoise_steps, job.denoise_left) == (True, 10, 7, 7)
     assert job.segments(7) == (("encode", 1), ("sketch", 4), ("upscale", 1), ("refine", 1))
-    assert not job.advance(3)
+    assert not advance(job, 3)
     assert (job.stage, job.stage_left, job.steps_done, job.done_in("sketch"), job.done_in("refine")) == (
         ("sketch", 2, 2, 2, 0)
     )
-    assert not job.advance(5)
+    assert not advance(job, 5)
     assert (job.stage, job.stage_left, job.denoise_left, job.done_in("refine")) == ("refine", 1, 1, 2)
     assert job.seconds_left({"refine": 5.0, "decode": 2.0}) == 7.0
-    assert job.advance(2)
+    assert advance(job, 2)
     assert (job.stage, job.stage_left, job.steps_left, job.denoise_left) == ("decode", 0, 0, 0)
 
 
@@ -58,7 +58,7 @@ def test_what_is_ahead_is_what_is_walked(counts: list[tuple[str, int]], data: st
     while job.steps_left:
         steps = data.draw(st.integers(1, job.steps_left))
         ahead, before_s = job.segments(steps), job.seconds_left(seconds)
-        ended = job.advance(steps)
+        ended = advance(job, steps)
         for stage, count in ahead:
             done[stage] = done.get(stage, 0) + count
         assert before_s - job.seconds_left(seconds) == sum(seconds[stage] * count for stage, count in ahead)

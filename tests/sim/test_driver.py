@@ -13,7 +13,7 @@ from policies.caching import Interval, Threshold
 from policies.caching.plan import CachePlans
 from policies.contract import Decision, Launch, Replica, SchedulingPolicy, Segment
 from policies.controller import Controller
-from policies.job import Job
+from policies.job import Job, advance
 from policies.scheduling import EDF, FCFS, SCHEDULERS, SameSizeDynamic
 from predictors.reuse import ReuseModel
 from sim.driver import Simulation, Stalled
@@ -147,8 +147,8 @@ def test_requests_of_a_batch_reuse_each_at_its_own_step(reuse: ReuseModel) -> No
     plans = CachePlans(Interval(every=2, warmup=1), reuse)
     world = World(UnevenCosts(), 1, plans=plans)
     early, late = (Job(Request(name, 0.0, 128, 64, 8), order) for order, name in enumerate("ab"))
-    early.advance(1)
-    late.advance(2)  # its next step is its second, a reused one
+    advance(early, 1)
+    advance(late, 2)  # its next step is its second, a reused one
     launch = Launch(0, 0, (early, late), (Segment("denoise", 3, 0.0),), 3, (((128, 64, 1), 2),), 1.0, 0.0)
     whole = World(UnevenCosts(), 1).step_ns(launch.composition, 1.0)["denoise"] * 1000
     half = whole * (0.1 + 0.9 * 0.5)

@@ -1,0 +1,91 @@
+"""Parameters of policies, checked by their annotated types where a scenario gives them.
+
+A policy says in its constructor what it takes: ``max_batch: Width = 8``, or ``window_s: Annotated[float, SPAN] = 1.0``.
+What a scenario gives has to be just that: no text where a number is meant, no truth value or fraction where a count is.
+Where nothing is annotated, nothing is checked.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from traces.errors import BadInput
+from traces.limits import SPAN, STEPS, Range
+
+Width = Annotated[int, Range(1, 10_000, whole=True)]
+"""How many go into a batch, or how many are looked at."""
+StepCount = Annotated[int, STEPS]
+"""Denoising steps."""
+Weight = Annotated[float, Range(0, 1e6)]
+"""What something counts, or is multiplied by; or a threshold of it."""
+Wait = Annotated[float, SPAN]
+"""Seconds."""
+Part = Annotated[float, Range(0, 1)]
+"""A share."""
+
+
+def checked_parameters(cls: type, given: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Parameters for the constructor of a class, of the types that it names.
+
+    Args:
+        cls: the class.
+        given: by name.
+        what: whose parameters they are, for messages.
+
+    Raises:
+        BadInput: one that it does not take, that is missing, or of another type.
+    """
+    try:
+        takes = list(inspect.signature(cls).parameters.values())
+    except (TypeError, ValueError):
+        return dict(given)  # nothing is known of them
+    named = [p for p in takes if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    open_to_any = any(p.kind is p.VAR_KEYWORD for p in takes)
+    known = ", ".join(p.name for p in named) or "none"
+    for name in given:
+        if not open_to_any and name not in {p.name for p in named}:
+            raise BadInput(f"{what} has no parameter {name!r}; it takes: {known}")
+    missing = [p.name for p in named if p.default is p.empty and p.name not in given]
+    if missing:
+        raise BadInput(f"{what} needs the parameter {missing[0]!r}; it takes: {known}")
+    types = _types(cls)
+    return {name: _checked(value, types[name], what, name) if name in types else value for name, value in given.items()}
+
+
+def _types(cls: type) -> dict[str, Any]:
+    """The annotated types of its parameters; none where they cannot be read."""
+    try:
+        return typing.get_type_hints(inspect.getattr_static(cls, "__init__"), include_extras=True)
+    except Exception:  # of a name that does not exist, or of anything else that a user may write there
+        return {}
+
+
+def _checked(value: Any, wanted: Any, what: str, name: str) -> Any:
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+    from pydantic_core import to_json
+
+    strict = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+    try:
+        try:
+            adapter = TypeAdapter(wanted, config=strict)
+        except PydanticUserError:  # a class with a configuration of its own
+            adapter = TypeAdapter(wanted)
+        if isinstance(value, list | tuple | dict):  # as written in a scenario: a list is what a tuple is
+            return adapter.validate_json(to_json(value))
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        at = "".join(f"[{part!r}]" for part in wrong["loc"] if isinstance(part, int | str))
+        message = wrong["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        message = message if message.startswith("expected ") else f"expected {message}"
+        raise BadInput(f"{what}: {name}{at} is {_spell(wrong['input'])}, {message}") from None
+    except Exception:  # a type that pydantic knows nothing of
+        return value
+
+
+def _spell(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

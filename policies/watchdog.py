@@ -1,0 +1,88 @@
+"""A policy that does not answer is ended: an endless loop in a hook must not hold a run for ever.
+
+A thread looks, twice a second, where the others are. One that is inside the same call of the same policy's hook, or of
+a user's file that is being read, for longer than is allowed has `policies.guard.TooLong` raised there. Nothing is
+wrapped and nothing counted, so calls cost nothing; the price is that a loop inside a library written in C, which hears
+of nothing, is not ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from policies.contract import Policy
+from policies.guard import TooLong, frames_of
+
+PATIENCE_S = 6.0
+"""The longest call of a hook, unless a scenario says otherwise; wall-clock seconds."""
+_EVERY_S = 0.5
+_AGAIN_S = 2.0  # the policy may have caught it
+
+
+@contextmanager
+def watched(patience_s: float = PATIENCE_S) -> Iterator[None]:
+    """End calls of policies that take longer than ``patience_s`` while the block runs, in all threads."""
+    watch = _Watch(patience_s)
+    by_signal = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGALRM")
+    before = signal.signal(signal.SIGALRM, watch.ring) if by_signal else None
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.stopped.set()
+        watch.join()
+        if by_signal:
+            signal.signal(signal.SIGALRM, before)
+
+
+class _Watch(threading.Thread):
+    def __init__(self, patience_s: float) -> None:
+        super().__init__(daemon=True, name="policies.watchdog")
+        self.stopped = threading.Event()
+        self._patience_s = patience_s
+        self._main = threading.main_thread().ident
+        self._by_signal = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGALRM")
+        self._seen: dict[int, tuple[FrameType, float]] = {}  # of each thread, the call it is in, and for how long
+
+    def run(self) -> None:
+        while not self.stopped.wait(_EVERY_S):
+            seen = {}
+            for thread, innermost in sys._current_frames().items():
+                call = _call(innermost)
+                if call is None:
+                    continue
+                before, for_s = self._seen.get(thread, (None, 0.0))
+                for_s = for_s + _EVERY_S if before is call else 0.0
+                if for_s >= self._patience_s:
+                    self._end(thread)
+                    for_s -= _AGAIN_S
+                seen[thread] = (call, for_s)
+            self._seen = seen
+
+    def _end(self, thread: int) -> None:
+        if thread == self._main and self._by_signal:  # which also ends a sleep
+            signal.pthread_kill(thread, signal.SIGALRM)
+        else:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TooLong))
+
+    def ring(self, number: int, frame: FrameType | None) -> None:
+        """In the main thread: unless it has answered meanwhile."""
+        if _call(frame) is not None:
+            raise TooLong(f"has not answered for {self._patience_s:g} s")
+
+
+def _call(innermost: FrameType | None) -> FrameType | None:
+    """The outermost call that a thread is in of a policy's method, or of the reading of a user's file."""
+    found = None
+    for frame in frames_of(innermost):
+        code = frame.f_code
+        of_policy = code.co_argcount and isinstance(frame.f_locals.get(code.co_varnames[0]), Policy)
+        if of_policy or (code.co_name == "_user_class" and code.co_filename.endswith("load.py")):
+            found = frame
+    return found

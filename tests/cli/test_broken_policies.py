@@ -1,0 +1,400 @@
+"""Whatever is wrong with a user's policy ends a run in one line that names it, and a command with exit code 2.
+
+Each row of a table is a policy that is broken in one way. A line marked ``# here`` is named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from cli.runs import prepare
+from cli.scenario import load_scenario, parse_setting
+from cli.simulation import run_simulation
+from policies.contract import PolicyError
+from predictors.profile import Profile
+from tests.cli.run_command import refused, run
+from tests.cli.test_runs import write_profile
+from traces.errors import BadInput
+from traces.trace import Trace
+
+HEAD = """
+from policies.contract import Decision, Launch, Load, PolicyError, SchedulingPolicy
+from policies.caching import CachingPolicy, Interval
+from policies.placement import PlacementPolicy
+from policies.residency import DispatchPolicy, KeepPolicy, LRU
+from policies.scheduling import FCFS
+import abc, itertools, math, sys, threading, time
+import numpy as np
+
+class Step(SchedulingPolicy):
+    '''One step at a time of the oldest.'''
+    def oldest(self, replica):
+        return next(iter([*replica.resident.values(), *self.cluster.waiting.values()]))
+    def plan(self, replica, now):
+        return Decision((self.oldest(replica),), 1)
+
+class Mute(Exception):
+    def __str__(self): raise ValueError("no text")
+
+class Odd(BaseException):
+    pass
+"""
+
+SCHEDULING_HOOKS = {
+    "reset": "cluster",
+    "arrived": "job, now",
+    "plan": "replica, now",
+    "returned": "job, now",
+    "ended": "job, now",
+    "recalls": "now",
+    "wakeup": "now",
+    "replica_down": "replica, now",
+    "replica_up": "replica, now",
+}
+FAULTS = {
+    "1 / 0": "ZeroDivisionError",
+    "{}['x']": "KeyError",
+    "raise SystemExit(0)": "SystemExit",
+    "raise Odd('odd')": "Odd",
+}
+FAULTS_OF_PLAN = {
+    "sys.exit()": "SystemExit",
+    "raise KeyboardInterrupt": "KeyboardInterrupt",
+    "raise ValueError('two\\nlines \\x1b[31m')": r"ValueError.*two lines \\x1b",
+    "raise Mute": "Mute.*its message cannot be read",
+    "assert not replica": "AssertionError",
+    "return self.plan(replica, now)": "RecursionError",
+    "raise PolicyError('mine')": "PolicyError.*mine",
+    "raise MemoryError": "MemoryError",
+    "raise FileNotFoundError(2, 'nothing', 'x')": "FileNotFoundError",
+    "raise StopIteration": "StopIteration",
+    "return self.cluster.predictor.seconds('bake', ())": "raised",
+    "return replica.nothing": "AttributeError",
+    "open('nowhere/at/all')": "FileNotFoundError",
+}
+WRITES = (
+    "job.steps_left = 0",
+    "job.state = 'finished'",
+    "job.finish_s = 0.0",
+    "job.replica = 0",
+    "job.first_start_s = 0.0",
+    "job.stage_left = 1",
+    "job.recipe = (('decode', 1),)",
+    "job.steps_done = job.denoise_steps",
+    "del job.request",
+    "job.advance(3)",
+    "job.request.steps = 1",
+    "replica.launch = None",
+    "replica.up = False",
+    "replica.resident.clear()",
+    "replica.loaded['x'] = None",
+    "self.cluster.waiting.clear()",
+    "self.cluster.jobs.popitem()",
+    "self.cluster.replicas = ()",
+    "self.cluster.predictor = None",
+)
+ANSWERS = {
+    "'run it'": "answers plan with 'run it', expected a Decision or None",
+    "(job, 1)": "expected a Decision",
+    "job": "expected a Decision",
+    "True": "expected a Decision",
+    "[Decision((job,), 1)]": "expected a Decision",
+    "Decision": "expected a Decision",
+    "Decision()": "no jobs",
+    "Decision(drop=[])": "no jobs",
+    "Decision((job,), 1.5)": "steps = 1.5",
+    "Decision((job,), 1.0)": "steps = 1.0",
+    "Decision((job,), True)": "steps = True",
+    "Decision((job,), '1')": "steps = '1'",
+    "Decision((job,), None)": "steps = None",
+    "Decision((job,), float('nan'))": "steps = nan",
+    "Decision((job,), -1)": "asks for -1 steps",
+    "Decision((job,), 0)": "asks for 0 steps",
+    "Decision((job,), 10**30)": "asks for 1000000",
+    "Decision((job, job), 1)": "twice",
+    "Decision(job, 1)": "jobs = Job",
+    "Decision('ab', 1)": "jobs = 'ab'",
+    "Decision(('a',), 1)": "'a', which is no job",
+    "Decision((None,), 1)": "None, which is no job",
+    "Decision((job.request,), 1)": "is no job",
+    "Decision((type(job)(job.request, 0),), 1)": "never submitted",
+    "Decision(iter([job]), 1)": "jobs = ",
+    "Decision(drop='ab')": "drop = 'ab'",
+    "Decision(drop=(job,))": r"expected a \(job, reason\) pair",
+    "Decision(drop=((job, ''),))": "without a reason",
+    "Decision(drop=((job, 3),))": "without a reason",
+    "Decision(drop=((job, 'a'), (job, 'b')))": "which is dropped",
+    "Decision(drop=(('r', 'late'),))": r"expected a \(job, reason\) pair",
+    "Decision(drop=np.array([1, 2]))": "drop = array",
+    "Decision(load=Load('x'))": "loads 'x', but all requests of this run want the same weights",
+    "Decision(load='x')": "load = 'x'",
+    "Decision(load=Load(3))": "loads 3",
+    "Decision(load=Load('x', 'y'))": "evicts 'y'",
+    "Decision(load=Load('x', (), math.nan))": "take nan",
+}
+WAKEUPS = ("math.inf", "math.nan", "-math.inf", "'soon'", "True", "1e300", "(now,)", "1j", "np.array([1.0, 2.0])")
+RECALLS = ("None", "'ab'", "3", "[0.5]", "[True]", "[99]", "[-1]", "['a']", "{1: 2}", "itertools.count()", "[None]")
+SHAPES = {
+    "def plan(self): pass": r"has a plan that is not called as plan\(replica, now\)",
+    "def arrived(self, job): pass": "has a arrived",
+    "async def plan(self, replica, now): pass": "async",
+    "def recalls(self, now): yield 0": "generator",
+    "plan = None": "has None in the place of its plan",
+    "wakeup = 3.0": "has 3.0 in the place of its wakeup",
+    "def __init__(self): self.lock = threading.Lock()": "copying it",
+    "def __deepcopy__(self, memo): return None": "copied into None",
+    "def __deepcopy__(self, memo): 1 / 0  # here": "ZeroDivisionError",
+    "def __init__(self): 1 / 0  # here": "its constructor raised ZeroDivisionError",
+    "def __init__(self): sys.exit()  # here": "its constructor raised SystemExit",
+    "def __init__(self, needed): pass": "needs the parameter 'needed'",
+    "def __new__(cls): return 'text'": "class str",
+    "@property\n    def plan(self): 1 / 0  # here": "ZeroDivisionError",
+    "def reset(self, cluster): pass": "'cluster'",
+}
+PROGRESS = {
+    "def plan(self, replica, now): return None": "stalls",
+    "def plan(self, replica, now): return None\n    def wakeup(self, now): return now + 1.0": "stalls",
+    "def plan(self, replica, now): return None\n    def wakeup(self, now): return now + 1e-12": "stalls",
+    "def plan(self, replica, now): return None\n    def wakeup(self, now): return now": "stalls",
+    "def plan(self, replica, now): return None\n    def wakeup(self, now): return 0.0": "stalls",
+    "def plan(self, replica, now): return None\n    def wakeup(self, now): return 2 * now + 1.0": "wakeup|stalls",
+    "def plan(self, replica, now): return super().plan(replica, now) if now < 0.2 else None": "stalls",
+}
+
+
+def _scheduling() -> Iterator[tuple[str, str]]:
+    for hook, arguments in SCHEDULING_HOOKS.items():
+        for fault, says in FAULTS.items():
+            yield f"def {hook}(self, {arguments}):\n        {fault}  # here", f"{hook} raised {says}"
+    for fault, says in FAULTS_OF_PLAN.items():
+        yield f"def plan(self, replica, now):\n        {fault}  # here", says
+    for write in WRITES:
+        job = "job = self.oldest(replica)"
+        yield f"def plan(self, replica, now):\n        {job}\n        {write}  # here", "plan raised"
+    for answer, says in ANSWERS.items():
+        yield f"def plan(self, replica, now):\n        job = self.oldest(replica)\n        return {answer}", says
+    for answer in WAKEUPS:
+        yield f"def wakeup(self, now): return {answer}", "wakeup"
+    for answer in RECALLS:
+        yield f"def recalls(self, now): return {answer}", "recalls"
+    yield from SHAPES.items()
+    yield from PROGRESS.items()
+
+
+CACHING = {
+    "def decide(self, signals): 1 / 0  # here": "decide raised ZeroDivisionError",
+    "def decide(self, signals): return 1": "array of one True or False",
+    "def decide(self, signals): return np.ones(len(signals.unit))": "array of one True or False",
+    "def decide(self, signals): return np.ones(1 + len(signals.unit), dtype=bool)": "array of one True or False",
+    "def commit(self, signals, computed): sys.exit()  # here": "commit raised SystemExit",
+    "def reset(self): raise Odd  # here": "reset raised Odd",
+    "def watches(self, block): return 'no'": "watches with 'no'",
+    "def forget(self, request_id): {}['a']  # here": "forget raised KeyError",
+    "decide = CachingPolicy.decide": "has no decide",
+}
+PLACEMENT = {
+    "def assign(self, tiles, devices): 1 / 0  # here": "assign raised ZeroDivisionError",
+    "def assign(self, tiles, devices): return None": "assign with None",
+    "def assign(self, tiles, devices): return [devices] * len(tiles)": "a device from 0",
+    "def assign(self, tiles, devices): return [0.5] * len(tiles)": "a device from 0",
+    "def assign(self, tiles, devices): return [-1] * len(tiles)": "a device from 0",
+    "def assign(self, tiles, devices): return [0]": "a device from 0",
+    "def assign(self, tiles, devices): tiles.clear()  # here": "assign raised AttributeError",
+    "assign = PlacementPolicy.assign": "has no assign",
+}
+DISPATCH = {
+    "def choose(self, job, lanes, now): 1 / 0  # here": "choose raised ZeroDivisionError",
+    "def choose(self, job, lanes, now): return None": "chooses None",
+    "def choose(self, job, lanes, now): return 0": "chooses 0",
+    "def choose(self, job, lanes, now): lanes[0].index = 3  # here": "choose raised AttributeError",
+    "def choose(self, job, lanes, now): job.state = 'finished'  # here": "choose raised AttributeError",
+    "choose = DispatchPolicy.choose": "has no choose",
+}
+KEEP = {
+    "def victim(self, loaded, now): 1 / 0  # here": "victim raised ZeroDivisionError",
+    "def victim(self, loaded, now): return None": "gives up None",
+    "def victim(self, loaded, now): return 'M9'": "gives up 'M9'",
+    "def used(self, checkpoint, gb, load_s, now): raise SystemExit(0)  # here": "used raised SystemExit",
+    "def left(self, checkpoint): raise Odd  # here": "left raised Odd",
+    "victim = KeepPolicy.victim": "has no victim",
+}
+OTHERS = [
+    *(("caching", "CachingPolicy", *row) for row in CACHING.items()),
+    *(("placement", "PlacementPolicy", *row) for row in PLACEMENT.items()),
+    *(("dispatch", "DispatchPolicy", *row) for row in DISPATCH.items()),
+    *(("keep", "LRU", *row) for row in KEEP.items()),
+]
+FINE = {
+    "CachingPolicy": "def decide(self, signals): return np.ones(len(signals.unit), dtype=bool)",
+    "PlacementPolicy": "def assign(self, tiles, devices): return [0] * len(tiles)",
+    "DispatchPolicy": "def choose(self, job, lanes, now): return lanes[0]",
+    "LRU": "",
+}
+SCHEDULING = list(_scheduling())
+
+
+def _short(body: str) -> str:
+    return re.sub(r"\s+", " ", body)[:60]
+
+
+def test_there_are_more_than_a_hundred() -> None:
+    assert len(SCHEDULING) + len(OTHERS) > 150
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scenario of each kind, a trace of a few requests, and a file with all the broken policies."""
+    folder = tmp_path_factory.mktemp("broken")
+    write_profile(folder / "profile.parquet")
+    profile = Profile.load(folder / "profile.parquet")
+    Profile(pd.concat([profile.frame, profile.frame.assign(executor="patched")])).save(folder / "profile.parquet")
+    made = ("trace", "generate", "--model", "tiny-image", "--rate", 4, "--duration", 2, "--steps", 3)
+    run(*made, "--sizes", "64x64", "-o", folder / "trace.parquet")
+    run(*made, "--sizes", "384x384", "-o", folder / "large.parquet")
+    frame = Trace.load(folder / "trace.parquet").frame.copy()
+    frame["checkpoint"] = [f"M{index % 4}" for index in range(len(frame))]
+    Trace(frame, "many").save(folder / "many.parquet")
+    common = 'model = "tiny-image"\n[predictor]\nprofile = "profile.parquet"\nlatency_model = "linear"\n[trace]\n'
+    residency = "[residency]\nmemory_gb = 2.5\nweights_gb = 1.0\n"
+    for name, trace, more in (
+        ("scheduling", "trace", "[cluster]\nreplicas = 2\n[faults]\noutages = ['0.1:0:0.2']\n"),
+        ("caching", "trace", "[cluster]\nexecutor = 'patched'\n"),
+        ("placement", "large", "[tiling]\nrefine = 0.5\nmode = 'clamp'\n[cluster]\ndevices = 2\n"),
+        ("dispatch", "many", residency),
+        ("keep", "many", residency),
+    ):
+        (folder / f"{name}.toml").write_text(f'{common}path = "{trace}.parquet"\n{more}')
+    return folder
+
+
+def _line(folder: Path, kind: str, **settings: Any) -> str:
+    """The line that a simulation of a kind's scenario ends with; what `cli.failures` prints, with exit code 2."""
+    with pytest.raises((PolicyError, BadInput)) as caught:
+        run_simulation(prepare(load_scenario(folder / f"{kind}.toml", settings)))
+    line = str(caught.value)
+    assert line.isprintable()
+    return line
+
+
+def _is_said(folder: Path, kind: str, base: str, body: str, says: str) -> None:
+    source = f"{HEAD}\nclass Bad({base}):\n    {FINE.get(base, '')}\n    {body}\n"
+    (folder / "mine.py").write_text(source)
+    section = "residency" if kind in ("dispatch", "keep") else "policies"
+    line = _line(folder, kind, **{f"{section}.{kind}": {"name": f"{folder}/mine.py:Bad"}})
+    assert re.search(r"\bBad\b", line), line
+    assert re.search(says, line), line
+    if "# here" in source:
+        number = 1 + source[: source.index("# here")].count("\n")
+        assert f"mine.py:{number}" in line, line
+
+
+@pytest.mark.parametrize(("body", "says"), SCHEDULING, ids=[_short(body) for body, _ in SCHEDULING])
+def test_a_broken_scheduling_policy_is_said_in_one_line(folder: Path, body: str, says: str) -> None:
+    _is_said(folder, "scheduling", "Step", body, says)
+
+
+@pytest.mark.parametrize(("kind", "base", "body", "says"), OTHERS, ids=[_short(row[2]) for row in OTHERS])
+def test_so_is_one_of_another_kind(folder: Path, kind: str, base: str, body: str, says: str) -> None:
+    _is_said(folder, kind, base, body, says)
+
+
+@pytest.mark.parametrize("fault", ["1 / 0", "raise SystemExit(0)", "return 3", "replica.launch = None"])
+def test_a_command_ends_with_exit_code_2_and_no_output(folder: Path, tmp_path: Path, fault: str) -> None:
+    (tmp_path / "mine.py").write_text(f"{HEAD}\nclass Bad(Step):\n    def plan(self, replica, now):\n        {fault}\n")
+    scheduler = ("--scheduler", f"{tmp_path}/mine.py:Bad")
+    line = refused("simulate", folder / "scheduling.toml", *scheduler, "-o", tmp_path / "run")
+    assert line.startswith("error: policy Bad")
+    assert not (tmp_path / "run").exists()
+
+
+FILES: dict[str, tuple[str, str]] = {
+    "import sys; sys.exit(0)": ("SystemExit", "mine.py:1"),
+    "1 / 0": ("ZeroDivisionError", "mine.py:1"),
+    "class Mine(": ("SyntaxError", "mine.py:1"),
+    "\0": ("Error", "mine.py"),
+    "import nothing_of_this_name": ("ModuleNotFoundError", "mine.py:1"),
+    "class Mine: pass": ("Mine", "is no scheduling policy; derive it from SchedulingPolicy"),
+    "Mine = 3": ("Mine", "has no class"),
+    "from policies.caching import ComputeAll as Mine": ("Mine", "is no scheduling policy"),
+    "from policies.contract import SchedulingPolicy as Mine": ("SchedulingPolicy", "has no plan"),
+    "import abc, policies.scheduling as s\nclass Mine(s.FCFS, abc.ABC):\n @abc.abstractmethod\n def f(self): 0": (
+        "Mine",
+        "is abstract: it has no f",
+    ),
+}
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_a_file_without_a_policy_is_said_to_be_one(folder: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    line = _line(folder, "scheduling", **{"policies.scheduling": {"name": f"{tmp_path}/mine.py:Mine"}})
+    assert all(part in line for part in FILES[text]), line
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "while True: pass",
+        "time.sleep(99)",
+        "while True:\n            try: time.sleep(0.01)\n            except Exception: 0",
+    ],
+)
+def test_a_hook_that_does_not_answer_is_ended(folder: Path, tmp_path: Path, body: str) -> None:
+    (tmp_path / "mine.py").write_text(f"{HEAD}\nclass Hangs(Step):\n    def arrived(self, job, now):\n        {body}\n")
+    hangs = {"policies.scheduling": {"name": f"{tmp_path}/mine.py:Hangs"}}
+    line = _line(folder, "scheduling", **hangs, **{"policies.patience_s": 0.5})
+    assert re.search(r"policy Hangs: arrived has not answered for 0.5 s at .*mine.py:\d+", line), line
+
+
+PARAMETERS: list[tuple[str, str, Any, str]] = [
+    ("scheduling.same-size-dynamic", "max_batch", '"x"', "a whole number of 1 to"),
+    ("scheduling.same-size-continuous", "max_batch", "2.5", "a whole number of 1 to"),
+    ("scheduling.edf", "max_batch", "true", "a whole number of 1 to"),
+    ("scheduling.least-slack", "max_batch", "0", "a whole number of 1 to"),
+    ("scheduling.srpt", "max_batch", "-1", "a whole number of 1 to"),
+    ("scheduling.clockwork", "max_batch", "1e300", "a whole number of 1 to"),
+    ("scheduling.nirvana", "max_batch", "[1]", "a whole number of 1 to"),
+    ("scheduling.mixed-fcfs", "max_batch", "nan", "a whole number of 1 to"),
+    ("scheduling.lookahead", "margin", "nan", "a number of 0 to"),
+    ("scheduling.lookahead", "drop_late", '"yes"', "a valid boolean"),
+    ("scheduling.patchedserve", "dispatch", '"nearest"', "expected 'pixels' or 'completion'"),
+    ("scheduling.rounds", "degrees", '[1, "x"]', "a whole number of 1 to"),
+    ("scheduling.rounds", "degrees", "[]", "expected at least one width"),
+    ("scheduling.same-size-dynamic", "window_s", "-1.0", "a number of 0 to"),
+    ("caching.interval", "every", "1", "a whole number of 2 to"),
+    ("caching.threshold", "threshold", "inf", "a number of 0 to"),
+    ("caching.first-block", "warmup", '"x"', "a whole number of 1 to"),
+    ("placement.cache-guided", "tolerance", '"x"', "a number of 0 to"),
+    ("placement.planned", "bytes_per_s", "0", "a number above 0"),
+    ("dispatch.affinity", "load_weight", "true", "a number of 0 to"),
+    ("keep.lfu", "half_life_s", "0", "a number of 0.001 to"),
+    ("keep.pin", "checkpoints", "[1]", "a valid string"),
+    ("keep.pin", "checkpoints", '"a"', "a valid "),
+]
+
+
+@pytest.mark.parametrize(("policy", "key", "value", "wanted"), PARAMETERS)
+def test_a_parameter_is_of_the_type_that_the_policy_names(
+    folder: Path, policy: str, key: str, value: str, wanted: str
+) -> None:
+    kind, name = policy.split(".")
+    at = f"residency.{kind}" if kind in ("dispatch", "keep") else f"policies.{kind}"
+    line = _line(folder, kind, **{at: {"name": name}}, **dict([parse_setting(f"{at}.{key}={value}")]))
+    assert f"{kind} policy {name!r}: {key}" in line
+    assert wanted in line
+
+
+def test_parameters_of_a_users_class_are_checked_too(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import policies.scheduling as s\n"
+        "class Mine(s.FCFS):\n"
+        "    def __init__(self, depth: int = 1): self.depth = depth\n"
+    )
+    mine = {"policies.scheduling": {"name": f"{tmp_path}/mine.py:Mine", "depth": "deep"}}
+    assert "depth is 'deep', expected a valid integer" in _line(folder, "scheduling", **mine)
