@@ -7,12 +7,12 @@ Runs any policy, ours or a user's, through one conformance suite, in the spirit 
 
 For scheduling policies: no request is lost or run twice, no launch overlaps another on its replica, the same seed
 gives the same run, runs do not leak into each other, a quantum is a kept promise (planning at every step boundary
-gives the same completions), and recorded events reproduce every decision. It lives in `sim` because it needs a driver.
+gives the same completions), and recorded events reproduce every decision. Caching, placement, dispatch and keep
+policies have suites of their own. It lives in `sim` because it needs a driver.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 from collections import defaultdict
 
@@ -20,28 +20,39 @@ import numpy as np
 
 from policies.caching import CachingPolicy, Signals
 from policies.caching.step import decide_block
-from policies.contract import Outcome, PolicyError, SchedulingPolicy
+from policies.contract import Outcome, Policy, PolicyError, SchedulingPolicy
 from policies.controller import Controller
 from policies.events import EventRecord, check_parity
+from policies.guard import ask, begun, broken, check_form, copied_for_run
 from policies.placement import PlacementPolicy, TileWork
+from policies.residency import DispatchPolicy, KeepPolicy
+from policies.tiling.step import assign_tiles
+from policies.watchdog import watched
+from sim.check_residency import check_residency
 from sim.check_worlds import WORLDS, CheckedWorld
 from sim.driver import Simulation, Stalled
 from traces.request import Request
 from traces.streams import stream
 
 
-def check_policy(policy: SchedulingPolicy | CachingPolicy | PlacementPolicy, seed: int = 0) -> None:
-    """Raise PolicyError with the first broken rule; return None when the policy keeps the contract."""
-    if isinstance(policy, SchedulingPolicy):
-        _check_scheduling(policy, seed)
-    elif isinstance(policy, CachingPolicy):
-        _check_caching(policy, seed)
-    elif isinstance(policy, PlacementPolicy):
-        _check_placement(policy, seed)
-    else:
-        raise PolicyError(
-            f"{type(policy).__name__} is no policy; derive it from SchedulingPolicy, CachingPolicy or PlacementPolicy"
-        )
+def check_policy(policy: Policy, seed: int = 0) -> None:
+    """Return None when a policy of any kind keeps the contract.
+
+    Raises:
+        PolicyError: the first rule that it breaks, or what it raised, in one line.
+    """
+    if isinstance(policy, type):
+        raise PolicyError(f"check_policy takes a policy, not its class: {policy.__name__}(...)")
+    with watched():
+        check_form(policy)
+        if isinstance(policy, SchedulingPolicy):
+            _check_scheduling(policy, seed)
+        elif isinstance(policy, CachingPolicy):
+            _check_caching(policy, seed)
+        elif isinstance(policy, PlacementPolicy):
+            _check_placement(policy, seed)
+        elif isinstance(policy, DispatchPolicy | KeepPolicy):
+            check_residency(policy, seed)
 
 
 def _check_scheduling(policy: SchedulingPolicy, seed: int) -> None:
@@ -52,7 +63,7 @@ def _check_scheduling(policy: SchedulingPolicy, seed: int) -> None:
         _check_conservation(policy, controller, requests)
         again, events_again = _run(policy, requests, world, seed, per_step=False)
         if events != events_again:
-            raise _broken(policy, "is not deterministic: the same run twice gave different decisions")
+            raise broken(policy, "is not deterministic: the same run twice gave different decisions")
         oracle, _ = _run(policy, requests, world, seed, per_step=True)
         _check_promise(policy, again, oracle)
         parity = check_parity(
@@ -61,9 +72,9 @@ def _check_scheduling(policy: SchedulingPolicy, seed: int) -> None:
             lambda hook, world=world: world.controller(policy, hook),  # type: ignore[misc]
         )
         if not parity.same:
-            raise _broken(policy, f"decides differently for the same events: {parity.difference}")
+            raise broken(policy, f"decides differently for the same events: {parity.difference}")
     if _state(policy) != before:
-        raise _broken(policy, "changed its own parameters during a run; per-run state belongs in reset")
+        raise broken(policy, "changed its own parameters during a run; per-run state belongs in reset")
     _check_cancelling(policy, seed)
 
 
@@ -80,21 +91,17 @@ def _run(
         Simulation(controller, world.world(seed), per_step).run(requests)
     except Stalled as error:
         raise PolicyError(str(error)) from error
-    except PolicyError:
-        raise
-    except Exception as error:
-        raise _broken(policy, f"raised {type(error).__name__}: {error}") from error
     return controller, record.lines
 
 
 def _check_conservation(policy: SchedulingPolicy, controller: Controller, requests: list[Request]) -> None:
     if [job.request for job in controller.jobs] != requests:
-        raise _broken(policy, "lost or changed a request")
+        raise broken(policy, "lost or changed a request")
     done: dict[tuple[str, str], int] = defaultdict(int)
     free_at: dict[int, float] = defaultdict(float)
     for launch, outcome, end_s in sorted(controller.launched, key=lambda record: record[0].launch_id):
         if launch.start_s < free_at[launch.replica]:
-            raise _broken(policy, f"has two launches at once on replica {launch.replica}")
+            raise broken(policy, f"has two launches at once on replica {launch.replica}")
         free_at[launch.replica] = end_s
         for segment in launch.done(outcome.steps_done):
             for job in launch.jobs:
@@ -102,19 +109,19 @@ def _check_conservation(policy: SchedulingPolicy, controller: Controller, reques
     for job in controller.jobs:
         name = job.request.request_id
         if not job.ended:
-            raise _broken(policy, f"left request {name!r} {job.state}")
+            raise broken(policy, f"left request {name!r} {job.state}")
         if job.state == "dropped" and not job.reason:
-            raise _broken(policy, f"dropped request {name!r} without a reason")
+            raise broken(policy, f"dropped request {name!r} without a reason")
         if job.state == "finished":
             for stage, wanted in job.recipe:
                 if done[name, stage] != wanted:
-                    raise _broken(policy, f"ran {done[name, stage]} steps of {stage} for {name!r}, not {wanted}")
+                    raise broken(policy, f"ran {done[name, stage]} steps of {stage} for {name!r}, not {wanted}")
 
 
 def _check_promise(policy: SchedulingPolicy, quantum: Controller, oracle: Controller) -> None:
     for job, stepped in zip(quantum.jobs, oracle.jobs, strict=True):
         if (job.state, job.finish_s, job.replica) != (stepped.state, stepped.finish_s, stepped.replica):
-            raise _broken(
+            raise broken(
                 policy,
                 f"breaks the promise of its quanta: request {job.request.request_id!r} ends as {job.state} at "
                 f"{job.finish_s} s, but as {stepped.state} at {stepped.finish_s} s when planned at every step boundary",
@@ -141,30 +148,29 @@ def _check_cancelling(policy: SchedulingPolicy, seed: int) -> None:
         now += 0.01
         for launch in started:
             if left in {job.request.request_id for job in launch.jobs}:
-                raise _broken(policy, "runs a request whose client had left")
+                raise broken(policy, "runs a request whose client had left")
             controller.complete(launch, Outcome(launch.steps), now)
     if controller.open:
-        raise _broken(policy, f"leaves {controller.open} requests waiting after another was cancelled")
+        raise broken(policy, f"leaves {controller.open} requests waiting after another was cancelled")
 
 
 def _check_caching(policy: CachingPolicy, seed: int) -> None:
     """A batch in which one request joins late and one loses its cache, and the same requests each alone."""
     before = _state(policy)
     names = ("r0", "r1", "r2")
-    fresh, again = copy.deepcopy(policy), copy.deepcopy(policy)
-    fresh.reset()
+    fresh, again = begun(policy), copied_for_run(policy)
     together = _cached_run(fresh, names, seed)
     if _cached_run(fresh, names, seed) != together:
-        raise _broken(policy, "remembers requests it was told to forget")
-    again.reset()
+        raise broken(policy, "remembers requests it was told to forget")
+    ask(again, "reset")
     if _cached_run(again, names, seed) != together:
-        raise _broken(policy, "is not deterministic: the same signals twice gave different answers")
+        raise broken(policy, "is not deterministic: the same signals twice gave different answers")
     for name in names:
-        again.reset()
+        ask(again, "reset")
         if _cached_run(again, (name,), seed)[name] != together[name]:
-            raise _broken(policy, "lets the requests of a batch change each other's answers")
+            raise broken(policy, "lets the requests of a batch change each other's answers")
     if _state(policy) != before:
-        raise _broken(policy, "changed its own parameters during a run; per-run state belongs in reset")
+        raise broken(policy, "changed its own parameters during a run; per-run state belongs in reset")
 
 
 def _cached_run(policy: CachingPolicy, names: tuple[str, ...], seed: int) -> dict[str, list[list[bool]]]:
@@ -174,7 +180,7 @@ def _cached_run(policy: CachingPolicy, names: tuple[str, ...], seed: int) -> dic
     answers: dict[str, list[list[bool]]] = {name: [] for name in names}
     for tick in range(steps + max(joins.values())):
         if (evicted[0], tick) == evicted and evicted[0] in names:
-            policy.forget(evicted[0])
+            ask(policy, "forget", evicted[0])
         at = {name: tick - joins.get(name, 0) for name in names}
         batch = tuple(name for name in names if 0 <= at[name] < steps)
         if not batch:
@@ -199,18 +205,18 @@ def _cached_run(policy: CachingPolicy, names: tuple[str, ...], seed: int) -> dic
                 np.zeros(len(batch) * units),
                 *of_tiles,
             )
-            asked = copy.deepcopy(policy)
-            wanted = asked.decide(signals)
-            if not np.array_equal(asked.decide(signals), wanted):
-                raise _broken(policy, "changes its mind when asked twice: decide must change nothing")
+            asked = copied_for_run(policy)
+            wanted = ask(asked, "decide", signals)
+            if not np.array_equal(ask(asked, "decide", signals), wanted):
+                raise broken(policy, "changes its mind when asked twice: decide must change nothing")
             computed = decide_block(policy, signals)
             if not np.array_equal(computed, wanted):
-                raise _broken(policy, "reuses a unit that was never computed")
+                raise broken(policy, "reuses a unit that was never computed")
             for name, flags in zip(batch, computed.reshape(-1, units).tolist(), strict=True):
                 answers[name].append(flags)
         for name in batch:
             if at[name] == steps - 1:
-                policy.forget(name)
+                ask(policy, "forget", name)
     return answers
 
 
@@ -226,14 +232,8 @@ def _check_placement(policy: PlacementPolicy, seed: int) -> None:
                     owner = held.index(max(held)) if held else int(rng.integers(-1, devices))
                     cost = float(rng.uniform(0.1, 2)) if rng.random() >= reused else 0.0
                     tiles.append(TileWork(i, cost, owner, held))
-                answer = policy.assign(tuple(tiles), devices)
-                if len(answer) != count or any(not 0 <= device < devices for device in answer):
-                    raise _broken(policy, f"must name one device of 0..{devices - 1} a tile, gave {answer}")
-                if copy.deepcopy(policy).assign(tuple(tiles), devices) != answer:
-                    raise _broken(policy, "gives ranks different answers for the same tiles")
+                answer = assign_tiles(policy, tiles, devices)
+                if assign_tiles(copied_for_run(policy), tiles, devices) != answer:
+                    raise broken(policy, "gives ranks different answers for the same tiles")
     if _state(policy) != before:
-        raise _broken(policy, "remembers what it was asked; a placement depends on what it is shown alone")
-
-
-def _broken(policy: object, what: str) -> PolicyError:
-    return PolicyError(f"policy {type(policy).__name__} {what}")
+        raise broken(policy, "remembers what it was asked; a placement depends on what it is shown alone")

@@ -58,15 +58,18 @@ class KeepPolicy(Policy):
     def reset(self) -> None:
         """Begin a run: forget everything of an earlier one."""
 
-    def used(self, checkpoint: str, gb: float, load_s: float, now: float) -> None:
-        """A request for a checkpoint starts, or the checkpoint has come.
+    def came(self, checkpoint: str, gb: float, load_s: float, now: float) -> None:
+        """A checkpoint lies on the replica from now on; no request for it has started since.
 
         Args:
-            checkpoint: it lies on the replica.
+            checkpoint: which.
             gb: its size.
             load_s: what it would take to bring it again.
             now: seconds.
         """
+
+    def used(self, checkpoint: str, gb: float, load_s: float, now: float) -> None:
+        """A request for a checkpoint starts; the checkpoint lies on the replica. Arguments as of `came`."""
 
     def left(self, checkpoint: str) -> None:
         """A checkpoint lies on the replica no longer."""

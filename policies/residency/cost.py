@@ -19,6 +19,10 @@ class Cost(KeepPolicy):
         self._uses: dict[str, int] = {}
         self._worth: dict[str, float] = {}
 
+    def came(self, checkpoint: str, gb: float, load_s: float, now: float) -> None:
+        self._uses[checkpoint] = 0
+        self._worth[checkpoint] = self._inflation
+
     def used(self, checkpoint: str, gb: float, load_s: float, now: float) -> None:
         uses = self._uses[checkpoint] = self._uses.get(checkpoint, 0) + 1
         self._worth[checkpoint] = self._inflation + uses * load_s / gb

@@ -92,7 +92,7 @@ class ReplicaLane:
         self._seen_s: float | None = None  # when what has started was last looked at; None: nothing runs
         ask(self._keep, "reset")
         for checkpoint in self._replica.loaded:
-            self._used(checkpoint, now)
+            self._tell("came", checkpoint, now)
 
     def backlog_s(self, now: float) -> float:
         """See `policies.residency.contract.Lane`."""
@@ -221,7 +221,7 @@ class ReplicaLane:
         for job in fresh:
             self._started[job] = None
             self._waiting_s -= queue.alone_s(job)
-            self._used(queue.checkpoint, now)
+            self._tell("used", queue.checkpoint, now)
         if fresh:
             self._look(now)
         return decision
@@ -245,7 +245,7 @@ class ReplicaLane:
         for victim in evict:
             ask(self._keep, "left", victim)
         load_s = self._loads.seconds(self.index, checkpoint)
-        self._used(checkpoint, now)
+        self._tell("came", checkpoint, now)
         queue.load_s, queue.served_s = load_s, 0.0
         self._turn, self._loading = queue, True
         self._look(now)
@@ -256,10 +256,11 @@ class ReplicaLane:
         queue = self._queues.get(checkpoint)
         return queue in self._busy and queue.served_s <= self._visit * queue.load_s
 
-    def _used(self, checkpoint: str, now: float) -> None:
+    def _tell(self, hook: str, checkpoint: str, now: float) -> None:
+        """Tell the keep policy that a checkpoint ``came`` or is ``used``."""
         if self._loads is not None:
             gb = self._loads.weights.gb(checkpoint)
-            ask(self._keep, "used", checkpoint, gb, self._loads.expected(self.index, checkpoint), now)
+            ask(self._keep, hook, checkpoint, gb, self._loads.expected(self.index, checkpoint), now)
 
     def _look(self, now: float | None) -> None:
         """Note what is left to do of the requests that have started; None: none of them runs."""

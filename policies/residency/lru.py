@@ -8,10 +8,13 @@ from policies.residency.contract import KeepPolicy
 
 
 class LRU(KeepPolicy):
-    """Gives up the checkpoint whose last request started longest ago."""
+    """Gives up the checkpoint whose last request started longest ago; one without any counts from when it came."""
 
     def reset(self) -> None:
         self._used: dict[str, None] = {}
+
+    def came(self, checkpoint: str, gb: float, load_s: float, now: float) -> None:
+        self.used(checkpoint, gb, load_s, now)
 
     def used(self, checkpoint: str, gb: float, load_s: float, now: float) -> None:
         self._used.pop(checkpoint, None)

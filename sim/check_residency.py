@@ -1,0 +1,61 @@
+"""What `sim.check` holds dispatch and keep policies to: more checkpoints than a small cluster can hold."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+
+from policies.controller import Controller
+from policies.events import EventRecord
+from policies.guard import broken
+from policies.residency import DispatchPolicy, KeepPolicy, ManyCheckpoints
+from policies.scheduling import FCFS
+from policies.tiling.recipe import ordinary
+from predictors.loading import LoadTimes, Weights
+from sim.check_worlds import CheckedWorld, IrregularCosts
+from sim.driver import Happening, Simulation
+from sim.world import World
+from traces.request import Request
+from traces.streams import stream
+
+_WEIGHTS = Weights(10.0, 4.0, disk_gb_per_s=40.0, load_s=0.013, of={"c1": 1.5})
+_FAILURE = (Happening(1.0, "down", 0), Happening(2.0, "up", 0))
+
+
+def check_residency(policy: DispatchPolicy | KeepPolicy, seed: int = 0) -> None:
+    """Requests for six checkpoints, on one replica and on three of which one fails.
+
+    Raises:
+        PolicyError: a request is left, the same run twice differs, or the policy changed its own parameters.
+    """
+    before = repr(sorted(vars(policy).items()))
+    for replicas in (1, 3):
+        requests = _requests(seed, replicas)
+        first, ended = _run(policy, requests, replicas, seed)
+        again, _ = _run(copy.deepcopy(policy), requests, replicas, seed)
+        if first != again:
+            raise broken(policy, "is not deterministic: the same run twice gave different decisions")
+        if not ended:
+            raise broken(policy, "left requests that have not ended")
+    if repr(sorted(vars(policy).items())) != before:
+        raise broken(policy, "changed its own parameters during a run; per-run state belongs in reset")
+
+
+def _requests(seed: int, replicas: int) -> list[Request]:
+    requests = CheckedWorld(replicas, 4.0 * replicas, False).requests(seed, 60)
+    drawn = stream(seed, "check/residency").choice(6, len(requests), p=np.array([8, 4, 3, 2, 2, 1]) / 20)
+    return [replace(one, checkpoint=f"c{c}") for one, c in zip(requests, drawn.tolist(), strict=True)]
+
+
+def _run(
+    policy: DispatchPolicy | KeepPolicy, requests: list[Request], replicas: int, seed: int
+) -> tuple[list[str], bool]:
+    """What was decided, and whether every request has ended."""
+    dispatch, keep = (policy, None) if isinstance(policy, DispatchPolicy) else (None, policy)
+    many, record = ManyCheckpoints(FCFS(), dispatch, keep, _WEIGHTS), EventRecord()
+    controller = Controller(many, IrregularCosts(), replicas, ordinary, record.add, loading=True)
+    world = World(IrregularCosts(), replicas, seed, loads=LoadTimes(_WEIGHTS, [()] * replicas))
+    Simulation(controller, world, happenings=iter(_FAILURE) if replicas > 1 else None).run(requests)
+    return record.lines, all(job.ended for job in controller.jobs)
