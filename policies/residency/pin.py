@@ -14,7 +14,7 @@ class Pin(LRU):
         checkpoints: that stay.
     """
 
-    def __init__(self, checkpoints: tuple[str, ...] | list[str]) -> None:
+    def __init__(self, checkpoints: list[str]) -> None:
         if isinstance(checkpoints, str):
             raise ValueError(f'checkpoints is {checkpoints!r}, expected a list like ["{checkpoints}"]')
         self.checkpoints = tuple(checkpoints)

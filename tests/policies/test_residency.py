@@ -172,7 +172,7 @@ def test_pinned_weights_stay_while_anything_else_can_go() -> None:
         pin.used(name, 1.0, 1.0, float(at))
     assert pin.victim("abc", 3.0) == "b"
     assert pin.victim("a", 3.0) == "a"
-    with pytest.raises(BadInput, match=r'expected a list like \["a"\]'):
+    with pytest.raises(BadInput, match="checkpoints is 'a', expected a valid list"):
         load_policy("keep", "pin", {"checkpoints": "a"})
 
 
@@ -286,3 +286,15 @@ def test_a_copy_of_the_policy_sees_one_replica_and_its_own_checkpoint_alone() ->
     run.submit(*[request(f"{name}{i}", name) for i in range(4) for name in "ab"])
     assert len(run.finish()) == 8 * 5
     assert {job.replica for job in run.controller.jobs} == {0, 1}
+
+
+def test_a_load_is_no_use() -> None:
+    for name in ("lfu", "cost"):
+        keep = load_policy("keep", name)
+        keep.reset()
+        for checkpoint, uses in (("often", 2), ("once", 1), ("never", 0)):
+            keep.came(checkpoint, 1.0, 1.0, 0.0)
+            for _ in range(uses):
+                keep.used(checkpoint, 1.0, 1.0, 0.0)
+        assert keep.victim(["often", "once", "never"], 1.0) == "never"
+        assert keep.victim(["often", "once"], 1.0) == "once"

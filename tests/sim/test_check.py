@@ -13,6 +13,7 @@ from policies.caching import CACHES, CachingPolicy, ComputeAll, ForestReuse, Sig
 from policies.contract import Cluster, Decision, PolicyError, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.placement import Contiguous, PlacementPolicy, TileWork
+from policies.residency import DISPATCHES, KEEPS, Lane, LeastLoaded
 from policies.scheduling import EDF, FCFS, SCHEDULERS, MixedFCFS
 from predictors.forest_fit import fit_forest
 from sim.check import check_policy
@@ -215,3 +216,27 @@ class OffTheEnd(PlacementPolicy):
 def test_other_broken_kinds_fail(policy: CachingPolicy | PlacementPolicy, complaint: str) -> None:
     with pytest.raises(PolicyError, match=complaint):
         check_policy(policy)
+
+
+@pytest.mark.parametrize("name", [*DISPATCHES, *KEEPS])
+def test_every_shipped_dispatch_and_keep_policy_passes(name: str) -> None:
+    parameters = {"checkpoints": ["c0"]} if name == "pin" else {}
+    for kinds in (DISPATCHES, KEEPS):
+        if name in kinds:
+            check_policy(kinds[name](**parameters))
+
+
+def test_a_dispatch_policy_that_depends_on_earlier_runs_is_found() -> None:
+    class Moody(LeastLoaded):
+        asked = itertools.count()
+
+        def choose(self, job: Job, lanes: Sequence[Lane], now: float) -> Lane:
+            return lanes[next(self.asked) % 7 % len(lanes)]
+
+    with pytest.raises(PolicyError, match="policy Moody is not deterministic"):
+        check_policy(Moody())
+
+
+def test_a_class_is_no_policy() -> None:
+    with pytest.raises(PolicyError, match=r"not its class: FCFS"):
+        check_policy(FCFS)  # type: ignore[arg-type]
