@@ -78,6 +78,10 @@ def notes(plan: Plan) -> list[Note]:
     best = subject(plan)
     if best is not None and best.state == UNSTABLE:
         notes.append(grave(f"OVERLOADED: {cluster(best.candidate)} cannot keep up. {best.detail}"))
+    if best is None and plan.considered and all(row.state == UNSTABLE for row in plan.considered):
+        nearest = max(plan.considered, key=_attainment)
+        who = cluster(nearest.candidate)
+        notes.append(grave(f"OVERLOADED: no cluster considered keeps up; the best is {who}. {nearest.detail}"))
     if best is not None and best.label == ESTIMATED:
         notes.append(Note("The figures are ESTIMATED: no run of this model on this hardware was measured."))
     if best is not None and best.extrapolated > 0:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from sim.planning.ask import AS_PLANNED, Ask, Change, Evaluate
 from sim.planning.replication import Replication
-from sim.planning.result import Candidate, Evaluation, Interval
+from sim.planning.result import UNSTABLE, Candidate, Evaluation, Interval
 from sim.planning.search import Option
 from sim.planning.steady import interval
 from sim.planning.verdict import Verdict, figures, judge, need_longer
@@ -160,7 +160,8 @@ class Assessor:
     ) -> Evaluation:
         promise, option = self.promise, self.option(candidate)
         verdict = self._judge(candidate, change, runs, harder)
-        seen = figures(runs, change.rate_scale, promise.rate_rps * change.rate_scale, promise.confidence)
+        unstable, rate_rps = verdict.state == UNSTABLE, promise.rate_rps * change.rate_scale
+        seen = figures(runs, change.rate_scale, rate_rps, promise.confidence, unstable)
         price = option.price_per_hour * candidate.replicas
         images_per_hour = 3600 * seen.images_per_s.mean
         return Evaluation(

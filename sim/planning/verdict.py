@@ -40,17 +40,23 @@ class Verdict:
 
 
 def figures(
-    replications: Sequence[Replication], rate_scale: float, rate_rps: float, confidence: float = 0.95
+    replications: Sequence[Replication],
+    rate_scale: float,
+    rate_rps: float,
+    confidence: float = 0.95,
+    unstable: bool = False,
 ) -> Figures:
     """Means over the replications of one cluster under one load, with their intervals.
 
-    Where a backlog grows there is no steady latency: its quantiles are infinite, whatever so short a run says.
+    Where a backlog grows there is no steady latency: its quantiles are infinite, whatever so short a run says. It does
+    where that shows, and where a cluster is known to be ``unstable`` and does not drop what it cannot serve.
     """
 
     def mean(name: str) -> Interval:
         return interval([getattr(replication, name) for replication in replications], confidence)
 
-    growing = grows(replications, confidence)
+    sheds = _mean([r.dropped for r in replications]) > CLEAR_GROWTH
+    growing = grows(replications, confidence) or (unstable and not sheds)
 
     def latency(name: str) -> Interval:
         return Interval(math.inf, math.inf, len(replications)) if growing else mean(name)
