@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from cli.main import app
@@ -153,7 +154,9 @@ def test_bad_requests_of_a_trace_are_named_with_their_row(folder: Path) -> None:
 def test_a_folder_that_is_no_run_is_never_replaced(folder: Path) -> None:
     (folder / "precious").mkdir()
     (folder / "precious" / "notes.txt").write_text("mine")
-    assert "is not a run log" in refused("simulate", folder / "scenario.toml", "-o", folder / "precious")
+    assert "is no simulation but holds other things" in refused(
+        "simulate", folder / "scenario.toml", "-o", folder / "precious"
+    )
     assert (folder / "precious" / "notes.txt").read_text() == "mine"
 
 
@@ -170,7 +173,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(folder: Path, monkeypatch: pytes
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    monkeypatch.setattr(pq, "write_table", full)
     message = refused("simulate", folder / "scenario.toml", "-o", folder / "none")
     assert "No space left on device" in message
     assert not [path for path in folder.iterdir() if "none" in path.name]
