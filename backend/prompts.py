@@ -25,7 +25,8 @@ class CutPrompts:
 
     def watch(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """The same tokenizer, of which a cut is noted here."""
-        watched: PreTrainedTokenizerBase = object.__new__(_watching(type(tokenizer)))
+        kind: Any = type(tokenizer)
+        watched: PreTrainedTokenizerBase = object.__new__(_watching(kind))
         name = self._names.get(id(tokenizer), type(tokenizer).__name__)
         vars(watched).update(vars(tokenizer), _tilecast_cut=(self.limits, name))
         return watched
