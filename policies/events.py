@@ -20,7 +20,7 @@ from typing import Any
 
 from policies.contract import Cluster, Decision, Launch, Outcome, Replica, SchedulingPolicy
 from policies.controller import Controller, LaunchRecord
-from policies.job import Job
+from policies.job import Job, come_after
 from policies.tiling.recipe import Recipe, ordinary
 from traces.composition import Composition
 from traces.errors import BadInput
@@ -299,7 +299,7 @@ class Ledger:
             if "recipe" in event:
                 self._recipes[name] = tuple((stage, steps) for stage, steps in event["recipe"])
             told.tell(event)
-            told.controller.jobs[-1].earlier = self._before.get(name)
+            come_after(told.controller.jobs[-1], self._before.get(name))
         elif "recalls" not in event:
             told.tell(event)
 

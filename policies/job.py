@@ -246,6 +246,13 @@ def copy_state(job: Job, mirror: Job) -> None:
     _become(mirror, Job)
 
 
+def come_after(job: Job, earlier: Job | None) -> None:
+    """Let a job be the same request as an earlier one, as of an interrupted run."""
+    _become(job, _Written)
+    job.earlier = earlier
+    _become(job, Job)
+
+
 def remark(job: Job, note: str) -> None:
     """Note what else the client of a job should know."""
     _become(job, _Written)
