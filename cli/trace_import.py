@@ -133,13 +133,13 @@ def check(output: Path) -> None:
 
 
 def finish(imported: Imported, output: Path, prompts: Path | None, rate_scale: float, seed: int) -> None:
-    """Give an imported trace its prompts and rate, write it, and show the account of its rows."""
+    """Give an imported trace its prompts and rate, write it, and then show the account of its rows."""
     from cli.trace_tables import show_report
 
     trace = imported.trace if rate_scale == 1.0 else imported.trace.scale_rate(rate_scale)
     trace = prompted(trace, prompts, seed)
-    show_report(imported.report)
     write(trace, output)
+    show_report(imported.report)
 
 
 def prompted(trace: Trace, prompts: Path | None, seed: int) -> Trace:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from traces.composition import Composition
+from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.request import Size
 
@@ -26,9 +27,15 @@ class MeasuredRange:
 
     @classmethod
     def of(cls, compositions: Iterable[Composition], geometry: ModelGeometry) -> MeasuredRange:
-        """The range of some compositions, at least one."""
+        """The range of some compositions, at least one.
+
+        Raises:
+            BadInput: none of their sizes holds a single token.
+        """
         measured = list(compositions)
         sizes = {size: geometry.tokens(size) for composition in measured for size, _ in composition}
+        if max(sizes.values()) < 1:
+            raise BadInput(f"the profile measured no size that {geometry.name!r} can make, like {min(sizes)}")
         tokens = [sum(n * sizes[size] for size, n in composition) for composition in measured]
         images = [sum(n for _, n in composition) for composition in measured]
         return cls(

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from traces.errors import BadInput
+from traces.limits import MOST_REQUESTS
 
 DAY_S = 86400.0
-MOST_REQUESTS = 50_000_000
 Times = npt.NDArray[Any]
 
 
@@ -181,7 +181,7 @@ class Arrivals:
         """Sorted arrival times in [0, duration_s), ``rate`` a second on average over a day.
 
         Raises:
-            BadInput: a rate or duration that is not above 0, or more than 50 million requests.
+            BadInput: a rate or duration that is not above 0, or more than 10 million requests.
         """
         for name, value in (("rate", rate), ("duration", duration_s)):
             if not (value > 0 and math.isfinite(value)):

@@ -157,10 +157,19 @@ def _read_jsonl(path: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except ValueError as error:
             raise BadInput(f"{path}: line {number} is not JSON: {error}") from error
+        if r"\ud" in line.lower() and not _is_text(record):
+            raise BadInput(f"{path}: line {number} holds half of a character (\\ud800 to \\udfff), which is no text")
         if not isinstance(record, dict):
             raise BadInput(f"{path}: line {number} is {type(record).__name__}, expected a JSON object")
         records.append(record)
     return records
+
+
+def _is_text(record: Any) -> bool:
+    try:
+        return bool(json.dumps(record, ensure_ascii=False).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _csv(frame: pd.DataFrame) -> str:

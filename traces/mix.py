@@ -62,7 +62,7 @@ def parse_counts(text: str, field: str) -> Mix[int]:
     values, weights = [], []
     for part in text.split(","):
         value, weight = split_weight(part, text, field)
-        if not value.isdecimal() or int(value) < 1:
+        if not value.isdecimal() or len(value) > 18 or int(value) < 1:
             raise BadInput(f"{field} {text!r}: {part.strip()!r} is not like '30' or '30:2' (a whole number[:weight])")
         values.append(int(value))
         weights.append(weight)

@@ -16,7 +16,7 @@ from traces.geometry import ModelGeometry
 from traces.mix import Mix, split_weight
 from traces.request import Size
 
-_SIZE = re.compile(r"(\d+)x(\d+)(?:x(\d+))?")
+_SIZE = re.compile(r"(\d{1,18})x(\d{1,18})(?:x(\d{1,18}))?")
 
 
 def spell_size(size: Size) -> str:

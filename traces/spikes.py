@@ -9,7 +9,10 @@ import numpy as np
 import pandas as pd
 
 from traces.errors import BadInput
+from traces.limits import INSTANT, MOST_REQUESTS, POSITIVE_SPAN, Range
 from traces.trace import Trace
+
+_FACTOR = Range(0, 100_000, "times")
 
 
 class Spike(NamedTuple):
@@ -28,11 +31,14 @@ def parse_spike(text: str) -> Spike:
     """
     try:
         spike = Spike(*map(float, text.split(":")))
-        good = 0 <= spike.start_s < np.inf and 0 < spike.seconds < np.inf and 0 <= spike.factor < np.inf
+        good = True
     except (ValueError, TypeError):
         good = False
     if not good:
         raise BadInput(f"spike {text!r}, expected start:seconds:factor, like 600:120:3")
+    for value, limit in zip(spike, (INSTANT, POSITIVE_SPAN, _FACTOR), strict=True):
+        if not limit.holds(value):
+            raise BadInput(f"spike {text!r}, expected start:seconds:factor with {limit} in the place of {value:g}")
     return spike
 
 
@@ -41,6 +47,9 @@ def with_spikes(trace: Trace, spikes: Sequence[Spike], rng: np.random.Generator)
 
     What is added is a copy of a request of the same span, with its span to the deadline, at a random moment of the
     spike, under the id ``<id>+1``, ``<id>+2``, ... What is left out of a factor below 1 is chosen at random.
+
+    Raises:
+        BadInput: more requests than a trace may have.
     """
     for spike in spikes:
         frame = trace.frame
@@ -49,6 +58,11 @@ def with_spikes(trace: Trace, spikes: Sequence[Spike], rng: np.random.Generator)
         wanted = spike.factor + rng.random(int(inside.sum()))  # whole part: how often each is there, rounded at random
         times = np.ones(len(frame), dtype=int)
         times[inside] = np.floor(wanted).astype(int)
+        if (total := int(times.sum())) > MOST_REQUESTS:
+            raise BadInput(
+                f"spike of {spike.factor:g} times: {total:,} requests in place of {len(frame):,}, expected at most "
+                f"{MOST_REQUESTS:,}"
+            )
         added = frame.loc[np.repeat(np.arange(len(frame)), np.maximum(0, times - 1))].copy()
         number = added.groupby("request_id", sort=False).cumcount() + 1
         moved = spike.start_s + spike.seconds * rng.random(len(added))

@@ -50,3 +50,12 @@ def test_what_is_no_spike_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="expected start:seconds:factor"):
         parse_spike(text)
     assert parse_spike("600:120:3") == Spike(600.0, 120.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("0:20:1e7", "with a number of 0 to 100,000 times in"), ("1e300:1:1", "10,000,000,000 s"), ("0:nan:1", "nan")],
+)
+def test_numbers_of_a_spike_have_limits(text: str, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        parse_spike(text)
