@@ -149,7 +149,7 @@ def test_replay(tmp_path: Path, tiled: bool) -> None:
         before = finished(tmp_path / "run", before)
     assert len(before) >= 1
     with pytest.raises(BadInput, match="--resume goes on with it; to start over, remove the folder"):
-        begun(tmp_path / "run", prepare(load_scenario(tmp_path / "scenario.toml")), resume=False)
+        begun(tmp_path / "run", prepare(load_scenario(tmp_path / "scenario.toml", {})), resume=False)
     with pytest.raises(BadInput, match="is the log of another replay: seed is 1, in the log it is 0"):
         begun(tmp_path / "run", prepare(load_scenario(tmp_path / "scenario.toml", {"seed": 1})), resume=True)
     Command(tmp_path, "replay", *options).whole()
