@@ -276,5 +276,5 @@ def test_a_key_in_quotes_takes_its_table_whole(folder: Path) -> None:
     assert whole.scenario.policies.scheduling.name == "edf"
     assert whole.scenario.policies.scheduling.parameters == {}
     assert (dotted.case, whole.case) == ("1", "2")
-    with pytest.raises(BadInput, match="cannot read grid"):
+    with pytest.raises(BadInput, match="cannot be read"):
         Grid.load(folder / "absent.toml")
