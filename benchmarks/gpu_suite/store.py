@@ -123,7 +123,8 @@ def read_suite(folder: Path) -> Suite:
 def _facts(folder: Path) -> dict[str, str]:
     path = folder / FACTS
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        facts = dict(json.loads(path.read_text(encoding="utf-8")))
+        return {name: fact for name, fact in facts.items() if name != "generator"}
     except OSError as error:
         raise BadInput(f"{folder} is no folder of the suite: cannot read {FACTS} ({error.strerror})") from error
     except ValueError as error:
