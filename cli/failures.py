@@ -19,7 +19,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 UNUSABLE = 2
-NEGATIVE = 3
 INTERNAL = 70
 
 

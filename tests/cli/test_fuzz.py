@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.fuzzing import BASES, COMMANDS, tried
 
-CASES = int(os.environ.get("TILECAST_FUZZ", "1600"))
+CASES = int(os.environ.get("TILECAST_FUZZ", "1504"))
 SEED = os.environ.get("TILECAST_FUZZ_SEED", "0")
 PARTS = 16  # for as many processes
 

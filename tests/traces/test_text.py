@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from traces.errors import BadInput
+from traces.files import read_frame
 from traces.text import read_json, read_text, read_toml, write_text
 
 ROOT = Path(__file__).parents[2]
@@ -72,3 +73,9 @@ def _locale_dependent() -> Iterator[str]:
                 method = name in ("read_text", "write_text") and isinstance(function, ast.Attribute)
                 if text or method:
                     yield f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+
+
+def test_half_a_character_in_json_lines_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_bytes(b'{"prompt": "\\ud83d\\ude00"}\n{"prompt": "\\ud800"}\n')
+    with pytest.raises(BadInput, match="line 2 holds half of a character"):
+        read_frame(tmp_path / "t.jsonl")
