@@ -107,6 +107,8 @@ def heeded() -> Iterator[None]:
         if taken.first is None:
             for number, handler in before.items():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        else:
+            ignored()
 
 
 def _leave(message: str, number: int | None) -> None:
