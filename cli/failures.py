@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 UNUSABLE = 2
+NEGATIVE = 3
 INTERNAL = 70
 
 
