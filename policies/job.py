@@ -184,10 +184,14 @@ class Job(ReadOnly):
 
 
 class _Written(Job):
-    """A job while it is written to, as it were its class: reading one then costs no more than reading any attribute."""
+    """A job while it is written to, as it were its class: reading one then costs no more than reading any attribute.
+
+    Only a class that has both of these of ``object`` is written to as fast as one that never had its own.
+    """
 
     __slots__ = ()
     __setattr__ = object.__setattr__  # type: ignore[assignment]
+    __delattr__ = object.__delattr__  # type: ignore[assignment]
 
 
 _become = object.__dict__["__class__"].__set__

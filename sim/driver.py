@@ -296,7 +296,7 @@ class Simulation:
         launch = end.launch
         if self._ends.get(launch.launch_id) is end:  # otherwise a recall has moved it
             del self._ends[launch.launch_id]
-            now = end.start + sum([part[2] for part in end.parts])
+            now = self._env.now
             self._controller.complete(launch, self._done_by(end, now), now / PICOSECONDS)
             self._news = True
         self._settle()
@@ -309,20 +309,21 @@ class Simulation:
         borders = []
         for stage, steps, whole, ns, clock, ends in end.parts:
             borders.append(at / PICOSECONDS)
-            is_whole = at + whole <= now
-            if is_whole:
-                reached = begun = steps
-            else:
-                whole = now - at
-                reached = bisect_right(ends, whole) if ends else clock.steps_beyond(whole // ns) - 1
-                begun = reached + 1
-            clock.done += reached
-            done += reached
-            at += whole
-            if stage == "refine":
-                refined, refine_ps = begun, whole
-            if not is_whole:
+            until = at + whole
+            if until > now:
+                since = now - at
+                reached = bisect_right(ends, since) if ends else clock.steps_beyond(since // ns) - 1
+                clock.done += reached
+                done += reached
+                if stage == "refine":
+                    refined, refine_ps = reached + 1, since
+                at = now
                 break
+            clock.done += steps
+            done += steps
+            at = until
+            if stage == "refine":
+                refined, refine_ps = steps, whole
         others_s = (at - end.start - refine_ps) / PICOSECONDS
         computed, reused, device_s = self._world.work(end.launch, done, refined, refine_ps / PICOSECONDS, others_s)
         return Outcome(done, None, computed, reused, device_s, tuple(borders[1:]))
