@@ -6,13 +6,15 @@ import fcntl
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from traces.errors import BadInput
 from traces.lines import append_line, whole_lines
-from traces.marks import Kind, mark_of
+from traces.marks import Kind
+from traces.output import check_file
 
 MEASUREMENTS = Kind("measurements")
 
@@ -63,13 +65,11 @@ class KeptMeasurements(Measured):
 
     def __enter__(self) -> KeptMeasurements:
         if os.path.lexists(self.path):
-            if not (self.path.is_file() and mark_of(self.path) in (MEASUREMENTS.name, None)):
-                raise BadInput(f"{self.path} is in the way of measurements; choose another -o, or remove it")
             self._open()
         return self
 
     def _open(self) -> IO[bytes]:
-        path = self.path
+        path = check_file(self.path, replace(MEASUREMENTS, files={self.path.name: MEASUREMENTS.name}))
         file: IO[bytes] | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

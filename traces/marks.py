@@ -33,10 +33,10 @@ _LINE = 2**22
 SOFTWARE = 0x0131
 """The EXIF tag of what made a picture."""
 
+_NAME = "tilecast ([a-z][a-z -]*?)"
 _TEXT = re.compile(
-    r'\A(?:\{\s*"generator":\s*"|<!-- generator: |# generator: '
-    r'|<!doctype html>.{0,1000}?<meta name="generator" content=")'
-    r"tilecast ([a-z][a-z -]*?)(?:\"| -->|\r?$)",
+    rf'\A(?:\{{\s*"generator":\s*"{_NAME}"|<!-- generator: {_NAME} -->|# generator: {_NAME}\r?$'
+    rf'|<!doctype html>.{{0,1000}}?<meta name="generator" content="{_NAME}")',
     re.DOTALL | re.MULTILINE,
 )
 
@@ -119,7 +119,7 @@ def mark_of(path: Path) -> str | None:
         if head.startswith(b"RIFF"):
             return _mark_of_webp(path)
         found = _TEXT.match(head.decode("utf-8", errors="replace"))
-        return found.group(1) if found else None
+        return found[found.lastindex or 0] if found else None
     except (OSError, ValueError):
         return None
 

@@ -62,8 +62,27 @@ def test_other_measurements_are_refused_and_stay(tmp_path: Path) -> None:
         pass
     with kept(tmp_path), pytest.raises(BadInput, match="in use by another process"), kept(tmp_path):
         pass
-    (file,) = tmp_path.iterdir()
-    file.write_text("mine\n")
-    with pytest.raises(BadInput, match="holds no measurements"), kept(tmp_path):
-        pass
-    assert file.read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("text", ["mine", "mine\n", '{"key": 1}\n{"torn": ', "\n"])
+def test_a_file_of_a_person_is_refused_and_stays(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "p.parquet.rows.jsonl"
+    file.write_text(text)
+    with pytest.raises(BadInput, match="not Tilecast's, so no measurements replaces it"):
+        measure(tmp_path, "a")
+    assert file.read_text() == text
+
+
+def test_one_that_came_before_the_first_measurement_stays_too(tmp_path: Path) -> None:
+    file = tmp_path / "p.parquet.rows.jsonl"
+    with kept(tmp_path) as measurements:
+        file.write_text("mine")
+        with pytest.raises(BadInput, match="not Tilecast's"):
+            measurements.once("a", 0.0, lambda: 1)
+    assert file.read_text() == "mine"
+
+
+def test_the_torn_beginning_of_a_first_line_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "p.parquet.rows.jsonl").write_text('{"generator": "tilecast meas')
+    assert measure(tmp_path, "a") == ["a"]
+    assert not list(tmp_path.iterdir())
