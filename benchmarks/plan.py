@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.outputs import BENCHMARK
 from benchmarks.serving.point import Source
-from cli.main import app
+from cli.app import app
 from predictors.importers.mixfusion import import_mixfusion
 from reports.plan.answer import answer
 from sim.planning.result import Plan

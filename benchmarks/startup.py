@@ -58,7 +58,7 @@ def report_help() -> None:
     """Print as JSON when ``tilecast simulate --help`` has answered."""
     from typer.testing import CliRunner
 
-    from cli.main import app
+    from cli.app import app
 
     CliRunner().invoke(app, ["simulate", "--help"])
     print(json.dumps({"help": time.process_time()}))
@@ -67,7 +67,7 @@ def report_help() -> None:
 def report_stages() -> None:
     """Do what ``tilecast simulate`` does, and print as JSON when each stage was reached."""
     reached = {}
-    import cli.main  # noqa: F401
+    import cli.app  # noqa: F401
     from cli.runs import prepare
     from cli.scenario import load_scenario
     from cli.simulation import run_simulation

@@ -43,6 +43,16 @@ def failed(error: BaseException) -> int:
     return code
 
 
+def foreseen(error: BaseException) -> bool:
+    """Whether it is of the input, the policy or the machine, rather than a mistake of Tilecast's own."""
+    from policies.contract import PolicyError
+    from traces.errors import BadInput
+
+    return isinstance(error, BadInput | PolicyError | MemoryError) or (
+        isinstance(error, OSError) and error.strerror is not None
+    )
+
+
 @contextmanager
 def failing_threads() -> Iterator[None]:
     """While the block runs, what ends a thread is said in a line, too."""

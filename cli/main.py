@@ -2,60 +2,41 @@
 
 from __future__ import annotations
 
-import sys
-
-from cli import cache, hardware, profile, scenario_keys, trace
-from cli.options import limited
-from cli.plan import plan
-from cli.quality import quality
-from cli.replay import replay
-from cli.report import report
-from cli.simulate import simulate
-from cli.sweep import sweep
-from cli.tile_cache import calibrate, record_tiles
-from cli.validate import validate
-from cli.verbs import Verbs
-
-app = Verbs(
-    name="tilecast",
-    help="What-if simulation and real-device execution for serving diffusion models.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-app.add_typer(trace.app, name="trace", help="Import, generate, describe and transform request traces.")
-app.add_typer(profile.app, name="profile", help="Measure a model on this machine, or import measurements.")
-app.add_typer(hardware.app, name="hardware", help="Hardware kinds, models' shapes, and estimates of one on the other.")
-app.add_typer(cache.app, name="cache", help="Record cache signals, fit cache forests, describe both.")
-cache.app.command("record-tiles")(record_tiles)
-cache.app.command("calibrate")(calibrate)
-app.add_typer(scenario_keys.app, name="scenario", help="What a scenario file may say.")
-app.command()(simulate)
-app.command()(plan)
-app.command()(sweep)
-app.command()(replay)
-app.command()(validate)
-app.command()(report)
-app.command()(quality)
-limited(app)
-
 
 def main() -> None:
-    """Run the command line; see `cli.failures` for how it ends, and `cli.signals` for a signal n: 128 + n."""
-    from cli.failures import failed, failing_threads
-    from cli.signals import Interrupted, heeded
+    """Run the command line; see `cli.failures` for how it ends, and `cli.signals` for a signal n: 128 + n.
+
+    Everything is imported where the signals are heeded: that takes most of the time of a short command.
+    """
+    from cli.signals import heeded
+
+    with heeded():
+        _run()
+
+
+def _run() -> None:
+    import sys
+
     from reports.console import any_text, flush
 
     any_text(sys.stdout, sys.stderr)
-    with heeded():
-        try:
-            with failing_threads():
-                app()
-        except Interrupted:
-            raise
-        except Exception as error:
-            sys.exit(failed(error))
-        finally:
-            flush()
+
+    from cli.failures import failed, failing_threads, foreseen
+    from cli.signals import Interrupted, lost
+
+    try:
+        with failing_threads():
+            from cli.app import app
+
+            app()
+    except Interrupted:
+        raise
+    except Exception as error:
+        if lost() and not foreseen(error):
+            raise KeyboardInterrupt from error
+        sys.exit(failed(error))
+    finally:
+        flush()
 
 
 if __name__ == "__main__":

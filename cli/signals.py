@@ -8,7 +8,6 @@ ignored (``nohup``).
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import sys
@@ -18,8 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
-
-from reports.console import say
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _APART_S = 1.0  # what comes sooner after another is the same wish: a terminal and a wrapper both send it
@@ -31,16 +28,26 @@ class Interrupted(Exception):  # noqa: N818 - no error
     """A signal ended the command: the message says in one line what is kept and how to go on."""
 
 
+class _Ended(KeyboardInterrupt):
+    """A signal came. When a plain KeyboardInterrupt has passed an `exec`, as there is one in every dataclass, CPython
+    ends the process by SIGINT at its end, whatever was made of it.
+    """
+
+
 class _Signals:
     """What came so far, and what the first does. There is one, as there is one process."""
 
     def __init__(self) -> None:
         self.first: int | None = None
         self.instead: Callable[[], None] | None = None
+        self.raised = False
+        self.over = False
         self._wishes = 0
         self._last_s = 0.0
 
     def take(self, number: int, frame: FrameType | None) -> None:
+        if self.over:
+            return
         now_s = time.monotonic()
         apart = self._wishes == 0 or now_s - self._last_s >= _APART_S
         self._last_s = now_s
@@ -50,7 +57,8 @@ class _Signals:
             if self.instead is not None:
                 self.instead()
             else:
-                raise KeyboardInterrupt
+                self.raised = True
+                raise _Ended
         elif apart and self._wishes == 2:
             os.write(2, b"\nending in good order; once more ends at once\n")
         elif apart:
@@ -58,7 +66,7 @@ class _Signals:
 
     def unheard(self) -> None:
         """The interpreter could not pass KeyboardInterrupt on, for instance out of a ``__del__``: send it again."""
-        number, self.first = self.first, None
+        number, self.first, self.raised = self.first, None, False
         if number is not None:
             threading.Timer(_UNHEARD_S, os.kill, (os.getpid(), number)).start()
 
@@ -70,7 +78,7 @@ _signals = _Signals()
 def heeded() -> Iterator[None]:
     """Heed the signals while the block runs; one that ends it becomes one line and the exit code of shells, 128 + n.
 
-    After one that did, more of them change nothing until the process is gone; none disturbs how the interpreter ends.
+    The process ends with the block: from then on signals change nothing, and none disturbs how the interpreter ends.
     Outside the main thread, where Python takes no signals, the block runs as it is.
     """
     global _signals
@@ -78,17 +86,16 @@ def heeded() -> Iterator[None]:
         yield
         return
     _signals = taken = _Signals()
-    before = {number: signal.getsignal(number) for number in ENDING}
     hook = sys.unraisablehook
 
     def unraisable(what: Any) -> None:
-        if what.exc_type is KeyboardInterrupt:
+        if what.exc_type is _Ended:
             taken.unheard()
         else:
             hook(what)
 
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, taken.take)
     sys.unraisablehook = unraisable
     try:
@@ -102,16 +109,14 @@ def heeded() -> Iterator[None]:
             raise
         _leave(_ANEW, taken.first)
     finally:
+        taken.over = True
+        ignored()
         sys.unraisablehook = hook
-        atexit.register(ignored)
-        if taken.first is None:
-            for number, handler in before.items():
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        else:
-            ignored()
 
 
 def _leave(message: str, number: int | None) -> None:
+    from reports.console import say
+
     say(message, err=True)
     sys.exit(128 + (number or signal.SIGINT))
 
@@ -129,6 +134,11 @@ def instead(act: Callable[[], None]) -> Iterator[None]:
 def came() -> bool:
     """Whether a signal has come that ends the command."""
     return _signals.first is not None
+
+
+def lost() -> bool:
+    """Whether a signal raised KeyboardInterrupt: a strange error may be what a library made of it, as pydantic does."""
+    return _signals.raised and threading.current_thread() is threading.main_thread()
 
 
 def ignored() -> None:

@@ -24,7 +24,7 @@ from backend.coroutine import pipeline_arguments  # noqa: E402
 from backend.executor import Executor  # noqa: E402
 from backend.inputs import image_use  # noqa: E402
 from backend.profiling import measure_profile  # noqa: E402
-from cli.main import app  # noqa: E402
+from cli.app import app  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
 from traces.request import Request  # noqa: E402

@@ -26,9 +26,11 @@ from unittest import mock
 import pandas as pd
 import typer.main
 
+from cli.app import app
 from cli.keys import fields_of, limits_of, scenario_keys
-from cli.main import app, main
+from cli.main import main
 from cli.scenario import Scenario
+from tests.cli.run_command import own_signals
 from traces.limits import Range
 from traces.request import LIMITS
 
@@ -103,6 +105,7 @@ def run(arguments: list[str], folder: Path) -> tuple[object, str]:
             mock.patch.object(sys, "argv", ["tilecast", *arguments]),
             contextlib.redirect_stdout(printed),
             contextlib.redirect_stderr(printed),
+            own_signals(),
         ):
             main()
     except SystemExit as ended:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from cli.main import main
+from cli.signals import ENDING
 
 
 def run(*arguments: object) -> str:
@@ -32,6 +36,17 @@ def either(*arguments: object) -> str:
     return _call(arguments, 0, 3)
 
 
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Undo what a command does to the signals, of which it ignores all when it is done."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _call(arguments: tuple[object, ...], *wanted: int) -> str:
     import contextlib
     import io
@@ -41,6 +56,7 @@ def _call(arguments: tuple[object, ...], *wanted: int) -> str:
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(printed),
+        own_signals(),
     ):
         patch.setattr(sys, "argv", ["tilecast", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:

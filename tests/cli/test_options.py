@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import pytest
 import typer
 
-from cli.main import app
+from cli.app import app
 from cli.options import limits_of
 from tests.cli.run_command import refused
 from traces.limits import Range

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from cli.main import app
+from cli.app import app
 from policies.runlog import REPLAY
 from tests.cli.run_command import refused, run
 from traces.marks import Kind

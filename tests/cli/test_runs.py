@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from cli.main import app
+from cli.app import app
 from cli.scenario import load_scenario, parse_setting
 from policies.runlog import read_run
 from policies.scheduling import SCHEDULERS
@@ -195,7 +195,7 @@ def test_settings_lie_over_the_file(folder: Path) -> None:
 def test_help_is_quick_to_import() -> None:
     """Planning needs neither torch nor scikit-learn to start."""
     code = (
-        "import sys; from typer.testing import CliRunner; from cli.main import app;"
+        "import sys; from typer.testing import CliRunner; from cli.app import app;"
         "assert CliRunner().invoke(app, ['simulate', '--help']).exit_code == 0;"
         "heavy = {'torch', 'diffusers', 'sklearn', 'pandas', 'plotly'} & set(sys.modules); assert not heavy, heavy"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,18 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from cli.main import main
 from cli.signals import ENDING, Interrupted, came, heeded, instead
+from tests.cli.run_command import own_signals
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Those of pytest, afterwards: a command that was ended leaves its own until the process is gone."""
-    before = {number: signal.getsignal(number) for number in ENDING}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    with own_signals():
+        yield
 
 
 @pytest.mark.parametrize("number", ENDING)
@@ -109,3 +109,39 @@ def test_a_command_can_have_something_done_instead() -> None:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
         assert done == ["asked"]
+
+
+def test_an_error_that_a_library_makes_of_a_signal_is_the_signal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def built() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise ValueError("no validator") from error
+
+    monkeypatch.setattr("cli.app.app", built)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 143
+    assert capsys.readouterr().err == "interrupted; the same command starts anew\n"
+
+
+@pytest.mark.parametrize(
+    ("block", "code"),
+    [
+        ("exec('signal.raise_signal(signal.SIGINT)')", 130),  # CPython's own answer to it, see `_Ended`
+        ("pass", 0),
+    ],
+)
+def test_the_exit_code_stays_while_the_interpreter_ends(tmp_path: Path, block: str, code: int) -> None:
+    (tmp_path / "ending.py").write_text(
+        "import atexit, signal\n"
+        "from cli.signals import heeded\n"
+        "atexit.register(signal.raise_signal, signal.SIGINT)\n"
+        f"with heeded():\n    {block}\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+    )
+    command, env = [sys.executable, "-m", "ending"], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
