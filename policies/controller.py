@@ -147,11 +147,11 @@ class Controller:
                     fail(self.policy, "plan", error)
                 if decision is None:
                     break
-                if type(decision) is not Decision and not isinstance(decision, Decision):
-                    raise broken(self.policy, answers.no_decision(decision))
+                if type(decision) is not Decision:
+                    decision = answers.decision(self.policy, decision)
                 if type(decision.drop) is not tuple or decision.drop:
-                    self._drop(decision, now)
-                    if decision.drop and type(decision.jobs) is tuple and not decision.jobs and decision.load is None:
+                    dropped = self._drop(decision, now)
+                    if dropped and type(decision.jobs) is tuple and not decision.jobs and decision.load is None:
                         continue
                 begin = self._start if decision.load is None else self._start_loading
                 started.append(begin(replica, decision, now))
@@ -418,8 +418,10 @@ class Controller:
         if len({job.request.checkpoint for job in jobs}) > 1:
             raise self._broken(f"mixes checkpoints in one launch: {jobs[0].request.request_id!r} and others")
 
-    def _drop(self, decision: Decision, now: float) -> None:
-        for job, reason in answers.drops(self.policy, decision.drop):
+    def _drop(self, decision: Decision, now: float) -> int:
+        """Drop what a decision drops; how many."""
+        pairs = answers.drops(self.policy, decision.drop)
+        for job, reason in pairs:
             name = job.request.request_id
             if job.state not in ("waiting", "resident"):
                 raise self._broken(f"drops request {name!r}, which is {job.state}")
@@ -428,6 +430,7 @@ class Controller:
             if self._on_event:
                 self._on_event("drop", (name, reason), now)
             self._end(job, "dropped", reason, now)
+        return len(pairs)
 
     def _end(self, job: Job, state: str, reason: str, now: float) -> None:
         name, was_waiting = job.request.request_id, job.state == "waiting"

@@ -77,7 +77,7 @@ def went_wrong(error: BaseException, what: str, *files: str) -> BaseException:
     if isinstance(error, TooLong):
         return _Told(f"{what} {one_line(error)}{at}")
     text = one_line(error)
-    return _Told(f"{what} raised {type(error).__name__}{at}{': ' if text else ''}{text}")
+    return _Told(f"{what} raised {class_name(error)}{at}{': ' if text else ''}{text}")
 
 
 def broken(policy: Policy, what: str) -> PolicyError:
@@ -148,7 +148,12 @@ def check_form(policy: Policy) -> None:
 
 def name_of(policy: Policy) -> str:
     """The name of a policy's class; of one that only passes on what another decides, the other's."""
-    return one_line(type(policy.blamed if isinstance(policy, Policy) else policy).__name__, 80)
+    return one_line(class_name(policy.blamed if isinstance(policy, Policy) else policy), 80)
+
+
+def class_name(value: object) -> str:
+    """The name of a value's class, whatever its metaclass makes of ``__name__``."""
+    return str(type.__dict__["__name__"].__get__(type(value)))
 
 
 def short(value: object) -> str:
@@ -156,14 +161,14 @@ def short(value: object) -> str:
     try:
         return one_line(repr(value), 80)
     except Exception:
-        return f"a {type(value).__name__}"
+        return f"a {class_name(value)}"
 
 
 def one_line(text: object, longest: int = _LONGEST) -> str:
     """Anything as one line of printable text."""
     try:
         line = " ".join(str(text).split())
-    except Exception:
+    except BaseException:
         return "(its message cannot be read)"
     line = "".join([c if c.isprintable() else repr(c)[1:-1] for c in line])
     return line if len(line) <= longest else f"{line[: longest - 3]}..."

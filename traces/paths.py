@@ -20,6 +20,8 @@ def user_path(text: str | Path) -> Path:
     spelled = str(text)
     if "\0" in spelled:
         raise BadInput(f"{spelled!r} is no name of a file: it holds a zero character")
+    if not _is_utf8(spelled):
+        raise BadInput(f"{spelled!r} is not in UTF-8, as names of files have to be here; rename it")
     path = Path(spelled)
     with suppress(RuntimeError):  # no such home: it is a file's name
         path = path.expanduser()
@@ -35,15 +37,28 @@ def with_home(value: Any) -> Any:
     """``value``, a string or a nest of tables and lists, with the home folder for the ``~`` that strings begin with.
 
     Raises:
-        BadInput: as `user_path`, and a zero character in any string.
+        BadInput: as `user_path`, and of any string that no path can hold.
     """
     if isinstance(value, dict):
         return {key: with_home(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(with_home(inner) for inner in value)
-    if isinstance(value, Path) or (isinstance(value, str) and (value.startswith("~") or "\0" in value)):
+    if isinstance(value, Path) or (isinstance(value, str) and _needs_a_look(value)):
         return type(value)(user_path(value))
     return value
+
+
+def _needs_a_look(text: str) -> bool:
+    return text.startswith("~") or "\0" in text or not _is_utf8(text)
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether no byte of a word came in that is no UTF-8, which Python keeps as half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def files_in(value: Any, base: Path = Path()) -> Iterator[Path]:

@@ -126,8 +126,7 @@ class CheckpointQueue:
             decision = ask(self._policy, "plan", self._view, now)
             if decision is None:
                 return None
-            if not isinstance(decision, Decision):
-                raise broken(self._policy, answers.no_decision(decision))
+            decision = answers.decision(self._policy, decision)
             if decision.load is not None:
                 raise self._broken(f"loads {answers.load(self._policy, decision.load).checkpoint!r} itself")
             jobs, steps = answers.batch(self._policy, decision.jobs, decision.steps)
@@ -149,7 +148,7 @@ class CheckpointQueue:
 
     def _job(self, mirror: Job) -> Job:
         """The controller's job that the policy sees as this one."""
-        job = self._real.get(mirror) if isinstance(mirror, Job) else None
+        job = self._real.get(mirror) if type(mirror) is Job else None
         if job is None:
             raise self._broken(f"names {short(mirror)}, which is no job of its own that has not ended")
         return job

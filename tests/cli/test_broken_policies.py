@@ -18,7 +18,7 @@ from cli.scenario import load_scenario, parse_setting
 from cli.simulation import run_simulation
 from policies.contract import PolicyError
 from predictors.profile import Profile
-from tests.cli.run_command import refused, run
+from tests.cli.run_command import either, refused, run
 from tests.cli.test_runs import write_profile
 from traces.errors import BadInput
 from traces.trace import Trace
@@ -44,6 +44,21 @@ class Mute(Exception):
 
 class Odd(BaseException):
     pass
+
+class Evil:
+    '''No method of it can be called.'''
+    def __getattribute__(self, *other): 1 / 0
+    __eq__ = __lt__ = __gt__ = __le__ = __ge__ = __int__ = __float__ = __bool__ = __getattribute__
+    __len__ = __iter__ = __str__ = __repr__ = __getattribute__
+
+class Whole(Evil, int): pass
+class Number(Evil, float): pass
+class Text(Evil, str): pass
+class Pair(Evil, tuple): pass
+class Answer(Evil, Decision): pass
+class Names(type):
+    __name__ = property(lambda cls: 1 / 0)
+class Nameless(Exception, metaclass=Names): pass
 """
 
 SCHEDULING_HOOKS = {
@@ -74,6 +89,7 @@ FAULTS_OF_PLAN = {
     "raise MemoryError": "MemoryError",
     "raise FileNotFoundError(2, 'nothing', 'x')": "FileNotFoundError",
     "raise StopIteration": "StopIteration",
+    "raise Nameless": "Nameless",
     "return self.cluster.predictor.seconds('bake', ())": "raised",
     "return replica.nothing": "AttributeError",
     "open('nowhere/at/all')": "FileNotFoundError",
@@ -138,6 +154,26 @@ ANSWERS = {
     "Decision(load=Load('x', 'y'))": "evicts 'y'",
     "Decision(load=Load('x', (), math.nan))": "take nan",
 }
+EVIL = (
+    "Evil()",
+    "Decision(Evil(), 1)",
+    "Decision((Evil(),), 1)",
+    "Decision((job,), Whole(1))",
+    "Decision((job,), Number(1))",
+    "Decision(drop=Evil())",
+    "Decision(drop=((job, Text('late')),))",
+    "Decision(drop=((Evil(), 'late'),))",
+    "Decision(load=Evil())",
+    "Decision(load=Load(Evil()))",
+)
+"""Answers that are refused, whatever looking at them raises."""
+TAKEN = (
+    "Answer((job,), 1)",
+    "Decision(Pair((job,)), 1)",
+    "Decision(drop=Pair((Pair((job, 'late')),)))",
+    "Decision(drop=((job, 'half \\ud800 of a character'),))",
+)
+"""Answers of classes of the user's own that are taken for what lies in them."""
 WAKEUPS = ("math.inf", "math.nan", "-math.inf", "'soon'", "True", "1e300", "(now,)", "1j", "np.array([1.0, 2.0])")
 RECALLS = ("None", "'ab'", "3", "[0.5]", "[True]", "[99]", "[-1]", "['a']", "{1: 2}", "itertools.count()", "[None]")
 SHAPES = {
@@ -179,9 +215,12 @@ def _scheduling() -> Iterator[tuple[str, str]]:
         yield f"def plan(self, replica, now):\n        {job}\n        {write}  # here", "plan raised"
     for answer, says in ANSWERS.items():
         yield f"def plan(self, replica, now):\n        job = self.oldest(replica)\n        return {answer}", says
-    for answer in WAKEUPS:
+    for answer in EVIL:
+        job = "job = self.oldest(replica)"
+        yield f"def plan(self, replica, now):\n        {job}\n        return {answer}", "plan|run|drop|load"
+    for answer in (*WAKEUPS, "Number(1)", "Evil()"):
         yield f"def wakeup(self, now): return {answer}", "wakeup"
-    for answer in RECALLS:
+    for answer in (*RECALLS, "[Whole(0)]", "Evil()"):
         yield f"def recalls(self, now): return {answer}", "recalls"
     yield from SHAPES.items()
     yield from PROGRESS.items()
@@ -297,6 +336,15 @@ def _is_said(folder: Path, kind: str, base: str, body: str, says: str) -> None:
 @pytest.mark.parametrize(("body", "says"), SCHEDULING, ids=[_short(body) for body, _ in SCHEDULING])
 def test_a_broken_scheduling_policy_is_said_in_one_line(folder: Path, body: str, says: str) -> None:
     _is_said(folder, "scheduling", "Step", body, says)
+
+
+@pytest.mark.parametrize("answer", TAKEN)
+def test_an_answer_of_a_class_of_ones_own_is_taken_for_what_lies_in_it(
+    folder: Path, tmp_path: Path, answer: str
+) -> None:
+    body = f"def plan(self, replica, now):\n        job = self.oldest(replica)\n        return {answer}"
+    (tmp_path / "mine.py").write_text(f"{HEAD}\nclass Mine(Step):\n    {body}\n")
+    either("simulate", folder / "scheduling.toml", "--scheduler", f"{tmp_path}/mine.py:Mine", "-o", tmp_path / "run")
 
 
 @pytest.mark.parametrize(("kind", "base", "body", "says"), OTHERS, ids=[_short(row[2]) for row in OTHERS])

@@ -79,3 +79,11 @@ def test_half_a_character_in_json_lines_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_bytes(b'{"prompt": "\\ud83d\\ude00"}\n{"prompt": "\\ud800"}\n')
     with pytest.raises(BadInput, match="line 2 holds half of a character"):
         read_frame(tmp_path / "t.jsonl")
+
+
+def test_a_name_that_is_not_in_utf_8_is_refused_before_anything_is_written() -> None:
+    from traces.paths import user_path, with_home
+
+    for look in (user_path, with_home):
+        with pytest.raises(BadInput, match=r"'\\udcff.csv' is not in UTF-8"):
+            look("\udcff.csv")
