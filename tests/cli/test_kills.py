@@ -195,18 +195,18 @@ def test_simulate(tmp_path: Path) -> None:
 
 def test_sweep(tmp_path: Path) -> None:
     write(tmp_path, SCENARIO, 300)
-    (tmp_path / "grid.toml").write_text("seeds = 20\n[grid]\ncluster.replicas = [1, 2, 3]\n")
+    (tmp_path / "grid.toml").write_text(f"seeds = {20 + 5 * MOMENTS}\n[grid]\ncluster.replicas = [1, 2, 3]\n")
     command = Command(tmp_path, "sweep", "scenario.toml", "--grid", "grid.toml", "-o", "sweep", "--workers", 2)
-    goes_on(command, tmp_path / "sweep", 4.0, "TERM")
+    goes_on(command, tmp_path / "sweep", 2.0, "TERM")
     table = pd.read_parquet(tmp_path / "sweep" / "sweep.parquet")
-    assert len(table) == 60
+    assert len(table) == 3 * (20 + 5 * MOMENTS)
     assert not table["point"].duplicated().any()
 
 
 def test_plan(tmp_path: Path) -> None:
     write(tmp_path, SCENARIO, 200)
     command = Command(tmp_path, "plan", "scenario.toml", "-o", "plan", "--replicas", 2, "--workers", 2)
-    goes_on(command, tmp_path / "plan", 4.0, "INT twice")
+    goes_on(command, tmp_path / "plan", 2.0, "INT twice")
     assert json.loads((tmp_path / "plan" / "plan.json").read_text())
 
 
@@ -221,11 +221,17 @@ def goes_on(command: Command, folder: Path, longest_s: float, few: str) -> None:
         return [json.loads(line)["key"] for line in lines]
 
     before: list[str] = []
-    for how, after_s in moments(longest_s, few):
-        command.end(how, lambda: True, after_s)
+    for at, (how, after_s) in enumerate(moments(longest_s, few)):
+        size = len(before) if at % 2 == 0 else -1  # every second time it may end before it has begun
+
+        def grown(size: int = size) -> bool:
+            return len(kept()) > size
+
+        command.end(how, grown, after_s)
         points = kept()
         assert points[: len(before)] == before
         before = points
+    assert before
     command.whole()
     points = kept()
     assert points[: len(before)] == before
