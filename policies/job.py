@@ -108,7 +108,7 @@ class Job(ReadOnly):
         self.request = request
         self.order = order
         self.earlier = earlier
-        self.recipe = ordinary(request) if recipe is None else recipe
+        self.recipe = recipe = ordinary(request) if recipe is None else recipe
         self.state = "waiting"
         self.replica = -1
         self.first_start_s: float | None = None
@@ -118,12 +118,11 @@ class Job(ReadOnly):
         self.steps_done = 0
         self.cancelling = ""
         self.images = images = request.images
-        self.alone, self.batch_key = _shape(
-            request.model, request.height, request.width, request.frames, request.guided, images
-        )
         self._stage_index = 0
-        self.stage, self.stage_left = self.recipe[0]
-        self.steps_left, self.denoise_steps, self.tiled = _totals(self.recipe)
+        self.stage, self.stage_left = recipe[0]
+        self.steps_left, self.denoise_steps, self.tiled, self.alone, self.batch_key = _of_kind(
+            recipe, request.model, request.height, request.width, request.frames, request.guided, images
+        )
         _become(self, Job)
 
     @property
@@ -278,6 +277,20 @@ def end(job: Job, state: str, reason: str, now: float) -> None:
 
 
 @lru_cache(maxsize=4096)
+def _of_kind(
+    recipe: Recipe, model: str, height: int, width: int, frames: int, guided: bool, images: int
+) -> tuple[int, int, bool, Composition, BatchKey]:
+    """Steps in all, those of a sampler, whether there are tiles, `Job.alone` and `Job.batch_key`.
+
+    The same objects for all requests of a kind, so that they are found fast.
+    """
+    steps = sum([steps for _, steps in recipe])
+    denoise_steps = sum([steps for stage, steps in recipe if stage in DENOISING])
+    tiled = any(stage == "refine" for stage, _ in recipe)
+    return steps, denoise_steps, tiled, *_shape(model, height, width, frames, guided, images)
+
+
+@lru_cache(maxsize=4096)
 def _shape(model: str, height: int, width: int, frames: int, guided: bool, images: int) -> tuple[Composition, BatchKey]:
     """`Job.alone` and `Job.batch_key`: the same objects for all requests of a kind, so that they are found fast."""
     return (((height, width, frames), images),), (model, height, width, frames, guided)
@@ -286,13 +299,6 @@ def _shape(model: str, height: int, width: int, frames: int, guided: bool, image
 @lru_cache(maxsize=4096)
 def _stages(recipe: Recipe) -> tuple[str, ...]:
     return tuple([stage for stage, _ in recipe])
-
-
-@lru_cache(maxsize=4096)
-def _totals(recipe: Recipe) -> tuple[int, int, bool]:
-    """Steps in all, those of a sampler, and whether there are tiles."""
-    denoise_steps = sum([steps for stage, steps in recipe if stage in DENOISING])
-    return sum([steps for _, steps in recipe]), denoise_steps, any(stage == "refine" for stage, _ in recipe)
 
 
 def through(stages: tuple[str, ...]) -> Callable[[Request], Recipe]:

@@ -143,7 +143,7 @@ class Simulation:
     def _arrive(self, arrival: Event) -> None:
         """Submit the requests whose time has come; the same event comes again for the next."""
         env, submit, requests, times = self._env, self._controller.submit, self._requests, self._times
-        now, count = env.now, self._arrived
+        now, count = int(env.now), self._arrived
         while times[count] <= now:
             submit(requests[count], now / PICOSECONDS)
             if self._progress is not None and count % 1024 == 0:
@@ -151,7 +151,7 @@ class Simulation:
             count += 1
         self._news = True
         self._arrived = count
-        self._settle()
+        self._settle(now)
         if count < len(requests):
             arrival.callbacks = [self._arrive]
             env.schedule(arrival, NORMAL, times[count] - now)
@@ -175,7 +175,7 @@ class Simulation:
                 )
             at = round(happening.at_s * PICOSECONDS)
             if at > env.now:
-                self._settle()
+                self._settle(int(env.now))
                 if self._is_stuck():
                     return
                 yield env.timeout(at - env.now)
@@ -194,7 +194,7 @@ class Simulation:
                         self._recall(end, now)
             self._news = True
             self._end_if_done()
-        self._settle()
+        self._settle(int(env.now))
 
     def _is_stuck(self) -> bool:
         """Whether nothing that can still happen makes the policy run anything."""
@@ -222,12 +222,11 @@ class Simulation:
         if done is not None and self._all_arrived and not self._controller.open and not done.triggered:
             done.succeed()
 
-    def _settle(self) -> None:
+    def _settle(self, now: int) -> None:
         """Ask for work, unless something else is still to be told of this instant."""
-        env, controller = self._env, self._controller
-        now = int(env.now)
         if not self._news:
             return
+        env, controller = self._env, self._controller
         if env.peek() <= now:
             if self._all_ended is not None and not self._asked_again:
                 self._asked_again = True  # what is still to come may be no more than the end of a process
@@ -244,15 +243,16 @@ class Simulation:
 
     def _settle_again(self, _: Event) -> None:
         self._asked_again = False
-        self._settle()
+        self._settle(int(self._env.now))
 
     def _start(self, launch: Launch, now: int) -> None:
-        world, replica, per_step = self._world, launch.replica, self._per_step
-        step_ns = world.step_ns(launch.composition, launch.guided) if launch.load is None else world.load_ns(launch)
+        launch_id, replica, _, segments, steps_ahead, composition, guided, _, load = launch
+        world, per_step = self._world, self._per_step
+        step_ns = world.step_ns(composition, guided) if load is None else world.load_ns(launch)
         pace, clocks, uneven = self._paces[replica], world.clocks[replica], world.uneven
         parts: list[Part] = []
         delay = 0
-        for stage, steps, _ in launch.segments:
+        for stage, steps, _ in segments:
             if per_step:
                 steps = 1
             clock = clocks[stage]
@@ -270,8 +270,8 @@ class Simulation:
             delay += whole
             if per_step:
                 break
-        steps = 1 if per_step else launch.steps
-        self._ends[launch.launch_id] = end = End(self._env, self._ended, launch, now, parts, steps)
+        steps = 1 if per_step else steps_ahead
+        self._ends[launch_id] = end = End(self._env, self._ended, launch, now, parts, steps)
         self._env.schedule(end, URGENT, delay)
 
     def _recall(self, end: End, now: int) -> None:
@@ -293,13 +293,13 @@ class Simulation:
             done += steps
 
     def _ended(self, end: End) -> None:
-        launch = end.launch
-        if self._ends.get(launch.launch_id) is end:  # otherwise a recall has moved it
-            del self._ends[launch.launch_id]
-            now = self._env.now
+        launch, now = end.launch, int(self._env.now)
+        launch_id = launch.launch_id
+        if self._ends.get(launch_id) is end:  # otherwise a recall has moved it
+            del self._ends[launch_id]
             self._controller.complete(launch, self._done_by(end, now), now / PICOSECONDS)
             self._news = True
-        self._settle()
+        self._settle(now)
         if self._all_ended is not None:
             self._end_if_done()
 
@@ -350,4 +350,4 @@ class Simulation:
                 f"{self._env.now / PICOSECONDS:.6g} s, it began nothing and nothing ended; {controller.open} wait"
             )
         self._news = True
-        self._settle()
+        self._settle(int(self._env.now))

@@ -221,6 +221,11 @@ class World:
             refine_s: what those took.
             others_s: what its other steps took.
         """
+        if self._plans is None and self._tiles is None:
+            images = 0
+            for _, count in launch.composition:
+                images += count
+            return images * steps, 0, (others_s,)
         computed, reused = self._units(launch, steps)
         return (
             computed,
@@ -247,9 +252,7 @@ class World:
     def _units(self, launch: Launch, steps: int) -> tuple[int, int]:
         if launch.load is not None:
             return 0, 0
-        images = 0
-        for _, count in launch.composition:
-            images += count
+        images = sum([count for _, count in launch.composition])
         if self._plans is None and not launch.jobs[0].tiled:
             return images * steps, 0
         computed = reused = 0

@@ -158,7 +158,7 @@ def test_requests_of_a_batch_reuse_each_at_its_own_step(reuse: ReuseModel) -> No
 def request_strategy() -> st.SearchStrategy[Request]:
     return st.builds(
         Request,
-        request_id=st.just(""),
+        request_id=st.just("r"),
         arrival_s=st.one_of(st.floats(0, 8), st.integers(0, 8).map(float)),
         height=st.sampled_from([64, 128]),
         width=st.sampled_from([64, 96]),
