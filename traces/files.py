@@ -155,7 +155,7 @@ def _read_jsonl(path: Path) -> list[dict[str, Any]]:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"{path}: line {number} is not JSON: {error}") from error
         if r"\ud" in line.lower() and not _is_text(record):
             raise BadInput(f"{path}: line {number} holds half of a character (\\ud800 to \\udfff), which is no text")

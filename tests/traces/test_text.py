@@ -87,3 +87,9 @@ def test_a_name_that_is_not_in_utf_8_is_refused_before_anything_is_written() -> 
     for look in (user_path, with_home):
         with pytest.raises(BadInput, match=r"'\\udcff.csv' is not in UTF-8"):
             look("\udcff.csv")
+
+
+def test_a_line_that_is_too_deep_is_no_json(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text("[" * 100_000)
+    with pytest.raises(BadInput, match="line 1 is not JSON"):
+        read_frame(tmp_path / "t.jsonl")
