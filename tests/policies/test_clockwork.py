@@ -91,7 +91,7 @@ class Costs(FlatCosts):
 
 ASKED = st.builds(
     Request,
-    request_id=st.just(""),
+    request_id=st.just("drawn"),
     arrival_s=st.floats(0, 8),
     height=st.sampled_from([64, 128]),
     width=st.sampled_from([64, 96]),

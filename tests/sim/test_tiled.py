@@ -165,7 +165,7 @@ def test_lookahead_learns_from_tiled_requests_alone() -> None:
 def request_strategy() -> st.SearchStrategy[Request]:
     return st.builds(
         Request,
-        request_id=st.just(""),
+        request_id=st.just("drawn"),
         arrival_s=st.one_of(st.floats(0, 30), st.integers(0, 8).map(float)),
         height=st.sampled_from([64, 128, 256]),
         width=st.sampled_from([96, 128, 384]),
