@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import CodeType, FrameType
 
 from policies.contract import Policy
 from policies.guard import TooLong, frames_of
@@ -82,7 +82,19 @@ def _call(innermost: FrameType | None) -> FrameType | None:
     found = None
     for frame in frames_of(innermost):
         code = frame.f_code
-        of_policy = code.co_argcount and isinstance(frame.f_locals.get(code.co_varnames[0]), Policy)
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        of_policy = isinstance(first, Policy) and _is_method(first, code)
         if of_policy or (code.co_name == "_user_class" and code.co_filename.endswith("load.py")):
             found = frame
     return found
+
+
+def _is_method(policy: Policy, code: CodeType) -> bool:
+    """Whether this is the code of a method of the policy, decorated or not, and not of a function that is given one."""
+    for namespace in (vars(policy), *map(vars, type(policy).__mro__)):
+        function = namespace.get(code.co_name)
+        while function is not None:
+            if getattr(function, "__code__", None) is code:
+                return True
+            function = getattr(function, "__wrapped__", None)
+    return False

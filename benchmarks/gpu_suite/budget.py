@@ -131,7 +131,8 @@ class Estimated:
 
     def _forward(self, model: str, executor: str, stage: str, batch: Composition) -> float:
         cost = self._table(model, executor).costs[stage]
-        return float(cost.of(batch, 1.0, 1.0, False))
+        guided = shape_of(model).guidance_rows - 1.0  # a pipeline with true CFG is called as users call it: without
+        return float(cost.of(batch, guided, 1.0, False))
 
     def _build_s(self, point: Point) -> float:
         stage = _stage(point)

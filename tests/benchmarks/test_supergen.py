@@ -134,7 +134,7 @@ def test_the_command_prints_and_writes_every_table(
     monkeypatch.setattr(supergen, "GPUS", (4,))
     monkeypatch.setattr(reuse, "ALIKE", (0.5,))
     supergen.main(["--seeds", "1", "-o", str(tmp_path / "out" / "figures.json")])
-    figures = json.loads((tmp_path / "out" / "figures.json").read_text())
+    figures = json.loads((tmp_path / "out" / "figures.json").read_text())["tables"]
     assert [table["title"][:2] for table in figures] == ["1.", "2.", "2.", "2.", "3.", "4.", "5a", "5b"]
     assert all(table["rows"] for table in figures)
     ratios = [row["ratio"] for row in figures[5]["rows"]]

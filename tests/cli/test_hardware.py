@@ -94,7 +94,7 @@ def test_decisions_of_an_estimated_replay_are_the_same_again(folder: Path) -> No
     few = ("--rate", 4, "--duration", 1, "--sizes", "64x64", "--steps", 2, "--model", "tiny-image")
     run("trace", "generate", *few, "-o", folder / "few.parquet")
     given = (folder / "scenario.toml", "--trace", folder / "few.parquet", "--scheduler", "lookahead")
-    run("replay", *given, "-o", folder / "real")
+    either("replay", *given, "-o", folder / "real")  # what is estimated as fast may have to be dropped in fact
     run("simulate", *given, "-o", folder / "sim")
     printed = either("validate", folder / "sim", folder / "real", "-o", folder / "v.json")
     assert "same" in printed

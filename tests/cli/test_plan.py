@@ -193,9 +193,9 @@ def test_what_a_simulation_says_does_not_depend_on_those_before_it(folder: Path)
     [
         ("", ("--hardware", "huge"), "no hardware 'huge'; there is: small, large"),
         ("", ("--replicas", 2), "expected one hardware"),
-        ("", ("--growth", -2), "--growth -2.0: expected a share above -1"),
+        ("", ("--growth", -2), "--growth is -2.0, expected a number of -0.99 to 10"),
         ("", ("--schedulers", "fifo"), "unknown scheduling policy 'fifo'"),
-        ("", ("--attainment", 1.5), "plan.attainment is 1.5"),
+        ("", ("--attainment", 1.5), "--attainment is 1.5"),
         ("scale = 4.0", (), "no request has a deadline"),
         ("price_per_hour = 2.5,", (), "expected a price_per_hour for every hardware or for none"),
         ("", ("--set", "plan.hardwear=1"), "did you mean 'hardware'?"),
@@ -275,7 +275,7 @@ def test_a_plan_takes_failures_by_chance_alone(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--growth", "inf"), "--growth inf"),
+        (("--growth", "inf"), "--growth is inf"),
         (("--months", 3), "--months goes with --growth"),
         (("--devices", 2), "--devices goes with --replicas"),
     ],

@@ -85,7 +85,10 @@ def test_without_the_section_the_checkpoints_are_one_and_a_warning_says_so(folde
     run("simulate", scenario, "-o", folder / "plain")
     log = read_run(folder / "plain")
     assert set(log.steps["stage"]) == {"encode", "denoise", "decode"}
-    assert log.info["warnings"] == ["the 4 checkpoints of the trace are taken for one; [residency] tells them apart"]
+    assert log.info["warnings"] == [
+        "adapters have no effect: [residency] says what they cost",
+        "the 4 checkpoints of the trace are taken for one; [residency] tells them apart",
+    ]
 
 
 @pytest.mark.parametrize("more", [(), ("--set", "residency.dispatch=hash"), ("--set", 'residency.keep="lfu"')])

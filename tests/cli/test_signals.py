@@ -21,7 +21,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
+    """Those of a terminal, whatever the tests were started by."""
     with own_signals():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
         yield
 
 

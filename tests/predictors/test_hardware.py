@@ -66,7 +66,7 @@ def test_a_type_without_a_rate_is_named() -> None:
         (("name =", 'dtype = "int8"\nname ='), "mine: dtype is 'int8', expected one of bfloat16, float16, float32"),
         (("name =", 'dtype = "float16"\nname ='), "mine: expected float16_flops beside dtype = 'float16'"),
         (("[mine]", "[mine"), "is not TOML"),
-        ((MINE, ""), "is empty; expected a table for each entry"),
+        ((MINE, ""), "the file is empty"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_field(tmp_path: Path, change: tuple[str, str], problem: str) -> None:
@@ -79,5 +79,5 @@ def test_a_wrong_file_is_refused_with_its_field(tmp_path: Path, change: tuple[st
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"cannot read .*none\.toml"):
+    with pytest.raises(BadInput, match=r"none\.toml: cannot be read"):
         load_hardware(tmp_path / "none.toml")

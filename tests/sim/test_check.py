@@ -209,7 +209,7 @@ class OffTheEnd(PlacementPolicy):
         (CountsQuestions(threshold=0.2), "changes its mind"),
         (Remembers(threshold=0.2), "remembers requests"),
         (WholeBatch(threshold=0.2), "change each other's answers"),
-        (OffTheEnd(), "must name one device"),
+        (OffTheEnd(), "expected a device from 0 to 0"),
         (object(), "is no policy"),
     ],
 )
