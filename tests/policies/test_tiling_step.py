@@ -139,7 +139,7 @@ def test_an_impossible_placement_is_refused(answer: list[int]) -> None:
             return answer
 
     tiles = TileGrid((8, 8), (4, 4), (4, 4)).tiles()
-    with pytest.raises(PolicyError, match="Wrong answers assign with .*, expected a device from 0 to 1 for each of 4 tiles"):
+    with pytest.raises(PolicyError, match="expected a device from 0 to 1 for each of 4 tiles"):
         plan_step(tiles, first_owners((8, 8)), 2, Wrong(), area)
 
 
