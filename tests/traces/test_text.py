@@ -93,3 +93,12 @@ def test_a_line_that_is_too_deep_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text("[" * 100_000)
     with pytest.raises(BadInput, match="line 1 is not JSON"):
         read_frame(tmp_path / "t.jsonl")
+
+
+@pytest.mark.parametrize("date", ["0001-01-01", "9999-12-31 23:59:59"])
+def test_a_date_that_no_clock_reaches_is_said(tmp_path: Path, date: str) -> None:
+    from traces.importers.table import import_table, parse_mapping
+
+    (tmp_path / "t.csv").write_text(f"t,height,width,steps\n{date},96,96,2\n")
+    with pytest.raises(BadInput, match="row 1.*expected a date like"):
+        import_table(tmp_path / "t.csv", parse_mapping(["arrival_s=t:date"]), {})

@@ -25,6 +25,7 @@ DATE = "date"
 _A_DATE = "a date like '2024-11-15 16:57:50'"
 _ZONE = re.compile(r"[T ]\d\d.*?(Z|[+-]\d\d(?::?\d\d)?)\s*$")  # after a time, not within a date
 _UTC = ("Z", "+00:00", "+0000", "+00")
+_YEARS = (1678, 2261)  # which nanoseconds since 1970 reach in 64 bits
 _EXCEL_DAYS = (20_000, 80_000)  # 1954 to 2119
 
 
@@ -126,7 +127,8 @@ def _dates(values: pd.Series[Any], field: str, cells: Cells) -> pd.Series[Any]:
     if written or values.dtype.kind in "iufb":
         _refuse_numbers(values, field, cells)
     parsed = pd.to_datetime(values, format="ISO8601" if written else None, utc=True, errors="coerce")
-    wrong = parsed.isna() & values.notna()
+    years = parsed.dt.year
+    wrong = (parsed.isna() & values.notna()) | (years < _YEARS[0]) | (years > _YEARS[1])
     if wrong.any():
         position = int(np.argmax(wrong.to_numpy()))
         raise cells.bad(position, field, values.iloc[position], _A_DATE)
