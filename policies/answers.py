@@ -46,7 +46,7 @@ def _of(hook: str) -> Callable[[Callable[Concatenate[Policy, P], R]], Callable[C
 def decision(policy: Policy, answer: Any) -> Decision:
     """An answer of ``plan`` that is not None; what lies in its fields is not looked at."""
     if isinstance(answer, Decision):
-        return Decision(*tuple.__iter__(answer))
+        return Decision._make(tuple.__iter__(answer))
     if iscoroutine(answer):
         answer.close()
     raise broken(policy, f"answers plan with {short(answer)}, expected a Decision or None")
