@@ -190,7 +190,7 @@ class _Written(Job):
 
     __slots__ = ()
     __setattr__ = object.__setattr__  # type: ignore[assignment]
-    __delattr__ = object.__delattr__  # type: ignore[assignment]
+    __delattr__ = object.__delattr__
 
 
 _become = object.__dict__["__class__"].__set__
