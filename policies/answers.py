@@ -100,9 +100,10 @@ def load(policy: Policy, answer: Any) -> Load:
 @_of("recalls")
 def launch_ids(policy: Policy, answer: Any, so_far: int) -> Sequence[int]:
     """The launches that ``recalls`` names; ``so_far`` were ever started."""
-    if isinstance(answer, str | bytes) or not isinstance(answer, Sequence | Set):
+    known_form = type(answer) is list or type(answer) is tuple  # asking `Sequence` is slow
+    if not known_form and (isinstance(answer, str | bytes) or not isinstance(answer, Sequence | Set)):
         raise broken(policy, f"answers recalls with {short(answer)}, expected a list of launch ids")
-    named = []
+    named: list[int] = []
     for launch_id in _items(answer) if isinstance(answer, tuple | list) else answer:
         if not _is_whole(launch_id) or not 0 <= int(launch_id) < so_far:
             raise broken(policy, f"recalls {short(launch_id)}, which is the id of no launch")
@@ -133,7 +134,7 @@ def _plain(text: str) -> str:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def _is_real(value: Any) -> bool:

@@ -43,6 +43,7 @@ IN_FLIGHT = ("restart", "resume", "fail")
 their latents must have been kept (tiled ones begin again); fail with it."""
 
 _MOST_KNOWN = 100_000
+_FIELDS = len(Decision._fields)
 
 REPLICA_FAILED = "its replica failed"
 
@@ -84,6 +85,7 @@ class Controller:
         self.outages: list[tuple[int, float, float | None]] = []
         self._cluster = ClusterState(replicas, predictor)
         self._replicas = self._cluster.view.replicas
+        self._places = list(zip(self._replicas, self._cluster.resident, strict=True))
         for held, checkpoints in zip(self._cluster.loaded, loaded, strict=False):
             held.update(dict.fromkeys(checkpoints))
         self._running: dict[int, Launch] = {}
@@ -136,25 +138,28 @@ class Controller:
     def launches(self, now: float) -> list[Launch]:
         """Work to start now."""
         started: list[Launch] = []
-        waiting, resident = self._cluster.waiting, self._cluster.resident
-        for replica in self._replicas:
+        policy, waiting = self.policy, self._cluster.waiting
+        for replica, resident in self._places:
             if replica.launch is not None or not replica.up:
                 continue
-            while waiting or resident[replica.index]:
+            while waiting or resident:
                 try:
-                    decision = self.policy.plan(replica, now)
+                    decision = policy.plan(replica, now)
                 except BaseException as error:
-                    fail(self.policy, "plan", error)
+                    fail(policy, "plan", error)
                 if decision is None:
                     break
-                if type(decision) is not Decision:
-                    decision = answers.decision(self.policy, decision)
-                if type(decision.drop) is not tuple or decision.drop:
-                    dropped = self._drop(decision, now)
-                    if dropped and type(decision.jobs) is tuple and not decision.jobs and decision.load is None:
+                if type(decision) is not Decision or len(decision) != _FIELDS:
+                    decision = answers.decision(policy, decision)
+                jobs, steps, drop, load = decision
+                if type(drop) is not tuple or drop:
+                    dropped = self._drop(drop, now)
+                    if dropped and type(jobs) is tuple and not jobs and load is None:
                         continue
-                begin = self._start if decision.load is None else self._start_loading
-                started.append(begin(replica, decision, now))
+                if load is None:
+                    started.append(self._start(replica, resident, jobs, steps, now))
+                else:
+                    started.append(self._start_loading(replica, jobs, load, now))
                 break
         if self._on_event:
             self._on_event("launches", started, now)
@@ -168,7 +173,7 @@ class Controller:
             wanted = self.policy.recalls(now)
         except BaseException as error:
             fail(self.policy, "recalls", error)
-        if type(wanted) is not tuple or wanted:
+        if (type(wanted) is not tuple and type(wanted) is not list) or wanted:
             wanted = answers.launch_ids(self.policy, wanted, self._next_launch)
         if not (wanted or self._cancel_recalls or self._on_event):
             return []
@@ -188,22 +193,22 @@ class Controller:
         """A launch ended, whole or early, well or with failures."""
         if self._on_event:
             self._on_event("complete", (launch.launch_id, outcome), now)
-        launch_id = launch.launch_id
+        launch_id, index, jobs, _, steps_asked, _, _, _, load = launch
+        steps, failed, _, _, _, _, notes = outcome
         if self._running.pop(launch_id, None) is None:
             raise ValueError(f"launch {launch_id} is not running")
-        if not 0 <= outcome.steps_done <= launch.steps:
-            raise ValueError(f"launch {launch_id} did {outcome.steps_done} of {launch.steps} steps")
+        if not 0 <= steps <= steps_asked:
+            raise ValueError(f"launch {launch_id} did {steps} of {steps_asked} steps")
         self._recalled.discard(launch_id)
-        set_launch(self._replicas[launch.replica], None)
+        set_launch(self._replicas[index], None)
         self.launched.append((launch, outcome, now))
-        if launch.load is not None:
-            self._cluster.loaded[launch.replica][launch.load.checkpoint] = None
+        if load is not None:
+            self._cluster.loaded[index][load.checkpoint] = None
             return
-        steps, failed = outcome.steps_done, outcome.failed
         if self._observe is not None and steps and not failed:
             self._learn(launch, outcome, now)
-        for job in launch.jobs:
-            if outcome.notes and (note := outcome.notes.get(job.request.request_id)):
+        for job in jobs:
+            if notes and (note := notes.get(job.request.request_id)):
                 remark(job, joined(job.note, note))
             if failed and job.request.request_id in failed:
                 self._end(job, "failed", failed[job.request.request_id], now)
@@ -303,24 +308,26 @@ class Controller:
             )
             start_s = end_s
 
-    def _start(self, replica: Replica, decision: Decision, now: float) -> Launch:
-        jobs, steps = decision.jobs, decision.steps
+    def _start(
+        self, replica: Replica, resident: dict[str, Job], jobs: tuple[Job, ...], steps: int, now: float
+    ) -> Launch:
         if type(jobs) is not tuple or type(steps) is not int:
             jobs, steps = answers.batch(self.policy, jobs, steps)
         self._check(replica, jobs, steps)
         composition, guided = composition_of_jobs(jobs), guided_share(jobs)
         segments = self._segments(jobs[0], steps, composition, guided)
-        launch = Launch(self._next_launch, replica.index, jobs, segments, steps, composition, guided, now)
-        self._running[self._next_launch] = launch
+        index, launch_id = replica.index, self._next_launch
+        launch = Launch(launch_id, index, jobs, segments, steps, composition, guided, now)
+        self._running[launch_id] = launch
         set_launch(replica, launch)
-        self._next_launch += 1
-        waiting, resident = self._cluster.waiting, self._cluster.resident[replica.index]
+        self._next_launch = launch_id + 1
+        waiting = self._cluster.waiting
         for job in jobs:
             if job.state == "waiting":
                 name = job.request.request_id
                 del waiting[name]
                 resident[name] = job
-            start(job, replica.index, now)
+            start(job, index, now)
         return launch
 
     def _segments(self, first: Job, steps: int, composition: Composition, guided: float) -> tuple[Segment, ...]:
@@ -335,9 +342,9 @@ class Controller:
                 self._known[key] = segments
         return segments
 
-    def _start_loading(self, replica: Replica, decision: Decision, now: float) -> Launch:
-        load = answers.load(self.policy, decision.load)
-        self._check_load(replica, decision, load)
+    def _start_loading(self, replica: Replica, jobs: tuple[Job, ...], load: Load, now: float) -> Launch:
+        load = answers.load(self.policy, load)
+        self._check_load(replica, jobs, load)
         for checkpoint in load.evict:
             del self._cluster.loaded[replica.index][checkpoint]
         segments = (Segment("load", 1, load.expected_s),)
@@ -347,10 +354,10 @@ class Controller:
         set_launch(replica, launch)
         return launch
 
-    def _check_load(self, replica: Replica, decision: Decision, load: Load) -> None:
+    def _check_load(self, replica: Replica, jobs: tuple[Job, ...], load: Load) -> None:
         if not self._loading:
             raise self._broken(f"loads {load.checkpoint!r}, but all requests of this run want the same weights")
-        if decision.jobs:
+        if jobs:
             raise self._broken(f"loads {load.checkpoint!r} and runs requests in one decision")
         if load.checkpoint in replica.loaded:
             raise self._broken(f"loads {load.checkpoint!r}, which lies on replica {replica.index} already")
@@ -418,9 +425,9 @@ class Controller:
         if len({job.request.checkpoint for job in jobs}) > 1:
             raise self._broken(f"mixes checkpoints in one launch: {jobs[0].request.request_id!r} and others")
 
-    def _drop(self, decision: Decision, now: float) -> int:
+    def _drop(self, drop: tuple[tuple[Job, str], ...], now: float) -> int:
         """Drop what a decision drops; how many."""
-        pairs = answers.drops(self.policy, decision.drop)
+        pairs = answers.drops(self.policy, drop)
         for job, reason in pairs:
             name = job.request.request_id
             if job.state not in ("waiting", "resident"):
