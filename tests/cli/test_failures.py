@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from cli import app as application
 from cli import main as command
 from cli.failures import failed, failing_threads
 from policies.contract import PolicyError
+from tests.cli.run_command import own_signals
 from traces.errors import BadInput
 
 
@@ -43,8 +45,8 @@ def test_the_traceback_of_a_mistake_lies_in_the_file_that_is_named(
         raise ZeroDivisionError("nobody expected this")
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(command, "app", broken)
-    with pytest.raises(SystemExit) as ended:
+    monkeypatch.setattr(application, "app", broken)
+    with pytest.raises(SystemExit) as ended, own_signals():
         command.main()
     assert ended.value.code == 70
     line = capsys.readouterr().err

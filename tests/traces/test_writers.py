@@ -26,6 +26,7 @@ NAMED = {
     "backend/embedded/train_image.py": "a checkpoint of a training",
     "backend/embedded/train_video.py": "a checkpoint of a training",
     "benchmarks/fidelity/study.py": "a part of a study, in its own folder",
+    "benchmarks/golden.py": "a trace in its own folder, which is new",
     "benchmarks/gpu_suite/store.py": "a line more of what failed, in its own folder",
     "benchmarks/patchedserve.py": "a line more of what was measured, in its own folder",
 }
