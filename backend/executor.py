@@ -95,9 +95,7 @@ class Executor:
         known = kernels_for(kernels, self.device)
         self.kernels = Kernels(known.fused and mode != "whole", known.graphs and own is None)
         self.recorder = recorder_on(self.device) if self.kernels.graphs else Recorder()
-        self._mixer = mixer_for(
-            pipeline, mode, own, cache_bytes, cache_patch, patch_floor, self.kernels, self.recorder
-        )
+        self._mixer = mixer_for(pipeline, mode, own, cache_bytes, cache_patch, patch_floor, self.kernels, self.recorder)
         self.cache: BlockCache | None = getattr(self._mixer, "cache", None)
         forward = intercept_denoiser(pipeline)
         decode_by(pipeline, decode)

@@ -29,9 +29,9 @@ from benchmarks.outputs import BENCHMARK
 from benchmarks.serving import report
 from benchmarks.serving.measure import decision_times, measure
 from benchmarks.serving.point import Point, Source, mean_alone_s, profile_of, truth
-from cli.progress import bar
 from policies.scheduling import SCHEDULERS
 from predictors.importers.mixfusion import ADDRESS
+from reports.progress import bar
 from traces.errors import BadInput
 from traces.files import write_document, write_frame
 

@@ -22,7 +22,7 @@ from benchmarks.serving.point import Source
 from cli.app import app
 from predictors.importers.mixfusion import import_mixfusion
 from reports.plan.answer import answer
-from sim.planning.result import Plan
+from reports.plan.result import Plan
 from traces.errors import BadInput
 from traces.files import write_document
 from traces.importers.gentd26 import import_gentd26

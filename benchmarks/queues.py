@@ -19,16 +19,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.queueing import ggc_wait_s
 from policies.contract import SchedulingPolicy
 from policies.controller import Controller
 from policies.scheduling import EDF, FCFS
+from reports.output_analysis import interval
+from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE
 from sim.driver import Simulation
-from sim.planning.queueing import ggc_wait_s
-from sim.planning.replication import Replication, observe
-from sim.planning.result import NEAR_KNEE, STABLE, UNSTABLE
-from sim.planning.steady import interval
-from sim.planning.verdict import judge, need_longer
 from sim.world import World
+from tilecast.studies.replication import Replication, observe
+from tilecast.studies.verdict import judge, need_longer
 from traces.composition import Composition
 from traces.request import Request
 from traces.streams import stream

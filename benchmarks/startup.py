@@ -68,9 +68,9 @@ def report_stages() -> None:
     """Do what ``tilecast simulate`` does, and print as JSON when each stage was reached."""
     reached = {}
     import cli.app  # noqa: F401
-    from cli.runs import prepare
-    from cli.scenario import load_scenario
-    from cli.simulation import run_simulation
+    from tilecast.scenario import load_scenario
+    from tilecast.setup import prepare
+    from tilecast.simulation import run_simulation
     from traces.sizes import parse_sizes
     from traces.workload import generate
 

@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.outputs import BENCHMARK
-from cli.grid import Grid
-from cli.points import KeptPoints, Result, run_points
-from cli.progress import bar
-from cli.sweeping import Task, simulate_point, tasks
 from predictors.importers.mixfusion import import_mixfusion
+from reports.progress import bar
+from tilecast.studies.grid import Grid
+from tilecast.studies.result_store import KeptPoints, Result, run_points
+from tilecast.studies.sweep import Task, simulate_point, tasks
 from traces.files import write_document
 from traces.importers.gentd26 import import_gentd26
 from traces.sizes import load_sizes

@@ -30,7 +30,6 @@ from backend.embedded.moving_scenes import FRAMES, held_out_scenes
 from backend.tiled.record import Notes
 from backend.tiled.trial import Trial, Watched
 from benchmarks.outputs import write_csv
-from cli.calibration import fidelity
 from cli.profile import caching_policy
 from policies.caching import CachingPolicy, RegionAware
 from policies.caching.contract import Flags, Signals
@@ -38,6 +37,7 @@ from policies.caching.step import decide_block
 from policies.tiling.signals import TileSignals
 from predictors.tile_recording import TileRecording
 from predictors.tile_reuse import TileReuse
+from tilecast.studies.calibration import fidelity
 from traces.prompts import load_prompts
 from traces.request import Request
 

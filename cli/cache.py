@@ -72,8 +72,8 @@ def record(
     from datetime import UTC, datetime
     from importlib.metadata import version
 
-    from cli.progress import bar
     from predictors.recording import COLUMNS, Recording
+    from reports.progress import bar
 
     if threads is not None:
         torch.set_num_threads(threads)

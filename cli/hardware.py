@@ -96,13 +96,13 @@ def estimate(
     guided: Annotated[bool, typer.Option(help="With classifier-free guidance.")] = True,
 ) -> None:
     """What a step and a request take on hardware that was not measured, or hardly: by its roofline."""
-    from cli.pricing import trust
     from cli.profile import parse_sizes
     from predictors.estimate import RooflineCost, estimated_table
     from predictors.hardware import find_hardware
     from predictors.memory import footprint, largest_batch
     from predictors.profile import EXECUTORS, ORDINARY, Profile
     from predictors.shapes import shape_of
+    from tilecast.latency import trust
     from traces.geometry import geometry_of
 
     if executor not in EXECUTORS:

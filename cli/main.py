@@ -4,11 +4,11 @@ from __future__ import annotations
 
 
 def main() -> None:
-    """Run the command line; see `cli.failures` for how it ends, and `cli.signals` for a signal n: 128 + n.
+    """Run the command line; see `cli.failures` for how it ends, and `tilecast.signals` for a signal n: 128 + n.
 
     Everything is imported where the signals are heeded: that takes most of the time of a short command.
     """
-    from cli.signals import heeded
+    from tilecast.signals import heeded
 
     with heeded():
         _run()
@@ -22,7 +22,7 @@ def _run() -> None:
     any_text(sys.stdout, sys.stderr)
 
     from cli.failures import failed, failing_threads, foreseen
-    from cli.signals import Interrupted, lost
+    from tilecast.signals import Interrupted, lost
 
     try:
         with failing_threads():

@@ -64,15 +64,15 @@ def plan(
     from importlib.metadata import version
 
     from cli.failures import NEGATIVE
-    from cli.planning import Case
-    from cli.points import KeptPoints
-    from cli.scenario import load_scenario
-    from cli.simulator import Simulator
     from reports.plan.page import PLAN
     from reports.plan.terminal import show_plan
     from reports.plan.write import write_plan
-    from sim.planning.assess import Assessor
-    from sim.planning.planner import Wanted, make_plan
+    from tilecast.scenario import load_scenario
+    from tilecast.studies.assess import Assessor
+    from tilecast.studies.case import Case
+    from tilecast.studies.planner import Wanted, make_plan
+    from tilecast.studies.result_store import KeptPoints
+    from tilecast.studies.simulator import Simulator
     from traces.errors import BadInput
     from traces.text import read_text
 
@@ -118,7 +118,7 @@ def plan(
 
 @contextmanager
 def _shown() -> Iterator[Callable[[str, int, int], None]]:
-    """Show what is simulated; yields what is to be told so, see `cli.simulator.Simulator`."""
+    """Show what is simulated; yields what is to be told so, see `tilecast.studies.simulator.Simulator`."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -91,7 +91,7 @@ def measure(
 
     from backend.measured import KeptMeasurements
     from backend.profiling import hardware_name, measure_profile
-    from cli.signals import Interrupted
+    from tilecast.signals import Interrupted
 
     asked: dict[str, Any] = {
         "model": model,
@@ -190,8 +190,8 @@ def caching_policy(text: str) -> Any:
     Raises:
         BadInput: an unknown policy or parameter.
     """
-    from cli.scenario import parse_setting
     from policies.load import load_policy
+    from tilecast.scenario import parse_setting
 
     file, py, rest = text.partition(".py:")
     name, _, parameters = (rest if py else text).partition(":")

@@ -21,7 +21,7 @@ from reports.console import say
 from traces.limits import FACTOR
 
 if TYPE_CHECKING:
-    from cli.runs import Prepared
+    from tilecast.setup import Prepared
     from traces.output import Folder
 
 
@@ -51,12 +51,12 @@ def replay(
     """
     from backend.tiled.environment import torchrun
     from cli.failures import NEGATIVE
-    from cli.runs import prepare
-    from cli.scenario import load_scenario
     from policies.runlog import REPLAY, read_run
     from reports.comparison import Comparison
     from reports.notes import nothing_finished
     from reports.terminal import show
+    from tilecast.scenario import load_scenario
+    from tilecast.setup import prepare
     from traces.errors import BadInput
     from traces.output import check_folder, claim_folder
 
@@ -98,10 +98,10 @@ def _run(prepared: Prepared, folder: Folder, output: Path, speedup: float, save_
     """
     from datetime import UTC, datetime
 
-    from cli.resuming import begun
-    from cli.runs import keep_inputs
-    from cli.signals import Interrupted, instead
     from policies.livelog import LiveLog
+    from tilecast.resuming import begun
+    from tilecast.setup import keep_inputs
+    from tilecast.signals import Interrupted, instead
 
     now = datetime.now(UTC).isoformat(timespec="seconds")
     requests = prepared.requests
@@ -139,8 +139,8 @@ def _run(prepared: Prepared, folder: Folder, output: Path, speedup: float, save_
     from backend.pictures import PictureFolder
     from backend.profiling import hardware_name
     from backend.replay import Replay, warm_up
-    from cli.progress import bar
     from policies.watchdog import watched
+    from reports.progress import bar
 
     steps = TRIALS if any(executor.kernels.graphs for executor in executors) else 2
     left, start_s = (requests, 0.0) if log is None else (log.left, log.now)
@@ -203,7 +203,7 @@ def _follows(prepared: Prepared) -> bool:
     import torch
 
     from backend.tiled.execution import follow_torchrun
-    from cli.signals import ignored
+    from tilecast.signals import ignored
 
     ignored()  # torchrun sends them to every rank; the first ends the run in good order, and the others with it
 

@@ -27,7 +27,7 @@ def keys(
     import json
     from dataclasses import asdict
 
-    from cli.keys import scenario_keys
+    from tilecast.keys import scenario_keys
     from traces.errors import BadInput
 
     found = [key for key in scenario_keys() if section is None or f"{key.name}.".startswith(f"{section}.")]

@@ -25,7 +25,7 @@ def overrides(
     trace: str | None, profile: str | None, scheduler: str | None, seed: int | None, settings: list[str] | None
 ) -> dict[str, Any]:
     """Scenario keys that the command line sets. Files named there are relative to the working folder."""
-    from cli.scenario import parse_setting
+    from tilecast.scenario import parse_setting
 
     given: dict[str, Any] = {}
     if scheduler is not None:  # first, so that settings of its parameters are laid over it
@@ -62,14 +62,14 @@ def simulate(
     import time
 
     from cli.failures import NEGATIVE
-    from cli.progress import bar
-    from cli.runs import prepare
-    from cli.scenario import load_scenario
-    from cli.simulation import run_simulation
     from policies.runlog import SIMULATION, read_run
     from reports.comparison import Comparison
     from reports.notes import nothing_finished
+    from reports.progress import bar
     from reports.terminal import show
+    from tilecast.scenario import load_scenario
+    from tilecast.setup import prepare
+    from tilecast.simulation import run_simulation
     from traces.output import claim_folder
 
     with claim_folder(output, SIMULATION) as claimed:

@@ -46,11 +46,11 @@ def sweep(
     """
     import joblib
 
-    from cli.grid import Grid
-    from cli.points import KeptPoints, run_points
-    from cli.progress import bar
-    from cli.sweeping import SWEEP, best, check_figure, points_table, simulate_point, tasks
-    from cli.workers import check_workers
+    from reports.progress import bar
+    from tilecast.studies.grid import Grid
+    from tilecast.studies.result_store import KeptPoints, run_points
+    from tilecast.studies.sweep import SWEEP, best, check_figure, points_table, simulate_point, tasks
+    from tilecast.studies.workers import check_workers
     from traces.errors import BadInput
     from traces.files import write_frame
 

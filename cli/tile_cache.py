@@ -15,7 +15,7 @@ from traces.marks import Kind
 
 if TYPE_CHECKING:
     from backend.tiled.trial import Trial
-    from cli.calibration import Point
+    from tilecast.studies.calibration import Point
     from traces.request import Request
 
 CALIBRATION = Kind("calibration")
@@ -72,7 +72,7 @@ def record_tiles(
     lines = [""] if prompts is None else load_prompts(prompts)
     trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap, stand)
     from backend.tiled.record import record_tiles
-    from cli.progress import bar
+    from reports.progress import bar
 
     with bar("recording", requests) as progress:
         frame = record_tiles(
@@ -134,9 +134,9 @@ def calibrate(
     trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap, stand)
     asked = _requests(wanted[0], lines, requests, steps, seed, guidance)
 
-    from cli.calibration import Yardstick, best_of
-    from cli.calibration import calibrate as close_in
-    from cli.progress import bar
+    from reports.progress import bar
+    from tilecast.studies.calibration import Yardstick, best_of
+    from tilecast.studies.calibration import calibrate as close_in
 
     def measured(threshold: float) -> Point:
         caching.threshold = threshold

@@ -229,9 +229,7 @@ def _known_columns(table: pa.Table) -> tuple[pa.Table, dict[str, str]]:
         if names.count(name) > 1:
             raise BadInput(f"column {name!r} is there {names.count(name)} times, expected it once")
         if name in names and not _holds(table.schema.field(name).type, COLUMNS[name]):
-            raise BadInput(
-                f"column {name!r} holds {table.schema.field(name).type}, expected {_KINDS[COLUMNS[name]]}"
-            )
+            raise BadInput(f"column {name!r} holds {table.schema.field(name).type}, expected {_KINDS[COLUMNS[name]]}")
     others = [name for name in dict.fromkeys(names) if name not in COLUMNS]
     known = table.select([name for name in names if name in COLUMNS])
     return known, ({"ignored": ", ".join(others)} if others else {})

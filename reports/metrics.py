@@ -11,7 +11,7 @@ import pandas as pd
 
 from policies.runlog import Run
 from reports.checks import STATUSES, check_run, device_count, replica_count
-from sim.planning.steady import quantiles
+from reports.output_analysis import quantiles
 
 Numbers = npt.NDArray[np.float64]
 

@@ -7,7 +7,7 @@ grew for as long as requests arrived.
 The backlog is of *late* requests: those that are still there when, alone on an idle replica, they would have ended.
 What a cluster merely has in hand is none, however short the trace. The time of the arrivals is cut into equal slices;
 the backlog grows when its mean increase a slice is surely above zero by Student's interval over slices
-(`sim.planning.steady.interval`). A burst raises one slice, a peak in the middle is worked off again, starting empty
+(`reports.output_analysis.interval`). A burst raises one slice, a peak in the middle is worked off again, starting empty
 raises the first slice: none of these makes the mean significant. Of requests that are dropped no backlog stays; see
 `reports.notes`.
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 from policies.runlog import Run
 from reports.metrics import submitted
-from sim.planning.steady import interval
+from reports.output_analysis import interval
 
 SLICES = 20
 CONFIDENCE = 0.95

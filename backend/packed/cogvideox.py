@@ -76,9 +76,7 @@ class CogVideoX(Family):
         return [run(block) for block in self.model.transformer_blocks]
 
     def head(self, flow: Flow, image: torch.Tensor, condition: Any) -> torch.Tensor:
-        return self.model.proj_out(
-            self.model.norm_out(self.model.norm_final(image), temb=condition)
-        )
+        return self.model.proj_out(self.model.norm_out(self.model.norm_final(image), temb=condition))
 
     def grid(self, call: Arguments) -> Grid:
         _, frames, _, height, width = call["hidden_states"].shape

@@ -92,9 +92,7 @@ class Rotary:
 class Memory(Protocol):
     """Keys and values of the tokens that a block does not compute."""
 
-    def complete(
-        self, name: str, k: torch.Tensor, v: torch.Tensor, joint: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def complete(self, name: str, k: torch.Tensor, v: torch.Tensor, joint: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Those of all tokens of the pack, given those of the computed ones.
 
         Args:

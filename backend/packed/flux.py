@@ -29,9 +29,7 @@ class Flux(Family):
         rows = [len(sample) for sample in image]
         embedded = self.model.x_embedder(torch.cat([flatten_rows(tokens) for tokens in image]))
         scalars = [
-            concatenated(calls, name).to(embedded.dtype) * 1000
-            for name in ("timestep", "guidance")
-            if name in calls[0]
+            concatenated(calls, name).to(embedded.dtype) * 1000 for name in ("timestep", "guidance") if name in calls[0]
         ]
         return Tokens(
             image=embedded,

@@ -84,7 +84,6 @@ class Tiling:
         if self.devices > 1 and not self.model:
             raise BadInput("several devices need the name of the model that each loads")
 
-
     @property
     def native(self) -> tuple[int, int]:
         """(height, width) in latent pixels that the model was trained at."""

@@ -14,9 +14,6 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.fidelity.study import SCENARIO, RealRun, Study
-from cli.runs import Prepared, parity_of, prepare
-from cli.scenario import load_scenario
-from cli.simulation import run_simulation
 from policies.record import request_table, step_table
 from policies.runlog import Run, read_run
 from predictors.profile import Profile
@@ -24,6 +21,9 @@ from predictors.table import LatencyTable
 from reports.fidelity import GOALS
 from reports.metrics import summary
 from reports.repeats import held_against
+from tilecast.scenario import load_scenario
+from tilecast.setup import Prepared, parity_of, prepare
+from tilecast.simulation import run_simulation
 from traces.composition import parse
 
 STAGES = ("encode", "denoise", "decode")

@@ -27,8 +27,6 @@ from benchmarks.gpu_suite.bench import Bench
 from benchmarks.gpu_suite.point import Point, Result
 from benchmarks.gpu_suite.served import TRIALS, Served, Trial
 from benchmarks.gpu_suite.timing import Memory
-from cli.runs import Prepared, keep_inputs, parity_of, prepare
-from cli.scenario import Scenario
 from policies.events import EventRecord
 from policies.runlog import REPLAY, Run, read_run
 from policies.scheduling import SCHEDULERS
@@ -36,6 +34,8 @@ from predictors.profile import Profile
 from predictors.table import LatencyTable
 from reports.metrics import latency_s, summary
 from reports.repeats import held_against
+from tilecast.scenario import Scenario
+from tilecast.setup import Prepared, keep_inputs, parity_of, prepare
 from traces.errors import BadInput
 from traces.mix import Mix
 from traces.output import Folder

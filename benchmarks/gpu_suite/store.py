@@ -10,7 +10,7 @@ from types import TracebackType
 
 from benchmarks.gpu_suite.point import Point, Result
 from benchmarks.outputs import BENCHMARK
-from cli.points import FILE, KeptPoints
+from tilecast.studies.result_store import FILE, KeptPoints
 from traces.errors import BadInput
 from traces.files import write_json
 

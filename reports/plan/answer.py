@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from predictors.basis import ESTIMATED
+from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Evaluation, Plan
 from reports.plan.words import NONE, about, cluster, money, number, percent, share, subject, times
-from sim.planning.result import NEAR_KNEE, STABLE, UNSTABLE, Evaluation, Plan
 from traces.notes import Note, grave, ordered, remark
 
 

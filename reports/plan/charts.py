@@ -17,9 +17,9 @@ from plotly.subplots import make_subplots
 from reports.document import blank
 from reports.palette import BLUE, GREEN, SYMBOLS, VERMILLION
 from reports.plan.marks import KEPT, QUIET, ends, error, promise, upright
+from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Candidate, Evaluation, Plan, SizeFigures
 from reports.plan.tables import cases
 from reports.plan.words import cluster, number, share, subject, times
-from sim.planning.result import NEAR_KNEE, STABLE, UNSTABLE, Candidate, Evaluation, Plan, SizeFigures
 
 SIZES = 12
 """Sizes in the chart of latencies; the table has them all."""

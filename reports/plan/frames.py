@@ -9,11 +9,11 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pandas as pd
 
-from sim.planning.result import (
+from reports.output_analysis import Interval
+from reports.plan.result import (
     Candidate,
     Evaluation,
     Figures,
-    Interval,
     Memory,
     Month,
     Plan,

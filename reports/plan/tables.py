@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 
 from reports.figures import spell_value
+from reports.plan.result import Evaluation, Memory, Month, Plan, PolicyCost, Refused, SizeFigures, WhatIf, Window
 from reports.plan.table import Column, Table
 from reports.plan.words import NONE, about, cluster, kept, money, number, seconds, share, subject, times, trust
-from sim.planning.result import Evaluation, Memory, Month, Plan, PolicyCost, Refused, SizeFigures, WhatIf, Window
 
 
 def considered(plan: Plan) -> Table:

@@ -10,9 +10,9 @@ from rich.text import Text
 from reports.console import new_console
 from reports.plan import tables
 from reports.plan.answer import answer, notes, promise
+from reports.plan.result import Plan
 from reports.plan.table import Table
 from reports.terminal import headed, told
-from sim.planning.result import Plan
 
 
 def show_plan(plan: Plan, console: Console | None = None) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
 from reports.figures import spell_value
-from sim.planning.result import Candidate, Evaluation, Interval, Plan
+from reports.output_analysis import Interval
+from reports.plan.result import Candidate, Evaluation, Plan
 
 NONE = "–"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
 from reports.plan.page import PLAN, page
-from sim.planning.result import Plan
+from reports.plan.result import Plan
 from traces.files import write_document, write_frame
 
 

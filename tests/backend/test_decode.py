@@ -112,8 +112,7 @@ def variances_averaged(bands: Any, norm: Any) -> Any:
     each = norm.num_channels // norm.num_groups
     common = torch.stack(means).mean(0)
     moved = [
-        band + (common - mean).repeat_interleave(each)[:, None, None]
-        for band, mean in zip(bands, means, strict=True)
+        band + (common - mean).repeat_interleave(each)[:, None, None] for band, mean in zip(bands, means, strict=True)
     ]
     narrower = whole_norm(moved, norm)
     return narrower

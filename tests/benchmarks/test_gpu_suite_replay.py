@@ -24,7 +24,7 @@ from benchmarks.gpu_suite.store import Store, Suite
 from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
 from predictors.profile import Profile
 from predictors.table import LatencyTable
-from sim.planning.result import Plan
+from reports.plan.result import Plan
 from tests.backend import tiny_pipelines
 from tests.cli.run_command import run
 from traces.composition import composition_of, parse, spell

@@ -27,10 +27,10 @@ import pandas as pd
 import typer.main
 
 from cli.app import app
-from cli.keys import fields_of, limits_of, scenario_keys
 from cli.main import main
-from cli.scenario import Scenario
 from tests.cli.run_command import own_signals
+from tilecast.keys import fields_of, limits_of, scenario_keys
+from tilecast.scenario import Scenario
 from traces.limits import Range
 from traces.request import LIMITS
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from cli.main import main
-from cli.signals import ENDING
+from tilecast.signals import ENDING
 
 
 def run(*arguments: object) -> str:

@@ -13,13 +13,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cli.runs import prepare
-from cli.scenario import load_scenario, parse_setting
-from cli.simulation import run_simulation
 from policies.contract import PolicyError
 from predictors.profile import Profile
 from tests.cli.run_command import either, refused, run
-from tests.cli.test_runs import write_profile
+from tests.tilecast.test_setup import write_profile
+from tilecast.scenario import load_scenario, parse_setting
+from tilecast.setup import prepare
+from tilecast.simulation import run_simulation
 from traces.errors import BadInput
 from traces.trace import Trace
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from cli.profile import caching_policy
-from cli.runs import parity_of
 from policies.runlog import read_run
 from predictors.forest import Forest
 from predictors.profile import Profile
 from predictors.recording import Recording
 from tests.cli.run_command import refused, run
-from tests.cli.test_runs import SCENARIO, write_profile
 from tests.predictors.recordings import BLOCKS, made_up
+from tests.tilecast.test_setup import SCENARIO, write_profile
+from tilecast.setup import parity_of
 from traces.errors import BadInput
 
 

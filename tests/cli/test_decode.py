@@ -11,7 +11,7 @@ from PIL import Image
 pytest.importorskip("torch")
 
 from tests.cli.run_command import refused, run
-from tests.cli.test_runs import SCENARIO, write_profile
+from tests.tilecast.test_setup import SCENARIO, write_profile
 
 
 def test_a_replay_decodes_as_the_scenario_says(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from policies.runlog import read_run
 from predictors.profile import PROFILE, Profile
 from tests.cli.run_command import run
-from tests.cli.test_runs import write_profile
+from tests.tilecast.test_setup import write_profile
 
 
 def simulated(folder: Path, model: str, **columns: object) -> tuple[pd.DataFrame, str]:

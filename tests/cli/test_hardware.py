@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cli.runs import keep_inputs, prepare
-from cli.scenario import load_scenario
 from policies.runlog import REPLAY, read_run
 from reports.comparison import Comparison
 from tests.cli.run_command import either, refused, run
-from tests.cli.test_runs import write_profile
+from tests.tilecast.test_setup import write_profile
+from tilecast.scenario import load_scenario
+from tilecast.setup import keep_inputs, prepare
 from traces.output import Folder
 
 ROOT = Path(__file__).parents[2]

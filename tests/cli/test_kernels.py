@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cli.runs import _unlike_the_profile
-from cli.scenario import Scenario, load_scenario
 from predictors.profile import Profile
 from tests.cli.run_command import refused
+from tilecast.scenario import Scenario, load_scenario
+from tilecast.setup import _unlike_the_profile
 from traces.errors import BadInput
 
 ROW = {"hardware": "abacus", "software": "test", "model": "mine", "executor": "whole", "stage": "denoise"}

@@ -20,11 +20,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cli.resuming import begun
-from cli.runs import prepare
-from cli.scenario import load_scenario
 from policies.runlog import read_run
 from reports.checks import check_run
+from tilecast.resuming import begun
+from tilecast.scenario import load_scenario
+from tilecast.setup import prepare
 from traces.errors import BadInput
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from policies.runlog import read_run
 from tests.cli.run_command import run
-from tests.cli.test_runs import SCENARIO, write_profile
+from tests.tilecast.test_setup import SCENARIO, write_profile
 
 
 def folder_of(tmp_path: Path) -> Path:

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from cli.asked import _prepared, answer
-from cli.planning import Case
-from cli.scenario import load_scenario
 from predictors.basis import ESTIMATED
 from predictors.hardware import shipped_hardware
 from predictors.profile import Profile
 from reports.plan.answer import notes
-from sim.planning.ask import Ask
-from sim.planning.result import UNSTABLE, Candidate, Plan
-from sim.planning.search import search
+from reports.plan.result import UNSTABLE, Candidate, Plan
 from tests.cli.run_command import either, negative, refused, run
-from tests.cli.test_runs import write_profile
+from tests.tilecast.test_setup import write_profile
+from tilecast.scenario import load_scenario
+from tilecast.studies.case import Case
+from tilecast.studies.experiment import Ask
+from tilecast.studies.experiment_run import _prepared, answer
+from tilecast.studies.search import search
 
 SCENARIO = """
 model = "tiny-image"

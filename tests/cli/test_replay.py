@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 from policies.runlog import read_run
 from tests.cli.run_command import refused, run
-from tests.cli.test_runs import SCENARIO, write_profile
+from tests.tilecast.test_setup import SCENARIO, write_profile
 
 
 @pytest.fixture

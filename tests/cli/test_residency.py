@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cli.residency import preloaded
-from cli.runs import prepare
-from cli.scenario import load_scenario
-from cli.simulation import run_simulation
 from policies.runlog import read_run
 from tests.cli.run_command import refused, run
-from tests.cli.test_runs import write_profile
+from tests.tilecast.test_setup import write_profile
+from tilecast.scenario import load_scenario
+from tilecast.setup import prepare
+from tilecast.simulation import run_simulation
+from tilecast.weights import preloaded
 from traces.trace import Trace
 
 SCENARIO = """

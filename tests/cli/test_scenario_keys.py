@@ -6,9 +6,9 @@ import json
 import math
 from pathlib import Path
 
-from cli.keys import fields_of, limits_of, scenario_keys
-from cli.scenario import Scenario
 from tests.cli.run_command import refused, run
+from tilecast.keys import fields_of, limits_of, scenario_keys
+from tilecast.scenario import Scenario
 from traces.limits import Range
 
 

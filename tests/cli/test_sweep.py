@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cli.grid import Grid
 from policies.runlog import read_run
 from reports.metrics import summary
 from tests.cli.run_command import refused, run
+from tilecast.studies.grid import Grid
 from traces.errors import BadInput
 
 ROOT = Path(__file__).parents[2]

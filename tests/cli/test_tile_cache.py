@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from cli.calibration import Point, best_of, calibrate
 from predictors.tile_recording import TileRecording
 from predictors.tile_reuse import TileReuse
 from tests.cli.run_command import refused, run
+from tilecast.studies.calibration import Point, best_of, calibrate
 
 
 def falls_with(threshold: float) -> Point:
@@ -107,7 +107,7 @@ def test_an_interrupted_calibration_shows_what_it_has_and_writes_nothing(
 ) -> None:
     from cli.tile_cache import calibrate as command
 
-    monkeypatch.setattr("cli.calibration.Yardstick.point", interrupts(2))
+    monkeypatch.setattr("tilecast.studies.calibration.Yardstick.point", interrupts(2))
     with pytest.raises(typer.Exit) as left:
         command(str(model_folder), "80x80", output=tmp_path / "r.json", requests=1, steps=3, tile="40x40")
     assert left.value.exit_code == 130

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cli.runs import parity_of, prepare
-from cli.scenario import load_scenario
 from policies.runlog import read_run
 from policies.scheduling import SCHEDULERS
 from predictors.profile import Profile
 from tests.cli.run_command import either, refused, run
+from tilecast.scenario import load_scenario
+from tilecast.setup import parity_of, prepare
 from traces.composition import composition_of, spell
 from traces.request import Request
 from traces.trace import Trace

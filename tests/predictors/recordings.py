@@ -43,8 +43,15 @@ def made_up(
             frame = pd.DataFrame({"block": block, "step": step, "age": age})
             frames.append(
                 frame.assign(
-                    request_id=f"r{request}", height=height, width=width, steps=STEPS, unit=unit, blocks=BLOCKS,
-                    input_change=10**change, skip_change=skip, output_change=output,
+                    request_id=f"r{request}",
+                    height=height,
+                    width=width,
+                    steps=STEPS,
+                    unit=unit,
+                    blocks=BLOCKS,
+                    input_change=10**change,
+                    skip_change=skip,
+                    output_change=output,
                     block_s=(1.0 + block) * height * width * 1e-7,
                 )
             )

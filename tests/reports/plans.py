@@ -6,7 +6,8 @@ import math
 from dataclasses import replace
 
 from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
-from sim.planning.result import (
+from reports.output_analysis import Interval
+from reports.plan.result import (
     NEAR_KNEE,
     STABLE,
     UNSTABLE,
@@ -14,7 +15,6 @@ from sim.planning.result import (
     Demand,
     Evaluation,
     Figures,
-    Interval,
     Memory,
     Month,
     Plan,

@@ -36,9 +36,7 @@ def test_equals_masked_attention(lengths: list[tuple[int, int]]) -> None:
     queries, keys = Segments([n for n, _ in lengths], CPU), Segments([n for _, n in lengths], CPU)
     q = torch.randn(sum(queries.lengths), 2, 8, dtype=torch.float64)
     k, v = torch.randn(2, sum(keys.lengths), 2, 8, dtype=torch.float64)
-    torch.testing.assert_close(
-        attend(q, k, v, queries, keys), masked(q, k, v, queries, keys), rtol=1e-12, atol=1e-12
-    )
+    torch.testing.assert_close(attend(q, k, v, queries, keys), masked(q, k, v, queries, keys), rtol=1e-12, atol=1e-12)
 
 
 def test_the_reference_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

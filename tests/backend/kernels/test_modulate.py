@@ -172,7 +172,7 @@ def test_compiles_for_an_h200_without_spills_and_in_wide_accesses() -> None:
     assert done.stdout.count("wide") == 3
 
 
-COMPILE = '''
+COMPILE = """
 import re, subprocess, tempfile
 import torch
 import triton
@@ -206,7 +206,7 @@ for half, of_rows, out, term_of_row in (
                                 capture_output=True, text=True, check=True).stderr
     assert "0 bytes spill stores, 0 bytes spill loads" in report, report
     print("wide", len(wide), re.search("Used [0-9]+ registers", report)[0])
-'''
+"""
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: large batches, results overwritten")

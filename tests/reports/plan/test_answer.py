@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from predictors.basis import ESTIMATED, MEASURED
 from reports.plan.answer import answer, key_figures, notes, promise
-from sim.planning.result import UNSTABLE
+from reports.plan.result import UNSTABLE
 from tests.reports import plans
 
 

@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from reports.output_analysis import Interval
 from reports.plan import charts, marks, show_plan
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
 from reports.plan.page import page, sections
+from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Plan, SizeFigures
 from reports.plan.words import TRUST, trust
-from sim.planning.result import NEAR_KNEE, STABLE, UNSTABLE, Interval, Plan, SizeFigures
 from tests.reports import plans
 
 EVIL = "</script><img src=x onerror=alert(1)><b>\"'&amp; | `x` [bold]"

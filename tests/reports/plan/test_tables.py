@@ -11,13 +11,14 @@ import pytest
 from rich.console import Console
 
 from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
+from reports.output_analysis import Interval
 from reports.plan import charts, show_plan, tables, write_plan
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
 from reports.plan.page import page
+from reports.plan.result import Plan
 from reports.plan.table import Table
 from reports.plan.words import about, money, percent, seconds, share, trust
-from sim.planning.result import Interval, Plan
 from tests.reports import plans
 from traces.notes import grave
 

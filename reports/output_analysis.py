@@ -1,0 +1,154 @@
+"""Statistics of simulation output: confidence intervals, where the warm-up ends, whether something grows.
+
+Observations of one run hang together (a long queue now is a long queue in a minute), so the scatter within a run says
+nothing about the error of its mean. Independent replications do: every interval here is Student's t over them
+(Law, Simulation Modeling and Analysis, 5th ed., 9.4.1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.float64]
+
+_LAST_PART = 0.75
+"""Warm-up may end in this part of a run; a later end would be judged by too few observations."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and how far the truth may lie from it.
+
+    Attributes:
+        mean: of independent replications.
+        half_width: of the confidence interval; infinity where one replication is all there is.
+        replications: how many.
+    """
+
+    mean: float
+    half_width: float
+    replications: int
+
+    @property
+    def low(self) -> float:
+        """Lower end."""
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+        return self.mean + self.half_width
+
+
+class WarmUp(NamedTuple):
+    """Observations to leave out at the beginning; ``settled`` False: no end of the warm-up was found in the first half
+    of the run, so it is not known to be steady, and ``cut`` is the best there is in that half."""
+
+    cut: int
+    settled: bool
+
+
+def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Student's t interval of the mean of independent replications.
+
+    Values that are not defined (NaN, like the latency where nothing finished) are left out. One value has an infinite
+    half width, none a NaN mean, an infinite one an infinite mean. It may reach beyond what is possible, such as below
+    0 s: read it as cut off there.
+    """
+    known = np.asarray([value for value in values if not math.isnan(value)], dtype=float)
+    count = len(known)
+    if np.isinf(known).any():
+        return Interval(math.inf, math.inf, count)
+    if count < 2:
+        return Interval(float(known[0]) if count else math.nan, math.inf, count)
+    error = float(known.std(ddof=1)) / math.sqrt(count)
+    return Interval(float(known.mean()), _t(confidence, count - 1) * error, count)
+
+
+def share(values: Sequence[float], counts: Sequence[int], confidence: float = 0.95) -> Interval:
+    """`interval` of a share of requests, each value of as many requests as ``counts`` says.
+
+    Near 0 and 1 replications may all agree (none of 2,000 requests late, five times), and their scatter would say that
+    nothing can go wrong. So the interval is at least as wide as the farther end of the Clopper-Pearson interval of all
+    requests taken together, as if each were on its own; requests are late in clusters, so the truth is not known any
+    better than that. An interval on a transformed scale would stay within 0 and 1, but not be symmetric; this one is
+    to be read as cut off there, and its ends on the inner side, which decide whether a promise is kept, are unharmed.
+    """
+    from scipy.stats import beta
+
+    of_runs = interval(values, confidence)
+    total = sum(counts)
+    if of_runs.replications < 2 or not total:
+        return of_runs
+    hits = round(sum(value * count for value, count in zip(values, counts, strict=True) if count))
+    tail = (1 - confidence) / 2
+    low = float(beta.ppf(tail, hits, total - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, total - hits)) if hits < total else 1.0
+    exact = max(hits / total - low, high - hits / total)
+    return Interval(of_runs.mean, max(of_runs.half_width, exact), of_runs.replications)
+
+
+def quantiles(values: Sequence[float] | Numbers, shares: Sequence[float], never: int = 0) -> tuple[float, ...]:
+    """Quantiles of what all requests experienced, of which ``never`` never finished.
+
+    Those count as infinite, since a quantile of the others alone looks the better the more are lost. Between two values
+    it is interpolated, as `numpy.quantile` does. NaN: there are no requests.
+
+    Args:
+        values: of the requests that finished, such as seconds of latency.
+        shares: the quantiles wanted, between 0 and 1.
+        never: requests that did not finish.
+    """
+    known, count = np.sort(np.asarray(values, dtype=float)), len(values) + never
+    if not count:
+        return (math.nan,) * len(shares)
+    found = []
+    for part in shares:
+        at = part * (count - 1)
+        if math.ceil(at - 1e-9) >= len(known):
+            found.append(math.inf)
+        else:
+            found.append(float(np.interp(at, np.arange(len(known)), known)))
+    return tuple(found)
+
+
+def paired(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Interval of the mean of ``b - a``, replication by replication.
+
+    Under common random numbers both rise and fall with the same arrivals, and their difference is known far better
+    than either.
+    """
+    return interval([after - before for before, after in zip(a, b, strict=True)], confidence)
+
+
+def warm_up(series: Sequence[float] | Numbers, batch: int = 5) -> WarmUp:
+    """Where the influence of starting empty ends: the MSER-5 rule.
+
+    Of means over ``batch`` observations, leaves out as many as make the standard error of the mean of the rest least
+    (White, Cobb and Spratt, "A comparison of five steady-state truncation heuristics for simulation", WSC 2000). An end
+    in the second half means that the run is too short, or that there is no steady state.
+    """
+    means = np.asarray(series, dtype=float)
+    means = means[: len(means) // batch * batch].reshape(-1, batch).mean(axis=1)
+    count = len(means)
+    if count < 4:
+        return WarmUp(0, False)
+    left = count - np.arange(int(_LAST_PART * count))
+    centred = means - means.mean()
+    sums, squares = (np.cumsum(values[::-1])[::-1][: len(left)] for values in (centred, centred**2))
+    error = np.maximum(squares - sums**2 / left, 0.0) / left**2
+    half = count // 2
+    cut = int(error[: half + 1].argmin())
+    return WarmUp(cut * batch, bool(int(error.argmin()) <= half))
+
+
+def _t(confidence: float, freedom: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf((1 + confidence) / 2, freedom))

@@ -1,0 +1,288 @@
+"""What a plan says: plain values, from which a report is made and which a file holds.
+
+Shares are fractions, times seconds, money in the currency of the prices.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.dataclasses import dataclass as checked
+
+from reports.output_analysis import Interval
+from traces.notes import Note
+
+STABLE, NEAR_KNEE, UNSTABLE = "STABLE", "NEAR KNEE", "UNSTABLE"
+"""Whether a cluster keeps up: with room to spare; so close to its limit that a little more load breaks it; not."""
+
+_STRICT = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+
+@dataclass(frozen=True, order=True)
+class Candidate:
+    """What may be bought and how it may be run.
+
+    Attributes:
+        hardware: the name of a kind.
+        devices: a replica.
+        replicas: of the cluster.
+        scheduler: the policy's name.
+    """
+
+    hardware: str
+    devices: int
+    replicas: int
+    scheduler: str
+
+    @property
+    def all_devices(self) -> int:
+        """Devices of the cluster."""
+        return self.devices * self.replicas
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a cluster does under a load: means over replications, warm-up removed.
+
+    Attributes:
+        rate_scale: the load, as a multiple of the demand planned for.
+        rate_rps: requests a second of it.
+        attainment: share of the requests that finished in time.
+        latency_p50_s, latency_p95_s, latency_p99_s: of all requests; one that did not finish counts as infinite, and
+            all of them are where the queue grows, because they then depend on how long one looks.
+        goodput_rps: requests a second that finished in time.
+        images_per_s: pictures a second of requests that finished.
+        utilisation: busy share of the devices.
+        batch: requests in a denoising launch, weighted by time.
+        dropped: share of the requests that the policy dropped.
+        requests: of one replication, after the warm-up.
+        warm_up_s: cut off, in the mean.
+    """
+
+    rate_scale: float
+    rate_rps: float
+    attainment: Interval
+    latency_p50_s: Interval
+    latency_p95_s: Interval
+    latency_p99_s: Interval
+    goodput_rps: Interval
+    images_per_s: Interval
+    utilisation: Interval
+    batch: Interval
+    dropped: Interval
+    requests: int
+    warm_up_s: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Whether a model with its batch and cache fits on a device.
+
+    Attributes:
+        needed_bytes: of a device, at the largest batch.
+        device_bytes: what it has.
+        max_batch: pictures of the largest size in a batch that still fit; 0: the model does not fit.
+        label: of `predictors.basis`.
+    """
+
+    needed_bytes: float
+    device_bytes: float
+    max_batch: int
+    label: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A candidate that was simulated.
+
+    Attributes:
+        candidate: which.
+        label: how far to trust its times, of `predictors.basis`.
+        state: `STABLE`, `NEAR_KNEE` or `UNSTABLE`.
+        reason: what limits it: compute, memory, batch cap, placement, residency, policy; empty when nothing does.
+        detail: the same in a sentence, with its figures.
+        keeps: whether it keeps the promise; None: not decided by so many replications.
+        figures: under the demand planned for.
+        load: demand over what it can carry at most; above 1 it cannot keep up.
+        price_per_hour: of the cluster; NaN where no price is known.
+        cost_per_1000_images: of pictures of requests that finished; NaN likewise.
+        extrapolated: share of the simulated time outside the measured range.
+        memory: None where the hardware's memory is not known.
+    """
+
+    candidate: Candidate
+    label: str
+    state: str
+    reason: str
+    detail: str
+    keeps: bool | None
+    figures: Figures
+    load: float
+    price_per_hour: float = math.nan
+    cost_per_1000_images: float = math.nan
+    extrapolated: float = 0.0
+    memory: Memory | None = None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """What was not simulated, and why: (hardware, devices, scheduler), and a sentence."""
+
+    hardware: str
+    devices: int
+    scheduler: str
+    why: str
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """The answer's cluster when something is otherwise: ``what`` says so, like "20 % more load"."""
+
+    what: str
+    figures: Figures
+    keeps: bool | None
+
+
+@dataclass(frozen=True)
+class Month:
+    """A month of a growing demand and the least cluster for it; ``evaluation`` None: none of those considered."""
+
+    month: int
+    rate_scale: float
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True)
+class PolicyCost:
+    """The least cluster with one scheduling policy; ``evaluation`` None: none of those considered."""
+
+    scheduler: str
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True)
+class SizeFigures:
+    """Requests of one size (``512x768``) on the answer's cluster, over all replications.
+
+    Attributes:
+        latency_s: quantiles at 5, 25, 50, 75, 95 and 99 %; a request that did not finish counts as infinite.
+    """
+
+    size: str
+    requests: int
+    attainment: float
+    latency_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A slice of time of one replication of the answer's cluster.
+
+    Attributes:
+        start_s, end_s: on the demand's clock.
+        arrived: requests.
+        waiting, running: requests, mean over the slice.
+        utilisation: busy share of the devices.
+    """
+
+    start_s: float
+    end_s: float
+    arrived: int
+    waiting: float
+    running: float
+    utilisation: float
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What is asked of the cluster.
+
+    Attributes:
+        source: the trace's name.
+        model: what makes the pictures.
+        rate_rps: requests a second.
+        images_per_request: in the mean.
+        sizes: (size, share of the requests), most frequent first.
+        how: how replications were drawn from the trace, in a sentence.
+    """
+
+    source: str
+    model: str
+    rate_rps: float
+    images_per_request: float
+    sizes: tuple[tuple[str, float], ...]
+    how: str
+
+
+@checked(frozen=True, config=_STRICT)
+class Plan:
+    """The whole answer.
+
+    Attributes:
+        attainment: the promise: the share of requests that must finish in time.
+        slo: the deadline in words.
+        confidence: of all intervals.
+        demand: what is asked.
+        answer: the least hardware that keeps the promise; None: none of those considered.
+        considered: everything that was simulated under the demand planned for, cheapest first.
+        refused: what was not simulated.
+        load_curve: the answer's cluster under less and more load, ascending.
+        headroom: the largest load it carries with the promise kept, as a multiple of the demand; NaN: no answer.
+        lost_replica: the answer's cluster with a replica less; None: it has only one, or no answer.
+        sensitivity: the answer's cluster when something is otherwise.
+        growth: month by month; empty: not asked.
+        policies: the least cluster with each policy; empty: not asked.
+        by_size: on the answer's cluster.
+        over_time: one replication of it.
+        notes: what a reader must know, in full sentences.
+        noted: hardware whose profile carries a note of its own, so that its label of trust is not the whole truth.
+        scenario: TOML, to run it again.
+        command: likewise.
+        tilecast: version.
+        seconds: that planning took; 0 where bytes must be the same.
+        points: simulations run.
+    """
+
+    attainment: float
+    slo: str
+    confidence: float
+    demand: Demand
+    answer: Evaluation | None
+    considered: tuple[Evaluation, ...]
+    refused: tuple[Refused, ...] = ()
+    load_curve: tuple[WhatIf, ...] = ()
+    headroom: float = math.nan
+    lost_replica: WhatIf | None = None
+    sensitivity: tuple[WhatIf, ...] = ()
+    growth: tuple[Month, ...] = ()
+    policies: tuple[PolicyCost, ...] = ()
+    by_size: tuple[SizeFigures, ...] = ()
+    over_time: tuple[Window, ...] = ()
+    notes: tuple[Note, ...] = field(default_factory=tuple)
+    noted: tuple[str, ...] = ()
+    scenario: str = ""
+    command: str = ""
+    tilecast: str = ""
+    seconds: float = 0.0
+    points: int = 0
+
+    def to_json(self) -> str:
+        """The plan as JSON text, NaN and infinity included."""
+        return PLAN.dump_json(self, indent=2).decode() + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The plan in JSON text that `to_json` wrote, or that of a ``plan.json``, which also names who wrote it.
+
+        Raises:
+            pydantic.ValidationError: it is not one.
+        """
+        values = json.loads(text)
+        values.pop("generator", None)
+        return PLAN.validate_python(values)
+
+
+PLAN = TypeAdapter(Plan)

@@ -1,0 +1,142 @@
+"""How much is simulated for a verdict, and that candidates are compared on the same demands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from predictors.basis import ESTIMATED, MEASURED
+from reports.plan.result import Candidate, Demand
+from tilecast.studies.assess import Assessor, Effort, Promise, key
+from tilecast.studies.experiment import Ask, Change
+from tilecast.studies.planner import Wanted, make_plan
+from tilecast.studies.replication import Replication
+from tilecast.studies.search import Option
+from tilecast.studies.whatif import headroom, load_curve
+
+EFFORT = Effort(seeds=4, max_seeds=16, requests=1000, max_requests=8000)
+OPTIONS = [Option("a", 1, "fcfs", 2.0, 8, MEASURED), Option("b", 1, "fcfs", 3.0, 8, MEASURED)]
+CARRIES_RPS = {"a": 1.0, "b": 1.4}
+DEMAND = Demand("trace", "model", 3.0, 1.0, (("512x512", 1.0),), "drawn")
+
+
+def replication(ask: Ask, attained: float, growth: float = 0.0) -> Replication:
+    seconds = ask.requests / CARRIES_RPS[ask.candidate.hardware] if ask.saturate else 0.0
+    same = math.nan
+    return Replication(
+        ask.requests, ask.requests, ask.requests, 1000.0, 0.0, True, attained, 1.0, 1.0, 1.0, 1.0, 0.1, 1.0, 1.0,
+        0.5, (0.5,), 1.0, 1, 1.0, 0.0, 0.0, 0.0, {"denoise": 1.0}, same, 0.0, (1.0, 1.0 + 100 * growth),
+        (1.0, 1.0 + 100 * growth), growth, growth, seconds, (), (),
+    )  # fmt: skip
+
+
+class Queues:
+    """Answers by formula, and remembers what it was asked."""
+
+    def __init__(self, attained: Callable[[Ask], float], growth: Callable[[Ask], float] = lambda ask: 0.0) -> None:
+        self.asked: list[Ask] = []
+        self.attained = attained
+        self.growth = growth
+
+    def __call__(self, asks: Sequence[Ask]) -> list[Replication]:
+        self.asked += asks
+        return [replication(ask, self.attained(ask), self.growth(ask)) for ask in asks]
+
+    def of(self, candidate: Candidate, change: Change | None = None) -> list[tuple[int, int]]:
+        """(Seed, requests) of what was asked of a candidate, without the overload."""
+        asks = {ask for ask in self.asked if ask.candidate == candidate and not ask.saturate}
+        return sorted((ask.seed, ask.requests) for ask in asks if change in (None, ask.change))
+
+
+def assessor(queues: Queues) -> Assessor:
+    return Assessor(queues, {key(option): option for option in OPTIONS}, Promise(0.9, 0.95, 3.0), EFFORT)
+
+
+def test_a_clear_case_takes_the_least_effort() -> None:
+    for attained, kept in ((0.99, True), (0.5, False)):
+        queues = Queues(lambda ask, attained=attained: attained)
+        assert assessor(queues)(OPTIONS[0].cluster(4)).keeps is kept
+        assert queues.of(OPTIONS[0].cluster(4)) == [(seed, 1000) for seed in range(4)]
+
+
+def test_replications_are_added_while_the_promise_is_not_decided() -> None:
+    queues = Queues(lambda ask: 0.92 if ask.seed % 2 else 0.885)
+    assert assessor(queues)(OPTIONS[0].cluster(4)).keeps is None
+    assert queues.of(OPTIONS[0].cluster(4)) == [(seed, 1000) for seed in range(16)]
+
+
+def test_a_cluster_whose_steadiness_does_not_show_is_run_longer() -> None:
+    unclear = {1000: 0.2, 2000: 0.1, 4000: 0.05, 8000: 0.05}
+    queues = Queues(lambda ask: 0.99, lambda ask: unclear.get(ask.requests, 0.0) * (1 if ask.seed % 2 else -1))
+    assessor(queues)(OPTIONS[0].cluster(4))
+    assert {requests for _, requests in queues.of(OPTIONS[0].cluster(4))} == {1000, 2000, 4000, 8000}
+
+
+def test_what_if_is_asked_of_the_replications_of_the_answer() -> None:
+    def attained(ask: Ask) -> float:
+        load = 3.0 * ask.change.rate_scale * ask.change.slowdown / ask.candidate.replicas
+        return min(1.0, max(0.0, 0.97 - (load / CARRIES_RPS[ask.candidate.hardware] - 0.8)))
+
+    queues = Queues(attained)
+    made = make_plan(assessor(queues), Wanted(None, ("fcfs",), growth=0.2, months=3), DEMAND, "soon")
+    assert made.answer is not None
+    answer = made.answer.candidate
+    assert answer == Candidate("a", 1, 4, "fcfs")  # 8.0; b takes 3 for 9.0
+    seen = queues.of(answer, Change())
+    assert seen == [(seed, 1000) for seed in range(4)]
+    for what in (Change(rate_scale=1.2), Change(slowdown=1.1), Change(error=-0.2), Change(rate_scale=0.5)):
+        assert queues.of(answer, what) == seen
+    considered = {evaluation.candidate for evaluation in made.considered}
+    assert considered >= {OPTIONS[0].cluster(replicas) for replicas in (3, 4, 5)}
+    least = (0.97 - 0.9 + 0.8) * 4 / 3.0
+    assert made.headroom == pytest.approx(least, rel=0.05)
+    assert made.headroom <= least
+    assert [month.evaluation.price_per_hour for month in made.growth if month.evaluation is not None] == [8, 9, 10, 12]
+    assert math.isnan(make_plan(assessor(Queues(lambda ask: 0.1)), Wanted(None, ("fcfs",)), DEMAND, "").headroom)
+
+
+def test_what_measured_hardware_takes_is_said_where_the_answer_is_estimated() -> None:
+    options = [replace(OPTIONS[0], label=ESTIMATED), OPTIONS[1]]
+    queues = Queues(lambda ask: 0.99 if ask.candidate.replicas * CARRIES_RPS[ask.candidate.hardware] > 3.5 else 0.5)
+    assess = Assessor(queues, {key(option): option for option in options}, Promise(0.9, 0.95, 3.0), EFFORT)
+    made = make_plan(assess, Wanted(None, ("fcfs",)), DEMAND, "soon")
+    assert made.answer is not None
+    assert made.answer.candidate == Candidate("a", 1, 4, "fcfs")
+    said = [note.text for note in made.notes]
+    assert said == ["The least cluster of measured hardware is 3 x b with fcfs, for 9.00 an hour."]
+
+
+@pytest.mark.parametrize(("wider", "other", "reason"), [(True, True, "batch cap"), (False, True, "policy")])
+def test_the_reason_of_the_cluster_below_the_answer_is_confirmed(wider: bool, other: bool, reason: str) -> None:
+    capped = Option("a", 1, "same-size", 2.0, 8, MEASURED, max_batch=4)
+    rival = replace(OPTIONS[0], scheduler="rival")
+
+    def attained(ask: Ask) -> float:
+        enough = ask.candidate.replicas >= 4
+        enough |= (ask.change.max_batch == 8 and wider) or (ask.candidate.scheduler == "rival" and other)
+        return 0.99 if enough else 0.5
+
+    assess = Assessor(
+        Queues(attained), {key(option): option for option in (capped, rival)}, Promise(0.9, 0.95, 3.0), EFFORT
+    )
+    made = make_plan(assess, Wanted(None, ("same-size",)), DEMAND, "soon")
+    assert made.answer is not None
+    [below] = [said for said in made.considered if said.candidate == capped.cluster(3)]
+    assert below.reason == reason
+    assert "it attains 99.0 %" in below.detail
+
+
+def test_at_its_own_load_a_cluster_does_as_was_said_however_many_replications_that_took() -> None:
+    def attained(ask: Ask) -> float:
+        return 0.925 + (0.04 if ask.seed % 2 else -0.04) - 0.2 * (ask.change.rate_scale - 1)
+
+    assess, cluster = assessor(Queues(attained)), OPTIONS[0].cluster(4)
+    said = assess(cluster)
+    assert said.keeps
+    assert said.figures.attainment.replications > 2 * EFFORT.seeds
+    [unchanged] = [what_if for what_if in load_curve(assess, cluster) if what_if.what == "1 x load"]
+    assert (unchanged.keeps, unchanged.figures) == (True, said.figures)
+    assert headroom(assess, cluster) >= 1.0

@@ -1,0 +1,447 @@
+"""From a scenario to a run folder: what `simulate`, `replay` and the parity check share."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policies.contract import Predictor, SchedulingPolicy
+from policies.controller import Controller
+from policies.events import Parity, check_parity, read_events
+from policies.load import load_policy
+from policies.record import Served, request_table, step_table
+from policies.runlog import read_run, write_run
+from policies.tiling.recipe import Recipe, ordinary
+from policies.watchdog import watched
+from predictors.expected import ExpectedReuse
+from predictors.online import OnlinePredictor
+from predictors.profile import Profile
+from predictors.table import LatencyTable, check_supported
+from reports.drift import drift
+from tilecast.caching import PreparedCache, prepare_cache, read_shares, spell_shares
+from tilecast.file_memo import remembered
+from tilecast.latency import geometry_for, latency_table, load_profile, trust
+from tilecast.lossy import lossy
+from tilecast.scenario import PredictorSection, Scenario
+from tilecast.tiling import PreparedTiling, prepare_tiling
+from tilecast.weights import StageCosts, adapting, adapting_first, preloaded, serving_many, unknown_checkpoints
+from traces.clock import on_run_clock, spell_start
+from traces.errors import BadInput
+from traces.geometry import ModelGeometry
+from traces.mix import parse_counts
+from traces.notes import Note, grave, ordered
+from traces.output import COPIES, Folder
+from traces.request import Request, Size
+from traces.spikes import parse_spike, with_spikes
+from traces.streams import stream
+from traces.strength import IMAGE_TO_IMAGE
+from traces.trace import Trace
+from traces.unused import without_effect
+
+_PROFILE = "profile.parquet"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scenario with everything loaded, checked and fitted.
+
+    ``clock_start_s`` is where the run's clock starts on that of the trace's file, in seconds of it.
+    """
+
+    scenario: Scenario
+    trace: Trace
+    requests: list[Request]
+    profile: Profile | None
+    table: LatencyTable
+    predictor: LatencyTable
+    policy: SchedulingPolicy
+    warnings: list[str]
+    cache: PreparedCache | None = None
+    tiling: PreparedTiling | None = None
+    clock_start_s: float = 0.0
+
+    def controller(self, on_event: Callable[[str, Any, float], None] | None = None) -> Controller:
+        """A fresh controller for this scenario, the same for every driver: its policy sees the same stages in each."""
+        scenario, section = self.scenario, self.scenario.predictor
+        costs = _costs(scenario, self.predictor if section.oracle else self.table, self.tiling)
+        predictor = _predictor_of_run(_expecting(costs, self.shares), section)
+        return Controller(
+            serving_many(scenario, self.policy),
+            predictor,
+            scenario.cluster.replicas,
+            adapting_first(scenario, _recipe(self.tiling)),
+            on_event,
+            scenario.residency is not None,
+            preloaded(scenario, self.requests),
+        )
+
+    @property
+    def costs(self) -> StageCosts:
+        """What the stages of a request cost."""
+        return _costs(self.scenario, self.table, self.tiling)
+
+    @property
+    def shares(self) -> dict[Size, float]:
+        """The share of its work that a request of each size is expected to compute; empty: all of it."""
+        return self.cache.shares if self.cache is not None else {}
+
+    def world_table(self) -> LatencyTable:
+        """The measured table that the simulated world takes its durations from."""
+        return _world_table(self.scenario, self.profile, self.table)
+
+    def info(self, kind: str, **more: Any) -> dict[str, Any]:
+        """``run.json`` of a run of this scenario."""
+        scenario = self.scenario
+        return {
+            "kind": kind,
+            "tilecast": version("tilecast"),
+            "model": scenario.model_name,
+            "seed": scenario.seed,
+            "scheduler": scenario.policies.scheduling.name,
+            "replicas": scenario.cluster.replicas,
+            "devices": scenario.cluster.devices,
+            "hardware": self.table.hardware,
+            "scenario": scenario.model_dump(mode="json"),
+            "predictor": {
+                "basis": self.table.basis,
+                "profile": scenario.predictor.profile,
+                "hardware": scenario.predictor.hardware,
+                "content_hash": self.predictor.content_hash,
+                "executor": scenario.cluster.executor,
+                "latency_model": self.table.latency_model,
+                "online": scenario.predictor.online,
+                "oracle": scenario.predictor.oracle,
+                "expected_computed": spell_shares(self.shares),
+                "expected_tiles": spell_shares(self.tiling.shares if self.tiling is not None else {}),
+            },
+            "warnings": [note.document() for note in self.notes],
+            "clock_start_s": self.clock_start_s,
+            **more,
+        }
+
+    @property
+    def notes(self) -> list[Note]:
+        """What is known before it runs and a reader must know, the gravest first."""
+        own = () if self.profile is None else (self.profile.metadata.get("note", ""),)
+        tiled = self.tiling is not None and len(self.tiling.sizes) > 0
+        tiles_cached = tiled and self.tiling is not None and self.tiling.caching is not None
+        changed = lossy(self.scenario, self.cache is not None, tiled, tiles_cached)
+        return ordered(
+            [
+                *(grave(f"the profile's own note: {note}") for note in own if note),
+                *([changed] if changed else []),
+                *self.warnings,
+            ]
+        )
+
+    def drift(self, run: Served) -> float | None:
+        """How much longer the launches of a run took than the profile says, as a share; None: there is nothing to say.
+
+        Policies' predictions are corrected while a run goes on, so it is asked of the profile anew.
+        """
+        costs = _expecting(self.costs, self.shares)
+        expected, measured = [], []
+        for launch, outcome, end_s in run.launched:
+            if launch.load is None and outcome.steps_done:
+                done = launch.done(outcome.steps_done)
+                seconds = [s.steps * costs.seconds(s.stage, launch.composition, launch.guided) for s in done]
+                expected.append(sum(seconds))
+                measured.append(end_s - launch.start_s)
+        found = drift(np.array(measured), np.array(expected))
+        return found if math.isfinite(found) else None
+
+    def write(self, folder: Path, controller: Controller, info: dict[str, Any], events: list[str]) -> None:
+        """Write the run log of ``controller`` into ``folder``."""
+        costs = self.costs
+        steps = step_table(controller, costs.extrapolates)
+        requests = request_table(controller, self.requests, steps, costs.standalone)
+        write_run(folder, requests, steps, info, events)
+
+
+def prepare(scenario: Scenario) -> Prepared:
+    """Load, transform and check everything a scenario names.
+
+    Raises:
+        BadInput: whatever is wrong with it, in one line.
+    """
+    with watched(scenario.policies.patience_s):
+        return _prepare(scenario)
+
+
+def _prepare(scenario: Scenario) -> Prepared:
+    warnings: list[str] = []
+    profile = load_profile(scenario)
+    geometry = geometry_for(scenario.model_name, profile)
+    table = latency_table(scenario, profile, geometry)
+    warnings += trust(table, profile)
+    if profile is not None and (ignored := profile.metadata.get("ignored")):
+        warnings.append(f"the profile has columns that this Tilecast does not know, which are ignored: {ignored}")
+    trace, clock_start_s = _load_trace(scenario, geometry, profile, warnings)
+    trace.check(geometry)
+    checkpoints = trace.frame["checkpoint"].nunique()
+    if scenario.residency is None and checkpoints > 1:
+        warnings.append(f"the {checkpoints} checkpoints of the trace are taken for one; [residency] tells them apart")
+    warnings += unknown_checkpoints(scenario, trace)
+    tiling = prepare_tiling(scenario, geometry, table, trace)
+    if unmeasured := _unmeasured(table, tiling):
+        warnings.append(f"not in the profile, taken as 0 s: {', '.join(unmeasured)}")
+    costs = _costs(scenario, table, tiling)
+    limit = scenario.predictor.max_extrapolation
+    check_supported(table, trace.requests() if tiling is None else tiling.untiled(trace.requests()), limit)
+    if tiling is not None:
+        check_supported(table, tiling.windows, limit)
+    slo = scenario.slo
+    if slo.scale is not None:
+        trace = trace.with_slo(scale=slo.scale, standalone=costs.standalone)
+    elif slo.absolute_s is not None:
+        trace = trace.with_slo(slo.absolute_s)
+    reduction = scenario.trace.step_reduction
+    if reduction.skip is not None:
+        skip = parse_counts(reduction.skip, "trace.step_reduction.skip")
+        trace = trace.with_step_reduction(reduction.share, skip, stream(scenario.seed, "trace/step_reduction"))
+    policies = scenario.policies
+    cache = prepare_cache(scenario, profile, geometry, trace)
+    if cache is not None and not (profile is not None and profile.frame["cached"].any()):
+        warnings.append("the profile was measured without a cache: what reuse saves is taken from the work it spares")
+    warnings += _unlike_the_profile(scenario, profile)
+    scheduling = load_policy("scheduling", policies.scheduling.name, policies.scheduling.parameters, scenario.base)
+    serving_many(scenario, scheduling)
+    preloaded(scenario, trace.requests())
+    if scenario.predictor.oracle:
+        predictor = _world_table(scenario, profile, table).scaled(scenario.world.slowdown)
+    else:
+        predictor = table.scaled(1.0 + scenario.predictor.error) if scenario.predictor.error else table
+    requests = trace.requests()
+    return Prepared(
+        scenario, trace, requests, profile, table, predictor, scheduling, warnings, cache, tiling, clock_start_s
+    )
+
+
+def _unmeasured(table: LatencyTable, tiling: PreparedTiling | None) -> tuple[str, ...]:
+    upscale = tiling is not None and "upscale" not in table.costs
+    return (*table.unmeasured_stages, *(("upscale",) if upscale else ()))
+
+
+def _recipe(tiling: PreparedTiling | None) -> Callable[[Request], Recipe]:
+    """What requests go through; a stage that was not measured takes a simulation a nanosecond a step."""
+    return ordinary if tiling is None else tiling.rule.stages
+
+
+def _unlike_the_profile(scenario: Scenario, profile: Profile | None) -> list[str]:
+    """Settings of the executor that the profile was not measured with, so that its seconds may not be those."""
+    cluster = scenario.cluster
+    asked: dict[str, str] = {"decode": cluster.decode}
+    if cluster.executor == "patched" and cluster.patch_floor is not None:
+        asked["patch_floor"] = str(cluster.patch_floor)
+    if scenario.policies.caching.name != "none":
+        asked["cache_patch"] = str(cluster.cache_patch)
+    measured = {"decode": "whole", **(profile.metadata if profile is not None else {})}
+    warnings = [
+        f"cluster.{name} is {value}, the profile was measured with {measured[name]}"
+        for name, value in asked.items()
+        if name in measured and measured[name] != value
+    ]
+    ran = measured.get("kernels", "")  # only of a device that has a choice
+    if ran and (ran == "reference") != (cluster.kernels == "reference"):
+        warnings.append(f"cluster.kernels is {cluster.kernels}, the profile was measured with {ran}")
+    return warnings
+
+
+def _costs(scenario: Scenario, table: LatencyTable, tiling: PreparedTiling | None) -> StageCosts:
+    return adapting(scenario, table if tiling is None else tiling.costs(table))
+
+
+def _expecting(costs: StageCosts, shares: dict[Size, float]) -> StageCosts | ExpectedReuse:
+    return ExpectedReuse(costs, shares) if shares else costs
+
+
+def _world_table(scenario: Scenario, profile: Profile | None, table: LatencyTable) -> LatencyTable:
+    latency_model = scenario.world.latency_model
+    if latency_model is None:
+        return table
+    return latency_table(scenario, profile, geometry_for(scenario.model_name, profile), latency_model)
+
+
+def _predictor_of_run(table: StageCosts | ExpectedReuse, section: PredictorSection) -> Predictor:
+    """What the policy of one run asks; one that learns starts anew, and an oracle has nothing to learn."""
+    if section.oracle:
+        return table
+    if section.online:
+        return OnlinePredictor(table, section.error)
+    return table.scaled(1.0 + section.error) if section.error else table
+
+
+_read_trace = remembered(Trace.load)
+
+
+def _load_trace(
+    scenario: Scenario, geometry: ModelGeometry, profile: Profile | None, warnings: list[str]
+) -> tuple[Trace, float]:
+    """The trace of a run on its clock, and where that starts on the file's, in seconds."""
+    section = scenario.trace
+    if section.path is None:
+        raise BadInput("the scenario names no trace; set trace.path, or pass --trace")
+    whole = trace = _read_trace(scenario.base / section.path)
+    if section.start_s or section.end_s is not None:
+        trace = trace.slice(section.start_s, section.end_s if section.end_s is not None else float("inf"))
+    if section.limit is not None:
+        trace = trace.head(section.limit)
+    if not len(trace):
+        first_s, last_s = whole.span
+        raise BadInput(
+            f"{section.path}: no requests left after trace.start_s, trace.end_s and trace.limit; "
+            f"its arrivals are at {first_s:.15g} to {last_s:.15g} s"
+        )
+    trace, clock_start_s = on_run_clock(trace)
+    if clock_start_s:
+        warnings.append(spell_start(clock_start_s))
+    if unused := without_effect(trace.frame):
+        warnings.append(unused)
+    if scenario.residency is None and trace.frame["adapters"].any():
+        warnings.append("adapters have no effect: [residency] says what they cost")
+    clock_start_s += section.start_s
+    if section.rate_scale != 1.0:
+        trace = trace.scale_rate(section.rate_scale)
+    if section.spikes:
+        spikes = [parse_spike(text) for text in section.spikes]
+        trace = with_spikes(trace, spikes, stream(scenario.seed, "trace/spikes"))
+    if section.steps_scale != 1.0:
+        trace = trace.with_steps(section.steps_scale)
+    others = sorted(set(trace.frame["model"]) - {"", scenario.model_name})
+    if section.fit_sizes:
+        trace = trace.scale_sizes(geometry)
+        if others:
+            warnings.append(f"requests for {', '.join(others)} run as {scenario.model_name}, sizes scaled to it")
+    elif others:
+        warnings.append(f"requests for {', '.join(others)} run as {scenario.model_name}")
+    image_to_image = IMAGE_TO_IMAGE.get(_pipeline_of(scenario, profile))
+    if image_to_image is not None:
+        trace = trace.with_schedules(image_to_image)
+    elif count := int(trace.frame["strength"].notna().sum()):
+        name = scenario.model_name
+        warnings.append(f"strength of {count} requests has no effect: {name} is not known to be image to image")
+    trace, notes = trace.guided_as(geometry)
+    warnings += notes
+    return trace.with_model(scenario.model_name), clock_start_s
+
+
+def _pipeline_of(scenario: Scenario, profile: Profile | None) -> str:
+    """The class of the scenario's pipeline, as its folder says, or else its profile; "": neither does."""
+    try:
+        index = json.loads((Path(scenario.model_source) / "model_index.json").read_bytes())
+        return str(index["_class_name"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "" if profile is None else profile.metadata.get("pipeline", "")
+
+
+def keep_inputs(prepared: Prepared, folder: Folder) -> dict[str, Any]:
+    """Put what a replay was given beside its log, so that it can be checked and repeated anywhere.
+
+    Returns:
+        what ``run.json`` must say of it: the names of the files that are copies of the user's own.
+    """
+    prepared.trace.save(folder.path / "trace.parquet")
+    if prepared.profile is not None:
+        prepared.profile.save(folder.path / _PROFILE)
+    return {COPIES: [folder.copy(source) for source in _sources(prepared.scenario)]}
+
+
+def _sources(scenario: Scenario) -> list[Path]:
+    """The files of a scenario that are kept beside the log of a replay as they are."""
+    hardware, name = scenario.predictor.hardware, scenario.policies.scheduling.name
+    named = [_file_of(hardware)] if hardware is not None and ".toml" in hardware else []
+    named += [name.rpartition(":")[0]] if ".py:" in name else []
+    return [scenario.base / each for each in named]
+
+
+def what_differs(prepared: Prepared, folder: Path) -> str | None:
+    """In what a scenario is not the one that a replay's folder is of, in words; None: it is that one.
+
+    Raises:
+        BadInput: the folder lacks what that replay was given.
+    """
+    mine = _keys(prepared.scenario.model_dump(mode="json"))
+    theirs = _keys(read_run(folder).info["scenario"])
+    for key in dict.fromkeys([*theirs, *mine]):
+        if mine.get(key) != theirs.get(key) and key not in ("trace.path", "predictor.profile"):
+            return f"{key} is {mine.get(key)}, in the log it is {theirs.get(key)}"
+    before = Trace.load(folder / "trace.parquet").requests()
+    if len(before) != len(prepared.requests):
+        return f"the trace has {len(prepared.requests)} requests, in the log it has {len(before)}"
+    for ours, kept in zip(prepared.requests, before, strict=True):
+        if ours != kept:
+            return f"request {ours.request_id!r} of the trace is not the one of the log"
+    if prepared.profile is not None and prepared.profile.content_hash != Profile.load(folder / _PROFILE).content_hash:
+        return "the profile holds other measurements than that of the log"
+    for source in _sources(prepared.scenario):
+        if not (folder / source.name).is_file() or source.read_bytes() != (folder / source.name).read_bytes():
+            return f"{source.name} is not as it was when the log was begun"
+    return None
+
+
+def _keys(facts: Any, name: str = "") -> dict[str, Any]:
+    """Nested tables by dotted key."""
+    if not isinstance(facts, dict):
+        return {name: facts}
+    found: dict[str, Any] = {}
+    for key, value in facts.items():
+        found |= _keys(value, f"{name}.{key}" if name else str(key))
+    return found
+
+
+def parity_of(folder: Path) -> Parity | None:
+    """Feed the recorded events of a replay to the same policy again; None for a run without events.
+
+    Raises:
+        BadInput: the folder does not hold what the check needs.
+    """
+    folder = Path(folder)
+    events = folder / "events.jsonl"
+    if not events.is_file() or not (folder / "trace.parquet").is_file():
+        return None
+    scenario = _recorded_scenario(folder)
+    profile = Profile.load(folder / _PROFILE) if scenario.predictor.profile is not None else None
+    predictor = scenario.predictor
+    geometry = geometry_for(scenario.model_name, profile)
+    table = latency_table(scenario, profile, geometry)
+    scheduling = scenario.policies.scheduling
+    policy = load_policy("scheduling", scheduling.name, scheduling.parameters, folder)
+    trace = Trace.load(folder / "trace.parquet")
+    requests: Sequence[Request] = trace.requests()
+    expected = read_run(folder).info["predictor"]
+    tiling = prepare_tiling(scenario, geometry, table, trace)
+    if tiling is not None:
+        tiling = replace(tiling, shares=read_shares(expected.get("expected_tiles", {})))
+    costs = _expecting(_costs(scenario, table, tiling), read_shares(expected.get("expected_computed", {})))
+
+    def make(on_event: Callable[[str, Any, float], None]) -> Controller:
+        return Controller(
+            policy, _predictor_of_run(costs, predictor), scenario.cluster.replicas, _recipe(tiling), on_event
+        )
+
+    return check_parity(read_events(events), requests, make)
+
+
+def _recorded_scenario(folder: Path) -> Scenario:
+    recorded = json.loads(json.dumps(read_run(folder).info["scenario"]))
+    name = recorded["policies"]["scheduling"]["name"]
+    if ".py:" in name:
+        file, _, class_name = name.rpartition(":")
+        recorded["policies"]["scheduling"]["name"] = f"{Path(file).name}:{class_name}"
+    if hardware := recorded["predictor"].get("hardware"):
+        file = _file_of(hardware)
+        recorded["predictor"]["hardware"] = hardware.replace(file, Path(file).name)
+    return Scenario(**recorded, base=folder)
+
+
+def _file_of(hardware: str) -> str:
+    """The file that a hardware kind is of; the kind's name where it is of the shipped catalogue."""
+    file, toml, _ = hardware.partition(".toml")
+    return file + toml

@@ -1,0 +1,66 @@
+"""A prepared scenario in virtual time: what `simulate`, `sweep` and `plan` run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from policies.controller import Controller
+from policies.watchdog import watched
+from predictors.loading import LoadTimes
+from sim.driver import Happening, Simulation
+from sim.faults import Faults
+from sim.world import World
+from tilecast.scenario import FaultsSection, Scenario
+from tilecast.setup import Prepared
+from tilecast.weights import adapting, preloaded, weights_of
+from traces.errors import BadInput
+from traces.request import Request
+
+
+def run_simulation(
+    prepared: Prepared, per_step: bool = False, progress: Callable[[int], None] | None = None
+) -> Controller:
+    """Simulate all requests of ``prepared``; the controller holds what came of them.
+
+    Args:
+        prepared: of `tilecast.setup.prepare`; it is not changed, and can be run again.
+        per_step: one event a step, the slow oracle.
+        progress: called with the number of requests submitted so far, now and then.
+
+    Raises:
+        BadInput: the scenario has a cache, and no signals of this model were recorded.
+    """
+    with watched(prepared.scenario.policies.patience_s):
+        return _run(prepared, per_step, progress)
+
+
+def _run(prepared: Prepared, per_step: bool, progress: Callable[[int], None] | None) -> Controller:
+    scenario = prepared.scenario
+    if prepared.cache is not None and prepared.cache.plans is None:
+        raise BadInput(
+            f"no cache signals were recorded for {scenario.model_name!r}; set predictor.reuse to a file written by "
+            "'tilecast cache record', or policies.caching to none"
+        )
+    truth = prepared.world_table()
+    truth.tabulate(sorted({request.size for request in prepared.requests}), max_images=16)
+    controller = prepared.controller()
+    plans = prepared.cache.plans if prepared.cache is not None else None
+    tiles = prepared.tiling.plans(truth) if prepared.tiling is not None else None
+    costs = adapting(scenario, truth if tiles is None else tiles.costs)
+    section, replicas = scenario.world, scenario.cluster.replicas
+    loads = None
+    if scenario.residency is not None:
+        loads = LoadTimes(weights_of(scenario.residency), preloaded(scenario, prepared.requests))
+    world = World(costs, replicas, scenario.seed, section.noise, section.slowdown, plans, tiles, loads)
+    faults = scenario.faults
+    happenings = None if faults is None else _happenings(faults, prepared.requests, scenario)
+    in_flight = "restart" if faults is None else faults.in_flight
+    Simulation(controller, world, per_step, progress, happenings, in_flight).run(prepared.requests)
+    return controller
+
+
+def _happenings(section: FaultsSection, requests: list[Request], scenario: Scenario) -> Iterator[Happening]:
+    faults = Faults(**section.model_dump(exclude={"in_flight"}))
+    replicas = scenario.cluster.replicas
+    faults.check(replicas, requests[-1].arrival_s - requests[0].arrival_s)
+    return faults.happenings(replicas, requests, scenario.seed)

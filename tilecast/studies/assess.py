@@ -1,0 +1,185 @@
+"""One cluster under one demand: as many replications, and as long ones, as a verdict takes.
+
+Runs are doubled in length until they have shown whether the cluster is steady: a queue that grows slowly looks well in
+a short run. Then replications are added until the promise is decided. What fails in a short run is not run longer:
+starting empty only flatters a cluster.
+
+Looking again after more replications makes luck likelier to decide: of clusters exactly at the promise some 6 % are
+called good with intervals of 95 %, not 2.5 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from reports.output_analysis import Interval, interval
+from reports.plan.result import UNSTABLE, Candidate, Evaluation
+from tilecast.studies.experiment import AS_PLANNED, Ask, Change, Evaluate
+from tilecast.studies.replication import Replication
+from tilecast.studies.search import Option
+from tilecast.studies.verdict import Verdict, figures, judge, need_longer
+
+SATURATING_REQUESTS = 500
+SATURATING_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What must hold, and how sure one wants to be.
+
+    Attributes:
+        attainment: the share of requests that must finish in time.
+        confidence: of intervals.
+        rate_rps: requests a second planned for.
+    """
+
+    attainment: float
+    confidence: float
+    rate_rps: float
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is simulated for one verdict: at first and at most.
+
+    Attributes:
+        seeds, max_seeds: replications.
+        requests, max_requests: of one.
+    """
+
+    seeds: int = 5
+    max_seeds: int = 20
+    requests: int = 2_000
+    max_requests: int = 16_000
+
+
+class Assessor:
+    """Assesses candidates; remembers what it said.
+
+    Args:
+        evaluate: the simulator.
+        options: what may be bought, by `key`.
+        promise: what must hold.
+        effort: how much is simulated.
+    """
+
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        options: Mapping[tuple[str, int, str], Option],
+        promise: Promise,
+        effort: Effort,
+    ) -> None:
+        self.promise = promise
+        self.options = options
+        self._evaluate = evaluate
+        self._effort = effort
+        self._said: dict[tuple[Candidate, Change], Evaluation] = {}
+        self._seen: dict[tuple[Candidate, Change], list[Replication]] = {}
+        self._carried: dict[tuple[str, int, str, float, int | None], list[float]] = {}
+
+    @property
+    def as_planned(self) -> list[Evaluation]:
+        """All that was said of candidates under the demand planned for, the best buy first."""
+        said = [evaluation for (_, change), evaluation in self._said.items() if change == AS_PLANNED]
+        return sorted(said, key=lambda said: self.option(said.candidate).rank(said.candidate.replicas))
+
+    def option(self, candidate: Candidate) -> Option:
+        """What the candidate is made of."""
+        return self.options[key(candidate)]
+
+    def replications(self, candidate: Candidate) -> list[Replication]:
+        """What the verdict under the demand planned for rests on."""
+        self(candidate)
+        return self._seen[candidate, AS_PLANNED]
+
+    def load(self, candidate: Candidate, change: Change = AS_PLANNED) -> Interval:
+        """The demand over what the cluster carries when it never runs out of work."""
+        known = (*key(candidate), change.slowdown, change.max_batch)
+        if known not in self._carried:
+            busy = Change(slowdown=change.slowdown, max_batch=change.max_batch)
+            one = replace(candidate, replicas=1)
+            asks = [Ask(one, seed, SATURATING_REQUESTS, busy, saturate=True) for seed in range(SATURATING_SEEDS)]
+            self._carried[known] = [run.drain_s / run.submitted for run in self._evaluate(asks)]
+        rate_rps = self.promise.rate_rps * change.rate_scale / candidate.replicas
+        return interval([rate_rps * seconds for seconds in self._carried[known]], self.promise.confidence)
+
+    def __call__(self, candidate: Candidate, change: Change = AS_PLANNED) -> Evaluation:
+        """Whether the cluster keeps the promise when this is otherwise."""
+        if (candidate, change) not in self._said:
+            runs = self._decided(candidate, change)
+            self._seen[candidate, change] = runs
+            self._said[candidate, change] = self._evaluation(candidate, change, runs)
+        return self._said[candidate, change]
+
+    def like(self, model: Candidate, candidate: Candidate, change: Change = AS_PLANNED) -> Evaluation:
+        """A candidate by the replications of ``model`` under the demand planned for: as long, seed by seed, and as many
+        up to twice those of a verdict at first; of ``model`` itself what was said."""
+        if (candidate, change) == (model, AS_PLANNED):
+            return self(model)
+        return self._evaluation(candidate, change, self._as_of(model, candidate, change))
+
+    def near(self, candidate: Candidate, harder: float) -> Evaluation:
+        """What was said under the demand planned for, near its knee if ``harder`` times the demand breaks it."""
+        worse = self._as_of(candidate, candidate, Change(rate_scale=harder))
+        evaluation = self._evaluation(candidate, AS_PLANNED, self.replications(candidate), worse)
+        self._said[candidate, AS_PLANNED] = evaluation
+        return evaluation
+
+    def _as_of(self, model: Candidate, candidate: Candidate, change: Change) -> list[Replication]:
+        runs = self.replications(model)
+        seeds = range(min(len(runs), 2 * self._effort.seeds))
+        return self._evaluate([Ask(candidate, seed, runs[0].submitted, change) for seed in seeds])
+
+    def _decided(self, candidate: Candidate, change: Change) -> list[Replication]:
+        effort, promise = self._effort, self.promise
+        seeds, requests = effort.seeds, effort.requests
+        while True:
+            runs = self._evaluate([Ask(candidate, seed, requests, change) for seed in range(seeds)])
+            kept = self._judge(candidate, change, runs).keeps
+            if kept is False:
+                return runs
+            longer = need_longer(runs, promise.confidence)
+            if longer and requests < effort.max_requests:
+                requests = min(2 * requests, effort.max_requests)
+            elif kept is None and seeds < effort.max_seeds:
+                seeds = min(2 * seeds, effort.max_seeds)
+            else:
+                return runs
+
+    def _judge(
+        self, candidate: Candidate, change: Change, runs: list[Replication], harder: Sequence[Replication] = ()
+    ) -> Verdict:
+        promise = self.promise
+        return judge(runs, self.load(candidate, change), promise.attainment, promise.confidence, harder)
+
+    def _evaluation(
+        self, candidate: Candidate, change: Change, runs: list[Replication], harder: Sequence[Replication] = ()
+    ) -> Evaluation:
+        promise, option = self.promise, self.option(candidate)
+        verdict = self._judge(candidate, change, runs, harder)
+        unstable, rate_rps = verdict.state == UNSTABLE, promise.rate_rps * change.rate_scale
+        seen = figures(runs, change.rate_scale, rate_rps, promise.confidence, unstable)
+        price = option.price_per_hour * candidate.replicas
+        images_per_hour = 3600 * seen.images_per_s.mean
+        return Evaluation(
+            candidate,
+            option.label,
+            verdict.state,
+            verdict.reason,
+            verdict.detail,
+            verdict.keeps,
+            seen,
+            self.load(candidate, change).mean,
+            price,
+            1000 * price / images_per_hour if images_per_hour > 0 else math.nan,
+            sum([run.extrapolated for run in runs]) / len(runs),
+            option.memory,
+        )
+
+
+def key(of: Candidate | Option) -> tuple[str, int, str]:
+    """What tells options apart."""
+    return of.hardware, of.devices, of.scheduler

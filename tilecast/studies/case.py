@@ -1,0 +1,268 @@
+"""From a scenario with a ``[plan]`` section to what a planner needs: options, a demand, and what its asks mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from policies.load import load_policy
+from predictors.basis import ESTIMATED
+from predictors.hardware import find_hardware, shipped_hardware
+from predictors.memory import footprint, largest_batch
+from predictors.shapes import shipped_shapes
+from reports.plan.result import Candidate, Demand, Memory
+from tilecast.scenario import FaultsSection, HardwareSection, Scenario, load_scenario
+from tilecast.studies.assess import Effort, Promise, key
+from tilecast.studies.capacity import capacity_rps
+from tilecast.studies.experiment import Ask
+from tilecast.studies.experiment_run import Asked, demand_of, shared
+from tilecast.studies.search import Option
+from traces.bootstrap import DAY_S
+from traces.errors import BadInput
+from traces.geometry import geometry_of
+from traces.notes import Note
+from traces.request import Request
+from traces.sizes import spell_size
+
+_LEAST_DAYS = 3  # of a replication, where the demand has a course of the day
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scenario file, what is laid over it, and what is planned for it.
+
+    Attributes:
+        path: of the scenario.
+        given: keys laid over it.
+        scenario: with them.
+        policies: schedulers to be compared, beside those of the answer.
+        hardware: the only kind to consider; None: all.
+    """
+
+    path: Path
+    given: dict[str, Any]
+    scenario: Scenario
+    policies: tuple[str, ...] = ()
+    hardware: str | None = None
+
+    @cached_property
+    def kinds(self) -> tuple[HardwareSection, ...]:
+        """What may be bought; by default the scenario's own hardware.
+
+        Raises:
+            BadInput: there is no such hardware.
+        """
+        scenario = self.scenario
+        kinds = scenario.plan.hardware
+        if not kinds:
+            kinds = (HardwareSection(name=shared(scenario).table.hardware, devices=(scenario.cluster.devices,)),)
+        chosen = tuple([kind for kind in kinds if self.hardware in (None, kind.name)])
+        if not chosen:
+            raise BadInput(f"no hardware {self.hardware!r}; there is: {', '.join([kind.name for kind in kinds])}")
+        return chosen
+
+    @cached_property
+    def schedulers(self) -> tuple[str, ...]:
+        """What the answer may use."""
+        return self.scenario.plan.schedulers or (self.scenario.policies.scheduling.name,)
+
+    @cached_property
+    def reference(self) -> Scenario:
+        """Whose latency alone the deadlines of all kinds are multiples of: the scenario's own hardware, or else the
+        first kind's."""
+        predictor = self.scenario.predictor
+        if predictor.profile is not None or predictor.hardware is not None or not self.scenario.plan.hardware:
+            return self.scenario
+        return self.on(self.scenario.plan.hardware[0])
+
+    def on(self, kind: HardwareSection, **more: Any) -> Scenario:
+        """The scenario on a kind of hardware, with some keys (dots spelled ``__``) otherwise."""
+        given = dict(self.given)
+        if kind.profile is not None or kind.hardware is not None:
+            given |= {"predictor.profile": kind.profile, "predictor.hardware": kind.hardware}
+        return load_scenario(self.path, {**given, **{name.replace("__", "."): value for name, value in more.items()}})
+
+    def scheduling(self, scheduler: str) -> dict[str, Any]:
+        """The section of a scheduler; only the scenario's own has the parameters that the scenario gives."""
+        own = self.scenario.policies.scheduling
+        return {"name": scheduler, **(own.parameters if scheduler == own.name else {})}
+
+    def cluster(self, replicas: int, devices: int | None) -> Candidate:
+        """The one cluster of so many replicas.
+
+        Raises:
+            BadInput: there are several, or none.
+        """
+        many = [(kind.name, each) for kind in self.kinds for each in kind.devices if devices in (None, each)]
+        if len(many) != 1 or len(self.schedulers) != 1:
+            known = ", ".join([f"{name} with {each} devices a replica" for name, each in many]) or "none of them"
+            raise BadInput(
+                f"--replicas asks for one cluster: expected one hardware, number of devices and scheduler, not {known};"
+                f" {', '.join(self.schedulers)}; choose with --hardware, --devices and --schedulers"
+            )
+        [(name, each)] = many
+        return Candidate(name, each, replicas, self.schedulers[0])
+
+    @cached_property
+    def options(self) -> dict[tuple[str, int, str], Option]:
+        """Everything that may be bought.
+
+        Raises:
+            BadInput: a kind whose scenario is wrong, or devices with nothing to share.
+        """
+        found = {}
+        for kind in self.kinds:
+            for devices in kind.devices:
+                if devices > 1 and self.scenario.tiling is None:
+                    raise BadInput(
+                        f"plan.hardware {kind.name!r}: replicas of {devices} devices, but nothing is tiled; expected "
+                        "a [tiling] section, or devices = [1]"
+                    )
+                for scheduler in dict.fromkeys((*self.schedulers, *self.policies)):
+                    option = self._option(kind, devices, scheduler)
+                    found[key(option)] = option
+        return found
+
+    def _option(self, kind: HardwareSection, devices: int, scheduler: str) -> Option:
+        scenario = self.on(kind, cluster__devices=devices)
+        section = self.scheduling(scheduler)
+        policy = load_policy("scheduling", section.pop("name"), section, scenario.base)
+        memory = memory_of(scenario, kind.hardware or kind.name, shared(self.reference).requests)
+        max_batch = getattr(policy, "max_batch", None)
+        if memory is not None and max_batch is not None:
+            max_batch = max(1, min(max_batch, memory.max_batch))
+        price = math.nan if kind.price_per_hour is None else devices * kind.price_per_hour
+        return Option(
+            kind.name,
+            devices,
+            scheduler,
+            price,
+            kind.max_replicas,
+            shared(scenario).table.basis,
+            self._capacity_rps(scenario),
+            max_batch,
+            memory,
+        )
+
+    def _capacity_rps(self, scenario: Scenario) -> float:
+        prepared = shared(scenario)
+        if prepared.cache is not None or prepared.tiling is not None:
+            return math.inf  # what they spare is known only step by step
+        requests = shared(self.reference).requests
+        return capacity_rps(prepared.world_table(), requests) / scenario.world.slowdown
+
+    def demand(self) -> Demand:
+        """What is asked, in figures."""
+        reference = self.reference
+        drawn_from = demand_of(reference)
+        summary = shared(reference).trace.summary()
+        return Demand(
+            source=Path(reference.trace.path or "").name,
+            model=reference.model_name,
+            rate_rps=drawn_from.rate_rps * reference.trace.rate_scale,
+            images_per_request=summary.images / summary.requests,
+            sizes=tuple([(spell_size(size), count / summary.requests) for size, count in summary.sizes.items()]),
+            how=drawn_from.how,
+        )
+
+    def slo(self) -> str:
+        """The deadlines in words.
+
+        Raises:
+            BadInput: no request has one.
+        """
+        section, frame = self.scenario.slo, shared(self.reference).trace.frame
+        own = frame["deadline_s"].notna() | frame["slo_s"].notna()
+        if not own.any():
+            raise BadInput(
+                "no request has a deadline, so any cluster keeps the promise; set slo.scale (times the latency alone) "
+                "or slo.absolute_s (seconds)"
+            )
+        if section.scale is not None:
+            return f"{section.scale:g} times the latency alone on {shared(self.reference).table.hardware}"
+        return f"{section.absolute_s:g} s" if section.absolute_s is not None else "the deadlines of the trace"
+
+    def notes(self) -> list[Note]:
+        """What preparing the kinds noted."""
+        noted: dict[Note, list[str]] = {}
+        for kind in self.kinds:
+            for note in shared(self.on(kind)).notes:
+                noted.setdefault(note, []).append(kind.name)
+        everywhere = len(self.kinds)
+        return [
+            Note(
+                f"{str(note)[0].upper()}{str(note)[1:]}."
+                if len(names) == everywhere
+                else f"{', '.join(names)}: {note}.",
+                note.severity,
+            )
+            for note, names in noted.items()
+        ]
+
+    def noted(self) -> tuple[str, ...]:
+        """The kinds whose profile carries a note of its own."""
+        profiles = {kind.name: shared(self.on(kind)).profile for kind in self.kinds}
+        return tuple([name for name, profile in profiles.items() if profile and profile.metadata.get("note")])
+
+    def promise(self) -> Promise:
+        """What must hold."""
+        plan = self.scenario.plan
+        return Promise(plan.attainment, plan.confidence, self.demand().rate_rps)
+
+    def effort(self) -> Effort:
+        """How much is simulated; where demand has a course of the day, three days at least."""
+        plan, drawn_from = self.scenario.plan, demand_of(self.reference)
+        least = math.ceil(_LEAST_DAYS * DAY_S * drawn_from.rate_rps) if drawn_from.daily else 0
+        requests = max(plan.requests, least)
+        return Effort(plan.seeds, max(plan.seeds, plan.max_seeds), requests, max(requests, plan.max_requests))
+
+    def asked(self, ask: Ask) -> Asked:
+        """The simulation that answers an ask."""
+        kind = next(kind for kind in self.kinds if kind.name == ask.candidate.hardware)
+        candidate, change, scenario = ask.candidate, ask.change, self.scenario
+        scheduling, max_batch = self.scheduling(candidate.scheduler), self.options[key(candidate)].max_batch
+        if max_batch is not None:
+            scheduling["max_batch"] = change.max_batch or max_batch
+        runs = self.on(
+            kind,
+            seed=1000 * scenario.seed + ask.seed,
+            cluster__replicas=candidate.replicas,
+            cluster__devices=candidate.devices,
+            policies__scheduling=scheduling,
+            trace__rate_scale=scenario.trace.rate_scale * change.rate_scale,
+            world__slowdown=scenario.world.slowdown * change.slowdown,
+            predictor__error=change.error or scenario.predictor.error,
+        )
+        what = f"{candidate.replicas} x {candidate.hardware} with {candidate.scheduler}"
+        if ask.saturate:
+            runs = runs.model_copy(update={"faults": _by_chance(runs.faults)})
+            what += ", saturated"
+        elif change.rate_scale != 1:
+            what += f", {change.rate_scale:g} x load"
+        return Asked(what, self.reference, runs, ask.seed, ask.requests, ask.saturate)
+
+
+def _by_chance(faults: FaultsSection | None) -> FaultsSection | None:
+    """What goes wrong with any replica at any time: not on a date, and not because clients wait."""
+    gone = {"outages": (), "slow": (), "starts_cold": False, "patience_s": None}
+    return None if faults is None else faults.model_copy(update=gone)
+
+
+def memory_of(scenario: Scenario, hardware: str, requests: Sequence[Request]) -> Memory | None:
+    """Whether batches of the largest size asked for fit on a device; None where the hardware or the shapes of the model
+    are not known."""
+    shapes, base = shipped_shapes(), scenario.base
+    known = hardware in shipped_hardware() or ".toml" in hardware
+    if not known or scenario.model_name not in shapes or scenario.tiling is not None:
+        return None
+    kind, shape, geometry = find_hardware(hardware, base), shapes[scenario.model_name], geometry_of(scenario.model_name)
+    dtype = scenario.predictor.dtype or kind.dtype
+    cache_bytes = float(scenario.cluster.cache_bytes) if scenario.policies.caching.name != "none" else 0.0
+    size = max({request.size for request in requests}, key=geometry.tokens)
+    images = largest_batch(shape, geometry, size, kind.memory_bytes, dtype, cache_bytes=cache_bytes)
+    needed = footprint(shape, geometry, size, max(1, images), dtype, cache_bytes=cache_bytes).needed_bytes
+    return Memory(needed, kind.memory_bytes, images, ESTIMATED)

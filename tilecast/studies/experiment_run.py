@@ -1,0 +1,129 @@
+"""One simulation that a planner asks for: from a scenario and a seed to what the run says.
+
+What runs share, like a fitted table and a drawn demand, is remembered by each process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from policies.load import load_policy
+from tilecast.latency import geometry_for
+from tilecast.scenario import PolicySection, Scenario
+from tilecast.setup import Prepared, prepare
+from tilecast.simulation import run_simulation
+from tilecast.studies.replication import observe
+from traces.bootstrap import DAY_S, Bootstrap, Fitted
+from traces.errors import BadInput
+from traces.trace import Trace
+from traces.workload import fit
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A simulation.
+
+    Attributes:
+        what: for people.
+        reference: the scenario that the demand and its deadlines come from.
+        scenario: what runs; of its trace, the rate alone matters.
+        replication: number of the demand's replication.
+        requests: its first so many.
+        saturate: all of them at once and without deadlines.
+    """
+
+    what: str
+    reference: Scenario
+    scenario: Scenario
+    replication: int
+    requests: int
+    saturate: bool
+
+    def __str__(self) -> str:
+        return self.what
+
+
+def answer(asked: Asked) -> dict[str, Any]:
+    """What the simulation says, as `tilecast.studies.replication.Replication.to_dict`.
+
+    Raises:
+        BadInput: the scenario cannot be simulated.
+    """
+    scenario = asked.scenario
+    trace = drawn(asked.reference, asked.requests, asked.replication)
+    if asked.saturate:
+        frame = trace.frame
+        trace = Trace(frame.assign(arrival_s=0.0, deadline_s=float("nan"), slo_s=float("nan")), trace.source)
+    else:
+        trace = trace.scale_rate(scenario.trace.rate_scale)
+    requests = trace.requests()
+    run = replace(shared(scenario), scenario=scenario, trace=trace, requests=requests, policy=_policy(scenario))
+    if run.cache is not None and run.cache.plans is not None:
+        run = replace(run, cache=replace(run.cache, plans=run.cache.plans.seeded(scenario.seed)))
+    controller = run_simulation(run)
+    daily = demand_of(asked.reference).daily and not asked.saturate
+    cluster = scenario.cluster
+    seen = observe(
+        controller,
+        requests[-1].arrival_s,
+        cluster.replicas,
+        cluster.devices,
+        period_s=DAY_S / scenario.trace.rate_scale if daily else None,
+        extrapolates=run.costs.extrapolates,
+    )
+    return seen.to_dict()
+
+
+def shared(scenario: Scenario) -> Prepared:
+    """The scenario prepared, whatever its load, replicas, seed and policy: those a run sets itself."""
+    oracle = scenario.predictor.oracle  # knows the world
+    plain = scenario.model_copy(
+        update={
+            "seed": 0,
+            "predictor": scenario.predictor if oracle else scenario.predictor.model_copy(update={"error": 0.0}),
+            "world": scenario.world if oracle else scenario.world.model_copy(update={"slowdown": 1.0}),
+            "trace": scenario.trace.model_copy(update={"rate_scale": 1.0}),
+            "cluster": scenario.cluster.model_copy(update={"replicas": 1}),
+            "policies": scenario.policies.model_copy(update={"scheduling": PolicySection(name="fcfs")}),
+        }
+    )
+    return _prepared(plain)
+
+
+@lru_cache(maxsize=8)
+def demand_of(reference: Scenario) -> Bootstrap | Fitted:
+    """The demand that a scenario's trace stands for, on the clock of the trace as it was recorded.
+
+    Raises:
+        BadInput: a fitted workload is wanted, which names no checkpoints, with residency.
+    """
+    if reference.residency is not None and reference.plan.demand == "fitted":
+        raise BadInput("plan.demand is 'fitted', which names no checkpoints; beside [residency] it must be 'bootstrap'")
+    scale = reference.trace.rate_scale
+    trace = _prepared(reference).trace.scale_rate(1.0 / scale)
+    return Fitted(fit(trace)) if reference.plan.demand == "fitted" else Bootstrap(trace)
+
+
+@lru_cache(maxsize=64)
+def drawn(reference: Scenario, requests: int, replication: int) -> Trace:
+    """The first requests of a replication, each with its deadline."""
+    trace = demand_of(reference).draw(requests, 1000 * reference.seed + replication)
+    trace, _ = trace.guided_as(geometry_for(reference.model_name, _prepared(reference).profile))
+    slo = reference.slo
+    if slo.scale is not None:
+        return trace.with_slo(scale=slo.scale, standalone=_prepared(reference).costs.standalone)
+    return trace if slo.absolute_s is None else trace.with_slo(slo.absolute_s)
+
+
+@lru_cache(maxsize=8)
+def _prepared(scenario: Scenario) -> Prepared:
+    return prepare(scenario)
+
+
+def _policy(scenario: Scenario) -> Any:
+    scheduling = scenario.policies.scheduling
+    parameters: Mapping[str, Any] = scheduling.parameters
+    return load_policy("scheduling", scheduling.name, parameters, scenario.base)

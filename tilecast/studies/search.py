@@ -1,0 +1,169 @@
+"""The least hardware that keeps a promise: which clusters to look at, and which need no look.
+
+For each thing that may be bought the search gallops from a guess to the least number of replicas that keeps the promise
+and looks at the one below it, too, so that the answer does not rest on a bound. The cheapest first: what comes after is
+looked at only where it could be cheaper than what was found (branch and bound), and given up at once if the largest
+cluster that would be cheaper does not keep the promise. A promise not decided counts as not kept.
+
+The search takes a cluster with more replicas to be no worse. Where that is not so, `Found.surprises` says it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from reports.plan.result import Candidate, Evaluation, Memory, Refused
+
+
+@dataclass(frozen=True)
+class Option:
+    """A replica that may be bought in numbers.
+
+    Attributes:
+        hardware: the name of a kind.
+        devices: a replica.
+        scheduler: that the cluster runs.
+        price_per_hour: of a replica; NaN: unknown, then all options have none and fewer devices are cheaper.
+        max_replicas: to consider.
+        label: how far to trust its times, see `reports.plan.result`.
+        capacity_rps: requests a second that a replica carries at the very most; infinity: nobody knows.
+        max_batch: of the scheduler here; None: it has no such cap.
+        memory: None where the hardware's memory is not known.
+    """
+
+    hardware: str
+    devices: int
+    scheduler: str
+    price_per_hour: float
+    max_replicas: int
+    label: str
+    capacity_rps: float = math.inf
+    max_batch: int | None = None
+    memory: Memory | None = None
+
+    def cluster(self, replicas: int) -> Candidate:
+        """So many of it."""
+        return Candidate(self.hardware, self.devices, replicas, self.scheduler)
+
+    def rank(self, replicas: int) -> tuple[float, int, Candidate]:
+        """What makes a cluster the better buy: the price, then fewer devices, then the name."""
+        devices = self.devices * replicas
+        price = devices if math.isnan(self.price_per_hour) else self.price_per_hour * replicas
+        return price, devices, self.cluster(replicas)
+
+    def at_least(self, rate_rps: float) -> int:
+        """Replicas below which no policy carries ``rate_rps``."""
+        return max(1, math.ceil(rate_rps / self.capacity_rps))
+
+    def spell(self, replicas: int) -> str:
+        """The cluster for people."""
+        each = f" of {self.devices} devices" if self.devices > 1 else ""
+        return f"{replicas} x {self.hardware}{each} with {self.scheduler}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        answer: the cheapest cluster that keeps the promise; None: none does.
+        refused: what was not looked at, and why.
+        surprises: where more replicas did worse than fewer, in sentences.
+    """
+
+    answer: Evaluation | None
+    refused: tuple[Refused, ...]
+    surprises: tuple[str, ...] = ()
+
+
+def search(
+    options: Iterable[Option],
+    rate_rps: float,
+    assess: Callable[[Candidate], Evaluation],
+    guess: Callable[[Option], int],
+) -> Found:
+    """The cheapest cluster of ``options`` that keeps the promise.
+
+    Args:
+        rate_rps: requests a second that are asked for.
+        assess: simulates a cluster; asked again it answers the same.
+        guess: about how many replicas of an option it takes.
+    """
+    best: tuple[Option, Evaluation] | None = None
+    refused: list[Refused] = []
+
+    def refuse(option: Option, why: str) -> None:
+        refused.append(Refused(option.hardware, option.devices, option.scheduler, why))
+
+    for option in sorted(options, key=lambda option: option.rank(option.at_least(rate_rps))):
+        low, high = option.at_least(rate_rps), option.max_replicas
+        if option.memory is not None and option.memory.max_batch == 0:
+            needed, there = option.memory.needed_bytes / 1e9, option.memory.device_bytes / 1e9
+            refuse(option, f"the model does not fit: it takes {needed:.1f} GB of a device's {there:.1f}")
+            continue
+        if low > high:
+            refuse(option, f"the demand takes {low} replicas or more, at most {high} are considered")
+            continue
+        if best is not None:
+            other, found = best
+            than = other.spell(found.candidate.replicas)
+            high = _most_below(option, other.rank(found.candidate.replicas), high)
+            if high < low:
+                refuse(option, f"the demand takes {low} or more, which is no cheaper than {than}")
+                continue
+            if not (largest := assess(option.cluster(high))).keeps:
+                attains = f"attains {100 * largest.figures.attainment.mean:.1f} %"
+                attains += ", undecided" if largest.keeps is None else ""
+                refuse(option, f"of what is cheaper than {than} the largest, {high} replicas, {attains}")
+                continue
+        least = _least(option, low, high, assess, guess(option))
+        if least is not None:
+            best = option, least
+    if best is None:
+        return Found(None, tuple(refused))
+    option, answer = best
+    return Found(answer, tuple(refused), tuple(_surprises(option, answer, assess)))
+
+
+def _most_below(option: Option, rank: tuple[float, int, Candidate], most: int) -> int:
+    """The most replicas, up to ``most``, that are a better buy than ``rank``."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if option.rank(middle) < rank else (low, middle - 1)
+    return low
+
+
+def _least(
+    option: Option, low: int, high: int, assess: Callable[[Candidate], Evaluation], guess: int
+) -> Evaluation | None:
+    """The least cluster of ``low`` to ``high`` replicas that keeps the promise; None: none."""
+    fails, keeps, kept = low - 1, high + 1, None
+    at, stride = min(max(guess, low), high), 1
+    while keeps - fails > 1:
+        evaluation = assess(option.cluster(at))
+        if evaluation.keeps:
+            keeps, kept = at, evaluation
+        else:
+            fails = at
+        if kept is None:
+            at = min(high, fails + stride)
+        elif fails < low:
+            at = max(low, keeps - stride)
+        else:
+            at = (fails + keeps) // 2
+        stride *= 2
+    return kept
+
+
+def _surprises(option: Option, answer: Evaluation, assess: Callable[[Candidate], Evaluation]) -> Iterable[str]:
+    replicas = answer.candidate.replicas
+    if replicas < option.max_replicas:
+        more = assess(option.cluster(replicas + 1))
+        if more.keeps is False:
+            yield (
+                f"{option.spell(replicas)} keep the promise, {replicas + 1} do not: they attain "
+                f"{100 * more.figures.attainment.mean:.1f} %."
+            )

@@ -1,0 +1,167 @@
+"""From a scenario to how its large requests are tiled: on devices, in simulation, and what that costs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from policies.caching import CachingPolicy, ComputeAll
+from policies.load import load_policy
+from policies.tiling.costs import TiledCosts
+from policies.tiling.plan import TilePlans
+from policies.tiling.planner import GridPlanner
+from policies.tiling.recipe import TilingRule
+from policies.tiling.signals import TileSignals
+from policies.tiling.timing import TileDevices
+from predictors.link import Link
+from predictors.shipped import find
+from predictors.table import LatencyTable
+from predictors.tile_recording import TileRecording
+from predictors.tile_reuse import TileReuse
+from tilecast.scenario import Scenario
+from traces.errors import BadInput
+from traces.geometry import ModelGeometry
+from traces.request import Request, Size
+from traces.trace import Trace
+
+if TYPE_CHECKING:
+    from backend.tiled.execution import Tiling
+
+_DRAWS = 8  # draws of the reuse model that an expected share is averaged over
+_NUMBER_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class PreparedTiling:
+    """A scenario's tiling.
+
+    Attributes:
+        scenario: whose.
+        rule: which requests are tiled and how.
+        devices: of a replica.
+        caching: decides which tiles are computed; None: all.
+        signals: what tiles of simulated requests show; None: none were recorded.
+        shares: the share of refinement's seconds that the cache leaves, by size.
+        sizes: of the trace's tiled requests.
+    """
+
+    scenario: Scenario
+    rule: TilingRule
+    devices: TileDevices
+    caching: CachingPolicy | None
+    signals: TileSignals | None
+    shares: dict[Size, float]
+    sizes: tuple[Size, ...]
+
+    @property
+    def windows(self) -> list[Size]:
+        """The sizes of everything that tiled requests are sketched and refined at."""
+        factor, found = self.rule.geometry.latent_factor, set()
+        for size in self.sizes:
+            shape = self.rule.shape(size, 1)
+            found.add(shape.sketch)
+            for step in range(max(shape.shifts.periods)):
+                for tile in shape.grid.tiles(shape.shifts.at(step)):
+                    found.add((tile.window.height * factor, tile.window.width * factor, size[2]))
+        return sorted(found)
+
+    def untiled(self, requests: Iterable[Request]) -> list[Request]:
+        """Those of the requests that are not tiled."""
+        return [request for request in requests if not self.rule.applies(request.size)]
+
+    def costs(self, table: LatencyTable) -> TiledCosts:
+        """``table`` with the costs of what is tiled."""
+        return TiledCosts(table, self.rule, self.devices, self.shares)
+
+    def plans(self, table: LatencyTable) -> TilePlans:
+        """What refining simulated requests takes when ``table`` is the truth.
+
+        Raises:
+            BadInput: a caching policy, and no recorded signals to show it.
+        """
+        if self.caching is not None and self.signals is None:
+            raise BadInput(
+                f"no tile signals were recorded for {self.scenario.model_name!r}; set predictor.tile_reuse to a file "
+                "written by 'tilecast cache record-tiles', or policies.tile_caching to none"
+            )
+        return TilePlans(self.costs(table), self.caching, self.signals)
+
+    def execution(self, table: LatencyTable) -> Tiling:
+        """How a real executor does it; ``table`` tells its placement policy what tiles cost."""
+        from backend.tiled.execution import Tiling
+
+        section, cluster = self.scenario.tiling, self.scenario.cluster
+        assert section is not None
+        costs = self.costs(table)
+        return Tiling(
+            self.rule,
+            section.positions,
+            self.caching,
+            section.reuse,
+            self.devices.placement,
+            lambda request: costs.window_s(request.size, request.images, float(request.guided)),
+            section.batch,
+            cluster.devices,
+            self.scenario.model_source,
+            cluster.dtype,
+            cluster.rank_timeout_s,
+            self.scenario.images,
+        )
+
+
+def prepare_tiling(
+    scenario: Scenario, geometry: ModelGeometry, table: LatencyTable, trace: Trace
+) -> PreparedTiling | None:
+    """The tiling of a scenario; None where it has none.
+
+    Raises:
+        BadInput: a wrong value, an unknown policy, a missing file, or a grid that a canvas cannot have.
+    """
+    section, policies, cluster = scenario.tiling, scenario.policies, scenario.cluster
+    placement = load_policy("placement", policies.placement.name, policies.placement.parameters, scenario.base)
+    if section is None:
+        if cluster.devices > 1:
+            raise BadInput(f"cluster.devices is {cluster.devices}, but only tiles are shared; add a [tiling] section")
+        if policies.tile_caching.name != "none":
+            raise BadInput(f"policies.tile_caching is {policies.tile_caching.name!r}; add a [tiling] section")
+        return None
+    tile = None if section.tile in ("native", "planned") else _tile(section.tile)
+    rule = TilingRule(
+        geometry,
+        section.above,
+        section.refine,
+        tile,
+        {},
+        section.mode,
+        section.overlap,
+        section.stride,
+        section.image,
+        section.stand,
+    )
+    link = Link(cluster.link_latency_s, cluster.link_bytes_per_s)
+    devices = TileDevices(cluster.devices, placement, link, _NUMBER_BYTES[cluster.dtype])
+    sizes = tuple(sorted({request.size for request in trace.requests() if rule.applies(request.size)}))
+    if section.tile == "planned":
+        planner = GridPlanner(rule, devices, lambda size: table.seconds("denoise", ((size, 1),)))
+        rule = planner.planned(sizes)
+    name = policies.tile_caching.name
+    caching = load_policy("caching", name, policies.tile_caching.parameters, scenario.base)
+    if isinstance(caching, ComputeAll):
+        return PreparedTiling(scenario, rule, devices, None, None, {}, sizes)
+    path = find(scenario.predictor.tile_reuse or scenario.model_name, "tiles", scenario.base)
+    if scenario.predictor.tile_reuse is None and not path.is_file():
+        return PreparedTiling(scenario, rule, devices, caching, None, {}, sizes)
+    signals = TileSignals(TileReuse.fit(TileRecording.load(path)), scenario.seed)
+    prepared = PreparedTiling(scenario, rule, devices, caching, signals, {}, sizes)
+    plans = prepared.plans(table)
+    usual = {request.size: request for request in trace.requests() if rule.applies(request.size)}
+    return replace(prepared, shares={size: plans.expected_share(one, _DRAWS) for size, one in sorted(usual.items())})
+
+
+def _tile(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if found is None:
+        raise BadInput(f"tiling.tile is {text!r}, expected native, planned, or heightxwidth in pixels like 512x768")
+    return int(found[1]), int(found[2])
