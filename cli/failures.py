@@ -26,19 +26,20 @@ INTERNAL = 70
 def failed(error: BaseException) -> int:
     """Say in one line on the standard error why a command ends; the exit code."""
     from policies.contract import PolicyError
+    from policies.guard import class_name, is_of, of_system, text_of
     from reports.console import printable, say
     from traces.errors import BadInput
 
-    if isinstance(error, BadInput | PolicyError):
-        line, code = f"error: {error}", UNUSABLE
-    elif isinstance(error, MemoryError):
+    if is_of(error, BadInput, PolicyError):
+        line, code = f"error: {text_of(error)}", UNUSABLE
+    elif is_of(error, MemoryError):
         line, code = "error: not enough memory for this; make it smaller, or run it on a larger machine", UNUSABLE
-    elif isinstance(error, OSError) and error.strerror is not None:
-        where = "" if error.filename is None else f": {error.filename}"
-        line, code = f"error: {error.strerror}{where}", UNUSABLE
+    elif is_of(error, OSError) and (found := of_system(error)) is not None:
+        said, file = found
+        line, code = f"error: {said}{file and f': {file}'}", UNUSABLE
     else:
-        said = str(error).strip().splitlines() or [""]
-        line, code = f"internal error: {type(error).__name__}: {said[0][:300]}; {_recorded(error)}", INTERNAL
+        first = (text_of(error).strip().splitlines() or [""])[0]
+        line, code = f"internal error: {class_name(error)}: {first[:300]}; {_recorded(error)}", INTERNAL
     say(printable(line, lines=False), err=True)
     return code
 
@@ -46,11 +47,10 @@ def failed(error: BaseException) -> int:
 def foreseen(error: BaseException) -> bool:
     """Whether it is of the input, the policy or the machine, rather than a mistake of Tilecast's own."""
     from policies.contract import PolicyError
+    from policies.guard import is_of, of_system
     from traces.errors import BadInput
 
-    return isinstance(error, BadInput | PolicyError | MemoryError) or (
-        isinstance(error, OSError) and error.strerror is not None
-    )
+    return is_of(error, BadInput, PolicyError, MemoryError) or (is_of(error, OSError) and of_system(error) is not None)
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def _recorded(error: BaseException) -> str:
     lines = [
         f"tilecast {version('tilecast')}, Python {platform.python_version()}, {platform.platform()}\n",
         f"{sys.argv}\n\n",
-        *traceback.format_exception(error),
+        *_formatted(error),
     ]
     now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     for folder in _folders():
@@ -84,6 +84,16 @@ def _recorded(error: BaseException) -> str:
                 file.writelines(lines)
             return f"please report it with {name}, which holds the traceback"
     return "please report it (no folder could be written to for its traceback)"
+
+
+def _formatted(error: BaseException) -> list[str]:
+    """A traceback; without what it came of where its class does not let that be read."""
+    from policies.guard import class_name, text_of, traceback_of
+
+    try:
+        return traceback.format_exception(error)
+    except Exception:
+        return [*traceback.format_tb(traceback_of(error)), f"{class_name(error)}: {text_of(error)}\n"]
 
 
 def _folders() -> Iterator[Path]:

@@ -29,9 +29,9 @@ def _run() -> None:
             from cli.app import app
 
             app()
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:
+    except BaseException as error:
         if lost() and not foreseen(error):
             raise KeyboardInterrupt from error
         sys.exit(failed(error))

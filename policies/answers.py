@@ -1,8 +1,10 @@
-"""What a scheduling policy may answer, by its form: for the answers that a first look did not pass.
+"""What policies may answer, by its form: every answer is made plain here, once, before anything else looks at it.
 
-Whether an answer makes sense in the state the cluster is in, `policies.controller` says. A list in the place of a tuple
-and a whole number of numpy in the place of an ``int`` are taken for what they mean. An answer may be of a class of the
-user's own, whose methods raise: that is the policy's doing, too.
+An answer may be of a class of the user's own, whose methods raise, lie, or say something else the second time. So what
+comes out is of the language's own classes (and our jobs), copied, and only that is judged; what looking at an answer
+raises, the policy's hook has raised. A list in the place of a tuple and a whole number of numpy in the place of an
+``int`` are taken for what they mean. Whether an answer makes sense in the state the cluster is in, says
+`policies.controller`, which passes the plain answers of a scheduling policy at sight.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ from math import isfinite
 from numbers import Integral, Real
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from policies.contract import Decision, Load, Policy
-from policies.guard import broken, fail, one_line, short
+from policies.guard import broken, fail, guarded, is_of, one_line, short
 from policies.job import Job
 
 LATEST_S = 1e12
@@ -29,7 +34,8 @@ R = TypeVar("R")
 def _of(hook: str) -> Callable[[Callable[Concatenate[Policy, P], R]], Callable[Concatenate[Policy, P], R]]:
     """Whatever looking at an answer of this hook raises, the policy's hook has raised."""
 
-    def guarded(look: Callable[Concatenate[Policy, P], R]) -> Callable[Concatenate[Policy, P], R]:
+    def looking(look: Callable[Concatenate[Policy, P], R]) -> Callable[Concatenate[Policy, P], R]:
+        @guarded
         @wraps(look)
         def run(policy: Policy, /, *arguments: P.args, **named: P.kwargs) -> R:
             try:
@@ -39,13 +45,13 @@ def _of(hook: str) -> Callable[[Callable[Concatenate[Policy, P], R]], Callable[C
 
         return run
 
-    return guarded
+    return looking
 
 
 @_of("plan")
 def decision(policy: Policy, answer: Any) -> Decision:
     """An answer of ``plan`` that is not None; what lies in its fields is not looked at."""
-    if isinstance(answer, Decision):
+    if is_of(answer, Decision):
         return Decision._make(tuple.__iter__(answer))
     if iscoroutine(answer):
         answer.close()
@@ -55,27 +61,29 @@ def decision(policy: Policy, answer: Any) -> Decision:
 @_of("plan")
 def batch(policy: Policy, jobs: Any, steps: Any) -> tuple[tuple[Job, ...], int]:
     """The jobs and steps of a decision."""
-    if not isinstance(jobs, tuple | list):
+    if not is_of(jobs, tuple, list):
         raise broken(policy, f"answers plan with jobs = {short(jobs)}, expected a tuple of jobs")
-    if not _is_whole(steps):
+    whole = _whole(steps)
+    if whole is None:
         raise broken(policy, f"answers plan with steps = {short(steps)}, expected a whole number of at least 1")
-    return _items(jobs), int(steps)
+    return _items(jobs), whole
 
 
 @_of("plan")
 def drops(policy: Policy, answer: Any) -> list[tuple[Job, str]]:
     """The (job, reason) pairs of a decision; a reason in one line of printable text."""
-    if not isinstance(answer, tuple | list):
+    if not is_of(answer, tuple, list):
         raise broken(policy, f"answers plan with drop = {short(answer)}, expected (job, reason) pairs")
     found = []
     for pair in _items(answer):
-        items = _items(pair) if isinstance(pair, tuple | list) else ()
+        items = _items(pair) if is_of(pair, tuple, list) else ()
         if len(items) != 2 or type(items[0]) is not Job:
             raise broken(policy, f"drops {short(pair)}, expected a (job, reason) pair")
         job, reason = items
-        if not isinstance(reason, str) or not reason.strip():
+        text = one_line(_text(reason) or "")
+        if not text:
             raise broken(policy, f"drops request {job.request.request_id!r} without a reason")
-        found.append((job, one_line(reason)))
+        found.append((job, text))
     return found
 
 
@@ -85,30 +93,36 @@ def load(policy: Policy, answer: Any) -> Load:
     if type(answer) is not Load:
         raise broken(policy, f"answers plan with load = {short(answer)}, expected a Load")
     checkpoint, evict, expected_s = answer
-    if not isinstance(checkpoint, str):
+    wanted = _text(checkpoint)
+    if wanted is None:
         raise broken(policy, f"loads {short(checkpoint)}, expected the name of a checkpoint")
-    if not isinstance(evict, tuple | list) or not all(isinstance(name, str) for name in _items(evict)):
+    texts = [_text(name) for name in _items(evict)] if is_of(evict, tuple, list) else [None]
+    names = tuple([text for text in texts if text is not None])
+    if len(names) < len(texts):
         raise broken(policy, f"evicts {short(evict)}, expected names of checkpoints")
-    names = tuple([_plain(name) for name in _items(evict)])
     if len(set(names)) < len(names):
         raise broken(policy, f"evicts a checkpoint twice in {short(evict)}")
-    if not _is_real(expected_s) or not (isfinite(expected_s) and expected_s >= 0):
+    seconds = _real(expected_s)
+    if seconds is None or not (isfinite(seconds) and seconds >= 0):
         raise broken(policy, f"expects a load to take {short(expected_s)}, expected seconds of at least 0")
-    return Load(_plain(checkpoint), names, float(expected_s))
+    return Load(wanted, names, seconds)
 
 
 @_of("recalls")
 def launch_ids(policy: Policy, answer: Any, so_far: int) -> Sequence[int]:
     """The launches that ``recalls`` names; ``so_far`` were ever started."""
     known_form = type(answer) is list or type(answer) is tuple  # asking `Sequence` is slow
-    if not known_form and (isinstance(answer, str | bytes) or not isinstance(answer, Sequence | Set)):
+    listed = known_form or is_of(answer, tuple, list)
+    is_set = not listed and isinstance(answer, Set)
+    if not (listed or is_set) and (is_of(answer, str, bytes) or not isinstance(answer, Sequence)):
         raise broken(policy, f"answers recalls with {short(answer)}, expected a list of launch ids")
     named: list[int] = []
-    for launch_id in _items(answer) if isinstance(answer, tuple | list) else answer:
-        if not _is_whole(launch_id) or not 0 <= int(launch_id) < so_far:
-            raise broken(policy, f"recalls {short(launch_id)}, which is the id of no launch")
-        named.append(int(launch_id))
-    return sorted(named) if isinstance(answer, Set) else named
+    for item in _items(answer) if listed and not known_form else answer:
+        launch_id = item if type(item) is int else _whole(item)
+        if launch_id is None or not 0 <= launch_id < so_far:
+            raise broken(policy, f"recalls {short(item)}, which is the id of no launch")
+        named.append(launch_id)
+    return sorted(named) if is_set else named
 
 
 @_of("wakeup")
@@ -116,26 +130,80 @@ def wakeup_s(policy: Policy, answer: Any) -> float:
     """The time that ``wakeup`` names."""
     if type(answer) is float and -LATEST_S < answer < LATEST_S:
         return answer
-    if not _is_real(answer) or not -LATEST_S < answer < LATEST_S:
+    seconds = _real(answer)
+    if seconds is None or not -LATEST_S < seconds < LATEST_S:
         raise broken(
             policy,
             f"answers wakeup with {short(answer)}, expected a time in seconds below {LATEST_S:g}, or None for never",
         )
-    return float(answer)
+    return seconds
+
+
+@_of("assign")
+def devices(policy: Policy, answer: Any, tiles: int, count: int) -> list[int]:
+    """The device of each of so many tiles that ``assign`` names, of ``count``."""
+    items = _items(answer) if is_of(answer, tuple, list) else ()
+    if is_of(answer, np.ndarray):
+        plain = _array(answer)
+        items = tuple(plain.tolist()) if plain.ndim == 1 else ()
+    found = [_whole(item) for item in items]
+    named = [device for device in found if device is not None and 0 <= device < count]
+    if not len(named) == len(found) == tiles or not is_of(answer, tuple, list, np.ndarray):
+        wanted = f"a device from 0 to {count - 1} for each of {tiles} tiles"
+        raise broken(policy, f"answers assign with {short(answer)}, expected {wanted}")
+    return named
+
+
+@_of("decide")
+def flags(policy: Policy, answer: Any, units: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """The units to compute that ``decide`` names, an array of this shape."""
+    plain = _array(answer) if is_of(answer, np.ndarray) else None
+    if plain is None or plain.dtype != np.bool_ or plain.shape != units:
+        raise broken(policy, "must answer an array of one True or False a unit")
+    return plain.copy()
+
+
+@_of("watches")
+def truth(policy: Policy, answer: Any) -> bool:
+    """Whether a block is looked at, as ``watches`` says."""
+    if not is_of(answer, bool, np.bool_):
+        raise broken(policy, f"answers watches with {short(answer)}, expected True or False")
+    return bool(answer)
+
+
+@_of("victim")
+def victim(policy: Policy, answer: Any, asked: Sequence[str]) -> str:
+    """The checkpoint that ``victim`` gives up, of those it was asked about."""
+    name = _text(answer)
+    if name is None or name not in asked:
+        raise broken(policy, f"gives up {short(answer)}, expected one of: {', '.join(asked)}")
+    return name
 
 
 def _items(answer: tuple[Any, ...] | list[Any]) -> tuple[Any, ...]:
     """What lies in a tuple or list, whatever a class that is derived from them does instead."""
-    return tuple(tuple.__iter__(answer) if isinstance(answer, tuple) else list.__iter__(answer))
+    return tuple(tuple.__iter__(answer) if is_of(answer, tuple) else list.__iter__(answer))  # type: ignore[arg-type]
 
 
-def _plain(text: str) -> str:
-    return str.__str__(text)
+def _array(answer: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An array as one of numpy's own class."""
+    return np.ndarray.view(answer, np.ndarray)
 
 
-def _is_whole(value: Any) -> bool:
-    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
+def _text(value: Any) -> str | None:
+    """Text as it is; None: it is none."""
+    return str.__str__(value) if is_of(value, str) else None
 
 
-def _is_real(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+def _whole(value: Any) -> int | None:
+    """A whole number, asked for once; None: it is none."""
+    if type(value) is int:
+        return value
+    return int(value) if isinstance(value, Integral) and not is_of(value, bool) else None
+
+
+def _real(value: Any) -> float | None:
+    """A number, asked for once; None: it is none."""
+    if type(value) is float:
+        return value
+    return float(value) if isinstance(value, Real) and not is_of(value, bool) else None

@@ -30,7 +30,7 @@ from policies.contract import (
     guided_share,
     joined,
 )
-from policies.guard import ask, begun, broken, fail, short
+from policies.guard import ask, begun, broken, fail, has_own, short
 from policies.job import STAGES, Job, advance, cancel_soon, end, remark, rest, start, through
 from policies.tiling.recipe import Recipe
 from traces.composition import Composition
@@ -95,10 +95,9 @@ class Controller:
         self._known: dict[tuple[Recipe, int, int, Composition, float], tuple[Segment, ...]] = {}
         self._on_event = on_event
         self._loading = loading
-        self._recalls = type(policy).recalls is not SchedulingPolicy.recalls
-        self._returns = type(policy).returned is not SchedulingPolicy.returned
         self._observe: Callable[..., None] | None = getattr(predictor, "observe", None)
         self.policy = begun(policy, self._cluster.view)
+        self._recalls, self._returns = has_own(self.policy, "recalls"), has_own(self.policy, "returned")
 
     def submit(self, request: Request, now: float) -> None:
         """A request arrived."""
@@ -366,20 +365,23 @@ class Controller:
                 raise self._broken(f"evicts {checkpoint!r}, which does not lie on replica {replica.index}")
 
     def _check(self, replica: Replica, jobs: tuple[Job, ...], steps: int) -> None:
-        """PolicyError when a decision breaks the contract."""
+        """PolicyError when a decision breaks the contract. A job may be half of one, of the policy's making."""
         if not jobs:
             raise self._broken("answered with no jobs; None is the answer that leaves a replica idle")
         known, index = self._cluster.jobs, replica.index
-        for job in jobs:
-            if type(job) is Job:
-                state = job.state
-                if (
-                    (state == "waiting" or (state == "resident" and job.replica == index))
-                    and 1 <= steps <= job.steps_left
-                    and known.get(job.request.request_id) is job
-                ):
-                    continue
-            raise self._broken(self._unfit(replica, job, steps))
+        try:
+            for job in jobs:
+                if type(job) is Job:
+                    state = job.state
+                    if (
+                        (state == "waiting" or (state == "resident" and job.replica == index))
+                        and 1 <= steps <= job.steps_left
+                        and known.get(job.request.request_id) is job
+                    ):
+                        continue
+                raise self._broken(self._unfit(replica, job, steps))
+        except BaseException as error:
+            fail(self.policy, "plan", error)
         if len(jobs) > 1:
             self._check_together(jobs, steps)
         if self._loading:
@@ -429,11 +431,14 @@ class Controller:
         """Drop what a decision drops; how many."""
         pairs = answers.drops(self.policy, drop)
         for job, reason in pairs:
-            name = job.request.request_id
-            if job.state not in ("waiting", "resident"):
-                raise self._broken(f"drops request {name!r}, which is {job.state}")
-            if self._cluster.jobs.get(name) is not job:
-                raise self._broken(f"drops request {name!r}, which was never submitted")
+            try:
+                name = job.request.request_id
+                if job.state not in ("waiting", "resident"):
+                    raise self._broken(f"drops request {name!r}, which is {job.state}")
+                if self._cluster.jobs.get(name) is not job:
+                    raise self._broken(f"drops request {name!r}, which was never submitted")
+            except BaseException as error:
+                fail(self.policy, "plan", error)
             if self._on_event:
                 self._on_event("drop", (name, reason), now)
             self._end(job, "dropped", reason, now)

@@ -4,18 +4,24 @@ A policy is a user's code. It may raise anything, `SystemExit` too, answer anyth
 policy, the hook, and where in its file it happened. Ctrl-C goes through untouched.
 
 Hooks are called by `ask`. The controller, which calls them a hundred thousand times a second, has a ``try`` of its own
-around each and calls `fail`.
+around each and calls `fail`. What a policy answers is made plain by `policies.answers` before anything else sees it.
+
+The trap: to look at a user's object is to call the user's code. ``isinstance`` reads ``__class__``, ``==`` calls
+``__eq__``, and the attribute of a class is its metaclass's to give. So what the boundary itself has to know of a policy
+and of an exception it reads by the descriptors of ``type``, ``BaseException`` and the like, which no class can replace;
+whatever else is looked at, is within a `Guard`.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dis import opmap
+from functools import cached_property, partial
 from pathlib import Path
-from types import CodeType, FrameType, TracebackType
-from typing import Any, NoReturn, TypeVar
+from types import CodeType, FrameType, FunctionType, MethodType, TracebackType
+from typing import Any, NoReturn, TypeGuard, TypeVar
 
 from policies.contract import Policy, PolicyError
 from traces.errors import BadInput
@@ -23,9 +29,22 @@ from traces.errors import BadInput
 _ROOT = Path(__file__).parents[1]
 _OURS = tuple([f"{_ROOT / name}/" for name in ("traces", "predictors", "policies", "sim", "backend", "reports", "cli")])
 _LONGEST = 300
+_WRAPPED = 20  # decorators, one around the other
 _NOT_PLAIN = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 P = TypeVar("P", bound=Policy)
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+GUARDED: set[CodeType] = set()
+"""Code of ours in which a user's code has its turn, though no hook of a policy may be among the callers; see
+`policies.watchdog`."""
+
+
+def guarded(function: F) -> F:
+    """A function in which a user's code has its turn."""
+    GUARDED.add(function.__code__)  # type: ignore[attr-defined]
+    return function
 
 
 class _Told(PolicyError):  # noqa: N818
@@ -39,6 +58,28 @@ class TooLong(BaseException):
         super().__init__(message)
 
 
+class Guard:
+    """A block in which a user's code has its turn, or an object of a user's is looked at; see `went_wrong`.
+
+    Raises:
+        PolicyError: on leaving, whatever was raised in the block, `PolicyError` and `BadInput` too.
+    """
+
+    def __init__(self, what: str, *files: str) -> None:
+        self._what = what
+        self._files = files
+
+    def __enter__(self) -> None:
+        """Nothing is done: the block begins."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            _raise(went_wrong(error, self._what, *self._files), error)
+
+
+@guarded
 def ask(policy: Policy, hook: str, *arguments: Any) -> Any:
     """What a hook of a policy answers.
 
@@ -51,14 +92,21 @@ def ask(policy: Policy, hook: str, *arguments: Any) -> Any:
         fail(policy, hook, error)
 
 
+@guarded
 def fail(policy: Policy, hook: str, error: BaseException) -> NoReturn:
     """To be called where a hook has raised: raise what that means, a `PolicyError` of one line.
 
     Ctrl-C, and what else comes from outside the policy, is raised again.
     """
-    if isinstance(error, PolicyError | BadInput) and _is_shipped(policy) and _is_ours(_last(error)):
+    if is_of(error, PolicyError, BadInput) and _is_shipped(policy) and _is_ours(_last(error)):
         raise error
-    raise went_wrong(error, f"policy {name_of(policy)}: {hook}", *_files(policy, hook)) from error
+    _raise(went_wrong(error, f"policy {name_of(policy)}: {hook}", *files_of(policy)), error)
+
+
+def _raise(told: BaseException, error: BaseException) -> NoReturn:
+    if told is error:
+        raise error
+    raise told from error
 
 
 def went_wrong(error: BaseException, what: str, *files: str) -> BaseException:
@@ -70,11 +118,12 @@ def went_wrong(error: BaseException, what: str, *files: str) -> BaseException:
         files: its own, of which the innermost line is named; where none had its turn, the first is.
     """
     last = _last(error)
-    from_outside = _is_ours(last) and not isinstance(error, Exception | TooLong)  # as by a signal's handler
-    if isinstance(error, _Told) or from_outside or (isinstance(error, KeyboardInterrupt) and not _says_raise(last)):
+    says_raise = _says_raise(last)
+    by_handler = _is_ours(last) and says_raise and not is_of(error, Exception, TooLong)  # ours, of a signal
+    if type(error) is _Told or by_handler or (is_of(error, KeyboardInterrupt) and not says_raise):
         return error
     at = _at(error, files)
-    if isinstance(error, TooLong):
+    if is_of(error, TooLong):
         return _Told(f"{what} {one_line(error)}{at}")
     text = one_line(error)
     return _Told(f"{what} raised {class_name(error)}{at}{': ' if text else ''}{text}")
@@ -96,6 +145,7 @@ def begun(policy: P, *arguments: Any) -> P:
     return copied
 
 
+@guarded
 def copied_for_run(policy: P) -> P:
     """A copy of a policy that is checked for its form.
 
@@ -112,58 +162,82 @@ def copied_for_run(policy: P) -> P:
     return copied
 
 
+@guarded
 def check_form(policy: Policy) -> None:
     """Whether every hook of a policy is a plain function that takes what it will be given.
 
     Raises:
         PolicyError: one is not, or a hook that every policy of its kind needs is missing.
     """
-    base: type[Policy] | None = next((base for base in type(policy).__mro__ if Policy in base.__bases__), None)
+    base = next(_kinds(policy), None)
     if base is None:
         raise broken(policy, "is no policy: it is derived from none of their bases")
     for hook, model in vars(base).items():
         if hook.startswith("_") or not inspect.isfunction(model):
             continue
-        try:
-            function = getattr(policy, hook)
-        except BaseException as error:
-            fail(policy, hook, error)
-        if getattr(function, "__func__", None) is model:
-            if hook in base.required:
-                raise broken(policy, f"has no {hook}, which every {base.__name__} needs")
-            continue
-        at = f" ({defined})" if (defined := _defined(function)) else ""
-        if not callable(function):
-            raise broken(policy, f"has {short(function)} in the place of its {hook}")
-        if any(is_(function) for is_ in _NOT_PLAIN):
-            raise broken(policy, f"has an async or generator {hook}, expected a plain function{at}")
-        arguments = list(inspect.signature(model).parameters)[1:]
-        try:
-            inspect.signature(function).bind(*arguments)
-        except TypeError:
-            raise broken(policy, f"has a {hook} that is not called as {hook}({', '.join(arguments)}){at}") from None
-        except ValueError:
-            continue  # no signature to be had
+        with Guard(f"policy {name_of(policy)}: {hook}", *files_of(policy)):
+            _check_hook(policy, base, hook, model)
+
+
+def _check_hook(policy: Policy, base: type[Policy], hook: str, model: FunctionType) -> None:
+    """Of one hook, what `check_form` says; ``model`` is what the base has there."""
+    function = getattr(policy, hook)
+    if type(function) is MethodType and function.__func__ is model:
+        if hook in base.required:
+            raise broken(policy, f"has no {hook}, which every {base.__name__} needs")
+        return
+    at = f" ({defined})" if (defined := _defined(function)) else ""
+    if not callable(function):
+        raise broken(policy, f"has {short(function)} in the place of its {hook}")
+    if any(is_(function) for is_ in _NOT_PLAIN):
+        raise broken(policy, f"has an async or generator {hook}, expected a plain function{at}")
+    arguments = list(inspect.signature(model).parameters)[1:]
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        raise broken(policy, f"has a {hook} that is not called as {hook}({', '.join(arguments)}){at}") from None
+    except ValueError:
+        return  # no signature to be had
+
+
+def has_own(policy: Policy, hook: str) -> bool:
+    """Whether a policy has a hook that is another than that of the base of its kind."""
+    if hook in _read(Policy, "__dict__", policy):
+        return True
+    found = next(namespace[hook] for base in _bases(policy) if hook in (namespace := _namespace(base)))
+    return all(found is not _namespace(kind).get(hook) for kind in _kinds(policy))
 
 
 def name_of(policy: Policy) -> str:
     """The name of a policy's class; of one that only passes on what another decides, the other's."""
-    return one_line(class_name(policy.blamed if isinstance(policy, Policy) else policy), 80)
+    return one_line(class_name(policy.blamed if _is_shipped(policy) else policy), 80)
+
+
+def is_of(value: object, *classes: type[T]) -> TypeGuard[T]:
+    """Whether a value is of one of these classes, whatever it says of itself."""
+    return issubclass(type(value), classes)
 
 
 def class_name(value: object) -> str:
     """The name of a value's class, whatever its metaclass makes of ``__name__``."""
-    return str(type.__dict__["__name__"].__get__(type(value)))
+    return name_of_class(type(value))
 
 
+def name_of_class(cls: type) -> str:
+    """The name of a class, whatever its metaclass makes of ``__name__``."""
+    return str.__str__(_read(type, "__name__", cls))
+
+
+@guarded
 def short(value: object) -> str:
     """A value, for a message."""
     try:
         return one_line(repr(value), 80)
-    except Exception:
+    except BaseException:
         return f"a {class_name(value)}"
 
 
+@guarded
 def one_line(text: object, longest: int = _LONGEST) -> str:
     """Anything as one line of printable text."""
     try:
@@ -174,36 +248,109 @@ def one_line(text: object, longest: int = _LONGEST) -> str:
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
-def _files(policy: Policy, hook: str) -> tuple[str, ...]:
+@guarded
+def parameters_of(policy: Policy) -> str:
+    """What a policy has stored, spelled out.
+
+    Raises:
+        PolicyError: spelling it raised.
+    """
+    with Guard(f"policy {name_of(policy)}: spelling what it stores", *files_of(policy)):
+        return repr(sorted(_read(Policy, "__dict__", policy).items()))
+
+
+def files_of(policy: Policy | type) -> tuple[str, ...]:
     """Where the functions of a policy's class and of its bases are written: the user's files first, then ours."""
-    functions = [value for base in type(policy).__mro__ for value in vars(base).values()]
-    codes = [getattr(getattr(value, "__func__", value), "__code__", None) for value in functions]
-    files = dict.fromkeys([code.co_filename for code in codes if isinstance(code, CodeType)])
+    functions = [value for base in _bases(policy) for value in _namespace(base).values()]
+    files = dict.fromkeys([code.co_filename for value in functions if (code := _code(value)) is not None])
     theirs = tuple([file for file in files if not file.startswith(_OURS)])
     return theirs or tuple(files)
+
+
+def codes_of(policy: Policy) -> Iterator[CodeType]:
+    """The code of every function that lies in a policy or its class, decorated or not."""
+    for namespace in (_read(Policy, "__dict__", policy), *map(_namespace, _bases(policy))):
+        for value in list(namespace.values()):
+            for _ in range(_WRAPPED):
+                if (code := _code(value)) is None:
+                    break
+                yield code
+                named = _read(FunctionType, "__dict__", value) if type(value) is FunctionType else {}
+                value = named.get("__wrapped__")
+
+
+def traceback_of(error: BaseException) -> TracebackType | None:
+    """Where an exception came through, whatever its class makes of ``__traceback__``."""
+    found: TracebackType | None = _read(BaseException, "__traceback__", error)
+    return found
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says, also where its class does not let that be read."""
+    try:
+        return "".join([str(error)])
+    except BaseException:
+        return "(its message cannot be read)"
+
+
+def of_system(error: OSError) -> tuple[str, str] | None:
+    """What the system said, and of which file ("": none); None: it is not the system's."""
+    said, file = _read(OSError, "strerror", error), _read(OSError, "filename", error)
+    return None if said is None else (one_line(said), "" if file is None else one_line(file, 4096))
+
+
+def _read(cls: type, name: str, value: object) -> Any:
+    """What a class of the language itself knows of a value."""
+    return cls.__dict__[name].__get__(value)
+
+
+def _bases(policy: object) -> tuple[type, ...]:
+    """The class of a policy, or the class that it is, and all that is derived from, in the order of looking up."""
+    found: tuple[type, ...] = _read(type, "__mro__", policy if is_of(policy, type) else type(policy))
+    return found
+
+
+def _kinds(policy: Policy) -> Iterator[type[Policy]]:
+    """Of what a policy is derived from, the bases of kinds of policies."""
+    return (base for base in _bases(policy) if any(each is Policy for each in _read(type, "__bases__", base)))
+
+
+def _namespace(cls: type) -> Any:
+    return _read(type, "__dict__", cls)
+
+
+def _code(value: object) -> CodeType | None:
+    """The code of what is a function, as it lies in a class."""
+    if type(value) is property:
+        value = value.fget
+    elif type(value) is cached_property or type(value) is partial:
+        value = value.func
+    while type(value) is staticmethod or type(value) is classmethod or type(value) is MethodType:
+        value = value.__func__
+    return value.__code__ if type(value) is FunctionType else None
 
 
 def _at(error: BaseException, files: Collection[str]) -> str:
     """Where it happened: the innermost line in these files."""
     found = ""
-    traceback = error.__traceback__
+    traceback = traceback_of(error)
     while traceback is not None:
         if (file := traceback.tb_frame.f_code.co_filename) in files:
             found = f" at {file}:{traceback.tb_lineno}"
         traceback = traceback.tb_next
-    if not found and isinstance(error, SyntaxError) and error.lineno is not None:
-        found = f" at {error.filename}:{error.lineno}"
+    if not found and is_of(error, SyntaxError) and (line := _read(SyntaxError, "lineno", error)) is not None:
+        found = f" at {one_line(_read(SyntaxError, 'filename', error))}:{one_line(line)}"
     return found or "".join([f" ({file})" for file in list(files)[:1]])
 
 
 def _defined(function: object) -> str:
-    code = getattr(inspect.unwrap(function) if callable(function) else function, "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if isinstance(code, CodeType) else ""
+    code = _code(inspect.unwrap(function)) if callable(function) else None
+    return "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def _last(error: BaseException) -> TracebackType | None:
     """Where it was raised."""
-    traceback = error.__traceback__
+    traceback = traceback_of(error)
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     return traceback
@@ -214,7 +361,8 @@ def _is_ours(where: TracebackType | None) -> bool:
 
 
 def _is_shipped(policy: Policy) -> bool:
-    return type(policy).__module__.partition(".")[0] == "policies"
+    module = _namespace(type(policy)).get("__module__")
+    return type(module) is str and module.partition(".")[0] == "policies"
 
 
 def _says_raise(last: TracebackType | None) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,13 +14,16 @@ from typing import Any
 
 from policies.caching import CACHES, CachingPolicy
 from policies.contract import Policy, PolicyError, SchedulingPolicy
-from policies.guard import check_form, one_line, went_wrong
-from policies.parameters import checked_parameters
+from policies.guard import Guard, check_form, class_name, files_of, guarded, is_of, name_of_class, one_line
+from policies.parameters import Signature, checked_parameters
 from policies.placement import PLACEMENTS, PlacementPolicy
 from policies.residency import DISPATCHES, KEEPS, DispatchPolicy, KeepPolicy
 from policies.scheduling import SCHEDULERS
 from policies.watchdog import watched
 from traces.errors import BadInput
+
+_IS_ABSTRACT = 1 << 20  # of a class's flags, as in `inspect.isabstract`
+_LONGEST = 1000
 
 BASES: dict[str, type[Policy]] = {
     "scheduling": SchedulingPolicy,
@@ -53,27 +55,30 @@ def load_policy(kind: str, name: str, parameters: Mapping[str, Any] | None = Non
     what = f"{kind} policy {name!r}"
     with watched():
         cls = _user_class(kind, name, base) if ".py:" in name else _shipped_class(kind, name)
-        given = checked_parameters(cls, parameters or {}, what)
-        if inspect.isabstract(cls):
-            missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
-            raise PolicyError(f"policy {one_line(cls.__name__, 80)} is abstract: it has no {missing}")
-        try:
-            policy = cls(**given)
-        except BadInput as error:
-            raise BadInput(f"{what}: {error}") from error
-        except BaseException as error:
-            if ".py:" not in name and isinstance(error, TypeError | ValueError):
-                raise BadInput(f"{what}: {error}") from error
-            raise went_wrong(error, f"policy {one_line(cls.__name__, 80)}: its constructor", _file_of(cls)) from error
-    if not isinstance(policy, BASES[kind]):
-        made = type(policy).__name__
-        raise PolicyError(f"policy {one_line(cls.__name__, 80)} gives an object of class {made} when it is made")
-    check_form(policy)
+        called = f"policy {one_line(name_of_class(cls), 80)}"
+        with Guard(f"{called}: reading its parameters", *files_of(cls)):
+            takes = Signature.of(cls)
+            missing = ", ".join(sorted(cls.__abstractmethods__)) if cls.__flags__ & _IS_ABSTRACT else ""
+        given = checked_parameters(takes, parameters or {}, what)
+        if missing:
+            raise PolicyError(f"{called} is abstract: it has no {missing}")
+        policy = _made(cls, given, what, called, shipped=".py:" not in name)
+        if not is_of(policy, BASES[kind]):
+            raise PolicyError(f"{called} gives an object of class {one_line(class_name(policy), 80)} when it is made")
+        check_form(policy)
     return policy
 
 
-def _file_of(cls: type) -> str:
-    return str(getattr(sys.modules.get(cls.__module__), "__file__", ""))
+@guarded
+def _made(cls: type, given: Mapping[str, Any], what: str, called: str, shipped: bool) -> Any:
+    with Guard(f"{called}: its constructor", *files_of(cls)):
+        try:
+            return cls(**given)
+        except BaseException as error:
+            if not (is_of(error, BadInput) or (shipped and is_of(error, TypeError, ValueError))):
+                raise
+            wrong = one_line(error, _LONGEST)
+    raise BadInput(f"{what}: {wrong}")
 
 
 def _shipped_class(kind: str, name: str) -> type:
@@ -85,8 +90,9 @@ def _shipped_class(kind: str, name: str) -> type:
     raise BadInput(f"unknown {kind} policy {name!r}; {hint}known: {', '.join(known)}, or file.py:Class")
 
 
+@guarded
 def _user_class(kind: str, name: str, base: Path) -> type:
-    file, _, class_name = name.rpartition(":")
+    file, _, called = name.rpartition(":")
     path = (base / file).resolve()
     if not path.is_file():
         raise BadInput(f"{kind} policy {name!r}: there is no file {base / file}")
@@ -94,14 +100,13 @@ def _user_class(kind: str, name: str, base: Path) -> type:
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
-    try:
+    with Guard(f"{kind} policy {name!r}: the file", str(path)):
         spec.loader.exec_module(module)
-    except BaseException as error:
-        raise went_wrong(error, f"{kind} policy {name!r}: the file", str(path)) from error
-    cls = getattr(module, class_name, None)
-    if not isinstance(cls, type):
-        raise BadInput(f"{kind} policy {name!r}: {file} has no class {class_name!r}")
+        found = getattr(module, called, None)
+    if not is_of(found, type):
+        raise BadInput(f"{kind} policy {name!r}: {file} has no class {called!r}")
+    cls: type = found
     wanted = BASES[kind]
     if not issubclass(cls, wanted):
-        raise PolicyError(f"policy {class_name} of {path} is no {kind} policy; derive it from {wanted.__name__}")
+        raise PolicyError(f"policy {called} of {path} is no {kind} policy; derive it from {wanted.__name__}")
     return cls

@@ -10,8 +10,9 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
+from policies.guard import Guard, guarded, one_line
 from traces.errors import BadInput
 from traces.limits import SPAN, STEPS, Range
 
@@ -27,32 +28,62 @@ Part = Annotated[float, Range(0, 1)]
 """A share."""
 
 
-def checked_parameters(cls: type, given: Mapping[str, Any], what: str) -> dict[str, Any]:
+class Signature(NamedTuple):
+    """What the constructor of a class takes.
+
+    Attributes:
+        needed: of its parameters by name, whether they have no default; None: nothing is known of them.
+        open_to_any: whether it takes parameters of any other name.
+        types: the annotated ones.
+    """
+
+    needed: Mapping[str, bool] | None
+    open_to_any: bool = False
+    types: Mapping[str, Any] = {}
+
+    @staticmethod
+    @guarded
+    def of(cls: type) -> Signature:
+        """That of a class, which may be a user's: reading it may raise anything."""
+        try:
+            takes = list(inspect.signature(cls).parameters.values())
+        except (TypeError, ValueError):
+            return Signature(None)
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        needed = {str(p.name): p.default is p.empty for p in takes if p.kind in named}
+        return Signature(needed, any(p.kind is p.VAR_KEYWORD for p in takes), _types(cls))
+
+
+def checked_parameters(takes: Signature, given: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Parameters for the constructor of a class, of the types that it names.
 
     Args:
-        cls: the class.
+        takes: what it takes.
         given: by name.
         what: whose parameters they are, for messages.
 
     Raises:
         BadInput: one that it does not take, that is missing, or of another type.
+        PolicyError: a type of the user's own raised while it was checked.
     """
-    try:
-        takes = list(inspect.signature(cls).parameters.values())
-    except (TypeError, ValueError):
-        return dict(given)  # nothing is known of them
-    named = [p for p in takes if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    open_to_any = any(p.kind is p.VAR_KEYWORD for p in takes)
-    known = ", ".join(p.name for p in named) or "none"
+    if takes.needed is None:
+        return dict(given)
+    known = ", ".join(takes.needed) or "none"
     for name in given:
-        if not open_to_any and name not in {p.name for p in named}:
+        if not takes.open_to_any and name not in takes.needed:
             raise BadInput(f"{what} has no parameter {name!r}; it takes: {known}")
-    missing = [p.name for p in named if p.default is p.empty and p.name not in given]
+    missing = [name for name, needed in takes.needed.items() if needed and name not in given]
     if missing:
         raise BadInput(f"{what} needs the parameter {missing[0]!r}; it takes: {known}")
-    types = _types(cls)
-    return {name: _checked(value, types[name], what, name) if name in types else value for name, value in given.items()}
+    checked = {}
+    for name, value in given.items():
+        if name in takes.types:
+            with Guard(f"{what}: checking {name}"):
+                value, wrong = _checked(value, takes.types[name])
+            if wrong:
+                raise BadInput(f"{what}: {name}{wrong}")
+        checked[name] = value
+    return checked
 
 
 def _types(cls: type) -> dict[str, Any]:
@@ -63,7 +94,9 @@ def _types(cls: type) -> dict[str, Any]:
         return {}
 
 
-def _checked(value: Any, wanted: Any, what: str, name: str) -> Any:
+@guarded
+def _checked(value: Any, wanted: Any) -> tuple[Any, str]:
+    """A value as of the type that is wanted, and what is wrong with it ("": nothing)."""
     from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
     from pydantic_core import to_json
 
@@ -74,16 +107,16 @@ def _checked(value: Any, wanted: Any, what: str, name: str) -> Any:
         except PydanticUserError:  # a class with a configuration of its own
             adapter = TypeAdapter(wanted)
         if isinstance(value, list | tuple | dict):  # as written in a scenario: a list is what a tuple is
-            return adapter.validate_json(to_json(value))
-        return adapter.validate_python(value)
+            return adapter.validate_json(to_json(value)), ""
+        return adapter.validate_python(value), ""
     except ValidationError as error:
         wrong = error.errors()[0]
         at = "".join(f"[{part!r}]" for part in wrong["loc"] if isinstance(part, int | str))
         message = wrong["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         message = message if message.startswith("expected ") else f"expected {message}"
-        raise BadInput(f"{what}: {name}{at} is {_spell(wrong['input'])}, {message}") from None
+        return value, f"{at} is {_spell(wrong['input'])}, {one_line(message)}"
     except Exception:  # a type that pydantic knows nothing of
-        return value
+        return value, ""
 
 
 def _spell(value: Any) -> str:

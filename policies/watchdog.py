@@ -1,9 +1,9 @@
 """A policy that does not answer is ended: an endless loop in a hook must not hold a run for ever.
 
 A thread looks, twice a second, where the others are. One that is inside the same call of the same policy's hook, or of
-a user's file that is being read, for longer than is allowed has `policies.guard.TooLong` raised there. Nothing is
-wrapped and nothing counted, so calls cost nothing; the price is that a loop inside a library written in C, which hears
-of nothing, is not ended.
+what else `policies.guard` knows to run a user's code (its file is read, its answer is looked at), for longer than is
+allowed has `policies.guard.TooLong` raised there. Nothing is wrapped and nothing counted, so calls cost nothing; the
+price is that a loop inside a library written in C, which hears of nothing, is not ended.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import CodeType, FrameType
+from types import FrameType
 
 from policies.contract import Policy
-from policies.guard import TooLong, frames_of
+from policies.guard import GUARDED, TooLong, codes_of, frames_of, is_of
 
 PATIENCE_S = 6.0
 """The longest call of a hook, unless a scenario says otherwise; wall-clock seconds."""
@@ -78,23 +78,11 @@ class _Watch(threading.Thread):
 
 
 def _call(innermost: FrameType | None) -> FrameType | None:
-    """The outermost call that a thread is in of a policy's method, or of the reading of a user's file."""
+    """The outermost call that a thread is in of a policy's method, or of what runs a user's code."""
     found = None
     for frame in frames_of(innermost):
         code = frame.f_code
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        of_policy = isinstance(first, Policy) and _is_method(first, code)
-        if of_policy or (code.co_name == "_user_class" and code.co_filename.endswith("load.py")):
+        if code in GUARDED or (is_of(first, Policy) and any(code is each for each in codes_of(first))):
             found = frame
     return found
-
-
-def _is_method(policy: Policy, code: CodeType) -> bool:
-    """Whether this is the code of a method of the policy, decorated or not, and not of a function that is given one."""
-    for namespace in (vars(policy), *map(vars, type(policy).__mro__)):
-        function = namespace.get(code.co_name)
-        while function is not None:
-            if getattr(function, "__code__", None) is code:
-                return True
-            function = getattr(function, "__wrapped__", None)
-    return False

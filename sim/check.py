@@ -19,11 +19,11 @@ from collections import defaultdict
 import numpy as np
 
 from policies.caching import CachingPolicy, Signals
-from policies.caching.step import decide_block
+from policies.caching.step import decide_block, wanted_units
 from policies.contract import Outcome, Policy, PolicyError, SchedulingPolicy
 from policies.controller import Controller
 from policies.events import EventRecord, check_parity
-from policies.guard import ask, begun, broken, check_form, copied_for_run
+from policies.guard import ask, begun, broken, check_form, copied_for_run, is_of, name_of_class, parameters_of
 from policies.placement import PlacementPolicy, TileWork
 from policies.residency import DispatchPolicy, KeepPolicy
 from policies.tiling.step import assign_tiles
@@ -41,22 +41,22 @@ def check_policy(policy: Policy, seed: int = 0) -> None:
     Raises:
         PolicyError: the first rule that it breaks, or what it raised, in one line.
     """
-    if isinstance(policy, type):
-        raise PolicyError(f"check_policy takes a policy, not its class: {policy.__name__}(...)")
+    if is_of(policy, type):
+        raise PolicyError(f"check_policy takes a policy, not its class: {name_of_class(policy)}(...)")
     with watched():
         check_form(policy)
-        if isinstance(policy, SchedulingPolicy):
+        if is_of(policy, SchedulingPolicy):
             _check_scheduling(policy, seed)
-        elif isinstance(policy, CachingPolicy):
+        elif is_of(policy, CachingPolicy):
             _check_caching(policy, seed)
-        elif isinstance(policy, PlacementPolicy):
+        elif is_of(policy, PlacementPolicy):
             _check_placement(policy, seed)
-        elif isinstance(policy, DispatchPolicy | KeepPolicy):
+        elif is_of(policy, DispatchPolicy, KeepPolicy):
             check_residency(policy, seed)
 
 
 def _check_scheduling(policy: SchedulingPolicy, seed: int) -> None:
-    before = _state(policy)
+    before = parameters_of(policy)
     for world in WORLDS:
         requests = world.requests(seed, 60)
         controller, events = _run(policy, requests, world, seed, per_step=False)
@@ -73,13 +73,9 @@ def _check_scheduling(policy: SchedulingPolicy, seed: int) -> None:
         )
         if not parity.same:
             raise broken(policy, f"decides differently for the same events: {parity.difference}")
-    if _state(policy) != before:
+    if parameters_of(policy) != before:
         raise broken(policy, "changed its own parameters during a run; per-run state belongs in reset")
     _check_cancelling(policy, seed)
-
-
-def _state(policy: object) -> str:
-    return repr(sorted(vars(policy).items()))
 
 
 def _run(
@@ -156,7 +152,7 @@ def _check_cancelling(policy: SchedulingPolicy, seed: int) -> None:
 
 def _check_caching(policy: CachingPolicy, seed: int) -> None:
     """A batch in which one request joins late and one loses its cache, and the same requests each alone."""
-    before = _state(policy)
+    before = parameters_of(policy)
     names = ("r0", "r1", "r2")
     fresh, again = begun(policy), copied_for_run(policy)
     together = _cached_run(fresh, names, seed)
@@ -169,7 +165,7 @@ def _check_caching(policy: CachingPolicy, seed: int) -> None:
         ask(again, "reset")
         if _cached_run(again, (name,), seed)[name] != together[name]:
             raise broken(policy, "lets the requests of a batch change each other's answers")
-    if _state(policy) != before:
+    if parameters_of(policy) != before:
         raise broken(policy, "changed its own parameters during a run; per-run state belongs in reset")
 
 
@@ -206,8 +202,8 @@ def _cached_run(policy: CachingPolicy, names: tuple[str, ...], seed: int) -> dic
                 *of_tiles,
             )
             asked = copied_for_run(policy)
-            wanted = ask(asked, "decide", signals)
-            if not np.array_equal(ask(asked, "decide", signals), wanted):
+            wanted = wanted_units(asked, signals)
+            if not np.array_equal(wanted_units(asked, signals), wanted):
                 raise broken(policy, "changes its mind when asked twice: decide must change nothing")
             computed = decide_block(policy, signals)
             if not np.array_equal(computed, wanted):
@@ -222,7 +218,7 @@ def _cached_run(policy: CachingPolicy, names: tuple[str, ...], seed: int) -> dic
 
 def _check_placement(policy: PlacementPolicy, seed: int) -> None:
     """Steps with everything computed, with some or all reused, with and without knowing who holds what."""
-    rng, before = stream(seed, "check/placement"), _state(policy)
+    rng, before = stream(seed, "check/placement"), parameters_of(policy)
     for devices in (1, 2, 3, 8):
         for count in (1, 4, 9):
             for reused, known in ((0.0, False), (0.0, True), (0.4, True), (1.0, True)):
@@ -235,5 +231,5 @@ def _check_placement(policy: PlacementPolicy, seed: int) -> None:
                 answer = assign_tiles(policy, tiles, devices)
                 if assign_tiles(copied_for_run(policy), tiles, devices) != answer:
                     raise broken(policy, "gives ranks different answers for the same tiles")
-    if _state(policy) != before:
+    if parameters_of(policy) != before:
         raise broken(policy, "remembers what it was asked; a placement depends on what it is shown alone")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import numpy as np
 
 from policies.controller import Controller
 from policies.events import EventRecord
-from policies.guard import broken
+from policies.guard import broken, copied_for_run, parameters_of
 from policies.residency import DispatchPolicy, KeepPolicy, ManyCheckpoints
 from policies.scheduling import FCFS
 from policies.tiling.recipe import ordinary
@@ -30,16 +29,16 @@ def check_residency(policy: DispatchPolicy | KeepPolicy, seed: int = 0) -> None:
     Raises:
         PolicyError: a request is left, the same run twice differs, or the policy changed its own parameters.
     """
-    before = repr(sorted(vars(policy).items()))
+    before = parameters_of(policy)
     for replicas in (1, 3):
         requests = _requests(seed, replicas)
         first, ended = _run(policy, requests, replicas, seed)
-        again, _ = _run(copy.deepcopy(policy), requests, replicas, seed)
+        again, _ = _run(copied_for_run(policy), requests, replicas, seed)
         if first != again:
             raise broken(policy, "is not deterministic: the same run twice gave different decisions")
         if not ended:
             raise broken(policy, "left requests that have not ended")
-    if repr(sorted(vars(policy).items())) != before:
+    if parameters_of(policy) != before:
         raise broken(policy, "changed its own parameters during a run; per-run state belongs in reset")
 
 

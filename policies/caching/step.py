@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from policies import answers
 from policies.caching.contract import CachingPolicy, Flags, Signals
-from policies.guard import ask, broken, short
+from policies.guard import ask
 
 
 def decide_block(policy: CachingPolicy, signals: Signals) -> Flags:
@@ -21,12 +22,18 @@ def decide_block(policy: CachingPolicy, signals: Signals) -> Flags:
         PolicyError: the answer is no array of one True or False a unit, or the policy raised.
     """
     nothing_kept = np.isinf(signals.input_change)
-    wanted = ask(policy, "decide", signals)
-    if not isinstance(wanted, np.ndarray) or wanted.dtype != np.bool_ or wanted.shape != signals.unit.shape:
-        raise broken(policy, "must answer an array of one True or False a unit")
-    computed: Flags = wanted | nothing_kept
+    computed: Flags = wanted_units(policy, signals) | nothing_kept
     ask(policy, "commit", signals, computed.copy())
     return computed
+
+
+def wanted_units(policy: CachingPolicy, signals: Signals) -> Flags:
+    """Which units of a block a policy would have computed, [units].
+
+    Raises:
+        PolicyError: the answer is no array of one True or False a unit, or the policy raised.
+    """
+    return answers.flags(policy, ask(policy, "decide", signals), signals.unit.shape)
 
 
 def watches_block(policy: CachingPolicy, block: int) -> bool:
@@ -35,7 +42,4 @@ def watches_block(policy: CachingPolicy, block: int) -> bool:
     Raises:
         PolicyError: the answer is no truth value, or the policy raised.
     """
-    answer = ask(policy, "watches", block)
-    if not isinstance(answer, bool | np.bool_):
-        raise broken(policy, f"answers watches with {short(answer)}, expected True or False")
-    return bool(answer)
+    return answers.truth(policy, ask(policy, "watches", block))

@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from policies import answers
 from policies.contract import Decision, Load, Replica
-from policies.guard import ask, broken, short
+from policies.guard import ask
 from policies.job import Job, ReadOnly
 from policies.residency.contract import KeepPolicy
 from policies.residency.queue import CheckpointQueue
@@ -237,9 +238,7 @@ class ReplicaLane:
                 return None
             unwanted = [held for held in open_to if self._queues.get(held) not in self._busy]
             asked = unwanted or open_to
-            victim = ask(self._keep, "victim", tuple(asked), now)
-            if not isinstance(victim, str) or victim not in asked:
-                raise broken(self._keep, f"gives up {short(victim)}, expected one of: {', '.join(asked)}")
+            victim = answers.victim(self._keep, ask(self._keep, "victim", tuple(asked), now), asked)
             loaded.remove(victim)
             evict.append(victim)
         for victim in evict:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from policies.contract import Cluster, Decision, Policy, Replica, SchedulingPolicy
-from policies.guard import ask, begun, broken, short
+from policies.guard import ask, begun, broken, has_own, short
 from policies.job import Job
 from policies.residency.affinity import Affinity
 from policies.residency.contract import DispatchPolicy, KeepPolicy
@@ -70,7 +70,7 @@ class ManyCheckpoints(SchedulingPolicy):
             ReplicaLane(replica, self._queue, begun(keep), loads, self.visit) for replica in cluster.replicas
         ]
         self._working = list(self._lanes)
-        self._wakes = type(self.policy).wakeup is not SchedulingPolicy.wakeup
+        self._wakes = has_own(self.policy, "wakeup")
         self._lane_of: dict[Job, ReplicaLane] = {}
         self._nowhere: dict[Job, None] = {}
 

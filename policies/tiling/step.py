@@ -12,15 +12,15 @@ placement make necessary, and not the whole canvas.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from policies import answers
 from policies.caching.contract import CachingPolicy, Flags, Signals
 from policies.caching.step import decide_block
-from policies.guard import ask, broken, short
+from policies.guard import ask
 from policies.placement.contract import PlacementPolicy, TileWork
 from policies.tiling.grid import Box, Tile
 
@@ -111,12 +111,7 @@ def assign_tiles(placement: PlacementPolicy, work: Sequence[TileWork], devices: 
     Raises:
         PolicyError: the answer is not one device a tile, or the policy raised.
     """
-    answer = ask(placement, "assign", tuple(work), devices)
-    fits = isinstance(answer, list | tuple | np.ndarray) and len(answer) == len(work)
-    if not fits or not all(isinstance(each, Integral) and 0 <= int(each) < devices for each in answer):
-        wanted = f"a device from 0 to {devices - 1} for each of {len(work)} tiles"
-        raise broken(placement, f"answers assign with {short(answer)}, expected {wanted}")
-    return [int(device) for device in answer]
+    return answers.devices(placement, ask(placement, "assign", tuple(work), devices), len(work), devices)
 
 
 def moves_of(tiles: Sequence[Tile], owners: Owners, of_tiles: Sequence[int]) -> tuple[Move, ...]:

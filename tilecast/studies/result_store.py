@@ -124,8 +124,8 @@ def run_points(
 ) -> dict[str, Result]:
     """The result of every point: the kept one, or what ``function`` answers, kept as soon as it does.
 
-    A failure is kept only when it is certain to come again, a policy's own; one that may pass (no memory, a full disk,
-    a file that was missing) is an answer of this call alone, and the point runs again in the next.
+    A failure is an answer of this call alone, and the point runs again in the next: memory, a disk, a file, the time a
+    policy took and what its file imports may be otherwise then, without a word in the point's key.
 
     Args:
         function: of a module, so that other processes can import it; its answer must be fit for JSON.
@@ -148,10 +148,11 @@ def run_points(
     report(done)
     ended = results(partial(_outcome, function), missing, workers, executor, ray_address)
     try:
-        for key, (result, lasts) in ended:
-            if lasts:
+        for key, result in ended:
+            found[key] = result
+            if FAILED not in result:
                 kept.add(key, str(points[key]), result)
-            found[key] = kept[key] if lasts else result
+                found[key] = kept[key]
             done += 1
             report(done)
     except KeyboardInterrupt as error:
@@ -175,25 +176,16 @@ def point_key(scenario: Scenario, asked: Any = None) -> str:
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
-def _outcome(function: Callable[[Any], Result], key: str, point: Any) -> tuple[str, tuple[Result, bool]]:
-    """The point's key, its result, and whether that will always be its result."""
+def _outcome(function: Callable[[Any], Result], key: str, point: Any) -> tuple[str, Result]:
+    """The point's key and its result."""
     try:
-        return key, (function(point), True)
+        return key, function(point)
     except (BadInput, PolicyError) as error:
-        return key, ({FAILED: str(error)}, isinstance(error, PolicyError) and not _may_pass(error))
+        return key, {FAILED: str(error)}
     except (MemoryError, OSError) as error:
-        return key, ({FAILED: f"{type(error).__name__}: {error}".rstrip(": ")}, False)
+        return key, {FAILED: f"{type(error).__name__}: {error}".rstrip(": ")}
     except Exception as error:
         raise RuntimeError(f"point {key[:12]} ({point}) failed: {type(error).__name__}: {error}") from error
-
-
-def _may_pass(error: BaseException | None) -> bool:
-    """Whether it came of something that is otherwise tomorrow: memory, a disk, a file."""
-    while error is not None:
-        if isinstance(error, MemoryError | OSError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _with_contents(value: Any, base: Path) -> Any:
