@@ -163,11 +163,10 @@ def flags(policy: Policy, answer: Any, units: tuple[int, ...]) -> npt.NDArray[np
     return plain.copy()
 
 
-@_of("watches")
-def truth(policy: Policy, answer: Any) -> bool:
-    """Whether a block is looked at, as ``watches`` says."""
+def truth(policy: Policy, answer: Any, hook: str) -> bool:
+    """A truth value; neither of its classes can be derived from, so that nothing is called in looking at it."""
     if not is_of(answer, bool, np.bool_):
-        raise broken(policy, f"answers watches with {short(answer)}, expected True or False")
+        raise broken(policy, f"answers {hook} with {short(answer)}, expected True or False")
     return bool(answer)
 
 

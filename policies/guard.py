@@ -93,6 +93,19 @@ def ask(policy: Policy, hook: str, *arguments: Any) -> Any:
 
 
 @guarded
+def read(policy: Policy, name: str, otherwise: Any = None) -> Any:
+    """An attribute of a policy.
+
+    Raises:
+        PolicyError: reading it raised.
+    """
+    try:
+        return getattr(policy, name, otherwise)
+    except BaseException as error:
+        fail(policy, name, error)
+
+
+@guarded
 def fail(policy: Policy, hook: str, error: BaseException) -> NoReturn:
     """To be called where a hook has raised: raise what that means, a `PolicyError` of one line.
 

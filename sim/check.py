@@ -19,7 +19,7 @@ from collections import defaultdict
 import numpy as np
 
 from policies.caching import CachingPolicy, Signals
-from policies.caching.step import decide_block, wanted_units
+from policies.caching.step import decide_block, needs_gain, wanted_units
 from policies.contract import Outcome, Policy, PolicyError, SchedulingPolicy
 from policies.controller import Controller
 from policies.events import EventRecord, check_parity
@@ -171,7 +171,8 @@ def _check_caching(policy: CachingPolicy, seed: int) -> None:
 
 def _cached_run(policy: CachingPolicy, names: tuple[str, ...], seed: int) -> dict[str, list[list[bool]]]:
     """What was computed of each request, a list a step and block; in the end the policy is told to forget them all."""
-    units, blocks, steps, joins, evicted = 4, 1 if policy.needs_gain else 3, 12, {"r1": 5}, ("r2", 7)
+    gains = needs_gain(policy)
+    units, blocks, steps, joins, evicted = 4, 1 if gains else 3, 12, {"r1": 5}, ("r2", 7)
     draws = {name: stream(seed, f"check/caching/{name}").exponential(0.1, (steps, blocks, units)) for name in names}
     answers: dict[str, list[list[bool]]] = {name: [] for name in names}
     for tick in range(steps + max(joins.values())):
@@ -188,7 +189,7 @@ def _cached_run(policy: CachingPolicy, names: tuple[str, ...], seed: int) -> dic
             ]
             moved = np.concatenate(change)
             seen = np.where(np.isinf(moved), 0.0, moved)
-            of_tiles = (seen, np.sign(seen), seen, np.sqrt(seen)) if policy.needs_gain else ()
+            of_tiles = (seen, np.sign(seen), seen, np.sqrt(seen)) if gains else ()
             signals = Signals(
                 batch,
                 np.repeat(np.arange(len(batch)), units),

@@ -23,9 +23,9 @@ from typing import NamedTuple
 from simpy.core import EmptySchedule
 from simpy.events import NORMAL, URGENT, Event
 
-from policies.contract import Launch, Outcome, PolicyError, SchedulingPolicy
+from policies.contract import Launch, Outcome, PolicyError
 from policies.controller import Controller
-from policies.guard import name_of
+from policies.guard import has_own, name_of
 from sim.clock import Clock, Due, End, Part
 from sim.world import PICOSECONDS, World
 from traces.request import Request
@@ -87,7 +87,7 @@ class Simulation:
         self._times: list[int] = []  # of the requests' arrivals, picoseconds
         self._arrived = 0
         self._ends: dict[int, End] = {}
-        self._sleeps = type(controller.policy).wakeup is not SchedulingPolicy.wakeup
+        self._sleeps = has_own(controller.policy, "wakeup")
         self._alarm: int | None = None
         self._wakes = 0  # in a row, with nothing begun or ended since
         self._at_last_wake: tuple[int, ...] = ()

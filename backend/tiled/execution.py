@@ -29,6 +29,7 @@ from backend.tiled.refine import REUSE
 from backend.tiled.run import TiledRun
 from backend.tiled.saved import Saved, made_by, save, without_tensors
 from policies.caching import CachingPolicy, ComputeAll
+from policies.caching.step import needs_gain
 from policies.guard import begun
 from policies.placement import Contiguous, PlacementPolicy
 from policies.tiling.recipe import TiledShape, TilingRule
@@ -204,7 +205,7 @@ class TiledExecution:
             decider,
             tiling.reuse,
             self._caching is not None,
-            self._caching is not None and self._caching.needs_gain,
+            self._caching is not None and needs_gain(self._caching),
             start.arguments,
             start.pixels,
         )

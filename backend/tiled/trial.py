@@ -22,6 +22,7 @@ from backend.tiled.decide import Decider
 from backend.tiled.evaluate import evaluate
 from backend.tiled.run import TiledRun
 from policies.caching.contract import CachingPolicy, Flags, Signals
+from policies.caching.step import needs_gain
 from policies.contract import Policy
 from policies.guard import ask
 from policies.placement import Contiguous
@@ -141,7 +142,7 @@ class Trial:
         values = request.images * frames * self.adapter.channels
         evaluations = shape.refine_steps * order - (order - 1)
         decider = Decider(request.request_id, evaluations, values, 1, Contiguous(), lambda *window: 1.0, caching)
-        gains = caching is not None and caching.needs_gain
+        gains = caching is not None and needs_gain(caching)
         return TiledRun(
             self.pipeline,
             request,
@@ -179,7 +180,7 @@ class Watched(CachingPolicy):
 
     def __init__(self, policy: CachingPolicy) -> None:
         self.policy = policy
-        self.needs_gain = policy.needs_gain
+        self.needs_gain = needs_gain(policy)
         self.log: list[tuple[Signals, Flags]] = []
 
     @property

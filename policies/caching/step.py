@@ -10,7 +10,7 @@ import numpy as np
 
 from policies import answers
 from policies.caching.contract import CachingPolicy, Flags, Signals
-from policies.guard import ask
+from policies.guard import ask, read
 
 
 def decide_block(policy: CachingPolicy, signals: Signals) -> Flags:
@@ -36,10 +36,19 @@ def wanted_units(policy: CachingPolicy, signals: Signals) -> Flags:
     return answers.flags(policy, ask(policy, "decide", signals), signals.unit.shape)
 
 
+def needs_gain(policy: CachingPolicy) -> bool:
+    """Whether a policy looks at what is known of tiles only.
+
+    Raises:
+        PolicyError: it says neither True nor False, or raised.
+    """
+    return answers.truth(policy, read(policy, "needs_gain"), "needs_gain")
+
+
 def watches_block(policy: CachingPolicy, block: int) -> bool:
     """Whether a policy looks at the changes of a block.
 
     Raises:
         PolicyError: the answer is no truth value, or the policy raised.
     """
-    return answers.truth(policy, ask(policy, "watches", block))
+    return answers.truth(policy, ask(policy, "watches", block), "watches")

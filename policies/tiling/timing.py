@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from policies.caching.contract import CachingPolicy
+from policies.caching.step import needs_gain
 from policies.guard import ask
 from policies.placement import Contiguous, PlacementPolicy
 from policies.tiling.recipe import TiledShape
@@ -105,7 +106,7 @@ def refine(
         caching: decides which tiles are computed, and forgets the request in the end; None: all.
         modelled: signals of the tiles; None without ``caching``.
     """
-    gains = caching is not None and caching.needs_gain
+    gains = caching is not None and needs_gain(caching)
     tensors = 2 if gains else 1
     pixel_bytes = pixel_numbers * devices.number_bytes * tensors
     owners = first_owners(shape.grid.canvas)

@@ -129,6 +129,14 @@ def test_a_recalled_launch_ends_at_the_next_boundary() -> None:
     assert executor.execute("denoise", [request], 3).steps_done == 3
 
 
+def test_a_stage_that_no_executor_knows_is_an_error() -> None:
+    executor = Executor(tiny_pipelines.sdxl())
+    request = requests_of(16)[0]
+    executor.execute("encode", [request])
+    with pytest.raises(ValueError, match="no executor knows a stage 'bake'"):
+        executor.execute("bake", [request])
+
+
 def test_a_bad_request_fails_alone() -> None:
     executor = Executor(tiny_pipelines.sdxl())
     good = requests_of(16)[0]

@@ -29,7 +29,7 @@ from policies.caching import CachingPolicy, Interval
 from policies.placement import PlacementPolicy
 from policies.residency import DispatchPolicy, KeepPolicy, LRU
 from policies.scheduling import FCFS
-import abc, itertools, math, sys, threading, time
+import abc, collections.abc, functools, itertools, math, sys, threading, time
 import numpy as np
 
 class Step(SchedulingPolicy):
@@ -56,6 +56,48 @@ class Number(Evil, float): pass
 class Text(Evil, str): pass
 class Pair(Evil, tuple): pass
 class Answer(Evil, Decision): pass
+class Items(Evil, list):
+    __getitem__ = __contains__ = Evil.__getattribute__
+class Exits(list):
+    __iter__ = __len__ = sys.exit
+class Array(np.ndarray):
+    dtype = shape = ndim = property(lambda self: 1 / 0)
+    def __array_finalize__(self, other): pass
+    __or__ = __iter__ = __len__ = tolist = copy = __getitem__ = lambda self, *other: 1 / 0
+class Sly(str):
+    __eq__ = lambda self, other: False
+    __ne__ = lambda self, other: True
+    __hash__ = lambda self: 1 / 0
+class Twice(int):
+    '''Another number every time.'''
+    said = 0
+    def __int__(self):
+        self.said += 99
+        return self.said - 99
+class Endless(collections.abc.Sequence):
+    __len__ = lambda self: 1
+    def __getitem__(self, at):
+        while True: pass
+
+bad = property(lambda self: 1 / 0)
+class Opaque(Exception):
+    __traceback__ = __class__ = __cause__ = __context__ = __suppress_context__ = __notes__ = args = bad
+    __str__ = __repr__ = __bool__ = __eq__ = __hash__ = lambda self, *other: 1 / 0
+class OpaqueExit(SystemExit):
+    __traceback__ = __class__ = __cause__ = __context__ = code = bad
+    __str__ = __repr__ = lambda self: sys.exit(0)
+class OpaqueError(PolicyError):
+    __traceback__ = __class__ = __cause__ = __context__ = args = bad
+    __str__ = __repr__ = lambda self: 1 / 0
+class OpaqueFile(OSError):
+    __traceback__ = __class__ = strerror = filename = errno = bad
+    __str__ = lambda self: 1 / 0
+class OpaqueSyntax(SyntaxError):
+    __traceback__ = __class__ = lineno = filename = text = bad
+    __str__ = lambda self: 1 / 0
+class Posing(Exception):
+    '''Says that it is an error of ours.'''
+    __class__ = PolicyError
 class Names(type):
     __name__ = property(lambda cls: 1 / 0)
 class Nameless(Exception, metaclass=Names): pass
@@ -93,6 +135,13 @@ FAULTS_OF_PLAN = {
     "return self.cluster.predictor.seconds('bake', ())": "raised",
     "return replica.nothing": "AttributeError",
     "open('nowhere/at/all')": "FileNotFoundError",
+    "raise Opaque": "plan raised Opaque.*its message cannot be read",
+    "raise OpaqueExit": "plan raised OpaqueExit.*its message cannot be read",
+    "raise OpaqueError": "plan raised OpaqueError.*its message cannot be read",
+    "raise OpaqueFile(2, 'nothing', 'x')": "plan raised OpaqueFile.*its message cannot be read",
+    "raise OpaqueSyntax('x', ('a', 1, 2, 'b'))": "plan raised OpaqueSyntax.*its message cannot be read",
+    "raise Posing('mine')": "plan raised Posing.*mine",
+    "raise Opaque from Opaque()": "plan raised Opaque",
 }
 WRITES = (
     "job.steps_left = 0",
@@ -153,6 +202,17 @@ ANSWERS = {
     "Decision(load=Load(3))": "loads 3",
     "Decision(load=Load('x', 'y'))": "evicts 'y'",
     "Decision(load=Load('x', (), math.nan))": "take nan",
+    "Decision((object.__new__(type(job)),), 1)": "plan raised AttributeError",
+    "Decision((job, object.__new__(type(job))), 1)": "plan raised AttributeError",
+    "Decision(drop=((object.__new__(type(job)), 'late'),))": "plan raised AttributeError",
+    "Decision(drop=((object.__new__(type(job)), ''),))": "plan raised AttributeError",
+    "Decision((object.__new__(type(replica)),), 1)": "is no job",
+    "Decision((tuple.__new__(Launch, ()),), 1)": "a Launch, which is no job",
+    "object.__new__(type(replica))": "expected a Decision",
+    "tuple.__new__(Launch, (1,))": "expected a Decision",
+    "tuple.__new__(Decision, ())": "plan raised TypeError",
+    "tuple.__new__(Decision, (1, 2, 3, 4, 5))": "plan raised TypeError",
+    "tuple.__new__(Decision, ((), 0, (), tuple.__new__(Load, ('x',))))": "plan raised ValueError",
 }
 EVIL = (
     "Evil()",
@@ -161,8 +221,8 @@ EVIL = (
     "Decision((job,), Whole(1))",
     "Decision((job,), Number(1))",
     "Decision(drop=Evil())",
-    "Decision(drop=((job, Text('late')),))",
     "Decision(drop=((Evil(), 'late'),))",
+    "Decision(drop=((job, Evil()),))",
     "Decision(load=Evil())",
     "Decision(load=Load(Evil()))",
 )
@@ -172,10 +232,28 @@ TAKEN = (
     "Decision(Pair((job,)), 1)",
     "Decision(drop=Pair((Pair((job, 'late')),)))",
     "Decision(drop=((job, 'half \\ud800 of a character'),))",
+    "Decision(drop=((job, Text('late')),))",
+    "Decision(Items((job,)), 1)",
+    "Decision(Exits((job,)), np.int64(1))",
+    "Decision(drop=Items((Items((job, 'late')),)))",
 )
 """Answers of classes of the user's own that are taken for what lies in them."""
 WAKEUPS = ("math.inf", "math.nan", "-math.inf", "'soon'", "True", "1e300", "(now,)", "1j", "np.array([1.0, 2.0])")
-RECALLS = ("None", "'ab'", "3", "[0.5]", "[True]", "[99]", "[-1]", "['a']", "{1: 2}", "itertools.count()", "[None]")
+RECALLS = (
+    "Exits([9])",
+    "Twice(9)",
+    "None",
+    "'ab'",
+    "3",
+    "[0.5]",
+    "[True]",
+    "[99]",
+    "[-1]",
+    "['a']",
+    "{1: 2}",
+    "itertools.count()",
+    "[None]",
+)
 SHAPES = {
     "def plan(self): pass": r"has a plan that is not called as plan\(replica, now\)",
     "def arrived(self, job): pass": "has a arrived",
@@ -192,6 +270,24 @@ SHAPES = {
     "def __new__(cls): return 'text'": "class str",
     "@property\n    def plan(self): 1 / 0  # here": "ZeroDivisionError",
     "def reset(self, cluster): pass": "'cluster'",
+    "wakeup = sys.exit": "wakeup raised SystemExit",
+    "recalls = functools.partial(sys.exit)": "recalls raised SystemExit",
+    "plan = Evil()": "has a Evil in the place of its plan",
+    "def __init__(self): self.plan = 3": "has 3 in the place of its plan",
+    "def __init__(self): self.wakeup = lambda now: 'soon'": "wakeup with 'soon'",
+    "spare = Evil()\n    def plan(self, replica, now): 1 / 0  # here": "plan raised ZeroDivisionError",
+    "blamed = bad\n    def plan(self, replica, now): 1 / 0  # here": "plan raised ZeroDivisionError",
+    "blamed = bad\n    def plan(self, replica, now): return 3": "answers plan with 3",
+    "__module__ = 3\n    def plan(self, replica, now): 1 / 0  # here": "plan raised ZeroDivisionError",
+    "__class__ = bad\n    def plan(self, replica, now): return 3": "Bad",
+    "__dict__ = bad\n    def plan(self, replica, now): return 3": "Bad",
+    "def __getattribute__(self, name): raise SystemExit(0)  # here": "raised SystemExit",
+    "def __getattribute__(self, name): raise Opaque  # here": "raised Opaque",
+    "def __init__(self, depth: 'sys.exit()' = 1): 1 / 0": "raised (SystemExit|ZeroDivisionError)",
+    "def __init__(self): raise Opaque  # here": "its constructor raised Opaque",
+    "def __init__(self): raise OpaqueExit  # here": "its constructor raised OpaqueExit",
+    "def __new__(cls): return Evil()": "gives an object of class Evil",
+    "def plan(self, replica, now): 0\n    plan.__wrapped__ = plan": "stalls|raised ValueError",
 }
 PROGRESS = {
     "def plan(self, replica, now): return None": "stalls",
@@ -236,6 +332,10 @@ CACHING = {
     "def watches(self, block): return 'no'": "watches with 'no'",
     "def forget(self, request_id): {}['a']  # here": "forget raised KeyError",
     "decide = CachingPolicy.decide": "has no decide",
+    "def decide(self, signals): return Evil()": "array of one True or False",
+    "def decide(self, signals): return np.ones(len(signals.unit)).view(Array)": "array of one True or False",
+    "def decide(self, signals): raise Opaque  # here": "decide raised Opaque",
+    "def watches(self, block): return Evil()": "watches with a Evil",
 }
 PLACEMENT = {
     "def assign(self, tiles, devices): 1 / 0  # here": "assign raised ZeroDivisionError",
@@ -246,6 +346,14 @@ PLACEMENT = {
     "def assign(self, tiles, devices): return [0]": "a device from 0",
     "def assign(self, tiles, devices): tiles.clear()  # here": "assign raised AttributeError",
     "assign = PlacementPolicy.assign": "has no assign",
+    "def assign(self, tiles, devices): return Evil()": "a device from 0",
+    "def assign(self, tiles, devices): return Items()": "a device from 0",
+    "def assign(self, tiles, devices): return [Evil()] * len(tiles)": "assign raised ZeroDivisionError",
+    "def assign(self, tiles, devices): return [Whole(0)] * len(tiles)": "assign raised ZeroDivisionError",
+    "def assign(self, tiles, devices): return np.array([[0]] * len(tiles)).view(Array)": "a device from 0",
+    "def assign(self, tiles, devices): return np.array([Evil()] * len(tiles))": "assign raised ZeroDivisionError",
+    "def assign(self, tiles, devices): return [99] * len(tiles)": "a device from 0",
+    "def assign(self, tiles, devices): raise OpaqueExit  # here": "assign raised OpaqueExit",
 }
 DISPATCH = {
     "def choose(self, job, lanes, now): 1 / 0  # here": "choose raised ZeroDivisionError",
@@ -254,6 +362,8 @@ DISPATCH = {
     "def choose(self, job, lanes, now): lanes[0].index = 3  # here": "choose raised AttributeError",
     "def choose(self, job, lanes, now): job.state = 'finished'  # here": "choose raised AttributeError",
     "choose = DispatchPolicy.choose": "has no choose",
+    "def choose(self, job, lanes, now): return Evil()": "chooses a Evil",
+    "def choose(self, job, lanes, now): return object.__new__(type(lanes[0]))": "chooses",
 }
 KEEP = {
     "def victim(self, loaded, now): 1 / 0  # here": "victim raised ZeroDivisionError",
@@ -262,6 +372,9 @@ KEEP = {
     "def used(self, checkpoint, gb, load_s, now): raise SystemExit(0)  # here": "(came|used) raised SystemExit",
     "def left(self, checkpoint): raise Odd  # here": "left raised Odd",
     "victim = KeepPolicy.victim": "has no victim",
+    "def victim(self, loaded, now): return Sly('M9')": "gives up 'M9'",
+    "def victim(self, loaded, now): return Evil()": "gives up a Evil",
+    "def victim(self, loaded, now): raise Opaque  # here": "victim raised Opaque",
 }
 OTHERS = [
     *(("caching", "CachingPolicy", *row) for row in CACHING.items()),
@@ -276,6 +389,28 @@ FINE = {
     "LRU": "",
 }
 SCHEDULING = list(_scheduling())
+TAKEN_TOO = [
+    ("placement", "PlacementPolicy", "def assign(self, tiles, devices): return Items([0] * len(tiles))"),
+    ("placement", "PlacementPolicy", "def assign(self, tiles, devices): return Exits([0] * len(tiles))"),
+    ("placement", "PlacementPolicy", "def assign(self, tiles, devices): return [Twice(0) for _ in tiles]"),
+    ("placement", "PlacementPolicy", "def assign(self, tiles, devices): return np.zeros(len(tiles), int).view(Array)"),
+    ("caching", "CachingPolicy", "def decide(self, signals): return np.ones(len(signals.unit), bool).view(Array)"),
+    ("keep", "LRU", "def victim(self, loaded, now): return Sly(loaded[0])"),
+]
+"""Answers of other kinds that are, too."""
+META = {
+    "def __getattribute__(cls, name): 1 / 0": "ZeroDivisionError",
+    "def __getattribute__(cls, name): raise Opaque": "Opaque",
+    "def __getattribute__(cls, name): raise SystemExit(0)": "SystemExit",
+    "def __call__(cls): 1 / 0": "its constructor raised ZeroDivisionError",
+    "def __call__(cls): sys.exit()": "its constructor raised SystemExit",
+    "def __call__(cls): return Evil()": "object of class Evil",
+    "def __hash__(cls): 1 / 0": "ZeroDivisionError",
+    "def __eq__(cls, other): 1 / 0\n    __hash__ = type.__hash__": "mine",
+    "__signature__ = bad": "ZeroDivisionError",
+    "__mro__ = __dict__ = __bases__ = __name__ = __module__ = __flags__ = bad": "ZeroDivisionError",
+}
+"""Metaclasses; what a policy of such a class, which answers 'mine', is said to do."""
 
 
 def _short(body: str) -> str:
@@ -352,7 +487,40 @@ def test_so_is_one_of_another_kind(folder: Path, kind: str, base: str, body: str
     _is_said(folder, kind, base, body, says)
 
 
-@pytest.mark.parametrize("fault", ["1 / 0", "raise SystemExit(0)", "return 3", "replica.launch = None"])
+@pytest.mark.parametrize(("kind", "base", "body"), TAKEN_TOO, ids=[_short(row[2]) for row in TAKEN_TOO])
+def test_so_is_an_answer_of_another_kind(folder: Path, kind: str, base: str, body: str) -> None:
+    (folder / "mine.py").write_text(f"{HEAD}\nclass Mine({base}):\n    {body}\n")
+    section = "residency" if kind == "keep" else "policies"
+    mine = {f"{section}.{kind}": {"name": f"{folder}/mine.py:Mine"}}
+    controller = run_simulation(prepare(load_scenario(folder / f"{kind}.toml", mine)))
+    assert {job.state for job in controller.jobs} == {"finished"}
+
+
+@pytest.mark.parametrize("body", META)
+def test_a_metaclass_is_the_policys_doing(folder: Path, tmp_path: Path, body: str) -> None:
+    plan = "def plan(self, replica, now): return 'mine'"
+    (tmp_path / "mine.py").write_text(
+        f"{HEAD}\nclass Meta(type):\n    {body}\nclass Bad(Step, metaclass=Meta):\n    {plan}\n"
+    )
+    line = _line(folder, "scheduling", **{"policies.scheduling": {"name": f"{tmp_path}/mine.py:Bad"}})
+    assert "policy Bad" in line
+    assert re.search(META[body], line), line
+
+
+@pytest.mark.parametrize(
+    "answer", ["Decision((object.__new__(type(job)),), 1)", "Decision((Evil(),), 1)", "tuple.__new__(Launch, ())"]
+)
+def test_jobs_of_ones_own_making_are_none_where_many_checkpoints_are_served(folder: Path, answer: str) -> None:
+    body = f"def plan(self, replica, now):\n        job = self.oldest(replica)\n        return {answer}"
+    (folder / "mine.py").write_text(f"{HEAD}\nclass Bad(Step):\n    {body}\n")
+    line = _line(folder, "keep", **{"policies.scheduling": {"name": f"{folder}/mine.py:Bad"}})
+    assert re.search(r"policy Bad (names a (Job|Evil), which is no job|answers plan with a Launch)", line), line
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["1 / 0", "raise SystemExit(0)", "return 3", "replica.launch = None", "raise Opaque", "raise OpaqueExit(0)"],
+)
 def test_a_command_ends_with_exit_code_2_and_no_output(folder: Path, tmp_path: Path, fault: str) -> None:
     (tmp_path / "mine.py").write_text(f"{HEAD}\nclass Bad(Step):\n    def plan(self, replica, now):\n        {fault}\n")
     scheduler = ("--scheduler", f"{tmp_path}/mine.py:Bad")
@@ -361,10 +529,98 @@ def test_a_command_ends_with_exit_code_2_and_no_output(folder: Path, tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
+REPLAYED = {
+    "def plan(self, replica, now): 1 / 0  # here": "plan raised ZeroDivisionError at .*mine.py:",
+    "def plan(self, replica, now): raise Opaque": "plan raised Opaque",
+    "def plan(self, replica, now): return Decision((object.__new__(type(self.oldest(replica))),), 1)": "plan raised",
+    "def returned(self, job, now): raise SystemExit(0)": "returned raised SystemExit",
+    "def wakeup(self, now): return Evil()": "wakeup raised ZeroDivisionError",
+    "def recalls(self, now): return Exits([99])": "recalls 99, which is the id of no launch",
+    "plan = Evil()": "has a Evil in the place of its plan",
+}
+REPLAYED_CACHING = {
+    "def decide(self, signals): return Evil()": "must answer an array of one True or False",
+    "def decide(self, signals): raise OpaqueExit": "decide raised OpaqueExit",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "body", "says"),
+    [
+        *(("scheduling", "Step", *row) for row in REPLAYED.items()),
+        *(("caching", "CachingPolicy", *row) for row in REPLAYED_CACHING.items()),
+    ],
+)
+def test_so_does_a_replay(folder: Path, tmp_path: Path, kind: str, base: str, body: str, says: str) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "mine.py").write_text(f"{HEAD}\nclass Bad({base}):\n    {body}\n")
+    bad = f'policies.{kind}="{tmp_path}/mine.py:Bad"'
+    some = ("--set", "trace.limit=2", "--set", "cluster.threads=1", "--set", "cluster.replicas=1", "--speedup", 100)
+    toml = folder / f"{kind}.toml"
+    plain = tmp_path / "plain.toml"
+    plain.write_text(
+        toml.read_text()
+        .partition("[faults]")[0]
+        .replace('"trace', f'"{folder}/trace')
+        .replace('"profile.', f'"{folder}/profile.')
+    )
+    line = refused("replay", plain, "--set", bad, *some, "-o", tmp_path / "run")
+    assert re.search(f"error: policy Bad:? {says}", line), line
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("fault", ["raise Opaque  # here", "return 'mine'"])
+def test_a_study_ends_with_the_line_and_keeps_no_such_answer(
+    folder: Path, tmp_path: Path, workers: int, fault: str
+) -> None:
+    (tmp_path / "mine.py").write_text(f"{HEAD}\nclass Bad(Step):\n    def plan(self, replica, now):\n        {fault}\n")
+    (tmp_path / "grid.toml").write_text("[grid]\nseed = [1, 2]\n")
+    (tmp_path / "plan.toml").write_text(
+        f'model = "tiny-image"\n[predictor]\nlatency_model = "linear"\n[trace]\npath = "{folder}/trace.parquet"\n'
+        "[slo]\nscale = 9.0\n[plan]\nattainment = 0.5\nseeds = 2\nmax_seeds = 2\nrequests = 20\nmax_requests = 20\n"
+        f'hardware = [{{ name = "one", profile = "{folder}/profile.parquet", price_per_hour = 1, max_replicas = 2 }}]\n'
+    )
+    scheduler = f"{tmp_path}/mine.py:Bad"
+    of_sweep = (folder / "scheduling.toml", "--grid", tmp_path / "grid.toml", "--scheduler", scheduler)
+    of_plan = (tmp_path / "plan.toml", "--schedulers", scheduler)
+    for verb, given in (("sweep", of_sweep), ("plan", of_plan)):
+        line = refused(verb, *given, "--workers", workers, "-o", tmp_path / verb)
+        assert re.search("policy Bad:? (plan raised Opaque at .*mine.py:[0-9]+|answers plan with 'mine')", line), line
+        assert (tmp_path / verb / "points.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("measured", [("denoise",), ("encode", "denoise")])
+def test_an_unmeasured_stage_is_seen_by_policies_all_the_same(
+    folder: Path, tmp_path: Path, measured: tuple[str, ...]
+) -> None:
+    """A simulation and a replay show a policy the same stages, whatever the profile has of them."""
+    pytest.importorskip("torch")
+    profile = Profile.load(folder / "profile.parquet")
+    Profile(profile.frame[profile.frame["stage"].isin(measured)]).save(tmp_path / "profile.parquet")
+    see = "def arrived(self, job, now): print(job.recipe, file=open(__file__ + '.seen', 'a'))"
+    (tmp_path / "mine.py").write_text(f"{HEAD}\nclass Mine(Step):\n    {see}\n")
+    (tmp_path / "scenario.toml").write_text(
+        f'model = "tiny-image"\n[predictor]\nprofile = "profile.parquet"\nlatency_model = "linear"\n'
+        f'[trace]\npath = "{folder}/trace.parquet"\nlimit = 2\n[cluster]\nthreads = 1\n'
+    )
+    seen = {}
+    for verb, more in (("simulate", ()), ("replay", ("--speedup", 100))):
+        scheduler = ("--scheduler", f"{tmp_path}/mine.py:Mine")
+        printed = either(verb, tmp_path / "scenario.toml", *scheduler, *more, "-o", tmp_path / verb)
+        assert "not in the profile, taken as 0 s" in printed
+        seen[verb] = (tmp_path / "mine.py.seen").read_text().splitlines()
+        (tmp_path / "mine.py.seen").unlink()
+    assert seen["replay"] == seen["simulate"] == 2 * ["(('encode', 1), ('denoise', 3), ('decode', 1))"]
+
+
 FILES: dict[str, tuple[str, str]] = {
     "import sys; sys.exit(0)": ("SystemExit", "mine.py:1"),
     "1 / 0": ("ZeroDivisionError", "mine.py:1"),
     "class Mine(": ("SyntaxError", "mine.py:1"),
+    "def __getattr__(name): 1 / 0": ("ZeroDivisionError", "mine.py:1"),
+    "def __getattr__(name): raise SystemExit(0)": ("SystemExit", "mine.py:1"),
+    "class E(BaseException):\n __class__ = __traceback__ = property(lambda self: 1 / 0)\nraise E": ("E", "mine.py:3"),
+    "class E:\n __class__ = property(lambda self: 1 / 0)\nMine = E()": ("Mine", "has no class"),
     "\0": ("Error", "mine.py"),
     "import nothing_of_this_name": ("ModuleNotFoundError", "mine.py:1"),
     "class Mine: pass": ("Mine", "is no scheduling policy; derive it from SchedulingPolicy"),
@@ -398,6 +654,22 @@ def test_a_hook_that_does_not_answer_is_ended(folder: Path, tmp_path: Path, body
     hangs = {"policies.scheduling": {"name": f"{tmp_path}/mine.py:Hangs"}}
     line = _line(folder, "scheduling", **hangs, **{"policies.patience_s": 0.5})
     assert re.search(r"policy Hangs: arrived has not answered for 0.5 s at .*mine.py:\d+", line), line
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("def recalls(self, now): return Endless()", "recalls has not answered"),
+        ("def __new__(cls):\n        while True: pass", "its constructor has not answered"),
+        ("def reset(self, cluster): raise Slow", "reset raised Slow.*its message cannot be read"),
+    ],
+)
+def test_nor_may_it_take_for_ever_to_look_at_an_answer(folder: Path, tmp_path: Path, body: str, says: str) -> None:
+    slow = "class Slow(Exception):\n    def __str__(self):\n        while True: pass"
+    (tmp_path / "mine.py").write_text(f"{HEAD}\n{slow}\nclass Hangs(Step):\n    {body}\n")
+    hangs = {"policies.scheduling": {"name": f"{tmp_path}/mine.py:Hangs"}}
+    line = _line(folder, "scheduling", **hangs, **{"policies.patience_s": 0.5})
+    assert re.search(f"policy Hangs: {says}", line), line
 
 
 PARAMETERS: list[tuple[str, str, Any, str]] = [

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from policies.guard import Guard, files_of, name_of
+from policies.guard import read
 from policies.load import load_policy
 from predictors.basis import ESTIMATED
 from predictors.hardware import find_hardware, shipped_hardware
@@ -133,9 +133,8 @@ class Case:
         section = self.scheduling(scheduler)
         policy = load_policy("scheduling", section.pop("name"), section, scenario.base)
         memory = memory_of(scenario, kind.hardware or kind.name, shared(self.reference).requests)
-        with Guard(f"policy {name_of(policy)}: reading its max_batch", *files_of(policy)):
-            given = getattr(policy, "max_batch", None)
-            max_batch = given if type(given) is int else None
+        given = read(policy, "max_batch")
+        max_batch = given if type(given) is int else None
         if memory is not None and max_batch is not None:
             max_batch = max(1, min(max_batch, memory.max_batch))
         price = math.nan if kind.price_per_hour is None else devices * kind.price_per_hour
