@@ -27,7 +27,8 @@ from policies.contract import Policy, PolicyError
 from traces.errors import BadInput
 
 _ROOT = Path(__file__).parents[1]
-_OURS = tuple([f"{_ROOT / name}/" for name in ("traces", "predictors", "policies", "sim", "backend", "reports", "cli")])
+_PACKAGES = ("traces", "predictors", "policies", "sim", "backend", "reports", "tilecast", "cli")
+_OURS = tuple([f"{_ROOT / name}/" for name in _PACKAGES])
 _LONGEST = 300
 _WRAPPED = 20  # decorators, one around the other
 _NOT_PLAIN = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)

@@ -36,6 +36,11 @@ def either(*arguments: object) -> str:
     return _call(arguments, 0, 3)
 
 
+def ends_with(code: int, *arguments: object) -> str:
+    """Run ``tilecast ARGUMENTS``, which must end with this exit code; what it printed."""
+    return _call(arguments, code)
+
+
 @contextmanager
 def own_signals() -> Iterator[None]:
     """Undo what a command does to the signals, of which it ignores all when it is done."""

@@ -15,7 +15,7 @@ import pytest
 
 from policies.contract import PolicyError
 from predictors.profile import Profile
-from tests.cli.run_command import either, refused, run
+from tests.cli.run_command import either, ends_with, refused, run
 from tests.tilecast.test_setup import write_profile
 from tilecast.scenario import load_scenario, parse_setting
 from tilecast.setup import prepare
@@ -527,6 +527,13 @@ def test_a_command_ends_with_exit_code_2_and_no_output(folder: Path, tmp_path: P
     line = refused("simulate", folder / "scheduling.toml", *scheduler, "-o", tmp_path / "run")
     assert line.startswith("error: policy Bad")
     assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_in_a_hook_is_not_the_policys_doing(folder: Path, tmp_path: Path) -> None:
+    kill = "def plan(self, replica, now): __import__('os').kill(__import__('os').getpid(), 2)"
+    (tmp_path / "mine.py").write_text(f"{HEAD}\nclass Mine(Step):\n    {kill}\n")
+    mine = ("--scheduler", f"{tmp_path}/mine.py:Mine", "-o", tmp_path / "run")
+    assert "interrupted" in ends_with(130, "simulate", folder / "scheduling.toml", *mine)
 
 
 REPLAYED = {
