@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -61,8 +63,11 @@ DEFAULTS: dict[str, float] = {
 }
 
 _SEED = "a whole number of 64 bits, from 0 to 2^64 - 1 (where one is negative, all from -2^63 to 2^63 - 1)"
-_INSTANT = f"{INSTANT}; milliseconds are named: trace import table --map arrival_s=COLUMN:ms"
+ON_A_CLOCK = f"{INSTANT}; milliseconds are named: trace import table --map arrival_s=COLUMN:ms"
 _LOST = "a float has lost its last digits"
+_SHOWN = 120
+_NAMES = (str, int, float, np.integer, np.floating, Decimal, UUID)
+"""What a cell that names something may be: text, or a number as it is written. Truth values are none."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,13 @@ class Cells:
         row = position + 1 if self.rows is None else self.rows[position]
         column = (self.columns or {}).get(field, field)
         made_from = f" (column {column!r})" if column != field else ""
-        shown = "empty" if is_missing(value) else repr(value) if isinstance(value, str) else value
-        return BadInput(f"{self.source}: row {row}: {field}{made_from} is {shown}, expected {right}")
+        return BadInput(f"{self.source}: row {row}: {field}{made_from} is {_shown(value)}, expected {right}")
+
+
+def _shown(value: object) -> str:
+    """A cell in a message, on one line."""
+    text = "empty" if is_missing(value) else repr(value) if isinstance(value, str) else " ".join(str(value).split())
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def numbers(values: pd.Series[Any], field: str, cells: Cells) -> pd.Series[Any]:
@@ -95,17 +105,38 @@ def numbers(values: pd.Series[Any], field: str, cells: Cells) -> pd.Series[Any]:
         BadInput: the first cell that is neither a number nor empty.
     """
     if values.dtype.kind in "mMc":
-        raise cells.bad(0, field, str(values.iloc[0]) if len(values) else values.dtype, "a number")
+        position = int(np.argmax(values.notna().to_numpy())) if len(values) else 0
+        raise cells.bad(position, field, str(values.iloc[position]) if len(values) else values.dtype, "a number")
     converted = values
     if values.dtype.kind not in "iuf":
-        converted = column_of(map(number_of, values.tolist())).set_axis(values.index)
+        converted = column_of([None if is_missing(cell) else number_of(cell) for cell in values]).set_axis(values.index)
         if converted.dtype.kind not in "iuf":
             converted = converted.astype("float64")
     wrong = converted.isna() & values.notna()
     if wrong.any():
         position = int(np.argmax(wrong.to_numpy()))
         raise cells.bad(position, field, values.iloc[position], "a number")
-    return converted
+    return converted.astype("float64") if converted.dtype.kind == "f" else converted
+
+
+def texts(values: pd.Series[Any], field: str, cells: Cells) -> pd.Series[Any]:
+    """The column as text, numbers as they are written; an empty cell is None.
+
+    Raises:
+        BadInput: the first cell that is neither: a truth value, a date, bytes, a list or a table, or a whole number
+            that has lost its last digits.
+    """
+    given = values.astype(object).where(values.notna(), None)
+    if isinstance(values.dtype, pd.StringDtype):
+        return given
+    for position, value in enumerate(given.tolist()):
+        if value is None:
+            continue
+        if not isinstance(value, _NAMES) or isinstance(value, bool):
+            raise cells.bad(position, field, value, "text")
+        if isinstance(value, float) and value.is_integer() and abs(value) > LARGEST_EXACT:
+            raise cells.bad(position, field, value, f"text or a whole number ({_LOST})")
+    return given.map(named, na_action="ignore")
 
 
 def canonical(frame: pd.DataFrame, cells: Cells) -> pd.DataFrame:
@@ -152,14 +183,8 @@ def _text(frame: pd.DataFrame, name: str, cells: Cells) -> pd.Series[Any]:
         default = pd.Series("", index=frame.index, dtype=object)
     if name not in frame:
         return default
-    given = frame[name].astype(object)
-    if isinstance(frame[name].dtype, pd.StringDtype):
-        return given.where(given.notna(), default)
-    lost = given.map(lambda value: isinstance(value, float) and value.is_integer() and abs(value) > LARGEST_EXACT)
-    if lost.any():
-        position = int(np.argmax(lost.to_numpy()))
-        raise cells.bad(position, name, given.iloc[position], f"text or a whole number ({_LOST})")
-    return given.where(given.notna(), default).map(named)
+    given = texts(frame[name], name, cells)
+    return given.where(given.notna(), default)
 
 
 def _check(fields: Mapping[str, pd.Series[Any]], cells: Cells) -> None:
@@ -179,7 +204,7 @@ def _faults(fields: Mapping[str, pd.Series[Any]]) -> Iterable[tuple[str, Any, st
     ids = fields["request_id"]
     yield "request_id", ids.duplicated(), "an id that no earlier row has"
     arrival = fields["arrival_s"]
-    yield "arrival_s", arrival > INSTANT.most, _INSTANT
+    yield "arrival_s", arrival > INSTANT.most, ON_A_CLOCK
     for name, limit in LIMITS.items():
         values = fields[name]
         if isinstance(limit, Text):

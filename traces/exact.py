@@ -76,19 +76,18 @@ def column_of_text(texts: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def number_of(value: object) -> object:
-    """A cell as an int where it is a whole number, else as a float; NaN where it is neither or empty."""
+    """A cell as an int where it is a whole number, else as a float; NaN where it is neither, as truth values are."""
     if isinstance(value, str):
         if _WHOLE.fullmatch(value):
             return int(value)
         return float(value) if _NUMBER.fullmatch(value) else np.nan
-    if isinstance(value, int | np.integer | np.bool_):
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return int(value)
     if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
         return int(value)
-    try:
-        return np.nan if is_missing(value) else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return np.nan
+    if isinstance(value, float | np.floating) or (isinstance(value, Decimal) and not value.is_snan()):
+        return float(value)
+    return np.nan
 
 
 def unmasked(values: pd.Series[Any]) -> pd.Series[Any]:

@@ -20,9 +20,14 @@ import pyarrow.parquet as pq
 
 from traces.errors import BadInput
 from traces.exact import WHOLE_TYPES, column_of, column_of_text, is_missing, unmasked
+from traces.limits import is_control
 from traces.marks import Kind
 from traces.output import whole_file
-from traces.text import read_bytes, read_text, write_text
+from traces.text import parse_json, read_bytes, read_text, write_text
+
+_LARGEST_FIELD = 2**31 - 1
+_UNSEEN = "\ufeff\u200b\u2060"
+"""Byte order marks and joiners, which tell apart columns that look the same."""
 
 
 def read_frame(path: Path, text: Iterable[str] = ()) -> pd.DataFrame:
@@ -45,6 +50,11 @@ def read_frame(path: Path, text: Iterable[str] = ()) -> pd.DataFrame:
         frame = frame_of(_read_jsonl(path))
     if frame.empty:
         raise BadInput(f"{path}: the file has no rows")
+    for name in map(str, frame.columns):
+        if any(character in _UNSEEN or (is_control(character) and character not in "\t\n\r") for character in name):
+            raise BadInput(
+                f"{path}: column {name!r} has a character in its name that cannot be seen; expected it without"
+            )
     return frame
 
 
@@ -117,7 +127,7 @@ def suffix_of(path: Path, packed: bool = False) -> str:
 def _read_parquet(path: Path) -> pd.DataFrame:
     read_bytes(path)
     try:
-        frame = pq.ParquetFile(path).read().to_pandas(types_mapper=WHOLE_TYPES.get)
+        frame = _plain_columns(pq.ParquetFile(path).read()).to_pandas(types_mapper=WHOLE_TYPES.get)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInput(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
     if any(name is not None for name in frame.index.names):  # which pandas writes as a column of the file
@@ -127,18 +137,47 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return frame.astype({name: unmasked(frame[name]).dtype for name in filled})
 
 
+def _plain_columns(table: pa.Table) -> pa.Table:
+    """The table with dictionary-encoded columns (pandas' categories) as the values that they stand for."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(at, field.name, table.column(at).cast(field.type.value_type))
+    return table
+
+
 def _read_csv(path: Path, text: Iterable[str]) -> pd.DataFrame:
     content = read_text(path)
     try:
+        header = _csv_header(content, path)
         frame: pd.DataFrame = pd.read_csv(io.StringIO(content), dtype=str, keep_default_na=False, na_values=[""])
-        header = next(csv.reader(io.StringIO(content.lstrip("\r\n"))))
+    except BadInput:
+        raise
     except (pd.errors.ParserError, ValueError, csv.Error) as error:
         raise BadInput(f"{path}: not a CSV table: {str(error).strip().splitlines()[0]}") from error
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise BadInput(f"{path}: rows have more fields than the header has columns")
-    _once(header, path)
+    if len(header) != len(frame.columns):
+        raise BadInput(f"{path}: not a CSV table: its first line is no header")
+    frame.columns = pd.Index([name.strip() or str(read) for name, read in zip(header, frame.columns, strict=True)])
+    _once([name.strip() for name in header], path)
     kept = set(text)
     return pd.DataFrame({name: frame[name] if name in kept else column_of_text(frame[name]) for name in frame})
+
+
+def _csv_header(content: str, path: Path) -> list[str]:
+    """The first row of a CSV table.
+
+    Raises:
+        BadInput: another row has fewer or more fields.
+    """
+    csv.field_size_limit(_LARGEST_FIELD)
+    read = csv.reader(io.StringIO(content, newline=""))
+    rows = (row for row in read if len(row) > 1 or (row and row[0].strip(" \t")))  # blank lines are no rows
+    header = next(rows, [])
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise BadInput(
+                f"{path}: row {number} has {len(row)} fields, expected {len(header)}, as the header has columns"
+            )
+    return header
 
 
 def _once(names: Sequence[str], path: Path) -> None:
@@ -154,7 +193,9 @@ def _read_jsonl(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
+        except BadInput as error:
+            raise BadInput(f"{path}: line {number} {error}") from None
         except (ValueError, RecursionError) as error:
             raise BadInput(f"{path}: line {number} is not JSON: {error}") from error
         if r"\ud" in line.lower() and not _is_text(record):

@@ -74,16 +74,37 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         raise BadInput(f"{source} is not TOML: {error}") from error
 
 
+def parse_json(text: str) -> Any:
+    """What JSON text says.
+
+    Raises:
+        BadInput: it gives a key twice.
+        ValueError: it is no JSON.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for at, key in enumerate(keys) if key in keys[:at])
+        raise BadInput(f"gives {twice!r} twice, expected it once")
+    return values
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
         BadInput: as `read_text`, or no JSON.
     """
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
-    except BadInput:
-        raise
+        return parse_json(text)
+    except BadInput as error:
+        raise BadInput(f"{path} {error}") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not JSON: {error}") from error
 

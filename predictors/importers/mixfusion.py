@@ -10,7 +10,6 @@ Two kinds of CSV file, told apart by name:
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,10 +18,12 @@ from typing import Any
 import pandas as pd
 
 from predictors.profile import Profile
+from traces.columns import Cells, numbers
 from traces.composition import composition_of, spell
 from traces.errors import BadInput
+from traces.files import read_frame, require_columns
+from traces.limits import SPAN
 from traces.request import Size
-from traces.text import read_text
 
 HARDWARE = "NVIDIA H100 80GB"
 SOFTWARE = "MixFusion artifact (PPoPP '26)"
@@ -107,20 +108,15 @@ def _read(path: Path, columns: list[str]) -> list[list[float]]:
     """The named columns of a CSV file as numbers, row by row."""
     if not path.is_file():
         raise BadInput(f"{path}: no such file")
-    try:
-        frame = pd.read_csv(io.StringIO(read_text(path)), skipinitialspace=True)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: not a CSV file ({str(error).splitlines()[0]})") from error
+    frame, cells = read_frame(path), Cells(str(path))
+    require_columns(frame, columns, str(path))
+    read = {}
     for name in columns:
-        if name not in frame:
-            raise BadInput(f"{path}: column {name!r} is missing; expected {', '.join(columns)}")
-    for name in columns:
-        number = pd.to_numeric(frame[name], errors="coerce")
-        wrong = (~(number >= 0)).to_numpy()
+        number = numbers(frame[name], name, cells).astype("float64")
+        wrong = ~((number >= 0) & (number <= SPAN.most)).to_numpy()
         if wrong.any():
             row = int(wrong.argmax())
-            raise BadInput(f"{path}: row {row + 1}: {name} is {frame[name].iat[row]}, expected a number of at least 0")
-    numbers: list[list[float]] = frame[columns].astype(float).to_numpy().tolist()
-    if not numbers:
-        raise BadInput(f"{path}: no rows")
-    return numbers
+            raise cells.bad(row, name, frame[name].iat[row], f"a number of 0 to {SPAN.most:,}")
+        read[name] = number
+    values: list[list[float]] = pd.DataFrame(read).to_numpy().tolist()
+    return values

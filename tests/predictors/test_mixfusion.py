@@ -47,11 +47,15 @@ def test_rows_become_measurements(tmp_path: Path) -> None:
     ("name", "text", "words"),
     [
         ("unet_time_sd9.csv", "", "known names: unet_time_"),
-        ("unet_time_sd3.csv", "", "not a CSV file"),
-        ("unet_time_sd3.csv", "512 num,768 num,avg unet time\n1,0,2\n", "column '1024 num' is missing"),
+        ("unet_time_sd3.csv", "", "the file is empty"),
+        ("unet_time_sd3.csv", "512 num,768 num,avg unet time\n1,0,2\n", "no column '1024 num'"),
         ("sm_util_sd3_512.csv", "unet time,post time\n", "no rows"),
-        ("sm_util_sd3_512.csv", "unet time,post time\n1,2\nx,2\n", "row 2: unet time is x"),
+        ("sm_util_sd3_512.csv", "unet time,post time\n1,2\nx,2\n", "row 2: unet time is 'x'"),
         ("unet_time_sd3.csv", "512 num,768 num,1024 num,avg unet time\n0,0,0,2\n", "row 1: images are"),
+        ("sm_util_sd3_512.csv", "unet time,post time\n1,2\n1,1e999\n", "row 2: post time is inf, expected a number of"),
+        ("sm_util_sd3_512.csv", "unet time,post time\n1,True\n", "row 1: post time is 'True', expected a number"),
+        ("sm_util_sd3_512.csv", "unet time,post time\n1,2\n1\n", "row 2 has 1 fields, expected 2"),
+        ("sm_util_sd3_512.csv", "unet time,post time,unet time\n1,2,3\n", "'unet time' is there twice"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, name: str, text: str, words: str) -> None:

@@ -66,6 +66,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         if line.strip():
             try:
                 records.append(_request(line.strip()))
+            except BadInput as error:
+                raise BadInput(f"{path}: line {number} {error}") from None
             except (ValueError, SyntaxError, MemoryError, RecursionError):
                 raise BadInput(
                     f"{path}: line {number} is {line.strip()[:60]!r}, "
@@ -81,4 +83,10 @@ def _request(line: str) -> dict[str, Any]:
         isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Request" and not call.args
     ):
         raise ValueError("not a Request(...)")
+    names = [keyword.arg for keyword in call.keywords]
+    for at, name in enumerate(names):
+        if name is None:
+            raise ValueError("**")
+        if name in names[:at]:
+            raise BadInput(f"gives {name!r} twice, expected it once")
     return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from traces.columns import Cells, numbers
+from traces.columns import Cells, numbers, texts
+from traces.dates import seconds_since_1970
 from traces.errors import BadInput
 from traces.files import read_frame, require_columns
 from traces.importers.imported import Imported, Sieve, spread_ties
@@ -24,7 +25,8 @@ from traces.streams import stream
 STATUSES = ("SUCCEED", "FAILED")
 """Statuses imported by default: both were demand on the cluster."""
 
-_TEXT = ("gmt_create", "predict_type", "predict_status", "groupId", "checkpoint_model_version_id")
+_TIME = "gmt_create"
+_TEXT = ("predict_type", "predict_status", "groupId", "checkpoint_model_version_id")
 _NUMBERS = {
     "steps": "num_inference_steps",
     "images": "num_images_per_prompt",
@@ -63,8 +65,10 @@ def import_gentd26(
             no row left.
     """
     source = str(path)
-    table = read_frame(path, text=_TEXT)
-    require_columns(table, (*_TEXT, *_NUMBERS.values()), source)
+    used = (_TIME, *_TEXT, *_NUMBERS.values())
+    table = read_frame(path, text=(_TIME, *_TEXT))
+    require_columns(table, used, source)
+    table = table.assign(**{name: texts(table[name], name, Cells(source)) for name in _TEXT})
     sieve = Sieve(table, source)
     recorded = table["predict_status"].fillna("(empty)")
     sieve.note("status, rows read", recorded)
@@ -74,10 +78,8 @@ def import_gentd26(
             raise BadInput(f"{source}: no row has status {status!r}; the file has: {', '.join(sorted(set(recorded)))}")
     for status in sorted(set(recorded) - set(statuses)):
         sieve.leave_out(sieve.frame["predict_status"].fillna("(empty)") == status, f"status {status}")
-    sieve.leave_out_empty(
-        {"gmt_create": "time", "num_inference_steps": "steps", "num_images_per_prompt": "images a request"}
-    )
-    created = _seconds(table["gmt_create"], Cells(source, columns={"arrival_s": "gmt_create"}))
+    sieve.leave_out_empty({_TIME: "time", "num_inference_steps": "steps", "num_images_per_prompt": "images a request"})
+    created = seconds_since_1970(table[_TIME], "arrival_s", Cells(source, columns={"arrival_s": _TIME}))
     order = created[sieve.frame.index].sort_values(kind="stable").index
     kept = sieve.frame = sieve.frame.loc[order]
     cells = Cells(source, sieve.rows, _NUMBERS)
@@ -104,16 +106,5 @@ def import_gentd26(
     )
     sieve.note("images a request, rows kept", frame["images"])
     sieve.note("adapters a request, rows kept", frame["adapters"])
-    used = (*_TEXT, *_NUMBERS.values())
     sieve.note_unused([name for name in table.columns if name not in used])
-    return sieve.imported(frame, {**_NUMBERS, "arrival_s": "gmt_create"}, limit)
-
-
-def _seconds(created: pd.Series[str], cells: Cells) -> pd.Series[float]:
-    """Times as seconds since 1970, NaN where empty."""
-    parsed = pd.to_datetime(created, format="%Y-%m-%d %H:%M:%S", errors="coerce")
-    wrong = parsed.isna() & created.notna()
-    if wrong.any():
-        position = int(np.argmax(wrong.to_numpy()))
-        raise cells.bad(position, "arrival_s", created.iloc[position], "a time like '2024-11-15 16:57:50'")
-    return (parsed - pd.Timestamp(0)) / pd.Timedelta(seconds=1)
+    return sieve.imported(frame, {**_NUMBERS, "arrival_s": _TIME}, limit)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +12,17 @@ import numpy as np
 import pandas as pd
 
 from traces.clock import unit_since_1970
-from traces.columns import DTYPES, REQUIRED, TEXT, Cells, numbers
+from traces.columns import DTYPES, ON_A_CLOCK, REQUIRED, TEXT, Cells, numbers
+from traces.dates import A_DATE, seconds_since_1970
 from traces.errors import BadInput
 from traces.exact import number_of
 from traces.files import read_frame, require_columns
 from traces.importers.imported import Imported, Sieve
+from traces.limits import INSTANT
 
 TIMES = ("arrival_s", "deadline_s", "slo_s")
 UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 DATE = "date"
-_A_DATE = "a date like '2024-11-15 16:57:50'"
-_ZONE = re.compile(r"[T ]\d\d.*?(Z|[+-]\d\d(?::?\d\d)?)\s*$")  # after a time, not within a date
-_UTC = ("Z", "+00:00", "+0000", "+00")
-_YEARS = (1678, 2261)  # which nanoseconds since 1970 reach in 64 bits
 _EXCEL_DAYS = (20_000, 80_000)  # 1954 to 2119
 
 
@@ -106,7 +103,7 @@ def import_table(
     frame = frame.assign(**constants)
     start_s = 0.0
     if rebase or (fields.get("arrival_s", Source("")).unit == DATE):
-        start_s = _rebase(frame)
+        start_s = _rebase(frame, cells)
     extra = sieve.frame[[name for name in table.columns if name not in columns.values() and name not in DTYPES]]
     sieve.note_unused([name for name in table.columns if name not in columns.values() and name in DTYPES])
     return sieve.imported(pd.concat([frame, extra], axis=1), columns, limit, start_s)
@@ -116,29 +113,11 @@ def _values(values: pd.Series[Any], field: str, given: Source, cells: Cells) -> 
     if field not in TIMES:
         return values
     if given.unit == DATE:
-        return _dates(values, field, cells)
+        if values.dtype.kind != "M":
+            _refuse_numbers(values, field, cells)
+        return seconds_since_1970(values, field, cells)
     seconds = numbers(values, field, cells)
     return seconds / (1 / UNITS[given.unit]) if UNITS[given.unit] < 1 else seconds * UNITS[given.unit]
-
-
-def _dates(values: pd.Series[Any], field: str, cells: Cells) -> pd.Series[Any]:
-    """Dates (ISO 8601, UTC where no zone is given and no row has another one) as seconds since 1970."""
-    written = values.dtype.kind in "OUT" or isinstance(values.dtype, pd.StringDtype)
-    if written or values.dtype.kind in "iufb":
-        _refuse_numbers(values, field, cells)
-    parsed = pd.to_datetime(values, format="ISO8601" if written else None, utc=True, errors="coerce")
-    years = parsed.dt.year
-    wrong = (parsed.isna() & values.notna()) | (years < _YEARS[0]) | (years > _YEARS[1])
-    if wrong.any():
-        position = int(np.argmax(wrong.to_numpy()))
-        raise cells.bad(position, field, values.iloc[position], _A_DATE)
-    if written:
-        zones = [match[1] if (match := _ZONE.search(str(text))) else "" for text in values.tolist()]
-        bare = [position for position in np.flatnonzero(values.notna()).tolist() if not zones[position]]
-        if bare and set(zones) - {"", *_UTC}:
-            right = "a time zone, like Z or +02:00, as other rows have"
-            raise cells.bad(bare[0], field, values.iloc[bare[0]], right)
-    return (parsed - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
 
 
 def _refuse_numbers(values: pd.Series[Any], field: str, cells: Cells) -> None:
@@ -147,16 +126,25 @@ def _refuse_numbers(values: pd.Series[Any], field: str, cells: Cells) -> None:
         number = number_of(value) if isinstance(value, str | int | float) else math.nan
         if isinstance(number, int | float) and number == number:
             unit, column = unit_since_1970(number), (cells.columns or {}).get(field, field)
-            right = f"{_A_DATE}; a number needs its unit, like --map {field}={column}:{unit or 's'}"
+            right = f"{A_DATE}; a number needs its unit, like --map {field}={column}:{unit or 's'}"
             if _EXCEL_DAYS[0] <= number < _EXCEL_DAYS[1]:
-                right = f"{_A_DATE}; this seems to be days since 1900: have the spreadsheet write dates"
+                right = f"{A_DATE}; this seems to be days since 1900: have the spreadsheet write dates"
             raise cells.bad(position, field, value, right)
 
 
-def _rebase(frame: pd.DataFrame) -> float:
-    """Make the earliest arrival time 0; the seconds that were taken off."""
-    start_s = numbers(frame["arrival_s"], "arrival_s", Cells("arrival_s")).min()
-    for field in ("arrival_s", "deadline_s"):
-        if field in frame:
-            frame[field] = frame[field] - start_s
-    return float(start_s)
+def _rebase(frame: pd.DataFrame, cells: Cells) -> float:
+    """Make the earliest arrival time 0; the seconds that were taken off.
+
+    Raises:
+        BadInput: a cell that is no number, or an arrival that no clock shows.
+    """
+    times = {field: numbers(frame[field], field, cells) for field in ("arrival_s", "deadline_s") if field in frame}
+    arrival = times["arrival_s"]
+    wrong = ~(arrival.abs() <= INSTANT.most).to_numpy(dtype=bool)
+    if wrong.any():
+        position = int(np.argmax(wrong))
+        raise cells.bad(position, "arrival_s", frame["arrival_s"].iloc[position], ON_A_CLOCK)
+    start_s = float(arrival.min())
+    for field, values in times.items():
+        frame[field] = values - start_s
+    return start_s
