@@ -1,7 +1,8 @@
 """How a command ends that cannot go on: one line, an exit code, and for what nobody expected a file to report.
 
-0: done. 2: the input, the policy or the machine will not do, and the line says why. 3: done, and the answer is no.
-70: a mistake of Tilecast's own; its traceback is in the file that the line names. A traceback is never printed.
+0: done. 2: the input, the policy or the machine will not do, and the line says why. 3: done, and the answer is no,
+or not known. 70: a mistake of Tilecast's own; its traceback is in the file that the line names. A traceback is never
+printed.
 """
 
 from __future__ import annotations

@@ -18,7 +18,14 @@ def validate(
 
     Given more than two runs, in any order, it compares the mean of the simulated with the mean of the real ones, beside
     how far these lie apart. The recorded events of a real run are also fed to the same policy again: every decision
-    must be reproduced. The first line is the verdict. Exit code 3: the simulation is not faithful.
+    must be reproduced.
+
+    The first line is the verdict. Two runs differ by noise alone, the more the fewer requests they served; so beside
+    the error of each figure stands where it lies, noise considered (95 % confidence). FAITHFUL: all of them lie within
+    their limits. NOT FAITHFUL: one lies outside, or a decision came out otherwise. TOO SHORT TO TELL: neither is sure,
+    and the line says about how many requests would tell.
+
+    Exit code 0: FAITHFUL. 3: NOT FAITHFUL or TOO SHORT TO TELL; which of them stands in the JSON file as the answer.
     """
 
     from cli.failures import NEGATIVE

@@ -50,7 +50,7 @@ def main() -> None:
     best = max(SCHEDULERS, key=lambda name: merit(simulated[name]))
     real = out / f"real-{best}"
     tilecast("replay", scenario, *given, "--scheduler", best, "--save-images", "-o", real)
-    tilecast("validate", simulated[best], real, "-o", out / "validation.json", may_end_with=(3,))  # 3: not faithful
+    tilecast("validate", simulated[best], real, "-o", out / "validation.json", may_end_with=(3,))  # 3: or not told
     tilecast("report", *simulated.values(), real, "-o", out / "report.html")
     grid = draw_grid(real, out / "pictures.png")
 

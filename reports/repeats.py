@@ -22,7 +22,8 @@ from reports.comparison import names_of
 from reports.drift import drift_between
 from reports.fidelity import Fidelity, difference
 from reports.figures import Unit, figure
-from reports.validate import VALIDATION, cautions, figures_of, per_request
+from reports.noise import ranges
+from reports.validate import VALIDATION, cautions, figures_of, per_request, side_by_side
 from traces.errors import BadInput
 from traces.files import write_json
 
@@ -99,7 +100,8 @@ class Repeats:
         of_sims, of_reals = (tuple(names[id(run)] for run in of_kind) for of_kind in (sims, reals))
         drifts = [drift for real in reals if not math.isnan(drift := drift_between(sims[0], real))]
         drift = sum(drifts) / len(drifts) if drifts else math.nan
-        fidelity = Fidelity.of(compared, drift, parity)
+        lies = ranges(*side_by_side(sims, reals))
+        fidelity = Fidelity.of(compared, lies, len(reals[0].requests), drift, parity)
         return cls(of_sims, of_reals, compared, fidelity, list(dict.fromkeys(notes)), parity)
 
     def document(self) -> dict[str, Any]:

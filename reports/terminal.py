@@ -12,7 +12,7 @@ from rich.text import Text
 from policies.runlog import Run
 from reports.comparison import Comparison
 from reports.console import new_console
-from reports.fidelity import Fidelity, spell_difference
+from reports.fidelity import Answer, Fidelity, spell_difference
 from reports.figures import Unit, figure, spell_value
 from reports.metrics import by_batch, by_replica, by_size, reasons
 from reports.repeats import Repeats
@@ -59,6 +59,7 @@ def told(notes: Iterable[Note | str]) -> tuple[list[Text], list[Text]]:
     return lines[False], lines[True]
 
 
+_ANSWERS = {Answer.FAITHFUL: "bold", Answer.TOO_SHORT: "bold yellow", Answer.NOT_FAITHFUL: "bold red"}
 _STYLES = {Severity.GRAVE: "bold red", Severity.CAUTION: "yellow", Severity.REMARK: "dim"}
 
 
@@ -104,7 +105,7 @@ def sims_against_reals(repeats: Repeats) -> RenderableType:
 
 
 def _verdict(fidelity: Fidelity) -> Text:
-    return Text(fidelity.verdict, style="bold" if fidelity.faithful else _STYLES[Severity.GRAVE])
+    return Text(fidelity.verdict, style=_ANSWERS[fidelity.answer])
 
 
 def _sizes(run: Run) -> Table:

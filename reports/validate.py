@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from reports.drift import drift_between
 from reports.fidelity import Fidelity
 from reports.figures import figure, spell_value
 from reports.metrics import by_size, met, summary
+from reports.noise import Outcomes, outcomes, ranges
 from reports.notes import resumings
 from traces.errors import BadInput
 from traces.files import write_json
@@ -50,7 +51,7 @@ class Validation:
         real: name of the real run.
         figures: see `compare`.
         requests: see `per_request`.
-        fidelity: whether the simulation is near enough.
+        fidelity: whether the simulation is near enough, as far as the requests can tell.
         cautions: what weakens the comparison, in full sentences.
         parity: result of the decision-parity check, as named values; None: not checked.
     """
@@ -75,7 +76,8 @@ class Validation:
         figures, requests = compare(sim, real), per_request(sim, real)
         left, right = names_of([sim, real])
         shares = figures[["sim", "real"]].div(figures["unit"].map(_scale), axis=0)
-        fidelity = Fidelity.of(shares, drift_between(sim, real), parity)
+        lies = ranges(*side_by_side([sim], [real]))
+        fidelity = Fidelity.of(shares, lies, len(requests), drift_between(sim, real), parity)
         return cls(left, right, figures, requests, fidelity, cautions(sim, real), parity)
 
     @property
@@ -185,6 +187,18 @@ def per_request(sim: Run, real: Run) -> pd.DataFrame:
     )
 
 
+def side_by_side(sims: Sequence[Run], reals: Sequence[Run]) -> tuple[list[Outcomes], list[Outcomes]]:
+    """What became of the same requests in simulated and in real runs, in the first real run's order of arrival.
+
+    Raises:
+        BadInput: a log breaks conservation.
+    """
+    first = reals[0].requests
+    order = first.loc[first["arrival_s"].argsort(kind="stable"), "request_id"]
+    of_sims, of_reals = ([outcomes(_ends(run).loc[order]) for run in runs] for runs in (sims, reals))
+    return of_sims, of_reals
+
+
 def spell_error(name: str, row: pd.Series) -> tuple[str, str, str, str]:
     """(sim, real, absolute, relative) of a row of `compare` as text."""
     unit = figure(name).unit
@@ -236,7 +250,7 @@ def _ends(run: Run) -> pd.DataFrame:
     check_run(run)
     frame = run.requests.set_index("request_id")
     latency = (frame["finish_s"] - frame["arrival_s"]).where(frame["status"] == "finished")
-    return frame[[*SAME, "status"]].assign(latency_s=latency, met=met(frame))
+    return frame[[*SAME, "status"]].assign(latency_s=latency, met=met(frame), submitted=frame["finish_s"].notna())
 
 
 def _settings(run: Run) -> dict[str, Any]:

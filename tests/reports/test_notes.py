@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from reports.comparison import Comparison
 from reports.drift import drift, stalls
-from reports.fidelity import Fidelity
+from reports.fidelity import Answer, Fidelity, Range
 from reports.markdown import markdown
 from reports.metrics import summary
 from reports.notes import run_notes
@@ -140,26 +141,50 @@ def figures(**errors: float) -> pd.DataFrame:
     return pd.DataFrame({"sim": sims, "real": dict.fromkeys(sims, 1.0)})
 
 
+def judged(frame: pd.DataFrame, noise: float = 0.0, requests: int = 1000, **more) -> Fidelity:
+    """The verdict where every difference is known but for so much on either side."""
+    errors = frame["sim"] - frame["real"]
+    lies = {str(name): Range(error - noise, error + noise) for name, error in errors.fillna(0.0).items()}
+    return Fidelity.of(frame, lies, requests, **more)
+
+
 def test_the_verdict_names_what_missed_its_limit_and_why():
-    near = Fidelity.of(figures(p50=0.049, p95=-0.079, met=-0.019))
-    assert near.faithful
-    assert near.verdict.startswith("FAITHFUL: P50 +4.9 %, P95 -7.9 %, P99 +0.0 %, attainment -1.9 points; limits 5 %, ")
-    far = Fidelity.of(figures(p50=0.99, met=-0.03), drift=0.14)
-    assert not far.faithful
+    near = judged(figures(p50=0.039, p95=-0.069, met=-0.009), noise=0.01)
+    assert near.answer is Answer.FAITHFUL
+    assert near.verdict.startswith("FAITHFUL: P50 +3.9 % (+2.9 to +4.9, limit 5 %), P95 -6.9 % (-7.9 to -5.9, limit ")
+    far = judged(figures(p50=0.99, met=-0.04), noise=0.01, drift=0.14)
+    assert far.answer is Answer.NOT_FAITHFUL
     assert far.verdict == (
-        "NOT FAITHFUL: P50 +99.0 % (limit 5 %), attainment -3.0 points (limit 2 points); "
-        "real steps took 14 % longer than simulated ones (drift): profile again."
+        "NOT FAITHFUL: P50 +99.0 % (+98.0 to +100.0, limit 5 %), attainment -4.0 points (-5.0 to -3.0, limit 2 points);"
+        " real steps took 14 % longer than simulated ones (drift): profile again."
     )
-    assert not Fidelity.of(figures(), parity={"decisions": 3, "reproduced": "decision 2 differs"}).faithful
-    assert Fidelity.of(figures(), parity={"decisions": 3, "reproduced": "all the same"}).faithful
+    other = judged(figures(), parity={"decisions": 3, "reproduced": "decision 2 differs"})
+    assert other.answer is Answer.NOT_FAITHFUL
+    assert judged(figures(), parity={"decisions": 3, "reproduced": "all the same"}).faithful
+
+
+def test_what_noise_leaves_on_both_sides_of_a_limit_is_not_told():
+    unsure = judged(figures(p95=0.04), noise=0.08, requests=100)
+    assert unsure.answer is Answer.TOO_SHORT
+    assert unsure.wanted == pytest.approx(100 * (0.08 / 0.02) ** 2)  # attainment, the smallest limit
+    assert unsure.verdict.endswith(
+        "attainment +0.0 points (-8.0 to +8.0, limit 2 points); 100 requests leave room for noise on both sides of a "
+        "limit: take a trace of about 1,600."
+    )
+    assert unsure.document()["answer"] == "TOO SHORT TO TELL"
+    sure = judged(figures(p50=0.5, p95=0.04), noise=0.08, requests=100)
+    assert sure.answer is Answer.NOT_FAITHFUL  # one figure is enough
+    assert math.isnan(sure.wanted)
+    border = judged(figures(p50=0.05), noise=0.01)
+    assert "take a much longer trace" in border.verdict  # nobody knows how long
 
 
 def test_what_never_comes_in_one_run_alone_is_not_foretold():
     never = figures()
     never.loc["latency_p95_s"] = np.inf
-    assert Fidelity.of(never).faithful  # in both
+    assert judged(never).faithful  # in both
     never.loc["latency_p95_s", "real"] = 3.0
-    assert "P95 +∞ %" in Fidelity.of(never).verdict
+    assert "P95 +∞ % (+∞ to +∞, limit 8 %)" in judged(never).verdict
 
 
 def test_validation_finds_the_drift_itself(make_run):

@@ -72,7 +72,8 @@ def test_the_logs_say_which_runs_are_simulations(runs, tmp_path):
     assert document["figures"]["latency_p50_s:512x768"] | {"sim_sd": None} == {
         "sim": None, "sim_sd": None, "real": None, "error": 0.0, "spread": None,
     }  # fmt: skip
-    assert document["verdict"]["faithful"] is True  # half of the requests never finish, in all runs
+    assert document["verdict"]["answer"] == "TOO SHORT TO TELL"  # six requests cannot tell of attainment
+    assert document["verdict"]["ranges"]["latency_p99_s"][1] == 0.0  # most draws have some that never finish
     out = io.StringIO()
     Console(file=out, width=140).print(sims_against_reals(repeats))
     for needle in ("sim, mean of 2", "Latency, P50, 1024x1024", "-13.2 %", "10.5 %", "patched real", "decisions"):

@@ -131,3 +131,4 @@ def test_runs_without_requests(empty_run, tmp_path):
     validation = Validation.of(empty_run, empty_run)
     validation.write(tmp_path / "v.json")
     assert json.loads((tmp_path / "v.json").read_text())["figures"]["slo_attainment"]["sim"] is None
+    assert validation.fidelity.verdict.startswith("TOO SHORT TO TELL: nothing to compare; 0 requests leave")
