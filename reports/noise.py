@@ -20,7 +20,7 @@ import pandas as pd
 
 from reports.fidelity import UNKNOWN, Range, difference
 from reports.figures import figure
-from sim.planning.steady import quantiles
+from reports.output_analysis import quantiles
 from traces.streams import stream
 
 Numbers = npt.NDArray[np.float64]

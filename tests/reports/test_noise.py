@@ -11,9 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cli.runs import Prepared, prepare
-from cli.scenario import load_scenario
-from cli.simulation import run_simulation
 from policies.record import request_table, step_table
 from policies.runlog import Run
 from reports.fidelity import UNKNOWN, Answer, Fidelity, Range
@@ -21,6 +18,9 @@ from reports.metrics import summary
 from reports.noise import Outcomes, ranges
 from reports.validate import Validation, side_by_side
 from tests.cli.run_command import run
+from tilecast.scenario import load_scenario
+from tilecast.setup import Prepared, prepare
+from tilecast.simulation import run_simulation
 
 SCENARIO = Path("examples/tiny_image.toml")
 LIMITS = ("latency_p50_s", "latency_p95_s", "latency_p99_s", "slo_attainment")
