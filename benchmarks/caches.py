@@ -26,7 +26,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from backend.executor import Executor
 from backend.loading import load_pipeline
 from benchmarks.outputs import BENCHMARK, write_csv
-from cli.profile import caching_policy
+from tilecast.caching import parse_caching_policy
 from traces.files import write_document
 from traces.prompts import load_prompts
 from traces.request import Request
@@ -70,7 +70,7 @@ def compare(model: str, policies: list[str], patches: list[int], prompts: int, s
     """One row a prompt and policy: ``speed`` of denoising, ``psnr_db``, ``ssim``, ``reuse`` (share of unit-blocks)."""
     plain = Executor(load_pipeline(model), "patched")
     cached = {
-        (policy, patch): Executor(load_pipeline(model), "patched", caching_policy(policy), cache_patch=patch)
+        (policy, patch): Executor(load_pipeline(model), "patched", parse_caching_policy(policy), cache_patch=patch)
         for policy in policies
         for patch in patches
     }

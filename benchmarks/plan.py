@@ -19,10 +19,11 @@ from pathlib import Path
 
 from benchmarks.outputs import BENCHMARK
 from benchmarks.serving.point import Source
-from cli.app import app
 from predictors.importers.mixfusion import import_mixfusion
 from reports.plan.answer import answer
-from reports.plan.result import Plan
+from reports.plan.write import write_plan
+from tilecast.scenario import load_scenario
+from tilecast.studies.run import plan
 from traces.errors import BadInput
 from traces.files import write_document
 from traces.importers.gentd26 import import_gentd26
@@ -70,13 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for scale in asked.scales:
         for load in asked.loads:
             folder = asked.output / f"{scale:g}x{load:g}"
-            command = ["plan", str(scenario), "--trace", str(asked.output / "gentd26.parquet"), "-o", str(folder)]
-            command += ["--set", f"trace.rate_scale={scale * load}", "--workers", str(asked.workers)]
-            command += ["--policies", asked.policies] if asked.policies else []
+            keys = {"trace.path": str((asked.output / "gentd26.parquet").absolute()), "trace.rate_scale": scale * load}
+            compared = asked.policies.split(",") if asked.policies else ()
             started = time.perf_counter()
-            app(command, standalone_mode=False)
+            made = plan(load_scenario(scenario, keys), folder, policies=compared, workers=asked.workers)
             seconds = time.perf_counter() - started
-            made = Plan.from_json((folder / "plan.json").read_text(encoding="utf-8"))
+            write_plan(made, folder)
             clusters, requests = len(made.considered), _simulated(folder / "points.jsonl")
             lines.append(
                 f"{scale:g} x {load:g}: {answer(made)}\n    {seconds:.0f} s; {made.points} simulations of "

@@ -21,8 +21,9 @@ from pathlib import Path
 from benchmarks.outputs import BENCHMARK
 from predictors.importers.mixfusion import import_mixfusion
 from reports.progress import bar
+from tilecast.scenario import load_scenario
 from tilecast.studies.grid import Grid
-from tilecast.studies.result_store import KeptPoints, Result, run_points
+from tilecast.studies.result_store import Result, ResultStore, run_points
 from tilecast.studies.sweep import Task, simulate_point, tasks
 from traces.files import write_document
 from traces.importers.gentd26 import import_gentd26
@@ -56,7 +57,7 @@ def prepare_grid(data: Path, folder: Path, points: int) -> dict[str, Task]:
     write_document(BENCHMARK.comment(f"samples = {points}\n{GRID}", ".toml"), folder / "grid.toml", BENCHMARK)
     files = {"trace.path": folder / "trace.parquet", "predictor.profile": folder / "h100.parquet"}
     given = {key: str(path.absolute()) for key, path in files.items()}
-    return tasks(Grid.load(folder / "grid.toml").points(SCENARIO, given), None)
+    return tasks(Grid.load(folder / "grid.toml").points(load_scenario(SCENARIO, given)), None)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = asked.output / run.replace(":", "-")
         shutil.rmtree(folder, ignore_errors=True)
         started = time.perf_counter()
-        with KeptPoints(folder) as kept, bar(run, len(todo)) as progress:
+        with ResultStore(folder) as kept, bar(run, len(todo)) as progress:
             results = run_points(timed_point, todo, kept, int(workers), executor, progress)
         seconds = time.perf_counter() - started
         cpu_s = sum(result.pop(CPU) for result in results.values())

@@ -30,13 +30,13 @@ from backend.embedded.moving_scenes import FRAMES, held_out_scenes
 from backend.tiled.record import Notes
 from backend.tiled.trial import Trial, Watched
 from benchmarks.outputs import write_csv
-from cli.profile import caching_policy
 from policies.caching import CachingPolicy, RegionAware
 from policies.caching.contract import Flags, Signals
 from policies.caching.step import decide_block
 from policies.tiling.signals import TileSignals
 from predictors.tile_recording import TileRecording
 from predictors.tile_reuse import TileReuse
+from tilecast.caching import parse_caching_policy
 from tilecast.studies.calibration import fidelity
 from traces.prompts import load_prompts
 from traces.request import Request
@@ -119,7 +119,7 @@ def measure(
         whole_s, own = [trial.refine(request, sketch).seconds], []
         for policy in policies:
             for kept in reuse:
-                watched = Watched(caching_policy(policy))
+                watched = Watched(parse_caching_policy(policy))
                 cached = trial.refine(request, sketch, watched, kept)
                 saved = cached.tiles / cached.computed, modelled_saving(trial, request, watched.policy, reuse_model)
                 own.append((policy, kept, prompt, *saved, cached.seconds, *fidelity(cached, uncached)))

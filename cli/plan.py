@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.simulate import ProfileOption, ScenarioFile, SchedulerOption, SeedOption, SetOption, TraceOption, overrides
-from reports.console import new_console, say
+from reports.console import say
 from traces.limits import DEVICES, REPLICAS, WORKERS, Range
 
 _NOT_REPEATED = ("output", "workers")
@@ -59,84 +57,38 @@ def plan(
     Every simulation is kept in the output folder: a plan that was interrupted, or is asked for again with another
     --attainment, runs only what is new. Exit code 3: no cluster that was considered keeps the promise.
     """
-    import os
     from dataclasses import replace
-    from importlib.metadata import version
 
     from cli.failures import NEGATIVE
-    from reports.plan.page import PLAN
     from reports.plan.terminal import show_plan
     from reports.plan.write import write_plan
+    from reports.progress import shown
     from tilecast.scenario import load_scenario
-    from tilecast.studies.assess import Assessor
-    from tilecast.studies.case import Case
-    from tilecast.studies.planner import Wanted, make_plan
-    from tilecast.studies.result_store import KeptPoints
-    from tilecast.studies.simulator import Simulator
-    from traces.errors import BadInput
+    from tilecast.studies.run import plan
     from traces.text import read_text
 
-    if months is not None and growth is None:
-        raise BadInput("--months goes with --growth, the share by which the demand grows a month")
-    if devices is not None and replicas is None:
-        raise BadInput("--devices goes with --replicas; a search tries the devices of plan.hardware")
-    given = overrides(trace, profile, scheduler, seed, settings)
-    if attainment is not None:
-        given["plan.attainment"] = attainment
-    if schedulers is not None:
-        given["plan.schedulers"] = _names(schedulers)
-    case = Case(scenario, given, load_scenario(scenario, given), tuple(_names(policies or "")), hardware)
-    faults = case.scenario.faults
-    if replicas is None and faults is not None and (faults.outages or faults.slow):
-        raise BadInput(
-            "faults.outages and faults.slow name replicas, whose number is what a plan looks for; expected "
-            "faults.mtbf_s and faults.straggler_every_s, or --replicas"
+    loaded = load_scenario(scenario, overrides(trace, profile, scheduler, seed, settings))
+    with shown() as progress:
+        made = plan(
+            loaded,
+            output,
+            attainment=attainment,
+            replicas=replicas,
+            hardware=hardware,
+            devices=devices,
+            schedulers=_names(schedulers or ""),
+            policies=_names(policies or ""),
+            growth=growth,
+            months=months,
+            workers=workers,
+            progress=progress,
         )
-    cluster = None if replicas is None else case.cluster(replicas, devices)
-    wanted = Wanted(cluster, case.schedulers, case.policies, growth or 0.0, 0 if growth is None else months or 12)
-    slo, demand, options = case.slo(), case.demand(), case.options
-    with KeptPoints(output, PLAN) as kept:
-        with _shown() as progress:
-            simulator = Simulator(case, kept, workers or os.cpu_count() or 1, progress)
-            assess = Assessor(simulator, options, case.promise(), case.effort())
-            made = make_plan(assess, wanted, demand, slo)
-        made = replace(
-            made,
-            notes=(*made.notes, *case.notes()),
-            noted=case.noted(),
-            scenario=read_text(scenario),
-            command=_command(context),
-            tilecast=version("tilecast"),
-            points=simulator.asked,
-        )
-        written = write_plan(made, output)
+    made = replace(made, scenario=read_text(scenario), command=_command(context))
+    written = write_plan(made, output)
     show_plan(made)
     say(f"{made.points} simulations -> {written[0]}")
     if made.answer is None:
         raise typer.Exit(NEGATIVE)
-
-
-@contextmanager
-def _shown() -> Iterator[Callable[[str, int, int], None]]:
-    """Show what is simulated; yields what is to be told so, see `tilecast.studies.simulator.Simulator`."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), TimeElapsedColumn())
-    what = TextColumn("{task.description}", markup=False)
-    with Progress(*columns, what, console=new_console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def tell(what: str, total: int, done: int) -> None:
-            bar.update(task, description=what, total=total, completed=done)
-
-        yield tell
 
 
 def _names(text: str) -> list[str]:

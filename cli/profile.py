@@ -91,6 +91,7 @@ def measure(
 
     from backend.measured import KeptMeasurements
     from backend.profiling import hardware_name, measure_profile
+    from tilecast.caching import parse_caching_policy
     from tilecast.signals import Interrupted
 
     asked: dict[str, Any] = {
@@ -120,7 +121,7 @@ def measure(
         try:
             profile = measure_profile(
                 **asked,
-                caching=None if caching is None else caching_policy(caching),
+                caching=None if caching is None else parse_caching_policy(caching),
                 progress=lambda done, planned: bar.update(task, completed=done, total=planned),
                 kept=kept,
             )
@@ -182,24 +183,6 @@ def describe(
     console.print(Text.assemble(("content", "bold"), f": {profile.content_hash[:16]}"))
     console.print(_range_table(profile.frame))
     console.print(_error_table(evaluate(profile, geometries=geometries)))
-
-
-def caching_policy(text: str) -> Any:
-    """``first-block``, or with parameters ``first-block:threshold=0.1,warmup=2``.
-
-    Raises:
-        BadInput: an unknown policy or parameter.
-    """
-    from policies.load import load_policy
-    from tilecast.scenario import parse_setting
-
-    file, py, rest = text.partition(".py:")
-    name, _, parameters = (rest if py else text).partition(":")
-    try:
-        given = dict(parse_setting(item) for item in parameters.split(",") if item)
-    except BadInput as error:
-        raise BadInput(f"--caching {text!r}: {str(error).removeprefix('--set ')}") from None
-    return load_policy("caching", f"{file}{py}{name}" if py else name, given)
 
 
 def parse_sizes(text: str, option: str = "--sizes") -> tuple[Size, ...]:

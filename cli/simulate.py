@@ -59,38 +59,18 @@ def simulate(
     Step by step gives the same completions as by quanta only when the policy's predictor does not learn meanwhile, so
     --per-step turns predictor.online off and says so. Exit code 3: the log is written, but no request finished.
     """
-    import time
-
     from cli.failures import NEGATIVE
-    from policies.runlog import SIMULATION, read_run
-    from reports.comparison import Comparison
     from reports.notes import nothing_finished
-    from reports.progress import bar
+    from reports.progress import shown
     from reports.terminal import show
+    from tilecast.running import simulate
     from tilecast.scenario import load_scenario
-    from tilecast.setup import prepare
-    from tilecast.simulation import run_simulation
-    from traces.output import claim_folder
 
-    with claim_folder(output, SIMULATION) as claimed:
-        given = overrides(trace, profile, scheduler, seed, settings)
-        loaded = load_scenario(scenario, given)
-        unlearned = per_step and loaded.predictor.online
-        if unlearned:
-            loaded = load_scenario(scenario, {**given, "predictor.online": False})
-        prepared = prepare(loaded)
-        if unlearned:
-            prepared.warnings.append("--per-step turned predictor.online off; compare with a run that has it off")
-        started = time.perf_counter()
-        with bar("simulating", len(prepared.requests)) as progress:
-            controller = run_simulation(prepared, per_step, progress)
-        wall_s = time.perf_counter() - started
-        with claimed.renewed() as folder:
-            more = {} if loaded.faults is None else {"outages": controller.outages}
-            prepared.write(folder, controller, prepared.info("simulation", **more), [])
-        log = read_run(output.resolve())
-        show(Comparison.of([log]))
-        rate = len(prepared.requests) / wall_s
-        say(f"{len(prepared.requests)} requests in {wall_s:.2f} s ({rate:,.0f} requests/s) -> {output}")
-    if nothing_finished(log):
+    loaded = load_scenario(scenario, overrides(trace, profile, scheduler, seed, settings))
+    with shown() as progress:
+        result = simulate(loaded, output, per_step=per_step, progress=progress)
+    show(result.comparison)
+    count = len(result.requests)
+    say(f"{count} requests in {result.wall_s:.2f} s ({count / result.wall_s:,.0f} requests/s) -> {output}")
+    if nothing_finished(result.log):
         raise typer.Exit(NEGATIVE)

@@ -44,32 +44,27 @@ def sweep(
     what is missing. FOLDER/sweep.parquet and sweep.csv have a row a point. On a Ray cluster Tilecast is installed on
     every node, and files have the same paths there.
     """
-    import joblib
-
-    from reports.progress import bar
-    from tilecast.studies.grid import Grid
-    from tilecast.studies.result_store import KeptPoints, run_points
-    from tilecast.studies.sweep import SWEEP, best, check_figure, points_table, simulate_point, tasks
-    from tilecast.studies.workers import check_workers
-    from traces.errors import BadInput
-    from traces.files import write_frame
+    from reports.progress import shown
+    from tilecast.scenario import load_scenario
+    from tilecast.studies.run import sweep
+    from tilecast.studies.sweep import best, check_figure
 
     check_figure(by)
-    count = workers if workers is not None else joblib.cpu_count()
-    check_workers(count, executor, ray_address)
-    loaded = Grid.load(grid)
-    points = loaded.points(scenario, overrides(trace, profile, scheduler, seed, settings))
-    todo = tasks(points, output.absolute() / "runs" if keep_logs else None)
-    with KeptPoints(output, SWEEP) as kept:
-        before = sum(key in kept for key in todo)
-        with bar("simulating", len(todo)) as progress:
-            results = run_points(simulate_point, todo, kept, count, executor, progress, ray_address)
-        frame = points_table(loaded, todo, results)
-        for suffix in ("parquet", "csv"):
-            write_frame(frame, output / f"sweep.{suffix}", SWEEP)
-    if (frame["error"] != "").all():
-        raise BadInput(f"all {len(frame)} points failed, the first with: {frame['error'].iloc[0]}")
-    new_console().print(best(frame, loaded.keys, by, top))
-    if lost := sum(key not in kept for key in todo):
-        say(f"! {lost} failed points are not kept: the same command tries them again", err=True)
-    say(f"{len(frame)} points, {before} of them kept from before -> {output}")
+    given = overrides(trace, profile, scheduler, seed, settings)
+    loaded = load_scenario(scenario, given)
+    with shown() as progress:
+        made = sweep(
+            loaded,
+            grid,
+            output,
+            workers=workers,
+            executor=executor,
+            ray_address=ray_address,
+            keep_logs=keep_logs,
+            given=given,
+            progress=progress,
+        )
+    new_console().print(best(made.frame, made.keys, by, top))
+    if made.lost:
+        say(f"! {made.lost} failed points are not kept: the same command tries them again", err=True)
+    say(f"{len(made.frame)} points, {made.before} of them kept from before -> {output}")

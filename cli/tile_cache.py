@@ -115,7 +115,8 @@ def calibrate(
     threads: Threads = None,
 ) -> None:
     """Find the threshold of a tile cache that keeps a PSNR, and the curve of speed against fidelity."""
-    from cli.profile import caching_policy, parse_sizes
+    from cli.profile import parse_sizes
+    from tilecast.caching import parse_caching_policy
     from traces.output import check_file
 
     if reuse not in ("output", "residual"):
@@ -125,7 +126,7 @@ def calibrate(
     wanted = parse_sizes(size, "--size")
     if len(wanted) > 1:
         raise BadInput(f"--size {size!r}: expected one size")
-    caching = caching_policy(policy)
+    caching = parse_caching_policy(policy)
     if not isinstance(getattr(caching, "threshold", None), float):
         raise BadInput(f"--policy {policy!r} has no threshold to calibrate; region-aware and threshold have")
     from traces.prompts import load_prompts

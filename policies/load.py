@@ -14,7 +14,7 @@ from typing import Any
 
 from policies.caching import CACHES, CachingPolicy
 from policies.contract import Policy, PolicyError, SchedulingPolicy
-from policies.guard import Guard, check_form, class_name, files_of, guarded, is_of, name_of_class, one_line
+from policies.guard import Guard, broken, check_form, class_name, files_of, guarded, is_of, name_of_class, one_line
 from policies.parameters import Signature, checked_parameters
 from policies.placement import PLACEMENTS, PlacementPolicy
 from policies.residency import DISPATCHES, KEEPS, DispatchPolicy, KeepPolicy
@@ -52,21 +52,60 @@ def load_policy(kind: str, name: str, parameters: Mapping[str, Any] | None = Non
         BadInput: unknown name, no such file or class, a parameter the policy does not take, or one of a wrong type.
         PolicyError: the user's file or constructor raised, or does not end, or the class is no policy of this kind.
     """
-    what = f"{kind} policy {name!r}"
     with watched():
         cls = _user_class(kind, name, base) if ".py:" in name else _shipped_class(kind, name)
-        called = f"policy {one_line(name_of_class(cls), 80)}"
-        with Guard(f"{called}: reading its parameters", *files_of(cls)):
-            takes = Signature.of(cls)
-            missing = ", ".join(sorted(cls.__abstractmethods__)) if cls.__flags__ & _IS_ABSTRACT else ""
-        given = checked_parameters(takes, parameters or {}, what)
-        if missing:
-            raise PolicyError(f"{called} is abstract: it has no {missing}")
-        policy = _made(cls, given, what, called, shipped=".py:" not in name)
-        if not is_of(policy, BASES[kind]):
-            raise PolicyError(f"{called} gives an object of class {one_line(class_name(policy), 80)} when it is made")
+        policy = built(cls, parameters or {}, f"{kind} policy {name!r}")
+    return checked_policy(kind, policy, f"policy {one_line(name_of_class(cls), 80)}")
+
+
+def built(cls: type, parameters: Mapping[str, Any], what: str) -> Any:
+    """A policy of a class, with parameters that are checked by their types.
+
+    Args:
+        cls: of ours or a user's.
+        parameters: by name.
+        what: whose they are, for messages.
+
+    Raises:
+        BadInput: a parameter that it does not take, that is missing, or of a wrong type.
+        PolicyError: it is abstract, or its constructor raised.
+    """
+    called = f"policy {one_line(name_of_class(cls), 80)}"
+    with Guard(f"{called}: reading its parameters", *files_of(cls)):
+        takes = Signature.of(cls)
+        missing = ", ".join(sorted(cls.__abstractmethods__)) if cls.__flags__ & _IS_ABSTRACT else ""
+    given = checked_parameters(takes, parameters, what)
+    if missing:
+        raise PolicyError(f"{called} is abstract: it has no {missing}")
+    shipped = any(cls is each for known in KINDS.values() for each in known.values())
+    return _made(cls, given, what, called, shipped)
+
+
+def checked_policy(kind: str, policy: Any, called: str = "the policy") -> Any:
+    """A policy of a kind, as it came.
+
+    Raises:
+        PolicyError: it is of another kind, or has not the form of a policy.
+    """
+    if not is_of(policy, BASES[kind]):
+        made, wanted = one_line(class_name(policy), 80), BASES[kind].__name__
+        raise PolicyError(f"{called} gives an object of class {made} when it is made, expected a {wanted}")
+    with watched():
         check_form(policy)
     return policy
+
+
+def made_with(policy: Policy) -> dict[str, Any]:
+    """What a policy was made with: by the contract its constructor stores every parameter under the parameter's name.
+
+    Raises:
+        PolicyError: it does not.
+    """
+    names = list(Signature.of(type(policy)).needed or ())
+    missing = [name for name in names if not hasattr(policy, name)]
+    if missing:
+        raise broken(policy, f"does not keep its parameter {missing[0]!r} as an attribute of that name")
+    return {name: getattr(policy, name) for name in names}
 
 
 @guarded

@@ -14,7 +14,7 @@ from predictors.profile import Profile
 from predictors.recording import Recording
 from predictors.reuse import ReuseModel
 from predictors.shipped import find
-from tilecast.scenario import Scenario
+from tilecast.scenario import Scenario, parse_setting
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.request import Request, Size
@@ -46,10 +46,11 @@ def prepare_cache(
     Raises:
         BadInput: an unknown policy or parameter, or a missing or wrong file.
     """
-    section, parameters = scenario.policies.caching, dict(scenario.policies.caching.parameters)
+    section = scenario.policies.caching
     if section.name == "forest":
-        parameters["forest"] = str(find(parameters.get("forest", scenario.model_name), "forest", scenario.base))
-    policy: CachingPolicy = load_policy("caching", section.name, parameters, scenario.base)
+        forest = find(section.parameters.get("forest", scenario.model_name), "forest", scenario.base)
+        section = section.with_parameters(forest=str(forest))
+    policy: CachingPolicy = section.policy("caching", scenario.base)
     if isinstance(policy, ComputeAll):
         return None
     if scenario.cluster.executor == "whole":
@@ -82,6 +83,22 @@ def _block_weights(profile: Profile | None) -> list[float] | None:
         return [float(weight) for weight in json.loads(text)]
     except (ValueError, TypeError) as error:
         raise BadInput(f"the profile's block_weights are {text[:80]!r}, expected a JSON list of numbers") from error
+
+
+def parse_caching_policy(text: str) -> CachingPolicy:
+    """``first-block``, or with parameters ``first-block:threshold=0.1,warmup=2``.
+
+    Raises:
+        BadInput: an unknown policy or parameter.
+    """
+    file, py, rest = text.partition(".py:")
+    name, _, parameters = (rest if py else text).partition(":")
+    try:
+        given = dict(parse_setting(item) for item in parameters.split(",") if item)
+    except BadInput as error:
+        raise BadInput(f"--caching {text!r}: {str(error).removeprefix('--set ')}") from None
+    policy: CachingPolicy = load_policy("caching", f"{file}{py}{name}" if py else name, given)
+    return policy
 
 
 def spell_shares(shares: dict[Size, float]) -> dict[str, float]:

@@ -24,6 +24,8 @@ def load_profile(scenario: Scenario) -> Profile | None:
         BadInput: it names neither, or the file is missing or wrong.
     """
     section = scenario.predictor
+    if section.in_memory is not None:
+        return section.in_memory
     if section.profile is not None:
         return _load(_find_profile(section.profile, scenario.base))
     if section.hardware is not None:

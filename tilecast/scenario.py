@@ -1,14 +1,25 @@
-"""A scenario: one TOML file that says what to run. `simulate` and `replay` take the same one."""
+"""A scenario: what to run, written in TOML or in Python. Every verb takes the same one.
+
+In Python a policy, a trace or a profile may also be an object. The section that it belongs to then names it by what is
+in it, so that two scenarios are the same if and only if they hold the same things, in this process and in any other.
+"""
 
 from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+import joblib
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from policies.contract import Policy
+from policies.guard import name_of
+from policies.load import built, checked_policy, load_policy, made_with
+from predictors.profile import Profile
+from tilecast.in_memory import InMemory, contents_of, is_named, named
 from traces.errors import BadInput
 from traces.limits import (
     DEVICES,
@@ -31,6 +42,7 @@ from traces.limits import (
 from traces.output import reads
 from traces.paths import files_in, with_home
 from traces.text import read_toml
+from traces.trace import Trace
 
 
 class _Section(BaseModel):
@@ -70,6 +82,23 @@ class StepReductionSection(_Section):
 
 class TraceSection(_Section):
     """Which requests, and what is done to them first, in this order."""
+
+    _given: InMemory[Trace] | None = PrivateAttr(None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _objects(cls, data: Any, handler: Callable[[Any], TraceSection]) -> TraceSection:
+        given = data.get("path") if isinstance(data, dict) else None
+        if not isinstance(given, Trace):
+            return handler({**data, "path": str(given)} if isinstance(given, Path) else data)
+        section = handler({**data, "path": named("trace", str(joblib.hash(given.frame)))})
+        section._given = InMemory(given)
+        return section
+
+    @property
+    def in_memory(self) -> Trace | None:
+        """The trace, where it is an object and no file."""
+        return None if self._given is None else self._given.value
 
     path: PathText | None = Field(None, description="The trace: .parquet, .csv[.gz] or .jsonl[.gz].")
     start_s: Instant = Field(0.0, description="Leave out arrivals before this time of the file, which becomes time 0.")
@@ -154,6 +183,23 @@ class TilingSection(_Section):
 class PredictorSection(_Section):
     """What the policy knows about cost: measurements, the roofline of a hardware kind, or that calibrated by them."""
 
+    _given: InMemory[Profile] | None = PrivateAttr(None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _objects(cls, data: Any, handler: Callable[[Any], PredictorSection]) -> PredictorSection:
+        given = data.get("profile") if isinstance(data, dict) else None
+        if not isinstance(given, Profile):
+            return handler({**data, "profile": str(given)} if isinstance(given, Path) else data)
+        section = handler({**data, "profile": named("profile", given.content_hash)})
+        section._given = InMemory(given)
+        return section
+
+    @property
+    def in_memory(self) -> Profile | None:
+        """The profile, where it is an object and no file."""
+        return None if self._given is None else self._given.value
+
     profile: PathText | None = Field(None, description="Measurements: a file, or what ships under that name.")
     hardware: PathText | None = Field(
         None, description="A kind of 'tilecast hardware list', or of a file: mine.toml, mine.toml:kind."
@@ -219,14 +265,54 @@ class PolicySection(_Section):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: PathText = Field(description="A policy that ships, or file.py:Class; every other key is a parameter of it.")
+    _given: InMemory[Policy] | None = PrivateAttr(None)
+
+    @property
+    def in_memory(self) -> Policy | None:
+        """The policy, where it is an object and no name."""
+        return None if self._given is None else self._given.value
+
+    @classmethod
+    def of(cls, policy: Policy) -> PolicySection:
+        """The section of a policy that is an object; what it was made with is told, too, where it is a plain value.
+
+        Raises:
+            PolicyError: it is not made as policies are.
+        """
+        told = {name: value for name, value in made_with(policy).items() if isinstance(value, bool | int | float | str)}
+        section = cls(**{**told, "name": named(name_of(policy), contents_of(policy))})
+        section._given = InMemory(policy)
+        return section
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The policy's own parameters."""
         return dict(self.__pydantic_extra__ or {})
 
+    def with_parameters(self, **more: Any) -> PolicySection:
+        """The same policy with some parameters otherwise."""
+        if self._given is not None:
+            policy = self._given.value
+            return PolicySection.of(built(type(policy), {**made_with(policy), **more}, self.name))
+        return PolicySection(**{**self.parameters, **more, "name": self.name})
+
+    def policy(self, kind: str, base: Path) -> Any:
+        """The policy, of one of the kinds of `policies.load`.
+
+        Raises:
+            BadInput: unknown name, no such file or class, or a wrong parameter.
+            PolicyError: what a user's policy does wrong.
+        """
+        if self._given is not None:
+            return checked_policy(kind, self._given.value)
+        if is_named(self.name):
+            raise BadInput(f"{kind} policy {self.name!r}: it was an object of another process, and is in no file")
+        return load_policy(kind, self.name, self.parameters, base)
+
 
 def _by_name(value: Any) -> Any:
+    if isinstance(value, Policy):
+        return PolicySection.of(value)
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -346,7 +432,23 @@ class PlanSection(_Section):
 
 
 class Scenario(_Section):
-    """What to run. ``base`` is the folder that relative paths start from."""
+    """What to run.
+
+    In Python each section is a dictionary or a section, and what most scenarios name has a short way:
+    ``Scenario(model="tiny-image", trace=Trace.load("t.csv"), profile="cpu-1core", scheduler=Mine(), replicas=2)``.
+
+    Args:
+        model: a known model, or a diffusers folder.
+        trace: the requests: a `Trace`, a file, or the section.
+        profile: measurements: a `Profile`, a file, or what ships under that name.
+        hardware: a kind of ``tilecast hardware list``, whose data sheet says what things cost, or a profile with it.
+        scheduler: a policy, or the name of one.
+        replicas: how many.
+        sections: all other keys, see ``tilecast scenario keys``.
+
+    Raises:
+        BadInput: an unknown key (the nearest known one is named), or a wrong value.
+    """
 
     model: PathText = Field(description="A known model, or a diffusers folder beside the scenario.")
     seed: Seed = Field(0, description="Of all random draws; the same seed gives the same bytes.")
@@ -361,11 +463,52 @@ class Scenario(_Section):
     slo: SloSection = SloSection()
     plan: PlanSection = Field(PlanSection(), exclude=True)  # decides nothing of a run
     base: Path = Field(Path(), exclude=True)
+    _source: str = PrivateAttr("scenario")
+
+    def __init__(
+        self,
+        model: str = "",
+        *,
+        trace: Any = None,
+        profile: Any = None,
+        hardware: str | None = None,
+        scheduler: Any = None,
+        replicas: int | None = None,
+        **sections: Any,
+    ) -> None:
+        given = dict(sections)
+        source = str(given.pop("_source", "scenario"))
+        if model != "":
+            given["model"] = model
+        if trace is not None:
+            given["trace"] = {"path": trace} if isinstance(trace, Trace | str | Path) else trace
+        short = {
+            "predictor.profile": profile,
+            "predictor.hardware": hardware,
+            "policies.scheduling": scheduler,
+            "cluster.replicas": replicas,
+        }
+        for key, value in short.items():
+            if value is not None:
+                given = _laid_over(given, key, value)
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise BadInput(f"{source}: {_first_problem(error)}") from error
+        self._source = source
 
     @property
     def model_name(self) -> str:
         """What profiles and traces call the model: its name, or the last part of its folder's path."""
         return Path(self.model).name
+
+    def replaced(self, given: Mapping[str, Any]) -> Scenario:
+        """The same scenario with some dotted keys otherwise, like ``{"cluster.replicas": 4}``.
+
+        Raises:
+            BadInput: an unknown key, or a wrong value.
+        """
+        return _made(_table(self), given, self.base, self._source)
 
     @property
     def images(self) -> Path | None:
@@ -379,7 +522,7 @@ class Scenario(_Section):
         return str(beside) if (beside / "model_index.json").is_file() else self.model
 
 
-def load_scenario(path: Path, overrides: dict[str, Any]) -> Scenario:
+def load_scenario(path: Path, overrides: Mapping[str, Any]) -> Scenario:
     """Read a scenario and lay ``overrides`` (dotted keys) over it.
 
     Raises:
@@ -387,15 +530,8 @@ def load_scenario(path: Path, overrides: dict[str, Any]) -> Scenario:
     """
     path = Path(path)
     data = read_toml(path)
-    for key, value in overrides.items():
-        _lay_over(data, key, value)
-    data.pop("base", None)
-    data = with_home(data)
-    reads([path, *files_in(data, path.parent)])
-    try:
-        return Scenario(**data, base=path.parent)
-    except ValidationError as error:
-        raise BadInput(f"{path}: {_first_problem(error)}") from error
+    reads([path])
+    return _made(data, overrides, path.parent, str(path))
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -409,16 +545,42 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key.strip(), value
 
 
-def _lay_over(data: dict[str, Any], key: str, value: Any) -> None:
-    *sections, last = key.split(".")
-    for section in sections:
-        inner = data.setdefault(section, {})
-        if isinstance(inner, str) and sections[0] in ("policies", "residency"):
-            inner = data[section] = {"name": inner}
-        if not isinstance(inner, dict):
-            raise BadInput(f"--set {key}: {section!r} is a value, not a section")
-        data = inner
-    data[last] = value
+def _made(data: Mapping[str, Any], overrides: Mapping[str, Any], base: Path, source: str) -> Scenario:
+    for key, value in overrides.items():
+        data = _laid_over(data, key, value)
+    data = with_home({name: value for name, value in data.items() if name != "base"})
+    reads(files_in(data, base))
+    return Scenario(**data, base=base, _source=source)
+
+
+def _laid_over(data: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """``data`` with the value of a dotted key; what it holds is left as it is."""
+    first, dot, rest = key.partition(".")
+    if not dot:
+        return {**data, first: value}
+    inner = data.get(first)
+    if isinstance(inner, PolicySection) and inner.in_memory is not None:
+        return {**data, first: inner.with_parameters(**{rest: value})}
+    if isinstance(inner, str | Policy) and first in _POLICIES:
+        inner = _by_name(inner)
+    if isinstance(inner, _Section):
+        inner = _table(inner)
+    if inner is not None and not isinstance(inner, Mapping):
+        raise BadInput(f"--set {key}: {first!r} is a value, not a section")
+    return {**data, first: _laid_over(inner or {}, rest, value)}
+
+
+def _table(section: _Section) -> dict[str, Any]:
+    """What a section sets, as `Scenario` takes it."""
+    table = {name: getattr(section, name) for name in section.model_fields_set if name in type(section).model_fields}
+    if isinstance(section, PolicySection):
+        return {**section.parameters, **table}
+    if isinstance(section, TraceSection | PredictorSection) and section.in_memory is not None:
+        table["path" if isinstance(section, TraceSection) else "profile"] = section.in_memory
+    return table
+
+
+_POLICIES = ("scheduling", "caching", "tile_caching", "placement", "dispatch", "keep")
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from policies.contract import Predictor, SchedulingPolicy
 from policies.controller import Controller
 from policies.events import Parity, check_parity, read_events
-from policies.load import load_policy
+from policies.guard import name_of
 from policies.record import Served, request_table, step_table
 from policies.runlog import read_run, write_run
 from policies.tiling.recipe import Recipe, ordinary
@@ -27,6 +27,7 @@ from predictors.table import LatencyTable, check_supported
 from reports.drift import drift
 from tilecast.caching import PreparedCache, prepare_cache, read_shares, spell_shares
 from tilecast.file_memo import remembered
+from tilecast.in_memory import is_named
 from tilecast.latency import geometry_for, latency_table, load_profile, trust
 from tilecast.lossy import lossy
 from tilecast.scenario import PredictorSection, Scenario
@@ -83,6 +84,12 @@ class Prepared:
         )
 
     @property
+    def policy_name(self) -> str:
+        """What people call the scheduler."""
+        name = self.scenario.policies.scheduling.name
+        return name_of(self.policy) if is_named(name) else name
+
+    @property
     def costs(self) -> StageCosts:
         """What the stages of a request cost."""
         return _costs(self.scenario, self.table, self.tiling)
@@ -104,7 +111,7 @@ class Prepared:
             "tilecast": version("tilecast"),
             "model": scenario.model_name,
             "seed": scenario.seed,
-            "scheduler": scenario.policies.scheduling.name,
+            "scheduler": self.policy_name,
             "replicas": scenario.cluster.replicas,
             "devices": scenario.cluster.devices,
             "hardware": self.table.hardware,
@@ -211,7 +218,7 @@ def _prepare(scenario: Scenario) -> Prepared:
     if cache is not None and not (profile is not None and profile.frame["cached"].any()):
         warnings.append("the profile was measured without a cache: what reuse saves is taken from the work it spares")
     warnings += _unlike_the_profile(scenario, profile)
-    scheduling = load_policy("scheduling", policies.scheduling.name, policies.scheduling.parameters, scenario.base)
+    scheduling = policies.scheduling.policy("scheduling", scenario.base)
     serving_many(scenario, scheduling)
     preloaded(scenario, trace.requests())
     if scenario.predictor.oracle:
@@ -288,7 +295,7 @@ def _load_trace(
     section = scenario.trace
     if section.path is None:
         raise BadInput("the scenario names no trace; set trace.path, or pass --trace")
-    whole = trace = _read_trace(scenario.base / section.path)
+    whole = trace = section.in_memory or _read_trace(scenario.base / section.path)
     if section.start_s or section.end_s is not None:
         trace = trace.slice(section.start_s, section.end_s if section.end_s is not None else float("inf"))
     if section.limit is not None:
@@ -411,8 +418,7 @@ def parity_of(folder: Path) -> Parity | None:
     predictor = scenario.predictor
     geometry = geometry_for(scenario.model_name, profile)
     table = latency_table(scenario, profile, geometry)
-    scheduling = scenario.policies.scheduling
-    policy = load_policy("scheduling", scheduling.name, scheduling.parameters, folder)
+    policy = scenario.policies.scheduling.policy("scheduling", folder)
     trace = Trace.load(folder / "trace.parquet")
     requests: Sequence[Request] = trace.requests()
     expected = read_run(folder).info["predictor"]

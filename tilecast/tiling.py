@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from policies.caching import CachingPolicy, ComputeAll
-from policies.load import load_policy
 from policies.tiling.costs import TiledCosts
 from policies.tiling.plan import TilePlans
 from policies.tiling.planner import GridPlanner
@@ -120,7 +119,7 @@ def prepare_tiling(
         BadInput: a wrong value, an unknown policy, a missing file, or a grid that a canvas cannot have.
     """
     section, policies, cluster = scenario.tiling, scenario.policies, scenario.cluster
-    placement = load_policy("placement", policies.placement.name, policies.placement.parameters, scenario.base)
+    placement = policies.placement.policy("placement", scenario.base)
     if section is None:
         if cluster.devices > 1:
             raise BadInput(f"cluster.devices is {cluster.devices}, but only tiles are shared; add a [tiling] section")
@@ -146,8 +145,7 @@ def prepare_tiling(
     if section.tile == "planned":
         planner = GridPlanner(rule, devices, lambda size: table.seconds("denoise", ((size, 1),)))
         rule = planner.planned(sizes)
-    name = policies.tile_caching.name
-    caching = load_policy("caching", name, policies.tile_caching.parameters, scenario.base)
+    caching = policies.tile_caching.policy("caching", scenario.base)
     if isinstance(caching, ComputeAll):
         return PreparedTiling(scenario, rule, devices, None, None, {}, sizes)
     path = find(scenario.predictor.tile_reuse or scenario.model_name, "tiles", scenario.base)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from policies.contract import SchedulingPolicy
-from policies.load import load_policy
 from policies.residency import ManyCheckpoints
 from policies.tiling.costs import TiledCosts
 from policies.tiling.recipe import Recipe
@@ -68,8 +67,7 @@ def serving_many(scenario: Scenario, policy: SchedulingPolicy) -> SchedulingPoli
     if section is None:
         return policy
     dispatch, keep = (
-        load_policy(kind, chosen.name, chosen.parameters, scenario.base)
-        for kind, chosen in (("dispatch", section.dispatch), ("keep", section.keep))
+        chosen.policy(kind, scenario.base) for kind, chosen in (("dispatch", section.dispatch), ("keep", section.keep))
     )
     return ManyCheckpoints(policy, dispatch, keep, weights_of(section), section.patience, section.visit)
 

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from benchmarks.gpu_suite.point import Point, Result
 from benchmarks.outputs import BENCHMARK
-from tilecast.studies.result_store import FILE, KeptPoints
+from tilecast.studies.result_store import FILE, ResultStore
 from traces.errors import BadInput
 from traces.files import write_json
 
@@ -52,7 +52,7 @@ class Store:
 
     def __init__(self, folder: Path, facts: Mapping[str, str]) -> None:
         self.folder, self._facts = Path(folder), dict(facts)
-        self._kept = KeptPoints(self.folder)
+        self._kept = ResultStore(self.folder)
 
     def __enter__(self) -> Store:
         self._kept.__enter__()

@@ -133,11 +133,11 @@ def test_a_cluster_that_looks_well_in_a_short_run_is_called_unstable(folder: Pat
     text = text.replace("requests = 200", "requests = 1000").replace("max_requests = 400", "max_requests = 16000")
     scenario.write_text(text)
     one = Candidate("small", 1, 1, "fcfs")
-    case = Case(scenario, {}, load_scenario(scenario, {}))
+    case = Case(load_scenario(scenario, {}))
     busy = answer(case.asked(Ask(one, 0, 2000, saturate=True)))
     scale = 1.02 * busy["submitted"] / busy["drain_s"] / case.demand().rate_rps
     given = {"trace.rate_scale": scale}
-    short = Case(scenario, given, load_scenario(scenario, given))
+    short = Case(load_scenario(scenario, given))
     assert min(answer(short.asked(Ask(one, seed, 1000)))["attainment"] for seed in range(3)) > 0.95
     made = plan(folder, "trap", "--hardware", "small", "--set", f"trace.rate_scale={scale}")
     [evaluation] = made.considered
@@ -153,7 +153,7 @@ def test_a_cluster_that_looks_well_in_a_short_run_is_called_unstable(folder: Pat
 
 
 def test_deadlines_are_the_same_on_all_hardware(folder: Path) -> None:
-    case = Case(folder / "scenario.toml", {}, load_scenario(folder / "scenario.toml", {}))
+    case = Case(load_scenario(folder / "scenario.toml", {}))
     runs = [case.asked(Ask(Candidate(kind, 1, 2, "fcfs"), 1, 50)) for kind in ("small", "large")]
     assert runs[0].reference == runs[1].reference
     assert runs[0].scenario.seed == runs[1].scenario.seed
@@ -167,7 +167,7 @@ def test_what_a_cluster_carries_does_not_depend_on_how_long_clients_wait_nor_on_
     carried = []
     for faults in ("", '[faults]\noutages = ["1:1:30"]\nslow = ["0:0:99:3"]\nstarts_cold = true\npatience_s = 0.1\n'):
         scenario.write_text(SCENARIO + faults)
-        case = Case(scenario, {}, load_scenario(scenario, {}))
+        case = Case(load_scenario(scenario, {}))
         carried.append(answer(case.asked(Ask(Candidate("small", 1, 1, "fcfs"), 0, 100, saturate=True))))
     assert json.dumps(carried[0]) == json.dumps(carried[1])
     assert case.asked(Ask(Candidate("small", 1, 2, "fcfs"), 0, 100)).scenario.faults == case.scenario.faults
@@ -181,7 +181,7 @@ def test_what_a_simulation_says_does_not_depend_on_those_before_it(folder: Path)
     run("trace", "generate", "--rate", 20, "--duration", 20, *sizes, "-o", folder / "trace.parquet")
     for path in (folder / "profile.parquet", folder / "fast.parquet"):
         Profile(Profile.load(path).frame.assign(executor="packed")).save(path)
-    case = Case(scenario, {}, load_scenario(scenario, {}))
+    case = Case(load_scenario(scenario, {}))
     asked = [case.asked(Ask(Candidate("small", 1, 2, "fcfs"), seed, 100)) for seed in range(3)]
     after_others = [answer(one) for one in asked][-1]
     _prepared.cache_clear()
@@ -253,7 +253,7 @@ def test_batches_are_as_large_as_memory_allows_and_a_model_that_does_not_fit_is_
         f"plan.hardware = [{kinds}]\n"
     )
     run("trace", "generate", "--rate", 1, "--duration", 60, "--sizes", "1024x1024", "-o", tmp_path / "trace.parquet")
-    case = Case(tmp_path / "scenario.toml", {}, load_scenario(tmp_path / "scenario.toml", {}))
+    case = Case(load_scenario(tmp_path / "scenario.toml", {}))
     some, little = (case.options[name, 1, "mixed-fcfs"] for name in ("some", "little"))
     assert some.memory is not None
     assert some.label == ESTIMATED

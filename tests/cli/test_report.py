@@ -66,7 +66,7 @@ def test_report_needs_a_page_name(runs, tmp_path):
 def test_validate_writes_json(runs, tmp_path):
     target = tmp_path / "v.json"
     result = invoke(validate, *runs, "-o", str(target))
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 3, result.output  # one request is too short to tell
     assert json.loads(target.read_text())["requests"]["ended_alike"] == 1
 
 

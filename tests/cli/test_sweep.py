@@ -18,6 +18,7 @@ import pytest
 from policies.runlog import read_run
 from reports.metrics import summary
 from tests.cli.run_command import refused, run
+from tilecast.scenario import load_scenario
 from tilecast.studies.grid import Grid
 from traces.errors import BadInput
 
@@ -259,7 +260,7 @@ def test_samples_are_some_of_the_combinations_and_more_samples_are_those_and_oth
     def drawn(samples: int) -> list[str]:
         path = folder / "sampled.toml"
         path.write_text(f"samples = {samples}\n[grid]\ncluster.replicas = {list(range(1, 41))}\n")
-        return [str(point) for point in Grid.load(path).points(folder / "scenario.toml", {})]
+        return [str(point) for point in Grid.load(path).points(load_scenario(folder / "scenario.toml", {}))]
 
     few, more, everything = drawn(5), drawn(15), drawn(100)
     assert (len(few), len(more), len(everything)) == (5, 15, 40)
@@ -270,7 +271,7 @@ def test_samples_are_some_of_the_combinations_and_more_samples_are_those_and_oth
 def test_a_key_in_quotes_takes_its_table_whole(folder: Path) -> None:
     path = folder / "quoted.toml"
     path.write_text('[[cases]]\npolicies.scheduling.max_batch = 2\n[[cases]]\n"policies.scheduling" = {name = "edf"}\n')
-    dotted, whole = Grid.load(path).points(folder / "scenario.toml", {})
+    dotted, whole = Grid.load(path).points(load_scenario(folder / "scenario.toml", {}))
     assert dotted.scenario.policies.scheduling.name == "least-slack"
     assert dotted.scenario.policies.scheduling.parameters == {"max_batch": 2}
     assert whole.scenario.policies.scheduling.name == "edf"

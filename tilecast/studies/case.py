@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from policies.guard import read
-from policies.load import load_policy
 from predictors.basis import ESTIMATED
 from predictors.hardware import find_hardware, shipped_hardware
 from predictors.memory import footprint, largest_batch
 from predictors.shapes import shipped_shapes
 from reports.plan.result import Candidate, Demand, Memory
-from tilecast.scenario import FaultsSection, HardwareSection, Scenario, load_scenario
+from tilecast.scenario import FaultsSection, HardwareSection, PolicySection, Scenario
 from tilecast.studies.assess import Effort, Promise, key
 from tilecast.studies.capacity import capacity_rps
 from tilecast.studies.experiment import Ask
@@ -34,18 +33,14 @@ _LEAST_DAYS = 3  # of a replication, where the demand has a course of the day
 
 @dataclass(frozen=True)
 class Case:
-    """A scenario file, what is laid over it, and what is planned for it.
+    """A scenario, and what is planned for it.
 
     Attributes:
-        path: of the scenario.
-        given: keys laid over it.
-        scenario: with them.
+        scenario: what is known of the demand and of the replicas.
         policies: schedulers to be compared, beside those of the answer.
         hardware: the only kind to consider; None: all.
     """
 
-    path: Path
-    given: dict[str, Any]
     scenario: Scenario
     policies: tuple[str, ...] = ()
     hardware: str | None = None
@@ -82,15 +77,15 @@ class Case:
 
     def on(self, kind: HardwareSection, **more: Any) -> Scenario:
         """The scenario on a kind of hardware, with some keys (dots spelled ``__``) otherwise."""
-        given = dict(self.given)
+        given: dict[str, Any] = {}
         if kind.profile is not None or kind.hardware is not None:
             given |= {"predictor.profile": kind.profile, "predictor.hardware": kind.hardware}
-        return load_scenario(self.path, {**given, **{name.replace("__", "."): value for name, value in more.items()}})
+        return self.scenario.replaced({**given, **{name.replace("__", "."): value for name, value in more.items()}})
 
-    def scheduling(self, scheduler: str) -> dict[str, Any]:
+    def scheduling(self, scheduler: str) -> PolicySection:
         """The section of a scheduler; only the scenario's own has the parameters that the scenario gives."""
         own = self.scenario.policies.scheduling
-        return {"name": scheduler, **(own.parameters if scheduler == own.name else {})}
+        return own if scheduler == own.name else PolicySection(name=scheduler)
 
     def cluster(self, replicas: int, devices: int | None) -> Candidate:
         """The one cluster of so many replicas.
@@ -130,8 +125,7 @@ class Case:
 
     def _option(self, kind: HardwareSection, devices: int, scheduler: str) -> Option:
         scenario = self.on(kind, cluster__devices=devices)
-        section = self.scheduling(scheduler)
-        policy = load_policy("scheduling", section.pop("name"), section, scenario.base)
+        policy = self.scheduling(scheduler).policy("scheduling", scenario.base)
         memory = memory_of(scenario, kind.hardware or kind.name, shared(self.reference).requests)
         given = read(policy, "max_batch")
         max_batch = given if type(given) is int else None
@@ -228,7 +222,7 @@ class Case:
         candidate, change, scenario = ask.candidate, ask.change, self.scenario
         scheduling, max_batch = self.scheduling(candidate.scheduler), self.options[key(candidate)].max_batch
         if max_batch is not None:
-            scheduling["max_batch"] = change.max_batch or max_batch
+            scheduling = scheduling.with_parameters(max_batch=change.max_batch or max_batch)
         runs = self.on(
             kind,
             seed=1000 * scenario.seed + ask.seed,

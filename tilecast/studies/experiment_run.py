@@ -5,12 +5,10 @@ What runs share, like a fitted table and a drawn demand, is remembered by each p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from policies.load import load_policy
 from tilecast.latency import geometry_for
 from tilecast.scenario import PolicySection, Scenario
 from tilecast.setup import Prepared, prepare
@@ -60,7 +58,13 @@ def answer(asked: Asked) -> dict[str, Any]:
     else:
         trace = trace.scale_rate(scenario.trace.rate_scale)
     requests = trace.requests()
-    run = replace(shared(scenario), scenario=scenario, trace=trace, requests=requests, policy=_policy(scenario))
+    run = replace(
+        shared(scenario),
+        scenario=scenario,
+        trace=trace,
+        requests=requests,
+        policy=scenario.policies.scheduling.policy("scheduling", scenario.base),
+    )
     if run.cache is not None and run.cache.plans is not None:
         run = replace(run, cache=replace(run.cache, plans=run.cache.plans.seeded(scenario.seed)))
     controller = run_simulation(run)
@@ -121,9 +125,3 @@ def drawn(reference: Scenario, requests: int, replication: int) -> Trace:
 @lru_cache(maxsize=8)
 def _prepared(scenario: Scenario) -> Prepared:
     return prepare(scenario)
-
-
-def _policy(scenario: Scenario) -> Any:
-    scheduling = scenario.policies.scheduling
-    parameters: Mapping[str, Any] = scheduling.parameters
-    return load_policy("scheduling", scheduling.name, parameters, scenario.base)

@@ -23,12 +23,12 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tilecast.scenario import Scenario, load_scenario
+from tilecast.scenario import Scenario
 from traces.errors import BadInput
 from traces.streams import stream
 from traces.text import read_toml
@@ -82,7 +82,15 @@ class Grid:
         Raises:
             BadInput: no such file, no TOML, an unknown key of its own, or a value of the wrong kind.
         """
-        data = read_toml(path)
+        return cls.of(read_toml(path), Path(path))
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], path: Path = Path("grid")) -> Grid:
+        """The grid of what a file says, or would say; ``path`` is for messages.
+
+        Raises:
+            BadInput: an unknown key of its own, or a value of the wrong kind.
+        """
         for key in data:
             if key not in _KNOWN:
                 close = difflib.get_close_matches(key, _KNOWN, 1)
@@ -98,17 +106,16 @@ class Grid:
         keys = [*self.values, *(key for case in self.cases.values() for key in case)]
         return list(dict.fromkeys([*keys, *(["seed"] if self.seeds is not None else [])]))
 
-    def points(self, scenario: Path, given: Settings) -> list[Point]:
+    def points(self, base: Scenario, given: Collection[str] = ()) -> list[Point]:
         """The points in order of the file, the last key changing fastest, checked one by one.
 
         Args:
-            scenario: the file.
-            given: what the command line sets.
+            base: what all of them have in common.
+            given: dotted keys that are set elsewhere, so that the grid must not.
 
         Raises:
-            BadInput: a key is set by the command line too, or a combination is no scenario.
+            BadInput: a key is set elsewhere too, or a combination is no scenario.
         """
-        base = load_scenario(scenario, given)
         for key in self.keys:
             if key in given:
                 raise BadInput(f"{self.path}: {key} is set here and by the command line; expected one of the two")
@@ -120,7 +127,7 @@ class Grid:
             order = stream(base.seed, "sweep/samples").permutation(len(combinations))
             combinations = [combinations[at] for at in sorted(order[: self.samples])]
         return [
-            self._point(scenario, given, case, settings if seed is None else {**settings, "seed": seed})
+            self._point(base, case, settings if seed is None else {**settings, "seed": seed})
             for case, settings in combinations
             for seed in (seeds if seeds is not None else [None])
         ]
@@ -130,10 +137,10 @@ class Grid:
             for values in itertools.product(*self.values.values()):
                 yield case, {**settings, **dict(zip(self.values, values, strict=True))}
 
-    def _point(self, scenario: Path, given: Settings, case: str, settings: Settings) -> Point:
-        outer_first = sorted({**given, **settings}.items(), key=lambda item: item[0].count("."))
+    def _point(self, base: Scenario, case: str, settings: Settings) -> Point:
+        outer_first = sorted(settings.items(), key=lambda item: item[0].count("."))
         try:
-            return Point(settings, load_scenario(scenario, dict(outer_first)), case)
+            return Point(settings, base.replaced(dict(outer_first)), case)
         except BadInput as error:
             raise BadInput(f"{self.path}: with {_spelled(settings)}: {error}") from error
 

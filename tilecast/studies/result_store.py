@@ -37,7 +37,7 @@ FAILED = "error"
 Result = dict[str, Any]
 
 
-class KeptPoints:
+class ResultStore:
     """The finished points of a folder of some kind, while the ``with`` block lasts nobody else's.
 
     ``folder/points.jsonl`` holds one JSON object a line: ``generator`` (the kind's mark), ``key``, ``point`` (what it
@@ -55,7 +55,7 @@ class KeptPoints:
         self._results: dict[str, Result] = {}
         self._file: IO[bytes] | None = None
 
-    def __enter__(self) -> KeptPoints:
+    def __enter__(self) -> ResultStore:
         with ExitStack() as held:
             claimed = held.enter_context(claim_folder(self.folder, self.kind, goes_on=True))
             self._file = held.enter_context(claimed.append(FILE))
@@ -116,7 +116,7 @@ class KeptPoints:
 def run_points(
     function: Callable[[Any], Result],
     points: Mapping[str, Any],
-    kept: KeptPoints,
+    kept: ResultStore,
     workers: int = 1,
     executor: str = "joblib",
     progress: Callable[[int], None] | None = None,

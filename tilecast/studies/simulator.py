@@ -9,7 +9,7 @@ from tilecast.studies.case import Case
 from tilecast.studies.experiment import Ask
 from tilecast.studies.experiment_run import Asked, answer
 from tilecast.studies.replication import Replication
-from tilecast.studies.result_store import FAILED, KeptPoints, point_key, run_points
+from tilecast.studies.result_store import FAILED, ResultStore, point_key, run_points
 from traces.errors import BadInput
 
 
@@ -23,7 +23,7 @@ class Simulator:
         progress: told what is simulated, how many simulations that takes, and how many of them are done.
     """
 
-    def __init__(self, case: Case, kept: KeptPoints, workers: int, progress: Callable[[str, int, int], None]) -> None:
+    def __init__(self, case: Case, kept: ResultStore, workers: int, progress: Callable[[str, int, int], None]) -> None:
         self._case = case
         self._kept = kept
         self._workers = workers

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tilecast.studies.result_store import KeptPoints, Result, run_points
+from tilecast.studies.result_store import Result, ResultStore, run_points
 
 
 def square(number: int) -> Result:
@@ -22,5 +22,5 @@ def numbers(count: int) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    with KeptPoints(Path(sys.argv[1])) as kept:
+    with ResultStore(Path(sys.argv[1])) as kept:
         run_points(square, numbers(int(sys.argv[2])), kept, workers=int(sys.argv[3]))

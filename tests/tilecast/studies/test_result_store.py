@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from policies.contract import PolicyError
 from tests.tilecast.studies.slow_squares import numbers, square
 from tilecast.scenario import Scenario, load_scenario
-from tilecast.studies.result_store import FAILED, Interrupted, KeptPoints, Result, point_key, run_points
+from tilecast.studies.result_store import FAILED, Interrupted, Result, ResultStore, point_key, run_points
 from traces.errors import BadInput
 
 ROOT = Path(__file__).parents[3]
@@ -81,7 +81,7 @@ def test_kill_9_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path, 
         kills += 1
         assert written(tmp_path / "study") > before  # each went on
         before = written(tmp_path / "study")
-    with KeptPoints(tmp_path / "study") as kept:
+    with ResultStore(tmp_path / "study") as kept:
         assert len(kept) == before
         results = run_points(square, numbers(count), kept)
     assert results == {key: {"square": n * n, "third": n / 3} for key, n in numbers(count).items()}
@@ -96,56 +96,56 @@ def written(folder: Path) -> int:
 @given(torn=st.integers(min_value=1, max_value=200))
 def test_a_torn_last_line_is_dropped_wherever_it_was_torn(tmp_path_factory: pytest.TempPathFactory, torn: int) -> None:
     folder = tmp_path_factory.mktemp("torn")
-    with KeptPoints(folder) as kept:
+    with ResultStore(folder) as kept:
         for number in range(3):
             kept.add(f"key-{number}", str(number), {"number": number})
     whole = (folder / "points.jsonl").read_bytes()
     (folder / "points.jsonl").write_bytes(whole[: -min(torn, len(whole))])
-    with KeptPoints(folder) as kept:
+    with ResultStore(folder) as kept:
         results = run_points(lambda number: {"number": number}, numbers(3), kept)
     assert results == {f"key-{number}": {"number": number} for number in range(3)}
     assert (folder / "points.jsonl").read_bytes() == whole
 
 
 def test_a_damaged_line_is_named_and_nothing_is_touched(tmp_path: Path) -> None:
-    with KeptPoints(tmp_path) as kept:
+    with ResultStore(tmp_path) as kept:
         kept.add("a", "a point", {})
         kept.add("b", "a point", {})
     damaged = (tmp_path / "points.jsonl").read_text().replace('"key": "a"', '"kee": "a"')
     (tmp_path / "points.jsonl").write_text(damaged)
-    with pytest.raises(BadInput, match=r"points\.jsonl: line 1 is no finished point"), KeptPoints(tmp_path):
+    with pytest.raises(BadInput, match=r"points\.jsonl: line 1 is no finished point"), ResultStore(tmp_path):
         pass
     assert (tmp_path / "points.jsonl").read_text() == damaged
 
 
 def test_a_folder_has_one_owner_and_must_be_a_study(tmp_path: Path) -> None:
     taken = pytest.raises(BadInput, match="is in use by another process")
-    with KeptPoints(tmp_path / "study"), taken, KeptPoints(tmp_path / "study"):
+    with ResultStore(tmp_path / "study"), taken, ResultStore(tmp_path / "study"):
         pass
-    with KeptPoints(tmp_path / "study"):
+    with ResultStore(tmp_path / "study"):
         pass
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("precious")
-    with pytest.raises(BadInput, match=r"is no study but holds other things"), KeptPoints(tmp_path / "notes"):
+    with pytest.raises(BadInput, match=r"is no study but holds other things"), ResultStore(tmp_path / "notes"):
         pass
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_failure_is_not_kept(tmp_path: Path, workers: int) -> None:
     points = {str(number): number for number in range(1, 5)}
-    with KeptPoints(tmp_path) as kept:
+    with ResultStore(tmp_path) as kept:
         failed = run_points(passing, points, kept, workers)
     assert [list(result) for result in failed.values()] == [[FAILED]] * 4
     assert lines(tmp_path) == []
-    with KeptPoints(tmp_path) as kept:
+    with ResultStore(tmp_path) as kept:
         again = run_points(square, points, kept, workers)
     assert again["4"]["square"] == 16
 
 
 def test_a_kept_result_is_the_one_that_was_run(tmp_path: Path) -> None:
-    with KeptPoints(tmp_path) as kept:
+    with ResultStore(tmp_path) as kept:
         ran = run_points(answer, {"a": 1}, kept)
-    with KeptPoints(tmp_path) as kept:
+    with ResultStore(tmp_path) as kept:
         again = run_points(interrupt, {"a": 2}, kept)  # which would interrupt if it ran
     assert repr(ran) == repr(again) == "{'a': {'double': 2, 'nothing': nan}}"
 
@@ -153,7 +153,7 @@ def test_a_kept_result_is_the_one_that_was_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_point_that_cannot_be_run_says_why_and_the_others_go_on(tmp_path: Path, workers: int) -> None:
     done: list[int] = []
-    with KeptPoints(tmp_path) as kept:
+    with ResultStore(tmp_path) as kept:
         results = run_points(answer, {"c": 3, "d": 4, "a": 1}, kept, workers, progress=done.append)
         assert results["a"]["double"] == 2
         assert results["c"] == {FAILED: "three is too many"}
@@ -166,13 +166,13 @@ def test_a_point_that_cannot_be_run_says_why_and_the_others_go_on(tmp_path: Path
 
 
 def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
-    with KeptPoints(tmp_path) as kept, pytest.raises(Interrupted, match="2 of 120 points are kept in"):
+    with ResultStore(tmp_path) as kept, pytest.raises(Interrupted, match="2 of 120 points are kept in"):
         run_points(interrupt, numbers(120), kept)
     assert len(lines(tmp_path)) == 2
 
 
 def test_workers_are_processes_with_one_thread_each(tmp_path: Path) -> None:
-    with KeptPoints(tmp_path) as kept:
+    with ResultStore(tmp_path) as kept:
         results = run_points(process_id, numbers(8), kept, workers=2)
     assert os.getpid() not in {result["process"] for result in results.values()}
     assert {result["threads"] for result in results.values()} == {"1"}
@@ -187,13 +187,13 @@ def test_workers_are_processes_with_one_thread_each(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_workers_are_bad_input(tmp_path: Path, arguments: dict[str, object], complaint: str) -> None:
-    with KeptPoints(tmp_path) as kept, pytest.raises(BadInput, match=complaint):
+    with ResultStore(tmp_path) as kept, pytest.raises(BadInput, match=complaint):
         run_points(square, numbers(2), kept, **arguments)  # type: ignore[arg-type]
 
 
 def test_without_ray_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with KeptPoints(tmp_path) as kept, pytest.raises(BadInput, match=r"tilecast\[cluster\]"):
+    with ResultStore(tmp_path) as kept, pytest.raises(BadInput, match=r"tilecast\[cluster\]"):
         run_points(square, numbers(2), kept, executor="ray")
 
 

@@ -1,0 +1,174 @@
+"""`plan` and `sweep`: many simulations that answer one question, each kept as it finishes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from reports.plan.page import PLAN
+from reports.plan.result import Plan
+from reports.progress import Tell, silent
+from tilecast.scenario import Scenario
+from tilecast.studies.assess import Assessor
+from tilecast.studies.case import Case
+from tilecast.studies.grid import Grid
+from tilecast.studies.planner import Wanted, make_plan
+from tilecast.studies.result_store import ResultStore, run_points
+from tilecast.studies.simulator import Simulator
+from tilecast.studies.sweep import SWEEP, points_table, simulate_point, tasks
+from tilecast.studies.workers import check_workers
+from traces.errors import BadInput
+from traces.files import write_frame
+from traces.marks import Kind
+
+
+def plan(
+    scenario: Scenario,
+    output: Path | str | None = None,
+    *,
+    attainment: float | None = None,
+    replicas: int | None = None,
+    hardware: str | None = None,
+    devices: int | None = None,
+    schedulers: Sequence[str] = (),
+    policies: Sequence[str] = (),
+    growth: float | None = None,
+    months: int | None = None,
+    workers: int | None = None,
+    progress: Tell = silent,
+) -> Plan:
+    """Find the least hardware that keeps a promise, of what the scenario's plan section names.
+
+    Args:
+        scenario: the demand, the deadlines, and what may be bought.
+        output: folder in which every simulation is kept, so that the same plan goes on there; None: nothing is kept.
+        attainment: share of the requests that must finish in time, in the place of ``plan.attainment``.
+        replicas: say what so many replicas carry, and do not search.
+        hardware: the only kind of ``plan.hardware`` to consider.
+        devices: devices per replica, with ``replicas``.
+        schedulers: what the answer may use, in the place of ``plan.schedulers``.
+        policies: schedulers of which the least cluster each is wanted, too.
+        growth: of the demand a month, 0.1 for 10 %.
+        months: how many to look ahead, with ``growth``; None: 12.
+        workers: processes; None: one a core.
+        progress: told what is simulated.
+
+    Raises:
+        BadInput: whatever is wrong, in one line.
+        Interrupted: Ctrl-C; what finished is kept in ``output``.
+    """
+    if months is not None and growth is None:
+        raise BadInput("--months goes with --growth, the share by which the demand grows a month")
+    if devices is not None and replicas is None:
+        raise BadInput("--devices goes with --replicas; a search tries the devices of plan.hardware")
+    given: dict[str, Any] = {} if attainment is None else {"plan.attainment": attainment}
+    if schedulers:
+        given["plan.schedulers"] = tuple(schedulers)
+    case = Case(scenario.replaced(given) if given else scenario, tuple(policies), hardware)
+    faults = case.scenario.faults
+    if replicas is None and faults is not None and (faults.outages or faults.slow):
+        raise BadInput(
+            "faults.outages and faults.slow name replicas, whose number is what a plan looks for; expected "
+            "faults.mtbf_s and faults.straggler_every_s, or --replicas"
+        )
+    cluster = None if replicas is None else case.cluster(replicas, devices)
+    wanted = Wanted(cluster, case.schedulers, case.policies, growth or 0.0, 0 if growth is None else months or 12)
+    slo, demand, options = case.slo(), case.demand(), case.options
+    with _kept(output, PLAN) as store:
+        simulator = Simulator(case, store, workers or os.cpu_count() or 1, progress)
+        made = make_plan(Assessor(simulator, options, case.promise(), case.effort()), wanted, demand, slo)
+    return replace(
+        made,
+        notes=(*made.notes, *case.notes()),
+        noted=case.noted(),
+        tilecast=version("tilecast"),
+        points=simulator.asked,
+    )
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep came to.
+
+    Attributes:
+        frame: a row a point, see `tilecast.studies.sweep.points_table`.
+        keys: what differs between points, dotted keys of a scenario.
+        before: points that were kept from before.
+        lost: points that failed and are not kept: the same sweep tries them again.
+    """
+
+    frame: pd.DataFrame
+    keys: tuple[str, ...]
+    before: int
+    lost: int
+
+
+def sweep(
+    scenario: Scenario,
+    grid: Grid | Mapping[str, Any] | Path | str,
+    output: Path | str | None = None,
+    *,
+    workers: int | None = None,
+    executor: str = "joblib",
+    ray_address: str | None = None,
+    keep_logs: bool = False,
+    given: Collection[str] = (),
+    progress: Tell = silent,
+) -> Sweep:
+    """Simulate every combination of a grid of scenario keys.
+
+    Args:
+        scenario: what all points have in common.
+        grid: a grid file, or what one says, see `tilecast.studies.grid`.
+        output: folder in which every point is kept, so that the same sweep goes on there, and its table is written;
+            None: nothing is kept.
+        workers: simulations at a time; None: one a core.
+        executor: ``joblib``: processes of this machine. ``ray``: a Ray cluster.
+        ray_address: of the cluster; None: that of ``RAY_ADDRESS``, or else one on this machine.
+        keep_logs: write every run log to ``output/runs``.
+        given: dotted keys that the grid must not set, because the caller has.
+        progress: told how many points are done.
+
+    Raises:
+        BadInput: whatever is wrong, in one line; all points failed.
+        Interrupted: Ctrl-C; what finished is kept in ``output``.
+    """
+    count = workers or os.cpu_count() or 1
+    check_workers(count, executor, ray_address)
+    if keep_logs and output is None:
+        raise BadInput("run logs are kept in the folder of a sweep; name one")
+    if not isinstance(grid, Grid):
+        grid = Grid.of(grid) if isinstance(grid, Mapping) else Grid.load(Path(grid))
+    logs = Path(output).absolute() / "runs" if keep_logs and output is not None else None
+    todo = tasks(grid.points(scenario, given), logs)
+    with _kept(output, SWEEP) as store:
+        before = sum(key in store for key in todo)
+        tell = partial(progress, "simulating", len(todo))
+        results = run_points(simulate_point, todo, store, count, executor, tell, ray_address)
+        frame = points_table(grid, todo, results)
+        if output is not None:
+            for suffix in ("parquet", "csv"):
+                write_frame(frame, Path(output) / f"sweep.{suffix}", SWEEP)
+        lost = sum(key not in store for key in todo)
+    if (frame["error"] != "").all():
+        raise BadInput(f"all {len(frame)} points failed, the first with: {frame['error'].iloc[0]}")
+    return Sweep(frame, tuple(grid.keys), before, lost)
+
+
+@contextmanager
+def _kept(output: Path | str | None, kind: Kind) -> Iterator[ResultStore]:
+    if output is not None:
+        with ResultStore(Path(output), kind) as store:
+            yield store
+        return
+    with tempfile.TemporaryDirectory(prefix="tilecast-") as folder, ResultStore(Path(folder) / "study", kind) as store:
+        yield store
