@@ -1,12 +1,14 @@
 """The simulator: a controller driven by SimPy in virtual time.
 
-One event a quantum, not one a step: a launch is a single scheduled end, moved to the next step boundary when the
-controller recalls it. ``per_step=True`` runs the same controller one step a launch; it is the oracle that the quantum
-mode is tested against, and both give identical completions because the clock is whole picoseconds (see `sim.world`),
-unless a client leaves or a pace changes in the very picosecond of a step boundary.
+One event a quantum, not one a step: a launch is a single timeout until its end, and one more until a step boundary when
+the controller recalls it. ``per_step=True`` runs the same controller one step a launch; it is the oracle that the
+quantum mode is tested against, and both give identical completions because the clock is whole picoseconds (see
+`sim.timeline`), unless a client leaves or a pace changes in the very picosecond of a step boundary.
 
-At one instant, launches that end are reported before requests that arrive, and the controller is asked for work once
-everything of that instant has been told.
+At one instant, launches that end are reported first, then requests that arrive, then whatever else happens to them or
+to replicas; the controller is asked for work once everything of that instant has been told. SimPy has its events of one
+instant in the order they were made, so every event but the last of an instant leaves the asking, and the telling of
+arrivals, to those behind it.
 
 What else may happen, such as a replica that fails, comes as `Happening`s. A change of a replica's pace counts from the
 next step boundary on, so that it does not depend on how steps are grouped into launches either.
@@ -15,19 +17,16 @@ next step boundary on, so that it does not depend on how steps are grouped into 
 from __future__ import annotations
 
 import gc
-from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
-from simpy.core import EmptySchedule
-from simpy.events import NORMAL, URGENT, Event
+import simpy
 
-from policies.contract import Launch, Outcome, PolicyError
+from policies.contract import PolicyError
 from policies.controller import Controller
 from policies.guard import has_own, name_of
-from sim.clock import Clock, Due, End, Part
-from sim.world import PICOSECONDS, World
+from sim.timeline import PICOSECONDS, Timeline
+from sim.world import World
 from traces.request import Request
 
 _NEVER = 10**30
@@ -80,13 +79,12 @@ class Simulation:
     ) -> None:
         self._controller = controller
         self._world = world
-        self._per_step = per_step
         self._progress = progress
-        self._env = Clock(initial_time=0)
+        self._env = simpy.Environment()
         self._requests: Sequence[Request] = ()
-        self._times: list[int] = []  # of the requests' arrivals, picoseconds
+        self._times: list[int] = []  # of the requests' arrivals, picoseconds, and never
         self._arrived = 0
-        self._ends: dict[int, End] = {}
+        self._running: dict[int, Timeline] = {}  # by launch id
         self._sleeps = has_own(controller.policy, "wakeup")
         self._alarm: int | None = None
         self._wakes = 0  # in a row, with nothing begun or ended since
@@ -94,11 +92,11 @@ class Simulation:
         self._news = False  # something was told that the controller has not been asked about yet
         self._happenings = happenings
         self._in_flight = in_flight
+        self._steps = 1 if per_step else None
         self._paces = [1000] * len(world.clocks)
         self._down: set[int] = set()
-        self._all_ended: Event | None = None if happenings is None else self._env.event()
-        self._all_arrived = False
-        self._asked_again = False
+        self._over = self._env.event()  # all requests have ended, or never will
+        self._over.callbacks.append(simpy.core.StopSimulation.callback)
 
     def run(self, requests: Sequence[Request]) -> float:
         """Simulate until every request has ended; the seconds of virtual time that took.
@@ -110,17 +108,14 @@ class Simulation:
         env = self._env
         self._requests = requests
         self._times = [round(request.arrival_s * PICOSECONDS) for request in requests]
-        env.schedule(Due(env, self._arrive), URGENT, self._times[0] if requests else 0)  # before whatever else happens
+        env.timeout(self._times[0] if requests else 0).callbacks.append(self._arrive)
         self._times.append(_NEVER)
         if self._happenings is not None:
-            env.process(self._happen(self._happenings))
+            env.process(self._happen(self._happenings)).callbacks.append(self._happened)
         collecting = gc.isenabled()
         gc.disable()  # the log grows and nothing in it is garbage: collections would only walk it again and again
         try:
-            if self._all_ended is None:
-                env.run_callbacks()
-            else:
-                self._run_until(self._all_ended)
+            env.run()
         finally:
             if collecting:
                 gc.enable()
@@ -134,34 +129,26 @@ class Simulation:
             )
         return env.now / PICOSECONDS
 
-    def _run_until(self, done: Event) -> None:
-        step = self._env.step
-        with suppress(EmptySchedule):
-            while not done.triggered:
-                step()
+    def _arrive(self, _: simpy.Event) -> None:
+        self._news = True
+        self._settle(int(self._env.now))
 
-    def _arrive(self, arrival: Event) -> None:
-        """Submit the requests whose time has come; the same event comes again for the next."""
-        env, submit, requests, times = self._env, self._controller.submit, self._requests, self._times
-        now, count = int(env.now), self._arrived
+    def _submit(self, now: int) -> None:
+        """Submit the requests whose time has come."""
+        submit, requests, times, now_s = self._controller.submit, self._requests, self._times, now / PICOSECONDS
+        count = self._arrived
         while times[count] <= now:
-            submit(requests[count], now / PICOSECONDS)
+            submit(requests[count], now_s)
             if self._progress is not None and count % 1024 == 0:
                 self._progress(count)
             count += 1
-        self._news = True
         self._arrived = count
-        self._settle(now)
         if count < len(requests):
-            arrival.callbacks = [self._arrive]
-            env.schedule(arrival, NORMAL, times[count] - now)
-            return
-        if self._progress is not None:
+            self._env.timeout(times[count] - now).callbacks.append(self._arrive)
+        elif self._progress is not None:
             self._progress(count)
-        self._all_arrived = True
-        self._end_if_done()
 
-    def _happen(self, happenings: Iterable[Happening]) -> Generator[Event, None, None]:
+    def _happen(self, happenings: Iterable[Happening]) -> Generator[simpy.Event, None, None]:
         env, controller = self._env, self._controller
         fruitless, ended, patience = 0, 0, max(_PATIENCE, 10 * len(self._paces))
         for happening in happenings:
@@ -177,9 +164,14 @@ class Simulation:
             if at > env.now:
                 self._settle(int(env.now))
                 if self._is_stuck():
+                    self._over.succeed()
                     return
                 yield env.timeout(at - env.now)
+                if env.peek() <= env.now:
+                    yield env.timeout(0)  # launches that end now come first
             now = int(env.now)
+            if self._times[self._arrived] <= now:
+                self._submit(now)
             if happening.what == "cancel":
                 controller.cancel(happening.request_id, now / PICOSECONDS)
             elif happening.what == "down":
@@ -189,21 +181,20 @@ class Simulation:
                 controller.replica_up(happening.replica, now / PICOSECONDS)
             else:
                 self._paces[happening.replica] = happening.pace
-                for end in list(self._ends.values()):
-                    if end.launch.replica == happening.replica:
-                        self._recall(end, now)
+                for timeline in list(self._running.values()):
+                    if timeline.launch.replica == happening.replica:
+                        self._recall(timeline, now)
             self._news = True
-            self._end_if_done()
-        self._settle(int(env.now))
+
+    def _happened(self, process: simpy.Event) -> None:
+        """There are no more happenings; or there was an error, which SimPy raises."""
+        if process.ok:
+            self._settle(int(self._env.now))
 
     def _is_stuck(self) -> bool:
         """Whether nothing that can still happen makes the policy run anything."""
-        env = self._env
-        idle = not (self._ends or self._down or self._news) and (self._alarm is None or self._alarm <= env.now)
-        stuck = self._all_arrived and idle and self._controller.open > 0
-        if stuck and self._all_ended is not None:
-            self._all_ended.succeed()
-        return stuck
+        idle = not (self._running or self._down or self._news) and (self._alarm is None or self._alarm <= self._env.now)
+        return idle and self._arrived == len(self._requests) and self._controller.open > 0
 
     def _fail(self, replica: int, now: int) -> None:
         """A replica goes down; a step under way is lost."""
@@ -211,122 +202,52 @@ class Simulation:
             return
         self._down.add(replica)
         outcome = None
-        for launch_id, end in list(self._ends.items()):
-            if end.launch.replica == replica:
-                del self._ends[launch_id]
-                outcome = self._done_by(end, now)
+        for timeline in list(self._running.values()):
+            if timeline.launch.replica == replica:
+                del self._running[timeline.launch.launch_id]
+                outcome = timeline.outcome(now)
+                self._world.put_back(timeline, now)
         self._controller.replica_down(replica, now / PICOSECONDS, self._in_flight, outcome)
-
-    def _end_if_done(self) -> None:
-        done = self._all_ended
-        if done is not None and self._all_arrived and not self._controller.open and not done.triggered:
-            done.succeed()
 
     def _settle(self, now: int) -> None:
         """Ask for work, unless something else is still to be told of this instant."""
-        if not self._news:
-            return
         env, controller = self._env, self._controller
-        if env.peek() <= now:
-            if self._all_ended is not None and not self._asked_again:
-                self._asked_again = True  # what is still to come may be no more than the end of a process
-                env.timeout(0).callbacks.append(self._settle_again)
+        if not self._news or env.peek() <= now:
             return
+        if self._times[self._arrived] <= now:
+            self._submit(now)
         self._news = False
         now_s = now / PICOSECONDS
         for launch in controller.launches(now_s):
-            self._start(launch, now)
+            self._run(self._world.timeline(launch, now, self._paces[launch.replica], self._steps), now)
         for launch_id in controller.recalls(now_s):
-            self._recall(self._ends[launch_id], now)
+            self._recall(self._running[launch_id], now)
         if self._sleeps:
             self._sleep(controller.wakeup(now_s), now)
+        if not controller.open and self._arrived == len(self._requests):
+            self._over.succeed()
 
-    def _settle_again(self, _: Event) -> None:
-        self._asked_again = False
-        self._settle(int(self._env.now))
+    def _run(self, timeline: Timeline, now: int) -> None:
+        """Let a launch run to the end of its timeline."""
+        self._running[timeline.launch.launch_id] = timeline
+        self._env.timeout(timeline.end - now, timeline).callbacks.append(self._ended)
 
-    def _start(self, launch: Launch, now: int) -> None:
-        launch_id, replica, _, segments, steps_ahead, composition, guided, _, load = launch
-        world, per_step = self._world, self._per_step
-        step_ns = world.step_ns(composition, guided) if load is None else world.load_ns(launch)
-        pace, clocks, uneven = self._paces[replica], world.clocks[replica], world.uneven
-        parts: list[Part] = []
-        delay = 0
-        for stage, steps, _ in segments:
-            if per_step:
-                steps = 1
-            clock = clocks[stage]
-            if stage in uneven:
-                ns, borders = 0, world.borders(launch, stage, steps)
-                if pace != 1000:
-                    borders = [border * pace // 1000 for border in borders]
-                whole = borders[-1]
-            else:
-                ns, borders = step_ns[stage], []
-                if pace != 1000:
-                    ns = max(1, ns * pace // 1000)
-                whole = ns * clock.sum_to(steps)
-            parts.append((stage, steps, whole, ns, clock, borders))
-            delay += whole
-            if per_step:
-                break
-        steps = 1 if per_step else steps_ahead
-        self._ends[launch_id] = end = End(self._env, self._ended, launch, now, parts, steps)
-        self._env.schedule(end, URGENT, delay)
+    def _recall(self, timeline: Timeline, now: int) -> None:
+        """Have a launch end at the first step boundary after now."""
+        earlier = timeline.ended_after(now)
+        if earlier is not timeline:
+            self._world.put_back(timeline, earlier.end)
+            self._run(earlier, now)
 
-    def _recall(self, end: End, now: int) -> None:
-        """Move the end of a launch to the first step boundary after now."""
-        before, done = end.start, 0
-        for index, (stage, steps, whole, ns, clock, borders) in enumerate(end.parts):
-            if before + whole > now:
-                since = now - before
-                more = bisect_right(borders, since) + 1 if borders else clock.steps_beyond(since // ns)
-                if done + more < end.steps:
-                    reached = borders[more - 1] if borders else ns * clock.sum_to(more)
-                    delay = before + reached - now
-                    parts = [*end.parts[:index], (stage, more, reached, ns, clock, borders[:more])]
-                    earlier = End(self._env, self._ended, end.launch, end.start, parts, done + more)
-                    self._ends[end.launch.launch_id] = earlier
-                    self._env.schedule(earlier, URGENT, delay)
-                return
-            before += whole
-            done += steps
-
-    def _ended(self, end: End) -> None:
-        launch, now = end.launch, int(self._env.now)
-        launch_id = launch.launch_id
-        if self._ends.get(launch_id) is end:  # otherwise a recall has moved it
-            del self._ends[launch_id]
-            self._controller.complete(launch, self._done_by(end, now), now / PICOSECONDS)
+    def _ended(self, timeout: simpy.Event) -> None:
+        timeline: Timeline = timeout.value
+        launch_id, now = timeline.launch.launch_id, timeline.end
+        if self._running.get(launch_id) is timeline:  # otherwise it has ended earlier
+            del self._running[launch_id]
+            self._controller.complete(timeline.launch, timeline.outcome(now), now / PICOSECONDS)
             self._news = True
-        self._settle(now)
-        if self._all_ended is not None:
-            self._end_if_done()
-
-    def _done_by(self, end: End, now: int) -> Outcome:
-        """What a launch has done by now. A step under way is not done, but its devices were busy with it."""
-        at, done, refined, refine_ps = end.start, 0, 0, 0
-        borders = []
-        for stage, steps, whole, ns, clock, ends in end.parts:
-            borders.append(at / PICOSECONDS)
-            until = at + whole
-            if until > now:
-                since = now - at
-                reached = bisect_right(ends, since) if ends else clock.steps_beyond(since // ns) - 1
-                clock.done += reached
-                done += reached
-                if stage == "refine":
-                    refined, refine_ps = reached + 1, since
-                at = now
-                break
-            clock.done += steps
-            done += steps
-            at = until
-            if stage == "refine":
-                refined, refine_ps = steps, whole
-        others_s = (at - end.start - refine_ps) / PICOSECONDS
-        computed, reused, device_s = self._world.work(end.launch, done, refined, refine_ps / PICOSECONDS, others_s)
-        return Outcome(done, None, computed, reused, device_s, tuple(borders[1:]))
+        if self._news:
+            self._settle(now)
 
     def _sleep(self, wakeup_s: float | None, now: int) -> None:
         if wakeup_s is None or not self._controller.open or len(self._down) == len(self._paces):
@@ -339,12 +260,12 @@ class Simulation:
         self._alarm = at
         self._env.timeout(at - now).callbacks.append(self._wake)
 
-    def _wake(self, _: Event) -> None:
+    def _wake(self, _: simpy.Event) -> None:
         controller = self._controller
-        at = len(controller.jobs), controller.open, len(controller.launched), len(self._ends)
+        at = len(controller.jobs), controller.open, len(controller.launched), len(self._running)
         self._wakes = self._wakes + 1 if at == self._at_last_wake else 0
         self._at_last_wake = at
-        if self._wakes > (_MOST_WAKES if self._ends else _MOST_IDLE_WAKES):
+        if self._wakes > (_MOST_WAKES if self._running else _MOST_IDLE_WAKES):
             raise Stalled(
                 f"policy {name_of(controller.policy)} stalls: woken {self._wakes:,} times in a row, until "
                 f"{self._env.now / PICOSECONDS:.6g} s, it began nothing and nothing ended; {controller.open} wait"

@@ -18,24 +18,28 @@ device.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from policies.caching.plan import CachePlans
-from policies.contract import Launch
+from policies.contract import Launch, Segment
 from policies.job import STAGES
 from policies.tiling.plan import TilePlans
+from sim.timeline import Part, Timeline
 from traces.composition import Composition
 from traces.streams import stream
 
-PICOSECONDS = 10**12
 TILED_STAGES = ("sketch", "upscale", "refine")
 LOADING_STAGES = ("load", "adapt")
 """Weights onto a replica; an adapter onto weights. They take what they are said to, without noise."""
 _CHUNK = 4096
+_MOST_KNOWN = 100_000
+
+_Known = tuple[tuple[Segment, ...], int, list[tuple[str, int, int]]]
+"""Of launches of the same segments: these, the images of a step, and of each stage (its name, steps, nanoseconds of a
+step without noise, at least 1; 0: its steps are not alike)."""
 
 
 class _Noise(Protocol):
@@ -68,44 +72,32 @@ class LoadTimes(Protocol):
 
 
 class StepClock:
-    """Noise of the successive steps of one stage on one replica, as running sums in thousandths."""
+    """Noise of the successive steps of one stage on one replica, as running sums in thousandths.
+
+    Attributes:
+        sums: those drawn; never changed, but replaced.
+        next: the place in them of the sum before the next step.
+    """
+
+    __slots__ = ("_hold_steps", "_rng", "_thousandths", "next", "sums")
 
     def __init__(self, ratios: tuple[float, ...], hold_steps: int, rng: np.random.Generator | None) -> None:
         self._thousandths = np.maximum(1, np.rint(1000 * np.asarray(ratios))).astype(np.int64)
         self._hold_steps = hold_steps
         self._rng = rng
-        self._sums = array("q", [0])
-        self.done = 0
+        self.sums = array("q", [0])
+        self.next = 0
 
-    def sum_to(self, steps: int) -> int:
-        """Sum of the factors of the next ``steps`` steps, in thousandths."""
-        sums, done = self._sums, self.done
-        if done + steps < len(sums):
-            return sums[done + steps] - sums[done]
-        self._draw()
-        return self.sum_to(steps)
-
-    def sums(self, steps: int) -> list[int]:
-        """`sum_to` of 1, 2, ... ``steps``."""
-        self.sum_to(steps)  # draws what is needed
-        base = self._sums[self.done]
-        return [total - base for total in self._sums[self.done + 1 : self.done + steps + 1]]
-
-    def steps_beyond(self, thousandths: int) -> int:
-        """The least number of steps whose factors sum to more than ``thousandths``."""
-        target = self._sums[self.done] + thousandths
-        while self._sums[-1] <= target:
-            self._draw()
-            target = self._sums[self.done] + thousandths
-        return bisect_right(self._sums, target, self.done) - self.done
-
-    def _draw(self) -> None:
-        draws = -(-_CHUNK // self._hold_steps)
-        factors = np.full(draws, 1000) if self._rng is None else self._rng.choice(self._thousandths, draws)
-        sums = np.asarray(self._sums)[self.done :]  # they are only ever used as differences from here on
-        more = np.cumsum(np.repeat(factors, self._hold_steps))
-        self._sums = array("q", np.concatenate([sums - sums[0], sums[-1] - sums[0] + more]).tobytes())
-        self.done = 0
+    def draw(self, steps: int) -> None:
+        """Let ``steps`` more steps at least be in the sums, and the next one first."""
+        sums = np.asarray(self.sums)[self.next :]  # they are only ever used as differences from here on
+        sums = sums - sums[0]
+        while len(sums) <= steps:
+            draws = -(-_CHUNK // self._hold_steps)
+            factors = np.full(draws, 1000) if self._rng is None else self._rng.choice(self._thousandths, draws)
+            sums = np.concatenate([sums, sums[-1] + np.cumsum(np.repeat(factors, self._hold_steps))])
+        self.sums = array("q", sums.tobytes())
+        self.next = 0
 
 
 class World:
@@ -120,9 +112,6 @@ class World:
         plans: what a cache computes of each request; None: there is no cache.
         tiles: what refinement takes; None: no request is tiled.
         loads: what loading takes; None: all requests want the same weights, always there.
-
-    Attributes:
-        uneven: stages whose steps are not alike; `borders` says how long they take.
     """
 
     def __init__(
@@ -142,10 +131,12 @@ class World:
         self._plans = plans
         self._tiles = tiles
         self._base: dict[tuple[Composition, float], _StageNs] = {}
+        self._known: dict[int, _Known] = {}  # by the identity of the segments
         self._cached: dict[tuple[Composition, float, int], int] = {}
-        self.uneven = frozenset(
+        self._uneven = frozenset(  # stages whose steps are not alike
             [stage for stage, source in (("denoise", plans), ("refine", tiles)) if source is not None]
         )
+        self._account = None if plans is None and tiles is None else self._work
         stages = STAGES if tiles is None else (*STAGES, *TILED_STAGES)
         self.clocks = [
             {stage: self._clock(stage, replica, seed, noise) for stage in stages} for replica in range(replicas)
@@ -159,31 +150,81 @@ class World:
         rng = stream(seed, f"world/{replica}/{stage}") if noise and len(measured.ratios) > 1 else None
         return StepClock(measured.ratios, measured.steps, rng)
 
-    def step_ns(self, composition: Composition, guided: float) -> Mapping[str, int]:
-        """Nanoseconds of one step of each stage for a batch without a cache, without noise, at least 1."""
-        key = (composition, guided)
-        base = self._base.get(key)
+    def timeline(self, launch: Launch, start: int, pace: int = 1000, steps: int | None = None) -> Timeline:
+        """When the steps of a launch end that starts now. Where it ends earlier, `put_back` must be told.
+
+        Args:
+            launch: which.
+            start: now, picoseconds.
+            pace: thousandths of its time that every step takes.
+            steps: of the launch, the first alone; None: all.
+        """
+        segments, planned = launch.segments, launch.steps
+        known = self._known.get(id(segments))
+        if known is None or known[0] is not segments:
+            known = self._even_steps(launch)
+        _, images, even = known
+        if steps is not None:
+            planned, even = steps, even[:1]
+        clocks = self.clocks[launch.replica]
+        end = start
+        parts: list[Part] = []
+        for stage, count, unit in even:
+            if count > planned:
+                count = planned
+            clock = clocks[stage]
+            first = clock.next
+            last = first + count
+            if last >= len(clock.sums):
+                clock.draw(count)
+                first, last = 0, count
+            clock.next = last
+            sums: Sequence[int] = clock.sums
+            if not unit:
+                ends = self._ends(launch, stage, [total - sums[first] for total in sums[first + 1 : last + 1]])
+                sums, first, last = [0, *ends] if pace == 1000 else [0, *[at * pace // 1000 for at in ends]], 0, count
+                unit = 1
+            elif pace != 1000:
+                unit = max(1, unit * pace // 1000)
+            end += unit * (sums[last] - sums[first])
+            parts.append((stage, count, end, unit, sums, first))
+        return Timeline(launch, start, parts, planned, images, self._account)
+
+    def put_back(self, timeline: Timeline, time: int) -> None:
+        """A launch ends at a time before the end of its timeline: noise of what it does not run is still to come."""
+        clocks = self.clocks[timeline.launch.replica]
+        for stage, steps in timeline.left(time):
+            clocks[stage].next -= steps
+
+    def _even_steps(self, launch: Launch) -> _Known:
+        """What is the same for all launches that share their segments, as those do that compute the same."""
+        segments, composition, guided, load = launch.segments, launch.composition, launch.guided, launch.load
+        if load is not None:
+            assert self._loads is not None
+            nanoseconds = max(1, round(1e9 * self._loads.seconds(launch.replica, load.checkpoint)))
+            return segments, 0, [("load", 1, nanoseconds)]
+        base = self._base.get((composition, guided))
         if base is None:
-            base = self._base[key] = _StageNs(lambda stage: self._ns(stage, composition, guided, None))
-        return base
+            base = self._base[composition, guided] = _StageNs(lambda stage: self._ns(stage, composition, guided, None))
+        even = [(stage, steps, 0 if stage in self._uneven else base[stage]) for stage, steps, _ in segments]
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        known = self._known[id(segments)] = segments, sum([count for _, count in composition]), even
+        return known
 
-    def load_ns(self, launch: Launch) -> Mapping[str, int]:
-        """Nanoseconds of the one step of a launch that loads weights, by its stage."""
-        assert self._loads is not None
-        assert launch.load is not None
-        return {"load": max(1, round(1e9 * self._loads.seconds(launch.replica, launch.load.checkpoint)))}
+    def _ends(self, launch: Launch, stage: str, factors: Sequence[int]) -> list[int]:
+        """Picoseconds from a launch's first step of an uneven stage to the end of each, with noise.
 
-    def borders(self, launch: Launch, stage: str, steps: int) -> list[int]:
-        """Picoseconds from a launch's first step of an uneven stage to the end of each of ``steps``, with noise."""
+        ``factors`` are the sums of its first 1, 2, ... steps' factors, in thousandths.
+        """
         if stage == "refine":
-            return self._refined(launch, steps)
+            return self._refined(launch, factors)
         assert self._plans is not None
-        composition, guided = launch.composition, launch.guided
+        composition, guided, steps = launch.composition, launch.guided, len(factors)
         of_jobs = [self._plans.of(job.request).shares[job.steps_done : job.steps_done + steps] for job in launch.jobs]
         work = [job.images * job.request.pixels * (2 if job.guided else 1) for job in launch.jobs]
         total = sum(work)
-        borders, at, before = [], 0, 0
-        factors = self.clocks[launch.replica]["denoise"].sums(steps)
+        ends, at, before = [], 0, 0
         for factor, shares in zip(factors, zip(*of_jobs, strict=True), strict=True):
             share = sum([w * of_job for w, of_job in zip(work, shares, strict=True)]) / total
             hundredths = max(1, round(100 * share))
@@ -193,23 +234,23 @@ class World:
                 ns = self._cached[key] = self._ns("denoise", composition, guided, hundredths / 100)
             at += ns * (factor - before)
             before = factor
-            borders.append(at)
-        return borders
+            ends.append(at)
+        return ends
 
-    def _refined(self, launch: Launch, steps: int) -> list[int]:
+    def _refined(self, launch: Launch, factors: Sequence[int]) -> list[int]:
         assert self._tiles is not None
         timings = [(self._tiles.of(job.request), job.done_in("refine")) for job in launch.jobs]
-        borders, at, before = [], 0, 0
-        for step, factor in enumerate(self.clocks[launch.replica]["refine"].sums(steps)):
+        ends, at, before = [], 0, 0
+        for step, factor in enumerate(factors):
             devices_s = zip(*[timing.device_s[start + step] for timing, start in timings], strict=True)
             links_s = [timing.link_s[start + step] for timing, start in timings]
             seconds = max([sum(of_jobs) for of_jobs in devices_s]) + sum(links_s)
             at += self._whole_ns(seconds) * (factor - before)
             before = factor
-            borders.append(at)
-        return borders
+            ends.append(at)
+        return ends
 
-    def work(
+    def _work(
         self, launch: Launch, steps: int, refined: int, refine_s: float, others_s: float
     ) -> tuple[int, int, tuple[float, ...]]:
         """What a launch computed, what it reused, and the busy seconds of each device of the replica, as in `Outcome`.
@@ -221,11 +262,6 @@ class World:
             refine_s: what those took.
             others_s: what its other steps took.
         """
-        if self._plans is None and self._tiles is None:
-            images = 0
-            for _, count in launch.composition:
-                images += count
-            return images * steps, 0, (others_s,)
         computed, reused = self._units(launch, steps)
         return (
             computed,

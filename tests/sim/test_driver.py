@@ -69,8 +69,9 @@ def test_noise_has_the_measured_mean_and_is_held() -> None:
     clock = world.clocks[0]["denoise"]
     factors = []
     for _ in range(3000):
-        factors.append(clock.sum_to(1))
-        clock.done += 1
+        clock.draw(1)
+        factors.append(clock.sums[1])
+        clock.next += 1
     assert set(factors) == {800, 1000, 1200}
     assert np.mean(factors) == pytest.approx(1000, rel=0.02)
     thirds = np.array(factors).reshape(-1, 3)
@@ -150,9 +151,12 @@ def test_requests_of_a_batch_reuse_each_at_its_own_step(reuse: ReuseModel) -> No
     advance(early, 1)
     advance(late, 2)  # its next step is its second, a reused one
     launch = Launch(0, 0, (early, late), (Segment("denoise", 3, 0.0),), 3, (((128, 64, 1), 2),), 1.0, 0.0)
-    whole = World(UnevenCosts(), 1).step_ns(launch.composition, 1.0)["denoise"] * 1000
+    whole = World(UnevenCosts(), 1).timeline(launch, 0).end / 3
     half = whole * (0.1 + 0.9 * 0.5)
-    assert np.diff([0, *world.borders(launch, "denoise", 3)]) == pytest.approx([half] * 3, rel=1e-6)
+    timeline = world.timeline(launch, 0)
+    first = timeline.boundary_after(0)
+    second = timeline.boundary_after(first)
+    assert np.diff([0, first, second, timeline.end]) == pytest.approx([half] * 3, rel=1e-6)
 
 
 def request_strategy() -> st.SearchStrategy[Request]:
