@@ -31,18 +31,21 @@ from policies.contract import (
     joined,
 )
 from policies.guard import ask, begun, broken, fail, has_own, short
-from policies.job import STAGES, Job, advance, cancel_soon, end, remark, rest, start, through
+from policies.job import STAGES, Job, cancel_soon, end, finish, remark, rest, start, through
 from policies.tiling.recipe import Recipe
 from traces.composition import Composition
 from traces.request import Request
 
 LaunchRecord = tuple[Launch, Outcome, float]
+_Work = tuple[Composition, float, tuple[Segment, ...]]
+"""What is computed in a launch: the composition, the guided share, the segments."""
 
 IN_FLIGHT = ("restart", "resume", "fail")
 """What may become of the requests on a replica that fails: begin again; go on elsewhere from their last step, for which
 their latents must have been kept (tiled ones begin again); fail with it."""
 
 _MOST_KNOWN = 100_000
+_new = tuple.__new__  # of a named tuple, it takes a third of the time that its class takes
 _FIELDS = len(Decision._fields)
 
 REPLICA_FAILED = "its replica failed"
@@ -85,19 +88,25 @@ class Controller:
         self.outages: list[tuple[int, float, float | None]] = []
         self._cluster = ClusterState(replicas, predictor)
         self._replicas = self._cluster.view.replicas
-        self._places = list(zip(self._replicas, self._cluster.resident, strict=True))
+        self._places = {
+            1 << index: place for index, place in enumerate(zip(self._replicas, self._cluster.resident, strict=True))
+        }
+        self._free = (1 << replicas) - 1  # bit i: replica i is up and runs nothing
+        self._holding = 0  # bit i: requests are resident on replica i
         for held, checkpoints in zip(self._cluster.loaded, loaded, strict=False):
             held.update(dict.fromkeys(checkpoints))
         self._running: dict[int, Launch] = {}
         self._recalled: set[int] = set()
         self._cancel_recalls: list[int] = []
         self._next_launch = 0
-        self._known: dict[tuple[Recipe, int, int, Composition, float], tuple[Segment, ...]] = {}
+        self._known: dict[tuple[Any, ...], _Work] = {}
         self._on_event = on_event
         self._loading = loading
         self._observe: Callable[..., None] | None = getattr(predictor, "observe", None)
         self.policy = begun(policy, self._cluster.view)
-        self._recalls, self._returns = has_own(self.policy, "recalls"), has_own(self.policy, "returned")
+        self._recalls, self._returns, self._ends = (
+            has_own(self.policy, hook) for hook in ("recalls", "returned", "ended")
+        )
 
     def submit(self, request: Request, now: float) -> None:
         """A request arrived."""
@@ -137,10 +146,11 @@ class Controller:
     def launches(self, now: float) -> list[Launch]:
         """Work to start now."""
         started: list[Launch] = []
-        policy, waiting = self.policy, self._cluster.waiting
-        for replica, resident in self._places:
-            if replica.launch is not None or not replica.up:
-                continue
+        policy, waiting, left = self.policy, self._cluster.waiting, self._free
+        while asked := left if waiting else left & self._holding:
+            lowest = asked & -asked
+            left ^= lowest
+            replica, resident = self._places[lowest]
             while waiting or resident:
                 try:
                     decision = policy.plan(replica, now)
@@ -172,7 +182,13 @@ class Controller:
             wanted = self.policy.recalls(now)
         except BaseException as error:
             fail(self.policy, "recalls", error)
-        if (type(wanted) is not tuple and type(wanted) is not list) or wanted:
+        running = self._running
+        if type(wanted) is tuple or type(wanted) is list:
+            for launch_id in wanted:
+                if type(launch_id) is not int or launch_id not in running:
+                    wanted = answers.launch_ids(self.policy, wanted, self._next_launch)
+                    break
+        else:
             wanted = answers.launch_ids(self.policy, wanted, self._next_launch)
         if not (wanted or self._cancel_recalls or self._on_event):
             return []
@@ -181,7 +197,7 @@ class Controller:
             self._cancel_recalls = []
         named: list[int] = []
         for launch_id in wanted:
-            if launch_id in self._running and launch_id not in self._recalled:
+            if launch_id in running and launch_id not in self._recalled:
                 self._recalled.add(launch_id)
                 named.append(launch_id)
         if self._on_event:
@@ -200,6 +216,7 @@ class Controller:
             raise ValueError(f"launch {launch_id} did {steps} of {steps_asked} steps")
         self._recalled.discard(launch_id)
         set_launch(self._replicas[index], None)
+        self._free |= 1 << index
         self.launched.append((launch, outcome, now))
         if load is not None:
             self._cluster.loaded[index][load.checkpoint] = None
@@ -211,13 +228,14 @@ class Controller:
                 remark(job, joined(job.note, note))
             if failed and job.request.request_id in failed:
                 self._end(job, "failed", failed[job.request.request_id], now)
-            elif steps and advance(job, steps):
-                self._end(job, "finished", "", now)
-            elif job.cancelling:
-                self._end(job, "cancelled", job.cancelling, now)
+            elif steps == job.steps_left:
+                finish(job, now)
+                self._ended(job, self._cluster.resident[index], now)
             else:
-                rest(job)
-                if self._returns:
+                rest(job, steps)
+                if job.cancelling:
+                    self._end(job, "cancelled", job.cancelling, now)
+                elif self._returns:
                     try:
                         self.policy.returned(job, now)
                     except BaseException as error:
@@ -236,6 +254,7 @@ class Controller:
             self._on_event("down", (index, in_flight, outcome), now)
         replica = self._replicas[index]
         set_up(replica, False)
+        self._free &= ~(1 << index)
         self.outages.append((index, now, None))
         self._cluster.loaded[index].clear()
         launch = replica.launch
@@ -247,9 +266,7 @@ class Controller:
             self._recalled.discard(launch.launch_id)
             self.launched.append((launch, outcome, now))
             for job in launch.jobs:
-                if outcome.steps_done:
-                    advance(job, outcome.steps_done)
-                rest(job)
+                rest(job, outcome.steps_done)
         ask(self.policy, "replica_down", replica, now)
         again = []
         for job in list(self._cluster.resident[index].values()):
@@ -272,6 +289,8 @@ class Controller:
             self._on_event("up", index, now)
         replica = self._replicas[index]
         set_up(replica, True)
+        if replica.launch is None:
+            self._free |= 1 << index
         for at in reversed(range(len(self.outages))):
             failed, down_s, up_s = self.outages[at]
             if failed == index and up_s is None:
@@ -313,12 +332,13 @@ class Controller:
         if type(jobs) is not tuple or type(steps) is not int:
             jobs, steps = answers.batch(self.policy, jobs, steps)
         self._check(replica, jobs, steps)
-        composition, guided = composition_of_jobs(jobs), guided_share(jobs)
-        segments = self._segments(jobs[0], steps, composition, guided)
+        composition, guided, segments = self._work(jobs, steps)
         index, launch_id = replica.index, self._next_launch
-        launch = Launch(launch_id, index, jobs, segments, steps, composition, guided, now)
+        launch = _new(Launch, (launch_id, index, jobs, segments, steps, composition, guided, now, None))
         self._running[launch_id] = launch
         set_launch(replica, launch)
+        self._free &= ~(1 << index)
+        self._holding |= 1 << index
         self._next_launch = launch_id + 1
         waiting = self._cluster.waiting
         for job in jobs:
@@ -329,17 +349,29 @@ class Controller:
             start(job, index, now)
         return launch
 
+    def _work(self, jobs: tuple[Job, ...], steps: int) -> _Work:
+        """What the next steps of a batch are, with the predictor's answers."""
+        first = jobs[0]
+        kind, known = first.kind, self._known
+        alike: tuple[Any, ...] = (kind, len(jobs), first.steps_left, steps)
+        for job in jobs:
+            if job.kind is not kind:
+                composition, guided = composition_of_jobs(jobs), guided_share(jobs)
+                alike = (kind, composition, guided, first.steps_left, steps)
+                break
+        work = known.get(alike)
+        if work is None:
+            composition, guided = composition_of_jobs(jobs), guided_share(jobs)
+            work = composition, guided, self._segments(first, steps, composition, guided)
+            if self._observe is None and len(known) < _MOST_KNOWN:  # one that learns may answer otherwise later
+                known[alike] = work
+        return work
+
     def _segments(self, first: Job, steps: int, composition: Composition, guided: float) -> tuple[Segment, ...]:
         """The next steps of a batch of which ``first`` is one, with the predictor's answers."""
-        key = (first.recipe, first.steps_left, steps, composition, guided)
-        segments = self._known.get(key)
-        if segments is None:
-            seconds = self._cluster.view.predictor.seconds
-            ahead = first.segments(steps)
-            segments = tuple([Segment(stage, count, seconds(stage, composition, guided)) for stage, count in ahead])
-            if self._observe is None and len(self._known) < _MOST_KNOWN:  # one that learns may answer otherwise later
-                self._known[key] = segments
-        return segments
+        seconds = self._cluster.view.predictor.seconds
+        ahead = first.segments(steps)
+        return tuple([Segment(stage, count, seconds(stage, composition, guided)) for stage, count in ahead])
 
     def _start_loading(self, replica: Replica, jobs: tuple[Job, ...], load: Load, now: float) -> Launch:
         load = answers.load(self.policy, load)
@@ -351,6 +383,7 @@ class Controller:
         self._next_launch += 1
         self._running[launch.launch_id] = launch
         set_launch(replica, launch)
+        self._free &= ~(1 << replica.index)
         return launch
 
     def _check_load(self, replica: Replica, jobs: tuple[Job, ...], load: Load) -> None:
@@ -445,16 +478,23 @@ class Controller:
         return len(pairs)
 
     def _end(self, job: Job, state: str, reason: str, now: float) -> None:
-        name, was_waiting = job.request.request_id, job.state == "waiting"
+        held = self._cluster.waiting if job.state == "waiting" else self._cluster.resident[job.replica]
         end(job, state, reason, now)
-        cluster = self._cluster
-        del (cluster.waiting if was_waiting else cluster.resident[job.replica])[name]
-        del cluster.jobs[name]
+        self._ended(job, held, now)
+
+    def _ended(self, job: Job, held: dict[str, Job], now: float) -> None:
+        """A job has ended that was held there."""
+        name = job.request.request_id
+        del held[name]
+        if not held and job.replica >= 0:
+            self._holding &= ~(1 << job.replica)
+        del self._cluster.jobs[name]
         self.open -= 1
-        try:
-            self.policy.ended(job, now)
-        except BaseException as error:
-            fail(self.policy, "ended", error)
+        if self._ends:
+            try:
+                self.policy.ended(job, now)
+            except BaseException as error:
+                fail(self.policy, "ended", error)
 
     def _broken(self, what: str) -> PolicyError:
         return broken(self.policy, what)

@@ -14,6 +14,7 @@ so that none can make a request look done that never ran.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 from policies.tiling.recipe import Recipe, ordinary
@@ -53,6 +54,23 @@ class ReadOnly:
         raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted: policies read it")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Kind:
+    """What jobs of one recipe, shape and guidance have in common: one object for all of them, found fast in a table.
+
+    Attributes:
+        steps: steps in all stages.
+        denoise_steps: of them, those of `DENOISING`.
+        tiled, alone, batch_key: as of a `Job`.
+    """
+
+    steps: int
+    denoise_steps: int
+    tiled: bool
+    alone: Composition
+    batch_key: BatchKey
+
+
 class Job(ReadOnly):
     """A request under way; policies read it.
 
@@ -75,6 +93,7 @@ class Job(ReadOnly):
         cancelling: why it ends at the next step boundary; empty: it does not.
         batch_key: jobs with equal keys can share a batch of equal shapes.
         images: pictures it makes.
+        kind: what it has in common with others of its recipe, shape and guidance.
         alone: its composition when nothing runs beside it.
         earlier: the same request on a replica that failed; None: this is its first job.
     """
@@ -89,6 +108,7 @@ class Job(ReadOnly):
         "finish_s",
         "first_start_s",
         "images",
+        "kind",
         "note",
         "order",
         "reason",
@@ -120,10 +140,15 @@ class Job(ReadOnly):
         self.images = images = request.images
         self._stage_index = 0
         self.stage, self.stage_left = recipe[0]
-        self.steps_left, self.denoise_steps, self.tiled, self.alone, self.batch_key = _of_kind(
+        self.kind = kind = _kind(
             recipe, request.model, request.height, request.width, request.frames, request.guided, images
         )
-        _become(self, Job)
+        self.steps_left = kind.steps
+        self.denoise_steps = kind.denoise_steps
+        self.tiled = kind.tiled
+        self.alone = kind.alone
+        self.batch_key = kind.batch_key
+        self.__class__ = Job
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -194,26 +219,74 @@ class _Written(Job):
 
 
 _become = object.__dict__["__class__"].__set__
+"""``_become(job, _Written)``; ``job.__class__ = Job`` leads back, and faster: a job that is written to takes it."""
+_set_state = Job.__dict__["state"].__set__
 
 
 def start(job: Job, replica: int, now: float) -> None:
     """A launch of a job that waits or is resident begins on a replica."""
+    if job.state == "resident":
+        _set_state(job, "running")
+        return
     _become(job, _Written)
     if job.state == "waiting":
         job.replica = replica
         job.first_start_s = now
     job.state = "running"
-    _become(job, Job)
+    job.__class__ = Job
 
 
 def advance(job: Job, steps: int) -> bool:
     """Count ``steps`` done, on through the stages; True when that was the last of the last stage."""
     _become(job, _Written)
-    finished = steps == job.steps_left
-    if finished:
-        job._stage_index = len(job.recipe) - 1
-        job.steps_done, job.stage, job.stage_left, job.steps_left = job.denoise_steps, job.recipe[-1][0], 0, 0
-        steps = 0
+    _count(job, steps)
+    job.__class__ = Job
+    return not job.steps_left
+
+
+def rest(job: Job, steps: int = 0) -> None:
+    """A launch of a job has ended after so many of its steps, and the job has not."""
+    _become(job, _Written)
+    job.state = "resident"
+    if steps < job.stage_left:
+        job.stage_left -= steps
+        job.steps_left -= steps
+        if job.stage in DENOISING:
+            job.steps_done += steps
+    else:
+        _count(job, steps)
+    job.__class__ = Job
+
+
+def finish(job: Job, now: float) -> None:
+    """A launch of a job has ended with the last of its steps: the job ends.
+
+    Raises:
+        RuntimeError: it is not running.
+    """
+    if job.state != "running":
+        raise _no_way(job, "finished")
+    _become(job, _Written)
+    job.state = "finished"
+    job.finish_s = now
+    _count_all(job)
+    job.__class__ = Job
+
+
+def _count_all(job: Job) -> None:
+    """Let all steps of a job that is written to be done."""
+    recipe = job.recipe
+    job._stage_index = len(recipe) - 1
+    job.stage = recipe[-1][0]
+    job.steps_done = job.denoise_steps
+    job.stage_left = job.steps_left = 0
+
+
+def _count(job: Job, steps: int) -> None:
+    """Let ``steps`` of a job that is written to be done."""
+    if steps == job.steps_left:
+        _count_all(job)
+        return
     while steps:
         done = min(steps, job.stage_left)
         if job.stage in DENOISING:
@@ -224,43 +297,34 @@ def advance(job: Job, steps: int) -> bool:
         if not job.stage_left:
             job._stage_index += 1
             job.stage, job.stage_left = job.recipe[job._stage_index]
-    _become(job, Job)
-    return finished
-
-
-def rest(job: Job) -> None:
-    """A launch of a job has ended, and the job has not."""
-    _become(job, _Written)
-    job.state = "resident"
-    _become(job, Job)
 
 
 def cancel_soon(job: Job, reason: str) -> None:
     """A running job is to end at its next step boundary."""
     _become(job, _Written)
     job.cancelling = reason
-    _become(job, Job)
+    job.__class__ = Job
 
 
 def copy_state(job: Job, mirror: Job) -> None:
     """Let a job that mirrors another be in its state, for the same reason and since the same time."""
     _become(mirror, _Written)
     mirror.state, mirror.reason, mirror.finish_s = job.state, job.reason, job.finish_s
-    _become(mirror, Job)
+    mirror.__class__ = Job
 
 
 def come_after(job: Job, earlier: Job | None) -> None:
     """Let a job be the same request as an earlier one, as of an interrupted run."""
     _become(job, _Written)
     job.earlier = earlier
-    _become(job, Job)
+    job.__class__ = Job
 
 
 def remark(job: Job, note: str) -> None:
     """Note what else the client of a job should know."""
     _become(job, _Written)
     job.note = note
-    _become(job, Job)
+    job.__class__ = Job
 
 
 def end(job: Job, state: str, reason: str, now: float) -> None:
@@ -270,29 +334,27 @@ def end(job: Job, state: str, reason: str, now: float) -> None:
         RuntimeError: `TRANSITIONS` does not lead there.
     """
     if state not in TRANSITIONS[job.state]:
-        raise RuntimeError(f"request {job.request.request_id!r} cannot go from {job.state} to {state}")
+        raise _no_way(job, state)
     _become(job, _Written)
     job.state, job.reason, job.finish_s = state, reason, now
-    _become(job, Job)
+    job.__class__ = Job
+
+
+def _no_way(job: Job, state: str) -> RuntimeError:
+    return RuntimeError(f"request {job.request.request_id!r} cannot go from {job.state} to {state}")
 
 
 @lru_cache(maxsize=4096)
-def _of_kind(
-    recipe: Recipe, model: str, height: int, width: int, frames: int, guided: bool, images: int
-) -> tuple[int, int, bool, Composition, BatchKey]:
-    """Steps in all, those of a sampler, whether there are tiles, `Job.alone` and `Job.batch_key`.
-
-    The same objects for all requests of a kind, so that they are found fast.
-    """
+def _kind(recipe: Recipe, model: str, height: int, width: int, frames: int, guided: bool, images: int) -> Kind:
     steps = sum([steps for _, steps in recipe])
     denoise_steps = sum([steps for stage, steps in recipe if stage in DENOISING])
     tiled = any(stage == "refine" for stage, _ in recipe)
-    return steps, denoise_steps, tiled, *_shape(model, height, width, frames, guided, images)
+    return Kind(steps, denoise_steps, tiled, *_shape(model, height, width, frames, guided, images))
 
 
 @lru_cache(maxsize=4096)
 def _shape(model: str, height: int, width: int, frames: int, guided: bool, images: int) -> tuple[Composition, BatchKey]:
-    """`Job.alone` and `Job.batch_key`: the same objects for all requests of a kind, so that they are found fast."""
+    """`Job.alone` and `Job.batch_key`: the same objects whatever the recipe, so that they are found fast."""
     return (((height, width, frames), images),), (model, height, width, frames, guided)
 
 

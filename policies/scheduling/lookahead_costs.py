@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from policies.contract import Predictor
-from policies.job import BatchKey, Job
+from policies.job import BatchKey, Job, Kind
 from traces.composition import composition_of
 
 _TILED = -1
@@ -62,28 +62,42 @@ class MarginalCosts:
         self.ratio = 1.0
         self._steps = 0.0
         self._predictor = predictor
-        self._costs: dict[tuple[BatchKey, int], Cost] = {}
+        self._costs: dict[Kind, Cost] = {}
+        self._of_shapes: dict[tuple[BatchKey, int], Cost] = {}
+        self._remaining_s: dict[tuple[Kind, int], float] = {}
         self._first_of: dict[BatchKey, Job] = {}
         self._level_s = 0.0  # of one step of the first kind, when it was first asked for
 
     def of(self, job: Job) -> Cost:
         """The cost of a job's kind."""
-        key = (job.batch_key, job.images)
-        cost = self._costs.get(key)
+        cost = self._costs.get(job.kind)
         if cost is None:
-            if job.tiled:
-                cost = self._costs[key] = self._ask_tiled(job)
-                return cost
+            cost = self._ask_tiled(job) if job.tiled else self._of_shape(job)
+            self._costs[job.kind] = cost
+        return cost
+
+    def _of_shape(self, job: Job) -> Cost:
+        """Of a job that is not tiled: however many steps it has, they are alike."""
+        shape = (job.batch_key, job.images)
+        cost = self._of_shapes.get(shape)
+        if cost is None:
             if job.batch_key not in self._first_of:
                 self._first_of[job.batch_key] = job
                 if len(self._first_of) <= 1 + _OTHERS:  # the kinds before it have one more to be mixed with
                     self._costs.clear()
-            cost = self._costs[key] = self._ask(job)
+                    self._of_shapes.clear()
+                    self._remaining_s.clear()
+            cost = self._of_shapes[shape] = self._ask(job)
         return cost
 
     def remaining_s(self, job: Job) -> float:
         """Predicted seconds a job still needs, alone on a replica."""
-        return job.seconds_left(self.of(job).of_stages)
+        at = (job.kind, job.steps_left)
+        seconds = self._remaining_s.get(at)
+        if seconds is None:
+            of_stages = self.of(job).of_stages  # which may forget what is known
+            seconds = self._remaining_s[at] = job.seconds_left(of_stages)
+        return seconds
 
     def learn(self, predicted_s: float, measured_s: float, steps: int) -> None:
         """A batch was predicted to take ``predicted_s`` for some steps, and took ``measured_s``."""

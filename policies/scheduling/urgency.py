@@ -15,7 +15,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
-from policies.job import BatchKey, Job
+from policies.job import BatchKey, Job, Kind
 from policies.parameters import Width
 from policies.scheduling.batch import next_quantum
 
@@ -54,7 +54,7 @@ class UrgencyPolicy(SchedulingPolicy):
 
     def remaining_s(self, job: Job) -> float:
         """Predicted seconds a job still needs, alone on a replica."""
-        key = (job.batch_key, job.images, job.recipe, job.steps_left)
+        key = (job.kind, job.steps_left)
         remaining_s = self._remaining.get(key)
         if remaining_s is None:
             remaining_s = self._remaining[key] = job.seconds_left(self._stage_costs(job))
@@ -72,7 +72,7 @@ class UrgencyPolicy(SchedulingPolicy):
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
         self._costs: dict[object, dict[str, float]] = {}
-        self._remaining: dict[object, float] = {}
+        self._remaining: dict[tuple[Kind, int], float] = {}
         self._waiting: dict[BatchKey, list[_Entry]] = {}
         self._batches: list[_Batch | None] = [None] * len(cluster.replicas)
         self._resident: list[dict[Job, _Entry]] = [{} for _ in cluster.replicas]
