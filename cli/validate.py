@@ -60,7 +60,7 @@ def validate(
 def _parity(runs: list[Path]) -> dict[str, Any] | None:
     """The decisions of all real runs together; None where no events were recorded."""
     from reports.fidelity import REPRODUCED
-    from tilecast.setup import parity_of
+    from tilecast.recorded import parity_of
 
     found = [parity for run in runs if (parity := parity_of(run)) is not None]
     if not found:

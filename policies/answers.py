@@ -179,7 +179,7 @@ def victim(policy: Policy, answer: Any, asked: Sequence[str]) -> str:
     return name
 
 
-def _items(answer: tuple[Any, ...] | list[Any]) -> tuple[Any, ...]:
+def _items(answer: Sequence[Any]) -> tuple[Any, ...]:
     """What lies in a tuple or list, whatever a class that is derived from them does instead."""
     return tuple(tuple.__iter__(answer) if is_of(answer, tuple) else list.__iter__(answer))  # type: ignore[arg-type]
 

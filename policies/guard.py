@@ -44,7 +44,7 @@ GUARDED: set[CodeType] = set()
 
 def guarded(function: F) -> F:
     """A function in which a user's code has its turn."""
-    GUARDED.add(function.__code__)  # type: ignore[attr-defined]
+    GUARDED.add(function.__code__)
     return function
 
 

@@ -73,7 +73,8 @@ def built(cls: type, parameters: Mapping[str, Any], what: str) -> Any:
     called = f"policy {one_line(name_of_class(cls), 80)}"
     with Guard(f"{called}: reading its parameters", *files_of(cls)):
         takes = Signature.of(cls)
-        missing = ", ".join(sorted(cls.__abstractmethods__)) if cls.__flags__ & _IS_ABSTRACT else ""
+        abstract = cls.__flags__ & _IS_ABSTRACT
+        missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ()))) if abstract else ""
     given = checked_parameters(takes, parameters, what)
     if missing:
         raise PolicyError(f"{called} is abstract: it has no {missing}")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from policies.livelog import LiveLog
 from policies.watchdog import watched
 from reports.console import say
-from tilecast.resuming import begun
+from tilecast.recorded import begun, keep_inputs
 from tilecast.scenario import Scenario
-from tilecast.setup import Prepared, keep_inputs
+from tilecast.setup import Prepared
 from tilecast.signals import Interrupted, ignored, instead
 from traces.errors import BadInput
 from traces.output import Folder

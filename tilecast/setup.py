@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,9 @@ import numpy as np
 
 from policies.contract import Predictor, SchedulingPolicy
 from policies.controller import Controller
-from policies.events import Parity, check_parity, read_events
 from policies.guard import name_of
 from policies.record import Served, request_table, step_table
-from policies.runlog import read_run, write_run
+from policies.runlog import write_run
 from policies.tiling.recipe import Recipe, ordinary
 from policies.watchdog import watched
 from predictors.expected import ExpectedReuse
@@ -25,7 +24,7 @@ from predictors.online import OnlinePredictor
 from predictors.profile import Profile
 from predictors.table import LatencyTable, check_supported
 from reports.drift import drift
-from tilecast.caching import PreparedCache, prepare_cache, read_shares, spell_shares
+from tilecast.caching import PreparedCache, prepare_cache, spell_shares
 from tilecast.file_memo import remembered
 from tilecast.in_memory import is_named
 from tilecast.latency import geometry_for, latency_table, load_profile, trust
@@ -38,7 +37,6 @@ from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.mix import parse_counts
 from traces.notes import Note, grave, ordered
-from traces.output import COPIES, Folder
 from traces.request import Request, Size
 from traces.spikes import parse_spike, with_spikes
 from traces.streams import stream
@@ -46,13 +44,12 @@ from traces.strength import IMAGE_TO_IMAGE
 from traces.trace import Trace
 from traces.unused import without_effect
 
-_PROFILE = "profile.parquet"
-
 
 @dataclass(frozen=True)
 class Prepared:
     """A scenario with everything loaded, checked and fitted.
 
+    ``shares`` says which share of its work a request of each size is expected to compute, where a cache spares some.
     ``clock_start_s`` is where the run's clock starts on that of the trace's file, in seconds of it.
     """
 
@@ -66,6 +63,7 @@ class Prepared:
     warnings: list[str]
     cache: PreparedCache | None = None
     tiling: PreparedTiling | None = None
+    shares: dict[Size, float] = field(default_factory=dict)
     clock_start_s: float = 0.0
 
     def controller(self, on_event: Callable[[str, Any, float], None] | None = None) -> Controller:
@@ -93,11 +91,6 @@ class Prepared:
     def costs(self) -> StageCosts:
         """What the stages of a request cost."""
         return _costs(self.scenario, self.table, self.tiling)
-
-    @property
-    def shares(self) -> dict[Size, float]:
-        """The share of its work that a request of each size is expected to compute; empty: all of it."""
-        return self.cache.shares if self.cache is not None else {}
 
     def world_table(self) -> LatencyTable:
         """The measured table that the simulated world takes its durations from."""
@@ -227,7 +220,18 @@ def _prepare(scenario: Scenario) -> Prepared:
         predictor = table.scaled(1.0 + scenario.predictor.error) if scenario.predictor.error else table
     requests = trace.requests()
     return Prepared(
-        scenario, trace, requests, profile, table, predictor, scheduling, warnings, cache, tiling, clock_start_s
+        scenario,
+        trace,
+        requests,
+        profile,
+        table,
+        predictor,
+        scheduling,
+        warnings,
+        cache,
+        tiling,
+        {} if cache is None else cache.shares,
+        clock_start_s,
     )
 
 
@@ -346,108 +350,3 @@ def _pipeline_of(scenario: Scenario, profile: Profile | None) -> str:
         return str(index["_class_name"])
     except (OSError, ValueError, LookupError, TypeError):
         return "" if profile is None else profile.metadata.get("pipeline", "")
-
-
-def keep_inputs(prepared: Prepared, folder: Folder) -> dict[str, Any]:
-    """Put what a replay was given beside its log, so that it can be checked and repeated anywhere.
-
-    Returns:
-        what ``run.json`` must say of it: the names of the files that are copies of the user's own.
-    """
-    prepared.trace.save(folder.path / "trace.parquet")
-    if prepared.profile is not None:
-        prepared.profile.save(folder.path / _PROFILE)
-    return {COPIES: [folder.copy(source) for source in _sources(prepared.scenario)]}
-
-
-def _sources(scenario: Scenario) -> list[Path]:
-    """The files of a scenario that are kept beside the log of a replay as they are."""
-    hardware, name = scenario.predictor.hardware, scenario.policies.scheduling.name
-    named = [_file_of(hardware)] if hardware is not None and ".toml" in hardware else []
-    named += [name.rpartition(":")[0]] if ".py:" in name else []
-    return [scenario.base / each for each in named]
-
-
-def what_differs(prepared: Prepared, folder: Path) -> str | None:
-    """In what a scenario is not the one that a replay's folder is of, in words; None: it is that one.
-
-    Raises:
-        BadInput: the folder lacks what that replay was given.
-    """
-    mine = _keys(prepared.scenario.model_dump(mode="json"))
-    theirs = _keys(read_run(folder).info["scenario"])
-    for key in dict.fromkeys([*theirs, *mine]):
-        if mine.get(key) != theirs.get(key) and key not in ("trace.path", "predictor.profile"):
-            return f"{key} is {mine.get(key)}, in the log it is {theirs.get(key)}"
-    before = Trace.load(folder / "trace.parquet").requests()
-    if len(before) != len(prepared.requests):
-        return f"the trace has {len(prepared.requests)} requests, in the log it has {len(before)}"
-    for ours, kept in zip(prepared.requests, before, strict=True):
-        if ours != kept:
-            return f"request {ours.request_id!r} of the trace is not the one of the log"
-    if prepared.profile is not None and prepared.profile.content_hash != Profile.load(folder / _PROFILE).content_hash:
-        return "the profile holds other measurements than that of the log"
-    for source in _sources(prepared.scenario):
-        if not (folder / source.name).is_file() or source.read_bytes() != (folder / source.name).read_bytes():
-            return f"{source.name} is not as it was when the log was begun"
-    return None
-
-
-def _keys(facts: Any, name: str = "") -> dict[str, Any]:
-    """Nested tables by dotted key."""
-    if not isinstance(facts, dict):
-        return {name: facts}
-    found: dict[str, Any] = {}
-    for key, value in facts.items():
-        found |= _keys(value, f"{name}.{key}" if name else str(key))
-    return found
-
-
-def parity_of(folder: Path) -> Parity | None:
-    """Feed the recorded events of a replay to the same policy again; None for a run without events.
-
-    Raises:
-        BadInput: the folder does not hold what the check needs.
-    """
-    folder = Path(folder)
-    events = folder / "events.jsonl"
-    if not events.is_file() or not (folder / "trace.parquet").is_file():
-        return None
-    scenario = _recorded_scenario(folder)
-    profile = Profile.load(folder / _PROFILE) if scenario.predictor.profile is not None else None
-    predictor = scenario.predictor
-    geometry = geometry_for(scenario.model_name, profile)
-    table = latency_table(scenario, profile, geometry)
-    policy = scenario.policies.scheduling.policy("scheduling", folder)
-    trace = Trace.load(folder / "trace.parquet")
-    requests: Sequence[Request] = trace.requests()
-    expected = read_run(folder).info["predictor"]
-    tiling = prepare_tiling(scenario, geometry, table, trace)
-    if tiling is not None:
-        tiling = replace(tiling, shares=read_shares(expected.get("expected_tiles", {})))
-    costs = _expecting(_costs(scenario, table, tiling), read_shares(expected.get("expected_computed", {})))
-
-    def make(on_event: Callable[[str, Any, float], None]) -> Controller:
-        return Controller(
-            policy, _predictor_of_run(costs, predictor), scenario.cluster.replicas, _recipe(tiling), on_event
-        )
-
-    return check_parity(read_events(events), requests, make)
-
-
-def _recorded_scenario(folder: Path) -> Scenario:
-    recorded = json.loads(json.dumps(read_run(folder).info["scenario"]))
-    name = recorded["policies"]["scheduling"]["name"]
-    if ".py:" in name:
-        file, _, class_name = name.rpartition(":")
-        recorded["policies"]["scheduling"]["name"] = f"{Path(file).name}:{class_name}"
-    if hardware := recorded["predictor"].get("hardware"):
-        file = _file_of(hardware)
-        recorded["predictor"]["hardware"] = hardware.replace(file, Path(file).name)
-    return Scenario(**recorded, base=folder)
-
-
-def _file_of(hardware: str) -> str:
-    """The file that a hardware kind is of; the kind's name where it is of the shipped catalogue."""
-    file, toml, _ = hardware.partition(".toml")
-    return file + toml

@@ -21,8 +21,9 @@ from predictors.table import LatencyTable
 from reports.fidelity import GOALS
 from reports.metrics import summary
 from reports.repeats import held_against
+from tilecast.recorded import parity_of
 from tilecast.scenario import load_scenario
-from tilecast.setup import Prepared, parity_of, prepare
+from tilecast.setup import Prepared, prepare
 from tilecast.simulation import run_simulation
 from traces.composition import parse
 

@@ -34,8 +34,9 @@ from predictors.profile import Profile
 from predictors.table import LatencyTable
 from reports.metrics import latency_s, summary
 from reports.repeats import held_against
+from tilecast.recorded import keep_inputs, parity_of
 from tilecast.scenario import Scenario
-from tilecast.setup import Prepared, keep_inputs, parity_of, prepare
+from tilecast.setup import Prepared, prepare
 from traces.errors import BadInput
 from traces.mix import Mix
 from traces.output import Folder

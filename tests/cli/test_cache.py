@@ -14,7 +14,7 @@ from predictors.recording import Recording
 from tests.cli.run_command import refused, run
 from tests.predictors.recordings import BLOCKS, made_up
 from tests.tilecast.test_setup import SCENARIO, write_profile
-from tilecast.setup import parity_of
+from tilecast.recorded import parity_of
 from traces.errors import BadInput
 
 

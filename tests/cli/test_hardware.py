@@ -12,8 +12,9 @@ from policies.runlog import REPLAY, read_run
 from reports.comparison import Comparison
 from tests.cli.run_command import either, refused, run
 from tests.tilecast.test_setup import write_profile
+from tilecast.recorded import keep_inputs
 from tilecast.scenario import load_scenario
-from tilecast.setup import keep_inputs, prepare
+from tilecast.setup import prepare
 from traces.output import Folder
 
 ROOT = Path(__file__).parents[2]

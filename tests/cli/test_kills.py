@@ -22,7 +22,7 @@ import pytest
 
 from policies.runlog import read_run
 from reports.checks import check_run
-from tilecast.resuming import begun
+from tilecast.recorded import begun
 from tilecast.scenario import load_scenario
 from tilecast.setup import prepare
 from traces.errors import BadInput

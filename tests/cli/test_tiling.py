@@ -12,8 +12,9 @@ from policies.runlog import read_run
 from policies.scheduling import SCHEDULERS
 from predictors.profile import Profile
 from tests.cli.run_command import either, refused, run
+from tilecast.recorded import parity_of
 from tilecast.scenario import load_scenario
-from tilecast.setup import parity_of, prepare
+from tilecast.setup import prepare
 from traces.composition import composition_of, spell
 from traces.request import Request
 from traces.trace import Trace

@@ -1,0 +1,185 @@
+"""A replay's folder: what it was given lies beside its log, so that it can be checked, repeated and gone on with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from policies.events import Event, Ledger, Parity, check_parity, read_events
+from policies.livelog import EVENTS, still_open
+from policies.runlog import UNFINISHED, read_run
+from predictors.profile import Profile
+from tilecast.caching import read_shares
+from tilecast.scenario import Scenario
+from tilecast.setup import Prepared, prepare
+from traces.errors import BadInput
+from traces.output import COPIES, Folder
+from traces.request import Request
+from traces.trace import Trace
+
+_PROFILE = "profile.parquet"
+
+
+def keep_inputs(prepared: Prepared, folder: Folder) -> dict[str, Any]:
+    """Put what a replay was given beside its log, so that it can be checked and repeated anywhere.
+
+    Returns:
+        what ``run.json`` must say of it: the names of the files that are copies of the user's own.
+    """
+    prepared.trace.save(folder.path / "trace.parquet")
+    if prepared.profile is not None:
+        prepared.profile.save(folder.path / _PROFILE)
+    return {COPIES: [folder.copy(source) for source in _sources(prepared.scenario)]}
+
+
+def _sources(scenario: Scenario) -> list[Path]:
+    """The files of a scenario that are kept beside the log of a replay as they are."""
+    hardware, name = scenario.predictor.hardware, scenario.policies.scheduling.name
+    named = [_file_of(hardware)] if hardware is not None and ".toml" in hardware else []
+    named += [name.rpartition(":")[0]] if ".py:" in name else []
+    return [scenario.base / each for each in named]
+
+
+def what_differs(prepared: Prepared, folder: Path) -> str | None:
+    """In what a scenario is not the one that a replay's folder is of, in words; None: it is that one.
+
+    Raises:
+        BadInput: the folder lacks what that replay was given.
+    """
+    mine = _keys(prepared.scenario.model_dump(mode="json"))
+    theirs = _keys(read_run(folder).info["scenario"])
+    for key in dict.fromkeys([*theirs, *mine]):
+        if mine.get(key) != theirs.get(key) and key not in ("trace.path", "predictor.profile"):
+            return f"{key} is {mine.get(key)}, in the log it is {theirs.get(key)}"
+    before = Trace.load(folder / "trace.parquet").requests()
+    if len(before) != len(prepared.requests):
+        return f"the trace has {len(prepared.requests)} requests, in the log it has {len(before)}"
+    for ours, kept in zip(prepared.requests, before, strict=True):
+        if ours != kept:
+            return f"request {ours.request_id!r} of the trace is not the one of the log"
+    if prepared.profile is not None and prepared.profile.content_hash != Profile.load(folder / _PROFILE).content_hash:
+        return "the profile holds other measurements than that of the log"
+    for source in _sources(prepared.scenario):
+        if not (folder / source.name).is_file() or source.read_bytes() != (folder / source.name).read_bytes():
+            return f"{source.name} is not as it was when the log was begun"
+    return None
+
+
+def _keys(facts: Any, name: str = "") -> dict[str, Any]:
+    """Nested tables by dotted key."""
+    if not isinstance(facts, dict):
+        return {name: facts}
+    found: dict[str, Any] = {}
+    for key, value in facts.items():
+        found |= _keys(value, f"{name}.{key}" if name else str(key))
+    return found
+
+
+def parity_of(folder: Path) -> Parity | None:
+    """Feed the recorded events of a replay to the same policy again; None for a run without events.
+
+    Raises:
+        BadInput: the folder does not hold what the check needs.
+    """
+    folder = Path(folder)
+    events = folder / "events.jsonl"
+    if not events.is_file() or not (folder / "trace.parquet").is_file():
+        return None
+    prepared = _prepared_again(folder)
+    return check_parity(read_events(events), prepared.requests, prepared.controller)
+
+
+def _prepared_again(folder: Path) -> Prepared:
+    """What a replay ran, from what lies beside its log: the trace as it was served, with what the policy expected."""
+    scenario = _recorded_scenario(folder)
+    given: dict[str, Any] = {
+        "trace": {"path": Trace.load(folder / "trace.parquet")},
+        "slo": {},  # deadlines are in the trace
+        "policies.caching": "none",  # what they spare was expected when it ran
+        "policies.tile_caching": "none",
+    }
+    if scenario.predictor.profile is not None:
+        given["predictor.profile"] = Profile.load(folder / _PROFILE)
+    prepared = prepare(scenario.replaced(given))
+    expected = read_run(folder).info["predictor"]
+    tiling = prepared.tiling
+    if tiling is not None:
+        tiling = replace(tiling, shares=read_shares(expected.get("expected_tiles", {})))
+    return replace(prepared, tiling=tiling, shares=read_shares(expected.get("expected_computed", {})))
+
+
+def _recorded_scenario(folder: Path) -> Scenario:
+    recorded = json.loads(json.dumps(read_run(folder).info["scenario"]))
+    name = recorded["policies"]["scheduling"]["name"]
+    if ".py:" in name:
+        file, _, class_name = name.rpartition(":")
+        recorded["policies"]["scheduling"]["name"] = f"{Path(file).name}:{class_name}"
+    if hardware := recorded["predictor"].get("hardware"):
+        file = _file_of(hardware)
+        recorded["predictor"]["hardware"] = hardware.replace(file, Path(file).name)
+    return Scenario(**recorded, base=folder)
+
+
+def _file_of(hardware: str) -> str:
+    """The file that a hardware kind is of; the kind's name where it is of the shipped catalogue."""
+    file, toml, _ = hardware.partition(".toml")
+    return file + toml
+
+
+class Begun(NamedTuple):
+    """What its log says.
+
+    Attributes:
+        info: its ``run.json``.
+        events: of it.
+        left: the requests that it has not come to the end of.
+        now: time of its last event, seconds.
+    """
+
+    info: dict[str, Any]
+    events: list[Event]
+    left: list[Request]
+    now: float
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was ended early."""
+        return bool(self.info.get("interrupted"))
+
+    @property
+    def resumed(self) -> list[Any]:
+        """When it was resumed before."""
+        return list(self.info.get("resumed", ()))
+
+
+def begun(folder: Path, prepared: Prepared, resume: bool) -> Begun | None:
+    """The replay of a folder that is to be resumed; None: this one begins.
+
+    Raises:
+        BadInput: the folder's is interrupted and not to be resumed, or is one of something else.
+    """
+    if not all((folder / name).is_file() for name in ("run.json", "trace.parquet", "requests.parquet", EVENTS)):
+        return None  # or was killed while it began
+    info = read_run(folder).info
+    if not resume and not info.get("interrupted"):
+        return None
+    if resume and (difference := what_differs(prepared, folder)):
+        raise BadInput(f"{folder} is the log of another replay: {difference}; choose another -o, or leave out --resume")
+    events = read_events(folder / EVENTS)
+    requests = Trace.load(folder / "trace.parquet").requests()
+    ledger = Ledger(requests, info["replicas"])
+    for event in events:
+        ledger.tell(event)
+    left = still_open(ledger, requests)
+    ended = len(requests) - len(left)
+    if not ended:
+        return None
+    if not resume:
+        raise BadInput(
+            f"{folder} holds a replay that was interrupted when {ended} of {len(requests)} requests had ended; "
+            "--resume goes on with it; to start over, remove the folder or choose another -o"
+        )
+    info = {key: value for key, value in info.items() if key not in ("generator", UNFINISHED)}
+    return Begun(info, events, left, ledger.now)
