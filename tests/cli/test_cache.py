@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from cli.profile import caching_policy
 from policies.runlog import read_run
 from predictors.forest import Forest
 from predictors.profile import Profile
@@ -14,6 +13,7 @@ from predictors.recording import Recording
 from tests.cli.run_command import refused, run
 from tests.predictors.recordings import BLOCKS, made_up
 from tests.tilecast.test_setup import SCENARIO, write_profile
+from tilecast.caching import parse_caching_policy
 from tilecast.recorded import parity_of
 from traces.errors import BadInput
 
@@ -189,6 +189,6 @@ def test_parameters_of_a_scheduler_named_on_the_command_line_are_kept(folder: Pa
 
 def test_a_caching_policy_of_ones_own_is_spelled_with_its_parameters(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("from policies.caching import Interval\n\n\nclass Mine(Interval):\n    pass\n")
-    assert caching_policy(f"{tmp_path / 'own.py'}:Mine:every=5").every == 5
+    assert parse_caching_policy(f"{tmp_path / 'own.py'}:Mine:every=5").every == 5
     with pytest.raises(BadInput, match="--caching 'interval:5'"):
-        caching_policy("interval:5")
+        parse_caching_policy("interval:5")
