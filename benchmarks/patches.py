@@ -25,7 +25,6 @@ from rich.table import Table
 
 from backend.coroutine import DenoiserCall
 from backend.decode import WAYS, decode_by
-from backend.embedded.scenes import all_scenes, draw
 from backend.loading import load_pipeline
 from backend.merge import Stacked
 from backend.packed import PackedTransformer
@@ -34,6 +33,7 @@ from benchmarks.interleaved import Timing, interleaved
 from benchmarks.memory import LiveBytes
 from benchmarks.models import Side, sd3_call, sd3_transformer, sdxl_unet, sdxl_vae, unet_call
 from benchmarks.outputs import BENCHMARK
+from tools.tiny_models.scenes import all_scenes, draw
 from traces.files import write_json
 
 Row = dict[str, Any]

@@ -26,7 +26,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from backend.embedded.moving_scenes import FRAMES, held_out_scenes
 from backend.tiled.record import Notes
 from backend.tiled.trial import Trial, Watched
 from benchmarks.outputs import write_csv
@@ -38,6 +37,7 @@ from predictors.tile_recording import TileRecording
 from predictors.tile_reuse import TileReuse
 from tilecast.caching import parse_caching_policy
 from tilecast.studies.calibration import fidelity
+from tools.tiny_models.moving_scenes import FRAMES, held_out_scenes
 from traces.prompts import load_prompts
 from traces.request import Request
 

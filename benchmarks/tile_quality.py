@@ -30,17 +30,6 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.clips import clip_strip
-from backend.embedded import (
-    clip_reader,
-    measure_image,
-    measure_video,
-    moving_scenes,
-    scene_reader,
-    tiny_image,
-    tiny_video,
-)
-from backend.embedded.moving_scenes import MovingScene
-from backend.embedded.scenes import Scene
 from backend.pictures import picture_grid, write_picture
 from backend.tiled.adapters import adapter_for
 from backend.tiled.pixels import enlarged
@@ -53,6 +42,17 @@ from reports.quality.edges import STRIPS
 from reports.quality.fidelity import psnr_db
 from reports.quality.frames import shrunk
 from reports.quality.seams import seam_energy
+from tools.tiny_models import (
+    clip_reader,
+    measure_image,
+    measure_video,
+    moving_scenes,
+    scene_reader,
+    tiny_image,
+    tiny_video,
+)
+from tools.tiny_models.moving_scenes import MovingScene
+from tools.tiny_models.scenes import Scene
 from traces.geometry import GEOMETRIES
 from traces.request import Request
 

@@ -7,7 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("traces", "predictors", "policies", "sim", "backend", "reports", "cli", "benchmarks", "examples")
+PACKAGES = (
+    "traces",
+    "predictors",
+    "policies",
+    "sim",
+    "backend",
+    "reports",
+    "tilecast",
+    "cli",
+    "benchmarks",
+    "examples",
+    "tools",
+)
 
 GIVEN_BY = {"whole_file", "renewed", "append", "file"}
 """What gives a path or a file to write to."""
@@ -21,10 +33,10 @@ NAMED = {
     "policies/runlog.py": "into the folder that the caller claimed",
     "cli/failures.py": "a report of a mistake of ours, under a new name",
     "backend/measured.py": "a line more of what was measured, in a file that it locks and knows by its mark",
-    "backend/embedded/tiny_image.py": "a model that was trained, into a new folder",
-    "backend/embedded/tiny_video.py": "a model that was trained, into a new folder",
-    "backend/embedded/train_image.py": "a checkpoint of a training",
-    "backend/embedded/train_video.py": "a checkpoint of a training",
+    "tools/tiny_models/tiny_image.py": "a model that was trained, into a new folder",
+    "tools/tiny_models/tiny_video.py": "a model that was trained, into a new folder",
+    "tools/tiny_models/train_image.py": "a checkpoint of a training",
+    "tools/tiny_models/train_video.py": "a checkpoint of a training",
     "benchmarks/fidelity/study.py": "a part of a study, in its own folder",
     "benchmarks/golden.py": "a trace in its own folder, which is new",
     "benchmarks/gpu_suite/store.py": "a line more of what failed, in its own folder",

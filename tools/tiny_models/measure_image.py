@@ -1,6 +1,6 @@
 """Measure `tiny-image` on prompts it never trained on: is the picture what the sentence says, and how fast.
 
-    python -m backend.embedded.measure_image [--model FOLDER] [--prompts 200] [-o FOLDER]
+    python -m tools.tiny_models.measure_image [--model FOLDER] [--prompts 200] [-o FOLDER]
 
 Prints shares of pictures with the right colours and the right shapes (see `scene_reader.Verdict`), the same
 shares for drawn pictures of the same prompts (the reader's own accuracy), and milliseconds a denoising step
@@ -25,10 +25,10 @@ from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image
 
-from backend.embedded.scene_reader import Verdict, accuracy_on_drawn, judge, share_right
-from backend.embedded.scenes import Scene, held_out_scenes
-from backend.embedded.tiny_image import FOLDER, GUIDANCE_SCALE, NATIVE_SIZE, STEPS
 from backend.pictures import picture_grid, write_picture
+from tools.tiny_models.scene_reader import Verdict, accuracy_on_drawn, judge, share_right
+from tools.tiny_models.scenes import Scene, held_out_scenes
+from tools.tiny_models.tiny_image import FOLDER, GUIDANCE_SCALE, NATIVE_SIZE, STEPS
 from traces.files import write_json
 from traces.marks import Kind
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from backend.embedded.scenes import HELD_OUT_ONE_IN, PALETTE, SHAPES, SUPERSAMPLING, Thing, draw_thing
+from tools.tiny_models.scenes import HELD_OUT_ONE_IN, PALETTE, SHAPES, SUPERSAMPLING, Thing, draw_thing
 
 FRAMES = 9
 STEP = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}  # (dy, dx)

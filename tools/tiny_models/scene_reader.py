@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from backend.embedded.scenes import PALETTE, SHAPES, Scene, draw
+from tools.tiny_models.scenes import PALETTE, SHAPES, Scene, draw
 
 # Blobs below this share of the squared shorter side are specks; a drawn thing has at least 0.04.
 SMALLEST_BLOB = 0.01

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.embedded.moving_scenes import FRAMES, SPEEDS, STEP, MovingScene, draw_clip
-from backend.embedded.scene_reader import Blob, read
+from tools.tiny_models.moving_scenes import FRAMES, SPEEDS, STEP, MovingScene, draw_clip
+from tools.tiny_models.scene_reader import Blob, read
 
 # Shorter sides of the canvas a frame. Below the first a thing stands still, above the second it is quick.
 STILL_BELOW = min(SPEEDS.values()) / 2

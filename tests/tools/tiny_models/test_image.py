@@ -13,9 +13,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from backend.embedded import measure_image, train_image  # noqa: E402
-from backend.embedded.scene_reader import Reading, accuracy_on_drawn, judge, read, share_right  # noqa: E402
-from backend.embedded.scenes import (  # noqa: E402
+from tools.tiny_models import measure_image, train_image  # noqa: E402
+from tools.tiny_models.scene_reader import Reading, accuracy_on_drawn, judge, read, share_right  # noqa: E402
+from tools.tiny_models.scenes import (  # noqa: E402
     PALETTE,
     RELATIONS,
     Scene,
@@ -26,7 +26,7 @@ from backend.embedded.scenes import (  # noqa: E402
     held_out_scenes,
     training_scenes,
 )
-from backend.embedded.tiny_image import FOLDER, Parts, normalise_latents, word_tokenizer  # noqa: E402
+from tools.tiny_models.tiny_image import FOLDER, Parts, normalise_latents, word_tokenizer  # noqa: E402
 
 RED_CIRCLE = Thing("red", "circle")
 BLUE_SQUARE = Thing("blue", "square")

@@ -23,9 +23,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from backend.embedded.scenes import all_prompts
+from backend.loading import EMBEDDED
+from tools.tiny_models.scenes import all_prompts
 
-FOLDER = Path(__file__).parent / "tiny-image"
+FOLDER = EMBEDDED / "tiny-image"
 LATENT_CHANNELS = 4
 LATENT_FACTOR = 8
 NATIVE_SIZE = 128  # pixels; canvases of 64 to 192 in multiples of SIZE_MULTIPLE are trained

@@ -17,10 +17,12 @@ pytest.importorskip("diffusers")
 from PIL import Image  # noqa: E402
 
 from backend.clips import clip_strip, write_clip  # noqa: E402
-from backend.embedded import measure_video, train_video  # noqa: E402
-from backend.embedded.clip_reader import Verdict, accuracy_on_drawn, judge, share_right  # noqa: E402
-from backend.embedded.measure_image import weights_bytes  # noqa: E402
-from backend.embedded.moving_scenes import (  # noqa: E402
+from backend.executor import Executor  # noqa: E402
+from backend.loading import geometry_of_pipeline, load_pipeline  # noqa: E402
+from tools.tiny_models import measure_video, train_video  # noqa: E402
+from tools.tiny_models.clip_reader import Verdict, accuracy_on_drawn, judge, share_right  # noqa: E402
+from tools.tiny_models.measure_image import weights_bytes  # noqa: E402
+from tools.tiny_models.moving_scenes import (  # noqa: E402
     FRAMES,
     MovingScene,
     all_scenes,
@@ -28,10 +30,8 @@ from backend.embedded.moving_scenes import (  # noqa: E402
     held_out_scenes,
     training_scenes,
 )
-from backend.embedded.scenes import PALETTE, Thing  # noqa: E402
-from backend.embedded.tiny_video import FOLDER, NATIVE_SIZE, Parts, set_latent_statistics, word_tokenizer  # noqa: E402
-from backend.executor import Executor  # noqa: E402
-from backend.loading import geometry_of_pipeline, load_pipeline  # noqa: E402
+from tools.tiny_models.scenes import PALETTE, Thing  # noqa: E402
+from tools.tiny_models.tiny_video import FOLDER, NATIVE_SIZE, Parts, set_latent_statistics, word_tokenizer  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
 from traces.geometry import geometry_of  # noqa: E402
 from traces.request import Request  # noqa: E402

@@ -1,6 +1,6 @@
 """Measure `tiny-video` on prompts it never trained on: does the clip show what the sentence says, and how fast.
 
-    python -m backend.embedded.measure_video [--model FOLDER] [--prompts 130] [-o FOLDER]
+    python -m tools.tiny_models.measure_video [--model FOLDER] [--prompts 130] [-o FOLDER]
 
 Prints shares of clips with the right colours, shapes and motions (see `clip_reader.Verdict`), the same shares for
 drawn clips of the same prompts (the reader's own accuracy), how well the VAE gives drawn clips back, and milliseconds
@@ -26,11 +26,11 @@ from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 
 from backend.clips import clip_strip, write_clip
-from backend.embedded.clip_reader import Verdict, accuracy_on_drawn, judge, share_right
-from backend.embedded.measure_image import MEASUREMENT, weights_bytes
-from backend.embedded.moving_scenes import FRAMES, MovingScene, draw_clip, held_out_scenes
-from backend.embedded.tiny_video import FOLDER, GUIDANCE_SCALE, NATIVE_SIZE, STEPS
 from backend.pictures import picture_grid, write_picture
+from tools.tiny_models.clip_reader import Verdict, accuracy_on_drawn, judge, share_right
+from tools.tiny_models.measure_image import MEASUREMENT, weights_bytes
+from tools.tiny_models.moving_scenes import FRAMES, MovingScene, draw_clip, held_out_scenes
+from tools.tiny_models.tiny_video import FOLDER, GUIDANCE_SCALE, NATIVE_SIZE, STEPS
 from traces.files import write_json
 
 BATCH = 10

@@ -1,6 +1,6 @@
 """Train `tiny-video` from nothing, on CPU, within a time budget.
 
-    python -m backend.embedded.train_video -o FOLDER [--minutes 55] [--seed 0]
+    python -m tools.tiny_models.train_video -o FOLDER [--minutes 55] [--seed 0]
 
 Three stages share the budget: the VAE, encoding clips once to latents kept in memory, then text encoder and
 transformer together on those. As in `train_image`, the clock and not a step count drives the learning rate, and
@@ -28,9 +28,9 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from backend.embedded.moving_scenes import draw_clip, training_scenes
-from backend.embedded.tiny_video import LATENT_FACTOR, SIGMA_SHIFT, Parts, save, set_latent_statistics
-from backend.embedded.training import CONSOLE, Clock, Meter, descend, set_learning_rate
+from tools.tiny_models.moving_scenes import draw_clip, training_scenes
+from tools.tiny_models.tiny_video import LATENT_FACTOR, SIGMA_SHIFT, Parts, save, set_latent_statistics
+from tools.tiny_models.training import CONSOLE, Clock, Meter, descend, set_learning_rate
 
 VAE_SHARE = 0.28  # of the budget
 ENCODE_SHARE = 0.05

@@ -1,6 +1,6 @@
 """Train `tiny-image` from nothing, on CPU, within a time budget.
 
-    python -m backend.embedded.train_image -o FOLDER [--minutes 55] [--seed 0]
+    python -m tools.tiny_models.train_image -o FOLDER [--minutes 55] [--seed 0]
 
 Two stages share the budget: the VAE first, then text encoder and UNet together on latents that are encoded
 once and kept in memory. The learning rate follows the clock, not a step count, so a slower machine gives a
@@ -24,9 +24,9 @@ from diffusers.models.attention_processor import AttnProcessor
 from rich.progress import track
 from torch import Tensor, nn
 
-from backend.embedded.scenes import draw, training_scenes
-from backend.embedded.tiny_image import Parts, noise_schedule, normalise_latents, save
-from backend.embedded.training import CONSOLE, Clock, Meter, descend, set_learning_rate
+from tools.tiny_models.scenes import draw, training_scenes
+from tools.tiny_models.tiny_image import Parts, noise_schedule, normalise_latents, save
+from tools.tiny_models.training import CONSOLE, Clock, Meter, descend, set_learning_rate
 
 VAE_SHARE = 0.14  # of the budget; flat colours and straight edges are learned quickly
 VAE_CROP = 64

@@ -23,9 +23,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from backend.embedded.moving_scenes import all_scenes
+from backend.loading import EMBEDDED
+from tools.tiny_models.moving_scenes import all_scenes
 
-FOLDER = Path(__file__).parent / "tiny-video"
+FOLDER = EMBEDDED / "tiny-video"
 LATENT_CHANNELS = 8
 LATENT_FACTOR = 4
 FRAME_FACTOR = 4

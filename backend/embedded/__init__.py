@@ -1,1 +1,0 @@
-"""Models that ship with the project: trained from nothing by the scripts beside them."""
