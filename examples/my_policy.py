@@ -3,13 +3,13 @@
 tilecast simulate SCENARIO.toml --scheduler examples/my_policy.py:NewestFirst -o RUN
 """
 
-from policies.contract import Decision, Replica, SchedulingPolicy
+import tilecast as tc
 
 
-class NewestFirst(SchedulingPolicy):
+class NewestFirst(tc.SchedulingPolicy):
     """Finishes what it has started, then takes the request that came last."""
 
-    def plan(self, replica: Replica, now: float) -> Decision | None:
+    def plan(self, replica: tc.Replica, now: float) -> tc.Decision | None:
         """What to run on this idle replica."""
         jobs = list(replica.resident.values()) or list(self.cluster.waiting.values())
-        return Decision((jobs[-1],), jobs[-1].steps_left) if jobs else None
+        return tc.Decision((jobs[-1],), jobs[-1].steps_left) if jobs else None

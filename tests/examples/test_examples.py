@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -75,3 +78,14 @@ def test_a_policy_and_a_grid(tmp_path: Path) -> None:
     (tmp_path / "few.toml").write_text(few, encoding="utf-8")
     output = ("--workers", 1, "-o", tmp_path / "sweep")
     run("sweep", EXAMPLES / "tiny_image.toml", "--grid", tmp_path / "few.toml", *output)
+
+
+def test_the_library_in_a_few_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+    command = [sys.executable, str(EXAMPLES / "library.py")]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("lookahead met most deadlines: ")
+    assert "replicas=2" in ran.stdout.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
