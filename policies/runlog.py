@@ -11,10 +11,12 @@ trace's clock. A simulation's log holds no wall-clock time, so that the same see
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -149,17 +151,71 @@ def read_run(path: Path) -> Run:
                 f"{path} is not a run log: {name} is missing; expected a folder written by simulate or replay"
             )
     try:
-        requests = pd.read_parquet(path / "requests.parquet")
-        steps = pd.read_parquet(path / "steps.parquet")
+        requests, steps = (_table(path / name, columns) for name, columns in _COLUMNS.items())
         info = json.loads(read_text(path / "run.json"))
-    except (OSError, ValueError) as error:
+    except BadInput:
+        raise
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         raise BadInput(f"{path}: cannot read the run log: {str(error).splitlines()[0]}") from error
-    for name, frame in (("requests.parquet", requests), ("steps.parquet", steps)):
-        missing = [c for c in _COLUMNS[name] if c not in frame]
-        if missing:
-            raise BadInput(f"{path / name}: column {missing[0]!r} is missing")
     if isinstance(info, dict) and info.get(UNFINISHED):
         from policies.livelog import recovered
 
         requests, steps = recovered(path, info, requests)
     return Run(path, requests, steps, info)
+
+
+def _table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+    """A table of a run log.
+
+    Raises:
+        BadInput: a column is missing or of another kind, or a cell is empty or no time that a run can have.
+    """
+    table = pq.read_table(path)
+    for name, kind in columns.items():
+        if name not in table.column_names:
+            raise BadInput(f"{path}: column {name!r} is missing")
+        cells = table.column(name)
+        if len(table) and not _HOLDS[kind](cells.type):
+            raise BadInput(f"{path}: column {name!r} holds {cells.type}, expected {_KINDS[kind]}")
+        if kind != "float64" and cells.null_count:
+            raise BadInput(f"{path}: row {cells.is_null().index(True).as_py() + 1} has no {name}")
+        if kind == "float64":
+            seconds = cells.to_numpy().astype("float64")
+            none = np.isnan(seconds)
+            if name in _NEVER_EMPTY and none.any():
+                raise BadInput(f"{path}: row {int(none.argmax()) + 1} has no {name}")
+            wrong = ~(none | (abs(seconds) <= _MOST_S))
+            if wrong.any():
+                row, right = int(wrong.argmax()), f"a time of at most {_MOST_S:g} s"
+                raise BadInput(f"{path}: row {row + 1}: {name} is {seconds[row]:g}, expected {right}")
+    return table.to_pandas().astype({name: kind for name, kind in columns.items() if kind == "float64"})
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_texts(kind: pa.DataType) -> bool:
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return lists and (_is_text(kind.value_type) or pa.types.is_null(kind.value_type))
+
+
+_NEVER_EMPTY = ("arrival_s", "start_s", "end_s", "device_s")
+_MOST_S = 1e12
+"""Beyond every clock; a timeline counts its microseconds in 64 bits."""
+_HOLDS: dict[str, Callable[[pa.DataType], bool]] = {
+    "str": _is_text,
+    "object": _is_texts,
+    "bool": pa.types.is_boolean,
+    "int32": pa.types.is_integer,
+    "int64": pa.types.is_integer,
+    "float64": lambda kind: pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind),
+}
+_KINDS = {
+    "str": "text",
+    "object": "lists of text",
+    "bool": "true or false",
+    "int32": "whole numbers",
+    "int64": "whole numbers",
+    "float64": "numbers",
+}

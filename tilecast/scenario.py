@@ -41,7 +41,7 @@ from traces.limits import (
 )
 from traces.output import reads
 from traces.paths import files_in, with_home
-from traces.text import read_toml
+from traces.text import MOST_LEVELS, parse_toml, read_toml
 from traces.trace import Trace
 
 
@@ -540,13 +540,18 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise BadInput(f"--set {text!r}: expected key=value, like cluster.replicas=4")
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
         return key.strip(), value
+    except (ValueError, RecursionError):
+        pass  # of which `parse_toml` says what is wrong
+    return key.strip(), parse_toml(f"value = {value}", f"--set {key}")["value"]
 
 
 def _made(data: Mapping[str, Any], overrides: Mapping[str, Any], base: Path, source: str) -> Scenario:
     for key, value in overrides.items():
+        if key.count(".") > MOST_LEVELS:
+            raise BadInput(f"--set {key[:40]!r}...: expected a key of at most {MOST_LEVELS} sections")
         data = _laid_over(data, key, value)
     data = with_home({name: value for name, value in data.items() if name != "base"})
     reads(files_in(data, base))

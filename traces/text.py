@@ -17,6 +17,8 @@ from typing import Any
 from traces.errors import BadInput
 
 GZIP_MAGIC = b"\x1f\x8b"
+MOST_LEVELS = 100
+"""Of tables and lists in each other, before what reads them calls itself too often."""
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -69,9 +71,23 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         BadInput: it is no TOML.
     """
     try:
-        return tomllib.loads(text)
+        values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{source} is not TOML: {error}") from error
+    if not _is_flat(values):
+        raise BadInput(f"{source}: tables and lists are nested more than {MOST_LEVELS} deep, which nothing needs")
+    return values
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether tables and lists are nested at most `MOST_LEVELS` deep; dotted keys nest without a bracket."""
+    level = [value]
+    for _ in range(MOST_LEVELS + 1):
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+        level = [inner for inner in level if isinstance(inner, dict | list)]
+        if not level:
+            return True
+    return False
 
 
 def parse_json(text: str) -> Any:

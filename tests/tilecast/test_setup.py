@@ -235,3 +235,11 @@ def test_replay_validate_and_report(folder: Path, model_folder: Path) -> None:
 def test_app_names_the_commands() -> None:
     names = {command.callback.__name__ for command in app.registered_commands if command.callback}
     assert names == {"simulate", "sweep", "plan", "replay", "validate", "report", "quality"}
+
+
+@pytest.mark.parametrize(
+    "setting", ["slo.scale=" + "[" * 5000, "slo.scale=" + "9" * 5000, "slo.scale={" + "a." * 300 + "b=1}"]
+)
+def test_a_setting_that_toml_cannot_take_is_named(setting: str) -> None:
+    with pytest.raises(BadInput, match=r"--set slo\.scale"):
+        parse_setting(setting)

@@ -102,3 +102,12 @@ def test_a_date_that_no_clock_reaches_is_said(tmp_path: Path, date: str) -> None
     (tmp_path / "t.csv").write_text(f"t,height,width,steps\n{date},96,96,2\n")
     with pytest.raises(BadInput, match=r"row 1.*expected a date like"):
         import_table(tmp_path / "t.csv", parse_mapping(["arrival_s=t:date"]))
+
+
+@pytest.mark.parametrize(
+    "text", ["[" + ".".join("a" * 5000) + "]", "a" + ".a" * 3000 + " = 1", "a = " + "[" * 200 + "]" * 200]
+)
+def test_toml_that_is_nested_too_deep_is_said(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(BadInput, match=r"a\.toml: tables and lists are nested more than 100 deep"):
+        read_toml(tmp_path / "a.toml")
