@@ -117,6 +117,8 @@ def calibrate(
     """Find the threshold of a tile cache that keeps a PSNR, and the curve of speed against fidelity."""
     from cli.profile import parse_sizes
     from tilecast.caching import parse_caching_policy
+    from tilecast.studies.calibration import Yardstick, best_of, threshold_of, with_threshold
+    from tilecast.studies.calibration import calibrate as close_in
     from traces.output import check_file
 
     if reuse not in ("output", "residual"):
@@ -127,7 +129,8 @@ def calibrate(
     if len(wanted) > 1:
         raise BadInput(f"--size {size!r}: expected one size")
     caching = parse_caching_policy(policy)
-    if not isinstance(getattr(caching, "threshold", None), float):
+    first = threshold_of(caching)
+    if first is None:
         raise BadInput(f"--policy {policy!r} has no threshold to calibrate; region-aware and threshold have")
     from traces.prompts import load_prompts
 
@@ -136,12 +139,9 @@ def calibrate(
     asked = _requests(wanted[0], lines, requests, steps, seed, guidance)
 
     from reports.progress import bar
-    from tilecast.studies.calibration import Yardstick, best_of
-    from tilecast.studies.calibration import calibrate as close_in
 
     def measured(threshold: float) -> Point:
-        caching.threshold = threshold
-        return yardstick.point(caching, reuse, again=True)
+        return yardstick.point(with_threshold(caching, threshold), reuse, again=True)
 
     points: list[Point] = []
     interrupted = False
@@ -149,7 +149,7 @@ def calibrate(
         with bar("uncached", requests) as progress:
             yardstick = Yardstick(trial, asked, progress)
         with bar("thresholds", 0) as progress:
-            for point in close_in(measured, psnr, caching.threshold, bisections):
+            for point in close_in(measured, psnr, first, bisections):
                 points.append(point)
                 progress(len(points))
     except KeyboardInterrupt:

@@ -51,7 +51,7 @@ def check_policy(policy: Policy, seed: int = 0) -> None:
             _check_caching(policy, seed)
         elif is_of(policy, PlacementPolicy):
             _check_placement(policy, seed)
-        elif is_of(policy, DispatchPolicy, KeepPolicy):
+        elif is_of(policy, DispatchPolicy) or is_of(policy, KeepPolicy):
             check_residency(policy, seed)
 
 

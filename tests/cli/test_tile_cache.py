@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import typer
 
+from policies.caching import Interval, Threshold
 from predictors.tile_recording import TileRecording
 from predictors.tile_reuse import TileReuse
 from tests.cli.run_command import refused, run
-from tilecast.studies.calibration import Point, best_of, calibrate
+from tilecast.studies.calibration import Point, best_of, calibrate, threshold_of, with_threshold
+from traces.errors import BadInput
 
 
 def falls_with(threshold: float) -> Point:
@@ -47,6 +49,16 @@ def test_it_ends_where_nothing_keeps_the_target() -> None:
     assert best_of(points, 61.0) is None
     assert points[-1].threshold < 1e-4
     assert len(points) < 24
+
+
+def test_another_threshold_is_another_policy_with_all_else_as_it_was() -> None:
+    policy = Threshold(0.5, warmup=3, max_reuse=7)
+    other = with_threshold(policy, 0.25)
+    assert isinstance(other, Threshold)
+    assert (other.threshold, other.warmup, other.max_reuse) == (0.25, 3, 7)
+    assert (threshold_of(policy), threshold_of(Interval())) == (0.5, None)
+    with pytest.raises(BadInput, match="the caching policy: threshold is -1"):
+        with_threshold(policy, -1.0)
 
 
 def test_a_plateau_is_no_end() -> None:

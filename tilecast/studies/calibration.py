@@ -5,17 +5,20 @@ The same sketches are refined with and without a cache, from the same seeds; wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policies.caching import CachingPolicy
+from policies.load import built, made_with
+
 if TYPE_CHECKING:
     import torch
 
     from backend.tiled.trial import Refined, Trial
-    from policies.caching import CachingPolicy
     from traces.request import Request
 
 LARGEST_PSNR_DB = 60.0
@@ -51,6 +54,22 @@ class Point:
         return asdict(self)
 
 
+def threshold_of(policy: CachingPolicy) -> float | None:
+    """What a policy was made with as its ``threshold``; None: it has no such parameter, or one that is no float."""
+    threshold = made_with(policy).get("threshold")
+    return threshold if isinstance(threshold, float) else None
+
+
+def with_threshold(policy: CachingPolicy, threshold: float) -> CachingPolicy:
+    """A new policy of the same class and parameters, but for its threshold.
+
+    Raises:
+        BadInput: the policy does not take this threshold.
+    """
+    made: CachingPolicy = built(type(policy), {**made_with(policy), "threshold": threshold}, "the caching policy")
+    return made
+
+
 class Yardstick:
     """Some requests of a model, and what becomes of them without a cache.
 
@@ -75,7 +94,7 @@ class Yardstick:
         """Measure a cache.
 
         Args:
-            policy: decides; its ``threshold`` is noted.
+            policy: decides; its threshold is noted.
             reuse: what a reused tile hands on, see `backend.tiled.refine.REUSE`.
             again: time the uncached refinement anew beside each cached one, so that a slow spell meets both.
         """
@@ -90,7 +109,7 @@ class Yardstick:
             computed, tiles = computed + cached.computed, tiles + cached.tiles
             seconds, whole_s = seconds + cached.seconds, whole_s + uncached.seconds
         return Point(
-            float(getattr(policy, "threshold", np.nan)),
+            math.nan if (threshold := threshold_of(policy)) is None else threshold,
             computed / tiles,
             whole_s / seconds,
             float(np.mean(psnrs)),
