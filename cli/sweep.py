@@ -45,9 +45,9 @@ def sweep(
     every node, and files have the same paths there.
     """
     from reports.progress import shown
+    from reports.sweep import best_points, check_figure
     from tilecast.scenario import load_scenario
     from tilecast.studies.run import sweep
-    from tilecast.studies.sweep import best, check_figure
 
     check_figure(by)
     given = overrides(trace, profile, scheduler, seed, settings)
@@ -64,7 +64,7 @@ def sweep(
             given=given,
             progress=progress,
         )
-    new_console().print(best(made.frame, made.keys, by, top))
+    new_console().print(best_points(made.frame, made.keys, by, top))
     if made.lost:
         say(f"! {made.lost} failed points are not kept: the same command tries them again", err=True)
     say(f"{len(made.frame)} points, {made.before} of them kept from before -> {output}")

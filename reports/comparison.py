@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from policies.runlog import Run
-from reports.figures import figure, spell_value
+from reports.figures import figure
+from reports.formatting import format_value
 from reports.metrics import summary
 from reports.notes import run_notes
 from traces.notes import Note, grave, ordered
@@ -65,7 +66,7 @@ class Comparison:
             values = [values.get(name, math.nan) for values in self.summaries]
             if all(math.isnan(value) for value in values):
                 continue
-            cells = tuple(spell_value(value, described.unit) for value in values)
+            cells = tuple(format_value(value, described.unit) for value in values)
             best = _best(values) if described.more_is_better else frozenset[int]()
             rows.append(Row(described.label, cells, best, part=":" in name))
         return rows
@@ -112,7 +113,7 @@ class Comparison:
             return "no requests"
         within = round(values["slo_attainment"] * values["requests"])
         how = "in time" if self._deadlines() else "finished"
-        share = spell_value(values["slo_attainment"], "%")
+        share = format_value(values["slo_attainment"], "%")
         return f"{within:,} of {values['requests']:,.0f} requests {how} ({share})"
 
     def _deadlines(self) -> bool:

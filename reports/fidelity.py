@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from reports.figures import Unit, figure
-from reports.notes import DRIFT, spell_drift
+from reports.figures import figure
+from reports.formatting import Unit
+from reports.notes import DRIFT, format_drift
 
 GOALS = {"latency_p50_s": 0.05, "latency_p95_s": 0.08, "latency_p99_s": 0.10, "slo_attainment": 0.02}
 """The largest error wanted, of a time as a share of it, of attainment as a difference of shares."""
@@ -89,8 +90,8 @@ class Fidelity:
                 continue
             unit, lies = figure(name).unit, ranges[name]
             judged[name], error = lies, difference(sim, real, unit)
-            spelled = f"{_SHORT[name]} {spell_difference(error, unit)}"
-            known = f"{spell_range(lies)}, limit {spell_limit(limit, unit)}"
+            spelled = f"{_SHORT[name]} {format_difference(error, unit)}"
+            known = f"{format_range(lies)}, limit {format_limit(limit, unit)}"
             if lies.low > limit or lies.high < -limit:
                 missed.append(f"{spelled} ({known})")
             elif -limit <= lies.low and lies.high <= limit:
@@ -158,7 +159,7 @@ def difference(sim: float, real: float, unit: Unit) -> float:
     return (sim - real) / abs(real) if real else math.copysign(math.inf, sim - real)
 
 
-def spell_difference(value: float, unit: Unit, signed: bool = True) -> str:
+def format_difference(value: float, unit: Unit, signed: bool = True) -> str:
     """An error or a spread as text: points of a share, percent of anything else; a dash when it is not defined."""
     if math.isnan(value):
         return "–"
@@ -166,19 +167,19 @@ def spell_difference(value: float, unit: Unit, signed: bool = True) -> str:
     return f"{number} {'points' if unit == '%' else '%'}"
 
 
-def spell_range(lies: Range) -> str:
+def format_range(lies: Range) -> str:
     """``-1.2 to +3.4``, in points or percent as the difference before it."""
     low, high = (f"{100 * end:+.1f}".replace("inf", "∞") for end in lies)
     return f"{low} to {high}"
 
 
-def spell_limit(limit: float, unit: Unit) -> str:
+def format_limit(limit: float, unit: Unit) -> str:
     """``5 %``, ``2 points``."""
     return f"{100 * limit:g} {'points' if unit == '%' else '%'}"
 
 
 def _because(drift: float) -> str:
-    return f"; real steps took {spell_drift(drift)} than simulated ones (drift): profile again"
+    return f"; real steps took {format_drift(drift)} than simulated ones (drift): profile again"
 
 
 def _how_to_tell(requests: int, wanted: float) -> str:

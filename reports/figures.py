@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
 
-Unit = Literal["", "s", "1/s", "x", "%"]
+from reports.formatting import Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +75,3 @@ def figure(name: str) -> Figure:
     base, _, part = name.partition(":")
     whole = FIGURES[base]
     return Figure(f"{whole.label}, {part}", whole.unit, whole.more_is_better) if part else whole
-
-
-def spell_value(value: float, unit: Unit) -> str:
-    """A value with its unit, at a precision people can use; a dash: it is not defined; ``∞``: it never comes."""
-    if math.isnan(value):
-        return "–"
-    if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
-    if unit == "%":
-        return f"{100 * value:.1f} %"
-    if unit == "":
-        return f"{value:,.0f}"
-    number = _three_digits(value)
-    return {"s": f"{number} s", "1/s": f"{number} /s", "x": number}[unit]
-
-
-def _three_digits(value: float) -> str:
-    """At least three significant digits, never in scientific notation."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:.0f}"
-    decimals = min(6, max(0, 2 - math.floor(math.log10(abs(value)))))
-    return f"{value:,.{decimals}f}"

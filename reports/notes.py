@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from policies.runlog import Run
 from predictors.basis import ESTIMATED, MEASURED
 from reports.drift import stalls
-from reports.figures import figure, spell_value
+from reports.figures import figure
+from reports.formatting import format_value
 from reports.metrics import reasons, remarks, submitted
 from reports.overload import MOST_WAITING, Backlog, backlog
 from traces.notes import Note, grave, remark
@@ -77,8 +78,8 @@ def _lost(run: Run, values: dict[str, float]) -> Iterable[Note]:
         yield grave(f"NOTHING FINISHED: all {len(asked):,} requests are lost ({spelled}{cause}).")
         return
     text = (
-        f"{spell_value(share, '%')} of the requests never finished ({spelled}{cause}): percentiles count them as "
-        f"infinite, means are of the {spell_value(1 - share, '%')} that finished."
+        f"{format_value(share, '%')} of the requests never finished ({spelled}{cause}): percentiles count them as "
+        f"infinite, means are of the {format_value(1 - share, '%')} that finished."
     )
     yield grave(text[0].upper() + text[1:]) if share > MANY_LOST else Note(text)
 
@@ -99,7 +100,7 @@ def _machine(run: Run) -> Iterable[Note]:
     drift = run.info.get("drift")
     if isinstance(drift, int | float) and abs(drift) >= DRIFT:
         text = (
-            f"the steps of this run took {spell_drift(drift)} than its profile says (drift): a simulation by that "
+            f"the steps of this run took {format_drift(drift)} than its profile says (drift): a simulation by that "
             "profile is off by more than that; profile again."
         )
         yield grave(f"DRIFT: {text}") if abs(drift) >= GREAT_DRIFT else Note(text)
@@ -129,7 +130,7 @@ def resumings(run: Run) -> list[str]:
     ]
 
 
-def spell_drift(drift: float) -> str:
+def format_drift(drift: float) -> str:
     """``14 % longer``, ``6.5 % less long``."""
     return f"{100 * abs(drift):.2g} % {'longer' if drift > 0 else 'shorter'}"
 

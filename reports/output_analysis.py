@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +69,7 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     if count < 2:
         return Interval(float(known[0]) if count else math.nan, math.inf, count)
     error = float(known.std(ddof=1)) / math.sqrt(count)
-    return Interval(float(known.mean()), _t(confidence, count - 1) * error, count)
+    return Interval(float(known.mean()), _standard_errors(confidence, count - 1) * error, count)
 
 
 def share(values: Sequence[float], counts: Sequence[int], confidence: float = 0.95) -> Interval:
@@ -80,16 +81,12 @@ def share(values: Sequence[float], counts: Sequence[int], confidence: float = 0.
     better than that. An interval on a transformed scale would stay within 0 and 1, but not be symmetric; this one is
     to be read as cut off there, and its ends on the inner side, which decide whether a promise is kept, are unharmed.
     """
-    from scipy.stats import beta
-
     of_runs = interval(values, confidence)
     total = sum(counts)
     if of_runs.replications < 2 or not total:
         return of_runs
     hits = round(sum(value * count for value, count in zip(values, counts, strict=True) if count))
-    tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, hits, total - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, total - hits)) if hits < total else 1.0
+    low, high = _clopper_pearson(hits, total, confidence)
     exact = max(hits / total - low, high - hits / total)
     return Interval(of_runs.mean, max(of_runs.half_width, exact), of_runs.replications)
 
@@ -148,7 +145,17 @@ def warm_up(series: Sequence[float] | Numbers, batch: int = 5) -> WarmUp:
     return WarmUp(cut * batch, bool(int(error.argmin()) <= half))
 
 
-def _t(confidence: float, freedom: int) -> float:
+@lru_cache(maxsize=4096)
+def _standard_errors(confidence: float, freedom: int) -> float:
+    """Half width of Student's t interval, in standard errors of the mean."""
     from scipy.stats import t
 
-    return float(t.ppf((1 + confidence) / 2, freedom))
+    return float(t.interval(confidence, freedom)[1])
+
+
+@lru_cache(maxsize=4096)
+def _clopper_pearson(hits: int, total: int, confidence: float) -> tuple[float, float]:
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, total).proportion_ci(confidence, method="exact")
+    return float(found.low), float(found.high)

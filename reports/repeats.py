@@ -21,7 +21,8 @@ from policies.runlog import Run
 from reports.comparison import names_of
 from reports.drift import drift_between
 from reports.fidelity import Fidelity, difference
-from reports.figures import Unit, figure
+from reports.figures import figure
+from reports.formatting import Unit
 from reports.noise import ranges
 from reports.validate import VALIDATION, cautions, figures_of, per_request, side_by_side
 from traces.errors import BadInput

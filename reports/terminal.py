@@ -12,11 +12,12 @@ from rich.text import Text
 from policies.runlog import Run
 from reports.comparison import Comparison
 from reports.console import new_console
-from reports.fidelity import Answer, Fidelity, spell_difference
-from reports.figures import Unit, figure, spell_value
+from reports.fidelity import Answer, Fidelity, format_difference
+from reports.figures import figure
+from reports.formatting import Unit, format_value
 from reports.metrics import by_batch, by_replica, by_size, reasons
 from reports.repeats import Repeats
-from reports.validate import Validation, spell_error
+from reports.validate import Validation, format_error
 from traces.notes import Note, Severity, ordered
 
 
@@ -67,12 +68,12 @@ def sim_against_real(validation: Validation) -> RenderableType:
     """The verdict, each figure of the simulation, of the real run, and the error between them."""
     table = headed(None, ["", f"sim: {validation.sim}", f"real: {validation.real}", "error", "relative"])
     for name, row in validation.figures.iterrows():
-        table.add_row(Text(str(row["label"])), *map(Text, spell_error(str(name), row)))
+        table.add_row(Text(str(row["label"])), *map(Text, format_error(str(name), row)))
     percentiles = _table(
         "Latency error per request",
         ["", "seconds", "relative"],
         [
-            [str(label), spell_value(row["error_s"], "s"), spell_value(row["relative"], "%")]
+            [str(label), format_value(row["error_s"], "s"), format_value(row["relative"], "%")]
             for label, row in validation.latency_errors.iterrows()
         ],
     )
@@ -91,9 +92,9 @@ def sims_against_reals(repeats: Repeats) -> RenderableType:
     table = headed(None, ["", f"sim, mean of {sims}", "sd", f"real, mean of {reals}", "error", "spread of real"])
     for name, row in repeats.figures.iterrows():
         described = figure(str(name))
-        sim, sd, real = (spell_value(row[column], described.unit) for column in ("sim", "sim_sd", "real"))
+        sim, sd, real = (format_value(row[column], described.unit) for column in ("sim", "sim_sd", "real"))
         error, spread = (
-            spell_difference(row[column], described.unit, column == "error") for column in ("error", "spread")
+            format_difference(row[column], described.unit, column == "error") for column in ("error", "spread")
         )
         table.add_row(Text(described.label), *map(Text, (sim, sd, real, error, spread)))
     notes, _ = told(repeats.cautions)
@@ -141,7 +142,7 @@ def _batches(run: Run) -> Table:
 
 def _spelled(frame: pd.DataFrame, units: dict[str, Unit]) -> list[list[str]]:
     return [
-        [str(index), *(spell_value(float(row[column]), unit) for column, unit in units.items())]
+        [str(index), *(format_value(float(row[column]), unit) for column, unit in units.items())]
         for index, row in frame.iterrows()
     ]
 

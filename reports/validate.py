@@ -16,7 +16,8 @@ from reports.checks import check_run
 from reports.comparison import names_of
 from reports.drift import drift_between
 from reports.fidelity import Fidelity
-from reports.figures import figure, spell_value
+from reports.figures import figure
+from reports.formatting import format_value
 from reports.metrics import by_size, met, summary
 from reports.noise import Outcomes, outcomes, ranges
 from reports.notes import resumings
@@ -199,14 +200,14 @@ def side_by_side(sims: Sequence[Run], reals: Sequence[Run]) -> tuple[list[Outcom
     return of_sims, of_reals
 
 
-def spell_error(name: str, row: pd.Series) -> tuple[str, str, str, str]:
+def format_error(name: str, row: pd.Series) -> tuple[str, str, str, str]:
     """(sim, real, absolute, relative) of a row of `compare` as text."""
     unit = figure(name).unit
     scale = _scale(unit)
-    sim, real, error = (spell_value(row[column] / scale, unit) for column in ("sim", "real", "absolute"))
+    sim, real, error = (format_value(row[column] / scale, unit) for column in ("sim", "real", "absolute"))
     if unit == "%":
         error = error.replace("%", "points")
-    return sim, real, error, spell_value(row["relative"], "%")
+    return sim, real, error, format_value(row["relative"], "%")
 
 
 def figures_of(run: Run) -> dict[str, float]:

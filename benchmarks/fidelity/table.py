@@ -9,8 +9,9 @@ import pandas as pd
 
 from benchmarks.fidelity.compare import Findings
 from benchmarks.fidelity.study import percent
-from reports.fidelity import GOALS, spell_difference
-from reports.figures import figure, spell_value
+from reports.fidelity import GOALS, format_difference
+from reports.figures import figure
+from reports.formatting import format_value
 
 LABELS = {"latency_p50_s": "P50", "latency_p95_s": "P95", "latency_p99_s": "P99", "slo_attainment": "attainment"}
 
@@ -20,7 +21,7 @@ def markdown(findings: Findings) -> str:
     facts = findings.facts
     settings = facts["settings"]
     goals = ", ".join(
-        f"{LABELS[name]} {spell_difference(goal, figure(name).unit, signed=False)}" for name, goal in GOALS.items()
+        f"{LABELS[name]} {format_difference(goal, figure(name).unit, signed=False)}" for name, goal in GOALS.items()
     )
     return "\n\n".join(
         [
@@ -67,12 +68,12 @@ def _lines(figures: pd.DataFrame, spell: Callable[[Mapping[Any, Any]], str]) -> 
 
 def _cell(row: Mapping[Any, Any]) -> str:
     unit = figure(row["figure"]).unit
-    error, spread = spell_difference(row["error"], unit), spell_difference(row["spread"], unit, signed=False)
-    return f"{spell_value(row['real'], unit)}: {error} ({spread}){'' if row['met'] else ' *'}"
+    error, spread = format_difference(row["error"], unit), format_difference(row["spread"], unit, signed=False)
+    return f"{format_value(row['real'], unit)}: {error} ({spread}){'' if row['met'] else ' *'}"
 
 
 def _cell_at_speed(row: Mapping[Any, Any]) -> str:
-    return spell_difference(row["at_speed_error"], figure(row["figure"]).unit)
+    return format_difference(row["at_speed_error"], figure(row["figure"]).unit)
 
 
 def _run(row: Mapping[Any, Any]) -> list[str]:

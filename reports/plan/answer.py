@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from predictors.basis import ESTIMATED
+from reports.formatting import NONE, about, format_interval, format_value, percent, times
+from reports.plan.formatting import cluster, money, subject
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Evaluation, Plan
-from reports.plan.words import NONE, about, cluster, money, number, percent, share, subject, times
 from traces.notes import Note, grave, ordered, remark
 
 
@@ -23,13 +24,13 @@ def answer(plan: Plan) -> str:
         if not math.isnan(best.cost_per_1000_images):
             sentence += f" ({money(best.cost_per_1000_images)} per 1,000 images)"
     if best.keeps is not True:
-        sentence += f", but {share(best.figures.attainment)}"
+        sentence += f", but {format_interval(best.figures.attainment, '%')}"
     clauses = []
     if not math.isnan(plan.headroom):
         they = "they carry" if plural else "it carries"
-        clauses.append(f"{they} {number(plan.headroom)} times this load")
+        clauses.append(f"{they} {format_value(plan.headroom, 'x')} times this load")
     if plan.lost_replica is not None:
-        clauses.append(f"with one replica less {share(plan.lost_replica.figures.attainment)} are kept")
+        clauses.append(f"with one replica less {format_interval(plan.lost_replica.figures.attainment, '%')} are kept")
     if clauses:
         sentence += "; " + ", and ".join(clauses)
     limit = f", limited by {best.reason}" if best.reason else ""
@@ -46,25 +47,27 @@ def key_figures(plan: Plan) -> list[tuple[str, str]]:
     best = subject(plan)
     if best is None:
         return []
-    carried = f"{times(plan.headroom)} ({number(plan.headroom * plan.demand.rate_rps)} requests/s)"
+    carried = f"{times(plan.headroom)} ({format_value(plan.headroom * plan.demand.rate_rps, 'x')} requests/s)"
     pairs = [
         ("Buy" if best is plan.answer else "Cluster", cluster(best.candidate)),
         ("Run it with", best.candidate.scheduler),
         ("Per hour", money(best.price_per_hour)),
         ("Per 1,000 images", money(best.cost_per_1000_images)),
-        ("Deadlines kept", share(best.figures.attainment)),
+        ("Deadlines kept", format_interval(best.figures.attainment, "%")),
         ("Utilisation", percent(round(best.figures.utilisation.mean, 3))),
         ("Load it can carry", carried),
     ]
     if plan.lost_replica is not None:
-        pairs.append(("With one replica less", share(plan.lost_replica.figures.attainment)))
+        pairs.append(("With one replica less", format_interval(plan.lost_replica.figures.attainment, "%")))
     return [(label, value) for label, value in pairs if not value.startswith(NONE)]
 
 
 def promise(plan: Plan) -> str:
     """What is promised, and of which demand."""
     demand = plan.demand
-    images = "" if demand.images_per_request == 1 else f", {number(demand.images_per_request)} images a request"
+    images = (
+        "" if demand.images_per_request == 1 else f", {format_value(demand.images_per_request, 'x')} images a request"
+    )
     slo = f" ({plan.slo})" if plan.slo else ""
     return (
         f"The promise: {percent(plan.attainment)} of requests meet their deadline{slo}. The demand: {demand.source}, "
@@ -117,7 +120,7 @@ def _no_answer(plan: Plan) -> str:
         return f"No cluster is known to keep {_promised(plan)}: none could be simulated."
     best = max(tried, key=_attainment)
     limit = f", limited by {best.reason}" if best.reason else ""
-    reached = f"{share(best.figures.attainment)}{limit}"
+    reached = f"{format_interval(best.figures.attainment, '%')}{limit}"
     if len(plan.considered) == 1:
         keeps = "is not known to keep" if best.keeps is None else "does not keep"
         return f"The one cluster considered {keeps} {_promised(plan)}: {_who(best)} reaches {reached}."
@@ -141,4 +144,4 @@ def _attainment(evaluation: Evaluation) -> float:
 
 
 def _demand(plan: Plan) -> str:
-    return f"{number(plan.demand.rate_rps)} requests/s"
+    return f"{format_value(plan.demand.rate_rps, 'x')} requests/s"

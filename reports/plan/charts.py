@@ -15,11 +15,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from reports.document import blank
+from reports.formatting import format_interval, format_value, times
 from reports.palette import BLUE, GREEN, SYMBOLS, VERMILLION
-from reports.plan.marks import KEPT, QUIET, ends, error, promise, upright
+from reports.plan.chart_style import KEPT, QUIET, ends, error, promise, upright
+from reports.plan.formatting import cluster, subject
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Candidate, Evaluation, Plan, SizeFigures
 from reports.plan.tables import cases
-from reports.plan.words import cluster, number, share, subject, times
 
 SIZES = 12
 """Sizes in the chart of latencies; the table has them all."""
@@ -30,7 +31,7 @@ STATES = {STABLE: ("", BLUE), NEAR_KNEE: ("-open-dot", VERMILLION), UNSTABLE: ("
 
 def attainment_against_load(plan: Plan) -> go.Figure:
     """Share of deadlines kept under less and more load, with its confidence band, the promise and the limit."""
-    figure = blank(f"load (1× = {number(plan.demand.rate_rps)} requests/s)", "deadlines kept", 360)
+    figure = blank(f"load (1× = {format_value(plan.demand.rate_rps, 'x')} requests/s)", "deadlines kept", 360)
     curve = [case for case in plan.load_curve if math.isfinite(case.figures.attainment.mean)]
     loads = [case.figures.rate_scale for case in curve]
     kept = [case.figures.attainment for case in curve]
@@ -51,7 +52,7 @@ def attainment_against_load(plan: Plan) -> go.Figure:
         mode="lines+markers",
         line={"color": BLUE, "width": 2},
         marker={"symbol": [KEPT[case.keeps] for case in curve], "size": 9, "color": BLUE},
-        text=[share(value) for value in kept],
+        text=[format_interval(value, "%") for value in kept],
         hovertemplate="%{x:.2f}×: %{text}<extra></extra>",
     )
     promise(figure, plan, horizontal=True)
@@ -74,7 +75,7 @@ def what_if(plan: Plan) -> go.Figure:
         mode="markers",
         marker={"symbol": [KEPT[case.keeps] for case in shown], "size": 10, "color": BLUE},
         error_x=error([case.figures.attainment for case in shown], BLUE),
-        text=[share(case.figures.attainment) for case in shown],
+        text=[format_interval(case.figures.attainment, "%") for case in shown],
         hovertemplate="%{y}: %{text}<extra></extra>",
     )
     promise(figure, plan, horizontal=False)
@@ -116,7 +117,7 @@ def cost_against_attainment(plan: Plan) -> go.Figure:
             mode="markers",
             marker={"symbol": shapes[kind] + fill, "size": 11, "color": colour, "line": {"color": colour, "width": 2}},
             error_y=error([row.figures.attainment for row in own], colour),
-            text=[f"{_label(row.candidate)}: {share(row.figures.attainment)}" for row in own],
+            text=[f"{_label(row.candidate)}: {format_interval(row.figures.attainment, '%')}" for row in own],
             hovertemplate="%{text}, %{x}<extra></extra>",
             showlegend=False,
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from reports.markdown import line, text, told
 from reports.plan import tables
 from reports.plan.answer import answer, key_figures, notes, promise
+from reports.plan.formatting import TRUST, subject, trust
 from reports.plan.result import Plan
 from reports.plan.table import Table
-from reports.plan.words import TRUST, subject, trust
 
 
 def markdown(plan: Plan) -> str:

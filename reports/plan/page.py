@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from reports.document import render
+from reports.formatting import about, percent
 from reports.plan import charts, tables
 from reports.plan.answer import answer, key_figures, notes, promise
+from reports.plan.formatting import TRUST, subject, trust
 from reports.plan.frames import TABLES
 from reports.plan.result import Evaluation, Plan
 from reports.plan.table import Table
-from reports.plan.words import TRUST, about, percent, subject, trust
 from traces.marks import Kind
 
 _FILES = ("points.jsonl", "plan.html", "plan.md", *(f"{name}.parquet" for name in TABLES), "plan.json")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
-from reports.plan.words import NONE
+from reports.formatting import NONE
 
 Kind = Literal["number", "text", "sentence"]
 T = TypeVar("T")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from reports.figures import spell_value
+from reports.formatting import NONE, about, format_interval, format_value, times
+from reports.plan.formatting import cluster, kept, money, subject, trust
 from reports.plan.result import Evaluation, Memory, Month, Plan, PolicyCost, Refused, SizeFigures, WhatIf, Window
 from reports.plan.table import Column, Table
-from reports.plan.words import NONE, about, cluster, kept, money, number, seconds, share, subject, times, trust
 
 
 def considered(plan: Plan) -> Table:
@@ -17,11 +17,11 @@ def considered(plan: Plan) -> Table:
         Column[Evaluation]("Cluster", lambda row: cluster(row.candidate), "text"),
         Column[Evaluation]("Policy", lambda row: row.candidate.scheduler, "text"),
         Column[Evaluation]("Kept?", lambda row: kept(row.keeps), "text"),
-        Column[Evaluation]("Deadlines kept", lambda row: share(row.figures.attainment)),
+        Column[Evaluation]("Deadlines kept", lambda row: format_interval(row.figures.attainment, "%")),
         Column[Evaluation]("Per hour", lambda row: money(row.price_per_hour)),
         Column[Evaluation]("Per 1,000 images", lambda row: money(row.cost_per_1000_images), brief=False),
         Column[Evaluation]("State and limit", _state, "text"),
-        Column[Evaluation]("P95 latency", lambda row: seconds(row.figures.latency_p95_s), brief=False),
+        Column[Evaluation]("P95 latency", lambda row: format_interval(row.figures.latency_p95_s, "s"), brief=False),
         Column[Evaluation]("Trust", lambda row: trust(plan, [row]), "text"),
     )
     best = subject(plan)
@@ -75,10 +75,10 @@ def load_curve(plan: Plan) -> Table:
     """The answer's cluster under less and more load."""
     columns = (
         Column[WhatIf]("Load", lambda row: times(row.figures.rate_scale), "text"),
-        Column[WhatIf]("Requests/s", lambda row: number(row.figures.rate_rps)),
+        Column[WhatIf]("Requests/s", lambda row: format_value(row.figures.rate_rps, "x")),
         *_WHAT_IF,
         _UTILISATION,
-        Column[WhatIf]("Batch", lambda row: number(row.figures.batch.mean), brief=False),
+        Column[WhatIf]("Batch", lambda row: format_value(row.figures.batch.mean, "x"), brief=False),
     )
     return Table.of("Attainment against load", columns, plan.load_curve, lambda row: row.figures.rate_scale == 1)
 
@@ -88,9 +88,9 @@ def what_if(plan: Plan) -> Table:
     columns = (
         Column[WhatIf]("If", lambda row: row.what, "text"),
         *_WHAT_IF,
-        Column[WhatIf]("P99 latency", lambda row: seconds(row.figures.latency_p99_s), brief=False),
+        Column[WhatIf]("P99 latency", lambda row: format_interval(row.figures.latency_p99_s, "s"), brief=False),
         _UTILISATION,
-        Column[WhatIf]("Dropped", lambda row: share(row.figures.dropped), brief=False),
+        Column[WhatIf]("Dropped", lambda row: format_interval(row.figures.dropped, "%"), brief=False),
     )
     return Table.of("What if", columns, cases(plan), lambda row: row.what == AS_PLANNED)
 
@@ -125,9 +125,13 @@ def policies(plan: Plan) -> Table:
         Column[PolicyCost](
             "Per 1,000 images", lambda row: _of(row.evaluation, lambda e: money(e.cost_per_1000_images)), brief=False
         ),
-        Column[PolicyCost]("Deadlines kept", lambda row: _of(row.evaluation, lambda e: share(e.figures.attainment))),
         Column[PolicyCost](
-            "P95 latency", lambda row: _of(row.evaluation, lambda e: seconds(e.figures.latency_p95_s)), brief=False
+            "Deadlines kept", lambda row: _of(row.evaluation, lambda e: format_interval(e.figures.attainment, "%"))
+        ),
+        Column[PolicyCost](
+            "P95 latency",
+            lambda row: _of(row.evaluation, lambda e: format_interval(e.figures.latency_p95_s, "s")),
+            brief=False,
         ),
         Column[PolicyCost]("Trust", lambda row: _of(row.evaluation, lambda e: trust(plan, [e])), "text"),
         Column[PolicyCost]("Extrapolated", lambda row: _of(row.evaluation, _extrapolated), brief=False),
@@ -141,11 +145,13 @@ def growth(plan: Plan) -> Table:
     columns = (
         Column[Month]("Month", lambda row: str(row.month), "text"),
         Column[Month]("Load", lambda row: times(row.rate_scale)),
-        Column[Month]("Requests/s", lambda row: number(row.rate_scale * plan.demand.rate_rps), brief=False),
+        Column[Month]("Requests/s", lambda row: format_value(row.rate_scale * plan.demand.rate_rps, "x"), brief=False),
         Column[Month]("Least cluster", lambda row: _cluster(row.evaluation), "text"),
         Column[Month]("Policy", lambda row: _of(row.evaluation, lambda e: e.candidate.scheduler), "text", brief=False),
         Column[Month]("Per hour", lambda row: _of(row.evaluation, lambda e: money(e.price_per_hour))),
-        Column[Month]("Deadlines kept", lambda row: _of(row.evaluation, lambda e: share(e.figures.attainment))),
+        Column[Month](
+            "Deadlines kept", lambda row: _of(row.evaluation, lambda e: format_interval(e.figures.attainment, "%"))
+        ),
         Column[Month]("State", lambda row: _of(row.evaluation, lambda e: e.state), "text", brief=False),
     )
     return Table.of("Month by month", columns, plan.growth)
@@ -156,11 +162,11 @@ def by_size(plan: Plan) -> Table:
     columns = (
         Column[SizeFigures]("Size", lambda row: row.size, "text"),
         Column[SizeFigures]("Requests", lambda row: f"{row.requests:,}"),
-        Column[SizeFigures]("Deadlines kept", lambda row: spell_value(row.attainment, "%")),
-        Column[SizeFigures]("P50", lambda row: spell_value(row.latency_s[2], "s")),
-        Column[SizeFigures]("P75", lambda row: spell_value(row.latency_s[3], "s"), brief=False),
-        Column[SizeFigures]("P95", lambda row: spell_value(row.latency_s[4], "s")),
-        Column[SizeFigures]("P99", lambda row: spell_value(row.latency_s[5], "s")),
+        Column[SizeFigures]("Deadlines kept", lambda row: format_value(row.attainment, "%")),
+        Column[SizeFigures]("P50", lambda row: format_value(row.latency_s[2], "s")),
+        Column[SizeFigures]("P75", lambda row: format_value(row.latency_s[3], "s"), brief=False),
+        Column[SizeFigures]("P95", lambda row: format_value(row.latency_s[4], "s")),
+        Column[SizeFigures]("P99", lambda row: format_value(row.latency_s[5], "s")),
     )
     return Table.of("By size", columns, sorted(plan.by_size, key=lambda row: -row.requests))
 
@@ -168,12 +174,12 @@ def by_size(plan: Plan) -> Table:
 def over_time(plan: Plan) -> Table:
     """One replication of the answer's cluster, slice by slice."""
     columns = (
-        Column[Window]("From", lambda row: spell_value(row.start_s, "s"), "text"),
-        Column[Window]("To", lambda row: spell_value(row.end_s, "s")),
+        Column[Window]("From", lambda row: format_value(row.start_s, "s"), "text"),
+        Column[Window]("To", lambda row: format_value(row.end_s, "s")),
         Column[Window]("Arrived", lambda row: f"{row.arrived:,}"),
-        Column[Window]("Waiting", lambda row: number(row.waiting)),
-        Column[Window]("Running", lambda row: number(row.running)),
-        Column[Window]("Utilisation", lambda row: spell_value(row.utilisation, "%")),
+        Column[Window]("Waiting", lambda row: format_value(row.waiting, "x")),
+        Column[Window]("Running", lambda row: format_value(row.running, "x")),
+        Column[Window]("Utilisation", lambda row: format_value(row.utilisation, "%")),
     )
     return Table.of("Over time", columns, plan.over_time)
 
@@ -182,11 +188,11 @@ _Fit = tuple[tuple[str, int], Memory]
 
 _WHAT_IF = (
     Column[WhatIf]("Kept?", lambda row: kept(row.keeps), "text"),
-    Column[WhatIf]("Deadlines kept", lambda row: share(row.figures.attainment)),
-    Column[WhatIf]("P50 latency", lambda row: seconds(row.figures.latency_p50_s), brief=False),
-    Column[WhatIf]("P95 latency", lambda row: seconds(row.figures.latency_p95_s)),
+    Column[WhatIf]("Deadlines kept", lambda row: format_interval(row.figures.attainment, "%")),
+    Column[WhatIf]("P50 latency", lambda row: format_interval(row.figures.latency_p50_s, "s"), brief=False),
+    Column[WhatIf]("P95 latency", lambda row: format_interval(row.figures.latency_p95_s, "s")),
 )
-_UTILISATION = Column[WhatIf]("Utilisation", lambda row: spell_value(row.figures.utilisation.mean, "%"))
+_UTILISATION = Column[WhatIf]("Utilisation", lambda row: format_value(row.figures.utilisation.mean, "%"))
 
 
 def _of(evaluation: Evaluation | None, spell: Callable[[Evaluation], str]) -> str:

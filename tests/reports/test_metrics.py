@@ -8,7 +8,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from reports.figures import FIGURES, figure, spell_value
+from reports.figures import FIGURES, figure
+from reports.formatting import format_value
 from reports.metrics import by_batch, by_replica, by_size, reasons, summary
 from traces.errors import BadInput
 
@@ -191,8 +192,8 @@ def test_finishing_at_the_deadline_is_in_time(make_run):
         (0.0, "x", "0"),
     ],
 )
-def test_spelling(value, unit, text):
-    assert spell_value(value, unit) == text
+def test_formatting(value, unit, text):
+    assert format_value(value, unit) == text
 
 
 def test_figure_of_a_part():

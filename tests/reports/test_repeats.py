@@ -9,7 +9,7 @@ import math
 import pytest
 from rich.console import Console
 
-from reports.fidelity import spell_difference
+from reports.fidelity import format_difference
 from reports.repeats import Repeats, held_against
 from reports.terminal import sims_against_reals
 from traces.errors import BadInput
@@ -35,10 +35,10 @@ def test_one_run_of_a_kind_has_no_spread():
 
 
 def test_differences_are_spelled_by_their_unit():
-    assert spell_difference(-0.0123, "s") == "-1.2 %"
-    assert spell_difference(0.02, "%") == "+2.0 points"
-    assert spell_difference(0.02, "%", signed=False) == "2.0 points"
-    assert spell_difference(math.nan, "s") == "–"
+    assert format_difference(-0.0123, "s") == "-1.2 %"
+    assert format_difference(0.02, "%") == "+2.0 points"
+    assert format_difference(0.02, "%", signed=False) == "2.0 points"
+    assert format_difference(math.nan, "s") == "–"
 
 
 @pytest.fixture

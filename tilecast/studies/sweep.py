@@ -1,35 +1,25 @@
-"""What a sweep does with its points: simulate one, put all into a table, show the best."""
+"""What a sweep does with its points: simulate one, put all into a table."""
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from policies.record import request_table, step_table
 from policies.runlog import REQUEST_COLUMNS, SIMULATION, STEP_COLUMNS, Run, read_run
-from reports.figures import FIGURES, figure, spell_value
+from reports.figures import FIGURES
 from reports.metrics import summary
-from reports.output_analysis import interval, share
 from reports.overload import backlog
-from reports.plan import words
-from reports.terminal import told
 from tilecast.setup import prepare
 from tilecast.simulation import run_simulation
 from tilecast.studies.grid import Grid, Point
 from tilecast.studies.result_store import FAILED, Result, point_key
-from traces.errors import BadInput
 from traces.marks import Kind
-from traces.notes import Note, grave
 from traces.output import claim_folder
 
 SWEEP = Kind(
@@ -38,9 +28,6 @@ SWEEP = Kind(
     files=dict.fromkeys(("points.jsonl", "sweep.parquet", "sweep.csv"), "sweep"),
     folders={"runs": ""},
 )
-
-_BESIDE = ("slo_attainment", "latency_p95_s")
-"""Figures that are shown beside the one that decides."""
 
 
 @dataclass(frozen=True)
@@ -118,81 +105,6 @@ def points_table(grid: Grid, todo: Mapping[str, Task], results: Mapping[str, Res
     frame["point"] = [short(key) for key in todo]
     frame["error"] = [results[key].get(FAILED, "") for key in todo]
     return frame.reset_index(drop=True)
-
-
-def check_figure(name: str) -> None:
-    """Refuse what is no figure of a run."""
-    if name not in FIGURES:
-        close = difflib.get_close_matches(name, FIGURES, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(FIGURES)}"
-        raise BadInput(f"--by {name!r} is no figure of a run; {hint}")
-
-
-def best(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> RenderableType:
-    """The best points by one figure, over their seeds: the mean, and the half width of its 95 % interval. What must be
-    known comes first."""
-    setup = [key for key in ("case", *keys) if key in frame and key != "seed"]
-    good = frame[frame["error"] == ""]
-    shown = [by, *(name for name in _BESIDE if name != by and name in good)]
-    groups = [group for _, group in good.groupby(setup, sort=False, dropna=False)] if setup else [good]
-    ranked = sorted(groups, key=lambda group: _rank(group, by))
-    seeds = max((len(group) for group in groups), default=0)
-    bases = list(dict.fromkeys(good["basis"]))
-    said = [*([f"{seeds} seeds"] if seeds > 1 else []), *(bases if len(bases) == 1 else [])]
-    title = ", ".join([f"Best of {len(groups)} by {figure(by).label}", *said])
-    left = [*setup, *(["basis"] if len(bases) > 1 else [])]
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for head in _short(left):
-        table.add_column(Text(head), no_wrap=True)
-    for name in shown:
-        table.add_column(Text(figure(name).label), justify="right", no_wrap=True)
-    overloaded = bool(good["overload"].notna().any())
-    if overloaded:
-        table.add_column(Text("Overload"), justify="right", no_wrap=True)
-    for group in ranked[:top]:
-        cells = [*(str(group[key].iloc[0]) for key in left), *(_mean(group, name) for name in shown)]
-        table.add_row(*map(Text, [*cells, *([_overload(group)] if overloaded else [])]))
-    failed = frame.loc[frame["error"] != "", "error"].value_counts(sort=False)
-    noted = good.loc[good["notes"] != "", "notes"].value_counts(sort=False)
-    notes = [Note(f"{count} failed: {message}") for message, count in failed.items()]
-    notes += [Note(f"{count} of {len(good)}: {note}") for note, count in noted.items()]
-    if overloaded:
-        notes.append(
-            grave(
-                f"OVERLOADED: in {int(good['overload'].notna().sum())} of {len(good)} points requests arrive up to "
-                f"{good['overload'].max():.2g} times as fast as they are served, so the queue never drains and every "
-                "figure depends on how long the trace is."
-            )
-        )
-    first, last = told(notes)
-    return Group(*first, table, *last)
-
-
-def _overload(group: pd.DataFrame) -> str:
-    return words.NONE if group["overload"].isna().all() else words.times(float(group["overload"].mean()))
-
-
-def _short(keys: Sequence[str]) -> list[str]:
-    """The last parts of dotted keys, whole where two would be alike."""
-    ends = [key.rpartition(".")[2] for key in keys]
-    return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
-
-
-def _rank(group: pd.DataFrame, by: str) -> tuple[bool, float]:
-    mean = float(group[by].mean())
-    return math.isnan(mean), -mean if figure(by).more_is_better else mean
-
-
-def _mean(group: pd.DataFrame, name: str) -> str:
-    values, unit = group[name].tolist(), figure(name).unit
-    requests = group["requests"].astype(int).tolist()
-    found = share(values, requests) if name == "slo_attainment" else interval(values)
-    if unit == "%":
-        return words.share(found)
-    if unit == "s":
-        return words.seconds(found)
-    scatter = f" ± {spell_value(found.half_width, unit)}" if math.isfinite(found.half_width) else ""
-    return spell_value(found.mean, unit) + scatter
 
 
 def _at(facts: Any, key: str) -> Any:

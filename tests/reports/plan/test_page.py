@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from reports.output_analysis import Interval
-from reports.plan import charts, marks, show_plan
+from reports.plan import chart_style, charts, show_plan
+from reports.plan.formatting import TRUST, trust
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
 from reports.plan.page import page, sections
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Plan, SizeFigures
-from reports.plan.words import TRUST, trust
 from tests.reports import plans
 
 EVIL = "</script><img src=x onerror=alert(1)><b>\"'&amp; | `x` [bold]"
@@ -151,7 +151,7 @@ def test_a_band_is_clipped_to_what_a_share_can_be():
 def test_points_tell_whether_the_promise_is_kept_by_their_shape():
     figure = charts.attainment_against_load(plans.plan())
     kept = [case.keeps for case in plans.plan().load_curve]
-    assert list(figure.data[1].marker.symbol) == [marks.KEPT[keeps] for keeps in kept]
+    assert list(figure.data[1].marker.symbol) == [chart_style.KEPT[keeps] for keeps in kept]
     assert {True, False} < set(kept) | {None}
 
 

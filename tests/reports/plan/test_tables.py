@@ -11,14 +11,15 @@ import pytest
 from rich.console import Console
 
 from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
+from reports.formatting import about, format_interval, percent
 from reports.output_analysis import Interval
 from reports.plan import charts, show_plan, tables, write_plan
+from reports.plan.formatting import money, trust
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
 from reports.plan.page import page
 from reports.plan.result import Plan
 from reports.plan.table import Table
-from reports.plan.words import about, money, percent, seconds, share, trust
 from tests.reports import plans
 from traces.notes import grave
 
@@ -72,11 +73,11 @@ def test_memory_is_told_once_a_kind():
     assert [row[0] for row in tables.memory(plans.plan()).rows] == ["h100-sxm", "h100-sxm", "l40s", "a100-80gb"]
 
 
-def test_values_are_spelled_with_their_uncertainty():
-    assert share(Interval(0.9523, 0.0061, 5)) == "95.2 ± 0.6 %"
-    assert share(Interval(0.9523, math.inf, 1)) == "95.2 %"
-    assert share(Interval(math.nan, math.nan, 5)) == "–"
-    assert seconds(Interval(12.34, 0.44, 5)) == "12.3 ± 0.4 s"
+def test_values_are_written_with_their_uncertainty():
+    assert format_interval(Interval(0.9523, 0.0061, 5), "%") == "95.2 ± 0.6 %"
+    assert format_interval(Interval(0.9523, math.inf, 1), "%") == "95.2 %"
+    assert format_interval(Interval(math.nan, math.nan, 5), "%") == "–"
+    assert format_interval(Interval(12.34, 0.44, 5), "s") == "12.3 ± 0.4 s"
     assert (percent(0.95), percent(0.999)) == ("95 %", "99.9 %")
     assert [money(value) for value in (1234.5, 8.97, 0.15, 0.0086, 0.0, math.nan)] == [
         "1,234.50", "8.97", "0.15", "0.0086", "0.00", "–",

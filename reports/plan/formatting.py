@@ -1,4 +1,4 @@
-"""How a plan's values are spelled for people: clusters, shares, seconds and money, each with its uncertainty."""
+"""How what a plan alone has is written for people: clusters, money, and whether to trust it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import math
 from collections.abc import Iterable
 
 from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
-from reports.figures import spell_value
-from reports.output_analysis import Interval
+from reports.formatting import NONE
 from reports.plan.result import Candidate, Evaluation, Plan
-
-NONE = "–"
 
 TRUST = {
     MEASURED: "Times come from a model fitted on measurements of this hardware with this model.",
@@ -35,47 +32,6 @@ def cluster(candidate: Candidate) -> str:
         return f"{candidate.replicas} × {candidate.hardware}"
     replicas = "1 replica" if candidate.replicas == 1 else f"{candidate.replicas} replicas"
     return f"{replicas} of {candidate.devices} × {candidate.hardware}"
-
-
-def share(value: Interval) -> str:
-    """``95.2 ± 0.6 %``; without the second where one replication is all there is."""
-    if math.isnan(value.mean):
-        return NONE
-    if not math.isfinite(value.half_width):
-        return f"{100 * value.mean:.1f} %"
-    return f"{100 * value.mean:.1f} ± {100 * value.half_width:.1f} %"
-
-
-def percent(value: float) -> str:
-    """``95 %``, ``99.9 %``: no more digits than it has."""
-    return NONE if math.isnan(value) else f"{100 * value:.4g} %"
-
-
-def about(value: float) -> str:
-    """A share of which the order matters: ``12 %``, ``0.4 %``, ``< 0.1 %``."""
-    if 0 < value < 0.001:
-        return "< 0.1 %"
-    return f"{100 * value:.2g} %"
-
-
-def seconds(value: Interval) -> str:
-    """``12.3 ± 0.4 s``, with as many decimals as the mean needs."""
-    spelled = spell_value(value.mean, "s")
-    if not (math.isfinite(value.half_width) and math.isfinite(value.mean)):
-        return spelled
-    number = spelled.removesuffix(" s")
-    decimals = len(number.partition(".")[2])
-    return f"{number} ± {value.half_width:,.{decimals}f} s"
-
-
-def number(value: float) -> str:
-    """Three digits; a dash when it is not defined."""
-    return spell_value(value, "x")
-
-
-def times(value: float) -> str:
-    """``1.31×``."""
-    return NONE if math.isnan(value) else f"{value:.2f}×"
 
 
 def money(value: float) -> str:

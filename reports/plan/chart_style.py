@@ -8,9 +8,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from reports.formatting import percent
 from reports.output_analysis import Interval
 from reports.plan.result import Plan
-from reports.plan.words import percent
 
 KEPT = {True: "circle", False: "x", None: "diamond-open"}
 """Symbols of points that keep the promise, do not, and are undecided."""

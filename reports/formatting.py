@@ -1,0 +1,63 @@
+"""How values are written for people: one with its unit, one with its uncertainty, a share by its order."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from reports.output_analysis import Interval
+
+Unit = Literal["", "s", "1/s", "x", "%"]
+"""``%``: the value is a fraction, which is shown times 100; ``x``: a factor; nothing: a count."""
+
+NONE = "–"
+"""What is not defined."""
+
+_SUFFIXES: dict[Unit, str] = {"": "", "s": " s", "1/s": " /s", "x": "", "%": " %"}
+
+
+def format_value(value: float, unit: Unit) -> str:
+    """A value with its unit, at a precision people can use; a dash: it is not defined; ``∞``: it never comes."""
+    if math.isnan(value):
+        return NONE
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return _number(value, unit) + _SUFFIXES[unit]
+
+
+def format_interval(value: Interval, unit: Unit) -> str:
+    """``95.2 ± 0.6 %``, ``12.3 ± 0.4 s``: with as many decimals as the mean needs, and the mean alone where one
+    replication is all there is."""
+    if not (math.isfinite(value.half_width) and math.isfinite(value.mean)):
+        return format_value(value.mean, unit)
+    mean = _number(value.mean, unit)
+    decimals, scale = len(mean.partition(".")[2]), 100 if unit == "%" else 1
+    return f"{mean} ± {scale * value.half_width:,.{decimals}f}{_SUFFIXES[unit]}"
+
+
+def percent(value: float) -> str:
+    """``95 %``, ``99.9 %``: no more digits than it has."""
+    return NONE if math.isnan(value) else f"{100 * value:.4g} %"
+
+
+def about(value: float) -> str:
+    """A share of which the order matters: ``12 %``, ``0.4 %``, ``< 0.1 %``."""
+    if 0 < value < 0.001:
+        return "< 0.1 %"
+    return f"{100 * value:.2g} %"
+
+
+def times(value: float) -> str:
+    """``1.31×``."""
+    return NONE if math.isnan(value) else f"{value:.2f}×"
+
+
+def _number(value: float, unit: Unit) -> str:
+    """A finite value without its unit: shares to a tenth of a percent, counts whole, others to three digits at least,
+    never in scientific notation."""
+    if unit == "%":
+        return f"{100 * value:.1f}"
+    if unit == "" or value == 0:
+        return f"{value:,.0f}"
+    decimals = min(6, max(0, 2 - math.floor(math.log10(abs(value)))))
+    return f"{value:,.{decimals}f}"

@@ -1,0 +1,92 @@
+"""The table of a sweep in a terminal: its best points by one figure, and what must be known of them."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from reports.figures import FIGURES, figure
+from reports.formatting import NONE, format_interval, times
+from reports.output_analysis import interval, share
+from reports.terminal import told
+from traces.errors import BadInput
+from traces.notes import Note, grave
+
+_BESIDE = ("slo_attainment", "latency_p95_s")
+"""Figures that are shown beside the one that decides."""
+
+
+def check_figure(name: str) -> None:
+    """Refuse what is no figure of a run."""
+    if name not in FIGURES:
+        close = difflib.get_close_matches(name, FIGURES, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(FIGURES)}"
+        raise BadInput(f"--by {name!r} is no figure of a run; {hint}")
+
+
+def best_points(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> RenderableType:
+    """The best points by one figure, over their seeds: the mean, and the half width of its 95 % interval. What must be
+    known comes first."""
+    setup = [key for key in ("case", *keys) if key in frame and key != "seed"]
+    good = frame[frame["error"] == ""]
+    shown = [by, *(name for name in _BESIDE if name != by and name in good)]
+    groups = [group for _, group in good.groupby(setup, sort=False, dropna=False)] if setup else [good]
+    ranked = sorted(groups, key=lambda group: _rank(group, by))
+    seeds = max((len(group) for group in groups), default=0)
+    bases = list(dict.fromkeys(good["basis"]))
+    said = [*([f"{seeds} seeds"] if seeds > 1 else []), *(bases if len(bases) == 1 else [])]
+    title = ", ".join([f"Best of {len(groups)} by {figure(by).label}", *said])
+    left = [*setup, *(["basis"] if len(bases) > 1 else [])]
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for head in _short(left):
+        table.add_column(Text(head), no_wrap=True)
+    for name in shown:
+        table.add_column(Text(figure(name).label), justify="right", no_wrap=True)
+    overloaded = bool(good["overload"].notna().any())
+    if overloaded:
+        table.add_column(Text("Overload"), justify="right", no_wrap=True)
+    for group in ranked[:top]:
+        cells = [*(str(group[key].iloc[0]) for key in left), *(_mean(group, name) for name in shown)]
+        table.add_row(*map(Text, [*cells, *([_overload(group)] if overloaded else [])]))
+    failed = frame.loc[frame["error"] != "", "error"].value_counts(sort=False)
+    noted = good.loc[good["notes"] != "", "notes"].value_counts(sort=False)
+    notes = [Note(f"{count} failed: {message}") for message, count in failed.items()]
+    notes += [Note(f"{count} of {len(good)}: {note}") for note, count in noted.items()]
+    if overloaded:
+        notes.append(
+            grave(
+                f"OVERLOADED: in {int(good['overload'].notna().sum())} of {len(good)} points requests arrive up to "
+                f"{good['overload'].max():.2g} times as fast as they are served, so the queue never drains and every "
+                "figure depends on how long the trace is."
+            )
+        )
+    first, last = told(notes)
+    return Group(*first, table, *last)
+
+
+def _overload(group: pd.DataFrame) -> str:
+    return NONE if group["overload"].isna().all() else times(float(group["overload"].mean()))
+
+
+def _short(keys: Sequence[str]) -> list[str]:
+    """The last parts of dotted keys, whole where two would be alike."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
+
+
+def _rank(group: pd.DataFrame, by: str) -> tuple[bool, float]:
+    mean = float(group[by].mean())
+    return math.isnan(mean), -mean if figure(by).more_is_better else mean
+
+
+def _mean(group: pd.DataFrame, name: str) -> str:
+    values = group[name].tolist()
+    requests = group["requests"].astype(int).tolist()
+    return format_interval(share(values, requests) if name == "slo_attainment" else interval(values), figure(name).unit)
