@@ -50,7 +50,7 @@ CACHED_STEPS = 12
 """Denoising steps of a request that is measured with a cache: each is a row, with the share that was computed."""
 
 
-class Row(NamedTuple):
+class ProfileRow(NamedTuple):
     """One measurement of a batch."""
 
     stage: str
@@ -193,7 +193,7 @@ def _measured(
     started = time.perf_counter() - kept.elapsed_s
     for each in executors:
         _warm_up(each, plan)
-    rows: list[Row] = []
+    rows: list[ProfileRow] = []
     for repeat in range(repeats):
         for count, composition in enumerate(plan):
             if repeat and time.perf_counter() - started > 60 * minutes:
@@ -201,13 +201,13 @@ def _measured(
             for number, each in enumerate(executors):
                 key = f"{repeat} {number} {spell(composition)}"
                 take = partial(_measure, each, composition, repeat, weights)
-                rows += [Row(*row) for row in kept.once(key, time.perf_counter() - started, take)]
+                rows += [ProfileRow(*row) for row in kept.once(key, time.perf_counter() - started, take)]
             if progress is not None:
                 progress(repeat * len(plan) + count + 1, repeats * len(plan))
         for size in canvases:
             assert tiled is not None
             key, take = f"{repeat} tiled {spell(((size, 1),))}", partial(_measure_tiled, tiled, size, repeat)
-            rows += [Row(*row) for row in kept.once(key, time.perf_counter() - started, take)]
+            rows += [ProfileRow(*row) for row in kept.once(key, time.perf_counter() - started, take)]
     return _profile(rows, executor, cached, geometry, dtype, weights)
 
 
@@ -221,7 +221,7 @@ def _of_tiles(rule: TilingRule, canvases: Sequence[Size]) -> set[Size]:
     return found
 
 
-def _measure_tiled(executor: Executor, size: Size, repeat: int) -> list[Row]:
+def _measure_tiled(executor: Executor, size: Size, repeat: int) -> list[ProfileRow]:
     """Rows of the stages that only a tiled request has, and of decoding its canvas."""
     request, composition, rows = _request(size, 0, _SKETCHED, executor), ((size, 1),), []
     for stage, steps in executor.recipe(request):
@@ -230,7 +230,7 @@ def _measure_tiled(executor: Executor, size: Size, repeat: int) -> list[Row]:
         seconds = time.perf_counter() - started
         _must(outcome, spell(composition))
         if stage in ("upscale", "refine", "decode"):
-            rows.append(Row(stage, spell(composition), steps, repeat, seconds, 1.0, False))
+            rows.append(ProfileRow(stage, spell(composition), steps, repeat, seconds, 1.0, False))
     return rows
 
 
@@ -315,7 +315,9 @@ def _picture(folder: Path, size: Size) -> None:
     Image.fromarray((slope * np.array([1.0, 0.6, 0.3])).astype(np.uint8)).save(folder / _picture_name(size))
 
 
-def _measure(executor: Executor, composition: Composition, repeat: int, weights: list[float] | None) -> list[Row]:
+def _measure(
+    executor: Executor, composition: Composition, repeat: int, weights: list[float] | None
+) -> list[ProfileRow]:
     """Rows of one batch taken through all stages; with a cache the denoising steps alone, one by one."""
     cached = executor.cache is not None
     every_size = [size for size, n in composition for _ in range(n)]
@@ -333,7 +335,7 @@ def _measure(executor: Executor, composition: Composition, repeat: int, weights:
         _must(outcome, spell(composition))
         if stage == "denoise" or not cached:
             computed = _computed_share(executor, weights) if cached else 1.0
-            rows.append(Row(stage, spell(composition), steps, repeat, seconds, computed, cached))
+            rows.append(ProfileRow(stage, spell(composition), steps, repeat, seconds, computed, cached))
     executor.keep_only(set())
     return rows
 
@@ -368,14 +370,14 @@ def _computed_share(executor: Executor, weights: list[float] | None) -> float:
 
 
 def _profile(
-    rows: list[Row],
+    rows: list[ProfileRow],
     executor: Executor,
     cached: Executor | None,
     geometry: ModelGeometry,
     dtype: str,
     weights: list[float] | None,
 ) -> Profile:
-    frame = pd.DataFrame(rows, columns=list(Row._fields))
+    frame = pd.DataFrame(rows, columns=list(ProfileRow._fields))
     frame = frame.assign(
         hardware=hardware_name(str(executor.device)),
         software=f"torch {torch.__version__}, diffusers {diffusers.__version__}, {dtype}",

@@ -24,7 +24,7 @@ from reports.progress import bar
 from tilecast.scenario import load_scenario
 from tilecast.studies.grid import Grid
 from tilecast.studies.result_store import Result, ResultStore, run_points
-from tilecast.studies.sweep import Task, simulate_point, tasks
+from tilecast.studies.sweep import SweepTask, simulate_point, tasks
 from traces.files import write_document
 from traces.importers.gentd26 import import_gentd26
 from traces.sizes import load_sizes
@@ -42,14 +42,14 @@ RUNS = ["joblib:1", "joblib:2", "ray:1", "ray:2"]
 CPU = "cpu_s"
 
 
-def timed_point(task: Task) -> Result:
+def timed_point(task: SweepTask) -> Result:
     """A point's figures, and the CPU seconds that they took."""
     started = time.process_time()
     figures = simulate_point(task)
     return {**figures, CPU: time.process_time() - started}
 
 
-def prepare_grid(data: Path, folder: Path, points: int) -> dict[str, Task]:
+def prepare_grid(data: Path, folder: Path, points: int) -> dict[str, SweepTask]:
     """The points, their trace and profile made from published data."""
     sizes = load_sizes(data / "diffusiondb_sizes.csv")
     import_gentd26(data / "gentd26" / "lora_request_trace.csv.gz", sizes).trace.save(folder / "trace.parquet")

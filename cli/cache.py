@@ -62,8 +62,7 @@ def record(
     wanted = parse_sizes(sizes)
     lines = _prompts(prompts)
     try:
-        import torch
-
+        from backend.machine import use_threads
         from backend.patched.record import record_signals
         from backend.profiling import hardware_name
     except ImportError as error:
@@ -75,8 +74,7 @@ def record(
     from predictors.recording import COLUMNS, Recording
     from reports.progress import bar
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     with bar("recording", requests) as progress:
         frame = record_signals(
             model, wanted, requests, steps, patch, max_age, seed, lines,

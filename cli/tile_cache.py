@@ -15,7 +15,7 @@ from traces.marks import Kind
 
 if TYPE_CHECKING:
     from backend.tiled.trial import Trial
-    from tilecast.studies.calibration import Point
+    from tilecast.studies.calibration import CacheTradeOff
     from traces.request import Request
 
 CALIBRATION = Kind("calibration")
@@ -140,10 +140,10 @@ def calibrate(
 
     from reports.progress import bar
 
-    def measured(threshold: float) -> Point:
+    def measured(threshold: float) -> CacheTradeOff:
         return yardstick.point(with_threshold(caching, threshold), reuse, again=True)
 
-    points: list[Point] = []
+    points: list[CacheTradeOff] = []
     interrupted = False
     try:
         with bar("uncached", requests) as progress:
@@ -186,13 +186,11 @@ def _trial(
     if tile is not None and found is None:
         raise BadInput(f"--tile {tile!r}: expected heightxwidth in pixels like 512x768")
     try:
-        import torch
-
+        from backend.machine import use_threads
         from backend.tiled.trial import Trial
     except ImportError as error:
         raise BadInput(f"this needs {error.name}; install tilecast[backend]") from error
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     sides = None if found is None else (int(found[1]), int(found[2]))
     return Trial(model, device, dtype, refine=refine, mode=mode, tile=sides, overlap=overlap, stand=stand)
 
@@ -227,11 +225,11 @@ def _facts(model: str, device: str) -> dict[str, str]:
     }
 
 
-def _most(points: list[Point]) -> float:
+def _most(points: list[CacheTradeOff]) -> float:
     return max(point.psnr_db for point in points)
 
 
-def _curve(points: list[Point], best: Point | None, title: str) -> Any:
+def _curve(points: list[CacheTradeOff], best: CacheTradeOff | None, title: str) -> Any:
     from rich.table import Table
 
     table = Table(title=title)

@@ -149,38 +149,26 @@ def follows(prepared: Prepared) -> bool:
         )
     if place.rank == 0:
         return False
-    import torch
-
+    from backend.machine import use_threads
     from backend.tiled.execution import follow_torchrun
 
     ignored()  # torchrun sends them to every rank; the first ends the run in good order, and the others with it
 
-    if cluster.threads is not None:
-        torch.set_num_threads(cluster.threads)
+    use_threads(cluster.threads)
     follow_torchrun(prepared.tiling.execution(prepared.table), cluster.device)
     return True
 
 
 def _executors(prepared: Prepared) -> list[Any]:
     try:
-        import torch
-
         from backend.executor import Executor
         from backend.loading import load_pipeline
+        from backend.machine import devices_of, use_threads
     except ImportError as error:
         raise BadInput(f"replay needs {error.name}; install tilecast[backend]") from error
     scenario, cluster = prepared.scenario, prepared.scenario.cluster
     caching = prepared.cache.policy if prepared.cache is not None else None
-    if cluster.threads is not None:
-        torch.set_num_threads(cluster.threads)
-    devices = [cluster.device] * cluster.replicas
-    if cluster.device == "cuda":
-        found = torch.cuda.device_count()
-        if 0 < found < cluster.replicas:
-            raise BadInput(f"cluster.replicas is {cluster.replicas}, but this machine has {found} CUDA devices")
-        if cluster.replicas > 1 and cluster.devices > 1:
-            raise BadInput("on CUDA a replay has several replicas or several devices a replica, not both")
-        devices = [f"cuda:{index}" for index in range(cluster.replicas)]
+    use_threads(cluster.threads)
     return [
         Executor(
             load_pipeline(scenario.model_source, device, cluster.dtype),
@@ -194,5 +182,5 @@ def _executors(prepared: Prepared) -> list[Any]:
             scenario.images,
             cluster.kernels,
         )
-        for device in devices
+        for device in devices_of(cluster.device, cluster.replicas, cluster.devices)
     ]

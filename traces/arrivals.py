@@ -117,7 +117,7 @@ class Mmpp:
 
 
 @dataclass(frozen=True)
-class Profile:
+class DailyProfile:
     """The course of a day: relative rates in equal parts of it, from time 0 of the trace, day after day.
 
     Attributes:
@@ -132,7 +132,7 @@ class Profile:
             raise BadInput("a daily profile needs rates of at least 0 with a finite sum above 0")
 
     @classmethod
-    def sinusoid(cls, amplitude: float) -> Profile:
+    def sinusoid(cls, amplitude: float) -> DailyProfile:
         """A sine of one day, 1 + amplitude sin(2 pi t / day), by the minute.
 
         Raises:
@@ -143,7 +143,7 @@ class Profile:
         return cls(tuple((1 + amplitude * np.sin(2 * np.pi * (np.arange(1440) + 0.5) / 1440)).tolist()))
 
     @classmethod
-    def fit(cls, arrival: Times, parts: int = 24) -> Profile:
+    def fit(cls, arrival: Times, parts: int = 24) -> DailyProfile:
         """The profile of arrival times (sorted, seconds): the rate in each part of the day, over all days."""
         part_s = DAY_S / parts
 
@@ -175,7 +175,7 @@ class Arrivals:
     """A point process, with or without a daily profile over it."""
 
     burst: Burst
-    profile: Profile | None = None
+    profile: DailyProfile | None = None
 
     def times(self, rate: float, duration_s: float, rng: np.random.Generator) -> Times:
         """Sorted arrival times in [0, duration_s), ``rate`` a second on average over a day.
@@ -206,7 +206,7 @@ def parse_arrivals(text: str) -> Arrivals:
         BadInput: another spelling, or a parameter out of range.
     """
     burst: Burst | None = None
-    profile: Profile | None = None
+    profile: DailyProfile | None = None
     for part in text.split("+"):
         kind, *parameters = part.strip().split(":")
         known = {"poisson": 0, "gamma": 1, "mmpp": 2, "diurnal": 1, "hourly": 1}
@@ -219,7 +219,7 @@ def parse_arrivals(text: str) -> Arrivals:
         if kind in ("diurnal", "hourly"):
             if profile is not None:
                 raise BadInput(f"arrivals {text!r}: two daily profiles, expected at most one")
-            profile = Profile.sinusoid(values[0]) if kind == "diurnal" else Profile(tuple(values))
+            profile = DailyProfile.sinusoid(values[0]) if kind == "diurnal" else DailyProfile(tuple(values))
         else:
             if burst is not None:
                 raise BadInput(f"arrivals {text!r}: two processes, expected one")

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from traces.arrivals import Arrivals, Burst, Gamma, Poisson, Profile, parse_arrivals
+from traces.arrivals import Arrivals, Burst, DailyProfile, Gamma, Poisson, parse_arrivals
 from traces.errors import BadInput
 from traces.files import write_document
 from traces.marks import Kind
@@ -146,7 +146,7 @@ class Workload:
         if "profile" in document:
             if arrivals.profile is not None:
                 raise BadInput("both a profile and arrivals with one, expected at most one of them")
-            arrivals = Arrivals(arrivals.burst, Profile(tuple(_weights("profile", document["profile"]))))
+            arrivals = Arrivals(arrivals.burst, DailyProfile(tuple(_weights("profile", document["profile"]))))
         given: dict[str, Any] = {key: document[key] for key in ("model", "guidance_scale") if key in document}
         for key in ("steps", "images"):
             if key in document:
@@ -205,7 +205,7 @@ def fit(trace: Trace) -> Workload:
         raise BadInput(f"{trace.source}: requests for several models, expected one: {models}")
     frame = trace.frame
     arrival = frame["arrival_s"].to_numpy()
-    profile = Profile.fit(arrival) if _hours_touched(arrival) >= 48 else None
+    profile = DailyProfile.fit(arrival) if _hours_touched(arrival) >= 48 else None
     even = arrival if profile is None else profile.operational(arrival)
     gaps = np.diff(even)
     return Workload(

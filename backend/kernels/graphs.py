@@ -39,7 +39,7 @@ class NotRecordable(RuntimeError):  # noqa: N818
     """A forward cannot be recorded; the message says why."""
 
 
-class Recording(Protocol):
+class RecordedGraph(Protocol):
     """A recorded forward.
 
     Attributes:
@@ -68,7 +68,7 @@ class Capture(Protocol):
         """What ``call`` returns, seconds until it did, and seconds until the device was done."""
         ...
 
-    def record(self, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Recording:
+    def record(self, function: Callable[..., Any], inputs: tuple[Any, ...]) -> RecordedGraph:
         """Record a call that has run before.
 
         Raises:
@@ -81,7 +81,7 @@ class Capture(Protocol):
 class _Bucket:
     calls: int = 0
     used: int = 0
-    recording: Recording | None = None
+    recording: RecordedGraph | None = None
     eager: str = ""  # why it is never recorded
 
 
@@ -178,7 +178,7 @@ class Recorder:
         function: Callable[..., Any],
         inputs: tuple[Any, ...],
         tensors: list[torch.Tensor],
-    ) -> Recording:
+    ) -> RecordedGraph:
         inputs = replaced(inputs, lambda tensor: tensor.to(capture.device))
         with _NoWaiting(capture.device):
             function(*inputs)

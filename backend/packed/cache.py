@@ -143,7 +143,7 @@ class CachedPass:
         return after[0], after[1] if cache.joint else text
 
     def complete(self, name: str, k: torch.Tensor, v: torch.Tensor, joint: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of all tokens, given those of the computed ones. See `backend.packed.flow.Memory`."""
+        """Keys and values of all tokens, given those of the computed ones. See `backend.packed.flow.CrossMemory`."""
         store = self._store if joint else self._store_image
         return store(f"block{self._block}.{name}.key", k), store(f"block{self._block}.{name}.value", v)
 

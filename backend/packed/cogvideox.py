@@ -16,7 +16,7 @@ from backend.packed.per_row import PerRow
 from backend.packed.units import Grid
 
 
-class CogVideoX(Family):
+class PackedCogVideoX(Family):
     """``CogVideoXTransformer3DModel`` without image conditioning.
 
     A block is given all tokens as video and none as text; which of the two modulations a token has is settled where the

@@ -89,7 +89,7 @@ class Rotary:
         return Rotary(self._rotate, (cos, sin), text)
 
 
-class Memory(Protocol):
+class CrossMemory(Protocol):
     """Keys and values of the tokens that a block does not compute."""
 
     def complete(self, name: str, k: torch.Tensor, v: torch.Tensor, joint: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,7 +123,7 @@ class Flow:
         self.whole = self.layout = layout
         self.rotary = self._whole_rotary = rotary
         self.selection: Selection | None = None
-        self.memory: Memory | None = None
+        self.memory: CrossMemory | None = None
 
     @contextmanager
     def computing(self, selection: Selection) -> Iterator[None]:
@@ -138,7 +138,7 @@ class Flow:
     def keys(
         self, name: str, k: torch.Tensor, v: torch.Tensor, joint: bool
     ) -> tuple[torch.Tensor, torch.Tensor, Segments]:
-        """Keys and values to attend to, and their rows: of all tokens, whichever were computed. See `Memory`."""
+        """Keys and values to attend to, and their rows: of all tokens, whichever were computed. See `CrossMemory`."""
         if self.memory is not None:
             k, v = self.memory.complete(name, k, v, joint)
         return k, v, self.whole.joint if joint else self.whole.image

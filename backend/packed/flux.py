@@ -17,7 +17,7 @@ from backend.packed.units import Grid
 INPUTS = ("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep", "guidance", "img_ids", "txt_ids")
 
 
-class Flux(Family):
+class PackedFlux(Family):
     """``FluxTransformer2DModel``."""
 
     reads = frozenset(INPUTS)

@@ -34,7 +34,7 @@ INPUTS = (
 )
 
 
-class HunyuanVideo(Family):
+class PackedHunyuanVideo(Family):
     """``HunyuanVideoTransformer3DModel`` without image conditioning.
 
     The model refines padded text and then masks the padding as keys; what padding becomes no one sees, so the pack

@@ -17,14 +17,14 @@ from backend.packed.units import Grid
 INPUTS = ("hidden_states", "encoder_hidden_states", "timestep", "added_cond_kwargs", "encoder_attention_mask")
 
 
-class Condition(NamedTuple):
+class PixArtCondition(NamedTuple):
     """One entry a row: what modulates the blocks, and what modulates the head."""
 
     blocks: torch.Tensor
     head: torch.Tensor
 
 
-class PixArt(Family):
+class PackedPixArt(Family):
     """``PixArtTransformer2DModel``. Padding of the text is left out, where the model would mask it."""
 
     reads = frozenset(INPUTS)
@@ -49,7 +49,7 @@ class PixArt(Family):
             text=packed_text,
             image_lengths=lengths,
             text_lengths=tuple(n for _, kept in text for n in kept),
-            condition=Condition(blocks, head),
+            condition=PixArtCondition(blocks, head),
         )
 
     def hooks(self, flow: Flow) -> Hooks:
@@ -57,7 +57,7 @@ class PixArt(Family):
         blocks = self.model.transformer_blocks
         return Hooks([(block.attn1, alone) for block in blocks] + [(block.attn2, cross) for block in blocks])
 
-    def blocks(self, flow: Flow, condition: Condition) -> list[Block]:
+    def blocks(self, flow: Flow, condition: PixArtCondition) -> list[Block]:
         def run(block: Any) -> Block:
             def call(image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
                 timestep = flow.per_image_token(condition.blocks)
@@ -67,7 +67,7 @@ class PixArt(Family):
 
         return [run(block) for block in self.model.transformer_blocks]
 
-    def head(self, flow: Flow, image: torch.Tensor, condition: Condition) -> torch.Tensor:
+    def head(self, flow: Flow, image: torch.Tensor, condition: PixArtCondition) -> torch.Tensor:
         table = self.model.scale_shift_table[None] + condition.head[:, None]
         shift, scale = flow.per_image_token(table).chunk(2, dim=1)
         return self.model.proj_out(self.model.norm_out(image) * (1 + scale) + shift)

@@ -14,7 +14,7 @@ from backend.packed.hooks import Hooks
 from backend.packed.units import Grid
 
 
-class StableDiffusion3(Family):
+class PackedStableDiffusion3(Family):
     """``SD3Transformer2DModel``."""
 
     reads = frozenset({"hidden_states", "encoder_hidden_states", "pooled_projections", "timestep"})

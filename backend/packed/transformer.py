@@ -21,26 +21,26 @@ from backend.kernels.choice import REFERENCE, Kernels
 from backend.kernels.graphs import Recorder
 from backend.merge import Stacked, merge_key, rows_of
 from backend.packed.cache import TokenCache
-from backend.packed.cogvideox import CogVideoX
+from backend.packed.cogvideox import PackedCogVideoX
 from backend.packed.family import Arguments, Family
 from backend.packed.flow import Flow, Rotary
-from backend.packed.flux import Flux
+from backend.packed.flux import PackedFlux
 from backend.packed.hooks import hooked, lora_scaled
-from backend.packed.hunyuan_video import HunyuanVideo
+from backend.packed.hunyuan_video import PackedHunyuanVideo
 from backend.packed.layout import Layout, layout_of
-from backend.packed.pixart import PixArt
-from backend.packed.stable_diffusion_3 import StableDiffusion3
+from backend.packed.pixart import PackedPixArt
+from backend.packed.stable_diffusion_3 import PackedStableDiffusion3
 from backend.packed.units import units_of
-from backend.packed.wan import Wan
+from backend.packed.wan import PackedWan
 from policies.caching import CachingPolicy
 
 FAMILIES: dict[str, type[Family]] = {
-    "CogVideoXTransformer3DModel": CogVideoX,
-    "FluxTransformer2DModel": Flux,
-    "HunyuanVideoTransformer3DModel": HunyuanVideo,
-    "PixArtTransformer2DModel": PixArt,
-    "SD3Transformer2DModel": StableDiffusion3,
-    "WanTransformer3DModel": Wan,
+    "CogVideoXTransformer3DModel": PackedCogVideoX,
+    "FluxTransformer2DModel": PackedFlux,
+    "HunyuanVideoTransformer3DModel": PackedHunyuanVideo,
+    "PixArtTransformer2DModel": PackedPixArt,
+    "SD3Transformer2DModel": PackedStableDiffusion3,
+    "WanTransformer3DModel": PackedWan,
 }
 
 

@@ -14,7 +14,7 @@ from backend.packed.hooks import Hooks
 from backend.packed.units import Grid
 
 
-class Condition(NamedTuple):
+class WanCondition(NamedTuple):
     """What modulates the blocks, [entries, 6, channels], and the head, [entries, channels].
 
     One entry a row; one an image token where ``per_token`` (Wan 2.2 5B gives each token its own timestep).
@@ -25,7 +25,7 @@ class Condition(NamedTuple):
     per_token: bool
 
 
-class Wan(Family):
+class PackedWan(Family):
     """``WanTransformer3DModel`` without image conditioning."""
 
     reads = frozenset({"hidden_states", "encoder_hidden_states", "timestep"})
@@ -49,7 +49,7 @@ class Wan(Family):
             text=embedded_text,
             image_lengths=lengths_of(image),
             text_lengths=lengths_of(text),
-            condition=Condition(blocks.unflatten(1, (6, -1)), head, per_token=calls[0]["timestep"].ndim == 2),
+            condition=WanCondition(blocks.unflatten(1, (6, -1)), head, per_token=calls[0]["timestep"].ndim == 2),
             rotary=Rotary(_rotate, image=repeated(tables, [len(clip) for clip in clips])),
         )
 
@@ -64,7 +64,7 @@ class Wan(Family):
     def block_modules(self) -> list[Any]:
         return list(self.model.blocks)
 
-    def blocks(self, flow: Flow, condition: Condition) -> list[Block]:
+    def blocks(self, flow: Flow, condition: WanCondition) -> list[Block]:
         def run(block: Any) -> Block:
             def call(image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
                 return block(image, text, _expanded(flow, condition.blocks, image, condition.per_token), None), text
@@ -73,7 +73,7 @@ class Wan(Family):
 
         return [run(block) for block in self.model.blocks]
 
-    def head(self, flow: Flow, image: torch.Tensor, condition: Condition) -> torch.Tensor:
+    def head(self, flow: Flow, image: torch.Tensor, condition: WanCondition) -> torch.Tensor:
         head = _expanded(flow, condition.head, image, condition.per_token)
         shift, scale = (self.model.scale_shift_table + head[:, None]).chunk(2, dim=1)
         modulated = self.model.norm_out(image.float()) * (1 + scale) + shift

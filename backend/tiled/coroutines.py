@@ -21,7 +21,7 @@ from traces.errors import BadInput
 from traces.request import Request, Size
 
 
-class Prepared(NamedTuple):
+class TiledInputs(NamedTuple):
     """What the second run takes from the first: text embeddings by call, and the arguments of ``set_timesteps``."""
 
     texts: tuple[Any, ...]
@@ -72,10 +72,10 @@ class SketchRun(RequestRun):
         self._sampler.set_timesteps = noted
 
     @property
-    def prepared(self) -> Prepared:
+    def prepared(self) -> TiledInputs:
         """Known from the first denoiser call on."""
         assert self._schedule is not None
-        return Prepared(tuple(self._texts), self._schedule)
+        return TiledInputs(tuple(self._texts), self._schedule)
 
     def _arguments(self) -> dict[str, Any]:
         height, width, _ = self._size
@@ -102,7 +102,7 @@ class RefineRun(RequestRun):
         self,
         pipeline: Any,
         request: Request,
-        prepared: Prepared,
+        prepared: TiledInputs,
         first_step: int,
         start: Callable[[torch.Tensor], torch.Tensor],
         arguments: Mapping[str, Any],

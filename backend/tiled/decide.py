@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from backend.tiled.signals import TileSignals, as_table
+from backend.tiled.signals import MeasuredTileSignals, as_table
 from policies.caching.contract import CachingPolicy, Flags, Signals
 from policies.guard import ask
 from policies.placement.contract import PlacementPolicy
@@ -44,7 +44,7 @@ class Decider:
         self._seconds = seconds
         self._caching = caching
         self._request_id = request_id
-        self._signals = TileSignals(request_id, steps, values)
+        self._signals = MeasuredTileSignals(request_id, steps, values)
         self._last: Sequence[Tile] = ()
         self._decided: list[tuple[Signals, Flags]] = []
 

@@ -26,7 +26,7 @@ import torch.distributed as dist
 from backend.tiled.transport import gloo, nccl
 from backend.tiled.watch import RankLost, Watch, first_line
 
-__all__ = ["Alone", "Group", "Pieces", "ProcessGroup", "RankLost", "Traffic"]
+__all__ = ["Group", "OneRank", "Pieces", "ProcessGroup", "RankLost", "Traffic"]
 
 Pieces = Sequence[tuple[int, torch.Tensor]]
 """(peer, contiguous tensor) pairs.
@@ -106,7 +106,7 @@ class Group(Protocol):
         """Wait until every rank is here; if ``patient``, for as long as all live: while they load their models."""
 
 
-class Alone:
+class OneRank:
     """The group of one rank: nothing to send, nobody to wait for."""
 
     rank = 0

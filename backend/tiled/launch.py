@@ -28,7 +28,7 @@ import torch
 import torch.distributed as dist
 
 from backend.tiled.environment import torchrun
-from backend.tiled.group import Alone, Group, ProcessGroup
+from backend.tiled.group import Group, OneRank, ProcessGroup
 from backend.tiled.watch import RankLost, Watch, how_it_ended, open_verdict, status_key, verdict_of
 from traces.errors import BadInput
 
@@ -114,7 +114,7 @@ def start_ranks(
     if device == "cuda" and torch.cuda.device_count() < size:
         raise BadInput(f"{size} ranks need {size} GPUs; this machine has {torch.cuda.device_count()}")
     if size == 1:
-        return Ranks(Alone(_device_of(device, 0)), {})
+        return Ranks(OneRank(_device_of(device, 0)), {})
     name = target if isinstance(target, str) else _name_of(target)
     listener = socket.create_server(("127.0.0.1", 0), backlog=2 * size + 8)
     port = listener.getsockname()[1]
@@ -158,7 +158,7 @@ def ranks_from_environment(timeout_s: float = 60.0, device: str = "cpu") -> Rank
         raise BadInput(f"not started by torchrun: {', '.join(missing)} not set")
     place = torchrun()
     if place is None:
-        return Ranks(Alone(_device_of(device, 0)), {})
+        return Ranks(OneRank(_device_of(device, 0)), {})
     rank, size = place.rank, place.size
     if not os.environ["MASTER_PORT"].isdecimal():
         raise BadInput(f"the environment's MASTER_PORT is {os.environ['MASTER_PORT']!r}, expected a port's number")

@@ -18,7 +18,7 @@ from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone
 from backend.tiled.adapters import Adapter
 from backend.tiled.coroutines import RefineRun, Resumed, SketchRun, begin_at
 from backend.tiled.decide import Decider
-from backend.tiled.group import Alone, Group
+from backend.tiled.group import Group, OneRank
 from backend.tiled.pixels import as_pixels, drawn_noise, encoded, enlarged, noisy
 from backend.tiled.refine import Refinement
 from policies.tiling.recipe import TiledShape
@@ -47,7 +47,7 @@ class TiledRun:
     request: Request
     shape: TiledShape
     adapter: Adapter
-    group: Group = field(default_factory=Alone)
+    group: Group = field(default_factory=OneRank)
     decider: Decider | None = None
     reuse: str = "output"
     cached: bool = False

@@ -60,7 +60,7 @@ def as_table(signals: Signals) -> torch.Tensor:
     return torch.from_numpy(np.array([signals.unit, *columns, *gains], dtype=np.float64))
 
 
-class TileSignals:
+class MeasuredTileSignals:
     """Turns totals into the signals of a request, and remembers the gains of its tiles.
 
     Args:

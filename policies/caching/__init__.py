@@ -5,13 +5,13 @@ from policies.caching.compute_all import ComputeAll
 from policies.caching.contract import CachingPolicy, Flags, Signals
 from policies.caching.first_block import FirstBlock
 from policies.caching.forest import ForestReuse
-from policies.caching.interval import Interval
+from policies.caching.interval import FixedInterval
 from policies.caching.region_aware import RegionAware
 from policies.caching.threshold import Threshold
 
 CACHES: dict[str, type[CachingPolicy]] = {
     "none": ComputeAll,
-    "interval": Interval,
+    "interval": FixedInterval,
     "threshold": Threshold,
     "first-block": FirstBlock,
     "forest": ForestReuse,
@@ -24,9 +24,9 @@ __all__ = [
     "CachingPolicy",
     "ComputeAll",
     "FirstBlock",
+    "FixedInterval",
     "Flags",
     "ForestReuse",
-    "Interval",
     "RegionAware",
     "Signals",
     "Threshold",

@@ -12,7 +12,7 @@ from policies.parameters import StepCount
 from traces.limits import Range
 
 
-class Interval(BoundedReuse):
+class FixedInterval(BoundedReuse):
     """Computes every ``every``-th step of a request whole and reuses every block in between.
 
     Raises:

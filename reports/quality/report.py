@@ -27,7 +27,7 @@ QUALITY = Kind("quality")
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class QualityFigure:
     """How a figure of `Quality` is headed and spelled, and which of several is the worst, if any."""
 
     label: str
@@ -36,14 +36,14 @@ class Figure:
 
 
 FIGURES = {
-    "psnr_db": Figure("PSNR", lambda value: "equal" if math.isinf(value) else f"{value:.1f} dB", min),
-    "ssim": Figure("SSIM", lambda value: f"{value:.4f}", min),
-    "largest_difference": Figure("largest difference", lambda value: f"{value:.3f}"),
-    "seam_energy": Figure("seams (1: none)", lambda value: f"{value:.2f}"),
-    "edge_leak": Figure("edge leak", lambda value: f"{value:.2f}"),
-    "flicker": Figure("flicker", lambda value: f"{value:.3f}"),
-    "objects": Figure("objects", lambda value: f"{value:g}", None),
-    "extra_objects": Figure("extra objects", lambda value: f"{value:+g}"),
+    "psnr_db": QualityFigure("PSNR", lambda value: "equal" if math.isinf(value) else f"{value:.1f} dB", min),
+    "ssim": QualityFigure("SSIM", lambda value: f"{value:.4f}", min),
+    "largest_difference": QualityFigure("largest difference", lambda value: f"{value:.3f}"),
+    "seam_energy": QualityFigure("seams (1: none)", lambda value: f"{value:.2f}"),
+    "edge_leak": QualityFigure("edge leak", lambda value: f"{value:.2f}"),
+    "flicker": QualityFigure("flicker", lambda value: f"{value:.3f}"),
+    "objects": QualityFigure("objects", lambda value: f"{value:g}", None),
+    "extra_objects": QualityFigure("extra objects", lambda value: f"{value:+g}"),
 }
 
 

@@ -58,7 +58,7 @@ class Borders(NamedTuple):
                 raise BadInput(f"border {name} {given}: expected increasing numbers in 1..{length - 1}")
 
 
-class Grid(NamedTuple):
+class SeamGrid(NamedTuple):
     """Seams as found: ``axis`` lines at ``offset + n * period`` pixels; period 0: one line."""
 
     energy: float
@@ -85,7 +85,7 @@ def seam_energy(frames: Frames, borders: Borders) -> float:
     return max((ratio for width in WIDTHS if not math.isnan(ratio := _ratio(frames, borders, width))), default=math.nan)
 
 
-def find_seams(frames: Frames) -> Grid:
+def find_seams(frames: Frames) -> SeamGrid:
     """The regular grid of lines, of any period and offset, that stands out most; energy about 1: no seams.
 
     Pictures without seams reach 1.5, so a smaller energy says something only beside that of a picture without tiles.
@@ -111,7 +111,7 @@ def find_seams(frames: Frames) -> Grid:
                     found.append(lone[-1])
         if len(lone) == 2:
             found.append(min(lone))
-    return max(found, default=Grid(math.nan))
+    return max(found, default=SeamGrid(math.nan))
 
 
 def _ratio(frames: Frames, borders: Borders, width: int) -> float:
@@ -158,13 +158,13 @@ def _steps(frame: NDArray[np.float32], width: int, lines: int) -> Floats:
     return np.sqrt((step**2).mean(-1))
 
 
-def _strongest(axis: str, strength: Floats, width: int) -> Grid:
+def _strongest(axis: str, strength: Floats, width: int) -> SeamGrid:
     line = int(np.nanargmax(strength))
     others = np.delete(strength, np.s_[line - 2 * width + 1 : line + 2 * width])
-    return Grid(float(np.exp(strength[line] - np.nanmax(others))), axis, 0, line)
+    return SeamGrid(float(np.exp(strength[line] - np.nanmax(others))), axis, 0, line)
 
 
-def _heaviest(axis: str, strength: Floats) -> Grid:
+def _heaviest(axis: str, strength: Floats) -> SeamGrid:
     length = len(strength) - 1
     known = np.flatnonzero(~np.isnan(strength))
     random = np.random.default_rng(0)
@@ -182,7 +182,7 @@ def _heaviest(axis: str, strength: Floats) -> Grid:
             period, offset, lines = spacing, int(here[0]), int(counts[here[0]])
         best = np.maximum(best, top)
     excess = (best[0] - np.median(best[1:])) / math.sqrt(lines)
-    return Grid(float(np.exp(excess)), axis, period, offset)
+    return SeamGrid(float(np.exp(excess)), axis, period, offset)
 
 
 def _grid_weights(orders: Floats, spacing: int, length: int) -> tuple[Floats, NDArray[np.int64]]:

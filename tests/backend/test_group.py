@@ -20,7 +20,7 @@ import torch.distributed as dist  # noqa: E402
 
 from backend.tiled import launch  # noqa: E402
 from backend.tiled.environment import torchrun  # noqa: E402
-from backend.tiled.group import Alone, RankLost, Traffic  # noqa: E402
+from backend.tiled.group import OneRank, RankLost, Traffic  # noqa: E402
 from backend.tiled.launch import Ranks, connect, end_children, ranks_from_environment, start_ranks  # noqa: E402
 from backend.tiled.watch import Watch, how_it_ended, open_verdict, status_key  # noqa: E402
 from tests.backend import group_targets  # noqa: E402
@@ -251,7 +251,7 @@ def test_how_a_process_ended_is_said() -> None:
 def test_alone_needs_nobody() -> None:
     ranks = start_ranks("nowhere:nothing", 1)
     group = ranks.group
-    assert isinstance(group, Alone)
+    assert isinstance(group, OneRank)
     assert group.total(torch.tensor([3, 4])).tolist() == [3, 4]
     assert group.broadcast_object({"a": (1, 2)}) == {"a": [1, 2]}
     assert group.gather_objects((1,)) == [[1]]
@@ -275,7 +275,7 @@ def test_target_that_another_process_cannot_import_is_refused() -> None:
 
 
 def test_only_whole_numbers_are_summed(ranks: Ranks) -> None:
-    for group in (ranks.group, Alone()):
+    for group in (ranks.group, OneRank()):
         with pytest.raises(ValueError, match="only int64 on the CPU"):
             group.total(torch.zeros(2))
 

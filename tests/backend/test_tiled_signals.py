@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from backend.tiled.signals import TileSignals, as_table, in_whole_numbers, measured  # noqa: E402
+from backend.tiled.signals import MeasuredTileSignals, as_table, in_whole_numbers, measured  # noqa: E402
 from policies.caching import CachingPolicy, Flags, Interval, RegionAware, Signals  # noqa: E402
 from policies.tiling.grid import TileGrid  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
@@ -56,7 +56,7 @@ def test_signals_are_means_over_the_window() -> None:
     now, then, held = canvases()
     tiles = GRID.tiles((5, 30))
     every = torch.ones(24, 36, dtype=torch.bool)
-    signals = TileSignals("a", 9, 2 * 4 * 3).of(4, tiles, measured(tiles, every, now, then, held))
+    signals = MeasuredTileSignals("a", 9, 2 * 4 * 3).of(4, tiles, measured(tiles, every, now, then, held))
     assert signals.unit.tolist() == [tile.index for tile in tiles]
     assert signals.step.tolist() == [4] * len(tiles)
     assert signals.steps.tolist() == [9] * len(tiles)
@@ -70,7 +70,7 @@ def test_signals_are_means_over_the_window() -> None:
 
 
 def test_nothing_held_is_an_infinite_change() -> None:
-    signals = TileSignals("a", 9, 1).of(0, GRID.tiles(), None)
+    signals = MeasuredTileSignals("a", 9, 1).of(0, GRID.tiles(), None)
     assert np.isinf(signals.input_change).all()
     assert signals.output_level is not None
     assert not signals.output_level.any()
@@ -78,7 +78,7 @@ def test_nothing_held_is_an_infinite_change() -> None:
 
 def test_gains_are_of_computed_tiles_only_and_stay_until_the_next_computation() -> None:
     tiles = TileGrid((2, 4), (2,), (2, 2)).tiles()
-    source = TileSignals("a", 9, 1)
+    source = MeasuredTileSignals("a", 9, 1)
 
     def step(at: int, shifts: list[float], computed: list[int], moved: list[float]) -> Signals:
         totals = torch.zeros(4, 2, dtype=torch.int64)
@@ -103,7 +103,7 @@ def test_gains_are_of_computed_tiles_only_and_stay_until_the_next_computation() 
 def test_a_table_of_signals_is_exact() -> None:
     now, then, held = canvases()
     tiles = GRID.tiles((5, 30))
-    source = TileSignals("a", 9, 24)
+    source = MeasuredTileSignals("a", 9, 24)
     for totals in (None, measured(tiles, torch.ones(24, 36, dtype=torch.bool), now, then, held)):
         signals = source.of(4, tiles, totals)
         for found, expected in zip(source.from_table(4, as_table(signals)), signals, strict=True):

@@ -15,15 +15,15 @@ from policies.caching import Interval, Threshold
 from predictors.tile_recording import TileRecording
 from predictors.tile_reuse import TileReuse
 from tests.cli.run_command import refused, run
-from tilecast.studies.calibration import Point, best_of, calibrate, threshold_of, with_threshold
+from tilecast.studies.calibration import CacheTradeOff, best_of, calibrate, threshold_of, with_threshold
 from traces.errors import BadInput
 
 
-def falls_with(threshold: float) -> Point:
+def falls_with(threshold: float) -> CacheTradeOff:
     """60 dB up to a threshold of 0.01, then 10 dB less with every factor of ten; reuse grows until 10."""
     psnr = min(60.0, 40.0 - 10 * math.log10(threshold / 0.1)) if threshold >= 0.01 else 60.0
     computed = 1.0 if threshold < 0.01 else max(0.25, 0.5 - 0.125 * math.log10(threshold / 0.1))
-    return Point(threshold, computed, 1 / computed, psnr, psnr - 2, 0.9, (psnr,))
+    return CacheTradeOff(threshold, computed, 1 / computed, psnr, psnr - 2, 0.9, (psnr,))
 
 
 @pytest.mark.parametrize("first", [0.002, 0.1, 0.7, 20.0])
@@ -62,7 +62,7 @@ def test_another_threshold_is_another_policy_with_all_else_as_it_was() -> None:
 
 
 def test_a_plateau_is_no_end() -> None:
-    def nothing_at_first(threshold: float) -> Point:
+    def nothing_at_first(threshold: float) -> CacheTradeOff:
         return replace(falls_with(threshold / 100), threshold=threshold)
 
     best = best_of(list(calibrate(nothing_at_first, 35.0, 0.05, 8)), 35.0)
@@ -102,10 +102,10 @@ def test_calibrate_prints_the_curve_and_writes_the_threshold(model_folder: Path,
     assert all(point["computed"] == 1 or point["psnr_db"] < 60 for point in report["points"])
 
 
-def interrupts(after: int) -> Callable[..., Point]:
+def interrupts(after: int) -> Callable[..., CacheTradeOff]:
     calls = []
 
-    def point(self: object, policy: object, reuse: str, again: bool) -> Point:
+    def point(self: object, policy: object, reuse: str, again: bool) -> CacheTradeOff:
         calls.append(policy)
         if len(calls) > after:
             raise KeyboardInterrupt

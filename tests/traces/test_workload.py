@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traces.arrivals import DAY_S, Arrivals, Gamma, Mmpp, Poisson, Profile, parse_arrivals
+from traces.arrivals import DAY_S, Arrivals, DailyProfile, Gamma, Mmpp, Poisson, parse_arrivals
 from traces.errors import BadInput
 from traces.mix import Mix
 from traces.sizes import parse_sizes
@@ -59,7 +59,7 @@ def test_a_sine_of_a_day_moves_arrivals_to_its_crest() -> None:
 
 
 def test_hours_without_rate_stay_empty() -> None:
-    profile = Profile((0.0,) * 8 + (1.0,) * 8 + (0.0,) * 8)
+    profile = DailyProfile((0.0,) * 8 + (1.0,) * 8 + (0.0,) * 8)
     times = Arrivals(Gamma(2.0), profile).times(0.05, 3 * DAY_S, stream(0, "shift"))
     hours = times % DAY_S / 3600
     assert len(times) > 5000
@@ -69,7 +69,7 @@ def test_hours_without_rate_stay_empty() -> None:
 
 @given(RATES, st.lists(st.floats(0, 10 * DAY_S), min_size=1))
 def test_the_clock_of_a_profile_is_undone_by_its_inverse(rates: tuple[float, ...], at: list[float]) -> None:
-    profile = Profile(rates)
+    profile = DailyProfile(rates)
     t = np.sort(np.array(at))
     even = profile.operational(t)
     assert (np.diff(even) >= 0).all()
@@ -83,9 +83,9 @@ def test_a_process_is_read_back_as_spelled(burst: Poisson | Gamma | Mmpp) -> Non
 
 
 def test_a_process_and_a_profile_are_joined() -> None:
-    assert parse_arrivals("gamma:2+diurnal:0.5") == Arrivals(Gamma(2.0), Profile.sinusoid(0.5))
+    assert parse_arrivals("gamma:2+diurnal:0.5") == Arrivals(Gamma(2.0), DailyProfile.sinusoid(0.5))
     hourly = "hourly:" + ",".join(str(hour) for hour in range(24))
-    assert parse_arrivals(hourly).profile == Profile(tuple(float(hour) for hour in range(24)))
+    assert parse_arrivals(hourly).profile == DailyProfile(tuple(float(hour) for hour in range(24)))
 
 
 BAD_ARRIVALS = [
@@ -140,7 +140,7 @@ def test_a_workload_is_read_back_as_saved(tmp_path: Path) -> None:
     workload = Workload(
         rate=0.1,
         sizes=parse_sizes("480x832x81:0.3,512x512:7"),
-        arrivals=Arrivals(Gamma(1.7), Profile((0.1, 2.0, 0.3))),
+        arrivals=Arrivals(Gamma(1.7), DailyProfile((0.1, 2.0, 0.3))),
         steps=Mix((20, 30), (1.0, 2.5)),
         images=Mix((1, 4), (3.0, 1.0)),
         model='my "model"\n\x7f',

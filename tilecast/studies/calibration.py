@@ -28,7 +28,7 @@ _OUTWARD = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class CacheTradeOff:
     """A cache on some requests, against the uncached runs.
 
     Attributes:
@@ -90,7 +90,7 @@ class Yardstick:
             self._uncached.append(trial.refine(request, self._sketches[-1]))
             progress(len(self._uncached))
 
-    def point(self, policy: CachingPolicy, reuse: str = "output", again: bool = False) -> Point:
+    def point(self, policy: CachingPolicy, reuse: str = "output", again: bool = False) -> CacheTradeOff:
         """Measure a cache.
 
         Args:
@@ -108,7 +108,7 @@ class Yardstick:
             ssims.append(similarity)
             computed, tiles = computed + cached.computed, tiles + cached.tiles
             seconds, whole_s = seconds + cached.seconds, whole_s + uncached.seconds
-        return Point(
+        return CacheTradeOff(
             math.nan if (threshold := threshold_of(policy)) is None else threshold,
             computed / tiles,
             whole_s / seconds,
@@ -130,8 +130,8 @@ def fidelity(cached: Refined, uncached: Refined) -> tuple[float, float]:
 
 
 def calibrate(
-    measure: Callable[[float], Point], target_db: float, first: float, bisections: int = 6
-) -> Iterator[Point]:
+    measure: Callable[[float], CacheTradeOff], target_db: float, first: float, bisections: int = 6
+) -> Iterator[CacheTradeOff]:
     """Points that close in on the largest threshold whose mean PSNR is at least ``target_db``, as they are measured.
 
     From ``first`` the threshold is halved or doubled until the target lies between two; these are then bisected in
@@ -140,7 +140,7 @@ def calibrate(
 
     Args:
         measure: the point of a threshold.
-        target_db: of `Point.psnr_db`.
+        target_db: of `CacheTradeOff.psnr_db`.
         first: threshold to begin with.
         bisections: how many.
     """
@@ -167,7 +167,7 @@ def calibrate(
         computed.append(point.computed)
 
 
-def best_of(points: Sequence[Point], target_db: float) -> Point | None:
+def best_of(points: Sequence[CacheTradeOff], target_db: float) -> CacheTradeOff | None:
     """Of the points that keep the target the one that computes least; None: none keeps it."""
     kept = [point for point in points if point.psnr_db >= target_db]
     return min(kept, key=lambda point: (point.computed, -point.psnr_db), default=None)

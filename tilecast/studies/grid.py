@@ -39,7 +39,7 @@ Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """One scenario of a sweep.
 
     Attributes:
@@ -106,7 +106,7 @@ class Grid:
         keys = [*self.values, *(key for case in self.cases.values() for key in case)]
         return list(dict.fromkeys([*keys, *(["seed"] if self.seeds is not None else [])]))
 
-    def points(self, base: Scenario, given: Collection[str] = ()) -> list[Point]:
+    def points(self, base: Scenario, given: Collection[str] = ()) -> list[SweepPoint]:
         """The points in order of the file, the last key changing fastest, checked one by one.
 
         Args:
@@ -137,10 +137,10 @@ class Grid:
             for values in itertools.product(*self.values.values()):
                 yield case, {**settings, **dict(zip(self.values, values, strict=True))}
 
-    def _point(self, base: Scenario, case: str, settings: Settings) -> Point:
+    def _point(self, base: Scenario, case: str, settings: Settings) -> SweepPoint:
         outer_first = sorted(settings.items(), key=lambda item: item[0].count("."))
         try:
-            return Point(settings, base.replaced(dict(outer_first)), case)
+            return SweepPoint(settings, base.replaced(dict(outer_first)), case)
         except BadInput as error:
             raise BadInput(f"{self.path}: with {_spelled(settings)}: {error}") from error
 

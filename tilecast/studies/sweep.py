@@ -17,7 +17,7 @@ from reports.metrics import summary
 from reports.overload import backlog
 from tilecast.setup import prepare
 from tilecast.simulation import run_simulation
-from tilecast.studies.grid import Grid, Point
+from tilecast.studies.grid import Grid, SweepPoint
 from tilecast.studies.result_store import FAILED, Result, point_key
 from traces.marks import Kind
 from traces.output import claim_folder
@@ -31,22 +31,22 @@ SWEEP = Kind(
 
 
 @dataclass(frozen=True)
-class Task:
+class SweepTask:
     """A point to simulate; ``log``: the folder for its run log, None: no log is written."""
 
-    point: Point
+    point: SweepPoint
     log: Path | None = None
 
     def __str__(self) -> str:
         return str(self.point)
 
 
-def tasks(points: Iterable[Point], logs: Path | None) -> dict[str, Task]:
+def tasks(points: Iterable[SweepPoint], logs: Path | None) -> dict[str, SweepTask]:
     """The points by their keys, each once; with their logs in ``logs``, named by the beginning of the key."""
-    found: dict[str, Task] = {}
+    found: dict[str, SweepTask] = {}
     for point in points:
         key = point_key(point.scenario, "summary" if logs is None else "summary and log")
-        found.setdefault(key, Task(point, logs and logs / short(key)))
+        found.setdefault(key, SweepTask(point, logs and logs / short(key)))
     return found
 
 
@@ -55,7 +55,7 @@ def short(key: str) -> str:
     return key[:12]
 
 
-def simulate_point(task: Task) -> Result:
+def simulate_point(task: SweepTask) -> Result:
     """Every figure of a point's simulation (`reports.metrics.summary`), ``basis`` (how far to trust them, see
     `predictors.basis`), ``notes`` (what a reader must know, a list of sentences) and ``overload`` (how many times as
     fast requests arrived as they were served, where the queue never drains; NaN: it does).
@@ -80,7 +80,7 @@ def simulate_point(task: Task) -> Result:
     return {**summary(run), **trust, "overload": left.load if left.grows else math.nan}
 
 
-def points_table(grid: Grid, todo: Mapping[str, Task], results: Mapping[str, Result]) -> pd.DataFrame:
+def points_table(grid: Grid, todo: Mapping[str, SweepTask], results: Mapping[str, Result]) -> pd.DataFrame:
     """One row a point in the grid's order.
 
     Columns: ``case`` if there are any, the grid's keys (what the point's scenario has there), the figures,

@@ -6,25 +6,25 @@ from typing import Any
 
 from backend.loading import denoiser_name
 from backend.tiled.adapters.adapter import Adapter, Extent
-from backend.tiled.adapters.cogvideox import CogVideoX
-from backend.tiled.adapters.flux import Flux
-from backend.tiled.adapters.hunyuan_video import HunyuanVideo
-from backend.tiled.adapters.pixart import PixArt
-from backend.tiled.adapters.stable_diffusion_3 import StableDiffusion3
-from backend.tiled.adapters.unet import UNet
-from backend.tiled.adapters.wan import Wan
+from backend.tiled.adapters.cogvideox import TiledCogVideoX
+from backend.tiled.adapters.flux import TiledFlux
+from backend.tiled.adapters.hunyuan_video import TiledHunyuanVideo
+from backend.tiled.adapters.pixart import TiledPixArt
+from backend.tiled.adapters.stable_diffusion_3 import TiledStableDiffusion3
+from backend.tiled.adapters.unet import TiledUNet
+from backend.tiled.adapters.wan import TiledWan
 from traces.errors import BadInput
 
 __all__ = ["ADAPTERS", "Adapter", "Extent", "adapter_for"]
 
 ADAPTERS: dict[str, type[Adapter]] = {
-    "CogVideoXTransformer3DModel": CogVideoX,
-    "FluxTransformer2DModel": Flux,
-    "HunyuanVideoTransformer3DModel": HunyuanVideo,
-    "PixArtTransformer2DModel": PixArt,
-    "SD3Transformer2DModel": StableDiffusion3,
-    "UNet2DConditionModel": UNet,
-    "WanTransformer3DModel": Wan,
+    "CogVideoXTransformer3DModel": TiledCogVideoX,
+    "FluxTransformer2DModel": TiledFlux,
+    "HunyuanVideoTransformer3DModel": TiledHunyuanVideo,
+    "PixArtTransformer2DModel": TiledPixArt,
+    "SD3Transformer2DModel": TiledStableDiffusion3,
+    "UNet2DConditionModel": TiledUNet,
+    "WanTransformer3DModel": TiledWan,
 }
 
 

@@ -20,7 +20,7 @@ BASE = 10000.0
 Rotary = tuple[torch.Tensor, torch.Tensor]
 
 
-class CogVideoX(Adapter):
+class TiledCogVideoX(Adapter):
     """``CogVideoXTransformer3DModel``.
 
     1.0 lays the positions of the size it was trained at over a clip of any size, so on a large canvas they lie closer;

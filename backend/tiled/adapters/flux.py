@@ -20,7 +20,7 @@ SIDE = 2
 """Latent pixels along a token's side."""
 
 
-class Flux(Adapter):
+class TiledFlux(Adapter):
     """``FluxTransformer2DModel``."""
 
     reads = frozenset(

@@ -9,7 +9,7 @@ from backend.tiled.adapters.rotary import Axis, RotaryInside, spatial_axes, tabl
 from policies.tiling.grid import Box
 
 
-class HunyuanVideo(RotaryInside):
+class TiledHunyuanVideo(RotaryInside):
     """``HunyuanVideoTransformer3DModel``."""
 
     reads = frozenset(

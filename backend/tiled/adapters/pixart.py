@@ -11,7 +11,7 @@ from backend.tiled.adapters.adapter import Adapter, Extent
 from policies.tiling.grid import Box
 
 
-class PixArt(Adapter):
+class TiledPixArt(Adapter):
     """``PixArtTransformer2DModel``. The variance that it learned beside the noise is what its pipelines throw away."""
 
     reads = frozenset(

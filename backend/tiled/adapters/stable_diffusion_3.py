@@ -13,7 +13,7 @@ from policies.tiling.grid import Box
 from traces.errors import BadInput
 
 
-class StableDiffusion3(Adapter):
+class TiledStableDiffusion3(Adapter):
     """``SD3Transformer2DModel``. Positions between two entries of its table are interpolated."""
 
     reads = frozenset(

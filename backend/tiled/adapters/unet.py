@@ -12,7 +12,7 @@ from backend.tiled.adapters.adapter import Adapter, Extent
 from policies.tiling.grid import Box
 
 
-class UNet(Adapter):
+class TiledUNet(Adapter):
     """``UNet2DConditionModel``. With SDXL's conditions an ``absolute`` window is a crop of a picture of the canvas's
     size."""
 

@@ -15,7 +15,7 @@ BASE = 10000.0
 """The rotary base of ``WanTransformer3DModel``, which keeps its tables and not the base."""
 
 
-class Wan(RotaryInside):
+class TiledWan(RotaryInside):
     """``WanTransformer3DModel``. What an image encoder makes of a condition picture speaks of the whole canvas, as text
     does, and is not cut."""
 

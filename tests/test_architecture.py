@@ -1,0 +1,69 @@
+"""The house holds: imports point down, the command is a face, torch stays below."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = (
+    ("traces", "profiles"),
+    ("predictors",),
+    ("policies",),
+    ("sim", "backend"),
+    ("reports",),
+    ("tilecast",),
+    ("cli",),
+)
+"""Packages from the ground up; those of one floor do not import each other."""
+FLOOR = {package: at for at, packages in enumerate(FLOORS) for package in packages}
+TREES = {path: ast.parse(path.read_text()) for package in FLOOR for path in sorted((ROOT / package).rglob("*.py"))}
+HEAVY = ("torch", "diffusers", "transformers", "triton")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file names in an import, wherever it stands."""
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from [alias.name for alias in node.names]
+
+
+def package_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0]
+
+
+@pytest.mark.parametrize("package", FLOOR)
+def test_imports_point_down(package: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in TREES
+        if package_of(path) == package and path.relative_to(ROOT) != Path("tilecast/__main__.py")
+        for name in imported(path)
+        if (other := name.partition(".")[0]) in FLOOR and other != package and FLOOR[other] >= FLOOR[package]
+    ]
+    assert not wrong
+
+
+def test_nothing_but_the_command_imports_the_command() -> None:
+    for folder in ("benchmarks", "examples", "tools"):
+        for path in (ROOT / folder).rglob("*.py"):
+            tree = ast.parse(path.read_text())
+            names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+            names += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+            assert not [name for name in names if name.partition(".")[0] == "cli"], path
+
+
+def test_only_the_backend_imports_torch() -> None:
+    typed = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in TREES
+        if package_of(path) != "backend"
+        for name in imported(path)
+        if name.partition(".")[0] in HEAVY
+    ]
+    assert typed == ["tilecast/studies/calibration.py imports torch"]  # for a type alone
