@@ -14,7 +14,7 @@ from backend.executor import Executor  # noqa: E402
 from backend.loading import denoiser_name, geometry_of_pipeline, guidance_of  # noqa: E402
 from backend.merge import rows_of  # noqa: E402
 from backend.tiled.execution import Tiling  # noqa: E402
-from policies.caching import CachingPolicy, Flags, Interval, Signals  # noqa: E402
+from policies.caching import CachingPolicy, FixedInterval, Flags, Signals  # noqa: E402
 from policies.tiling.recipe import TilingRule  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from traces.geometry import GEOMETRIES, ModelGeometry  # noqa: E402
@@ -96,14 +96,14 @@ def test_a_cache_keeps_the_two_calls_of_a_step_apart() -> None:
     exact = served(requests, mode="packed", caching=Everything())
     for request in requests:
         np.testing.assert_allclose(exact[request.request_id], stock(request), atol=2e-5)
-    reused = served(requests, mode="packed", caching=Interval(2, warmup=1))
+    reused = served(requests, mode="packed", caching=FixedInterval(2, warmup=1))
     for request in requests:
-        alone = served([request], mode="packed", caching=Interval(2, warmup=1))[request.request_id]
+        alone = served([request], mode="packed", caching=FixedInterval(2, warmup=1))[request.request_id]
         np.testing.assert_allclose(reused[request.request_id], alone, atol=2e-5)
 
 
-@pytest.mark.parametrize("caching", [None, Interval(2, warmup=1)])
-def test_tiles_take_true_cfg(caching: Interval | None) -> None:
+@pytest.mark.parametrize("caching", [None, FixedInterval(2, warmup=1)])
+def test_tiles_take_true_cfg(caching: FixedInterval | None) -> None:
     rule = TilingRule(ModelGeometry("flux-16", 2, 1, 4, (16, 16), patch=2), refine=0.7)
     guided, plain = (
         served([asked("r", height=32, width=32, steps=6, **more)], tiling=Tiling(rule, caching=caching))["r"]

@@ -17,7 +17,7 @@ from backend.executor import Executor  # noqa: E402
 from backend.packed import PackedTransformer  # noqa: E402
 from backend.packed.units import Units, unit_of_tokens  # noqa: E402
 from backend.profiling import block_weights  # noqa: E402
-from policies.caching import CachingPolicy, FirstBlock, Flags, Interval, Signals, Threshold  # noqa: E402
+from policies.caching import CachingPolicy, FirstBlock, FixedInterval, Flags, Signals, Threshold  # noqa: E402
 from tests.backend.mixed import largest_difference, latents_alone, latents_together  # noqa: E402
 from tests.backend.test_packed import FAMILIES, caught, mixed_requests  # noqa: E402
 from traces.request import Request  # noqa: E402
@@ -229,7 +229,7 @@ def test_a_forward_that_fails_keeps_nothing_of_its_batch() -> None:
         assert (given_back[0] - wanted[0]).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("policy", [Threshold(0.3, warmup=1), Interval(2), FirstBlock(0.5, warmup=1)])
+@pytest.mark.parametrize("policy", [Threshold(0.3, warmup=1), FixedInterval(2), FirstBlock(0.5, warmup=1)])
 def test_the_shipped_policies_run_on_transformers(policy: CachingPolicy) -> None:
     requests = [dataclasses.replace(r, steps=6) for r in requests_of("pixart")[:2]]
     executor = cached("pixart", policy)

@@ -13,7 +13,7 @@ from backend.executor import Executor  # noqa: E402
 from backend.kernels.choice import Kernels  # noqa: E402
 from backend.loading import geometry_of_pipeline, load_pipeline  # noqa: E402
 from backend.profiling import default_sizes, measure, measure_profile  # noqa: E402
-from policies.caching import Interval  # noqa: E402
+from policies.caching import FixedInterval  # noqa: E402
 from predictors.profile import Profile  # noqa: E402
 from predictors.table import LatencyTable  # noqa: E402
 from tests.backend.kernels.test_graphs import Replayer  # noqa: E402
@@ -52,7 +52,7 @@ def test_mixes_and_a_cache_are_measured(model_folder: Path) -> None:
         repeats=1,
         mode="patched",
         mixes=3,
-        caching=Interval(2),
+        caching=FixedInterval(2),
         cache_patch=0,
     )
     frame = profile.frame

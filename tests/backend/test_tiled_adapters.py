@@ -97,7 +97,7 @@ def adapter_of(case: str, positions: str = "local", native: tuple[int, int] = CA
 
 
 def patch_of(adapter: Adapter) -> int:
-    return 2 if type(adapter).__name__ == "Flux" else int(np.max(adapter.config.get("patch_size", 1)))
+    return 2 if type(adapter).__name__ == "TiledFlux" else int(np.max(adapter.config.get("patch_size", 1)))
 
 
 class Seen(NamedTuple):

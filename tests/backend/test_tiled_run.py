@@ -31,7 +31,7 @@ from backend.coroutine import pipeline_arguments  # noqa: E402
 from backend.tiled.adapters import adapter_for  # noqa: E402
 from backend.tiled.coroutines import begin_at  # noqa: E402
 from backend.tiled.pixels import as_pixels, drawn_noise, encoded, enlarged, noisy  # noqa: E402
-from policies.caching import Interval, RegionAware, Threshold  # noqa: E402
+from policies.caching import FixedInterval, RegionAware, Threshold  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from tests.backend.tiled_runs import decoded, executor_of, latents_of, made, refine, upscaled  # noqa: E402
 from traces.request import Request  # noqa: E402
@@ -427,7 +427,7 @@ def test_a_cancelled_request_frees_its_memory_at_once() -> None:
     assert executor.execute("refine", [c], 1).failed is None
 
 
-@pytest.mark.parametrize("caching", [Interval(2, warmup=1), Threshold(9.0, warmup=1), RegionAware(9.0, warmup=1)])
+@pytest.mark.parametrize("caching", [FixedInterval(2, warmup=1), Threshold(9.0, warmup=1), RegionAware(9.0, warmup=1)])
 def test_requests_of_one_cache_do_not_disturb_each_other(caching: Any) -> None:
     a, b, c, _ = several()
     rule = {"refine": 1.0}

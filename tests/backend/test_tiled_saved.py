@@ -21,7 +21,7 @@ from diffusers import (  # noqa: E402
 )
 
 from backend.executor import Executor  # noqa: E402
-from policies.caching import CachingPolicy, Interval, RegionAware, Threshold  # noqa: E402
+from policies.caching import CachingPolicy, FixedInterval, RegionAware, Threshold  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from tests.backend.tiled_runs import decoded, executor_of, latents_of, refine, upscaled  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
@@ -59,10 +59,10 @@ CASES: dict[str, tuple[Callable[[], Any], CachingPolicy | None, dict[str, Any]]]
         sdxl(DPMSolverMultistepScheduler(**BETAS, algorithm_type="sde-dpmsolver++")), Threshold(9.0, warmup=1), {},
     ),
     "ancestral, residual": (
-        sdxl(EulerAncestralDiscreteScheduler(**BETAS)), Interval(2, warmup=1), {"reuse": "residual"},
+        sdxl(EulerAncestralDiscreteScheduler(**BETAS)), FixedInterval(2, warmup=1), {"reuse": "residual"},
     ),
     "ddim": (sdxl(DDIMScheduler(**BETAS)), None, {}),
-    "flux": (tiny_pipelines.flux, Interval(2, warmup=1), {}),
+    "flux": (tiny_pipelines.flux, FixedInterval(2, warmup=1), {}),
     "wan unipc": (wan_unipc, RegionAware(9.0, warmup=1), {}),
     "hunyuan": (tiny_pipelines.hunyuan_video, None, {}),
 }  # fmt: skip

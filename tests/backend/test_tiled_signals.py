@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from backend.tiled.signals import MeasuredTileSignals, as_table, in_whole_numbers, measured  # noqa: E402
-from policies.caching import CachingPolicy, Flags, Interval, RegionAware, Signals  # noqa: E402
+from policies.caching import CachingPolicy, FixedInterval, Flags, RegionAware, Signals  # noqa: E402
 from policies.tiling.grid import TileGrid  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from tests.backend.tiled_runs import executor_of, refine, upscaled  # noqa: E402
@@ -161,7 +161,7 @@ def watched_run(policy: CachingPolicy, **tiling: Any) -> tuple[Any, Seen, list[t
 
 @pytest.mark.parametrize("overlap", [0, 4])
 def test_reused_pixels_are_what_is_held(overlap: int) -> None:
-    _, seen, log = watched_run(Interval(2, warmup=1), overlap=overlap)
+    _, seen, log = watched_run(FixedInterval(2, warmup=1), overlap=overlap)
     assert [bool(flags.any()) for _, flags in log] == [True, False, True, False, True, False, True, True]
     for step in (1, 3, 5):
         assert torch.equal(seen[step][1], seen[step - 1][1])
@@ -169,7 +169,7 @@ def test_reused_pixels_are_what_is_held(overlap: int) -> None:
 
 
 def test_reused_residuals_follow_the_input() -> None:
-    _, seen, _ = watched_run(Interval(2, warmup=1), reuse="residual")
+    _, seen, _ = watched_run(FixedInterval(2, warmup=1), reuse="residual")
     for step in (1, 3, 5):
         moved = (seen[step][0] - seen[step - 1][0]).repeat(2, 1, 1, 1, 1)  # rows: without text, with text
         torch.testing.assert_close(seen[step][1], seen[step - 1][1] + moved, rtol=0, atol=1e-12)

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from backend.tiled.record import record_tiles  # noqa: E402
 from backend.tiled.trial import Trial, Watched  # noqa: E402
-from policies.caching import ComputeAll, Interval, RegionAware, Threshold  # noqa: E402
+from policies.caching import ComputeAll, FixedInterval, RegionAware, Threshold  # noqa: E402
 from policies.tiling.signals import TileSignals  # noqa: E402
 from predictors.tile_recording import TileRecording  # noqa: E402
 from predictors.tile_reuse import TileReuse  # noqa: E402
@@ -79,7 +79,7 @@ def test_a_cache_that_reuses_nothing_changes_nothing(
 def test_what_is_reused_is_counted_and_shows(
     trial: Trial, request_: Request, sketch: torch.Tensor, uncached: np.ndarray
 ) -> None:
-    watched = Watched(Interval(2))
+    watched = Watched(FixedInterval(2))
     pixels = []
     for reuse in ("output", "residual"):
         done = trial.refine(request_, sketch, watched, reuse)

@@ -25,7 +25,7 @@ from traces.trace import Trace
 
 HEAD = """
 from policies.contract import Decision, Launch, Load, PolicyError, SchedulingPolicy
-from policies.caching import CachingPolicy, Interval
+from policies.caching import CachingPolicy, FixedInterval
 from policies.placement import PlacementPolicy
 from policies.residency import DispatchPolicy, KeepPolicy, LRU
 from policies.scheduling import FCFS

@@ -188,7 +188,8 @@ def test_parameters_of_a_scheduler_named_on_the_command_line_are_kept(folder: Pa
 
 
 def test_a_caching_policy_of_ones_own_is_spelled_with_its_parameters(tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text("from policies.caching import Interval\n\n\nclass Mine(Interval):\n    pass\n")
+    code = "from policies.caching import FixedInterval\n\n\nclass Mine(FixedInterval):\n    pass\n"
+    (tmp_path / "own.py").write_text(code)
     assert parse_caching_policy(f"{tmp_path / 'own.py'}:Mine:every=5").every == 5
     with pytest.raises(BadInput, match="--caching 'interval:5'"):
         parse_caching_policy("interval:5")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.caching import CACHES, CachingPolicy, FirstBlock, ForestReuse, Interval, Signals, Threshold
+from policies.caching import CACHES, CachingPolicy, FirstBlock, FixedInterval, ForestReuse, Signals, Threshold
 from policies.caching.bounded import DataSteps
 from policies.caching.step import decide_block
 from policies.contract import PolicyError
@@ -61,8 +61,8 @@ def computed_steps(policy: CachingPolicy, changes: list[float], steps: int = 10,
 
 
 def test_an_interval_counts_from_the_end_of_the_warm_up_and_computes_the_last_step() -> None:
-    assert computed_steps(Interval(every=3, warmup=2), [9.9]) == [0, 1, 4, 7, 9]
-    assert computed_steps(Interval(every=2, warmup=1), [9.9]) == [0, 2, 4, 6, 8, 9]
+    assert computed_steps(FixedInterval(every=3, warmup=2), [9.9]) == [0, 1, 4, 7, 9]
+    assert computed_steps(FixedInterval(every=2, warmup=1), [9.9]) == [0, 2, 4, 6, 8, 9]
 
 
 def test_a_threshold_is_held_against_the_change_since_the_unit_was_computed() -> None:
@@ -140,7 +140,7 @@ def test_wrong_parameters_are_refused(policy: type[Threshold]) -> None:
     with pytest.raises(ValueError, match="warmup is 0"):
         policy(warmup=0)
     with pytest.raises(ValueError, match="every is 1"):
-        Interval(every=1)
+        FixedInterval(every=1)
 
 
 def test_what_was_never_computed_is_computed_whatever_a_policy_says() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policies.caching import CachingPolicy, ComputeAll, FirstBlock, ForestReuse, Interval, Signals, Threshold
+from policies.caching import CachingPolicy, ComputeAll, FirstBlock, FixedInterval, ForestReuse, Signals, Threshold
 from policies.caching.plan import CachePlans
 from predictors.forest_fit import fit_forest
 from predictors.reuse import ReuseModel
@@ -36,7 +36,7 @@ def test_without_a_cache_everything_is_computed(reuse: ReuseModel) -> None:
 
 
 def test_an_interval_by_hand(reuse: ReuseModel) -> None:
-    plan = CachePlans(Interval(every=3), reuse).of(request())
+    plan = CachePlans(FixedInterval(every=3), reuse).of(request())
     assert plan.shares == (1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0)
     assert plan.computed == tuple(UNITS * n for n in (0, 1, 2, 2, 2, 3, 3, 3, 4))
     assert plan.share == 0.5
@@ -104,6 +104,6 @@ def test_a_request_has_one_plan_whatever_ran_before(reuse: ReuseModel, tmp_path:
 
 
 def test_images_and_guidance_count_as_rows(reuse: ReuseModel) -> None:
-    plans = CachePlans(Interval(), reuse)
+    plans = CachePlans(FixedInterval(), reuse)
     assert plans.of(request("b", guidance_scale=1.0)).units == UNITS // 2
     assert plans.of(request("c", images=3)).units == 3 * UNITS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policies.caching import Interval, RegionAware
+from policies.caching import FixedInterval, RegionAware
 from policies.tiling.plan import TilePlans
 from policies.tiling.signals import TileSignals
 from policies.tiling.timing import TileDevices
@@ -81,7 +81,7 @@ def test_what_travels_grows_with_pictures_frames_and_gains(signals: TileSignals)
 
 
 def test_a_cache_leaves_what_the_policy_computes(signals: TileSignals) -> None:
-    plans = TilePlans(tiled_costs(), Interval(every=3), signals)
+    plans = TilePlans(tiled_costs(), FixedInterval(every=3), signals)
     plan = plans.of(request(256, 384, steps=9))  # 6 tiles, 8 refinement steps
     assert [sum(busy) for busy in plan.device_s] == [6, 6, 0, 0, 6, 0, 0, 6]
     assert plan.computed == (0, 6, 12, 12, 12, 18, 18, 18, 24)

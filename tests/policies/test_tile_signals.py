@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from policies.caching import CACHES, CachingPolicy, Interval, RegionAware
+from policies.caching import CACHES, CachingPolicy, FixedInterval, RegionAware
 from policies.caching.step import decide_block
 from policies.tiling.shifts import ShiftSchedule
 from policies.tiling.signals import TileSignals
@@ -98,7 +98,7 @@ def test_every_policy_of_tiles_runs_on_them(source: TileSignals, mode: str) -> N
         computed = shares(source, CACHES[name](), mode, draw=0)
         assert computed[0] == computed[-1] == 1.0, name
         assert (min(computed) < 1) == (name != "none"), name
-    assert shares(source, Interval(every=3), mode, 0)[2:8] == [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]
+    assert shares(source, FixedInterval(every=3), mode, 0)[2:8] == [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]
 
 
 def test_livelier_requests_and_tiles_are_computed_more(source: TileSignals, mode: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.caching import Interval, Threshold
+from policies.caching import FixedInterval, Threshold
 from policies.caching.plan import CachePlans
 from policies.contract import Decision, Launch, Replica, SchedulingPolicy, Segment
 from policies.controller import Controller
@@ -115,7 +115,7 @@ def test_with_a_cache_steps_last_as_long_as_what_they_compute(reuse: ReuseModel)
     requests = [Request("a", 1.0, 64, 64, 8), Request("b", 1.0, 64, 64, 8, guidance_scale=1.0)]
     costs = UnevenCosts()
     controller = Controller(FCFS(), costs, 1)
-    Simulation(controller, World(costs, 1, plans=CachePlans(Interval(every=3), reuse))).run(requests)
+    Simulation(controller, World(costs, 1, plans=CachePlans(FixedInterval(every=3), reuse))).run(requests)
     first, second = controller.jobs
     # Of the 8 denoising steps of each, 4 are computed (the first two, the fifth, the last), the others to 1 %.
     of_stage = {"encode": 0.2 * 1.0137, "denoise": 0.2 * 1.0291, "decode": 0.2 * 0.9871}
@@ -129,7 +129,7 @@ def test_with_a_cache_steps_last_as_long_as_what_they_compute(reuse: ReuseModel)
 
 def test_a_recall_ends_a_cached_quantum_at_its_next_boundary(reuse: ReuseModel) -> None:
     costs = UnevenCosts()
-    plans = CachePlans(Interval(every=3), reuse)
+    plans = CachePlans(FixedInterval(every=3), reuse)
     slow = Request("slow", 0.0, 64, 64, 8, slo_s=100.0)
     alone = Controller(EDF(), costs, 1)
     Simulation(alone, World(costs, 1, plans=plans)).run([slow])
@@ -145,7 +145,7 @@ def test_a_recall_ends_a_cached_quantum_at_its_next_boundary(reuse: ReuseModel) 
 
 
 def test_requests_of_a_batch_reuse_each_at_its_own_step(reuse: ReuseModel) -> None:
-    plans = CachePlans(Interval(every=2, warmup=1), reuse)
+    plans = CachePlans(FixedInterval(every=2, warmup=1), reuse)
     world = World(UnevenCosts(), 1, plans=plans)
     early, late = (Job(Request(name, 0.0, 128, 64, 8), order) for order, name in enumerate("ab"))
     advance(early, 1)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.caching import CachingPolicy, Interval, RegionAware
+from policies.caching import CachingPolicy, FixedInterval, RegionAware
 from policies.contract import SchedulingPolicy
 from policies.controller import Controller
 from policies.placement import PLACEMENTS, Contiguous, LongestFirst
@@ -121,7 +121,7 @@ def test_one_tile_takes_as_long_as_an_ordinary_request() -> None:
 
 def test_a_cache_shortens_steps_and_counts_tiles(signals: TileSignals) -> None:
     costs = tiled_costs()
-    plans = TilePlans(costs, Interval(every=3), signals)
+    plans = TilePlans(costs, FixedInterval(every=3), signals)
     c = simulate(FCFS(), [clip("a", side=256, steps=9)], costs, plans=plans)  # 4 tiles, 8 refinement steps, 4 computed
     nothing_s = 4 * 1e-9  # a step in which nothing is computed lasts a nanosecond
     assert c.jobs[0].finish_s == pytest.approx(0.1 + 9 * 1.0 + 0.7 + 16 * 1.0 + nothing_s + 0.5, abs=1e-12)
@@ -176,7 +176,7 @@ def request_strategy() -> st.SearchStrategy[Request]:
     )
 
 
-CACHES: tuple[CachingPolicy | None, ...] = (None, None, Interval(every=2), RegionAware(threshold=0.03, warmup=1))
+CACHES: tuple[CachingPolicy | None, ...] = (None, None, FixedInterval(every=2), RegionAware(threshold=0.03, warmup=1))
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

@@ -19,7 +19,7 @@ from backend.kernels import graphs  # noqa: E402
 from backend.kernels.choice import Kernels  # noqa: E402
 from backend.kernels.graphs import RECORDINGS, STALE, TRIALS, Recorder, replaced  # noqa: E402
 from backend.merge import Mixer  # noqa: E402
-from policies.caching import Interval  # noqa: E402
+from policies.caching import FixedInterval  # noqa: E402
 from tests.backend import tiny_pipelines, tiny_unets  # noqa: E402
 from tests.backend.mixed import latents_together  # noqa: E402
 from traces.request import Request  # noqa: E402
@@ -348,7 +348,7 @@ def test_requests_that_join_leave_and_pause_are_the_same_recorded() -> None:
 
 
 def test_a_cache_is_not_recorded() -> None:
-    executor = Executor(tiny_pipelines.sdxl(), "patched", Interval(2), cache_patch=8)
+    executor = Executor(tiny_pipelines.sdxl(), "patched", FixedInterval(2), cache_patch=8)
     executor.recorder._capture = capture = Replayer()
     request = mixes_of(8)[0]
     executor.execute("encode", [request])
