@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from policies.caching import Interval, Threshold
+from policies.caching import FixedInterval, Threshold
 from predictors.tile_recording import TileRecording
 from predictors.tile_reuse import TileReuse
 from tests.cli.run_command import refused, run
@@ -56,7 +56,7 @@ def test_another_threshold_is_another_policy_with_all_else_as_it_was() -> None:
     other = with_threshold(policy, 0.25)
     assert isinstance(other, Threshold)
     assert (other.threshold, other.warmup, other.max_reuse) == (0.25, 3, 7)
-    assert (threshold_of(policy), threshold_of(Interval())) == (0.5, None)
+    assert (threshold_of(policy), threshold_of(FixedInterval())) == (0.5, None)
     with pytest.raises(BadInput, match="the caching policy: threshold is -1"):
         with_threshold(policy, -1.0)
 
