@@ -5,7 +5,6 @@ A name is one of ours in kebab-case (``least-slack``) or a user's class as ``fil
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import sys
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from policies.placement import PLACEMENTS, PlacementPolicy
 from policies.residency import DISPATCHES, KEEPS, DispatchPolicy, KeepPolicy
 from policies.scheduling import SCHEDULERS
 from policies.watchdog import watched
-from traces.errors import BadInput
+from traces.errors import BadInput, did_you_mean
 
 _IS_ABSTRACT = 1 << 20  # of a class's flags, as in `inspect.isabstract`
 _LONGEST = 1000
@@ -125,9 +124,7 @@ def _shipped_class(kind: str, name: str) -> type:
     known = KINDS[kind]
     if name in known:
         return known[name]
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise BadInput(f"unknown {kind} policy {name!r}; {hint}known: {', '.join(known)}, or file.py:Class")
+    raise BadInput(f"unknown {kind} policy {name!r}; {did_you_mean(name, [*known, 'file.py:Class'])}")
 
 
 @guarded

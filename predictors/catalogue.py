@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from traces.errors import BadInput
+from traces.errors import BadInput, did_you_mean
 from traces.text import read_toml
 
 Entry = TypeVar("Entry", bound=BaseModel)
@@ -43,6 +42,4 @@ def entry_of(entries: dict[str, Entry], name: str, what: str) -> Entry:
     """
     if name in entries:
         return entries[name]
-    close = difflib.get_close_matches(name, entries, 1, cutoff=0.6)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(entries)}"
-    raise BadInput(f"unknown {what} {name!r}; {hint}")
+    raise BadInput(f"unknown {what} {name!r}; {did_you_mean(name, entries)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 
@@ -16,7 +15,7 @@ from reports.figures import FIGURES, figure
 from reports.formatting import NONE, format_interval, times
 from reports.output_analysis import interval, share
 from reports.terminal import told
-from traces.errors import BadInput
+from traces.errors import BadInput, did_you_mean
 from traces.notes import Note, grave
 
 _BESIDE = ("slo_attainment", "latency_p95_s")
@@ -26,9 +25,7 @@ _BESIDE = ("slo_attainment", "latency_p95_s")
 def check_figure(name: str) -> None:
     """Refuse what is no figure of a run."""
     if name not in FIGURES:
-        close = difflib.get_close_matches(name, FIGURES, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(FIGURES)}"
-        raise BadInput(f"--by {name!r} is no figure of a run; {hint}")
+        raise BadInput(f"--by {name!r} is no figure of a run; {did_you_mean(name, FIGURES)}")
 
 
 def best_points(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> RenderableType:

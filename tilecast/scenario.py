@@ -6,11 +6,10 @@ in it, so that two scenarios are the same if and only if they hold the same thin
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import joblib
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
@@ -20,7 +19,7 @@ from policies.guard import name_of
 from policies.load import built, checked_policy, load_policy, made_with
 from predictors.profile import Profile
 from tilecast.in_memory import InMemory, contents_of, is_named, named
-from traces.errors import BadInput
+from traces.errors import BadInput, first_problem
 from traces.limits import (
     DEVICES,
     REPLICAS,
@@ -494,7 +493,7 @@ class Scenario(_Section):
         try:
             super().__init__(**given)
         except ValidationError as error:
-            raise BadInput(f"{source}: {_first_problem(error)}") from error
+            raise BadInput(f"{source}: {first_problem(error, Scenario)}") from error
         self._source = source
 
     @property
@@ -586,22 +585,3 @@ def _table(section: _Section) -> dict[str, Any]:
 
 
 _POLICIES = ("scheduling", "caching", "tile_caching", "placement", "dispatch", "keep")
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    location = [str(part) for part in problem["loc"]]
-    where = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        section: Any = Scenario
-        for part in [part for part in location[:-1] if not part.isdigit()]:
-            annotation = section.model_fields[part].annotation
-            section = next((a for a in get_args(annotation) if a is not type(None)), annotation)
-        known = [name for name in section.model_fields if name != "base"]
-        close = difflib.get_close_matches(location[-1], known, 1, cutoff=0.5)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
-        return f"unknown key {where!r}{hint}"
-    if problem["type"] == "missing":
-        return f"key {where!r} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{where} is {problem['input']!r}: {message[0].lower()}{message[1:]}"

@@ -1,4 +1,13 @@
-"""The one exception a user sees."""
+"""The one exception a user sees, and how its lines say what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, get_args
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 
 class BadInput(ValueError):  # noqa: N818 - named for what it is, not for how it travels
@@ -6,3 +15,44 @@ class BadInput(ValueError):  # noqa: N818 - named for what it is, not for how it
 
     The command line prints it and exits with code 2.
     """
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The one of some names that ``name`` is most like; None: none is like it.
+
+    Args:
+        name: what a user wrote.
+        known: what may be meant.
+        cutoff: how like it must be, 0 to 1.
+    """
+    return next(iter(difflib.get_close_matches(name, list(known), 1, cutoff)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The end of a line on an unknown name: ``did you mean 'nearest'?``, or all names where none is like it."""
+    known = list(known)
+    meant = nearest(name, known, cutoff)
+    return f"known: {', '.join(known)}" if meant is None else f"did you mean {meant!r}?"
+
+
+def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    """In one line the first thing that is wrong with a document: which key, what it says, what would be right.
+
+    Args:
+        error: what checking the document raised.
+        model: what it was checked by.
+    """
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"]]
+    where = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        section: Any = model
+        for part in [part for part in location[:-1] if not part.isdigit()]:
+            annotation = section.model_fields[part].annotation
+            section = next((a for a in get_args(annotation) if a is not type(None)), annotation)
+        known = [name for name, field in section.model_fields.items() if not field.exclude]
+        return f"unknown key {where!r}; {did_you_mean(location[-1], known, 0.5)}"
+    if problem["type"] == "missing":
+        return f"key {where!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where} is {problem['input']!r}: {message[0].lower()}{message[1:]}"

@@ -62,11 +62,30 @@ def parse_counts(text: str, field: str) -> Mix[int]:
     values, weights = [], []
     for part in text.split(","):
         value, weight = split_weight(part, text, field)
-        if not value.isdecimal() or len(value) > 18 or int(value) < 1:
+        if not _is_count(value):
             raise BadInput(f"{field} {text!r}: {part.strip()!r} is not like '30' or '30:2' (a whole number[:weight])")
         values.append(int(value))
         weights.append(weight)
     return Mix(tuple(values), tuple(weights))
+
+
+def parse_count(text: str, field: str) -> int:
+    """The whole number that ``text`` spells.
+
+    Args:
+        text: the spelling.
+        field: what the number is, for messages.
+
+    Raises:
+        BadInput: another spelling, or a value below 1.
+    """
+    if not _is_count(text):
+        raise BadInput(f"{field} {text!r} is not like '30' (a whole number of at least 1)")
+    return int(text)
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 18 and int(text) >= 1
 
 
 def split_weight(part: str, text: str, field: str) -> tuple[str, float]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-
 import pandas as pd
 
 from traces.columns import DTYPES
+from traces.errors import nearest
 
 RECORDED = frozenset({"exec_s", "type_recorded", "status_recorded"})
 """What importers keep of what was recorded; nobody expects an effect of it."""
@@ -45,6 +44,5 @@ def without_effect(frame: pd.DataFrame) -> str:
 
 def _with_hint(name: str) -> str:
     plain = name.strip().lower().replace(" ", "_").replace("-", "_")
-    close = difflib.get_close_matches(plain, DTYPES, 1, cutoff=0.8)
-    meant = ALIASES.get(plain) or (close[0] if close else "")
-    return f"{name} (did you mean {meant}?)" if meant else name
+    meant = ALIASES.get(plain) or nearest(plain, DTYPES, 0.8)
+    return f"{name} (did you mean {meant!r}?)" if meant else name

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from traces.arrivals import Arrivals, Burst, DailyProfile, Gamma, Poisson, parse_arrivals
-from traces.errors import BadInput
+from traces.errors import BadInput, first_problem
 from traces.files import write_document
 from traces.marks import Kind
-from traces.mix import Mix, parse_counts
+from traces.mix import Mix, parse_count, parse_counts
 from traces.request import Size
 from traces.sizes import parse_size, spell_size
 from traces.streams import stream
@@ -25,6 +27,7 @@ from traces.text import parse_toml, read_text
 from traces.trace import Trace
 
 WORKLOAD = Kind("workload")
+T = TypeVar("T")
 
 POISSON_CV = (0.9, 1.1)
 """Fitted intervals whose CV lies in this range are called Poisson."""
@@ -126,35 +129,49 @@ class Workload:
         """
         document = parse_toml(text, source)
         try:
-            return cls._from_document(document)
+            return _Document.model_validate(document).workload()
+        except ValidationError as error:
+            raise BadInput(f"{source}: {first_problem(error, _Document)}") from None
         except BadInput as error:
             raise BadInput(f"{source}: {error}") from None
 
-    @classmethod
-    def _from_document(cls, document: dict[str, Any]) -> Workload:
-        known = {"rate": float, "arrivals": str, "profile": list, "model": str, "guidance_scale": float}
-        known |= {"sizes": dict, "steps": dict, "images": dict}
-        for key, value in document.items():
-            if key not in known:
-                raise BadInput(f"unknown key {key!r}, expected one of: {', '.join(known)}")
-            if not (isinstance(value, known[key]) or (known[key] is float and type(value) is int)):
-                raise BadInput(f"{key} is {value!r}, expected a {known[key].__name__}")
-        for key in ("rate", "sizes"):
-            if key not in document:
-                raise BadInput(f"no {key!r}, which a workload needs")
-        arrivals = parse_arrivals(document.get("arrivals", "poisson"))
-        if "profile" in document:
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Document(BaseModel):
+    """A workload in TOML: see `Workload.to_toml`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    rate: float
+    sizes: dict[str, Weight]
+    arrivals: str = "poisson"
+    profile: list[Weight] | None = None
+    steps: dict[str, Weight] = {"30": 1.0}
+    images: dict[str, Weight] = {"1": 1.0}
+    model: str = ""
+    guidance_scale: float = 5.0
+
+    def workload(self) -> Workload:
+        arrivals = parse_arrivals(self.arrivals)
+        if self.profile is not None:
             if arrivals.profile is not None:
                 raise BadInput("both a profile and arrivals with one, expected at most one of them")
-            arrivals = Arrivals(arrivals.burst, DailyProfile(tuple(_weights("profile", document["profile"]))))
-        given: dict[str, Any] = {key: document[key] for key in ("model", "guidance_scale") if key in document}
-        for key in ("steps", "images"):
-            if key in document:
-                counts = [parse_counts(text, key).values[0] for text in document[key]]
-                given[key] = Mix(tuple(counts), tuple(_weights(key, list(document[key].values()))))
-        sizes = tuple(parse_size(text) for text in document["sizes"])
-        weights = tuple(_weights("sizes", list(document["sizes"].values())))
-        return cls(rate=float(document["rate"]), sizes=Mix(sizes, weights), arrivals=arrivals, **given)
+            arrivals = Arrivals(arrivals.burst, DailyProfile(tuple(self.profile)))
+        return Workload(
+            self.rate,
+            _mix(self.sizes, parse_size),
+            arrivals,
+            _mix(self.steps, partial(parse_count, field="steps")),
+            _mix(self.images, partial(parse_count, field="images")),
+            self.model,
+            self.guidance_scale,
+        )
+
+
+def _mix(table: Mapping[str, float], value: Callable[[str], T]) -> Mix[T]:
+    return Mix(tuple(map(value, table)), tuple(table.values()))
 
 
 def generate(
@@ -230,13 +247,6 @@ def _burst(cv: float) -> Burst:
 
 def _table(keys: Sequence[object], mix: Mix[Any]) -> list[str]:
     return [f'"{key}" = {weight:.17g}' for key, weight in zip(keys, mix.weights, strict=True)]
-
-
-def _weights(key: str, values: list[Any]) -> list[float]:
-    for value in values:
-        if type(value) not in (int, float) or not 0 <= value < math.inf:
-            raise BadInput(f"{key}: {value!r} is not a number of at least 0")
-    return [float(value) for value in values]
 
 
 def _quoted(text: str) -> str:

@@ -27,7 +27,7 @@ def test_unknown_columns_are_named_once_in_one_sentence() -> None:
      ("num_inference_steps", "steps"), ("guidance-scale", "guidance_scale"), ("True_CFG", "true_cfg_scale")],
 )  # fmt: skip
 def test_what_other_programs_call_a_field_is_known(name: str, field: str) -> None:
-    assert sentence(**{name: 1}) == f"columns that have no effect: {name} (did you mean {field}?)"
+    assert sentence(**{name: 1}) == f"columns that have no effect: {name} (did you mean {field!r}?)"
 
 
 def test_fields_empty_columns_and_what_was_recorded_are_not_named() -> None:

@@ -21,7 +21,6 @@ with its parameters say, has its key in quotes.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tilecast.scenario import Scenario
-from traces.errors import BadInput
+from traces.errors import BadInput, did_you_mean
 from traces.streams import stream
 from traces.text import read_toml
 
@@ -93,8 +92,7 @@ class Grid:
         """
         for key in data:
             if key not in _KNOWN:
-                close = difflib.get_close_matches(key, _KNOWN, 1)
-                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_KNOWN)}"
+                hint = did_you_mean(key, _KNOWN)
                 raise BadInput(f"{path}: unknown key {key!r}; {hint} (keys of the scenario go below [grid])")
         grid = cls(path, _values(path, data), _cases(path, data), data.get("seeds"), data.get("samples"))
         grid._check()
