@@ -31,7 +31,7 @@ from policies.contract import (
     joined,
 )
 from policies.guard import ask, begun, broken, fail, has_own, short
-from policies.job import STAGES, Job, cancel_soon, end, finish, remark, rest, start, through
+from policies.job import STAGES, Job, cancel_soon, end, finish, remark, rest, set_state, start, through
 from policies.tiling.recipe import Recipe
 from traces.composition import Composition
 from traces.request import Request
@@ -338,15 +338,16 @@ class Controller:
         self._running[launch_id] = launch
         set_launch(replica, launch)
         self._free &= ~(1 << index)
-        self._holding |= 1 << index
         self._next_launch = launch_id + 1
-        waiting = self._cluster.waiting
         for job in jobs:
             if job.state == "waiting":
                 name = job.request.request_id
-                del waiting[name]
+                del self._cluster.waiting[name]
                 resident[name] = job
-            start(job, index, now)
+                self._holding |= 1 << index
+                start(job, index, now)
+            else:
+                set_state(job, "running")
         return launch
 
     def _work(self, jobs: tuple[Job, ...], steps: int) -> _Work:

@@ -220,18 +220,18 @@ class _Written(Job):
 
 _become = object.__dict__["__class__"].__set__
 """``_become(job, _Written)``; ``job.__class__ = Job`` leads back, and faster: a job that is written to takes it."""
-_set_state = Job.__dict__["state"].__set__
+set_state = Job.__dict__["state"].__set__
+"""``set_state(job, state)``, where nothing else of a job changes, as when one that is resident runs again."""
 
 
 def start(job: Job, replica: int, now: float) -> None:
     """A launch of a job that waits or is resident begins on a replica."""
-    if job.state == "resident":
-        _set_state(job, "running")
+    if job.state != "waiting":
+        set_state(job, "running")
         return
     _become(job, _Written)
-    if job.state == "waiting":
-        job.replica = replica
-        job.first_start_s = now
+    job.replica = replica
+    job.first_start_s = now
     job.state = "running"
     job.__class__ = Job
 

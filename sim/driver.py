@@ -108,7 +108,8 @@ class Simulation:
         env = self._env
         self._requests = requests
         self._times = [round(request.arrival_s * PICOSECONDS) for request in requests]
-        env.timeout(self._times[0] if requests else 0).callbacks.append(self._arrive)
+        first = self._times[0] if requests else 0
+        env.timeout(first, first).callbacks.append(self._arrive)
         self._times.append(_NEVER)
         if self._happenings is not None:
             env.process(self._happen(self._happenings)).callbacks.append(self._happened)
@@ -129,9 +130,9 @@ class Simulation:
             )
         return env.now / PICOSECONDS
 
-    def _arrive(self, _: simpy.Event) -> None:
+    def _arrive(self, timeout: simpy.Event) -> None:
         self._news = True
-        self._settle(int(self._env.now))
+        self._settle(timeout.value)
 
     def _submit(self, now: int) -> None:
         """Submit the requests whose time has come."""
@@ -144,7 +145,7 @@ class Simulation:
             count += 1
         self._arrived = count
         if count < len(requests):
-            self._env.timeout(times[count] - now).callbacks.append(self._arrive)
+            self._env.timeout(times[count] - now, times[count]).callbacks.append(self._arrive)
         elif self._progress is not None:
             self._progress(count)
 

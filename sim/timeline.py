@@ -91,13 +91,14 @@ class Timeline:
         return self
 
     def left(self, time: int) -> list[tuple[str, int]]:
-        """(stage, steps) of what has not ended by a time from its start on."""
+        """(stage, steps) of what has not ended by a time from its start on, the last stage first."""
         left = []
-        began = self.start
-        for stage, steps, end, unit, sums, first in self._parts:
-            if end > time:
-                left.append((stage, steps - _steps_within(time - began, unit, sums, first) if time > began else steps))
-            began = end
+        for index in range(len(self._parts) - 1, -1, -1):
+            stage, steps, end, unit, sums, first = self._parts[index]
+            if end <= time:
+                break
+            began = self._parts[index - 1][2] if index else self.start
+            left.append((stage, steps if time <= began else steps - _steps_within(time - began, unit, sums, first)))
         return left
 
     def outcome(self, time: int) -> Outcome:

@@ -34,7 +34,8 @@ from traces.streams import stream
 TILED_STAGES = ("sketch", "upscale", "refine")
 LOADING_STAGES = ("load", "adapt")
 """Weights onto a replica; an adapter onto weights. They take what they are said to, without noise."""
-_CHUNK = 4096
+_FIRST_DRAWN, _MOST_DRAWN = 1024, 16384
+"""Steps whose noise is drawn at a time: twice as many every time."""
 _MOST_KNOWN = 100_000
 
 _Known = tuple[tuple[Segment, ...], int, list[tuple[str, int, int]]]
@@ -79,25 +80,31 @@ class StepClock:
         next: the place in them of the sum before the next step.
     """
 
-    __slots__ = ("_hold_steps", "_rng", "_thousandths", "next", "sums")
+    __slots__ = ("_chunk", "_hold_steps", "_rng", "_thousandths", "next", "sums")
 
     def __init__(self, ratios: tuple[float, ...], hold_steps: int, rng: np.random.Generator | None) -> None:
         self._thousandths = np.maximum(1, np.rint(1000 * np.asarray(ratios))).astype(np.int64)
         self._hold_steps = hold_steps
+        self._chunk = _FIRST_DRAWN
         self._rng = rng
         self.sums = array("q", [0])
         self.next = 0
 
     def draw(self, steps: int) -> None:
         """Let ``steps`` more steps at least be in the sums, and the next one first."""
-        sums = np.asarray(self.sums)[self.next :]  # they are only ever used as differences from here on
-        sums = sums - sums[0]
+        sums = self.sums[self.next :]
         while len(sums) <= steps:
-            draws = -(-_CHUNK // self._hold_steps)
-            factors = np.full(draws, 1000) if self._rng is None else self._rng.choice(self._thousandths, draws)
-            sums = np.concatenate([sums, sums[-1] + np.cumsum(np.repeat(factors, self._hold_steps))])
-        self.sums = array("q", sums.tobytes())
-        self.next = 0
+            draws = -(-self._chunk // self._hold_steps)
+            if self._rng is None:
+                factors = np.full(draws, 1000)
+            else:  # what `Generator.choice` does
+                factors = self._thousandths[self._rng.integers(0, len(self._thousandths), draws)]
+            if self._hold_steps > 1:
+                factors = factors.repeat(self._hold_steps)
+            factors[0] += sums[-1]
+            sums.frombytes(factors.cumsum().tobytes())
+            self._chunk = min(2 * self._chunk, _MOST_DRAWN)
+        self.sums, self.next = sums, 0
 
 
 class World:
