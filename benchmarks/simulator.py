@@ -10,8 +10,8 @@ simulator. Last, what it takes to start (`benchmarks.startup`).
 
 Shares come from sampling: every few milliseconds of CPU time the stack is looked at, and the time since the last look
 counts for the innermost function that belongs to a layer. Helpers below all layers (jobs, compositions) count for the
-layer that calls them; the event loop, which `sim.clock` shortens, for SimPy. Nothing is wrapped and nothing counted, so
-no overhead has to be subtracted.
+layer that calls them; the event loop for SimPy. Nothing is wrapped and nothing counted, so no overhead has to be
+subtracted.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ ROOT = Path(__file__).parents[1]
 PROFILE = ROOT / "profiles" / "cpu-1core.parquet"
 LAYERS = {
     "simpy/": "SimPy",
-    "sim/clock.py": "SimPy",
     "sim/driver.py": "driver",
+    "sim/timeline.py": "driver",
     "sim/world.py": "world",
     "policies/controller.py": "controller",
     "policies/contract.py": "controller",

@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.controller import Controller
+from policies.job import Job
 from policies.scheduling import EDF, Lookahead
 from policies.scheduling.lookahead_costs import MarginalCosts
 from sim.check import check_policy
 from sim.driver import Simulation
 from sim.world import World
+from tests.policies.costs import FlatCosts
 from traces.composition import Composition
 from traces.request import Request
 from traces.streams import stream
@@ -236,3 +238,14 @@ def test_the_ratio_follows_what_was_measured() -> None:
     for _ in range(200):
         costs.learn(1.0, 1.25, 10)
     assert costs.ratio == pytest.approx(1.25, rel=0.01)
+
+
+def test_a_tiled_request_costs_what_its_own_steps_take() -> None:
+    costs = MarginalCosts(FlatCosts())
+    few, many = (
+        Job(Request(name, 0.0, 64, 64, steps), order, (("encode", 1), ("sketch", 4), ("refine", steps), ("decode", 1)))
+        for order, (name, steps) in enumerate((("few", 2), ("many", 7)))
+    )
+    step_s = FlatCosts().seconds("refine", few.alone)
+    assert costs.of(many).step_s - costs.of(few).step_s == pytest.approx(5 * step_s)
+    assert costs.remaining_s(many) - costs.remaining_s(few) == pytest.approx(5 * step_s)
