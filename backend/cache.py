@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from backend.kept import KeptState, Member, State
+from backend.cached_state import CachedState, Member, State
 from policies.caching import CachingPolicy, Signals
 from policies.guard import ask
 
@@ -36,7 +36,7 @@ class BlockCache:
 
     def __init__(self, policy: CachingPolicy, budget_bytes: int, blocks: Sequence[Any]) -> None:
         self.policy = policy
-        self.kept = KeptState(budget_bytes)
+        self.kept = CachedState(budget_bytes)
         self.blocks = list(blocks)
         self.by_block = np.zeros((len(blocks), 2), dtype=np.int64)
         ask(policy, "reset")

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.tiled.record import Notes
-from backend.tiled.trial import Trial, Watched
+from backend.tiled.refiner import RecordingPolicy, Refiner
 from benchmarks.outputs import write_csv
 from policies.caching import CachingPolicy, RegionAware
 from policies.caching.contract import Flags, Signals
@@ -77,7 +77,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     for model in arguments.models:
         options = {name: getattr(arguments, name) for name in ("refine", "mode", "stride", "stand")}
-        trial = Trial(model, **options)
+        trial = Refiner(model, **options)
         asked = requests(trial, arguments.prompts, arguments.steps)
         runs, tiles, gains = measure(trial, asked, arguments.policies, arguments.reuse)
         summary = summarise(runs)
@@ -90,7 +90,7 @@ def main() -> None:
     print(f"wrote {arguments.output}")
 
 
-def requests(trial: Trial, count: int, steps: int) -> list[Request]:
+def requests(trial: Refiner, count: int, steps: int) -> list[Request]:
     """Requests of twice the native height and width, of prompts that `tiny-video` never trained on."""
     geometry = trial.rule.geometry
     height, width = geometry.native_size
@@ -107,19 +107,19 @@ def requests(trial: Trial, count: int, steps: int) -> list[Request]:
 
 
 def measure(
-    trial: Trial, asked: list[Request], policies: list[str], reuse: list[str]
+    trial: Refiner, asked: list[Request], policies: list[str], reuse: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame, Gains]:
     """(one row a prompt, policy and reuse; one row a region-aware run and tile; its gains)."""
     rows, tiles, gains, factor = [], [], Gains(0, 0, 0), str(trial.rule.geometry.latent_factor)
     for prompt, request in enumerate(asked):
         sketch = trial.sketch(request)
         notes = Notes(request, trial.rule.shape(request.size, request.steps), max_age=4)
-        uncached = trial.refine(request, sketch, watch=notes.take)
+        uncached = trial.refine(request, sketch, observe=notes.take)
         reuse_model = TileReuse.fit(TileRecording(notes.frame(), {"model": "one", "latent_factor": factor}))
         whole_s, own = [trial.refine(request, sketch).seconds], []
         for policy in policies:
             for kept in reuse:
-                watched = Watched(parse_caching_policy(policy))
+                watched = RecordingPolicy(parse_caching_policy(policy))
                 cached = trial.refine(request, sketch, watched, kept)
                 saved = cached.tiles / cached.computed, modelled_saving(trial, request, watched.policy, reuse_model)
                 own.append((policy, kept, prompt, *saved, cached.seconds, *fidelity(cached, uncached)))
@@ -137,7 +137,7 @@ def measure(
     )
 
 
-def modelled_saving(trial: Trial, request: Request, policy: CachingPolicy, model: TileReuse) -> float:
+def modelled_saving(trial: Refiner, request: Request, policy: CachingPolicy, model: TileReuse) -> float:
     """How many times fewer tiles the policy computes of the request in a simulation."""
     shape = trial.rule.shape(request.size, request.steps)
     tiles_of = TileSignals(model).of(request, shape.refine_steps)

@@ -33,7 +33,7 @@ from backend.clips import clip_strip
 from backend.pictures import picture_grid, write_picture
 from backend.tiled.adapters import adapter_for
 from backend.tiled.pixels import enlarged
-from backend.tiled.trial import Trial
+from backend.tiled.refiner import Refiner
 from benchmarks.outputs import BENCHMARK, write_csv
 from policies.tiling.recipe import TiledShape
 from policies.tiling.shifts import STRIDE_SHARE
@@ -140,7 +140,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    trial = Trial(arguments.model)
+    trial = Refiner(arguments.model)
     overlap = min(GEOMETRIES[arguments.model].native_size) // 4 if arguments.overlap is None else arguments.overlap
     asked = requests(arguments.model, arguments.prompts or PROMPTS[arguments.model], arguments.steps)
     study = parts(Variant(arguments.refine, overlap), trial.adapter.modes, asked[0].frames > 1)
@@ -206,7 +206,7 @@ def requests(model: str, count: int, steps: int) -> list[Request]:
 
 
 def refine_all(
-    trial: Trial, asked: Sequence[Request], variants: Sequence[Variant], shown: int = 0
+    trial: Refiner, asked: Sequence[Request], variants: Sequence[Variant], shown: int = 0
 ) -> tuple[pd.DataFrame, dict[str, list[Frames]]]:
     """(One row a prompt and variant, and one a prompt of its sketch; frames of the first ``shown`` prompts)."""
     rows: list[dict[str, Any]] = []
@@ -248,7 +248,7 @@ def refine_all(
     return pd.DataFrame(rows), pictures
 
 
-def of_variant(trial: Trial, variant: Variant, request: Request) -> Trial:
+def of_variant(trial: Refiner, variant: Variant, request: Request) -> Refiner:
     """The same model, tiled in another way."""
     own = copy.copy(trial)
     grids = {request.size[:2]: (variant.grid, variant.grid)} if variant.grid else {}

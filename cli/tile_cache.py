@@ -14,7 +14,7 @@ from traces.limits import GUIDANCE, SEED32, SHARE, STEPS, THREADS, Range
 from traces.marks import Kind
 
 if TYPE_CHECKING:
-    from backend.tiled.trial import Trial
+    from backend.tiled.refiner import Refiner
     from tilecast.studies.calibration import CacheTradeOff
     from traces.request import Request
 
@@ -181,18 +181,18 @@ def _trial(
     tile: str | None,
     overlap: int,
     stand: int,
-) -> Trial:
+) -> Refiner:
     found = None if tile is None else re.fullmatch(r"(\d+)x(\d+)", tile)
     if tile is not None and found is None:
         raise BadInput(f"--tile {tile!r}: expected heightxwidth in pixels like 512x768")
     try:
         from backend.machine import use_threads
-        from backend.tiled.trial import Trial
+        from backend.tiled.refiner import Refiner
     except ImportError as error:
         raise BadInput(f"this needs {error.name}; install tilecast[backend]") from error
     use_threads(threads)
     sides = None if found is None else (int(found[1]), int(found[2]))
-    return Trial(model, device, dtype, refine=refine, mode=mode, tile=sides, overlap=overlap, stand=stand)
+    return Refiner(model, device, dtype, refine=refine, mode=mode, tile=sides, overlap=overlap, stand=stand)
 
 
 def _requests(

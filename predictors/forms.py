@@ -1,4 +1,4 @@
-"""Fitted latency models as plain numbers: what `predictors.compiled` makes of them and `predictors.kept` keeps."""
+"""Fitted latency models as plain numbers: what `predictors.compiled` makes of them and `predictors.fit_cache` keeps."""
 
 from __future__ import annotations
 

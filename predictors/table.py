@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from predictors.basis import MEASURED
 from predictors.features import FeatureMap
-from predictors.kept import kept_fit
+from predictors.fit_cache import kept_fit
 from predictors.measured import MeasuredRange
 from predictors.measurements import Measurements
 from predictors.noise import RepeatNoise

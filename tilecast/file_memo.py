@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def remembered(read: Callable[[Path], T], files: int = 8) -> Callable[[Path], T]:
+def memoised_by_file(read: Callable[[Path], T], files: int = 8) -> Callable[[Path], T]:
     """``read``, answered from memory as long as the file is as it was; for what nobody changes.
 
     Args:

@@ -11,7 +11,7 @@ from predictors.estimate import estimated_table
 from predictors.hardware import find_hardware
 from predictors.profile import Profile
 from predictors.table import LatencyTable
-from tilecast.file_memo import remembered
+from tilecast.file_memo import memoised_by_file
 from tilecast.scenario import Scenario
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES, ModelGeometry, geometry_from_json, geometry_of
@@ -96,6 +96,6 @@ def _find_profile(name: str, base: Path) -> Path:
     return shipped if not beside.exists() and shipped.is_file() else beside
 
 
-_load = remembered(Profile.load)
+_load = memoised_by_file(Profile.load)
 _fit = lru_cache(maxsize=32)(LatencyTable.fit)
 """Measurements and what was fitted to them are not changed, so all scenarios of a process share them."""

@@ -150,12 +150,12 @@ def follows(prepared: Prepared) -> bool:
     if place.rank == 0:
         return False
     from backend.machine import use_threads
-    from backend.tiled.execution import follow_torchrun
+    from backend.tiled.execution import serve_torchrun
 
     ignored()  # torchrun sends them to every rank; the first ends the run in good order, and the others with it
 
     use_threads(cluster.threads)
-    follow_torchrun(prepared.tiling.execution(prepared.table), cluster.device)
+    serve_torchrun(prepared.tiling.execution(prepared.table), cluster.device)
     return True
 
 

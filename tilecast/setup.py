@@ -25,7 +25,7 @@ from predictors.profile import Profile
 from predictors.table import LatencyTable, check_supported
 from reports.drift import drift
 from tilecast.caching import PreparedCache, prepare_cache, spell_shares
-from tilecast.file_memo import remembered
+from tilecast.file_memo import memoised_by_file
 from tilecast.in_memory import is_named
 from tilecast.latency import geometry_for, latency_table, load_profile, trust
 from tilecast.lossy import lossy
@@ -289,7 +289,7 @@ def _predictor_of_run(table: StageCosts | ExpectedReuse, section: PredictorSecti
     return table.scaled(1.0 + section.error) if section.error else table
 
 
-_read_trace = remembered(Trace.load)
+_read_trace = memoised_by_file(Trace.load)
 
 
 def _load_trace(

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from backend.cache import BlockCache, Part
-from backend.kept import Member, State
+from backend.cached_state import Member, State
 from backend.packed.family import Block, Tokens
 from backend.packed.flow import Flow, Selection
 from backend.packed.layout import Layout

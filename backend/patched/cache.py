@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from backend.cache import BlockCache, Part
-from backend.kept import State
+from backend.cached_state import State
 from backend.patched.context import PatchContext
 from policies.caching import CachingPolicy, Signals
 from policies.caching.step import decide_block, watches_block

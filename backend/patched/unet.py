@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from backend.cache import Part
+from backend.cached_state import Member
 from backend.coroutine import DenoiserCall
-from backend.kept import Member
 from backend.kernels.choice import REFERENCE, Kernels
 from backend.kernels.graphs import Recorder, replaced
 from backend.merge import Stacked, merge_key, rows_of

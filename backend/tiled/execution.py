@@ -1,7 +1,7 @@
 """The tiled requests of one executor: on this device alone, or on this and further ranks.
 
 The first rank is the executor's own process and thread. It tells the others, one order at a time, what they do
-(`backend.tiled.follow`), decides every step, and has all latents again when refinement ends: sketching, enlarging and
+(`backend.tiled.rank`), decides every step, and has all latents again when refinement ends: sketching, enlarging and
 decoding are its own work.
 """
 
@@ -19,12 +19,12 @@ from backend.inputs import Start
 from backend.loading import other_denoisers
 from backend.merge import Stacked
 from backend.tiled.adapters import adapter_for
-from backend.tiled.decide import Decider
+from backend.tiled.coordinator import Coordinator
 from backend.tiled.environment import torchrun
 from backend.tiled.evaluate import evaluate, not_finite
-from backend.tiled.follow import Follower
 from backend.tiled.group import Group, RankLost, Traffic
 from backend.tiled.launch import Ranks, ranks_from_environment, start_ranks
+from backend.tiled.rank import Rank
 from backend.tiled.refine import REUSE
 from backend.tiled.run import TiledRun
 from backend.tiled.saved import Saved, made_by, save, without_tensors
@@ -93,8 +93,8 @@ class Tiling:
         return height // factor, width // factor
 
     @property
-    def follower(self) -> dict[str, Any]:
-        """What another rank is told: arguments of `backend.tiled.follow.Follower`."""
+    def rank_settings(self) -> dict[str, Any]:
+        """What another rank is told: arguments of `backend.tiled.rank.Rank`."""
         return {
             "model": self.model,
             "dtype": self.dtype,
@@ -105,7 +105,7 @@ class Tiling:
         }
 
 
-def follow_torchrun(tiling: Tiling, device: str) -> None:
+def serve_torchrun(tiling: Tiling, device: str) -> None:
     """Be the rank that torchrun says, which is not the first, until the first one has done with it.
 
     Args:
@@ -114,10 +114,10 @@ def follow_torchrun(tiling: Tiling, device: str) -> None:
     """
     place = torchrun()
     local = 0 if place is None else place.local
-    follower = Follower(device if device == "cpu" else f"{device}:{local}", **tiling.follower)
+    rank = Rank(device if device == "cpu" else f"{device}:{local}", **tiling.rank_settings)
     with ranks_from_environment(tiling.timeout_s, device) as ranks:
         ranks.group.barrier(patient=True)
-        follower(ranks.group)
+        rank(ranks.group)
 
 
 class TiledExecution:
@@ -156,9 +156,9 @@ class TiledExecution:
                 self._group.barrier(patient=True)
             else:
                 self._ranks = start_ranks(
-                    "backend.tiled.follow:Follower",
+                    "backend.tiled.rank:Rank",
                     tiling.devices,
-                    tiling.follower,
+                    tiling.rank_settings,
                     tiling.timeout_s,
                     device,
                     torch.get_num_threads(),
@@ -187,7 +187,7 @@ class TiledExecution:
         tiling = self.tiling
         order = self._pipeline.scheduler.order
         _, frames, _, _ = tiling.rule.geometry.latent_shape(request.size)
-        decider = Decider(
+        decider = Coordinator(
             request.request_id,
             shape.refine_steps * order - (order - 1),
             request.images * frames * self._adapter.channels,

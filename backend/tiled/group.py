@@ -23,8 +23,8 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
+from backend.tiled.heartbeat import Heartbeat, RankLost, first_line
 from backend.tiled.transport import gloo, nccl
-from backend.tiled.watch import RankLost, Watch, first_line
 
 __all__ = ["Group", "OneRank", "Pieces", "ProcessGroup", "RankLost", "Traffic"]
 
@@ -145,7 +145,7 @@ class ProcessGroup:
         rank: this rank.
         size: number of ranks, at least 2.
         timeout_s: the longest wait for another rank.
-        watch: this rank's; stopped by `close`.
+        heartbeat: this rank's; stopped by `close`.
         device: ``cpu``, or this rank's CUDA device, which adds NCCL.
         loopback: all ranks are on this machine.
 
@@ -159,14 +159,14 @@ class ProcessGroup:
         rank: int,
         size: int,
         timeout_s: float,
-        watch: Watch,
+        heartbeat: Heartbeat,
         device: str = "cpu",
         loopback: bool = True,
     ) -> None:
         self.rank, self.size, self.timeout_s = rank, size, timeout_s
         self.device = torch.device(device)
         self.traffic = Traffic()
-        self._watch = watch
+        self._heartbeat = heartbeat
         self._store = dist.PrefixStore("group", store)
         self._announced = self._own_announced = 0
         self._closed = False
@@ -177,7 +177,7 @@ class ProcessGroup:
             if self.device.type == "cuda":
                 self._nccl = nccl(dist.PrefixStore("nccl", store), rank, size, timeout_s, self.device)
         except RuntimeError as error:
-            raise RankLost(watch.broken(f"rank {rank} cannot connect ({first_line(error)})")) from error
+            raise RankLost(heartbeat.broken(f"rank {rank} cannot connect ({first_line(error)})")) from error
 
     def exchange(self, sends: Pieces, receives: Pieces) -> None:
         _check_pieces(self, [*sends, *receives])
@@ -223,7 +223,7 @@ class ProcessGroup:
 
     def close(self) -> None:
         """Free the connections. Later calls raise RuntimeError."""
-        self._watch.stop()
+        self._heartbeat.stop()
         self._closed = True
         if self._nccl is not None:
             self._nccl.abort()
@@ -254,8 +254,8 @@ class ProcessGroup:
     def _check_alive(self) -> None:
         if self._closed:
             raise RuntimeError("the group is closed")
-        if self._watch.lost is not None:
-            raise RankLost(self._watch.lost)
+        if self._heartbeat.lost is not None:
+            raise RankLost(self._heartbeat.lost)
 
     def _from(self, source: int, tensor: torch.Tensor) -> None:
         if self.rank == source:
@@ -265,7 +265,7 @@ class ProcessGroup:
 
     def _exchange(self, sends: Pieces, receives: Pieces) -> None:
         self._check_alive()
-        self._watch.exchange += 1
+        self._heartbeat.exchange += 1
         start = time.monotonic()
         sends = [piece for piece in sends if piece[1].numel()]
         receives = [piece for piece in receives if piece[1].numel()]
@@ -298,7 +298,7 @@ class ProcessGroup:
                     self._nccl.send([tensor], target, 0)
                 work = self._nccl._end_coalescing()
                 while not work.is_completed():
-                    if self._watch.lost is not None or time.monotonic() > deadline:
+                    if self._heartbeat.lost is not None or time.monotonic() > deadline:
                         raise RuntimeError("no answer")
                     time.sleep(_NCCL_POLL_S)
                 work.wait()
@@ -315,9 +315,9 @@ class ProcessGroup:
             raise
         except RuntimeError as error:
             if time.monotonic() >= deadline - 0.01:
-                verdict = self._watch.timed_out(peer)
+                verdict = self._heartbeat.timed_out(peer)
             else:
-                verdict = self._watch.broken(f"rank {peer} closed its connection ({first_line(error)})")
+                verdict = self._heartbeat.broken(f"rank {peer} closed its connection ({first_line(error)})")
             raise RankLost(verdict) from error
 
 

@@ -29,7 +29,7 @@ import torch.distributed as dist
 
 from backend.tiled.environment import torchrun
 from backend.tiled.group import Group, OneRank, ProcessGroup
-from backend.tiled.watch import RankLost, Watch, how_it_ended, open_verdict, status_key, verdict_of
+from backend.tiled.heartbeat import Heartbeat, RankLost, how_it_ended, open_verdict, status_key, verdict_of
 from traces.errors import BadInput
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -135,8 +135,8 @@ def start_ranks(
             order = Order(name, dict(args or {}), rank, size, port, timeout_s, device, threads)
             children[rank], pulses[rank] = _start(order)
         _await_start(store, children, pulses, max(timeout_s, _SILENT_S))
-        watch = Watch(connect(port), 0, size, timeout_s, children, on_loss=lambda: _kill(children))
-        group = ProcessGroup(store, 0, size, timeout_s, watch, _device_of(device, 0))
+        heartbeat = Heartbeat(connect(port), 0, size, timeout_s, children, on_loss=lambda: _kill(children))
+        group = ProcessGroup(store, 0, size, timeout_s, heartbeat, _device_of(device, 0))
     except BaseException:
         end_children(children)
         raise
@@ -173,7 +173,9 @@ def ranks_from_environment(timeout_s: float = 60.0, device: str = "cpu") -> Rank
     store.set(status_key(rank), "0 0")
     store.wait([status_key(other) for other in range(size)])
     loopback = host in _LOOPBACK
-    return Ranks(ProcessGroup(store, rank, size, timeout_s, Watch(own, rank, size, timeout_s), device, loopback), {})
+    return Ranks(
+        ProcessGroup(store, rank, size, timeout_s, Heartbeat(own, rank, size, timeout_s), device, loopback), {}
+    )
 
 
 def connect(port: int, host: str = "127.0.0.1") -> Any:

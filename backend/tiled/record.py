@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 import torch
 
-from backend.tiled.trial import Trial
+from backend.tiled.refiner import Refiner
 from policies.tiling.grid import Box
 from policies.tiling.recipe import TiledShape
 from traces.request import Request, Size
 
 
 def record_tiles(
-    trial: Trial,
+    refiner: Refiner,
     sizes: Sequence[Size],
     requests: int,
     steps: int,
@@ -32,7 +32,7 @@ def record_tiles(
     """Sketch and refine requests one after another and record the signals of their tiles.
 
     Args:
-        trial: the model and its tiling.
+        refiner: the model and its tiling.
         sizes: (height, width, frames), taken in turn.
         requests: how many.
         steps: denoising steps of each sketch; refinement repeats the rule's share of them.
@@ -53,9 +53,9 @@ def record_tiles(
             f"r{index}", 0.0, height, width, steps, count,
             prompt=prompts[index % len(prompts)], seed=seed + index, guidance_scale=guidance_scale,
         )  # fmt: skip
-        trial.check(request)
-        notes = Notes(request, trial.rule.shape(request.size, steps), max_age)
-        trial.refine(request, trial.sketch(request), watch=notes.take)
+        refiner.check(request)
+        notes = Notes(request, refiner.rule.shape(request.size, steps), max_age)
+        refiner.refine(request, refiner.sketch(request), observe=notes.take)
         frames.append(notes.frame())
         if progress is not None:
             progress(index + 1, requests)

@@ -19,7 +19,7 @@ import torch
 from backend.coroutine import DenoiserCall
 from backend.tiled.adapters import Adapter
 from backend.tiled.blend import TileBlend
-from backend.tiled.decide import Decider
+from backend.tiled.coordinator import Coordinator
 from backend.tiled.group import Group
 from backend.tiled.signals import in_whole_numbers, measured
 from policies.caching.contract import Flags
@@ -69,7 +69,7 @@ class Refinement:
         shape: TiledShape,
         adapter: Adapter,
         group: Group,
-        decider: Decider | None,
+        decider: Coordinator | None,
         cached: bool = False,
         gains: bool = False,
         reuse: str = "output",

@@ -1,6 +1,6 @@
 """A tiled request on its way: encode, sketch, upscale, refine, decode (SuperGen, arXiv 2508.17756).
 
-The executor walks it through its stages (`backend.executor`); on further ranks `backend.tiled.follow` walks it through
+The executor walks it through its stages (`backend.executor`); on further ranks `backend.tiled.rank` walks it through
 refinement alone. At the end of a stage and between refinement steps it can be saved to a folder and resumed from there,
 on any number of ranks.
 """
@@ -16,8 +16,8 @@ import torch
 
 from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone
 from backend.tiled.adapters import Adapter
+from backend.tiled.coordinator import Coordinator
 from backend.tiled.coroutines import RefineRun, Resumed, SketchRun, begin_at
-from backend.tiled.decide import Decider
 from backend.tiled.group import Group, OneRank
 from backend.tiled.pixels import as_pixels, drawn_noise, encoded, enlarged, noisy
 from backend.tiled.refine import Refinement
@@ -48,7 +48,7 @@ class TiledRun:
     shape: TiledShape
     adapter: Adapter
     group: Group = field(default_factory=OneRank)
-    decider: Decider | None = None
+    decider: Coordinator | None = None
     reuse: str = "output"
     cached: bool = False
     gains: bool = False

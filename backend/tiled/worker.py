@@ -37,8 +37,8 @@ def main() -> None:
     import torch
 
     from backend.tiled.group import ProcessGroup
+    from backend.tiled.heartbeat import LEFT, Heartbeat, RankLost, first_line, give_verdict, status_key
     from backend.tiled.launch import Order, connect
-    from backend.tiled.watch import LEFT, RankLost, Watch, first_line, give_verdict, status_key
     from traces.errors import BadInput
 
     order = Order(*json.loads(line))
@@ -55,8 +55,8 @@ def main() -> None:
         store.set(status_key(order.rank), "0 0")
         started.set()
         store.wait([status_key(rank) for rank in range(order.size)])
-        watch = Watch(connect(order.port), order.rank, order.size, order.timeout_s, on_loss=leave)
-        act(ProcessGroup(store, order.rank, order.size, order.timeout_s, watch, device))
+        heartbeat = Heartbeat(connect(order.port), order.rank, order.size, order.timeout_s, on_loss=leave)
+        act(ProcessGroup(store, order.rank, order.size, order.timeout_s, heartbeat, device))
     except RankLost:
         leave()
     except BaseException as error:

@@ -21,8 +21,8 @@ import torch.distributed as dist  # noqa: E402
 from backend.tiled import launch  # noqa: E402
 from backend.tiled.environment import torchrun  # noqa: E402
 from backend.tiled.group import OneRank, RankLost, Traffic  # noqa: E402
+from backend.tiled.heartbeat import Heartbeat, how_it_ended, open_verdict, status_key  # noqa: E402
 from backend.tiled.launch import Ranks, connect, end_children, ranks_from_environment, start_ranks  # noqa: E402
-from backend.tiled.watch import Watch, how_it_ended, open_verdict, status_key  # noqa: E402
 from tests.backend import group_targets  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
 
@@ -214,19 +214,19 @@ def test_without_torchrun_the_environment_is_refused(monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def watches() -> Iterator[list[Watch]]:
+def watches() -> Iterator[list[Heartbeat]]:
     """The watches of three ranks that live in one process."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     open_verdict(store)
     for rank in range(3):
         store.set(status_key(rank), "0 0")
-    started = [Watch(connect(store.port), rank, 3, timeout_s=1.5) for rank in range(3)]
+    started = [Heartbeat(connect(store.port), rank, 3, timeout_s=1.5) for rank in range(3)]
     yield started
     for watch in started:
         watch.stop()
 
 
-def test_rank_that_lives_but_does_not_come_is_named(watches: list[Watch]) -> None:
+def test_rank_that_lives_but_does_not_come_is_named(watches: list[Heartbeat]) -> None:
     watches[0].exchange, watches[1].exchange, watches[2].exchange = 8, 8, 7
     time.sleep(0.2)
     verdict = "rank 2 has not answered for 1.5 s (it lives, but the others wait for it in exchange 8)"
@@ -234,7 +234,7 @@ def test_rank_that_lives_but_does_not_come_is_named(watches: list[Watch]) -> Non
     assert watches[1].timed_out(0) == verdict
 
 
-def test_rank_without_a_heartbeat_is_lost_and_all_agree_on_it(watches: list[Watch]) -> None:
+def test_rank_without_a_heartbeat_is_lost_and_all_agree_on_it(watches: list[Heartbeat]) -> None:
     watches[1].stop()
     until = time.monotonic() + 5.0
     while time.monotonic() < until and None in (watches[0].lost, watches[2].lost):

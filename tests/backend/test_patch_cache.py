@@ -9,9 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from backend.cached_state import CachedState, Member  # noqa: E402
 from backend.coroutine import DenoiserCall  # noqa: E402
 from backend.executor import Executor  # noqa: E402
-from backend.kept import KeptState, Member  # noqa: E402
 from backend.patched.unet import PatchedUNet  # noqa: E402
 from policies.caching import CachingPolicy, Flags, Signals  # noqa: E402
 from tests.backend import tiny_pipelines, tiny_unets  # noqa: E402
@@ -202,7 +202,7 @@ def test_a_failed_forward_leaves_no_torn_state() -> None:
 
 
 def test_resting_requests_are_evicted_first_and_whole() -> None:
-    kept = KeptState(budget_bytes=100)
+    kept = CachedState(budget_bytes=100)
     a, b = Member("a", 2, "p"), Member("b", 1, "p")
     state, known = kept.arrange([a])
     assert known.tolist() == [False, False]
@@ -225,7 +225,7 @@ def test_resting_requests_are_evicted_first_and_whole() -> None:
 
 
 def test_a_batch_of_another_patch_leaves_the_first_where_it_is() -> None:
-    kept = KeptState(budget_bytes=200)
+    kept = CachedState(budget_bytes=200)
     a, b = Member("a", 2, "p"), Member("b", 1, "q")
     first, _ = kept.arrange([a])
     first["x"] = torch.ones(2, 8)
@@ -272,7 +272,7 @@ def test_what_runs_without_a_cache_counts_as_computed() -> None:
 
 
 def test_the_calls_of_a_step_are_kept_and_evicted_together() -> None:
-    kept = KeptState(budget_bytes=10_000)
+    kept = CachedState(budget_bytes=10_000)
     text, no_text = Member("a", 1, 0), Member("a\0" + "1", 1, 1)
     for member in (text, no_text):
         kept.arrange([member])[0]["x"] = torch.ones(1, 8)
@@ -284,7 +284,7 @@ def test_the_calls_of_a_step_are_kept_and_evicted_together() -> None:
 
 
 def test_a_resting_request_does_not_hold_the_memory_of_its_former_batch() -> None:
-    kept = KeptState(budget_bytes=10_000)
+    kept = CachedState(budget_bytes=10_000)
     a, b, c = (Member(name, 1, "p") for name in "abc")
     kept.arrange([a, b, c])[0]["x"] = torch.ones(3, 8)
     kept.forget("a")

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from rich.console import Console  # noqa: E402
 
-from backend.tiled.trial import Trial  # noqa: E402
+from backend.tiled.refiner import Refiner  # noqa: E402
 from benchmarks.tile_quality import (  # noqa: E402
     Variant,
     acutance,
@@ -89,7 +89,7 @@ def test_prompts_are_held_out_and_canvases_four_times_native() -> None:
 
 
 def test_more_refinement_leaves_less_of_the_sketch() -> None:
-    trial = Trial("tiny-image")
+    trial = Refiner("tiny-image")
     rule = trial.rule
     asked = requests("tiny-image", 1, 8)
     little, much = replace(BASE, refine=0.125), replace(BASE, refine=0.875, overlap=0, mode="wrap", stride=0.0)

@@ -20,8 +20,8 @@ from tests.cli.run_command import either, negative, refused, run
 from tests.tilecast.test_setup import write_profile
 from tilecast.scenario import load_scenario
 from tilecast.studies.case import Case
-from tilecast.studies.experiment import Ask
-from tilecast.studies.experiment_run import _prepared, answer
+from tilecast.studies.experiment import Experiment
+from tilecast.studies.experiment_run import _prepared, run_experiment
 from tilecast.studies.search import search
 
 SCENARIO = """
@@ -134,11 +134,11 @@ def test_a_cluster_that_looks_well_in_a_short_run_is_called_unstable(folder: Pat
     scenario.write_text(text)
     one = Candidate("small", 1, 1, "fcfs")
     case = Case(load_scenario(scenario, {}))
-    busy = answer(case.asked(Ask(one, 0, 2000, saturate=True)))
+    busy = run_experiment(case.run_of(Experiment(one, 0, 2000, saturate=True)))
     scale = 1.02 * busy["submitted"] / busy["drain_s"] / case.demand().rate_rps
     given = {"trace.rate_scale": scale}
     short = Case(load_scenario(scenario, given))
-    assert min(answer(short.asked(Ask(one, seed, 1000)))["attainment"] for seed in range(3)) > 0.95
+    assert min(run_experiment(short.run_of(Experiment(one, seed, 1000)))["attainment"] for seed in range(3)) > 0.95
     made = plan(folder, "trap", "--hardware", "small", "--set", f"trace.rate_scale={scale}")
     [evaluation] = made.considered
     assert evaluation.state == UNSTABLE
@@ -154,10 +154,10 @@ def test_a_cluster_that_looks_well_in_a_short_run_is_called_unstable(folder: Pat
 
 def test_deadlines_are_the_same_on_all_hardware(folder: Path) -> None:
     case = Case(load_scenario(folder / "scenario.toml", {}))
-    runs = [case.asked(Ask(Candidate(kind, 1, 2, "fcfs"), 1, 50)) for kind in ("small", "large")]
+    runs = [case.run_of(Experiment(Candidate(kind, 1, 2, "fcfs"), 1, 50)) for kind in ("small", "large")]
     assert runs[0].reference == runs[1].reference
     assert runs[0].scenario.seed == runs[1].scenario.seed
-    small, large = (answer(one) for one in runs)
+    small, large = (run_experiment(one) for one in runs)
     assert large["latency_mean_s"] < 0.7 * small["latency_mean_s"]
     assert large["attainment"] >= small["attainment"]
 
@@ -168,9 +168,9 @@ def test_what_a_cluster_carries_does_not_depend_on_how_long_clients_wait_nor_on_
     for faults in ("", '[faults]\noutages = ["1:1:30"]\nslow = ["0:0:99:3"]\nstarts_cold = true\npatience_s = 0.1\n'):
         scenario.write_text(SCENARIO + faults)
         case = Case(load_scenario(scenario, {}))
-        carried.append(answer(case.asked(Ask(Candidate("small", 1, 1, "fcfs"), 0, 100, saturate=True))))
+        carried.append(run_experiment(case.run_of(Experiment(Candidate("small", 1, 1, "fcfs"), 0, 100, saturate=True))))
     assert json.dumps(carried[0]) == json.dumps(carried[1])
-    assert case.asked(Ask(Candidate("small", 1, 2, "fcfs"), 0, 100)).scenario.faults == case.scenario.faults
+    assert case.run_of(Experiment(Candidate("small", 1, 2, "fcfs"), 0, 100)).scenario.faults == case.scenario.faults
 
 
 def test_what_a_simulation_says_does_not_depend_on_those_before_it(folder: Path) -> None:
@@ -182,10 +182,10 @@ def test_what_a_simulation_says_does_not_depend_on_those_before_it(folder: Path)
     for path in (folder / "profile.parquet", folder / "fast.parquet"):
         Profile(Profile.load(path).frame.assign(executor="packed")).save(path)
     case = Case(load_scenario(scenario, {}))
-    asked = [case.asked(Ask(Candidate("small", 1, 2, "fcfs"), seed, 100)) for seed in range(3)]
-    after_others = [answer(one) for one in asked][-1]
+    asked = [case.run_of(Experiment(Candidate("small", 1, 2, "fcfs"), seed, 100)) for seed in range(3)]
+    after_others = [run_experiment(one) for one in asked][-1]
     _prepared.cache_clear()
-    assert json.dumps(answer(asked[-1])) == json.dumps(after_others)
+    assert json.dumps(run_experiment(asked[-1])) == json.dumps(after_others)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_batches_are_as_large_as_memory_allows_and_a_model_that_does_not_fit_is_
     assert some.label == ESTIMATED
     assert some.max_batch == some.memory.max_batch
     assert 1 <= some.max_batch < 12
-    asked = case.asked(Ask(some.cluster(2), 0, 10)).scenario
+    asked = case.run_of(Experiment(some.cluster(2), 0, 10)).scenario
     assert asked.policies.scheduling.parameters == {"max_batch": some.max_batch}
     assert case.demand().model == "sdxl"
     found = search([little], 0.1, lambda candidate: pytest.fail(f"{candidate} was simulated"), lambda option: 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import predictors.kept
+import predictors.fit_cache
 from predictors.profile import Profile
 from predictors.shipped import find
 from predictors.table import LatencyTable
@@ -33,7 +33,7 @@ def test_a_kept_fit_answers_the_same_to_the_last_bit(folder: Path, monkeypatch: 
     profile = Profile.load(find("cpu-1core"))
     fitted = answers(LatencyTable.fit(profile, "tiny-image"))
     assert len(list(folder.iterdir())) == 3
-    monkeypatch.setattr(predictors.kept, "_fit", never)
+    monkeypatch.setattr(predictors.fit_cache, "_fit", never)
     assert answers(LatencyTable.fit(profile, "tiny-image")) == fitted
 
 
@@ -42,7 +42,7 @@ def test_other_measurements_or_another_model_are_fitted_anew(folder: Path, monke
     LatencyTable.fit(profile, "tiny-image")
     slower = profile.frame.copy()
     slower["seconds"] *= 1.001
-    monkeypatch.setattr(predictors.kept, "_fit", never)
+    monkeypatch.setattr(predictors.fit_cache, "_fit", never)
     with pytest.raises(AssertionError):
         LatencyTable.fit(Profile(slower, profile.metadata), "tiny-image")
     with pytest.raises(AssertionError):

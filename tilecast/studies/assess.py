@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from reports.output_analysis import Interval, interval
 from reports.plan.result import UNSTABLE, Candidate, Evaluation
-from tilecast.studies.experiment import AS_PLANNED, Ask, Change, Evaluate
+from tilecast.studies.experiment import AS_PLANNED, Change, Evaluate, Experiment
 from tilecast.studies.replication import Replication
 from tilecast.studies.search import Option
 from tilecast.studies.verdict import Verdict, figures, judge, need_longer
@@ -101,8 +101,10 @@ class Assessor:
         if known not in self._carried:
             busy = Change(slowdown=change.slowdown, max_batch=change.max_batch)
             one = replace(candidate, replicas=1)
-            asks = [Ask(one, seed, SATURATING_REQUESTS, busy, saturate=True) for seed in range(SATURATING_SEEDS)]
-            self._carried[known] = [run.drain_s / run.submitted for run in self._evaluate(asks)]
+            experiments = [
+                Experiment(one, seed, SATURATING_REQUESTS, busy, saturate=True) for seed in range(SATURATING_SEEDS)
+            ]
+            self._carried[known] = [run.drain_s / run.submitted for run in self._evaluate(experiments)]
         rate_rps = self.promise.rate_rps * change.rate_scale / candidate.replicas
         return interval([rate_rps * seconds for seconds in self._carried[known]], self.promise.confidence)
 
@@ -131,13 +133,13 @@ class Assessor:
     def _as_of(self, model: Candidate, candidate: Candidate, change: Change) -> list[Replication]:
         runs = self.replications(model)
         seeds = range(min(len(runs), 2 * self._effort.seeds))
-        return self._evaluate([Ask(candidate, seed, runs[0].submitted, change) for seed in seeds])
+        return self._evaluate([Experiment(candidate, seed, runs[0].submitted, change) for seed in seeds])
 
     def _decided(self, candidate: Candidate, change: Change) -> list[Replication]:
         effort, promise = self._effort, self.promise
         seeds, requests = effort.seeds, effort.requests
         while True:
-            runs = self._evaluate([Ask(candidate, seed, requests, change) for seed in range(seeds)])
+            runs = self._evaluate([Experiment(candidate, seed, requests, change) for seed in range(seeds)])
             kept = self._judge(candidate, change, runs).keeps
             if kept is False:
                 return runs

@@ -18,7 +18,7 @@ from policies.load import built, made_with
 if TYPE_CHECKING:
     import torch
 
-    from backend.tiled.trial import Refined, Trial
+    from backend.tiled.refiner import Refined, Refiner
     from traces.request import Request
 
 LARGEST_PSNR_DB = 60.0
@@ -74,20 +74,20 @@ class Yardstick:
     """Some requests of a model, and what becomes of them without a cache.
 
     Args:
-        trial: the model and its tiling.
+        refiner: the model and its tiling.
         requests: all of one size, say.
         progress: called with the number of requests sketched and refined.
     """
 
-    def __init__(self, trial: Trial, requests: Sequence[Request], progress: Callable[[int], None] = lambda _: None):
-        self._trial = trial
+    def __init__(self, refiner: Refiner, requests: Sequence[Request], progress: Callable[[int], None] = lambda _: None):
+        self._refiner = refiner
         self.requests = tuple(requests)
         self._sketches: list[torch.Tensor] = []
         self._uncached: list[Refined] = []
         for request in self.requests:
-            trial.check(request)
-            self._sketches.append(trial.sketch(request))
-            self._uncached.append(trial.refine(request, self._sketches[-1]))
+            refiner.check(request)
+            self._sketches.append(refiner.sketch(request))
+            self._uncached.append(refiner.refine(request, self._sketches[-1]))
             progress(len(self._uncached))
 
     def point(self, policy: CachingPolicy, reuse: str = "output", again: bool = False) -> CacheTradeOff:
@@ -101,8 +101,8 @@ class Yardstick:
         psnrs, ssims, computed, tiles, seconds, whole_s = [], [], 0, 0, 0.0, 0.0
         for request, sketch, uncached in zip(self.requests, self._sketches, self._uncached, strict=True):
             if again:
-                uncached = self._trial.refine(request, sketch)
-            cached = self._trial.refine(request, sketch, policy, reuse)
+                uncached = self._refiner.refine(request, sketch)
+            cached = self._refiner.refine(request, sketch, policy, reuse)
             psnr, similarity = fidelity(cached, uncached)
             psnrs.append(psnr)
             ssims.append(similarity)

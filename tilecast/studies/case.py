@@ -1,4 +1,4 @@
-"""From a scenario with a ``[plan]`` section to what a planner needs: options, a demand, and what its asks mean."""
+"""From a scenario with a ``[plan]`` section to what a planner needs: options, a demand, what experiments are."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from reports.plan.result import Candidate, Demand, Memory
 from tilecast.scenario import FaultsSection, HardwareSection, PolicySection, Scenario
 from tilecast.studies.assess import Effort, Promise, key
 from tilecast.studies.capacity import capacity_rps
-from tilecast.studies.experiment import Ask
-from tilecast.studies.experiment_run import Asked, demand_of, shared
+from tilecast.studies.experiment import Experiment
+from tilecast.studies.experiment_run import ExperimentRun, demand_of, shared
 from tilecast.studies.search import Option
 from traces.bootstrap import DAY_S
 from traces.errors import BadInput
@@ -216,16 +216,16 @@ class Case:
         requests = max(plan.requests, least)
         return Effort(plan.seeds, max(plan.seeds, plan.max_seeds), requests, max(requests, plan.max_requests))
 
-    def asked(self, ask: Ask) -> Asked:
-        """The simulation that answers an ask."""
-        kind = next(kind for kind in self.kinds if kind.name == ask.candidate.hardware)
-        candidate, change, scenario = ask.candidate, ask.change, self.scenario
+    def run_of(self, experiment: Experiment) -> ExperimentRun:
+        """The simulation that answers an experiment."""
+        kind = next(kind for kind in self.kinds if kind.name == experiment.candidate.hardware)
+        candidate, change, scenario = experiment.candidate, experiment.change, self.scenario
         scheduling, max_batch = self.scheduling(candidate.scheduler), self.options[key(candidate)].max_batch
         if max_batch is not None:
             scheduling = scheduling.with_parameters(max_batch=change.max_batch or max_batch)
         runs = self.on(
             kind,
-            seed=1000 * scenario.seed + ask.seed,
+            seed=1000 * scenario.seed + experiment.seed,
             cluster__replicas=candidate.replicas,
             cluster__devices=candidate.devices,
             policies__scheduling=scheduling,
@@ -234,12 +234,12 @@ class Case:
             predictor__error=change.error or scenario.predictor.error,
         )
         what = f"{candidate.replicas} x {candidate.hardware} with {candidate.scheduler}"
-        if ask.saturate:
+        if experiment.saturate:
             runs = runs.model_copy(update={"faults": _by_chance(runs.faults)})
             what += ", saturated"
         elif change.rate_scale != 1:
             what += f", {change.rate_scale:g} x load"
-        return Asked(what, self.reference, runs, ask.seed, ask.requests, ask.saturate)
+        return ExperimentRun(what, self.reference, runs, experiment.seed, experiment.requests, experiment.saturate)
 
 
 def _by_chance(faults: FaultsSection | None) -> FaultsSection | None:

@@ -1,4 +1,4 @@
-"""What a planner asks of a simulator."""
+"""What a planner has simulated."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ AS_PLANNED = Change()
 
 
 @dataclass(frozen=True, order=True)
-class Ask:
+class Experiment:
     """One simulation.
 
     Attributes:
@@ -50,6 +50,6 @@ class Ask:
 
 
 class Evaluate(Protocol):
-    """The simulator: an answer for each ask, in the same order; asked again it answers the same."""
+    """The simulator: a replication for each experiment, in their order; the same for the same."""
 
-    def __call__(self, asks: Sequence[Ask]) -> list[Replication]: ...
+    def __call__(self, experiments: Sequence[Experiment]) -> list[Replication]: ...

@@ -1,4 +1,4 @@
-"""One simulation that a planner asks for: from a scenario and a seed to what the run says.
+"""One simulation of a study: from a scenario and a seed to what the run says.
 
 What runs share, like a fitted table and a drawn demand, is remembered by each process.
 """
@@ -21,7 +21,7 @@ from traces.workload import fit
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExperimentRun:
     """A simulation.
 
     Attributes:
@@ -44,15 +44,15 @@ class Asked:
         return self.what
 
 
-def answer(asked: Asked) -> dict[str, Any]:
+def run_experiment(experiment: ExperimentRun) -> dict[str, Any]:
     """What the simulation says, as `tilecast.studies.replication.Replication.to_dict`.
 
     Raises:
         BadInput: the scenario cannot be simulated.
     """
-    scenario = asked.scenario
-    trace = drawn(asked.reference, asked.requests, asked.replication)
-    if asked.saturate:
+    scenario = experiment.scenario
+    trace = drawn(experiment.reference, experiment.requests, experiment.replication)
+    if experiment.saturate:
         frame = trace.frame
         trace = Trace(frame.assign(arrival_s=0.0, deadline_s=float("nan"), slo_s=float("nan")), trace.source)
     else:
@@ -68,7 +68,7 @@ def answer(asked: Asked) -> dict[str, Any]:
     if run.cache is not None and run.cache.plans is not None:
         run = replace(run, cache=replace(run.cache, plans=run.cache.plans.seeded(scenario.seed)))
     controller = run_simulation(run)
-    daily = demand_of(asked.reference).daily and not asked.saturate
+    daily = demand_of(experiment.reference).daily and not experiment.saturate
     cluster = scenario.cluster
     seen = observe(
         controller,

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from policies.contract import PolicyError
 from predictors.shipped import find
-from tilecast.file_memo import remembered
+from tilecast.file_memo import memoised_by_file
 from tilecast.scenario import Scenario
 from tilecast.signals import Interrupted
 from tilecast.studies.workers import results
@@ -209,7 +209,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_content = remembered(_sha256, files=1024)
+_content = memoised_by_file(_sha256, files=1024)
 
 
 def _write_all(file: IO[bytes], data: bytes) -> None:

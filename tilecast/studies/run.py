@@ -91,7 +91,7 @@ def plan(
         notes=(*made.notes, *case.notes()),
         noted=case.noted(),
         tilecast=version("tilecast"),
-        points=simulator.asked,
+        points=simulator.simulations,
     )
 
 

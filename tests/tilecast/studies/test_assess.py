@@ -11,7 +11,7 @@ import pytest
 from predictors.basis import ESTIMATED, MEASURED
 from reports.plan.result import Candidate, Demand
 from tilecast.studies.assess import Assessor, Effort, Promise, key
-from tilecast.studies.experiment import Ask, Change
+from tilecast.studies.experiment import Change, Experiment
 from tilecast.studies.planner import Wanted, make_plan
 from tilecast.studies.replication import Replication
 from tilecast.studies.search import Option
@@ -23,7 +23,7 @@ CARRIES_RPS = {"a": 1.0, "b": 1.4}
 DEMAND = Demand("trace", "model", 3.0, 1.0, (("512x512", 1.0),), "drawn")
 
 
-def replication(ask: Ask, attained: float, growth: float = 0.0) -> Replication:
+def replication(ask: Experiment, attained: float, growth: float = 0.0) -> Replication:
     seconds = ask.requests / CARRIES_RPS[ask.candidate.hardware] if ask.saturate else 0.0
     same = math.nan
     return Replication(
@@ -36,12 +36,14 @@ def replication(ask: Ask, attained: float, growth: float = 0.0) -> Replication:
 class Queues:
     """Answers by formula, and remembers what it was asked."""
 
-    def __init__(self, attained: Callable[[Ask], float], growth: Callable[[Ask], float] = lambda ask: 0.0) -> None:
-        self.asked: list[Ask] = []
+    def __init__(
+        self, attained: Callable[[Experiment], float], growth: Callable[[Experiment], float] = lambda _: 0.0
+    ) -> None:
+        self.asked: list[Experiment] = []
         self.attained = attained
         self.growth = growth
 
-    def __call__(self, asks: Sequence[Ask]) -> list[Replication]:
+    def __call__(self, asks: Sequence[Experiment]) -> list[Replication]:
         self.asked += asks
         return [replication(ask, self.attained(ask), self.growth(ask)) for ask in asks]
 
@@ -76,7 +78,7 @@ def test_a_cluster_whose_steadiness_does_not_show_is_run_longer() -> None:
 
 
 def test_what_if_is_asked_of_the_replications_of_the_answer() -> None:
-    def attained(ask: Ask) -> float:
+    def attained(ask: Experiment) -> float:
         load = 3.0 * ask.change.rate_scale * ask.change.slowdown / ask.candidate.replicas
         return min(1.0, max(0.0, 0.97 - (load / CARRIES_RPS[ask.candidate.hardware] - 0.8)))
 
@@ -114,7 +116,7 @@ def test_the_reason_of_the_cluster_below_the_answer_is_confirmed(wider: bool, ot
     capped = Option("a", 1, "same-size", 2.0, 8, MEASURED, max_batch=4)
     rival = replace(OPTIONS[0], scheduler="rival")
 
-    def attained(ask: Ask) -> float:
+    def attained(ask: Experiment) -> float:
         enough = ask.candidate.replicas >= 4
         enough |= (ask.change.max_batch == 8 and wider) or (ask.candidate.scheduler == "rival" and other)
         return 0.99 if enough else 0.5
@@ -130,7 +132,7 @@ def test_the_reason_of_the_cluster_below_the_answer_is_confirmed(wider: bool, ot
 
 
 def test_at_its_own_load_a_cluster_does_as_was_said_however_many_replications_that_took() -> None:
-    def attained(ask: Ask) -> float:
+    def attained(ask: Experiment) -> float:
         return 0.925 + (0.04 if ask.seed % 2 else -0.04) - 0.2 * (ask.change.rate_scale - 1)
 
     assess, cluster = assessor(Queues(attained)), OPTIONS[0].cluster(4)

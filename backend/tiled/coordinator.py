@@ -16,7 +16,7 @@ from policies.tiling.recipe import TiledShape
 from policies.tiling.step import Owners, StepPlan, plan_step
 
 
-class Decider:
+class Coordinator:
     """Asks the policies about the steps of one request.
 
     Args:

@@ -20,7 +20,7 @@ from policies.tiling.recipe import shape_from
 from traces.request import Request
 
 
-class Follower:
+class Rank:
     """One rank but the first: made by loading the model, called with its group to obey the first.
 
     Args:

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from backend.tiled.record import record_tiles  # noqa: E402
-from backend.tiled.trial import Trial, Watched  # noqa: E402
+from backend.tiled.refiner import RecordingPolicy, Refiner  # noqa: E402
 from policies.caching import ComputeAll, FixedInterval, RegionAware, Threshold  # noqa: E402
 from policies.tiling.signals import TileSignals  # noqa: E402
 from predictors.tile_recording import TileRecording  # noqa: E402
@@ -33,13 +33,13 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def trial(kind: str, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trial:
+def trial(kind: str, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Refiner:
     folder = model_folder
     if kind == "wan":
         folder = tmp_path_factory.mktemp("models") / "tiny-wan"
         tiny_pipelines.wan().save_pretrained(folder)
     tile = {"sdxl": (16, 16), "wan": (32, 32)}[kind]
-    return Trial(str(folder), above=0.01, tile=tile, refine=REFINED / STEPS, stride=0.25)
+    return Refiner(str(folder), above=0.01, tile=tile, refine=REFINED / STEPS, stride=0.25)
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +49,12 @@ def request_(kind: str) -> Request:
 
 
 @pytest.fixture(scope="module")
-def sketch(trial: Trial, request_: Request) -> torch.Tensor:
+def sketch(trial: Refiner, request_: Request) -> torch.Tensor:
     return trial.sketch(request_)
 
 
 @pytest.fixture(scope="module")
-def uncached(trial: Trial, request_: Request, sketch: torch.Tensor) -> np.ndarray:
+def uncached(trial: Refiner, request_: Request, sketch: torch.Tensor) -> np.ndarray:
     done = trial.refine(request_, sketch)
     assert done.computed == done.tiles == 6 * REFINED
     assert done.seconds > 0
@@ -68,7 +68,7 @@ class SeesAll(ComputeAll):
 
 
 def test_a_cache_that_reuses_nothing_changes_nothing(
-    trial: Trial, request_: Request, sketch: torch.Tensor, uncached: np.ndarray
+    trial: Refiner, request_: Request, sketch: torch.Tensor, uncached: np.ndarray
 ) -> None:
     for reuse in ("output", "residual"):
         done = trial.refine(request_, sketch, SeesAll(), reuse)
@@ -77,9 +77,9 @@ def test_a_cache_that_reuses_nothing_changes_nothing(
 
 
 def test_what_is_reused_is_counted_and_shows(
-    trial: Trial, request_: Request, sketch: torch.Tensor, uncached: np.ndarray
+    trial: Refiner, request_: Request, sketch: torch.Tensor, uncached: np.ndarray
 ) -> None:
-    watched = Watched(FixedInterval(2))
+    watched = RecordingPolicy(FixedInterval(2))
     pixels = []
     for reuse in ("output", "residual"):
         done = trial.refine(request_, sketch, watched, reuse)
@@ -90,7 +90,7 @@ def test_what_is_reused_is_counted_and_shows(
     assert not np.array_equal(pixels[0], pixels[1])
 
 
-def test_a_trial_is_the_same_every_time(trial: Trial, request_: Request, sketch: torch.Tensor) -> None:
+def test_a_trial_is_the_same_every_time(trial: Refiner, request_: Request, sketch: torch.Tensor) -> None:
     policy = RegionAware(50.0, warmup=2)
     first, second = (trial.refine(request_, sketch, policy) for _ in range(2))
     assert np.array_equal(first.pixels, second.pixels)
@@ -98,7 +98,7 @@ def test_a_trial_is_the_same_every_time(trial: Trial, request_: Request, sketch:
 
 
 @pytest.fixture(scope="module")
-def recording(trial: Trial, kind: str) -> TileRecording:
+def recording(trial: Refiner, kind: str) -> TileRecording:
     frame = record_tiles(trial, [SIZES[kind]], 1, STEPS, max_age=3, seed=3, prompts=["a cat"])
     return TileRecording(frame, {"model": kind, "latent_factor": str(trial.rule.geometry.latent_factor)})
 
@@ -114,9 +114,9 @@ def test_every_tile_is_recorded_at_every_age(recording: TileRecording) -> None:
 
 
 def test_the_recording_is_what_a_cache_is_shown(
-    trial: Trial, request_: Request, sketch: torch.Tensor, recording: TileRecording
+    trial: Refiner, request_: Request, sketch: torch.Tensor, recording: TileRecording
 ) -> None:
-    watched = Watched(SeesAll())
+    watched = RecordingPolicy(SeesAll())
     trial.refine(request_, sketch, watched)
     of_step = {step: rows.sort_values("tile") for step, rows in recording.frame.query("age == 1").groupby("step")}
     for step, (signals, _) in enumerate(watched.log):
@@ -133,10 +133,10 @@ def test_the_recording_is_what_a_cache_is_shown(
 
 
 def test_a_simulation_shows_a_policy_what_the_model_does(
-    trial: Trial, request_: Request, sketch: torch.Tensor, recording: TileRecording
+    trial: Refiner, request_: Request, sketch: torch.Tensor, recording: TileRecording
 ) -> None:
     """From the recording of everything computed to the signals of a run in which a third is reused."""
-    watched = Watched(Threshold(1e9, warmup=1, max_reuse=1))
+    watched = RecordingPolicy(Threshold(1e9, warmup=1, max_reuse=1))
     trial.refine(request_, sketch, watched)
     shape = trial.rule.shape(request_.size, STEPS)
     tiles_of = TileSignals(TileReuse.fit(recording)).of(request_, REFINED)
@@ -156,7 +156,7 @@ def close(signal: np.ndarray | None, recorded: pd.Series | np.ndarray | None, wi
     np.testing.assert_allclose(signal, np.asarray(recorded), rtol=within)
 
 
-def test_what_is_not_tiled_is_said(trial: Trial) -> None:
+def test_what_is_not_tiled_is_said(trial: Refiner) -> None:
     side = trial.rule.geometry.size_multiple
     with pytest.raises(BadInput, match="is not tiled"):
         trial.check(Request("r", 0.0, side, side, STEPS))
@@ -165,12 +165,12 @@ def test_what_is_not_tiled_is_said(trial: Trial) -> None:
 
 
 def test_where_the_grid_stands_only_what_was_computed_there_is_reused(
-    trial: Trial, request_: Request, sketch: torch.Tensor, recording: TileRecording, monkeypatch: pytest.MonkeyPatch
+    trial: Refiner, request_: Request, sketch: torch.Tensor, recording: TileRecording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "rule", replace(trial.rule, stand=2))
     shape = trial.rule.shape(request_.size, STEPS)
     assert [shape.shifts.renews(step) for step in range(REFINED)] == [False, False, True, False, True]
-    watched = Watched(RegionAware(1e9, warmup=2))
+    watched = RecordingPolicy(RegionAware(1e9, warmup=2))
     done = trial.refine(request_, sketch, watched)
     assert [bool(computed.all()) for _, computed in watched.log] == [True, True, True, False, True]
     assert done.computed == 6 * 4

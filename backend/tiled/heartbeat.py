@@ -55,7 +55,7 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
-class Watch:
+class Heartbeat:
     """The heartbeat of one rank, and its view of the others.
 
     Args:

@@ -18,7 +18,7 @@ from backend.coroutine import DenoiserCall, Finished, intercept_denoiser
 from backend.loading import geometry_of_pipeline, load_pipeline
 from backend.merge import Stacked
 from backend.tiled.adapters import Adapter, adapter_for
-from backend.tiled.decide import Decider
+from backend.tiled.coordinator import Coordinator
 from backend.tiled.evaluate import evaluate
 from backend.tiled.run import TiledRun
 from policies.caching.contract import CachingPolicy, Flags, Signals
@@ -31,7 +31,7 @@ from traces.errors import BadInput
 from traces.request import Request
 
 Pixels = npt.NDArray[np.float32]
-Watch = Callable[[torch.Tensor, torch.Tensor], None]
+Observe = Callable[[torch.Tensor, torch.Tensor], None]
 """Is given the canvas as the denoiser sees it and what it makes of it, [rows, channels, frames, H, W] each."""
 
 
@@ -51,7 +51,7 @@ class Refined(NamedTuple):
     tiles: int
 
 
-class Trial:
+class Refiner:
     """A model and how its large requests are tiled, on one device.
 
     Args:
@@ -101,7 +101,7 @@ class Trial:
         sketch: torch.Tensor,
         caching: CachingPolicy | None = None,
         reuse: str = "output",
-        watch: Watch | None = None,
+        observe: Observe | None = None,
     ) -> Refined:
         """Refine a sketch.
 
@@ -110,11 +110,13 @@ class Trial:
             sketch: from `sketch`.
             caching: decides which tiles are computed; begun anew. None: all.
             reuse: see `backend.tiled.refine.REUSE`.
-            watch: shown the input and the output of every evaluation of the denoiser (of several in a step, the first).
+            observe: called with input and output of every evaluation of the denoiser (of several in a step, the first).
         """
         if caching is not None:
             ask(caching, "reset")
-        adapter = self.adapter if watch is None else _watched(self.adapter, self.rule.grid(request.size).canvas, watch)
+        adapter = (
+            self.adapter if observe is None else _observed(self.adapter, self.rule.grid(request.size).canvas, observe)
+        )
         run = self._run(request, adapter, caching, reuse)
         try:
             run.encode()
@@ -141,7 +143,7 @@ class Trial:
         _, frames, _, _ = self.rule.geometry.latent_shape(request.size)
         values = request.images * frames * self.adapter.channels
         evaluations = shape.refine_steps * order - (order - 1)
-        decider = Decider(request.request_id, evaluations, values, 1, Contiguous(), lambda *window: 1.0, caching)
+        decider = Coordinator(request.request_id, evaluations, values, 1, Contiguous(), lambda *window: 1.0, caching)
         gains = caching is not None and needs_gain(caching)
         return TiledRun(
             self.pipeline,
@@ -162,20 +164,20 @@ class Trial:
         return np.asarray(stop.output)
 
 
-def _watched(adapter: Adapter, canvas: tuple[int, int], watch: Watch) -> Adapter:
+def _observed(adapter: Adapter, canvas: tuple[int, int], observe: Observe) -> Adapter:
     """A copy of an adapter that shows what it puts together."""
     watched, answer = copy.copy(adapter), adapter.answer
 
     def shown(prediction: torch.Tensor, call: DenoiserCall) -> Any:
         if call.part == 0:
-            watch(adapter.sample(call, canvas), prediction)
+            observe(adapter.sample(call, canvas), prediction)
         return answer(prediction, call)
 
     watched.answer = shown  # type: ignore[method-assign]
     return watched
 
 
-class Watched(CachingPolicy):
+class RecordingPolicy(CachingPolicy):
     """A policy, and all that it was asked and what was computed: ``log`` holds a pair a step."""
 
     def __init__(self, policy: CachingPolicy) -> None:

@@ -31,14 +31,14 @@ class Member(NamedTuple):
         return _request(self.name)
 
 
-class KeptBatch(NamedTuple):
+class CachedBatch(NamedTuple):
     """Requests side by side: each tensor of ``state`` is [units of all members, ...]."""
 
     members: tuple[Member, ...]
     state: State
 
 
-class KeptState:
+class CachedState:
     """Tensors of requests, bounded in bytes.
 
     Args:
@@ -53,7 +53,7 @@ class KeptState:
         self.budget_bytes = budget_bytes
         self.evicted: list[str] = []
         self.peak_bytes = 0
-        self._batches: dict[Hashable, KeptBatch] = {}  # by shape
+        self._batches: dict[Hashable, CachedBatch] = {}  # by shape
         self._resting: dict[str, tuple[Member, State]] = {}  # least recently used first
         self._unit_bytes: dict[Hashable, float] = {}
 
@@ -115,7 +115,7 @@ class KeptState:
         for name, (member, own) in self._resting.items():  # views would keep the whole of a former batch alive
             if any(tensor.untyped_storage().nbytes() > tensor.nbytes for tensor in own.values()):
                 self._resting[name] = member, {key: tensor.clone() for key, tensor in own.items()}
-        self._batches[shape] = KeptBatch(members, state)
+        self._batches[shape] = CachedBatch(members, state)
         known = [torch.full((m.units,), bool(own), dtype=torch.bool) for m, own in zip(members, found, strict=True)]
         return state, torch.cat(known)
 
@@ -155,7 +155,7 @@ class KeptState:
 
     def _rest(self, shape: Hashable) -> None:
         """Take a batch apart."""
-        batch = self._batches.pop(shape, KeptBatch((), {}))
+        batch = self._batches.pop(shape, CachedBatch((), {}))
         start = 0
         for member in batch.members:
             own = {name: tensor[start : start + member.units] for name, tensor in batch.state.items()}
