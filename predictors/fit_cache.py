@@ -27,7 +27,7 @@ from traces.output import whole_file
 from traces.text import write_text
 
 _FIT = Kind("fit")
-_CODE = ("compiled", "features", "forms", "kept", "latency", "measurements", "noise", "profile")
+_CODE = ("compiled", "features", "fit_cache", "forms", "latency", "measurements", "noise", "profile")
 _LIBRARIES = ("numpy", "scipy", "scikit-learn")
 
 
