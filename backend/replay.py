@@ -23,7 +23,7 @@ from policies.contract import Launch, Outcome, PolicyError, joined
 from policies.controller import Controller
 from policies.guard import name_of
 from policies.record import INTERRUPTED
-from policies.watchdog import PATIENCE_S
+from policies.watchdog import CALL_LIMIT_S
 from traces.request import Request
 
 _CLOSING_S = 30.0
@@ -51,8 +51,8 @@ class _Stop(NamedTuple):
 class _Idle:
     """Watches a policy while nothing runs and nothing will arrive: waiting for a time is fine, for ever is not."""
 
-    def __init__(self, patience_s: float) -> None:
-        self._patience_s = patience_s
+    def __init__(self, call_limit_s: float) -> None:
+        self._call_limit_s = call_limit_s
         self._at: tuple[int, int] | None = None
         self._since_s = 0.0
         self._times = 0
@@ -67,10 +67,10 @@ class _Idle:
         if at != self._at:
             self._at, self._since_s, self._times = at, now, 0
         self._times += 1
-        if self._times > 3 and now - self._since_s > self._patience_s:
+        if self._times > 3 and now - self._since_s > self._call_limit_s:
             raise ReplayStalled(
-                f"policy {name_of(controller.policy)} stalls: for {self._patience_s:g} s nothing runs and nothing will "
-                f"arrive, its wakeup only asks for another time; {controller.open} requests wait"
+                f"policy {name_of(controller.policy)} stalls: for {self._call_limit_s:g} s nothing runs and nothing "
+                f"will arrive, its wakeup only asks for another time; {controller.open} requests wait"
             )
 
 
@@ -156,7 +156,7 @@ class Replay:
         deliver: given the pixels of each finished request, on the replica's thread.
         progress: called with the number of requests that have ended, whenever it changes.
         prepare: called with each executor on its replica's thread, before time starts; see `warm_up`.
-        patience_s: for so long, when nothing runs and nothing will arrive, a policy may ask to be woken time and again.
+        call_limit_s: so long may a policy ask to be woken time and again, when nothing runs and nothing will arrive.
     """
 
     def __init__(
@@ -166,10 +166,10 @@ class Replay:
         deliver: Deliver | None = None,
         progress: Callable[[int], None] | None = None,
         prepare: Callable[[Executor], None] | None = None,
-        patience_s: float = PATIENCE_S,
+        call_limit_s: float = CALL_LIMIT_S,
     ) -> None:
         self._controller = controller
-        self._idle = _Idle(patience_s)
+        self._idle = _Idle(call_limit_s)
         self._done: queue.SimpleQueue[_Done | _Stop] = queue.SimpleQueue()
         self._workers = [_Worker(executor, self._done, self._now, deliver, prepare) for executor in executors]
         self._progress = progress

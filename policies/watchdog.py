@@ -19,16 +19,16 @@ from types import FrameType
 from policies.contract import Policy
 from policies.guard import GUARDED, TooLong, codes_of, frames_of, is_of
 
-PATIENCE_S = 6.0
+CALL_LIMIT_S = 6.0
 """The longest call of a hook, unless a scenario says otherwise; wall-clock seconds."""
 _EVERY_S = 0.5
 _AGAIN_S = 2.0  # the policy may have caught it
 
 
 @contextmanager
-def watched(patience_s: float = PATIENCE_S) -> Iterator[None]:
-    """End calls of policies that take longer than ``patience_s`` while the block runs, in all threads."""
-    watch = _Watch(patience_s)
+def watched(call_limit_s: float = CALL_LIMIT_S) -> Iterator[None]:
+    """End calls of policies that take longer than ``call_limit_s`` while the block runs, in all threads."""
+    watch = _Watch(call_limit_s)
     by_signal = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGALRM")
     before = signal.signal(signal.SIGALRM, watch.ring) if by_signal else None
     watch.start()
@@ -42,10 +42,10 @@ def watched(patience_s: float = PATIENCE_S) -> Iterator[None]:
 
 
 class _Watch(threading.Thread):
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, call_limit_s: float) -> None:
         super().__init__(daemon=True, name="policies.watchdog")
         self.stopped = threading.Event()
-        self._patience_s = patience_s
+        self._call_limit_s = call_limit_s
         self._main = threading.main_thread().ident
         self._by_signal = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGALRM")
         self._seen: dict[int, tuple[FrameType, float]] = {}  # of each thread, the call it is in, and for how long
@@ -59,7 +59,7 @@ class _Watch(threading.Thread):
                     continue
                 before, for_s = self._seen.get(thread, (None, 0.0))
                 for_s = for_s + _EVERY_S if before is call else 0.0
-                if for_s >= self._patience_s:
+                if for_s >= self._call_limit_s:
                     self._end(thread)
                     for_s -= _AGAIN_S
                 seen[thread] = (call, for_s)
@@ -74,7 +74,7 @@ class _Watch(threading.Thread):
     def ring(self, number: int, frame: FrameType | None) -> None:
         """In the main thread: unless it has answered meanwhile."""
         if _call(frame) is not None:
-            raise TooLong(f"has not answered for {self._patience_s:g} s")
+            raise TooLong(f"has not answered for {self._call_limit_s:g} s")
 
 
 def _call(innermost: FrameType | None) -> FrameType | None:

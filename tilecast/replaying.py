@@ -105,14 +105,14 @@ def replay_into(
     def warm(executor: Executor) -> None:
         warm_up([executor], left, steps)
 
-    with watched(prepared.scenario.policies.patience_s), live:
+    with watched(prepared.scenario.policies.call_limit_s), live:
         replay = Replay(
             prepared.controller(live.add),
             executors,
             pictures.save if pictures else None,
             lambda ended: progress(before + ended),
             warm,
-            prepared.scenario.policies.patience_s,
+            prepared.scenario.policies.call_limit_s,
         )
         with instead(replay.stop):
             interrupted = replay.run(left, start_s)

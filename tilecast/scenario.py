@@ -322,7 +322,7 @@ class PoliciesSection(_Section):
     caching: PolicySection = Field(PolicySection(name="none"), description="Which blocks of a model are not computed.")
     tile_caching: PolicySection = Field(PolicySection(name="none"), description="The same of tiles of tiled requests.")
     placement: PolicySection = Field(PolicySection(name="cache-guided"), description="Which device computes a tile.")
-    patience_s: PositiveSpan = Field(
+    call_limit_s: PositiveSpan = Field(
         6.0,
         description="Longest call of a policy; in a replay also how long nothing may run while one asks to be woken.",
     )

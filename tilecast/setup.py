@@ -171,7 +171,7 @@ def prepare(scenario: Scenario) -> Prepared:
     Raises:
         BadInput: whatever is wrong with it, in one line.
     """
-    with watched(scenario.policies.patience_s):
+    with watched(scenario.policies.call_limit_s):
         return _prepare(scenario)
 
 

@@ -30,7 +30,7 @@ def run_simulation(
     Raises:
         BadInput: the scenario has a cache, and no signals of this model were recorded.
     """
-    with watched(prepared.scenario.policies.patience_s):
+    with watched(prepared.scenario.policies.call_limit_s):
         return _run(prepared, per_step, progress)
 
 

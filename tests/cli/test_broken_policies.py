@@ -659,7 +659,7 @@ def test_a_file_without_a_policy_is_said_to_be_one(folder: Path, tmp_path: Path,
 def test_a_hook_that_does_not_answer_is_ended(folder: Path, tmp_path: Path, body: str) -> None:
     (tmp_path / "mine.py").write_text(f"{HEAD}\nclass Hangs(Step):\n    def arrived(self, job, now):\n        {body}\n")
     hangs = {"policies.scheduling": {"name": f"{tmp_path}/mine.py:Hangs"}}
-    line = _line(folder, "scheduling", **hangs, **{"policies.patience_s": 0.5})
+    line = _line(folder, "scheduling", **hangs, **{"policies.call_limit_s": 0.5})
     assert re.search(r"policy Hangs: arrived has not answered for 0.5 s at .*mine.py:\d+", line), line
 
 
@@ -675,7 +675,7 @@ def test_nor_may_it_take_for_ever_to_look_at_an_answer(folder: Path, tmp_path: P
     slow = "class Slow(Exception):\n    def __str__(self):\n        while True: pass"
     (tmp_path / "mine.py").write_text(f"{HEAD}\n{slow}\nclass Hangs(Step):\n    {body}\n")
     hangs = {"policies.scheduling": {"name": f"{tmp_path}/mine.py:Hangs"}}
-    line = _line(folder, "scheduling", **hangs, **{"policies.patience_s": 0.5})
+    line = _line(folder, "scheduling", **hangs, **{"policies.call_limit_s": 0.5})
     assert re.search(f"policy Hangs: {says}", line), line
 
 
