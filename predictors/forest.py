@@ -114,7 +114,7 @@ class Forest:
             raise BadInput(f"{path}: no such cache forest; expected a Parquet file written by 'tilecast cache fit'")
         try:
             table = pq.read_table(path)
-            facts = json.loads((table.schema.metadata or {})[FOREST.key])
+            facts = FOREST.facts(table.schema.metadata)
             nodes = {name: table.column(name).to_numpy().astype(kind) for name, kind in _COLUMNS.items()}
             return cls.of_nodes(**nodes, metadata=facts)
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:

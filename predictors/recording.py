@@ -177,7 +177,7 @@ def read_recording(path: Path, kind: Kind, command: str) -> tuple[pd.DataFrame, 
         raise BadInput(f"{path}: no such recording; expected a Parquet file written by {command}")
     try:
         table = pq.read_table(path)
-        facts = json.loads((table.schema.metadata or {})[kind.key])
+        facts = kind.facts(table.schema.metadata)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise BadInput(f"{path}: not a recording of cache signals; {command} writes one") from error
     return table.to_pandas(ignore_metadata=True), facts

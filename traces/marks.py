@@ -75,6 +75,18 @@ class Kind:
         table = pa.Table.from_pandas(frame, preserve_index=False)
         return table.replace_schema_metadata({**table.schema.metadata, self.key: b"1"})
 
+    def facts(self, schema_metadata: Mapping[bytes, bytes] | None) -> dict[str, str]:
+        """What a Parquet file of this kind says of itself under its mark, as text.
+
+        Raises:
+            KeyError: it has no such mark.
+            ValueError: what stands there is no JSON object.
+        """
+        facts = json.loads((schema_metadata or {})[self.key])
+        if not isinstance(facts, dict):
+            raise ValueError("no JSON object")
+        return {str(name): value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+
     def json(self, text: str) -> str:
         """The text of a JSON object with the mark of this kind."""
         first = '{\n  "generator"' if text.startswith("{\n") else '{"generator"'

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from predictors.recording import Recording
+from predictors.recording import RECORDING, Recording
 from tests.predictors.recordings import BLOCKS, STEPS, made_up
 from traces.errors import BadInput
 
@@ -65,6 +67,10 @@ def test_other_files_are_refused(recording: Recording, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no such recording"):
         Recording.load(tmp_path / "r.parquet")
     recording.frame.to_parquet(tmp_path / "r.parquet")
+    with pytest.raises(BadInput, match="not a recording of cache signals"):
+        Recording.load(tmp_path / "r.parquet")
+    table = pa.table({"age": [1]}).replace_schema_metadata({RECORDING.key: b"[1, 2]"})
+    pq.write_table(table, tmp_path / "r.parquet")
     with pytest.raises(BadInput, match="not a recording of cache signals"):
         Recording.load(tmp_path / "r.parquet")
     with pytest.raises(BadInput, match="names no patch"):

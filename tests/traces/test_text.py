@@ -11,6 +11,7 @@ import pytest
 
 from traces.errors import BadInput
 from traces.files import read_frame
+from traces.prompts import load_prompts
 from traces.text import read_json, read_text, read_toml, write_text
 
 ROOT = Path(__file__).parents[2]
@@ -111,3 +112,11 @@ def test_toml_that_is_nested_too_deep_is_said(text: str, tmp_path: Path) -> None
     (tmp_path / "a.toml").write_text(text)
     with pytest.raises(BadInput, match=r"a\.toml: tables and lists are nested more than 100 deep"):
         read_toml(tmp_path / "a.toml")
+
+
+def test_prompts_are_prompts(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a cat\n\na dog\x00\n")
+    with pytest.raises(BadInput, match="prompt 2 is 'a dog"):
+        load_prompts(tmp_path / "p.txt")
+    (tmp_path / "p.txt").write_text("a cat\n\n a dog\n")
+    assert load_prompts(tmp_path / "p.txt") == ["a cat", "a dog"]
