@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import simpy
 
@@ -130,7 +130,7 @@ class Simulation:
             )
         return env.now / PICOSECONDS
 
-    def _arrive(self, timeout: simpy.Event) -> None:
+    def _arrive(self, timeout: Any) -> None:
         self._news = True
         self._settle(timeout.value)
 
@@ -240,7 +240,7 @@ class Simulation:
             self._world.put_back(timeline, earlier.end)
             self._run(earlier, now)
 
-    def _ended(self, timeout: simpy.Event) -> None:
+    def _ended(self, timeout: Any) -> None:
         timeline: Timeline = timeout.value
         launch_id, now = timeline.launch.launch_id, timeline.end
         if self._running.get(launch_id) is timeline:  # otherwise it has ended earlier
