@@ -93,15 +93,15 @@ class BlockCache:
 
         nothing = np.zeros(sum(units))
         return Signals(
-            tuple(part.member.name for part in parts),
-            spread(range(len(parts))),
-            np.concatenate([np.arange(count) for count in units]),
-            0,
-            len(self.blocks),
-            spread([part.step for part in parts]),
-            spread([part.steps for part in parts]),
-            nothing,
-            nothing,
+            request_ids=tuple(part.member.name for part in parts),
+            request=spread(range(len(parts))),
+            unit=np.concatenate([np.arange(count) for count in units]),
+            block=0,
+            blocks=len(self.blocks),
+            step=spread([part.step for part in parts]),
+            steps=spread([part.steps for part in parts]),
+            input_change=nothing,
+            skip_change=nothing,
         )
 
     def _forget_evicted(self) -> None:

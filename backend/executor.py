@@ -95,7 +95,16 @@ class Executor:
         known = kernels_for(kernels, self.device)
         self.kernels = Kernels(known.fused and mode != "whole", known.graphs and own is None)
         self.recorder = recorder_on(self.device) if self.kernels.graphs else Recorder()
-        self._mixer = mixer_for(pipeline, mode, own, cache_bytes, cache_patch, patch_floor, self.kernels, self.recorder)
+        self._mixer = mixer_for(
+            pipeline=pipeline,
+            mode=mode,
+            caching=own,
+            cache_bytes=cache_bytes,
+            cache_patch=cache_patch,
+            patch_floor=patch_floor,
+            kernels=self.kernels,
+            recorder=self.recorder,
+        )
         self.cache: BlockCache | None = getattr(self._mixer, "cache", None)
         forward = intercept_denoiser(pipeline)
         decode_by(pipeline, decode)
@@ -461,7 +470,15 @@ def mixer_for(
     """
     if mode == "patched":
         floor = PATCH_FLOOR if patch_floor is None else patch_floor
-        return PatchedUNet(pipeline, floor, caching, cache_bytes, cache_patch, kernels, recorder)
+        return PatchedUNet(
+            pipeline=pipeline,
+            floor=floor,
+            caching=caching,
+            cache_bytes=cache_bytes,
+            cache_patch=cache_patch,
+            kernels=kernels,
+            recorder=recorder,
+        )
     if mode == "packed":
         from backend.packed import PackedTransformer, supports
 

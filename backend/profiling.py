@@ -130,7 +130,19 @@ def measure_profile(
     tiled = None
     if canvases:
         tiled = Executor(load_pipeline(model, device, dtype), tiling=Tiling(rule), kernels=kernels)
-    return measure(executor, geometry, plan, dtype, repeats, minutes, cached, tiled, canvases, progress, kept)
+    return measure(
+        executor=executor,
+        geometry=geometry,
+        plan=plan,
+        dtype=dtype,
+        repeats=repeats,
+        minutes=minutes,
+        cached=cached,
+        tiled=tiled,
+        canvases=canvases,
+        progress=progress,
+        kept=kept,
+    )
 
 
 def measure(
@@ -171,7 +183,19 @@ def measure(
                 for size in [size for composition in plan for size, _ in composition] + list(canvases):
                     _picture(Path(folder), size)
         kept = kept or Measured()
-        return _measured(executor, geometry, plan, dtype, repeats, minutes, cached, tiled, canvases, progress, kept)
+        return _measured(
+            executor=executor,
+            geometry=geometry,
+            plan=plan,
+            dtype=dtype,
+            repeats=repeats,
+            minutes=minutes,
+            cached=cached,
+            tiled=tiled,
+            canvases=canvases,
+            progress=progress,
+            kept=kept,
+        )
 
 
 def _measured(
@@ -230,7 +254,17 @@ def _measure_tiled(executor: Executor, size: Size, repeat: int) -> list[ProfileR
         seconds = time.perf_counter() - started
         _must(outcome, spell(composition))
         if stage in ("upscale", "refine", "decode"):
-            rows.append(ProfileRow(stage, spell(composition), steps, repeat, seconds, 1.0, False))
+            rows.append(
+                ProfileRow(
+                    stage=stage,
+                    composition=spell(composition),
+                    steps=steps,
+                    repeat=repeat,
+                    seconds=seconds,
+                    computed=1.0,
+                    cached=False,
+                )
+            )
     return rows
 
 
@@ -335,7 +369,17 @@ def _measure(
         _must(outcome, spell(composition))
         if stage == "denoise" or not cached:
             computed = _computed_share(executor, weights) if cached else 1.0
-            rows.append(ProfileRow(stage, spell(composition), steps, repeat, seconds, computed, cached))
+            rows.append(
+                ProfileRow(
+                    stage=stage,
+                    composition=spell(composition),
+                    steps=steps,
+                    repeat=repeat,
+                    seconds=seconds,
+                    computed=computed,
+                    cached=cached,
+                )
+            )
     executor.keep_only(set())
     return rows
 

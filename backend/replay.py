@@ -144,7 +144,15 @@ class _Worker(threading.Thread):
             return error
         except Exception as error:  # a fault of ours must not lose the requests
             failed = {request.request_id: reason(error) for request in requests}
-        return Outcome(done, failed or None, computed, reused, tuple(busy_s), tuple(borders), notes or None)
+        return Outcome(
+            steps_done=done,
+            failed=failed or None,
+            computed=computed,
+            reused=reused,
+            device_s=tuple(busy_s),
+            borders_s=tuple(borders),
+            notes=notes or None,
+        )
 
 
 class Replay:

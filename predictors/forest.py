@@ -155,7 +155,15 @@ class Forest:
         for node in index[~leaf]:  # a child stands behind its parent
             below[left[node]] = below[left[node] + 1] = below[node] + 1
         roots = begins.reshape(blocks, -1)
-        return cls(roots, left, column, threshold, value, int(below.max()), metadata)
+        return cls(
+            roots=roots,
+            left=left,
+            column=column,
+            threshold=threshold,
+            value=value,
+            depth=int(below.max()),
+            metadata=metadata,
+        )
 
     def save(self, path: Path) -> None:
         """Write the forest as Parquet, whole or not at all."""

@@ -38,7 +38,9 @@ def fit_forest(recording: Recording, trees: int = 8, leaves: int = 24, depth: in
         "patch": recording.metadata["patch"],
         "trees": str(trees),
     }
-    return Forest.of_nodes(block, tree, left, column, threshold, value, facts)
+    return Forest.of_nodes(
+        block=block, tree=tree, left=left, column=column, threshold=threshold, value=value, metadata=facts
+    )
 
 
 def predicted(forest: Forest, recording: Recording) -> Floats:

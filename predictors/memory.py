@@ -82,6 +82,8 @@ def largest_batch(
     cache_bytes: float = 0.0,
 ) -> int:
     """Images of one size in the largest batch that fits on a device; 0: not one does."""
-    one = footprint(shape, geometry, size, 1, dtype, guided, cache_bytes)
+    one = footprint(
+        shape=shape, geometry=geometry, size=size, images=1, dtype=dtype, guided=guided, cache_bytes=cache_bytes
+    )
     free = device_bytes - (one.needed_bytes - one.activation_bytes)
     return max(0, int(free / one.activation_bytes))

@@ -148,15 +148,15 @@ class ReuseModel:
         spread = np.sqrt(pd.Series(rest**2).groupby(cell[0]).mean().to_numpy())
         digest = hashlib.sha256(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
         return cls(
-            recording.model,
-            recording.grid if patch is None else PatchGrid(patch, recording.grid.floor),
-            recording.steps,
-            recording.block_weights,
-            input_curve,
-            skip_curve,
-            spread,
-            tuple(donors),
-            digest.hexdigest(),
+            model=recording.model,
+            grid=recording.grid if patch is None else PatchGrid(patch, recording.grid.floor),
+            steps=recording.steps,
+            block_weights=recording.block_weights,
+            input_curve=input_curve,
+            skip_curve=skip_curve,
+            spread=spread,
+            donors=tuple(donors),
+            content_hash=digest.hexdigest(),
         )
 
     @property

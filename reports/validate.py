@@ -79,7 +79,15 @@ class Validation:
         shares = figures[["sim", "real"]].div(figures["unit"].map(_scale), axis=0)
         lies = ranges(*side_by_side([sim], [real]))
         fidelity = Fidelity.of(shares, lies, len(requests), drift_between(sim, real), parity)
-        return cls(left, right, figures, requests, fidelity, cautions(sim, real), parity)
+        return cls(
+            sim=left,
+            real=right,
+            figures=figures,
+            requests=requests,
+            fidelity=fidelity,
+            cautions=cautions(sim, real),
+            parity=parity,
+        )
 
     @property
     def latency_errors(self) -> pd.DataFrame:

@@ -66,14 +66,14 @@ def replay_into(
         info |= {"started": log.info["started"], "resumed": [*log.resumed, {"at_s": log.now, "started": now}]}
     costs = prepared.costs
     live = LiveLog(
-        folder,
-        requests,
-        prepared.scenario.cluster.replicas,
-        costs.standalone,
-        costs.extrapolates,
-        info,
-        lambda: keep_inputs(prepared, folder),
-        () if log is None else log.events,
+        folder=folder,
+        requests=requests,
+        replicas=prepared.scenario.cluster.replicas,
+        standalone=costs.standalone,
+        extrapolates=costs.extrapolates,
+        info=info,
+        inputs=lambda: keep_inputs(prepared, folder),
+        before=() if log is None else log.events,
     )
     if log is not None and not log.left:
         live.info = log.info
@@ -171,16 +171,16 @@ def _executors(prepared: Prepared) -> list[Any]:
     use_threads(cluster.threads)
     return [
         Executor(
-            load_pipeline(scenario.model_source, device, cluster.dtype),
-            cluster.executor,
-            caching,
-            cluster.cache_bytes,
-            cluster.cache_patch,
-            cluster.decode,
-            cluster.patch_floor,
-            None if prepared.tiling is None else prepared.tiling.execution(prepared.table),
-            scenario.images,
-            cluster.kernels,
+            pipeline=load_pipeline(scenario.model_source, device, cluster.dtype),
+            mode=cluster.executor,
+            caching=caching,
+            cache_bytes=cluster.cache_bytes,
+            cache_patch=cluster.cache_patch,
+            decode=cluster.decode,
+            patch_floor=cluster.patch_floor,
+            tiling=None if prepared.tiling is None else prepared.tiling.execution(prepared.table),
+            images=scenario.images,
+            kernels=cluster.kernels,
         )
         for device in devices_of(cluster.device, cluster.replicas, cluster.devices)
     ]

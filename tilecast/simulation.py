@@ -51,7 +51,16 @@ def _run(prepared: Prepared, per_step: bool, progress: Callable[[int], None] | N
     loads = None
     if scenario.residency is not None:
         loads = LoadTimes(weights_of(scenario.residency), preloaded(scenario, prepared.requests))
-    world = World(costs, replicas, scenario.seed, section.noise, section.slowdown, plans, tiles, loads)
+    world = World(
+        latencies=costs,
+        replicas=replicas,
+        seed=scenario.seed,
+        noise=section.noise,
+        slowdown=section.slowdown,
+        plans=plans,
+        tiles=tiles,
+        loads=loads,
+    )
     faults = scenario.faults
     happenings = None if faults is None else _happenings(faults, prepared.requests, scenario)
     in_flight = "restart" if faults is None else faults.in_flight

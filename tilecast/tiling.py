@@ -95,18 +95,18 @@ class PreparedTiling:
         assert section is not None
         costs = self.costs(table)
         return Tiling(
-            self.rule,
-            section.positions,
-            self.caching,
-            section.reuse,
-            self.devices.placement,
-            lambda request: costs.window_s(request.size, request.images, float(request.guided)),
-            section.batch,
-            cluster.devices,
-            self.scenario.model_source,
-            cluster.dtype,
-            cluster.rank_timeout_s,
-            self.scenario.images,
+            rule=self.rule,
+            positions=section.positions,
+            caching=self.caching,
+            reuse=section.reuse,
+            placement=self.devices.placement,
+            seconds=lambda request: costs.window_s(request.size, request.images, float(request.guided)),
+            batch=section.batch,
+            devices=cluster.devices,
+            model=self.scenario.model_source,
+            dtype=cluster.dtype,
+            timeout_s=cluster.rank_timeout_s,
+            images=self.scenario.images,
         )
 
 
@@ -128,16 +128,16 @@ def prepare_tiling(
         return None
     tile = None if section.tile in ("native", "planned") else _tile(section.tile)
     rule = TilingRule(
-        geometry,
-        section.above,
-        section.refine,
-        tile,
-        {},
-        section.mode,
-        section.overlap,
-        section.stride,
-        section.image,
-        section.stand,
+        geometry=geometry,
+        above=section.above,
+        refine=section.refine,
+        tile=tile,
+        grids={},
+        mode=section.mode,
+        overlap=section.overlap,
+        stride=section.stride,
+        image=section.image,
+        stand=section.stand,
     )
     link = Link(cluster.link_latency_s, cluster.link_bytes_per_s)
     devices = TileDevices(cluster.devices, placement, link, _NUMBER_BYTES[cluster.dtype])
@@ -147,12 +147,18 @@ def prepare_tiling(
         rule = planner.planned(sizes)
     caching = policies.tile_caching.policy("caching", scenario.base)
     if isinstance(caching, ComputeAll):
-        return PreparedTiling(scenario, rule, devices, None, None, {}, sizes)
+        return PreparedTiling(
+            scenario=scenario, rule=rule, devices=devices, caching=None, signals=None, shares={}, sizes=sizes
+        )
     path = find(scenario.predictor.tile_reuse or scenario.model_name, "tiles", scenario.base)
     if scenario.predictor.tile_reuse is None and not path.is_file():
-        return PreparedTiling(scenario, rule, devices, caching, None, {}, sizes)
+        return PreparedTiling(
+            scenario=scenario, rule=rule, devices=devices, caching=caching, signals=None, shares={}, sizes=sizes
+        )
     signals = TileSignals(TileReuse.fit(TileRecording.load(path)), scenario.seed)
-    prepared = PreparedTiling(scenario, rule, devices, caching, signals, {}, sizes)
+    prepared = PreparedTiling(
+        scenario=scenario, rule=rule, devices=devices, caching=caching, signals=signals, shares={}, sizes=sizes
+    )
     plans = prepared.plans(table)
     usual = {request.size: request for request in trace.requests() if rule.applies(request.size)}
     return replace(prepared, shares={size: plans.expected_share(one, _DRAWS) for size, one in sorted(usual.items())})

@@ -160,13 +160,13 @@ class _Document(BaseModel):
                 raise BadInput("both a profile and arrivals with one, expected at most one of them")
             arrivals = Arrivals(arrivals.burst, DailyProfile(tuple(self.profile)))
         return Workload(
-            self.rate,
-            _mix(self.sizes, parse_size),
-            arrivals,
-            _mix(self.steps, partial(parse_count, field="steps")),
-            _mix(self.images, partial(parse_count, field="images")),
-            self.model,
-            self.guidance_scale,
+            rate=self.rate,
+            sizes=_mix(self.sizes, parse_size),
+            arrivals=arrivals,
+            steps=_mix(self.steps, partial(parse_count, field="steps")),
+            images=_mix(self.images, partial(parse_count, field="images")),
+            model=self.model,
+            guidance_scale=self.guidance_scale,
         )
 
 

@@ -66,7 +66,15 @@ class Coordinator:
         if changes is not None:
             self._signals.changed(self._last, changes)
         signals = self._signals.of(step, tiles, totals, renewed)
-        plan = plan_step(tiles, owners, self._devices, self._placement, self._seconds, self._caching, signals)
+        plan = plan_step(
+            tiles=tiles,
+            owners=owners,
+            devices=self._devices,
+            placement=self._placement,
+            seconds=self._seconds,
+            caching=self._caching,
+            signals=signals,
+        )
         self._last = tiles
         self._signals.computed([tile for tile, fresh in zip(tiles, plan.computed, strict=True) if fresh])
         self._decided.append((signals, plan.computed))

@@ -187,27 +187,27 @@ class TiledExecution:
         tiling = self.tiling
         order = self._pipeline.scheduler.order
         _, frames, _, _ = tiling.rule.geometry.latent_shape(request.size)
-        decider = Coordinator(
-            request.request_id,
-            shape.refine_steps * order - (order - 1),
-            request.images * frames * self._adapter.channels,
-            tiling.devices,
-            tiling.placement,
-            tiling.seconds(request),
-            self._caching,
+        coordinator = Coordinator(
+            request_id=request.request_id,
+            steps=shape.refine_steps * order - (order - 1),
+            values=request.images * frames * self._adapter.channels,
+            devices=tiling.devices,
+            placement=tiling.placement,
+            seconds=tiling.seconds(request),
+            caching=self._caching,
         )
         return TiledRun(
-            self._pipeline,
-            request,
-            shape,
-            self._adapter,
-            self._group,
-            decider,
-            tiling.reuse,
-            self._caching is not None,
-            self._caching is not None and needs_gain(self._caching),
-            start.arguments,
-            start.pixels,
+            pipeline=self._pipeline,
+            request=request,
+            shape=shape,
+            adapter=self._adapter,
+            group=self._group,
+            coordinator=coordinator,
+            reuse=tiling.reuse,
+            cached=self._caching is not None,
+            gains=self._caching is not None and needs_gain(self._caching),
+            arguments=start.arguments,
+            sketch=start.pixels,
         )
 
     def upscale(self, run: TiledRun) -> None:
@@ -269,7 +269,7 @@ class TiledExecution:
         else:
             run.group = self._group
             run.begin(saved.state)
-            self._open_elsewhere(run, {**saved.state, "decider": {}})
+            self._open_elsewhere(run, {**saved.state, "coordinator": {}})
         return run
 
     def report(self, runs: Sequence[TiledRun]) -> tuple[tuple[float, ...], set[str]]:

@@ -132,7 +132,16 @@ def start_ranks(
     pulses: dict[int, int] = {}
     try:
         for rank in range(1, size):
-            order = Order(name, dict(args or {}), rank, size, port, timeout_s, device, threads)
+            order = Order(
+                target=name,
+                args=dict(args or {}),
+                rank=rank,
+                size=size,
+                port=port,
+                timeout_s=timeout_s,
+                device=device,
+                threads=threads,
+            )
             children[rank], pulses[rank] = _start(order)
         _await_start(store, children, pulses, max(timeout_s, _SILENT_S))
         heartbeat = Heartbeat(connect(port), 0, size, timeout_s, children, on_loss=lambda: _kill(children))
@@ -174,7 +183,16 @@ def ranks_from_environment(timeout_s: float = 60.0, device: str = "cpu") -> Rank
     store.wait([status_key(other) for other in range(size)])
     loopback = host in _LOOPBACK
     return Ranks(
-        ProcessGroup(store, rank, size, timeout_s, Heartbeat(own, rank, size, timeout_s), device, loopback), {}
+        ProcessGroup(
+            store=store,
+            rank=rank,
+            size=size,
+            timeout_s=timeout_s,
+            heartbeat=Heartbeat(own, rank, size, timeout_s),
+            device=device,
+            loopback=loopback,
+        ),
+        {},
     )
 
 

@@ -76,16 +76,16 @@ class Rank:
         request = Request(**order["request"])
         start = start_of(request, self._images, image_use(self._pipeline) == "required", required=False)
         run = TiledRun(
-            self._pipeline,
-            request,
-            shape_from(order["shape"]),
-            self._adapter,
-            group,
-            None,
-            order["reuse"],
-            order["cached"],
-            order["gains"],
-            start.arguments,
+            pipeline=self._pipeline,
+            request=request,
+            shape=shape_from(order["shape"]),
+            adapter=self._adapter,
+            group=group,
+            coordinator=None,
+            reuse=order["reuse"],
+            cached=order["cached"],
+            gains=order["gains"],
+            arguments=start.arguments,
         )
         tensors = {name: torch.empty(shape, dtype=getattr(torch, dtype)) for name, dtype, shape in order["tensors"]}
         for tensor in tensors.values():

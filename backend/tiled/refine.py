@@ -52,7 +52,7 @@ class Refinement:
         shape: what the request becomes.
         adapter: of the pipeline.
         group: this rank's view of its replica.
-        decider: on the first rank what decides each step; None on the others.
+        coordinator: on the first rank what decides each step; None on the others.
         cached: whether a policy may reuse tiles, so that outputs are held.
         gains: whether it looks at gains.
         reuse: one of `REUSE`.
@@ -69,7 +69,7 @@ class Refinement:
         shape: TiledShape,
         adapter: Adapter,
         group: Group,
-        decider: Coordinator | None,
+        coordinator: Coordinator | None,
         cached: bool = False,
         gains: bool = False,
         reuse: str = "output",
@@ -80,7 +80,7 @@ class Refinement:
         self.computed = self.reused = 0
         self._adapter = adapter
         self._group = group
-        self._decider = decider
+        self._coordinator = coordinator
         self._cached = cached
         self._gains = cached and gains
         self._residual = reuse == "residual"
@@ -200,9 +200,9 @@ class Refinement:
         totals = changes = None
         if self._cached and self._then is not None:
             totals, changes = self._totals(tiles)
-        if self._decider is not None:
+        if self._coordinator is not None:
             renewed = self.shape.shifts.renews(step)
-            plan = self._decider.decide(step, tiles, self.owners, totals, changes, renewed)
+            plan = self._coordinator.decide(step, tiles, self.owners, totals, changes, renewed)
             if self._group.size > 1:
                 self._group.broadcast(torch.tensor(plan.devices))
             return plan

@@ -143,14 +143,22 @@ class Refiner:
         _, frames, _, _ = self.rule.geometry.latent_shape(request.size)
         values = request.images * frames * self.adapter.channels
         evaluations = shape.refine_steps * order - (order - 1)
-        decider = Coordinator(request.request_id, evaluations, values, 1, Contiguous(), lambda *window: 1.0, caching)
+        coordinator = Coordinator(
+            request_id=request.request_id,
+            steps=evaluations,
+            values=values,
+            devices=1,
+            placement=Contiguous(),
+            seconds=lambda *window: 1.0,
+            caching=caching,
+        )
         gains = caching is not None and needs_gain(caching)
         return TiledRun(
             self.pipeline,
             request,
             shape,
             adapter,
-            decider=decider,
+            coordinator=coordinator,
             reuse=reuse,
             cached=caching is not None,
             gains=gains,

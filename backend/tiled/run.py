@@ -35,7 +35,7 @@ class TiledRun:
         shape: what it becomes.
         adapter: of the pipeline.
         group: this rank's view of its replica; settled when refinement begins.
-        decider: on the first rank; None on the others.
+        coordinator: on the first rank; None on the others.
         reuse: what a reused tile hands on, see `backend.tiled.refine.REUSE`.
         cached: whether a policy may reuse tiles.
         gains: whether it looks at gains.
@@ -48,7 +48,7 @@ class TiledRun:
     shape: TiledShape
     adapter: Adapter
     group: Group = field(default_factory=OneRank)
-    decider: Coordinator | None = None
+    coordinator: Coordinator | None = None
     reuse: str = "output"
     cached: bool = False
     gains: bool = False
@@ -105,23 +105,29 @@ class TiledRun:
                 state["steps_done"], state["evaluations"], state["history"], [s.cpu() for s in state["noise"]]
             )
         self._refinement = Refinement(
-            self.shape, self.adapter, self.group, self.decider, self.cached, self.gains, self.reuse
+            shape=self.shape,
+            adapter=self.adapter,
+            group=self.group,
+            coordinator=self.coordinator,
+            cached=self.cached,
+            gains=self.gains,
+            reuse=self.reuse,
         )
         self._refining = RefineRun(
-            self.pipeline,
-            self.request,
-            self._sketching.prepared,
-            self.shape.first_step,
-            self._start if state is None else lambda like: state["latents"],
-            self.arguments,
-            self.adapter,
-            resumed,
+            pipeline=self.pipeline,
+            request=self.request,
+            prepared=self._sketching.prepared,
+            first_step=self.shape.first_step,
+            start=self._start if state is None else lambda like: state["latents"],
+            arguments=self.arguments,
+            adapter=self.adapter,
+            resumed=resumed,
         )
         self._sketching.close()
         if state is not None:
             self._refinement.restore(state["cache"])
-            if self.decider is not None:
-                self.decider.restore(state["decider"], self.shape)
+            if self.coordinator is not None:
+                self.coordinator.restore(state["coordinator"], self.shape)
         stop = self._refining.resume()
         if not isinstance(stop, StepDone):
             raise RuntimeError("the pipeline asked for no latents")
@@ -141,7 +147,7 @@ class TiledRun:
             "history": run.history(),
             "noise": run.noise,
             "cache": self.refinement.state(),
-            "decider": {} if self.decider is None else self.decider.state(),
+            "coordinator": {} if self.coordinator is None else self.coordinator.state(),
         }
 
     @property
@@ -213,8 +219,8 @@ class TiledRun:
         self._sketching.close()
         if self._refining is not None:
             self._refining.close()
-        if self.decider is not None:
-            self.decider.forget()
+        if self.coordinator is not None:
+            self.coordinator.forget()
         self._refinement = self._stop = self._canvas = self.sketch = None
 
     @property

@@ -126,7 +126,17 @@ def run_plan(policy: CachingPolicy, track: SignalTrack, steps: int, weights: Flo
                 skipped = track.skip_change(block, step, skip - seen_skip[block])
             else:
                 change = skipped = nothing
-            signals = Signals((name,), of, unit, block, blocks, now, all_steps, change, skipped)
+            signals = Signals(
+                request_ids=(name,),
+                request=of,
+                unit=unit,
+                block=block,
+                blocks=blocks,
+                step=now,
+                steps=all_steps,
+                input_change=change,
+                skip_change=skipped,
+            )
             flags = decide_block(policy, signals)
             output[block, flags] = seen_input[block, flags] = coming[flags]
             seen_skip[block, flags] = skip[flags]

@@ -188,7 +188,7 @@ def _spans(lengths: tuple[int, ...], mode: str, overlap: int, multiple: int, shi
     lines = [0, *(min(line + shift, extent) for line in np.cumsum((0, *lengths[:-1])).tolist()), extent]
     least = -(-max(lengths) // 2)
     return tuple(
-        _clamped(place, start, end, overlap, least, multiple, extent)
+        _clamped(place=place, start=start, end=end, overlap=overlap, least=least, multiple=multiple, extent=extent)
         for place, (start, end) in enumerate(pairwise(lines))
         if end > start
     )

@@ -69,19 +69,19 @@ class ModelledTiles:
         held &= not renewed
         gains = np.array([self._gains.get(tile.index, (0.0, 0.0)) for tile in tiles])
         return Signals(
-            (self._name,),
-            np.zeros(count, dtype=np.int64),
-            np.array([tile.index for tile in tiles]),
-            0,
-            1,
-            np.full(count, step),
-            np.full(count, self._steps),
-            np.where(held, now.input_change, np.inf),
-            np.zeros(count),
-            np.where(held, now.input_shift, np.inf),
-            np.where(held, now.output_level, 0.0),
-            gains[:, 0],
-            gains[:, 1],
+            request_ids=(self._name,),
+            request=np.zeros(count, dtype=np.int64),
+            unit=np.array([tile.index for tile in tiles]),
+            block=0,
+            blocks=1,
+            step=np.full(count, step),
+            steps=np.full(count, self._steps),
+            input_change=np.where(held, now.input_change, np.inf),
+            skip_change=np.zeros(count),
+            input_shift=np.where(held, now.input_shift, np.inf),
+            output_level=np.where(held, now.output_level, 0.0),
+            output_gain=gains[:, 0],
+            input_gain=gains[:, 1],
         )
 
     def done(self, step: int, tiles: Sequence[Tile], computed: Flags) -> None:

@@ -115,7 +115,15 @@ def refine(
     for step in range(steps):
         tiles = shape.grid.tiles(shape.shifts.at(step))
         signals = None if modelled is None else modelled.signals(step, tiles, shape.shifts.renews(step))
-        plan = plan_step(tiles, owners, devices.count, devices.placement, seconds, caching, signals)
+        plan = plan_step(
+            tiles=tiles,
+            owners=owners,
+            devices=devices.count,
+            placement=devices.placement,
+            seconds=seconds,
+            caching=caching,
+            signals=signals,
+        )
         owners = owners_after(owners, plan)
         if modelled is not None and signals is not None:
             modelled.done(step, tiles, plan.computed)

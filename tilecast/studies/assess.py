@@ -167,18 +167,18 @@ class Assessor:
         price = option.price_per_hour * candidate.replicas
         images_per_hour = 3600 * seen.images_per_s.mean
         return Evaluation(
-            candidate,
-            option.label,
-            verdict.state,
-            verdict.reason,
-            verdict.detail,
-            verdict.keeps,
-            seen,
-            self.load(candidate, change).mean,
-            price,
-            1000 * price / images_per_hour if images_per_hour > 0 else math.nan,
-            sum([run.extrapolated for run in runs]) / len(runs),
-            option.memory,
+            candidate=candidate,
+            label=option.label,
+            state=verdict.state,
+            reason=verdict.reason,
+            detail=verdict.detail,
+            keeps=verdict.keeps,
+            figures=seen,
+            load=self.load(candidate, change).mean,
+            price_per_hour=price,
+            cost_per_1000_images=1000 * price / images_per_hour if images_per_hour > 0 else math.nan,
+            extrapolated=sum([run.extrapolated for run in runs]) / len(runs),
+            memory=option.memory,
         )
 
 

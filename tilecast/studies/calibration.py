@@ -109,13 +109,13 @@ class Yardstick:
             computed, tiles = computed + cached.computed, tiles + cached.tiles
             seconds, whole_s = seconds + cached.seconds, whole_s + uncached.seconds
         return CacheTradeOff(
-            math.nan if (threshold := threshold_of(policy)) is None else threshold,
-            computed / tiles,
-            whole_s / seconds,
-            float(np.mean(psnrs)),
-            min(psnrs),
-            float(np.mean(ssims)),
-            tuple(psnrs),
+            threshold=math.nan if (threshold := threshold_of(policy)) is None else threshold,
+            computed=computed / tiles,
+            speed=whole_s / seconds,
+            psnr_db=float(np.mean(psnrs)),
+            least_psnr_db=min(psnrs),
+            ssim=float(np.mean(ssims)),
+            psnrs_db=tuple(psnrs),
         )
 
 

@@ -133,15 +133,15 @@ class Case:
             max_batch = max(1, min(max_batch, memory.max_batch))
         price = math.nan if kind.price_per_hour is None else devices * kind.price_per_hour
         return Option(
-            kind.name,
-            devices,
-            scheduler,
-            price,
-            kind.max_replicas,
-            shared(scenario).table.basis,
-            self._capacity_rps(scenario),
-            max_batch,
-            memory,
+            hardware=kind.name,
+            devices=devices,
+            scheduler=scheduler,
+            price_per_hour=price,
+            max_replicas=kind.max_replicas,
+            label=shared(scenario).table.basis,
+            capacity_rps=self._capacity_rps(scenario),
+            max_batch=max_batch,
+            memory=memory,
         )
 
     def _capacity_rps(self, scenario: Scenario) -> float:

@@ -153,7 +153,15 @@ def sweep(
     with _kept(output, SWEEP) as store:
         before = sum(key in store for key in todo)
         tell = partial(progress, "simulating", len(todo))
-        results = run_points(simulate_point, todo, store, count, executor, tell, ray_address)
+        results = run_points(
+            function=simulate_point,
+            points=todo,
+            kept=store,
+            workers=count,
+            executor=executor,
+            progress=tell,
+            ray_address=ray_address,
+        )
         frame = points_table(grid, todo, results)
         if output is not None:
             for suffix in ("parquet", "csv"):
