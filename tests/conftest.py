@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("noisy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("noisy machine")  # how long an example takes says nothing there
 
 if importlib.util.find_spec("torch"):
     import torch
