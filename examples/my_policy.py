@@ -11,5 +11,5 @@ class NewestFirst(tc.SchedulingPolicy):
 
     def plan(self, replica: tc.Replica, now: float) -> tc.Decision | None:
         """What to run on this idle replica."""
-        jobs = list(replica.resident.values()) or list(self.cluster.waiting.values())
+        jobs = list(replica.resident.values()) or list(replica.queue.values())
         return tc.Decision((jobs[-1],), jobs[-1].steps_left) if jobs else None

@@ -19,7 +19,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from policies.contract import Decision, Load, Policy
+from policies.contract import Decision, Load, Policy, Replica
 from policies.guard import broken, fail, guarded, is_of, one_line, short
 from policies.job import Job
 
@@ -168,6 +168,17 @@ def truth(policy: Policy, answer: Any, hook: str) -> bool:
     if not is_of(answer, bool, np.bool_):
         raise broken(policy, f"answers {hook} with {short(answer)}, expected True or False")
     return bool(answer)
+
+
+@_of("route")
+def replica(policy: Policy, answer: Any, asked: Sequence[Replica]) -> int | None:
+    """The index of the replica that ``route`` names, of those it was asked about; None: the queue that all share."""
+    if answer is None:
+        return None
+    for one in asked:
+        if answer is one:
+            return one.index
+    raise broken(policy, f"routes to {short(answer)}, expected one of the replicas that it is shown, or None")
 
 
 @_of("victim")

@@ -1,45 +1,88 @@
 """The world that a scheduling policy sees, in the hands of whoever keeps it.
 
 Policies read a `Cluster`; nothing in it can be written to, so that no policy can make a request look done. Its owner,
-the controller, holds a `ClusterState` and writes there.
+the controller, holds a `ClusterState` and writes there. A scheduling policy sees a `QueueState` of it: one queue, and
+the replicas that draw from it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 
-from policies.contract import Cluster, Predictor, Replica
+from policies.contract import Cluster, Predictor, Replica, SchedulingPolicy
 from policies.job import Job
+
+
+class QueueState:
+    """An empty queue.
+
+    Attributes:
+        waiting, jobs: see `policies.contract.Cluster`.
+        view: what the scheduling policy of the queue sees.
+        policy: that one; set when it begins.
+    """
+
+    policy: SchedulingPolicy
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, Job] = {}
+        self.jobs: dict[str, Job] = {}
+
+    def served_by(self, replicas: tuple[Replica, ...], predictor: Predictor) -> None:
+        """Show these replicas, which draw from it."""
+        self.view = cluster_of(replicas, predictor, self.waiting, self.jobs)
 
 
 class ClusterState:
     """Replicas without work, all of them up, and no jobs.
 
+    Args:
+        replicas: how many.
+        predictor: see `policies.contract.Cluster`.
+        own_queues: every replica has a queue of its own; otherwise all draw from one.
+
     Attributes:
-        view: what policies see of it.
+        view: all of it, as a routing policy sees it.
         waiting, jobs: see `policies.contract.Cluster`.
         resident, loaded: of each replica, see `policies.contract.Replica`.
+        queues: of each replica; the same one of all, with the cluster's own ``waiting`` and ``jobs``, if they share it.
     """
 
-    def __init__(self, replicas: int, predictor: Predictor) -> None:
-        self.waiting: dict[str, Job] = {}
-        self.jobs: dict[str, Job] = {}
+    def __init__(self, replicas: int, predictor: Predictor, own_queues: bool = False) -> None:
         self.resident: list[dict[str, Job]] = [{} for _ in range(replicas)]
         self.loaded: list[dict[str, None]] = [{} for _ in range(replicas)]
-        self.view = Cluster()
-        _set_jobs(self.view, MappingProxyType(self.jobs))
-        _set_waiting(self.view, MappingProxyType(self.waiting))
-        _set_predictor(self.view, predictor)
-        _set_replicas(self.view, tuple(self._replica(index) for index in range(replicas)))
+        shared = QueueState()
+        self.waiting, self.jobs = shared.waiting, shared.jobs
+        self.queues = [QueueState() if own_queues else shared for _ in range(replicas)]
+        every = tuple(self._replica(index) for index in range(replicas))
+        shared.served_by(every, predictor)
+        self.view = shared.view
+        if own_queues:
+            for replica, queue in zip(every, self.queues, strict=True):
+                queue.served_by((replica,), predictor)
 
     def _replica(self, index: int) -> Replica:
         replica = Replica()
         _set_index(replica, index)
+        _set_queue(replica, MappingProxyType(self.queues[index].waiting))
         _set_resident(replica, MappingProxyType(self.resident[index]))
         _set_loaded(replica, MappingProxyType(self.loaded[index]))
         set_launch(replica, None)
         set_up(replica, True)
         return replica
+
+
+def cluster_of(
+    replicas: tuple[Replica, ...], predictor: Predictor, waiting: Mapping[str, Job], jobs: Mapping[str, Job]
+) -> Cluster:
+    """A view of these, which are not copied."""
+    view = Cluster()
+    _set_replicas(view, replicas)
+    _set_predictor(view, predictor)
+    _set_waiting(view, MappingProxyType(waiting))
+    _set_jobs(view, MappingProxyType(jobs))
+    return view
 
 
 _set_jobs = Cluster.__dict__["jobs"].__set__
@@ -48,6 +91,7 @@ _set_predictor = Cluster.__dict__["predictor"].__set__
 _set_replicas = Cluster.__dict__["replicas"].__set__
 _set_index = Replica.__dict__["index"].__set__
 _set_resident = Replica.__dict__["resident"].__set__
+_set_queue = Replica.__dict__["queue"].__set__
 _set_loaded = Replica.__dict__["loaded"].__set__
 set_launch = Replica.__dict__["launch"].__set__
 """``set_launch(replica, launch)``: what runs on it now, or None."""

@@ -2,6 +2,9 @@
 
 A policy is a class whose constructor only stores parameters. The controller copies it, calls `reset` once and
 then the hooks below; it never sees a clock, a device or a driver, so it cannot tell a simulation from a GPU.
+Which replica a request goes to is not its question: there is a copy for every queue, which sees that queue and the
+replicas that draw from it alone. It is one queue for all replicas, or where a routing policy binds requests
+(`policies.routing`) one for each.
 The shortest useful policy is `plan` alone; the other hooks exist so that a policy can keep its own queues
 instead of searching the cluster at every decision.
 
@@ -121,13 +124,16 @@ class Decision(NamedTuple):
     ``jobs`` share one stage, none of them is running, and those already started live on this replica. ``steps`` may
     reach beyond the stage as long as all jobs go from stage to stage together. ``drop`` holds (job, reason) pairs.
     ``Decision(drop=...)`` alone drops and has the policy asked again. ``Decision(load=...)`` runs no job, but brings
-    weights onto the replica.
+    weights onto the replica. ``anew`` says that what the replica has started was thought through again just now, at an
+    instant that does not depend on how steps are grouped into launches: routing then looks at it again, too, as it
+    does whenever a request starts.
     """
 
     jobs: tuple[Job, ...] = ()
     steps: int = 0
     drop: tuple[tuple[Job, str], ...] = ()
     load: Load | None = None
+    anew: bool = False
 
 
 class Replica(ReadOnly):
@@ -139,13 +145,16 @@ class Replica(ReadOnly):
         launch: what runs now, or None.
         up: whether it works; one that has failed is not asked about until it is repaired.
         loaded: checkpoints whose weights lie here, in the order they came; empty where all requests want the same.
+        queue: jobs never started that may start here, by request id, in the order they came: those that were routed
+            here, or those of the queue that all replicas share.
     """
 
-    __slots__ = ("index", "launch", "loaded", "resident", "up")
+    __slots__ = ("index", "launch", "loaded", "queue", "resident", "up")
 
     index: int
     launch: Launch | None
     loaded: Mapping[str, None]
+    queue: Mapping[str, Job]
     resident: Mapping[str, Job]
     up: bool
 
@@ -153,8 +162,10 @@ class Replica(ReadOnly):
 class Cluster(ReadOnly):
     """What a policy sees of the world; it reads it.
 
+    A scheduling policy sees one queue and the replicas that draw from it; a routing policy sees everything.
+
     Attributes:
-        replicas: all replicas, by index.
+        replicas: in order of their indexes, which need not begin at 0.
         predictor: the policy's own idea of cost.
         waiting: jobs never started, by request id, in order of arrival.
         jobs: all jobs not ended, by request id.
@@ -187,10 +198,15 @@ class SchedulingPolicy(Policy):
     """Base of every scheduling policy. Only `plan` must be written."""
 
     required = ("plan",)
+    usual_routing: ClassVar[str] = "shared"
+    """The routing policy of `policies.routing` that it is used with where a scenario names none."""
     cluster: Cluster
 
     def reset(self, cluster: Cluster) -> None:
-        """Begin a run: forget everything of an earlier one. Overriders call ``super().reset(cluster)``."""
+        """Begin a run: forget everything of an earlier one. Overriders call ``super().reset(cluster)``.
+
+        A replica that has a queue of its own and is down begins anew too, with a new copy.
+        """
         self.cluster = cluster
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
@@ -198,7 +214,7 @@ class SchedulingPolicy(Policy):
         raise NotImplementedError
 
     def arrived(self, job: Job, now: float) -> None:
-        """A request came in; it waits."""
+        """A request came into the queue; it waits."""
 
     def returned(self, job: Job, now: float) -> None:
         """A launch of this job ended and it has more to do; it is resident on its replica."""

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from policies import answers
-from policies.cluster import ClusterState, set_launch, set_up
+from policies.cluster import ClusterState, QueueState, set_launch, set_up
 from policies.contract import (
     Decision,
     Launch,
@@ -30,8 +30,9 @@ from policies.contract import (
     guided_share,
     joined,
 )
-from policies.guard import ask, begun, broken, fail, has_own, short
+from policies.guard import ask, begun, broken, fail, has_own, read, short
 from policies.job import STAGES, Job, cancel_soon, end, finish, remark, rest, set_state, start, through
+from policies.routing import RoutingPolicy, Shared, usual_routing
 from policies.tiling.recipe import Recipe
 from traces.composition import Composition
 from traces.request import Request
@@ -52,7 +53,11 @@ REPLICA_FAILED = "its replica failed"
 
 
 class Controller:
-    """Runs one scheduling policy over ``replicas`` replicas.
+    """Runs a scheduling policy over ``replicas`` replicas, to which a routing policy brings the requests.
+
+    Under a routing policy that binds, every replica has a queue and a scheduling policy of its own; under one that does
+    not, all draw from one queue. A request that finds no replica that works waits for the first that does. One that a
+    binding policy leaves to all of them waits until a replica has nothing else to run; the oldest is taken first.
 
     Args:
         policy: copied, so one policy object can serve many runs at once.
@@ -63,8 +68,10 @@ class Controller:
         on_event: called with (verb, payload, now) for every event and answer, in order; see `policies.events`.
         loading: replicas run only what they have loaded; otherwise all requests want the same weights, always there.
         loaded: checkpoints that lie on each replica from the beginning; empty: none on any.
+        routing: copied; None: what the scheduling policy is used with.
 
     Attributes:
+        policy: the scheduling policy that runs, or of several copies the first.
         jobs: every job ever submitted, in order of submission; a request whose replica failed has several.
         launched: (launch, outcome, end time in seconds) of every launch that ended.
         open: jobs not ended.
@@ -80,17 +87,21 @@ class Controller:
         on_event: Callable[[str, Any, float], None] | None = None,
         loading: bool = False,
         loaded: Sequence[Sequence[str]] = (),
+        routing: RoutingPolicy | None = None,
     ) -> None:
         self.recipe = through(recipe) if isinstance(recipe, tuple) else recipe
         self.jobs: list[Job] = []
         self.launched: list[LaunchRecord] = []
         self.open = 0
         self.outages: list[tuple[int, float, float | None]] = []
-        self._cluster = ClusterState(replicas, predictor)
-        self._replicas = self._cluster.view.replicas
-        self._places = {
-            1 << index: place for index, place in enumerate(zip(self._replicas, self._cluster.resident, strict=True))
-        }
+        if routing is None:
+            routing = usual_routing(policy) if replicas > 1 else Shared()
+        binds = answers.truth(routing, read(routing, "binds"), "binds")
+        self._cluster = cluster = ClusterState(replicas, predictor, binds)
+        self._replicas = cluster.view.replicas
+        places = zip(self._replicas, cluster.resident, cluster.queues, strict=True)
+        self._places = {1 << index: place for index, place in enumerate(places)}
+        self._queues = list(dict.fromkeys(cluster.queues))
         self._free = (1 << replicas) - 1  # bit i: replica i is up and runs nothing
         self._holding = 0  # bit i: requests are resident on replica i
         for held, checkpoints in zip(self._cluster.loaded, loaded, strict=False):
@@ -103,7 +114,14 @@ class Controller:
         self._on_event = on_event
         self._loading = loading
         self._observe: Callable[..., None] | None = getattr(predictor, "observe", None)
-        self.policy = begun(policy, self._cluster.view)
+        self._scheduling = policy
+        for queue in self._queues:
+            queue.policy = begun(policy, queue.view)
+        self.policy = self._queues[0].policy
+        self._routing = begun(routing, cluster.view) if binds else None
+        self._queue_of: dict[Job, QueueState] = {}  # of jobs that are bound, from when they are until they end
+        self._unbound: dict[Job, None] = {}  # waiting for a replica that has nothing else to run,
+        self._nowhere: dict[Job, None] = {}  # or for one that works
         self._recalls, self._returns, self._ends = (
             has_own(self.policy, hook) for hook in ("recalls", "returned", "ended")
         )
@@ -123,10 +141,43 @@ class Controller:
         self.open += 1
         cluster.jobs[name] = job
         cluster.waiting[name] = job
+        if self._routing is not None:
+            self._route(job, now)
+            return
         try:
             self.policy.arrived(job, now)
         except BaseException as error:
             fail(self.policy, "arrived", error)
+
+    def _route(self, job: Job, now: float) -> None:
+        """Ask where a job goes that waits and is bound to no replica."""
+        routing = self._routing
+        assert routing is not None
+        working = tuple([replica for replica in self._replicas if replica.up])
+        if not working:
+            self._nowhere[job] = None
+            return
+        chosen = answers.replica(routing, ask(routing, "route", job, working, now), working)
+        if self._on_event:
+            self._on_event("route", (job.request.request_id, chosen), now)
+        if chosen is None:
+            self._unbound[job] = None
+        else:
+            self._bind(job, self._cluster.queues[chosen], now)
+
+    def _bind(self, job: Job, queue: QueueState, now: float) -> None:
+        name = job.request.request_id
+        self._queue_of[job] = queue
+        queue.jobs[name] = queue.waiting[name] = job
+        ask(queue.policy, "arrived", job, now)
+
+    def _bind_oldest(self, queue: QueueState, now: float) -> bool:
+        """Bind the oldest request that is left to all replicas, if there is one."""
+        for job in self._unbound:
+            del self._unbound[job]
+            self._bind(job, queue, now)
+            return True
+        return False
 
     def cancel(self, request_id: str, now: float, reason: str = "the client left") -> None:
         """Give a request up. A running one ends at the next step boundary, the others of its batch go on."""
@@ -146,27 +197,34 @@ class Controller:
     def launches(self, now: float) -> list[Launch]:
         """Work to start now."""
         started: list[Launch] = []
-        policy, waiting, left = self.policy, self._cluster.waiting, self._free
+        waiting, unbound, left = self._cluster.waiting, self._unbound, self._free
         while asked := left if waiting else left & self._holding:
             lowest = asked & -asked
             left ^= lowest
-            replica, resident = self._places[lowest]
-            while waiting or resident:
+            replica, resident, queue = self._places[lowest]
+            policy, queued = queue.policy, queue.waiting
+            while queued or resident or (unbound and self._bind_oldest(queue, now)):
                 try:
                     decision = policy.plan(replica, now)
                 except BaseException as error:
                     fail(policy, "plan", error)
                 if decision is None:
+                    if unbound and self._bind_oldest(queue, now):
+                        continue
                     break
                 if type(decision) is not Decision or len(decision) != _FIELDS:
                     decision = answers.decision(policy, decision)
-                jobs, steps, drop, load = decision
+                jobs, steps, drop, load, anew = decision
                 if type(drop) is not tuple or drop:
                     dropped = self._drop(drop, now)
                     if dropped and type(jobs) is tuple and not jobs and load is None:
                         continue
                 if load is None:
-                    started.append(self._start(replica, resident, jobs, steps, now))
+                    if self._routing is not None:
+                        anew = answers.truth(policy, anew, "plan with anew =")
+                        started.append(self._start_bound(queue, replica, resident, jobs, steps, anew, now))
+                    else:
+                        started.append(self._start(replica, resident, jobs, steps, now))
                 else:
                     started.append(self._start_loading(replica, jobs, load, now))
                 break
@@ -178,10 +236,16 @@ class Controller:
         """Ids of running launches to end at their next step boundary; each is named once."""
         if not (self._recalls or self._cancel_recalls or self._on_event):
             return []
-        try:
-            wanted = self.policy.recalls(now)
-        except BaseException as error:
-            fail(self.policy, "recalls", error)
+        wanted: Any = ()
+        if self._routing is not None:
+            for queue in self._queues:
+                named_here = answers.launch_ids(queue.policy, ask(queue.policy, "recalls", now), self._next_launch)
+                wanted = [*wanted, *named_here] if named_here else wanted
+        else:
+            try:
+                wanted = self.policy.recalls(now)
+            except BaseException as error:
+                fail(self.policy, "recalls", error)
         running = self._running
         if type(wanted) is tuple or type(wanted) is list:
             for launch_id in wanted:
@@ -236,10 +300,11 @@ class Controller:
                 if job.cancelling:
                     self._end(job, "cancelled", job.cancelling, now)
                 elif self._returns:
+                    policy = self._cluster.queues[index].policy
                     try:
-                        self.policy.returned(job, now)
+                        policy.returned(job, now)
                     except BaseException as error:
-                        fail(self.policy, "returned", error)
+                        fail(policy, "returned", error)
 
     def replica_down(self, index: int, now: float, in_flight: str = "restart", outcome: Outcome | None = None) -> None:
         """A replica failed: what lay on it is gone, and it gets no work until `replica_up`.
@@ -267,7 +332,10 @@ class Controller:
             self.launched.append((launch, outcome, now))
             for job in launch.jobs:
                 rest(job, outcome.steps_done)
-        ask(self.policy, "replica_down", replica, now)
+        if self._routing is None:
+            ask(self.policy, "replica_down", replica, now)
+        else:
+            self._leave(replica, now)
         again = []
         for job in list(self._cluster.resident[index].values()):
             if job.cancelling:
@@ -296,15 +364,38 @@ class Controller:
             if failed == index and up_s is None:
                 self.outages[at] = (index, down_s, now)
                 break
-        ask(self.policy, "replica_up", replica, now)
+        ask(self._cluster.queues[index].policy, "replica_up", replica, now)
+        nowhere, self._nowhere = self._nowhere, {}
+        for job in nowhere:
+            self._route(job, now)
+
+    def _leave(self, replica: Replica, now: float) -> None:
+        """A replica with a queue of its own has failed: what waits for it goes elsewhere; its policy begins anew."""
+        queue = self._cluster.queues[replica.index]
+        ask(self._routing, "replica_down", replica, now)
+        waiting = list(queue.waiting.values())
+        queue.waiting.clear()
+        queue.jobs.clear()
+        for job in (*waiting, *self._cluster.resident[replica.index].values()):
+            del self._queue_of[job]
+        queue.policy = begun(self._scheduling, queue.view)
+        self.policy = self._queues[0].policy
+        for job in waiting:
+            self._route(job, now)
 
     def wakeup(self, now: float) -> float | None:
         """When to ask again although nothing happened."""
-        try:
-            wakeup_s = self.policy.wakeup(now)
-        except BaseException as error:
-            fail(self.policy, "wakeup", error)
-        return None if wakeup_s is None else answers.wakeup_s(self.policy, wakeup_s)
+        earliest_s = None
+        for queue in self._queues:
+            policy = queue.policy
+            try:
+                wakeup_s = policy.wakeup(now)
+            except BaseException as error:
+                fail(policy, "wakeup", error)
+            if wakeup_s is not None:
+                wakeup_s = answers.wakeup_s(policy, wakeup_s)
+                earliest_s = wakeup_s if earliest_s is None else min(earliest_s, wakeup_s)
+        return earliest_s
 
     def resident_on(self, replica: int) -> list[str]:
         """Ids of the requests whose state lies on a replica; anything else it holds can be freed."""
@@ -348,6 +439,26 @@ class Controller:
                 start(job, index, now)
             else:
                 set_state(job, "running")
+        return launch
+
+    def _start_bound(
+        self,
+        queue: QueueState,
+        replica: Replica,
+        resident: dict[str, Job],
+        jobs: tuple[Job, ...],
+        steps: int,
+        anew: bool,
+        now: float,
+    ) -> Launch:
+        """`_start` on a replica that has a queue of its own."""
+        before = len(resident)
+        launch = self._start(replica, resident, jobs, steps, now)
+        if len(resident) > before:
+            for job in launch.jobs:
+                queue.waiting.pop(job.request.request_id, None)
+        if anew or len(resident) > before:
+            ask(self._routing, "planned", replica, now)
         return launch
 
     def _work(self, jobs: tuple[Job, ...], steps: int) -> _Work:
@@ -402,7 +513,7 @@ class Controller:
         """PolicyError when a decision breaks the contract. A job may be half of one, of the policy's making."""
         if not jobs:
             raise self._broken("answered with no jobs; None is the answer that leaves a replica idle")
-        known, index = self._cluster.jobs, replica.index
+        known, index = self._cluster.queues[replica.index].jobs, replica.index
         try:
             for job in jobs:
                 if type(job) is Job:
@@ -428,6 +539,8 @@ class Controller:
         name = job.request.request_id
         if self._cluster.jobs.get(name) is not job:
             return f"wants to run request {name!r}, which is {job.state} or was never submitted"
+        if job.state == "waiting" and name not in replica.queue:
+            return f"wants to run request {name!r} on replica {replica.index}, which waits elsewhere"
         if job.state == "running":
             return f"wants to run request {name!r}, which is running already"
         if job.state == "resident" and job.replica != replica.index:
@@ -491,11 +604,26 @@ class Controller:
             self._holding &= ~(1 << job.replica)
         del self._cluster.jobs[name]
         self.open -= 1
-        if self._ends:
+        if self._routing is not None:
+            self._ended_bound(job, now)
+        elif self._ends:
             try:
                 self.policy.ended(job, now)
             except BaseException as error:
                 fail(self.policy, "ended", error)
+
+    def _ended_bound(self, job: Job, now: float) -> None:
+        if job in self._nowhere:
+            del self._nowhere[job]
+            return
+        name, queue = job.request.request_id, self._queue_of.pop(job, None)
+        if queue is None:  # left to all replicas, or its replica has failed and a new policy does not know it
+            self._unbound.pop(job, None)
+        else:
+            del queue.jobs[name]
+            queue.waiting.pop(name, None)
+            ask(queue.policy, "ended", job, now)
+        ask(self._routing, "ended", job, now)
 
     def _broken(self, what: str) -> PolicyError:
         return broken(self.policy, what)

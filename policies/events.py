@@ -62,6 +62,8 @@ class EventRecord:
                 event["recipe"] = payload.recipe
         elif verb == "cancel":
             event[verb], event["reason"] = payload
+        elif verb == "route":
+            event[verb] = list(payload)
         elif verb == "launches":
             event[verb] = [_spell_launch(launch) for launch in payload]
             if payload:
@@ -165,10 +167,13 @@ def check_parity(
     predictor (fresh, if it learns), same replicas.
     """
     dropped: list[Any] = []
+    routed: list[Any] = []
 
     def on_event(verb: str, payload: Any, now: float) -> None:
         if verb == "drop":
             dropped.append(list(payload))
+        elif verb == "route":
+            routed.append(list(payload))
 
     by_id = {request.request_id: request for request in requests}
     told = _Told(make_controller(on_event), by_id)
@@ -180,7 +185,14 @@ def check_parity(
             told, drops = _Told(make_controller(on_event), by_id), []
         elif "drop" in event:
             drops.append(event["drop"])
+        elif "route" in event:
+            way = routed.pop(0) if routed else None
+            decisions += 1
+            if way != event["route"]:
+                return Parity(decisions, f"at {now} s, route: recorded {event['route']}, now {way}")
         elif "launches" in event:
+            if routed:
+                return Parity(decisions + 1, f"at {now} s, route: recorded None, now {routed[0]}")
             dropped.clear()
             answer: Any = [_spell_launch(launch) for launch in told.launches(now)]
             decisions += 1

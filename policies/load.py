@@ -17,6 +17,7 @@ from policies.guard import Guard, broken, check_form, class_name, files_of, guar
 from policies.parameters import Signature, checked_parameters
 from policies.placement import PLACEMENTS, PlacementPolicy
 from policies.residency import DISPATCHES, KEEPS, DispatchPolicy, KeepPolicy
+from policies.routing import ROUTINGS, RoutingPolicy
 from policies.scheduling import SCHEDULERS
 from policies.watchdog import watched
 from traces.errors import BadInput, did_you_mean
@@ -26,6 +27,7 @@ _LONGEST = 1000
 
 BASES: dict[str, type[Policy]] = {
     "scheduling": SchedulingPolicy,
+    "routing": RoutingPolicy,
     "caching": CachingPolicy,
     "placement": PlacementPolicy,
     "dispatch": DispatchPolicy,
@@ -35,6 +37,7 @@ BASES: dict[str, type[Policy]] = {
 
 KINDS: dict[str, Mapping[str, type]] = {
     "scheduling": SCHEDULERS,
+    "routing": ROUTINGS,
     "caching": CACHES,
     "placement": PLACEMENTS,
     "dispatch": DISPATCHES,

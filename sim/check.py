@@ -7,14 +7,16 @@ Runs any policy, ours or a user's, through one conformance suite, in the spirit 
 
 For scheduling policies: no request is lost or run twice, no launch overlaps another on its replica, the same seed
 gives the same run, runs do not leak into each other, a quantum is a kept promise (planning at every step boundary
-gives the same completions), and recorded events reproduce every decision. Caching, placement, dispatch and keep
-policies have suites of their own. It lives in `sim` because it needs a driver.
+gives the same completions), and recorded events reproduce every decision. Routing policies are held to the same, while
+replicas fail. Caching, placement, dispatch and keep policies have suites of their own. It lives in `sim` because it
+needs a driver.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,13 +28,27 @@ from policies.events import EventRecord, check_parity
 from policies.guard import ask, begun, broken, check_form, copied_for_run, is_of, name_of_class, parameters_of
 from policies.placement import PlacementPolicy, TileWork
 from policies.residency import DispatchPolicy, KeepPolicy
+from policies.routing import RoutingPolicy
+from policies.scheduling import FCFS, PatchedServeJoins
 from policies.tiling.step import assign_tiles
 from policies.watchdog import watched
 from sim.check_residency import check_residency
 from sim.check_worlds import WORLDS, CheckedWorld
-from sim.driver import Simulation, Stalled
+from sim.driver import Happening, Simulation, Stalled
 from traces.request import Request
 from traces.streams import stream
+
+_FAILURES = (
+    Happening(0.7, "down", 1), Happening(1.2, "down", 0), Happening(1.6, "down", 2), Happening(2.0, "up", 0),
+    Happening(2.3, "up", 1), Happening(3.1, "down", 0), Happening(3.5, "up", 2), Happening(4.0, "up", 0),
+)  # fmt: skip
+"""Of three replicas; for a while none works."""
+_ROUTED = (
+    (CheckedWorld(1, 2.0, False), ()),
+    (CheckedWorld(3, 9.0, False), ()),
+    (CheckedWorld(3, 12.0, True), _FAILURES),
+    (CheckedWorld(2, 6.0, True, tiled=True), ()),
+)
 
 
 def check_policy(policy: Policy, seed: int = 0) -> None:
@@ -47,6 +63,8 @@ def check_policy(policy: Policy, seed: int = 0) -> None:
         check_form(policy)
         if is_of(policy, SchedulingPolicy):
             _check_scheduling(policy, seed)
+        elif is_of(policy, RoutingPolicy):
+            _check_routing(policy, seed)
         elif is_of(policy, CachingPolicy):
             _check_caching(policy, seed)
         elif is_of(policy, PlacementPolicy):
@@ -78,20 +96,56 @@ def _check_scheduling(policy: SchedulingPolicy, seed: int) -> None:
     _check_cancelling(policy, seed)
 
 
+def _check_routing(policy: RoutingPolicy, seed: int) -> None:
+    """Beside schedulers of several kinds, on replicas that work and on some that fail."""
+    before = parameters_of(policy)
+    for scheduler in (FCFS(), PatchedServeJoins()):
+        for world, failures in _ROUTED:
+            requests = world.requests(seed, 40)
+
+            def run(per_step: bool = False) -> tuple[Controller, list[str]]:
+                return _run(scheduler, requests, world, seed, per_step, policy, failures)  # noqa: B023
+
+            controller, events = run()
+            _check_conservation(policy, controller, requests)
+            again, events_again = run()
+            if events != events_again:
+                raise broken(policy, "is not deterministic: the same run twice gave different decisions")
+            _check_promise(policy, again, run(per_step=True)[0])
+            parity = check_parity(
+                [json.loads(line) for line in events],
+                requests,
+                lambda hook, world=world, scheduler=scheduler: world.controller(scheduler, hook, policy),  # type: ignore[misc]
+            )
+            if not parity.same:
+                raise broken(policy, f"decides differently for the same events: {parity.difference}")
+    if parameters_of(policy) != before:
+        raise broken(policy, "changed its own parameters during a run; per-run state belongs in reset")
+
+
 def _run(
-    policy: SchedulingPolicy, requests: list[Request], world: CheckedWorld, seed: int, per_step: bool
+    policy: SchedulingPolicy,
+    requests: list[Request],
+    world: CheckedWorld,
+    seed: int,
+    per_step: bool,
+    routing: RoutingPolicy | None = None,
+    failures: Sequence[Happening] = (),
 ) -> tuple[Controller, list[str]]:
     record = EventRecord()
-    controller = world.controller(policy, record.add)
+    controller = world.controller(policy, record.add, routing)
+    happenings = iter(failures) if failures else None
     try:
-        Simulation(controller, world.world(seed), per_step).run(requests)
+        Simulation(controller, world.world(seed), per_step, happenings=happenings).run(requests)
     except Stalled as error:
         raise PolicyError(str(error)) from error
     return controller, record.lines
 
 
-def _check_conservation(policy: SchedulingPolicy, controller: Controller, requests: list[Request]) -> None:
-    if [job.request for job in controller.jobs] != requests:
+def _check_conservation(policy: Policy, controller: Controller, requests: list[Request]) -> None:
+    lost = {job.earlier for job in controller.jobs}
+    ended = {job.request.request_id: job for job in controller.jobs if job not in lost}
+    if [ended[request.request_id].request for request in requests if request.request_id in ended] != requests:
         raise broken(policy, "lost or changed a request")
     done: dict[tuple[str, str], int] = defaultdict(int)
     free_at: dict[int, float] = defaultdict(float)
@@ -108,13 +162,13 @@ def _check_conservation(policy: SchedulingPolicy, controller: Controller, reques
             raise broken(policy, f"left request {name!r} {job.state}")
         if job.state == "dropped" and not job.reason:
             raise broken(policy, f"dropped request {name!r} without a reason")
-        if job.state == "finished":
+        if job.state == "finished" and job.earlier is None:
             for stage, wanted in job.recipe:
                 if done[name, stage] != wanted:
                     raise broken(policy, f"ran {done[name, stage]} steps of {stage} for {name!r}, not {wanted}")
 
 
-def _check_promise(policy: SchedulingPolicy, quantum: Controller, oracle: Controller) -> None:
+def _check_promise(policy: Policy, quantum: Controller, oracle: Controller) -> None:
     for job, stepped in zip(quantum.jobs, oracle.jobs, strict=True):
         if (job.state, job.finish_s, job.replica) != (stepped.state, stepped.finish_s, stepped.replica):
             raise broken(

@@ -10,6 +10,7 @@ import numpy as np
 
 from policies.controller import Controller
 from policies.job import STAGES
+from policies.routing import RoundRobin, RoutingPolicy
 from policies.tiling.costs import TiledCosts
 from policies.tiling.plan import TilePlans
 from policies.tiling.recipe import Recipe, TilingRule, ordinary
@@ -68,12 +69,14 @@ class CheckedWorld(NamedTuple):
         rate: requests a second.
         whole_seconds: they come at whole seconds, several at once.
         tiled: some are tiled, over two devices a replica.
+        bound: every replica has a queue of its own.
     """
 
     replicas: int
     rate: float
     whole_seconds: bool
     tiled: bool = False
+    bound: bool = False
 
     @property
     def costs(self) -> IrregularCosts | TiledCosts:
@@ -85,9 +88,16 @@ class CheckedWorld(NamedTuple):
         """What requests go through."""
         return _RULE.stages if self.tiled else ordinary
 
-    def controller(self, policy: Any, on_event: Callable[[str, Any, float], None] | None = None) -> Controller:
+    def controller(
+        self,
+        policy: Any,
+        on_event: Callable[[str, Any, float], None] | None = None,
+        routing: RoutingPolicy | None = None,
+    ) -> Controller:
         """A fresh controller of this world."""
-        return Controller(policy, self.costs, self.replicas, self.recipe, on_event)
+        if routing is None and self.bound:
+            routing = RoundRobin()
+        return Controller(policy, self.costs, self.replicas, self.recipe, on_event, routing=routing)
 
     def world(self, seed: int) -> World:
         """A fresh world."""
@@ -120,6 +130,7 @@ WORLDS = (
     CheckedWorld(1, 12.0, False),
     CheckedWorld(2, 20.0, True),
     CheckedWorld(3, 9.0, False),
+    CheckedWorld(3, 12.0, True, bound=True),
     CheckedWorld(1, 1.5, False, tiled=True),
     CheckedWorld(2, 6.0, True, tiled=True),
 )

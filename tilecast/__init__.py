@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from policies.contract import Decision, Launch, Policy, PolicyError, Replica, SchedulingPolicy
     from policies.placement import PlacementPolicy
     from policies.residency import DispatchPolicy, KeepPolicy
+    from policies.routing import RoutingPolicy
     from predictors.profile import Profile
     from reports.comparison import Comparison
     from reports.plan.result import Plan
@@ -50,6 +51,7 @@ _HOMES = {
     "Replica": "policies.contract",
     "Request": "traces.request",
     "Result": "tilecast.results",
+    "RoutingPolicy": "policies.routing",
     "Scenario": "tilecast.scenario",
     "SchedulingPolicy": "policies.contract",
     "Trace": "traces.trace",
@@ -78,6 +80,7 @@ __all__ = [
     "Replica",
     "Request",
     "Result",
+    "RoutingPolicy",
     "Scenario",
     "SchedulingPolicy",
     "Trace",

@@ -36,10 +36,12 @@ def keep_inputs(prepared: Prepared, folder: Folder) -> dict[str, Any]:
 
 def _sources(scenario: Scenario) -> list[Path]:
     """The files of a scenario that are kept beside the log of a replay as they are."""
-    hardware, name = scenario.predictor.hardware, scenario.policies.scheduling.name
+    hardware, policies = scenario.predictor.hardware, scenario.policies
     named = [_file_of(hardware)] if hardware is not None and ".toml" in hardware else []
-    named += [name.rpartition(":")[0]] if ".py:" in name else []
-    return [scenario.base / each for each in named]
+    for section in (policies.scheduling, policies.routing):
+        if section is not None and ".py:" in section.name:
+            named.append(section.name.rpartition(":")[0])
+    return [scenario.base / each for each in dict.fromkeys(named)]
 
 
 def what_differs(prepared: Prepared, folder: Path) -> str | None:
@@ -112,10 +114,11 @@ def _prepared_again(folder: Path) -> Prepared:
 
 def _recorded_scenario(folder: Path) -> Scenario:
     recorded = json.loads(json.dumps(read_run(folder).info["scenario"]))
-    name = recorded["policies"]["scheduling"]["name"]
-    if ".py:" in name:
-        file, _, class_name = name.rpartition(":")
-        recorded["policies"]["scheduling"]["name"] = f"{Path(file).name}:{class_name}"
+    for kind in ("scheduling", "routing"):
+        section = recorded["policies"].get(kind)
+        if section is not None and ".py:" in section["name"]:
+            file, _, class_name = section["name"].rpartition(":")
+            section["name"] = f"{Path(file).name}:{class_name}"
     if hardware := recorded["predictor"].get("hardware"):
         file = _file_of(hardware)
         recorded["predictor"]["hardware"] = hardware.replace(file, Path(file).name)

@@ -319,6 +319,9 @@ class PoliciesSection(_Section):
     """One policy of each kind."""
 
     scheduling: PolicySection = Field(PolicySection(name="fcfs"), description="Which requests run next, together.")
+    routing: PolicySection | None = Field(
+        None, description="Which replica a request waits for; not set: what the scheduler is used with, mostly shared."
+    )
     caching: PolicySection = Field(PolicySection(name="none"), description="Which blocks of a model are not computed.")
     tile_caching: PolicySection = Field(PolicySection(name="none"), description="The same of tiles of tiled requests.")
     placement: PolicySection = Field(PolicySection(name="cache-guided"), description="Which device computes a tile.")
@@ -584,4 +587,4 @@ def _table(section: _Section) -> dict[str, Any]:
     return table
 
 
-_POLICIES = ("scheduling", "caching", "tile_caching", "placement", "dispatch", "keep")
+_POLICIES = ("scheduling", "routing", "caching", "tile_caching", "placement", "dispatch", "keep")

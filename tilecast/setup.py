@@ -16,6 +16,7 @@ from policies.contract import Predictor, SchedulingPolicy
 from policies.controller import Controller
 from policies.guard import name_of
 from policies.record import Served, request_table, step_table
+from policies.routing import RoutingPolicy
 from policies.runlog import write_run
 from policies.tiling.recipe import Recipe, ordinary
 from policies.watchdog import watched
@@ -65,6 +66,7 @@ class Prepared:
     tiling: PreparedTiling | None = None
     shares: dict[Size, float] = field(default_factory=dict)
     clock_start_s: float = 0.0
+    routing: RoutingPolicy | None = None
 
     def controller(self, on_event: Callable[[str, Any, float], None] | None = None) -> Controller:
         """A fresh controller for this scenario, the same for every driver: its policy sees the same stages in each."""
@@ -79,6 +81,7 @@ class Prepared:
             on_event,
             scenario.residency is not None,
             preloaded(scenario, self.requests),
+            self.routing,
         )
 
     @property
@@ -232,7 +235,19 @@ def _prepare(scenario: Scenario) -> Prepared:
         tiling,
         {} if cache is None else cache.shares,
         clock_start_s,
+        routing_of(scenario),
     )
+
+
+def routing_of(scenario: Scenario) -> RoutingPolicy | None:
+    """The routing policy that a scenario names; None: it names none.
+
+    Raises:
+        BadInput: unknown name, no such file or class, or a wrong parameter.
+        PolicyError: what a user's policy does wrong.
+    """
+    section = scenario.policies.routing
+    return None if section is None else section.policy("routing", scenario.base)
 
 
 def _unmeasured(table: LatencyTable, tiling: PreparedTiling | None) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.parameters import Width
 from policies.scheduling.batch import next_quantum
-from policies.scheduling.dispatch import Dispatcher, Rule, check_rule
 from policies.scheduling.forecast import ROUNDING_S, Due, forecast
 from policies.scheduling.mixing import BatchCosts
 from policies.scheduling.promise import Quanta, to_decode
@@ -23,12 +22,12 @@ from policies.scheduling.promise import Quanta, to_decode
 _WIDTHS = (12, 8, 6, 4, 3, 2, 1)
 
 
-class _Lane:
+class _Admission:
     """What one replica has admitted, most urgent first, how wide it runs, and who asks to be admitted."""
 
     def __init__(self, width: int) -> None:
         self.admitted: list[Due] = []
-        self.asking: list[Job] = []
+        self.asking: dict[Job, None] = {}
         self.width = width
 
     def urgent(self) -> list[Due]:
@@ -39,51 +38,49 @@ class _Lane:
 class Clockwork(SchedulingPolicy):
     """Admits a request when every admitted deadline is still kept with it; runs the admitted in order of deadline.
 
-    An arrival goes to one replica, and is admitted or dropped there at the next step boundary. Batches of mixed sizes
-    are as wide as keeps every admitted deadline. An admitted request that can no longer make it (predictions were
-    wrong) is dropped before it has started, and afterwards is one without a deadline. Those without a deadline are
-    always admitted, come last, and share a batch with others only where that makes nobody late. A tiled request has the
+    An arrival is admitted or dropped at the next step boundary; where several replicas draw from one queue, each is
+    asked at its own: the first that admits it takes it, the last that does not drops it. Batches of mixed sizes are as
+    wide as keeps every admitted deadline. An admitted request that can no longer make it (predictions were wrong) is
+    dropped before it has started, and afterwards is one without a deadline. Those without a deadline are always
+    admitted, come last, and share a batch with others only where that makes nobody late. A tiled request has the
     replica to itself when it is the most urgent.
 
     Args:
         max_batch: requests in a batch.
-        dispatch: ``pixels`` or ``completion``; see `policies.scheduling.dispatch`.
-
-    Raises:
-        ValueError: an unknown dispatch rule.
     """
 
-    def __init__(self, max_batch: Width = 12, dispatch: Rule = "completion") -> None:
+    usual_routing = "earliest-completion"
+
+    def __init__(self, max_batch: Width = 12) -> None:
         self.max_batch = max_batch
-        self.dispatch = check_rule(dispatch)
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
         self._costs = BatchCosts(cluster.predictor)
-        self._dispatcher = Dispatcher(self.dispatch, cluster, self._costs)
         self._quanta = Quanta(cluster)
-        self._lanes = [_Lane(self.max_batch) for _ in cluster.replicas]
+        self._admissions = {replica.index: _Admission(self.max_batch) for replica in cluster.replicas}
         self._due: dict[Job, tuple[int, Due]] = {}
         self._widths = [self.max_batch, *[width for width in _WIDTHS if width < self.max_batch]]
 
     def arrived(self, job: Job, now: float) -> None:
-        index = self._dispatcher.assign(job, now)
-        self._lanes[index].asking.append(job)
+        for admission in self._admissions.values():
+            admission.asking[job] = None
 
     def ended(self, job: Job, now: float) -> None:
         self._leave(job)
-        self._dispatcher.ended(job)
+        self._asks_no_more(job)
         self._costs.forget(job)
 
     def replica_down(self, replica: Replica, now: float) -> None:
         index = replica.index
-        self._lanes[index] = _Lane(self.max_batch)
+        lost, self._admissions[index] = self._admissions[index], _Admission(self.max_batch)
+        waiting = [job for _, _, job in lost.admitted if job.state == "waiting"]
         self._due = {job: due for job, due in self._due.items() if due[0] != index}
-        for job in self._dispatcher.release(index):
+        for job in dict.fromkeys([*lost.asking, *waiting]):
             self.arrived(job, now)
 
     def recalls(self, now: float) -> list[int]:
-        return self._quanta.broken(index for index, lane in enumerate(self._lanes) if lane.asking)
+        return self._quanta.broken(index for index, admission in self._admissions.items() if admission.asking)
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
         decision = self._quanta.rest(replica)
@@ -92,58 +89,58 @@ class Clockwork(SchedulingPolicy):
         decision = to_decode(replica.resident.values())
         if decision is not None:
             return self._quanta.keep(replica, decision)
-        lane = self._lanes[replica.index]
-        drop = tuple(self._too_late(replica.index, lane, now) + self._admit(replica.index, lane, now))
-        if not lane.admitted:
+        admission = self._admissions[replica.index]
+        drop = tuple(self._too_late(replica.index, admission, now) + self._admit(replica.index, admission, now))
+        if not admission.admitted:
             return Decision(drop=drop) if drop else None
-        jobs = self._window(lane, now)
-        self._dispatcher.planned(replica.index, dict.fromkeys((*replica.resident.values(), *jobs)), now)
-        return self._quanta.keep(replica, next_quantum(jobs)._replace(drop=drop))
+        jobs = self._window(admission, now)
+        return self._quanta.keep(replica, next_quantum(jobs)._replace(drop=drop, anew=True))
 
-    def _window(self, lane: _Lane, now: float) -> list[Job]:
+    def _window(self, admission: _Admission, now: float) -> list[Job]:
         """Who runs next: the most urgent, and beside them those without a deadline, if they make nobody late."""
-        window = _runs_together(lane.admitted[: lane.width])
-        urgent = lane.urgent()
+        window = _runs_together(admission.admitted[: admission.width])
+        urgent = admission.urgent()
         if 0 < len(urgent) < len(window):
             relaxed = window[len(urgent) :]
-            late = forecast(self._costs, urgent, lane.width, now).late
-            if len(forecast(self._costs, urgent + relaxed, lane.width, now, len(late)).late) > len(late):
+            late = forecast(self._costs, urgent, admission.width, now).late
+            if len(forecast(self._costs, urgent + relaxed, admission.width, now, len(late)).late) > len(late):
                 window = urgent
         return [job for _, _, job in window]
 
-    def _admit(self, index: int, lane: _Lane, now: float) -> list[tuple[Job, str]]:
+    def _admit(self, index: int, admission: _Admission, now: float) -> list[tuple[Job, str]]:
         dropped = []
-        asking, lane.asking = lane.asking, []
+        asking, admission.asking = admission.asking, {}
         for job in asking:
-            if job.state != "waiting":
-                continue
             deadline = job.request.deadline
             if deadline == math.inf:
                 self._join(job, index, deadline)
+                self._asks_no_more(job)
                 continue
             late_s = now + self._costs.remaining_s(job) - deadline
             if late_s > ROUNDING_S:
                 dropped.append((job, f"would miss its deadline by {late_s:.3g} s even alone"))
                 continue
-            before = lane.urgent()
-            late = len(forecast(self._costs, before, lane.width, now).late)
+            before = admission.urgent()
+            late = len(forecast(self._costs, before, admission.width, now).late)
             self._join(job, index, deadline)
-            with_it = lane.urgent()
+            with_it = admission.urgent()
             for width in self._widths:
                 late_with_it = forecast(self._costs, with_it, width, now, late).late
                 if len(late_with_it) <= late and job not in late_with_it:
-                    lane.width = width
+                    admission.width = width
+                    self._asks_no_more(job)
                     break
             else:
                 self._leave(job)
-                others = len(before)
-                dropped.append((job, f"not admitted: no batch width keeps its deadline and those of {others} others"))
+                if not self._may_ask_elsewhere(job):
+                    reason = f"not admitted: no batch width keeps its deadline and those of {len(before)} others"
+                    dropped.append((job, reason))
         return dropped
 
-    def _too_late(self, index: int, lane: _Lane, now: float) -> list[tuple[Job, str]]:
+    def _too_late(self, index: int, admission: _Admission, now: float) -> list[tuple[Job, str]]:
         """Give up those next in line that cannot make it any more, or put them last if they have started."""
         dropped = []
-        for due_s, _, job in lane.admitted[: lane.width]:
+        for due_s, _, job in admission.admitted[: admission.width]:
             late_s = now + self._costs.remaining_s(job) - due_s
             if late_s > ROUNDING_S:
                 self._leave(job)
@@ -153,15 +150,23 @@ class Clockwork(SchedulingPolicy):
                     self._join(job, index, math.inf)
         return dropped
 
+    def _asks_no_more(self, job: Job) -> None:
+        for admission in self._admissions.values():
+            admission.asking.pop(job, None)
+
+    def _may_ask_elsewhere(self, job: Job) -> bool:
+        """Whether a replica that works is still to say whether it admits a job."""
+        return any(replica.up and job in self._admissions[replica.index].asking for replica in self.cluster.replicas)
+
     def _join(self, job: Job, index: int, due_s: float) -> None:
         due = (due_s, job.order, job)
         self._due[job] = (index, due)
-        insort(self._lanes[index].admitted, due)
+        insort(self._admissions[index].admitted, due)
 
     def _leave(self, job: Job) -> None:
         if job in self._due:
             index, due = self._due.pop(job)
-            admitted = self._lanes[index].admitted
+            admitted = self._admissions[index].admitted
             del admitted[bisect_left(admitted, due)]
 
 

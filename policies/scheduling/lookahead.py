@@ -92,7 +92,8 @@ class Lookahead(SchedulingPolicy):
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
         self._costs = MarginalCosts(cluster.predictor)
-        self._lanes = [_Lane() for _ in cluster.replicas]
+        self._replicas = {replica.index: replica for replica in cluster.replicas}
+        self._lanes = {index: _Lane() for index in self._replicas}
         self._pool: list[Task] = []  # waiting jobs that are in no batch yet, by due time
         self._in_pool: dict[Job, Task] = {}
         self._known = 0  # requests that have come
@@ -111,10 +112,11 @@ class Lookahead(SchedulingPolicy):
 
     def _least_loaded(self) -> int:
         """The replica that is to consider what has come: one that has no news yet, is idle, has room or cheap steps."""
-        index, least = 0, _TAKEN
-        for lane, replica in zip(self._lanes, self.cluster.replicas, strict=True):
+        index, least = next(iter(self._replicas)), _TAKEN
+        for replica in self.cluster.replicas:
             if not replica.up:
                 continue
+            lane = self._lanes[replica.index]
             told = replica.index in self._told
             if not replica.resident or lane.batch is None:
                 load = (told, False, 0.0)
@@ -131,7 +133,7 @@ class Lookahead(SchedulingPolicy):
         if job in self._in_pool:
             self._take(job)
             return
-        for lane in self._lanes if job.replica < 0 else (self._lanes[job.replica],):
+        for lane in self._lanes.values() if job.replica < 0 else (self._lanes[job.replica],):
             if lane.batch is not None and job in lane.batch.jobs:
                 lane.anew = True
                 if lane.closed_s is None:
@@ -152,7 +154,7 @@ class Lookahead(SchedulingPolicy):
         told, self._told = self._told, {}
         named = []
         for index, due_s in told.items():
-            lane, launch = self._lanes[index], self.cluster.replicas[index].launch
+            lane, launch = self._lanes[index], self._replicas[index].launch
             if lane.batch is not None and not (lane.batch.full and due_s >= lane.batch.last_due_s):
                 lane.anew = True
                 if launch is not None and launch.steps > 1:

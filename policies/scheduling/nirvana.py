@@ -30,7 +30,7 @@ class Nirvana(SchedulingPolicy):
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
         self._queues = SizeQueues()
-        self._draining: list[tuple[int, BatchKey] | None] = [None] * len(cluster.replicas)
+        self._draining: dict[int, tuple[int, BatchKey]] = {}  # by replica
 
     def arrived(self, job: Job, now: float) -> None:
         self._queues.add(job)
@@ -44,7 +44,7 @@ class Nirvana(SchedulingPolicy):
         sizes = sorted([(head.request.pixels, head.batch_key) for head in self._queues.heads()], reverse=True)
         if not sizes:
             return None
-        draining = self._draining[replica.index]
+        draining = self._draining.get(replica.index)
         size = next((size for size in sizes if draining is None or size <= draining), sizes[0])
         self._draining[replica.index] = size
         return next_quantum(self._queues.take(size[1], 0, self.max_batch))

@@ -16,7 +16,6 @@ from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.parameters import Weight, Width
 from policies.scheduling.batch import next_quantum
-from policies.scheduling.dispatch import Dispatcher, Rule, check_rule
 from policies.scheduling.mixing import Batch, BatchCosts, Kind
 from policies.scheduling.promise import Quanta, to_decode
 from policies.scheduling.queues import KindQueues
@@ -53,50 +52,34 @@ class PatchedServe(SchedulingPolicy):
         relaxed_slack: a request with at least this slack is relaxed; the paper names no figure. A request has the SLO
             scale less 1 when it comes. 0 admits by throughput alone, which serves large requests last.
         joins: admit at step boundaries; otherwise only when nothing is denoising on the replica, as published.
-        dispatch: ``pixels`` (published) or ``completion``; see `policies.scheduling.dispatch`.
-
-    Raises:
-        ValueError: an unknown dispatch rule.
     """
 
-    def __init__(
-        self, max_batch: Width = 12, relaxed_slack: Weight = 0.5, joins: bool = False, dispatch: Rule = "pixels"
-    ) -> None:
+    usual_routing = "least-pixels"
+
+    def __init__(self, max_batch: Width = 12, relaxed_slack: Weight = 0.5, joins: bool = False) -> None:
         self.max_batch = max_batch
         self.relaxed_slack = relaxed_slack
         self.joins = joins
-        self.dispatch = check_rule(dispatch)
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
         self._costs = BatchCosts(cluster.predictor)
-        self._dispatcher = Dispatcher(self.dispatch, cluster, self._costs)
-        self._queues = [KindQueues(self._costs) for _ in cluster.replicas]
+        self._queue = KindQueues(self._costs)
         self._quanta = Quanta(cluster)
-        self._joinable: set[int] = set()
+        self._joinable = False  # a request has come that may join
 
     def arrived(self, job: Job, now: float) -> None:
-        index = self._dispatcher.assign(job, now)
-        self._queues[index].add(job)
-        self._joinable.add(index)
+        self._queue.add(job)
+        self._joinable = self.joins
 
     def ended(self, job: Job, now: float) -> None:
-        self._dispatcher.ended(job)
         self._costs.forget(job)
-
-    def replica_down(self, replica: Replica, now: float) -> None:
-        self._queues[replica.index] = KindQueues(self._costs)
-        for job in self._dispatcher.release(replica.index):
-            self.arrived(job, now)
 
     def recalls(self, now: float) -> list[int]:
         if not self._joinable:
             return []
-        joinable, self._joinable = sorted(self._joinable), set()
-        if not self.joins:
-            return []
-        replicas = self.cluster.replicas
-        return self._quanta.broken(index for index in joinable if len(replicas[index].resident) < self.max_batch)
+        self._joinable = False
+        return self._quanta.broken(r.index for r in self.cluster.replicas if len(r.resident) < self.max_batch)
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
         decision = self._quanta.rest(replica)
@@ -108,17 +91,16 @@ class PatchedServe(SchedulingPolicy):
             return self._quanta.keep(replica, decision)
         admitted = _Admitted([], [], math.inf)
         if self.joins or not jobs:
-            admitted = self._admit(self._queues[replica.index], jobs, now)
+            admitted = self._admit(self._queue, jobs, now)
             jobs += admitted.jobs
         drop = tuple(admitted.dropped)
         if not jobs:
             return Decision(drop=drop) if drop else None
-        self._dispatcher.planned(replica.index, jobs, now)
         decision = next_quantum(jobs)
         steps = decision.steps
         if self.joins and admitted.ask_again < steps:
             steps = int(admitted.ask_again)
-        return self._quanta.keep(replica, Decision(decision.jobs, steps, drop))
+        return self._quanta.keep(replica, Decision(decision.jobs, steps, drop, anew=True))
 
     def _admit(self, queues: KindQueues, active: list[Job], now: float) -> _Admitted:
         costs = self._costs
@@ -205,7 +187,5 @@ class PatchedServe(SchedulingPolicy):
 class PatchedServeJoins(PatchedServe):
     """PatchedServe that also admits at step boundaries, into the batch that is denoising."""
 
-    def __init__(
-        self, max_batch: Width = 12, relaxed_slack: Weight = 0.5, joins: bool = True, dispatch: Rule = "pixels"
-    ) -> None:
-        super().__init__(max_batch, relaxed_slack, joins, dispatch)
+    def __init__(self, max_batch: Width = 12, relaxed_slack: Weight = 0.5, joins: bool = True) -> None:
+        super().__init__(max_batch, relaxed_slack, joins)

@@ -19,8 +19,8 @@ class Quanta:
     """The quantum that every replica works on."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._replicas = cluster.replicas
-        self._kept: list[tuple[tuple[Job, ...], int] | None] = [None] * len(cluster.replicas)
+        self._replicas = {replica.index: replica for replica in cluster.replicas}
+        self._kept: dict[int, tuple[tuple[Job, ...], int] | None] = dict.fromkeys(self._replicas)
 
     def keep(self, replica: Replica, decision: Decision) -> Decision:
         """Remember a new decision with jobs; it is returned as it is."""

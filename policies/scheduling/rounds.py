@@ -17,14 +17,12 @@ A tiled request has rounds to itself.
 from __future__ import annotations
 
 import math
-from itertools import islice
 from typing import NamedTuple
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.parameters import StepCount, Width
 from policies.scheduling.batch import next_quantum
-from policies.scheduling.dispatch import Dispatcher, Rule, check_rule
 from policies.scheduling.mixing import BatchCosts, Kind
 from policies.scheduling.promise import Quanta, to_decode
 from policies.scheduling.queues import KindQueues
@@ -57,72 +55,66 @@ class Rounds(SchedulingPolicy):
         round_steps: denoising steps in a round.
         degrees: batch widths a round may have.
         drop_late: drop what is lost.
-        dispatch: ``pixels`` or ``completion``; see `policies.scheduling.dispatch`.
 
     Raises:
-        ValueError: an unknown dispatch rule, or no widths.
+        ValueError: no widths.
     """
+
+    usual_routing = "earliest-completion"
 
     def __init__(
         self,
         round_steps: StepCount = 5,
         degrees: tuple[Width, ...] = (1, 2, 4, 8, 12),
         drop_late: bool = True,
-        dispatch: Rule = "completion",
     ) -> None:
         self.round_steps = round_steps
         if not degrees:
             raise ValueError("degrees is empty, expected at least one width")
         self.degrees = degrees
         self.drop_late = drop_late
-        self.dispatch = check_rule(dispatch)
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
         self._costs = BatchCosts(cluster.predictor)
-        self._dispatcher = Dispatcher(self.dispatch, cluster, self._costs)
         self._quanta = Quanta(cluster)
-        self._queues = [KindQueues(self._costs) for _ in cluster.replicas]
-        self._lost: list[dict[Job, None]] = [{} for _ in cluster.replicas]
-        self._begun: list[tuple[Job, ...]] = [() for _ in cluster.replicas]
+        self._queue = KindQueues(self._costs)
+        self._lost: dict[Job, None] = {}
+        self._begun: dict[int, tuple[Job, ...]] = {}  # by replica, what its round is of
         self._widest = max(self.degrees)
 
     def arrived(self, job: Job, now: float) -> None:
-        self._queues[self._dispatcher.assign(job, now)].add(job)
+        self._queue.add(job)
 
     def ended(self, job: Job, now: float) -> None:
-        self._lost[self._dispatcher.replica_of(job)].pop(job, None)
-        self._dispatcher.ended(job)
+        self._lost.pop(job, None)
         self._costs.forget(job)
 
     def replica_down(self, replica: Replica, now: float) -> None:
-        index = replica.index
-        self._queues[index], self._lost[index], self._begun[index] = KindQueues(self._costs), {}, ()
-        for job in self._dispatcher.release(index):
-            self.arrived(job, now)
+        self._begun.pop(replica.index, None)
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
         decision = self._quanta.rest(replica) or to_decode(replica.resident.values())
         if decision is not None:
             return self._quanta.keep(replica, decision)
         index = replica.index
-        begun, self._begun[index] = self._begun[index], ()
+        begun = self._begun.pop(index, ())
         if begun and all(job.state == "resident" for job in begun):
             return self._quanta.keep(replica, self._one_round(begun))
         candidates = self._candidates(replica, now)
         drop: tuple[tuple[Job, str], ...] = ()
+        lost = [job for job in self._lost if job.state == "waiting" or job.replica == index]
         if self.drop_late:
-            drop = tuple([(job, "cannot meet its deadline any more, even alone") for job in self._lost[index]])
+            drop = tuple([(job, "cannot meet its deadline any more, even alone") for job in lost])
         elif len(candidates) < self._widest:
-            candidates += [self._candidate(job, math.inf) for job in islice(self._lost[index], self._widest)]
+            candidates += [self._candidate(job, math.inf) for job in lost[: self._widest]]
         if not candidates:
             return Decision(drop=drop) if drop else None
         jobs = self._best_round(candidates, now)
-        self._dispatcher.planned(index, dict.fromkeys((*replica.resident.values(), *jobs)), now)
         decision = self._one_round(jobs)
         if len(decision.jobs) < len(jobs):
             self._begun[index] = jobs  # some are encoded first; then the round begins
-        return self._quanta.keep(replica, decision._replace(drop=drop))
+        return self._quanta.keep(replica, decision._replace(drop=drop, anew=True))
 
     def _one_round(self, jobs: tuple[Job, ...]) -> Decision:
         decision = next_quantum(jobs)
@@ -133,7 +125,7 @@ class Rounds(SchedulingPolicy):
 
     def _candidates(self, replica: Replica, now: float) -> list[_Candidate]:
         """Who could be in the next round, least lax first; of a kind that waits, no more than fit in a batch."""
-        lost, queues = self._lost[replica.index], self._queues[replica.index]
+        lost, queues = self._lost, self._queue
         jobs = [job for job in replica.resident.values() if job not in lost]
         candidates = [self._candidate(job, job.request.deadline) for job in jobs]
         for kind in queues.kinds():

@@ -74,9 +74,10 @@ class UrgencyPolicy(SchedulingPolicy):
         self._costs: dict[object, dict[str, float]] = {}
         self._remaining: dict[tuple[Kind, int], float] = {}
         self._waiting: dict[BatchKey, list[_Entry]] = {}
-        self._batches: list[_Batch | None] = [None] * len(cluster.replicas)
-        self._resident: list[dict[Job, _Entry]] = [{} for _ in cluster.replicas]
-        self._finishing: list[list[Job]] = [[] for _ in cluster.replicas]
+        self._replicas = {replica.index: replica for replica in cluster.replicas}
+        self._batches: dict[int, _Batch | None] = dict.fromkeys(self._replicas)
+        self._resident: dict[int, dict[Job, _Entry]] = {index: {} for index in self._replicas}
+        self._finishing: dict[int, list[Job]] = {index: [] for index in self._replicas}
         self._arrived: list[tuple[float, Job]] = []
         self._latest_starts: list[_Entry] = []
 
@@ -112,10 +113,10 @@ class UrgencyPolicy(SchedulingPolicy):
         for urgency, job in arrived:
             if job.state != "waiting":  # an idle replica has taken it
                 continue
-            for index, batch in enumerate(self._batches):
+            for index, batch in self._batches.items():
                 if batch is not None and self._disturbs(job, urgency, batch, now):
                     self._batches[index] = None
-                    launch = self.cluster.replicas[index].launch
+                    launch = self._replicas[index].launch
                     if launch is not None and launch.steps > 1:
                         named.append(launch.launch_id)
         return named

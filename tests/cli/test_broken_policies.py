@@ -28,6 +28,7 @@ from policies.contract import Decision, Launch, Load, PolicyError, SchedulingPol
 from policies.caching import CachingPolicy, FixedInterval
 from policies.placement import PlacementPolicy
 from policies.residency import DispatchPolicy, KeepPolicy, LRU
+from policies.routing import RoutingPolicy
 from policies.scheduling import FCFS
 import abc, collections.abc, functools, itertools, math, sys, threading, time
 import numpy as np
@@ -365,6 +366,25 @@ DISPATCH = {
     "def choose(self, job, lanes, now): return Evil()": "chooses a Evil",
     "def choose(self, job, lanes, now): return object.__new__(type(lanes[0]))": "chooses",
 }
+ROUTING = {
+    "def route(self, job, replicas, now): 1 / 0  # here": "route raised ZeroDivisionError",
+    "def route(self, job, replicas, now): return 0": "routes to 0",
+    "def route(self, job, replicas, now): return job": "routes to Job",
+    "def route(self, job, replicas, now): replicas[0].up = False  # here": "route raised AttributeError",
+    "def route(self, job, replicas, now): job.state = 'finished'  # here": "route raised AttributeError",
+    "def route(self, job, replicas, now): self.cluster.jobs.clear()  # here": "route raised AttributeError",
+    "route = RoutingPolicy.route": "has no route",
+    "def route(self, job, replicas, now): return Evil()": "routes to a Evil",
+    "def route(self, job, replicas, now): return object.__new__(type(replicas[0]))": "routes to",
+    "def route(self, job, now): return None": "not called as route",
+    "async def route(self, job, replicas, now): return None": "async or generator route",
+    "def reset(self, cluster): raise Odd  # here": "reset raised Odd",
+    "def ended(self, job, now): {}['a']  # here": "ended raised KeyError",
+    "def planned(self, replica, now): raise Opaque  # here": "planned raised Opaque",
+    "def replica_down(self, replica, now): sys.exit()  # here": "replica_down raised SystemExit",
+    "binds = 'no'": "answers binds with 'no'",
+    "binds = property(lambda self: 1 / 0)": "binds raised ZeroDivisionError",
+}
 KEEP = {
     "def victim(self, loaded, now): 1 / 0  # here": "victim raised ZeroDivisionError",
     "def victim(self, loaded, now): return None": "gives up None",
@@ -379,12 +399,14 @@ KEEP = {
 OTHERS = [
     *(("caching", "CachingPolicy", *row) for row in CACHING.items()),
     *(("placement", "PlacementPolicy", *row) for row in PLACEMENT.items()),
+    *(("routing", "RoutingPolicy", *row) for row in ROUTING.items()),
     *(("dispatch", "DispatchPolicy", *row) for row in DISPATCH.items()),
     *(("keep", "LRU", *row) for row in KEEP.items()),
 ]
 FINE = {
     "CachingPolicy": "def decide(self, signals): return np.ones(len(signals.unit), dtype=bool)",
     "PlacementPolicy": "def assign(self, tiles, devices): return [0] * len(tiles)",
+    "RoutingPolicy": "def route(self, job, replicas, now): return replicas[0]",
     "DispatchPolicy": "def choose(self, job, lanes, now): return lanes[0]",
     "LRU": "",
 }
@@ -438,6 +460,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     residency = "[residency]\nmemory_gb = 2.5\nweights_gb = 1.0\n"
     for name, trace, more in (
         ("scheduling", "trace", "[cluster]\nreplicas = 2\n[faults]\noutages = ['0.1:0:0.2']\n"),
+        ("routing", "trace", "[cluster]\nreplicas = 2\n[faults]\noutages = ['0.1:0:0.2']\n"),
         ("caching", "trace", "[cluster]\nexecutor = 'patched'\n"),
         ("placement", "large", "[tiling]\nrefine = 0.5\nmode = 'clamp'\n[cluster]\ndevices = 2\n"),
         ("dispatch", "many", residency),
@@ -690,7 +713,7 @@ PARAMETERS: list[tuple[str, str, Any, str]] = [
     ("scheduling.mixed-fcfs", "max_batch", "nan", "a whole number of 1 to"),
     ("scheduling.lookahead", "margin", "nan", "a number of 0 to"),
     ("scheduling.lookahead", "drop_late", '"yes"', "a valid boolean"),
-    ("scheduling.patchedserve", "dispatch", '"nearest"', "expected 'pixels' or 'completion'"),
+    ("scheduling.patchedserve", "relaxed_slack", '"nearest"', "a number of 0 to"),
     ("scheduling.rounds", "degrees", '[1, "x"]', "a whole number of 1 to"),
     ("scheduling.rounds", "degrees", "[]", "expected at least one width"),
     ("scheduling.same-size-dynamic", "window_s", "-1.0", "a number of 0 to"),

@@ -6,6 +6,7 @@ from typing import Any
 
 from policies.contract import Launch, Outcome, SchedulingPolicy
 from policies.controller import Controller
+from policies.routing import RoutingPolicy
 from tests.policies.costs import FlatCosts
 from traces.request import Request
 
@@ -18,8 +19,14 @@ def request(name: str, arrival_s: float = 0.0, side: int = 64, steps: int = 4, *
 class Driven:
     """One controller and its clock, in seconds."""
 
-    def __init__(self, policy: SchedulingPolicy, replicas: int = 1, stages: tuple[str, ...] = ("denoise",)) -> None:
-        self.controller = Controller(policy, FlatCosts(), replicas, stages)
+    def __init__(
+        self,
+        policy: SchedulingPolicy,
+        replicas: int = 1,
+        stages: tuple[str, ...] = ("denoise",),
+        routing: RoutingPolicy | None = None,
+    ) -> None:
+        self.controller = Controller(policy, FlatCosts(), replicas, stages, routing=routing)
         self.now = 0.0
 
     def submit(self, *requests: Request) -> None:

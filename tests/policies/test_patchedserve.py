@@ -129,8 +129,3 @@ def test_every_request_runs_to_its_end_or_is_dropped_for_its_deadline(
     for name, state in d.states().items():
         assert state == ("finished" if name in started else "dropped")
         assert (state == "dropped") == ("would miss its deadline by" in d.reason(name))
-
-
-def test_an_unknown_dispatch_is_refused() -> None:
-    with pytest.raises(ValueError, match="dispatch is 'luck', expected one of: pixels, completion"):
-        PatchedServe(dispatch="luck")

@@ -11,7 +11,7 @@ from typing import Any
 
 from tilecast.latency import geometry_for
 from tilecast.scenario import PolicySection, Scenario
-from tilecast.setup import Prepared, prepare
+from tilecast.setup import Prepared, prepare, routing_of
 from tilecast.simulation import run_simulation
 from tilecast.studies.replication import observe
 from traces.bootstrap import DAY_S, Bootstrap, Fitted
@@ -64,6 +64,7 @@ def run_experiment(experiment: ExperimentRun) -> dict[str, Any]:
         trace=trace,
         requests=requests,
         policy=scenario.policies.scheduling.policy("scheduling", scenario.base),
+        routing=routing_of(scenario),
     )
     if run.cache is not None and run.cache.plans is not None:
         run = replace(run, cache=replace(run.cache, plans=run.cache.plans.seeded(scenario.seed)))
@@ -91,7 +92,9 @@ def shared(scenario: Scenario) -> Prepared:
             "world": scenario.world if oracle else scenario.world.model_copy(update={"slowdown": 1.0}),
             "trace": scenario.trace.model_copy(update={"rate_scale": 1.0}),
             "cluster": scenario.cluster.model_copy(update={"replicas": 1}),
-            "policies": scenario.policies.model_copy(update={"scheduling": PolicySection(name="fcfs")}),
+            "policies": scenario.policies.model_copy(
+                update={"scheduling": PolicySection(name="fcfs"), "routing": None}
+            ),
         }
     )
     return _prepared(plain)

@@ -1,4 +1,4 @@
-"""Which replica an arriving request goes to, and what the schedulers that need to know are told about costs."""
+"""What the schedulers that mix sizes are told about costs, and their queues."""
 
 from __future__ import annotations
 
@@ -6,53 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.contract import SchedulingPolicy, composition_of_jobs, guided_share
+from policies.contract import composition_of_jobs, guided_share
 from policies.job import Job, advance, end
-from policies.scheduling import Clockwork, PatchedServe, Rounds
 from policies.scheduling.forecast import forecast
 from policies.scheduling.mixing import BatchCosts
 from policies.scheduling.queues import KindQueues
-from sim.check import check_policy
 from tests.policies.costs import FlatCosts
-from tests.policies.driving import Driven, names, request
+from tests.policies.driving import request
 from traces.composition import Composition
 from traces.request import Request
-
-
-def test_pixels_count_until_a_request_has_ended() -> None:
-    """The large request is nearly done, and still counts as four small ones."""
-    d = Driven(PatchedServe(dispatch="pixels"), replicas=2)
-    d.submit(request("large", side=128, steps=20), request("small", steps=20))
-    large, small = d.start()
-    assert (names(large), names(small)) == (["large"], ["small"])
-    d.end(large, 19)
-    d.start()
-    d.submit(request("next"))
-    d.end(small)
-    (launch,) = d.start()
-    assert (launch.replica, names(launch)) == (1, ["next"])
-
-
-def test_completion_counts_the_seconds_that_are_left() -> None:
-    """After 9.5 s one of 20 steps is left of the large request; the small one began 100 steps when it began its 20."""
-    d = Driven(Rounds(round_steps=19, dispatch="completion"), replicas=2)
-    d.submit(request("small", steps=100), request("large", side=128, steps=20))
-    _, large = d.start()
-    d.end(large)
-    (last,) = d.start()
-    assert (names(last), last.steps) == (["large"], 1)
-    d.submit(request("next"))
-    d.end(last)
-    (launch,) = d.start()
-    assert (launch.replica, names(launch)) == (1, ["next"])
-
-
-def test_an_idle_replica_is_taken_whatever_the_rule() -> None:
-    for policy in (PatchedServe(dispatch="pixels"), PatchedServe(dispatch="completion"), Rounds()):
-        d = Driven(policy, replicas=3)
-        d.submit(*[request(f"r{i}", slo_s=50.0) for i in range(3)])
-        assert [names(launch) for launch in d.start()] == [["r0"], ["r1"], ["r2"]]
-
 
 JOBS = st.lists(
     st.builds(
@@ -108,20 +70,6 @@ def test_a_predictor_that_corrects_itself_is_asked_every_time() -> None:
     predictor.observe()
     after = (costs.step_s(costs.batch([job])), costs.remaining_s(job))
     assert after == (2 * before[0], 2 * before[1])
-
-
-@pytest.mark.parametrize(
-    "policy",
-    [
-        PatchedServe(max_batch=3, dispatch="completion"),
-        PatchedServe(joins=True, dispatch="completion"),
-        Clockwork(max_batch=3, dispatch="pixels"),
-        Rounds(round_steps=2, degrees=(1, 3), drop_late=False, dispatch="pixels"),
-    ],
-    ids=lambda policy: f"{type(policy).__name__}-{policy.dispatch}",
-)
-def test_variants_keep_the_contract(policy: SchedulingPolicy) -> None:
-    check_policy(policy)
 
 
 def test_a_forecast_by_hand() -> None:

@@ -1,0 +1,90 @@
+"""How much every replica has to do, in predicted seconds, one request after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policies.contract import Cluster, Replica
+from policies.job import Job
+
+
+@dataclass
+class _Routed:
+    """A request that was routed and has not ended."""
+
+    index: int
+    seconds: dict[str, float]  # of a step of each stage
+    alone_s: float
+    waits: bool = True
+
+
+@dataclass
+class _Backlog:
+    """Of one replica: what waits, and what had started when that was last looked at."""
+
+    waiting_s: float = 0.0
+    started_s: float = 0.0
+    seen_s: float = 0.0
+    requests: int = 0
+
+
+class Backlogs:
+    """The backlog of every replica; a routing policy passes on what it is told.
+
+    Args:
+        cluster: of the run.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._predictor = cluster.predictor
+        self._of = {replica.index: _Backlog() for replica in cluster.replicas}
+        self._routed: dict[Job, _Routed] = {}
+
+    def seconds(self, replica: Replica, now: float) -> float:
+        """Predicted seconds until a replica is done with all that it was given, the load under way included."""
+        backlog, launch = self._of[replica.index], replica.launch
+        seconds = backlog.waiting_s + max(0.0, backlog.started_s - (now - backlog.seen_s))
+        if launch is not None and launch.load is not None:
+            seconds += max(0.0, launch.load.expected_s - (now - launch.start_s))
+        return seconds
+
+    def add(self, job: Job, replica: Replica) -> None:
+        """A request goes to a replica."""
+        predicted_s = self._predictor.seconds
+        seconds = {stage: predicted_s(stage, job.alone, float(job.guided)) for stage in job.stages}
+        routed = self._routed[job] = _Routed(replica.index, seconds, job.seconds_left(seconds))
+        backlog = self._of[replica.index]
+        backlog.waiting_s += routed.alone_s
+        backlog.requests += 1
+
+    def planned(self, replica: Replica, now: float) -> None:
+        """See `policies.routing.contract.RoutingPolicy.planned`."""
+        backlog = self._of[replica.index]
+        backlog.started_s, backlog.seen_s = 0.0, now
+        for job in replica.resident.values():
+            routed = self._routed.get(job)
+            if routed is None:  # it was left to whichever replica came first
+                self.add(job, replica)
+                routed = self._routed[job]
+            if routed.waits:
+                routed.waits = False
+                backlog.waiting_s -= routed.alone_s
+            backlog.started_s += job.seconds_left(routed.seconds)
+
+    def ended(self, job: Job) -> None:
+        """A request has ended."""
+        routed = self._routed.pop(job, None)
+        if routed is None:
+            return
+        backlog = self._of[routed.index]
+        if routed.waits:
+            backlog.waiting_s -= routed.alone_s
+        backlog.requests -= 1
+        if not backlog.requests:
+            self._of[routed.index] = _Backlog()
+
+    def replica_down(self, replica: Replica) -> None:
+        """A replica has failed: what waits for it goes elsewhere."""
+        for job in replica.queue.values():
+            self.ended(job)
+        self._of[replica.index].started_s = 0.0

@@ -1,0 +1,47 @@
+"""What a routing policy is asked and may answer: where a request waits.
+
+It is asked when a request arrives and when the request has lost its replica. It sees the whole cluster and decides
+nothing else: what runs next where is the scheduling policy's question (`policies.contract`), which sees one queue.
+
+The trap: how many steps a running job has done is known at the ends of launches only, and those fall elsewhere when the
+same steps are grouped into launches otherwise. What an answer depends on may therefore change only when a request is
+routed, starts or ends, when `planned` is called, and with the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from policies.contract import Cluster, Policy, Replica
+from policies.job import Job
+
+
+class RoutingPolicy(Policy):
+    """Base of every routing policy. Only `route` must be written.
+
+    Attributes:
+        binds: whether it may ever answer a replica. Then every replica has a queue of its own; otherwise it is never
+            asked, and all replicas draw from one.
+    """
+
+    required = ("route",)
+    binds: ClassVar[bool] = True
+    cluster: Cluster
+
+    def reset(self, cluster: Cluster) -> None:
+        """Begin a run: forget everything of an earlier one. Overriders call ``super().reset(cluster)``."""
+        self.cluster = cluster
+
+    def route(self, job: Job, replicas: Sequence[Replica], now: float) -> Replica | None:
+        """One of these replicas, at least one, which all work; or None: whichever has nothing else to run first."""
+        raise NotImplementedError
+
+    def planned(self, replica: Replica, now: float) -> None:
+        """A request has started on a replica, or what has started there was thought through again."""
+
+    def ended(self, job: Job, now: float) -> None:
+        """A request that it had routed finished, was dropped, failed or was cancelled, or is lost with its replica."""
+
+    def replica_down(self, replica: Replica, now: float) -> None:
+        """A replica failed. What waits in its queue is routed again next, and what has started there ends."""

@@ -1,0 +1,35 @@
+"""The replica with the fewest outstanding pixels, as PatchedServe publishes it (arXiv 2501.09253)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from policies.contract import Cluster, Replica
+from policies.job import Job
+from policies.routing.contract import RoutingPolicy
+
+
+class LeastPixels(RoutingPolicy):
+    """The replica with the fewest pixels in requests that have not ended; the first of several.
+
+    A pixel of a request that is nearly done counts as much as one of a request that has not begun, and a large image's
+    pixels cost less each.
+    """
+
+    def reset(self, cluster: Cluster) -> None:
+        super().reset(cluster)
+        self._pixels = dict.fromkeys([replica.index for replica in cluster.replicas], 0)
+        self._routed: dict[Job, int] = {}
+
+    def route(self, job: Job, replicas: Sequence[Replica], now: float) -> Replica:
+        chosen = min(replicas, key=lambda replica: self._pixels[replica.index])
+        self._pixels[chosen.index] += job.images * job.request.pixels
+        self._routed[job] = chosen.index
+        return chosen
+
+    def ended(self, job: Job, now: float) -> None:
+        self._pixels[self._routed.pop(job)] -= job.images * job.request.pixels
+
+    def replica_down(self, replica: Replica, now: float) -> None:
+        for job in replica.queue.values():
+            self.ended(job, now)
