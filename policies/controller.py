@@ -215,16 +215,18 @@ class Controller:
                 if type(decision) is not Decision or len(decision) != _FIELDS:
                     decision = answers.decision(policy, decision)
                 jobs, steps, drop, load, anew = decision
+                if self._routing is not None and load is None:
+                    jobs, steps = self._tell_planned(replica, jobs, steps, anew, now)
                 if type(drop) is not tuple or drop:
                     dropped = self._drop(drop, now)
                     if dropped and type(jobs) is tuple and not jobs and load is None:
                         continue
                 if load is None:
-                    if self._routing is not None:
-                        anew = answers.truth(policy, anew, "plan with anew =")
-                        started.append(self._start_bound(queue, replica, resident, jobs, steps, anew, now))
-                    else:
-                        started.append(self._start(replica, resident, jobs, steps, now))
+                    launch = self._start(replica, resident, jobs, steps, now)
+                    started.append(launch)
+                    if queued is not waiting:
+                        for job in launch.jobs:
+                            queued.pop(job.request.request_id, None)
                 else:
                     started.append(self._start_loading(replica, jobs, load, now))
                 break
@@ -441,25 +443,18 @@ class Controller:
                 set_state(job, "running")
         return launch
 
-    def _start_bound(
-        self,
-        queue: QueueState,
-        replica: Replica,
-        resident: dict[str, Job],
-        jobs: tuple[Job, ...],
-        steps: int,
-        anew: bool,
-        now: float,
-    ) -> Launch:
-        """`_start` on a replica that has a queue of its own."""
-        before = len(resident)
-        launch = self._start(replica, resident, jobs, steps, now)
-        if len(resident) > before:
-            for job in launch.jobs:
-                queue.waiting.pop(job.request.request_id, None)
-        if anew or len(resident) > before:
-            ask(self._routing, "planned", replica, now)
-        return launch
+    def _tell_planned(
+        self, replica: Replica, jobs: Any, steps: Any, anew: Any, now: float
+    ) -> tuple[tuple[Job, ...], int]:
+        """The jobs and steps of a decision of a replica that has a queue of its own, of which routing is told."""
+        jobs, steps = answers.batch(self.policy, jobs, steps)
+        anew = answers.truth(self.policy, anew, "plan with anew =")
+        if jobs:
+            self._check(replica, jobs, steps)
+            if anew or any(job.state == "waiting" for job in jobs):
+                held = tuple(dict.fromkeys((*replica.resident.values(), *jobs)))
+                ask(self._routing, "planned", replica, held, now)
+        return jobs, steps
 
     def _work(self, jobs: tuple[Job, ...], steps: int) -> _Work:
         """What the next steps of a batch are, with the predictor's answers."""

@@ -183,6 +183,7 @@ def check_parity(
         now = event["now"]
         if "resumed" in event:
             told, drops = _Told(make_controller(on_event), by_id), []
+            routed.clear()
         elif "drop" in event:
             drops.append(event["drop"])
         elif "route" in event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from policies.contract import Cluster, Replica
@@ -57,11 +58,11 @@ class Backlogs:
         backlog.waiting_s += routed.alone_s
         backlog.requests += 1
 
-    def planned(self, replica: Replica, now: float) -> None:
+    def planned(self, replica: Replica, jobs: Iterable[Job], now: float) -> None:
         """See `policies.routing.contract.RoutingPolicy.planned`."""
         backlog = self._of[replica.index]
         backlog.started_s, backlog.seen_s = 0.0, now
-        for job in replica.resident.values():
+        for job in jobs:
             routed = self._routed.get(job)
             if routed is None:  # it was left to whichever replica came first
                 self.add(job, replica)

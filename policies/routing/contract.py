@@ -37,8 +37,11 @@ class RoutingPolicy(Policy):
         """One of these replicas, at least one, which all work; or None: whichever has nothing else to run first."""
         raise NotImplementedError
 
-    def planned(self, replica: Replica, now: float) -> None:
-        """A request has started on a replica, or what has started there was thought through again."""
+    def planned(self, replica: Replica, jobs: Sequence[Job], now: float) -> None:
+        """Of these jobs, each has started on a replica or starts now.
+
+        It is told when a request starts, and when the scheduling policy says that it has thought them through again.
+        """
 
     def ended(self, job: Job, now: float) -> None:
         """A request that it had routed finished, was dropped, failed or was cancelled, or is lost with its replica."""

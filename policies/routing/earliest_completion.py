@@ -41,9 +41,9 @@ class EarliestCompletion(RoutingPolicy):
         self._routed[job] = (chosen.index, share_s)
         return chosen
 
-    def planned(self, replica: Replica, now: float) -> None:
+    def planned(self, replica: Replica, jobs: Sequence[Job], now: float) -> None:
         index, resident_s = replica.index, 0.0
-        for job in replica.resident.values():
+        for job in jobs:
             share_s = self._routed[job][1]
             if share_s:
                 self._waiting_s[index] -= share_s

@@ -26,8 +26,8 @@ class LeastWork(RoutingPolicy):
         """What the replica is ranked by for a job, the least first."""
         return (self._backlogs.seconds(replica, now),)
 
-    def planned(self, replica: Replica, now: float) -> None:
-        self._backlogs.planned(replica, now)
+    def planned(self, replica: Replica, jobs: Sequence[Job], now: float) -> None:
+        self._backlogs.planned(replica, jobs, now)
 
     def ended(self, job: Job, now: float) -> None:
         self._backlogs.ended(job)

@@ -380,7 +380,7 @@ ROUTING = {
     "async def route(self, job, replicas, now): return None": "async or generator route",
     "def reset(self, cluster): raise Odd  # here": "reset raised Odd",
     "def ended(self, job, now): {}['a']  # here": "ended raised KeyError",
-    "def planned(self, replica, now): raise Opaque  # here": "planned raised Opaque",
+    "def planned(self, replica, jobs, now): raise Opaque  # here": "planned raised Opaque",
     "def replica_down(self, replica, now): sys.exit()  # here": "replica_down raised SystemExit",
     "binds = 'no'": "answers binds with 'no'",
     "binds = property(lambda self: 1 / 0)": "binds raised ZeroDivisionError",
