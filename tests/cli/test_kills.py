@@ -94,7 +94,7 @@ class Command:
     def whole(self) -> str:
         """Run it to its end."""
         process = self.start()
-        said, _ = process.communicate(timeout=280)
+        said, _ = process.communicate(timeout=600)
         assert process.returncode == 0, said
         assert not hidden(self.folder), said
         return said
@@ -144,7 +144,7 @@ def test_replay(tmp_path: Path, tiled: bool) -> None:
     if tiled and not MOMENTS:
         pytest.skip("KILLS is not set")
     sizes = ("96,96,4", "192,192,4") if tiled else ("96,96,4",)
-    requests = 60 + 40 * MOMENTS
+    requests = 60 + (10 if tiled else 40) * MOMENTS
     write(tmp_path, TILED if tiled else SCENARIO, requests, sizes)
     options = ("scenario.toml", "--save-images", "--resume", "-o", "run")
     events, before = tmp_path / "run" / "events.jsonl", {}
