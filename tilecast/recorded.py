@@ -136,7 +136,7 @@ class Begun(NamedTuple):
 
     Attributes:
         info: its ``run.json``.
-        events: of it.
+        events: the events of its log, in order.
         left: the requests that it has not come to the end of.
         now: time of its last event, seconds.
     """

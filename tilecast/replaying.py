@@ -46,7 +46,7 @@ def replay_into(
 
     Args:
         prepared: what to run.
-        folder: for its log, claimed by this process.
+        folder: the folder of its log, claimed by this process.
         speedup: seconds of the trace in a real second, for the log.
         save_images: write the pictures, too.
         resume: go on with the interrupted replay in the folder, if there is one.

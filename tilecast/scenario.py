@@ -445,7 +445,7 @@ class Scenario(_Section):
         profile: measurements: a `Profile`, a file, or what ships under that name.
         hardware: a kind of ``tilecast hardware list``, whose data sheet says what things cost, or a profile with it.
         scheduler: a policy, or the name of one.
-        replicas: how many.
+        replicas: replicas of the model.
         sections: all other keys, see ``tilecast scenario keys``.
 
     Raises:

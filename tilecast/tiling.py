@@ -37,13 +37,13 @@ class PreparedTiling:
     """A scenario's tiling.
 
     Attributes:
-        scenario: whose.
+        scenario: the scenario whose tiling this is.
         rule: which requests are tiled and how.
-        devices: of a replica.
+        devices: the devices per replica and their links.
         caching: decides which tiles are computed; None: all.
         signals: what tiles of simulated requests show; None: none were recorded.
         shares: the share of refinement's seconds that the cache leaves, by size.
-        sizes: of the trace's tiled requests.
+        sizes: sizes of the trace's tiled requests.
     """
 
     scenario: Scenario

@@ -31,7 +31,7 @@ class Promise:
 
     Attributes:
         attainment: the share of requests that must finish in time.
-        confidence: of intervals.
+        confidence: confidence level of the intervals, 0 to 1.
         rate_rps: requests a second planned for.
     """
 

@@ -32,13 +32,13 @@ class CacheTradeOff:
     """A cache on some requests, against the uncached runs.
 
     Attributes:
-        threshold: of the policy; NaN for one without.
+        threshold: threshold of the policy; NaN: it has none.
         computed: share of the tiles that were computed.
         speed: refinement's CPU seconds without the cache over those with it.
         psnr_db: mean over the requests, equal ones counting as `LARGEST_PSNR_DB`.
         least_psnr_db: the worst of them.
         ssim: mean.
-        psnrs_db: of each request.
+        psnrs_db: PSNR of each request, decibels.
     """
 
     threshold: float
@@ -140,9 +140,9 @@ def calibrate(
 
     Args:
         measure: the point of a threshold.
-        target_db: of `CacheTradeOff.psnr_db`.
+        target_db: least `CacheTradeOff.psnr_db` that will do, decibels.
         first: threshold to begin with.
-        bisections: how many.
+        bisections: how many thresholds to try between two that enclose the target.
     """
     keeps = fails = None
     threshold, computed = first, [1.0]

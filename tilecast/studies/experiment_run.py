@@ -25,7 +25,7 @@ class ExperimentRun:
     """A simulation.
 
     Attributes:
-        what: for people.
+        what: what it is, for people.
         reference: the scenario that the demand and its deadlines come from.
         scenario: what runs; of its trace, the rate alone matters.
         replication: number of the demand's replication.

@@ -61,8 +61,8 @@ class Grid:
     """What a grid file says.
 
     Attributes:
-        path: of the file.
-        values: of each key of ``[grid]``.
+        path: the grid file, for messages.
+        values: the values of each key of ``[grid]``.
         cases: settings by name; one without a name and settings when the file has none.
         seeds: a number of them, the seeds themselves, or None: the scenario's.
         samples: combinations of values and cases to draw; None: all.

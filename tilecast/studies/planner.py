@@ -26,9 +26,9 @@ class Wanted:
     Attributes:
         cluster: say what this one carries; None: search for the least one.
         schedulers: that the answer may use.
-        policies: of which the least cluster each is wanted; empty: none.
-        growth: of the demand a month, 0.1 for 10 %.
-        months: for which the least cluster each is wanted; 0: none.
+        policies: schedulers whose least clusters are wanted, too; empty: none.
+        growth: growth of the demand per month, 0.1 for 10 %.
+        months: months ahead whose least clusters are wanted; 0: none.
     """
 
     cluster: Candidate | None
@@ -42,7 +42,7 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
     """The plan; what only the caller knows (scenario, command, version, points) is left empty.
 
     Args:
-        assess: of all options, those of ``wanted.policies`` included.
+        assess: simulates all options, those of ``wanted.policies`` included.
     """
     promise = assess.promise
     if wanted.cluster is None:

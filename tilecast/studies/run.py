@@ -57,8 +57,8 @@ def plan(
         devices: devices per replica, with ``replicas``.
         schedulers: what the answer may use, in the place of ``plan.schedulers``.
         policies: schedulers of which the least cluster each is wanted, too.
-        growth: of the demand a month, 0.1 for 10 %.
-        months: how many to look ahead, with ``growth``; None: 12.
+        growth: growth of the demand per month, 0.1 for 10 %.
+        months: months to look ahead, with ``growth``; None: 12.
         workers: processes; None: one a core.
         progress: told what is simulated.
 

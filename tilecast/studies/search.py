@@ -29,7 +29,7 @@ class Option:
         max_replicas: to consider.
         label: how far to trust its times, see `reports.plan.result`.
         capacity_rps: requests a second that a replica carries at the very most; infinity: nobody knows.
-        max_batch: of the scheduler here; None: it has no such cap.
+        max_batch: largest batch of the scheduler on this hardware; None: it has no such cap.
         memory: None where the hardware's memory is not known.
     """
 

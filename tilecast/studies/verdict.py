@@ -171,7 +171,7 @@ def judge(
         load: demand over saturation throughput; a number is taken to be known to `LOAD_ERROR`; None or NaN: unknown,
             and taken from the run where it shows it.
         target: the attainment promised.
-        confidence: of the intervals that decide.
+        confidence: confidence level of the intervals that decide, 0 to 1.
         harder: replications under a little more load; when those are unstable or break the promise, it is near.
     """
     kept = keeps(replications, target, confidence)
