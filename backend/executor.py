@@ -33,10 +33,13 @@ from backend.tiled.saved import load
 from policies.caching import CachingPolicy, ComputeAll
 from policies.contract import Outcome, PolicyError, joined
 from policies.guard import copied_for_run
-from policies.tiling.recipe import Recipe, ordinary
 from traces.errors import BadInput
 from traces.request import Request
+from traces.stages import STAGES, Recipe, ordinary
 from traces.strength import IMAGE_TO_IMAGE
+
+Deliver = Callable[[Request, np.ndarray[Any, Any]], None]
+"""What is given the pixels of a request that finishes."""
 
 
 class Executor:
@@ -141,7 +144,7 @@ class Executor:
         requests: Sequence[Request],
         steps: int = 1,
         recalled: Callable[[], bool] = lambda: False,
-        deliver: Callable[[Request, np.ndarray[Any, Any]], None] | None = None,
+        deliver: Deliver | None = None,
     ) -> Outcome:
         """Run one launch and wait for the device.
 
@@ -149,41 +152,58 @@ class Executor:
         the step that the host has just prepared, while it ran the one before. ``deliver`` is given the pixels of
         each request that finishes, [images, height, width, 3] (clips: [clips, frames, height, width, 3]) in 0..1.
         """
-        failed: dict[str, str] = {}
-        notes: dict[str, str] = {}
-        done = 0
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # a thread begins with the first device
         if self.cache is not None:
             self.cache.start_count()
-        if stage == "encode":
-            for request in requests:
-                self._encode(request, failed, notes)
-            done = 1
-        elif stage == "upscale":
-            for request in requests:
-                self._upscale(request, failed, notes)
-            done = 1
-        elif stage == "refine":
-            return self._refine(requests, steps, recalled)
-        elif stage in ("denoise", "sketch"):
-            while done < steps and (alive := [r for r in requests if r.request_id not in failed]):
-                self._denoise_step(alive, failed)
-                done += 1
-                self._wait_for_the_step_before()
-                if recalled():
-                    break
-            self._check_finite([r for r in requests if r.request_id not in failed], failed)
-        elif stage == "decode":
-            for request in requests:
-                self._decode(request, failed, notes, deliver)
-            done = 1
-        else:
-            raise ValueError(f"no executor knows a stage {stage!r}")
+        handler = HANDLERS.get(stage)
+        if handler is None:
+            raise ValueError(f"no executor knows a stage {stage!r}; those that it knows: {', '.join(HANDLERS)}")
+        return handler(self, stage, requests, steps, recalled, deliver)
+
+    def _one_by_one(
+        self,
+        handle: Callable[[Executor, Request, dict[str, str], dict[str, str], Deliver | None], None],
+        stage: str,
+        requests: Sequence[Request],
+        steps: int,
+        recalled: Callable[[], bool],
+        deliver: Deliver | None,
+    ) -> Outcome:
+        """A stage of one step, which requests do one after another."""
+        failed: dict[str, str] = {}
+        notes: dict[str, str] = {}
+        for request in requests:
+            handle(self, request, failed, notes, deliver)
+        return self._done(stage, requests, 1, failed, notes)
+
+    def _denoise(
+        self,
+        stage: str,
+        requests: Sequence[Request],
+        steps: int,
+        recalled: Callable[[], bool],
+        deliver: Deliver | None,
+    ) -> Outcome:
+        """Steps of whole images, at their size or that of a sketch."""
+        failed: dict[str, str] = {}
+        done = 0
+        while done < steps and (alive := [r for r in requests if r.request_id not in failed]):
+            self._denoise_step(alive, failed)
+            done += 1
+            self._wait_for_the_step_before()
+            if recalled():
+                break
+        self._check_finite([r for r in requests if r.request_id not in failed], failed)
+        return self._done(stage, requests, done, failed, {})
+
+    def _done(
+        self, stage: str, requests: Sequence[Request], done: int, failed: dict[str, str], notes: dict[str, str]
+    ) -> Outcome:
         self.wait()
         for name in failed:
             self.release(name)
-        if self.cache is not None and stage == "denoise":
+        if self.cache is not None and STAGES[stage].cache == "blocks":
             return Outcome(done, failed or None, self.cache.computed, self.cache.reused)
         images = sum(r.images for r in requests if r.request_id not in failed)
         return Outcome(done, failed or None, computed=images * done, notes=notes or None)
@@ -289,7 +309,7 @@ class Executor:
                 self._step_before.synchronize()
             self._step_before = begun
 
-    def _encode(self, request: Request, failed: dict[str, str], notes: dict[str, str]) -> None:
+    def _encode(self, request: Request, failed: dict[str, str], notes: dict[str, str], deliver: Deliver | None) -> None:
         try:
             start = self._start_of(request)
             if self.tiles is not None and self.tiles.tiling.rule.applies(request.size):
@@ -312,7 +332,9 @@ class Executor:
         run = self._runs[request_id]
         return run.active if isinstance(run, TiledRun) else run
 
-    def _upscale(self, request: Request, failed: dict[str, str], notes: dict[str, str]) -> None:
+    def _upscale(
+        self, request: Request, failed: dict[str, str], notes: dict[str, str], deliver: Deliver | None
+    ) -> None:
         try:
             run = self._tiled(request)
             if run.sketch is None:
@@ -324,7 +346,14 @@ class Executor:
         except Exception as error:
             self._failed(request.request_id, error, failed)
 
-    def _refine(self, requests: Sequence[Request], steps: int, recalled: Callable[[], bool]) -> Outcome:
+    def _refine(
+        self,
+        stage: str,
+        requests: Sequence[Request],
+        steps: int,
+        recalled: Callable[[], bool],
+        deliver: Deliver | None,
+    ) -> Outcome:
         """Refinement steps; computed and reused count tiles."""
         assert self.tiles is not None
         runs = [self._tiled(request) for request in requests]
@@ -397,7 +426,7 @@ class Executor:
         request: Request,
         failed: dict[str, str],
         notes: dict[str, str],
-        deliver: Callable[[Request, np.ndarray[Any, Any]], None] | None,
+        deliver: Deliver | None,
     ) -> None:
         try:
             run = self._runs[request.request_id]
@@ -435,6 +464,26 @@ class Executor:
         for run, good in zip(runs, finite.tolist(), strict=True):  # one wait for the device
             if not good:
                 failed[run.request.request_id] = f"not a number in the latents after step {run.steps_done}"
+
+
+def _each(handle: Callable[..., None]) -> Callable[..., Outcome]:
+    """A stage of one step, which requests do one after another."""
+
+    def handler(executor: Executor, *launch: Any) -> Outcome:
+        return executor._one_by_one(handle, *launch)
+
+    return handler
+
+
+HANDLERS: dict[str, Callable[..., Outcome]] = {
+    "encode": _each(Executor._encode),
+    "denoise": Executor._denoise,
+    "sketch": Executor._denoise,
+    "upscale": _each(Executor._upscale),
+    "refine": Executor._refine,
+    "decode": _each(Executor._decode),
+}
+"""What runs a launch of each stage of `traces.stages.STAGES`: called with the arguments of `Executor.execute`."""
 
 
 def _unlike(request: Request, pixels: np.ndarray[Any, Any]) -> str:

@@ -39,6 +39,7 @@ from traces.composition import Composition, composition_of, spell
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.request import Request, Size
+from traces.stages import STAGES, ordinary
 from traces.streams import stream
 from traces.strength import IMAGE_TO_IMAGE
 
@@ -253,7 +254,7 @@ def _measure_tiled(executor: Executor, size: Size, repeat: int) -> list[ProfileR
         outcome = executor.execute(stage, [request], steps)
         seconds = time.perf_counter() - started
         _must(outcome, spell(composition))
-        if stage in ("upscale", "refine", "decode"):
+        if STAGES[stage].measured and STAGES[stage].canvas != "sketch":
             rows.append(
                 ProfileRow(
                     stage=stage,
@@ -359,15 +360,13 @@ def _measure(
         _request(size, i, CACHED_STEPS if cached else STEPS_A_ROW, executor) for i, size in enumerate(every_size)
     ]
     rows = []
-    denoising = [("denoise", 1)] * CACHED_STEPS if cached else [("denoise", STEPS_A_ROW)]
-    for stage, steps in (("encode", 1), *denoising, ("decode", 1)):
-        if cached and stage == "decode":
-            break
+    recipe = [("encode", 1), *[("denoise", 1)] * CACHED_STEPS] if cached else ordinary(requests[0])
+    for stage, steps in recipe:
         started = time.perf_counter()
         outcome = executor.execute(stage, requests, steps)
         seconds = time.perf_counter() - started
         _must(outcome, spell(composition))
-        if stage == "denoise" or not cached:
+        if not cached or STAGES[stage].cache:
             computed = _computed_share(executor, weights) if cached else 1.0
             rows.append(
                 ProfileRow(
@@ -396,7 +395,7 @@ def _warm_up(executor: Executor, plan: Sequence[Composition]) -> None:
         ]
         decoded = requests[:1] if len(requests) == 1 else []  # pictures are decoded one by one
         for stage, of_stage in (("encode", requests), ("denoise", requests), ("decode", decoded)):
-            _must(executor.execute(stage, of_stage, steps if stage == "denoise" else 1), spell(composition))
+            _must(executor.execute(stage, of_stage, steps if STAGES[stage].sampler else 1), spell(composition))
         executor.keep_only(set())
 
 

@@ -30,7 +30,6 @@ from policies.load import load_policy
 from policies.record import request_table, step_table
 from policies.residency import DISPATCHES, ManyCheckpoints
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS, Run
-from policies.tiling.recipe import ordinary
 from predictors.importers.mixfusion import import_mixfusion
 from predictors.loading import AdapterCosts, LoadTimes, Weights, with_adapters
 from predictors.online import OnlinePredictor
@@ -42,6 +41,7 @@ from traces.errors import BadInput
 from traces.importers.gentd26 import import_gentd26
 from traces.request import Request
 from traces.sizes import load_sizes
+from traces.stages import ordinary
 from traces.streams import stream
 from traces.trace import Trace
 

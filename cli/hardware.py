@@ -100,10 +100,11 @@ def estimate(
     from predictors.estimate import RooflineCost, estimated_table
     from predictors.hardware import find_hardware
     from predictors.memory import footprint, largest_batch
-    from predictors.profile import EXECUTORS, ORDINARY, Profile
+    from predictors.profile import EXECUTORS, Profile
     from predictors.shapes import shape_of
     from tilecast.latency import trust
     from traces.geometry import geometry_of
+    from traces.stages import ORDINARY
 
     if executor not in EXECUTORS:
         raise BadInput(f"--executor is {executor!r}, expected one of {', '.join(EXECUTORS)}")

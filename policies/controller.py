@@ -31,11 +31,11 @@ from policies.contract import (
     joined,
 )
 from policies.guard import ask, begun, broken, fail, has_own, read, short
-from policies.job import STAGES, Job, cancel_soon, end, finish, remark, rest, set_state, start, through
+from policies.job import Job, cancel_soon, end, finish, remark, rest, set_state, start, through
 from policies.routing import RoutingPolicy, Shared, usual_routing
-from policies.tiling.recipe import Recipe
 from traces.composition import Composition
 from traces.request import Request
+from traces.stages import ORDINARY, STAGES, Recipe
 
 LaunchRecord = tuple[Launch, Outcome, float]
 _Work = tuple[Composition, float, tuple[Segment, ...]]
@@ -83,7 +83,7 @@ class Controller:
         policy: SchedulingPolicy,
         predictor: Predictor,
         replicas: int = 1,
-        recipe: Callable[[Request], Recipe] | tuple[str, ...] = STAGES,
+        recipe: Callable[[Request], Recipe] | tuple[str, ...] = ORDINARY,
         on_event: Callable[[str, Any, float], None] | None = None,
         loading: bool = False,
         loaded: Sequence[Sequence[str]] = (),
@@ -349,7 +349,7 @@ class Controller:
                 again.append(job)
         for job in again:
             request = job.request
-            if in_flight == "resume" and not job.tiled:
+            if in_flight == "resume" and all(STAGES[stage].resumes for stage in job.stages):
                 request = replace(request, steps=max(1, job.denoise_left))
             self._add(Job(request, len(self.jobs), self.recipe(request), job), now)
 
@@ -554,9 +554,9 @@ class Controller:
                     f"mixes stages in one launch: {first.request.request_id!r} would go through "
                     f"{first.segments(steps)}, {job.request.request_id!r} through {job.segments(steps)}"
                 )
-            if (job.tiled or first.tiled) and job.batch_key != first.batch_key:
+            if not (job.mixes and first.mixes) and job.batch_key != first.batch_key:
                 raise self._broken(
-                    f"mixes sizes in a launch of tiled requests: {first.request.request_id!r} and "
+                    f"mixes sizes in a launch of requests that do not mix: {first.request.request_id!r} and "
                     f"{job.request.request_id!r}"
                 )
 

@@ -21,10 +21,10 @@ from typing import Any
 from policies.contract import Cluster, Decision, Launch, Outcome, Replica, SchedulingPolicy
 from policies.controller import Controller, LaunchRecord
 from policies.job import Job, come_after
-from policies.tiling.recipe import Recipe, ordinary
 from traces.composition import Composition
 from traces.errors import BadInput
 from traces.request import Request
+from traces.stages import Recipe, ordinary
 from traces.text import read_text
 
 Event = dict[str, Any]

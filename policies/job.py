@@ -17,15 +17,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from policies.tiling.recipe import Recipe, ordinary
 from traces.composition import Composition
 from traces.request import Request
-
-STAGES = ("encode", "denoise", "decode")
-"""What an ordinary request goes through: text to embeddings, the denoising steps, latents to pixels."""
-
-DENOISING = frozenset({"denoise", "sketch", "refine"})
-"""Stages whose steps are those of a sampler."""
+from traces.stages import STAGES, Recipe, ordinary
 
 TRANSITIONS: dict[str, frozenset[str]] = {
     "waiting": frozenset({"running", "dropped", "cancelled"}),
@@ -60,13 +54,15 @@ class Kind:
 
     Attributes:
         steps: steps in all stages.
-        denoise_steps: of them, those of `DENOISING`.
-        tiled, alone, batch_key: as of a `Job`.
+        denoise_steps: of them, those of a sampler.
+        finish_steps: of them, those after the last of a sampler.
+        mixes, alone, batch_key: as of a `Job`.
     """
 
     steps: int
     denoise_steps: int
-    tiled: bool
+    finish_steps: int
+    mixes: bool
     alone: Composition
     batch_key: BatchKey
 
@@ -79,11 +75,11 @@ class Job(ReadOnly):
         order: 0, 1, 2, ... in the order of submission; breaks every tie.
         state: see the table of `TRANSITIONS`.
         recipe: (stage, steps) of each of its stages, in order.
-        tiled: whether it is made by sketch and tiles.
+        mixes: whether it can share launches with requests of other sizes: all of its stages do.
         stage: the stage it is in or waits for; the last one when it has ended.
         stage_left: steps left in that stage (1 for encode, upscale and decode).
         steps_left: steps left in all stages.
-        denoise_steps: denoising steps in all, of `DENOISING`.
+        denoise_steps: denoising steps in all: the steps of its stages that are a sampler's.
         steps_done: of them.
         replica: index of the replica it lives on, -1 before its first launch.
         first_start_s: start of its first launch, seconds; None before.
@@ -109,6 +105,7 @@ class Job(ReadOnly):
         "first_start_s",
         "images",
         "kind",
+        "mixes",
         "note",
         "order",
         "reason",
@@ -120,7 +117,6 @@ class Job(ReadOnly):
         "state",
         "steps_done",
         "steps_left",
-        "tiled",
     )
 
     def __init__(self, request: Request, order: int, recipe: Recipe | None = None, earlier: Job | None = None) -> None:
@@ -145,7 +141,7 @@ class Job(ReadOnly):
         )
         self.steps_left = kind.steps
         self.denoise_steps = kind.denoise_steps
-        self.tiled = kind.tiled
+        self.mixes = kind.mixes
         self.alone = kind.alone
         self.batch_key = kind.batch_key
         self.__class__ = Job
@@ -159,6 +155,16 @@ class Job(ReadOnly):
     def guided(self) -> bool:
         """Whether classifier-free guidance doubles its denoising work."""
         return self.batch_key[4]
+
+    @property
+    def preparing(self) -> bool:
+        """Whether it is in a stage before its first denoising step."""
+        return STAGES[self.stage].prepares
+
+    @property
+    def finishing(self) -> bool:
+        """Whether it is done but for the stages after its last denoising step."""
+        return STAGES[self.stage].finishes
 
     @property
     def denoise_left(self) -> int:
@@ -251,7 +257,7 @@ def rest(job: Job, steps: int = 0) -> None:
     if steps < job.stage_left:
         job.stage_left -= steps
         job.steps_left -= steps
-        if job.stage in DENOISING:
+        if STAGES[job.stage].sampler:
             job.steps_done += steps
     else:
         _count(job, steps)
@@ -289,7 +295,7 @@ def _count(job: Job, steps: int) -> None:
         return
     while steps:
         done = min(steps, job.stage_left)
-        if job.stage in DENOISING:
+        if STAGES[job.stage].sampler:
             job.steps_done += done
         steps -= done
         job.stage_left -= done
@@ -347,9 +353,10 @@ def _no_way(job: Job, state: str) -> RuntimeError:
 @lru_cache(maxsize=4096)
 def _kind(recipe: Recipe, model: str, height: int, width: int, frames: int, guided: bool, images: int) -> Kind:
     steps = sum([steps for _, steps in recipe])
-    denoise_steps = sum([steps for stage, steps in recipe if stage in DENOISING])
-    tiled = any(stage == "refine" for stage, _ in recipe)
-    return Kind(steps, denoise_steps, tiled, *_shape(model, height, width, frames, guided, images))
+    denoise_steps = sum([steps for stage, steps in recipe if STAGES[stage].sampler])
+    finish_steps = sum([steps for stage, steps in recipe if STAGES[stage].finishes])
+    mixes = all(STAGES[stage].mixes for stage, _ in recipe)
+    return Kind(steps, denoise_steps, finish_steps, mixes, *_shape(model, height, width, frames, guided, images))
 
 
 @lru_cache(maxsize=4096)
@@ -366,6 +373,6 @@ def _stages(recipe: Recipe) -> tuple[str, ...]:
 def through(stages: tuple[str, ...]) -> Callable[[Request], Recipe]:
     """The recipes of ordinary requests, with those of the stages alone that are named."""
     of_steps = lru_cache(maxsize=4096)(
-        lambda steps: tuple([(stage, steps if stage == "denoise" else 1) for stage in stages])
+        lambda steps: tuple([(stage, steps if STAGES[stage].sampler else 1) for stage in stages])
     )
     return lambda request: of_steps(request.steps)

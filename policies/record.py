@@ -12,12 +12,12 @@ import pandas as pd
 
 from policies.contract import Launch, Outcome
 from policies.controller import LaunchRecord
-from policies.job import DENOISING, Job
+from policies.job import Job
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS
 from traces.composition import Composition, spell
 from traces.request import Request
+from traces.stages import STAGES
 
-_CACHED = DENOISING - {"sketch"}  # where a cache counts in units of its own; a launch has at most one of them
 Whole = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 NEVER_SUBMITTED = "the run was interrupted before it arrived"
@@ -43,7 +43,8 @@ def step_table(run: Served, extrapolates: Callable[[str, Composition], bool]) ->
     batch = _whole([batches.setdefault(launch.composition, len(batches)) for launch in launches])[rows.launch]
     images = np.array([sum([n for _, n in composition]) for composition in batches], dtype=np.int64)
     image_steps = images[batch] * rows.steps
-    cached = np.isin(rows.stage, [code for code, name in enumerate(rows.stages) if name in _CACHED])
+    # where a cache counts in units of its own; a launch has at most one such stage
+    cached = np.isin(rows.stage, [code for code, name in enumerate(rows.stages) if STAGES[name].cache])
     others = np.bincount(rows.launch, np.where(cached, 0, image_steps), len(records)).astype(np.int64)
     computed = _whole([outcome.computed for outcome in outcomes]) - others
     names = [[job.request.request_id for job in launch.jobs] for launch in launches]
@@ -131,13 +132,13 @@ def _numbered(counts: Whole) -> tuple[Whole, Whole]:
 
 
 def _device_s(rows: _Rows, outcomes: Sequence[Outcome]) -> Floats:
-    """Busy seconds over all devices: those of a row, or in refinement what the launch's other stages leave."""
+    """Busy seconds over all devices: those of a row, or where a stage uses them all what the other stages leave."""
     seconds = rows.end_s - rows.start_s
-    if "refine" not in rows.stages:
+    on_all = np.isin(rows.stage, [code for code, name in enumerate(rows.stages) if STAGES[name].devices])
+    if not on_all.any():
         return seconds
-    refined = rows.stage == rows.stages.index("refine")
-    shared = refined & (_whole([len(outcome.device_s) for outcome in outcomes]) > 1)[rows.launch]
-    elsewhere_s = np.bincount(rows.launch, np.where(refined, 0.0, seconds), len(outcomes))
+    shared = on_all & (_whole([len(outcome.device_s) for outcome in outcomes]) > 1)[rows.launch]
+    elsewhere_s = np.bincount(rows.launch, np.where(on_all, 0.0, seconds), len(outcomes))
     whole_s = np.array([sum(outcome.device_s) for outcome in outcomes], dtype=np.float64)
     return np.where(shared, np.maximum(0.0, (whole_s - elsewhere_s)[rows.launch]), seconds)
 
@@ -215,7 +216,7 @@ def request_table(
 def _fate(request: Request, job: Job | None, until_s: float) -> tuple[str, str, str, float, float, int, int]:
     if job is None:
         return ("cancelled", NEVER_SUBMITTED, "", math.nan, math.nan, 0, -1)
-    kept = 0 if job.tiled else request.steps - job.request.steps  # done before a failure, and not again
+    kept = request.steps - job.request.steps  # done before a failure, and not again
     first, start_s = job, job.first_start_s
     while first.earlier is not None:
         first = first.earlier

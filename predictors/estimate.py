@@ -15,12 +15,13 @@ from predictors.hardware import Hardware
 from predictors.measured import MeasuredRange
 from predictors.measurements import Measurements
 from predictors.noise import RepeatNoise
-from predictors.profile import ORDINARY, Profile
+from predictors.profile import Profile
 from predictors.roofline import Roofline, default_efficiency
 from predictors.shapes import ModelShape, shape_of
 from predictors.table import LatencyTable
 from traces.composition import Composition
 from traces.geometry import ModelGeometry, geometry_of
+from traces.stages import ORDINARY, STAGES
 
 LATENCY_MODEL = "roofline"
 
@@ -91,7 +92,7 @@ def estimated_table(
     costs: dict[str, RooflineCost] = {}
     for stage in ORDINARY:
         rows = None if calibration is None else _rows(calibration.select(model), executor, stage, geometry)
-        runs_as = executor if stage == "denoise" else "whole"
+        runs_as = executor if STAGES[stage].by_executor else "whole"
         features = FeatureMap(geometry, stage, runs_as) if rows is None else rows.features
         roofline = Roofline(shape, features, hardware, dtype, default_efficiency(stage, dtype))
         costs[stage] = RooflineCost(roofline) if rows is None else _calibrated(roofline, rows)
@@ -102,7 +103,7 @@ def estimated_table(
 
 def _rows(profile: Profile, executor: str, stage: str, geometry: ModelGeometry) -> Measurements | None:
     """The measurements that calibrate a stage; None where there are too few."""
-    for candidate in (executor,) if stage == "denoise" else (executor, "whole"):
+    for candidate in (executor,) if STAGES[stage].by_executor else (executor, "whole"):
         mine = profile.frame[(profile.frame["executor"] == candidate) & (profile.frame["stage"] == stage)]
         if len(mine) >= LEAST_ROWS:
             return Measurements.of(Profile(mine), stage, geometry)

@@ -8,6 +8,7 @@ from typing import Protocol
 from predictors.standalone import recipe_of, standalone
 from traces.composition import Composition
 from traces.request import Request, Size
+from traces.stages import STAGES, Recipe
 
 
 class CachedCosts(Protocol):
@@ -47,7 +48,7 @@ class ExpectedReuse:
 
     def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
         """Seconds of one step; see `LatencyTable.seconds`."""
-        if stage != "denoise":
+        if STAGES[stage].cache != "blocks":
             return self.table.seconds(stage, composition, guided)
         key = (composition, guided)
         value = self._seconds.get(key)
@@ -63,6 +64,6 @@ class ExpectedReuse:
         """Seconds of a request alone on an idle replica, its reuse included."""
         return standalone(self, request)
 
-    def recipe(self, request: Request) -> tuple[tuple[str, int], ...]:
+    def recipe(self, request: Request) -> Recipe:
         """(Stage, steps) of a request, as the table knows them."""
         return recipe_of(self.table, request)

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from traces.composition import Composition
 from traces.geometry import ModelGeometry
 from traces.request import Size
+from traces.stages import STAGES
 
 FEATURES = (
     "intercept",  # 1
@@ -75,8 +76,8 @@ class FeatureMap:
             computed: the share of the patch cache's patches and blocks that are computed, above 0 to 1.
             cached: whether a patch cache looks after the patches.
         """
-        rows_per_image = 1.0 + guided if self.stage not in ("upscale", "decode") else 1.0
-        if self.stage != "denoise":
+        rows_per_image = 1.0 + guided if STAGES[self.stage].guided else 1.0
+        if STAGES[self.stage].cache != "blocks":
             computed, cached = 1.0, False
         patch_height = gcd(*(size[0] for size, _ in composition))
         patch_width = gcd(*(size[1] for size, _ in composition))

@@ -14,6 +14,7 @@ from predictors.standalone import recipe_of, standalone
 from traces.composition import Composition
 from traces.errors import BadInput
 from traces.request import Request
+from traces.stages import STAGES, Recipe
 
 _ROUNDING_GB = 1e-9
 
@@ -145,13 +146,13 @@ class AdapterCosts:
         self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
     ) -> float:
         """Seconds of one step; see `predictors.table.LatencyTable.seconds`."""
-        return self.adapter_s if stage == "adapt" else self.table.seconds(stage, composition, guided, computed)
+        return self.adapter_s if STAGES[stage].weights else self.table.seconds(stage, composition, guided, computed)
 
     def standalone(self, request: Request) -> float:
         """Seconds of a request alone on an idle replica that has its checkpoint."""
         return standalone(self, request)
 
-    def recipe(self, request: Request) -> tuple[tuple[str, int], ...]:
+    def recipe(self, request: Request) -> Recipe:
         """(Stage, steps) of a request: its adapters, and what the table knows."""
         return with_adapters(request, recipe_of(self.table, request))
 
@@ -161,13 +162,13 @@ class AdapterCosts:
 
     def extrapolates(self, stage: str, composition: Composition) -> bool:
         """Whether a batch lies outside the measured range."""
-        return stage != "adapt" and self.table.extrapolates(stage, composition)
+        return not STAGES[stage].weights and self.table.extrapolates(stage, composition)
 
     def scaled(self, factor: float) -> AdapterCosts:
         """The same with every second multiplied."""
         return AdapterCosts(self.table.scaled(factor), factor * self.adapter_s)
 
 
-def with_adapters(request: Request, recipe: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+def with_adapters(request: Request, recipe: Recipe) -> Recipe:
     """The recipe of a request that puts on its adapters first."""
     return (("adapt", request.adapters), *recipe) if request.adapters else recipe

@@ -27,13 +27,12 @@ from traces.geometry import GEOMETRIES
 from traces.limits import SPAN
 from traces.marks import Kind
 from traces.output import whole_file
+from traces.stages import STAGES
 
 SCHEMA_VERSION = 2
 """2: guided rows are those with classifier-free guidance; 1 called all rows so, also of models that have none."""
-STAGES = ("encode", "denoise", "upscale", "refine", "decode")
+MEASURED_STAGES = STAGES.named(lambda stage: stage.measured)
 """What is measured; upscale and refine, of tiled requests, by the canvas: a step of refine on one device."""
-ORDINARY = ("encode", "denoise", "decode")
-"""What a request that is not tiled goes through."""
 EXECUTORS = ("whole", "patched", "packed")
 """How a batch was run: equal sizes stacked, cut into equal patches, or tokens packed one after another."""
 
@@ -42,7 +41,7 @@ COLUMNS: dict[str, str] = {
     "software": "str",  # what ran the batch, with versions
     "model": "str",
     "executor": "str",  # whole | patched | packed
-    "stage": "str",  # see STAGES
+    "stage": "str",  # see MEASURED_STAGES
     "composition": "str",  # counted in images, see traces.composition
     "guided": "bool",  # classifier-free guidance was on
     "computed": "float64",  # share of the patch cache's patches and blocks that were computed, in (0, 1]
@@ -202,7 +201,7 @@ class Profile:
     def stages(self, model: str) -> tuple[str, ...]:
         """The stages measured for ``model``, in the order they run."""
         measured = set(self.frame.loc[self.frame["model"] == model, "stage"])
-        return tuple(s for s in STAGES if s in measured)
+        return tuple(s for s in MEASURED_STAGES if s in measured)
 
     @cached_property
     def content_hash(self) -> str:
@@ -273,7 +272,7 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
     for name in ("hardware", "software", "model", "composition"):
         _require(frame, name, frame[name].map(lambda v: isinstance(v, str) and bool(v.strip())), "a text")
     _require(frame, "executor", frame["executor"].isin(EXECUTORS), f"one of {', '.join(EXECUTORS)}")
-    _require(frame, "stage", frame["stage"].isin(STAGES), f"one of {', '.join(STAGES)}")
+    _require(frame, "stage", frame["stage"].isin(MEASURED_STAGES), f"one of {', '.join(MEASURED_STAGES)}")
     for name in ("guided", "cached"):
         _require(frame, name, frame[name].isin([True, False]), "true or false")
     computed = pd.to_numeric(frame["computed"], errors="coerce")

@@ -21,6 +21,7 @@ from predictors.features import FEATURES, FeatureMap
 from predictors.hardware import NUMBER_BYTES, Hardware
 from predictors.shapes import ModelShape
 from traces.composition import Composition
+from traces.stages import STAGES
 
 _PIXELS, _HALO = FEATURES.index("pixels"), FEATURES.index("halo")
 
@@ -49,7 +50,7 @@ def default_efficiency(stage: str, dtype: str) -> Efficiency:
     Decoders are convolutions over many pixels and few channels, which use tensor cores badly; float32 does not run on
     those.
     """
-    badly = stage == "decode" and dtype != "float32"
+    badly = STAGES[stage].network == "vae" and dtype != "float32"
     return Efficiency(compute=0.12 if badly else 0.45, memory=0.7, launch_s=3e-5, row_s=1e-4)
 
 
@@ -84,7 +85,8 @@ class Roofline:
     def work(self, composition: Composition, guided: float = 1.0, computed: float = 1.0) -> Work:
         """What one forward of a batch takes; see `FeatureMap.row` for the arguments."""
         features, stage = self.features, self.shape.stage(self.features.stage)
-        rows_per_image = 1.0 if features.stage == "decode" else 1.0 + guided
+        row = STAGES[features.stage]
+        rows_per_image = 1.0 + guided if row.guided else 1.0
         flops = moved = launches = 0.0
         images = 0
         for size, n in composition:
@@ -94,7 +96,7 @@ class Roofline:
             moved += n * stage.bytes.at(area, frames)
             launches = max(launches, stage.launches.at(area, frames))
         share = rows_per_image * (1.0 + self._halo(composition))
-        if features.stage == "denoise":
+        if row.cache == "blocks":
             share *= computed
         scale = NUMBER_BYTES[self.dtype]
         return Work(share * flops, scale * (share * moved / 2 + stage.parameters), launches, rows_per_image * images)

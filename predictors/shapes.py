@@ -15,6 +15,7 @@ from predictors.catalogue import entry_of, load_entries
 from predictors.polynomial import Polynomial
 from traces.geometry import ModelGeometry
 from traces.request import Size
+from traces.stages import STAGES
 
 
 class StageShape(BaseModel):
@@ -73,7 +74,7 @@ class ModelShape(BaseModel):
         height, width, _ = size
         area = geometry.tokens((height, width, 1))
         frames = geometry.latent_shape(size)[1]
-        return area, -(-frames // self.frame_patch) if stage == "denoise" else frames
+        return area, -(-frames // self.frame_patch) if STAGES[stage].network == "denoiser" else frames
 
 
 @cache

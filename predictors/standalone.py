@@ -6,6 +6,7 @@ from typing import Protocol
 
 from traces.composition import Composition
 from traces.request import Request
+from traces.stages import Recipe, ordinary
 
 
 class StageSeconds(Protocol):
@@ -19,12 +20,12 @@ class StageSeconds(Protocol):
         ...
 
 
-def recipe_of(costs: StageSeconds, request: Request) -> tuple[tuple[str, int], ...]:
+def recipe_of(costs: StageSeconds, request: Request) -> Recipe:
     """The (stage, steps) of a request, as ``costs`` knows them; by default encode, its denoising steps, decode."""
     known = getattr(costs, "recipe", None)
     if known is None:
-        return (("encode", 1), ("denoise", request.steps), ("decode", 1))
-    recipe: tuple[tuple[str, int], ...] = known(request)
+        return ordinary(request)
+    recipe: Recipe = known(request)
     return recipe
 
 

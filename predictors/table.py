@@ -19,12 +19,13 @@ from predictors.fit_cache import kept_fit
 from predictors.measured import MeasuredRange
 from predictors.measurements import Measurements
 from predictors.noise import RepeatNoise
-from predictors.profile import ORDINARY, STAGES, Profile
+from predictors.profile import MEASURED_STAGES, Profile
 from predictors.standalone import standalone
 from traces.composition import Composition, composition_of
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry, geometry_of
 from traces.request import Request, Size
+from traces.stages import ORDINARY, STAGES
 
 if TYPE_CHECKING:
     from predictors.forms import Seconds
@@ -135,8 +136,8 @@ class LatencyTable:
         own = profile.select(model, executor)
         whole = profile.select(model, "whole") if "whole" in profile.executors(model) else own
         costs: dict[str, Cost] = {}
-        for stage in STAGES:
-            source = own if stage == "denoise" or stage in own.stages(model) else whole
+        for stage in MEASURED_STAGES:
+            source = own if STAGES[stage].by_executor or stage in own.stages(model) else whole
             if stage in source.stages(model):
                 data = Measurements.of(source, stage, geometry)
                 fit = kept_fit(data, source.content_hash, latency_model)
@@ -259,8 +260,8 @@ class LatencyTable:
         return hashlib.sha256("\n".join(chosen).encode()).hexdigest()
 
     def _cost(self, stage: str) -> Cost | None:
-        if stage not in STAGES:
-            raise BadInput(f"unknown stage {stage!r}; known: {', '.join(STAGES)}")
+        if not STAGES[stage].measured:
+            raise BadInput(f"stage {stage!r} is never measured; those that are: {', '.join(MEASURED_STAGES)}")
         return self.costs.get(stage)
 
 

@@ -12,16 +12,15 @@ import pandas as pd
 from policies.runlog import Run
 from reports.checks import STATUSES, check_run, device_count, replica_count
 from reports.output_analysis import quantiles
+from traces.stages import ORDINARY, STAGES
 
 Numbers = npt.NDArray[np.float64]
 
 DEADLINE_SLACK_S = 1e-9
 """Seconds past its deadline at which a request still counts as in time: rounding of arrival + SLO."""
 
-STAGES = ("encode", "denoise", "decode")
 _SECONDS = r"\b(\d[\d.]*(?:e[+-]?\d+)?) s\b"
-_TILED_STAGES = ("sketch", "upscale", "refine")
-DENOISING = ("denoise", "sketch", "refine")
+DENOISING = STAGES.named(lambda stage: stage.sampler)
 """Stages whose steps are those of a sampler."""
 
 
@@ -128,7 +127,7 @@ def by_batch(run: Run) -> pd.DataFrame:
     steps = run.steps[run.steps["stage"].isin(DENOISING)]
     kind = np.where(steps["composition"].str.contains("+", regex=False), "mixed sizes", "one size")
     kind = np.where(steps["requests"] == 1, "one request", kind)
-    kind = np.where(steps["stage"] == "denoise", kind, "tiled")
+    kind = np.where(steps["stage"].isin(STAGES.named(lambda stage: stage.mixes)), kind, "tiled")
     rows: dict[str, dict[str, float]] = {}
     for name in ("one request", "one size", "mixed sizes", "tiled"):
         if len(group := steps[kind == name]):
@@ -198,7 +197,7 @@ def _span_s(run: Run) -> float:
 
 
 def _loading(run: Run, span: float) -> dict[str, float]:
-    loads = run.steps[run.steps["stage"] == "load"]
+    loads = run.steps[run.steps["stage"].isin(STAGES.named(lambda stage: not stage.serves))]
     if not len(loads):
         return {"loads": math.nan, "loading": math.nan, "resident": math.nan}
     return {
@@ -234,9 +233,10 @@ def _prediction_errors(steps: pd.DataFrame) -> dict[str, float]:
     actual = _seconds(judged)
     error = judged["predicted_s"].to_numpy(float) - actual
     there = set(steps["stage"])
-    extra = [stage for stage in _TILED_STAGES if stage in there] + sorted(there - {*STAGES, *_TILED_STAGES})
+    tiled = STAGES.named(lambda stage: not stage.mixes)
+    extra = [stage for stage in tiled if stage in there] + sorted(there - {*ORDINARY, *tiled})
     parts = {"": np.ones(len(judged), dtype=bool)} | {
-        f":{stage}": (judged["stage"] == stage).to_numpy(bool) for stage in (*STAGES, *extra)
+        f":{stage}": (judged["stage"] == stage).to_numpy(bool) for stage in (*ORDINARY, *extra)
     }
     figures = {
         "prediction_mape": lambda e, a: _mean(np.abs(e) / a),

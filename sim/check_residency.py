@@ -11,12 +11,12 @@ from policies.events import EventRecord
 from policies.guard import broken, copied_for_run, parameters_of
 from policies.residency import DispatchPolicy, KeepPolicy, ManyCheckpoints
 from policies.scheduling import FCFS
-from policies.tiling.recipe import ordinary
 from predictors.loading import LoadTimes, Weights
 from sim.check_worlds import CheckedWorld, IrregularCosts
 from sim.driver import Happening, Simulation
 from sim.world import World
 from traces.request import Request
+from traces.stages import ordinary
 from traces.streams import stream
 
 _WEIGHTS = Weights(10.0, 4.0, disk_gb_per_s=40.0, load_s=0.013, of={"c1": 1.5})

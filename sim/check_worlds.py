@@ -9,22 +9,25 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from policies.controller import Controller
-from policies.job import STAGES
 from policies.routing import RoundRobin, RoutingPolicy
 from policies.tiling.costs import TiledCosts
 from policies.tiling.plan import TilePlans
-from policies.tiling.recipe import Recipe, TilingRule, ordinary
+from policies.tiling.recipe import TilingRule
 from policies.tiling.timing import TileDevices
 from predictors.standalone import standalone
 from sim.world import World
 from traces.composition import Composition
 from traces.geometry import ModelGeometry
 from traces.request import Request
+from traces.stages import Recipe, ordinary
 from traces.streams import stream
 
 _SIZES = ((256, 256), (256, 384), (512, 512))
 _TILED_SIZES = (*_SIZES, (512, 768), (1024, 768))
 _RULE = TilingRule(ModelGeometry("check", 32, 4, 64, (512, 512)), refine=0.7, mode="clamp")
+
+
+_PER_PIXEL = {"encode": 0.0021, "denoise": 0.0137, "upscale": 0.0113, "decode": 0.0071}
 
 
 class IrregularCosts:
@@ -37,10 +40,10 @@ class IrregularCosts:
     def seconds(
         self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
     ) -> float:
-        if stage not in (*STAGES, "upscale"):
-            return 0.0
         pixels = sum(h * w * f * n for (h, w, f), n in composition) / 65536
-        per_pixel = {"encode": 0.0021, "denoise": 0.0137, "upscale": 0.0113, "decode": 0.0071}[stage]
+        per_pixel = _PER_PIXEL.get(stage)
+        if per_pixel is None:
+            return 0.0
         return 0.0053 + per_pixel * pixels * (0.51 + 0.49 * guided) * (1.0 if computed is None else computed)
 
     def standalone(self, request: Request) -> float:

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 from policies.contract import Launch, Outcome
+from traces.stages import STAGES
 
 PICOSECONDS = 10**12
 """In a second."""
@@ -120,7 +121,7 @@ class Timeline:
     def _refining(self, time: int) -> tuple[int, int]:
         """Steps of refinement begun before a time, and the picoseconds that they had by then."""
         for (stage, done, spent), (*_, unit, sums, first) in zip(self.stages_by(time), self._parts, strict=False):
-            if stage == "refine":
+            if STAGES[stage].devices:
                 return done + (unit * (sums[first + done] - sums[first]) < spent), spent
         return 0, 0
 

@@ -19,24 +19,24 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from policies.caching.plan import CachePlans
 from policies.contract import Launch, Segment
-from policies.job import STAGES
 from policies.tiling.plan import TilePlans
+from policies.tiling.timing import Timing
 from sim.timeline import Part, Timeline
 from traces.composition import Composition
+from traces.stages import STAGES
 from traces.streams import stream
 
-TILED_STAGES = ("sketch", "upscale", "refine")
-LOADING_STAGES = ("load", "adapt")
-"""Weights onto a replica; an adapter onto weights. They take what they are said to, without noise."""
 _FIRST_DRAWN, _MOST_DRAWN = 1024, 16384
 """Steps whose noise is drawn at a time: twice as many every time."""
 _MOST_KNOWN = 100_000
+_Value = TypeVar("_Value")
 
 _Known = tuple[tuple[Segment, ...], int, list[tuple[str, int, int]]]
 """Of launches of the same segments: these, the images of a step, and of each stage (its name, steps, nanoseconds of a
@@ -137,22 +137,18 @@ class World:
         self._slowdown = slowdown
         self._plans = plans
         self._tiles = tiles
-        self._base: dict[tuple[Composition, float], _StageNs] = {}
+        self._base: dict[tuple[Composition, float], _ByStage[int]] = {}
         self._known: dict[int, _Known] = {}  # by the identity of the segments
-        self._cached: dict[tuple[Composition, float, int], int] = {}
+        self._cached: dict[tuple[str, Composition, float, int], int] = {}
         self._uneven = frozenset(  # stages whose steps are not alike
-            [stage for stage, source in (("denoise", plans), ("refine", tiles)) if source is not None]
+            STAGES.named(lambda stage: {"blocks": plans, "tiles": tiles}.get(stage.cache) is not None)
         )
         self._account = None if plans is None and tiles is None else self._work
-        stages = STAGES if tiles is None else (*STAGES, *TILED_STAGES)
-        self.clocks = [
-            {stage: self._clock(stage, replica, seed, noise) for stage in stages} for replica in range(replicas)
-        ]
-        if loads is not None:
-            for clocks in self.clocks:
-                clocks |= {stage: StepClock((1.0,), 1, None) for stage in LOADING_STAGES}
+        self.clocks = [_ByStage(partial(self._clock, replica, seed, noise)) for replica in range(replicas)]
 
-    def _clock(self, stage: str, replica: int, seed: int, noise: bool) -> StepClock:
+    def _clock(self, replica: int, seed: int, noise: bool, stage: str) -> StepClock:
+        if STAGES[stage].weights:
+            return StepClock((1.0,), 1, None)
         measured = self._latencies.noise(stage)
         rng = stream(seed, f"world/{replica}/{stage}") if noise and len(measured.ratios) > 1 else None
         return StepClock(measured.ratios, measured.steps, rng)
@@ -212,7 +208,7 @@ class World:
             return segments, 0, [("load", 1, nanoseconds)]
         base = self._base.get((composition, guided))
         if base is None:
-            base = self._base[composition, guided] = _StageNs(lambda stage: self._ns(stage, composition, guided, None))
+            base = self._base[composition, guided] = _ByStage(lambda stage: self._ns(stage, composition, guided, None))
         even = [(stage, steps, 0 if stage in self._uneven else base[stage]) for stage, steps, _ in segments]
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
@@ -224,8 +220,8 @@ class World:
 
         ``factors`` are the sums of its first 1, 2, ... steps' factors, in thousandths.
         """
-        if stage == "refine":
-            return self._refined(launch, factors)
+        if STAGES[stage].cache == "tiles":
+            return self._refined(launch, stage, factors)
         assert self._plans is not None
         composition, guided, steps = launch.composition, launch.guided, len(factors)
         of_jobs = [self._plans.of(job.request).shares[job.steps_done : job.steps_done + steps] for job in launch.jobs]
@@ -235,18 +231,17 @@ class World:
         for factor, shares in zip(factors, zip(*of_jobs, strict=True), strict=True):
             share = sum([w * of_job for w, of_job in zip(work, shares, strict=True)]) / total
             hundredths = max(1, round(100 * share))
-            key = (composition, guided, hundredths)
+            key = (stage, composition, guided, hundredths)
             ns = self._cached.get(key)
             if ns is None:
-                ns = self._cached[key] = self._ns("denoise", composition, guided, hundredths / 100)
+                ns = self._cached[key] = self._ns(stage, composition, guided, hundredths / 100)
             at += ns * (factor - before)
             before = factor
             ends.append(at)
         return ends
 
-    def _refined(self, launch: Launch, factors: Sequence[int]) -> list[int]:
-        assert self._tiles is not None
-        timings = [(self._tiles.of(job.request), job.done_in("refine")) for job in launch.jobs]
+    def _refined(self, launch: Launch, stage: str, factors: Sequence[int]) -> list[int]:
+        timings = self._timings(launch, stage)
         ends, at, before = [], 0, 0
         for step, factor in enumerate(factors):
             devices_s = zip(*[timing.device_s[start + step] for timing, start in timings], strict=True)
@@ -256,6 +251,11 @@ class World:
             before = factor
             ends.append(at)
         return ends
+
+    def _timings(self, launch: Launch, stage: str) -> list[tuple[Timing, int]]:
+        """What each job of a launch takes in a stage of tiles, and the steps of it done before."""
+        assert self._tiles is not None
+        return [(self._tiles.of(job.request), job.done_in(stage)) for job in launch.jobs]
 
     def _work(
         self, launch: Launch, steps: int, refined: int, refine_s: float, others_s: float
@@ -281,7 +281,8 @@ class World:
         busy = [0.0] * self._tiles.costs.devices.count
         if refined:
             planned_s = 0.0
-            timings = [(self._tiles.of(job.request), job.done_in("refine")) for job in launch.jobs]
+            (stage,) = [stage for stage, _, _ in launch.segments if STAGES[stage].devices]
+            timings = self._timings(launch, stage)
             for step in range(refined):
                 of_step = [timing.device_s[start + step] for timing, start in timings]
                 of_devices = [sum(of_jobs) for of_jobs in zip(*of_step, strict=True)]
@@ -296,20 +297,20 @@ class World:
         if launch.load is not None:
             return 0, 0
         images = sum([count for _, count in launch.composition])
-        if self._plans is None and not launch.jobs[0].tiled:
+        if self._plans is None and launch.jobs[0].mixes:
             return images * steps, 0
         computed = reused = 0
         for segment in launch.done(steps):
-            if segment.stage == "refine" and self._tiles is not None:
-                for job in launch.jobs:
-                    timing, first = self._tiles.of(job.request), job.done_in("refine")
+            if segment.stage not in self._uneven:
+                computed += images * segment.steps
+                continue
+            if STAGES[segment.stage].cache == "tiles":
+                for timing, first in self._timings(launch, segment.stage):
                     fresh = timing.computed[first + segment.steps] - timing.computed[first]
                     computed += fresh
                     reused += timing.tiles[first + segment.steps] - timing.tiles[first] - fresh
                 continue
-            if segment.stage != "denoise" or self._plans is None:
-                computed += images * segment.steps
-                continue
+            assert self._plans is not None
             for job in launch.jobs:
                 plan = self._plans.of(job.request)
                 fresh = plan.computed[job.steps_done + segment.steps] - plan.computed[job.steps_done]
@@ -325,13 +326,13 @@ class World:
         return max(1, round(seconds * self._slowdown * 1e9))
 
 
-class _StageNs(dict[str, int]):
-    """Nanoseconds by stage, asked for when they are first wanted."""
+class _ByStage(dict[str, _Value]):
+    """Something by stage, asked for when it is first wanted."""
 
-    def __init__(self, ask: Callable[[str], int]) -> None:
+    def __init__(self, ask: Callable[[str], _Value]) -> None:
         super().__init__()
         self._ask = ask
 
-    def __missing__(self, stage: str) -> int:
+    def __missing__(self, stage: str) -> _Value:
         value = self[stage] = self._ask(stage)
         return value

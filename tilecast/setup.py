@@ -18,7 +18,6 @@ from policies.guard import name_of
 from policies.record import Served, request_table, step_table
 from policies.routing import RoutingPolicy
 from policies.runlog import write_run
-from policies.tiling.recipe import Recipe, ordinary
 from policies.watchdog import watched
 from predictors.expected import ExpectedReuse
 from predictors.online import OnlinePredictor
@@ -40,6 +39,7 @@ from traces.mix import parse_counts
 from traces.notes import Note, grave, ordered
 from traces.request import Request, Size
 from traces.spikes import parse_spike, with_spikes
+from traces.stages import STAGES, Recipe, ordinary
 from traces.streams import stream
 from traces.strength import IMAGE_TO_IMAGE
 from traces.trace import Trace
@@ -251,8 +251,8 @@ def routing_of(scenario: Scenario) -> RoutingPolicy | None:
 
 
 def _unmeasured(table: LatencyTable, tiling: PreparedTiling | None) -> tuple[str, ...]:
-    upscale = tiling is not None and "upscale" not in table.costs
-    return (*table.unmeasured_stages, *(("upscale",) if upscale else ()))
+    of_tiled = STAGES.named(lambda stage: stage.measured and not (stage.mixes or stage.priced_as))
+    return (*table.unmeasured_stages, *[name for name in of_tiled if tiling is not None and name not in table.costs])
 
 
 def _recipe(tiling: PreparedTiling | None) -> Callable[[Request], Recipe]:

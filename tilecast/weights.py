@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from policies.contract import SchedulingPolicy
 from policies.residency import ManyCheckpoints
 from policies.tiling.costs import TiledCosts
-from policies.tiling.recipe import Recipe
 from predictors.loading import AdapterCosts, Weights, with_adapters
 from predictors.table import LatencyTable
 from tilecast.scenario import ResidencySection, Scenario
 from traces.errors import BadInput
 from traces.request import Request
+from traces.stages import Recipe
 from traces.trace import Trace
 
 StageCosts = LatencyTable | TiledCosts | AdapterCosts

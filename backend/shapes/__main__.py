@@ -19,6 +19,7 @@ from traces.files import write_document
 from traces.geometry import GEOMETRIES, ModelGeometry
 from traces.marks import Kind
 from traces.output import check_file
+from traces.stages import STAGES
 
 PICTURES: tuple[Shape, ...] = ((1, 64, 64), (1, 64, 96), (1, 96, 96), (1, 128, 128), (1, 160, 96), (1, 192, 192))
 CLIPS: tuple[Shape, ...] = (
@@ -100,12 +101,12 @@ def _spell_model(name: str, model: Model) -> str:
 
 
 def _spell_counts(name: str, model: Model, title: str, stage: Stage, modules: list[torch.nn.Module]) -> list[str]:
-    patch, frame_patch = GEOMETRIES[name].patch, model.frame_patch if title == "denoise" else 1
+    patch, frame_patch = GEOMETRIES[name].patch, model.frame_patch if STAGES[title].network == "denoiser" else 1
     shapes = CLIPS if model.video else PICTURES
     shapes = tuple(
         (-(-frames // frame_patch) * frame_patch, height, width) for frames, height, width in shapes
     )  # as pipelines pad
-    if title == "encode":
+    if STAGES[title].network == "text":
         shapes = shapes[:1]
     one = [count_stage(stage, modules, 1, shape) for shape in shapes]
     two = [count_stage(stage, modules, 2, shape) for shape in shapes]
@@ -119,7 +120,7 @@ def _spell_counts(name: str, model: Model, title: str, stage: Stage, modules: li
     frames = [count // frame_patch for count, *_ in shapes]
     lines = []
     for quantity in QUANTITIES:
-        if title == "encode":
+        if STAGES[title].network == "text":
             lines.append(_spell(quantity, Polynomial(constant=per_row[quantity][0])))
         else:
             lines.append(_spell(quantity, *fit(areas, frames, per_row[quantity])))

@@ -24,10 +24,11 @@ import pandas as pd
 
 from benchmarks.gpu_suite.point import Point, Result
 from benchmarks.gpu_suite.store import Suite, read_suite
-from predictors.profile import ORDINARY, Profile
+from predictors.profile import Profile
 from traces.composition import Composition, composition_of, parse, spell
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES
+from traces.stages import ORDINARY
 
 LEAST_BATCHES = 3
 """Different batches whose step an executor must have been measured with."""

@@ -13,11 +13,11 @@ import numpy as np
 from benchmarks.serving.point import Point, Source, mean_alone_s, predictor_of, requests_of, truth, world_of
 from policies.contract import Launch, Outcome
 from policies.controller import Controller
-from policies.job import STAGES
 from policies.scheduling import SCHEDULERS
 from sim.driver import Simulation
 from sim.world import World
 from traces.request import Request
+from traces.stages import ORDINARY
 from traces.streams import stream
 
 SLACK_S = 1e-9
@@ -32,7 +32,7 @@ def simulate(source: Source, point: Point, rate: float) -> Figures:
     absolute errors of all launches over their time.
     """
     table = truth(source, point.model, point.engine)
-    stages = tuple(stage for stage in STAGES if stage in table.costs)
+    stages = tuple(stage for stage in ORDINARY if stage in table.costs)
     requests = requests_of(source, point, rate)
     policy = SCHEDULERS[point.scheduler]()
     controller = Controller(policy, predictor_of(source, point), point.replicas, stages)
@@ -118,7 +118,7 @@ def decision_times(source: Source, model: str, scheduler: str, waiting: int, dec
     kinds = sorted({request.size for request in requests_of(source, point, 1.0)})
     alone_s = {size: table.standalone(Request("alone", 0.0, size[0], size[1], 50)) for size in kinds}
     queue_s = 0.5 * waiting * sum(alone_s.values()) / len(kinds)
-    stages = tuple(stage for stage in STAGES if stage in table.costs)
+    stages = tuple(stage for stage in ORDINARY if stage in table.costs)
     controller = Controller(SCHEDULERS[scheduler](), predictor_of(source, point), 1, stages)
     queue = controller.policy.cluster.waiting
     now, names = 0.0, count()

@@ -63,12 +63,10 @@ class EarliestCompletion(RoutingPolicy):
         self._resident_s[replica.index] = 0.0
 
     def _share_s(self, kind: Kind) -> float:
-        """Seconds of a whole request in company of its own kind, or alone if it is tiled."""
+        """Seconds of a whole request in company of its own kind, or alone if it mixes with none."""
         costs = self._costs
-        if kind.tiled:
-            return costs.whole_s(kind)
-        batch = costs.empty
-        for _ in range(_SHARED_BY):
+        batch, shared_by = costs.empty, _SHARED_BY if kind.mixes else 1
+        for _ in range(shared_by):
             batch = costs.plus(batch, kind)
         alone = costs.alone(kind)
-        return alone.encode_s + kind.steps * costs.step_s(batch) / _SHARED_BY + alone.decode_s
+        return alone.encode_s + kind.steps * costs.step_s(batch) / shared_by + alone.decode_s

@@ -6,9 +6,7 @@ from collections.abc import Collection, Sequence
 
 from policies.contract import Decision
 from policies.job import Job
-
-_FIRST = ("decode", "encode", "upscale", "refine", "sketch", "denoise")
-"""Whose turn it is, when jobs that run together are in several stages."""
+from traces.stages import STAGES, Stage
 
 
 def next_quantum(jobs: Collection[Job]) -> Decision:
@@ -24,29 +22,31 @@ def next_quantum(jobs: Collection[Job]) -> Decision:
         return Decision((job,), job.steps_left)
     stages = {job.stage for job in jobs}
     if len(stages) > 1:
-        stage = min(stages, key=_FIRST.index)
-        chosen = tuple([job for job in jobs if job.stage == stage])
-        if stage in ("decode", "encode"):
+        stage = min([STAGES[name] for name in stages], key=_turn)
+        chosen = tuple([job for job in jobs if job.stage == stage.name])
+        if stage.prepares or stage.finishes:
             return Decision(chosen, 1)
         fresh = tuple([job for job in jobs if job.state == "waiting"])
-        if fresh or stage == "upscale":
+        if fresh or not stage.sampler:
             return Decision(fresh or chosen, 1)
         return next_quantum(chosen)
     chosen = tuple(jobs)
-    if chosen[0].tiled:
+    if not chosen[0].mixes:
         return Decision(chosen, _in_step(chosen))
     left = [job.steps_left for job in chosen]
     least = min(left)
     if max(left) > least:
-        least -= "decode" in chosen[0].stages
+        least = max(1, least - chosen[0].kind.finish_steps)
     return Decision(chosen, least)
 
 
 def beside_first(jobs: Sequence[Job]) -> list[Job]:
-    """Those of some jobs that can share a batch of mixed sizes with the first: a tiled request has one to itself."""
-    if jobs and jobs[0].tiled:
-        return [jobs[0]]
-    return [job for job in jobs if not job.tiled]
+    """Those of some jobs that can share a batch of mixed sizes with the first: itself, and others if it `mixes`."""
+    return [job for job in jobs if job is jobs[0] or (job.mixes and jobs[0].mixes)]
+
+
+def _turn(stage: Stage) -> tuple[int, str]:
+    return stage.turn, stage.name
 
 
 def _in_step(jobs: Sequence[Job]) -> int:

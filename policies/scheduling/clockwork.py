@@ -171,8 +171,8 @@ class Clockwork(SchedulingPolicy):
 
 
 def _runs_together(queue: list[Due]) -> list[Due]:
-    """The first of a queue that can share a batch: those before a tiled request, or that alone."""
+    """The first of a queue that can share a batch: those before one that mixes with no other size, or that alone."""
     for position, (_, _, job) in enumerate(queue):
-        if job.tiled:
+        if not job.mixes:
             return queue[: max(1, position)]
     return queue

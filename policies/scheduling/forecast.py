@@ -38,7 +38,7 @@ def forecast(costs: BatchCosts, queue: Sequence[Due], width: int, now: float, mo
         while position < len(queue) and len(running) < width:
             job = queue[position][2]
             kind = costs.kind(job)
-            if kind.tiled:
+            if not kind.mixes:
                 if running:
                     break
                 now += costs.remaining_s(job)
@@ -46,7 +46,7 @@ def forecast(costs: BatchCosts, queue: Sequence[Due], width: int, now: float, mo
                     late.append(job)
                 position += 1
                 continue
-            if job.stage == "encode":
+            if job.preparing:
                 now += costs.alone(kind).encode_s
             heappush(running, (steps + job.denoise_left, position, kind))
             batch = costs.plus(batch, kind)

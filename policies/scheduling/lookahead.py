@@ -9,7 +9,8 @@ on a request that is not going to make it while others can.
 A plan is kept until something happens that can change it: one of its batch ends, or a request arrives that may join.
 Nothing that a decision depends on moves between such events, which is what makes a long quantum a kept promise.
 
-A tiled request shares no step with others. In the queue it is one long step by itself, wherever its due time puts it.
+A request that mixes with no other size, as a tiled one, shares no step with others. In the queue it is one long step by
+itself, wherever its due time puts it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 _FREE, _TAKEN = (False, False, 0.0), (True, True, math.inf)
 """The least and the most that a replica can have to do: it has been told of arrivals, is full, a step takes so long."""
 _ALONE = 10**9
-"""Images that a tiled request is taken to have: more than any width, so it runs by itself."""
+"""Images that a request is taken to have that mixes with no other size: more than any width, so it runs by itself."""
 
 
 class _Batch(NamedTuple):
@@ -42,7 +43,7 @@ class _Batch(NamedTuple):
     formed_s: float
     full: bool  # others wait for their turn behind it
     last_due_s: float
-    tiled_s: float = 0.0  # what a tiled request had to do then
+    alone_s: float = 0.0  # what one that mixes with no other size had to do then
 
 
 class _Lane:
@@ -174,8 +175,8 @@ class Lookahead(SchedulingPolicy):
         lane.batch, lane.anew, lane.closed_s = None, False, None
         self._told.pop(replica.index, None)
         started = list(replica.resident.values())
-        finishing = [job for job in started if job.stage == "decode"]
-        tasks = sorted([*[self._task(job) for job in started if job.stage != "decode"], *self._open_to(started)])
+        finishing = [job for job in started if job.finishing]
+        tasks = sorted([*[self._task(job) for job in started if not job.finishing], *self._open_to(started)])
         ratio = self._costs.ratio
         late = [task for task in tasks if now + ratio * task.alone_s > task.due and not task.must]
         if late and self.drop_late:
@@ -219,8 +220,8 @@ class Lookahead(SchedulingPolicy):
             step_s = shared_s + sum([task.images_s for task in batch]) + sum(kinds_s.values())
             jobs = [*finishing, *[_job(task) for task in batch]]
             last_due_s = batch[-1].due
-        tiled_s = sum([costs.remaining_s(job) for job in jobs if job.tiled])
-        return _Batch(tuple(jobs), tuple([job.steps_left for job in jobs]), step_s, now, full, last_due_s, tiled_s)
+        alone_s = sum([costs.remaining_s(job) for job in jobs if not job.mixes])
+        return _Batch(tuple(jobs), tuple([job.steps_left for job in jobs]), step_s, now, full, last_due_s, alone_s)
 
     def _same_plan(self, lane: _Lane, tasks: list[Task], shared_s: float, now: float, scale: float) -> Plan | None:
         """What is left of the last plan, when no request has come since and it still meets its deadlines."""
@@ -253,9 +254,9 @@ class Lookahead(SchedulingPolicy):
 
     def _task(self, job: Job) -> Task:
         cost = self._costs.of(job)
-        encodes = job.stage == "encode"
+        encodes = job.preparing
         must = job in self._wanted_s
-        if job.tiled:
+        if not job.mixes:
             alone_s, encode_s = self._costs.remaining_s(job), cost.encode_s if encodes else 0.0
             return Task(
                 self._wanted_s[job] if must else job.request.deadline,
@@ -306,12 +307,12 @@ class Lookahead(SchedulingPolicy):
     def _learn(self, lane: _Lane, batch: _Batch, now: float) -> None:
         """Compare how long a batch ran with what it was predicted to take."""
         predicted_s, steps, step_s = 0.0, 0, batch.step_s
-        if batch.tiled_s:
-            predicted_s = batch.tiled_s - sum([self._costs.remaining_s(job) for job in batch.jobs if job.tiled])
+        if batch.alone_s:
+            predicted_s = batch.alone_s - sum([self._costs.remaining_s(job) for job in batch.jobs if not job.mixes])
             step_s = 0.0
         for job, before in zip(batch.jobs, batch.steps_left, strict=True):
             done = before - job.steps_left
-            if job.tiled:
+            if not job.mixes:
                 steps = max(steps, done)
                 continue
             cost = self._costs.of(job)

@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 from policies.contract import Predictor
 from policies.job import BatchKey, Job, Kind
+from policies.scheduling.mixing import around_s
 from traces.composition import composition_of
 
-_TILED = -1
+_ALONE = -1
 _OTHERS = 5
 _SEVERAL = 5
 _TRUST_STEPS = 50.0
@@ -31,7 +32,7 @@ class Cost(NamedTuple):
     """The cost of one kind of request, predicted seconds.
 
     Attributes:
-        kind: 0, 1, 2, ..., one a size and guidance; -1 for all that are tiled.
+        kind: 0, 1, 2, ..., one a size and guidance; -1 for all that mix with no other size.
         shared_s: of a step, whatever else is in it.
         kind_s: of a step that holds any of this kind.
         images_s: of a step, for this request's images.
@@ -72,12 +73,12 @@ class MarginalCosts:
         """The cost of a job's kind."""
         cost = self._costs.get(job.kind)
         if cost is None:
-            cost = self._ask_tiled(job) if job.tiled else self._of_shape(job)
+            cost = self._of_shape(job) if job.mixes else self._ask_alone(job)
             self._costs[job.kind] = cost
         return cost
 
     def _of_shape(self, job: Job) -> Cost:
-        """Of a job that is not tiled: however many steps it has, they are alike."""
+        """Of a job that mixes with other sizes: however many steps it has, they are alike."""
         shape = (job.batch_key, job.images)
         cost = self._of_shapes.get(shape)
         if cost is None:
@@ -121,18 +122,20 @@ class MarginalCosts:
             level * kind_s,
             level * image_s * job.images,
             level * seconds("denoise", job.alone, guided),
-            of_stages.get("encode", 0.0),
-            of_stages.get("decode", 0.0),
+            *around_s(job.recipe, of_stages),
             of_stages,
         )
 
-    def _ask_tiled(self, job: Job) -> Cost:
-        """A tiled request shares no step: ``images_s`` and ``step_s`` are all there is between encode and decode."""
+    def _ask_alone(self, job: Job) -> Cost:
+        """One that mixes with no other size shares no step.
+
+        Its ``images_s`` and ``step_s`` are all there is between encode and decode.
+        """
         level, guided = self._level(), float(job.guided)
         of_stages = {stage: level * self._predictor.seconds(stage, job.alone, guided) for stage in job.stages}
-        encode_s, decode_s = of_stages.get("encode", 0.0), of_stages.get("decode", 0.0)
+        encode_s, decode_s = around_s(job.recipe, of_stages)
         between_s = sum([steps * of_stages[stage] for stage, steps in job.recipe]) - encode_s - decode_s
-        return Cost(_TILED, 0.0, 0.0, between_s, between_s, encode_s, decode_s, of_stages)
+        return Cost(_ALONE, 0.0, 0.0, between_s, between_s, encode_s, decode_s, of_stages)
 
     def _level(self) -> float:
         """What brings an answer of now to the level of the first."""

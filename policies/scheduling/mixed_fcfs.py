@@ -62,7 +62,7 @@ class MixedFCFS(SchedulingPolicy):
 
     def _may_join(self, replica: Replica, head: Job | None) -> bool:
         first = next(iter(replica.resident.values()), None)
-        return first is None or not (first.tiled or (head is not None and head.tiled))
+        return first is None or (first.mixes and (head is None or head.mixes))
 
     def _share(self) -> int:
         """Requests a replica may hold: its share of all there are, rounded up, under the cap."""
@@ -72,13 +72,13 @@ class MixedFCFS(SchedulingPolicy):
     def _take(self, held: list[Job]) -> list[Job]:
         taken: list[Job] = []
         queue, room = self._queue, self._share() - len(held)
-        by_itself = bool(held) and held[0].tiled
-        while queue and len(taken) < room and not by_itself:
+        first = held[0] if held else None
+        while queue and len(taken) < room and (first is None or first.mixes):
             job = queue[0]
             if job.state == "waiting":
-                by_itself = job.tiled
-                if by_itself and (held or taken):
+                if first is not None and not job.mixes:
                     break
+                first = first or job
                 taken.append(job)
             queue.popleft()
         return taken

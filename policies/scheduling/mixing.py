@@ -8,13 +8,14 @@ itself at any time, and is asked every time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from policies.contract import Predictor
 from policies.job import BatchKey, Job
 from traces.composition import Composition, composition_of
 from traces.request import Size
+from traces.stages import STAGES, Recipe
 
 _MOST_BATCHES = 50_000
 
@@ -22,7 +23,7 @@ _MOST_BATCHES = 50_000
 class Alone(NamedTuple):
     """Predicted seconds of a request alone: encode, one denoising step, decode; 0.0 for a stage its recipe lacks.
 
-    The denoising step of a tiled request is the mean of all between its encode and its decode.
+    The denoising step of a request that mixes with no other size is the mean of all between its encode and its decode.
     """
 
     encode_s: float
@@ -41,12 +42,12 @@ class Kind:
         guided: 1.0 or 0.0.
         pixels: of all its images.
         recipe: (stage, steps) in order.
-        tiled: whether it is, so that it shares no batch of mixed sizes.
+        mixes: whether it can share a batch with other sizes.
         seconds: remembered, like the next.
         of_stages: predicted seconds of a step of each stage.
     """
 
-    __slots__ = ("alone", "guided", "images", "of_stages", "pixels", "recipe", "seconds", "size", "steps", "tiled")
+    __slots__ = ("alone", "guided", "images", "mixes", "of_stages", "pixels", "recipe", "seconds", "size", "steps")
 
     def __init__(self, job: Job) -> None:
         self.size: Size = job.request.size
@@ -56,24 +57,34 @@ class Kind:
         self.guided = float(job.guided)
         self.pixels = job.images * job.request.pixels
         self.recipe = job.recipe
-        self.tiled = job.tiled
+        self.mixes = job.mixes
         self.seconds: Alone | None = None
         self.of_stages: dict[str, float] | None = None
 
 
 class Batch:
-    """A batch that was asked for: its composition, the share of its pixels that is guided, and its neighbours."""
+    """A batch that was asked for: its composition, the share of its pixels that is guided, and its neighbours.
 
-    __slots__ = ("composition", "guided", "guided_pixels", "less", "more", "pixels", "step_s")
+    ``kind`` is the one that is alone in it, because it mixes with no other.
+    """
 
-    def __init__(self, composition: Composition, pixels: int, guided_pixels: int) -> None:
+    __slots__ = ("composition", "guided", "guided_pixels", "kind", "less", "more", "pixels", "step_s")
+
+    def __init__(self, composition: Composition, pixels: int, guided_pixels: int, kind: Kind | None = None) -> None:
         self.composition = composition
         self.pixels = pixels
         self.guided_pixels = guided_pixels
         self.guided = guided_pixels / pixels if pixels else 0.0
+        self.kind = kind
         self.step_s: float | None = None
         self.more: dict[Kind, Batch] = {}
         self.less: dict[Kind, Batch] = {}
+
+
+def around_s(recipe: Recipe, of_stages: Mapping[str, float]) -> tuple[float, float]:
+    """Seconds before the first denoising step and after the last, by the seconds of a step of each stage."""
+    before_s = sum([steps * of_stages[stage] for stage, steps in recipe if STAGES[stage].prepares], 0.0)
+    return before_s, sum([steps * of_stages[stage] for stage, steps in recipe if STAGES[stage].finishes], 0.0)
 
 
 class BatchCosts:
@@ -92,7 +103,7 @@ class BatchCosts:
 
     def _forget_batches(self) -> None:
         self.empty = Batch((), 0, 0)
-        self._batches: dict[tuple[Composition, int], Batch] = {}
+        self._batches: dict[tuple[Composition, int, Kind | None], Batch] = {}
 
     def kind(self, job: Job) -> Kind:
         """The kind of a job, remembered until `forget`."""
@@ -120,6 +131,10 @@ class BatchCosts:
         """The batch with one request of this kind more."""
         return batch.more.get(kind) or self._neighbour(batch, kind, 1)
 
+    def fits(self, batch: Batch, kind: Kind) -> bool:
+        """Whether a request of this kind can join a batch of kinds that mix: any can be the first."""
+        return kind.mixes or not batch.pixels
+
     def minus(self, batch: Batch, kind: Kind) -> Batch:
         """The batch with one request of this kind less; it must hold one."""
         return batch.less.get(kind) or self._neighbour(batch, kind, -1)
@@ -130,16 +145,19 @@ class BatchCosts:
         counted = composition_of([*batch.composition, (kind.size, sign * kind.images)])
         composition = tuple([item for item in counted if item[1]])
         guided_pixels = batch.guided_pixels + (sign * kind.pixels if kind.guided else 0)
-        key = (composition, guided_pixels)
+        alone = None if kind.mixes or batch.pixels else kind
+        key = (composition, guided_pixels, alone)
         found = self._batches.get(key)
         if found is None:
-            found = self._batches[key] = Batch(composition, batch.pixels + sign * kind.pixels, guided_pixels)
+            found = self._batches[key] = Batch(composition, batch.pixels + sign * kind.pixels, guided_pixels, alone)
         (batch.more if sign > 0 else batch.less)[kind] = found
         (found.less if sign > 0 else found.more)[kind] = batch
         return found
 
     def step_s(self, batch: Batch) -> float:
         """Seconds of one denoising step of a batch that is not empty."""
+        if batch.kind is not None:
+            return self.alone(batch.kind).step_s
         step_s = batch.step_s
         if step_s is None:
             step_s = self._seconds("denoise", batch.composition, batch.guided)
@@ -152,12 +170,12 @@ class BatchCosts:
         seconds = kind.seconds
         if seconds is None:
             of_stages = self.of_stages(kind)
-            encode_s, decode_s = of_stages.get("encode", 0.0), of_stages.get("decode", 0.0)
-            if kind.tiled:
+            encode_s, decode_s = around_s(kind.recipe, of_stages)
+            if kind.mixes:
+                seconds = Alone(encode_s, of_stages.get("denoise", 0.0), decode_s)
+            else:
                 whole_s = sum([steps * of_stages[stage] for stage, steps in kind.recipe])
                 seconds = Alone(encode_s, (whole_s - encode_s - decode_s) / kind.steps, decode_s)
-            else:
-                seconds = Alone(encode_s, of_stages.get("denoise", 0.0), decode_s)
             if self._remember:
                 kind.seconds = seconds
         return seconds
@@ -179,13 +197,13 @@ class BatchCosts:
     def remaining_s(self, job: Job, step_s: float | None = None) -> float:
         """Seconds a job still needs if each of its denoising steps takes ``step_s``; by default as long as alone.
 
-        A tiled one runs alone.
+        One that mixes with no other size runs alone.
         """
         kind = self.kind(job)
-        if kind.tiled:
+        if not kind.mixes:
             return job.seconds_left(self.of_stages(kind))
         alone = self.alone(kind)
         if step_s is None:
             step_s = alone.step_s
-        encode_s = alone.encode_s if job.stage == "encode" else 0.0
+        encode_s = alone.encode_s if job.preparing else 0.0
         return encode_s + job.denoise_left * step_s + alone.decode_s

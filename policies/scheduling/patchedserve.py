@@ -109,18 +109,18 @@ class PatchedServe(SchedulingPolicy):
         joining: list[Job] = []
         dropped: list[tuple[Job, str]] = []
         waiting: dict[Kind, _Waiting] = {}
-        if active and active[0].tiled:
+        if active and not active[0].mixes:
             return _Admitted(joining, dropped, math.inf)
         for kind in queues.kinds():
             self._head(waiting, queues, kind, now)
         while waiting and len(active) + len(joining) < self.max_batch:
             w = min(waiting.values())
-            if w.kind.tiled and batch.pixels:
-                others = [other for other in waiting.values() if not other.kind.tiled]
+            if not costs.fits(batch, w.kind):
+                others = [other for other in waiting.values() if costs.fits(batch, other.kind)]
                 if w.slack < self.relaxed_slack or not others:
                     break
                 w = min(others)
-            step_s = self._step_s(batch, w.kind)
+            step_s = costs.step_s(costs.plus(batch, w.kind))
             late_s = self._late_s(w.job, step_s, now)
             if late_s > 0:
                 beside = len(active) + len(joining)
@@ -138,7 +138,7 @@ class PatchedServe(SchedulingPolicy):
                     return _Admitted(joining, dropped, math.ceil(late_s / gain_s) if gain_s > 0 else math.inf)
             joining.append(w.job)
             batch = costs.plus(batch, w.kind)
-            if w.kind.tiled:
+            if not w.kind.mixes:
                 queues.pop(w.kind)
                 break
             if least is None or (w.slack, w.order) < least[:2]:
@@ -151,19 +151,14 @@ class PatchedServe(SchedulingPolicy):
         self, waiting: dict[Kind, _Waiting], batch: Batch, w: _Waiting, step_s: float, now: float
     ) -> tuple[_Waiting, float]:
         """The waiting request with which a step is shortest, ``w`` or one that makes its deadline; and that step."""
-        best = (step_s, w)
+        costs, best = self._costs, (step_s, w)
         for other in waiting.values():
-            if other.kind.tiled and batch.pixels:
+            if not costs.fits(batch, other.kind):
                 continue
-            step_s = self._step_s(batch, other.kind)
+            step_s = costs.step_s(costs.plus(batch, other.kind))
             if (step_s, other) < best and self._late_s(other.job, step_s, now) <= 0:
                 best = (step_s, other)
         return best[1], best[0]
-
-    def _step_s(self, batch: Batch, kind: Kind) -> float:
-        """A step of the batch with one request of this kind more; of a tiled one, which is alone in it, its own."""
-        costs = self._costs
-        return costs.alone(kind).step_s if kind.tiled else costs.step_s(costs.plus(batch, kind))
 
     def _head(self, waiting: dict[Kind, _Waiting], queues: KindQueues, kind: Kind, now: float) -> None:
         """Let the first request of a kind stand for it."""

@@ -57,6 +57,6 @@ class Quanta:
 
 
 def to_decode(jobs: Iterable[Job]) -> Decision | None:
-    """Decode what only needs that: it is done but for it, and it frees its place."""
-    finishing = [job for job in jobs if job.stage == "decode"]
+    """Finish what only needs that, such as its decode: it is done but for it, and it frees its place."""
+    finishing = [job for job in jobs if job.finishing]
     return Decision(tuple(beside_first(finishing)), 1) if finishing else None

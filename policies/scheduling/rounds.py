@@ -34,7 +34,7 @@ class _Candidate(NamedTuple):
     Attributes:
         latest_s: when it has to start at the latest to meet its deadline alone; infinity without a deadline.
         order: breaks ties.
-        step_s: a step alone, of the stage that a tiled request is in.
+        step_s: a step alone, of the stage that it is in if it mixes with no other size.
         job: the request.
         kind: its kind.
     """
@@ -121,7 +121,7 @@ class Rounds(SchedulingPolicy):
         first = decision.jobs[0]
         if first.denoise_left <= self.round_steps:
             return decision
-        return decision._replace(steps=min(decision.steps, self.round_steps + (first.stage == "encode")))
+        return decision._replace(steps=min(decision.steps, self.round_steps + first.preparing))
 
     def _candidates(self, replica: Replica, now: float) -> list[_Candidate]:
         """Who could be in the next round, least lax first; of a kind that waits, no more than fit in a batch."""
@@ -144,28 +144,28 @@ class Rounds(SchedulingPolicy):
 
     def _candidate(self, job: Job, deadline: float) -> _Candidate:
         kind = self._costs.kind(job)
-        step_s = self._costs.of_stages(kind)[job.stage] if kind.tiled else self._costs.alone(kind).step_s
+        step_s = self._costs.alone(kind).step_s if kind.mixes else self._costs.of_stages(kind)[job.stage]
         return _Candidate(deadline - self._costs.remaining_s(job), job.order, step_s, job, kind)
 
     def _best_round(self, candidates: list[_Candidate], now: float) -> tuple[Job, ...]:
         """The round after which most deadlines can still be met; of equal ones the one that gets most done a second."""
         best: tuple[float, float] = (-1.0, 0.0)
         jobs: tuple[Job, ...] = ()
-        ordinary = [candidate for candidate in candidates if not candidate.kind.tiled]
-        for budget_s in self._budgets(ordinary):
+        mixing = [candidate for candidate in candidates if candidate.kind.mixes]
+        for budget_s in self._budgets(mixing):
             chosen, score = self._round(candidates, budget_s, now)
             if score > best:
                 best, jobs = score, tuple([candidate.job for candidate in chosen])
-        for candidate in candidates if len(ordinary) < len(candidates) else ():
-            if candidate.kind.tiled and (score := self._score_alone(candidates, candidate, now)) > best:
+        for candidate in candidates if len(mixing) < len(candidates) else ():
+            if not candidate.kind.mixes and (score := self._score_alone(candidates, candidate, now)) > best:
                 best, jobs = score, (candidate.job,)
         return jobs
 
-    def _score_alone(self, candidates: list[_Candidate], tiled: _Candidate, now: float) -> tuple[float, float]:
-        """The score, as of `_round`, of a round of a tiled request."""
-        end_s = now + self.round_steps * tiled.step_s
-        others = sum([candidate.latest_s >= end_s for candidate in candidates if candidate is not tiled])
-        return others + (tiled.latest_s + self.round_steps * tiled.step_s >= end_s), 1.0
+    def _score_alone(self, candidates: list[_Candidate], alone: _Candidate, now: float) -> tuple[float, float]:
+        """The score, as of `_round`, of a round of one request alone."""
+        end_s = now + self.round_steps * alone.step_s
+        others = sum([candidate.latest_s >= end_s for candidate in candidates if candidate is not alone])
+        return others + (alone.latest_s + self.round_steps * alone.step_s >= end_s), 1.0
 
     def _budgets(self, candidates: list[_Candidate]) -> list[float]:
         """Seconds a step may take: of every degree, what its least lax and what its cheapest candidates would take."""
@@ -195,7 +195,7 @@ class Rounds(SchedulingPolicy):
         chosen: list[_Candidate] = []
         batch = costs.empty
         for candidate in sorted(at_risk, key=_cost) + sorted(others, key=lambda c: c.latest_s < end_s):
-            if candidate.kind.tiled:
+            if not candidate.kind.mixes:
                 continue
             with_it = costs.plus(batch, candidate.kind)
             if costs.step_s(with_it) <= budget_s:

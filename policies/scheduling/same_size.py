@@ -176,7 +176,7 @@ class SameSizeContinuous(SchedulingPolicy):
 
     def _may_join(self, jobs: list[Job], head: Job, now: float) -> bool:
         """Whether a job of the size that runs fits in beside others, and no other size has waited too long."""
-        if _images(jobs) + head.images > self.max_batch or any(job.stage == "decode" for job in jobs):
+        if _images(jobs) + head.images > self.max_batch or any(job.finishing for job in jobs):
             return False  # decodes go first; who joins is settled after
         standalone = self.cluster.predictor.standalone
         return all(

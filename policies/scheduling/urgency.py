@@ -90,7 +90,7 @@ class UrgencyPolicy(SchedulingPolicy):
 
     def returned(self, job: Job, now: float) -> None:
         self._resident[job.replica][job] = (self.urgency(job), job.order, job)
-        if job.stage == "decode":
+        if job.finishing:
             self._finishing[job.replica].append(job)
 
     def ended(self, job: Job, now: float) -> None:
@@ -157,9 +157,9 @@ class UrgencyPolicy(SchedulingPolicy):
     def _ride_along(self, lead: Job, resident: Iterable[_Entry]) -> list[_Entry]:
         """The most urgent jobs of one size, resident or waiting, that fit in a batch; the first always does.
 
-        Tiled requests do not wait for one another: those ride along that are in the stage of the first.
+        Where sizes do not mix, none waits for another: those ride along that are in the stage of the first.
         """
-        key, stage = lead.batch_key, lead.stage if lead.tiled else None
+        key, stage = lead.batch_key, None if lead.mixes else lead.stage
         local = [entry for entry in resident if entry[2].batch_key == key and stage in (None, entry[2].stage)]
         local.sort(reverse=True)
         chosen: list[_Entry] = []

@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from policies.tiling.recipe import Recipe, TilingRule
+from policies.tiling.recipe import TilingRule
 from policies.tiling.timing import TileDevices, refine
 from predictors.standalone import standalone
 from traces.composition import Composition, composition_of
 from traces.request import Request, Size
+from traces.stages import STAGES, Recipe
 
 _SAMPLED = 32
 """Steps of the grid's movement that a typical step is the mean of, at most."""
@@ -79,11 +80,10 @@ class TiledCosts:
         self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
     ) -> float:
         """Seconds of one step of ``stage`` for a batch of this composition; see `LatencyTable.seconds`."""
-        if stage == "sketch":
-            return self.table.seconds("denoise", self.sketched(composition), guided)
-        if stage == "encode":
-            return self.table.seconds("encode", self.sketched(composition), guided)
-        if stage != "refine":
+        row = STAGES[stage]
+        if row.canvas == "sketch":
+            return self.table.seconds(row.costs_of, self.sketched(composition), guided)
+        if row.canvas == "whole":
             return self.table.seconds(stage, composition, guided, computed)
         key = (stage, composition, guided)
         value = self._known.get(key)
@@ -107,15 +107,16 @@ class TiledCosts:
 
     def noise(self, stage: str) -> Noise:
         """Repeat noise of a stage; that of denoising where tiles and sketches were not measured themselves."""
-        return self.table.noise("denoise" if stage in ("sketch", "refine") else stage)
+        return self.table.noise(STAGES[stage].costs_of)
 
     def extrapolation(self, stage: str, composition: Composition) -> float:
         """1.0 inside the measured range, else by how much the worst of what runs lies outside."""
-        if stage == "refine":
+        row = STAGES[stage]
+        if row.canvas == "tiles":
             windows = [((window, images),) for size, images in composition for window in self.windows(size)]
-            return max(self.table.extrapolation("denoise", window) for window in windows)
-        if stage in ("sketch", "encode"):
-            return self.table.extrapolation("denoise" if stage == "sketch" else stage, self.sketched(composition))
+            return max(self.table.extrapolation(row.costs_of, window) for window in windows)
+        if row.canvas == "sketch":
+            return self.table.extrapolation(row.costs_of, self.sketched(composition))
         return self.table.extrapolation(stage, composition)
 
     def extrapolates(self, stage: str, composition: Composition) -> bool:

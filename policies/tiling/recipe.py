@@ -17,9 +17,7 @@ from policies.tiling.shifts import STRIDE_SHARE, ShiftSchedule
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.request import Request, Size
-
-Recipe = tuple[tuple[str, int], ...]
-"""The stages of a request in order, with the steps of each."""
+from traces.stages import Recipe, ordinary
 
 POSITIONS = ("local", "absolute", "ntk")
 IMAGES = ("refine", "condition")
@@ -138,11 +136,6 @@ class TilingRule:
             tile = along(geometry.native_size, size) if self.tile is None else self.tile
             rows, columns = (split(extent, side // factor, multiple) for extent, side in zip(canvas, tile, strict=True))
         return TileGrid(canvas, rows, columns, self.mode, self.overlap // factor, multiple)
-
-
-def ordinary(request: Request) -> Recipe:
-    """The recipe of a request that is not tiled: text to embeddings, the denoising steps, latents to pixels."""
-    return (("encode", 1), ("denoise", request.steps), ("decode", 1))
 
 
 def along(native: tuple[int, int], size: Size) -> tuple[int, int]:

@@ -7,9 +7,9 @@ import pytest
 from policies.job import Job, advance, rest
 from policies.scheduling import SameSizeContinuous
 from policies.scheduling.batch import beside_first, next_quantum
-from policies.tiling.recipe import Recipe
 from tests.policies.driving import Driven, names
 from traces.request import Request
+from traces.stages import Recipe
 
 SKETCH: Recipe = (("sketch", 4), ("upscale", 1), ("refine", 3), ("decode", 1))
 TILED: Recipe = (("encode", 1), *SKETCH)

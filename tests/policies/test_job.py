@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from policies.contract import Decision, PolicyError, Replica, SchedulingPolicy
 from policies.controller import Controller
-from policies.job import DENOISING, Job, advance, through
-from policies.tiling.recipe import Recipe
+from policies.job import Job, advance, through
 from tests.policies.costs import FlatCosts
 from traces.request import Request
+from traces.stages import STAGES, Recipe
 
 TILED: Recipe = (("encode", 1), ("sketch", 4), ("upscale", 1), ("refine", 3), ("decode", 1))
 
@@ -26,7 +26,7 @@ def recipe_of(request: Request) -> Recipe:
 
 def test_a_tiled_job_goes_from_stage_to_stage() -> None:
     job = Job(request(), 0, TILED)
-    assert (job.tiled, job.steps_left, job.denoise_steps, job.denoise_left) == (True, 10, 7, 7)
+    assert (job.mixes, job.steps_left, job.denoise_steps, job.denoise_left) == (False, 10, 7, 7)
     assert job.segments(7) == (("encode", 1), ("sketch", 4), ("upscale", 1), ("refine", 1))
     assert not advance(job, 3)
     assert (job.stage, job.stage_left, job.steps_done, job.done_in("sketch"), job.done_in("refine")) == (
@@ -39,9 +39,9 @@ def test_a_tiled_job_goes_from_stage_to_stage() -> None:
     assert (job.stage, job.stage_left, job.steps_left, job.denoise_left) == ("decode", 0, 0, 0)
 
 
-def test_an_ordinary_job_is_not_tiled() -> None:
+def test_an_ordinary_job_mixes_with_other_sizes() -> None:
     job = Job(request(), 0)
-    assert not job.tiled
+    assert job.mixes
     assert job.recipe == (("encode", 1), ("denoise", 4), ("decode", 1))
 
 
@@ -63,7 +63,7 @@ def test_what_is_ahead_is_what_is_walked(counts: list[tuple[str, int]], data: st
             done[stage] = done.get(stage, 0) + count
         assert before_s - job.seconds_left(seconds) == sum(seconds[stage] * count for stage, count in ahead)
         assert ended == (not job.steps_left)
-        assert job.steps_done == sum(count for stage, count in done.items() if stage in DENOISING)
+        assert job.steps_done == sum(count for stage, count in done.items() if STAGES[stage].sampler)
     assert done == dict(counts)
 
 
@@ -79,7 +79,7 @@ def test_a_launch_of_tiled_requests_holds_one_size(sides: tuple[int, int]) -> No
     controller = Controller(Together(), FlatCosts(), recipe=recipe_of)
     for name, side in zip("ab", sides, strict=True):
         controller.submit(request(name, side), 0.0)
-    with pytest.raises(PolicyError, match="mixes sizes in a launch of tiled requests"):
+    with pytest.raises(PolicyError, match="mixes sizes in a launch of requests that do not mix"):
         controller.launches(0.0)
 
 

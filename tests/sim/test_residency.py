@@ -18,7 +18,6 @@ from policies.events import EventRecord, check_parity
 from policies.record import request_table, step_table
 from policies.residency import DISPATCHES, KEEPS, ManyCheckpoints
 from policies.scheduling import FCFS, SCHEDULERS, LeastSlack, MixedFCFS
-from policies.tiling.recipe import ordinary
 from predictors.loading import AdapterCosts, LoadTimes, Weights, with_adapters
 from sim.check import check_policy
 from sim.check_worlds import CheckedWorld, IrregularCosts
@@ -26,6 +25,7 @@ from sim.driver import Happening, Simulation
 from sim.faults import Faults
 from sim.world import World
 from traces.request import Request
+from traces.stages import ordinary
 from traces.streams import stream
 
 WEIGHTS = Weights(

@@ -18,7 +18,6 @@ from policies.record import step_table
 from policies.scheduling import EDF, FCFS, SCHEDULERS, SameSizeContinuous
 from policies.tiling.costs import TiledCosts
 from policies.tiling.plan import TilePlans
-from policies.tiling.recipe import Recipe
 from policies.tiling.signals import TileSignals
 from policies.tiling.timing import TileDevices
 from predictors.link import Link
@@ -28,6 +27,7 @@ from sim.world import World
 from tests.policies.tiles import TileTable, tiled_costs
 from tests.predictors.tile_recordings import made_up_tiles
 from traces.request import Request
+from traces.stages import Recipe
 
 NOTHING = Link(0.0, float("inf"))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.world import LOADING_STAGES
 from tilecast.studies.replication import Replication
+from traces.stages import STAGES
 
 COMPUTE, BATCH_CAP, PLACEMENT, RESIDENCY, POLICY = "compute", "batch cap", "placement", "residency", "policy"
 
@@ -44,7 +44,8 @@ def limit(replications: Sequence[Replication], load: float) -> tuple[str, str]:
 
     busy = mean([r.utilisation for r in replications])
     total_s = sum([sum(r.stage_s.values()) for r in replications])
-    loading_s = sum([r.stage_s.get(stage, 0.0) for r in replications for stage in LOADING_STAGES])
+    loading = STAGES.named(lambda stage: stage.weights)
+    loading_s = sum([r.stage_s.get(stage, 0.0) for r in replications for stage in loading])
     if loading_s > MUCH_LOADING * total_s:
         return RESIDENCY, f"{loading_s / total_s:.0%} of the busy time goes into loading models"
     imbalance = mean([r.imbalance for r in replications])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from policies.job import STAGES
 from sim.world import Latencies
 from traces.request import Request, Size
+from traces.stages import ordinary
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -21,7 +21,7 @@ def best_seconds(latencies: Latencies, requests: Iterable[Request]) -> float:
     count = 0
     for request in requests:
         count += 1
-        for stage, steps in zip(STAGES, (1, request.steps, 1), strict=True):
+        for stage, steps in ordinary(request):
             images[stage, request.size, request.guided] += steps * request.images
     best = {
         (stage, size, guided): min([latencies.seconds(stage, ((size, n),), float(guided)) / n for n in BATCHES])

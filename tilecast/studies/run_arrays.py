@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.controller import Controller, LaunchRecord
-from policies.job import DENOISING, Job
+from policies.job import Job
 from traces.composition import Composition
+from traces.stages import STAGES
 
 Numbers = npt.NDArray[np.float64]
 
@@ -114,7 +115,7 @@ class Launches:
 
     def batches(self, start_s: float, end_s: float) -> tuple[float, int, float]:
         """Requests in a denoising launch between two times: mean by time, most, share of the time with the most."""
-        denoising = np.isin(self._stage, [code for name, code in self._names.items() if name in DENOISING])
+        denoising = np.isin(self._stage, [code for name, code in self._names.items() if STAGES[name].sampler])
         seconds = _overlap(self._from_s, self._to_s, start_s, end_s)[denoising]
         requests = self._requests[self._launch[denoising]]
         total = seconds.sum()
@@ -129,7 +130,7 @@ class Launches:
         for launch, outcome, end_s in self._tiled:
             times = (launch.start_s, *outcome.borders_s, end_s)
             stages = zip(launch.segments, times, times[1:], strict=False)
-            others_s = sum([to_s - from_s for segment, from_s, to_s in stages if segment.stage != "refine"])
+            others_s = sum([to_s - from_s for segment, from_s, to_s in stages if not STAGES[segment.stage].devices])
             devices = [outcome.device_s[0] - others_s, *outcome.device_s[1:]]
             busiest += max(devices)
             mean += sum(devices) / len(devices)
