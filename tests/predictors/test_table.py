@@ -184,7 +184,7 @@ def test_what_is_unknown_is_named(made_up: Profile, table: LatencyTable) -> None
     ):
         with pytest.raises(BadInput, match=words):
             LatencyTable.fit(made_up, **arguments)
-    with pytest.raises(BadInput, match="unknown stage 'sketch'"):
+    with pytest.raises(BadInput, match="stage 'sketch' is never measured"):
         table.seconds("sketch", parse("1@512x512"))
     mine = Profile(made_up.frame.assign(model="mine"))
     with pytest.raises(BadInput, match="unknown model 'mine'"):
