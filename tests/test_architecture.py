@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from traces.stages import STAGES
+
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("traces", "profiles"),
@@ -67,3 +69,15 @@ def test_only_the_backend_imports_torch() -> None:
         if name.partition(".")[0] in HEAVY
     ]
     assert typed == ["tilecast/studies/calibration.py imports torch"]  # for a type alone
+
+
+def test_nothing_but_the_table_compares_names_of_stages() -> None:
+    compared = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare | ast.MatchValue)
+        and any(isinstance(each, ast.Constant) and each.value in STAGES for each in ast.walk(node))
+    ]
+    others = [said for said in compared if not (".canvas " in said or "self.image == 'refine'" in said)]
+    assert others == []
