@@ -11,7 +11,6 @@ on, and its seconds are then those of what was left. With ``--policies`` every p
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from predictors.importers.mixfusion import import_mixfusion
 from reports.plan.answer import answer
 from reports.plan.write import write_plan
 from tilecast.scenario import load_scenario
+from tilecast.studies.result_store import read_points
 from tilecast.studies.run import plan
 from traces.errors import BadInput
 from traces.files import write_document
@@ -47,9 +47,9 @@ def inputs(source: Source, folder: Path) -> Path:
     return scenario
 
 
-def _simulated(points: Path) -> int:
+def _simulated(folder: Path) -> int:
     """Requests in all simulations kept."""
-    return sum([json.loads(line)["result"]["submitted"] for line in points.read_text(encoding="utf-8").splitlines()])
+    return sum([result["submitted"] for result in read_points(folder).values()])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             made = plan(load_scenario(scenario, keys), folder, policies=compared, workers=asked.workers)
             seconds = time.perf_counter() - started
             write_plan(made, folder)
-            clusters, requests = len(made.considered), _simulated(folder / "points.jsonl")
+            clusters, requests = len(made.considered), _simulated(folder)
             lines.append(
                 f"{scale:g} x {load:g}: {answer(made)}\n    {seconds:.0f} s; {made.points} simulations of "
                 f"{requests:,} requests, {clusters} clusters considered"

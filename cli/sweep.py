@@ -40,7 +40,7 @@ def sweep(
     combinations to go with each of them, `seeds = 3` repeats all with other noise (the trace stays the same),
     `samples = 100` draws some of them.
 
-    Every finished point is kept in FOLDER/points.jsonl: after Ctrl-C, a kill or a changed grid the same command runs
+    Every finished point is kept in FOLDER/points.sqlite: after Ctrl-C, a kill or a changed grid the same command runs
     what is missing. FOLDER/sweep.parquet and sweep.csv have a row a point. On a Ray cluster Tilecast is installed on
     every node, and files have the same paths there.
     """

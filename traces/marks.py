@@ -7,6 +7,7 @@ HTML        ``<meta name="generator" content="tilecast KIND">``, or as in Markdo
 Markdown    ``<!-- generator: tilecast KIND -->``, the first line
 TOML        ``# generator: tilecast KIND``, the first line
 PNG, WebP   ``Software`` (a text chunk; EXIF): ``tilecast KIND``
+SQLite      a column ``generator`` of a table, whose default is ``tilecast KIND``
 ==========  ====================================================================================
 
 CSV and JSON lines that other programs read have no room for a mark; they are known by their columns.
@@ -19,6 +20,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,21 +109,21 @@ class Kind:
         info.add_text("Software", self.generator)
         return info
 
+    @property
+    def column(self) -> str:
+        """The mark of an SQLite file of this kind: the definition of a column, for one of its tables."""
+        return f"generator TEXT NOT NULL DEFAULT '{self.generator}'"
+
     def wrote(self, path: Path) -> bool:
-        """Whether a regular file is of this kind, or the torn beginning of one. One that cannot be read is not."""
+        """Whether a regular file is of this kind. One that cannot be read is not."""
         if not os.access(path, os.R_OK):
             return False
         found = mark_of(path)
-        return found == self.name if found else _has_columns(path, self.columns) or self._torn(path)
-
-    def _torn(self, path: Path) -> bool:
-        """Of a file that is written line by line, and whose first line was not finished."""
-        beginning = f'{{"generator": "{self.generator}"'.encode()
-        return path.name in self.files and path.suffix == ".jsonl" and beginning.startswith(_head(path))
+        return found == self.name if found else _has_columns(path, self.columns)
 
 
 def mark_of(path: Path) -> str | None:
-    """The kind that a file's mark says; None: it has none that can be read. Only the file's beginning is read."""
+    """The kind that a file's mark says; None: it has none that can be read. Nothing of the file is changed."""
     try:
         head = _head(path)
         if head.startswith(b"PAR1"):
@@ -130,6 +132,8 @@ def mark_of(path: Path) -> str | None:
             return _mark_of_png(head)
         if head.startswith(b"RIFF"):
             return _mark_of_webp(path)
+        if head.startswith(b"SQLite format 3\0"):
+            return _mark_of_sqlite(path)
         found = _TEXT.match(head.decode("utf-8", errors="replace"))
         return found[found.lastindex or 0] if found else None
     except (OSError, ValueError):
@@ -161,6 +165,19 @@ def _mark_of_webp(path: Path) -> str | None:
 
     with Image.open(path) as picture:
         return _of(str(picture.getexif().get(SOFTWARE)))
+
+
+def _mark_of_sqlite(path: Path) -> str | None:
+    """Opened as what nobody writes to: nothing is locked, and what a kill left unfinished is not mended."""
+    import sqlite3
+
+    columns = "SELECT dflt_value FROM sqlite_master AS t, pragma_table_info(t.name) AS c WHERE c.name = 'generator'"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as file:
+            defaults = [str(default).strip("'") for (default,) in file.execute(columns)]
+    except sqlite3.Error:
+        return None
+    return next((mark for default in defaults if (mark := _of(default))), None)
 
 
 def _of(software: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What was measured, kept in a folder as it ends: ``suite.json`` says on what, ``points.jsonl`` has a line a point."""
+"""What was measured, kept in a folder as it ends: ``suite.json`` says on what, ``points.sqlite`` has a row a point."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import TracebackType
 
 from benchmarks.gpu_suite.point import Point, Result
 from benchmarks.outputs import BENCHMARK
-from tilecast.studies.result_store import FILE, ResultStore
+from tilecast.studies.result_store import FILE, ResultStore, read_points
 from traces.errors import BadInput
 from traces.files import write_json
 
@@ -105,19 +105,11 @@ def read_suite(folder: Path) -> Suite:
     Raises:
         BadInput: it is no folder of a run, or damaged.
     """
-    path, results = Path(folder) / FILE, {}
-    facts = _facts(Path(folder))
+    facts, found = _facts(Path(folder)), read_points(folder)
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]  # the last one is empty, or torn
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-            results[Point.of_key(entry["key"])] = dict(entry["result"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise BadInput(f"{path}: line {number} is no finished point; remove the line") from error
-    return Suite(facts, results)
+        return Suite(facts, {Point.of_key(key): result for key, result in found.items()})
+    except BadInput as error:
+        raise BadInput(f"{Path(folder) / FILE}: {error}") from None
 
 
 def _facts(folder: Path) -> dict[str, str]:

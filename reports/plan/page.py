@@ -17,7 +17,7 @@ from reports.plan.result import Evaluation, Plan
 from reports.plan.table import Table
 from traces.marks import Kind
 
-_FILES = ("points.jsonl", "plan.html", "plan.md", *(f"{name}.parquet" for name in TABLES), "plan.json")
+_FILES = ("points.sqlite", "plan.html", "plan.md", *(f"{name}.parquet" for name in TABLES), "plan.json")
 PLAN = Kind("plan", files=dict.fromkeys(_FILES, "plan"))
 
 

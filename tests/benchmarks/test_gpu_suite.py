@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from benchmarks.gpu_suite.store import Store, Suite, read_suite
 from benchmarks.gpu_suite.table import results_table
 from benchmarks.gpu_suite.timing import Timer
 from predictors.hardware import find_hardware
+from tests.tilecast.studies.kept_points import opened
 from traces.errors import BadInput
 
 ROOT = Path(__file__).parents[2]
@@ -223,12 +225,12 @@ class TestBench:
 
 
 class TestStore:
-    def test_a_torn_line_is_measured_again(self, tmp_path: Path) -> None:
+    def test_what_is_missing_is_measured_again(self, tmp_path: Path) -> None:
         with Store(tmp_path, FACTS) as store:
             store.add(STEPS[0], took(1.0))
             store.add(STEPS[1], took(2.0))
-        path = tmp_path / "points.jsonl"
-        path.write_bytes(path.read_bytes()[:-9])
+        with closing(opened(tmp_path)) as file:
+            file.execute("DELETE FROM points WHERE key = ?", (STEPS[1].key,))
         assert list(read_suite(tmp_path).results) == STEPS[:1]
         with Store(tmp_path, {**FACTS, "date": "later"}) as store:
             assert STEPS[0] in store
@@ -245,12 +247,12 @@ class TestStore:
         with Store(tmp_path, FACTS):  # and the folder is free again
             pass
 
-    def test_a_damaged_line_is_named(self, tmp_path: Path) -> None:
+    def test_a_row_of_no_point_is_named(self, tmp_path: Path) -> None:
         with Store(tmp_path, FACTS) as store:
             store.add(STEPS[0], took(1.0))
-        with (tmp_path / "points.jsonl").open("a") as file:
-            file.write('{"key": "nothing", "result": {}}\n')
-        with pytest.raises(BadInput, match="line 2"):
+        with closing(opened(tmp_path)) as file:
+            file.execute("INSERT INTO points (key, point, result) VALUES ('nothing', '', '{}')")
+        with pytest.raises(BadInput, match=r"points\.sqlite: 'nothing' names no point"):
             read_suite(tmp_path)
 
 

@@ -16,6 +16,7 @@ import pytest
 from policies.contract import PolicyError
 from predictors.profile import Profile
 from tests.cli.run_command import either, ends_with, refused, run
+from tests.tilecast.studies.kept_points import kept_points
 from tests.tilecast.test_setup import write_profile
 from tilecast.scenario import load_scenario, parse_setting
 from tilecast.setup import prepare
@@ -616,7 +617,8 @@ def test_a_study_ends_with_the_line_and_keeps_no_such_answer(
     for verb, given in (("sweep", of_sweep), ("plan", of_plan)):
         line = refused(verb, *given, "--workers", workers, "-o", tmp_path / verb)
         assert re.search("policy Bad:? (plan raised Opaque at .*mine.py:[0-9]+|answers plan with 'mine')", line), line
-        assert (tmp_path / verb / "points.jsonl").read_text() == ""
+        assert (tmp_path / verb / "points.sqlite").is_file()
+        assert kept_points(tmp_path / verb) == []
 
 
 @pytest.mark.parametrize("measured", [("denoise",), ("encode", "denoise")])

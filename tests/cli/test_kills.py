@@ -22,6 +22,7 @@ import pytest
 
 from policies.runlog import read_run
 from reports.checks import check_run
+from tests.tilecast.studies.kept_points import kept_points
 from tilecast.recorded import begun
 from tilecast.scenario import load_scenario
 from tilecast.setup import prepare
@@ -214,11 +215,7 @@ def goes_on(command: Command, folder: Path, longest_s: float, few: str) -> None:
     """End a study by signals; no point that is kept is lost or done twice."""
 
     def kept() -> list[str]:
-        try:
-            lines = (folder / "points.jsonl").read_bytes().split(b"\n")[:-1]
-        except OSError:
-            return []
-        return [json.loads(line)["key"] for line in lines]
+        return [row.key for row in kept_points(folder)]
 
     before: list[str] = []
     for at, (how, after_s) in enumerate(moments(longest_s, few)):

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from predictors.profile import Profile
 from reports.plan.answer import notes
 from reports.plan.result import UNSTABLE, Candidate, Plan
 from tests.cli.run_command import either, negative, refused, run
+from tests.tilecast.studies.kept_points import kept_points, opened
 from tests.tilecast.test_setup import write_profile
 from tilecast.scenario import load_scenario
 from tilecast.studies.case import Case
@@ -63,10 +65,6 @@ def plan(folder: Path, name: str, *more: object, workers: int = 1) -> Plan:
     return Plan.from_json((folder / name / "plan.json").read_text())
 
 
-def points(folder: Path) -> list[str]:
-    return (folder / "points.jsonl").read_text().splitlines(keepends=True)
-
-
 def test_a_plan_finds_the_least_cluster_and_says_what_it_rests_on(folder: Path) -> None:
     made = plan(folder, "plan", "--policies", "edf,fcfs", "--growth", 0.5, "--months", 1)
     assert made.answer is not None
@@ -102,15 +100,17 @@ def test_a_plan_finds_the_least_cluster_and_says_what_it_rests_on(folder: Path) 
 
 def test_a_killed_plan_goes_on_to_the_same_bytes_whatever_the_processes(folder: Path) -> None:
     plan(folder, "whole", "--hardware", "small")
-    lines = points(folder / "whole")
+    rows = kept_points(folder / "whole")
     part = folder / "part"
     part.mkdir()
-    torn = len(lines) // 2
-    (part / "points.jsonl").write_text("".join(lines[:torn]) + lines[torn][:40])
+    half = len(rows) // 2
+    (part / "points.sqlite").write_bytes((folder / "whole" / "points.sqlite").read_bytes())
+    with closing(opened(part)) as file:
+        file.execute("DELETE FROM points WHERE rowid > ?", (half,))
     plan(folder, "part", "--hardware", "small", workers=2)
     assert (part / "plan.json").read_bytes() == (folder / "whole" / "plan.json").read_bytes()
-    assert points(part)[:torn] == lines[:torn]
-    assert sorted(points(part)) == sorted(lines)
+    assert kept_points(part)[:half] == rows[:half]
+    assert sorted(kept_points(part)) == sorted(rows)
 
 
 def test_another_promise_runs_only_what_is_new(folder: Path) -> None:
@@ -119,12 +119,12 @@ def test_another_promise_runs_only_what_is_new(folder: Path) -> None:
     assert first.answer.candidate == Candidate("small", 1, 6, "fcfs")
     assert first.headroom >= 1.0
     assert first.notes[0].text.startswith("6 x small with fcfs carry ")
-    before = len(points(folder / "plan"))
+    before = len(kept_points(folder / "plan"))
     assert before == first.points
     second = plan(folder, "plan", "--replicas", 6, "--hardware", "small", "--attainment", 0.8)
     assert second.attainment == 0.8
     assert second.headroom > first.headroom
-    assert len(points(folder / "plan")) - before < second.points / 2
+    assert len(kept_points(folder / "plan")) - before < second.points / 2
 
 
 def test_a_cluster_that_looks_well_in_a_short_run_is_called_unstable(folder: Path) -> None:

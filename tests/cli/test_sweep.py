@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -18,6 +17,7 @@ import pytest
 from policies.runlog import read_run
 from reports.metrics import summary
 from tests.cli.run_command import refused, run
+from tests.tilecast.studies.kept_points import kept_points
 from tilecast.scenario import load_scenario
 from tilecast.studies.grid import Grid
 from traces.errors import BadInput
@@ -73,13 +73,7 @@ def sweep(folder: Path, name: str, *options: object) -> str:
 
 
 def keys(output: Path) -> list[str]:
-    return [json.loads(line)["key"] for line in (output / "points.jsonl").read_text().splitlines()]
-
-
-def kept(output: Path) -> int:
-    """Whole lines, while another process may be writing."""
-    path = output / "points.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+    return [row.key for row in kept_points(output)]
 
 
 def tables(output: Path) -> tuple[bytes, bytes]:
@@ -129,14 +123,14 @@ def test_kill_9_and_going_on_with_any_workers_gives_the_same_table(folder: Path,
     command = [sys.executable, "-m", "cli.main", "sweep", str(folder / "scenario.toml")]
     command += ["--grid", str(folder / "grid.toml"), "-o", str(output), "--workers"]
     for workers in ("1", "2"):
-        before = kept(output)
+        before = len(kept_points(output))
         process = subprocess.Popen([*command, workers], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and kept(output) == before:
+        while process.poll() is None and len(kept_points(output)) == before:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    assert 0 < kept(output) < 16
+    assert 0 < len(kept_points(output)) < 16
     assert not (output / "sweep.parquet").exists()
     printed = sweep(folder, "killed", "--workers", 2)
     assert f"16 points, {before_of(printed)} of them kept" in printed
@@ -161,7 +155,7 @@ def test_a_changed_grid_runs_what_is_new(folder: Path, undisturbed: Path) -> Non
     (folder / "wider.toml").write_text(GRID.replace("[1, 2, 2]", "[2, 3]").replace("seeds = 2", "seeds = [4]"))
     output = folder / "changed"
     output.mkdir()
-    (output / "points.jsonl").write_bytes((undisturbed / "points.jsonl").read_bytes())
+    (output / "points.sqlite").write_bytes((undisturbed / "points.sqlite").read_bytes())
     assert "8 points, 4 of them kept from before" in sweep(folder, "changed", "--grid", folder / "wider.toml")
     assert len(keys(output)) == len(set(keys(output))) == 20
     table = pd.read_parquet(output / "sweep.parquet")
@@ -248,7 +242,7 @@ def test_ctrl_c_says_how_to_go_on(folder: Path) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as process:
-        while process.poll() is None and not kept(output):
+        while process.poll() is None and not len(kept_points(output)):
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGINT)
         _, said = process.communicate()

@@ -2,8 +2,9 @@
 
 A point is known by what decides its result: the key is a hash of the whole scenario, of the bytes of the files that it
 names, and of what is asked of it. Two spellings of one point are therefore one point, and a changed trace is another.
-Only the process that collects the results writes them, a line a point and each line to the disk before the next, so a
-kill at any moment leaves whole lines and at most one torn one, which is dropped.
+Only the process that collects the results writes them, into a table of SQLite: a point is committed, and on the disk,
+before the next is, so a kill at any moment loses none that was kept. While they are written the file's newest part
+stands in ``points.sqlite-wal`` beside it; after a kill it stays there until the file is opened next.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from policies.contract import PolicyError
 from predictors.shipped import find
@@ -27,12 +29,21 @@ from tilecast.signals import Interrupted
 from tilecast.studies.workers import results
 from traces.errors import BadInput
 from traces.marks import Kind
-from traces.output import claim_folder
+from traces.output import Folder, claim_folder
+from traces.paths import user_path
 
-FILE = "points.jsonl"
+FILE = "points.sqlite"
 STUDY = Kind("study", files={FILE: "study"})
 FAILED = "error"
 """The one entry of the result of a point that could not be run: why, in one line."""
+
+_OLD_FILE = "points.jsonl"
+_BESIDE = ("-wal", "-shm", "-journal")
+"""What SQLite calls files beside its own."""
+_KEEP = """
+    INSERT INTO points (key, point, result) VALUES (?, ?, ?)
+    ON CONFLICT (key) DO UPDATE SET point = excluded.point, result = excluded.result
+"""
 
 Result = dict[str, Any]
 
@@ -40,11 +51,11 @@ Result = dict[str, Any]
 class ResultStore:
     """The finished points of a folder of some kind, while the ``with`` block lasts nobody else's.
 
-    ``folder/points.jsonl`` holds one JSON object a line: ``generator`` (the kind's mark), ``key``, ``point`` (what it
-    was, for people) and ``result``.
+    The table ``points`` of ``folder/points.sqlite`` has a row a point: ``key``, ``point`` (what it was, for people),
+    ``result`` (JSON) and ``generator`` (the kind's mark).
 
     Raises:
-        BadInput: on entering: another process has the folder, it holds other things, or a line is damaged.
+        BadInput: on entering: another process has the folder, it holds other things, or the table is damaged.
         Interrupted: on leaving by Ctrl-C.
     """
 
@@ -53,13 +64,21 @@ class ResultStore:
         self.kind = kind
         self.path = self.folder / FILE
         self._results: dict[str, Result] = {}
-        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> ResultStore:
+        old = user_path(self.folder) / _OLD_FILE
+        if old.is_file() and self.kind.wrote(old):
+            raise BadInput(f"{old} holds points of an older Tilecast, which this one cannot read; choose another -o")
         with ExitStack() as held:
             claimed = held.enter_context(claim_folder(self.folder, self.kind, goes_on=True))
-            self._file = held.enter_context(claimed.append(FILE))
-            self._results = self._read(self._file)
+            path = claimed.path / FILE
+            with _told("write", self.path):
+                if not path.exists():
+                    _create(claimed)
+                self._file = held.enter_context(closing(_opened(path)))
+                self._file.execute("PRAGMA journal_mode = WAL")
+                self._file.execute("PRAGMA synchronous = FULL")
+            self._results = _results_in(self._file, self.path)
             self._held = held.pop_all()
         return self
 
@@ -82,35 +101,60 @@ class ResultStore:
         return len(self._results)
 
     def add(self, key: str, point: str, result: Result) -> None:
-        """Keep a finished point for good: when this returns, it is on the disk.
+        """Keep a finished point for good, in the place of a former one: when this returns, it is on the disk.
 
         Raises:
             BadInput: it cannot be written.
         """
-        assert self._file is not None
-        line = json.dumps({"generator": self.kind.generator, "key": key, "point": point, "result": result})
-        try:
-            _write_all(self._file, line.encode() + b"\n")
-            os.fsync(self._file)
-        except OSError as error:
-            raise BadInput(f"cannot write {self.path}: {error.strerror}") from error
-        self._results[key] = json.loads(line)["result"]  # as it will be read back: the same whether it was kept or run
+        text = json.dumps(result)
+        with _told("write", self.path):
+            self._file.execute(_KEEP, (key, point.encode("utf-8", "replace").decode(), text))
+        self._results[key] = json.loads(text)  # as it will be read back: the same whether it was kept or run
 
-    def _read(self, file: IO[bytes]) -> dict[str, Result]:
-        file.seek(0)
-        *lines, torn = file.read().split(b"\n")
-        if torn:
-            file.truncate(file.tell() - len(torn))
-        found = {}
-        for number, line in enumerate(lines, 1):
-            try:
-                entry = json.loads(line)
-                found[str(entry["key"])] = dict(entry["result"])
-            except (ValueError, TypeError, KeyError) as error:
-                raise BadInput(
-                    f"{self.path}: line {number} is no finished point; remove the line, and the point runs again"
-                ) from error
-        return found
+
+def read_points(folder: Path) -> dict[str, Result]:
+    """The results in a folder by their points' keys, in the order in which these were first kept; also while a store
+    adds to them.
+
+    Raises:
+        BadInput: there is no such file, or it is damaged.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise BadInput(f"cannot read {path}: there is no such file")
+    with _told("read", path), closing(_opened(path)) as file:
+        return _results_in(file, path)
+
+
+def _create(folder: Folder) -> None:
+    for name in [f"{FILE}{end}" for end in _BESIDE]:
+        if os.path.lexists(folder.path / name):
+            raise BadInput(f"{folder.path / name} is in the way of {FILE}; choose another -o, or remove it")
+    with folder.file(FILE) as temporary, closing(sqlite3.connect(temporary)) as file:
+        file.execute("PRAGMA journal_mode = MEMORY")  # whoever is killed here leaves a hidden file and nothing else
+        columns = ("key TEXT PRIMARY KEY", "point TEXT NOT NULL", "result TEXT NOT NULL", folder.kind.column)
+        file.execute(f"CREATE TABLE points ({', '.join(columns)})")
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """A file that exists, of which each statement is a transaction."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
+
+
+def _results_in(file: sqlite3.Connection, path: Path) -> dict[str, Result]:
+    try:
+        rows = file.execute("SELECT key, result FROM points ORDER BY rowid").fetchall()
+        return {key: dict(json.loads(result)) for key, result in rows}
+    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+        raise BadInput(f"{path} is damaged: {error}; remove it, and its points run again") from error
+
+
+@contextmanager
+def _told(what: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise BadInput(f"cannot {what} {path}: {error}") from error
 
 
 def run_points(
@@ -210,8 +254,3 @@ def _sha256(path: Path) -> str:
 
 
 _content = memoised_by_file(_sha256, files=1024)
-
-
-def _write_all(file: IO[bytes], data: bytes) -> None:
-    while data:  # an unbuffered file may take less than it is given
-        data = data[file.write(data) :]

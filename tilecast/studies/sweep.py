@@ -18,14 +18,14 @@ from reports.overload import backlog
 from tilecast.setup import prepare
 from tilecast.simulation import run_simulation
 from tilecast.studies.grid import Grid, SweepPoint
-from tilecast.studies.result_store import FAILED, Result, point_key
+from tilecast.studies.result_store import FAILED, FILE, Result, point_key
 from traces.marks import Kind
 from traces.output import claim_folder
 
 SWEEP = Kind(
     "sweep",
     columns=("basis", "notes", "point", "error"),
-    files=dict.fromkeys(("points.jsonl", "sweep.parquet", "sweep.csv"), "sweep"),
+    files=dict.fromkeys((FILE, "sweep.parquet", "sweep.csv"), "sweep"),
     folders={"runs": ""},
 )
 

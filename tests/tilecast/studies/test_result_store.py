@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from policies.contract import PolicyError
+from tests.tilecast.studies.kept_points import kept_points, opened
 from tests.tilecast.studies.slow_squares import numbers, square
 from tilecast.scenario import Scenario, load_scenario
-from tilecast.studies.result_store import FAILED, Interrupted, Result, ResultStore, point_key, run_points
+from tilecast.studies.result_store import (
+    FAILED,
+    STUDY,
+    Interrupted,
+    Result,
+    ResultStore,
+    point_key,
+    read_points,
+    run_points,
+)
 from traces.errors import BadInput
 
 ROOT = Path(__file__).parents[3]
@@ -61,10 +72,6 @@ def process_id(number: int) -> Result:
     return {"process": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")}
 
 
-def lines(folder: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (folder / "points.jsonl").read_text().splitlines()]
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_kill_9_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path, workers: int) -> None:
     rng = np.random.default_rng(workers)
@@ -73,49 +80,126 @@ def test_kill_9_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path, 
     command = [sys.executable, "-m", module, str(folder), str(count), str(workers)]
     while before < count * 0.7 and kills < 4:
         study = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-        while study.poll() is None and written(tmp_path / "study") == before:
+        while study.poll() is None and len(kept_points(tmp_path / "study")) == before:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.15))
         study.send_signal(signal.SIGKILL)
         study.wait()
         kills += 1
-        assert written(tmp_path / "study") > before  # each went on
-        before = written(tmp_path / "study")
+        assert len(kept_points(tmp_path / "study")) > before  # each went on
+        before = len(kept_points(tmp_path / "study"))
     with ResultStore(tmp_path / "study") as kept:
         assert len(kept) == before
         results = run_points(square, numbers(count), kept)
     assert results == {key: {"square": n * n, "third": n / 3} for key, n in numbers(count).items()}
-    assert sorted(str(entry["key"]) for entry in lines(tmp_path / "study")) == sorted(numbers(count))
+    rows = kept_points(tmp_path / "study")
+    assert sorted(row.key for row in rows) == sorted(numbers(count))
+    assert {row.generator for row in rows} == {"tilecast study"}
 
 
-def written(folder: Path) -> int:
-    path = folder / "points.jsonl"
-    return path.read_bytes().count(b"\n") if path.is_file() else 0
-
-
-@given(torn=st.integers(min_value=1, max_value=200))
-def test_a_torn_last_line_is_dropped_wherever_it_was_torn(tmp_path_factory: pytest.TempPathFactory, torn: int) -> None:
-    folder = tmp_path_factory.mktemp("torn")
-    with ResultStore(folder) as kept:
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+def test_a_kill_within_a_commit_takes_nothing_but_that_point(tmp_path: Path, journal: str) -> None:
+    """The disk is in the state in which SQLite needs its journal: pages of what is not committed are written."""
+    with ResultStore(tmp_path) as kept:
         for number in range(3):
             kept.add(f"key-{number}", str(number), {"number": number})
-    whole = (folder / "points.jsonl").read_bytes()
-    (folder / "points.jsonl").write_bytes(whole[: -min(torn, len(whole))])
-    with ResultStore(folder) as kept:
-        results = run_points(lambda number: {"number": number}, numbers(3), kept)
-    assert results == {f"key-{number}": {"number": number} for number in range(3)}
-    assert (folder / "points.jsonl").read_bytes() == whole
-
-
-def test_a_damaged_line_is_named_and_nothing_is_touched(tmp_path: Path) -> None:
+    before = kept_points(tmp_path)
+    killed = os.fork()
+    if not killed:
+        file = opened(tmp_path)
+        file.execute(f"PRAGMA journal_mode = {journal}")
+        file.execute("PRAGMA cache_size = 1")
+        file.execute("BEGIN")
+        for number in range(100):
+            file.execute("REPLACE INTO points (key, point, result) VALUES (?, '', ?)", (f"key-{number}", "x" * 9000))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(killed, 0)
+    assert {path.name for path in tmp_path.iterdir()} > {"points.sqlite"}
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) > 500_000
     with ResultStore(tmp_path) as kept:
-        kept.add("a", "a point", {})
-        kept.add("b", "a point", {})
-    damaged = (tmp_path / "points.jsonl").read_text().replace('"key": "a"', '"kee": "a"')
-    (tmp_path / "points.jsonl").write_text(damaged)
-    with pytest.raises(BadInput, match=r"points\.jsonl: line 1 is no finished point"), ResultStore(tmp_path):
+        assert len(kept) == 3
+        results = run_points(lambda number: {"number": number}, numbers(4), kept)
+    assert results == {f"key-{number}": {"number": number} for number in range(4)}
+    assert kept_points(tmp_path)[:3] == before
+    assert [path.name for path in tmp_path.iterdir()] == ["points.sqlite"]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:5000] + bytes(4000) + data[9000:],
+        lambda data: data.replace(b'{"number": 1}', b'{"number": 1 '),
+        lambda data: data.replace(b'{"number": 1}', b"[1, 2, 3, 45]"),
+    ],
+    ids=["cut", "holes", "no JSON", "no object"],
+)
+def test_a_damaged_file_is_named_and_nothing_is_touched(tmp_path: Path, harm: Callable[[bytes], bytes]) -> None:
+    with ResultStore(tmp_path) as kept:
+        for number in range(30):
+            kept.add(f"key-{number}", str(number), {"number": number})
+    damaged = harm((tmp_path / "points.sqlite").read_bytes())
+    (tmp_path / "points.sqlite").write_bytes(damaged)
+    for reads in (lambda: ResultStore(tmp_path).__enter__(), lambda: read_points(tmp_path)):
+        with pytest.raises(BadInput, match=r"points\.sqlite is (damaged|not Tilecast's)"):
+            reads()
+        assert (tmp_path / "points.sqlite").read_bytes() == damaged
+
+
+def test_a_file_of_a_user_is_never_touched(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "points.sqlite")) as mine:
+        mine.execute("CREATE TABLE points (key TEXT PRIMARY KEY, point TEXT, result TEXT, generator TEXT)")
+        mine.execute("PRAGMA user_version = 7")
+        mine.commit()
+    for name in ("points.sqlite-wal", "points.sqlite-journal"):
+        (tmp_path / name).write_text("mine, too")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(BadInput, match=r"points\.sqlite is not Tilecast's"), ResultStore(tmp_path):
         pass
-    assert (tmp_path / "points.jsonl").read_text() == damaged
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
+def test_nor_is_one_that_sqlite_would_take_for_its_own(tmp_path: Path, end: str) -> None:
+    with ResultStore(tmp_path):
+        pass
+    (tmp_path / "sweep.md").write_text("<!-- generator: tilecast study -->")
+    kind = replace(STUDY, files={"points.sqlite": "study", "sweep.md": "study"})
+    (tmp_path / "points.sqlite").unlink()
+    (tmp_path / f"points.sqlite{end}").write_text("mine")
+    with pytest.raises(BadInput, match=f"points.sqlite{end} is in the way"), ResultStore(tmp_path, kind):
+        pass
+    assert (tmp_path / f"points.sqlite{end}").read_text() == "mine"
+    assert not (tmp_path / "points.sqlite").exists()
+
+
+def test_points_of_an_older_tilecast_are_refused(tmp_path: Path) -> None:
+    old = '{"generator": "tilecast study", "key": "a", "point": "a", "result": {}}\n'
+    (tmp_path / "points.jsonl").write_text(old)
+    with pytest.raises(BadInput, match=r"points\.jsonl holds points of an older Tilecast"), ResultStore(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["points.jsonl"]
+    assert (tmp_path / "points.jsonl").read_text() == old
+
+
+def test_a_point_that_is_kept_again_takes_the_place_of_the_former(tmp_path: Path) -> None:
+    with ResultStore(tmp_path) as kept:
+        kept.add("a", "first", {"n": 1})
+        kept.add("b", "\udcff", {"n": 2})  # a path that is not in UTF-8
+        kept.add("a", "again", {"n": 3})
+        assert len(kept) == 2
+    assert [(row.key, row.point) for row in kept_points(tmp_path)] == [("a", "again"), ("b", "?")]
+    assert read_points(tmp_path) == {"a": {"n": 3}, "b": {"n": 2}}
+
+
+def test_a_store_can_be_read_while_it_grows(tmp_path: Path) -> None:
+    with ResultStore(tmp_path) as kept:
+        kept.add("a", "a", {"n": 1})
+        assert read_points(tmp_path) == {"a": {"n": 1}}
+        kept.add("b", "b", {"n": 2})
+        assert list(read_points(tmp_path)) == ["a", "b"]
+    with pytest.raises(BadInput, match="there is no such file"):
+        read_points(tmp_path / "elsewhere")
 
 
 def test_a_folder_has_one_owner_and_must_be_a_study(tmp_path: Path) -> None:
@@ -136,7 +220,7 @@ def test_a_failure_is_not_kept(tmp_path: Path, workers: int) -> None:
     with ResultStore(tmp_path) as kept:
         failed = run_points(passing, points, kept, workers)
     assert [list(result) for result in failed.values()] == [[FAILED]] * 4
-    assert lines(tmp_path) == []
+    assert kept_points(tmp_path) == []
     with ResultStore(tmp_path) as kept:
         again = run_points(square, points, kept, workers)
     assert again["4"]["square"] == 16
@@ -162,13 +246,13 @@ def test_a_point_that_cannot_be_run_says_why_and_the_others_go_on(tmp_path: Path
         with pytest.raises(RuntimeError, match=r"point e \(5\) failed: ZeroDivisionError: five divides by zero"):
             run_points(answer, {"c": 3, "e": 5}, kept, workers, progress=done.append)
         assert done[4] == 0  # bad input is not kept
-    assert [entry["key"] for entry in lines(tmp_path)] == ["a"]
+    assert [row.key for row in kept_points(tmp_path)] == ["a"]
 
 
 def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
     with ResultStore(tmp_path) as kept, pytest.raises(Interrupted, match="2 of 120 points are kept in"):
         run_points(interrupt, numbers(120), kept)
-    assert len(lines(tmp_path)) == 2
+    assert len(kept_points(tmp_path)) == 2
 
 
 def test_workers_are_processes_with_one_thread_each(tmp_path: Path) -> None:
