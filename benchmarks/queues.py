@@ -22,6 +22,7 @@ import numpy.typing as npt
 from benchmarks.queueing import ggc_wait_s
 from policies.contract import SchedulingPolicy
 from policies.controller import Controller
+from policies.record import run_arrays
 from policies.scheduling import EDF, FCFS
 from reports.output_analysis import interval
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE
@@ -69,6 +70,10 @@ class Queue:
         """Seconds of a request, in the mean."""
         return SERVICE_S
 
+    def extrapolates(self, stage: str, composition: Composition) -> bool:
+        """Nothing is outside of what is known."""
+        return False
+
     def noise(self, stage: str) -> Queue:
         """The draws."""
         return self
@@ -112,7 +117,8 @@ def run(
     asked = [Request(str(i), at_s, 64, 64, 1, slo_s=slo_s) for i, at_s in enumerate(times_s.tolist())]
     controller = Controller(policy or FCFS(), queue, servers, ("denoise",))
     Simulation(controller, World(queue, servers, seed)).run(asked)
-    return observe(controller, float(times_s[-1]), servers, period_s=period_s)
+    arrays = run_arrays(controller, asked, queue.standalone, queue.extrapolates, servers)
+    return observe(controller, arrays, float(times_s[-1]), period_s=period_s)
 
 
 def doubled(

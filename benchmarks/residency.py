@@ -27,14 +27,13 @@ from rich.table import Table
 from benchmarks.serving.point import Source
 from policies.controller import Controller
 from policies.load import load_policy
-from policies.record import request_table, step_table
+from policies.record import run_arrays
 from policies.residency import DISPATCHES, ManyCheckpoints
-from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS, Run
 from predictors.importers.mixfusion import import_mixfusion
 from predictors.loading import AdapterCosts, LoadTimes, Weights, with_adapters
 from predictors.online import OnlinePredictor
 from predictors.table import LatencyTable
-from reports.metrics import summary
+from reports.figures import summary
 from sim.driver import Simulation
 from sim.world import World
 from traces.errors import BadInput
@@ -90,9 +89,7 @@ def figures(
         loaded=loaded,
     )
     Simulation(controller, World(costs, replicas, loads=LoadTimes(policy.weights, loaded))).run(requests)
-    steps = step_table(controller, costs.extrapolates).astype(STEP_COLUMNS)
-    log = request_table(controller, requests, steps, costs.standalone).astype(REQUEST_COLUMNS)
-    return summary(Run(Path(), log, steps, {"replicas": replicas, "kind": "simulation"}))
+    return summary(run_arrays(controller, requests, costs.standalone, costs.extrapolates, replicas))
 
 
 def combinations(

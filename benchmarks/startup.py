@@ -86,7 +86,7 @@ def report_stages() -> None:
         prepared = prepare(load_scenario(ROOT / "examples" / "tiny_image.toml", settings))
         reached["prepared"] = time.process_time()
         controller = run_simulation(prepared, progress=submitted)
-        prepared.write(folder, controller, prepared.info("simulation"), [])
+        prepared.write(folder, controller, prepared.simulation_info(controller), [])
         reached["log"] = time.process_time()
     print(json.dumps(reached))
 

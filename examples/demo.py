@@ -18,7 +18,8 @@ from backend.pictures import picture_grid, write_picture
 from policies.runlog import read_run
 from predictors.profile import Profile
 from predictors.table import LatencyTable
-from reports.metrics import summary
+from reports.checks import checked
+from reports.figures import summary
 from traces.marks import Kind
 from traces.request import Request
 from traces.sizes import parse_sizes, spell_size
@@ -100,7 +101,7 @@ def mean_service_s(profile: Path) -> float:
 
 def merit(run: Path) -> tuple[float, float]:
     """More deadlines met is better; then a lower P95."""
-    figures = summary(read_run(run))
+    figures = summary(checked(read_run(run)))
     return figures["slo_attainment"], -figures["latency_p95_s"]
 
 

@@ -1,4 +1,7 @@
-"""From what a controller holds at the end of a run to the tables of the run log. Both drivers use it."""
+"""From what a controller holds at the end of a run to its arrays, and from these to the tables of the run log.
+
+Both drivers use it.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,17 @@ import pandas as pd
 from policies.contract import Launch, Outcome
 from policies.controller import LaunchRecord
 from policies.job import Job
+from policies.run_arrays import STATUSES, RequestArrays, RunArrays, StepArrays
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS
 from traces.composition import Composition, spell
-from traces.request import Request
+from traces.request import Request, Size
 from traces.stages import STAGES
 
 Whole = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Outage = tuple[int, float, float | None]
+_STATUS = {status: code for code, status in enumerate(STATUSES)}
+_CANCELLED = _STATUS["cancelled"]
 NEVER_SUBMITTED = "the run was interrupted before it arrived"
 INTERRUPTED = "the run was interrupted"
 """Why a request was cancelled that the run did not come to the end of."""
@@ -34,8 +41,75 @@ class Served(Protocol):
     def launched(self) -> Sequence[LaunchRecord]: ...
 
 
+def run_arrays(
+    run: Served,
+    trace: Sequence[Request],
+    standalone: Callable[[Request], float],
+    extrapolates: Callable[[str, Composition], bool],
+    replicas: int,
+    devices: int = 1,
+    outages: Sequence[Outage] | None = None,
+) -> RunArrays:
+    """What figures are computed on: what the log of the run would give, without making any.
+
+    Args:
+        run: over, all of its requests ended.
+        trace: its requests, submitted or not.
+        standalone: predicted seconds of a request alone.
+        extrapolates: whether a launch of this stage and composition lies outside what was measured.
+        replicas: of the cluster.
+        devices: per replica.
+        outages: as the controller has them; None: there could be none.
+    """
+    recorded = _recorded(run, extrapolates)
+    requests = _requests(run, trace, standalone, recorded.extrapolated_ids(), math.nan)
+    return RunArrays.whole(requests, recorded.steps, replicas, devices, outages)
+
+
 def step_table(run: Served, extrapolates: Callable[[str, Composition], bool]) -> pd.DataFrame:
     """``steps.parquet`` of a run: one row a launch and stage, in order of the launches' starts."""
+    launches, rows, compositions, composition, steps = _recorded(run, extrapolates)
+    names = [[job.request.request_id for job in launch.jobs] for launch in launches]
+    return pd.DataFrame(
+        {
+            "launch_id": steps.launch,
+            "replica": steps.replica,
+            "stage": _texts(steps.stages, steps.stage),
+            "start_s": steps.start_s,
+            "end_s": steps.end_s,
+            "steps": steps.steps,
+            "planned_steps": rows.planned_steps,
+            "requests": steps.requests,
+            "composition": _texts([spell(each) for each in compositions], composition),
+            "request_ids": np.fromiter(names, dtype=object, count=len(names))[rows.launch],
+            "predicted_s": steps.predicted_s,
+            "computed": steps.computed,
+            "reused": steps.reused,
+            "extrapolated": steps.extrapolated,
+            "device_s": steps.device_s,
+            "checkpoint": _texts(steps.checkpoints, steps.checkpoint),
+        },
+        columns=list(STEP_COLUMNS),
+    )
+
+
+class _Recorded(NamedTuple):
+    """Launches in order of their ids, the stages that each went through, and these as arrays; ``composition`` is a
+    position in ``compositions`` for each of them."""
+
+    launches: list[Launch]
+    rows: _Rows
+    compositions: list[Composition]
+    composition: Whole
+    steps: StepArrays
+
+    def extrapolated_ids(self) -> set[str]:
+        """Requests of which a launch was predicted outside the measured range."""
+        outside = np.unique(self.rows.launch[self.steps.extrapolated]).tolist()
+        return {job.request.request_id for launch in outside for job in self.launches[launch].jobs}
+
+
+def _recorded(run: Served, extrapolates: Callable[[str, Composition], bool]) -> _Recorded:
     records = sorted(run.launched, key=_launch_id)
     launches, outcomes = [record[0] for record in records], [record[1] for record in records]
     rows = _rows(records)
@@ -47,31 +121,30 @@ def step_table(run: Served, extrapolates: Callable[[str, Composition], bool]) ->
     cached = np.isin(rows.stage, [code for code, name in enumerate(rows.stages) if STAGES[name].cache])
     others = np.bincount(rows.launch, np.where(cached, 0, image_steps), len(records)).astype(np.int64)
     computed = _whole([outcome.computed for outcome in outcomes]) - others
-    names = [[job.request.request_id for job in launch.jobs] for launch in launches]
     asked, of_asked = np.unique(rows.stage * len(batches) + batch, return_inverse=True)
     known = [(name, composition) for name in rows.stages for composition in batches]
     outside = [bool(known[each][1]) and extrapolates(*known[each]) for each in asked.tolist()]
-    return pd.DataFrame(
-        {
-            "launch_id": _whole([launch.launch_id for launch in launches])[rows.launch],
-            "replica": _whole([launch.replica for launch in launches])[rows.launch],
-            "stage": _texts(rows.stages, rows.stage),
-            "start_s": rows.start_s,
-            "end_s": rows.end_s,
-            "steps": rows.steps,
-            "planned_steps": rows.planned_steps,
-            "requests": _whole([len(launch.jobs) for launch in launches])[rows.launch],
-            "composition": _texts([spell(composition) for composition in batches], batch),
-            "request_ids": np.fromiter(names, dtype=object, count=len(names))[rows.launch],
-            "predicted_s": rows.predicted_step_s * rows.steps,
-            "computed": np.where(cached, np.maximum(0, computed[rows.launch]), image_steps),
-            "reused": np.where(cached, _whole([outcome.reused for outcome in outcomes])[rows.launch], 0),
-            "extrapolated": np.array(outside, dtype=bool)[of_asked],
-            "device_s": _device_s(rows, outcomes),
-            "checkpoint": _texts([_checkpoint(launch) for launch in launches], rows.launch),
-        },
-        columns=list(STEP_COLUMNS),
+    checkpoints: dict[str, int] = {}
+    checkpoint = _whole([checkpoints.setdefault(_checkpoint(launch), len(checkpoints)) for launch in launches])
+    steps = StepArrays(
+        launch=_whole([launch.launch_id for launch in launches])[rows.launch],
+        replica=_whole([launch.replica for launch in launches])[rows.launch],
+        stage=rows.stage,
+        start_s=rows.start_s,
+        end_s=rows.end_s,
+        steps=rows.steps,
+        requests=_whole([len(launch.jobs) for launch in launches])[rows.launch],
+        mixed=np.array([len(composition) > 1 for composition in batches], dtype=bool)[batch],
+        predicted_s=rows.predicted_step_s * rows.steps,
+        computed=np.where(cached, np.maximum(0, computed[rows.launch]), image_steps),
+        reused=np.where(cached, _whole([outcome.reused for outcome in outcomes])[rows.launch], 0),
+        extrapolated=np.array(outside, dtype=bool)[of_asked],
+        device_s=_device_s(rows, outcomes),
+        checkpoint=checkpoint[rows.launch],
+        stages=tuple(rows.stages),
+        checkpoints=tuple(checkpoints),
     )
+    return _Recorded(launches, rows, list(batches), batch, steps)
 
 
 class _Rows(NamedTuple):
@@ -172,66 +245,118 @@ def request_table(
     A request that was begun several times, because its replica failed or the run was resumed, has its last job's end,
     and the first start of all. One not ended is cancelled at ``until_s``, seconds: what is known of the run ends there.
     """
-    jobs = {job.request.request_id: job for job in run.jobs}
     extrapolated = {name for names in steps.loc[steps["extrapolated"], "request_ids"] for name in names}
-    alone: dict[Any, float] = {}
-    rows = []
-    for request in trace:
-        name = request.request_id
-        size = (request.height, request.width, request.frames)
-        key = (*size, request.images, request.steps, request.guided, request.adapters)
-        if key not in alone:
-            alone[key] = standalone(request)
-        deadline = request.deadline
-        rows.append(
-            (
-                name,
-                request.arrival_s,
-                request.height,
-                request.width,
-                request.frames,
-                request.steps,
-                request.images,
-                request.model,
-                request.tenant,
-                request.priority,
-                math.nan if deadline == math.inf else deadline,
-                alone[key],
-                *_fate(request, jobs.get(name), until_s),
-                name in extrapolated,
-                request.checkpoint,
-                request.adapters,
-            )
-        )
-    attempts = [_attempts(jobs.get(request.request_id)) for request in trace]
-    columns = [*(zip(*rows, strict=True) if rows else [()] * (len(REQUEST_COLUMNS) - 1)), attempts]
+    requests = _requests(run, trace, standalone, extrapolated, until_s)
+    jobs = {job.request.request_id: job for job in run.jobs}
+    told = [_told(request, jobs.get(request.request_id)) for request in trace]
+    reasons, notes, steps_done = zip(*told, strict=True) if told else ((), (), ())
+    columns = {
+        "request_id": [request.request_id for request in trace],
+        "arrival_s": requests.arrival_s,
+        "height": [request.height for request in trace],
+        "width": [request.width for request in trace],
+        "frames": [request.frames for request in trace],
+        "steps": [request.steps for request in trace],
+        "images": requests.images,
+        "model": [request.model for request in trace],
+        "tenant": [request.tenant for request in trace],
+        "priority": [request.priority for request in trace],
+        "deadline_s": requests.deadline_s,
+        "standalone_s": requests.standalone_s,
+        "status": [STATUSES[code] for code in requests.status.tolist()],
+        "reason": reasons,
+        "note": notes,
+        "first_start_s": requests.first_start_s,
+        "finish_s": requests.finish_s,
+        "steps_done": steps_done,
+        "replica": requests.replica,
+        "extrapolated": requests.extrapolated,
+        "checkpoint": [request.checkpoint for request in trace],
+        "adapters": [request.adapters for request in trace],
+        "attempts": requests.attempts,
+    }
     return pd.DataFrame(
         {
-            name: pd.array(values, dtype="str") if dtype == "str" else np.array(values, dtype=dtype)
-            for (name, dtype), values in zip(REQUEST_COLUMNS.items(), columns, strict=True)
+            name: pd.array(list(columns[name]), dtype="str") if dtype == "str" else np.array(columns[name], dtype=dtype)
+            for name, dtype in REQUEST_COLUMNS.items()
         }
     )
 
 
-def _fate(request: Request, job: Job | None, until_s: float) -> tuple[str, str, str, float, float, int, int]:
+def _requests(
+    run: Served,
+    trace: Sequence[Request],
+    standalone: Callable[[Request], float],
+    extrapolated: set[str],
+    until_s: float,
+) -> RequestArrays:
+    jobs = {job.request.request_id: job for job in run.jobs}
+    alone: dict[Any, float] = {}
+    sizes: dict[Size, int] = {}
+    checkpoints: dict[str, int] = {}
+    rows = []
+    for request in trace:
+        size = request.size
+        key = (size, request.images, request.steps, request.guided, request.adapters)
+        if key not in alone:
+            alone[key] = standalone(request)
+        rows.append(
+            (
+                request.arrival_s,
+                request.deadline,
+                alone[key],
+                *_fate(jobs.get(request.request_id), until_s),
+                request.images,
+                sizes.setdefault(size, len(sizes)),
+                checkpoints.setdefault(request.checkpoint, len(checkpoints)),
+            )
+        )
+    arrival_s, deadline_s, standalone_s, *fates, images, size_code, checkpoint = (
+        zip(*rows, strict=True) if rows else [()] * 11
+    )
+    status, first_start_s, finish_s, replica, attempts = fates
+    due_s = np.array(deadline_s, dtype=np.float64)
+    return RequestArrays(
+        arrival_s=np.array(arrival_s, dtype=np.float64),
+        deadline_s=np.where(np.isinf(due_s), math.nan, due_s),
+        standalone_s=np.array(standalone_s, dtype=np.float64),
+        first_start_s=np.array(first_start_s, dtype=np.float64),
+        finish_s=np.array(finish_s, dtype=np.float64),
+        status=_whole(status),
+        images=_whole(images),
+        attempts=_whole(attempts),
+        replica=_whole(replica),
+        extrapolated=np.array([request.request_id in extrapolated for request in trace], dtype=bool),
+        size=_whole(size_code),
+        checkpoint=_whole(checkpoint),
+        sizes=tuple(sizes),
+        checkpoints=tuple(checkpoints),
+    )
+
+
+def _fate(job: Job | None, until_s: float) -> tuple[int, float, float, int, int]:
+    """Status, first start, end, replica and attempts of a request by its last job; None: it was never submitted."""
     if job is None:
-        return ("cancelled", NEVER_SUBMITTED, "", math.nan, math.nan, 0, -1)
-    kept = request.steps - job.request.steps  # done before a failure, and not again
-    first, start_s = job, job.first_start_s
+        return _CANCELLED, math.nan, math.nan, -1, 0
+    first, start_s, attempts = job, job.first_start_s, 1
     while first.earlier is not None:
         first = first.earlier
+        attempts += 1
         start_s = start_s if first.first_start_s is None else first.first_start_s
     started = math.nan if start_s is None else start_s
-    if not job.ended:
-        return ("cancelled", INTERRUPTED, job.note, started, until_s, kept + job.steps_done, job.replica)
-    finish_s = math.nan if job.finish_s is None else job.finish_s
-    return (job.state, job.reason, job.note, started, finish_s, kept + job.steps_done, job.replica)
+    if not _over(job):
+        return _CANCELLED, started, until_s, job.replica, attempts
+    return _STATUS[job.state], started, math.nan if job.finish_s is None else job.finish_s, job.replica, attempts
 
 
-def _attempts(job: Job | None) -> int:
-    """How often a request was begun or waited for anew: 1, and as often as a replica or the run ended under it."""
-    attempts = 0
-    while job is not None:
-        attempts += 1
-        job = job.earlier
-    return attempts
+def _over(job: Job) -> bool:
+    """Whether the last job of a request has come to an end; one that its replica took along has not."""
+    return job.ended and job.state != "lost"
+
+
+def _told(request: Request, job: Job | None) -> tuple[str, str, int]:
+    """Why a request did not finish, what else its client should know, and denoising steps done."""
+    if job is None:
+        return NEVER_SUBMITTED, "", 0
+    kept = request.steps - job.request.steps  # done before a failure, and not again
+    return job.reason if _over(job) else INTERRUPTED, job.note, kept + job.steps_done

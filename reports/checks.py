@@ -10,14 +10,23 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
+from policies.run_arrays import STATUSES, RequestArrays, RunArrays, StepArrays
 from policies.runlog import Run
 from traces.errors import BadInput
 
-STATUSES = ("finished", "dropped", "failed", "cancelled")
-"""How a request can end."""
-
 CLOCK_SLACK_S = 1e-6
 """Seconds by which measured times may disagree: the resolution of the clocks that real runs read."""
+
+
+def checked(run: Run) -> RunArrays:
+    """The run of a log, to compute figures on.
+
+    Raises:
+        BadInput: the log breaks conservation, see `check_run`.
+    """
+    check_run(run)
+    replicas, devices = replica_count(run), device_count(run)
+    return RunArrays.whole(_requests(run.requests), _steps(run.steps), replicas, devices, run.info.get("outages"))
 
 
 def check_run(run: Run) -> None:
@@ -58,6 +67,43 @@ def replica_count(run: Run) -> int:
     if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
         raise BadInput(f"{run.path / 'run.json'}: replicas is {replicas!r}, expected a whole number")
     return replicas
+
+
+def _requests(frame: pd.DataFrame) -> RequestArrays:
+    size, sizes = pd.MultiIndex.from_frame(frame[["height", "width", "frames"]]).factorize()
+    checkpoint, checkpoints = pd.factorize(frame["checkpoint"])
+    status = frame["status"].map({name: code for code, name in enumerate(STATUSES)})
+    return RequestArrays(
+        **{name: frame[name].to_numpy(np.float64) for name in _REQUEST_TIMES},
+        status=status.to_numpy(np.int64),
+        images=frame["images"].to_numpy(np.int64),
+        attempts=frame["attempts"].to_numpy(np.int64),
+        replica=frame["replica"].to_numpy(np.int64),
+        extrapolated=frame["extrapolated"].to_numpy(bool),
+        size=size,
+        checkpoint=checkpoint,
+        sizes=tuple([(int(height), int(width), int(frames)) for height, width, frames in sizes]),
+        checkpoints=tuple(map(str, checkpoints)),
+    )
+
+
+def _steps(frame: pd.DataFrame) -> StepArrays:
+    stage, stages = pd.factorize(frame["stage"])
+    checkpoint, checkpoints = pd.factorize(frame["checkpoint"])
+    return StepArrays(
+        **{name: frame[name].to_numpy(np.float64) for name in ("start_s", "end_s", "predicted_s", "device_s")},
+        **{name: frame[name].to_numpy(np.int64) for name in ("replica", "steps", "requests", "computed", "reused")},
+        launch=frame["launch_id"].to_numpy(np.int64),
+        stage=stage,
+        mixed=frame["composition"].astype("str").str.contains("+", regex=False).to_numpy(bool),
+        extrapolated=frame["extrapolated"].to_numpy(bool),
+        checkpoint=checkpoint,
+        stages=tuple(map(str, stages)),
+        checkpoints=tuple(map(str, checkpoints)),
+    )
+
+
+_REQUEST_TIMES = ("arrival_s", "deadline_s", "standalone_s", "first_start_s", "finish_s")
 
 
 def _check_requests(run: Run) -> None:

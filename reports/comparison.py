@@ -6,10 +6,11 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
+from policies.run_arrays import RunArrays
 from policies.runlog import Run
-from reports.figures import figure
+from reports.checks import checked
+from reports.figures import figure, summary
 from reports.formatting import format_value
-from reports.metrics import summary
 from reports.notes import run_notes
 from traces.notes import Note, grave, ordered
 
@@ -33,10 +34,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One or more checked runs with their summaries; ``names`` tells runs of equally named folders apart."""
+    """One or more checked runs with their arrays and summaries; ``names`` tells runs of equally named folders apart."""
 
     runs: tuple[Run, ...]
     names: tuple[str, ...]
+    arrays: tuple[RunArrays, ...]
     summaries: tuple[dict[str, float], ...]
 
     @classmethod
@@ -46,7 +48,8 @@ class Comparison:
         Raises:
             BadInput: a log breaks conservation.
         """
-        return cls(tuple(runs), names_of(runs), tuple(summary(run) for run in runs))
+        arrays = tuple(checked(run) for run in runs)
+        return cls(tuple(runs), names_of(runs), arrays, tuple(summary(run) for run in arrays))
 
     def setup(self) -> list[Row]:
         """What was run: one row an attribute that at least one run.json names."""
@@ -101,8 +104,8 @@ class Comparison:
         if len(hardware) > 1:
             notes.append(Note(f"The runs are of different hardware: {', '.join(sorted(hardware))}."))
         about: defaultdict[Note, list[str]] = defaultdict(list)
-        for run, name, values in zip(self.runs, self.names, self.summaries, strict=True):
-            for note in run_notes(run, values):
+        for run, name, arrays, values in zip(self.runs, self.names, self.arrays, self.summaries, strict=True):
+            for note in run_notes(run, arrays, values):
                 about[note].append(name)
         notes += [Note(f"{', '.join(names)}: {note}", note.severity) for note, names in about.items()]
         return ordered(notes)

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from policies.run_arrays import RunArrays
 from policies.runlog import Run
-from reports.metrics import predicted_launches
 
 Numbers = npt.NDArray[np.float64]
 
@@ -47,12 +47,11 @@ def stalled(measured_s: Numbers, expected_s: Numbers) -> tuple[npt.NDArray[np.bo
     return (measured_s > STALL_TIMES * usual_s) & (measured_s - usual_s > STALL_S), usual_s
 
 
-def stalls(run: Run) -> Stalls:
+def stalls(run: RunArrays) -> Stalls:
     """The launches of a run that stood still, held against the run's own predictions."""
-    judged = predicted_launches(run.steps)
-    judged = judged[judged["predicted_s"] > 0]
-    measured_s = (judged["end_s"] - judged["start_s"]).to_numpy(float)
-    still, usual_s = stalled(measured_s, judged["predicted_s"].to_numpy(float))
+    judged = run.steps.where(run.steps.predicted & (run.steps.predicted_s > 0))
+    measured_s = judged.seconds
+    still, usual_s = stalled(measured_s, judged.predicted_s)
     if not still.any():
         return Stalls(0, math.nan, 0.0)
     measured_s, usual_s = measured_s[still], usual_s[still]

@@ -1,69 +1,114 @@
-"""What each figure of a summary is called, measured in, and how it is spelled for people."""
+"""Every figure of a run: what it is called, what it is measured in, and the function that computes it.
+
+A report, a sweep, a plan and a validation ask for the same figures, and none defines one of its own: each computes it
+on `policies.run_arrays.RunArrays`, from a run log, from a finished controller, or from what such a run did once it was
+warm. So the numbers agree to the last bit, whoever prints them.
+
+Shares are fractions. Dropped, failed and cancelled requests miss their deadline; a finished request without deadline
+meets it. Percentiles of latency, slowdown and queueing delay are of what all requests experienced, see `Experienced`;
+means are of the others. A figure that a run does not define, such as the mean latency when nothing finished, is NaN.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from policies.run_arrays import RunArrays, StepArrays
 from reports.formatting import Unit
+from reports.output_analysis import quantiles
+from traces.stages import ORDINARY, STAGES
+
+Floats = npt.NDArray[np.float64]
+
+DENOISING = STAGES.named(lambda stage: stage.sampler)
+"""Stages whose steps are those of a sampler."""
+
+_TILED = STAGES.named(lambda stage: not stage.mixes)
+_LOADING = STAGES.named(lambda stage: stage.weights and not stage.serves)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure of `reports.metrics.summary`.
+    """A figure of a run.
 
     Attributes:
         label: what people read.
-        unit: of the value; ``%`` means that the value is a fraction which is shown times 100, ``x`` a factor,
-            and nothing a count.
+        unit: of the value, see `reports.formatting.Unit`.
+        of: computes it, of a whole run or of a span of it.
         more_is_better: whether the largest value of several runs is the best one whatever else holds. A short
             latency is not marked so: a run that drops the slow requests has it too.
+        by_stage: whether it is wanted of the launches of each stage, too.
     """
 
     label: str
-    unit: Unit = ""
+    unit: Unit
+    of: Callable[[RunArrays], float]
     more_is_better: bool = False
+    by_stage: bool = False
 
 
-FIGURES: dict[str, Figure] = {
-    "slo_attainment": Figure("SLO attainment", "%", True),
-    "goodput_rps": Figure("Goodput", "1/s", True),
-    "throughput_rps": Figure("Throughput", "1/s", True),
-    "requests": Figure("Requests"),
-    "with_deadline": Figure("Requests with a deadline"),
-    "finished": Figure("Finished"),
-    "dropped": Figure("Dropped"),
-    "failed": Figure("Failed"),
-    "cancelled": Figure("Cancelled"),
-    "span_s": Figure("First arrival to last end", "s"),
-    "latency_mean_s": Figure("Latency, mean of finished", "s"),
-    "latency_p50_s": Figure("Latency, P50", "s"),
-    "latency_p90_s": Figure("Latency, P90", "s"),
-    "latency_p95_s": Figure("Latency, P95", "s"),
-    "latency_p99_s": Figure("Latency, P99", "s"),
-    "slowdown_mean": Figure("Slowdown, mean of finished", "x"),
-    "slowdown_p50": Figure("Slowdown, P50", "x"),
-    "slowdown_p95": Figure("Slowdown, P95", "x"),
-    "queueing_mean_s": Figure("Queueing delay, mean of started", "s"),
-    "queueing_p50_s": Figure("Queueing delay, P50", "s"),
-    "queueing_p95_s": Figure("Queueing delay, P95", "s"),
-    "launches": Figure("Launches"),
-    "batch_mean": Figure("Requests a launch, mean", "x"),
-    "batch_denoise": Figure("Requests a denoising launch by time", "x"),
-    "utilisation": Figure("Utilisation of devices, mean", "%"),
-    "reuse": Figure("Units reused from caches", "%"),
-    "loads": Figure("Loads of weights"),
-    "loading": Figure("Time loading weights", "%"),
-    "resident": Figure("Requests that found their weights loaded", "%", True),
-    "availability": Figure("Replicas in working order", "%", True),
-    "restarts": Figure("Requests begun again after a failure"),
-    "extrapolated_launches": Figure("Extrapolated launches", "%"),
-    "extrapolated_requests": Figure("Extrapolated requests", "%"),
-    "extrapolated_time": Figure("Extrapolated launch time", "%"),
-    "prediction_mape": Figure("Prediction error (MAPE)", "%"),
-    "prediction_mape_by_time": Figure("Prediction error by time", "%"),
-    "prediction_bias": Figure("Prediction bias", "%"),
-    "prediction_bias_by_time": Figure("Prediction bias by time", "%"),
-}
+class Experienced(NamedTuple):
+    """What the requests of a run experienced, such as seconds of latency: of those that came to it, and how many never
+    did. One that was dropped, failed or cancelled has an infinite latency and slowdown, one that never started an
+    infinite queueing delay; one that an interrupted run never submitted experienced nothing.
+    """
+
+    values: Floats
+    never: int
+
+    def mean(self) -> float:
+        """Of those that came to it."""
+        return _mean(self.values)
+
+    def quantiles(self, *shares: float) -> tuple[float, ...]:
+        """Of all, see `reports.output_analysis.quantiles`."""
+        return quantiles(self.values, shares, self.never)
+
+    def quantile(self, share: float) -> float:
+        """Of all."""
+        return self.quantiles(share)[0]
+
+
+def latency(run: RunArrays) -> Experienced:
+    """Seconds from arrival to end."""
+    requests = run.requests
+    finished = requests.finished
+    return Experienced(requests.latency_s[finished], int(requests.submitted.sum()) - int(finished.sum()))
+
+
+def slowdown(run: RunArrays) -> Experienced:
+    """Latency over the seconds a request takes alone, of those of which that is known."""
+    requests = run.requests
+    known = requests.standalone_s > 0
+    finished = requests.finished & known
+    asked = requests.submitted & known
+    values = requests.latency_s[finished] / requests.standalone_s[finished]
+    return Experienced(values, int(asked.sum()) - int(finished.sum()))
+
+
+def queueing(run: RunArrays) -> Experienced:
+    """Seconds from arrival to first start."""
+    requests = run.requests
+    started = ~np.isnan(requests.first_start_s)
+    values = (requests.first_start_s - requests.arrival_s)[started]
+    return Experienced(values, int(requests.submitted.sum()) - len(values))
+
+
+def summary(run: RunArrays) -> dict[str, float]:
+    """Every figure of a run by name, in the order of `FIGURES`; ``name:stage`` is a figure of one stage."""
+    values = {name: described.of(run) for name, described in FIGURES.items()}
+    there = {run.steps.stages[code] for code in np.unique(run.steps.stage).tolist()}
+    tiled = [stage for stage in _TILED if stage in there]
+    for stage in (*ORDINARY, *tiled, *sorted(there - {*ORDINARY, *_TILED})):
+        of_stage = run.of_steps(run.steps.of(stage))
+        values |= {f"{name}:{stage}": each.of(of_stage) for name, each in FIGURES.items() if each.by_stage}
+    return values
 
 
 def figure(name: str) -> Figure:
@@ -74,4 +119,170 @@ def figure(name: str) -> Figure:
     """
     base, _, part = name.partition(":")
     whole = FIGURES[base]
-    return Figure(f"{whole.label}, {part}", whole.unit, whole.more_is_better) if part else whole
+    return Figure(f"{whole.label}, {part}", whole.unit, whole.of, whole.more_is_better) if part else whole
+
+
+def value(name: str, run: RunArrays) -> float:
+    """One figure of a run.
+
+    Raises:
+        KeyError: there is no such figure.
+    """
+    return FIGURES[name].of(run)
+
+
+def _count(status: str) -> Callable[[RunArrays], float]:
+    return lambda run: float(run.requests.ended_as(status).sum())
+
+
+def _quantile(of: Callable[[RunArrays], Experienced], share: float) -> Callable[[RunArrays], float]:
+    return lambda run: of(run).quantile(share)
+
+
+def _goodput(run: RunArrays) -> float:
+    return _ratio(run.ended.met.sum(), run.span_s)
+
+
+def _throughput(run: RunArrays) -> float:
+    return _ratio(run.ended.finished.sum(), run.span_s)
+
+
+def _images(run: RunArrays) -> float:
+    return _ratio(run.ended.images[run.ended.finished].sum(), run.span_s)
+
+
+def _with_deadline(run: RunArrays) -> float:
+    return float((~np.isnan(run.requests.deadline_s)).sum())
+
+
+def _batch(run: RunArrays) -> float:
+    served = run.steps.requests
+    return _mean(served[served > 0])
+
+
+def _batch_by_time(run: RunArrays) -> float:
+    steps = run.steps.where(run.steps.of(*DENOISING))
+    return _ratio((steps.requests * steps.seconds).sum(), steps.seconds.sum())
+
+
+def _utilisation(run: RunArrays) -> float:
+    return _ratio(run.steps.device_s.sum(), run.span_s * run.replicas * run.devices)
+
+
+def _reuse(run: RunArrays) -> float:
+    reused = run.steps.reused.sum()
+    return _ratio(reused, reused + run.steps.computed.sum())
+
+
+def _of_loads(count: Callable[[RunArrays, StepArrays], float]) -> Callable[[RunArrays], float]:
+    def of(run: RunArrays) -> float:
+        loads = run.steps.of(*_LOADING)
+        return count(run, run.steps.where(loads)) if loads.any() else math.nan
+
+    return of
+
+
+def _found_resident(run: RunArrays, loads: StepArrays) -> float:
+    """The share of the requests that started whose weights did not come to their replica while they waited."""
+    requests = run.requests.where(~np.isnan(run.requests.first_start_s))
+    came_late = np.zeros(len(requests), dtype=bool)
+    for code, name in enumerate(requests.checkpoints):
+        if name not in loads.checkpoints:
+            continue
+        of_name = (loads.checkpoint == loads.checkpoints.index(name)) & (loads.steps > 0)
+        for replica in np.unique(loads.replica[of_name]):
+            came_s = np.sort(loads.end_s[of_name & (loads.replica == replica)])
+            asked = (requests.checkpoint == code) & (requests.replica == replica)
+            before = np.searchsorted(came_s, requests.first_start_s[asked], side="right")
+            last_s = np.concatenate([[-math.inf], came_s])[before]
+            came_late[asked] = last_s > requests.arrival_s[asked]
+    return 1.0 - _mean(came_late)
+
+
+def _availability(run: RunArrays) -> float:
+    if run.outages is None:
+        return math.nan
+    begin, end = run.start_s, run.end_s
+    down = [max(0.0, min(end, end if to is None else to) - max(begin, since)) for _, since, to in run.outages]
+    return 1.0 - _ratio(sum(down), run.span_s * run.replicas)
+
+
+def _restarts(run: RunArrays) -> float:
+    return math.nan if run.outages is None else float((run.requests.attempts - 1).clip(min=0).sum())
+
+
+def _extrapolated_time(run: RunArrays) -> float:
+    return _ratio(run.steps.seconds[run.steps.extrapolated].sum(), run.steps.seconds.sum())
+
+
+def _of_predictions(measure: Callable[[Floats, Floats], float]) -> Callable[[RunArrays], float]:
+    """Of launches whose prediction can be judged, from the errors (predicted - actual) and the actual seconds."""
+
+    def of(run: RunArrays) -> float:
+        judged = run.steps.predicted
+        actual_s = run.steps.seconds[judged]
+        return measure(run.steps.predicted_s[judged] - actual_s, actual_s)
+
+    return of
+
+
+def _mean(values: npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part) / float(whole) if whole > 0 else math.nan
+
+
+FIGURES: dict[str, Figure] = {
+    "slo_attainment": Figure("SLO attainment", "%", lambda run: _mean(run.requests.met), True),
+    "goodput_rps": Figure("Goodput", "1/s", _goodput, True),
+    "throughput_rps": Figure("Throughput", "1/s", _throughput, True),
+    "images_per_s": Figure("Images finished", "1/s", _images, True),
+    "requests": Figure("Requests", "", lambda run: float(len(run.requests))),
+    "with_deadline": Figure("Requests with a deadline", "", _with_deadline),
+    "finished": Figure("Finished", "", _count("finished")),
+    "dropped": Figure("Dropped", "", _count("dropped")),
+    "failed": Figure("Failed", "", _count("failed")),
+    "cancelled": Figure("Cancelled", "", _count("cancelled")),
+    "span_s": Figure("First arrival to last end", "s", lambda run: run.span_s),
+    "latency_mean_s": Figure("Latency, mean of finished", "s", lambda run: latency(run).mean()),
+    "latency_p50_s": Figure("Latency, P50", "s", _quantile(latency, 0.5)),
+    "latency_p90_s": Figure("Latency, P90", "s", _quantile(latency, 0.9)),
+    "latency_p95_s": Figure("Latency, P95", "s", _quantile(latency, 0.95)),
+    "latency_p99_s": Figure("Latency, P99", "s", _quantile(latency, 0.99)),
+    "slowdown_mean": Figure("Slowdown, mean of finished", "x", lambda run: slowdown(run).mean()),
+    "slowdown_p50": Figure("Slowdown, P50", "x", _quantile(slowdown, 0.5)),
+    "slowdown_p95": Figure("Slowdown, P95", "x", _quantile(slowdown, 0.95)),
+    "queueing_mean_s": Figure("Queueing delay, mean of started", "s", lambda run: queueing(run).mean()),
+    "queueing_p50_s": Figure("Queueing delay, P50", "s", _quantile(queueing, 0.5)),
+    "queueing_p95_s": Figure("Queueing delay, P95", "s", _quantile(queueing, 0.95)),
+    "launches": Figure("Launches", "", lambda run: float(len(run.steps))),
+    "batch_mean": Figure("Requests a launch, mean", "x", _batch),
+    "batch_denoise": Figure("Requests a denoising launch by time", "x", _batch_by_time),
+    "utilisation": Figure("Utilisation of devices, mean", "%", _utilisation),
+    "reuse": Figure("Units reused from caches", "%", _reuse),
+    "loads": Figure("Loads of weights", "", _of_loads(lambda run, loads: float(len(loads)))),
+    "loading": Figure(
+        "Time loading weights",
+        "%",
+        _of_loads(lambda run, loads: _ratio(loads.seconds.sum(), run.span_s * run.replicas)),
+    ),
+    "resident": Figure("Requests that found their weights loaded", "%", _of_loads(_found_resident), True),
+    "availability": Figure("Replicas in working order", "%", _availability, True),
+    "restarts": Figure("Requests begun again after a failure", "", _restarts),
+    "extrapolated_launches": Figure("Extrapolated launches", "%", lambda run: _mean(run.steps.extrapolated)),
+    "extrapolated_requests": Figure("Extrapolated requests", "%", lambda run: _mean(run.requests.extrapolated)),
+    "extrapolated_time": Figure("Extrapolated launch time", "%", _extrapolated_time),
+    "prediction_mape": Figure(
+        "Prediction error (MAPE)", "%", _of_predictions(lambda e, a: _mean(np.abs(e) / a)), by_stage=True
+    ),
+    "prediction_mape_by_time": Figure(
+        "Prediction error by time", "%", _of_predictions(lambda e, a: _ratio(np.abs(e).sum(), a.sum())), by_stage=True
+    ),
+    "prediction_bias": Figure("Prediction bias", "%", _of_predictions(lambda e, a: _mean(e / a)), by_stage=True),
+    "prediction_bias_by_time": Figure(
+        "Prediction bias by time", "%", _of_predictions(lambda e, a: _ratio(e.sum(), a.sum())), by_stage=True
+    ),
+}
+"""Every figure by its name in files, in the order of reports."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from policies.run_arrays import STATUSES, RunArrays
 from policies.runlog import Run
 from predictors.basis import ESTIMATED, MEASURED
 from reports.drift import stalls
 from reports.figures import figure
 from reports.formatting import format_value
-from reports.metrics import reasons, remarks, submitted
 from reports.overload import MOST_WAITING, Backlog, backlog
+from reports.reasons import reasons, remarks
 from traces.notes import Note, grave, remark
 
 MANY_LOST = 0.05
@@ -28,17 +29,18 @@ DEFINED = ("latency_mean_s", "slowdown_mean", "queueing_mean_s", "goodput_rps", 
 """Figures that every run with launches should have."""
 
 
-def run_notes(run: Run, values: dict[str, float]) -> list[Note]:
+def run_notes(run: Run, arrays: RunArrays, values: dict[str, float]) -> list[Note]:
     """What is to be known of a run.
 
     Args:
         run: its log.
-        values: of `reports.metrics.summary`.
+        arrays: the same, to compute figures on.
+        values: of `reports.figures.summary`.
     """
     return [
-        *_overload(backlog(run)),
-        *_lost(run, values),
-        *_machine(run),
+        *_overload(backlog(arrays.requests)),
+        *_lost(run, arrays),
+        *_machine(run, arrays),
         *_requests(run),
         *[Note.of(said) for said in run.info.get("warnings") or []],
         *_undefined(values),
@@ -65,15 +67,16 @@ def _overload(left: Backlog) -> Iterable[Note]:
         )
 
 
-def _lost(run: Run, values: dict[str, float]) -> Iterable[Note]:
-    asked = submitted(run.requests)
-    lost = asked[asked["status"] != "finished"]
-    if not len(lost):
+def _lost(run: Run, arrays: RunArrays) -> Iterable[Note]:
+    asked = arrays.requests.where(arrays.requests.submitted)
+    counts = {status: int(asked.ended_as(status).sum()) for status in STATUSES if status != "finished"}
+    lost = sum(counts.values())
+    if not lost:
         return
-    share = len(lost) / len(asked)
-    counts = lost["status"].value_counts()
+    share = lost / len(asked)
+    counts = {status: count for status, count in sorted(counts.items(), key=lambda each: -each[1]) if count}
     spelled = ", ".join([f"{count:,} {status}" for status, count in counts.items()])
-    cause = _main_reason(run, str(counts.index[0]))
+    cause = _main_reason(run, next(iter(counts)))
     if share == 1:
         yield grave(f"NOTHING FINISHED: all {len(asked):,} requests are lost ({spelled}{cause}).")
         return
@@ -90,7 +93,7 @@ def _main_reason(run: Run, status: str) -> str:
     return f", mostly: {told['reason'].iloc[0]}" if len(told) and told["reason"].iloc[0] else ""
 
 
-def _machine(run: Run) -> Iterable[Note]:
+def _machine(run: Run, arrays: RunArrays) -> Iterable[Note]:
     if run.info.get("interrupted"):
         yield Note("the run was interrupted before its end.")
     for note in resumings(run):
@@ -104,7 +107,7 @@ def _machine(run: Run) -> Iterable[Note]:
             "profile is off by more than that; profile again."
         )
         yield grave(f"DRIFT: {text}") if abs(drift) >= GREAT_DRIFT else Note(text)
-    still = stalls(run)
+    still = stalls(arrays)
     if still.launches:
         launches = "1 launch" if still.launches == 1 else f"{still.launches:,} launches"
         yield Note(

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.runlog import Run
-from reports.metrics import submitted
+from policies.run_arrays import RequestArrays
 from reports.output_analysis import interval
 
 SLICES = 20
@@ -56,14 +55,14 @@ class Backlog:
         return self.arrived / served if served else float("inf")
 
 
-def backlog(run: Run) -> Backlog:
+def backlog(requests: RequestArrays) -> Backlog:
     """The backlog of a run at its last arrival, or when it was interrupted."""
-    asked = submitted(run.requests)
+    asked = requests.where(requests.submitted)
     if not len(asked):
         return Backlog(0, 0, False)
-    arrival_s, end_s = asked["arrival_s"].to_numpy(float), asked["finish_s"].to_numpy(float)
-    due_s = np.sort(np.minimum(arrival_s + asked["standalone_s"].fillna(0.0).to_numpy(float), end_s))
-    end_s = np.sort(end_s)
+    arrival_s = asked.arrival_s
+    due_s = np.sort(np.minimum(arrival_s + np.nan_to_num(asked.standalone_s), asked.finish_s))
+    end_s = np.sort(asked.finish_s)
     edges = np.linspace(arrival_s.min(), arrival_s.max(), SLICES + 1)
     due = np.searchsorted(due_s, edges, side="right")
     late = due - np.searchsorted(end_s, edges, side="right")

@@ -14,7 +14,7 @@ from reports import plots
 from reports.comparison import Comparison
 from reports.document import render
 from reports.markdown import REPORT
-from reports.metrics import reasons
+from reports.reasons import reasons
 from traces.files import write_document
 
 REASONS = 8

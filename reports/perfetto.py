@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 
 from policies.runlog import Run
-from reports.checks import replica_count
+from reports.checks import checked, replica_count
 from reports.markdown import REPORT
-from reports.metrics import met, sizes
 from reports.series import load
 from traces.output import whole_file
+from traces.sizes import spell_size
 
 Event = dict[str, Any]
 
@@ -84,13 +84,14 @@ def _launches(run: Run) -> Iterator[Event]:
 
 
 def _requests(run: Run) -> Iterator[Event]:
-    requests = run.requests[run.requests["finish_s"].notna()]
+    arrays = checked(run).requests
+    requests, asked = run.requests[arrays.submitted], arrays.where(arrays.submitted)
     columns = zip(
         requests["request_id"],
-        sizes(requests),
+        [spell_size(asked.sizes[size]) for size in asked.size.tolist()],
         requests["status"],
         requests["reason"].fillna(""),
-        met(requests),
+        asked.met,
         _us(requests["arrival_s"]),
         _us(requests["first_start_s"].fillna(requests["finish_s"])),
         _us(requests["finish_s"]),

@@ -6,18 +6,22 @@ escaped, because plotly reads labels as HTML.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from html import escape
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from policies.run_arrays import RunArrays
 from reports.comparison import Comparison
 from reports.document import blank
-from reports.metrics import DENOISING, latency_s, met, predicted_launches, sizes
+from reports.figures import DENOISING, latency, value
 from reports.palette import DASHES, DATA
 from reports.series import load, spread, thin_load, utilisation
+from traces.request import Size
+from traces.sizes import spell_size
 
 POINTS = 6000
 """Points a plot has at most, over all runs; more would neither be seen nor load fast."""
@@ -34,11 +38,11 @@ OTHER = "other sizes"
 def latency_cdf(comparison: Comparison) -> go.Figure:
     """Share of all requests that finished within a latency; a curve ends at the share that finished."""
     figure = blank("latency (s)", "share of all requests")
-    for at, run in enumerate(comparison.runs):
-        latency = np.sort(latency_s(run.requests[run.requests["status"] == "finished"]))
-        chosen = spread(len(latency), _share(comparison))
+    for at, run in enumerate(comparison.arrays):
+        latency_s = np.sort(latency(run).values)
+        chosen = spread(len(latency_s), _share(comparison))
         share = (chosen + 1) / max(1, len(run.requests))
-        figure.add_scatter(x=latency[chosen], y=share, line_shape="hv", **_line(comparison, at))
+        figure.add_scatter(x=latency_s[chosen], y=share, line_shape="hv", **_line(comparison, at))
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%")
     return figure.update_xaxes(rangemode="tozero")
 
@@ -47,22 +51,22 @@ def latency_by_size(comparison: Comparison) -> go.Figure:
     """Latency of finished requests by size: quartiles and median, whiskers at P5 and P95, a dashed mean."""
     figure = blank("size (height x width)", "latency (s)")
     shown = _shown_sizes(comparison)
-    for at, run in enumerate(comparison.runs):
-        finished = run.requests[run.requests["status"] == "finished"]
-        groups = pd.Series(latency_s(finished)).groupby(_size_names(finished, shown).to_numpy())
-        present = [name for name in shown if name in groups.groups]
-        quantiles = groups.quantile(np.array([0.05, 0.25, 0.5, 0.75, 0.95])).unstack().reindex(present)
+    for at, run in enumerate(comparison.arrays):
+        found = {name: latency(run.of_sizes(sizes))._replace(never=0) for name, sizes in _of_run(run, shown).items()}
+        present = [name for name, finished in found.items() if len(finished.values)]
+        quantiles = [found[name].quantiles(0.05, 0.25, 0.5, 0.75, 0.95) for name in present]
+        low, q1, median, q3, high = zip(*quantiles, strict=True) if present else [()] * 5
         figure.add_box(
             x=present,
-            lowerfence=quantiles.get(0.05),
-            q1=quantiles.get(0.25),
-            median=quantiles.get(0.5),
-            q3=quantiles.get(0.75),
-            upperfence=quantiles.get(0.95),
-            mean=groups.mean().reindex(present),
+            lowerfence=low,
+            q1=q1,
+            median=median,
+            q3=q3,
+            upperfence=high,
+            mean=[found[name].mean() for name in present],
             **_bar(comparison, at),
         )
-    figure.update_xaxes(type="category", categoryorder="array", categoryarray=shown)
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=list(shown))
     return figure.update_layout(boxmode="group").update_yaxes(rangemode="tozero")
 
 
@@ -70,9 +74,9 @@ def attainment_by_size(comparison: Comparison) -> go.Figure:
     """SLO attainment of each size."""
     figure = blank("size (height x width)", "SLO attainment")
     shown = _shown_sizes(comparison)
-    for at, run in enumerate(comparison.runs):
-        share = met(run.requests).groupby(_size_names(run.requests, shown)).mean().reindex(shown)
-        figure.add_bar(x=shown, y=share, **_bar(comparison, at))
+    for at, run in enumerate(comparison.arrays):
+        share = [value("slo_attainment", run.of_sizes(sizes)) for sizes in _of_run(run, shown).values()]
+        figure.add_bar(x=list(shown), y=share, **_bar(comparison, at))
     figure.update_xaxes(type="category")
     return figure.update_layout(barmode="group").update_yaxes(range=[0, 1.02], tickformat=".0%")
 
@@ -118,10 +122,9 @@ def utilisation_over_time(comparison: Comparison) -> go.Figure:
 def batch_sizes(comparison: Comparison) -> go.Figure:
     """Share of denoising launches by the number of requests in them."""
     figure = blank("requests in a launch", "share of denoising launches")
-    for at, run in enumerate(comparison.runs):
-        batches = run.steps.loc[run.steps["stage"].isin(DENOISING), "requests"]
-        share = batches.value_counts(normalize=True).sort_index()
-        figure.add_bar(x=share.index.to_numpy(), y=share.to_numpy(), **_bar(comparison, at))
+    for at, run in enumerate(comparison.arrays):
+        batches, count = np.unique(run.steps.requests[run.steps.of(*DENOISING)], return_counts=True)
+        figure.add_bar(x=batches, y=count / max(1, count.sum()), **_bar(comparison, at))
     figure.update_xaxes(tick0=1, dtick=1 if _largest_batch(comparison) <= 16 else None)
     return figure.update_layout(barmode="group").update_yaxes(tickformat=".0%", rangemode="tozero")
 
@@ -130,16 +133,14 @@ def predicted_against_actual(comparison: Comparison) -> go.Figure:
     """Predicted and actual seconds of launches; on the line they are equal, open marks are extrapolated."""
     figure = blank("actual launch (s)", "predicted launch (s)")
     low, high = np.inf, 0.0
-    for at, run in enumerate(comparison.runs):
-        judged = predicted_launches(run.steps)
-        judged = judged[judged["predicted_s"] > 0]
-        judged = judged.iloc[spread(len(judged), _share(comparison) // 2)]
-        actual = (judged["end_s"] - judged["start_s"]).to_numpy(float)
-        predicted = judged["predicted_s"].to_numpy(float)
+    for at, run in enumerate(comparison.arrays):
+        judged = np.flatnonzero(run.steps.predicted & (run.steps.predicted_s > 0))
+        judged = judged[spread(len(judged), _share(comparison) // 2)]
+        actual, predicted = run.steps.seconds[judged], run.steps.predicted_s[judged]
         if len(judged):
             low = min(low, actual.min(), predicted.min())
             high = max(high, actual.max(), predicted.max())
-        symbols = np.where(judged["extrapolated"], "circle-open", "circle")
+        symbols = np.where(run.steps.extrapolated[judged], "circle-open", "circle")
         figure.add_scatter(
             x=np.float32(actual),
             y=np.float32(predicted),
@@ -172,19 +173,20 @@ def _share(comparison: Comparison) -> int:
     return max(50, POINTS // max(1, len(comparison.runs)))
 
 
-def _shown_sizes(comparison: Comparison) -> list[str]:
-    """The most frequent sizes over all runs by growing area, and then the rest together."""
-    frames = pd.concat([run.requests[["height", "width", "frames"]] for run in comparison.runs])
-    names = sizes(frames)
-    pixels = (frames["height"].astype(float) * frames["width"] * frames["frames"]).groupby(names).first()
-    common = names.value_counts().sort_index(kind="stable").nlargest(SIZES).index
-    shown = pixels[common].sort_index().sort_values(kind="stable").index.tolist()
-    return [*shown, OTHER] if len(pixels) > SIZES else shown
+def _shown_sizes(comparison: Comparison) -> dict[str, tuple[Size, ...]]:
+    """What sizes are shown as: the most frequent over all runs by growing area, and then the rest together."""
+    count = Counter[Size]()
+    for run in comparison.arrays:
+        count.update({size: int((run.requests.size == code).sum()) for code, size in enumerate(run.requests.sizes)})
+    common = sorted(sorted(count), key=lambda size: -count[size])[:SIZES]
+    shown = {spell_size(size): (size,) for size in sorted(common, key=lambda size: (math.prod(size), spell_size(size)))}
+    rest = tuple([size for size in count if size not in common])
+    return shown | ({OTHER: rest} if rest else {})
 
 
-def _size_names(requests: pd.DataFrame, shown: list[str]) -> pd.Series:
-    names = sizes(requests)
-    return names.where(names.isin(shown), OTHER)
+def _of_run(run: RunArrays, shown: dict[str, tuple[Size, ...]]) -> dict[str, list[Size]]:
+    """The sizes of one run by what they are shown as."""
+    return {name: [size for size in sizes if size in run.requests.sizes] for name, sizes in shown.items()}
 
 
 def _largest_batch(comparison: Comparison) -> int:

@@ -32,7 +32,7 @@ Figures = Mapping[str, float]
 
 
 def held_against(sims: Sequence[Figures], reals: Sequence[Figures]) -> pd.DataFrame:
-    """One row a figure of simulated and of real runs of one trace, given by name as in `reports.metrics.summary`.
+    """One row a figure of simulated and of real runs of one trace, given by name as in `reports.figures.summary`.
 
     Columns: ``sim`` and ``real`` (means), ``sim_sd`` (standard deviation of one simulated run; NaN of one), ``error``
     and ``spread``. The error is sim - real; the spread is the largest minus the smallest real value, NaN of one run.

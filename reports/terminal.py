@@ -9,13 +9,14 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from policies.runlog import Run
+from policies.run_arrays import RunArrays
+from reports.breakdown import by_batch, by_replica, by_size
 from reports.comparison import Comparison
 from reports.console import new_console
 from reports.fidelity import Answer, Fidelity, format_difference
 from reports.figures import figure
 from reports.formatting import Unit, format_value
-from reports.metrics import by_batch, by_replica, by_size, reasons
+from reports.reasons import reasons
 from reports.repeats import Repeats
 from reports.validate import Validation, format_error
 from traces.notes import Note, Severity, ordered
@@ -29,9 +30,9 @@ def show(comparison: Comparison, console: Console | None = None) -> None:
 
 def one_run(comparison: Comparison) -> RenderableType:
     """The first run's figures, its sizes, its batches, its replicas and why requests were lost."""
-    run = comparison.runs[0]
+    run = comparison.arrays[0]
     parts: list[RenderableType] = [side_by_side(comparison), _sizes(run), _batches(run), _replicas(run)]
-    lost = reasons(run)
+    lost = reasons(comparison.runs[0])
     if len(lost):
         rows = lost.astype(str).to_numpy().tolist()
         parts.append(_table("Not finished", ["status", "reason", "requests"], rows))
@@ -109,7 +110,7 @@ def _verdict(fidelity: Fidelity) -> Text:
     return Text(fidelity.verdict, style=_ANSWERS[fidelity.answer])
 
 
-def _sizes(run: Run) -> Table:
+def _sizes(run: RunArrays) -> Table:
     units: dict[str, Unit] = {
         "requests": "",
         "finished": "",
@@ -119,16 +120,16 @@ def _sizes(run: Run) -> Table:
         "slowdown_mean": "x",
     }
     heads = ["size", "requests", "finished", "SLO attainment", "latency P50", "latency P95", "slowdown"]
-    return _table("By size", heads, _spelled(by_size(run), units))
+    return _table("By size", heads, _cells(by_size(run), units))
 
 
-def _replicas(run: Run) -> Table:
+def _replicas(run: RunArrays) -> Table:
     units: dict[str, Unit] = {"launches": "", "busy_s": "s", "utilisation": "%", "batch_mean": "x"}
     heads = ["replica", "launches", "busy", "utilisation", "requests a launch"]
-    return _table("By replica", heads, _spelled(by_replica(run), units))
+    return _table("By replica", heads, _cells(by_replica(run), units))
 
 
-def _batches(run: Run) -> Table:
+def _batches(run: RunArrays) -> Table:
     units: dict[str, Unit] = {
         "launches": "",
         "busy_s": "s",
@@ -137,10 +138,10 @@ def _batches(run: Run) -> Table:
         "prediction_bias_by_time": "%",
     }
     heads = ["denoising batch", "launches", "busy", "prediction error", "by time", "bias by time"]
-    return _table("By batch", heads, _spelled(by_batch(run), units))
+    return _table("By batch", heads, _cells(by_batch(run), units))
 
 
-def _spelled(frame: pd.DataFrame, units: dict[str, Unit]) -> list[list[str]]:
+def _cells(frame: pd.DataFrame, units: dict[str, Unit]) -> list[list[str]]:
     return [
         [str(index), *(format_value(float(row[column]), unit) for column, unit in units.items())]
         for index, row in frame.iterrows()

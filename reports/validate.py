@@ -12,15 +12,16 @@ import numpy as np
 import pandas as pd
 
 from policies.runlog import Run
-from reports.checks import check_run
+from reports.breakdown import by_size
+from reports.checks import checked
 from reports.comparison import names_of
 from reports.drift import drift_between
 from reports.fidelity import Fidelity
-from reports.figures import figure
+from reports.figures import figure, summary
 from reports.formatting import format_value
-from reports.metrics import by_size, met, summary
 from reports.noise import Outcomes, outcomes, ranges
 from reports.notes import resumings
+from reports.output_analysis import quantiles
 from traces.errors import BadInput
 from traces.files import write_json
 from traces.marks import Kind
@@ -96,10 +97,11 @@ class Validation:
         for column in ("error_s", "relative"):
             values = self.requests[column].dropna().to_numpy(float)
             known = len(values) > 0
+            percentiles = quantiles(values, [percent / 100 for percent in PERCENTILES])
             rows[column] = {
                 "mean": float(values.mean()) if known else math.nan,
                 "mean absolute": float(np.abs(values).mean()) if known else math.nan,
-                **{f"P{q}": float(np.percentile(values, q)) if known else math.nan for q in PERCENTILES},
+                **{f"P{percent}": value for percent, value in zip(PERCENTILES, percentiles, strict=True)},
             }
         return pd.DataFrame(rows)
 
@@ -219,12 +221,13 @@ def format_error(name: str, row: pd.Series) -> tuple[str, str, str, str]:
 
 
 def figures_of(run: Run) -> dict[str, float]:
-    """`reports.metrics.summary`, and the SLO attainment and latencies of every size.
+    """`reports.figures.summary`, and the SLO attainment and latencies of every size.
 
     Raises:
         BadInput: the log breaks conservation.
     """
-    whole, sizes = summary(run), by_size(run)
+    arrays = checked(run)
+    whole, sizes = summary(arrays), by_size(arrays)
     of_sizes = ("slo_attainment", "latency_p50_s", "latency_p95_s")
     return whole | {f"{name}:{size}": float(value) for name in of_sizes for size, value in sizes[name].items()}
 
@@ -256,10 +259,10 @@ def _scale(unit: str) -> float:
 
 
 def _ends(run: Run) -> pd.DataFrame:
-    check_run(run)
-    frame = run.requests.set_index("request_id")
-    latency = (frame["finish_s"] - frame["arrival_s"]).where(frame["status"] == "finished")
-    return frame[[*SAME, "status"]].assign(latency_s=latency, met=met(frame), submitted=frame["finish_s"].notna())
+    requests = checked(run).requests
+    latency_s = np.where(requests.finished, requests.latency_s, math.nan)
+    frame = run.requests.set_index("request_id")[[*SAME, "status"]]
+    return frame.assign(latency_s=latency_s, met=requests.met, submitted=requests.submitted)
 
 
 def _settings(run: Run) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,7 +128,7 @@ def compare(runs: Iterable[Result], names: Iterable[str] = ()) -> Comparison:
         return compared
     if len(given) != len(logs):
         raise BadInput(f"{len(given)} names for {len(logs)} runs; expected as many")
-    return Comparison(compared.runs, given, compared.summaries)
+    return replace(compared, names=given)
 
 
 def simulated(prepared: Prepared, controller: Controller) -> Result:
@@ -136,9 +136,7 @@ def simulated(prepared: Prepared, controller: Controller) -> Result:
     costs = prepared.costs
     steps = step_table(controller, costs.extrapolates)
     requests = request_table(controller, prepared.requests, steps, costs.standalone)
-    faulty = prepared.scenario.faults is not None
-    info = prepared.info("simulation", **({"outages": controller.outages} if faulty else {}))
-    path = Path(prepared.policy_name)
+    path, info = Path(prepared.policy_name), prepared.simulation_info(controller)
     return Result(Run(path, requests.astype(REQUEST_COLUMNS), steps.astype(STEP_COLUMNS), info))
 
 

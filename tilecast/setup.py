@@ -15,8 +15,9 @@ import numpy as np
 from policies.contract import Predictor, SchedulingPolicy
 from policies.controller import Controller
 from policies.guard import name_of
-from policies.record import Served, request_table, step_table
+from policies.record import Served, request_table, run_arrays, step_table
 from policies.routing import RoutingPolicy
+from policies.run_arrays import RunArrays
 from policies.runlog import write_run
 from policies.watchdog import watched
 from predictors.expected import ExpectedReuse
@@ -159,6 +160,18 @@ class Prepared:
                 measured.append(end_s - launch.start_s)
         found = drift(np.array(measured), np.array(expected))
         return found if math.isfinite(found) else None
+
+    def simulation_info(self, controller: Controller) -> dict[str, Any]:
+        """``run.json`` of a simulation of this scenario, which is over."""
+        return self.info("simulation", **({} if self.scenario.faults is None else {"outages": controller.outages}))
+
+    def arrays(self, controller: Controller) -> RunArrays:
+        """What figures of a simulation of this scenario, which is over, are computed on."""
+        costs, cluster = self.costs, self.scenario.cluster
+        outages = None if self.scenario.faults is None else controller.outages
+        return run_arrays(
+            controller, self.requests, costs.standalone, costs.extrapolates, cluster.replicas, cluster.devices, outages
+        )
 
     def write(self, folder: Path, controller: Controller, info: dict[str, Any], events: list[str]) -> None:
         """Write the run log of ``controller`` into ``folder``."""

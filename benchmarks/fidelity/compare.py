@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.fidelity.study import SCENARIO, RealRun, Study
-from policies.record import request_table, step_table
-from policies.runlog import Run, read_run
+from policies.runlog import read_run
 from predictors.profile import Profile
 from predictors.table import LatencyTable
+from reports.checks import checked
 from reports.fidelity import GOALS
-from reports.metrics import summary
+from reports.figures import summary
 from reports.repeats import held_against
 from tilecast.recorded import parity_of
 from tilecast.scenario import load_scenario
@@ -57,7 +57,7 @@ class Findings:
                 prepared = _prepare(study, load, scheduler, _profile_around(study, own))
                 found = [_of_run(study, run, prepared.table) for run in own]
                 runs += found
-                reals = [summary(read_run(study.real(run))) for run in own]
+                reals = [summary(checked(read_run(study.real(run)))) for run in own]
                 compared = held_against(list(simulated(prepared, seeds)), reals).loc[list(GOALS)]
                 told = [list(simulated(prepared, seeds, row["speed"])) for row in found]
                 at_speed = held_against([run for of_repeat in told for run in of_repeat], reals)
@@ -98,14 +98,12 @@ def _prepare(study: Study, load: float, scheduler: str, profile: Path) -> Prepar
 
 def simulated(prepared: Prepared, seeds: int, slowdown: float = 1.0) -> Iterable[Mapping[str, float]]:
     """The summaries of simulations that differ in their noise, on a machine so many times slower than profiled."""
-    costs, scenario = prepared.costs, prepared.scenario
+    scenario = prepared.scenario
     world = scenario.world.model_copy(update={"slowdown": slowdown})
     for seed in range(seeds):
         own = replace(prepared, scenario=scenario.model_copy(update={"seed": seed, "world": world}))
         controller = run_simulation(own)
-        steps = step_table(controller, costs.extrapolates)
-        requests = request_table(controller, own.requests, steps, costs.standalone)
-        yield summary(Run(Path("simulated"), requests, steps, own.info("simulation")))
+        yield summary(own.arrays(controller))
 
 
 def _of_run(study: Study, run: RealRun, table: LatencyTable) -> dict[str, Any]:
@@ -120,7 +118,7 @@ def _of_run(study: Study, run: RealRun, table: LatencyTable) -> dict[str, Any]:
         "repeat": run.repeat,
         "started": log.info["started"],
         **speeds(log.steps, table, study.caching is not None),
-        "utilisation": summary(log)["utilisation"],
+        "utilisation": summary(checked(log))["utilisation"],
         "decisions": parity.decisions,
         "reproduced": parity.same,
     }

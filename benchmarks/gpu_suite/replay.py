@@ -32,7 +32,8 @@ from policies.runlog import REPLAY, Run, read_run
 from policies.scheduling import SCHEDULERS
 from predictors.profile import Profile
 from predictors.table import LatencyTable
-from reports.metrics import latency_s, summary
+from reports.checks import checked
+from reports.figures import latency, summary
 from reports.repeats import held_against
 from tilecast.recorded import keep_inputs, parity_of
 from tilecast.scenario import Scenario
@@ -125,10 +126,11 @@ def _held_against(served: Served, scheduler: str, profile: Profile, trace: Trace
     if ended.get("failed", 0) or not ended.get("finished", 0):
         reasons = [reason for reason in run.requests["reason"] if reason]
         return {"failed": f"{ended.get('finished', 0)} of {len(trace)} requests finished: {reasons[0]}"}
-    compared = held_against(list(simulated(prepared, trial.seeds)), [summary(run)]).loc[list(FIGURES)]
+    real = checked(run)
+    compared = held_against(list(simulated(prepared, trial.seeds)), [summary(real)]).loc[list(FIGURES)]
     parity = parity_of(folder / "real")
     assert parity is not None
-    latencies = latency_s(run.requests[run.requests["status"] == "finished"]).tolist()
+    latencies = latency(real).values.tolist()
     columns = ["stage", "composition", "steps", "start_s", "end_s"]
     rows = profile.frame[["stage", "composition", "steps", "seconds"]]
     return {

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from policies.runlog import read_run
-from reports.metrics import summary
+from reports.checks import checked
+from reports.figures import summary
 from tests.cli.run_command import refused, run
 
 SCENARIO = """
@@ -42,7 +43,7 @@ def test_a_failure_is_simulated_and_reported(folder: Path) -> None:
     [[replica, down_s, up_s]] = restarted.info["outages"]
     assert (replica, down_s, up_s) == (0, pytest.approx(first_s + 5), pytest.approx(first_s + 11))
     assert restarted.info["scenario"]["faults"]["in_flight"] == "restart"
-    figures = summary(restarted)
+    figures = summary(checked(restarted))
     assert figures["restarts"] == 1.0
     assert 0.5 < figures["availability"] < 1.0
     assert (restarted.requests["status"] == "finished").all()

@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from policies.runlog import read_run
-from reports.metrics import summary
+from reports.checks import checked
+from reports.figures import summary
 from tests.cli.run_command import refused, run
 from tests.tilecast.studies.kept_points import kept_points
 from tilecast.scenario import load_scenario
@@ -108,8 +109,8 @@ def test_a_point_has_the_figures_of_simulate_with_and_without_its_log(folder: Pa
     row = pd.read_parquet(folder / "one" / "sweep.parquet").iloc[0]
     log = read_run(folder / "one" / "runs" / row["point"])
     run("simulate", folder / "scenario.toml", *given, "-o", folder / "run")
-    expected = summary(read_run(folder / "run"))
-    assert expected == pytest.approx(summary(log), nan_ok=True, abs=0)
+    expected = summary(checked(read_run(folder / "run")))
+    assert expected == pytest.approx(summary(checked(log)), nan_ok=True, abs=0)
     assert expected == pytest.approx({name: row[name] for name in expected}, nan_ok=True, abs=0)
     table = pd.read_parquet(undisturbed / "sweep.parquet")
     same = (table["case"] == "as it is") & (table["policies.scheduling"] == "fcfs") & (table["seed"] == 4)

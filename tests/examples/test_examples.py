@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from policies.runlog import read_run
-from reports.metrics import summary
+from reports.checks import checked
+from reports.figures import summary
 from reports.overload import backlog
 from tests.cli.run_command import refused, run
 from traces.trace import Trace
@@ -40,7 +41,7 @@ def test_it_runs_as_it_stands_and_is_not_overloaded(
     run("simulate", path, "-o", "elsewhere")
     here, elsewhere = read_run(tmp_path / "here"), read_run(tmp_path / "elsewhere")
     assert here.requests.equals(elsewhere.requests)
-    left, figures = backlog(here), summary(here)
+    left, figures = backlog(checked(here).requests), summary(checked(here))
     assert not left.grows
     assert left.late <= 4
     assert 0.3 < figures["utilisation"] < 0.8
@@ -57,8 +58,8 @@ def test_what_is_missing_is_named_with_its_address(path: Path, tmp_path: Path) -
 def test_even_one_request_at_a_time_is_a_load_of_seventy_percent(tmp_path: Path) -> None:
     run("simulate", EXAMPLES / "tiny_image.toml", "--scheduler", "fcfs", "-o", tmp_path / "run")
     done = read_run(tmp_path / "run")
-    assert 0.65 < summary(done)["utilisation"] < 0.75
-    assert not backlog(done).grows
+    assert 0.65 < summary(checked(done))["utilisation"] < 0.75
+    assert not backlog(checked(done).requests).grows
 
 
 def test_traces_have_prompts_that_the_model_knows() -> None:

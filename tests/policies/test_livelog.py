@@ -17,11 +17,12 @@ from policies.livelog import EVENTS, LiveLog, still_open
 from policies.record import request_table, step_table
 from policies.runlog import REPLAY, Run, read_run
 from policies.scheduling import FCFS
-from reports.checks import check_run
-from reports.metrics import summary
+from reports.checks import check_run, checked
+from reports.figures import summary
 from reports.notes import run_notes
 from sim.check_worlds import CheckedWorld
 from sim.driver import Simulation
+from traces.notes import Note
 from traces.output import Folder, claim_folder
 from traces.request import Request
 from traces.trace import Trace
@@ -89,6 +90,11 @@ def test_the_tables_are_those_of_the_controller(tmp_path: Path) -> None:
     assert "unfinished" not in run.info
 
 
+def notes_of(run: Run) -> list[Note]:
+    arrays = checked(run)
+    return run_notes(run, arrays, summary(arrays))
+
+
 def test_a_killed_run_reads_as_interrupted_with_all_that_had_ended(killed: Path) -> None:
     whole = killed.joinpath(EVENTS).read_bytes()
     ended = []
@@ -101,7 +107,7 @@ def test_a_killed_run_reads_as_interrupted_with_all_that_had_ended(killed: Path)
         assert run.info["interrupted"]
     assert ended == sorted(ended)
     assert ended[-1] > 3
-    assert any("was interrupted before its end" in note.text for note in run_notes(run, summary(run)))
+    assert any("was interrupted before its end" in note.text for note in notes_of(run))
 
 
 def test_tables_follow_within_a_second(tmp_path: Path) -> None:
@@ -160,7 +166,7 @@ def test_a_log_that_goes_on_has_every_request_once(killed: Path) -> None:
     pd.testing.assert_frame_equal(run.requests.loc[before.index], before)
     assert set(run.requests["attempts"]) == {1, 2}
     assert not run.steps.duplicated(["launch_id", "stage"]).any()
-    assert any("was interrupted and resumed at" in note.text for note in run_notes(run, summary(run)))
+    assert any("was interrupted and resumed at" in note.text for note in notes_of(run))
 
 
 def test_nothing_ends_twice_and_nobody_is_forgotten(killed: Path) -> None:

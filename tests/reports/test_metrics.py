@@ -8,15 +8,18 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from reports.figures import FIGURES, figure
+from reports.breakdown import by_batch, by_replica, by_size
+from reports.checks import checked
+from reports.figures import FIGURES, figure, summary
 from reports.formatting import format_value
-from reports.metrics import by_batch, by_replica, by_size, reasons, summary
+from reports.reasons import reasons
 from traces.errors import BadInput
 
 EXPECTED = {
     "slo_attainment": 2 / 6,
     "goodput_rps": 2 / 20,
     "throughput_rps": 3 / 20,
+    "images_per_s": 3 / 20,
     "requests": 6,
     "with_deadline": 5,
     "finished": 3,
@@ -68,16 +71,16 @@ EXPECTED = {
 
 
 def test_summary_by_hand(make_run):
-    assert summary(make_run()) == pytest.approx(EXPECTED, nan_ok=True)
+    assert summary(checked(make_run())) == pytest.approx(EXPECTED, nan_ok=True)
 
 
 def test_every_figure_is_described_in_order(make_run):
-    names = [name for name in summary(make_run()) if ":" not in name]
+    names = [name for name in summary(checked(make_run())) if ":" not in name]
     assert names == list(FIGURES)
 
 
 def test_by_size(make_run):
-    frame = by_size(make_run())
+    frame = by_size(checked(make_run()))
     assert list(frame.index) == ["512x512", "512x768", "1024x1024"]
     assert frame["slo_attainment"].tolist() == pytest.approx([1 / 3, 0, 1 / 2])
     assert frame.loc["512x512", "latency_p50_s"] == 9
@@ -86,15 +89,15 @@ def test_by_size(make_run):
 
 def test_clips_are_sizes_of_their_own(make_run):
     run = make_run(edit=lambda requests, _: requests.__setitem__("frames", [1, 81, 1, 1, 1, 1]))
-    assert list(by_size(run).index) == ["512x512", "512x512x81", "512x768", "1024x1024"]
+    assert list(by_size(checked(run)).index) == ["512x512", "512x512x81", "512x768", "1024x1024"]
 
 
 def test_by_batch(make_run):
     def mix(_, steps):
         steps.loc[2, ["composition", "requests", "request_ids"]] = ["1@512x512+1@1024x1024", 2, ["c", "f"]]
 
-    assert list(by_batch(make_run()).index) == ["one request", "one size"]
-    frame = by_batch(make_run("mixed", edit=mix))
+    assert list(by_batch(checked(make_run())).index) == ["one request", "one size"]
+    frame = by_batch(checked(make_run("mixed", edit=mix)))
     assert list(frame.index) == ["one request", "one size", "mixed sizes"]
     assert frame["launches"].tolist() == [1, 1, 1]
     assert frame["busy_s"].tolist() == [3, 6, 16]
@@ -109,20 +112,20 @@ def test_utilisation_is_that_of_all_devices(make_run):
         steps.loc[steps["replica"] == 1, "device_s"] = 24.0  # of 2 devices x 16 s
 
     run = make_run(edit=shared, devices=2)
-    assert summary(run)["utilisation"] == pytest.approx((11 + 24) / (20 * 2 * 2))
-    frame = by_replica(run)
+    assert summary(checked(run))["utilisation"] == pytest.approx((11 + 24) / (20 * 2 * 2))
+    frame = by_replica(checked(run))
     assert frame["utilisation"].tolist() == pytest.approx([11 / 40, 24 / 40])
     assert frame["busy_s"].tolist() == [11, 16]
-    assert by_batch(run).index.tolist() == ["tiled"]
+    assert by_batch(checked(run)).index.tolist() == ["tiled"]
 
 
 def test_devices_must_be_a_number(make_run):
     with pytest.raises(BadInput, match="devices is 0"):
-        summary(make_run(devices=0))
+        summary(checked(make_run(devices=0)))
 
 
 def test_by_replica(make_run):
-    frame = by_replica(make_run(replicas=3))
+    frame = by_replica(checked(make_run(replicas=3)))
     assert frame["busy_s"].tolist() == [11, 16, 0]
     assert frame["utilisation"].tolist() == pytest.approx([0.55, 0.8, 0])
     assert frame["launches"].tolist() == [4, 1, 0]
@@ -150,24 +153,24 @@ def test_reasons_that_differ_in_seconds_are_one(make_run):
 
 
 def test_run_without_requests(empty_run):
-    figures = summary(empty_run)
+    figures = summary(checked(empty_run))
     assert figures["requests"] == 0
     assert math.isnan(figures["slo_attainment"])
     assert math.isnan(figures["latency_p99_s"])
-    assert by_size(empty_run).empty
-    assert by_batch(empty_run).empty
-    assert len(by_replica(empty_run)) == 2
+    assert by_size(checked(empty_run)).empty
+    assert by_batch(checked(empty_run)).empty
+    assert len(by_replica(checked(empty_run))) == 2
 
 
 def test_run_that_dropped_everything(lost_run):
-    figures = summary(lost_run)
+    figures = summary(checked(lost_run))
     assert figures["slo_attainment"] == figures["goodput_rps"] == figures["utilisation"] == 0
     assert figures["dropped"] == 6
     assert math.isnan(figures["latency_mean_s"])
 
 
 def test_request_that_never_arrived_misses(interrupted_run):
-    figures = summary(interrupted_run)
+    figures = summary(checked(interrupted_run))
     assert figures["slo_attainment"] == pytest.approx(2 / 6)
     assert figures["span_s"] == 18
 
@@ -176,7 +179,7 @@ def test_finishing_at_the_deadline_is_in_time(make_run):
     def shift(requests, _):
         requests.loc[1, "deadline_s"] = 9.0 - 1e-12
 
-    assert summary(make_run(edit=shift))["slo_attainment"] == pytest.approx(3 / 6)
+    assert summary(checked(make_run(edit=shift)))["slo_attainment"] == pytest.approx(3 / 6)
 
 
 @pytest.mark.parametrize(
@@ -201,25 +204,26 @@ def test_figure_of_a_part():
 
 
 def test_loading_counts_as_busy_and_not_as_a_batch(loading_run, make_run):
-    loading, plain = summary(loading_run), summary(make_run())
+    loading, plain = summary(checked(loading_run)), summary(checked(make_run()))
     assert (loading["loads"], loading["loading"]) == (1, pytest.approx(0.5 / 40))
     assert loading["utilisation"] == pytest.approx(27.5 / 40)
     assert loading["batch_mean"] == plain["batch_mean"]
-    assert by_replica(loading_run)["batch_mean"].tolist() == by_replica(make_run("again"))["batch_mean"].tolist()
-    assert by_batch(loading_run).index.tolist() == by_batch(make_run("thrice")).index.tolist()
+    of_replicas = [by_replica(checked(run))["batch_mean"].tolist() for run in (loading_run, make_run("again"))]
+    assert of_replicas[0] == of_replicas[1]
+    assert by_batch(checked(loading_run)).index.tolist() == by_batch(checked(make_run("thrice"))).index.tolist()
 
 
 def test_outages_and_restarts(make_run):
     def restart(requests, _):
         requests.loc[requests["request_id"] == "c", "attempts"] = 3
 
-    figures = summary(make_run(edit=restart, outages=[[0, 12.0, 16.0], [1, 18.0, None]]))
+    figures = summary(checked(make_run(edit=restart, outages=[[0, 12.0, 16.0], [1, 18.0, None]])))
     assert figures["availability"] == pytest.approx(1 - 6 / 40)
     assert figures["restarts"] == 2
 
 
 def test_who_waited_for_a_load_did_not_find_its_weights(loading_run):
     loading_run.requests.loc[loading_run.requests["request_id"] == "c", "checkpoint"] = "anime-xl"
-    assert summary(loading_run)["resident"] == 1.0  # they came before it did
+    assert summary(checked(loading_run))["resident"] == 1.0  # they came before it did
     loading_run.requests.loc[loading_run.requests["request_id"] == "c", "arrival_s"] = 1.2
-    assert summary(loading_run)["resident"] == 3 / 4
+    assert summary(checked(loading_run))["resident"] == 3 / 4

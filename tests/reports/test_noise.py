@@ -13,8 +13,9 @@ import pytest
 
 from policies.record import request_table, step_table
 from policies.runlog import Run
+from reports.checks import checked
 from reports.fidelity import UNKNOWN, Answer, Fidelity, Range
-from reports.metrics import summary
+from reports.figures import summary
 from reports.noise import Outcomes, ranges
 from reports.validate import Validation, side_by_side
 from tests.cli.run_command import run
@@ -52,7 +53,7 @@ def test_short_faithful_runs_are_rarely_called_unfaithful(tmp_path: Path, monkey
     ready = prepared(tmp_path, 12)
     assert 20 <= len(ready.requests) <= 30
     runs = [simulated(ready, seed) for seed in range(100)]
-    figures = [pd.Series(summary(each)) for each in runs]
+    figures = [pd.Series(summary(checked(each))) for each in runs]
     seen, _ = side_by_side(runs, runs[:1])
     answers = Counter(
         Fidelity.of(

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from reports.checks import checked
 from reports.comparison import Comparison
 from reports.drift import drift, stalls
 from reports.fidelity import Answer, Fidelity, Range
+from reports.figures import summary
 from reports.markdown import markdown
-from reports.metrics import summary
 from reports.notes import run_notes
 from reports.page import page
 from reports.terminal import show
@@ -26,7 +27,7 @@ from traces.notes import Note, Severity, grave, ordered, remark
 def told(run) -> dict[str, list[str]]:
     """Notes of a run by severity."""
     found: dict[str, list[str]] = {severity: [] for severity in Severity}
-    for note in run_notes(run, summary(run)):
+    for note in run_notes(run, checked(run), summary(checked(run))):
         found[note.severity].append(note.text)
     return found
 
@@ -67,7 +68,7 @@ def test_percentiles_say_how_many_never_finished(make_run):
     [said] = told(run)["grave"]
     assert said.startswith("50.0 % of the requests never finished (1 dropped, 1 failed, 1 cancelled, mostly: ")
     assert "means are of the 50.0 % that finished" in said
-    assert summary(run)["latency_p95_s"] == np.inf
+    assert summary(checked(run))["latency_p95_s"] == np.inf
     out = io.StringIO()
     show(Comparison.of([run]), Console(file=out, width=120))
     assert "∞" in out.getvalue()
@@ -95,7 +96,7 @@ def test_a_stopped_process_leaves_a_note_and_is_no_drift(make_run):
         steps["predicted_s"] = steps["predicted_s"].where(steps.index == 2, steps["end_s"] - steps["start_s"])
 
     run = make_run("stopped", edit=stop, kind="replay")
-    still = stalls(run)
+    still = stalls(checked(run))
     assert (still.launches, round(still.times)) == (1, 50)
     [said] = [note for note in told(run)["caution"] if "stood still" in note]
     assert said.startswith("1 launch stood still (up to 50 times as long as usual, 15.7 s more in all)")

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 import pytest
 
-from policies.runlog import Run
+from policies.run_arrays import RequestArrays
 from reports.overload import backlog
 
 
-def queue(load: float, requests: int, seed: int, servers: int = 1, cv: float = 1.0) -> Run:
+def queue(load: float, requests: int, seed: int, servers: int = 1, cv: float = 1.0) -> RequestArrays:
     """Requests of 1 s each, served in order of arrival; gaps between arrivals have a coefficient of variation."""
     gaps = np.random.default_rng(seed).gamma(1 / cv**2, cv**2, requests) / (load * servers)
     return served(np.cumsum(gaps), servers)
 
 
-def served(arrival_s: np.ndarray, servers: int = 1) -> Run:
+def served(arrival_s: np.ndarray, servers: int = 1) -> RequestArrays:
     free, end_s = np.zeros(servers), np.empty(len(arrival_s))
     for at, arrived in enumerate(arrival_s):
         first = int(free.argmin())
         free[first] = end_s[at] = max(arrived, free[first]) + 1.0
-    requests = pd.DataFrame({"arrival_s": arrival_s, "finish_s": end_s, "standalone_s": 1.0, "status": "finished"})
-    return Run(Path("queue"), requests, pd.DataFrame(), {})
+    count = len(arrival_s)
+    zero, one, never = np.zeros(count, dtype=int), np.ones(count), np.full(count, np.nan)
+    return RequestArrays(
+        arrival_s=arrival_s,
+        deadline_s=never,
+        standalone_s=one,
+        first_start_s=end_s - 1.0,
+        finish_s=end_s,
+        status=zero,
+        images=one.astype(int),
+        attempts=one.astype(int),
+        replica=zero,
+        extrapolated=zero.astype(bool),
+        size=zero,
+        checkpoint=zero,
+        sizes=((64, 64, 1),),
+        checkpoints=("",),
+    )
 
 
 def flagged(load: float, requests: int, seeds: range, **more: float) -> float:
@@ -73,5 +86,4 @@ def test_what_is_merely_in_hand_is_no_backlog() -> None:
 
 
 def test_a_run_without_requests() -> None:
-    empty = pd.DataFrame({"arrival_s": [], "finish_s": [], "standalone_s": [], "status": []}, dtype=float)
-    assert not backlog(Run(Path("none"), empty, pd.DataFrame(), {})).grows
+    assert not backlog(served(np.zeros(0))).grows

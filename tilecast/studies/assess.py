@@ -177,9 +177,15 @@ class Assessor:
             load=self.load(candidate, change).mean,
             price_per_hour=price,
             cost_per_1000_images=1000 * price / images_per_hour if images_per_hour > 0 else math.nan,
-            extrapolated=sum([run.extrapolated for run in runs]) / len(runs),
+            extrapolated=_mean_of_known([run.extrapolated for run in runs]),
             memory=option.memory,
         )
+
+
+def _mean_of_known(shares: Sequence[float]) -> float:
+    """The mean of what is defined; 0.0 of nothing."""
+    known = [share for share in shares if not math.isnan(share)]
+    return sum(known) / len(known) if known else 0.0
 
 
 def key(of: Candidate | Option) -> tuple[str, int, str]:

@@ -70,15 +70,8 @@ def run_experiment(experiment: ExperimentRun) -> dict[str, Any]:
         run = replace(run, cache=replace(run.cache, plans=run.cache.plans.seeded(scenario.seed)))
     controller = run_simulation(run)
     daily = demand_of(experiment.reference).daily and not experiment.saturate
-    cluster = scenario.cluster
-    seen = observe(
-        controller,
-        requests[-1].arrival_s,
-        cluster.replicas,
-        cluster.devices,
-        period_s=DAY_S / scenario.trace.rate_scale if daily else None,
-        extrapolates=run.costs.extrapolates,
-    )
+    period_s = DAY_S / scenario.trace.rate_scale if daily else None
+    seen = observe(controller, run.arrays(controller), requests[-1].arrival_s, period_s=period_s)
     return seen.to_dict()
 
 

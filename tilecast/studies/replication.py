@@ -8,7 +8,8 @@ happens after the last arrival, when the cluster only empties, would flatter the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ import numpy.typing as npt
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
-from policies.controller import Controller
-from reports.output_analysis import quantiles, warm_up
+from policies.controller import Controller, LaunchRecord
+from policies.run_arrays import RequestArrays, RunArrays, StepArrays
+from reports.breakdown import by_replica, sizes_of
+from reports.figures import DENOISING, latency, value
+from reports.output_analysis import warm_up
 from reports.plan.result import SizeFigures, Window
-from tilecast.studies.run_arrays import Launches, Requests, area
-from traces.composition import Composition
 from traces.sizes import spell_size
+from traces.stages import STAGES
 
 Numbers = npt.NDArray[np.float64]
 
@@ -64,7 +67,7 @@ class Replication:
         dropped, failed, cancelled: shares of the measured requests.
         stage_s: busy seconds of replicas by stage during the span.
         imbalance: busy seconds of the busiest device over the mean, in refinement; NaN without tiles.
-        extrapolated: share of the busy time outside what was measured.
+        extrapolated: share of the busy time, during the span, outside what was measured.
         backlog: requests in the system, mean over the first and over the last part of the span, where a part is a
             period of the demand, or a third where it has none.
         backlog_least: the fewest in each of them, as means over twentieths.
@@ -126,84 +129,81 @@ class Replication:
 
 REPLICATION = TypeAdapter(Replication)
 
+FIELDS = {
+    "span_s": "span_s",
+    "attainment": "slo_attainment",
+    "latency_mean_s": "latency_mean_s",
+    "latency_p50_s": "latency_p50_s",
+    "latency_p95_s": "latency_p95_s",
+    "latency_p99_s": "latency_p99_s",
+    "wait_mean_s": "queueing_mean_s",
+    "goodput_rps": "goodput_rps",
+    "images_per_s": "images_per_s",
+    "utilisation": "utilisation",
+    "batch": "batch_denoise",
+    "extrapolated": "extrapolated_time",
+}
+"""Fields of a `Replication` that are figures of `reports.figures.FIGURES`."""
+
 
 def observe(
     controller: Controller,
+    run: RunArrays,
     demand_end_s: float,
-    replicas: int,
-    devices: int = 1,
     *,
     demand_start_s: float = 0.0,
     period_s: float | None = None,
-    extrapolates: Callable[[str, Composition], bool] | None = None,
+    warm_up: float = WARM_UP,
 ) -> Replication:
     """What a finished simulation says.
 
+    Figures that reports have, too, are theirs (`reports.figures`), of the span between warm-up and end of the demand.
+
     Args:
         controller: after the run; all requests have ended.
+        run: the same as arrays, see `policies.record.run_arrays`.
         demand_end_s: end of the time in which requests may arrive, on the demand's clock.
-        replicas: of the cluster.
-        devices: a replica.
         demand_start_s: its beginning.
         period_s: of a demand that repeats itself, like a day. Whole periods are then measured and compared, the last
             ones of the run, so that no time of day counts twice and a busy evening is not taken for growth; what is
             left over at the beginning is the warm-up. It takes two periods to say anything about growth.
-        extrapolates: whether a launch of this stage and composition lies outside what was measured; None: none does.
+        warm_up: share of the time to leave out at the beginning where there is no period.
     """
-    requests, launches = Requests(controller), Launches(controller)
-    cut_s = _cut_s(demand_start_s, demand_end_s, period_s)
-    last_s = max(demand_end_s, float(requests.end_s.max(initial=demand_end_s)))
-    span_s = demand_end_s - cut_s
-    measured = requests.arrival_s >= cut_s
-    met, state = requests.met[measured], requests.state[measured]
-    latency_s = (requests.end_s - requests.arrival_s)[measured & requests.finished]
-    wait_s = (requests.start_s - requests.arrival_s)[measured & ~np.isnan(requests.start_s)]
-    in_span = requests.finished & (requests.end_s >= cut_s) & (requests.end_s <= demand_end_s)
-    busy_s = np.bincount(launches.replica, weights=launches.within(cut_s, demand_end_s), minlength=replicas)
-    batch, batch_cap, at_cap = launches.batches(cut_s, demand_end_s)
-    p50, p95, p99 = quantiles(latency_s, (0.5, 0.95, 0.99), len(met) - len(latency_s))
-    backlog, backlog_least, growth, growth_least = _trend(requests, launches, cut_s, demand_end_s, period_s)
+    cut_s = _cut_s(demand_start_s, demand_end_s, period_s, warm_up)
+    seen = run.between(cut_s, demand_end_s)
+    last_s = max(demand_end_s, float(run.requests.finish_s.max(initial=demand_end_s)))
+    figures = {field: value(name, seen) for field, name in FIELDS.items()}
+    requests = len(seen.requests)
+    batch_cap, at_cap = _largest_batches(seen.steps)
+    backlog, backlog_least, growth, growth_least = _trend(run, _Work.of(controller, run), cut_s, demand_end_s, period_s)
     return Replication(
-        submitted=len(requests.arrival_s),
-        requests=len(met),
-        finished=len(latency_s),
-        span_s=span_s,
+        submitted=len(run.requests),
+        requests=requests,
+        finished=int(value("finished", seen)),
         warm_up_s=cut_s - demand_start_s,
-        settled=period_s is not None or warm_up(requests.end_s - requests.arrival_s).settled,
-        attainment=_mean(met),
-        latency_mean_s=_mean(latency_s),
-        latency_p50_s=p50,
-        latency_p95_s=p95,
-        latency_p99_s=p99,
-        wait_mean_s=_mean(wait_s),
-        goodput_rps=_ratio(float((in_span & requests.met).sum()), span_s),
-        images_per_s=_ratio(float(requests.images[in_span].sum()), span_s),
-        utilisation=_ratio(float(busy_s.sum()), span_s * replicas * devices),
-        replica_utilisation=tuple([_ratio(float(of_replica), span_s * devices) for of_replica in busy_s]),
-        batch=batch,
+        settled=period_s is not None or _settled(run.requests),
+        replica_utilisation=tuple(by_replica(seen)["utilisation"].tolist()),
         batch_cap=batch_cap,
         at_cap=at_cap,
-        dropped=_mean(state == "dropped"),
-        failed=_mean(state == "failed"),
-        cancelled=_mean(state == "cancelled"),
-        stage_s=launches.by_stage(cut_s, demand_end_s),
-        imbalance=launches.imbalance(),
-        extrapolated=launches.share_of_time(extrapolates) if extrapolates is not None else 0.0,
+        **figures,
+        **{status: _ratio(value(status, seen), requests) for status in ("dropped", "failed", "cancelled")},
+        stage_s={stage: float(seen.steps.seconds[seen.steps.of(stage)].sum()) for stage in run.steps.stages},
+        imbalance=_imbalance(controller.launched),
         backlog=backlog,
         backlog_least=backlog_least,
-        growth=growth / replicas,
-        growth_least=growth_least / replicas,
+        growth=growth / run.replicas,
+        growth_least=growth_least / run.replicas,
         drain_s=last_s - demand_end_s,
-        windows=_windows(requests, launches, np.linspace(demand_start_s, last_s, WINDOWS + 1), replicas * devices),
-        sizes=_sizes(requests, measured),
+        windows=_windows(run, np.linspace(demand_start_s, last_s, WINDOWS + 1)),
+        sizes=_sizes(seen),
     )
 
 
-def _cut_s(start_s: float, end_s: float, period_s: float | None) -> float:
+def _cut_s(start_s: float, end_s: float, period_s: float | None, warm_up: float) -> float:
     """When the warm-up ends."""
     whole = _periods(end_s - start_s, period_s) if period_s is not None else 0
     if period_s is None or not whole:
-        return start_s + WARM_UP * (end_s - start_s)
+        return start_s + warm_up * (end_s - start_s)
     return max(start_s, end_s - whole * period_s)
 
 
@@ -212,11 +212,42 @@ def _periods(span_s: float, period_s: float) -> int:
     return math.floor(span_s / period_s + 0.05)
 
 
+@dataclass(frozen=True)
+class _Work:
+    """Work as replica seconds: when it came and when it was done.
+
+    Attributes:
+        asked_s, asked: arrival of each job, and the seconds that its launches took; those of a batch share them evenly.
+        done_s, done: end of each launch, and the seconds of those that served requests; loading weights is no work.
+    """
+
+    asked_s: Numbers
+    asked: Numbers
+    done_s: Numbers
+    done: Numbers
+
+    @classmethod
+    def of(cls, controller: Controller, run: RunArrays) -> _Work:
+        launched = controller.launched
+        orders = np.array([job.order for launch, _, _ in launched for job in launch.jobs], dtype=int)
+        requests = np.array([len(launch.jobs) for launch, _, _ in launched], dtype=int)
+        done_s = np.array([end_s for _, _, end_s in launched], dtype=float)
+        took_s = done_s - np.array([launch.start_s for launch, _, _ in launched], dtype=float)
+        shares_s = np.repeat(took_s / np.maximum(requests, 1), requests)
+        asked_s = np.array([job.request.arrival_s for job in controller.jobs], dtype=float)
+        asked = np.bincount(orders, shares_s, len(asked_s))
+        return cls(asked_s, asked, done_s, np.where(requests > 0, took_s, 0.0))
+
+    def level(self, at_s: Numbers) -> Numbers:
+        """Integral up to each time of the work in the system."""
+        return area(self.asked_s, at_s, self.asked) - area(self.done_s, at_s, self.done)
+
+
 _Pair = tuple[float, float]
 
 
 def _trend(
-    requests: Requests, launches: Launches, start_s: float, end_s: float, period_s: float | None
+    run: RunArrays, work: _Work, start_s: float, end_s: float, period_s: float | None
 ) -> tuple[_Pair, _Pair, float, float]:
     """Requests in the system in the first and last part of a span: mean and least; how fast work grew from one part to
     the other, in replica seconds a second: mean and least.
@@ -229,34 +260,82 @@ def _trend(
         return (math.nan, math.nan), (math.nan, math.nan), math.nan, math.nan
     edges = np.linspace(0.0, part_s, _SLICES + 1)
     parts = start_s + edges, end_s - part_s + edges
-    count, work = (
+    requests = run.requests
+    count, seconds = (
         [np.diff(level(edges_s)) * _SLICES / part_s for edges_s in parts]
         for level in (
-            lambda at_s: area(requests.arrival_s, at_s) - area(requests.end_s, at_s),
-            lambda at_s: area(launches.asked_s, at_s, launches.work_s) - area(launches.end_s, at_s, launches.served_s),
+            lambda at_s: area(requests.arrival_s, at_s) - area(requests.finish_s, at_s),
+            work.level,
         )
     )
     backlog = float(count[0].mean()), float(count[1].mean())
     least = float(count[0].min()), float(count[1].min())
     apart_s = span_s - part_s
-    grew = float(work[1].mean() - work[0].mean()) / apart_s
-    return backlog, least, grew, float(work[1].min() - work[0].min()) / apart_s
+    grew = float(seconds[1].mean() - seconds[0].mean()) / apart_s
+    return backlog, least, grew, float(seconds[1].min() - seconds[0].min()) / apart_s
 
 
-def _windows(requests: Requests, launches: Launches, edges_s: Numbers, devices: int) -> tuple[Window, ...]:
+def area(times_s: Numbers, at_s: Numbers, weights: Numbers | None = None) -> Numbers:
+    """Integral up to each of ``at_s`` of a count that grows by one (or a weight) at each of ``times_s``.
+
+    Times that are NaN never come. All levels over time are differences of such areas, exactly: requests in the system
+    are arrivals less ends; busy devices are the integral of starts less ends, and so forth.
+    """
+    there = ~np.isnan(times_s)
+    times_s, weights = times_s[there], np.ones(int(there.sum())) if weights is None else weights[there]
+    order = np.argsort(times_s, kind="stable")
+    times_s, weights = times_s[order], weights[order]
+    so_far = np.searchsorted(times_s, at_s, side="right")
+    total = np.concatenate([[0.0], np.cumsum(weights)])[so_far]
+    moment = np.concatenate([[0.0], np.cumsum(weights * times_s)])[so_far]
+    return total * at_s - moment
+
+
+def _settled(requests: RequestArrays) -> bool:
+    order = np.argsort(requests.arrival_s, kind="stable")
+    return warm_up(requests.latency_s[order]).settled
+
+
+def _largest_batches(steps: StepArrays) -> tuple[int, float]:
+    """The most requests in a denoising launch, and the share of the denoising time with so many."""
+    denoising = steps.where(steps.of(*DENOISING))
+    seconds, requests = denoising.seconds, denoising.requests
+    if not seconds.sum():
+        return 0, math.nan
+    most = int(requests[seconds > 0].max())
+    return most, float(seconds[requests == most].sum() / seconds.sum())
+
+
+def _imbalance(launched: Sequence[LaunchRecord]) -> float:
+    """Seconds of the busiest device over the mean of all devices of its replica, in refinement; NaN without."""
+    busiest = mean = 0.0
+    for launch, outcome, end_s in launched:
+        if len(outcome.device_s) > 1:
+            times = (launch.start_s, *outcome.borders_s, end_s)
+            stages = zip(launch.segments, times, times[1:], strict=False)
+            others_s = sum([to_s - from_s for segment, from_s, to_s in stages if not STAGES[segment.stage].devices])
+            devices = [outcome.device_s[0] - others_s, *outcome.device_s[1:]]
+            busiest += max(devices)
+            mean += sum(devices) / len(devices)
+    return busiest / mean if mean > 1e-9 else math.nan
+
+
+def _windows(run: RunArrays, edges_s: Numbers) -> tuple[Window, ...]:
     width_s = np.diff(edges_s)
     if not (width_s > 0).all():
         return ()
-    rate = launches.rate
-    begun_s = np.where(np.isnan(requests.start_s), requests.end_s, requests.start_s)
-    arrived, begun, ended = (area(at_s, edges_s) for at_s in (requests.arrival_s, begun_s, requests.end_s))
-    busy = area(launches.start_s, edges_s, rate) - area(launches.end_s, edges_s, rate)
+    requests, steps = run.requests, run.steps
+    took_s = steps.seconds
+    rate = np.divide(steps.device_s, took_s, out=np.zeros_like(took_s), where=took_s > 0)
+    begun_s = np.where(np.isnan(requests.first_start_s), requests.finish_s, requests.first_start_s)
+    arrived, begun, ended = (area(at_s, edges_s) for at_s in (requests.arrival_s, begun_s, requests.finish_s))
+    busy = area(steps.start_s, edges_s, rate) - area(steps.end_s, edges_s, rate)
     arrivals, _ = np.histogram(requests.arrival_s, edges_s)
     columns = (
         arrivals,
         np.diff(arrived - begun) / width_s,
         np.diff(begun - ended) / width_s,
-        np.diff(busy) / width_s / devices,
+        np.diff(busy) / width_s / (run.replicas * run.devices),
     )
     return tuple(
         [
@@ -266,22 +345,13 @@ def _windows(requests: Requests, launches: Launches, edges_s: Numbers, devices: 
     )
 
 
-def _sizes(requests: Requests, measured: npt.NDArray[np.bool_]) -> tuple[SizeFigures, ...]:
-    names = {size: index for index, size in enumerate(dict.fromkeys(requests.size))}
-    which = np.array([names[size] for size in requests.size], dtype=int)
-    latency_s = requests.end_s - requests.arrival_s
+def _sizes(run: RunArrays) -> tuple[SizeFigures, ...]:
     figures = []
-    for size, index in names.items():
-        chosen = measured & (which == index)
-        if count := int(chosen.sum()):
-            finished = latency_s[chosen & requests.finished]
-            of_size = quantiles(finished, SIZE_QUANTILES, count - len(finished))
-            figures.append(SizeFigures(spell_size(size), count, _mean(requests.met[chosen]), of_size))
+    for size in sizes_of(run):
+        own = run.of_sizes([size])
+        of_size = latency(own).quantiles(*SIZE_QUANTILES)
+        figures.append(SizeFigures(spell_size(size), len(own.requests), value("slo_attainment", own), of_size))
     return tuple(sorted(figures, key=lambda of_size: (-of_size.requests, of_size.size)))
-
-
-def _mean(values: npt.NDArray[Any]) -> float:
-    return float(values.mean()) if len(values) else math.nan
 
 
 def _ratio(part: float, whole: float) -> float:

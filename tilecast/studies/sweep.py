@@ -10,10 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from policies.record import request_table, step_table
-from policies.runlog import REQUEST_COLUMNS, SIMULATION, STEP_COLUMNS, Run, read_run
-from reports.figures import FIGURES
-from reports.metrics import summary
+from policies.runlog import SIMULATION
+from reports.figures import FIGURES, summary
 from reports.overload import backlog
 from tilecast.setup import prepare
 from tilecast.simulation import run_simulation
@@ -56,7 +54,7 @@ def short(key: str) -> str:
 
 
 def simulate_point(task: SweepTask) -> Result:
-    """Every figure of a point's simulation (`reports.metrics.summary`), ``basis`` (how far to trust them, see
+    """Every figure of a point's simulation (`reports.figures.summary`), ``basis`` (how far to trust them, see
     `predictors.basis`), ``notes`` (what a reader must know, a list of sentences) and ``overload`` (how many times as
     fast requests arrived as they were served, where the queue never drains; NaN: it does).
 
@@ -65,17 +63,11 @@ def simulate_point(task: SweepTask) -> Result:
     """
     prepared = prepare(task.point.scenario)
     controller = run_simulation(prepared)
-    info = prepared.info("simulation")
     if task.log is not None:
         with claim_folder(task.log, SIMULATION) as claimed, claimed.renewed() as folder:
-            prepared.write(folder, controller, info, [])
-        run = read_run(task.log)
-    else:
-        costs = prepared.costs
-        steps = step_table(controller, costs.extrapolates).astype(STEP_COLUMNS)
-        requests = request_table(controller, prepared.requests, steps, costs.standalone).astype(REQUEST_COLUMNS)
-        run = Run(Path(), requests, steps, info)
-    left = backlog(run)
+            prepared.write(folder, controller, prepared.simulation_info(controller), [])
+    run = prepared.arrays(controller)
+    left = backlog(run.requests)
     trust = {"basis": prepared.table.basis, "notes": [note.text for note in prepared.notes]}
     return {**summary(run), **trust, "overload": left.load if left.grows else math.nan}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,22 @@ from hypothesis import strategies as st
 from benchmarks.queues import CONSTANT, Queue, run
 from policies.contract import SchedulingPolicy
 from policies.controller import Controller
-from policies.record import request_table, step_table
+from policies.record import request_table, run_arrays, step_table
+from policies.run_arrays import RunArrays
 from policies.runlog import Run
 from policies.scheduling import SCHEDULERS
-from reports import metrics
+from reports.breakdown import by_size
+from reports.checks import checked
 from sim.driver import Happening, Simulation
 from sim.world import World
 from tests.sim.test_driver import Costs
-from tilecast.studies.replication import Replication, observe
-from tilecast.studies.run_arrays import area
+from tilecast.studies.replication import Replication, area, observe
+from traces.composition import Composition
 from traces.request import Request
 from traces.streams import stream
 
 END_S = 60.0
+Outside = Callable[[str, Composition], bool]
 
 
 def asked(count: int = 60, seed: int = 0) -> list[Request]:
@@ -57,10 +61,19 @@ def simulate(
     return controller, costs
 
 
+def arrays(controller: Controller, replicas: int, outside: Outside = lambda stage, composition: False) -> RunArrays:
+    trace = [job.request for job in controller.jobs if job.earlier is None]
+    return run_arrays(controller, trace, lambda request: 1.0, outside, replicas)
+
+
+def seen_of(controller: Controller, end_s: float, replicas: int, **more: Any) -> Replication:
+    return observe(controller, arrays(controller, replicas), end_s, **more)
+
+
 def test_the_figures_are_those_of_the_run_log() -> None:
     requests = asked()
     controller, costs = simulate(requests, SCHEDULERS["edf"](drop_late=True))
-    seen = observe(controller, END_S, 2)
+    seen = seen_of(controller, END_S, 2)
     steps = step_table(controller, lambda stage, composition: False)
     table = request_table(controller, requests, steps, costs.standalone)
     measured = table[table["arrival_s"] >= seen.warm_up_s]
@@ -68,15 +81,16 @@ def test_the_figures_are_those_of_the_run_log() -> None:
     assert 0 < seen.dropped < 1
     assert seen.warm_up_s == pytest.approx(0.1 * END_S)
     assert (seen.submitted, seen.requests, seen.finished) == (60, len(measured), len(finished))
-    assert seen.attainment == metrics.met(measured).mean()
+    met = finished["finish_s"] <= finished["deadline_s"] + 1e-9
+    assert seen.attainment == met.sum() / len(measured)
     assert seen.dropped == (measured["status"] == "dropped").mean()
-    latency = metrics.latency_s(finished)
+    latency = (finished["finish_s"] - finished["arrival_s"]).to_numpy()
     never = np.full(len(measured) - len(finished), 1e9)
     expected = [latency.mean(), *np.percentile(np.concatenate([latency, never]), [50, 95, 99])]
     expected = [math.inf if value > 1e6 else value for value in expected]
     assert [seen.latency_mean_s, seen.latency_p50_s, seen.latency_p95_s, seen.latency_p99_s] == pytest.approx(expected)
     in_span = table[(table["status"] == "finished") & table["finish_s"].between(seen.warm_up_s, END_S)]
-    assert seen.goodput_rps * seen.span_s == pytest.approx(metrics.met(in_span).sum())
+    assert seen.goodput_rps * seen.span_s == pytest.approx((in_span["finish_s"] <= in_span["deadline_s"] + 1e-9).sum())
     assert seen.images_per_s * seen.span_s == pytest.approx(in_span["images"].sum())
     start, end = (steps[name].clip(seen.warm_up_s, END_S) for name in ("start_s", "end_s"))
     within = steps.assign(seconds=end - start)
@@ -96,22 +110,22 @@ def test_the_figures_are_those_of_the_run_log() -> None:
 def test_sizes_are_those_of_the_run_log() -> None:
     requests = asked()
     controller, costs = simulate(requests, SCHEDULERS["fcfs"]())
-    seen = observe(controller, END_S, 2)
+    seen = seen_of(controller, END_S, 2)
     steps = step_table(controller, lambda stage, composition: False)
     table = request_table(controller, requests, steps, costs.standalone)
-    by_size = metrics.by_size(Run(Path(), table[table["arrival_s"] >= seen.warm_up_s], steps, {}))
-    assert {of_size.size for of_size in seen.sizes} == set(by_size.index)
+    log = Run(Path(), table[table["arrival_s"] >= seen.warm_up_s], steps.head(0), {"replicas": 2})
+    sizes = by_size(checked(log))
+    assert {of_size.size for of_size in seen.sizes} == set(sizes.index)
     for of_size in seen.sizes:
-        row = by_size.loc[of_size.size]
+        row = sizes.loc[of_size.size]
         assert (of_size.requests, of_size.attainment) == (row["requests"], row["slo_attainment"])
-        assert of_size.latency_s[2] == pytest.approx(row["latency_p50_s"])
-        assert of_size.latency_s[4] == pytest.approx(row["latency_p95_s"])
+        assert (of_size.latency_s[2], of_size.latency_s[4]) == (row["latency_p50_s"], row["latency_p95_s"])
 
 
 @pytest.mark.parametrize("name", ["fcfs", "edf", "same-size-dynamic"])
 def test_windows_hold_every_request_and_second(name: str) -> None:
     controller, _ = simulate(asked(), SCHEDULERS[name]())
-    windows = observe(controller, END_S, 2).windows
+    windows = seen_of(controller, END_S, 2).windows
     last_s = max(job.finish_s for job in controller.jobs if job.finish_s is not None)
     assert (windows[0].start_s, windows[-1].end_s) == (0.0, max(END_S, last_s))
     assert sum([window.arrived for window in windows]) == 60
@@ -139,7 +153,7 @@ def test_an_overload_shows_as_its_excess_work() -> None:
     queue = Queue(CONSTANT)
     controller = Controller(SCHEDULERS["fcfs"](), queue, 2, ("denoise",))
     Simulation(controller, World(queue, 2)).run(requests)
-    seen = observe(controller, 400.0, 2)
+    seen = seen_of(controller, 400.0, 2)
     assert seen.growth == pytest.approx(0.25, abs=0.01)
     assert seen.growth_least == pytest.approx(0.25, abs=0.02)
     assert seen.utilisation == pytest.approx(1.0)
@@ -151,17 +165,17 @@ def test_an_overload_shows_as_its_excess_work() -> None:
 
 
 def test_whole_periods_are_measured_and_compared() -> None:
-    daily = [Request(f"r{i}", 100.0 * day + 20.0 + 0.5 * i, 64, 64, 1) for day in range(4) for i in range(50)]
+    daily = [Request(f"r{day}.{i}", 100.0 * day + 20.0 + 0.5 * i, 64, 64, 1) for day in range(4) for i in range(50)]
     queue = Queue(CONSTANT)
     controller = Controller(SCHEDULERS["fcfs"](), queue, 1, ("denoise",))
     Simulation(controller, World(queue, 1)).run(daily)
-    four = observe(controller, 400.0, 1, period_s=100.0)
+    four = seen_of(controller, 400.0, 1, period_s=100.0)
     assert (four.warm_up_s, four.requests) == (0.0, 200)
     assert (four.growth, four.growth_least) == pytest.approx((0.0, 0.0), abs=1e-9)
     assert four.backlog[0] == pytest.approx(four.backlog[1])
-    late = observe(controller, 400.0, 1, demand_start_s=-30.0, period_s=100.0)
+    late = seen_of(controller, 400.0, 1, demand_start_s=-30.0, period_s=100.0)
     assert (late.warm_up_s, late.span_s) == (30.0, 400.0)
-    one = observe(controller, 400.0, 1, period_s=400.0)
+    one = seen_of(controller, 400.0, 1, period_s=400.0)
     assert math.isnan(one.growth)
 
 
@@ -170,7 +184,7 @@ def test_a_request_whose_replica_failed_counts_once() -> None:
     happenings = [Happening(5.1, "down", 0), Happening(9.0, "up", 0), Happening(12.05, "cancel", request_id="r12")]
     controller, _ = simulate(requests, SCHEDULERS["fcfs"](), 1, happenings=happenings)
     assert len(controller.jobs) == 21
-    seen = observe(controller, 20.0, 1)
+    seen = seen_of(controller, 20.0, 1)
     assert (seen.submitted, seen.requests, seen.finished) == (20, 18, 17)
     assert (seen.cancelled, seen.failed, seen.attainment) == (1 / 18, 0.0, 17 / 18)
     assert sum([of_size.requests for of_size in seen.sizes]) == 18
@@ -179,9 +193,10 @@ def test_a_request_whose_replica_failed_counts_once() -> None:
 def test_what_was_outside_the_measured_range_is_a_share_of_time() -> None:
     controller, _ = simulate([Request("a", 0.0, 64, 64, 8), Request("b", 9.0, 128, 64, 8)], SCHEDULERS["fcfs"](), 1)
     large = 0.3 / (0.2 + 0.3)  # seconds of a step, both have as many
-    seen = observe(controller, 10.0, 1, extrapolates=lambda stage, composition: composition[0][0] == (128, 64, 1))
+    run = arrays(controller, 1, lambda stage, composition: composition[0][0] == (128, 64, 1))
+    seen = observe(controller, run, 20.0, warm_up=0.0)
     assert seen.extrapolated == pytest.approx(large, abs=0.05)
-    assert observe(controller, 10.0, 1).extrapolated == 0.0
+    assert seen_of(controller, 10.0, 1).extrapolated == 0.0
 
 
 def test_all_at_once_has_no_span_but_a_time_to_drain() -> None:
@@ -189,7 +204,7 @@ def test_all_at_once_has_no_span_but_a_time_to_drain() -> None:
     queue = Queue(CONSTANT)
     controller = Controller(SCHEDULERS["fcfs"](), queue, 1, ("denoise",))
     Simulation(controller, World(queue, 1)).run(requests)
-    seen = observe(controller, 0.0, 1)
+    seen = seen_of(controller, 0.0, 1)
     assert seen.drain_s == 10.0
     assert seen.requests == 10
     assert math.isnan(seen.utilisation)
