@@ -30,7 +30,7 @@ DENOISING = STAGES.named(lambda stage: stage.sampler)
 """Stages whose steps are those of a sampler."""
 
 _TILED = STAGES.named(lambda stage: not stage.mixes)
-_LOADING = STAGES.named(lambda stage: stage.weights and not stage.serves)
+_LOADING = STAGES.named(lambda stage: not stage.serves)
 
 
 @dataclass(frozen=True, slots=True)
