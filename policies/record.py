@@ -250,7 +250,7 @@ def request_table(
     jobs = {job.request.request_id: job for job in run.jobs}
     told = [_told(request, jobs.get(request.request_id)) for request in trace]
     reasons, notes, steps_done = zip(*told, strict=True) if told else ((), (), ())
-    columns = {
+    columns: dict[str, Any] = {
         "request_id": [request.request_id for request in trace],
         "arrival_s": requests.arrival_s,
         "height": [request.height for request in trace],

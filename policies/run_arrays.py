@@ -230,9 +230,8 @@ class RunArrays:
 
     def of_replica(self, replica: int) -> RunArrays:
         """One replica, as if it were the cluster: its launches, and the requests that ran there last."""
-        steps, requests, ended = (
-            rows.where(rows.replica == replica) for rows in (self.steps, self.requests, self.ended)
-        )
+        steps = self.steps.where(self.steps.replica == replica)
+        requests, ended = (rows.where(rows.replica == replica) for rows in (self.requests, self.ended))
         outages = None if self.outages is None else [each for each in self.outages if each[0] == replica]
         return replace(self, requests=requests, ended=ended, steps=steps, replicas=1, outages=outages)
 

@@ -75,7 +75,7 @@ def _requests(frame: pd.DataFrame) -> RequestArrays:
     status = frame["status"].map({name: code for code, name in enumerate(STATUSES)})
     return RequestArrays(
         **{name: frame[name].to_numpy(np.float64) for name in _REQUEST_TIMES},
-        status=status.to_numpy(np.int64),
+        status=status.to_numpy().astype(np.int64),
         images=frame["images"].to_numpy(np.int64),
         attempts=frame["attempts"].to_numpy(np.int64),
         replica=frame["replica"].to_numpy(np.int64),

@@ -235,7 +235,7 @@ class _Work:
         took_s = done_s - np.array([launch.start_s for launch, _, _ in launched], dtype=float)
         shares_s = np.repeat(took_s / np.maximum(requests, 1), requests)
         asked_s = np.array([job.request.arrival_s for job in controller.jobs], dtype=float)
-        asked = np.bincount(orders, shares_s, len(asked_s))
+        asked = np.bincount(orders, shares_s, len(asked_s)).astype(float)
         return cls(asked_s, asked, done_s, np.where(requests > 0, took_s, 0.0))
 
     def level(self, at_s: Numbers) -> Numbers:
