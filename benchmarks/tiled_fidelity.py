@@ -23,6 +23,7 @@ from policies.runlog import read_run
 from predictors.profile import Profile
 from traces.files import write_json
 from traces.request import Request
+from traces.sizes import parse_size
 from traces.trace import Trace
 
 STAGES = ("encode", "sketch", "upscale", "refine", "decode")
@@ -81,11 +82,10 @@ def main(given: Sequence[str] | None = None) -> None:
 
 def one_by_one(size: str, steps: int, count: int, model: str) -> Trace:
     """A trace of equal requests that all arrive at once: they are served one after another."""
-    sides = [int(side) for side in size.split("x")]
-    frames = sides[2] if len(sides) > 2 else 1
+    height, width, frames = parse_size(size)
     return Trace.from_requests(
         [
-            Request(f"r{i}", 0.0, sides[0], sides[1], steps, frames, model=model, prompt="a red circle on blue", seed=i)
+            Request(f"r{i}", 0.0, height, width, steps, frames, model=model, prompt="a red circle on blue", seed=i)
             for i in range(count)
         ]
     )

@@ -54,12 +54,12 @@ def record(
     ] = None,
 ) -> None:
     """Run requests with everything computed, and record what reusing would have cost."""
-    from cli.profile import parse_sizes
     from predictors.recording import RECORDING
     from traces.output import check_file
+    from traces.sizes import parse_size_list
 
     check_file(output, RECORDING)
-    wanted = parse_sizes(sizes)
+    wanted = parse_size_list(sizes, "--sizes")
     lines = _prompts(prompts)
     try:
         from backend.machine import use_threads

@@ -56,6 +56,7 @@ def models() -> None:
     """The models whose shapes were counted, at their native size and, clips, 81 frames."""
     from predictors.shapes import shipped_shapes
     from traces.geometry import geometry_of
+    from traces.sizes import spell_size
 
     rows = []
     for name, shape in shipped_shapes().items():
@@ -67,7 +68,7 @@ def models() -> None:
                 (
                     name,
                     stage,
-                    _spell(size),
+                    spell_size(size),
                     f"{of.parameters / 1e9:.3f}",
                     f"{of.flops.at(*at) / 1e12:.3g}",
                     f"{of.bytes.at(*at) / 1e9:.3g}",
@@ -96,7 +97,6 @@ def estimate(
     guided: Annotated[bool, typer.Option(help="With classifier-free guidance.")] = True,
 ) -> None:
     """What a step and a request take on hardware that was not measured, or hardly: by its roofline."""
-    from cli.profile import parse_sizes
     from predictors.estimate import RooflineCost, estimated_table
     from predictors.hardware import find_hardware
     from predictors.memory import footprint, largest_batch
@@ -104,6 +104,7 @@ def estimate(
     from predictors.shapes import shape_of
     from tilecast.latency import trust
     from traces.geometry import geometry_of
+    from traces.sizes import parse_size_list, spell_size
     from traces.stages import ORDINARY
 
     if executor not in EXECUTORS:
@@ -115,7 +116,7 @@ def estimate(
     denoise = table.costs["denoise"]
     assert isinstance(denoise, RooflineCost)
     rows = []
-    for size in parse_sizes(sizes):
+    for size in parse_size_list(sizes, "--sizes"):
         most = largest_batch(shape, geometry, size, kind.memory_bytes, dtype, guided)
         for images in _counts(batch):
             together, share = ((size, images),), float(guided and geometry.guidance == "scale")
@@ -124,7 +125,7 @@ def estimate(
             needed = footprint(shape, geometry, size, images, dtype, guided).needed_bytes
             rows.append(
                 (
-                    _spell(size),
+                    spell_size(size),
                     str(images),
                     *(f"{seconds:.3g}" for seconds in each.values()),
                     f"{alone:.3g}",
@@ -151,10 +152,6 @@ def _counts(text: str) -> list[int]:
     if not counts or min(counts) < 1:
         raise BadInput(f"--batch is {text!r}, expected whole numbers of at least 1, like 1,4,8")
     return counts
-
-
-def _spell(size: tuple[int, int, int]) -> str:
-    return "x".join(map(str, size if size[2] > 1 else size[:2]))
 
 
 def _scaled(value: float | None, unit: float) -> str:

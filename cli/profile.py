@@ -15,8 +15,6 @@ from traces.limits import IMAGES, THREADS, Range
 if TYPE_CHECKING:
     import pandas as pd
 
-    from traces.request import Size
-
 app = Verbs(
     name="profile",
     help="Measure what batches cost on this machine, or import and describe measurements.",
@@ -76,15 +74,16 @@ def measure(
         return
     from predictors.profile import PROFILE
     from traces.output import check_file
+    from traces.sizes import parse_size_list, parse_tile
 
     if model is None:
         raise BadInput("--model is missing; it says what to measure")
     if output is None:
         raise BadInput("--output is missing; it says which profile to write")
     check_file(output, PROFILE)
-    wanted = None if sizes is None else parse_sizes(sizes)
-    large = () if canvases is None else parse_sizes(canvases, "--canvases")
-    largest_tile = None if tile is None else parse_sizes(tile, "--tile")[0][:2]
+    wanted = None if sizes is None else parse_size_list(sizes, "--sizes")
+    large = () if canvases is None else parse_size_list(canvases, "--canvases")
+    largest_tile = None if tile is None else parse_tile(tile, "--tile")
     from importlib.metadata import version
 
     from rich.progress import Progress
@@ -185,29 +184,12 @@ def describe(
     console.print(_error_table(evaluate(profile, geometries=geometries)))
 
 
-def parse_sizes(text: str, option: str = "--sizes") -> tuple[Size, ...]:
-    """``512x512,768x1024,480x832x81`` as (height, width, frames).
-
-    Raises:
-        BadInput: an item is not like these.
-    """
-    from traces.composition import parse
-
-    sizes = []
-    for item in text.split(","):
-        try:
-            ((size, _),) = parse(f"1@{item.strip()}")
-        except BadInput:
-            raise BadInput(f"{option}: {item!r} is not like '512x768' (heightxwidth[xframes])") from None
-        sizes.append(size)
-    return tuple(sizes)
-
-
 def _range_table(frame: pd.DataFrame) -> object:
     from rich.table import Table
 
     from predictors.features import sizes_in
     from traces.composition import parse
+    from traces.sizes import spell_size
 
     table = Table(title="What was measured")
     for name in ("model", "executor", "stage"):
@@ -224,7 +206,8 @@ def _range_table(frame: pd.DataFrame) -> object:
             str(len(rows)),
             str(len(compositions)),
             f"{min(images)}-{max(images)}",
-            *("x".join(map(str, size if size[2] > 1 else size[:2])) for size in (sizes[0], sizes[-1])),
+            spell_size(sizes[0]),
+            spell_size(sizes[-1]),
             f"{per_step.min():.3g}-{per_step.max():.3g}",
         )
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,13 +60,13 @@ def record_tiles(
     threads: Threads = None,
 ) -> None:
     """Refine large requests with every tile computed, and record what reusing tiles would have cost."""
-    from cli.profile import parse_sizes
     from predictors.tile_recording import TILE_RECORDING, TileRecording
     from traces.output import check_file
     from traces.prompts import load_prompts
+    from traces.sizes import parse_size_list
 
     check_file(output, TILE_RECORDING)
-    wanted = parse_sizes(sizes)
+    wanted = parse_size_list(sizes, "--sizes")
 
     lines = [""] if prompts is None else load_prompts(prompts)
     trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap, stand)
@@ -115,17 +114,17 @@ def calibrate(
     threads: Threads = None,
 ) -> None:
     """Find the threshold of a tile cache that keeps a PSNR, and the curve of speed against fidelity."""
-    from cli.profile import parse_sizes
     from tilecast.caching import parse_caching_policy
     from tilecast.studies.calibration import Yardstick, best_of, threshold_of, with_threshold
     from tilecast.studies.calibration import calibrate as close_in
     from traces.output import check_file
+    from traces.sizes import parse_size_list
 
     if reuse not in ("output", "residual"):
         raise BadInput(f"--reuse {reuse!r}: expected output or residual")
     if output is not None:
         check_file(output, CALIBRATION)
-    wanted = parse_sizes(size, "--size")
+    wanted = parse_size_list(size, "--size")
     if len(wanted) > 1:
         raise BadInput(f"--size {size!r}: expected one size")
     caching = parse_caching_policy(policy)
@@ -182,16 +181,15 @@ def _trial(
     overlap: int,
     stand: int,
 ) -> Refiner:
-    found = None if tile is None else re.fullmatch(r"(\d+)x(\d+)", tile)
-    if tile is not None and found is None:
-        raise BadInput(f"--tile {tile!r}: expected heightxwidth in pixels like 512x768")
+    from traces.sizes import parse_tile
+
+    sides = None if tile is None else parse_tile(tile, "--tile")
     try:
         from backend.machine import use_threads
         from backend.tiled.refiner import Refiner
     except ImportError as error:
         raise BadInput(f"this needs {error.name}; install tilecast[backend]") from error
     use_threads(threads)
-    sides = None if found is None else (int(found[1]), int(found[2]))
     return Refiner(model, device, dtype, refine=refine, mode=mode, tile=sides, overlap=overlap, stand=stand)
 
 

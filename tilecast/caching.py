@@ -18,6 +18,7 @@ from tilecast.scenario import Scenario, parse_setting
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.request import Request, Size
+from traces.sizes import parse_size, spell_size
 from traces.trace import Trace
 
 _DRAWS = 8  # draws of the reuse model that an expected share is averaged over
@@ -103,13 +104,13 @@ def parse_caching_policy(text: str) -> CachingPolicy:
 
 def spell_shares(shares: dict[Size, float]) -> dict[str, float]:
     """For ``run.json``."""
-    return {"x".join(map(str, size)): share for size, share in shares.items()}
+    return {spell_size(size): share for size, share in shares.items()}
 
 
 def read_shares(spelled: dict[str, float]) -> dict[Size, float]:
-    """Back from ``run.json``."""
-    shares = {}
-    for text, share in spelled.items():
-        height, width, frames = map(int, text.split("x"))
-        shares[height, width, frames] = share
-    return shares
+    """Back from ``run.json``.
+
+    Raises:
+        BadInput: a key spells no size.
+    """
+    return {parse_size(text): share for text, share in spelled.items()}

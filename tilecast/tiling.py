@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from tilecast.scenario import Scenario
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.request import Request, Size
+from traces.sizes import parse_tile
 from traces.trace import Trace
 
 if TYPE_CHECKING:
@@ -126,7 +126,11 @@ def prepare_tiling(
         if policies.tile_caching.name != "none":
             raise BadInput(f"policies.tile_caching is {policies.tile_caching.name!r}; add a [tiling] section")
         return None
-    tile = None if section.tile in ("native", "planned") else _tile(section.tile)
+    tile = (
+        None
+        if section.tile in ("native", "planned")
+        else parse_tile(section.tile, "tiling.tile", "native, planned, or ")
+    )
     rule = TilingRule(
         geometry=geometry,
         above=section.above,
@@ -162,10 +166,3 @@ def prepare_tiling(
     plans = prepared.plans(table)
     usual = {request.size: request for request in trace.requests() if rule.applies(request.size)}
     return replace(prepared, shares={size: plans.expected_share(one, _DRAWS) for size, one in sorted(usual.items())})
-
-
-def _tile(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if found is None:
-        raise BadInput(f"tiling.tile is {text!r}, expected native, planned, or heightxwidth in pixels like 512x768")
-    return int(found[1]), int(found[2])

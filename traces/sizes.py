@@ -52,6 +52,39 @@ def parse_sizes(text: str) -> Mix[Size]:
     return Mix(tuple(values), tuple(weights))
 
 
+def parse_size_list(text: str, option: str) -> tuple[Size, ...]:
+    """The sizes that ``text`` spells one by one: ``512x512,480x832x81``.
+
+    Args:
+        text: the spelling.
+        option: where it stands, for messages.
+
+    Raises:
+        BadInput: it spells none.
+    """
+    try:
+        return tuple([parse_size(item) for item in text.split(",")])
+    except BadInput as error:
+        raise BadInput(f"{option}: {error}") from None
+
+
+def parse_tile(text: str, where: str, otherwise: str = "") -> tuple[int, int]:
+    """The height and width of a tile that ``text`` spells, px.
+
+    Args:
+        text: the spelling.
+        where: it stands, for messages.
+        otherwise: what else may stand there, for messages.
+
+    Raises:
+        BadInput: it spells none; a tile has no frames of its own.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or match[3] is not None or min(sides := (int(match[1]), int(match[2]))) < 1:
+        raise BadInput(f"{where} is {text!r}, expected {otherwise}heightxwidth in pixels like 512x768")
+    return sides
+
+
 def load_sizes(path: Path) -> Mix[Size]:
     """The size table in a file (CSV, Parquet, JSON lines): ``height,width,weight``, optionally ``frames``.
 

@@ -62,7 +62,7 @@ def test_a_cache_makes_simulated_runs_faster_and_is_in_the_log(folder: Path) -> 
     assert without.steps["reused"].sum() == 0
     assert cached.steps["end_s"].max() < without.steps["end_s"].max()
     expected = cached.info["predictor"]["expected_computed"]
-    assert set(expected) == {"96x96x1", "128x64x1"}
+    assert set(expected) == {"96x96", "128x64"}
     assert all(0.2 < value < 0.9 for value in expected.values())
     assert without.info["predictor"]["expected_computed"] == {}
     assert any("measured without a cache" in warning for warning in cached.info["warnings"])
@@ -133,7 +133,7 @@ def test_record_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     output = ("-o", tmp_path / "s.parquet")
     (tmp_path / "empty.txt").write_text("\n")
     asked = ("cache", "record", "--model", "tiny-image", *output)
-    assert "--sizes: '32' is not like" in refused(*asked, "--sizes", "32")
+    assert "--sizes: size '32' is not like" in refused(*asked, "--sizes", "32")
     assert "the file is empty" in refused(*asked, "--sizes", "96x96", "--prompts", tmp_path / "empty.txt")
     assert "neither an embedded model" in refused("cache", "record", "--model", "x", "--sizes", "32x32", *output)
 

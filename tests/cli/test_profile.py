@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from cli.profile import app, parse_sizes
+from cli.profile import app
 from predictors.profile import Profile
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
@@ -25,7 +25,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     for options, words in (
         (["--device", "cpu"], "--model is missing"),
         (["--model", "tiny-image"], "--output is missing"),
-        (["--model", "m", "-o", "p", "--sizes", "512"], "--sizes: '512' is not like '512x768'"),
+        (["--model", "m", "-o", "p", "--sizes", "512"], "--sizes: size '512' is not like '512x768'"),
         (["describe", str(tmp_path / "no.parquet")], "no such profile"),
         (["import", "mixfusion", str(tmp_path / "x.csv"), "-o", "p"], "known names"),
     ):
@@ -62,10 +62,6 @@ def test_describe_knows_the_geometry_in_the_profile(tmp_path: Path) -> None:
     Profile.from_frame(pd.DataFrame([row]), {"geometry": geometry}).save(path)
     result = CliRunner().invoke(app, ["describe", str(path)], catch_exceptions=False)
     assert result.exit_code == 0
-
-
-def test_sizes_are_height_width_frames() -> None:
-    assert parse_sizes("512x768, 480x832x81") == ((512, 768, 1), (480, 832, 81))
 
 
 def test_help_is_quick_to_load() -> None:

@@ -136,7 +136,7 @@ def test_an_interrupted_calibration_shows_what_it_has_and_writes_nothing(
         (("--size", "80x80", "--policy", "region-awear"), "did you mean 'region-aware'?"),
         (("--size", "80x80", "--reuse", "both"), "expected output or residual"),
         (("--size", "80x80", "--refine", "2"), "--refine is 2.0"),
-        (("--size", "80x80", "--tile", "big"), "--tile 'big'"),
+        (("--size", "80x80", "--tile", "big"), "--tile is 'big', expected heightxwidth in pixels"),
     ],
 )
 def test_wrong_calibrations_are_refused(model_folder: Path, options: tuple[str, ...], words: str) -> None:

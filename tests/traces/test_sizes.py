@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from traces.errors import BadInput
 from traces.mix import Mix, parse_counts
-from traces.sizes import load_sizes, parse_size, parse_sizes, sizes_from, spell_size
+from traces.sizes import load_sizes, parse_size, parse_size_list, parse_sizes, parse_tile, sizes_from, spell_size
 from traces.streams import stream
 
 SIZES = st.tuples(st.integers(1, 9999), st.integers(1, 9999), st.integers(1, 300))
@@ -58,6 +58,19 @@ def test_text_that_spells_no_sizes_is_refused(text: str) -> None:
         parse_sizes(text)
     with pytest.raises(BadInput):
         sizes_from(text)
+
+
+def test_a_list_of_sizes_is_read_in_its_order() -> None:
+    assert parse_size_list("512x768, 480x832x81,512x768", "--sizes") == ((512, 768, 1), (480, 832, 81), (512, 768, 1))
+    with pytest.raises(BadInput, match=r"--sizes: size '' is not like '512x768'"):
+        parse_size_list("512x768,", "--sizes")
+
+
+def test_a_tile_has_two_sides() -> None:
+    assert parse_tile("512x768", "--tile") == (512, 768)
+    for text in ("512", "512x768x9", "0x64", "512x512,64x64", "native"):
+        with pytest.raises(BadInput, match=f"^--tile is '{text}', expected native or heightxwidth in pixels"):
+            parse_tile(text, "--tile", "native or ")
 
 
 def test_counts_are_spelled_with_weights() -> None:
