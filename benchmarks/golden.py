@@ -43,7 +43,7 @@ WORLDS: dict[str, str] = {
     "cache": "cluster.executor=patched policies.caching=first-block cluster.cache_patch=48",
     "tiles": "trace.path=tiled.parquet cluster.devices=2 tiling.refine=0.15 tiling.mode=clamp tiling.overlap=48 "
     "policies.tile_caching=region-aware",
-    "checkpoints": "residency.memory_gb=20 residency.weights_gb=7 residency.load_s=0.3",
+    "checkpoints": "weights.memory_gb=20 weights.weights_gb=7 weights.load_s=0.3",
     "faults": "faults.mtbf_s=40 faults.repair_s=8 faults.in_flight=resume faults.patience_s=30 faults.cold_start_s=1",
 }
 """Scenario keys of each kind of cluster."""

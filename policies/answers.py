@@ -109,7 +109,7 @@ def load(policy: Policy, answer: Any) -> Load:
 
 
 @_of("recalls")
-def launch_ids(policy: Policy, answer: Any, so_far: int) -> Sequence[int]:
+def launch_ids(policy: Policy, answer: Any, so_far: float) -> Sequence[int]:
     """The launches that ``recalls`` names; ``so_far`` were ever started."""
     known_form = type(answer) is list or type(answer) is tuple  # asking `Sequence` is slow
     listed = known_form or is_of(answer, tuple, list)
@@ -183,10 +183,10 @@ def replica(policy: Policy, answer: Any, asked: Sequence[Replica]) -> int | None
 
 @_of("victim")
 def victim(policy: Policy, answer: Any, asked: Sequence[str]) -> str:
-    """The checkpoint that ``victim`` gives up, of those it was asked about."""
+    """The checkpoint that ``victim`` evicts, of those it was asked about."""
     name = _text(answer)
     if name is None or name not in asked:
-        raise broken(policy, f"gives up {short(answer)}, expected one of: {', '.join(asked)}")
+        raise broken(policy, f"evicts {short(answer)}, expected one of: {', '.join(asked)}")
     return name
 
 

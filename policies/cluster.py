@@ -7,11 +7,12 @@ the replicas that draw from it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from policies.contract import Cluster, Predictor, Replica, SchedulingPolicy
+from policies.contract import Cluster, Launch, Predictor, Replica, SchedulingPolicy
 from policies.job import Job
+from predictors.loading import LoadTimes
 
 
 class QueueState:
@@ -41,6 +42,7 @@ class ClusterState:
         replicas: how many.
         predictor: see `policies.contract.Cluster`.
         own_queues: every replica has a queue of its own; otherwise all draw from one.
+        loads: what loading weights is expected to take; None: they are always there.
 
     Attributes:
         view: all of it, as a routing policy sees it.
@@ -49,21 +51,24 @@ class ClusterState:
         queues: of each replica; the same one of all, with the cluster's own ``waiting`` and ``jobs``, if they share it.
     """
 
-    def __init__(self, replicas: int, predictor: Predictor, own_queues: bool = False) -> None:
+    def __init__(
+        self, replicas: int, predictor: Predictor, own_queues: bool = False, loads: LoadTimes | None = None
+    ) -> None:
         self.resident: list[dict[str, Job]] = [{} for _ in range(replicas)]
         self.loaded: list[dict[str, None]] = [{} for _ in range(replicas)]
         shared = QueueState()
         self.waiting, self.jobs = shared.waiting, shared.jobs
         self.queues = [QueueState() if own_queues else shared for _ in range(replicas)]
-        every = tuple(self._replica(index) for index in range(replicas))
+        every = tuple(self._replica(index, loads) for index in range(replicas))
         shared.served_by(every, predictor)
         self.view = shared.view
         if own_queues:
             for replica, queue in zip(every, self.queues, strict=True):
                 queue.served_by((replica,), predictor)
 
-    def _replica(self, index: int) -> Replica:
+    def _replica(self, index: int, loads: LoadTimes | None) -> Replica:
         replica = Replica()
+        _set_loads(replica, loads)
         _set_index(replica, index)
         _set_queue(replica, MappingProxyType(self.queues[index].waiting))
         _set_resident(replica, MappingProxyType(self.resident[index]))
@@ -85,12 +90,74 @@ def cluster_of(
     return view
 
 
+class JobsFor(Mapping[str, Job]):
+    """Those of some jobs, by request id, that want one checkpoint: a view that changes with them."""
+
+    __slots__ = ("_checkpoint", "_jobs")
+
+    def __init__(self, checkpoint: str, jobs: Mapping[str, Job]) -> None:
+        self._checkpoint = checkpoint
+        self._jobs = jobs
+
+    def __getitem__(self, name: str) -> Job:
+        job = self._jobs[name]
+        if job.request.checkpoint != self._checkpoint:
+            raise KeyError(name)
+        return job
+
+    def __iter__(self) -> Iterator[str]:
+        checkpoint = self._checkpoint
+        return (name for name, job in self._jobs.items() if job.request.checkpoint == checkpoint)
+
+    def __len__(self) -> int:
+        return sum([job.request.checkpoint == self._checkpoint for job in self._jobs.values()])
+
+    def __bool__(self) -> bool:
+        return any(job.request.checkpoint == self._checkpoint for job in self._jobs.values())
+
+
+class _ReplicaFor(Replica):
+    """See `replica_for`."""
+
+    __slots__ = ("_checkpoint", "_whole")
+
+    _checkpoint: str
+    _whole: Replica
+
+    @property
+    def launch(self) -> Launch | None:  # type: ignore[override]
+        """What runs on it now, if it is of this checkpoint."""
+        launch = self._whole.launch
+        is_own = launch is not None and launch.jobs and launch.jobs[0].request.checkpoint == self._checkpoint
+        return launch if is_own else None
+
+    @property
+    def up(self) -> bool:  # type: ignore[override]
+        """Whether it works, and the weights lie there."""
+        whole = self._whole
+        return whole.up and (whole.weights is None or self._checkpoint in whole.loaded)
+
+
+def replica_for(replica: Replica, checkpoint: str) -> Replica:
+    """A replica as the policy of one checkpoint sees it: it works when the weights lie there, and for no other."""
+    view = _ReplicaFor()
+    object.__setattr__(view, "_whole", replica)
+    object.__setattr__(view, "_checkpoint", checkpoint)
+    _set_index(view, replica.index)
+    _set_loads(view, replica._loads)
+    _set_loaded(view, replica.loaded)
+    _set_queue(view, MappingProxyType(JobsFor(checkpoint, replica.queue)))
+    _set_resident(view, MappingProxyType(JobsFor(checkpoint, replica.resident)))
+    return view
+
+
 _set_jobs = Cluster.__dict__["jobs"].__set__
 _set_waiting = Cluster.__dict__["waiting"].__set__
 _set_predictor = Cluster.__dict__["predictor"].__set__
 _set_replicas = Cluster.__dict__["replicas"].__set__
 _set_index = Replica.__dict__["index"].__set__
 _set_resident = Replica.__dict__["resident"].__set__
+_set_loads = Replica.__dict__["_loads"].__set__
 _set_queue = Replica.__dict__["queue"].__set__
 _set_loaded = Replica.__dict__["loaded"].__set__
 set_launch = Replica.__dict__["launch"].__set__

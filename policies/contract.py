@@ -15,12 +15,16 @@ choose the same. A policy that would choose otherwise after something happened n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from policies.job import Job, ReadOnly
 from traces.composition import Composition, composition_of
 from traces.request import Request
+
+if TYPE_CHECKING:
+    from predictors.loading import LoadTimes, Weights
 
 
 class Predictor(Protocol):
@@ -70,7 +74,9 @@ class Launch(NamedTuple):
     together, and ``segments`` has one entry a stage. ``guided`` is the share of its pixels that run with
     classifier-free guidance. Tiled requests share a launch only with those of their own size.
 
-    A launch with a ``load`` has no jobs: the replica is busy with its weights for one step of the stage ``load``.
+    A launch with a ``load`` has no jobs: the replica is busy with its weights for one step of the stage ``load``. If
+    adapters of its requests are not on yet, they are put on first, one after another: its first segment is of the stage
+    ``adapt``, whose steps count among ``steps`` but are none of the jobs' own.
     """
 
     launch_id: int
@@ -149,7 +155,7 @@ class Replica(ReadOnly):
             here, or those of the queue that all replicas share.
     """
 
-    __slots__ = ("index", "launch", "loaded", "queue", "resident", "up")
+    __slots__ = ("_loads", "index", "launch", "loaded", "queue", "resident", "up")
 
     index: int
     launch: Launch | None
@@ -157,6 +163,28 @@ class Replica(ReadOnly):
     queue: Mapping[str, Job]
     resident: Mapping[str, Job]
     up: bool
+    _loads: LoadTimes | None
+
+    @property
+    def weights(self) -> Weights | None:
+        """Sizes of the checkpoints and the memory for them; None: all requests want the same weights, always there."""
+        return None if self._loads is None else self._loads.weights
+
+    @property
+    def room_gb(self) -> float:
+        """Memory that no weights lie in; infinite where all are always there."""
+        weights = self.weights
+        if weights is None:
+            return math.inf
+        return weights.memory_gb - sum([weights.gb(checkpoint) for checkpoint in self.loaded])
+
+    def load_s(self, checkpoint: str) -> float:
+        """Predicted seconds until a checkpoint's weights lie here if its load begins now; 0.0 if they do."""
+        return 0.0 if checkpoint in self.loaded else self.reload_s(checkpoint)
+
+    def reload_s(self, checkpoint: str) -> float:
+        """Predicted seconds of a load of a checkpoint, though its weights may lie here."""
+        return 0.0 if self._loads is None else self._loads.expected(self.index, checkpoint)
 
 
 class Cluster(ReadOnly):

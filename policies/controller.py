@@ -31,8 +31,9 @@ from policies.contract import (
     joined,
 )
 from policies.guard import ask, begun, broken, fail, has_own, read, short
-from policies.job import Job, cancel_soon, end, finish, remark, rest, set_state, start, through
+from policies.job import Job, adapt, cancel_soon, end, finish, remark, rest, set_state, start, through
 from policies.routing import RoutingPolicy, Shared, usual_routing
+from predictors.loading import LoadTimes, Weights
 from traces.composition import Composition
 from traces.request import Request
 from traces.stages import ORDINARY, STAGES, Recipe
@@ -66,7 +67,8 @@ class Controller:
         recipe: what a request goes through, as `policies.tiling.recipe.TilingRule.stages` says; or the stages of an
             ordinary request that every one goes through.
         on_event: called with (verb, payload, now) for every event and answer, in order; see `policies.events`.
-        loading: replicas run only what they have loaded; otherwise all requests want the same weights, always there.
+        weights: replicas run only what they have loaded, and hold no more than fits; None: all requests want the same
+            weights, always there.
         loaded: checkpoints that lie on each replica from the beginning; empty: none on any.
         routing: copied; None: what the scheduling policy is used with.
 
@@ -85,7 +87,7 @@ class Controller:
         replicas: int = 1,
         recipe: Callable[[Request], Recipe] | tuple[str, ...] = ORDINARY,
         on_event: Callable[[str, Any, float], None] | None = None,
-        loading: bool = False,
+        weights: Weights | None = None,
         loaded: Sequence[Sequence[str]] = (),
         routing: RoutingPolicy | None = None,
     ) -> None:
@@ -96,8 +98,12 @@ class Controller:
         self.outages: list[tuple[int, float, float | None]] = []
         if routing is None:
             routing = usual_routing(policy) if replicas > 1 else Shared()
+        self._loads = None
+        if weights is not None:
+            loaded = [*loaded, *[()] * (replicas - len(loaded))]
+            self._loads = LoadTimes(weights, loaded)
         binds = answers.truth(routing, read(routing, "binds"), "binds")
-        self._cluster = cluster = ClusterState(replicas, predictor, binds)
+        self._cluster = cluster = ClusterState(replicas, predictor, binds, self._loads)
         self._replicas = cluster.view.replicas
         places = zip(self._replicas, cluster.resident, cluster.queues, strict=True)
         self._places = {1 << index: place for index, place in enumerate(places)}
@@ -112,7 +118,6 @@ class Controller:
         self._next_launch = 0
         self._known: dict[tuple[Any, ...], _Work] = {}
         self._on_event = on_event
-        self._loading = loading
         self._observe: Callable[..., None] | None = getattr(predictor, "observe", None)
         self._scheduling = policy
         for queue in self._queues:
@@ -276,6 +281,7 @@ class Controller:
             self._on_event("complete", (launch.launch_id, outcome), now)
         launch_id, index, jobs, _, steps_asked, _, _, _, load = launch
         steps, failed, _, _, _, _, notes = outcome
+        own_steps = steps if self._loads is None else adapt(jobs, steps)
         if self._running.pop(launch_id, None) is None:
             raise ValueError(f"launch {launch_id} is not running")
         if not 0 <= steps <= steps_asked:
@@ -294,11 +300,11 @@ class Controller:
                 remark(job, joined(job.note, note))
             if failed and job.request.request_id in failed:
                 self._end(job, "failed", failed[job.request.request_id], now)
-            elif steps == job.steps_left:
+            elif own_steps == job.steps_left:
                 finish(job, now)
                 self._ended(job, self._cluster.resident[index], now)
             else:
-                rest(job, steps)
+                rest(job, own_steps)
                 if job.cancelling:
                     self._end(job, "cancelled", job.cancelling, now)
                 elif self._returns:
@@ -332,8 +338,9 @@ class Controller:
             del self._running[launch.launch_id]
             self._recalled.discard(launch.launch_id)
             self.launched.append((launch, outcome, now))
+            steps = outcome.steps_done if self._loads is None else adapt(launch.jobs, outcome.steps_done)
             for job in launch.jobs:
-                rest(job, outcome.steps_done)
+                rest(job, steps)
         if self._routing is None:
             ask(self.policy, "replica_down", replica, now)
         else:
@@ -426,6 +433,10 @@ class Controller:
             jobs, steps = answers.batch(self.policy, jobs, steps)
         self._check(replica, jobs, steps)
         composition, guided, segments = self._work(jobs, steps)
+        if self._loads is not None and (adapters := sum([job.adapters_left for job in jobs])):
+            adapter_s = self._cluster.view.predictor.seconds("adapt", composition, guided)
+            segments = (Segment("adapt", adapters, adapter_s), *segments)
+            steps += adapters
         index, launch_id = replica.index, self._next_launch
         launch = _new(Launch, (launch_id, index, jobs, segments, steps, composition, guided, now, None))
         self._running[launch_id] = launch
@@ -483,6 +494,10 @@ class Controller:
     def _start_loading(self, replica: Replica, jobs: tuple[Job, ...], load: Load, now: float) -> Launch:
         load = answers.load(self.policy, load)
         self._check_load(replica, jobs, load)
+        assert self._loads is not None
+        self._loads.seconds(replica.index, load.checkpoint)
+        if self._routing is not None:
+            ask(self._routing, "planned", replica, tuple(replica.resident.values()), now)
         for checkpoint in load.evict:
             del self._cluster.loaded[replica.index][checkpoint]
         segments = (Segment("load", 1, load.expected_s),)
@@ -494,7 +509,7 @@ class Controller:
         return launch
 
     def _check_load(self, replica: Replica, jobs: tuple[Job, ...], load: Load) -> None:
-        if not self._loading:
+        if self._loads is None:
             raise self._broken(f"loads {load.checkpoint!r}, but all requests of this run want the same weights")
         if jobs:
             raise self._broken(f"loads {load.checkpoint!r} and runs requests in one decision")
@@ -503,6 +518,11 @@ class Controller:
         for checkpoint in load.evict:
             if checkpoint not in replica.loaded:
                 raise self._broken(f"evicts {checkpoint!r}, which does not lie on replica {replica.index}")
+        beside = [checkpoint for checkpoint in replica.loaded if checkpoint not in load.evict]
+        weights = self._loads.weights
+        if not weights.fit([*beside, load.checkpoint]):
+            what = f"beside {', '.join(beside)} in {weights.memory_gb:g} GB"
+            raise self._broken(f"loads {load.checkpoint!r} onto replica {replica.index}, which does not fit {what}")
 
     def _check(self, replica: Replica, jobs: tuple[Job, ...], steps: int) -> None:
         """PolicyError when a decision breaks the contract. A job may be half of one, of the policy's making."""
@@ -524,7 +544,7 @@ class Controller:
             fail(self.policy, "plan", error)
         if len(jobs) > 1:
             self._check_together(jobs, steps)
-        if self._loading:
+        if self._loads is not None:
             self._check_loaded(replica, jobs)
 
     def _unfit(self, replica: Replica, job: Job, steps: int) -> str:

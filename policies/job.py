@@ -13,7 +13,7 @@ so that none can make a request look done that never ran.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -74,7 +74,7 @@ class Job(ReadOnly):
         request: what was asked.
         order: 0, 1, 2, ... in the order of submission; breaks every tie.
         state: see the table of `TRANSITIONS`.
-        recipe: (stage, steps) of each of its stages, in order.
+        recipe: (stage, steps) of each of its stages, in order; putting on adapters is none of them.
         mixes: whether it can share launches with requests of other sizes: all of its stages do.
         stage: the stage it is in or waits for; the last one when it has ended.
         stage_left: steps left in that stage (1 for encode, upscale and decode).
@@ -92,10 +92,12 @@ class Job(ReadOnly):
         kind: what it has in common with others of its recipe, shape and guidance.
         alone: its composition when nothing runs beside it.
         earlier: the same request on a replica that failed; None: this is its first job.
+        adapters_left: adapters to put on before its first step; a launch of it does that by itself.
     """
 
     __slots__ = (
         "_stage_index",
+        "adapters_left",
         "alone",
         "batch_key",
         "cancelling",
@@ -124,7 +126,12 @@ class Job(ReadOnly):
         self.request = request
         self.order = order
         self.earlier = earlier
-        self.recipe = recipe = ordinary(request) if recipe is None else recipe
+        if recipe is None:
+            recipe = ordinary(request)
+        self.adapters_left = 0
+        if recipe[0][0] == "adapt":
+            self.adapters_left, recipe = recipe[0][1], recipe[1:]
+        self.recipe = recipe
         self.state = "waiting"
         self.replica = -1
         self.first_start_s: float | None = None
@@ -150,6 +157,11 @@ class Job(ReadOnly):
     def stages(self) -> tuple[str, ...]:
         """Its stages, in order."""
         return _stages(self.recipe)
+
+    @property
+    def launched_stages(self) -> tuple[str, ...]:
+        """The stages of its launches: its own, and before them that in which its adapters are put on, if any are."""
+        return ("adapt", *self.stages) if self.adapters_left else self.stages
 
     @property
     def guided(self) -> bool:
@@ -198,8 +210,13 @@ class Job(ReadOnly):
         return self.recipe[index][1] - (self.stage_left if index == self._stage_index else 0)
 
     def seconds_left(self, seconds: Mapping[str, float]) -> float:
-        """Seconds it still needs, when a step of each stage takes as long as ``seconds`` says."""
+        """Seconds it still needs, when a step of each stage takes as long as ``seconds`` says.
+
+        Adapters that are not on yet count where ``seconds`` has the stage ``adapt``.
+        """
         left = self.stage_left * seconds[self.stage]
+        if self.adapters_left:
+            left += self.adapters_left * seconds.get("adapt", 0.0)
         for stage, steps in self.recipe[self._stage_index + 1 :]:
             left += steps * seconds[stage]
         return left
@@ -264,6 +281,18 @@ def rest(job: Job, steps: int = 0) -> None:
     job.__class__ = Job
 
 
+def adapt(jobs: Sequence[Job], steps: int) -> int:
+    """A launch that puts the adapters of jobs on first has done so many steps; how many are the jobs' own."""
+    for job in jobs:
+        on = min(steps, job.adapters_left)
+        if on:
+            _become(job, _Written)
+            job.adapters_left -= on
+            job.__class__ = Job
+            steps -= on
+    return steps
+
+
 def finish(job: Job, now: float) -> None:
     """A launch of a job has ended with the last of its steps: the job ends.
 
@@ -310,13 +339,6 @@ def cancel_soon(job: Job, reason: str) -> None:
     _become(job, _Written)
     job.cancelling = reason
     job.__class__ = Job
-
-
-def copy_state(job: Job, mirror: Job) -> None:
-    """Let a job that mirrors another be in its state, for the same reason and since the same time."""
-    _become(mirror, _Written)
-    mirror.state, mirror.reason, mirror.finish_s = job.state, job.reason, job.finish_s
-    mirror.__class__ = Job
 
 
 def come_after(job: Job, earlier: Job | None) -> None:

@@ -16,10 +16,10 @@ from policies.contract import Policy, PolicyError, SchedulingPolicy
 from policies.guard import Guard, broken, check_form, class_name, files_of, guarded, is_of, name_of_class, one_line
 from policies.parameters import Signature, checked_parameters
 from policies.placement import PLACEMENTS, PlacementPolicy
-from policies.residency import DISPATCHES, KEEPS, DispatchPolicy, KeepPolicy
 from policies.routing import ROUTINGS, RoutingPolicy
 from policies.scheduling import SCHEDULERS
 from policies.watchdog import watched
+from policies.weights import EVICTIONS, WeightsPolicy
 from traces.errors import BadInput, did_you_mean
 
 _IS_ABSTRACT = 1 << 20  # of a class's flags, as in `inspect.isabstract`
@@ -30,8 +30,7 @@ BASES: dict[str, type[Policy]] = {
     "routing": RoutingPolicy,
     "caching": CachingPolicy,
     "placement": PlacementPolicy,
-    "dispatch": DispatchPolicy,
-    "keep": KeepPolicy,
+    "weights": WeightsPolicy,
 }
 """What a policy of each kind is derived from."""
 
@@ -40,8 +39,7 @@ KINDS: dict[str, Mapping[str, type]] = {
     "routing": ROUTINGS,
     "caching": CACHES,
     "placement": PLACEMENTS,
-    "dispatch": DISPATCHES,
-    "keep": KEEPS,
+    "weights": EVICTIONS,
 }
 
 

@@ -56,8 +56,8 @@ class Weights:
     def __post_init__(self) -> None:
         for name in ("memory_gb", "weights_gb", "disk_gb_per_s", "host_gb_per_s"):
             if not getattr(self, name) > 0:
-                raise BadInput(f"residency.{name} is {getattr(self, name)}, expected a number above 0")
-        sizes = {"residency.weights_gb": self.weights_gb, **{f"checkpoint {c!r}": gb for c, gb in self.of.items()}}
+                raise BadInput(f"weights.{name} is {getattr(self, name)}, expected a number above 0")
+        sizes = {"weights.weights_gb": self.weights_gb, **{f"checkpoint {c!r}": gb for c, gb in self.of.items()}}
         for what, gb in sizes.items():
             if not 0 < gb <= self.memory_gb:
                 raise BadInput(f"{what} is {gb} GB, expected more than 0 and at most memory_gb, {self.memory_gb}")

@@ -8,8 +8,8 @@ Runs any policy, ours or a user's, through one conformance suite, in the spirit 
 For scheduling policies: no request is lost or run twice, no launch overlaps another on its replica, the same seed
 gives the same run, runs do not leak into each other, a quantum is a kept promise (planning at every step boundary
 gives the same completions), and recorded events reproduce every decision. Routing policies are held to the same, while
-replicas fail. Caching, placement, dispatch and keep policies have suites of their own. It lives in `sim` because it
-needs a driver.
+replicas fail. Caching, placement and weights policies have suites of their own. It lives in `sim` because it needs a
+driver.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from policies.controller import Controller
 from policies.events import EventRecord, check_parity
 from policies.guard import ask, begun, broken, check_form, copied_for_run, is_of, name_of_class, parameters_of
 from policies.placement import PlacementPolicy, TileWork
-from policies.residency import DispatchPolicy, KeepPolicy
 from policies.routing import RoutingPolicy
 from policies.scheduling import FCFS, PatchedServeJoins
 from policies.tiling.step import assign_tiles
 from policies.watchdog import watched
-from sim.check_residency import check_residency
+from policies.weights import WeightsPolicy
+from sim.check_weights import check_weights
 from sim.check_worlds import WORLDS, CheckedWorld
 from sim.driver import Happening, Simulation, Stalled
 from traces.request import Request
@@ -69,8 +69,8 @@ def check_policy(policy: Policy, seed: int = 0) -> None:
             _check_caching(policy, seed)
         elif is_of(policy, PlacementPolicy):
             _check_placement(policy, seed)
-        elif is_of(policy, DispatchPolicy) or is_of(policy, KeepPolicy):
-            check_residency(policy, seed)
+        elif is_of(policy, WeightsPolicy):
+            check_weights(policy, seed)
 
 
 def _check_scheduling(policy: SchedulingPolicy, seed: int) -> None:

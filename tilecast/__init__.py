@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from policies.caching import CachingPolicy
     from policies.contract import Decision, Launch, Policy, PolicyError, Replica, SchedulingPolicy
     from policies.placement import PlacementPolicy
-    from policies.residency import DispatchPolicy, KeepPolicy
     from policies.routing import RoutingPolicy
+    from policies.weights import WeightsPolicy
     from predictors.profile import Profile
     from reports.comparison import Comparison
     from reports.plan.result import Plan
@@ -40,9 +40,7 @@ _HOMES = {
     "CachingPolicy": "policies.caching",
     "Comparison": "reports.comparison",
     "Decision": "policies.contract",
-    "DispatchPolicy": "policies.residency",
     "Launch": "policies.contract",
-    "KeepPolicy": "policies.residency",
     "PlacementPolicy": "policies.placement",
     "Plan": "reports.plan.result",
     "Policy": "policies.contract",
@@ -55,6 +53,7 @@ _HOMES = {
     "Scenario": "tilecast.scenario",
     "SchedulingPolicy": "policies.contract",
     "Trace": "traces.trace",
+    "WeightsPolicy": "policies.weights",
     "check_policy": "sim.check",
     "compare": "tilecast.results",
     "plan": "tilecast.studies.run",
@@ -69,8 +68,6 @@ __all__ = [
     "CachingPolicy",
     "Comparison",
     "Decision",
-    "DispatchPolicy",
-    "KeepPolicy",
     "Launch",
     "PlacementPolicy",
     "Plan",
@@ -84,6 +81,7 @@ __all__ = [
     "Scenario",
     "SchedulingPolicy",
     "Trace",
+    "WeightsPolicy",
     "check_policy",
     "compare",
     "plan",

@@ -38,7 +38,7 @@ def _sources(scenario: Scenario) -> list[Path]:
     """The files of a scenario that are kept beside the log of a replay as they are."""
     hardware, policies = scenario.predictor.hardware, scenario.policies
     named = [_file_of(hardware)] if hardware is not None and ".toml" in hardware else []
-    for section in (policies.scheduling, policies.routing):
+    for section in (policies.scheduling, policies.routing, policies.weights):
         if section is not None and ".py:" in section.name:
             named.append(section.name.rpartition(":")[0])
     return [scenario.base / each for each in dict.fromkeys(named)]
@@ -114,7 +114,7 @@ def _prepared_again(folder: Path) -> Prepared:
 
 def _recorded_scenario(folder: Path) -> Scenario:
     recorded = json.loads(json.dumps(read_run(folder).info["scenario"]))
-    for kind in ("scheduling", "routing"):
+    for kind in ("scheduling", "routing", "weights"):
         section = recorded["policies"].get(kind)
         if section is not None and ".py:" in section["name"]:
             file, _, class_name = section["name"].rpartition(":")

@@ -30,8 +30,8 @@ def check_replayable(scenario: Scenario) -> None:
         raise BadInput("predictor.oracle is true, but nobody knows how long a real run will take; set it to false")
     if scenario.faults is not None:
         raise BadInput("faults are simulated; a real run has its own: take [faults] out of the scenario")
-    if scenario.residency is not None:
-        raise BadInput("loading many checkpoints is simulated, not replayed: take [residency] out of the scenario")
+    if scenario.weights is not None:
+        raise BadInput("loading many checkpoints is simulated, not replayed: take [weights] out of the scenario")
 
 
 def replay_into(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import joblib
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from policies.contract import Policy
 from policies.guard import name_of
@@ -320,8 +320,11 @@ class PoliciesSection(_Section):
 
     scheduling: PolicySection = Field(PolicySection(name="fcfs"), description="Which requests run next, together.")
     routing: PolicySection | None = Field(
-        None, description="Which replica a request waits for; not set: what the scheduler is used with, mostly shared."
+        None,
+        description="Which replica a request waits for; not set: what the scheduler is used with, mostly shared, or "
+        "affinity where weights are loaded.",
     )
+    weights: PolicySection | None = Field(None, description="Which weights leave a full replica; not set: cost.")
     caching: PolicySection = Field(PolicySection(name="none"), description="Which blocks of a model are not computed.")
     tile_caching: PolicySection = Field(PolicySection(name="none"), description="The same of tiles of tiled requests.")
     placement: PolicySection = Field(PolicySection(name="cache-guided"), description="Which device computes a tile.")
@@ -338,7 +341,7 @@ class PoliciesSection(_Section):
         return data
 
 
-class ResidencySection(_Section):
+class WeightsSection(_Section):
     """Requests want the checkpoints that the trace names, which have to be loaded; simulated. GB are 10^9 bytes."""
 
     memory_gb: Gigabytes = Field(description="Memory of a device for weights: what a batch leaves.")
@@ -352,12 +355,6 @@ class ResidencySection(_Section):
     load_s: Annotated[float, Range(0, 1e6, "s")] = Field(0.0, description="Of any load, beside its bytes.")
     adapter_s: Annotated[float, Range(0, 1e6, "s")] = Field(
         0.0, description="Of an adapter (LoRA), put on before a request begins."
-    )
-    dispatch: Annotated[PolicySection, BeforeValidator(_by_name)] = Field(
-        PolicySection(name="affinity"), description="Which replica a request goes to."
-    )
-    keep: Annotated[PolicySection, BeforeValidator(_by_name)] = Field(
-        PolicySection(name="cost"), description="Which checkpoint leaves a full device."
     )
     patience: Annotated[float, Range(1e-3, 1e6, "times")] = Field(
         30.0, description="A request without a deadline is due so many times its standalone seconds after it came."
@@ -433,6 +430,12 @@ class PlanSection(_Section):
         return self
 
 
+_RESIDENCY = (
+    "unknown key 'residency'; did you mean 'weights'? residency.dispatch is policies.routing, residency.keep is "
+    "policies.weights, and the rest is [weights]"
+)
+
+
 class Scenario(_Section):
     """What to run.
 
@@ -461,7 +464,7 @@ class Scenario(_Section):
     world: WorldSection = WorldSection()
     faults: FaultsSection | None = None  # None: nothing goes wrong
     policies: PoliciesSection = PoliciesSection()
-    residency: ResidencySection | None = None  # None: all requests want the same weights, always there
+    weights: WeightsSection | None = None  # None: all requests want the same weights, always there
     slo: SloSection = SloSection()
     plan: PlanSection = Field(PlanSection(), exclude=True)  # decides nothing of a run
     base: Path = Field(Path(), exclude=True)
@@ -493,6 +496,8 @@ class Scenario(_Section):
         for key, value in short.items():
             if value is not None:
                 given = _laid_over(given, key, value)
+        if "residency" in given:
+            raise BadInput(f"{source}: {_RESIDENCY}")
         try:
             super().__init__(**given)
         except ValidationError as error:
@@ -587,4 +592,4 @@ def _table(section: _Section) -> dict[str, Any]:
     return table
 
 
-_POLICIES = ("scheduling", "routing", "caching", "tile_caching", "placement", "dispatch", "keep")
+_POLICIES = ("scheduling", "routing", "weights", "caching", "tile_caching", "placement")

@@ -32,7 +32,15 @@ from tilecast.latency import geometry_for, latency_table, load_profile, trust
 from tilecast.lossy import lossy
 from tilecast.scenario import PredictorSection, Scenario
 from tilecast.tiling import PreparedTiling, prepare_tiling
-from tilecast.weights import StageCosts, adapting, adapting_first, preloaded, serving_many, unknown_checkpoints
+from tilecast.weights import (
+    StageCosts,
+    adapting,
+    adapting_first,
+    preloaded,
+    serving_many,
+    unknown_checkpoints,
+    weights_of,
+)
 from traces.clock import on_run_clock, spell_start
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
@@ -80,7 +88,7 @@ class Prepared:
             scenario.cluster.replicas,
             adapting_first(scenario, _recipe(self.tiling)),
             on_event,
-            scenario.residency is not None,
+            None if scenario.weights is None else weights_of(scenario.weights),
             preloaded(scenario, self.requests),
             self.routing,
         )
@@ -202,8 +210,8 @@ def _prepare(scenario: Scenario) -> Prepared:
     trace, clock_start_s = _load_trace(scenario, geometry, profile, warnings)
     trace.check(geometry)
     checkpoints = trace.frame["checkpoint"].nunique()
-    if scenario.residency is None and checkpoints > 1:
-        warnings.append(f"the {checkpoints} checkpoints of the trace are taken for one; [residency] tells them apart")
+    if scenario.weights is None and checkpoints > 1:
+        warnings.append(f"the {checkpoints} checkpoints of the trace are taken for one; [weights] tells them apart")
     warnings += unknown_checkpoints(scenario, trace)
     tiling = prepare_tiling(scenario, geometry, table, trace)
     if unmeasured := _unmeasured(table, tiling):
@@ -343,8 +351,8 @@ def _load_trace(
         warnings.append(spell_start(clock_start_s))
     if unused := without_effect(trace.frame):
         warnings.append(unused)
-    if scenario.residency is None and trace.frame["adapters"].any():
-        warnings.append("adapters have no effect: [residency] says what they cost")
+    if scenario.weights is None and trace.frame["adapters"].any():
+        warnings.append("adapters have no effect: [weights] says what they cost")
     clock_start_s += section.start_s
     if section.rate_scale != 1.0:
         trace = trace.scale_rate(section.rate_scale)

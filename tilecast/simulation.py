@@ -49,8 +49,8 @@ def _run(prepared: Prepared, per_step: bool, progress: Callable[[int], None] | N
     costs = adapting(scenario, truth if tiles is None else tiles.costs)
     section, replicas = scenario.world, scenario.cluster.replicas
     loads = None
-    if scenario.residency is not None:
-        loads = LoadTimes(weights_of(scenario.residency), preloaded(scenario, prepared.requests))
+    if scenario.weights is not None:
+        loads = LoadTimes(weights_of(scenario.weights), preloaded(scenario, prepared.requests))
     world = World(
         latencies=costs,
         replicas=replicas,

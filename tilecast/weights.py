@@ -1,4 +1,4 @@
-"""The ``[residency]`` section of a scenario: many checkpoints and adapters on few replicas."""
+"""The ``[weights]`` section of a scenario: many checkpoints and adapters on few replicas."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from policies.contract import SchedulingPolicy
-from policies.residency import ManyCheckpoints
 from policies.tiling.costs import TiledCosts
+from policies.weights import ModelSwapping
 from predictors.loading import AdapterCosts, Weights, with_adapters
 from predictors.table import LatencyTable
-from tilecast.scenario import ResidencySection, Scenario
+from tilecast.scenario import Scenario, WeightsSection
 from traces.errors import BadInput
 from traces.request import Request
 from traces.stages import Recipe
@@ -20,7 +20,7 @@ StageCosts = LatencyTable | TiledCosts | AdapterCosts
 """What answers for the stages of a request, all that a scenario can ask for included."""
 
 
-def weights_of(section: ResidencySection) -> Weights:
+def weights_of(section: WeightsSection) -> Weights:
     """Sizes and rates of the checkpoints.
 
     Raises:
@@ -32,7 +32,7 @@ def weights_of(section: ResidencySection) -> Weights:
         try:
             sizes[checkpoint] = float(gb)
         except ValueError as error:
-            raise BadInput(f"residency.checkpoints_gb: {text!r}, expected checkpoint:GB, like M0001:2.1") from error
+            raise BadInput(f"weights.checkpoints_gb: {text!r}, expected checkpoint:GB, like M0001:2.1") from error
     return Weights(
         section.memory_gb,
         section.weights_gb,
@@ -46,41 +46,40 @@ def weights_of(section: ResidencySection) -> Weights:
 
 def unknown_checkpoints(scenario: Scenario, trace: Trace) -> list[str]:
     """What the section says that the trace does not bear out, in sentences."""
-    section = scenario.residency
+    section = scenario.weights
     if section is None:
-        return []
+        return ["policies.weights has no effect: no [weights] are loaded"] if scenario.policies.weights else []
     named = set(trace.frame["checkpoint"])
     if named <= {""}:
-        return ["the trace names no checkpoints: [residency] has one to load, the model's own"]
+        return ["the trace names no checkpoints: [weights] has one to load, the model's own"]
     sized = [text.rpartition(":")[0] for text in section.checkpoints_gb]
     unknown = [checkpoint for checkpoint in sized if checkpoint not in named]
-    return [f"residency.checkpoints_gb: the trace never asks for {', '.join(unknown)}"] if unknown else []
+    return [f"weights.checkpoints_gb: the trace never asks for {', '.join(unknown)}"] if unknown else []
 
 
 def serving_many(scenario: Scenario, policy: SchedulingPolicy) -> SchedulingPolicy:
     """The scheduling policy of a scenario, serving many checkpoints if it has the section.
 
     Raises:
-        BadInput: an unknown dispatch or keep policy, or a parameter it does not take.
+        BadInput: an unknown weights policy, or a parameter it does not take.
     """
-    section = scenario.residency
+    section = scenario.weights
     if section is None:
         return policy
-    dispatch, keep = (
-        chosen.policy(kind, scenario.base) for kind, chosen in (("dispatch", section.dispatch), ("keep", section.keep))
-    )
-    return ManyCheckpoints(policy, dispatch, keep, weights_of(section), section.patience, section.visit)
+    chosen = scenario.policies.weights
+    evict = None if chosen is None else chosen.policy("weights", scenario.base)
+    return ModelSwapping(policy, evict, section.patience, section.visit)
 
 
 def adapting(scenario: Scenario, costs: LatencyTable | TiledCosts) -> StageCosts:
     """What the stages cost, and adapters if they cost anything."""
-    section = scenario.residency
+    section = scenario.weights
     return costs if section is None or not section.adapter_s else AdapterCosts(costs, section.adapter_s)
 
 
 def adapting_first(scenario: Scenario, recipe: Callable[[Request], Recipe]) -> Callable[[Request], Recipe]:
     """What requests go through, their adapters first if they cost anything."""
-    section = scenario.residency
+    section = scenario.weights
     if section is None or not section.adapter_s:
         return recipe
     return lambda request: with_adapters(request, recipe(request))
@@ -95,13 +94,13 @@ def preloaded(scenario: Scenario, requests: Sequence[Request]) -> list[list[str]
         BadInput: the section names more than fit.
     """
     loaded: list[list[str]] = [[] for _ in range(scenario.cluster.replicas)]
-    section = scenario.residency
+    section = scenario.weights
     if section is None or section.preload == "none":
         return loaded
     weights = weights_of(section)
     if not isinstance(section.preload, str):
         if not weights.fit(section.preload):
-            raise BadInput(f"residency.preload: {', '.join(section.preload)} do not fit in {section.memory_gb} GB")
+            raise BadInput(f"weights.preload: {', '.join(section.preload)} do not fit in {section.memory_gb} GB")
         return [list(section.preload) for _ in loaded]
     used = [checkpoint for checkpoint, _ in Counter([request.checkpoint for request in requests]).most_common()]
     dealt = True

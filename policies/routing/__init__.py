@@ -2,6 +2,7 @@
 
 from policies.contract import SchedulingPolicy
 from policies.guard import broken, read, short
+from policies.routing.affinity import Affinity
 from policies.routing.contract import RoutingPolicy
 from policies.routing.earliest_completion import EarliestCompletion
 from policies.routing.hashed import Hashed
@@ -15,12 +16,14 @@ ROUTINGS = {
     "earliest-completion": EarliestCompletion,
     "least-work": LeastWork,
     "least-pixels": LeastPixels,
+    "affinity": Affinity,
     "hash": Hashed,
     "round-robin": RoundRobin,
 }
 
 __all__ = [
     "ROUTINGS",
+    "Affinity",
     "EarliestCompletion",
     "Hashed",
     "LeastPixels",

@@ -24,12 +24,7 @@ class Affinity(LeastWork):
         self.load_weight = load_weight
 
     def cost(self, job: Job, replica: Replica, now: float) -> tuple[float, ...]:
-        load_s = self._load_s(job, replica)
+        checkpoint, load_s = job.request.checkpoint, 0.0
+        if not self._backlogs.has_requests_for(checkpoint, replica):  # else the load comes for these
+            load_s = replica.load_s(checkpoint)
         return self._backlogs.seconds(replica, now) + self.load_weight * load_s, -replica.room_gb
-
-    def _load_s(self, job: Job, replica: Replica) -> float:
-        """Seconds that a load takes first; 0.0 where the weights lie there, or come for requests given before."""
-        checkpoint = job.request.checkpoint
-        if replica.wants(checkpoint):
-            return 0.0
-        return replica.load_s(checkpoint)

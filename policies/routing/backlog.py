@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -40,23 +41,27 @@ class Backlogs:
         self._predictor = cluster.predictor
         self._of = {replica.index: _Backlog() for replica in cluster.replicas}
         self._routed: dict[Job, _Routed] = {}
+        self._wanted: Counter[tuple[int, str]] = Counter()  # requests by replica and checkpoint
 
     def seconds(self, replica: Replica, now: float) -> float:
         """Predicted seconds until a replica is done with all that it was given, the load under way included."""
         backlog, launch = self._of[replica.index], replica.launch
-        seconds = backlog.waiting_s + max(0.0, backlog.started_s - (now - backlog.seen_s))
-        if launch is not None and launch.load is not None:
-            seconds += max(0.0, launch.load.expected_s - (now - launch.start_s))
-        return seconds
+        load_s = launch.load.expected_s if launch is not None and launch.load is not None else 0.0
+        return backlog.waiting_s + max(0.0, backlog.started_s + load_s - (now - backlog.seen_s))
+
+    def has_requests_for(self, checkpoint: str, replica: Replica) -> bool:
+        """Whether a request for a checkpoint was given to a replica and has not ended."""
+        return self._wanted[replica.index, checkpoint] > 0
 
     def add(self, job: Job, replica: Replica) -> None:
         """A request goes to a replica."""
         predicted_s = self._predictor.seconds
-        seconds = {stage: predicted_s(stage, job.alone, float(job.guided)) for stage in job.stages}
+        seconds = {stage: predicted_s(stage, job.alone, float(job.guided)) for stage in job.launched_stages}
         routed = self._routed[job] = _Routed(replica.index, seconds, job.seconds_left(seconds))
         backlog = self._of[replica.index]
         backlog.waiting_s += routed.alone_s
         backlog.requests += 1
+        self._wanted[replica.index, job.request.checkpoint] += 1
 
     def planned(self, replica: Replica, jobs: Iterable[Job], now: float) -> None:
         """See `policies.routing.contract.RoutingPolicy.planned`."""
@@ -81,6 +86,7 @@ class Backlogs:
         if routed.waits:
             backlog.waiting_s -= routed.alone_s
         backlog.requests -= 1
+        self._wanted[routed.index, job.request.checkpoint] -= 1
         if not backlog.requests:
             self._of[routed.index] = _Backlog()
 

@@ -40,7 +40,8 @@ class RoutingPolicy(Policy):
     def planned(self, replica: Replica, jobs: Sequence[Job], now: float) -> None:
         """Of these jobs, each has started on a replica or starts now.
 
-        It is told when a request starts, and when the scheduling policy says that it has thought them through again.
+        It is told when a request starts, when weights begin to come onto the replica, and when the scheduling policy
+        says that it has thought through again what it has started.
         """
 
     def ended(self, job: Job, now: float) -> None:

@@ -102,7 +102,7 @@ class Evaluation:
         candidate: which.
         label: how far to trust its times, of `predictors.basis`.
         state: `STABLE`, `NEAR_KNEE` or `UNSTABLE`.
-        reason: what limits it: compute, memory, batch cap, placement, residency, policy; empty when nothing does.
+        reason: what limits it: compute, memory, batch cap, placement, weights, policy; empty when nothing does.
         detail: the same in a sentence, with its figures.
         keeps: whether it keeps the promise; None: not decided by so many replications.
         figures: under the demand planned for.

@@ -42,7 +42,7 @@ profile = "cpu-1core"
 [slo]
 scale = 5.0
 """
-RESIDENCY = ("residency.memory_gb=10", "residency.weights_gb=4")
+WEIGHTS = ("weights.memory_gb=10", "weights.weights_gb=4")
 TRACE = "request_id,arrival_s,height,width,steps,prompt\n" + "".join(
     [f"r{n},{n / 4},{96 if n % 2 else 128},96,{2 + n % 3},a cat\n" for n in range(8)]
 )
@@ -148,8 +148,8 @@ def _keys(rng: random.Random) -> Case:
     """One to three keys of the scenario, set on the command line."""
     chosen = rng.sample(list(KEYS), rng.choice((1, 1, 2, 3)))
     settings = [f"{name}={_toml_value(rng, name)}" for name in chosen if "[]" not in name]
-    if any(name.startswith("residency") for name in chosen):
-        settings = [*RESIDENCY, *settings]
+    if any(name.startswith("weights.") for name in chosen):
+        settings = [*WEIGHTS, *settings]
     words = ["simulate", "scenario.toml", "-o", "out"]
     for setting in settings:
         words += ["--set", setting]

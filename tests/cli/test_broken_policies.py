@@ -28,9 +28,9 @@ HEAD = """
 from policies.contract import Decision, Launch, Load, PolicyError, SchedulingPolicy
 from policies.caching import CachingPolicy, FixedInterval
 from policies.placement import PlacementPolicy
-from policies.residency import DispatchPolicy, KeepPolicy, LRU
 from policies.routing import RoutingPolicy
 from policies.scheduling import FCFS
+from policies.weights import LRU, WeightsPolicy
 import abc, collections.abc, functools, itertools, math, sys, threading, time
 import numpy as np
 
@@ -357,16 +357,6 @@ PLACEMENT = {
     "def assign(self, tiles, devices): return [99] * len(tiles)": "a device from 0",
     "def assign(self, tiles, devices): raise OpaqueExit  # here": "assign raised OpaqueExit",
 }
-DISPATCH = {
-    "def choose(self, job, lanes, now): 1 / 0  # here": "choose raised ZeroDivisionError",
-    "def choose(self, job, lanes, now): return None": "chooses None",
-    "def choose(self, job, lanes, now): return 0": "chooses 0",
-    "def choose(self, job, lanes, now): lanes[0].index = 3  # here": "choose raised AttributeError",
-    "def choose(self, job, lanes, now): job.state = 'finished'  # here": "choose raised AttributeError",
-    "choose = DispatchPolicy.choose": "has no choose",
-    "def choose(self, job, lanes, now): return Evil()": "chooses a Evil",
-    "def choose(self, job, lanes, now): return object.__new__(type(lanes[0]))": "chooses",
-}
 ROUTING = {
     "def route(self, job, replicas, now): 1 / 0  # here": "route raised ZeroDivisionError",
     "def route(self, job, replicas, now): return 0": "routes to 0",
@@ -386,29 +376,27 @@ ROUTING = {
     "binds = 'no'": "answers binds with 'no'",
     "binds = property(lambda self: 1 / 0)": "binds raised ZeroDivisionError",
 }
-KEEP = {
+WEIGHTS = {
     "def victim(self, loaded, now): 1 / 0  # here": "victim raised ZeroDivisionError",
-    "def victim(self, loaded, now): return None": "gives up None",
-    "def victim(self, loaded, now): return 'M9'": "gives up 'M9'",
+    "def victim(self, loaded, now): return None": "evicts None",
+    "def victim(self, loaded, now): return 'M9'": "evicts 'M9'",
     "def used(self, checkpoint, gb, load_s, now): raise SystemExit(0)  # here": "(came|used) raised SystemExit",
     "def left(self, checkpoint): raise Odd  # here": "left raised Odd",
-    "victim = KeepPolicy.victim": "has no victim",
-    "def victim(self, loaded, now): return Sly('M9')": "gives up 'M9'",
-    "def victim(self, loaded, now): return Evil()": "gives up a Evil",
+    "victim = WeightsPolicy.victim": "has no victim",
+    "def victim(self, loaded, now): return Sly('M9')": "evicts 'M9'",
+    "def victim(self, loaded, now): return Evil()": "evicts a Evil",
     "def victim(self, loaded, now): raise Opaque  # here": "victim raised Opaque",
 }
 OTHERS = [
     *(("caching", "CachingPolicy", *row) for row in CACHING.items()),
     *(("placement", "PlacementPolicy", *row) for row in PLACEMENT.items()),
     *(("routing", "RoutingPolicy", *row) for row in ROUTING.items()),
-    *(("dispatch", "DispatchPolicy", *row) for row in DISPATCH.items()),
-    *(("keep", "LRU", *row) for row in KEEP.items()),
+    *(("weights", "LRU", *row) for row in WEIGHTS.items()),
 ]
 FINE = {
     "CachingPolicy": "def decide(self, signals): return np.ones(len(signals.unit), dtype=bool)",
     "PlacementPolicy": "def assign(self, tiles, devices): return [0] * len(tiles)",
     "RoutingPolicy": "def route(self, job, replicas, now): return replicas[0]",
-    "DispatchPolicy": "def choose(self, job, lanes, now): return lanes[0]",
     "LRU": "",
 }
 SCHEDULING = list(_scheduling())
@@ -418,7 +406,7 @@ TAKEN_TOO = [
     ("placement", "PlacementPolicy", "def assign(self, tiles, devices): return [Twice(0) for _ in tiles]"),
     ("placement", "PlacementPolicy", "def assign(self, tiles, devices): return np.zeros(len(tiles), int).view(Array)"),
     ("caching", "CachingPolicy", "def decide(self, signals): return np.ones(len(signals.unit), bool).view(Array)"),
-    ("keep", "LRU", "def victim(self, loaded, now): return Sly(loaded[0])"),
+    ("weights", "LRU", "def victim(self, loaded, now): return Sly(loaded[0])"),
 ]
 """Answers of other kinds that are, too."""
 META = {
@@ -458,14 +446,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame["checkpoint"] = [f"M{index % 4}" for index in range(len(frame))]
     Trace(frame, "many").save(folder / "many.parquet")
     common = 'model = "tiny-image"\n[predictor]\nprofile = "profile.parquet"\nlatency_model = "linear"\n[trace]\n'
-    residency = "[residency]\nmemory_gb = 2.5\nweights_gb = 1.0\n"
+    weights = "[weights]\nmemory_gb = 2.5\nweights_gb = 1.0\n"
     for name, trace, more in (
         ("scheduling", "trace", "[cluster]\nreplicas = 2\n[faults]\noutages = ['0.1:0:0.2']\n"),
         ("routing", "trace", "[cluster]\nreplicas = 2\n[faults]\noutages = ['0.1:0:0.2']\n"),
         ("caching", "trace", "[cluster]\nexecutor = 'patched'\n"),
         ("placement", "large", "[tiling]\nrefine = 0.5\nmode = 'clamp'\n[cluster]\ndevices = 2\n"),
-        ("dispatch", "many", residency),
-        ("keep", "many", residency),
+        ("weights", "many", weights),
     ):
         (folder / f"{name}.toml").write_text(f'{common}path = "{trace}.parquet"\n{more}')
     return folder
@@ -483,8 +470,7 @@ def _line(folder: Path, kind: str, **settings: Any) -> str:
 def _is_said(folder: Path, kind: str, base: str, body: str, says: str) -> None:
     source = f"{HEAD}\nclass Bad({base}):\n    {FINE.get(base, '')}\n    {body}\n"
     (folder / "mine.py").write_text(source)
-    section = "residency" if kind in ("dispatch", "keep") else "policies"
-    line = _line(folder, kind, **{f"{section}.{kind}": {"name": f"{folder}/mine.py:Bad"}})
+    line = _line(folder, kind, **{f"policies.{kind}": {"name": f"{folder}/mine.py:Bad"}})
     assert re.search(r"\bBad\b", line), line
     assert re.search(says, line), line
     if "# here" in source:
@@ -514,8 +500,7 @@ def test_so_is_one_of_another_kind(folder: Path, kind: str, base: str, body: str
 @pytest.mark.parametrize(("kind", "base", "body"), TAKEN_TOO, ids=[_short(row[2]) for row in TAKEN_TOO])
 def test_so_is_an_answer_of_another_kind(folder: Path, kind: str, base: str, body: str) -> None:
     (folder / "mine.py").write_text(f"{HEAD}\nclass Mine({base}):\n    {body}\n")
-    section = "residency" if kind == "keep" else "policies"
-    mine = {f"{section}.{kind}": {"name": f"{folder}/mine.py:Mine"}}
+    mine = {f"policies.{kind}": {"name": f"{folder}/mine.py:Mine"}}
     controller = run_simulation(prepare(load_scenario(folder / f"{kind}.toml", mine)))
     assert {job.state for job in controller.jobs} == {"finished"}
 
@@ -537,7 +522,7 @@ def test_a_metaclass_is_the_policys_doing(folder: Path, tmp_path: Path, body: st
 def test_jobs_of_ones_own_making_are_none_where_many_checkpoints_are_served(folder: Path, answer: str) -> None:
     body = f"def plan(self, replica, now):\n        job = self.oldest(replica)\n        return {answer}"
     (folder / "mine.py").write_text(f"{HEAD}\nclass Bad(Step):\n    {body}\n")
-    line = _line(folder, "keep", **{"policies.scheduling": {"name": f"{folder}/mine.py:Bad"}})
+    line = _line(folder, "weights", **{"policies.scheduling": {"name": f"{folder}/mine.py:Bad"}})
     assert re.search(r"policy Bad (names a (Job|Evil), which is no job|answers plan with a Launch)", line), line
 
 
@@ -724,10 +709,10 @@ PARAMETERS: list[tuple[str, str, Any, str]] = [
     ("caching.first-block", "warmup", '"x"', "a whole number of 1 to"),
     ("placement.cache-guided", "tolerance", '"x"', "a number of 0 to"),
     ("placement.planned", "bytes_per_s", "0", "a number above 0"),
-    ("dispatch.affinity", "load_weight", "true", "a number of 0 to"),
-    ("keep.lfu", "half_life_s", "0", "a number of 0.001 to"),
-    ("keep.pin", "checkpoints", "[1]", "a valid string"),
-    ("keep.pin", "checkpoints", '"a"', "a valid "),
+    ("routing.affinity", "load_weight", "true", "a number of 0 to"),
+    ("weights.lfu", "half_life_s", "0", "a number of 0.001 to"),
+    ("weights.pin", "checkpoints", "[1]", "a valid string"),
+    ("weights.pin", "checkpoints", '"a"', "a valid "),
 ]
 
 
@@ -736,7 +721,7 @@ def test_a_parameter_is_of_the_type_that_the_policy_names(
     folder: Path, policy: str, key: str, value: str, wanted: str
 ) -> None:
     kind, name = policy.split(".")
-    at = f"residency.{kind}" if kind in ("dispatch", "keep") else f"policies.{kind}"
+    at = f"policies.{kind}"
     line = _line(folder, kind, **{at: {"name": name}}, **dict([parse_setting(f"{at}.{key}={value}")]))
     assert f"{kind} policy {name!r}: {key}" in line
     assert wanted in line

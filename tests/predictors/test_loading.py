@@ -42,8 +42,8 @@ def test_what_fits() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ((10.0, 11.0), "residency.weights_gb is 11.0 GB, expected more than 0 and at most memory_gb, 10.0"),
-        ((10.0, 4.0, 0.0, 0.0), "residency.disk_gb_per_s is 0.0, expected a number above 0"),
+        ((10.0, 11.0), "weights.weights_gb is 11.0 GB, expected more than 0 and at most memory_gb, 10.0"),
+        ((10.0, 4.0, 0.0, 0.0), "weights.disk_gb_per_s is 0.0, expected a number above 0"),
         ((10.0, 4.0, 0.0, 1.0, 1.0, 0.0, {"m": 12.0}), "checkpoint 'm' is 12.0 GB"),
     ],
 )

@@ -13,8 +13,9 @@ from policies.caching import CACHES, CachingPolicy, ComputeAll, ForestReuse, Sig
 from policies.contract import Cluster, Decision, PolicyError, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.placement import Contiguous, PlacementPolicy, TileWork
-from policies.residency import DISPATCHES, KEEPS, Lane, LeastLoaded
+from policies.routing import LeastWork, RoutingPolicy
 from policies.scheduling import EDF, FCFS, SCHEDULERS, MixedFCFS
+from policies.weights import EVICTIONS
 from predictors.forest_fit import fit_forest
 from sim.check import check_policy
 from tests.predictors.recordings import made_up
@@ -218,23 +219,47 @@ def test_other_broken_kinds_fail(policy: CachingPolicy | PlacementPolicy, compla
         check_policy(policy)
 
 
-@pytest.mark.parametrize("name", [*DISPATCHES, *KEEPS])
-def test_every_shipped_dispatch_and_keep_policy_passes(name: str) -> None:
-    parameters = {"checkpoints": ["c0"]} if name == "pin" else {}
-    for kinds in (DISPATCHES, KEEPS):
-        if name in kinds:
-            check_policy(kinds[name](**parameters))
+@pytest.mark.parametrize("name", EVICTIONS)
+def test_every_shipped_weights_policy_passes(name: str) -> None:
+    check_policy(EVICTIONS[name](**({"checkpoints": ["c0"]} if name == "pin" else {})))
 
 
-def test_a_dispatch_policy_that_depends_on_earlier_runs_is_found() -> None:
-    class Moody(LeastLoaded):
+def test_a_weights_policy_that_depends_on_earlier_runs_is_found() -> None:
+    class Moody(EVICTIONS["lru"]):  # type: ignore[misc,name-defined]
         asked = itertools.count()
 
-        def choose(self, job: Job, lanes: Sequence[Lane], now: float) -> Lane:
-            return lanes[next(self.asked) % 7 % len(lanes)]
+        def victim(self, loaded: Sequence[str], now: float) -> str:
+            return loaded[next(self.asked) % 7 % len(loaded)]
 
     with pytest.raises(PolicyError, match="policy Moody is not deterministic"):
         check_policy(Moody())
+
+
+def test_a_routing_policy_that_depends_on_earlier_runs_is_found() -> None:
+    class Moody(LeastWork):
+        asked = itertools.count()
+
+        def route(self, job: Job, replicas: Sequence[Replica], now: float) -> Replica:
+            super().route(job, replicas, now)
+            return replicas[next(self.asked) % 7 % len(replicas)]
+
+    with pytest.raises(PolicyError, match="policy Moody is not deterministic"):
+        check_policy(Moody())
+
+
+def _steps(replica: Replica) -> int:
+    return sum([job.steps_left for job in (*replica.queue.values(), *replica.resident.values())])
+
+
+def test_a_routing_policy_that_counts_steps_breaks_the_promise_of_quanta() -> None:
+    class CountsSteps(RoutingPolicy):
+        """What running jobs have done is known at the ends of launches, which fall elsewhere in other quanta."""
+
+        def route(self, job: Job, replicas: Sequence[Replica], now: float) -> Replica:
+            return min(replicas, key=_steps)
+
+    with pytest.raises(PolicyError, match="policy CountsSteps breaks the promise"):
+        check_policy(CountsSteps())
 
 
 def test_a_class_is_no_policy() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tilecast.studies.replication import Replication
 from traces.stages import STAGES
 
-COMPUTE, BATCH_CAP, PLACEMENT, RESIDENCY, POLICY = "compute", "batch cap", "placement", "residency", "policy"
+COMPUTE, BATCH_CAP, PLACEMENT, WEIGHTS, POLICY = "compute", "batch cap", "placement", "weights", "policy"
 
 BUSY = 0.9
 """Devices that are busy for this share of the time have nothing left to give: queues behind them are long."""
@@ -31,7 +31,7 @@ BUSY_AT_PEAKS = 0.7
 def limit(replications: Sequence[Replication], load: float) -> tuple[str, str]:
     """The reason of a verdict, and half a sentence with its figures; the first that applies.
 
-    * residency: much of the busy time goes into loading models.
+    * weights: much of the busy time goes into loading models.
     * placement: in refinement the busiest device has far more to do than the mean, or one replica than another.
     * batch cap: nearly all denoising is done in the largest batches that there are, with devices busy.
     * compute: devices are busy, always or at the peaks, which are when requests wait; or requests hardly wait and are
@@ -47,7 +47,7 @@ def limit(replications: Sequence[Replication], load: float) -> tuple[str, str]:
     loading = STAGES.named(lambda stage: stage.weights)
     loading_s = sum([r.stage_s.get(stage, 0.0) for r in replications for stage in loading])
     if loading_s > MUCH_LOADING * total_s:
-        return RESIDENCY, f"{loading_s / total_s:.0%} of the busy time goes into loading models"
+        return WEIGHTS, f"{loading_s / total_s:.0%} of the busy time goes into loading models"
     imbalance = mean([r.imbalance for r in replications])
     if imbalance > UNEVEN:
         return PLACEMENT, f"the busiest device of a replica has {imbalance:.2f} times the mean to refine"

@@ -98,10 +98,10 @@ def demand_of(reference: Scenario) -> Bootstrap | Fitted:
     """The demand that a scenario's trace stands for, on the clock of the trace as it was recorded.
 
     Raises:
-        BadInput: a fitted workload is wanted, which names no checkpoints, with residency.
+        BadInput: a fitted workload is wanted, which names no checkpoints, with [weights].
     """
-    if reference.residency is not None and reference.plan.demand == "fitted":
-        raise BadInput("plan.demand is 'fitted', which names no checkpoints; beside [residency] it must be 'bootstrap'")
+    if reference.weights is not None and reference.plan.demand == "fitted":
+        raise BadInput("plan.demand is 'fitted', which names no checkpoints; beside [weights] it must be 'bootstrap'")
     scale = reference.trace.rate_scale
     trace = _prepared(reference).trace.scale_rate(1.0 / scale)
     return Fitted(fit(trace)) if reference.plan.demand == "fitted" else Bootstrap(trace)

@@ -154,7 +154,7 @@ LAZY = replace(PEAK, utilisation=0.6)
 @pytest.mark.parametrize(
     ("reason", "seen", "evidence"),
     [
-        ("residency", {"stage_s": {"load": 40.0, "denoise": 60.0}}, "40% of the busy time goes into loading models"),
+        ("weights", {"stage_s": {"load": 40.0, "denoise": 60.0}}, "40% of the busy time goes into loading models"),
         ("placement", {"imbalance": 1.6}, "the busiest device of a replica has 1.60 times the mean to refine"),
         ("placement", {"replica_utilisation": (0.98, 0.5)}, "the busiest replica is busy 98% of the time"),
         ("batch cap", {"utilisation": 0.99, "batch_cap": 4, "at_cap": 0.97}, "97% of the denoising time"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from policies.residency.contract import KeepPolicy
+from policies.weights.contract import WeightsPolicy
 from traces.limits import PositiveSpan
 
 
-class LFU(KeepPolicy):
+class LFU(WeightsPolicy):
     """Gives up the checkpoint with the fewest requests started, those of long ago counting less.
 
     Counts outlive the checkpoint's stay, so that a popular one is known when it comes back.

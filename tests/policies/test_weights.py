@@ -1,21 +1,19 @@
-"""Which replica a request goes to, which weights make room, and whose turn it is."""
+"""Which weights make room, whose turn it is, and where requests go for their weights."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from policies.contract import Decision, Launch, Outcome, Replica, SchedulingPolicy
+from policies.contract import Decision, Launch, Load, Outcome, PolicyError, Replica, SchedulingPolicy
 from policies.controller import Controller
-from policies.job import Job
 from policies.load import load_policy
-from policies.residency import KEEPS, Affinity, Hashed, LeastLoaded, ManyCheckpoints, RoundRobinDispatch
+from policies.routing import Affinity, LeastWork, RoundRobin, RoutingPolicy, Shared
 from policies.scheduling import FCFS, MixedFCFS
+from policies.weights import EVICTIONS, ModelSwapping
 from predictors.loading import Weights
 from sim.check_worlds import IrregularCosts
 from traces.errors import BadInput
@@ -32,33 +30,22 @@ class Second(IrregularCosts):
         return float(stage == "denoise")
 
 
-@dataclass
-class Lane:
-    index: int
-    backlog: float = 0.0
-    load: float = 0.0
-    room: float = 0.0
-
-    def backlog_s(self, now: float) -> float:
-        return self.backlog
-
-    def load_s(self, checkpoint: str) -> float:
-        return self.load
-
-    def room_gb(self) -> float:
-        return self.room
-
-
 def request(name: str, checkpoint: str = "a", at: float = 0.0, steps: int = 3, **more: object) -> Request:
     return Request(name, at, 64, 64, steps, checkpoint=checkpoint, **more)  # type: ignore[arg-type]
 
 
-def job(checkpoint: str) -> Job:
-    return Job(request("r", checkpoint), 0)
+def controller(
+    policy: ModelSwapping,
+    replicas: int = 1,
+    loaded: tuple[tuple[str, ...], ...] = (),
+    weights: Weights = SECONDS,
+    routing: RoutingPolicy | None = None,
+) -> Controller:
+    return Controller(policy, Second(), replicas, weights=weights, loaded=loaded, routing=routing)
 
 
-def controller(policy: ManyCheckpoints, replicas: int = 1, loaded: tuple[tuple[str, ...], ...] = ()) -> Controller:
-    return Controller(policy, Second(), replicas, loading=True, loaded=loaded)
+def queues(held: Controller) -> list[list[str]]:
+    return [list(replica.queue) for replica in held._replicas]
 
 
 def spelled(launches: list[Launch]) -> list[tuple[int, str]]:
@@ -84,11 +71,15 @@ class Run:
         for item in requests:
             self.controller.submit(item, self.now)
 
-    def step(self) -> list[Launch]:
-        """Start what is to start, and end the whole of it."""
+    def start(self) -> list[Launch]:
         started = self.controller.launches(self.now)
         self.log += spelled(started)
         self.controller.recalls(self.now)
+        return started
+
+    def step(self) -> list[Launch]:
+        """Start what is to start, and end the whole of it."""
+        started = self.start()
         self.now += max([sum([s.steps * s.predicted_step_s for s in launch.segments]) for launch in started], default=0)
         for launch in started:
             self.controller.complete(launch, Outcome(launch.steps), self.now)
@@ -101,39 +92,39 @@ class Run:
 
 
 def test_affinity_goes_where_the_weights_are_until_the_queue_costs_more_than_another_copy() -> None:
-    affinity = Affinity(load_weight=2.0)
-    here, elsewhere = Lane(0, backlog=3.9, load=0.0), Lane(1, backlog=0.0, load=2.0)
-    assert affinity.choose(job("a"), [here, elsewhere], 0.0) is here
-    here.backlog = 4.1
-    assert affinity.choose(job("a"), [here, elsewhere], 0.0) is elsewhere
+    """A load takes 2 s and is weighed twice; a request of 4 steps takes 4 s, and of one 2 steps are still to do."""
+    held = controller(ModelSwapping(FCFS()), 2, (("a",), ()), routing=Affinity(load_weight=2.0))
+    run = Run(held)
+    run.submit(request("a0", "a", steps=4))
+    run.start()
+    run.now = 0.1
+    run.submit(request("a1", "a"))  # 3.9 s of backlog there, 2 * 2 s of loading elsewhere
+    assert queues(held) == [["a1"], []]
+    run.submit(request("a2", "a"))
+    assert queues(held) == [["a1"], ["a2"]]
+    run.submit(request("a3", "a"))  # the load comes for a2: no other is weighed
+    assert queues(held) == [["a1"], ["a2", "a3"]]
 
 
 def test_among_equals_affinity_takes_the_replica_with_room() -> None:
-    full, empty = Lane(0, load=2.0, room=0.0), Lane(1, load=2.0, room=9.0)
-    assert Affinity().choose(job("a"), [full, empty], 0.0) is empty
-    assert LeastLoaded().choose(job("a"), [full, empty], 0.0) is full
+    for routing, replica in ((Affinity(), 1), (LeastWork(), 0)):
+        held = controller(ModelSwapping(FCFS()), 2, (("a", "b"), ()), routing=routing)
+        Run(held).submit(request("c1", "c"))
+        assert [len(queue) for queue in queues(held)][replica] == 1
 
 
-def test_round_robin_passes_over_replicas_that_are_down() -> None:
-    policy, lanes = RoundRobinDispatch(), [Lane(0), Lane(1), Lane(2)]
-    policy.reset()
-    chosen = [policy.choose(job("a"), up, 0.0).index for up in (lanes, lanes, [lanes[0], lanes[1]], lanes, lanes)]
-    assert chosen == [0, 1, 0, 1, 2]
-
-
-@given(st.sets(st.text("abcdef", min_size=1, max_size=4), min_size=1, max_size=30), st.integers(2, 8), st.data())
-def test_when_a_replica_fails_only_its_checkpoints_move(names: set[str], count: int, data: st.DataObject) -> None:
-    lanes = [Lane(index) for index in range(count)]
-    lost = data.draw(st.sampled_from(lanes))
-    left = [lane for lane in lanes if lane is not lost]
-    for name in names:
-        before = Hashed().choose(job(name), lanes, 0.0)
-        after = Hashed().choose(job(name), left, 0.0)
-        assert after is before or before is lost
+def test_the_backlog_of_a_replica_holds_its_load() -> None:
+    held = controller(ModelSwapping(FCFS()), 2, (("b",), ("a",)), routing=LeastWork())
+    run = Run(held)
+    run.submit(request("a1", "a", steps=4), request("b1", "b", steps=6))
+    run.start()  # on the first replica a load of 2 s begins, before 4 s; the other loads, too, before 6 s
+    run.now = 1.0
+    run.submit(request("x", "a", steps=1), request("y", "a", steps=1))
+    assert queues(held) == [["a1", "x", "y"], ["b1"]]
 
 
 def test_lru_gives_up_what_started_longest_ago_and_lfu_what_started_least() -> None:
-    lru, lfu = KEEPS["lru"](), KEEPS["lfu"](half_life_s=10.0)
+    lru, lfu = EVICTIONS["lru"](), EVICTIONS["lfu"](half_life_s=10.0)
     for policy in (lru, lfu):
         policy.reset()
         for at, name in enumerate("aaabc"):
@@ -148,7 +139,7 @@ def test_lru_gives_up_what_started_longest_ago_and_lfu_what_started_least() -> N
 
 
 def test_cost_gives_up_what_is_cheap_to_bring_back_for_its_size_and_forgets_old_worth() -> None:
-    cost = KEEPS["cost"]()
+    cost = EVICTIONS["cost"]()
     cost.reset()
     cost.used("large", 10.0, 5.0, 0.0)
     cost.used("small", 1.0, 1.0, 1.0)
@@ -166,33 +157,32 @@ def test_cost_gives_up_what_is_cheap_to_bring_back_for_its_size_and_forgets_old_
 
 
 def test_pinned_weights_stay_while_anything_else_can_go() -> None:
-    pin = load_policy("keep", "pin", {"checkpoints": ["a"]})
+    pin = load_policy("weights", "pin", {"checkpoints": ["a"]})
     pin.reset()
     for at, name in enumerate("abc"):
         pin.used(name, 1.0, 1.0, float(at))
     assert pin.victim("abc", 3.0) == "b"
     assert pin.victim("a", 3.0) == "a"
     with pytest.raises(BadInput, match="checkpoints is 'a', expected a valid list"):
-        load_policy("keep", "pin", {"checkpoints": "a"})
+        load_policy("weights", "pin", {"checkpoints": "a"})
 
 
 def test_a_policy_of_the_users_own_file(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "from policies.residency import DispatchPolicy\n"
-        "class Last(DispatchPolicy):\n"
-        "    def choose(self, job, lanes, now):\n"
-        "        return lanes[-1]\n"
+        "from tilecast import WeightsPolicy\n"
+        "class Last(WeightsPolicy):\n"
+        "    def victim(self, loaded, now):\n"
+        "        return loaded[-1]\n"
     )
-    dispatch = load_policy("dispatch", "mine.py:Last", {}, tmp_path)
-    run = Run(controller(ManyCheckpoints(FCFS(), dispatch), 3, (("a",),) * 3))
-    run.submit(request("x"))
-    assert run.finish() == [(2, "x")]
-    with pytest.raises(BadInput, match="did you mean 'affinity'"):
-        load_policy("dispatch", "afinity")
+    run = Run(controller(ModelSwapping(FCFS(), load_policy("weights", "mine.py:Last", {}, tmp_path)), 1, (("a", "b"),)))
+    run.submit(request("c1", "c"))
+    assert run.finish() == [(0, "+c-b"), (0, "c1")]
+    with pytest.raises(BadInput, match="did you mean 'cost'"):
+        load_policy("weights", "costs")
 
 
 def test_weights_are_loaded_once_for_all_who_wait_and_the_least_used_makes_room() -> None:
-    run = Run(controller(ManyCheckpoints(FCFS(), keep=KEEPS["lru"](), weights=SECONDS)))
+    run = Run(controller(ModelSwapping(FCFS(), EVICTIONS["lru"]())))
     run.submit(request("a1", "a"), request("b1", "b"), request("a2", "a"))
     run.finish()
     run.submit(request("c1", "c"))
@@ -200,7 +190,7 @@ def test_weights_are_loaded_once_for_all_who_wait_and_the_least_used_makes_room(
 
 
 def test_weights_that_nobody_waits_for_go_first() -> None:
-    policy = ManyCheckpoints(FCFS(), keep=KEEPS["lru"](), weights=SECONDS)
+    policy = ModelSwapping(FCFS(), EVICTIONS["lru"]())
     run = Run(controller(policy, loaded=(("a", "b"),)))
     run.submit(request("a1", "a"), request("b1", "b"))
     run.finish()
@@ -209,7 +199,7 @@ def test_weights_that_nobody_waits_for_go_first() -> None:
 
 
 def test_a_load_waits_until_it_is_pressing_and_then_does_not_wait_for_the_queue_to_run_dry() -> None:
-    run = Run(controller(ManyCheckpoints(FCFS(), weights=SECONDS, visit=4.0), loaded=(("a",),)))
+    run = Run(controller(ModelSwapping(FCFS(), visit=4.0), loaded=(("a",),)))
     run.submit(*[request(f"a{i}", "a", slo_s=100.0) for i in range(12)], request("b1", "b", slo_s=25.0))
     log = run.finish()
     at = log.index((0, "+b"))
@@ -220,8 +210,7 @@ def test_a_load_waits_until_it_is_pressing_and_then_does_not_wait_for_the_queue_
 
 def test_weights_that_came_stay_until_they_have_paid() -> None:
     """Room for one, two checkpoints that are always late: a load of 2 s is followed by at least 8 s of use."""
-    policy = ManyCheckpoints(FCFS(), weights=replace(SECONDS, memory_gb=1.0), visit=4.0)
-    run = Run(controller(policy))
+    run = Run(controller(ModelSwapping(FCFS(), visit=4.0), weights=replace(SECONDS, memory_gb=1.0)))
     run.submit(*[request(f"{name}{i}", name, slo_s=1.0) for i in range(20) for name in "ab"])
     log = run.finish()
     loads = [at for at, (_, what) in enumerate(log) if what.startswith("+")]
@@ -229,24 +218,41 @@ def test_weights_that_came_stay_until_they_have_paid() -> None:
 
 
 def test_requests_of_two_checkpoints_never_share_a_launch_and_of_one_do() -> None:
-    run = Run(controller(ManyCheckpoints(MixedFCFS(), weights=SECONDS), loaded=(("a", "b"),)))
+    run = Run(controller(ModelSwapping(MixedFCFS()), loaded=(("a", "b"),)))
     run.submit(request("a1", "a"), request("b1", "b"), request("a2", "a"), request("b2", "b"))
     assert run.finish() == [(0, "a1 a2"), (0, "b1 b2")]
 
 
-def test_adapters_go_on_one_request_after_another_before_the_batch_runs() -> None:
-    policy = ManyCheckpoints(MixedFCFS(), weights=SECONDS)
+def adapted(*requests: Request) -> Run:
+    """On one replica, with each adapter a step of the stage ``adapt``."""
     recipe = lambda r: (*((("adapt", r.adapters),) if r.adapters else ()), ("denoise", r.steps))  # noqa: E731
-    run = Run(Controller(policy, Second(), 1, recipe, loading=True, loaded=(("a",),)))
-    run.submit(request("x", adapters=2), request("y"), request("z", adapters=1))
-    started = [run.step()[0] for _ in range(3)]
-    assert [(launch.stage, launch.steps) for launch in started] == [("adapt", 2), ("adapt", 1), ("denoise", 3)]
-    assert run.log == [(0, "x"), (0, "z"), (0, "x y z")]
+    run = Run(Controller(ModelSwapping(MixedFCFS()), Second(), 1, recipe, weights=SECONDS, loaded=(("a",),)))
+    run.submit(*requests)
+    return run
+
+
+def test_adapters_go_on_before_the_batch_runs_in_the_same_launch() -> None:
+    run = adapted(request("x", adapters=2), request("y"), request("z", adapters=1))
+    (launch,) = run.step()
+    assert [(segment.stage, segment.steps) for segment in launch.segments] == [("adapt", 3), ("denoise", 3)]
+    assert launch.steps == 6
+    assert run.log == [(0, "x y z")]
     assert not run.controller.open
 
 
+def test_adapters_that_are_on_stay_on_when_a_launch_is_cut_short() -> None:
+    run = adapted(request("x", adapters=2), request("z", adapters=1))
+    (launch,) = run.start()
+    run.controller.complete(launch, Outcome(2), 2.0)
+    assert [(job.adapters_left, job.steps_left) for job in run.controller.jobs] == [(0, 3), (1, 3)]
+    (rest,) = run.start()
+    assert [(segment.stage, segment.steps) for segment in rest.segments] == [("adapt", 1), ("denoise", 3)]
+    run.controller.complete(rest, Outcome(2), 3.0)
+    assert [(job.adapters_left, job.steps_left) for job in run.controller.jobs] == [(0, 2), (0, 2)]
+
+
 def test_what_waits_for_a_replica_that_fails_goes_elsewhere() -> None:
-    held = controller(ManyCheckpoints(FCFS(), LeastLoaded(), weights=SECONDS), 2, (("a",), ("a",)))
+    held = controller(ModelSwapping(FCFS()), 2, (("a",), ("a",)), routing=LeastWork())
     run = Run(held)
     run.submit(*[request(f"r{i}") for i in range(6)])
     first = held.launches(0.0)
@@ -260,7 +266,7 @@ def test_what_waits_for_a_replica_that_fails_goes_elsewhere() -> None:
 
 
 def test_requests_without_any_replica_wait_for_the_first_that_is_repaired() -> None:
-    held = controller(ManyCheckpoints(FCFS(), weights=SECONDS), 2)
+    held = controller(ModelSwapping(FCFS()), 2)
     for index in range(2):
         held.replica_down(index, 0.0)
     run = Run(held)
@@ -271,30 +277,55 @@ def test_requests_without_any_replica_wait_for_the_first_that_is_repaired() -> N
     assert run.finish() == [(1, "+a"), (1, "x")]
 
 
-def test_a_copy_of_the_policy_sees_one_replica_and_its_own_checkpoint_alone() -> None:
+def test_a_copy_of_the_policy_sees_its_own_checkpoint_alone() -> None:
     class Watching(SchedulingPolicy):
         def plan(self, replica: Replica, now: float) -> Decision | None:
             jobs = [*replica.resident.values(), *self.cluster.waiting.values()]
-            assert set(self.cluster.jobs.values()) == set(jobs)
-            assert [r.index for r in self.cluster.replicas] == [0]
-            assert replica is self.cluster.replicas[0]
-            assert len({job.request.checkpoint for job in jobs}) <= 1
-            assert all(job.replica == 0 for job in replica.resident.values())
+            assert set(jobs) <= set(self.cluster.jobs.values())
+            assert len(self.cluster.jobs) == len(list(self.cluster.jobs))
+            assert replica in self.cluster.replicas
+            assert list(replica.queue) == list(self.cluster.waiting)
+            assert len({job.request.checkpoint for job in self.cluster.jobs.values()}) == 1
+            assert all(self.cluster.jobs[job.request.request_id] is job for job in jobs)
+            assert all(job.request.request_id not in replica.queue for job in replica.resident.values())
+            assert replica.up
             return Decision((jobs[0],), 1) if jobs else None
 
-    run = Run(controller(ManyCheckpoints(Watching(), RoundRobinDispatch(), weights=SECONDS), 2, (("a", "b"),) * 2))
-    run.submit(*[request(f"{name}{i}", name) for i in range(4) for name in "ab"])
-    assert len(run.finish()) == 8 * 5
-    assert {job.replica for job in run.controller.jobs} == {0, 1}
+    for routing in (RoundRobin(), Shared()):
+        run = Run(controller(ModelSwapping(Watching()), 2, (("a", "b"),) * 2, routing=routing))
+        run.submit(*[request(f"{name}{i}", name) for i in range(4) for name in "ab"])
+        assert len(run.finish()) == 8 * 5
+        assert {job.replica for job in run.controller.jobs} == {0, 1}
+
+
+def test_under_late_binding_a_load_binds_nobody_and_another_copy_has_to_pay() -> None:
+    """One replica has a; what waits for it is loaded on the other as soon as it is more than 4 loads of 2 s."""
+    for waiting, loads in ((2, 0), (3, 1)):
+        run = Run(controller(ModelSwapping(FCFS(), visit=4.0), 2, (("a",), ("b",)), routing=Shared()))
+        run.submit(request("a0", "a"))
+        run.start()
+        run.submit(*[request(f"a{i + 1}", "a") for i in range(waiting)])
+        assert [what for _, what in spelled(run.start())] == ["+a"] * loads
+
+
+def test_a_load_must_fit() -> None:
+    class Stuffs(SchedulingPolicy):
+        def plan(self, replica: Replica, now: float) -> Decision | None:
+            return Decision(load=Load("c"))
+
+    held = Controller(Stuffs(), Second(), 1, weights=SECONDS, loaded=(("a", "b"),))
+    held.submit(request("c1", "c"), 0.0)
+    with pytest.raises(PolicyError, match="loads 'c' onto replica 0, which does not fit beside a, b in 2 GB"):
+        held.launches(0.0)
 
 
 def test_a_load_is_no_use() -> None:
     for name in ("lfu", "cost"):
-        keep = load_policy("keep", name)
-        keep.reset()
+        evict = load_policy("weights", name)
+        evict.reset()
         for checkpoint, uses in (("often", 2), ("once", 1), ("never", 0)):
-            keep.came(checkpoint, 1.0, 1.0, 0.0)
+            evict.came(checkpoint, 1.0, 1.0, 0.0)
             for _ in range(uses):
-                keep.used(checkpoint, 1.0, 1.0, 0.0)
-        assert keep.victim(["often", "once", "never"], 1.0) == "never"
-        assert keep.victim(["often", "once"], 1.0) == "once"
+                evict.used(checkpoint, 1.0, 1.0, 0.0)
+        assert evict.victim(["often", "once", "never"], 1.0) == "never"
+        assert evict.victim(["often", "once"], 1.0) == "once"

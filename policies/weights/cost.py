@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from policies.residency.contract import KeepPolicy
+from policies.weights.contract import WeightsPolicy
 
 
-class Cost(KeepPolicy):
+class Cost(WeightsPolicy):
     """Gives up the checkpoint of least worth H = L + F C / S (Cherkasova 1998, after Cao and Irani 1997).
 
     F is how many of its requests have started since it came, C the seconds to bring it again, S its size. L, the worth

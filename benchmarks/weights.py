@@ -1,6 +1,6 @@
-"""Many checkpoints on few replicas: which dispatch and which keep policy, on GenTD26's 86 checkpoints. One command.
+"""Many checkpoints on few replicas: which routing and which weights policy, on GenTD26's 86 checkpoints. One command.
 
-    python -m benchmarks.residency [--data ../shared/data] [--replicas 6] [--load 0.65] [--scheduler least-slack]
+    python -m benchmarks.weights [--data ../shared/data] [--replicas 6] [--load 0.65] [--scheduler least-slack]
 
 The requests, their checkpoints and adapters come in the order of the trace, at Poisson arrivals of a rate at which the
 replicas would be busy for the given share if every weight was always there (``--recorded``: at the recorded arrivals,
@@ -28,7 +28,8 @@ from benchmarks.serving.point import Source
 from policies.controller import Controller
 from policies.load import load_policy
 from policies.record import run_arrays
-from policies.residency import DISPATCHES, ManyCheckpoints
+from policies.routing import RoutingPolicy
+from policies.weights import ModelSwapping
 from predictors.importers.mixfusion import import_mixfusion
 from predictors.loading import AdapterCosts, LoadTimes, Weights, with_adapters
 from predictors.online import OnlinePredictor
@@ -45,7 +46,8 @@ from traces.streams import stream
 from traces.trace import Trace
 
 ROOT = Path(__file__).parents[1]
-KEEPS = ("cost", "lru", "lfu")
+ROUTINGS = ("affinity", "least-work", "hash", "round-robin", "shared")
+EVICTIONS = ("cost", "lru", "lfu")
 GB = 6.9
 FITTING = (2, 4, 8)
 """Checkpoints that lie on a replica at once."""
@@ -75,37 +77,49 @@ def _due(trace: Trace, costs: AdapterCosts) -> list[Request]:
 
 
 def figures(
-    requests: list[Request], costs: AdapterCosts, policy: ManyCheckpoints, loaded: list[list[str]]
+    requests: list[Request],
+    costs: AdapterCosts,
+    policy: ModelSwapping,
+    routing: RoutingPolicy,
+    weights: Weights,
+    loaded: list[list[str]],
 ) -> dict[str, float]:
     """Every figure of one simulation; ``loaded`` lies on the replicas from the beginning."""
-    assert policy.weights is not None
     replicas = len(loaded)
     controller = Controller(
         policy,
         OnlinePredictor(costs),
         replicas,
         lambda request: with_adapters(request, ordinary(request)),
-        loading=True,
+        weights=weights,
         loaded=loaded,
+        routing=routing,
     )
-    Simulation(controller, World(costs, replicas, loads=LoadTimes(policy.weights, loaded))).run(requests)
+    Simulation(controller, World(costs, replicas, loads=LoadTimes(weights, loaded))).run(requests)
     return summary(run_arrays(controller, requests, costs.standalone, costs.extrapolates, replicas))
 
 
 def combinations(
     requests: list[Request], costs: AdapterCosts, scheduler: str, replicas: int
 ) -> Iterator[tuple[str, str, str, dict[str, float]]]:
-    """(memory, dispatch, keep, figures), first with all weights always there."""
+    """(memory, routing, eviction, figures), first with all weights always there."""
     inner = load_policy("scheduling", scheduler)
     checkpoints = sorted({request.checkpoint for request in requests})
-    free = ManyCheckpoints(inner, weights=Weights(GB * len(checkpoints), GB))
-    yield "all fit", "affinity", "", figures(requests, costs, free, [checkpoints] * replicas)
+    free, affinity = Weights(GB * len(checkpoints), GB), load_policy("routing", "affinity")
+    found = figures(requests, costs, ModelSwapping(inner), affinity, free, [checkpoints] * replicas)
+    yield "all fit", "affinity", "", found
     for fitting in FITTING:
         weights = Weights(fitting * GB, GB, host_gb=64.0, load_s=1.0)
-        for dispatch in DISPATCHES:
-            for keep in KEEPS:
-                policy = ManyCheckpoints(inner, load_policy("dispatch", dispatch), load_policy("keep", keep), weights)
-                yield f"{fitting} fit", dispatch, keep, figures(requests, costs, policy, [[]] * replicas)
+        for routing in ROUTINGS:
+            for eviction in EVICTIONS:
+                policy = ModelSwapping(inner, load_policy("weights", eviction))
+                way = load_policy("routing", routing)
+                yield (
+                    f"{fitting} fit",
+                    routing,
+                    eviction,
+                    figures(requests, costs, policy, way, weights, [[]] * replicas),
+                )
 
 
 def _loading(found: dict[str, float]) -> list[str]:
@@ -114,7 +128,7 @@ def _loading(found: dict[str, float]) -> list[str]:
 
 def main() -> int:
     """Run and print the table."""
-    parser = argparse.ArgumentParser(description="Dispatch and keep policies on GenTD26's checkpoints.")
+    parser = argparse.ArgumentParser(description="Routing and weights policies on GenTD26's checkpoints.")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--replicas", type=int, default=6)
     parser.add_argument("--load", type=float, default=0.65)
@@ -131,16 +145,16 @@ def main() -> int:
     arrivals = "recorded" if given.recorded else "Poisson"
     title = f"{len(requests):,} requests, {arrivals}, {given.replicas} replicas at {given.load:.0%}, {given.scheduler}"
     table = Table(title=title)
-    for column in ("memory", "dispatch", "keep"):
+    for column in ("memory", "routing", "eviction"):
         table.add_column(column)
     for column in COLUMNS:
         table.add_column(column, justify="right")
     try:
-        for memory, dispatch, keep, found in combinations(requests, costs, given.scheduler, given.replicas):
+        for memory, routing, eviction, found in combinations(requests, costs, given.scheduler, given.replicas):
             table.add_row(
                 memory,
-                dispatch,
-                keep,
+                routing,
+                eviction,
                 f"{found['slo_attainment']:.1%}",
                 f"{found['latency_p95_s']:.1f} s",
                 *([""] * 3 if math.isnan(found["loads"]) else _loading(found)),

@@ -26,9 +26,10 @@ replicas = 2
 profile = "profile.parquet"
 [policies]
 scheduling = "least-slack"
+weights = "lru"
 [slo]
 scale = 6.0
-[residency]
+[weights]
 memory_gb = 10.0
 weights_gb = 4.0
 checkpoints_gb = ["anime:7.5"]
@@ -36,7 +37,6 @@ host_gb = 12.0
 disk_gb_per_s = 40.0
 host_gb_per_s = 100.0
 adapter_s = 0.05
-keep = "lru"
 """
 
 
@@ -81,17 +81,18 @@ def test_the_same_seed_gives_the_same_bytes_and_step_by_step_the_same_ends(folde
 
 def test_without_the_section_the_checkpoints_are_one_and_a_warning_says_so(folder: Path) -> None:
     scenario = folder / "plain.toml"
-    scenario.write_text(SCENARIO.split("[residency]")[0])
+    scenario.write_text(SCENARIO.split("[weights]")[0])
     run("simulate", scenario, "-o", folder / "plain")
     log = read_run(folder / "plain")
     assert set(log.steps["stage"]) == {"encode", "denoise", "decode"}
     assert log.info["warnings"] == [
-        "adapters have no effect: [residency] says what they cost",
-        "the 4 checkpoints of the trace are taken for one; [residency] tells them apart",
+        "adapters have no effect: [weights] says what they cost",
+        "the 4 checkpoints of the trace are taken for one; [weights] tells them apart",
+        "policies.weights has no effect: no [weights] are loaded",
     ]
 
 
-@pytest.mark.parametrize("more", [(), ("--set", "residency.dispatch=hash"), ("--set", 'residency.keep="lfu"')])
+@pytest.mark.parametrize("more", [(), ("--set", "policies.routing=hash"), ("--set", 'policies.weights="lfu"')])
 def test_failures_and_other_policies(folder: Path, more: tuple[str, ...]) -> None:
     log = read_run(simulate(folder, "run", "--set", "faults.outages=['5:0:3']", *more))
     assert (log.requests["status"] == "finished").all()
@@ -100,12 +101,12 @@ def test_failures_and_other_policies(folder: Path, more: tuple[str, ...]) -> Non
 
 
 def test_what_lies_there_from_the_beginning(folder: Path) -> None:
-    log = read_run(simulate(folder, "run", "--set", 'residency.preload=["base", "photo"]'))
+    log = read_run(simulate(folder, "run", "--set", 'weights.preload=["base", "photo"]'))
     loads = log.steps[log.steps["stage"] == "load"]
     assert set(loads["checkpoint"]) >= {"anime", "ink"}
     others = log.requests[log.requests["checkpoint"].isin(["anime", "ink"])]
     assert loads["start_s"].min() == pytest.approx(others["arrival_s"].min())
-    given = {"residency.preload": "most-used"}
+    given = {"weights.preload": "most-used"}
     prepared = prepare(load_scenario(folder / "scenario.toml", given))
     assert preloaded(prepared.scenario, prepared.requests) == [["base", "ink"], ["photo", "base"]]
     run_simulation(prepared)
@@ -114,15 +115,19 @@ def test_what_lies_there_from_the_beginning(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("residency.dispatch=afinity", "unknown dispatch policy 'afinity'; did you mean 'affinity'?"),
-        ("residency.keep.size=3", "keep policy 'lru' has no parameter 'size'; it takes: none"),
+        ("policies.routing=afinity", "unknown routing policy 'afinity'; did you mean 'affinity'?"),
+        ("policies.weights.size=3", "weights policy 'lru' has no parameter 'size'; it takes: none"),
         (
-            "residency.weights_gb=12",
-            "residency.weights_gb is 12.0 GB, expected more than 0 and at most memory_gb, 10.0",
+            "weights.weights_gb=12",
+            "weights.weights_gb is 12.0 GB, expected more than 0 and at most memory_gb, 10.0",
         ),
-        ('residency.checkpoints_gb=["anime"]', "'anime', expected checkpoint:GB, like M0001:2.1"),
-        ('residency.preload=["base", "anime"]', "residency.preload: base, anime do not fit in 10.0 GB"),
-        ("residency.host=3", "unknown key 'residency.host'; did you mean 'host_gb'?"),
+        ('weights.checkpoints_gb=["anime"]', "'anime', expected checkpoint:GB, like M0001:2.1"),
+        ('weights.preload=["base", "anime"]', "weights.preload: base, anime do not fit in 10.0 GB"),
+        (
+            "residency.keep=lru",
+            "unknown key 'residency'; did you mean 'weights'? residency.dispatch is policies.routing",
+        ),
+        ("weights.host=3", "unknown key 'weights.host'; did you mean 'host_gb'?"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(folder: Path, setting: str, message: str) -> None:
@@ -136,9 +141,9 @@ def test_a_plan_draws_from_the_trace_because_a_fitted_workload_names_no_checkpoi
 
 
 def test_a_replay_does_not_load_checkpoints(folder: Path) -> None:
-    assert "take [residency] out" in refused("replay", folder / "scenario.toml", "-o", folder / "run")
+    assert "take [weights] out" in refused("replay", folder / "scenario.toml", "-o", folder / "run")
 
 
 def test_checkpoints_that_the_trace_never_asks_for_are_noted(folder: Path) -> None:
-    run("simulate", folder / "scenario.toml", "--set", 'residency.checkpoints_gb=["NOPE:3"]', "-o", folder / "noted")
+    run("simulate", folder / "scenario.toml", "--set", 'weights.checkpoints_gb=["NOPE:3"]', "-o", folder / "noted")
     assert any("never asks for NOPE" in note for note in read_run(folder / "noted").info["warnings"])

@@ -7,24 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import residency
+from benchmarks import weights
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["residency", *arguments])
-    return residency.main()
+    monkeypatch.setattr(sys, "argv", ["weights", *arguments])
+    return weights.main()
 
 
 def test_every_combination_has_a_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     if not DATA.is_dir():
         pytest.skip("published data not here")
-    monkeypatch.setattr(residency, "FITTING", (3,))
+    monkeypatch.setattr(weights, "FITTING", (3,))
     assert _run(monkeypatch, "--data", str(DATA), "--requests", "60", "--recorded") == 0
     printed = capsys.readouterr().out
     assert "60 requests, recorded, 6 replicas at 65%, least-slack" in printed
-    assert sum([line.startswith("│ 3 fit") for line in printed.splitlines()]) == 12
+    assert sum([line.startswith("│ 3 fit") for line in printed.splitlines()]) == 15
 
 
 def test_without_data_it_says_what_is_missing(

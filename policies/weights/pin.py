@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from policies.residency.lru import LRU
+from policies.weights.lru import LRU
 
 
 class Pin(LRU):

@@ -16,8 +16,9 @@ from policies.contract import SchedulingPolicy
 from policies.controller import IN_FLIGHT, Controller
 from policies.events import EventRecord, check_parity
 from policies.record import request_table, step_table
-from policies.residency import DISPATCHES, KEEPS, ManyCheckpoints
+from policies.routing import ROUTINGS
 from policies.scheduling import FCFS, SCHEDULERS, LeastSlack, MixedFCFS
+from policies.weights import EVICTIONS, ModelSwapping
 from predictors.loading import AdapterCosts, LoadTimes, Weights, with_adapters
 from sim.check import check_policy
 from sim.check_worlds import CheckedWorld, IrregularCosts
@@ -47,22 +48,26 @@ def requests_of(world: CheckedWorld, count: int, seed: int = 0, checkpoints: int
     ]
 
 
-def controller_of(policy: SchedulingPolicy, replicas: int, hook: Any = None) -> Controller:
-    return Controller(policy, COSTS, replicas, lambda r: with_adapters(r, ordinary(r)), hook, loading=True)
+def controller_of(
+    policy: SchedulingPolicy, replicas: int, hook: Any = None, routing: str = "affinity", weights: Weights = WEIGHTS
+) -> Controller:
+    recipe = lambda request: with_adapters(request, ordinary(request))  # noqa: E731
+    return Controller(policy, COSTS, replicas, recipe, hook, weights, routing=ROUTINGS[routing]())
 
 
 def run(
-    policy: ManyCheckpoints,
+    policy: ModelSwapping,
     requests: list[Request],
     replicas: int,
     per_step: bool = False,
     happenings: list[Happening] | None = None,
     in_flight: str = "restart",
+    routing: str = "affinity",
+    weights: Weights = WEIGHTS,
 ) -> tuple[Controller, list[str]]:
     record = EventRecord()
-    controller = controller_of(policy, replicas, record.add)
-    assert policy.weights is not None
-    world = World(COSTS, replicas, 0, loads=LoadTimes(policy.weights, [()] * replicas))
+    controller = controller_of(policy, replicas, record.add, routing, weights)
+    world = World(COSTS, replicas, 0, loads=LoadTimes(weights, [()] * replicas))
     Simulation(controller, world, per_step, None, happenings and iter(happenings), in_flight).run(requests)
     return controller, record.lines
 
@@ -78,6 +83,7 @@ def check(controller: Controller, requests: list[Request], weights: Weights) -> 
     loaded: dict[int, dict[str, None]] = defaultdict(dict)
     done: dict[Any, int] = defaultdict(int)
     free_s: dict[int, float] = defaultdict(float)
+    adapted = 0
     for launch, outcome, end_s in sorted(controller.launched, key=lambda entry: entry[0].launch_id):
         here = loaded[launch.replica]
         assert launch.start_s >= free_s[launch.replica]
@@ -97,8 +103,12 @@ def check(controller: Controller, requests: list[Request], weights: Weights) -> 
         for segment in launch.done(outcome.steps_done):
             for job in launch.jobs:
                 done[job, segment.stage] += segment.steps
+            adapted += segment.steps if segment.stage == "adapt" else 0
+    if not controller.outages and all(job.state == "finished" for job in controller.jobs):
+        assert adapted == sum([request.adapters for request in requests])
     for job in controller.jobs:
         if job.state == "finished":
+            assert not job.adapters_left
             assert all(done[job, stage] == steps for stage, steps in job.recipe)
         assert job.reason or job.state == "finished"
 
@@ -113,77 +123,87 @@ SOME = ("clockwork", "lookahead", "same-size-dynamic")
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_scheduler_keeps_its_contract_in_a_queue_of_its_own(name: str) -> None:
-    check_policy(ManyCheckpoints(SCHEDULERS[name]()))
+    check_policy(ModelSwapping(SCHEDULERS[name]()))
 
 
 @pytest.mark.parametrize(
-    ("name", "dispatch"),
-    [(name, dispatch) for name in SCHEDULERS for dispatch in DISPATCHES if name in SOME or dispatch == "affinity"],
+    ("name", "routing"),
+    [
+        (name, routing)
+        for name in SCHEDULERS
+        for routing in ROUTINGS
+        if name in SOME or routing in ("affinity", "shared")
+    ],
 )
-def test_every_scheduler_serves_many_checkpoints(name: str, dispatch: str) -> None:
+def test_every_scheduler_serves_many_checkpoints(name: str, routing: str) -> None:
     """No request is lost, weights fit and are there, a quantum is a kept promise, and the same run is the same."""
-    policy = ManyCheckpoints(SCHEDULERS[name](), DISPATCHES[dispatch](), weights=WEIGHTS)
+    policy = ModelSwapping(SCHEDULERS[name]())
     for world in (CheckedWorld(1, 6.0, False), CheckedWorld(3, 12.0, True)):
         requests = requests_of(world, 60)
-        controller, events = run(policy, requests, world.replicas)
+        controller, events = run(policy, requests, world.replicas, routing=routing)
         check(controller, requests, WEIGHTS)
         for launch, _, end_s in controller.launched:
             if launch.load is not None:
                 assert end_s - launch.start_s == pytest.approx(launch.load.expected_s, abs=1e-8)
-        assert run(policy, requests, world.replicas)[1] == events
-        assert ends(run(policy, requests, world.replicas, per_step=True)[0]) == ends(controller)
+        assert run(policy, requests, world.replicas, routing=routing)[1] == events
+        assert ends(run(policy, requests, world.replicas, True, routing=routing)[0]) == ends(controller)
         parity = check_parity(
             [json.loads(line) for line in events],
             requests,
-            lambda hook, world=world: controller_of(policy, world.replicas, hook),  # type: ignore[misc]
+            lambda hook, world=world: controller_of(policy, world.replicas, hook, routing),  # type: ignore[misc]
         )
         assert parity.same, parity.difference
 
 
 @pytest.mark.parametrize(
-    ("name", "in_flight"),
-    [(name, in_flight) for name in SCHEDULERS for in_flight in IN_FLIGHT if name in SOME or in_flight == "restart"],
+    ("name", "in_flight", "routing"),
+    [
+        (name, in_flight, routing)
+        for name in SCHEDULERS
+        for in_flight, routing in zip(IN_FLIGHT, ("affinity", "shared", "round-robin"), strict=True)
+        if name in SOME or in_flight != "fail"
+    ],
 )
-def test_failures_slow_spells_and_clients_that_leave(name: str, in_flight: str) -> None:
+def test_failures_slow_spells_and_clients_that_leave(name: str, in_flight: str, routing: str) -> None:
     world = CheckedWorld(3, 12.0, True)
     requests = requests_of(world, 80)
     faults = Faults(mtbf_s=4.0, repair_s=0.5, cold_start_s=0.25, starts_cold=True, straggler_every_s=3.0,
                     straggler_for_s=1.0, straggler_slowdown=2.5, patience_s=20.0)  # fmt: skip
-    policy = ManyCheckpoints(SCHEDULERS[name](), weights=WEIGHTS)
+    policy = ModelSwapping(SCHEDULERS[name]())
     happenings = [h for h, _ in zip(faults.happenings(3, requests, 0), range(400), strict=False)]
-    controller, _ = run(policy, requests, 3, happenings=happenings, in_flight=in_flight)
+    controller, _ = run(policy, requests, 3, False, happenings, in_flight, routing)
     check(controller, requests, WEIGHTS)
     assert controller.outages
-    stepped, _ = run(policy, requests, 3, True, happenings, in_flight)
+    stepped, _ = run(policy, requests, 3, True, happenings, in_flight, routing)
     assert ends(stepped) == ends(controller)
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 10**6),
-    st.sampled_from(sorted(KEEPS)),
+    st.sampled_from(sorted(EVICTIONS)),
     st.floats(7.0, 20.0),
     st.floats(0.0, 30.0),
     st.sampled_from([0.0, 1.0, 4.0]),
 )
-def test_memory_is_never_exceeded(seed: int, keep: str, memory_gb: float, host_gb: float, visit: float) -> None:
-    parameters = {"checkpoints": ["c0", "c4"]} if keep == "pin" else {}
+def test_memory_is_never_exceeded(seed: int, evict: str, memory_gb: float, host_gb: float, visit: float) -> None:
+    parameters = {"checkpoints": ["c0", "c4"]} if evict == "pin" else {}
     weights = replace(WEIGHTS, memory_gb=memory_gb, host_gb=host_gb)
-    policy = ManyCheckpoints(MixedFCFS(), keep=KEEPS[keep](**parameters), weights=weights, visit=visit)
+    policy = ModelSwapping(MixedFCFS(), EVICTIONS[evict](**parameters), visit=visit)
     requests = requests_of(CheckedWorld(2, 20.0, True), 40, seed)
-    controller, _ = run(policy, requests, 2)
+    controller, _ = run(policy, requests, 2, weights=weights)
     check(controller, requests, weights)
 
 
-def test_affinity_loads_less_and_meets_more_deadlines_than_dispatch_that_is_blind_to_weights() -> None:
+def test_affinity_loads_less_and_meets_more_deadlines_than_routing_that_is_blind_to_weights() -> None:
     weights = Weights(12.0, 4.0, host_gb=20.0, disk_gb_per_s=10.0, host_gb_per_s=40.0)
     requests = requests_of(CheckedWorld(4, 6.0, False), 400, checkpoints=20)
     loads, met = {}, {}
-    for name, dispatch in DISPATCHES.items():
-        controller, _ = run(ManyCheckpoints(LeastSlack(), dispatch(), weights=weights), requests, 4)
+    for name in ("affinity", "least-work", "hash", "round-robin"):
+        controller, _ = run(ModelSwapping(LeastSlack()), requests, 4, routing=name, weights=weights)
         loads[name] = sum([launch.load is not None for launch, _, _ in controller.launched])
         met[name] = sum([job.state == "finished" and job.finish_s <= job.request.deadline for job in controller.jobs])
-    assert loads["affinity"] < 0.6 * min(loads["round-robin"], loads["least-loaded"])
+    assert loads["affinity"] < 0.6 * min(loads["round-robin"], loads["least-work"])
     assert met["affinity"] > max([count for name, count in met.items() if name != "affinity"])
 
 
@@ -192,15 +212,15 @@ def test_weighing_size_and_cost_spends_less_time_loading_than_recency_when_sizes
     weights = Weights(8.0, 1.0, disk_gb_per_s=100.0, load_s=0.2, of={"c5": 5.0})
     requests = requests_of(CheckedWorld(1, 1.2, False), 300, checkpoints=8)
     seconds = {}
-    for keep in ("cost", "lru"):
-        controller, _ = run(ManyCheckpoints(FCFS(), keep=KEEPS[keep](), weights=weights), requests, 1)
-        seconds[keep] = sum([end_s - launch.start_s for launch, _, end_s in controller.launched if launch.load])
+    for evict in ("cost", "lru"):
+        controller, _ = run(ModelSwapping(FCFS(), EVICTIONS[evict]()), requests, 1, weights=weights)
+        seconds[evict] = sum([end_s - launch.start_s for launch, _, end_s in controller.launched if launch.load])
     assert seconds["cost"] < 0.9 * seconds["lru"]
 
 
 def test_the_log_names_what_was_loaded_and_what_adapters_took() -> None:
     requests = requests_of(CheckedWorld(1, 6.0, False), 40)
-    controller, _ = run(ManyCheckpoints(FCFS(), weights=WEIGHTS), requests, 1)
+    controller, _ = run(ModelSwapping(FCFS()), requests, 1)
     steps = step_table(controller, lambda stage, composition: False)
     loads = steps[steps["stage"] == "load"]
     assert set(loads["checkpoint"]) == {request.checkpoint for request in requests}
@@ -214,8 +234,8 @@ def test_the_log_names_what_was_loaded_and_what_adapters_took() -> None:
 
 def test_weights_that_lie_there_from_the_beginning_are_not_loaded() -> None:
     requests = requests_of(CheckedWorld(1, 6.0, False), 40, checkpoints=2)
-    policy, there = ManyCheckpoints(FCFS(), weights=WEIGHTS), [["c0", "c1"]]
-    controller = Controller(policy, COSTS, 1, loading=True, loaded=there)
+    policy, there = ModelSwapping(FCFS()), [["c0", "c1"]]
+    controller = Controller(policy, COSTS, 1, weights=WEIGHTS, loaded=there)
     Simulation(controller, World(COSTS, 1, loads=LoadTimes(WEIGHTS, there))).run(requests)
     assert all(launch.load is None for launch, _, _ in controller.launched)
 
@@ -224,7 +244,7 @@ def test_weights_that_lie_there_from_the_beginning_are_not_loaded() -> None:
     ("name", "replicas"), [("edf", 1), ("least-slack", 2), ("lookahead", 2), ("rounds", 1), ("clockwork", 3)]
 )
 def test_a_batch_whose_adapters_are_put_on_may_lose_a_request(name: str, replicas: int) -> None:
-    policy = ManyCheckpoints(SCHEDULERS[name](), weights=WEIGHTS)
+    policy = ModelSwapping(SCHEDULERS[name]())
     for seed in range(4):
         requests = requests_of(CheckedWorld(replicas, 6.0 + 2.0 * seed, True), 60)
         happenings = list(Faults(patience_s=0.7).happenings(replicas, requests, seed))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from policies.residency.contract import KeepPolicy
+from policies.weights.contract import WeightsPolicy
 
 
-class LRU(KeepPolicy):
+class LRU(WeightsPolicy):
     """Gives up the checkpoint whose last request started longest ago; one without any counts from when it came."""
 
     def reset(self) -> None:
