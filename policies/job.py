@@ -129,7 +129,7 @@ class Job(ReadOnly):
         if recipe is None:
             recipe = ordinary(request)
         self.adapters_left = 0
-        if recipe[0][0] == "adapt":
+        if STAGES[recipe[0][0]].weights:
             self.adapters_left, recipe = recipe[0][1], recipe[1:]
         self.recipe = recipe
         self.state = "waiting"

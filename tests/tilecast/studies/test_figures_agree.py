@@ -35,7 +35,7 @@ WORLDS: dict[str, tuple[dict[str, Any], str]] = {
     "faults": (FAULTS, "restarts"),
     "tiles": (TILES, "reuse"),
     "cache": (CACHE, "reuse"),
-    "checkpoints": ({"residency.memory_gb": 20, "residency.weights_gb": 7, "residency.load_s": 0.3}, "loads"),
+    "checkpoints": ({"weights.memory_gb": 20, "weights.weights_gb": 7, "weights.load_s": 0.3}, "loads"),
 }
 """Keys of a scenario, and a figure that shows that they did something."""
 
