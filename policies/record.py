@@ -6,8 +6,8 @@ Both drivers use it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,14 @@ from policies.job import Job
 from policies.run_arrays import STATUSES, RequestArrays, RunArrays, StepArrays
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS
 from traces.composition import Composition, spell
-from traces.request import Request, Size
+from traces.request import Request
 from traces.stages import STAGES
 
 Whole = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Outage = tuple[int, float, float | None]
 _STATUS = {status: code for code, status in enumerate(STATUSES)}
+"""Codes of the states in which a request has ended; one whose replica took it along has not."""
 _CANCELLED = _STATUS["cancelled"]
 NEVER_SUBMITTED = "the run was interrupted before it arrived"
 INTERRUPTED = "the run was interrupted"
@@ -99,7 +100,7 @@ class _Recorded(NamedTuple):
 
     launches: list[Launch]
     rows: _Rows
-    compositions: list[Composition]
+    compositions: tuple[Composition, ...]
     composition: Whole
     steps: StepArrays
 
@@ -111,40 +112,54 @@ class _Recorded(NamedTuple):
 
 def _recorded(run: Served, extrapolates: Callable[[str, Composition], bool]) -> _Recorded:
     records = sorted(run.launched, key=_launch_id)
-    launches, outcomes = [record[0] for record in records], [record[1] for record in records]
-    rows = _rows(records)
-    batches: dict[Composition, int] = {}
-    batch = _whole([batches.setdefault(launch.composition, len(batches)) for launch in launches])[rows.launch]
+    launches = [record[0] for record in records]
+    of_launch, of_outcome = _columns(Launch, launches), _columns(Outcome, [record[1] for record in records])
+    rows = _rows(of_launch, of_outcome, [record[2] for record in records])
+    codes, batches = _coded(of_launch["composition"])
+    batch = codes[rows.launch]
     images = np.array([sum([n for _, n in composition]) for composition in batches], dtype=np.int64)
     image_steps = images[batch] * rows.steps
     # where a cache counts in units of its own; a launch has at most one such stage
     cached = np.isin(rows.stage, [code for code, name in enumerate(rows.stages) if STAGES[name].cache])
     others = np.bincount(rows.launch, np.where(cached, 0, image_steps), len(records)).astype(np.int64)
-    computed = _whole([outcome.computed for outcome in outcomes]) - others
+    computed = _whole(of_outcome["computed"]) - others
     asked, of_asked = np.unique(rows.stage * len(batches) + batch, return_inverse=True)
     known = [(name, composition) for name in rows.stages for composition in batches]
     outside = [bool(known[each][1]) and extrapolates(*known[each]) for each in asked.tolist()]
-    checkpoints: dict[str, int] = {}
-    checkpoint = _whole([checkpoints.setdefault(_checkpoint(launch), len(checkpoints)) for launch in launches])
+    checkpoint = _coded(
+        [
+            jobs[0].request.checkpoint if load is None else load.checkpoint
+            for jobs, load in zip(of_launch["jobs"], of_launch["load"], strict=True)
+        ]
+    )
     steps = StepArrays(
-        launch=_whole([launch.launch_id for launch in launches])[rows.launch],
-        replica=_whole([launch.replica for launch in launches])[rows.launch],
+        launch=_whole(of_launch["launch_id"])[rows.launch],
+        replica=_whole(of_launch["replica"])[rows.launch],
         stage=rows.stage,
         start_s=rows.start_s,
         end_s=rows.end_s,
         steps=rows.steps,
-        requests=_whole([len(launch.jobs) for launch in launches])[rows.launch],
+        requests=_whole(list(map(len, of_launch["jobs"])))[rows.launch],
         mixed=np.array([len(composition) > 1 for composition in batches], dtype=bool)[batch],
         predicted_s=rows.predicted_step_s * rows.steps,
         computed=np.where(cached, np.maximum(0, computed[rows.launch]), image_steps),
-        reused=np.where(cached, _whole([outcome.reused for outcome in outcomes])[rows.launch], 0),
+        reused=np.where(cached, _whole(of_outcome["reused"])[rows.launch], 0),
         extrapolated=np.array(outside, dtype=bool)[of_asked],
-        device_s=_device_s(rows, outcomes),
-        checkpoint=checkpoint[rows.launch],
+        device_s=_device_s(rows, of_outcome["device_s"]),
+        checkpoint=checkpoint.codes[rows.launch],
         stages=tuple(rows.stages),
-        checkpoints=tuple(checkpoints),
+        checkpoints=checkpoint.values,
     )
-    return _Recorded(launches, rows, list(batches), batch, steps)
+    return _Recorded(launches, rows, batches, batch, steps)
+
+
+_Columns = dict[str, Sequence[Any]]
+
+
+def _columns(kind: type[Launch] | type[Outcome], rows: Sequence[tuple[Any, ...]]) -> _Columns:
+    """What the rows have in each field of their kind."""
+    columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [()] * len(kind._fields)
+    return dict(zip(kind._fields, columns, strict=True))
 
 
 class _Rows(NamedTuple):
@@ -160,11 +175,10 @@ class _Rows(NamedTuple):
     end_s: Floats
 
 
-def _rows(records: Sequence[LaunchRecord]) -> _Rows:
+def _rows(of_launch: _Columns, of_outcome: _Columns, ends_s: Sequence[float]) -> _Rows:
     # Launches that do the same share their segments, so what these say is looked up once for all of them.
-    kinds: dict[int, int] = {}
-    kind = _whole([kinds.setdefault(id(launch.segments), len(kinds)) for launch, _, _ in records])
-    alike = {id(launch.segments): launch.segments for launch, _, _ in records}
+    same = list(map(id, of_launch["segments"]))
+    kind, alike = _coded(same).codes, dict(zip(same, of_launch["segments"], strict=True))
     segments = [segment for of_kind in alike.values() for segment in of_kind]
     stages = sorted({segment.stage for segment in segments})
     codes = {name: code for code, name in enumerate(stages)}
@@ -176,16 +190,17 @@ def _rows(records: Sequence[LaunchRecord]) -> _Rows:
 
     launch, position = _numbered(count[kind])
     segment = first[kind][launch] + position
-    steps_done = _whole([outcome.steps_done for _, outcome, _ in records])
+    steps_done = _whole(of_outcome["steps_done"])
     reached = (before[segment] < steps_done[launch]) | (position == 0)
     launch, position, segment = launch[reached], position[reached], segment[reached]
 
-    times: list[float] = []
-    for of_launch, outcome, end_s in records:
-        times += (of_launch.start_s, *outcome.borders_s, end_s)
-    moments = _whole([2 + len(outcome.borders_s) for _, outcome, _ in records])
-    start = (np.cumsum(moments) - moments)[launch] + position
-    time_s = np.array(times, dtype=np.float64)
+    borders_s = np.array([at_s for of_one in of_outcome["borders_s"] for at_s in of_one], dtype=np.float64)
+    borders = _whole(list(map(len, of_outcome["borders_s"])))
+    since_s, until_s = np.array(of_launch["start_s"], dtype=np.float64)[launch], np.array(ends_s)[launch]
+    border = (np.cumsum(borders) - borders)[launch] + position
+    within = position < borders[launch]
+    until_s[within] = borders_s[border[within]]
+    since_s[position > 0] = borders_s[border[position > 0] - 1]
     return _Rows(
         launch,
         stages,
@@ -193,8 +208,8 @@ def _rows(records: Sequence[LaunchRecord]) -> _Rows:
         np.minimum(planned[segment], steps_done[launch] - before[segment]),
         planned[segment],
         np.array([each.predicted_step_s for each in segments], dtype=np.float64)[segment],
-        time_s[start],
-        time_s[start + 1],
+        since_s,
+        until_s,
     )
 
 
@@ -204,24 +219,20 @@ def _numbered(counts: Whole) -> tuple[Whole, Whole]:
     return whose, np.arange(len(whose)) - (np.cumsum(counts) - counts)[whose]
 
 
-def _device_s(rows: _Rows, outcomes: Sequence[Outcome]) -> Floats:
+def _device_s(rows: _Rows, of_devices: Sequence[Sequence[float]]) -> Floats:
     """Busy seconds over all devices: those of a row, or where a stage uses them all what the other stages leave."""
     seconds = rows.end_s - rows.start_s
     on_all = np.isin(rows.stage, [code for code, name in enumerate(rows.stages) if STAGES[name].devices])
     if not on_all.any():
         return seconds
-    shared = on_all & (_whole([len(outcome.device_s) for outcome in outcomes]) > 1)[rows.launch]
-    elsewhere_s = np.bincount(rows.launch, np.where(on_all, 0.0, seconds), len(outcomes))
-    whole_s = np.array([sum(outcome.device_s) for outcome in outcomes], dtype=np.float64)
+    shared = on_all & (_whole(list(map(len, of_devices))) > 1)[rows.launch]
+    elsewhere_s = np.bincount(rows.launch, np.where(on_all, 0.0, seconds), len(of_devices))
+    whole_s = np.array([sum(of_launch) for of_launch in of_devices], dtype=np.float64)
     return np.where(shared, np.maximum(0.0, (whole_s - elsewhere_s)[rows.launch]), seconds)
 
 
 def _launch_id(record: LaunchRecord) -> int:
     return record[0].launch_id
-
-
-def _checkpoint(launch: Launch) -> str:
-    return launch.jobs[0].request.checkpoint if launch.load is None else launch.load.checkpoint
 
 
 def _whole(values: Sequence[int]) -> Whole:
@@ -291,47 +302,44 @@ def _requests(
     until_s: float,
 ) -> RequestArrays:
     jobs = {job.request.request_id: job for job in run.jobs}
-    alone: dict[Any, float] = {}
-    sizes: dict[Size, int] = {}
-    checkpoints: dict[str, int] = {}
-    rows = []
-    for request in trace:
-        size = request.size
-        key = (size, request.images, request.steps, request.guided, request.adapters)
-        if key not in alone:
-            alone[key] = standalone(request)
-        rows.append(
-            (
-                request.arrival_s,
-                request.deadline,
-                alone[key],
-                *_fate(jobs.get(request.request_id), until_s),
-                request.images,
-                sizes.setdefault(size, len(sizes)),
-                checkpoints.setdefault(request.checkpoint, len(checkpoints)),
-            )
-        )
-    arrival_s, deadline_s, standalone_s, *fates, images, size_code, checkpoint = (
-        zip(*rows, strict=True) if rows else [()] * 11
-    )
-    status, first_start_s, finish_s, replica, attempts = fates
-    due_s = np.array(deadline_s, dtype=np.float64)
+    fates = [_fate(jobs.get(request.request_id), until_s) for request in trace]
+    status, first_start_s, finish_s, replica, attempts = zip(*fates, strict=True) if fates else [()] * 5
+    # Requests of a kind are alike in size, pictures and seconds, so that these are looked up once for all of them.
+    kinds = [(r.height, r.width, r.frames, r.images, r.steps, r.guided, r.adapters) for r in trace]
+    kind, one_of = _coded(kinds), dict(zip(kinds, trace, strict=True)).values()
+    size, checkpoint = _coded([request.size for request in one_of]), _coded([request.checkpoint for request in trace])
+    due_s = np.array([request.deadline for request in trace], dtype=np.float64)
     return RequestArrays(
-        arrival_s=np.array(arrival_s, dtype=np.float64),
+        arrival_s=np.array([request.arrival_s for request in trace], dtype=np.float64),
         deadline_s=np.where(np.isinf(due_s), math.nan, due_s),
-        standalone_s=np.array(standalone_s, dtype=np.float64),
+        standalone_s=np.array([standalone(request) for request in one_of], dtype=np.float64)[kind.codes],
         first_start_s=np.array(first_start_s, dtype=np.float64),
         finish_s=np.array(finish_s, dtype=np.float64),
         status=_whole(status),
-        images=_whole(images),
+        images=_whole([request.images for request in one_of])[kind.codes],
         attempts=_whole(attempts),
         replica=_whole(replica),
         extrapolated=np.array([request.request_id in extrapolated for request in trace], dtype=bool),
-        size=_whole(size_code),
-        checkpoint=_whole(checkpoint),
-        sizes=tuple(sizes),
-        checkpoints=tuple(checkpoints),
+        size=size.codes[kind.codes],
+        checkpoint=checkpoint.codes,
+        sizes=size.values,
+        checkpoints=checkpoint.values,
     )
+
+
+_Value = TypeVar("_Value", bound=Hashable)
+
+
+class _Coded(NamedTuple, Generic[_Value]):
+    """A column as positions in its values, each once, in order of appearance."""
+
+    codes: Whole
+    values: tuple[_Value, ...]
+
+
+def _coded(column: Sequence[_Value]) -> _Coded[_Value]:
+    codes = {value: code for code, value in enumerate(dict.fromkeys(column))}
+    return _Coded(_whole([codes[value] for value in column]), tuple(codes))
 
 
 def _fate(job: Job | None, until_s: float) -> tuple[int, float, float, int, int]:
@@ -344,14 +352,9 @@ def _fate(job: Job | None, until_s: float) -> tuple[int, float, float, int, int]
         attempts += 1
         start_s = start_s if first.first_start_s is None else first.first_start_s
     started = math.nan if start_s is None else start_s
-    if not _over(job):
+    if (status := _STATUS.get(job.state)) is None:
         return _CANCELLED, started, until_s, job.replica, attempts
-    return _STATUS[job.state], started, math.nan if job.finish_s is None else job.finish_s, job.replica, attempts
-
-
-def _over(job: Job) -> bool:
-    """Whether the last job of a request has come to an end; one that its replica took along has not."""
-    return job.ended and job.state != "lost"
+    return status, started, math.nan if job.finish_s is None else job.finish_s, job.replica, attempts
 
 
 def _told(request: Request, job: Job | None) -> tuple[str, str, int]:
@@ -359,4 +362,4 @@ def _told(request: Request, job: Job | None) -> tuple[str, str, int]:
     if job is None:
         return NEVER_SUBMITTED, "", 0
     kept = request.steps - job.request.steps  # done before a failure, and not again
-    return job.reason if _over(job) else INTERRUPTED, job.note, kept + job.steps_done
+    return job.reason if job.state in _STATUS else INTERRUPTED, job.note, kept + job.steps_done

@@ -36,8 +36,8 @@ _Table = TypeVar("_Table", bound="_Rows")
 class _Rows:
     def where(self: _Table, chosen: Truth) -> _Table:
         """The rows that are chosen."""
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{n: column[chosen] for n, column in columns.items() if isinstance(column, np.ndarray)})
+        at, columns = np.flatnonzero(chosen), [getattr(self, field.name) for field in fields(self)]
+        return type(self)(*[column.take(at) if isinstance(column, np.ndarray) else column for column in columns])
 
 
 @dataclass(frozen=True, eq=False)

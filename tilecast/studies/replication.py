@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from policies.controller import Controller, LaunchRecord
 from policies.run_arrays import RequestArrays, RunArrays, StepArrays
-from reports.breakdown import by_replica, sizes_of
+from reports.breakdown import sizes_of
 from reports.figures import DENOISING, latency, value
 from reports.output_analysis import warm_up
 from reports.plan.result import SizeFigures, Window
@@ -182,13 +182,13 @@ def observe(
         finished=int(value("finished", seen)),
         warm_up_s=cut_s - demand_start_s,
         settled=period_s is not None or _settled(run.requests),
-        replica_utilisation=tuple(by_replica(seen)["utilisation"].tolist()),
+        replica_utilisation=tuple([value("utilisation", seen.of_replica(at)) for at in range(run.replicas)]),
         batch_cap=batch_cap,
         at_cap=at_cap,
         **figures,
         **{status: _ratio(value(status, seen), requests) for status in ("dropped", "failed", "cancelled")},
         stage_s={stage: float(seen.steps.seconds[seen.steps.of(stage)].sum()) for stage in run.steps.stages},
-        imbalance=_imbalance(controller.launched),
+        imbalance=_imbalance(controller.launched) if run.devices > 1 else math.nan,
         backlog=backlog,
         backlog_least=backlog_least,
         growth=growth / run.replicas,
@@ -229,8 +229,9 @@ class _Work:
     @classmethod
     def of(cls, controller: Controller, run: RunArrays) -> _Work:
         launched = controller.launched
-        orders = np.array([job.order for launch, _, _ in launched for job in launch.jobs], dtype=int)
-        requests = np.array([len(launch.jobs) for launch, _, _ in launched], dtype=int)
+        jobs = [launch.jobs for launch, _, _ in launched]
+        orders = np.array([job.order for of_one in jobs for job in of_one], dtype=int)
+        requests = np.array(list(map(len, jobs)), dtype=int)
         done_s = np.array([end_s for _, _, end_s in launched], dtype=float)
         took_s = done_s - np.array([launch.start_s for launch, _, _ in launched], dtype=float)
         shares_s = np.repeat(took_s / np.maximum(requests, 1), requests)
