@@ -55,7 +55,7 @@ def run_experiment(experiment: ExperimentRun) -> dict[str, Any]:
     if experiment.saturate:
         frame = trace.frame
         trace = Trace(frame.assign(arrival_s=0.0, deadline_s=float("nan"), slo_s=float("nan")), trace.source)
-    else:
+    elif scenario.trace.rate_scale != 1.0:
         trace = trace.scale_rate(scenario.trace.rate_scale)
     requests = trace.requests()
     run = replace(
