@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.options import Device, Dtype, MaxAge, Prompts, RecordingOutput, Threads, prompt_lines
 from cli.verbs import Verbs
 from reports.console import new_console, say
 from traces.errors import BadInput
-from traces.limits import SEED32, STEPS, THREADS, Range
+from traces.limits import SEED32, STEPS, Range
 
 if TYPE_CHECKING:
     from predictors.recording import Recording
@@ -28,7 +29,7 @@ RecordingFile = Annotated[Path, typer.Argument(help="A recording (Parquet).")]
 @app.command()
 def record(
     model: Annotated[str, typer.Option(help="A known model, or a diffusers folder with a UNet.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The recording to write (Parquet).")],
+    output: RecordingOutput,
     sizes: Annotated[str, typer.Option(help="Comma-separated, such as 512x512,768x1024; taken in turn.")],
     requests: Annotated[
         int, Range(2, 100_000, "requests", whole=True), typer.Option(help="How many requests to run.")
@@ -41,14 +42,12 @@ def record(
         Range(0, 65_536, "latent pixels", whole=True),
         typer.Option(help="Largest side of a patch, latent pixels; 0: whole images."),
     ] = 8,
-    max_age: Annotated[
-        int, Range(2, STEPS.most, "steps", whole=True), typer.Option(help="Oldest reuse to record, steps.")
-    ] = 4,
-    prompts: Annotated[Path | None, typer.Option(help="Text file, a prompt a line; by default no prompt.")] = None,
+    max_age: MaxAge = 4,
+    prompts: Prompts = None,
     seed: Annotated[int, SEED32, typer.Option(help="Of the noise and of the ages.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    threads: Annotated[int | None, THREADS, typer.Option(help="CPU threads; by default torch's choice.")] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    threads: Threads = None,
     units: Annotated[
         int | None, Range(1, 2**31, whole=True), typer.Option(help="Keep only so many units of each request.")
     ] = None,
@@ -60,17 +59,14 @@ def record(
 
     check_file(output, RECORDING)
     wanted = parse_size_list(sizes, "--sizes")
-    lines = _prompts(prompts)
+    lines = prompt_lines(prompts)
     try:
         from backend.machine import use_threads
         from backend.patched.record import record_signals
-        from backend.profiling import hardware_name
     except ImportError as error:
         raise BadInput(f"cache record needs {error.name}; install tilecast[backend]") from error
 
-    from datetime import UTC, datetime
-    from importlib.metadata import version
-
+    from cli.tile_cache import facts_of
     from predictors.recording import COLUMNS, Recording
     from reports.progress import bar
 
@@ -84,9 +80,7 @@ def record(
         "model": Path(model).name,
         "patch": str(frame.attrs["patch_px"]),
         "floor": str(frame.attrs["floor_px"]),
-        "hardware": hardware_name(device),
-        "software": f"torch {version('torch')}, diffusers {version('diffusers')}",
-        "date": datetime.now(UTC).date().isoformat(),
+        **facts_of(model, device),
     }
     recording = Recording(frame[list(COLUMNS)], facts)
     recording = recording if units is None else recording.thinned(units)
@@ -143,12 +137,6 @@ def describe(
     if forest is not None:
         table = trade_off(Forest.load(forest), data, THRESHOLDS)
         console.print(_trade_off_table(table, "The forest on this recording (which it may have been fitted on)"))
-
-
-def _prompts(path: Path | None) -> list[str]:
-    from traces.prompts import load_prompts
-
-    return [""] if path is None else load_prompts(path)
 
 
 def _block_table(data: Recording) -> Any:

@@ -1,17 +1,63 @@
-"""Limits of options: an option says them beside its type, ``Annotated[int, SEED, typer.Option(...)]``."""
+"""Options that several commands have, and the limits of all: ``Annotated[int, SEED, typer.Option(...)]`` says them."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from traces.errors import BadInput
-from traces.limits import Range, Text
+from traces.limits import SEED, STEPS, THREADS, Range, Text
+
+ScenarioFile = Annotated[Path, typer.Argument(help="Scenario (TOML).")]
+TraceOption = Annotated[str | None, typer.Option("--trace", help="Trace file instead of the scenario's.")]
+ProfileOption = Annotated[str | None, typer.Option("--profile", help="Profile instead of the scenario's.")]
+SchedulerOption = Annotated[
+    str | None, typer.Option("--scheduler", help="Scheduling policy: a name, or file.py:Class.")
+]
+SeedOption = Annotated[int | None, SEED, typer.Option("--seed", help="Seed instead of the scenario's.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Any scenario key: key=value, repeatable.")]
+OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Run folder to write.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Threads = Annotated[int | None, THREADS, typer.Option(help="CPU threads; by default torch's choice.")]
+Prompts = Annotated[Path | None, typer.Option(help="Text file, a prompt a line; by default no prompt.")]
+RecordingOutput = Annotated[Path, typer.Option("--output", "-o", help="The recording to write (Parquet).")]
+MaxAge = Annotated[int, Range(2, STEPS.most, "steps", whole=True), typer.Option(help="Oldest reuse to record, steps.")]
+ProfileOutput = Annotated[Path, typer.Option("--output", "-o", help="The profile to write (Parquet).")]
 
 _WORDS = Text(100_000, controls=True)
+
+
+def overrides(
+    trace: str | None, profile: str | None, scheduler: str | None, seed: int | None, settings: list[str] | None
+) -> dict[str, Any]:
+    """Scenario keys that the command line sets. Files named there are relative to the working folder."""
+    from tilecast.scenario import parse_setting
+
+    given: dict[str, Any] = {}
+    if scheduler is not None:  # first, so that settings of its parameters are laid over it
+        if ".py:" in scheduler:
+            scheduler = str(Path(scheduler).absolute())
+        given["policies.scheduling"] = {"name": scheduler}
+    given |= dict(parse_setting(text) for text in settings or [])
+    if trace is not None:
+        given["trace.path"] = str(Path(trace).absolute())
+    if profile is not None:
+        given["predictor.profile"] = str(Path(profile).absolute()) if Path(profile).exists() else profile
+    if seed is not None:
+        given["seed"] = seed
+    return given
+
+
+def prompt_lines(path: Path | None) -> list[str]:
+    """The prompts of a file; one that is empty where there is none."""
+    from traces.prompts import load_prompts
+
+    return [""] if path is None else load_prompts(path)
 
 
 def limited(app: typer.Typer) -> typer.Typer:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.simulate import ProfileOption, ScenarioFile, SchedulerOption, SeedOption, SetOption, TraceOption, overrides
+from cli.options import ProfileOption, ScenarioFile, SchedulerOption, SeedOption, SetOption, TraceOption, overrides
 from reports.console import say
 from traces.limits import DEVICES, REPLICAS, WORKERS, Range
 

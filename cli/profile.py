@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.options import Device, Dtype, ProfileOutput, Threads
 from cli.verbs import Verbs
 from reports.console import new_console, say
 from traces.errors import BadInput
-from traces.limits import IMAGES, THREADS, Range
+from traces.limits import IMAGES, Range
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,6 @@ importers = Verbs(name="import", help="Turn published measurements into a profil
 app.add_typer(importers)
 
 KernelsOption = Annotated[str, typer.Option(help="auto, or reference: plain PyTorch on every device.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="The profile to write (Parquet).")]
 
 
 @app.callback(invoke_without_command=True)
@@ -32,8 +32,8 @@ def measure(
     context: typer.Context,
     model: Annotated[str | None, typer.Option(help="A known model, or a diffusers folder.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The profile to write (Parquet).")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     sizes: Annotated[
         str | None,
         typer.Option(help="Comma-separated, such as 512x512,768x1024; by default around the native size."),
@@ -43,7 +43,7 @@ def measure(
     minutes: Annotated[
         float, Range(0, 100_000, "minutes"), typer.Option(help="Stop measuring after this long.")
     ] = 10.0,
-    threads: Annotated[int | None, THREADS, typer.Option(help="CPU threads; by default torch's choice.")] = None,
+    threads: Threads = None,
     executor: Annotated[str, typer.Option(help="whole; for mixed sizes patched (UNets), packed (DiTs).")] = "whole",
     mixes: Annotated[
         int, Range(0, 10_000, whole=True), typer.Option(help="Batches of several sizes to measure too.")
@@ -145,7 +145,7 @@ def import_group() -> None:
 @importers.command("mixfusion")
 def import_mixfusion_files(
     files: Annotated[list[Path], typer.Argument(help="unet_time_*.csv and sm_util_*.csv of the artifact.")],
-    output: Output,
+    output: ProfileOutput,
 ) -> None:
     """Import the H100 tables published with MixFusion (PPoPP '26)."""
     from predictors.importers.mixfusion import import_mixfusion

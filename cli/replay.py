@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.simulate import (
+from cli.options import (
     OutputOption,
     ProfileOption,
     ScenarioFile,

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from cli.options import (
+    OutputOption,
+    ProfileOption,
+    ScenarioFile,
+    SchedulerOption,
+    SeedOption,
+    SetOption,
+    TraceOption,
+    overrides,
+)
 from reports.console import say
-from traces.limits import SEED
-
-ScenarioFile = Annotated[Path, typer.Argument(help="Scenario (TOML).")]
-TraceOption = Annotated[str | None, typer.Option("--trace", help="Trace file instead of the scenario's.")]
-ProfileOption = Annotated[str | None, typer.Option("--profile", help="Profile instead of the scenario's.")]
-SchedulerOption = Annotated[
-    str | None, typer.Option("--scheduler", help="Scheduling policy: a name, or file.py:Class.")
-]
-SeedOption = Annotated[int | None, SEED, typer.Option("--seed", help="Seed instead of the scenario's.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="Any scenario key: key=value, repeatable.")]
-OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Run folder to write.")]
-
-
-def overrides(
-    trace: str | None, profile: str | None, scheduler: str | None, seed: int | None, settings: list[str] | None
-) -> dict[str, Any]:
-    """Scenario keys that the command line sets. Files named there are relative to the working folder."""
-    from tilecast.scenario import parse_setting
-
-    given: dict[str, Any] = {}
-    if scheduler is not None:  # first, so that settings of its parameters are laid over it
-        if ".py:" in scheduler:
-            scheduler = str(Path(scheduler).absolute())
-        given["policies.scheduling"] = {"name": scheduler}
-    given |= dict(parse_setting(text) for text in settings or [])
-    if trace is not None:
-        given["trace.path"] = str(Path(trace).absolute())
-    if profile is not None:
-        given["predictor.profile"] = str(Path(profile).absolute()) if Path(profile).exists() else profile
-    if seed is not None:
-        given["seed"] = seed
-    return given
 
 
 def simulate(

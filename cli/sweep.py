@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.simulate import ProfileOption, ScenarioFile, SchedulerOption, SeedOption, SetOption, TraceOption, overrides
+from cli.options import ProfileOption, ScenarioFile, SchedulerOption, SeedOption, SetOption, TraceOption, overrides
 from reports.console import new_console, say
 from traces.limits import WORKERS, Range
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.options import Device, Dtype, MaxAge, Prompts, RecordingOutput, Threads, prompt_lines
 from reports.console import new_console, say
 from traces.errors import BadInput
-from traces.limits import GUIDANCE, SEED32, SHARE, STEPS, THREADS, Range
+from traces.limits import GUIDANCE, SEED32, SHARE, STEPS, Range
 from traces.marks import Kind
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 CALIBRATION = Kind("calibration")
 
 Model = Annotated[str, typer.Option(help="A known model, or a diffusers folder.")]
+SketchSteps = Annotated[
+    int, Range(3, STEPS.most, "steps", whole=True), typer.Option(help="Denoising steps of each sketch.")
+]
+FirstSeed = Annotated[int, SEED32, typer.Option(help="Of the first request's noise.")]
 Refine = Annotated[float, SHARE, typer.Option(help="Share of the denoising steps that refinement repeats.")]
 Mode = Annotated[str, typer.Option(help="How the tile grid moves: wrap or clamp.")]
 Tile = Annotated[str | None, typer.Option(help="Largest tile, like 512x512; by default the native size.")]
@@ -27,33 +32,25 @@ Overlap = Annotated[
     int, Range(0, 65_536, "pixels", whole=True), typer.Option(help="Pixels a tile's window reaches beyond it.")
 ]
 Stand = Annotated[int, STEPS, typer.Option(help="Steps for which the grid stands before it moves.")]
-Prompts = Annotated[Path | None, typer.Option(help="Text file, a prompt a line; by default no prompt.")]
 Guidance = Annotated[float, GUIDANCE, typer.Option(help="Guidance scale.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
-Threads = Annotated[int | None, THREADS, typer.Option(help="CPU threads; by default torch's choice.")]
 
 
 def record_tiles(
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The recording to write (Parquet).")],
+    output: RecordingOutput,
     sizes: Annotated[str, typer.Option(help="Comma-separated, such as 1024x2048 or 96x96x17; taken in turn.")],
     requests: Annotated[
         int, Range(1, 100_000, "requests", whole=True), typer.Option(help="How many requests to run.")
     ] = 8,
-    steps: Annotated[
-        int, Range(3, STEPS.most, "steps", whole=True), typer.Option(help="Denoising steps of each sketch.")
-    ] = 20,
-    max_age: Annotated[
-        int, Range(2, STEPS.most, "steps", whole=True), typer.Option(help="Oldest reuse to record, steps.")
-    ] = 4,
+    steps: SketchSteps = 20,
+    max_age: MaxAge = 4,
     refine: Refine = 0.9,
     mode: Mode = "wrap",
     tile: Tile = None,
     overlap: Overlap = 0,
     stand: Stand = 1,
     prompts: Prompts = None,
-    seed: Annotated[int, SEED32, typer.Option(help="Of the first request's noise.")] = 0,
+    seed: FirstSeed = 0,
     guidance: Guidance = 5.0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -62,13 +59,12 @@ def record_tiles(
     """Refine large requests with every tile computed, and record what reusing tiles would have cost."""
     from predictors.tile_recording import TILE_RECORDING, TileRecording
     from traces.output import check_file
-    from traces.prompts import load_prompts
     from traces.sizes import parse_size_list
 
     check_file(output, TILE_RECORDING)
     wanted = parse_size_list(sizes, "--sizes")
 
-    lines = [""] if prompts is None else load_prompts(prompts)
+    lines = prompt_lines(prompts)
     trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap, stand)
     from backend.tiled.record import record_tiles
     from reports.progress import bar
@@ -78,7 +74,7 @@ def record_tiles(
             trial, wanted, requests, steps, max_age, seed, lines, guidance, progress=lambda done, _: progress(done)
         )
     tiling = {"latent_factor": str(trial.rule.geometry.latent_factor), "mode": mode, "stand": str(stand)}
-    recording = TileRecording(frame, {**tiling, **_facts(model, device)})
+    recording = TileRecording(frame, {**tiling, **facts_of(model, device)})
     recording.save(output)
     say(f"{output}: {len(frame)} rows of {requests} requests, {recording.steps} refinement steps")
 
@@ -97,9 +93,7 @@ def calibrate(
     requests: Annotated[
         int, Range(1, 100_000, "requests", whole=True), typer.Option(help="How many requests to compare.")
     ] = 4,
-    steps: Annotated[
-        int, Range(3, STEPS.most, "steps", whole=True), typer.Option(help="Denoising steps of each sketch.")
-    ] = 20,
+    steps: SketchSteps = 20,
     bisections: Annotated[int, Range(0, 60, whole=True), typer.Option(help="How closely to look.")] = 5,
     refine: Refine = 0.9,
     mode: Mode = "wrap",
@@ -107,7 +101,7 @@ def calibrate(
     overlap: Overlap = 0,
     stand: Stand = 1,
     prompts: Prompts = None,
-    seed: Annotated[int, SEED32, typer.Option(help="Of the first request's noise.")] = 0,
+    seed: FirstSeed = 0,
     guidance: Guidance = 5.0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -131,9 +125,8 @@ def calibrate(
     first = threshold_of(caching)
     if first is None:
         raise BadInput(f"--policy {policy!r} has no threshold to calibrate; region-aware and threshold have")
-    from traces.prompts import load_prompts
 
-    lines = [""] if prompts is None else load_prompts(prompts)
+    lines = prompt_lines(prompts)
     trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap, stand)
     asked = _requests(wanted[0], lines, requests, steps, seed, guidance)
 
@@ -167,7 +160,7 @@ def calibrate(
         shape = {"steps": steps, "refine": refine, "mode": mode, "tile": tile, "overlap": overlap, "stand": stand}
         curve = [point.to_json() for point in sorted(points, key=lambda point: point.threshold)]
         asked_for = {"target_psnr_db": psnr, "requests": requests, "seed": seed, "guidance": guidance, **shape}
-        _write(output, {**found, **asked_for, **_facts(model, device), "points": curve})
+        _write(output, {**found, **asked_for, **facts_of(model, device), "points": curve})
 
 
 def _trial(
@@ -208,7 +201,7 @@ def _requests(
     ]  # fmt: skip
 
 
-def _facts(model: str, device: str) -> dict[str, str]:
+def facts_of(model: str, device: str) -> dict[str, str]:
     """What was measured where."""
     from datetime import UTC, datetime
     from importlib.metadata import version
