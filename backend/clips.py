@@ -10,7 +10,7 @@ from PIL import Image
 
 from policies.runlog import REPLAY
 from traces.errors import BadInput
-from traces.marks import SOFTWARE, Kind
+from traces.marks import SOFTWARE, OutputKind
 from traces.output import whole_file
 
 FRAMES_PER_SECOND = 8
@@ -18,7 +18,9 @@ STRIP_FRAMES = 9
 STRIP_GAP = 2
 
 
-def write_clip(path: Path, clip: np.ndarray[Any, Any], fps: float = FRAMES_PER_SECOND, kind: Kind = REPLAY) -> None:
+def write_clip(
+    path: Path, clip: np.ndarray[Any, Any], fps: float = FRAMES_PER_SECOND, kind: OutputKind = REPLAY
+) -> None:
     """Write a clip [frames, height, width, 3] in 0..1 as an animated WebP: lossless, endless, ``fps`` frames a second.
 
     Equal frames in a row are stored once, for as long as all of them.

@@ -18,7 +18,7 @@ def devices_of(device: str, replicas: int, devices: int) -> list[str]:
 
     Args:
         device: as torch names it.
-        replicas: how many.
+        replicas: number of replicas.
         devices: devices per replica.
 
     Raises:

@@ -13,10 +13,10 @@ from typing import IO, Any
 
 from traces.errors import BadInput
 from traces.lines import append_line, whole_lines
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.output import check_file
 
-MEASUREMENTS = Kind("measurements")
+MEASUREMENTS = OutputKind("measurements")
 
 
 class Measured:
@@ -32,7 +32,7 @@ class Measured:
         """What ``measure`` answers, or answered before under this key.
 
         Args:
-            key: of what is measured.
+            key: key of what is measured.
             elapsed_s: seconds since measuring began.
             measure: its answer must be fit for JSON.
         """

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from backend.clips import clip_strip, write_clip
 from policies.runlog import REPLAY
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.output import whole_file
 from traces.request import Request
 
@@ -43,7 +43,7 @@ class PictureFolder:
                 write_picture(clip_strip(picture), self._folder / f"{name}-strip.png", REPLAY)
 
 
-def write_picture(picture: Image.Image, path: Path, kind: Kind) -> None:
+def write_picture(picture: Image.Image, path: Path, kind: OutputKind) -> None:
     """Write a picture as PNG with the mark of its kind, whole or not at all.
 
     Raises:

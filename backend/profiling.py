@@ -101,7 +101,7 @@ def measure_profile(
         canvases: sizes of tiled requests, whose upscale, refinement steps and decode are measured, on one device; the
             sizes of their sketches and tiles are added to ``sizes``.
         tile: (height, width) in pixels of the largest tile; None: the native size.
-        seed: of the drawn mixes.
+        seed: seed of the drawn mixes.
         progress: called with (batches measured, batches planned).
         kernels: see `Executor`.
         kept: what was measured before, with the same arguments, and is not measured again.
@@ -163,9 +163,9 @@ def measure(
 
     Args:
         executor: takes each batch through all stages.
-        geometry: of its model, whose name the profile gets.
+        geometry: geometry of its model, whose name the profile gets.
         plan: the batches; sizes that the model can make.
-        dtype: of its weights, for the record.
+        dtype: dtype of its weights, for the record.
         repeats: rounds over the plan.
         minutes: stop after this long, but never before the first round is whole.
         cached: a second executor of the model, with a cache, which takes each batch through its steps one by one.

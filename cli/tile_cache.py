@@ -11,14 +11,14 @@ from cli.options import Device, Dtype, MaxAge, Prompts, RecordingOutput, Threads
 from reports.console import new_console, say
 from traces.errors import BadInput
 from traces.limits import GUIDANCE, SEED32, SHARE, STEPS, Range
-from traces.marks import Kind
+from traces.marks import OutputKind
 
 if TYPE_CHECKING:
     from backend.tiled.refiner import Refiner
     from tilecast.studies.calibration import CacheTradeOff
     from traces.request import Request
 
-CALIBRATION = Kind("calibration")
+CALIBRATION = OutputKind("calibration")
 
 Model = Annotated[str, typer.Option(help="A known model, or a diffusers folder.")]
 SketchSteps = Annotated[

@@ -20,7 +20,7 @@ from predictors.profile import Profile
 from predictors.table import LatencyTable
 from reports.checks import checked
 from reports.figures import summary
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.request import Request
 from traces.sizes import parse_sizes, spell_size
 from traces.trace import Trace
@@ -111,7 +111,7 @@ def draw_grid(run: Path, path: Path) -> Path:
     prompts = Trace.load(run / "trace.parquet").frame["prompt"]
     square = requests.index[(requests["status"] == "finished") & (requests["height"] == 128)][:20]
     pictures = [Image.open(run / "images" / f"{number:06d}.png") for number in square]
-    write_picture(picture_grid(pictures, [prompts[number] for number in square]), path, Kind("demo"))
+    write_picture(picture_grid(pictures, [prompts[number] for number in square]), path, OutputKind("demo"))
     return path
 
 

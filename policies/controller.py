@@ -381,6 +381,7 @@ class Controller:
     def _leave(self, replica: Replica, now: float) -> None:
         """A replica with a queue of its own has failed: what waits for it goes elsewhere; its policy begins anew."""
         queue = self._cluster.queues[replica.index]
+        assert self._routing is not None
         ask(self._routing, "replica_down", replica, now)
         waiting = list(queue.waiting.values())
         queue.waiting.clear()
@@ -464,6 +465,7 @@ class Controller:
             self._check(replica, jobs, steps)
             if anew or any(job.state == "waiting" for job in jobs):
                 held = tuple(dict.fromkeys((*replica.resident.values(), *jobs)))
+                assert self._routing is not None
                 ask(self._routing, "planned", replica, held, now)
         return jobs, steps
 
@@ -638,6 +640,7 @@ class Controller:
             del queue.jobs[name]
             queue.waiting.pop(name, None)
             ask(queue.policy, "ended", job, now)
+        assert self._routing is not None
         ask(self._routing, "ended", job, now)
 
     def _broken(self, what: str) -> PolicyError:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traces.errors import BadInput
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.output import Folder
 from traces.text import read_text, write_text
 
@@ -77,8 +77,8 @@ _COLUMNS = {"requests.parquet": REQUEST_COLUMNS, "steps.parquet": STEP_COLUMNS}
 UNFINISHED = "unfinished"
 """Key of the ``run.json`` of a run that goes on, or was killed: its events may know more than its tables."""
 
-SIMULATION = Kind("simulation", files=dict.fromkeys(FILES, "simulation"))
-REPLAY = Kind(
+SIMULATION = OutputKind("simulation", files=dict.fromkeys(FILES, "simulation"))
+REPLAY = OutputKind(
     "replay",
     files={
         "events.jsonl": "",
@@ -129,12 +129,12 @@ def write_info(folder: Folder, info: dict[str, Any]) -> None:
         write_text(temporary, _spelled(folder.kind, info))
 
 
-def _typed(kind: Kind, name: str, frame: pd.DataFrame) -> pa.Table:
+def _typed(kind: OutputKind, name: str, frame: pd.DataFrame) -> pa.Table:
     columns = _COLUMNS[name]
     return kind.table(frame.astype(columns)[list(columns)])
 
 
-def _spelled(kind: Kind, info: dict[str, Any]) -> str:
+def _spelled(kind: OutputKind, info: dict[str, Any]) -> str:
     return kind.json(json.dumps(info, indent=2, sort_keys=True)) + "\n"
 
 

@@ -22,11 +22,11 @@ from predictors.forms import BoostedForm, LinearForm, Seconds
 from predictors.measurements import Measurements
 from predictors.noise import RepeatNoise
 from traces.errors import BadInput
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.output import whole_file
 from traces.text import write_text
 
-_FIT = Kind("fit")
+_FIT = OutputKind("fit")
 _CODE = ("compiled", "features", "fit_cache", "forms", "latency", "measurements", "noise", "profile")
 _LIBRARIES = ("numpy", "scipy", "scikit-learn")
 

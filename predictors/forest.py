@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traces.errors import BadInput
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.output import whole_file
 
 Floats = npt.NDArray[np.float64]
@@ -29,7 +29,7 @@ FEATURES = ("step", "age", "input_change", "skip_change")
 """Step and age as shares of the request's steps; the changes as decimal logarithms."""
 
 SMALLEST_CHANGE = 1e-6
-FOREST = Kind("cache-forest")
+FOREST = OutputKind("cache-forest")
 _COLUMNS = {
     "block": "int64",
     "tree": "int64",

@@ -25,7 +25,7 @@ from traces.composition import parse, spell
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES
 from traces.limits import SPAN
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.output import whole_file
 from traces.stages import STAGES
 
@@ -60,7 +60,7 @@ SAME = ["software", "composition", "guided", "computed", "cached"]
 CONDITIONS = ("patch_floor", "cache_patch", "caching", "decode", "kernels")
 """Metadata that says under which settings of `backend.executor.Executor` mixed, cached and decoded batches ran."""
 
-PROFILE = Kind("profile")
+PROFILE = OutputKind("profile")
 _NOT_BY_SCALE = [name for name, geometry in GEOMETRIES.items() if geometry.guidance != "scale"]
 _KINDS = {"str": "text", "bool": "true or false", "int64": "whole numbers", "float64": "numbers"}
 _OTHER_FILES = {

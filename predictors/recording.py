@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traces.errors import BadInput
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.output import whole_file
 from traces.streams import stream
 
@@ -40,7 +40,7 @@ COLUMNS: dict[str, str] = {
     "block_s": "float32",  # seconds the block took for all units of the request
 }
 _LEAST = {"height": 1, "width": 1, "steps": 1, "unit": 0, "block": 0, "blocks": 1, "step": 1, "age": 1}
-RECORDING = Kind("cache-recording")
+RECORDING = OutputKind("cache-recording")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class Recording:
         return Recording(frame.assign(**{name: rounded(frame[name].to_numpy()) for name in numbers}), self.metadata)
 
 
-def read_recording(path: Path, kind: Kind, command: str) -> tuple[pd.DataFrame, dict[str, str]]:
+def read_recording(path: Path, kind: OutputKind, command: str) -> tuple[pd.DataFrame, dict[str, str]]:
     """The rows and the metadata of a recording, of this kind.
 
     Raises:
@@ -183,7 +183,7 @@ def read_recording(path: Path, kind: Kind, command: str) -> tuple[pd.DataFrame, 
     return table.to_pandas(ignore_metadata=True), facts
 
 
-def write_recording(path: Path, frame: pd.DataFrame, metadata: Mapping[str, str], kind: Kind) -> None:
+def write_recording(path: Path, frame: pd.DataFrame, metadata: Mapping[str, str], kind: OutputKind) -> None:
     """Write a recording as Parquet, whole or not at all."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata({kind.key: json.dumps(dict(metadata), sort_keys=True)})

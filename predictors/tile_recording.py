@@ -16,7 +16,7 @@ import pandas as pd
 
 from predictors.recording import read_recording, require, rounded, write_recording
 from traces.errors import BadInput
-from traces.marks import Kind
+from traces.marks import OutputKind
 
 COLUMNS: dict[str, str] = {
     "request_id": "str",
@@ -37,7 +37,7 @@ COLUMNS: dict[str, str] = {
 }
 MAGNITUDES = ("input_change", "input_shift", "output_level", "output_shift", "residual_shift")
 _LEAST = {"height": 1, "width": 1, "frames": 1, "steps": 2, "tile": 0, "step": 1, "age": 1}
-TILE_RECORDING = Kind("tile-recording")
+TILE_RECORDING = OutputKind("tile-recording")
 
 
 @dataclass(frozen=True, eq=False)

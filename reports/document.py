@@ -17,17 +17,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from reports.palette import DARK, LIGHT
-from traces.marks import Kind
+from traces.marks import OutputKind
 
 _FOLDER = Path(__file__).parent
 
 
-def render(template: str, kind: Kind, figures: Mapping[str, go.Figure], **values: Any) -> str:
+def render(template: str, kind: OutputKind, figures: Mapping[str, go.Figure], **values: Any) -> str:
     """A template of this package that extends ``shell.html``, as text; every value in it is escaped.
 
     Args:
         template: its path below ``reports/``.
-        kind: of the page, for its mark.
+        kind: kind of the page, for its mark.
         figures: what to draw into the element of that id.
         values: what the template names.
     """

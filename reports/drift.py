@@ -29,7 +29,7 @@ class Stalls:
     """Launches that stood still.
 
     Attributes:
-        launches: how many.
+        launches: number of launches.
         times: the longest, as a multiple of what is usual.
         extra_s: seconds that all of them took longer.
     """

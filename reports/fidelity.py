@@ -34,14 +34,14 @@ class Answer(StrEnum):
     TOO_SHORT = "TOO SHORT TO TELL"
 
 
-class Range(NamedTuple):
+class NoiseRange(NamedTuple):
     """From ``low`` to ``high``: where the `difference` of a figure lies, noise considered."""
 
     low: float
     high: float
 
 
-UNKNOWN = Range(-math.inf, math.inf)
+UNKNOWN = NoiseRange(-math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Fidelity:
 
     answer: Answer
     verdict: str
-    ranges: Mapping[str, Range]
+    ranges: Mapping[str, NoiseRange]
     wanted: float
     drift: float
 
@@ -67,7 +67,7 @@ class Fidelity:
     def of(
         cls,
         figures: pd.DataFrame,
-        ranges: Mapping[str, Range],
+        ranges: Mapping[str, NoiseRange],
         requests: int,
         drift: float = math.nan,
         parity: Mapping[str, Any] | None = None,
@@ -80,9 +80,9 @@ class Fidelity:
             ranges: where the difference of each figure of `GOALS` lies, see `reports.noise.ranges`.
             requests: how many the figures are of.
             drift: see `reports.drift.drift_between`.
-            parity: of the decisions, as named values.
+            parity: parity of the decisions, as named values.
         """
-        judged: dict[str, Range] = {}
+        judged: dict[str, NoiseRange] = {}
         within, missed, unsure, wanted = [], [], [], math.nan
         for name, limit in GOALS.items():
             sim, real = (float(figures[side].loc[name]) for side in ("sim", "real"))
@@ -128,14 +128,14 @@ class Fidelity:
         }
 
 
-def requests_wanted(requests: int, error: float, lies: Range, limit: float) -> float:
+def requests_wanted(requests: int, error: float, lies: NoiseRange, limit: float) -> float:
     """About how many requests would show on which side of its limit a figure lies, were its error to stay as it is.
 
     Noise falls with the square root of the number of requests. Infinite: nobody knows.
 
     Args:
         requests: how many were compared.
-        error: of the figure, see `difference`.
+        error: error of the figure, see `difference`.
         lies: where that lies, noise considered.
         limit: the largest difference wanted, in size.
     """
@@ -167,7 +167,7 @@ def format_difference(value: float, unit: Unit, signed: bool = True) -> str:
     return f"{number} {'points' if unit == '%' else '%'}"
 
 
-def format_range(lies: Range) -> str:
+def format_range(lies: NoiseRange) -> str:
     """``-1.2 to +3.4``, in points or percent as the difference before it."""
     low, high = (f"{100 * end:+.1f}".replace("inf", "∞") for end in lies)
     return f"{low} to {high}"

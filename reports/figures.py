@@ -39,7 +39,7 @@ class Figure:
 
     Attributes:
         label: what people read.
-        unit: of the value, see `reports.formatting.Unit`.
+        unit: unit of the value, see `reports.formatting.Unit`.
         of: computes it, of a whole run or of a span of it.
         more_is_better: whether the largest value of several runs is the best one whatever else holds. A short
             latency is not marked so: a run that drops the slow requests has it too.

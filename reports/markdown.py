@@ -8,10 +8,10 @@ from pathlib import Path
 
 from reports.comparison import Comparison
 from traces.files import write_document
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.notes import Note, Severity, ordered
 
-REPORT = Kind("report")
+REPORT = OutputKind("report")
 
 
 def markdown(comparison: Comparison) -> str:

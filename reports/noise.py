@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from reports.fidelity import UNKNOWN, Range, difference
+from reports.fidelity import UNKNOWN, NoiseRange, difference
 from reports.figures import figure
 from reports.output_analysis import quantiles
 from traces.streams import stream
@@ -55,7 +55,7 @@ def outcomes(ends: pd.DataFrame) -> Outcomes:
     return Outcomes(np.where(lost, math.inf, latency), ends["met"].to_numpy(bool))
 
 
-def ranges(sims: Sequence[Outcomes], reals: Sequence[Outcomes]) -> dict[str, Range]:
+def ranges(sims: Sequence[Outcomes], reals: Sequence[Outcomes]) -> dict[str, NoiseRange]:
     """Where the difference of each figure that is judged lies, by its name.
 
     The difference is that of the mean of the simulated and the mean of the real runs. With fewer than two requests
@@ -131,12 +131,12 @@ def _means(figures: list[Numbers], chosen: Drawn | None) -> Numbers:
     return np.asarray(np.stack(figures)[chosen, np.arange(len(chosen))[:, None]].mean(axis=1))
 
 
-def _between(values: Numbers, tail: float) -> Range:
+def _between(values: Numbers, tail: float) -> NoiseRange:
     """The values without ``tail`` (a share) at either end, rounded outwards; what is not defined could be anything."""
     if np.isnan(values).any():
         return UNKNOWN
     ordered, last = np.sort(values), len(values) - 1
-    return Range(float(ordered[math.floor(tail * last)]), float(ordered[math.ceil((1 - tail) * last)]))
+    return NoiseRange(float(ordered[math.floor(tail * last)]), float(ordered[math.ceil((1 - tail) * last)]))
 
 
 def _same(sims: Sequence[Outcomes], reals: Sequence[Outcomes]) -> bool:
@@ -148,7 +148,7 @@ def _same(sims: Sequence[Outcomes], reals: Sequence[Outcomes]) -> bool:
     )
 
 
-def _exact(sims: Sequence[Outcomes], reals: Sequence[Outcomes]) -> Range:
+def _exact(sims: Sequence[Outcomes], reals: Sequence[Outcomes]) -> NoiseRange:
     """Where the difference of attainment lies by the requests that only one side met, each on its own.
 
     Where no request ended otherwise in one run than in the other, all resamples agree and would say that none ever can.
@@ -162,8 +162,8 @@ def _exact(sims: Sequence[Outcomes], reals: Sequence[Outcomes]) -> Range:
         binomtest(round(float(np.maximum(part, 0).sum())), count).proportion_ci(CONFIDENCE)
         for part in (sim - real, real - sim)
     )
-    return Range(float(more.low - less.high), float(more.high - less.low))
+    return NoiseRange(float(more.low - less.high), float(more.high - less.low))
 
 
-def _at_least(one: Range, other: Range) -> Range:
-    return Range(min(one.low, other.low), max(one.high, other.high))
+def _at_least(one: NoiseRange, other: NoiseRange) -> NoiseRange:
+    return NoiseRange(min(one.low, other.low), max(one.high, other.high))

@@ -27,9 +27,9 @@ class Interval:
     """A mean and how far the truth may lie from it.
 
     Attributes:
-        mean: of independent replications.
-        half_width: of the confidence interval; infinity where one replication is all there is.
-        replications: how many.
+        mean: mean of independent replications.
+        half_width: half width of the confidence interval; infinity where one replication is all there is.
+        replications: number of replications.
     """
 
     mean: float
@@ -98,7 +98,7 @@ def quantiles(values: Sequence[float] | Numbers, shares: Sequence[float], never:
     it is interpolated, as `numpy.quantile` does. NaN: there are no requests.
 
     Args:
-        values: of the requests that finished, such as seconds of latency.
+        values: values of the requests that finished, such as seconds of latency.
         shares: the quantiles wanted, between 0 and 1.
         never: requests that did not finish.
     """

@@ -24,9 +24,9 @@ from reports.notes import resumings
 from reports.output_analysis import quantiles
 from traces.errors import BadInput
 from traces.files import write_json
-from traces.marks import Kind
+from traces.marks import OutputKind
 
-VALIDATION = Kind("validation")
+VALIDATION = OutputKind("validation")
 
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tilecast.scenario import PolicySection, Scenario
+from tilecast.scenario import Scenario
+from tilecast.sections import PolicySection
 from traces.limits import Range, Text
 
 _NUMBERS = {int: "whole number", float: "number"}

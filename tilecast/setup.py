@@ -30,7 +30,8 @@ from tilecast.file_memo import memoised_by_file
 from tilecast.in_memory import is_named
 from tilecast.latency import geometry_for, latency_table, load_profile, trust
 from tilecast.lossy import lossy
-from tilecast.scenario import PredictorSection, Scenario
+from tilecast.scenario import Scenario
+from tilecast.sections import PredictorSection
 from tilecast.tiling import PreparedTiling, prepare_tiling
 from tilecast.weights import (
     StageCosts,

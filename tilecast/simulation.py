@@ -10,7 +10,8 @@ from predictors.loading import LoadTimes
 from sim.driver import Happening, Simulation
 from sim.faults import Faults
 from sim.world import World
-from tilecast.scenario import FaultsSection, Scenario
+from tilecast.scenario import Scenario
+from tilecast.sections import FaultsSection
 from tilecast.setup import Prepared
 from tilecast.weights import adapting, preloaded, weights_of
 from traces.errors import BadInput

@@ -10,7 +10,8 @@ from policies.tiling.costs import TiledCosts
 from policies.weights import ModelSwapping
 from predictors.loading import AdapterCosts, Weights, with_adapters
 from predictors.table import LatencyTable
-from tilecast.scenario import Scenario, WeightsSection
+from tilecast.scenario import Scenario
+from tilecast.sections import WeightsSection
 from traces.errors import BadInput
 from traces.request import Request
 from traces.stages import Recipe

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from traces.errors import BadInput
 from traces.exact import WHOLE_TYPES, column_of, column_of_text, is_missing, unmasked
 from traces.limits import is_control
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.output import whole_file
 from traces.text import parse_json, read_bytes, read_text, write_text
 
@@ -58,7 +58,7 @@ def read_frame(path: Path, text: Iterable[str] = ()) -> pd.DataFrame:
     return frame
 
 
-def write_frame(frame: pd.DataFrame, path: Path, kind: Kind) -> None:
+def write_frame(frame: pd.DataFrame, path: Path, kind: OutputKind) -> None:
     """Write the table to ``path`` by its suffix (.parquet, .csv or .jsonl), whole or not at all.
 
     Raises:
@@ -77,7 +77,7 @@ def write_frame(frame: pd.DataFrame, path: Path, kind: Kind) -> None:
             raise BadInput(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 
 
-def write_document(text: str, path: Path, kind: Kind) -> None:
+def write_document(text: str, path: Path, kind: OutputKind) -> None:
     """Write text that bears the mark of its kind, whole or not at all; see `traces.text.write_text`.
 
     Raises:
@@ -87,7 +87,7 @@ def write_document(text: str, path: Path, kind: Kind) -> None:
         write_text(temporary, text)
 
 
-def write_json(document: Mapping[str, Any], path: Path, kind: Kind, indent: int = 2) -> None:
+def write_json(document: Mapping[str, Any], path: Path, kind: OutputKind, indent: int = 2) -> None:
     """Write ``document`` as JSON with the mark of its kind; see `write_document`."""
     write_document(kind.json(json.dumps(document, indent=indent, allow_nan=False)) + "\n", path, kind)
 

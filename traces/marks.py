@@ -44,7 +44,7 @@ _TEXT = re.compile(
 
 
 @dataclass(frozen=True)
-class Kind:
+class OutputKind:
     """What an output is.
 
     Attributes:

@@ -44,7 +44,7 @@ from pathlib import Path
 from typing import IO
 
 from traces.errors import BadInput
-from traces.marks import Kind, mark_of
+from traces.marks import OutputKind, mark_of
 from traces.paths import user_path
 
 COPIES = "copies"
@@ -78,7 +78,7 @@ def reads(paths: Iterable[Path]) -> None:
                     known[status.st_dev, status.st_ino] = path
 
 
-def check_file(path: Path, kind: Kind) -> Path:
+def check_file(path: Path, kind: OutputKind) -> Path:
     """Where an output to ``path`` goes: the path itself, or what it leads to as a link. Changes nothing.
 
     Raises:
@@ -100,12 +100,12 @@ def check_file(path: Path, kind: Kind) -> Path:
     return target
 
 
-def check_folder(path: Path, kind: Kind, goes_on: bool = False) -> Path:
+def check_folder(path: Path, kind: OutputKind, goes_on: bool = False) -> Path:
     """Like `check_file`, for a folder: new, empty, or of this kind.
 
     Args:
-        path: of the folder.
-        kind: of what.
+        path: path of the folder.
+        kind: what kind of output it is.
         goes_on: whether the command goes on with what is there, so that it may read what it does not replace.
     """
     path = user_path(path)
@@ -133,7 +133,7 @@ def check_folder(path: Path, kind: Kind, goes_on: bool = False) -> Path:
     return target
 
 
-def _check_own(path: Path, target: Path, kind: Kind, goes_on: bool) -> bool:
+def _check_own(path: Path, target: Path, kind: OutputKind, goes_on: bool) -> bool:
     """Refuse what is in the way of a folder's own file; True where it is of the folder's kind for certain."""
     status = target.lstat()
     if not stat.S_ISREG(status.st_mode):
@@ -150,7 +150,7 @@ def _check_own(path: Path, target: Path, kind: Kind, goes_on: bool) -> bool:
     return expected == kind.name
 
 
-def _check_own_folder(path: Path, target: Path, kind: Kind) -> None:
+def _check_own_folder(path: Path, target: Path, kind: OutputKind) -> None:
     status = target.lstat()
     if not stat.S_ISDIR(status.st_mode):
         raise BadInput(f"{path} is {_called(status)}, expected a folder; choose another -o, or remove it")
@@ -168,7 +168,7 @@ def _marks(folder: Path, names: Iterable[str]) -> Iterator[str]:
 
 
 @contextmanager
-def whole_file(path: Path, kind: Kind) -> Iterator[Path]:
+def whole_file(path: Path, kind: OutputKind) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends well, remove it otherwise.
 
     Raises:
@@ -201,10 +201,10 @@ class Folder:
 
     Attributes:
         path: where it is.
-        kind: of what.
+        kind: what kind of output it is.
     """
 
-    def __init__(self, path: Path, kind: Kind) -> None:
+    def __init__(self, path: Path, kind: OutputKind) -> None:
         self.path = path
         self.kind = kind
 
@@ -324,14 +324,14 @@ def _check_place_of_copy(target: Path, copies: list[str]) -> None:
 
 
 @contextmanager
-def claim_folder(path: Path, kind: Kind, goes_on: bool = False) -> Iterator[Folder]:
+def claim_folder(path: Path, kind: OutputKind, goes_on: bool = False) -> Iterator[Folder]:
     """Check a folder, make it, and keep it from all other processes until the block ends.
 
     A folder that is made here and still empty at the end is removed.
 
     Args:
-        path: of the folder.
-        kind: of what.
+        path: path of the folder.
+        kind: what kind of output it is.
         goes_on: see `check_folder`.
 
     Raises:

@@ -14,7 +14,7 @@ class ImageToImage(NamedTuple):
     """How a pipeline takes its strength.
 
     Attributes:
-        strength: of requests that name none: the pipeline's own.
+        strength: strength of requests that name none: the pipeline's own.
         rounds_up: whether part of a step is made a whole one, not left out.
     """
 

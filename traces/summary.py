@@ -17,7 +17,7 @@ class Summary:
     """Figures of a trace. The tables count requests by value, the most frequent first.
 
     Attributes:
-        requests: how many.
+        requests: number of requests.
         images: pictures or clips that they ask for in all.
         span_s: from the first arrival to the last.
         rate: mean arrivals a second over the span; NaN for fewer than two requests or no span.

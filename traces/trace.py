@@ -17,14 +17,14 @@ from traces.errors import BadInput
 from traces.exact import stacked
 from traces.files import read_frame, write_frame
 from traces.geometry import GEOMETRIES, ModelGeometry
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.mix import Mix
 from traces.request import Request
 from traces.sizes import scaled_sides
 from traces.strength import ImageToImage
 from traces.summary import Summary, summarise
 
-TRACE = Kind("trace", columns=tuple(DTYPES))
+TRACE = OutputKind("trace", columns=tuple(DTYPES))
 
 _SKIPPED_OF = 50
 _FIELDS = tuple(field.name for field in fields(Request))
@@ -190,7 +190,7 @@ class Trace:
 
         Args:
             to: the model that shall run them.
-            factor: of each side; by default the ratio of the two models' native sizes, per request.
+            factor: factor of each side; by default the ratio of the two models' native sizes, per request.
             minimum: no side below this, px.
             maximum: no side above this, px.
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from traces.arrivals import Arrivals, Burst, DailyProfile, Gamma, Poisson, parse_arrivals
 from traces.errors import BadInput, first_problem
 from traces.files import write_document
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.mix import Mix, parse_count, parse_counts
 from traces.request import Size
 from traces.sizes import parse_size, spell_size
@@ -26,7 +26,7 @@ from traces.streams import stream
 from traces.text import parse_toml, read_text
 from traces.trace import Trace
 
-WORKLOAD = Kind("workload")
+WORKLOAD = OutputKind("workload")
 T = TypeVar("T")
 
 POISSON_CV = (0.9, 1.1)
@@ -44,7 +44,7 @@ class Workload:
         steps: denoising steps.
         images: pictures a request.
         model: what all requests ask for.
-        guidance_scale: of all requests.
+        guidance_scale: guidance scale of all requests.
     """
 
     rate: float

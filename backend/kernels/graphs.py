@@ -58,7 +58,7 @@ class Capture(Protocol):
 
     Attributes:
         device: where it records.
-        limit_bytes: of all recordings together.
+        limit_bytes: bytes of all recordings together.
     """
 
     device: torch.device

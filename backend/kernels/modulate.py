@@ -29,7 +29,7 @@ def modulate(
         scale: [rows, ...], what a token is multiplied with (stock code adds the one to it before), and so is ``shift``.
         rows: [tokens] int64.
         fused: in one kernel, where it knows the shapes and types.
-        dtype: of the result, once more rounded; None: as PyTorch promotes.
+        dtype: dtype of the result, once more rounded; None: as PyTorch promotes.
 
     Returns:
         [tokens, ...].

@@ -72,7 +72,7 @@ class TokenCache(BlockCache):
             flow: the forward under way, of all tokens.
             blocks: the family's, in order.
             tokens: what goes in.
-            units: of the image tokens.
+            units: units of the image tokens.
             parts: the calls, all the same part of their steps, with ``rows`` rows each.
         """
         units_of_parts = units.of_rows(rows)

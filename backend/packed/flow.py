@@ -107,7 +107,7 @@ class Flow:
     """One packed forward.
 
     Args:
-        layout: of all its tokens.
+        layout: layout of all its tokens.
         rotary: their positions, where they are rotary.
         kernels: what its modules run on.
 

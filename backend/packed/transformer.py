@@ -58,7 +58,7 @@ class PackedTransformer:
         caching: decides which image tokens go through which block; None: all, and nothing is kept.
         cache_bytes: what the cache may keep.
         cache_patch: side of the groups of image tokens that the cache decides about, latent pixels; 0: whole images.
-        kernels: of the packed forward.
+        kernels: kernels of the packed forward.
         recorder: may record forwards; not those with a cache, which decides on the way.
 
     Attributes:

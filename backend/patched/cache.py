@@ -33,7 +33,7 @@ class PatchCache(BlockCache):
 
     Args:
         unet: its top-level blocks are wrapped; outside `batch` they behave as before.
-        context: of the UNet's hooked modules.
+        context: context of the UNet's hooked modules.
         policy: the executor's own copy.
         budget_bytes: what may be kept; a request that does not fit runs without a cache.
     """

@@ -59,10 +59,10 @@ def record_signals(
     Args:
         model: an embedded model's name or a diffusers folder with a UNet.
         sizes: (height, width, frames), taken in turn.
-        requests: how many.
+        requests: number of requests.
         patch: largest side of a patch, latent pixels; see `PatchedUNet`.
         max_age: oldest reference, steps.
-        seed: of the named random streams of ages and of the requests' noise.
+        seed: seed of the named random streams of ages and of the requests' noise.
         progress: called with (requests done, requests).
 
     Returns:

@@ -17,7 +17,7 @@ from backend.shapes.stages import Shape, Stage
 from predictors.polynomial import Polynomial
 from traces.files import write_document
 from traces.geometry import GEOMETRIES, ModelGeometry
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.output import check_file
 from traces.stages import STAGES
 
@@ -28,7 +28,7 @@ CLIPS: tuple[Shape, ...] = (
 )
 """Latent shapes that are counted."""
 
-SHAPES = Kind("shapes")
+SHAPES = OutputKind("shapes")
 
 QUANTITIES = ("flops", "bytes", "launches", "peak_bytes")
 _HEADER = """\

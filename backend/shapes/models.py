@@ -22,7 +22,7 @@ class Model:
     """One model: its stages, and what its geometry alone does not say.
 
     Attributes:
-        source: of the configuration.
+        source: source of the configuration.
         guidance_rows: rows of an image with guidance: 2, or 1 where guidance is an input of the denoiser.
         frame_patch: latent frames a token.
         stages: encode, denoise and decode.

@@ -72,7 +72,7 @@ class Stage:
     Attributes:
         modules: makes its networks, on the default device, in the default type.
         call: what one of them (its index, itself) is given for ``rows`` rows of one latent shape.
-        method: of the networks, that does the work.
+        method: method of the networks, that does the work.
         tiles: None, or (latent shape of a tile, how far tiles lie apart) where the whole needs more memory than a
             device has, so that the documentation of its pipeline advises tiles.
     """

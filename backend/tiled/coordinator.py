@@ -23,7 +23,7 @@ class Coordinator:
         request_id: whose.
         steps: evaluations of its refinement.
         values: numbers a latent pixel stands for.
-        devices: of the replica.
+        devices: devices of the replica.
         placement: assigns tiles.
         seconds: predicted seconds of a window of (height, width) latent pixels.
         caching: decides which tiles are computed; None: all.

@@ -91,10 +91,10 @@ class RefineRun(RequestRun):
         pipeline: as for `RequestRun`.
         request: what to make.
         prepared: from the sketch.
-        first_step: of the sampler's schedule.
+        first_step: first step of the sampler's schedule.
         start: makes the latents to start from, in the layout of those it is given.
         arguments: as for `SketchRun`.
-        adapter: of the pipeline.
+        adapter: adapter of the pipeline.
         resumed: where it goes on if it was interrupted; ``start`` then makes the latents of that moment.
     """
 

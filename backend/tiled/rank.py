@@ -24,7 +24,7 @@ class Rank:
     """One rank but the first: made by loading the model, called with its group to obey the first.
 
     Args:
-        device: of this rank.
+        device: device of this rank.
         model: to load, with ``dtype``.
         positions: as for `backend.tiled.adapters.adapter_for`, with ``native``.
         batch: windows in one forward at most.

@@ -34,10 +34,10 @@ def record_tiles(
     Args:
         refiner: the model and its tiling.
         sizes: (height, width, frames), taken in turn.
-        requests: how many.
+        requests: number of requests.
         steps: denoising steps of each sketch; refinement repeats the rule's share of them.
         max_age: oldest reference, steps.
-        seed: of the requests' noise.
+        seed: seed of the requests' noise.
         progress: called with (requests done, requests).
 
     Returns:

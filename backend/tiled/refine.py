@@ -50,7 +50,7 @@ class Refinement:
 
     Args:
         shape: what the request becomes.
-        adapter: of the pipeline.
+        adapter: adapter of the pipeline.
         group: this rank's view of its replica.
         coordinator: on the first rank what decides each step; None on the others.
         cached: whether a policy may reuse tiles, so that outputs are held.

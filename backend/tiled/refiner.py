@@ -58,7 +58,7 @@ class Refiner:
         model: an embedded model's name or a diffusers folder.
         device: ``cpu``, ``cuda``, ...
         dtype: as for `load_pipeline`.
-        options: of the `TilingRule`.
+        options: options of the `TilingRule`.
 
     Raises:
         BadInput: an unknown model or device, a model that cannot be tiled, or a wrong option.

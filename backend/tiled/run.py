@@ -33,7 +33,7 @@ class TiledRun:
         pipeline: shared by all requests of a replica, prepared by `backend.coroutine.intercept_denoiser`.
         request: what to make.
         shape: what it becomes.
-        adapter: of the pipeline.
+        adapter: adapter of the pipeline.
         group: this rank's view of its replica; settled when refinement begins.
         coordinator: on the first rank; None on the others.
         reuse: what a reused tile hands on, see `backend.tiled.refine.REUSE`.

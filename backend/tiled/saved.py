@@ -22,14 +22,14 @@ from safetensors.torch import load_file, save_file
 from backend.tiled.run import TiledRun
 from policies.tiling.recipe import TiledShape, shape_from
 from traces.errors import BadInput
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.output import claim_folder
 from traces.request import Request
 from traces.text import write_text
 
 _FORMAT = 1
 _PLAIN, _TENSORS, _DIGESTS = "request.json", "tensors.safetensors", "sha256.json"
-SAVED_REQUEST = Kind("saved request", files={_PLAIN: "saved request", _TENSORS: "", _DIGESTS: ""})
+SAVED_REQUEST = OutputKind("saved request", files={_PLAIN: "saved request", _TENSORS: "", _DIGESTS: ""})
 
 
 class Saved(NamedTuple):
@@ -40,7 +40,7 @@ class Saved(NamedTuple):
         shape: what it becomes.
         made_by: what must be the same to go on: pipeline, precision, positions, cache and reuse.
         sketch: pixels of the finished sketch, [images, 3, frames, h, w]; None once refinement has begun.
-        state: of the refinement, see `TiledRun.state`; None before it.
+        state: state of the refinement, see `TiledRun.state`; None before it.
     """
 
     request: Request

@@ -40,7 +40,7 @@ def measured(
     |now - then|, (now - then)**2 and then**2 of the input, and |held| of the output that would be reused.
 
     Args:
-        tiles: of the step.
+        tiles: tiles of the step.
         owned: [H, W], the pixels of this rank.
         now: the input, [images, channels, frames, H, W].
         then: the input when what is held was computed.

@@ -15,10 +15,10 @@ from reports.plan.formatting import TRUST, subject, trust
 from reports.plan.frames import TABLES
 from reports.plan.result import Evaluation, Plan
 from reports.plan.table import Table
-from traces.marks import Kind
+from traces.marks import OutputKind
 
 _FILES = ("points.sqlite", "plan.html", "plan.md", *(f"{name}.parquet" for name in TABLES), "plan.json")
-PLAN = Kind("plan", files=dict.fromkeys(_FILES, "plan"))
+PLAN = OutputKind("plan", files=dict.fromkeys(_FILES, "plan"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Section:
     """A chart with its figures, and how far to trust both.
 
     Attributes:
-        title: of both.
+        title: title of both.
         caption: how to read the chart.
         tables: the figures; those without rows are not shown.
         rests_on: the evaluations that the figures come from.

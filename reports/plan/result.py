@@ -28,7 +28,7 @@ class Candidate:
     Attributes:
         hardware: the name of a kind.
         devices: a replica.
-        replicas: of the cluster.
+        replicas: replicas of the cluster.
         scheduler: the policy's name.
     """
 
@@ -58,7 +58,7 @@ class Figures:
         utilisation: busy share of the devices.
         batch: requests in a denoising launch, weighted by time.
         dropped: share of the requests that the policy dropped.
-        requests: of one replication, after the warm-up.
+        requests: requests of one replication, after the warm-up.
         warm_up_s: cut off, in the mean.
     """
 
@@ -82,7 +82,7 @@ class Memory:
     """Whether a model with its batch and cache fits on a device.
 
     Attributes:
-        needed_bytes: of a device, at the largest batch.
+        needed_bytes: bytes of a device, at the largest batch.
         device_bytes: what it has.
         max_batch: pictures of the largest size in a batch that still fit; 0: the model does not fit.
         label: of `predictors.basis`.
@@ -107,7 +107,7 @@ class Evaluation:
         keeps: whether it keeps the promise; None: not decided by so many replications.
         figures: under the demand planned for.
         load: demand over what it can carry at most; above 1 it cannot keep up.
-        price_per_hour: of the cluster; NaN where no price is known.
+        price_per_hour: price per hour of the cluster; NaN where no price is known.
         cost_per_1000_images: of pictures of requests that finished; NaN likewise.
         extrapolated: share of the simulated time outside the measured range.
         memory: None where the hardware's memory is not known.
@@ -224,7 +224,7 @@ class Plan:
     Attributes:
         attainment: the promise: the share of requests that must finish in time.
         slo: the deadline in words.
-        confidence: of all intervals.
+        confidence: confidence of all intervals.
         demand: what is asked.
         answer: the least hardware that keeps the promise; None: none of those considered.
         considered: everything that was simulated under the demand planned for, cheapest first.

@@ -18,12 +18,12 @@ from reports.quality.pictures import Picture, gather, in_step, read_picture
 from reports.quality.seams import Borders
 from traces.errors import BadInput
 from traces.files import write_json
-from traces.marks import Kind
+from traces.marks import OutputKind
 
 Files = dict[str, tuple[Path, ...]]
 
 
-QUALITY = Kind("quality")
+QUALITY = OutputKind("quality")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import typer
 from cli.app import app
 from policies.runlog import REPLAY
 from tests.cli.run_command import refused, run
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.output import claim_folder
 from traces.trace import Trace
 
@@ -112,7 +112,7 @@ def refuses(here: Path, verb: str, output: str | None = None) -> str:
 
 
 def another_kind(path: Path) -> None:
-    path.write_text(Kind("novel").comment("", ".toml"))
+    path.write_text(OutputKind("novel").comment("", ".toml"))
 
 
 def link_to_mine(path: Path) -> None:
@@ -226,7 +226,7 @@ def test_files_of_a_run_are_no_place_for_anything_else(here: Path) -> None:
 
 @pytest.mark.parametrize("verb", FOLDERS)
 def test_a_folder_in_use_is_refused(here: Path, verb: str) -> None:
-    with claim_folder(here / "new", Kind("anything")):
+    with claim_folder(here / "new", OutputKind("anything")):
         assert "is in use by another process" in refuses(here, verb)
 
 

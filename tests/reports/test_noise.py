@@ -14,7 +14,7 @@ import pytest
 from policies.record import request_table, step_table
 from policies.runlog import Run
 from reports.checks import checked
-from reports.fidelity import UNKNOWN, Answer, Fidelity, Range
+from reports.fidelity import UNKNOWN, Answer, Fidelity, NoiseRange
 from reports.figures import summary
 from reports.noise import Outcomes, ranges
 from reports.validate import Validation, side_by_side
@@ -91,13 +91,13 @@ def test_the_same_runs_have_the_same_ranges() -> None:
     sim, real = (outcomes(rng.exponential(4, 60)) for _ in range(2))
     assert ranges([sim], [real]) == ranges([sim], [real])
     assert ranges([sim, real], [real]) == ranges([sim, real], [real])
-    assert ranges([sim], [sim]) == dict.fromkeys(LIMITS, Range(0.0, 0.0))
+    assert ranges([sim], [sim]) == dict.fromkeys(LIMITS, NoiseRange(0.0, 0.0))
 
 
 def test_requests_that_never_finish_lie_beyond_every_limit() -> None:
     lost, done = np.full(40, math.inf), np.full(40, 3.0)
     found = ranges([outcomes(done)], [outcomes(lost)])
-    assert found["latency_p50_s"] == Range(-math.inf, -math.inf)
+    assert found["latency_p50_s"] == NoiseRange(-math.inf, -math.inf)
     assert found["slo_attainment"].low > 0.8
     half = np.where(np.arange(40) % 2, 3.0, math.inf)
     assert ranges([outcomes(half)], [outcomes(done)])["latency_p99_s"].high == math.inf

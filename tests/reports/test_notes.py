@@ -14,7 +14,7 @@ from rich.console import Console
 from reports.checks import checked
 from reports.comparison import Comparison
 from reports.drift import drift, stalls
-from reports.fidelity import Answer, Fidelity, Range
+from reports.fidelity import Answer, Fidelity, NoiseRange
 from reports.figures import summary
 from reports.markdown import markdown
 from reports.notes import run_notes
@@ -145,7 +145,7 @@ def figures(**errors: float) -> pd.DataFrame:
 def judged(frame: pd.DataFrame, noise: float = 0.0, requests: int = 1000, **more) -> Fidelity:
     """The verdict where every difference is known but for so much on either side."""
     errors = frame["sim"] - frame["real"]
-    lies = {str(name): Range(error - noise, error + noise) for name, error in errors.fillna(0.0).items()}
+    lies = {str(name): NoiseRange(error - noise, error + noise) for name, error in errors.fillna(0.0).items()}
     return Fidelity.of(frame, lies, requests, **more)
 
 

@@ -18,13 +18,13 @@ from PIL import Image
 
 from traces.errors import BadInput
 from traces.files import write_document, write_frame, write_json
-from traces.marks import Kind, mark_of
+from traces.marks import OutputKind, mark_of
 from traces.output import check_file, check_folder, claim_folder, reading, whole_file
 
 ROOT = Path(__file__).parents[2]
-LIST = Kind("list", columns=("a", "b"))
-OTHER = Kind("other")
-BOOK = Kind(
+LIST = OutputKind("list", columns=("a", "b"))
+OTHER = OutputKind("other")
+BOOK = OutputKind(
     "book", files={"notes.jsonl": "", "part.json": "list", "book.json": "book"}, folders={"leaves": r"\d+\.png"}
 )
 
@@ -226,18 +226,18 @@ def test_a_folder_with_something_else_in_the_place_of_a_file_is_refused(tmp_path
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
     fill(tmp_path, "one")
     with pytest.raises(BadInput, match="is a book of Tilecast, so no shelf is written there"):
-        check_folder(tmp_path, Kind("shelf", files={"shelf.json": "shelf"}))
+        check_folder(tmp_path, OutputKind("shelf", files={"shelf.json": "shelf"}))
     with pytest.raises(BadInput, match=r"book\.json is of a book, so no shelf replaces it"):
-        check_folder(tmp_path, Kind("shelf", files={"book.json": "shelf"}))
+        check_folder(tmp_path, OutputKind("shelf", files={"book.json": "shelf"}))
 
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.output import claim_folder, whole_file
-with claim_folder(Path(sys.argv[1]), Kind("book", files={"book.json": "book"})) as folder, folder.renewed(), \\
-        whole_file(folder.path.parent / "t.json", Kind("list")):
+with claim_folder(Path(sys.argv[1]), OutputKind("book", files={"book.json": "book"})) as folder, folder.renewed(), \\
+        whole_file(folder.path.parent / "t.json", OutputKind("list")):
     print("held", flush=True)
     time.sleep(60)
 """

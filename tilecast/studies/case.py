@@ -15,7 +15,8 @@ from predictors.hardware import find_hardware, shipped_hardware
 from predictors.memory import footprint, largest_batch
 from predictors.shapes import shipped_shapes
 from reports.plan.result import Candidate, Demand, Memory
-from tilecast.scenario import FaultsSection, HardwareSection, PolicySection, Scenario
+from tilecast.scenario import Scenario
+from tilecast.sections import FaultsSection, HardwareSection, PolicySection
 from tilecast.studies.assess import Effort, Promise, key
 from tilecast.studies.capacity import capacity_rps
 from tilecast.studies.experiment import Experiment

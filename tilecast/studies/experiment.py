@@ -36,7 +36,7 @@ class Experiment:
 
     Attributes:
         candidate: the cluster.
-        seed: of the demand and of the world's noise; candidates asked with one seed see the same requests.
+        seed: seed of the demand and of the world's noise; candidates asked with one seed see the same requests.
         requests: the first so many of the demand's replication.
         change: what is otherwise.
         saturate: all of them at once and without deadlines, to see what the cluster carries.

@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 from tilecast.latency import geometry_for
-from tilecast.scenario import PolicySection, Scenario
+from tilecast.scenario import Scenario
+from tilecast.sections import PolicySection
 from tilecast.setup import Prepared, prepare, routing_of
 from tilecast.simulation import run_simulation
 from tilecast.studies.replication import observe

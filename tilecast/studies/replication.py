@@ -54,7 +54,7 @@ class Replication:
         warm_up_s: cut off before that.
         settled: whether MSER-5 finds an end of the warm-up in the first half.
         attainment: share of the measured requests that finished in time; one without deadline only has to finish.
-        latency_mean_s: of those that finished.
+        latency_mean_s: seconds of those that finished.
         latency_p50_s, latency_p95_s, latency_p99_s: of all measured; one that did not finish counts as infinite.
         wait_mean_s: from arrival to first start, of those that started.
         goodput_rps: requests a second that finished in time, during the span.

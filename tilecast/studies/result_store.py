@@ -28,12 +28,12 @@ from tilecast.scenario import Scenario
 from tilecast.signals import Interrupted
 from tilecast.studies.workers import results
 from traces.errors import BadInput
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.output import Folder, claim_folder
 from traces.paths import user_path
 
 FILE = "points.sqlite"
-STUDY = Kind("study", files={FILE: "study"})
+STUDY = OutputKind("study", files={FILE: "study"})
 FAILED = "error"
 """The one entry of the result of a point that could not be run: why, in one line."""
 
@@ -59,7 +59,7 @@ class ResultStore:
         Interrupted: on leaving by Ctrl-C.
     """
 
-    def __init__(self, folder: Path, kind: Kind = STUDY) -> None:
+    def __init__(self, folder: Path, kind: OutputKind = STUDY) -> None:
         self.folder = Path(folder)
         self.kind = kind
         self.path = self.folder / FILE

@@ -28,7 +28,7 @@ from tilecast.studies.sweep import SWEEP, points_table, simulate_point, tasks
 from tilecast.studies.workers import check_workers
 from traces.errors import BadInput
 from traces.files import write_frame
-from traces.marks import Kind
+from traces.marks import OutputKind
 
 
 def plan(
@@ -133,7 +133,7 @@ def sweep(
             None: nothing is kept.
         workers: simulations at a time; None: one a core.
         executor: ``joblib``: processes of this machine. ``ray``: a Ray cluster.
-        ray_address: of the cluster; None: that of ``RAY_ADDRESS``, or else one on this machine.
+        ray_address: ray address of the cluster; None: that of ``RAY_ADDRESS``, or else one on this machine.
         keep_logs: write every run log to ``output/runs``.
         given: dotted keys that the grid must not set, because the caller has.
         progress: told how many points are done.
@@ -173,7 +173,7 @@ def sweep(
 
 
 @contextmanager
-def _kept(output: Path | str | None, kind: Kind) -> Iterator[ResultStore]:
+def _kept(output: Path | str | None, kind: OutputKind) -> Iterator[ResultStore]:
     if output is not None:
         with ResultStore(Path(output), kind) as store:
             yield store

@@ -17,10 +17,10 @@ from tilecast.setup import prepare
 from tilecast.simulation import run_simulation
 from tilecast.studies.grid import Grid, SweepPoint
 from tilecast.studies.result_store import FAILED, FILE, Result, point_key
-from traces.marks import Kind
+from traces.marks import OutputKind
 from traces.output import claim_folder
 
-SWEEP = Kind(
+SWEEP = OutputKind(
     "sweep",
     columns=("basis", "notes", "point", "error"),
     files=dict.fromkeys((FILE, "sweep.parquet", "sweep.csv"), "sweep"),

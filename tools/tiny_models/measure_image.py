@@ -30,9 +30,9 @@ from tools.tiny_models.scene_reader import Verdict, accuracy_on_drawn, judge, sh
 from tools.tiny_models.scenes import Scene, held_out_scenes
 from tools.tiny_models.tiny_image import FOLDER, GUIDANCE_SCALE, NATIVE_SIZE, STEPS
 from traces.files import write_json
-from traces.marks import Kind
+from traces.marks import OutputKind
 
-MEASUREMENT = Kind("measurement")
+MEASUREMENT = OutputKind("measurement")
 
 BATCH = 20
 

@@ -54,7 +54,7 @@ def import_gentd26(
     Args:
         path: the file as published.
         sizes: what sizes to draw.
-        seed: of the random streams.
+        seed: seed of the random streams.
         model: what the requests ask for.
         statuses: which recorded statuses to import.
         spread_seconds: move requests of the same second to random points within it.

@@ -18,8 +18,8 @@ class Axis(NamedTuple):
     """Rotary positions along one axis.
 
     Attributes:
-        positions: of each token, [tokens].
-        channels: of a head that this axis turns.
+        positions: positions of each token, [tokens].
+        channels: channels of a head that this axis turns.
         base: theta.
     """
 

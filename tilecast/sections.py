@@ -1,0 +1,427 @@
+"""The sections of a scenario: every key with its type, limits, default and meaning.
+
+``tilecast scenario keys`` prints what stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import joblib
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from policies.contract import Policy
+from policies.guard import name_of
+from policies.load import built, checked_policy, load_policy, made_with
+from predictors.profile import Profile
+from tilecast.in_memory import InMemory, contents_of, is_named, named
+from traces.errors import BadInput
+from traces.limits import (
+    DEVICES,
+    REPLICAS,
+    REQUESTS,
+    SLOWDOWN,
+    STEPS,
+    THREADS,
+    Factor,
+    Instant,
+    Interval,
+    Name,
+    PathText,
+    PositiveSpan,
+    Range,
+    Share,
+    Span,
+)
+from traces.trace import Trace
+
+
+class Section(BaseModel):
+    """What all sections have in common: nothing unknown, nothing infinite, nothing that changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Several = Annotated[tuple[PathText, ...], Field(max_length=10_000)]
+Dtype = Literal["float32", "float64", "bfloat16", "float16"]
+Count = Annotated[int, Range(1, 65_536, whole=True)]
+Pixels = Annotated[int, Range(0, 65_536, "pixels", whole=True)]
+Bytes = Annotated[int, Range(0, 2**60, "bytes", whole=True)]
+Gigabytes = Annotated[float, Range(1e-6, 1e6, "GB")]
+GigabytesPerSecond = Annotated[float, Range(1e-6, 1e6, "GB/s")]
+Slowdown = Annotated[float, SLOWDOWN]
+Requests = Annotated[int, REQUESTS]
+Replicas = Annotated[int, REPLICAS]
+Devices = Annotated[int, DEVICES]
+Samples = Annotated[int, Range(10, REQUESTS.most, "requests", whole=True)]
+Seeds = Annotated[int, Range(2, 1000, "seeds", whole=True)]
+
+
+class StepReductionSection(Section):
+    """A share of the requests skips its first denoising steps (NIRVANA); deadlines are those of all steps.
+
+    A replay makes such a picture in fewer steps from noise: what it costs is real, what it would start from is not.
+    """
+
+    share: Share = Field(0.0, description="Share of the requests that skip steps.")
+    skip: PathText | None = Field(None, description="Steps of 50 that they skip, like 5:0.3,10:0.7 (steps:weight).")
+
+    @model_validator(mode="after")
+    def _both(self) -> StepReductionSection:
+        if self.share and self.skip is None:
+            raise ValueError('expected skip beside share, like skip = "5:0.3,10:0.7" (steps of 50:weight)')
+        return self
+
+
+class TraceSection(Section):
+    """Which requests, and what is done to them first, in this order."""
+
+    _given: InMemory[Trace] | None = PrivateAttr(None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _objects(cls, data: Any, handler: Callable[[Any], TraceSection]) -> TraceSection:
+        given = data.get("path") if isinstance(data, dict) else None
+        if not isinstance(given, Trace):
+            return handler({**data, "path": str(given)} if isinstance(given, Path) else data)
+        section = handler({**data, "path": named("trace", str(joblib.hash(given.frame)))})
+        section._given = InMemory(given)
+        return section
+
+    @property
+    def in_memory(self) -> Trace | None:
+        """The trace, where it is an object and no file."""
+        return None if self._given is None else self._given.value
+
+    path: PathText | None = Field(None, description="The trace: .parquet, .csv[.gz] or .jsonl[.gz].")
+    start_s: Instant = Field(0.0, description="Leave out arrivals before this time of the file, which becomes time 0.")
+    end_s: Instant | None = Field(None, description="Leave out arrivals from this time on.")
+    limit: Requests | None = Field(None, description="Keep the first requests.")
+    rate_scale: Factor = Field(1.0, description="Multiply the arrival rate.")
+    images: PathText | None = Field(None, description="Folder of the pictures that requests start from.")
+    fit_sizes: bool = Field(False, description="Scale the sizes to the model's native size.")
+    steps_scale: Factor = Field(1.0, description="Multiply the denoising steps.")
+    step_reduction: StepReductionSection = StepReductionSection()
+    spikes: Several = Field(
+        (), description="Like 600:120:3: from 600 s of the run, for 120 s, 3 times as many requests (below 1: fewer)."
+    )
+
+
+class ClusterSection(Section):
+    """What it runs on."""
+
+    replicas: Replicas = Field(1, description="How many replicas of the model serve requests.")
+    devices: Devices = Field(1, description="Of a replica; more than one share the tiles of large requests.")
+    device: Annotated[str, Field(pattern=r"^(cpu|mps|(cuda|xpu)(:\d{1,4})?)$")] = Field(
+        "cpu", description="What a replay runs on: cpu, cuda, cuda:1, xpu or mps."
+    )
+    dtype: Dtype = Field("float32", description="Number format of the model's weights in a replay.")
+    threads: Annotated[int, THREADS] | None = Field(None, description="CPU threads of torch; not set: its own choice.")
+    executor: Literal["whole", "patched", "packed"] = Field(
+        "whole", description="How batches of several sizes run: not at all, cut into patches (UNets), packed (DiTs)."
+    )
+    kernels: Literal["auto", "reference"] = Field(
+        "auto", description="Fused and recorded where the device can, or plain PyTorch."
+    )
+    decode: Literal["whole", "patched", "tiled", "blended"] = Field(
+        "whole", description="How latents become pixels: whole, in exact patches, or in tiles; see backend.decode."
+    )
+    patch_floor: Count | None = Field(
+        None, description="Least side of a patch, latent pixels; not set: what was measured to pay."
+    )
+    cache_bytes: Bytes = Field(2**30, description="What a cache may keep on a replica; a simulated one keeps all.")
+    cache_patch: Annotated[int, Range(0, 65_536, "latent pixels", whole=True)] = Field(
+        32, description="Largest side of a cached patch; 0: whole images."
+    )
+    link_latency_s: Annotated[float, Range(0, 1000, "s")] = Field(
+        1e-5, description="Of a message between two devices of a replica, simulated."
+    )
+    link_bytes_per_s: Annotated[float, Range(1, 1e15, "bytes/s")] = Field(
+        5e10, description="Of one device to the others of its replica, simulated."
+    )
+    rank_timeout_s: Annotated[float, Range(0.01, 1e6, "s")] = Field(
+        60.0, description="Replay: the longest wait for another device's process."
+    )
+
+
+class TilingSection(Section):
+    """Requests larger than the model are sketched at its native size, enlarged, and refined tile by tile."""
+
+    above: Factor = Field(1.0, description="Tiled are requests of more than so many times the native area.")
+    refine: Annotated[float, Range(0, 1, above=True)] = Field(
+        0.9, description="Share of the denoising steps that refinement repeats."
+    )
+    tile: PathText = Field(
+        "native",
+        description="Largest tile: native, planned (the fastest grid on these devices), or like 512x768 pixels.",
+    )
+    mode: Literal["wrap", "clamp"] = Field(
+        "wrap", description="What tiles do at the edges of the canvas, see policies.tiling.grid."
+    )
+    overlap: Pixels = Field(0, description="What a tile sees beyond what it draws.")
+    stride: Share = Field(1 / 16, description="Share of a tile that the grid moves at once.")
+    stand: Annotated[int, STEPS] = Field(1, description="For how long the grid stands before it moves.")
+    positions: Literal["local", "absolute", "ntk"] = Field(
+        "local", description="Where a tile tells the model that it lies, see backend.tiled.adapters."
+    )
+    reuse: Literal["output", "residual"] = Field(
+        "output", description="What a reused tile hands on, see backend.tiled.refine."
+    )
+    batch: Count = Field(1, description="Tiles in one forward at most.")
+    image: Literal["refine", "condition"] = Field(
+        "refine", description="A request's picture is refined, or shown to an image-to-video model."
+    )
+
+
+class PredictorSection(Section):
+    """What the policy knows about cost: measurements, the roofline of a hardware kind, or that calibrated by them."""
+
+    _given: InMemory[Profile] | None = PrivateAttr(None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _objects(cls, data: Any, handler: Callable[[Any], PredictorSection]) -> PredictorSection:
+        given = data.get("profile") if isinstance(data, dict) else None
+        if not isinstance(given, Profile):
+            return handler({**data, "profile": str(given)} if isinstance(given, Path) else data)
+        section = handler({**data, "profile": named("profile", given.content_hash)})
+        section._given = InMemory(given)
+        return section
+
+    @property
+    def in_memory(self) -> Profile | None:
+        """The profile, where it is an object and no file."""
+        return None if self._given is None else self._given.value
+
+    profile: PathText | None = Field(None, description="Measurements: a file, or what ships under that name.")
+    hardware: PathText | None = Field(
+        None, description="A kind of 'tilecast hardware list', or of a file: mine.toml, mine.toml:kind."
+    )
+    dtype: Literal["bfloat16", "float16", "float32"] | None = Field(
+        None, description="Of a roofline; not set: what is usual on the hardware."
+    )
+    latency_model: Name = Field(
+        "boosted", description="What is fitted to the profile; a roofline takes its place where hardware is set."
+    )
+    reuse: PathText | None = Field(
+        None, description="Recorded cache signals: a file, or what ships under that name; not set: the model's, if any."
+    )
+    tile_reuse: PathText | None = Field(None, description="The same of tiles.")
+    online: bool = Field(True, description="Corrected by what launches really took; simulate --per-step sets it false.")
+    oracle: bool = Field(
+        False,
+        description="Simulation: the policy knows the world's durations but for noise (with a cache: what is reused "
+        "on average).",
+    )
+    error: Annotated[float, Range(-0.999, 1000)] = Field(
+        0.0, description="0.2: the policy believes, and goes on believing, that all takes 20 % longer."
+    )
+    max_extrapolation: Annotated[float, Range(1, 1e6, "times")] = Field(
+        4.0, description="The largest request, beside the largest measured, that is still predicted."
+    )
+
+
+class WorldSection(Section):
+    """How the simulated world differs from the profile."""
+
+    latency_model: Name | None = Field(None, description="What the world's durations come from; not set: predictor's.")
+    noise: bool = Field(True, description="Durations scatter as the measurements did.")
+    slowdown: Factor = Field(1.0, description="All takes so many times as long as the profile says.")
+
+
+class FaultsSection(Section):
+    """What goes wrong in a simulation, in seconds from the first request on; see `sim.faults.Faults`."""
+
+    mtbf_s: Interval | None = Field(
+        None, description="Mean time between failures of a replica that works; not set: none fails by chance."
+    )
+    repair_s: PositiveSpan = Field(300.0, description="From a failure to the end of its repair.")
+    cold_start_s: Span = Field(0.0, description="What a replica needs from its repair until it takes work.")
+    starts_cold: bool = Field(False, description="Whether all replicas need that at the beginning, too.")
+    outages: Several = Field((), description="Failures at given times, like 600:0:300: start, replica, seconds.")
+    straggler_every_s: Interval | None = Field(
+        None, description="Mean time between the slow spells of a replica; not set: none is slow by chance."
+    )
+    straggler_for_s: PositiveSpan = Field(60.0, description="Mean length of a slow spell.")
+    straggler_slowdown: Slowdown = Field(2.0, description="Every step takes so many times as long in a spell.")
+    slow: Several = Field((), description="Spells at given times, like 600:0:300:2: start, replica, seconds, slowdown.")
+    patience_s: PositiveSpan | None = Field(
+        None, description="Mean time after which a client leaves who has not got its pictures; not set: all wait."
+    )
+    in_flight: Literal["restart", "resume", "fail"] = Field(
+        "restart", description="What becomes of requests on a replica that fails."
+    )
+
+
+class PolicySection(Section):
+    """A policy by name (or file.py:Class); every other key is a parameter of it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: PathText = Field(description="A policy that ships, or file.py:Class; every other key is a parameter of it.")
+    _given: InMemory[Policy] | None = PrivateAttr(None)
+
+    @property
+    def in_memory(self) -> Policy | None:
+        """The policy, where it is an object and no name."""
+        return None if self._given is None else self._given.value
+
+    @classmethod
+    def of(cls, policy: Policy) -> PolicySection:
+        """The section of a policy that is an object; what it was made with is told, too, where it is a plain value.
+
+        Raises:
+            PolicyError: it is not made as policies are.
+        """
+        told = {name: value for name, value in made_with(policy).items() if isinstance(value, bool | int | float | str)}
+        section = cls(**{**told, "name": named(name_of(policy), contents_of(policy))})
+        section._given = InMemory(policy)
+        return section
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The policy's own parameters."""
+        return dict(self.__pydantic_extra__ or {})
+
+    def with_parameters(self, **more: Any) -> PolicySection:
+        """The same policy with some parameters otherwise."""
+        if self._given is not None:
+            policy = self._given.value
+            return PolicySection.of(built(type(policy), {**made_with(policy), **more}, self.name))
+        return PolicySection(**{**self.parameters, **more, "name": self.name})
+
+    def policy(self, kind: str, base: Path) -> Any:
+        """The policy, of one of the kinds of `policies.load`.
+
+        Raises:
+            BadInput: unknown name, no such file or class, or a wrong parameter.
+            PolicyError: what a user's policy does wrong.
+        """
+        if self._given is not None:
+            return checked_policy(kind, self._given.value)
+        if is_named(self.name):
+            raise BadInput(f"{kind} policy {self.name!r}: it was an object of another process, and is in no file")
+        return load_policy(kind, self.name, self.parameters, base)
+
+
+def by_name(value: Any) -> Any:
+    """What a policy's key may hold, as its section takes it: an object, a name, or a table."""
+    if isinstance(value, Policy):
+        return PolicySection.of(value)
+    return {"name": value} if isinstance(value, str) else value
+
+
+class PoliciesSection(Section):
+    """One policy of each kind."""
+
+    scheduling: PolicySection = Field(PolicySection(name="fcfs"), description="Which requests run next, together.")
+    routing: PolicySection | None = Field(
+        None,
+        description="Which replica a request waits for; not set: what the scheduler is used with, mostly shared, or "
+        "affinity where weights are loaded.",
+    )
+    weights: PolicySection | None = Field(None, description="Which weights leave a full replica; not set: cost.")
+    caching: PolicySection = Field(PolicySection(name="none"), description="Which blocks of a model are not computed.")
+    tile_caching: PolicySection = Field(PolicySection(name="none"), description="The same of tiles of tiled requests.")
+    placement: PolicySection = Field(PolicySection(name="cache-guided"), description="Which device computes a tile.")
+    call_limit_s: PositiveSpan = Field(
+        6.0,
+        description="Longest call of a policy; in a replay also how long nothing may run while one asks to be woken.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_alone(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {kind: by_name(value) for kind, value in data.items()}
+        return data
+
+
+class WeightsSection(Section):
+    """Requests want the checkpoints that the trace names, which have to be loaded; simulated. GB are 10^9 bytes."""
+
+    memory_gb: Gigabytes = Field(description="Memory of a device for weights: what a batch leaves.")
+    weights_gb: Gigabytes = Field(description="Weights of a checkpoint.")
+    checkpoints_gb: Several = Field((), description="Checkpoints of another size, like M0001:2.1.")
+    host_gb: Annotated[float, Range(0, 1e9, "GB")] = Field(
+        0.0, description="Host memory in which a replica keeps what it has loaded."
+    )
+    disk_gb_per_s: GigabytesPerSecond = Field(2.0, description="How fast weights come from the disk.")
+    host_gb_per_s: GigabytesPerSecond = Field(20.0, description="How fast weights come from host memory.")
+    load_s: Annotated[float, Range(0, 1e6, "s")] = Field(0.0, description="Of any load, beside its bytes.")
+    adapter_s: Annotated[float, Range(0, 1e6, "s")] = Field(
+        0.0, description="Of an adapter (LoRA), put on before a request begins."
+    )
+    patience: Annotated[float, Range(1e-3, 1e6, "times")] = Field(
+        30.0, description="A request without a deadline is due so many times its standalone seconds after it came."
+    )
+    visit: Annotated[float, Range(0, 1e6, "times")] = Field(
+        4.0, description="Seconds of use, and of waiting, that a second of loading is worth."
+    )
+    preload: Several | Literal["none", "most-used"] = Field(
+        "none", description="What lies on each replica from the beginning: none, most-used, or a list of checkpoints."
+    )
+
+
+class SloSection(Section):
+    """Deadlines for requests that have none: a multiple of the standalone latency, or seconds."""
+
+    scale: Annotated[float, Range(1e-3, 1e6, "times")] | None = Field(
+        None, description="Deadline as a multiple of the latency of the request alone."
+    )
+    absolute_s: PositiveSpan | None = Field(None, description="Deadline after the arrival.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> SloSection:
+        if self.scale is not None and self.absolute_s is not None:
+            raise ValueError("expected either scale or absolute_s, not both")
+        return self
+
+
+class HardwareSection(Section):
+    """A kind of hardware that a plan may use; what it does not say is as in the scenario."""
+
+    name: Name = Field(description="What the plan calls it.")
+    profile: PathText | None = Field(None, description="Measured on it.")
+    hardware: PathText | None = Field(
+        None, description="Of the catalogue: estimated without a profile, calibrated with one."
+    )
+    price_per_hour: Annotated[float, Range(1e-6, 1e6)] | None = Field(
+        None, description="Of a device, in any currency; for all kinds or for none."
+    )
+    devices: Annotated[tuple[Devices, ...], Field(min_length=1, max_length=100)] = Field(
+        (1,), description="Of a replica, each of them tried."
+    )
+    max_replicas: Replicas = Field(64, description="As many as there are at most.")
+
+
+class PlanSection(Section):
+    """What `tilecast plan` searches for, and among what."""
+
+    attainment: Annotated[float, Range(1e-6, 1 - 1e-6)] = Field(
+        0.95, description="Share of the requests that must finish in time."
+    )
+    confidence: Annotated[float, Range(0.5, 1 - 1e-9, above=True)] = Field(
+        0.95, description="How sure the answer is to be."
+    )
+    hardware: Annotated[tuple[HardwareSection, ...], Field(max_length=100)] = Field(
+        (), description="The kinds that may be bought; none: the scenario's own alone."
+    )
+    schedulers: Several = Field((), description="That the answer may use; none: the scenario's own alone.")
+    demand: Literal["bootstrap", "fitted"] = Field(
+        "bootstrap", description="Whether demand is drawn from the trace or from a workload fitted to it."
+    )
+    seeds: Seeds = Field(5, description="Replications of a candidate, at first.")
+    max_seeds: Seeds = Field(20, description="Replications of a candidate at most.")
+    requests: Samples = Field(2000, description="Of a replication, at first; three days at least where days are drawn.")
+    max_requests: Samples = Field(16000, description="Of a replication at most.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PlanSection:
+        names = [kind.name for kind in self.hardware]
+        if len(set(names)) < len(names):
+            raise ValueError("expected hardware of different names")
+        if len({kind.price_per_hour is None for kind in self.hardware}) > 1:
+            raise ValueError("expected a price_per_hour for every hardware or for none")
+        return self
