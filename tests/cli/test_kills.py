@@ -145,7 +145,7 @@ def test_replay(tmp_path: Path, tiled: bool) -> None:
     if tiled and not MOMENTS:
         pytest.skip("KILLS is not set")
     sizes = ("96,96,4", "192,192,4") if tiled else ("96,96,4",)
-    requests = 60 + (10 if tiled else 40) * MOMENTS
+    requests = 60 + (20 if tiled else 40) * MOMENTS
     write(tmp_path, TILED if tiled else SCENARIO, requests, sizes)
     options = ("scenario.toml", "--save-images", "--resume", "-o", "run")
     events, before = tmp_path / "run" / "events.jsonl", {}
@@ -237,7 +237,7 @@ def goes_on(command: Command, folder: Path, longest_s: float, few: str) -> None:
 
 def test_profile(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    options = ("--model", "tiny-image", "--sizes", "64x64,96x96", "--max-batch", 2, "--repeats", 3 + 2 * MOMENTS)
+    options = ("--model", "tiny-image", "--sizes", "64x64,96x96", "--max-batch", 2, "--repeats", 3 + 12 * MOMENTS)
     command = Command(tmp_path, "profile", *options, "--threads", 1, "-o", "p.parquet")
     rows, before = tmp_path / "p.parquet.rows.jsonl", b""
     for how, after_s in moments(2.0, "KILL"):
@@ -251,4 +251,4 @@ def test_profile(tmp_path: Path) -> None:
     assert not rows.exists()
     table = pd.read_parquet(tmp_path / "p.parquet")
     assert not table.duplicated(["composition", "stage", "repeat"]).any()
-    assert set(table.groupby(["composition", "stage"]).size()) == {3 + 2 * MOMENTS}
+    assert set(table.groupby(["composition", "stage"]).size()) == {3 + 12 * MOMENTS}
