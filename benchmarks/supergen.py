@@ -41,7 +41,7 @@ from benchmarks.refinement.published import (
 from benchmarks.refinement.reuse import SEEDS, TILES, WARM_UPS, Fit, best_fit, fit
 from benchmarks.refinement.simulate import LINK, PIXEL_BYTES, drawn, refine
 from policies.caching.contract import Flags
-from policies.placement import CacheGuided, Contiguous, LongestFirst, PlacementPolicy, Planned, RoundRobin
+from policies.placement import CacheGuided, Contiguous, LongestFirst, PlacementPolicy, Planned, RoundRobinTiles
 from policies.tiling.grid import TileGrid, cut
 from policies.tiling.planner import GridPlanner
 from policies.tiling.recipe import TilingRule
@@ -54,7 +54,7 @@ SIZE_4K: Size = (GRIDS["4K"][0] * NATIVE[0], GRIDS["4K"][1] * NATIVE[1], NATIVE[
 GPUS = (2, 4, 8)
 PLACEMENTS: tuple[PlacementPolicy, ...] = (
     Contiguous(),
-    RoundRobin(),
+    RoundRobinTiles(),
     LongestFirst(),
     CacheGuided(),
     Planned(LINK.latency_s, LINK.bytes_per_s, 2 * PIXEL_BYTES),

@@ -35,7 +35,7 @@ from benchmarks.memory import LiveBytes
 from benchmarks.models import sdxl_unet, sdxl_vae
 from policies.caching import RegionAware, Threshold
 from policies.contract import Outcome
-from policies.placement import CacheGuided, RoundRobin
+from policies.placement import CacheGuided, RoundRobinTiles
 from policies.tiling.recipe import TilingRule
 from traces.request import Request
 
@@ -186,9 +186,9 @@ def compare(name: str, rounds: int) -> None:
 GUIDED = {"placement": CacheGuided()}
 WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "wrap": ({}, {}),
-    "clamp": ({"mode": "clamp"}, {"placement": RoundRobin()}),
+    "clamp": ({"mode": "clamp"}, {"placement": RoundRobinTiles()}),
     "wrap, overlap": ({"overlap": 16}, {}),
-    "clamp, overlap": ({"mode": "clamp", "overlap": 16}, {"placement": RoundRobin()}),
+    "clamp, overlap": ({"mode": "clamp", "overlap": 16}, {"placement": RoundRobinTiles()}),
     "wrap, threshold": ({}, {"caching": Threshold(0.3, warmup=1), **GUIDED}),
     "clamp, threshold": ({"mode": "clamp"}, {"caching": Threshold(0.3, warmup=1), **GUIDED}),
     "wrap, region-aware": ({}, {"caching": RegionAware(1.0, warmup=1), **GUIDED}),

@@ -56,7 +56,7 @@ def models() -> None:
     """The models whose shapes were counted, at their native size and, clips, 81 frames."""
     from predictors.shapes import shipped_shapes
     from traces.geometry import geometry_of
-    from traces.sizes import spell_size
+    from traces.sizes import format_size
 
     rows = []
     for name, shape in shipped_shapes().items():
@@ -68,7 +68,7 @@ def models() -> None:
                 (
                     name,
                     stage,
-                    spell_size(size),
+                    format_size(size),
                     f"{of.parameters / 1e9:.3f}",
                     f"{of.flops.at(*at) / 1e12:.3g}",
                     f"{of.bytes.at(*at) / 1e9:.3g}",
@@ -104,7 +104,7 @@ def estimate(
     from predictors.shapes import shape_of
     from tilecast.latency import trust
     from traces.geometry import geometry_of
-    from traces.sizes import parse_size_list, spell_size
+    from traces.sizes import format_size, parse_size_list
     from traces.stages import ORDINARY
 
     if executor not in EXECUTORS:
@@ -125,7 +125,7 @@ def estimate(
             needed = footprint(shape, geometry, size, images, dtype, guided).needed_bytes
             rows.append(
                 (
-                    spell_size(size),
+                    format_size(size),
                     str(images),
                     *(f"{seconds:.3g}" for seconds in each.values()),
                     f"{alone:.3g}",

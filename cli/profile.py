@@ -189,7 +189,7 @@ def _range_table(frame: pd.DataFrame) -> object:
 
     from predictors.features import sizes_in
     from traces.composition import parse
-    from traces.sizes import spell_size
+    from traces.sizes import format_size
 
     table = Table(title="What was measured")
     for name in ("model", "executor", "stage"):
@@ -206,8 +206,8 @@ def _range_table(frame: pd.DataFrame) -> object:
             str(len(rows)),
             str(len(compositions)),
             f"{min(images)}-{max(images)}",
-            spell_size(sizes[0]),
-            spell_size(sizes[-1]),
+            format_size(sizes[0]),
+            format_size(sizes[-1]),
             f"{per_step.min():.3g}-{per_step.max():.3g}",
         )
     return table

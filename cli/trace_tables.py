@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 
 from reports.console import new_console
-from traces.sizes import spell_size
+from traces.sizes import format_size
 
 if TYPE_CHECKING:
     from traces.importers.imported import ImportReport
@@ -33,7 +33,7 @@ def show_summary(trace: Trace) -> None:
         ("dispersion per minute (Poisson: 1)", _figure(s.dispersion)),
     ):
         figures.add_row(name, value)
-    sizes = {spell_size(size): count for size, count in s.sizes.items()}
+    sizes = {format_size(size): count for size, count in s.sizes.items()}
     models = {name or "(any)": count for name, count in s.models.items()}
     tenants = {name or "(none)": count for name, count in s.tenants.items()}
     console = new_console()

@@ -22,7 +22,7 @@ from reports.checks import checked
 from reports.figures import summary
 from traces.marks import OutputKind
 from traces.request import Request
-from traces.sizes import parse_sizes, spell_size
+from traces.sizes import format_size, parse_sizes
 from traces.trace import Trace
 
 HERE = Path(__file__).parent
@@ -74,7 +74,7 @@ def tilecast(*arguments: object, may_end_with: tuple[int, ...] = ()) -> None:
 
 def measure(profile: Path, *options: object, minutes: float = 1) -> None:
     """Measure tiny-image on one core of this machine, at the sizes of the demo."""
-    sizes = ",".join(spell_size(size) for size in parse_sizes(SIZES).values)
+    sizes = ",".join(format_size(size) for size in parse_sizes(SIZES).values)
     tilecast(
         "profile", "--model", "tiny-image", "--device", "cpu", "--threads", 1, "--sizes", sizes,
         "--max-batch", 4, "--repeats", 8, "--minutes", minutes, *options, "-o", profile,

@@ -8,7 +8,7 @@ import pandas as pd
 from policies.run_arrays import RunArrays
 from reports.figures import DENOISING, value
 from traces.request import Size
-from traces.sizes import spell_size
+from traces.sizes import format_size
 from traces.stages import STAGES
 
 OF_SIZES = ("slo_attainment", "latency_p50_s", "latency_p95_s", "slowdown_mean")
@@ -21,7 +21,7 @@ def by_size(run: RunArrays) -> pd.DataFrame:
     The figures are `OF_SIZES`.
     """
     columns = ("requests", "finished", *OF_SIZES)
-    rows = {spell_size(size): _row(run.of_sizes([size]), columns) for size in sorted(sizes_of(run))}
+    rows = {format_size(size): _row(run.of_sizes([size]), columns) for size in sorted(sizes_of(run))}
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns)).rename_axis("size")
 
 

@@ -20,7 +20,7 @@ from reports.checks import checked, replica_count
 from reports.markdown import REPORT
 from reports.series import load
 from traces.output import whole_file
-from traces.sizes import spell_size
+from traces.sizes import format_size
 
 Event = dict[str, Any]
 
@@ -88,7 +88,7 @@ def _requests(run: Run) -> Iterator[Event]:
     requests, asked = run.requests[arrays.submitted], arrays.where(arrays.submitted)
     columns = zip(
         requests["request_id"],
-        [spell_size(asked.sizes[size]) for size in asked.size.tolist()],
+        [format_size(asked.sizes[size]) for size in asked.size.tolist()],
         requests["status"],
         requests["reason"].fillna(""),
         asked.met,

@@ -21,7 +21,7 @@ from reports.figures import DENOISING, latency, value
 from reports.palette import DASHES, DATA
 from reports.series import load, spread, thin_load, utilisation
 from traces.request import Size
-from traces.sizes import spell_size
+from traces.sizes import format_size
 
 POINTS = 6000
 """Points a plot has at most, over all runs; more would neither be seen nor load fast."""
@@ -179,7 +179,9 @@ def _shown_sizes(comparison: Comparison) -> dict[str, tuple[Size, ...]]:
     for run in comparison.arrays:
         count.update({size: int((run.requests.size == code).sum()) for code, size in enumerate(run.requests.sizes)})
     common = sorted(sorted(count), key=lambda size: -count[size])[:SIZES]
-    shown = {spell_size(size): (size,) for size in sorted(common, key=lambda size: (math.prod(size), spell_size(size)))}
+    shown = {
+        format_size(size): (size,) for size in sorted(common, key=lambda size: (math.prod(size), format_size(size)))
+    }
     rest = tuple([size for size in count if size not in common])
     return shown | ({OTHER: rest} if rest else {})
 

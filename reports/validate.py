@@ -51,7 +51,7 @@ class Validation:
     Attributes:
         sim: name of the simulation.
         real: name of the real run.
-        figures: see `compare`.
+        figures: see `compare_figures`.
         requests: see `per_request`.
         fidelity: whether the simulation is near enough, as far as the requests can tell.
         cautions: what weakens the comparison, in full sentences.
@@ -75,7 +75,7 @@ class Validation:
         """
         if sim.info.get("kind") == "replay" and real.info.get("kind") == "simulation":
             raise BadInput(f"{sim.path} is a real run and {real.path} a simulation: name the simulation first")
-        figures, requests = compare(sim, real), per_request(sim, real)
+        figures, requests = compare_figures(sim, real), per_request(sim, real)
         left, right = names_of([sim, real])
         shares = figures[["sim", "real"]].div(figures["unit"].map(_scale), axis=0)
         lies = ranges(*side_by_side([sim], [real]))
@@ -136,7 +136,7 @@ class Validation:
         write_json(self.document(), path, VALIDATION)
 
 
-def compare(sim: Run, real: Run) -> pd.DataFrame:
+def compare_figures(sim: Run, real: Run) -> pd.DataFrame:
     """One row a figure of `figures_of`.
 
     Columns: ``label``, ``unit``, ``sim``, ``real``, ``absolute`` (sim - real) and ``relative`` (a fraction of
@@ -211,7 +211,7 @@ def side_by_side(sims: Sequence[Run], reals: Sequence[Run]) -> tuple[list[Outcom
 
 
 def format_error(name: str, row: pd.Series) -> tuple[str, str, str, str]:
-    """(sim, real, absolute, relative) of a row of `compare` as text."""
+    """(sim, real, absolute, relative) of a row of `compare_figures` as text."""
     unit = figure(name).unit
     scale = _scale(unit)
     sim, real, error = (format_value(row[column] / scale, unit) for column in ("sim", "real", "absolute"))

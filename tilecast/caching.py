@@ -18,7 +18,7 @@ from tilecast.scenario import Scenario, parse_setting
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.request import Request, Size
-from traces.sizes import parse_size, spell_size
+from traces.sizes import format_size, parse_size
 from traces.trace import Trace
 
 _DRAWS = 8  # draws of the reuse model that an expected share is averaged over
@@ -102,9 +102,9 @@ def parse_caching_policy(text: str) -> CachingPolicy:
     return policy
 
 
-def spell_shares(shares: dict[Size, float]) -> dict[str, float]:
+def format_shares(shares: dict[Size, float]) -> dict[str, float]:
     """For ``run.json``."""
-    return {spell_size(size): share for size, share in shares.items()}
+    return {format_size(size): share for size, share in shares.items()}
 
 
 def read_shares(spelled: dict[str, float]) -> dict[Size, float]:

@@ -157,7 +157,7 @@ class Begun(NamedTuple):
         return list(self.info.get("resumed", ()))
 
 
-def begun(folder: Path, prepared: Prepared, resume: bool) -> Begun | None:
+def interrupted_replay(folder: Path, prepared: Prepared, resume: bool) -> Begun | None:
     """The replay of a folder that is to be resumed; None: this one begins.
 
     Raises:

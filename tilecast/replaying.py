@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from policies.livelog import LiveLog
 from policies.watchdog import watched
 from reports.console import say
-from tilecast.recorded import begun, keep_inputs
+from tilecast.recorded import interrupted_replay, keep_inputs
 from tilecast.scenario import Scenario
 from tilecast.setup import Prepared
 from tilecast.signals import Interrupted, ignored, instead
@@ -58,7 +58,7 @@ def replay_into(
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     requests = prepared.requests
-    log = begun(folder.path, prepared, resume)
+    log = interrupted_replay(folder.path, prepared, resume)
     if log is not None and not log.left and not log.interrupted:
         return f"nothing to resume: all {len(requests)} requests have ended"
     info = prepared.info("replay", started=now, speedup=speedup)

@@ -15,7 +15,6 @@ from policies.controller import Controller
 from policies.record import request_table, step_table
 from policies.runlog import REQUEST_COLUMNS, SIMULATION, STEP_COLUMNS, Run, read_run, write_run
 from reports.comparison import Comparison
-from reports.figures import figure
 from tilecast.setup import Prepared
 from traces.errors import BadInput
 from traces.notes import Note
@@ -157,9 +156,3 @@ def _with_notes(comparison: Comparison) -> str:
 
     said = "".join([f"<p>{escape(str(note))}</p>" for note in comparison.notes()])
     return f"{said}<p><b>{escape(comparison.answer())}</b></p>{_spelled(comparison).to_html()}"
-
-
-def frame_of(comparison: Comparison) -> pd.DataFrame:
-    """Every figure of a comparison: a row a figure, a column a run, floats."""
-    frame = pd.DataFrame(list(comparison.summaries), index=list(comparison.names)).T
-    return frame.rename_axis("figure").assign(label=[figure(str(name)).label for name in frame.index])

@@ -25,7 +25,7 @@ from predictors.online import OnlinePredictor
 from predictors.profile import Profile
 from predictors.table import LatencyTable, check_supported
 from reports.drift import drift
-from tilecast.caching import PreparedCache, prepare_cache, spell_shares
+from tilecast.caching import PreparedCache, format_shares, prepare_cache
 from tilecast.file_memo import memoised_by_file
 from tilecast.in_memory import is_named
 from tilecast.latency import geometry_for, latency_table, load_profile, trust
@@ -42,7 +42,7 @@ from tilecast.weights import (
     unknown_checkpoints,
     weights_of,
 )
-from traces.clock import on_run_clock, spell_start
+from traces.clock import format_start, on_run_clock
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.mix import parse_counts
@@ -131,8 +131,8 @@ class Prepared:
                 "latency_model": self.table.latency_model,
                 "online": scenario.predictor.online,
                 "oracle": scenario.predictor.oracle,
-                "expected_computed": spell_shares(self.shares),
-                "expected_tiles": spell_shares(self.tiling.shares if self.tiling is not None else {}),
+                "expected_computed": format_shares(self.shares),
+                "expected_tiles": format_shares(self.tiling.shares if self.tiling is not None else {}),
             },
             "warnings": [note.document() for note in self.notes],
             "clock_start_s": self.clock_start_s,
@@ -349,7 +349,7 @@ def _load_trace(
         )
     trace, clock_start_s = on_run_clock(trace)
     if clock_start_s:
-        warnings.append(spell_start(clock_start_s))
+        warnings.append(format_start(clock_start_s))
     if unused := without_effect(trace.frame):
         warnings.append(unused)
     if scenario.weights is None and trace.frame["adapters"].any():

@@ -32,7 +32,7 @@ def on_run_clock(trace: Trace, wait_s: float = LONGEST_WAIT_S) -> tuple[Trace, f
     return (rebased, first_s) if first_s > wait_s else (trace, 0.0)
 
 
-def spell_start(first_s: float) -> str:
+def format_start(first_s: float) -> str:
     """Where a clock starts, in a sentence: the seconds that were taken off, with their date if they have one."""
     date = ""
     if first_s >= SINCE_1970_S:

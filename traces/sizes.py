@@ -19,7 +19,7 @@ from traces.request import Size
 _SIZE = re.compile(r"(\d{1,18})x(\d{1,18})(?:x(\d{1,18}))?")
 
 
-def spell_size(size: Size) -> str:
+def format_size(size: Size) -> str:
     """``512x768`` (height x width), with ``x81`` behind it for a clip of 81 frames."""
     height, width, frames = size
     return f"{height}x{width}" + (f"x{frames}" if frames > 1 else "")

@@ -21,7 +21,7 @@ from traces.files import write_document
 from traces.marks import OutputKind
 from traces.mix import Mix, parse_count, parse_counts
 from traces.request import Size
-from traces.sizes import parse_size, spell_size
+from traces.sizes import format_size, parse_size
 from traces.streams import stream
 from traces.text import parse_toml, read_text
 from traces.trace import Trace
@@ -114,7 +114,7 @@ class Workload:
         lines += [
             "",
             "[sizes]  # height x width [x frames] = weight",
-            *_table([spell_size(s) for s in self.sizes.values], self.sizes),
+            *_table([format_size(s) for s in self.sizes.values], self.sizes),
         ]
         lines += ["", "[steps]  # denoising steps = weight", *_table(self.steps.values, self.steps)]
         lines += ["", "[images]  # images a request = weight", *_table(self.images.values, self.images)]

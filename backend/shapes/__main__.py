@@ -13,7 +13,7 @@ import torch
 from backend.shapes.counting import Counts, count
 from backend.shapes.fitting import fit
 from backend.shapes.models import MODELS, Model
-from backend.shapes.stages import Shape, Stage
+from backend.shapes.stages import Shape, StageWork
 from predictors.polynomial import Polynomial
 from traces.files import write_document
 from traces.geometry import GEOMETRIES, ModelGeometry
@@ -57,7 +57,7 @@ def main() -> None:
     write_document(SHAPES.comment(text, ".toml"), asked.output, SHAPES)
 
 
-def count_stage(stage: Stage, modules: list[torch.nn.Module], rows: int, shape: Shape) -> Counts:
+def count_stage(stage: StageWork, modules: list[torch.nn.Module], rows: int, shape: Shape) -> Counts:
     """What ``rows`` rows of one latent shape take."""
 
     def run() -> None:
@@ -67,7 +67,7 @@ def count_stage(stage: Stage, modules: list[torch.nn.Module], rows: int, shape: 
     return count(run)
 
 
-def build(stage: Stage) -> list[torch.nn.Module]:
+def build(stage: StageWork) -> list[torch.nn.Module]:
     """The stage's networks on the meta device, in bfloat16."""
     torch.set_default_dtype(torch.bfloat16)
     try:
@@ -100,7 +100,7 @@ def _spell_model(name: str, model: Model) -> str:
     return "\n".join(lines)
 
 
-def _spell_counts(name: str, model: Model, title: str, stage: Stage, modules: list[torch.nn.Module]) -> list[str]:
+def _spell_counts(name: str, model: Model, title: str, stage: StageWork, modules: list[torch.nn.Module]) -> list[str]:
     patch, frame_patch = GEOMETRIES[name].patch, model.frame_patch if STAGES[title].network == "denoiser" else 1
     shapes = CLIPS if model.video else PICTURES
     shapes = tuple(
@@ -127,7 +127,7 @@ def _spell_counts(name: str, model: Model, title: str, stage: Stage, modules: li
     return lines
 
 
-def _spell_tiles(geometry: ModelGeometry, stage: Stage, modules: list[torch.nn.Module]) -> list[str]:
+def _spell_tiles(geometry: ModelGeometry, stage: StageWork, modules: list[torch.nn.Module]) -> list[str]:
     """What tiles take as if they filled the clip: each does the work of the tokens by which it lies from the next; the
     decoded clip is held beside one tile.
     """

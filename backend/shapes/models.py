@@ -14,7 +14,7 @@ import diffusers
 import transformers
 
 from backend.loading import EMBEDDED
-from backend.shapes.stages import Stage, cogvideox, decoder, encoder, flux, hunyuan_video, sd3, unet, wan
+from backend.shapes.stages import StageWork, cogvideox, decoder, encoder, flux, hunyuan_video, sd3, unet, wan
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Model:
     """
 
     source: str
-    stages: dict[str, Stage] = field(default_factory=dict)
+    stages: dict[str, StageWork] = field(default_factory=dict)
     guidance_rows: int = 2
     frame_patch: int = 1
     video: bool = False
 
 
-def _image_vae(channels: int, **config: Any) -> Stage:
+def _image_vae(channels: int, **config: Any) -> StageWork:
     blocks = {
         "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": channels,
         "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,

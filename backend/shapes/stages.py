@@ -66,7 +66,7 @@ class Nothing:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageWork:
     """One stage of a model.
 
     Attributes:
@@ -92,7 +92,7 @@ class Stage:
         getattr(module, self.method)(*given.args, **given.kwargs)
 
 
-def unet(make: Callable[[], Any], text: int = 77) -> Stage:
+def unet(make: Callable[[], Any], text: int = 77) -> StageWork:
     """A UNet that is given so many text tokens, and SDXL's additions where it wants them."""
 
     def call(_: int, module: Any, rows: int, shape: Shape, given: Inputs) -> DenoiserCall:
@@ -110,10 +110,10 @@ def unet(make: Callable[[], Any], text: int = 77) -> Stage:
             {"added_cond_kwargs": added},
         )
 
-    return Stage(lambda: [make()], call)
+    return StageWork(lambda: [make()], call)
 
 
-def sd3(text: int = 333, **config: Any) -> Stage:
+def sd3(text: int = 333, **config: Any) -> StageWork:
     """Stable Diffusion 3; the text of two CLIPs and a T5 by default."""
 
     def call(_: int, module: Any, rows: int, shape: Shape, given: Inputs) -> DenoiserCall:
@@ -128,10 +128,10 @@ def sd3(text: int = 333, **config: Any) -> Stage:
             {},
         )
 
-    return Stage(lambda: [diffusers.SD3Transformer2DModel(**config)], call)
+    return StageWork(lambda: [diffusers.SD3Transformer2DModel(**config)], call)
 
 
-def flux(text: int = 512, **config: Any) -> Stage:
+def flux(text: int = 512, **config: Any) -> StageWork:
     """Flux; a token is 2x2 latent pixels."""
 
     def call(_: int, module: Any, rows: int, shape: Shape, given: Inputs) -> DenoiserCall:
@@ -150,10 +150,10 @@ def flux(text: int = 512, **config: Any) -> Stage:
             {},
         )
 
-    return Stage(lambda: [diffusers.FluxTransformer2DModel(**config)], call)
+    return StageWork(lambda: [diffusers.FluxTransformer2DModel(**config)], call)
 
 
-def wan(text: int = 512, **config: Any) -> Stage:
+def wan(text: int = 512, **config: Any) -> StageWork:
     """Wan 2.1."""
 
     def call(_: int, module: Any, rows: int, shape: Shape, given: Inputs) -> DenoiserCall:
@@ -167,10 +167,10 @@ def wan(text: int = 512, **config: Any) -> Stage:
             {},
         )
 
-    return Stage(lambda: [diffusers.WanTransformer3DModel(**config)], call)
+    return StageWork(lambda: [diffusers.WanTransformer3DModel(**config)], call)
 
 
-def cogvideox(text: int = 226, **config: Any) -> Stage:
+def cogvideox(text: int = 226, **config: Any) -> StageWork:
     """CogVideoX 1.5: tokens of two frames, whose rotary positions the pipeline passes."""
 
     def call(_: int, module: Any, rows: int, shape: Shape, given: Inputs) -> DenoiserCall:
@@ -182,10 +182,10 @@ def cogvideox(text: int = 226, **config: Any) -> Stage:
             (latent, given.noise(rows, text, config.text_embed_dim), given.times(rows)), {"image_rotary_emb": rotary}
         )
 
-    return Stage(lambda: [diffusers.CogVideoXTransformer3DModel(**config)], call)
+    return StageWork(lambda: [diffusers.CogVideoXTransformer3DModel(**config)], call)
 
 
-def hunyuan_video(text: int = 256, **config: Any) -> Stage:
+def hunyuan_video(text: int = 256, **config: Any) -> StageWork:
     """HunyuanVideo; a prompt that fills its tokens."""
 
     def call(_: int, module: Any, rows: int, shape: Shape, given: Inputs) -> DenoiserCall:
@@ -202,23 +202,23 @@ def hunyuan_video(text: int = 256, **config: Any) -> Stage:
             {},
         )
 
-    return Stage(lambda: [diffusers.HunyuanVideoTransformer3DModel(**config)], call)
+    return StageWork(lambda: [diffusers.HunyuanVideoTransformer3DModel(**config)], call)
 
 
-def decoder(channels: int, make: Callable[[], Any], tiles: tuple[Shape, Shape] | None = None) -> Stage:
-    """An autoencoder, of pictures or of clips; see `Stage` for ``tiles``."""
+def decoder(channels: int, make: Callable[[], Any], tiles: tuple[Shape, Shape] | None = None) -> StageWork:
+    """An autoencoder, of pictures or of clips; see `StageWork` for ``tiles``."""
 
     def call(_: int, module: Any, rows: int, shape: Shape, given: Inputs) -> DenoiserCall:
         lengths = shape[1:] if isinstance(module, diffusers.AutoencoderKL) else shape
         return DenoiserCall((given.noise(rows, channels, *lengths),), {})
 
-    return Stage(lambda: [make()], call, "decode", tiles)
+    return StageWork(lambda: [make()], call, "decode", tiles)
 
 
-def encoder(*texts: tuple[Callable[[], Any], int]) -> Stage:
+def encoder(*texts: tuple[Callable[[], Any], int]) -> StageWork:
     """Text encoders, each with the tokens it is given."""
 
     def call(index: int, module: Any, rows: int, shape: Shape, given: Inputs) -> DenoiserCall:
         return DenoiserCall((given.tokens(rows, texts[index][1], below=module.config.vocab_size),), {})
 
-    return Stage(lambda: [make() for make, _ in texts], call)
+    return StageWork(lambda: [make() for make, _ in texts], call)

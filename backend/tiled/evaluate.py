@@ -18,7 +18,7 @@ class _Window(NamedTuple):
     call: DenoiserCall
 
 
-def evaluate(runs: Sequence[TiledRun], mixer: Mixer, batch: int) -> tuple[dict[str, BaseException], float]:
+def evaluate_windows(runs: Sequence[TiledRun], mixer: Mixer, batch: int) -> tuple[dict[str, BaseException], float]:
     """Run one step of each request to its end.
 
     Args:

@@ -21,7 +21,7 @@ from backend.merge import Stacked
 from backend.tiled.adapters import adapter_for
 from backend.tiled.coordinator import Coordinator
 from backend.tiled.environment import torchrun
-from backend.tiled.evaluate import evaluate, not_finite
+from backend.tiled.evaluate import evaluate_windows, not_finite
 from backend.tiled.group import Group, RankLost, Traffic
 from backend.tiled.launch import Ranks, ranks_from_environment, start_ranks
 from backend.tiled.rank import Rank
@@ -228,7 +228,7 @@ class TiledExecution:
         if not whole:
             return errors
         self._order("step", requests=[run.request.request_id for run in whole])
-        failed, busy_s = evaluate(whole, self._mixer, self.tiling.batch)
+        failed, busy_s = evaluate_windows(whole, self._mixer, self.tiling.batch)
         self._busy_s += busy_s
         return errors | failed
 

@@ -12,7 +12,7 @@ from backend.inputs import image_use, start_of
 from backend.loading import load_pipeline
 from backend.merge import Stacked
 from backend.tiled.adapters import adapter_for
-from backend.tiled.evaluate import evaluate, not_finite
+from backend.tiled.evaluate import evaluate_windows, not_finite
 from backend.tiled.group import Group
 from backend.tiled.run import TiledRun
 from backend.tiled.saved import with_tensors
@@ -59,7 +59,7 @@ class Rank:
                 self._open(order, group)
             elif verb == "step":
                 runs = [self._runs[name] for name in order["requests"]]
-                self._busy_s += evaluate(runs, self._mixer, self._batch)[1]
+                self._busy_s += evaluate_windows(runs, self._mixer, self._batch)[1]
             elif verb == "gather":
                 self._runs[order["request"]].gather()
             elif verb == "report":

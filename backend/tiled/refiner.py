@@ -19,7 +19,7 @@ from backend.loading import geometry_of_pipeline, load_pipeline
 from backend.merge import Stacked
 from backend.tiled.adapters import Adapter, adapter_for
 from backend.tiled.coordinator import Coordinator
-from backend.tiled.evaluate import evaluate
+from backend.tiled.evaluate import evaluate_windows
 from backend.tiled.run import TiledRun
 from policies.caching.contract import CachingPolicy, Flags, Signals
 from policies.caching.step import needs_gain
@@ -124,7 +124,7 @@ class Refiner:
             run.upscale()
             started = time.process_time()
             for _ in range(run.shape.refine_steps):
-                errors, _ = evaluate([run], self._mixer, batch=1)
+                errors, _ = evaluate_windows([run], self._mixer, batch=1)
                 if errors:
                     raise errors[request.request_id]
             seconds = time.process_time() - started

@@ -23,7 +23,7 @@ from predictors.table import LatencyTable
 from traces.errors import BadInput
 from traces.files import write_json
 from traces.request import Request
-from traces.sizes import parse_sizes, spell_size
+from traces.sizes import format_size, parse_sizes
 from traces.trace import Trace
 
 SCENARIO = HERE / "tiny_image.toml"
@@ -180,7 +180,7 @@ class Study:
             options += ["--patch-floor", self.patch_floor]
         if self.caching is not None:
             options += ["--caching", self.caching, "--cache-patch", CACHE_PATCH]
-        sizes = ",".join(spell_size(size) for size in parse_sizes(SIZES).values)
+        sizes = ",".join(format_size(size) for size in parse_sizes(SIZES).values)
         tilecast("profile", "--model", MODEL, "--threads", 1, "--sizes", sizes, "--max-batch", MAX_BATCH,
                  "--repeats", rounds, "--minutes", 60, *options, "-o", path)  # fmt: skip
 

@@ -18,7 +18,7 @@ from backend.coroutine import DenoiserCall
 from backend.shapes.models import MODELS, Model
 from backend.shapes.stages import (
     Shape,
-    Stage,
+    StageWork,
     cogvideox,
     decoder,
     encoder,
@@ -79,7 +79,7 @@ class Random:
         return self._shared[key]
 
 
-def build(stage: Stage, device: torch.device, dtype: torch.dtype) -> list[Any]:
+def build(stage: StageWork, device: torch.device, dtype: torch.dtype) -> list[Any]:
     """A stage's networks on a device, in evaluation mode, without gradients.
 
     Every part has the type that it has when diffusers loads the model in ``dtype``.
@@ -161,7 +161,7 @@ def _narrow_unet() -> Any:
     )  # fmt: skip
 
 
-def _narrow_vae(channels: int, **config: Any) -> Stage:
+def _narrow_vae(channels: int, **config: Any) -> StageWork:
     blocks = {
         "block_out_channels": (8, 8, 8, 8), "layers_per_block": 1, "latent_channels": channels, "norm_num_groups": 4,
         "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,

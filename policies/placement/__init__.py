@@ -5,11 +5,11 @@ from policies.placement.contiguous import Contiguous
 from policies.placement.contract import PlacementPolicy, TileWork
 from policies.placement.longest_first import LongestFirst
 from policies.placement.planned import Planned
-from policies.placement.round_robin import RoundRobin
+from policies.placement.round_robin import RoundRobinTiles
 
 PLACEMENTS = {
     "contiguous": Contiguous,
-    "round-robin": RoundRobin,
+    "round-robin": RoundRobinTiles,
     "longest-first": LongestFirst,
     "cache-guided": CacheGuided,
     "planned": Planned,
@@ -22,6 +22,6 @@ __all__ = [
     "LongestFirst",
     "PlacementPolicy",
     "Planned",
-    "RoundRobin",
+    "RoundRobinTiles",
     "TileWork",
 ]

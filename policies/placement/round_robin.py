@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from policies.placement.contract import PlacementPolicy, TileWork
 
 
-class RoundRobin(PlacementPolicy):
+class RoundRobinTiles(PlacementPolicy):
     """Deals the tiles out row by row, whatever they cost and wherever their state is: the floor for others."""
 
     def assign(self, tiles: Sequence[TileWork], devices: int) -> list[int]:

@@ -22,7 +22,7 @@ PLAN = OutputKind("plan", files=dict.fromkeys(_FILES, "plan"))
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class PageSection:
     """A chart with its figures, and how far to trust both.
 
     Attributes:
@@ -65,7 +65,7 @@ class Section:
         return about(share) if share > 0 else ""
 
 
-def sections(plan: Plan) -> list[Section]:
+def sections(plan: Plan) -> list[PageSection]:
     """What the page shows below the answer; a section without rows is left out."""
     told = subject(plan)
     best = (told,) if told else ()
@@ -75,7 +75,7 @@ def sections(plan: Plan) -> list[Section]:
     interval = f"{percent(plan.confidence)} confidence"
     marks = "Dot: the promise is kept; cross: it is not; open diamond: undecided."
     shown = [
-        Section(
+        PageSection(
             "How much load it carries",
             f"Share of deadlines kept on this cluster under less and more load; the band is {interval}. {marks}",
             (tables.load_curve(plan),),
@@ -83,7 +83,7 @@ def sections(plan: Plan) -> list[Section]:
             charts.attainment_against_load,
             beside=True,
         ),
-        Section(
+        PageSection(
             "What if",
             f"The same cluster when something is otherwise; bars are {interval}. {marks}",
             (tables.what_if(plan),),
@@ -91,7 +91,7 @@ def sections(plan: Plan) -> list[Section]:
             charts.what_if,
             beside=True,
         ),
-        Section(
+        PageSection(
             "What it costs to keep more deadlines",
             "Every cluster that was simulated, by its price or, where none is known, its devices. Filled: stable; "
             "dotted: near the knee; hollow: unstable. A line joins clusters that differ in replicas alone; bars are "
@@ -101,19 +101,19 @@ def sections(plan: Plan) -> list[Section]:
             charts.cost_against_attainment,
             folded=(tables.reasons(plan), tables.refused(plan)),
         ),
-        Section(
+        PageSection(
             "Does the model fit",
             "Memory of a device at the largest batch, pictures of the largest size.",
             (tables.memory(plan),),
             (),
         ),
-        Section(
+        PageSection(
             "What each policy needs",
             "The least cluster that keeps the promise with each scheduling policy.",
             (tables.policies(plan),),
             by_policy,
         ),
-        Section(
+        PageSection(
             "When the demand grows",
             "The least cluster that keeps the promise, month by month; labelled where another one is needed.",
             (tables.growth(plan),),
@@ -121,7 +121,7 @@ def sections(plan: Plan) -> list[Section]:
             charts.growth,
             beside=True,
         ),
-        Section(
+        PageSection(
             "How long requests take",
             "Finished requests on this cluster by size. Box: median and quartiles; whiskers: P5 and P95; mark: P99.",
             (by_size.first(charts.SIZES),),
@@ -130,7 +130,7 @@ def sections(plan: Plan) -> list[Section]:
             beside=True,
             folded=(by_size,) if len(by_size.rows) > charts.SIZES else (),
         ),
-        Section(
+        PageSection(
             "Queue and utilisation over time",
             "One replication on this cluster: requests waiting, requests running, busy share of the devices.",
             (),

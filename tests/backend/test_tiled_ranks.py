@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 from backend.executor import Executor  # noqa: E402
 from backend.loading import load_pipeline  # noqa: E402
 from policies.caching import RegionAware, Threshold  # noqa: E402
-from policies.placement import CacheGuided, Contiguous, RoundRobin  # noqa: E402
+from policies.placement import CacheGuided, Contiguous, RoundRobinTiles  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from tests.backend.tiled_runs import decoded, executor_of, refine, retile, rule_of, upscaled  # noqa: E402
 from traces.request import Request  # noqa: E402
@@ -41,7 +41,7 @@ OF_IMAGES: list[Way] = [
     ({"mode": "wrap", "overlap": 16}, {"caching": Threshold(0.2, warmup=1), **GUIDED}),
 ]
 OF_VIDEO: list[Way] = [
-    ({"mode": "wrap"}, {"placement": RoundRobin()}),
+    ({"mode": "wrap"}, {"placement": RoundRobinTiles()}),
     ({"mode": "wrap", "overlap": 16}, {"caching": Threshold(0.05, warmup=1, max_reuse=1), **GUIDED}),
     ({"mode": "clamp"}, {"caching": RegionAware(1.5, warmup=1), "reuse": "residual", **GUIDED}),
 ]

@@ -13,7 +13,7 @@ from benchmarks.refinement import reuse
 from benchmarks.refinement.costs import NATIVE, TRANSFORMERS
 from benchmarks.refinement.published import CACHED_S, GRIDS, MODELS, STEPS, TILE_COUNT_S, UNCACHED_S
 from benchmarks.refinement.simulate import drawn, refine
-from policies.placement import CacheGuided, Contiguous, PlacementPolicy, RoundRobin
+from policies.placement import CacheGuided, Contiguous, PlacementPolicy, RoundRobinTiles
 from policies.tiling import timing
 from policies.tiling.grid import TileGrid
 from policies.tiling.recipe import TiledShape
@@ -46,7 +46,7 @@ def test_without_a_cache_and_with_a_free_link_rounds_alone_count(devices: int, r
     assert (run.received.sum() == 0) == (devices == 1)
 
 
-@pytest.mark.parametrize("placement", [Contiguous(), RoundRobin(), CacheGuided()])
+@pytest.mark.parametrize("placement", [Contiguous(), RoundRobinTiles(), CacheGuided()])
 def test_it_is_the_refinement_that_the_simulator_predicts(placement: PlacementPolicy) -> None:
     link = Link(1e-3, 1e5)
     shape = TiledShape((192, 192, 1), (64, 64, 1), SMALL, ShiftSchedule.of(SMALL), 50, STEPS)

@@ -23,7 +23,7 @@ import pytest
 from policies.runlog import read_run
 from reports.checks import check_run
 from tests.tilecast.studies.kept_points import kept_points
-from tilecast.recorded import begun
+from tilecast.recorded import interrupted_replay
 from tilecast.scenario import load_scenario
 from tilecast.setup import prepare
 from traces.errors import BadInput
@@ -159,9 +159,11 @@ def test_replay(tmp_path: Path, tiled: bool) -> None:
         before = finished(tmp_path / "run", before)
     assert len(before) >= 1
     with pytest.raises(BadInput, match="--resume goes on with it; to start over, remove the folder"):
-        begun(tmp_path / "run", prepare(load_scenario(tmp_path / "scenario.toml", {})), resume=False)
+        interrupted_replay(tmp_path / "run", prepare(load_scenario(tmp_path / "scenario.toml", {})), resume=False)
     with pytest.raises(BadInput, match="is the log of another replay: seed is 1, in the log it is 0"):
-        begun(tmp_path / "run", prepare(load_scenario(tmp_path / "scenario.toml", {"seed": 1})), resume=True)
+        interrupted_replay(
+            tmp_path / "run", prepare(load_scenario(tmp_path / "scenario.toml", {"seed": 1})), resume=True
+        )
     Command(tmp_path, "replay", *options).whole()
     after = finished(tmp_path / "run", before)
     assert len(after) == requests

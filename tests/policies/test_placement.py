@@ -19,7 +19,7 @@ from policies.placement import (
     LongestFirst,
     PlacementPolicy,
     Planned,
-    RoundRobin,
+    RoundRobinTiles,
     TileWork,
 )
 from policies.placement.balance import loads, longest_first, shortest
@@ -187,7 +187,7 @@ def test_planned_moves_the_fewest_pixels_where_the_link_hardly_matters(step: tup
 def test_the_blind_rules() -> None:
     tiles = [TileWork(i, seconds, 0) for i, seconds in enumerate([0.0, 3.0, 2.0, 0.0, 2.0])]
     assert Contiguous().assign(tiles, 2) == [0, 0, 0, 1, 1]
-    assert RoundRobin().assign(tiles, 2) == [0, 1, 0, 1, 0]
+    assert RoundRobinTiles().assign(tiles, 2) == [0, 1, 0, 1, 0]
     assert LongestFirst().assign(tiles, 2) == [0, 0, 1, 0, 1]
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from reports.terminal import sim_against_real
-from reports.validate import Validation, compare, per_request
+from reports.validate import Validation, compare_figures, per_request
 from traces.errors import BadInput
 
 
@@ -27,14 +27,14 @@ def real(make_run):
 
 
 def test_errors_of_figures(make_run, real):
-    figures = compare(make_run("sim"), real)
+    figures = compare_figures(make_run("sim"), real)
     attainment = figures.loc["slo_attainment"]
     assert (attainment["sim"], attainment["real"]) == pytest.approx((100 / 3, 50))
     assert attainment["absolute"] == pytest.approx(-100 / 6)
     assert figures.loc["latency_mean_s", "absolute"] == pytest.approx(-4 / 3)
     assert figures.loc["latency_mean_s", "relative"] == pytest.approx(-4 / 38)
     assert figures.loc["slo_attainment:512x512", "real"] == pytest.approx(200 / 3)
-    assert np.isnan(compare(real, real).loc["prediction_mape:encode", "relative"])
+    assert np.isnan(compare_figures(real, real).loc["prediction_mape:encode", "relative"])
 
 
 def test_errors_of_sizes(make_run):
@@ -45,7 +45,7 @@ def test_errors_of_sizes(make_run):
         smaller(requests, steps)
         requests.loc[2, "finish_s"] = steps.loc[2, "end_s"] = 22
 
-    figures = compare(make_run("sim", edit=smaller), make_run("slow", edit=slower, kind="replay"))
+    figures = compare_figures(make_run("sim", edit=smaller), make_run("slow", edit=slower, kind="replay"))
     row = figures.loc["latency_p50_s:1024x1024"]
     assert (row["sim"], row["real"], row["relative"]) == pytest.approx((16, 20, -0.2))
     assert figures.loc["latency_p95_s:512x512", "relative"] == 0

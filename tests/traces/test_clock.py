@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traces.clock import LONGEST_WAIT_S, on_run_clock, spell_start
+from traces.clock import LONGEST_WAIT_S, format_start, on_run_clock
 from traces.errors import BadInput
 from traces.importers.dit import import_dit
 from traces.importers.imported import Imported
@@ -43,11 +43,11 @@ def test_an_ordinary_first_interval_is_part_of_the_trace(first: float) -> None:
 
 
 def test_a_start_is_said_with_its_date_if_it_has_one() -> None:
-    assert spell_start(EPOCH_S) == (
+    assert format_start(EPOCH_S) == (
         "the clock starts at the first request: 1787000000 s were taken off all times, 2026-08-17 20:53:20 UTC"
     )
-    assert "taken off all times" in spell_start(7200.5)
-    assert "UTC" not in spell_start(7200.5)
+    assert "taken off all times" in format_start(7200.5)
+    assert "UTC" not in format_start(7200.5)
 
 
 def test_every_importer_counts_times_since_1970_from_the_first_arrival(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_every_importer_counts_times_since_1970_from_the_first_arrival(tmp_path:
     ]
     for imported in imports:
         assert [request.arrival_s for request in imported.trace] == [0.0, 2.0]
-        assert imported.report.notes == (spell_start(EPOCH_S),)
+        assert imported.report.notes == (format_start(EPOCH_S),)
     assert imports[0].trace.requests()[0].deadline_s == 9.0
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from traces.errors import BadInput
 from traces.mix import Mix, parse_counts
-from traces.sizes import load_sizes, parse_size, parse_size_list, parse_sizes, parse_tile, sizes_from, spell_size
+from traces.sizes import format_size, load_sizes, parse_size, parse_size_list, parse_sizes, parse_tile, sizes_from
 from traces.streams import stream
 
 SIZES = st.tuples(st.integers(1, 9999), st.integers(1, 9999), st.integers(1, 300))
@@ -19,7 +19,7 @@ SIZES = st.tuples(st.integers(1, 9999), st.integers(1, 9999), st.integers(1, 300
 
 @given(SIZES)
 def test_a_size_is_read_back_as_spelled(size: tuple[int, int, int]) -> None:
-    assert parse_size(spell_size(size)) == size
+    assert parse_size(format_size(size)) == size
 
 
 def test_sizes_come_from_text_or_a_file(tmp_path: Path) -> None:

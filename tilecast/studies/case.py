@@ -27,7 +27,7 @@ from traces.errors import BadInput
 from traces.geometry import geometry_of
 from traces.notes import Note
 from traces.request import Request
-from traces.sizes import spell_size
+from traces.sizes import format_size
 
 _LEAST_DAYS = 3  # of a replication, where the demand has a course of the day
 
@@ -162,7 +162,7 @@ class Case:
             model=reference.model_name,
             rate_rps=drawn_from.rate_rps * reference.trace.rate_scale,
             images_per_request=summary.images / summary.requests,
-            sizes=tuple([(spell_size(size), count / summary.requests) for size, count in summary.sizes.items()]),
+            sizes=tuple([(format_size(size), count / summary.requests) for size, count in summary.sizes.items()]),
             how=drawn_from.how,
         )
 

@@ -23,7 +23,7 @@ from reports.breakdown import sizes_of
 from reports.figures import DENOISING, latency, value
 from reports.output_analysis import warm_up
 from reports.plan.result import SizeFigures, Window
-from traces.sizes import spell_size
+from traces.sizes import format_size
 from traces.stages import STAGES
 
 Numbers = npt.NDArray[np.float64]
@@ -351,7 +351,7 @@ def _sizes(run: RunArrays) -> tuple[SizeFigures, ...]:
     for size in sizes_of(run):
         own = run.of_sizes([size])
         of_size = latency(own).quantiles(*SIZE_QUANTILES)
-        figures.append(SizeFigures(spell_size(size), len(own.requests), value("slo_attainment", own), of_size))
+        figures.append(SizeFigures(format_size(size), len(own.requests), value("slo_attainment", own), of_size))
     return tuple(sorted(figures, key=lambda of_size: (-of_size.requests, of_size.size)))
 
 

@@ -44,11 +44,11 @@ def tasks(points: Iterable[SweepPoint], logs: Path | None) -> dict[str, SweepTas
     found: dict[str, SweepTask] = {}
     for point in points:
         key = point_key(point.scenario, "summary" if logs is None else "summary and log")
-        found.setdefault(key, SweepTask(point, logs and logs / short(key)))
+        found.setdefault(key, SweepTask(point, logs and logs / point_name(key)))
     return found
 
 
-def short(key: str) -> str:
+def point_name(key: str) -> str:
     """What people call a point."""
     return key[:12]
 
@@ -94,7 +94,7 @@ def points_table(grid: Grid, todo: Mapping[str, SweepTask], results: Mapping[str
     frame["overload"] = [float(results[key].get("overload", math.nan)) for key in todo]
     frame["basis"] = [results[key].get("basis", "") for key in todo]
     frame["notes"] = ["; ".join(results[key].get("notes", [])) for key in todo]
-    frame["point"] = [short(key) for key in todo]
+    frame["point"] = [point_name(key) for key in todo]
     frame["error"] = [results[key].get(FAILED, "") for key in todo]
     return frame.reset_index(drop=True)
 

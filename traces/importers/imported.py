@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from traces.clock import SINCE_1970_S, on_run_clock, spell_start
+from traces.clock import SINCE_1970_S, format_start, on_run_clock
 from traces.errors import BadInput
 from traces.exact import is_missing
 from traces.trace import Trace
@@ -108,7 +108,7 @@ class Sieve:
             raise BadInput(f"{self.source}: all {self.read} rows are left out ({why})")
         trace = Trace.from_frame(frame, self.source, rows=self.rows, columns=columns)
         trace, first_s = on_run_clock(trace, SINCE_1970_S)
-        notes = [spell_start(first_s or start_s)] if first_s or start_s else []
+        notes = [format_start(first_s or start_s)] if first_s or start_s else []
         if unused := without_effect(trace.frame):
             notes.append(unused)
         left_out = dict(self.left_out)
