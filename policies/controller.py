@@ -65,7 +65,7 @@ class Controller:
         predictor: what the policy is allowed to know about cost.
         replicas: how many copies of the model there are.
         recipe: what a request goes through, as `policies.tiling.recipe.TilingRule.stages` says; or the stages of an
-            ordinary request that every one goes through.
+            ordinary request that every one goes through. Where weights are loaded it may begin with its adapters.
         on_event: called with (verb, payload, now) for every event and answer, in order; see `policies.events`.
         weights: replicas run only what they have loaded, and hold no more than fits; None: all requests want the same
             weights, always there.
@@ -133,12 +133,18 @@ class Controller:
 
     def submit(self, request: Request, now: float) -> None:
         """A request arrived."""
-        job = Job(request, len(self.jobs), self.recipe(request))
+        job = self._job(request)
         if self._on_event:
             self._on_event("submit", job, now)
         if request.request_id in self._cluster.jobs:
             raise ValueError(f"request {request.request_id!r} was submitted twice")
         self._add(job, now)
+
+    def _job(self, request: Request, earlier: Job | None = None) -> Job:
+        recipe = self.recipe(request)
+        if self._loads is not None and STAGES[recipe[0][0]].weights:
+            return Job(request, len(self.jobs), recipe[1:], earlier, adapters=recipe[0][1])
+        return Job(request, len(self.jobs), recipe, earlier)
 
     def _add(self, job: Job, now: float) -> None:
         cluster, name = self._cluster, job.request.request_id
@@ -358,7 +364,7 @@ class Controller:
             request = job.request
             if in_flight == "resume" and all(STAGES[stage].resumes for stage in job.stages):
                 request = replace(request, steps=max(1, job.denoise_left))
-            self._add(Job(request, len(self.jobs), self.recipe(request), job), now)
+            self._add(self._job(request, job), now)
 
     def replica_up(self, index: int, now: float) -> None:
         """A replica that had failed works again."""

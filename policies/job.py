@@ -121,17 +121,20 @@ class Job(ReadOnly):
         "steps_left",
     )
 
-    def __init__(self, request: Request, order: int, recipe: Recipe | None = None, earlier: Job | None = None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        order: int,
+        recipe: Recipe | None = None,
+        earlier: Job | None = None,
+        adapters: int = 0,
+    ) -> None:
         _become(self, _Written)
         self.request = request
         self.order = order
         self.earlier = earlier
-        if recipe is None:
-            recipe = ordinary(request)
-        self.adapters_left = 0
-        if STAGES[recipe[0][0]].weights:
-            self.adapters_left, recipe = recipe[0][1], recipe[1:]
-        self.recipe = recipe
+        self.adapters_left = adapters
+        self.recipe = recipe = ordinary(request) if recipe is None else recipe
         self.state = "waiting"
         self.replica = -1
         self.first_start_s: float | None = None
