@@ -24,13 +24,13 @@ from policies.contract import SchedulingPolicy
 from policies.controller import Controller
 from policies.record import run_arrays
 from policies.scheduling import EDF, FCFS
+from predictors.costs import Batch, CostModel, RepeatNoise
 from reports.output_analysis import interval
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE
 from sim.driver import Simulation
 from sim.world import World
 from tilecast.studies.replication import Replication, observe
 from tilecast.studies.verdict import judge, need_longer
-from traces.composition import Composition
 from traces.request import Request
 from traces.streams import stream
 
@@ -49,7 +49,7 @@ HYPEREXPONENTIAL = tuple(
 
 
 @dataclass(frozen=True)
-class Queue:
+class Queue(CostModel):
     """One kind of request of one step, whose seconds are drawn from ``ratios`` (mean 1): a world and a predictor.
 
     Attributes:
@@ -60,23 +60,17 @@ class Queue:
     ratios: tuple[float, ...] = EXPONENTIAL
     steps: int = 1
 
-    def seconds(
-        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
-    ) -> float:
+    def step_s(self, stage: str, batch: Batch) -> float:
         """Seconds of a step before the draw: a batch takes as long as its requests would one by one."""
-        return SERVICE_S * sum([count for _, count in composition])
+        return SERVICE_S * sum([count for _, count in batch.composition])
 
-    def standalone(self, request: Request) -> float:
+    def standalone_s(self, request: Request) -> float:
         """Seconds of a request, in the mean."""
         return SERVICE_S
 
-    def extrapolates(self, stage: str, composition: Composition) -> bool:
-        """Nothing is outside of what is known."""
-        return False
-
-    def noise(self, stage: str) -> Queue:
+    def noise(self, stage: str) -> RepeatNoise:
         """The draws."""
-        return self
+        return RepeatNoise(self.ratios, self.steps)
 
     @property
     def scv(self) -> float:
@@ -117,7 +111,7 @@ def run(
     asked = [Request(str(i), at_s, 64, 64, 1, slo_s=slo_s) for i, at_s in enumerate(times_s.tolist())]
     controller = Controller(policy or FCFS(), queue, servers, ("denoise",))
     Simulation(controller, World(queue, servers, seed)).run(asked)
-    arrays = run_arrays(controller, asked, queue.standalone, queue.extrapolates, servers)
+    arrays = run_arrays(controller, asked, queue.standalone_s, queue.extrapolates, servers)
     return observe(controller, arrays, float(times_s[-1]), period_s=period_s)
 
 

@@ -122,10 +122,10 @@ def simulate(name: str, requests: list[Request], table: LatencyTable, sampler: S
 def workload(table: LatencyTable, count: int, load: float) -> list[Request]:
     """A Poisson trace with deadlines at five times the standalone latency."""
     sizes = parse_sizes("96x96:1,128x128:1,192x192:1")
-    service_s = sum(table.standalone(Request("x", 0.0, h, w, 20)) for h, w, _ in sizes.values) / len(sizes.values)
+    service_s = sum(table.standalone_s(Request("x", 0.0, h, w, 20)) for h, w, _ in sizes.values) / len(sizes.values)
     rate = load * REPLICAS / service_s
     trace = generate(rate=rate, duration_s=1.1 * count / rate, sizes=sizes, steps="20", seed=0)
-    return trace.with_slo(scale=5.0, standalone=table.standalone).requests()[:count]
+    return trace.with_slo(scale=5.0, standalone=table.standalone_s).requests()[:count]
 
 
 def simpy_event_s() -> float:
@@ -146,7 +146,7 @@ def write_log(controller: Controller, requests: list[Request], table: LatencyTab
     """What `tilecast simulate` does after the simulation."""
     steps = step_table(controller, table.extrapolates)
     with tempfile.TemporaryDirectory() as folder:
-        write_run(Path(folder), request_table(controller, requests, steps, table.standalone), steps, {}, [])
+        write_run(Path(folder), request_table(controller, requests, steps, table.standalone_s), steps, {}, [])
 
 
 def layer_of(filename: str) -> str | None:

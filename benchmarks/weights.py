@@ -64,7 +64,7 @@ def requests_of(source: Source, costs: AdapterCosts, replicas: int, load: float,
     """The trace at the pace at which the replicas are busy for the share ``load``, one request after another."""
     trace = import_gentd26(source.gentd26, load_sizes(source.sizes), spread_seconds=True).trace
     requests = trace.requests()
-    rate = load * replicas / float(np.mean([costs.standalone(request) for request in requests]))
+    rate = load * replicas / float(np.mean([costs.standalone_s(request) for request in requests]))
     if recorded:
         return _due(trace.scale_rate(rate * requests[-1].arrival_s / len(requests)), costs)
     frame = trace.frame.copy()
@@ -73,7 +73,7 @@ def requests_of(source: Source, costs: AdapterCosts, replicas: int, load: float,
 
 
 def _due(trace: Trace, costs: AdapterCosts) -> list[Request]:
-    return trace.with_slo(scale=5.0, standalone=costs.standalone).requests()
+    return trace.with_slo(scale=5.0, standalone=costs.standalone_s).requests()
 
 
 def figures(
@@ -96,7 +96,7 @@ def figures(
         routing=routing,
     )
     Simulation(controller, World(costs, replicas, loads=LoadTimes(weights, loaded))).run(requests)
-    return summary(run_arrays(controller, requests, costs.standalone, costs.extrapolates, replicas))
+    return summary(run_arrays(controller, requests, costs.standalone_s, costs.extrapolates, replicas))
 
 
 def combinations(

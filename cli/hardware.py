@@ -97,6 +97,7 @@ def estimate(
     guided: Annotated[bool, typer.Option(help="With classifier-free guidance.")] = True,
 ) -> None:
     """What a step and a request take on hardware that was not measured, or hardly: by its roofline."""
+    from predictors.costs import Batch
     from predictors.estimate import RooflineCost, estimated_table
     from predictors.hardware import find_hardware
     from predictors.memory import footprint, largest_batch
@@ -120,7 +121,7 @@ def estimate(
         most = largest_batch(shape, geometry, size, kind.memory_bytes, dtype, guided)
         for images in _counts(batch):
             together, share = ((size, images),), float(guided and geometry.guidance == "scale")
-            each = {stage: table.seconds(stage, together, share) for stage in ORDINARY}
+            each = {stage: table.step_s(stage, Batch(table.model, together, share)) for stage in ORDINARY}
             alone = each["encode"] + steps * each["denoise"] + each["decode"]
             needed = footprint(shape, geometry, size, images, dtype, guided).needed_bytes
             rows.append(

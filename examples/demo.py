@@ -95,7 +95,7 @@ def mean_service_s(profile: Path) -> float:
     measured = Profile.load(profile)
     table = LatencyTable.fit(measured, "tiny-image", measured.executors("tiny-image")[0])
     mix = parse_sizes(SIZES)
-    seconds = [table.standalone(Request("one", 0.0, h, w, STEPS)) for h, w, _ in mix.values]
+    seconds = [table.standalone_s(Request("one", 0.0, h, w, STEPS)) for h, w, _ in mix.values]
     return sum(s * p for s, p in zip(seconds, mix.weights, strict=True)) / sum(mix.weights)
 
 

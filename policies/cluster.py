@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from policies.contract import Cluster, Launch, Predictor, Replica, SchedulingPolicy
+from policies.contract import Cluster, Launch, Replica, SchedulingPolicy
 from policies.job import Job
+from predictors.costs import CostModel
 from predictors.loading import LoadTimes
 
 
@@ -30,9 +31,9 @@ class QueueState:
         self.waiting: dict[str, Job] = {}
         self.jobs: dict[str, Job] = {}
 
-    def served_by(self, replicas: tuple[Replica, ...], predictor: Predictor) -> None:
+    def served_by(self, replicas: tuple[Replica, ...]) -> None:
         """Show these replicas, which draw from it."""
-        self.view = cluster_of(replicas, predictor, self.waiting, self.jobs)
+        self.view = cluster_of(replicas, self.waiting, self.jobs)
 
 
 class ClusterState:
@@ -40,7 +41,7 @@ class ClusterState:
 
     Args:
         replicas: how many.
-        predictor: see `policies.contract.Cluster`.
+        costs: of each of them, see `policies.contract.Replica`.
         own_queues: every replica has a queue of its own; otherwise all draw from one.
         loads: what loading weights is expected to take; None: they are always there.
 
@@ -52,22 +53,23 @@ class ClusterState:
     """
 
     def __init__(
-        self, replicas: int, predictor: Predictor, own_queues: bool = False, loads: LoadTimes | None = None
+        self, replicas: int, costs: CostModel, own_queues: bool = False, loads: LoadTimes | None = None
     ) -> None:
         self.resident: list[dict[str, Job]] = [{} for _ in range(replicas)]
         self.loaded: list[dict[str, None]] = [{} for _ in range(replicas)]
         shared = QueueState()
         self.waiting, self.jobs = shared.waiting, shared.jobs
         self.queues = [QueueState() if own_queues else shared for _ in range(replicas)]
-        every = tuple(self._replica(index, loads) for index in range(replicas))
-        shared.served_by(every, predictor)
+        every = tuple(self._replica(index, costs, loads) for index in range(replicas))
+        shared.served_by(every)
         self.view = shared.view
         if own_queues:
             for replica, queue in zip(every, self.queues, strict=True):
-                queue.served_by((replica,), predictor)
+                queue.served_by((replica,))
 
-    def _replica(self, index: int, loads: LoadTimes | None) -> Replica:
+    def _replica(self, index: int, costs: CostModel, loads: LoadTimes | None) -> Replica:
         replica = Replica()
+        _set_costs(replica, costs)
         _set_loads(replica, loads)
         _set_index(replica, index)
         _set_queue(replica, MappingProxyType(self.queues[index].waiting))
@@ -78,13 +80,10 @@ class ClusterState:
         return replica
 
 
-def cluster_of(
-    replicas: tuple[Replica, ...], predictor: Predictor, waiting: Mapping[str, Job], jobs: Mapping[str, Job]
-) -> Cluster:
+def cluster_of(replicas: tuple[Replica, ...], waiting: Mapping[str, Job], jobs: Mapping[str, Job]) -> Cluster:
     """A view of these, which are not copied."""
     view = Cluster()
     _set_replicas(view, replicas)
-    _set_predictor(view, predictor)
     _set_waiting(view, MappingProxyType(waiting))
     _set_jobs(view, MappingProxyType(jobs))
     return view
@@ -144,6 +143,7 @@ def replica_for(replica: Replica, checkpoint: str) -> Replica:
     object.__setattr__(view, "_whole", replica)
     object.__setattr__(view, "_checkpoint", checkpoint)
     _set_index(view, replica.index)
+    _set_costs(view, replica.costs)
     _set_loads(view, replica._loads)
     _set_loaded(view, replica.loaded)
     _set_queue(view, MappingProxyType(JobsFor(checkpoint, replica.queue)))
@@ -153,8 +153,8 @@ def replica_for(replica: Replica, checkpoint: str) -> Replica:
 
 _set_jobs = Cluster.__dict__["jobs"].__set__
 _set_waiting = Cluster.__dict__["waiting"].__set__
-_set_predictor = Cluster.__dict__["predictor"].__set__
 _set_replicas = Cluster.__dict__["replicas"].__set__
+_set_costs = Replica.__dict__["costs"].__set__
 _set_index = Replica.__dict__["index"].__set__
 _set_resident = Replica.__dict__["resident"].__set__
 _set_loads = Replica.__dict__["_loads"].__set__

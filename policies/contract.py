@@ -17,33 +17,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from policies.job import Job, ReadOnly
+from predictors.costs import Batch, CostModel
 from traces.composition import Composition, composition_of
-from traces.request import Request
 
 if TYPE_CHECKING:
     from predictors.loading import LoadTimes, Weights
-
-
-class Predictor(Protocol):
-    """What a policy may ask about cost. `predictors.table.LatencyTable` is one.
-
-    One that also has ``observe(stage, composition, guided, predicted_step_s, measured_step_s, steps)`` is told by the
-    controller what every launch really took.
-    """
-
-    def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
-        """Seconds of one step of ``stage`` for a batch of this composition.
-
-        ``guided`` is the share of its pixels that classifier-free guidance doubles, 0 to 1.
-        """
-        ...
-
-    def standalone(self, request: Request) -> float:
-        """Seconds of the whole request on an idle replica."""
-        ...
 
 
 class Load(NamedTuple):
@@ -59,7 +40,7 @@ class Load(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """The part of a launch that lies in one stage; ``predicted_step_s`` is the policy's predictor's answer."""
+    """The part of a launch that lies in one stage; ``predicted_step_s`` is what the replica's costs answered."""
 
     stage: str
     steps: int
@@ -88,6 +69,11 @@ class Launch(NamedTuple):
     guided: float
     start_s: float
     load: Load | None = None
+
+    @property
+    def batch(self) -> Batch:
+        """What costs are asked for."""
+        return Batch(self.jobs[0].request.model if self.jobs else "", self.composition, self.guided)
 
     @property
     def stage(self) -> str:
@@ -151,12 +137,14 @@ class Replica(ReadOnly):
         launch: what runs now, or None.
         up: whether it works; one that has failed is not asked about until it is repaired.
         loaded: checkpoints whose weights lie here, in the order they came; empty where all requests want the same.
+        costs: what steps cost here, as far as policies know; see `predictors.costs.CostModel`.
         queue: jobs never started that may start here, by request id, in the order they came: those that were routed
             here, or those of the queue that all replicas share.
     """
 
-    __slots__ = ("_loads", "index", "launch", "loaded", "queue", "resident", "up")
+    __slots__ = ("_loads", "costs", "index", "launch", "loaded", "queue", "resident", "up")
 
+    costs: CostModel
     index: int
     launch: Launch | None
     loaded: Mapping[str, None]
@@ -194,17 +182,23 @@ class Cluster(ReadOnly):
 
     Attributes:
         replicas: in order of their indexes, which need not begin at 0.
-        predictor: the policy's own idea of cost.
         waiting: jobs never started, by request id, in order of arrival.
         jobs: all jobs not ended, by request id.
     """
 
-    __slots__ = ("jobs", "predictor", "replicas", "waiting")
+    __slots__ = ("jobs", "replicas", "waiting")
 
     jobs: Mapping[str, Job]
-    predictor: Predictor
     replicas: tuple[Replica, ...]
     waiting: Mapping[str, Job]
+
+    def __getattr__(self, name: str) -> object:
+        if name == "predictor":
+            raise AttributeError(
+                "a cluster has no predictor: ask a replica's costs, replica.costs.step_s(stage, job.kind.batch) or "
+                "replica.costs.standalone_s(request)"
+            )
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
 
 class Policy:

@@ -22,7 +22,6 @@ from policies.contract import (
     Load,
     Outcome,
     PolicyError,
-    Predictor,
     Replica,
     SchedulingPolicy,
     Segment,
@@ -33,6 +32,7 @@ from policies.contract import (
 from policies.guard import ask, begun, broken, fail, has_own, read, short
 from policies.job import Job, adapt, cancel_soon, end, finish, remark, rest, set_state, start, through
 from policies.routing import RoutingPolicy, Shared, usual_routing
+from predictors.costs import Batch, CostModel
 from predictors.loading import LoadTimes, Weights
 from traces.composition import Composition
 from traces.request import Request
@@ -62,7 +62,7 @@ class Controller:
 
     Args:
         policy: copied, so one policy object can serve many runs at once.
-        predictor: what the policy is allowed to know about cost.
+        costs: what the policies may know about cost, the same of every replica.
         replicas: how many copies of the model there are.
         recipe: what a request goes through, as `policies.tiling.recipe.TilingRule.stages` says; or the stages of an
             ordinary request that every one goes through. Where weights are loaded it may begin with its adapters.
@@ -83,7 +83,7 @@ class Controller:
     def __init__(
         self,
         policy: SchedulingPolicy,
-        predictor: Predictor,
+        costs: CostModel,
         replicas: int = 1,
         recipe: Callable[[Request], Recipe] | tuple[str, ...] = ORDINARY,
         on_event: Callable[[str, Any, float], None] | None = None,
@@ -103,7 +103,7 @@ class Controller:
             loaded = [*loaded, *[()] * (replicas - len(loaded))]
             self._loads = LoadTimes(weights, loaded)
         binds = answers.truth(routing, read(routing, "binds"), "binds")
-        self._cluster = cluster = ClusterState(replicas, predictor, binds, self._loads)
+        self._cluster = cluster = ClusterState(replicas, costs, binds, self._loads)
         self._replicas = cluster.view.replicas
         places = zip(self._replicas, cluster.resident, cluster.queues, strict=True)
         self._places = {1 << index: place for index, place in enumerate(places)}
@@ -118,7 +118,8 @@ class Controller:
         self._next_launch = 0
         self._known: dict[tuple[Any, ...], _Work] = {}
         self._on_event = on_event
-        self._observe: Callable[..., None] | None = getattr(predictor, "observe", None)
+        self._costs = costs
+        self._learns = costs.learns
         self._scheduling = policy
         for queue in self._queues:
             queue.policy = begun(policy, queue.view)
@@ -299,7 +300,7 @@ class Controller:
         if load is not None:
             self._cluster.loaded[index][load.checkpoint] = None
             return
-        if self._observe is not None and steps and not failed:
+        if self._learns and steps and not failed:
             self._learn(launch, outcome, now)
         for job in jobs:
             if notes and (note := notes.get(job.request.request_id)):
@@ -418,19 +419,11 @@ class Controller:
         return list(self._cluster.resident[replica])
 
     def _learn(self, launch: Launch, outcome: Outcome, now: float) -> None:
-        """Tell the predictor what the stages of a launch took."""
-        assert self._observe is not None
-        start_s = launch.start_s
+        """Tell the costs what the stages of a launch took."""
+        start_s, batch = launch.start_s, launch.batch
         for segment, end_s in zip(launch.done(outcome.steps_done), (*outcome.borders_s, now), strict=False):
             measured_step_s = (end_s - start_s) / segment.steps
-            self._observe(
-                segment.stage,
-                launch.composition,
-                launch.guided,
-                segment.predicted_step_s,
-                measured_step_s,
-                segment.steps,
-            )
+            self._costs.observe(segment.stage, batch, segment.predicted_step_s, measured_step_s, segment.steps)
             start_s = end_s
 
     def _start(
@@ -441,7 +434,7 @@ class Controller:
         self._check(replica, jobs, steps)
         composition, guided, segments = self._work(jobs, steps)
         if self._loads is not None and (adapters := sum([job.adapters_left for job in jobs])):
-            adapter_s = self._cluster.view.predictor.seconds("adapt", composition, guided)
+            adapter_s = self._costs.step_s("adapt", Batch(jobs[0].request.model, composition, guided))
             segments = (Segment("adapt", adapters, adapter_s), *segments)
             steps += adapters
         index, launch_id = replica.index, self._next_launch
@@ -476,7 +469,7 @@ class Controller:
         return jobs, steps
 
     def _work(self, jobs: tuple[Job, ...], steps: int) -> _Work:
-        """What the next steps of a batch are, with the predictor's answers."""
+        """What the next steps of a batch are, with what the costs answer."""
         first = jobs[0]
         kind, known = first.kind, self._known
         alike: tuple[Any, ...] = (kind, len(jobs), first.steps_left, steps)
@@ -489,15 +482,14 @@ class Controller:
         if work is None:
             composition, guided = composition_of_jobs(jobs), guided_share(jobs)
             work = composition, guided, self._segments(first, steps, composition, guided)
-            if self._observe is None and len(known) < _MOST_KNOWN:  # one that learns may answer otherwise later
+            if not self._learns and len(known) < _MOST_KNOWN:  # one that learns may answer otherwise later
                 known[alike] = work
         return work
 
     def _segments(self, first: Job, steps: int, composition: Composition, guided: float) -> tuple[Segment, ...]:
-        """The next steps of a batch of which ``first`` is one, with the predictor's answers."""
-        seconds = self._cluster.view.predictor.seconds
-        ahead = first.segments(steps)
-        return tuple([Segment(stage, count, seconds(stage, composition, guided)) for stage, count in ahead])
+        """The next steps of a batch of which ``first`` is one, with what the costs answer."""
+        step_s, batch = self._costs.step_s, Batch(first.request.model, composition, guided)
+        return tuple([Segment(stage, count, step_s(stage, batch)) for stage, count in first.segments(steps)])
 
     def _start_loading(self, replica: Replica, jobs: tuple[Job, ...], load: Load, now: float) -> Launch:
         load = answers.load(self.policy, load)

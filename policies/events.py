@@ -21,6 +21,7 @@ from typing import Any
 from policies.contract import Cluster, Decision, Launch, Outcome, Replica, SchedulingPolicy
 from policies.controller import Controller, LaunchRecord
 from policies.job import Job, come_after
+from predictors.costs import Batch, CostModel
 from traces.composition import Composition
 from traces.errors import BadInput
 from traces.request import Request
@@ -332,20 +333,16 @@ class Ledger:
         ]
 
 
-class _Predictions:
-    """A predictor that answers as the run's did; that it is told what launches took keeps it from being remembered."""
+class _Predictions(CostModel):
+    """Costs that answer as the run's did; that they are told what launches took keeps them from being remembered."""
+
+    learns = True
 
     def __init__(self) -> None:
         self.next: dict[str, float] = {}
 
-    def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
+    def step_s(self, stage: str, batch: Batch) -> float:
         return self.next[stage]
-
-    def standalone(self, request: Request) -> float:
-        raise NotImplementedError
-
-    def observe(self, *of_launch: Any) -> None:
-        pass
 
 
 class _Decisions(SchedulingPolicy):
@@ -364,7 +361,9 @@ class _Decisions(SchedulingPolicy):
         if replica.index not in self.next:
             return None
         (_, _, _, steps, names), segments = self.next.pop(replica.index)
-        self.cluster.predictor.next = {stage: step_s for stage, _, step_s, _ in segments}  # type: ignore[attr-defined]
+        costs = replica.costs
+        assert isinstance(costs, _Predictions)
+        costs.next = {stage: step_s for stage, _, step_s, _ in segments}
         return Decision(tuple([jobs[name] for name in names]), steps)
 
 

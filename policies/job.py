@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from predictors.costs import Batch
 from traces.composition import Composition
 from traces.request import Request
 from traces.stages import STAGES, Recipe, ordinary
@@ -57,6 +58,7 @@ class Kind:
         denoise_steps: of them, those of a sampler.
         finish_steps: of them, those after the last of a sampler.
         mixes, alone, batch_key: as of a `Job`.
+        batch: one of them alone, what costs are asked for.
     """
 
     steps: int
@@ -65,6 +67,7 @@ class Kind:
     mixes: bool
     alone: Composition
     batch_key: BatchKey
+    batch: Batch
 
 
 class Job(ReadOnly):
@@ -381,7 +384,9 @@ def _kind(recipe: Recipe, model: str, height: int, width: int, frames: int, guid
     denoise_steps = sum([steps for stage, steps in recipe if STAGES[stage].sampler])
     finish_steps = sum([steps for stage, steps in recipe if STAGES[stage].finishes])
     mixes = all(STAGES[stage].mixes for stage, _ in recipe)
-    return Kind(steps, denoise_steps, finish_steps, mixes, *_shape(model, height, width, frames, guided, images))
+    alone, key = _shape(model, height, width, frames, guided, images)
+    batch = Batch(model, alone, float(guided))
+    return Kind(steps, denoise_steps, finish_steps, mixes, alone, key, batch)
 
 
 @lru_cache(maxsize=4096)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from policies.contract import Launch, Outcome
-from policies.controller import LaunchRecord
+from policies.controller import Controller, LaunchRecord
+from policies.events import Ledger
 from policies.job import Job
 from policies.run_arrays import STATUSES, RequestArrays, RunArrays, StepArrays
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS
@@ -31,15 +32,8 @@ _CANCELLED = _STATUS["cancelled"]
 NEVER_SUBMITTED = "the run was interrupted before it arrived"
 INTERRUPTED = "the run was interrupted"
 """Why a request was cancelled that the run did not come to the end of."""
-
-
-class Served(Protocol):
-    """What came of a run: `policies.controller.Controller`, or `policies.events.Ledger`."""
-
-    @property
-    def jobs(self) -> Sequence[Job]: ...
-    @property
-    def launched(self) -> Sequence[LaunchRecord]: ...
+Served = Controller | Ledger
+"""What came of a run: its jobs, and the launches that ended."""
 
 
 def run_arrays(

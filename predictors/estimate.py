@@ -10,15 +10,15 @@ import numpy as np
 
 from predictors.basis import CALIBRATED, ESTIMATED
 from predictors.calibration import LEAST_ROWS, calibrated
+from predictors.costs import RepeatNoise
 from predictors.features import FeatureMap
 from predictors.hardware import Hardware
 from predictors.measured import MeasuredRange
 from predictors.measurements import Measurements
-from predictors.noise import RepeatNoise
 from predictors.profile import Profile
 from predictors.roofline import Roofline, default_efficiency
 from predictors.shapes import ModelShape, shape_of
-from predictors.table import LatencyTable
+from predictors.table import LatencyTable, StageCost
 from traces.composition import Composition
 from traces.geometry import ModelGeometry, geometry_of
 from traces.stages import ORDINARY, STAGES
@@ -31,9 +31,9 @@ def forwards_of(executor: str, composition: Composition) -> Sequence[Composition
     return [(item,) for item in composition] if executor == "whole" else [composition]
 
 
-@dataclass(frozen=True, slots=True)
-class RooflineCost:
-    """One stage by its roofline; what `predictors.table.StageCost` is for a fitted one.
+@dataclass(frozen=True)
+class RooflineCost(StageCost):
+    """One stage by its roofline; what `predictors.table.FittedCost` is for a fitted one.
 
     Attributes:
         roofline: of the stage.
@@ -48,7 +48,7 @@ class RooflineCost:
     noise: RepeatNoise = field(default_factory=RepeatNoise)
 
     @property
-    def features(self) -> FeatureMap:
+    def features(self) -> FeatureMap:  # type: ignore[override]
         """Stage, executor and geometry."""
         return self.roofline.features
 

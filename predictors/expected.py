@@ -1,32 +1,17 @@
-"""A latency table for a policy that knows what its cache will save."""
+"""Costs for a policy that knows what its cache will save."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
-from predictors.standalone import recipe_of, standalone
+from predictors.costs import Batch, CostLayer, CostModel
 from traces.composition import Composition
-from traces.request import Request, Size
-from traces.stages import STAGES, Recipe
+from traces.request import Size
+from traces.stages import STAGES
 
 
-class CachedCosts(Protocol):
-    """What answers for steps of which a share is computed: a `predictors.table.LatencyTable`, or what wraps one."""
-
-    def seconds(
-        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
-    ) -> float:
-        """Seconds of one step; see `LatencyTable.seconds`."""
-        ...
-
-    def scaled(self, factor: float) -> CachedCosts:
-        """The same with every second multiplied."""
-        ...
-
-
-class ExpectedReuse:
-    """A table whose denoising steps cost what they are expected to with a cache.
+class ExpectedReuse(CostLayer):
+    """Denoising steps cost what they are expected to with a cache.
 
     Args:
         table: what computed work costs.
@@ -34,11 +19,11 @@ class ExpectedReuse:
             of them is taken for other sizes.
     """
 
-    def __init__(self, table: CachedCosts, shares: Mapping[Size, float]) -> None:
-        self.table = table
+    def __init__(self, table: CostModel, shares: Mapping[Size, float]) -> None:
+        super().__init__(table)
         self.shares = dict(shares)
         self._otherwise = sum(self.shares.values()) / len(self.shares)
-        self._seconds: dict[tuple[Composition, float], float] = {}
+        self._seconds: dict[tuple[str, Batch], float] = {}
 
     def share(self, composition: Composition) -> float:
         """The share of a batch's work that is expected to be computed, weighted by pixels."""
@@ -46,24 +31,18 @@ class ExpectedReuse:
         known = self.shares
         return sum(pixels * known.get(size, self._otherwise) for size, pixels in work.items()) / sum(work.values())
 
-    def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
-        """Seconds of one step; see `LatencyTable.seconds`."""
+    def step_s(self, stage: str, batch: Batch) -> float:
+        """Seconds of one step."""
         if STAGES[stage].cache != "blocks":
-            return self.table.seconds(stage, composition, guided)
-        key = (composition, guided)
-        value = self._seconds.get(key)
+            return self.table.step_s(stage, batch)
+        value = self._seconds.get((stage, batch))
         if value is None:
-            value = self._seconds[key] = self.table.seconds(stage, composition, guided, self.share(composition))
+            computed = batch._replace(computed=self.share(batch.composition))
+            value = self.table.step_s(stage, computed)
+            if not self.learns:
+                self._seconds[stage, batch] = value
         return value
 
     def scaled(self, factor: float) -> ExpectedReuse:
-        """The same with every second multiplied; see `LatencyTable.scaled`."""
+        """The same with every second multiplied."""
         return ExpectedReuse(self.table.scaled(factor), self.shares)
-
-    def standalone(self, request: Request) -> float:
-        """Seconds of a request alone on an idle replica, its reuse included."""
-        return standalone(self, request)
-
-    def recipe(self, request: Request) -> Recipe:
-        """(Stage, steps) of a request, as the table knows them."""
-        return recipe_of(self.table, request)

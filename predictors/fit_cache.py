@@ -18,9 +18,9 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from predictors.costs import RepeatNoise
 from predictors.forms import BoostedForm, LinearForm, Seconds
 from predictors.measurements import Measurements
-from predictors.noise import RepeatNoise
 from traces.errors import BadInput
 from traces.marks import OutputKind
 from traces.output import whole_file

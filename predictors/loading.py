@@ -8,24 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from predictors.standalone import recipe_of, standalone
+from predictors.costs import Batch, CostLayer, CostModel
 from traces.composition import Composition
 from traces.errors import BadInput
 from traces.request import Request
 from traces.stages import STAGES, Recipe
 
 _ROUNDING_GB = 1e-9
-
-
-class Noise(Protocol):
-    """See `predictors.noise.RepeatNoise`."""
-
-    @property
-    def ratios(self) -> tuple[float, ...]: ...
-    @property
-    def steps(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -108,29 +98,7 @@ class LoadTimes:
             del host[next(iter(host))]
 
 
-class Costs(Protocol):
-    """What is measured: a `predictors.table.LatencyTable`, or anything that answers like one."""
-
-    def seconds(
-        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
-    ) -> float:
-        """Seconds of one step."""
-        ...
-
-    def noise(self, stage: str) -> Noise:
-        """Repeat noise of a stage."""
-        ...
-
-    def extrapolates(self, stage: str, composition: Composition) -> bool:
-        """Whether a batch lies outside the measured range."""
-        ...
-
-    def scaled(self, factor: float) -> Costs:
-        """The same with every second multiplied."""
-        ...
-
-
-class AdapterCosts:
+class AdapterCosts(CostLayer):
     """Costs of a model whose requests come with adapters: a step of the stage ``adapt`` puts on one of them.
 
     Args:
@@ -138,31 +106,21 @@ class AdapterCosts:
         adapter_s: seconds an adapter.
     """
 
-    def __init__(self, table: Costs, adapter_s: float) -> None:
-        self.table = table
+    def __init__(self, table: CostModel, adapter_s: float) -> None:
+        super().__init__(table)
         self.adapter_s = adapter_s
 
-    def seconds(
-        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
-    ) -> float:
-        """Seconds of one step; see `predictors.table.LatencyTable.seconds`."""
-        return self.adapter_s if STAGES[stage].weights else self.table.seconds(stage, composition, guided, computed)
-
-    def standalone(self, request: Request) -> float:
-        """Seconds of a request alone on an idle replica that has its checkpoint."""
-        return standalone(self, request)
+    def step_s(self, stage: str, batch: Batch) -> float:
+        """Seconds of one step."""
+        return self.adapter_s if STAGES[stage].weights else self.table.step_s(stage, batch)
 
     def recipe(self, request: Request) -> Recipe:
         """(Stage, steps) of a request: its adapters, and what the table knows."""
-        return with_adapters(request, recipe_of(self.table, request))
+        return with_adapters(request, self.table.recipe(request))
 
-    def noise(self, stage: str) -> Noise:
-        """Repeat noise of a stage that was measured."""
-        return self.table.noise(stage)
-
-    def extrapolates(self, stage: str, composition: Composition) -> bool:
-        """Whether a batch lies outside the measured range."""
-        return not STAGES[stage].weights and self.table.extrapolates(stage, composition)
+    def extrapolation(self, stage: str, composition: Composition) -> float:
+        """See `CostModel.extrapolation`; adapters take what they are said to."""
+        return 1.0 if STAGES[stage].weights else self.table.extrapolation(stage, composition)
 
     def scaled(self, factor: float) -> AdapterCosts:
         """The same with every second multiplied."""

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from predictors.costs import RepeatNoise
 from predictors.features import FeatureMap, sizes_in
-from predictors.noise import RepeatNoise, repeat_noise
+from predictors.noise import repeat_noise
 from predictors.profile import Profile
 from traces.composition import Composition, parse
 from traces.geometry import ModelGeometry

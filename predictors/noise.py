@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from predictors.costs import RepeatNoise
 from predictors.profile import SAME
-
-
-@dataclass(frozen=True, slots=True)
-class RepeatNoise:
-    """The noise of one stage.
-
-    Attributes:
-        ratios: measured over predicted seconds, one for each measurement; ``(1.0,)`` when unknown. Their mean is above
-            1 where slow outliers count less in the fitted model than they do in a run.
-        steps: steps that one measurement spanned, so how long one drawn ratio holds.
-    """
-
-    ratios: tuple[float, ...] = (1.0,)
-    steps: int = 1
 
 
 def repeat_noise(frame: pd.DataFrame, predicted: npt.NDArray[np.float64]) -> RepeatNoise:

@@ -24,14 +24,12 @@ from __future__ import annotations
 
 from math import exp, log
 
-from predictors.standalone import StageSeconds, recipe_of, standalone
-from traces.composition import Composition
-from traces.request import Request
+from predictors.costs import Batch, CostLayer, CostModel
 
-_Key = tuple[str, Composition, float]
+_Key = tuple[str, Batch]
 
 
-class OnlinePredictor:
+class OnlinePredictor(CostLayer):
     """A predictor corrected by `observe`. Holds the state of one run: make a new one for each.
 
     Args:
@@ -45,9 +43,11 @@ class OnlinePredictor:
         tolerance: the stage's factor is passed on to the other compositions when it has moved by more than this share.
     """
 
+    learns = True
+
     def __init__(
         self,
-        table: StageSeconds,
+        table: CostModel,
         error: float = 0.0,
         stage_shrink: float = 2.0,
         composition_shrink: float = 4.0,
@@ -55,7 +55,7 @@ class OnlinePredictor:
         clip: float = 0.3,
         tolerance: float = 0.005,
     ) -> None:
-        self.table = table
+        super().__init__(table)
         self.error = error
         self.stage_shrink = stage_shrink
         self.composition_shrink = composition_shrink
@@ -66,41 +66,26 @@ class OnlinePredictor:
         self._compositions: dict[_Key, _Mean] = {}
         self._seconds: dict[_Key, float] = {}
 
-    def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
+    def step_s(self, stage: str, batch: Batch) -> float:
         """Seconds of one step, corrected by what was observed so far."""
-        key = (stage, composition, guided)
+        key = (stage, batch)
         try:
             return self._seconds[key]
         except KeyError:
-            base = self.table.seconds(stage, composition, guided) * (1.0 + self.error)
+            base = self.table.step_s(stage, batch) * (1.0 + self.error)
             value = self._seconds[key] = base * exp(self._log_factor(key)) if self._stages else base
             return value
 
-    def standalone(self, request: Request) -> float:
-        """Seconds of a request alone on an idle replica."""
-        return standalone(self, request)
+    def observe(self, stage: str, batch: Batch, predicted_step_s: float, measured_step_s: float, steps: int) -> None:
+        """Learn from ``steps`` steps of a launch: seconds a step as `step_s` answered and as they were.
 
-    def recipe(self, request: Request) -> tuple[tuple[str, int], ...]:
-        """(Stage, steps) of a request, as the table knows them."""
-        return recipe_of(self.table, request)
-
-    def observe(
-        self,
-        stage: str,
-        composition: Composition,
-        guided: float,
-        predicted_step_s: float,
-        measured_step_s: float,
-        steps: int,
-    ) -> None:
-        """Learn from ``steps`` steps of a launch: seconds a step as `seconds` answered and as they were.
-
+        What it wraps learns nothing from that: it is what is corrected.
         A launch counts once, however many steps it did: what makes one slow usually lasts for all of them.
         """
         if predicted_step_s <= 0 or measured_step_s <= 0:
             return  # a stage that was not measured has nothing to correct
-        key = (stage, composition, guided)
-        base = self.table.seconds(stage, composition, guided) * (1.0 + self.error)
+        key = (stage, batch)
+        base = self.table.step_s(stage, batch) * (1.0 + self.error)
         of_stage = self._stages.setdefault(stage, _Stage())
         surprise = log(measured_step_s * (1.0 + self.error) / predicted_step_s)
         value = log(predicted_step_s / base) + of_stage.limited(surprise, self.clip)

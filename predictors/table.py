@@ -11,16 +11,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from predictors.basis import MEASURED
+from predictors.costs import Batch, CostModel, RepeatNoise
 from predictors.features import FeatureMap
 from predictors.fit_cache import kept_fit
 from predictors.measured import MeasuredRange
 from predictors.measurements import Measurements
-from predictors.noise import RepeatNoise
 from predictors.profile import MEASURED_STAGES, Profile
-from predictors.standalone import standalone
 from traces.composition import Composition, composition_of
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry, geometry_of
@@ -31,8 +30,32 @@ if TYPE_CHECKING:
     from predictors.forms import Seconds
 
 
-@dataclass(frozen=True, slots=True)
 class StageCost:
+    """One stage: seconds per step, where they were measured, and how noisy.
+
+    Attributes:
+        features: stage, executor and geometry.
+        measured: where it was measured; None: nowhere.
+        noise: how measurements of one batch differ.
+        basis: see `predictors.basis`.
+    """
+
+    features: FeatureMap
+    measured: MeasuredRange | None
+    noise: RepeatNoise
+    basis: str
+
+    def forwards(self, composition: Composition) -> Sequence[Composition]:
+        """What runs together."""
+        raise NotImplementedError
+
+    def of(self, composition: Composition, guided: float, computed: float, cached: bool) -> float:
+        """Seconds of one step; see `FeatureMap.row`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class FittedCost(StageCost):
     """One fitted stage: features -> seconds per step, where it was measured, and how noisy."""
 
     features: FeatureMap
@@ -53,40 +76,8 @@ class StageCost:
         return sum([self.seconds(row(c, guided, computed, cached)) for c in self.forwards(composition)])
 
 
-class Cost(Protocol):
-    """What a table asks of a stage: `StageCost`, or `predictors.estimate.RooflineCost`."""
-
-    @property
-    def features(self) -> FeatureMap:
-        """Stage, executor and geometry."""
-        ...
-
-    @property
-    def measured(self) -> MeasuredRange | None:
-        """Where it was measured; None: nowhere."""
-        ...
-
-    @property
-    def noise(self) -> RepeatNoise:
-        """How measurements of one batch differ."""
-        ...
-
-    @property
-    def basis(self) -> str:
-        """See `predictors.basis`."""
-        ...
-
-    def forwards(self, composition: Composition) -> Sequence[Composition]:
-        """What runs together."""
-        ...
-
-    def of(self, composition: Composition, guided: float, computed: float, cached: bool) -> float:
-        """Seconds of one step."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
-class LatencyTable:
+class LatencyTable(CostModel):
     """Seconds per step of any composition, for one model run by one executor.
 
     Attributes:
@@ -103,12 +94,10 @@ class LatencyTable:
     hardware: str
     executor: str
     latency_model: str
-    costs: Mapping[str, Cost]
+    costs: Mapping[str, StageCost]
     data_hash: str
     factor: float = 1.0
-    _seconds: dict[tuple[str, Composition, float, float | None], float] = field(
-        default_factory=dict, init=False, repr=False
-    )
+    _seconds: dict[tuple[str, Batch], float] = field(default_factory=dict, init=False, repr=False)
     _outside: dict[tuple[str, Composition], float] = field(default_factory=dict, init=False, repr=False)
     _standalone: dict[tuple[Size, int, int, bool], float] = field(default_factory=dict, init=False, repr=False)
 
@@ -135,52 +124,46 @@ class LatencyTable:
         geometry = geometry_of(model) if geometry is None else geometry
         own = profile.select(model, executor)
         whole = profile.select(model, "whole") if "whole" in profile.executors(model) else own
-        costs: dict[str, Cost] = {}
+        costs: dict[str, StageCost] = {}
         for stage in MEASURED_STAGES:
             source = own if STAGES[stage].by_executor or stage in own.stages(model) else whole
             if stage in source.stages(model):
                 data = Measurements.of(source, stage, geometry)
                 fit = kept_fit(data, source.content_hash, latency_model)
                 measured = MeasuredRange.of(data.compositions, geometry)
-                costs[stage] = StageCost(data.features, fit.seconds, measured, fit.noise)
+                costs[stage] = FittedCost(data.features, fit.seconds, measured, fit.noise)
         return cls(model, profile.hardware, executor, latency_model, costs, profile.content_hash)
 
-    def seconds(
-        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
-    ) -> float:
+    def step_s(self, stage: str, batch: Batch) -> float:
         """Seconds of one step of ``stage`` for a batch; 0.0 for a stage that was not measured.
 
-        Args:
-            composition: what is in the batch, canonical (`traces.composition.composition_of`).
-            guided: the share of its pixels that classifier-free guidance doubles, 0 to 1.
-            computed: None without a patch cache; with one, the share of its patches and blocks that are
-                computed, above 0 to 1. The answer is for the nearest hundredth, so that it can be remembered.
+        The share that a cache computes counts to the nearest hundredth, so that the answer can be remembered.
 
         Raises:
-            BadInput: an unknown stage.
+            BadInput: a stage that is never measured.
         """
-        key = (stage, composition, guided, computed)
         try:
-            return self._seconds[key]
+            return self._seconds[stage, batch]
         except KeyError:
             pass
+        computed = batch.computed
         if computed is not None and computed != (rounded := max(0.01, round(computed, 2))):
-            return self.seconds(stage, composition, guided, rounded)
+            return self.step_s(stage, batch._replace(computed=rounded))
         cost = self._cost(stage)
         value = 0.0
         if cost is not None:
             share = 1.0 if computed is None else computed
-            value = self.factor * cost.of(composition, guided, share, computed is not None)
-        self._seconds[key] = value
+            value = self.factor * cost.of(batch.composition, batch.guided_share, share, computed is not None)
+        self._seconds[stage, batch] = value
         return value
 
-    def standalone(self, request: Request) -> float:
+    def standalone_s(self, request: Request) -> float:
         """Seconds of a request alone on an idle replica: encode, all its denoising steps, decode."""
         key = (request.size, request.images, request.steps, request.guided)
         try:
             return self._standalone[key]
         except KeyError:
-            value = self._standalone[key] = standalone(self, request)
+            value = self._standalone[key] = super().standalone_s(request)
             return value
 
     def extrapolation(self, stage: str, composition: Composition) -> float:
@@ -201,22 +184,18 @@ class LatencyTable:
             self._outside[key] = value
             return value
 
-    def extrapolates(self, stage: str, composition: Composition) -> bool:
-        """Whether the composition lies outside the measured range."""
-        return self.extrapolation(stage, composition) > 1.0
-
     def tabulate(self, sizes: Iterable[Size], max_images: int, guided: float = 1.0) -> None:
         """Remember the seconds of ordinary requests' stages for batches of 1 to ``max_images`` images of one size.
 
-        The answers are those `seconds` would give later, to the last bit: a run does not depend on what was
+        The answers are those `step_s` would give later, to the last bit: a run does not depend on what was
         tabulated.
         """
         for size in sizes:
             for images in range(1, max_images + 1):
-                batch = composition_of([(size, images)])
+                composition = composition_of([(size, images)])
                 for stage in ORDINARY:
-                    self.seconds(stage, batch, guided)
-                    self.extrapolation(stage, batch)
+                    self.step_s(stage, Batch(self.model, composition, guided))
+                    self.extrapolation(stage, composition)
 
     def noise(self, stage: str) -> RepeatNoise:
         """How measurements of one batch differ; no noise for an unmeasured stage."""
@@ -259,7 +238,7 @@ class LatencyTable:
         chosen = (self.data_hash, self.model, self.executor, self.latency_model, repr(self.factor))
         return hashlib.sha256("\n".join(chosen).encode()).hexdigest()
 
-    def _cost(self, stage: str) -> Cost | None:
+    def _cost(self, stage: str) -> StageCost | None:
         if not STAGES[stage].measured:
             raise BadInput(f"stage {stage!r} is never measured; those that are: {', '.join(MEASURED_STAGES)}")
         return self.costs.get(stage)

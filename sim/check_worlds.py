@@ -14,9 +14,8 @@ from policies.tiling.costs import TiledCosts
 from policies.tiling.plan import TilePlans
 from policies.tiling.recipe import TilingRule
 from policies.tiling.timing import TileDevices
-from predictors.standalone import standalone
+from predictors.costs import Batch, CostModel, RepeatNoise
 from sim.world import World
-from traces.composition import Composition
 from traces.geometry import ModelGeometry
 from traces.request import Request
 from traces.stages import Recipe, ordinary
@@ -30,33 +29,20 @@ _RULE = TilingRule(ModelGeometry("check", 32, 4, 64, (512, 512)), refine=0.7, mo
 _PER_PIXEL = {"encode": 0.0021, "denoise": 0.0137, "upscale": 0.0113, "decode": 0.0071}
 
 
-class IrregularCosts:
+class IrregularCosts(CostModel):
     """Irregular step costs, so that events do not coincide by accident."""
 
-    class _Repeats:
-        ratios = (0.95, 0.97, 1.0, 1.03, 1.05)
-        steps = 1
-
-    def seconds(
-        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
-    ) -> float:
-        pixels = sum(h * w * f * n for (h, w, f), n in composition) / 65536
+    def step_s(self, stage: str, batch: Batch) -> float:
+        pixels = sum(h * w * f * n for (h, w, f), n in batch.composition) / 65536
         per_pixel = _PER_PIXEL.get(stage)
         if per_pixel is None:
             return 0.0
-        return 0.0053 + per_pixel * pixels * (0.51 + 0.49 * guided) * (1.0 if computed is None else computed)
+        return 0.0053 + per_pixel * pixels * (0.51 + 0.49 * batch.guided_share) * (
+            1.0 if batch.computed is None else batch.computed
+        )
 
-    def standalone(self, request: Request) -> float:
-        return standalone(self, request)
-
-    def noise(self, stage: str) -> _Repeats:
-        return self._Repeats()
-
-    def extrapolation(self, stage: str, composition: Composition) -> float:
-        return 1.0
-
-    def scaled(self, factor: float) -> IrregularCosts:
-        return self
+    def noise(self, stage: str) -> RepeatNoise:
+        return RepeatNoise((0.95, 0.97, 1.0, 1.03, 1.05))
 
 
 @cache
@@ -82,7 +68,7 @@ class CheckedWorld(NamedTuple):
     bound: bool = False
 
     @property
-    def costs(self) -> IrregularCosts | TiledCosts:
+    def costs(self) -> CostModel:
         """What the policy may ask, and what is true."""
         return _tile_plans().costs if self.tiled else IrregularCosts()
 
@@ -123,7 +109,7 @@ class CheckedWorld(NamedTuple):
                 "images": int(rng.choice([1, 1, 1, 2, 6])),
                 "guidance_scale": float(rng.choice([5.0, 5.0, 1.0])),
             }
-            slo = float(rng.choice([0, 2, 6])) * costs.standalone(Request(**fields))
+            slo = float(rng.choice([0, 2, 6])) * costs.standalone_s(Request(**fields))
             requests.append(Request(**fields, slo_s=slo or None))
         return requests
 

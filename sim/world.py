@@ -20,7 +20,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,8 +28,9 @@ from policies.caching.plan import CachePlans
 from policies.contract import Launch, Segment
 from policies.tiling.plan import TilePlans
 from policies.tiling.timing import Timing
+from predictors.costs import Batch, CostModel
+from predictors.loading import LoadTimes
 from sim.timeline import Part, Timeline
-from traces.composition import Composition
 from traces.stages import STAGES
 from traces.streams import stream
 
@@ -41,35 +42,6 @@ _Value = TypeVar("_Value")
 _Known = tuple[tuple[Segment, ...], int, list[tuple[str, int, int]]]
 """Of launches of the same segments: these, the images of a step, and of each stage (its name, steps, nanoseconds of a
 step without noise, at least 1; 0: its steps are not alike)."""
-
-
-class _Noise(Protocol):
-    @property
-    def ratios(self) -> tuple[float, ...]: ...
-    @property
-    def steps(self) -> int: ...
-
-
-class Latencies(Protocol):
-    """What the world needs of a latency table."""
-
-    def seconds(
-        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
-    ) -> float:
-        """Seconds of one step, of which a cache computes the share ``computed``; None: there is no cache."""
-        ...
-
-    def noise(self, stage: str) -> _Noise:
-        """Repeat noise of the measurements of a stage."""
-        ...
-
-
-class LoadTimes(Protocol):
-    """How long it takes to bring weights onto a replica."""
-
-    def seconds(self, replica: int, checkpoint: str) -> float:
-        """Seconds, asked once for every load, in order of their starts; it may depend on what was loaded before."""
-        ...
 
 
 class StepClock:
@@ -111,7 +83,7 @@ class World:
     """Durations of launches in a simulation.
 
     Args:
-        latencies: the table the truth is taken from.
+        costs: what the truth is taken from.
         replicas: number of replicas; each has its own noise.
         seed: seed of the named random streams ``world/<replica>/<stage>``.
         noise: whether to draw repeat noise.
@@ -123,7 +95,7 @@ class World:
 
     def __init__(
         self,
-        latencies: Latencies,
+        costs: CostModel,
         replicas: int,
         seed: int = 0,
         noise: bool = True,
@@ -133,13 +105,13 @@ class World:
         loads: LoadTimes | None = None,
     ) -> None:
         self._loads = loads
-        self._latencies = latencies
+        self._costs = costs
         self._slowdown = slowdown
         self._plans = plans
         self._tiles = tiles
-        self._base: dict[tuple[Composition, float], _ByStage[int]] = {}
+        self._base: dict[Batch, _ByStage[int]] = {}
         self._known: dict[int, _Known] = {}  # by the identity of the segments
-        self._cached: dict[tuple[str, Composition, float, int], int] = {}
+        self._cached: dict[tuple[str, Batch, int], int] = {}
         self._uneven = frozenset(  # stages whose steps are not alike
             STAGES.named(lambda stage: {"blocks": plans, "tiles": tiles}.get(stage.cache) is not None)
         )
@@ -149,7 +121,7 @@ class World:
     def _clock(self, replica: int, seed: int, noise: bool, stage: str) -> StepClock:
         if STAGES[stage].weights:
             return StepClock((1.0,), 1, None)
-        measured = self._latencies.noise(stage)
+        measured = self._costs.noise(stage)
         rng = stream(seed, f"world/{replica}/{stage}") if noise and len(measured.ratios) > 1 else None
         return StepClock(measured.ratios, measured.steps, rng)
 
@@ -201,18 +173,19 @@ class World:
 
     def _even_steps(self, launch: Launch) -> _Known:
         """What is the same for all launches that share their segments, as those do that compute the same."""
-        segments, composition, guided, load = launch.segments, launch.composition, launch.guided, launch.load
+        segments, load = launch.segments, launch.load
         if load is not None:
             assert self._loads is not None
             nanoseconds = max(1, round(1e9 * self._loads.seconds(launch.replica, load.checkpoint)))
             return segments, 0, [("load", 1, nanoseconds)]
-        base = self._base.get((composition, guided))
+        batch = launch.batch
+        base = self._base.get(batch)
         if base is None:
-            base = self._base[composition, guided] = _ByStage(lambda stage: self._ns(stage, composition, guided, None))
+            base = self._base[batch] = _ByStage(lambda stage: self._ns(stage, batch))
         even = [(stage, steps, 0 if stage in self._uneven else base[stage]) for stage, steps, _ in segments]
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
-        known = self._known[id(segments)] = segments, sum([count for _, count in composition]), even
+        known = self._known[id(segments)] = segments, sum([count for _, count in batch.composition]), even
         return known
 
     def _ends(self, launch: Launch, stage: str, factors: Sequence[int]) -> list[int]:
@@ -223,7 +196,7 @@ class World:
         if STAGES[stage].cache == "tiles":
             return self._refined(launch, stage, factors)
         assert self._plans is not None
-        composition, guided, steps = launch.composition, launch.guided, len(factors)
+        batch, steps = launch.batch, len(factors)
         of_jobs = [self._plans.of(job.request).shares[job.steps_done : job.steps_done + steps] for job in launch.jobs]
         work = [job.images * job.request.pixels * (2 if job.guided else 1) for job in launch.jobs]
         total = sum(work)
@@ -231,10 +204,10 @@ class World:
         for factor, shares in zip(factors, zip(*of_jobs, strict=True), strict=True):
             share = sum([w * of_job for w, of_job in zip(work, shares, strict=True)]) / total
             hundredths = max(1, round(100 * share))
-            key = (stage, composition, guided, hundredths)
+            key = (stage, batch, hundredths)
             ns = self._cached.get(key)
             if ns is None:
-                ns = self._cached[key] = self._ns(stage, composition, guided, hundredths / 100)
+                ns = self._cached[key] = self._ns(stage, batch._replace(computed=hundredths / 100))
             at += ns * (factor - before)
             before = factor
             ends.append(at)
@@ -318,9 +291,8 @@ class World:
                 reused += plan.units * segment.steps - fresh
         return computed, reused
 
-    def _ns(self, stage: str, composition: Composition, guided: float, computed: float | None) -> int:
-        share = () if computed is None else (computed,)
-        return self._whole_ns(self._latencies.seconds(stage, composition, guided, *share))
+    def _ns(self, stage: str, batch: Batch) -> int:
+        return self._whole_ns(self._costs.step_s(stage, batch))
 
     def _whole_ns(self, seconds: float) -> int:
         return max(1, round(seconds * self._slowdown * 1e9))

@@ -69,7 +69,7 @@ def replay_into(
         folder=folder,
         requests=requests,
         replicas=prepared.scenario.cluster.replicas,
-        standalone=costs.standalone,
+        standalone=costs.standalone_s,
         extrapolates=costs.extrapolates,
         info=info,
         inputs=lambda: keep_inputs(prepared, folder),

@@ -134,7 +134,7 @@ def simulated(prepared: Prepared, controller: Controller) -> Result:
     """The result of a simulation, its log in memory."""
     costs = prepared.costs
     steps = step_table(controller, costs.extrapolates)
-    requests = request_table(controller, prepared.requests, steps, costs.standalone)
+    requests = request_table(controller, prepared.requests, steps, costs.standalone_s)
     path, info = Path(prepared.policy_name), prepared.simulation_info(controller)
     return Result(Run(path, requests.astype(REQUEST_COLUMNS), steps.astype(STEP_COLUMNS), info))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.contract import Predictor, SchedulingPolicy
+from policies.contract import SchedulingPolicy
 from policies.controller import Controller
 from policies.guard import name_of
 from policies.record import Served, request_table, run_arrays, step_table
@@ -20,6 +20,7 @@ from policies.routing import RoutingPolicy
 from policies.run_arrays import RunArrays
 from policies.runlog import write_run
 from policies.watchdog import watched
+from predictors.costs import CostModel
 from predictors.expected import ExpectedReuse
 from predictors.online import OnlinePredictor
 from predictors.profile import Profile
@@ -34,7 +35,6 @@ from tilecast.scenario import Scenario
 from tilecast.sections import PredictorSection
 from tilecast.tiling import PreparedTiling, prepare_tiling
 from tilecast.weights import (
-    StageCosts,
     adapting,
     adapting_first,
     preloaded,
@@ -82,10 +82,10 @@ class Prepared:
         """A fresh controller for this scenario, the same for every driver: its policy sees the same stages in each."""
         scenario, section = self.scenario, self.scenario.predictor
         costs = _costs(scenario, self.predictor if section.oracle else self.table, self.tiling)
-        predictor = _predictor_of_run(_expecting(costs, self.shares), section)
+        believed = _costs_of_run(_expecting(costs, self.shares), section)
         return Controller(
             serving_many(scenario, self.policy),
-            predictor,
+            believed,
             scenario.cluster.replicas,
             adapting_first(scenario, _recipe(self.tiling)),
             on_event,
@@ -101,7 +101,7 @@ class Prepared:
         return name_of(self.policy) if is_named(name) else name
 
     @property
-    def costs(self) -> StageCosts:
+    def costs(self) -> CostModel:
         """What the stages of a request cost."""
         return _costs(self.scenario, self.table, self.tiling)
 
@@ -164,7 +164,7 @@ class Prepared:
         for launch, outcome, end_s in run.launched:
             if launch.load is None and outcome.steps_done:
                 done = launch.done(outcome.steps_done)
-                seconds = [s.steps * costs.seconds(s.stage, launch.composition, launch.guided) for s in done]
+                seconds = [s.steps * costs.step_s(s.stage, launch.batch) for s in done]
                 expected.append(sum(seconds))
                 measured.append(end_s - launch.start_s)
         found = drift(np.array(measured), np.array(expected))
@@ -179,14 +179,20 @@ class Prepared:
         costs, cluster = self.costs, self.scenario.cluster
         outages = None if self.scenario.faults is None else controller.outages
         return run_arrays(
-            controller, self.requests, costs.standalone, costs.extrapolates, cluster.replicas, cluster.devices, outages
+            controller,
+            self.requests,
+            costs.standalone_s,
+            costs.extrapolates,
+            cluster.replicas,
+            cluster.devices,
+            outages,
         )
 
     def write(self, folder: Path, controller: Controller, info: dict[str, Any], events: list[str]) -> None:
         """Write the run log of ``controller`` into ``folder``."""
         costs = self.costs
         steps = step_table(controller, costs.extrapolates)
-        requests = request_table(controller, self.requests, steps, costs.standalone)
+        requests = request_table(controller, self.requests, steps, costs.standalone_s)
         write_run(folder, requests, steps, info, events)
 
 
@@ -224,7 +230,7 @@ def _prepare(scenario: Scenario) -> Prepared:
         check_supported(table, tiling.windows, limit)
     slo = scenario.slo
     if slo.scale is not None:
-        trace = trace.with_slo(scale=slo.scale, standalone=costs.standalone)
+        trace = trace.with_slo(scale=slo.scale, standalone=costs.standalone_s)
     elif slo.absolute_s is not None:
         trace = trace.with_slo(slo.absolute_s)
     reduction = scenario.trace.step_reduction
@@ -302,11 +308,11 @@ def _unlike_the_profile(scenario: Scenario, profile: Profile | None) -> list[str
     return warnings
 
 
-def _costs(scenario: Scenario, table: LatencyTable, tiling: PreparedTiling | None) -> StageCosts:
+def _costs(scenario: Scenario, table: LatencyTable, tiling: PreparedTiling | None) -> CostModel:
     return adapting(scenario, table if tiling is None else tiling.costs(table))
 
 
-def _expecting(costs: StageCosts, shares: dict[Size, float]) -> StageCosts | ExpectedReuse:
+def _expecting(costs: CostModel, shares: dict[Size, float]) -> CostModel:
     return ExpectedReuse(costs, shares) if shares else costs
 
 
@@ -317,7 +323,7 @@ def _world_table(scenario: Scenario, profile: Profile | None, table: LatencyTabl
     return latency_table(scenario, profile, geometry_for(scenario.model_name, profile), latency_model)
 
 
-def _predictor_of_run(table: StageCosts | ExpectedReuse, section: PredictorSection) -> Predictor:
+def _costs_of_run(table: CostModel, section: PredictorSection) -> CostModel:
     """What the policy of one run asks; one that learns starts anew, and an oracle has nothing to learn."""
     if section.oracle:
         return table

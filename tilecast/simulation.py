@@ -53,7 +53,7 @@ def _run(prepared: Prepared, per_step: bool, progress: Callable[[int], None] | N
     if scenario.weights is not None:
         loads = LoadTimes(weights_of(scenario.weights), preloaded(scenario, prepared.requests))
     world = World(
-        latencies=costs,
+        costs=costs,
         replicas=replicas,
         seed=scenario.seed,
         noise=section.noise,

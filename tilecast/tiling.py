@@ -13,6 +13,7 @@ from policies.tiling.planner import GridPlanner
 from policies.tiling.recipe import TilingRule
 from policies.tiling.signals import TileSignals
 from policies.tiling.timing import TileDevices
+from predictors.costs import Batch, alone
 from predictors.link import Link
 from predictors.shipped import find
 from predictors.table import LatencyTable
@@ -100,7 +101,7 @@ class PreparedTiling:
             caching=self.caching,
             reuse=section.reuse,
             placement=self.devices.placement,
-            seconds=lambda request: costs.window_s(request.size, request.images, float(request.guided)),
+            seconds=lambda request: costs.window_s(alone(request)),
             batch=section.batch,
             devices=cluster.devices,
             model=self.scenario.model_source,
@@ -147,7 +148,7 @@ def prepare_tiling(
     devices = TileDevices(cluster.devices, placement, link, _NUMBER_BYTES[cluster.dtype])
     sizes = tuple(sorted({request.size for request in trace.requests() if rule.applies(request.size)}))
     if section.tile == "planned":
-        planner = GridPlanner(rule, devices, lambda size: table.seconds("denoise", ((size, 1),)))
+        planner = GridPlanner(rule, devices, lambda size: table.step_s("denoise", Batch(table.model, ((size, 1),))))
         rule = planner.planned(sizes)
     caching = policies.tile_caching.policy("caching", scenario.base)
     if isinstance(caching, ComputeAll):

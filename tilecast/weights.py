@@ -6,19 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from policies.contract import SchedulingPolicy
-from policies.tiling.costs import TiledCosts
 from policies.weights import ModelSwapping
+from predictors.costs import CostModel
 from predictors.loading import AdapterCosts, Weights, with_adapters
-from predictors.table import LatencyTable
 from tilecast.scenario import Scenario
 from tilecast.sections import WeightsSection
 from traces.errors import BadInput
 from traces.request import Request
 from traces.stages import Recipe
 from traces.trace import Trace
-
-StageCosts = LatencyTable | TiledCosts | AdapterCosts
-"""What answers for the stages of a request, all that a scenario can ask for included."""
 
 
 def weights_of(section: WeightsSection) -> Weights:
@@ -72,7 +68,7 @@ def serving_many(scenario: Scenario, policy: SchedulingPolicy) -> SchedulingPoli
     return ModelSwapping(policy, evict, section.patience, section.visit)
 
 
-def adapting(scenario: Scenario, costs: LatencyTable | TiledCosts) -> StageCosts:
+def adapting(scenario: Scenario, costs: CostModel) -> CostModel:
     """What the stages cost, and adapters if they cost anything."""
     section = scenario.weights
     return costs if section is None or not section.adapter_s else AdapterCosts(costs, section.adapter_s)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from benchmarks.fidelity.study import SCENARIO, RealRun, Study
 from policies.runlog import read_run
+from predictors.costs import Batch
 from predictors.profile import Profile
 from predictors.table import LatencyTable
 from reports.checks import checked
@@ -26,8 +27,7 @@ from tilecast.scenario import load_scenario
 from tilecast.setup import Prepared, prepare
 from tilecast.simulation import run_simulation
 from traces.composition import parse
-
-STAGES = ("encode", "denoise", "decode")
+from traces.stages import ORDINARY, STAGES
 
 
 @dataclass(frozen=True)
@@ -145,16 +145,18 @@ def speeds(launches: pd.DataFrame, table: LatencyTable, cached: bool = False) ->
     of_stage = by_stage["measured_s"] / by_stage["profiled_s"]
     return {
         "speed": float(whole["measured_s"] / whole["profiled_s"]),
-        **{f"speed_{stage}": float(of_stage.get(stage, math.nan)) for stage in STAGES},
+        **{f"speed_{stage}": float(of_stage.get(stage, math.nan)) for stage in ORDINARY},
     }
 
 
 def _profiled_s(table: LatencyTable, row: Mapping[Any, Any], cached: bool) -> float:
     """What the profile says the launch of a row of ``steps.parquet`` takes on average; its units count equally."""
     stage = row["stage"]
-    share = (row["computed"] / (row["computed"] + row["reused"]),) if cached and stage == "denoise" else ()
+    cached = cached and STAGES[stage].cache == "blocks"
+    share = row["computed"] / (row["computed"] + row["reused"]) if cached else None
+    batch = Batch(table.model, parse(row["composition"]), computed=share)
     usual: float = float(np.mean(table.noise(stage).ratios))
-    return row["steps"] * usual * table.seconds(stage, parse(row["composition"]), 1.0, *share)
+    return row["steps"] * usual * table.step_s(stage, batch)
 
 
 def _facts(study: Study, seeds: int) -> dict[str, Any]:

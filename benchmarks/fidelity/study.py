@@ -191,7 +191,7 @@ class Study:
             return
         table = LatencyTable.fit(Profile.load(self.first_profile), MODEL, self.executor)
         mix = parse_sizes(SIZES)
-        alone_s = [table.standalone(Request("one", 0.0, h, w, self.steps)) for h, w, _ in mix.values]
+        alone_s = [table.standalone_s(Request("one", 0.0, h, w, self.steps)) for h, w, _ in mix.values]
         mean_s = sum(s * p for s, p in zip(alone_s, mix.weights, strict=True)) / sum(mix.weights)
         enough = self.requests + 5 * math.sqrt(self.requests) + 10
         generated = self.folder / "generated.parquet"
@@ -200,7 +200,7 @@ class Study:
                  "--guidance-scale", GUIDANCE_SCALE, "--prompts", HERE / "prompts.txt",
                  "--seed", 100 * self.seed + percent(load), "-o", generated)  # fmt: skip
         trace = Trace.load(generated).head(self.requests)
-        trace.with_slo(scale=SLO_SCALE, standalone=table.standalone).save(path)
+        trace.with_slo(scale=SLO_SCALE, standalone=table.standalone_s).save(path)
         generated.unlink()
 
 

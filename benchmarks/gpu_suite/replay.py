@@ -30,6 +30,7 @@ from benchmarks.gpu_suite.timing import Memory
 from policies.events import EventRecord
 from policies.runlog import REPLAY, Run, read_run
 from policies.scheduling import SCHEDULERS
+from predictors.costs import Batch
 from predictors.profile import Profile
 from predictors.table import LatencyTable
 from reports.checks import checked
@@ -99,9 +100,9 @@ def capacity(trial: Trial, table: LatencyTable) -> float:
     """Requests a second while every batch is full, and of one size."""
     seconds = []
     for size in trial.sizes.values:
-        batch = ((size, trial.max_batch),)
+        batch = Batch(table.model, ((size, trial.max_batch),))
         stages = (("encode", 1), ("denoise", trial.steps), ("decode", 1))
-        seconds.append(sum(steps * table.seconds(stage, batch) for stage, steps in stages) / trial.max_batch)
+        seconds.append(sum(steps * table.step_s(stage, batch) for stage, steps in stages) / trial.max_batch)
     weights = trial.sizes.weights
     return sum(weights) / sum(s * w for s, w in zip(seconds, weights, strict=True))
 
@@ -114,7 +115,7 @@ def trace_of(trial: Trial, table: LatencyTable) -> Trace:
     trace = workload.generate(trial.span_s, rng=stream(0, "gpu_suite/replay")).head(trial.requests)
     if not len(trace):
         raise BadInput(f"no request arrives within {trial.span_s} s at {workload.rate:.3f} a second: lengthen span_s")
-    return trace.with_slo(scale=trial.slo_scale, standalone=table.standalone)
+    return trace.with_slo(scale=trial.slo_scale, standalone=table.standalone_s)
 
 
 def _held_against(served: Served, scheduler: str, profile: Profile, trace: Trace, folder: Path) -> Result:

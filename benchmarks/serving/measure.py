@@ -116,7 +116,7 @@ def decision_times(source: Source, model: str, scheduler: str, waiting: int, dec
     table = truth(source, model, point.engine)
     rng = stream(0, "benchmark/decisions")
     kinds = sorted({request.size for request in requests_of(source, point, 1.0)})
-    alone_s = {size: table.standalone(Request("alone", 0.0, size[0], size[1], 50)) for size in kinds}
+    alone_s = {size: table.standalone_s(Request("alone", 0.0, size[0], size[1], 50)) for size in kinds}
     queue_s = 0.5 * waiting * sum(alone_s.values()) / len(kinds)
     stages = tuple(stage for stage in ORDINARY if stage in table.costs)
     controller = Controller(SCHEDULERS[scheduler](), predictor_of(source, point), 1, stages)

@@ -21,18 +21,18 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from predictors.costs import Batch, CostLayer
 from predictors.importers.mixfusion import import_mixfusion
 from predictors.online import OnlinePredictor
 from predictors.profile import Profile
-from predictors.standalone import standalone
 from predictors.table import LatencyTable
 from traces.arrivals import Poisson
-from traces.composition import Composition
 from traces.errors import BadInput
 from traces.importers.gentd26 import import_gentd26
 from traces.mix import Mix, parse_counts
 from traces.request import Request, Size
 from traces.sizes import load_sizes, parse_sizes
+from traces.stages import STAGES
 from traces.streams import stream
 from traces.trace import Trace
 
@@ -148,27 +148,20 @@ def known(source: Source, model: str, engine: str, seed: int) -> LatencyTable:
     return LatencyTable.fit(Profile(frame[keep], profile.metadata), model, engine)
 
 
-class CachedTable:
+class CachedTable(CostLayer):
     """A table of runs with a cache that computes ``computed`` of every denoising step, whatever is asked for.
 
     What reuse saves is the work that the table's latency model finds in it; no cached run of these models is published.
     """
 
     def __init__(self, table: LatencyTable, computed: float) -> None:
-        self._table = table
+        super().__init__(table)
         self._computed = computed
-        self.noise = table.noise
 
-    def seconds(
-        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
-    ) -> float:
-        """Seconds of one step, see `LatencyTable.seconds`."""
-        share = self._computed if stage == "denoise" else None
-        return self._table.seconds(stage, composition, guided, share)
-
-    def standalone(self, request: Request) -> float:
-        """Seconds of a request alone."""
-        return standalone(self, request)
+    def step_s(self, stage: str, batch: Batch) -> float:
+        """Seconds of one step."""
+        cached = STAGES[stage].cache == "blocks"
+        return self.table.step_s(stage, batch._replace(computed=self._computed if cached else None))
 
 
 def world_of(source: Source, point: Point) -> LatencyTable | CachedTable:
@@ -190,7 +183,7 @@ def predictor_of(source: Source, point: Point) -> OnlinePredictor | LatencyTable
 def requests_of(source: Source, point: Point, rate: float) -> list[Request]:
     """The requests of a point at ``rate`` requests a second and replica, with deadlines."""
     arrivals, sizes = _shape(source, point.mix, point.requests, point.seed)
-    alone = truth(source, point.model, point.deadlines or point.engine).standalone
+    alone = truth(source, point.model, point.deadlines or point.engine).standalone_s
     pace = 1.0 / (rate * point.replicas)
     slo: dict[Size, float] = {}
     requests = []
@@ -209,7 +202,7 @@ def requests_of(source: Source, point: Point, rate: float) -> list[Request]:
 def mean_alone_s(source: Source, point: Point) -> float:
     """Seconds a request of the point's mix takes alone on an idle replica, on average."""
     table = truth(source, point.model, point.engine)
-    return float(np.mean([table.standalone(request) for request in requests_of(source, point, 1.0)]))
+    return float(np.mean([table.standalone_s(request) for request in requests_of(source, point, 1.0)]))
 
 
 @lru_cache(maxsize=64)

@@ -38,7 +38,6 @@ class Backlogs:
     """
 
     def __init__(self, cluster: Cluster) -> None:
-        self._predictor = cluster.predictor
         self._of = {replica.index: _Backlog() for replica in cluster.replicas}
         self._routed: dict[Job, _Routed] = {}
         self._wanted: Counter[tuple[int, str]] = Counter()  # requests by replica and checkpoint
@@ -55,8 +54,8 @@ class Backlogs:
 
     def add(self, job: Job, replica: Replica) -> None:
         """A request goes to a replica."""
-        predicted_s = self._predictor.seconds
-        seconds = {stage: predicted_s(stage, job.alone, float(job.guided)) for stage in job.launched_stages}
+        step_s, batch = replica.costs.step_s, job.kind.batch
+        seconds = {stage: step_s(stage, batch) for stage in job.launched_stages}
         routed = self._routed[job] = _Routed(replica.index, seconds, job.seconds_left(seconds))
         backlog = self._of[replica.index]
         backlog.waiting_s += routed.alone_s

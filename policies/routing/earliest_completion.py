@@ -22,7 +22,7 @@ class EarliestCompletion(RoutingPolicy):
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
         indexes = [replica.index for replica in cluster.replicas]
-        self._costs = BatchCosts(cluster.predictor)
+        self._costs = BatchCosts(cluster.replicas[0].costs)
         self._waiting_s = dict.fromkeys(indexes, 0.0)
         self._resident_s = dict.fromkeys(indexes, 0.0)
         self._seen_s = dict.fromkeys(indexes, 0.0)

@@ -56,7 +56,7 @@ class Clockwork(SchedulingPolicy):
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
-        self._costs = BatchCosts(cluster.predictor)
+        self._costs = BatchCosts(cluster.replicas[0].costs)
         self._quanta = Quanta(cluster)
         self._admissions = {replica.index: _Admission(self.max_batch) for replica in cluster.replicas}
         self._due: dict[Job, tuple[int, Due]] = {}

@@ -92,7 +92,7 @@ class Lookahead(SchedulingPolicy):
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
-        self._costs = MarginalCosts(cluster.predictor)
+        self._costs = MarginalCosts(cluster.replicas[0].costs)
         self._replicas = {replica.index: replica for replica in cluster.replicas}
         self._lanes = {index: _Lane() for index in self._replicas}
         self._pool: list[Task] = []  # waiting jobs that are in no batch yet, by due time

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from policies.contract import Predictor
 from policies.job import BatchKey, Job, Kind
 from policies.scheduling.mixing import around_s
+from predictors.costs import Batch, CostModel
 from traces.composition import composition_of
 
 _ALONE = -1
@@ -59,10 +59,10 @@ class MarginalCosts:
         ratio: measured over predicted seconds, running.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, costs: CostModel) -> None:
         self.ratio = 1.0
         self._steps = 0.0
-        self._predictor = predictor
+        self._step_s = costs.step_s
         self._costs: dict[Kind, Cost] = {}
         self._of_shapes: dict[tuple[BatchKey, int], Cost] = {}
         self._remaining_s: dict[tuple[Kind, int], float] = {}
@@ -107,21 +107,20 @@ class MarginalCosts:
             self.ratio += (measured_s / predicted_s - self.ratio) * min(1.0, steps / (_TRUST_STEPS + self._steps))
 
     def _ask(self, job: Job) -> Cost:
-        seconds = self._predictor.seconds
-        size, guided = job.request.size, float(job.guided)
+        step_s, batch = self._step_s, job.kind.batch
         level = self._level()
-        one_s = seconds("denoise", ((size, 1),), guided)
+        one_s = step_s("denoise", _one(job))
         others = [other for key, other in self._first_of.items() if key != job.batch_key][:_OTHERS]
         without_s, with_one_s, with_several_s = (self._beside_s(others, job, images) for images in (0, 1, _SEVERAL))
         image_s = min(one_s, max(0.0, (with_several_s - with_one_s) / (_SEVERAL - 1)))
         kind_s = min(one_s - image_s, max(0.0, with_one_s - without_s - image_s)) if others else 0.0
-        of_stages = {stage: level * seconds(stage, job.alone, guided) for stage in job.stages}
+        of_stages = {stage: level * step_s(stage, batch) for stage in job.stages}
         return Cost(
             list(self._first_of).index(job.batch_key),
             level * (one_s - image_s - kind_s),
             level * kind_s,
             level * image_s * job.images,
-            level * seconds("denoise", job.alone, guided),
+            level * step_s("denoise", batch),
             *around_s(job.recipe, of_stages),
             of_stages,
         )
@@ -131,8 +130,8 @@ class MarginalCosts:
 
         Its ``images_s`` and ``step_s`` are all there is between encode and decode.
         """
-        level, guided = self._level(), float(job.guided)
-        of_stages = {stage: level * self._predictor.seconds(stage, job.alone, guided) for stage in job.stages}
+        level, batch = self._level(), job.kind.batch
+        of_stages = {stage: level * self._step_s(stage, batch) for stage in job.stages}
         encode_s, decode_s = around_s(job.recipe, of_stages)
         between_s = sum([steps * of_stages[stage] for stage, steps in job.recipe]) - encode_s - decode_s
         return Cost(_ALONE, 0.0, 0.0, between_s, between_s, encode_s, decode_s, of_stages)
@@ -141,8 +140,7 @@ class MarginalCosts:
         """What brings an answer of now to the level of the first."""
         if not self._first_of:
             return 1.0
-        first = next(iter(self._first_of.values()))
-        level_s = self._predictor.seconds("denoise", ((first.request.size, 1),), float(first.guided))
+        level_s = self._step_s("denoise", _one(next(iter(self._first_of.values()))))
         self._level_s = self._level_s or level_s
         return self._level_s / level_s if level_s else 1.0
 
@@ -153,6 +151,10 @@ class MarginalCosts:
             return 0.0
         pixels = [(job.request.pixels * count, job.guided) for job, count in batch]
         guided = sum([of for of, is_guided in pixels if is_guided]) / sum([of for of, _ in pixels])
-        return self._predictor.seconds(
-            "denoise", composition_of([(job.request.size, count) for job, count in batch]), guided
-        )
+        composition = composition_of([(job.request.size, count) for job, count in batch])
+        return self._step_s("denoise", Batch(job.request.model, composition, guided))
+
+
+def _one(job: Job) -> Batch:
+    """One image of a job's shape alone."""
+    return job.kind.batch._replace(composition=((job.request.size, 1),))

@@ -1,9 +1,9 @@
 """What a batch of mixed sizes costs, asked for by adding and removing one request at a time.
 
 A policy that weighs whom to admit asks for many batches that differ by one request. To spell out the composition of
-each anew would cost more than the predictor's answer. Here batches are nodes that know their neighbours: one request
-more is one dictionary lookup. Seconds are remembered too, unless the predictor observes launches: then it may correct
-itself at any time, and is asked every time.
+each anew would cost more than the answer. Here batches are nodes that know their neighbours: one request
+more is one dictionary lookup. Seconds are remembered too, unless the costs learn from launches: then they may change
+at any time, and are asked every time.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from policies.contract import Predictor
 from policies.job import BatchKey, Job
+from predictors.costs import Batch, CostModel
 from traces.composition import Composition, composition_of
 from traces.request import Size
 from traces.stages import STAGES, Recipe
@@ -38,8 +38,7 @@ class Kind:
         size: (height, width, frames) in pixels.
         images: pictures a request makes.
         steps: denoising steps, of sketch and refinement both.
-        alone: the composition of a batch of one.
-        guided: 1.0 or 0.0.
+        batch: one alone.
         pixels: of all its images.
         recipe: (stage, steps) in order.
         mixes: whether it can share a batch with other sizes.
@@ -47,14 +46,13 @@ class Kind:
         of_stages: predicted seconds of a step of each stage.
     """
 
-    __slots__ = ("alone", "guided", "images", "mixes", "of_stages", "pixels", "recipe", "seconds", "size", "steps")
+    __slots__ = ("batch", "images", "mixes", "of_stages", "pixels", "recipe", "seconds", "size", "steps")
 
     def __init__(self, job: Job) -> None:
         self.size: Size = job.request.size
         self.images = job.images
         self.steps = job.denoise_steps
-        self.alone: Composition = job.alone
-        self.guided = float(job.guided)
+        self.batch = job.kind.batch
         self.pixels = job.images * job.request.pixels
         self.recipe = job.recipe
         self.mixes = job.mixes
@@ -62,23 +60,26 @@ class Kind:
         self.of_stages: dict[str, float] | None = None
 
 
-class Batch:
-    """A batch that was asked for: its composition, the share of its pixels that is guided, and its neighbours.
+class Mix:
+    """A batch that was asked for: model, composition, guided share, and the batches of one request more or less.
 
     ``kind`` is the one that is alone in it, because it mixes with no other.
     """
 
-    __slots__ = ("composition", "guided", "guided_pixels", "kind", "less", "more", "pixels", "step_s")
+    __slots__ = ("composition", "guided", "guided_pixels", "kind", "less", "model", "more", "pixels", "step_s")
 
-    def __init__(self, composition: Composition, pixels: int, guided_pixels: int, kind: Kind | None = None) -> None:
+    def __init__(
+        self, model: str, composition: Composition, pixels: int, guided_pixels: int, kind: Kind | None = None
+    ) -> None:
+        self.model = model
         self.composition = composition
         self.pixels = pixels
         self.guided_pixels = guided_pixels
         self.guided = guided_pixels / pixels if pixels else 0.0
         self.kind = kind
         self.step_s: float | None = None
-        self.more: dict[Kind, Batch] = {}
-        self.less: dict[Kind, Batch] = {}
+        self.more: dict[Kind, Mix] = {}
+        self.less: dict[Kind, Mix] = {}
 
 
 def around_s(recipe: Recipe, of_stages: Mapping[str, float]) -> tuple[float, float]:
@@ -94,16 +95,16 @@ class BatchCosts:
         empty: the batch of nothing, where adding begins.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
-        self._seconds = predictor.seconds
-        self._remember = not hasattr(predictor, "observe")
+    def __init__(self, costs: CostModel) -> None:
+        self._step_s = costs.step_s
+        self._remember = not costs.learns
         self._kinds: dict[tuple[BatchKey, int, int], Kind] = {}
         self._kind_of: dict[Job, Kind] = {}
         self._forget_batches()
 
     def _forget_batches(self) -> None:
-        self.empty = Batch((), 0, 0)
-        self._batches: dict[tuple[Composition, int, Kind | None], Batch] = {}
+        self.empty = Mix("", (), 0, 0)
+        self._batches: dict[tuple[Composition, int, Kind | None], Mix] = {}
 
     def kind(self, job: Job) -> Kind:
         """The kind of a job, remembered until `forget`."""
@@ -120,47 +121,49 @@ class BatchCosts:
         """A job has ended."""
         self._kind_of.pop(job, None)
 
-    def batch(self, jobs: Iterable[Job]) -> Batch:
+    def batch(self, jobs: Iterable[Job]) -> Mix:
         """The batch of these jobs."""
         batch = self.empty
         for job in jobs:
             batch = self.plus(batch, self.kind(job))
         return batch
 
-    def plus(self, batch: Batch, kind: Kind) -> Batch:
+    def plus(self, batch: Mix, kind: Kind) -> Mix:
         """The batch with one request of this kind more."""
         return batch.more.get(kind) or self._neighbour(batch, kind, 1)
 
-    def fits(self, batch: Batch, kind: Kind) -> bool:
+    def fits(self, batch: Mix, kind: Kind) -> bool:
         """Whether a request of this kind can join a batch of kinds that mix: any can be the first."""
         return kind.mixes or not batch.pixels
 
-    def minus(self, batch: Batch, kind: Kind) -> Batch:
+    def minus(self, batch: Mix, kind: Kind) -> Mix:
         """The batch with one request of this kind less; it must hold one."""
         return batch.less.get(kind) or self._neighbour(batch, kind, -1)
 
-    def _neighbour(self, batch: Batch, kind: Kind, sign: int) -> Batch:
+    def _neighbour(self, batch: Mix, kind: Kind, sign: int) -> Mix:
         if len(self._batches) > _MOST_BATCHES:
             self._forget_batches()
         counted = composition_of([*batch.composition, (kind.size, sign * kind.images)])
         composition = tuple([item for item in counted if item[1]])
-        guided_pixels = batch.guided_pixels + (sign * kind.pixels if kind.guided else 0)
+        guided_pixels = batch.guided_pixels + (sign * kind.pixels if kind.batch.guided_share else 0)
         alone = None if kind.mixes or batch.pixels else kind
         key = (composition, guided_pixels, alone)
         found = self._batches.get(key)
         if found is None:
-            found = self._batches[key] = Batch(composition, batch.pixels + sign * kind.pixels, guided_pixels, alone)
+            found = self._batches[key] = Mix(
+                kind.batch.model, composition, batch.pixels + sign * kind.pixels, guided_pixels, alone
+            )
         (batch.more if sign > 0 else batch.less)[kind] = found
         (found.less if sign > 0 else found.more)[kind] = batch
         return found
 
-    def step_s(self, batch: Batch) -> float:
+    def step_s(self, batch: Mix) -> float:
         """Seconds of one denoising step of a batch that is not empty."""
         if batch.kind is not None:
             return self.alone(batch.kind).step_s
         step_s = batch.step_s
         if step_s is None:
-            step_s = self._seconds("denoise", batch.composition, batch.guided)
+            step_s = self._step_s("denoise", Batch(batch.model, batch.composition, batch.guided))
             if self._remember:
                 batch.step_s = step_s
         return step_s
@@ -184,7 +187,7 @@ class BatchCosts:
         """Seconds of a step of each stage of a request alone."""
         of_stages = kind.of_stages
         if of_stages is None:
-            of_stages = {stage: self._seconds(stage, kind.alone, kind.guided) for stage, _ in kind.recipe}
+            of_stages = {stage: self._step_s(stage, kind.batch) for stage, _ in kind.recipe}
             if self._remember:
                 kind.of_stages = of_stages
         return of_stages

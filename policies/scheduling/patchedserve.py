@@ -16,7 +16,7 @@ from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.parameters import Weight, Width
 from policies.scheduling.batch import next_quantum
-from policies.scheduling.mixing import Batch, BatchCosts, Kind
+from policies.scheduling.mixing import BatchCosts, Kind, Mix
 from policies.scheduling.promise import Quanta, to_decode
 from policies.scheduling.queues import KindQueues
 
@@ -63,7 +63,7 @@ class PatchedServe(SchedulingPolicy):
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
-        self._costs = BatchCosts(cluster.predictor)
+        self._costs = BatchCosts(cluster.replicas[0].costs)
         self._queue = KindQueues(self._costs)
         self._quanta = Quanta(cluster)
         self._joinable = False  # a request has come that may join
@@ -148,7 +148,7 @@ class PatchedServe(SchedulingPolicy):
         return _Admitted(joining, dropped, math.inf)
 
     def _raising_throughput(
-        self, waiting: dict[Kind, _Waiting], batch: Batch, w: _Waiting, step_s: float, now: float
+        self, waiting: dict[Kind, _Waiting], batch: Mix, w: _Waiting, step_s: float, now: float
     ) -> tuple[_Waiting, float]:
         """The waiting request with which a step is shortest, ``w`` or one that makes its deadline; and that step."""
         costs, best = self._costs, (step_s, w)

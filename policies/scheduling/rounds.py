@@ -76,7 +76,7 @@ class Rounds(SchedulingPolicy):
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
-        self._costs = BatchCosts(cluster.predictor)
+        self._costs = BatchCosts(cluster.replicas[0].costs)
         self._quanta = Quanta(cluster)
         self._queue = KindQueues(self._costs)
         self._lost: dict[Job, None] = {}

@@ -178,9 +178,9 @@ class SameSizeContinuous(SchedulingPolicy):
         """Whether a job of the size that runs fits in beside others, and no other size has waited too long."""
         if _images(jobs) + head.images > self.max_batch or any(job.finishing for job in jobs):
             return False  # decodes go first; who joins is settled after
-        standalone = self.cluster.predictor.standalone
+        standalone_s = self.cluster.replicas[0].costs.standalone_s
         return all(
-            other is head or now - other.request.arrival_s < self.patience * standalone(other.request)
+            other is head or now - other.request.arrival_s < self.patience * standalone_s(other.request)
             for other in self._queues.heads()
         )
 

@@ -61,12 +61,12 @@ class UrgencyPolicy(SchedulingPolicy):
         return remaining_s
 
     def _stage_costs(self, job: Job) -> dict[str, float]:
-        """Seconds of a step of each stage, as the predictor answered when it was first asked."""
+        """Seconds of a step of each stage, as they were when it was first asked."""
         kind = (job.batch_key, job.images)
         costs = self._costs.get(kind)
         if costs is None:
-            seconds = self.cluster.predictor.seconds
-            costs = self._costs[kind] = {stage: seconds(stage, job.alone, job.guided) for stage in job.stages}
+            step_s, batch = self.cluster.replicas[0].costs.step_s, job.kind.batch
+            costs = self._costs[kind] = {stage: step_s(stage, batch) for stage in job.stages}
         return costs
 
     def reset(self, cluster: Cluster) -> None:

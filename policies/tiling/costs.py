@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from policies.tiling.recipe import TilingRule
 from policies.tiling.timing import TileDevices, refine
-from predictors.standalone import standalone
+from predictors.costs import Batch, CostLayer, CostModel, RepeatNoise
 from traces.composition import Composition, composition_of
 from traces.request import Request, Size
 from traces.stages import STAGES, Recipe
@@ -23,39 +22,8 @@ _SAMPLED = 32
 """Steps of the grid's movement that a typical step is the mean of, at most."""
 
 
-class Noise(Protocol):
-    """See `predictors.noise.RepeatNoise`."""
-
-    @property
-    def ratios(self) -> tuple[float, ...]: ...
-    @property
-    def steps(self) -> int: ...
-
-
-class Table(Protocol):
-    """What is measured: a `predictors.table.LatencyTable`, or anything that answers like one."""
-
-    def seconds(
-        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
-    ) -> float:
-        """Seconds of one step; 0.0 for what was not measured."""
-        ...
-
-    def noise(self, stage: str) -> Noise:
-        """Repeat noise of a stage."""
-        ...
-
-    def extrapolation(self, stage: str, composition: Composition) -> float:
-        """See `predictors.table.LatencyTable.extrapolation`."""
-        ...
-
-    def scaled(self, factor: float) -> Table:
-        """The same with every second multiplied."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
-class TiledCosts:
+class TiledCosts(CostLayer):
     """Seconds per step of any composition, tiled or not.
 
     Attributes:
@@ -67,45 +35,46 @@ class TiledCosts:
         link_factor: exchanges take so many times as long as the link says.
     """
 
-    table: Table
+    table: CostModel
     rule: TilingRule
     devices: TileDevices = field(default_factory=TileDevices)
     shares: Mapping[Size, float] = field(default_factory=dict)
     link_factor: float = 1.0
-    _known: dict[tuple[str, Composition, float], float] = field(default_factory=dict, init=False, repr=False)
-    _alone: dict[tuple[Size, int, int, bool], float] = field(default_factory=dict, init=False, repr=False)
+    _known: dict[tuple[str, Batch], float] = field(default_factory=dict, init=False, repr=False)
+    _alone: dict[tuple[Size, int, bool, Recipe], float] = field(default_factory=dict, init=False, repr=False)
     _sketches: dict[Composition, Composition] = field(default_factory=dict, init=False, repr=False)
 
-    def seconds(
-        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
-    ) -> float:
-        """Seconds of one step of ``stage`` for a batch of this composition; see `LatencyTable.seconds`."""
+    def step_s(self, stage: str, batch: Batch) -> float:
+        """Seconds of one step of ``stage`` for a batch; of a step on tiles, on the batch's devices if it names some."""
         row = STAGES[stage]
         if row.canvas == "sketch":
-            return self.table.seconds(row.costs_of, self.sketched(composition), guided)
-        if row.canvas == "whole":
-            return self.table.seconds(stage, composition, guided, computed)
-        key = (stage, composition, guided)
-        value = self._known.get(key)
-        if value is None:
-            value = self._known[key] = sum(
-                [self.shares.get(size, 1.0) * self._refine_s(size, images, guided) for size, images in composition]
+            return self.table.step_s(
+                row.costs_of, batch._replace(composition=self.sketched(batch.composition), computed=None)
             )
+        if row.canvas == "whole":
+            return self.table.step_s(stage, batch)
+        value = self._known.get((stage, batch))
+        if value is None:
+            value = sum([self.shares.get(size, 1.0) * self._refine_s(batch, size, n) for size, n in batch.composition])
+            if not self.learns:
+                self._known[stage, batch] = value
         return value
 
-    def standalone(self, request: Request) -> float:
+    def standalone_s(self, request: Request) -> float:
         """Seconds of the whole request on an idle replica."""
-        key = (request.size, request.images, request.steps, request.guided)
+        if self.learns:
+            return super().standalone_s(request)
+        key = (request.size, request.images, request.guided, self.recipe(request))
         value = self._alone.get(key)
         if value is None:
-            value = self._alone[key] = standalone(self, request)
+            value = self._alone[key] = super().standalone_s(request)
         return value
 
     def recipe(self, request: Request) -> Recipe:
         """(Stage, steps) of a request."""
         return self.rule.stages(request)
 
-    def noise(self, stage: str) -> Noise:
+    def noise(self, stage: str) -> RepeatNoise:
         """Repeat noise of a stage; that of denoising where tiles and sketches were not measured themselves."""
         return self.table.noise(STAGES[stage].costs_of)
 
@@ -118,10 +87,6 @@ class TiledCosts:
         if row.canvas == "sketch":
             return self.table.extrapolation(row.costs_of, self.sketched(composition))
         return self.table.extrapolation(stage, composition)
-
-    def extrapolates(self, stage: str, composition: Composition) -> bool:
-        """Whether something that runs lies outside the measured range."""
-        return self.extrapolation(stage, composition) > 1.0
 
     def scaled(self, factor: float) -> TiledCosts:
         """The same with every second multiplied."""
@@ -148,12 +113,14 @@ class TiledCosts:
         tiles = [tile for step in range(self._sampled(size)) for tile in shape.grid.tiles(shape.shifts.at(step))]
         return tuple(sorted({(t.window.height * factor, t.window.width * factor, size[2]) for t in tiles}))
 
-    def window_s(self, size: Size, images: int, guided: float) -> Callable[[int, int], float]:
-        """Seconds of a window of (height, width) latent pixels of requests of this size."""
-        factor, more = self.rule.geometry.latent_factor, self._overhead(size, images, guided)
+    def window_s(self, batch: Batch) -> Callable[[int, int], float]:
+        """Seconds of a window of (height, width) latent pixels of requests of one size, the batch's."""
+        factor, more, ((size, images),) = self.rule.geometry.latent_factor, self._overhead(batch), batch.composition
+        plain = batch._replace(devices=None, computed=None)
 
         def seconds(height: int, width: int) -> float:
-            return more * self.table.seconds("denoise", (((height * factor, width * factor, size[2]), images),), guided)
+            window = (((height * factor, width * factor, size[2]), images),)
+            return more * self.table.step_s("denoise", plain._replace(composition=window))
 
         return seconds
 
@@ -162,30 +129,33 @@ class TiledCosts:
         channels, frames, _, _ = self.rule.geometry.latent_shape(size)
         return channels * frames * images
 
-    def _overhead(self, size: Size, images: int, guided: float) -> float:
+    def _overhead(self, batch: Batch) -> float:
         """How much longer a measured refinement step takes than its tiles do; 1.0 where none was measured.
 
         Measured are grids that wrap, without overlap, of the fewest tiles: whatever grid is asked about.
         """
-        measured_s = self.table.seconds("refine", ((size, images),), guided)
+        plain = batch._replace(devices=None, computed=None)
+        measured_s = self.table.step_s("refine", plain)
         if not measured_s:
             return 1.0
-        factor = self.rule.geometry.latent_factor
+        factor, ((size, images),) = self.rule.geometry.latent_factor, batch.composition
         grid = replace(self.rule, grids={}, mode="wrap", overlap=0).grid(size)
         windows = [tile.window for tile in grid.tiles()]
         of_tiles = [
-            self.table.seconds("denoise", (((w.height * factor, w.width * factor, size[2]), images),), guided)
+            self.table.step_s(
+                "denoise", plain._replace(composition=(((w.height * factor, w.width * factor, size[2]), images),))
+            )
             for w in windows
         ]
         return measured_s / sum(of_tiles)
 
-    def _refine_s(self, size: Size, images: int, guided: float) -> float:
-        """Seconds of a typical refinement step without a cache."""
+    def _refine_s(self, batch: Batch, size: Size, images: int) -> float:
+        """Seconds of a typical refinement step of the batch's requests of one size without a cache."""
         timing = refine(
             self.rule.shape(size, 1),
             self._sampled(size),
-            self.devices,
-            self.window_s(size, images, guided),
+            self.devices if batch.devices is None else replace(self.devices, count=batch.devices),
+            self.window_s(batch._replace(composition=((size, images),))),
             self.pixel_numbers(size, images),
         )
         work_s = sum(max(busy) for busy in timing.device_s)

@@ -11,6 +11,7 @@ from policies.guard import begun
 from policies.tiling.costs import TiledCosts
 from policies.tiling.signals import TileSignals
 from policies.tiling.timing import Timing, refine
+from predictors.costs import alone
 from traces.errors import BadInput
 from traces.request import Request
 
@@ -76,7 +77,7 @@ class TilePlans:
             costs.rule.shape(size, request.steps),
             steps,
             costs.devices,
-            costs.window_s(size, images, float(request.guided)),
+            costs.window_s(alone(request)),
             costs.pixel_numbers(size, images),
             None if modelled is None else self._caching,
             modelled,

@@ -249,10 +249,10 @@ class _Model:
         self.requests: dict[Job, _Request] = {}
         self.waiting: dict[Job, None] = {}
         self._by_due: list[tuple[float, int, Job]] = []
-        self._predictor = cluster.predictor
+        self._costs = cluster.replicas[0].costs
         self._patience = patience
         waiting, jobs = JobsFor(checkpoint, cluster.waiting), JobsFor(checkpoint, cluster.jobs)
-        self.policy = begun(policy, cluster_of(tuple(self.replicas.values()), cluster.predictor, waiting, jobs))
+        self.policy = begun(policy, cluster_of(tuple(self.replicas.values()), waiting, jobs))
 
     def owns(self, job: Job) -> bool:
         """Whether a job is one of its requests."""
@@ -260,8 +260,8 @@ class _Model:
 
     def add(self, job: Job, now: float) -> None:
         """A request comes."""
-        predicted_s = self._predictor.seconds
-        seconds = {stage: predicted_s(stage, job.alone, float(job.guided)) for stage in job.launched_stages}
+        step_s, batch = self._costs.step_s, job.kind.batch
+        seconds = {stage: step_s(stage, batch) for stage in job.launched_stages}
         alone_s, deadline = job.seconds_left(seconds), job.request.deadline
         patient = deadline == math.inf
         due_s = now + self._patience * alone_s if patient else deadline

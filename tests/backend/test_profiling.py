@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from predictors.costs import Batch
+
 torch = pytest.importorskip("torch")
 
 from backend.executor import Executor  # noqa: E402
@@ -40,7 +42,7 @@ def test_a_profile_is_measured_saved_and_fitted(model_folder: Path, tmp_path: Pa
     geometry = geometry_from_json(loaded.metadata["geometry"])
     table = LatencyTable.fit(loaded, "tiny-sdxl", geometry=geometry)
     small, large = (((side, side, 1), 1) for side in (16, 64))
-    assert 0 < table.seconds("denoise", (small,)) < table.seconds("denoise", (large,))
+    assert 0 < table.step_s("denoise", Batch("sd3", (small,))) < table.step_s("denoise", Batch("sd3", (large,)))
 
 
 def test_mixes_and_a_cache_are_measured(model_folder: Path) -> None:
@@ -69,7 +71,11 @@ def test_mixes_and_a_cache_are_measured(model_folder: Path) -> None:
     assert sum(weights) == pytest.approx(1, abs=1e-3)
     table = LatencyTable.fit(profile, "tiny-sdxl", "patched", geometry=geometry_from_json(profile.metadata["geometry"]))
     batch = (((16, 16, 1), 1), ((16, 32, 1), 1))
-    assert 0 < table.seconds("denoise", batch, 1.0, 0.01) < table.seconds("denoise", batch, 1.0, 1.0)
+    assert (
+        0
+        < table.step_s("denoise", Batch("sd3", batch, 1.0, computed=0.01))
+        < table.step_s("denoise", Batch("sd3", batch, 1.0, computed=1.0))
+    )
 
 
 def test_a_size_the_model_cannot_make_is_said(model_folder: Path) -> None:

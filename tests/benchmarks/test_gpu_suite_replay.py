@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from predictors.costs import Batch
+
 pytest.importorskip("torch")
 
 import torch
@@ -227,7 +229,7 @@ def test_images_are_decoded_one_after_another_and_prompts_of_any_size_cost_the_s
     assert encodes["1@512x512"] == encodes["1@1024x1024"]
     table = LatencyTable.fit(profile_of(suite())[0], "sdxl")
     size = (1024, 1024, 1)
-    alone, eight = (table.seconds("decode", composition_of([(size, n)])) for n in (1, 8))
+    alone, eight = (table.step_s("decode", Batch("sd3", composition_of([(size, n)]))) for n in (1, 8))
     assert eight == pytest.approx(8 * alone, rel=0.1)
 
 

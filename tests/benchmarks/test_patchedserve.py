@@ -13,6 +13,7 @@ from benchmarks import patchedserve
 from benchmarks.serving.measure import decision_times, goodput, simulate
 from benchmarks.serving.point import Point, Source, known, predictor_of, requests_of, truth
 from benchmarks.serving.report import interval, ratios, verdict
+from predictors.costs import Batch
 from predictors.profile import Profile
 from traces.composition import composition_of, spell
 from traces.errors import BadInput
@@ -101,12 +102,12 @@ def test_points_share_their_random_numbers(source: Source) -> None:
 
 def test_the_predictor_knows_half_and_the_oracle_all(source: Source) -> None:
     batch = composition_of([((768, 768, 1), 3), ((512, 512, 1), 2)])
-    world = truth(source, "sd3", "patched").seconds("denoise", batch)
-    half = known(source, "sd3", "patched", 0).seconds("denoise", batch)
+    world = truth(source, "sd3", "patched").step_s("denoise", Batch("sd3", batch))
+    half = known(source, "sd3", "patched", 0).step_s("denoise", Batch("sd3", batch))
     assert half != world
     assert half == pytest.approx(world, rel=0.1)
     oracle = Point("sd3", "fcfs", knowledge="oracle", error=0.2)
-    assert predictor_of(source, oracle).seconds("denoise", batch) == pytest.approx(1.2 * world)
+    assert predictor_of(source, oracle).step_s("denoise", Batch("sd3", batch)) == pytest.approx(1.2 * world)
     with pytest.raises(BadInput, match="knowledge is 'magic'"):
         Point("sd3", "fcfs", knowledge="magic")  # type: ignore[arg-type]
 
@@ -163,7 +164,7 @@ def test_a_changed_scheduler_leaves_the_points_of_others(
 def test_a_cache_makes_the_world_and_the_predictor_faster(source: Source) -> None:
     plain, cached = (Point("sd3", "mixed-fcfs", requests=80, computed=share) for share in (1.0, 0.6))
     batch = composition_of([((1024, 1024, 1), 3)])
-    slow, fast = (predictor_of(source, point).seconds("denoise", batch) for point in (plain, cached))
+    slow, fast = (predictor_of(source, point).step_s("denoise", Batch("sd3", batch)) for point in (plain, cached))
     assert 0.6 <= fast / slow < 0.95
     without, with_it = (simulate(source, point, 1.0) for point in (plain, cached))
     assert with_it["utilisation"] < without["utilisation"] or with_it["p50_s"] < without["p50_s"]

@@ -134,7 +134,8 @@ FAULTS_OF_PLAN = {
     "raise FileNotFoundError(2, 'nothing', 'x')": "FileNotFoundError",
     "raise StopIteration": "StopIteration",
     "raise Nameless": "Nameless",
-    "return self.cluster.predictor.seconds('bake', ())": "raised",
+    "return replica.costs.step_s('bake', next(iter(replica.queue.values())).kind.batch)": "unknown stage 'bake'",
+    "return self.cluster.predictor": "a cluster has no predictor: ask a replica's costs",
     "return replica.nothing": "AttributeError",
     "open('nowhere/at/all')": "FileNotFoundError",
     "raise Opaque": "plan raised Opaque.*its message cannot be read",
@@ -164,7 +165,7 @@ WRITES = (
     "self.cluster.waiting.clear()",
     "self.cluster.jobs.popitem()",
     "self.cluster.replicas = ()",
-    "self.cluster.predictor = None",
+    "replica.costs = None",
 )
 ANSWERS = {
     "'run it'": "answers plan with 'run it', expected a Decision or None",

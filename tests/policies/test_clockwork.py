@@ -79,16 +79,6 @@ def test_those_without_a_deadline_run_beside_others_only_where_nobody_is_late() 
         assert names(launch) == expected
 
 
-class Costs(FlatCosts):
-    """Flat costs without noise, for the simulator."""
-
-    class _Repeats:
-        ratios, steps = (1.0,), 1
-
-    def noise(self, stage: str) -> _Repeats:
-        return self._Repeats()
-
-
 ASKED = st.builds(
     Request,
     request_id=st.just("drawn"),
@@ -106,8 +96,8 @@ ASKED = st.builds(
 def test_what_is_admitted_is_in_time_when_predictions_hold(drawn: list[Request], replicas: int, max_batch: int) -> None:
     ordered = sorted(drawn, key=lambda request: request.arrival_s)
     requests = [dataclasses.replace(request, request_id=f"r{i}") for i, request in enumerate(ordered)]
-    controller = Controller(Clockwork(max_batch), Costs(), replicas)
-    Simulation(controller, World(Costs(), replicas)).run(requests)
+    controller = Controller(Clockwork(max_batch), FlatCosts(), replicas)
+    Simulation(controller, World(FlatCosts(), replicas)).run(requests)
     for job in controller.jobs:
         assert job.finish_s is not None
         if job.state == "finished":

@@ -12,6 +12,7 @@ from policies.contract import Decision, Outcome
 from policies.controller import Controller
 from policies.events import EventRecord, Parity, check_parity, read_events
 from policies.scheduling import LeastSlack
+from predictors.costs import Batch, RepeatNoise
 from predictors.online import OnlinePredictor
 from sim.driver import Simulation
 from sim.world import World
@@ -23,24 +24,19 @@ from traces.request import Request
 class Truth(FlatCosts):
     """A world in which decoding takes thrice and denoising half as long again as anybody thinks, with noise."""
 
-    class Repeats:
-        ratios = (0.9, 1.0, 1.1)
-        steps = 2
+    def step_s(self, stage: str, batch: Batch) -> float:
+        return {"encode": 1.0, "denoise": 1.5, "decode": 3.0}[stage] * super().step_s(stage, batch)
 
-    def seconds(self, stage: str, composition: Any, guided: float = 1.0) -> float:
-        return {"encode": 1.0, "denoise": 1.5, "decode": 3.0}[stage] * super().seconds(stage, composition, guided)
-
-    def noise(self, stage: str) -> Repeats:
-        return self.Repeats()
+    def noise(self, stage: str) -> RepeatNoise:
+        return RepeatNoise((0.9, 1.0, 1.1), 2)
 
 
 class Hurried(LeastSlack):
     """Drops a request as soon as the predictor says that it will be late, so what was learned changes decisions."""
 
     def plan(self, replica: Any, now: float) -> Any:
-        predictor = self.cluster.predictor
         for job in self.cluster.waiting.values():
-            if now + predictor.standalone(job.request) > job.request.deadline:
+            if now + replica.costs.standalone_s(job.request) > job.request.deadline:
                 return Decision(drop=((job, "late"),))
         return super().plan(replica, now)
 

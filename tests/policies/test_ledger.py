@@ -35,7 +35,7 @@ def outside(stage: str, composition: Composition) -> bool:
 def tables(run: Served, requests: list[Request], world: CheckedWorld, **known: Any) -> tuple[pd.DataFrame, ...]:
     extrapolates = run.extrapolates if isinstance(run, Ledger) else outside
     steps = step_table(run, extrapolates)
-    return request_table(run, requests, steps, world.costs.standalone, **known), steps
+    return request_table(run, requests, steps, world.costs.standalone_s, **known), steps
 
 
 def simulate(

@@ -55,7 +55,7 @@ def log_of(folder: Folder, killed_after: float = math.inf, error: type[BaseExcep
     def never(stage: str, composition: object) -> bool:
         return False
 
-    return Limited(folder, REQUESTS, WORLD.replicas, WORLD.costs.standalone, never, {**INFO, **more}, inputs)
+    return Limited(folder, REQUESTS, WORLD.replicas, WORLD.costs.standalone_s, never, {**INFO, **more}, inputs)
 
 
 def simulate(log: LiveLog) -> Any:
@@ -82,7 +82,7 @@ def test_the_tables_are_those_of_the_controller(tmp_path: Path) -> None:
     run = read_run(tmp_path / "run")
     steps = step_table(controller, lambda stage, composition: False)
     pd.testing.assert_frame_equal(run.steps, steps, check_dtype=False)
-    requests = request_table(controller, REQUESTS, steps, WORLD.costs.standalone)
+    requests = request_table(controller, REQUESTS, steps, WORLD.costs.standalone_s)
     pd.testing.assert_frame_equal(run.requests, requests, check_dtype=False)
     assert {key: run.info[key] for key in ("interrupted", "drift", "started")} == {
         "interrupted": False, "drift": 0.5, "started": "now"
@@ -147,13 +147,13 @@ def test_a_log_that_goes_on_has_every_request_once(killed: Path) -> None:
     with claim_folder(killed, REPLAY, goes_on=True) as folder:
         resumed = [{"at_s": events[-1]["now"], "started": "later"}]
         log = LiveLog(
-            folder, REQUESTS, 2, WORLD.costs.standalone, lambda *_: False, {**INFO, "resumed": resumed}, dict, events
+            folder, REQUESTS, 2, WORLD.costs.standalone_s, lambda *_: False, {**INFO, "resumed": resumed}, dict, events
         )
         left = still_open(log.settle(), REQUESTS)
         assert 0 < len(left) < len(REQUESTS)
     with claim_folder(killed, REPLAY, goes_on=True) as folder:
         log = LiveLog(
-            folder, REQUESTS, 2, WORLD.costs.standalone, lambda *_: False, {**INFO, "resumed": resumed}, dict, events
+            folder, REQUESTS, 2, WORLD.costs.standalone_s, lambda *_: False, {**INFO, "resumed": resumed}, dict, events
         )
         with log:
             later = [replace(request, arrival_s=max(request.arrival_s, events[-1]["now"])) for request in left]

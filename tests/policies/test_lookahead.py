@@ -10,46 +10,32 @@ from policies.controller import Controller
 from policies.job import Job
 from policies.scheduling import EDF, Lookahead
 from policies.scheduling.lookahead_costs import MarginalCosts
+from predictors.costs import Batch, CostModel
 from sim.check import check_policy
 from sim.driver import Simulation
 from sim.world import World
 from tests.policies.costs import FlatCosts
-from traces.composition import Composition
 from traces.request import Request
 from traces.streams import stream
 
 SMALL, LARGE = (64, 64), (128, 128)
 
 
-class Costs:
+class Costs(CostModel):
     """A step costs ``shared`` s, ``kind`` s more for every size in it and 0.1 s for every 64x64 px of it.
 
     Encode and decode cost 0.01 s for every image.
     """
 
-    class _Exact:
-        ratios, steps = (1.0,), 1
-
     def __init__(self, shared: float = 0.1, kind: float = 0.0, factor: float = 1.0) -> None:
         self.shared, self.kind, self.factor = shared, kind, factor
 
-    def seconds(
-        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
-    ) -> float:
+    def step_s(self, stage: str, batch: Batch) -> float:
+        composition = batch.composition
         if stage != "denoise":
             return 0.01 * self.factor * sum(n for _, n in composition)
         pixels = sum(h * w * f * n for (h, w, f), n in composition)
         return self.factor * (self.shared + self.kind * len(composition) + 0.1 * pixels / 4096)
-
-    def standalone(self, request: Request) -> float:
-        alone: Composition = ((request.size, request.images),)
-        return sum(
-            self.seconds(stage, alone) * (request.steps if stage == "denoise" else 1)
-            for stage in ("encode", "denoise", "decode")
-        )
-
-    def noise(self, stage: str) -> _Exact:
-        return self._Exact()
 
 
 def simulate(
@@ -163,8 +149,8 @@ def test_nobody_starves(seed: int, drop_late: bool, replicas: int) -> None:
     job = next(job for job in controller.jobs if job.request is patient)
     assert job.state == "finished"
     assert job.finish_s is not None
-    due_s = patient.arrival_s + 4.0 * Costs().standalone(patient)
-    assert job.finish_s < due_s + 12 * Costs().standalone(patient)
+    due_s = patient.arrival_s + 4.0 * Costs().standalone_s(patient)
+    assert job.finish_s < due_s + 12 * Costs().standalone_s(patient)
     assert all(job.state == "finished" or (drop_late and job.state == "dropped") for job in controller.jobs)
 
 
@@ -174,7 +160,7 @@ def test_without_deadlines_everything_is_served_in_wide_batches() -> None:
     assert all(job.state == "finished" for job in controller.jobs)
     assert max(len(launch.jobs) for launch, _, _ in controller.launched) == 8
     busy_s = max(job.finish_s or 0.0 for job in controller.jobs)
-    assert busy_s < 0.8 * sum(Costs().standalone(r) for r in requests)
+    assert busy_s < 0.8 * sum(Costs().standalone_s(r) for r in requests)
 
 
 def test_idle_replicas_share_what_comes_at_once() -> None:
@@ -188,7 +174,7 @@ def overload(seed: int) -> list[Request]:
     for i in range(150):
         at += float(rng.exponential(2.9))
         one = request(f"r{i}", (SMALL, LARGE)[int(rng.integers(2))], at)
-        requests.append(request(f"r{i}", one.size[:2], at, slo=5 * costs.standalone(one)))
+        requests.append(request(f"r{i}", one.size[:2], at, slo=5 * costs.standalone_s(one)))
     return requests
 
 
@@ -246,6 +232,6 @@ def test_a_tiled_request_costs_what_its_own_steps_take() -> None:
         Job(Request(name, 0.0, 64, 64, steps), order, (("encode", 1), ("sketch", 4), ("refine", steps), ("decode", 1)))
         for order, (name, steps) in enumerate((("few", 2), ("many", 7)))
     )
-    step_s = FlatCosts().seconds("refine", few.alone)
+    step_s = FlatCosts().step_s("refine", Batch("sd3", few.alone))
     assert costs.of(many).step_s - costs.of(few).step_s == pytest.approx(5 * step_s)
     assert costs.remaining_s(many) - costs.remaining_s(few) == pytest.approx(5 * step_s)

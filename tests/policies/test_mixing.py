@@ -11,9 +11,9 @@ from policies.job import Job, advance, end
 from policies.scheduling.forecast import forecast
 from policies.scheduling.mixing import BatchCosts
 from policies.scheduling.queues import KindQueues
+from predictors.costs import Batch
 from tests.policies.costs import FlatCosts
 from tests.policies.driving import request
-from traces.composition import Composition
 from traces.request import Request
 
 JOBS = st.lists(
@@ -31,9 +31,9 @@ JOBS = st.lists(
 class Asked(FlatCosts):
     """Keeps what it was asked last."""
 
-    def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
-        self.last = (composition, guided)
-        return super().seconds(stage, composition)
+    def step_s(self, stage: str, batch: Batch) -> float:
+        self.last = (batch.composition, batch.guided_share)
+        return super().step_s(stage, batch)
 
 
 @settings(max_examples=60, deadline=None)
@@ -48,7 +48,7 @@ def test_batches_put_together_in_any_order_are_what_the_controller_asks_for(jobs
     for other in others:
         batch = costs.minus(batch, costs.kind(other))
     predictor.last = ((), 0.0)
-    assert costs.step_s(batch) == FlatCosts().seconds("denoise", composition_of_jobs(jobs))
+    assert costs.step_s(batch) == FlatCosts().step_s("denoise", Batch("sd3", composition_of_jobs(jobs)))
     if predictor.last[0]:  # it is asked once a batch
         assert predictor.last == (composition_of_jobs(jobs), guided_share(jobs))
 
@@ -57,8 +57,10 @@ def test_a_predictor_that_corrects_itself_is_asked_every_time() -> None:
     class Learning(FlatCosts):
         factor = 1.0
 
-        def seconds(self, stage: str, composition: Composition, guided: float = 1.0) -> float:
-            return self.factor * super().seconds(stage, composition)
+        learns = True
+
+        def step_s(self, stage: str, batch: Batch) -> float:
+            return self.factor * super().step_s(stage, batch)
 
         def observe(self, *_: object) -> None:
             self.factor *= 2

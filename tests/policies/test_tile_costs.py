@@ -8,13 +8,14 @@ from policies.caching import FixedInterval, RegionAware
 from policies.tiling.plan import TilePlans
 from policies.tiling.signals import TileSignals
 from policies.tiling.timing import TileDevices
+from predictors.costs import Batch
 from predictors.expected import ExpectedReuse
 from predictors.link import Link
 from predictors.online import OnlinePredictor
 from predictors.tile_reuse import TileReuse
 from tests.policies.tiles import TileTable, tiled_costs
 from tests.predictors.tile_recordings import made_up_tiles
-from traces.composition import Composition, parse
+from traces.composition import parse
 from traces.errors import BadInput
 from traces.request import Request
 
@@ -39,8 +40,8 @@ def test_nine_tiles_take_as_many_rounds_as_the_busiest_device_has(devices: int, 
     assert [sum(busy) for busy in plan.device_s] == [9.0] * 9
     assert plan.computed == plan.tiles == tuple(range(0, 82, 9))
     assert plan.seconds == 9 * rounds
-    assert costs.seconds("refine", parse("1@384x384")) == pytest.approx(rounds)
-    assert costs.seconds("refine", parse("2@384x384")) == pytest.approx(2 * rounds)
+    assert costs.step_s("refine", Batch("sd3", parse("1@384x384"))) == pytest.approx(rounds)
+    assert costs.step_s("refine", Batch("sd3", parse("2@384x384"))) == pytest.approx(2 * rounds)
 
 
 def test_one_tile_costs_what_an_ordinary_request_of_that_size_does() -> None:
@@ -48,10 +49,14 @@ def test_one_tile_costs_what_an_ordinary_request_of_that_size_does() -> None:
     one = request(128, 112)
     assert [stage for stage, _ in tiled.recipe(one)] == ["encode", "sketch", "upscale", "refine", "decode"]
     alone = ((one.size, 1),)
-    assert tiled.seconds("refine", alone) == tiled.seconds("sketch", alone) == ordinary.seconds("denoise", alone)
+    assert (
+        tiled.step_s("refine", Batch("sd3", alone))
+        == tiled.step_s("sketch", Batch("sd3", alone))
+        == ordinary.step_s("denoise", Batch("sd3", alone))
+    )
     plan = TilePlans(tiled).of(one)
-    assert plan.step_s == (ordinary.seconds("denoise", alone),) * 10
-    assert tiled.standalone(one) == pytest.approx(2 * ordinary.standalone(one) - 0.1 - 0.5 + 0.7)
+    assert plan.step_s == (ordinary.step_s("denoise", Batch("sd3", alone)),) * 10
+    assert tiled.standalone_s(one) == pytest.approx(2 * ordinary.standalone_s(one) - 0.1 - 0.5 + 0.7)
 
 
 def test_pixels_that_travel_are_paid_for() -> None:
@@ -121,23 +126,25 @@ def test_stages_are_asked_for_at_their_own_sizes() -> None:
     costs = tiled_costs()
     canvas = parse("1@256x512")
     assert costs.sketched(canvas) == parse("1@88x184")  # the largest of the native area
-    assert costs.seconds("sketch", canvas) == TileTable().seconds("denoise", parse("1@88x184"))
-    assert costs.seconds("upscale", canvas) == 0.7
-    assert costs.seconds("decode", canvas) == 0.5
-    assert costs.seconds("denoise", parse("1@128x64"), computed=0.5) == 0.25
+    assert costs.step_s("sketch", Batch("sd3", canvas)) == TileTable().step_s(
+        "denoise", Batch("sd3", parse("1@88x184"))
+    )
+    assert costs.step_s("upscale", Batch("sd3", canvas)) == 0.7
+    assert costs.step_s("decode", Batch("sd3", canvas)) == 0.5
+    assert costs.step_s("denoise", Batch("sd3", parse("1@128x64"), computed=0.5)) == 0.25
     assert costs.windows((256, 512, 1)) == ((128, 128, 1),)
     assert not costs.extrapolates("refine", canvas)
     assert costs.extrapolates("decode", canvas)
     mixed = parse("1@128x64+2@256x512")
     assert costs.sketched(mixed) == parse("2@88x184+1@128x64")
-    assert costs.seconds("encode", mixed) == pytest.approx(0.3)
+    assert costs.step_s("encode", Batch("sd3", mixed)) == pytest.approx(0.3)
 
 
 def test_a_measured_step_gives_tiles_their_overhead() -> None:
     table = TileTable(refine_s=5.0)  # four tiles of 1 s, and a second to cut and put together
-    assert tiled_costs(table).seconds("refine", parse("1@256x256")) == pytest.approx(5.0)
+    assert tiled_costs(table).step_s("refine", Batch("sd3", parse("1@256x256"))) == pytest.approx(5.0)
     shared = tiled_costs(table, TileDevices(4, link=NOTHING))
-    assert shared.seconds("refine", parse("1@256x256")) == pytest.approx(1.25)
+    assert shared.step_s("refine", Batch("sd3", parse("1@256x256"))) == pytest.approx(1.25)
     assert TilePlans(shared).of(request(256)).step_s == pytest.approx((1.25,) * 9)
 
 
@@ -145,10 +152,8 @@ def test_the_overhead_is_that_of_the_measured_grid() -> None:
     class PerForward(TileTable):
         """0.1 s for every forward, so that small tiles cost more."""
 
-        def seconds(
-            self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
-        ) -> float:
-            return super().seconds(stage, composition, guided, computed) + 0.1 * (stage == "denoise")
+        def step_s(self, stage: str, batch: Batch) -> float:
+            return super().step_s(stage, batch) + 0.1 * (stage == "denoise")
 
     table = PerForward(refine_s=5.5)  # 1.25 times what four tiles of 1.1 s take
     costs = tiled_costs(table, mode="clamp", stride=0.0, grids={(256, 256): (4, 4)})
@@ -160,28 +165,30 @@ def test_scaled_and_expected_costs_are_those_of_every_stage() -> None:
     large, small = request(256, guidance_scale=1.0), request(128, 96)
     slower = costs.scaled(1.2)
     for one in (large, small):
-        assert slower.standalone(one) == pytest.approx(1.2 * costs.standalone(one))
+        assert slower.standalone_s(one) == pytest.approx(1.2 * costs.standalone_s(one))
     half = costs.expecting({large.size: 0.5})
     alone = ((large.size, 1),)
-    assert half.seconds("refine", alone, 0.0) == 0.5 * costs.seconds("refine", alone, 0.0)
-    assert half.seconds("sketch", alone, 0.0) == costs.seconds("sketch", alone, 0.0)
+    assert half.step_s("refine", Batch("sd3", alone, 0.0)) == 0.5 * costs.step_s("refine", Batch("sd3", alone, 0.0))
+    assert half.step_s("sketch", Batch("sd3", alone, 0.0)) == costs.step_s("sketch", Batch("sd3", alone, 0.0))
 
 
 def test_other_predictors_wrap_it() -> None:
     costs = tiled_costs()
     large, small = request(256), request(128, 96)
     blocks = ExpectedReuse(costs, {small.size: 0.25})
-    assert blocks.standalone(large) == costs.standalone(large)
-    assert blocks.standalone(small) == pytest.approx(0.1 + 10 * 0.25 * 0.75 + 0.5)
+    assert blocks.standalone_s(large) == costs.standalone_s(large)
+    assert blocks.standalone_s(small) == pytest.approx(0.1 + 10 * 0.25 * 0.75 + 0.5)
     online = OnlinePredictor(blocks)
-    assert online.standalone(large) == pytest.approx(costs.standalone(large))
+    assert online.standalone_s(large) == pytest.approx(costs.standalone_s(large))
     alone = ((large.size, 1),)
     for _ in range(50):
-        asked_s = online.seconds("refine", alone)
-        online.observe("refine", alone, 1.0, asked_s, 1.3 * costs.seconds("refine", alone), 9)
-    assert online.seconds("refine", alone) == pytest.approx(1.3 * costs.seconds("refine", alone), rel=0.02)
-    assert online.seconds("sketch", alone) == costs.seconds("sketch", alone)
-    assert online.standalone(large) == pytest.approx(costs.standalone(large) + 0.3 * 9 * 4, rel=0.02)
+        asked_s = online.step_s("refine", Batch("sd3", alone))
+        online.observe("refine", Batch("sd3", alone), asked_s, 1.3 * costs.step_s("refine", Batch("sd3", alone)), 9)
+    assert online.step_s("refine", Batch("sd3", alone)) == pytest.approx(
+        1.3 * costs.step_s("refine", Batch("sd3", alone)), rel=0.02
+    )
+    assert online.step_s("sketch", Batch("sd3", alone)) == costs.step_s("sketch", Batch("sd3", alone))
+    assert online.standalone_s(large) == pytest.approx(costs.standalone_s(large) + 0.3 * 9 * 4, rel=0.02)
 
 
 def test_impossible_devices_are_named() -> None:

@@ -14,6 +14,7 @@ from policies.load import load_policy
 from policies.routing import Affinity, LeastWork, RoundRobin, RoutingPolicy, Shared
 from policies.scheduling import FCFS, MixedFCFS
 from policies.weights import EVICTIONS, ModelSwapping
+from predictors.costs import Batch
 from predictors.loading import Weights
 from sim.check_worlds import IrregularCosts
 from traces.errors import BadInput
@@ -26,7 +27,7 @@ SECONDS = Weights(2.0, 1.0, disk_gb_per_s=0.5)
 class Second(IrregularCosts):
     """Every denoising step takes a second."""
 
-    def seconds(self, stage: str, composition: object, guided: float = 1.0, computed: float | None = None) -> float:
+    def step_s(self, stage: str, batch: Batch) -> float:
         return float(stage == "denoise")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from policies.tiling.costs import TiledCosts
 from policies.tiling.recipe import TilingRule
 from policies.tiling.timing import TileDevices
+from predictors.costs import Batch, CostModel, RepeatNoise
 from traces.composition import Composition
 from traces.geometry import ModelGeometry
 
@@ -12,12 +13,7 @@ GEOMETRY = ModelGeometry("small", 8, 4, 8, (128, 128))
 """A tile of 128 px is 16 x 16 latent pixels."""
 
 
-class _Repeats:
-    def __init__(self, ratios: tuple[float, ...]) -> None:
-        self.ratios, self.steps = ratios, 2
-
-
-class TileTable:
+class TileTable(CostModel):
     """A denoising step takes 1 s for every 128x128 px, encode 0.1 s, decode 0.5 s, upscale 0.7 s; each for an image.
 
     Args:
@@ -31,9 +27,8 @@ class TileTable:
         self.ratios = ratios
         self.odd = odd
 
-    def seconds(
-        self, stage: str, composition: Composition, guided: float = 1.0, computed: float | None = None
-    ) -> float:
+    def step_s(self, stage: str, batch: Batch) -> float:
+        composition, guided, computed = batch.composition, batch.guided_share, batch.computed
         images = sum(count for _, count in composition)
         if stage == "refine":
             return (self.refine_s or 0.0) * images
@@ -42,10 +37,10 @@ class TileTable:
         share = 1.0 if computed is None else computed
         return share * sum(h * w * f * n for (h, w, f), n in composition) / 128**2 * self.odd * (1 + (1 - guided) / 7)
 
-    def noise(self, stage: str) -> _Repeats:
+    def noise(self, stage: str) -> RepeatNoise:
         if stage not in ("encode", "denoise", "upscale", "decode"):
             raise KeyError(stage)
-        return _Repeats(self.ratios)
+        return RepeatNoise(self.ratios, 2)
 
     def extrapolation(self, stage: str, composition: Composition) -> float:
         return max(h * w / 128**2 for (h, w, _), _ in composition)

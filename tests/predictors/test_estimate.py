@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
+from predictors.costs import Batch
 from predictors.estimate import RooflineCost, estimated_table
 from predictors.hardware import find_hardware
 from predictors.profile import Profile
@@ -52,26 +53,28 @@ def test_an_estimate_is_a_latency_table_without_a_measured_range() -> None:
     estimated = table()
     request = Request("r", 0, 1024, 1024, 30)
     alone = parse("1@1024x1024")
-    each = [estimated.seconds(stage, alone) for stage in ("encode", "denoise", "decode")]
+    each = [estimated.step_s(stage, Batch("sd3", alone)) for stage in ("encode", "denoise", "decode")]
     assert min(each) > 0
-    assert estimated.standalone(request) == pytest.approx(each[0] + 30 * each[1] + each[2])
+    assert estimated.standalone_s(request) == pytest.approx(each[0] + 30 * each[1] + each[2])
     assert estimated.basis == ESTIMATED
     assert set(estimated.bases.values()) == {ESTIMATED}
     assert estimated.unmeasured_stages == ()
     assert not estimated.extrapolates("denoise", parse("9@4096x4096"))
     check_supported(estimated, [(8192, 8192, 1)])
     assert estimated.noise("denoise").ratios == (1.0,)
-    assert estimated.scaled(1.5).seconds("denoise", alone) == pytest.approx(1.5 * each[1])
+    assert estimated.scaled(1.5).step_s("denoise", Batch("sd3", alone)) == pytest.approx(1.5 * each[1])
     assert estimated.hardware == H100.name
     estimated.tabulate([(512, 512, 1)], 2)
-    assert pickle.loads(pickle.dumps(estimated)).seconds("denoise", alone) == each[1]
+    assert pickle.loads(pickle.dumps(estimated)).step_s("denoise", Batch("sd3", alone)) == each[1]
 
 
 def test_whole_images_of_several_sizes_take_turns_and_packed_ones_do_not() -> None:
     both, each = parse("1@512x512+1@768x768"), [parse("1@512x512"), parse("1@768x768")]
     whole, packed = table(executor="whole"), table(executor="packed")
-    assert whole.seconds("denoise", both) == pytest.approx(sum(whole.seconds("denoise", c) for c in each))
-    assert packed.seconds("denoise", both) < sum(packed.seconds("denoise", c) for c in each)
+    assert whole.step_s("denoise", Batch("sd3", both)) == pytest.approx(
+        sum(whole.step_s("denoise", Batch("sd3", c)) for c in each)
+    )
+    assert packed.step_s("denoise", Batch("sd3", both)) < sum(packed.step_s("denoise", Batch("sd3", c)) for c in each)
     assert packed.stage_executors == {"encode": "whole", "denoise": "packed", "decode": "whole"}
 
 
@@ -94,8 +97,12 @@ def test_ten_measurements_find_the_device(executor: str) -> None:
     unseen = ["1@1024x1024", "4@1024x1024", "6@512x512", "2@768x1024"]
     truth = measured(unseen, executor).frame.set_index("composition")["seconds"] / 10
     for text in unseen:
-        assert calibrated.seconds("denoise", parse(text)) == pytest.approx(truth[spell(parse(text))], rel=0.05)
-        assert table(executor=executor).seconds("denoise", parse(text)) != pytest.approx(truth[text], rel=0.2)
+        assert calibrated.step_s("denoise", Batch("sd3", parse(text))) == pytest.approx(
+            truth[spell(parse(text))], rel=0.05
+        )
+        assert table(executor=executor).step_s("denoise", Batch("sd3", parse(text))) != pytest.approx(
+            truth[text], rel=0.2
+        )
 
 
 def test_its_label_range_and_noise_are_those_of_its_measurements() -> None:
@@ -116,15 +123,17 @@ def test_a_measurement_that_took_three_times_as_long_bends_it_little() -> None:
     frame.loc[3, "seconds"] *= 3
     straight, bent = table(profile), table(Profile(frame))
     for text in ("1@512x512", "8@512x512", "4@1024x1024"):
-        assert bent.seconds("denoise", parse(text)) == pytest.approx(straight.seconds("denoise", parse(text)), rel=0.1)
+        assert bent.step_s("denoise", Batch("sd3", parse(text))) == pytest.approx(
+            straight.step_s("denoise", Batch("sd3", parse(text))), rel=0.1
+        )
 
 
 def test_three_measurements_are_enough_and_two_are_not() -> None:
     three, two = table(measured(TEN[:3])), table(measured(TEN[:2]))
     assert (three.basis, two.basis) == (CALIBRATED, ESTIMATED)
-    assert two.seconds("denoise", parse(TEN[0])) == table().seconds("denoise", parse(TEN[0]))
+    assert two.step_s("denoise", Batch("sd3", parse(TEN[0]))) == table().step_s("denoise", Batch("sd3", parse(TEN[0])))
     truth = measured(TEN[:1]).frame["seconds"].iat[0] / 10
-    assert three.seconds("denoise", parse(TEN[0])) == pytest.approx(truth, rel=0.05)
+    assert three.step_s("denoise", Batch("sd3", parse(TEN[0]))) == pytest.approx(truth, rel=0.05)
 
 
 def test_decode_measured_whole_calibrates_a_patched_run() -> None:
@@ -159,6 +168,6 @@ def test_ten_published_measurements_predict_a_size_that_is_not_among_them(publis
     ten = rest[images.isin([1, 2, 4, 6, 8])]
     assert len(ten) == 10
     calibrated = table(Profile(ten), model="sd3")
-    predicted = np.array([calibrated.seconds("denoise", parse(text)) for text in unseen["composition"]])
+    predicted = np.array([calibrated.step_s("denoise", Batch("sd3", parse(text))) for text in unseen["composition"]])
     errors = np.abs(predicted / (unseen["seconds"] / unseen["steps"]).to_numpy() - 1)
     assert errors.mean() < 0.05

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import predictors.fit_cache
+from predictors.costs import Batch
 from predictors.profile import Profile
 from predictors.shipped import find
 from predictors.table import LatencyTable
@@ -26,7 +27,7 @@ def never(*_: object) -> None:
 
 def answers(table: LatencyTable) -> list[object]:
     stages = ("encode", "denoise", "decode")
-    return [(table.seconds(stage, BATCH, 1.0), table.noise(stage)) for stage in stages]
+    return [(table.step_s(stage, Batch("sd3", BATCH, 1.0)), table.noise(stage)) for stage in stages]
 
 
 def test_a_kept_fit_answers_the_same_to_the_last_bit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,4 +62,4 @@ def test_a_cache_folder_that_cannot_be_written_is_done_without(tmp_path: Path, m
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    assert LatencyTable.fit(Profile.load(find("cpu-1core")), "tiny-image").seconds("denoise", BATCH) > 0
+    assert LatencyTable.fit(Profile.load(find("cpu-1core")), "tiny-image").step_s("denoise", Batch("sd3", BATCH)) > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from predictors.costs import Batch
 from predictors.loading import AdapterCosts, LoadTimes, Weights, with_adapters
 from sim.check_worlds import IrregularCosts
 from traces.errors import BadInput
@@ -58,7 +59,7 @@ def test_adapters_are_a_stage_of_the_requests_that_have_them() -> None:
     costs = AdapterCosts(table, 0.25)
     assert with_adapters(plain, costs.recipe(plain)) == costs.recipe(plain)
     assert costs.recipe(adapted)[0] == ("adapt", 3)
-    assert costs.standalone(plain) == table.standalone(plain)
-    assert costs.standalone(adapted) == pytest.approx(0.75 + table.standalone(plain))
-    assert costs.scaled(2.0).seconds("adapt", ()) == 0.5
+    assert costs.standalone_s(plain) == table.standalone_s(plain)
+    assert costs.standalone_s(adapted) == pytest.approx(0.75 + table.standalone_s(plain))
+    assert costs.scaled(2.0).step_s("adapt", Batch("sd3", ())) == 0.5
     assert not costs.extrapolates("adapt", ())

@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
+from predictors.costs import Batch
 from predictors.online import OnlinePredictor
 from predictors.profile import Profile
 from predictors.table import LatencyTable
@@ -25,21 +26,21 @@ def table(made_up: Profile) -> LatencyTable:
 def learn(predictor: OnlinePredictor, composition: object, factor: float, launches: int) -> None:
     """Launches that take ``factor`` times what the table says."""
     for _ in range(launches):
-        answered = predictor.seconds("denoise", composition)  # type: ignore[arg-type]
-        truth = factor * predictor.table.seconds("denoise", composition)  # type: ignore[arg-type]
-        predictor.observe("denoise", composition, 1.0, answered, truth, 10)  # type: ignore[arg-type]
+        answered = predictor.step_s("denoise", Batch("sd3", composition))  # type: ignore[arg-type]
+        truth = factor * predictor.table.step_s("denoise", Batch("sd3", composition))  # type: ignore[arg-type]
+        predictor.observe("denoise", Batch("sd3", composition), answered, truth, 10)  # type: ignore[arg-type]
 
 
 def factor(predictor: OnlinePredictor, composition: object, stage: str = "denoise") -> float:
-    answer = predictor.seconds(stage, composition)  # type: ignore[arg-type]
-    return answer / predictor.table.seconds(stage, composition)  # type: ignore[arg-type]
+    answer = predictor.step_s(stage, Batch("sd3", composition))  # type: ignore[arg-type]
+    return answer / predictor.table.step_s(stage, Batch("sd3", composition))  # type: ignore[arg-type]
 
 
 def test_before_any_launch_it_is_the_table(table: LatencyTable) -> None:
     predictor = OnlinePredictor(table)
     request = Request("r", 0, 512, 512, 7)
-    assert predictor.seconds("denoise", SMALL) == table.seconds("denoise", SMALL)
-    assert predictor.standalone(request) == table.standalone(request)
+    assert predictor.step_s("denoise", Batch("sd3", SMALL)) == table.step_s("denoise", Batch("sd3", SMALL))
+    assert predictor.standalone_s(request) == table.standalone_s(request)
 
 
 def test_what_holds_for_a_stage_is_believed_of_compositions_never_seen(table: LatencyTable) -> None:
@@ -51,7 +52,7 @@ def test_what_holds_for_a_stage_is_believed_of_compositions_never_seen(table: La
     assert factor(predictor, LARGE) == pytest.approx(1.5, rel=0.05)
     assert factor(predictor, LARGE, "decode") == 1.0
     request = Request("r", 0, 1024, 1024, 10)
-    assert predictor.standalone(request) == pytest.approx(1.45 * table.standalone(request), rel=0.05)
+    assert predictor.standalone_s(request) == pytest.approx(1.45 * table.standalone_s(request), rel=0.05)
 
 
 def test_a_composition_departs_from_its_stage(table: LatencyTable) -> None:
@@ -95,8 +96,8 @@ def test_an_error_stays_an_error(table: LatencyTable) -> None:
 
 def test_a_stage_that_costs_nothing_teaches_nothing(table: LatencyTable) -> None:
     predictor = OnlinePredictor(table)
-    predictor.observe("decode", SMALL, 1.0, 0.0, 0.1, 1)
-    predictor.observe("decode", SMALL, 1.0, 0.1, 0.0, 1)
+    predictor.observe("decode", Batch("sd3", SMALL), 0.0, 0.1, 1)
+    predictor.observe("decode", Batch("sd3", SMALL), 0.1, 0.0, 1)
     assert factor(predictor, SMALL, "decode") == 1.0
 
 
@@ -107,6 +108,6 @@ def test_copies_and_equals_learn_the_same_and_never_share(table: LatencyTable) -
     learn(fresh, SMALL, 1.3, 3)
     for predictor in (first, copied, pickled, fresh):
         learn(predictor, SMALL, 0.7, 5)
-    answers = {predictor.seconds("denoise", SMALL) for predictor in (first, copied, pickled, fresh)}
+    answers = {predictor.step_s("denoise", Batch("sd3", SMALL)) for predictor in (first, copied, pickled, fresh)}
     assert len(answers) == 1
-    assert OnlinePredictor(table).seconds("denoise", SMALL) == table.seconds("denoise", SMALL)
+    assert OnlinePredictor(table).step_s("denoise", Batch("sd3", SMALL)) == table.step_s("denoise", Batch("sd3", SMALL))

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from predictors.costs import Batch
 from predictors.expected import ExpectedReuse
 from predictors.profile import Profile
 from predictors.recording import PatchGrid, Recording
@@ -149,13 +150,19 @@ def test_a_predictor_that_expects_reuse(made_up: Profile) -> None:
     small, large = (512, 512, 1), (1024, 1024, 1)
     expecting = ExpectedReuse(table, {small: 0.5, large: 0.75})
     alone, both = composition_of([(small, 2)]), composition_of([(small, 4), (large, 1)])
-    assert expecting.seconds("denoise", alone) == table.seconds("denoise", alone, 1.0, 0.5)
+    assert expecting.step_s("denoise", Batch("sd3", alone)) == table.step_s(
+        "denoise", Batch("sd3", alone, 1.0, computed=0.5)
+    )
     assert expecting.share(both) == pytest.approx(0.625)
-    assert expecting.seconds("denoise", both, 0.5) == table.seconds("denoise", both, 0.5, 0.625)
-    assert expecting.seconds("decode", alone) == table.seconds("decode", alone)
+    assert expecting.step_s("denoise", Batch("sd3", both, 0.5)) == table.step_s(
+        "denoise", Batch("sd3", both, 0.5, computed=0.625)
+    )
+    assert expecting.step_s("decode", Batch("sd3", alone)) == table.step_s("decode", Batch("sd3", alone))
     assert expecting.share(composition_of([((768, 768, 1), 1)])) == pytest.approx(0.625)
     request = Request("a", 0.0, 512, 512, 10)
     one = composition_of([(small, 1)])
-    saved = 10 * (table.seconds("denoise", one) - table.seconds("denoise", one, 1.0, 0.5))
+    saved = 10 * (
+        table.step_s("denoise", Batch("sd3", one)) - table.step_s("denoise", Batch("sd3", one, 1.0, computed=0.5))
+    )
     assert saved > 0
-    assert table.standalone(request) - expecting.standalone(request) == pytest.approx(saved)
+    assert table.standalone_s(request) - expecting.standalone_s(request) == pytest.approx(saved)

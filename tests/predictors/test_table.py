@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from predictors.costs import Batch
 from predictors.profile import Profile
 from predictors.table import LatencyTable, check_supported
 from traces.composition import composition_of, parse
@@ -33,11 +34,11 @@ def test_predicts_what_was_measured(made_up: Profile, latency_model: str) -> Non
     for text in ("1@512x512", "6@512x512", "3@1024x1024", "3@512x512+1@1024x1024"):
         batch = parse(text)
         tokens = sum(n * (h // 16) * (w // 16) for (h, w, _), n in batch)
-        seconds = table.seconds("denoise", batch)
+        seconds = table.step_s("denoise", Batch("sd3", batch))
         assert type(seconds) is float
         assert seconds == pytest.approx(true_seconds("denoise", tokens), rel=0.08)
-        assert table.seconds("denoise", batch, guided=False) < 1.02 * seconds
-    assert table.seconds("encode", parse("1@512x512")) == pytest.approx(0.01, rel=0.05)
+        assert table.step_s("denoise", Batch("sd3", batch, False)) < 1.02 * seconds
+    assert table.step_s("encode", Batch("sd3", parse("1@512x512"))) == pytest.approx(0.01, rel=0.05)
 
 
 def test_an_executor_borrows_only_what_it_does_not_change(made_up: Profile) -> None:
@@ -55,27 +56,27 @@ def test_an_unmeasured_stage_costs_nothing_and_is_listed(made_up: Profile) -> No
     table = LatencyTable.fit(Profile(frame[frame["stage"] == "denoise"]), "sd3")
     batch = parse("1@512x512")
     assert table.unmeasured_stages == ("encode", "decode")
-    assert table.seconds("decode", batch) == 0.0
+    assert table.step_s("decode", Batch("sd3", batch)) == 0.0
     assert table.extrapolation("decode", parse("99@4096x4096")) == 1.0
     assert table.noise("decode").ratios == (1.0,)
-    assert table.standalone(Request("r", 0, 512, 512, 7)) == 7 * table.seconds("denoise", batch)
+    assert table.standalone_s(Request("r", 0, 512, 512, 7)) == 7 * table.step_s("denoise", Batch("sd3", batch))
 
 
 def test_whole_batches_of_several_sizes_take_turns(table: LatencyTable) -> None:
     one, other = parse("2@512x512"), parse("3@1024x1024")
     both = composition_of([*one, *other])
     for stage in ("denoise", "decode"):
-        turns = table.seconds(stage, one) + table.seconds(stage, other)
-        assert table.seconds(stage, both) == turns
+        turns = table.step_s(stage, Batch("sd3", one)) + table.step_s(stage, Batch("sd3", other))
+        assert table.step_s(stage, Batch("sd3", both)) == turns
         assert not table.extrapolates(stage, both)
 
 
 def test_standalone_is_all_stages(table: LatencyTable) -> None:
     request = Request("r", 0, 512, 1024, 30, images=2, guidance_scale=1.0)
     alone = (((512, 1024, 1), 2),)
-    encode, denoise, decode = (table.seconds(s, alone, False) for s in ("encode", "denoise", "decode"))
-    assert table.standalone(request) == encode + 30 * denoise + decode == table.standalone(request)
-    assert table.standalone(Request("r", 0, 512, 1024, 30, images=2)) > table.standalone(request)
+    encode, denoise, decode = (table.step_s(s, Batch("sd3", alone, False)) for s in ("encode", "denoise", "decode"))
+    assert table.standalone_s(request) == encode + 30 * denoise + decode == table.standalone_s(request)
+    assert table.standalone_s(Request("r", 0, 512, 1024, 30, images=2)) > table.standalone_s(request)
 
 
 def test_extrapolation_is_the_worst_factor(table: LatencyTable) -> None:
@@ -111,14 +112,16 @@ def test_content_hash_follows_every_measured_second(made_up: Profile, table: Lat
     again = LatencyTable.fit(shuffled, "sd3")
     assert again.content_hash == table.content_hash
     batch = parse("3@512x512")
-    assert again.seconds("denoise", batch) == table.seconds("denoise", batch)
+    assert again.step_s("denoise", Batch("sd3", batch)) == table.step_s("denoise", Batch("sd3", batch))
 
 
 def test_scaled_multiplies_every_second(table: LatencyTable) -> None:
     request, batch = Request("r", 0, 512, 512, 10), parse("2@512x512")
     slow = table.scaled(1.25)
-    assert slow.seconds("denoise", batch) == pytest.approx(1.25 * table.seconds("denoise", batch))
-    assert slow.standalone(request) == pytest.approx(1.25 * table.standalone(request))
+    assert slow.step_s("denoise", Batch("sd3", batch)) == pytest.approx(
+        1.25 * table.step_s("denoise", Batch("sd3", batch))
+    )
+    assert slow.standalone_s(request) == pytest.approx(1.25 * table.standalone_s(request))
     assert slow.noise("denoise") == table.noise("denoise")
     assert table.scaled(2).scaled(0.5).content_hash == table.content_hash
     for factor in (0, -1, float("nan"), float("inf")):
@@ -128,8 +131,8 @@ def test_scaled_multiplies_every_second(table: LatencyTable) -> None:
 
 def test_a_guided_share_costs_its_share(table: LatencyTable) -> None:
     batch = parse("4@512x512")
-    none, half, whole = (table.seconds("denoise", batch, share) for share in (False, 0.5, True))
-    assert table.seconds("denoise", batch, 1.0) == whole
+    none, half, whole = (table.step_s("denoise", Batch("sd3", batch, share)) for share in (False, 0.5, True))
+    assert table.step_s("denoise", Batch("sd3", batch, 1.0)) == whole
     assert none < half < whole
 
 
@@ -143,12 +146,12 @@ def test_a_patch_cache_saves_work_and_costs_bookkeeping(made_up: Profile) -> Non
         rows.append(frame.assign(seconds=seconds, computed=share, cached=True))
     table = LatencyTable.fit(Profile.from_frame(pd.concat(rows), {}), "sd3", "patched", "linear")
     batch = parse("3@512x512+1@1024x1024")
-    without = table.seconds("denoise", batch)
-    full, most, least = (table.seconds("denoise", batch, 1.0, share) for share in (1.0, 0.7, 0.4))
+    without = table.step_s("denoise", Batch("sd3", batch))
+    full, most, least = (table.step_s("denoise", Batch("sd3", batch, 1.0, computed=share)) for share in (1.0, 0.7, 0.4))
     assert least < most < full
     assert full - without == pytest.approx(14 * 1e-3, rel=0.3)
-    assert table.seconds("denoise", batch, 1.0, 0.4012) == least
-    assert table.seconds("decode", batch, 1.0, 0.4) == table.seconds("decode", batch)
+    assert table.step_s("denoise", Batch("sd3", batch, 1.0, computed=0.4012)) == least
+    assert table.step_s("decode", Batch("sd3", batch, 1.0, computed=0.4)) == table.step_s("decode", Batch("sd3", batch))
 
 
 def test_tabulating_changes_no_answer(made_up: Profile, table: LatencyTable) -> None:
@@ -158,7 +161,9 @@ def test_tabulating_changes_no_answer(made_up: Profile, table: LatencyTable) -> 
     for size in sizes:
         for images in (1, 2, 3):
             for stage in ("encode", "denoise", "decode"):
-                assert table.seconds(stage, ((size, images),)) == fresh.seconds(stage, ((size, images),))
+                assert table.step_s(stage, Batch("sd3", ((size, images),))) == fresh.step_s(
+                    stage, Batch("sd3", ((size, images),))
+                )
 
 
 def test_noise_spans_the_steps_of_a_measurement(table: LatencyTable) -> None:
@@ -185,18 +190,22 @@ def test_what_is_unknown_is_named(made_up: Profile, table: LatencyTable) -> None
         with pytest.raises(BadInput, match=words):
             LatencyTable.fit(made_up, **arguments)
     with pytest.raises(BadInput, match="stage 'sketch' is never measured"):
-        table.seconds("sketch", parse("1@512x512"))
+        table.step_s("sketch", Batch("sd3", parse("1@512x512")))
     mine = Profile(made_up.frame.assign(model="mine"))
     with pytest.raises(BadInput, match="unknown model 'mine'"):
         LatencyTable.fit(mine, "mine")
     geometry = ModelGeometry("mine", 8, 16, 16, (1024, 1024), patch=2)
     own = LatencyTable.fit(mine, "mine", geometry=geometry)
-    assert own.seconds("denoise", parse("1@512x512")) == table.seconds("denoise", parse("1@512x512"))
+    assert own.step_s("denoise", Batch("sd3", parse("1@512x512"))) == table.step_s(
+        "denoise", Batch("sd3", parse("1@512x512"))
+    )
 
 
 def test_a_table_can_be_sent_to_another_process(table: LatencyTable) -> None:
     batch = parse("3@512x512")
-    assert pickle.loads(pickle.dumps(table)).seconds("denoise", batch) == table.seconds("denoise", batch)
+    assert pickle.loads(pickle.dumps(table)).step_s("denoise", Batch("sd3", batch)) == table.step_s(
+        "denoise", Batch("sd3", batch)
+    )
 
 
 def test_importing_the_table_does_not_import_scikit_learn() -> None:

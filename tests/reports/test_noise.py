@@ -44,7 +44,7 @@ def simulated(ready: Prepared, seed: int, slowdown: float = 1.0) -> Run:
     own = replace(ready, scenario=ready.scenario.model_copy(update={"seed": seed, "world": world}))
     controller = run_simulation(own)
     steps = step_table(controller, own.costs.extrapolates)
-    requests = request_table(controller, own.requests, steps, own.costs.standalone)
+    requests = request_table(controller, own.requests, steps, own.costs.standalone_s)
     return Run(Path(f"s{seed}"), requests, steps, own.info("simulation"))
 
 

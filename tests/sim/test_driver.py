@@ -15,26 +15,22 @@ from policies.contract import Decision, Launch, Replica, SchedulingPolicy, Segme
 from policies.controller import Controller
 from policies.job import Job, advance
 from policies.scheduling import EDF, FCFS, SCHEDULERS, SameSizeDynamic
+from predictors.costs import Batch, RepeatNoise
 from predictors.reuse import ReuseModel
 from sim.driver import Simulation, Stalled
 from sim.world import World
 from tests.policies.costs import FlatCosts
 from tests.predictors.recordings import made_up
-from traces.composition import Composition
 from traces.request import Request
 
 
 class Costs(FlatCosts):
     """Flat costs with repeat noise that holds for three steps."""
 
-    class _Repeats:
-        def __init__(self, ratios: tuple[float, ...]) -> None:
-            self.ratios, self.steps = ratios, 3
-
     def __init__(self, ratios: tuple[float, ...] = (1.0,)) -> None:
-        self._repeats = self._Repeats(ratios)
+        self._repeats = RepeatNoise(ratios, 3)
 
-    def noise(self, stage: str) -> _Repeats:
+    def noise(self, stage: str) -> RepeatNoise:
         return self._repeats
 
 
@@ -175,9 +171,10 @@ def request_strategy() -> st.SearchStrategy[Request]:
 class UnevenCosts(Costs):
     """No two durations are commensurate."""
 
-    def seconds(self, stage: str, composition: Composition, guided: float = 1.0, computed: float = 1.0) -> float:
+    def step_s(self, stage: str, batch: Batch) -> float:
         odd = {"encode": 1.0137, "denoise": 1.0291, "decode": 0.9871}[stage]
-        return super().seconds(stage, composition) * odd * (0.513 + 0.487 * guided) * (0.1 + 0.9 * computed)
+        computed = 1.0 if batch.computed is None else batch.computed
+        return super().step_s(stage, batch) * odd * (0.513 + 0.487 * batch.guided_share) * (0.1 + 0.9 * computed)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

@@ -228,8 +228,8 @@ def test_the_log_names_what_was_loaded_and_what_adapters_took() -> None:
     adapt = steps[steps["stage"] == "adapt"]
     assert adapt["steps"].sum() == sum([request.adapters for request in requests])
     assert (adapt["end_s"] - adapt["start_s"]).to_numpy() == pytest.approx(0.017 * adapt["steps"].to_numpy())
-    log = request_table(controller, requests, steps, COSTS.standalone)
-    assert log["standalone_s"].tolist() == [COSTS.standalone(request) for request in requests]
+    log = request_table(controller, requests, steps, COSTS.standalone_s)
+    assert log["standalone_s"].tolist() == [COSTS.standalone_s(request) for request in requests]
 
 
 def test_weights_that_lie_there_from_the_beginning_are_not_loaded() -> None:

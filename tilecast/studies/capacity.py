@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from sim.world import Latencies
+from predictors.costs import Batch, CostModel
 from traces.request import Request, Size
 from traces.stages import ordinary
 
@@ -15,21 +15,23 @@ MARGIN = 1.25
 """It may be so much more: batches of several sizes can be better than those of one."""
 
 
-def best_seconds(latencies: Latencies, requests: Iterable[Request]) -> float:
+def best_seconds(costs: CostModel, requests: Iterable[Request]) -> float:
     """Mean seconds of a request when each image has its share of the fastest batch of its size, without waiting."""
-    images: Counter[tuple[str, Size, bool]] = Counter()
+    images: Counter[tuple[str, str, Size, bool]] = Counter()
     count = 0
     for request in requests:
         count += 1
         for stage, steps in ordinary(request):
-            images[stage, request.size, request.guided] += steps * request.images
+            images[stage, request.model, request.size, request.guided] += steps * request.images
     best = {
-        (stage, size, guided): min([latencies.seconds(stage, ((size, n),), float(guided)) / n for n in BATCHES])
-        for stage, size, guided in images
+        (stage, model, size, guided): min(
+            [costs.step_s(stage, Batch(model, ((size, n),), float(guided))) / n for n in BATCHES]
+        )
+        for stage, model, size, guided in images
     }
     return sum([count_of * best[what] for what, count_of in images.items()]) / count
 
 
-def capacity_rps(latencies: Latencies, requests: Iterable[Request]) -> float:
+def capacity_rps(costs: CostModel, requests: Iterable[Request]) -> float:
     """Requests a second that one replica carries at the very most."""
-    return MARGIN / best_seconds(latencies, requests)
+    return MARGIN / best_seconds(costs, requests)

@@ -115,7 +115,7 @@ def drawn(reference: Scenario, requests: int, replication: int) -> Trace:
     trace, _ = trace.guided_as(geometry_for(reference.model_name, _prepared(reference).profile))
     slo = reference.slo
     if slo.scale is not None:
-        return trace.with_slo(scale=slo.scale, standalone=_prepared(reference).costs.standalone)
+        return trace.with_slo(scale=slo.scale, standalone=_prepared(reference).costs.standalone_s)
     return trace if slo.absolute_s is None else trace.with_slo(slo.absolute_s)
 
 

@@ -75,7 +75,7 @@ def test_the_figures_are_those_of_the_run_log() -> None:
     controller, costs = simulate(requests, SCHEDULERS["edf"](drop_late=True))
     seen = seen_of(controller, END_S, 2)
     steps = step_table(controller, lambda stage, composition: False)
-    table = request_table(controller, requests, steps, costs.standalone)
+    table = request_table(controller, requests, steps, costs.standalone_s)
     measured = table[table["arrival_s"] >= seen.warm_up_s]
     finished = measured[measured["status"] == "finished"]
     assert 0 < seen.dropped < 1
@@ -112,7 +112,7 @@ def test_sizes_are_those_of_the_run_log() -> None:
     controller, costs = simulate(requests, SCHEDULERS["fcfs"]())
     seen = seen_of(controller, END_S, 2)
     steps = step_table(controller, lambda stage, composition: False)
-    table = request_table(controller, requests, steps, costs.standalone)
+    table = request_table(controller, requests, steps, costs.standalone_s)
     log = Run(Path(), table[table["arrival_s"] >= seen.warm_up_s], steps.head(0), {"replicas": 2})
     sizes = by_size(checked(log))
     assert {of_size.size for of_size in seen.sizes} == set(sizes.index)

@@ -1,0 +1,145 @@
+"""What steps cost: the question that policies, worlds and reports ask, and the layers that change its answer.
+
+A `CostModel` answers for one step of one stage of one `Batch`. Everything else follows from that: a whole request alone
+is the sum over its recipe. A `CostLayer` wraps another model and says what it knows better, tiles, adapters, a cache,
+what launches really took, in `step_s` alone; all that it says nothing about it passes on. So layers stack in any order,
+and one to add is one class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from traces.composition import Composition
+from traces.request import Request
+from traces.stages import Recipe, ordinary
+
+
+class Batch(NamedTuple):
+    """What runs together: what a cost is asked for.
+
+    Attributes:
+        model: that all its requests are of.
+        composition: how many images of each size, canonical (`traces.composition.composition_of`).
+        guided_share: the share of its pixels that classifier-free guidance doubles, 0 to 1.
+        devices: on which a stage runs that uses several; None: all devices of a replica.
+        computed: the share of the work that a cache computes, above 0 to 1; None: no cache looks after it.
+    """
+
+    model: str
+    composition: Composition
+    guided_share: float = 1.0
+    devices: int | None = None
+    computed: float | None = None
+
+
+def alone(request: Request) -> Batch:
+    """The batch of one request."""
+    return Batch(request.model, ((request.size, request.images),), float(request.guided))
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatNoise:
+    """The noise of one stage.
+
+    Attributes:
+        ratios: measured over predicted seconds, one for each measurement; ``(1.0,)`` when unknown. Their mean is above
+            1 where slow outliers count less in the fitted model than they do in a run.
+        steps: steps that one measurement spanned, so how long one drawn ratio holds.
+    """
+
+    ratios: tuple[float, ...] = (1.0,)
+    steps: int = 1
+
+
+class CostModel:
+    """Base of everything that says what steps cost. Only `step_s` must be written."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether `observe` is to be told what launches took: then no answer may be remembered."""
+        return False
+
+    def step_s(self, stage: str, batch: Batch) -> float:
+        """Seconds of one step of a stage for a batch; 0.0 for a stage that was not measured.
+
+        Raises:
+            BadInput: an unknown stage.
+        """
+        raise NotImplementedError
+
+    def recipe(self, request: Request) -> Recipe:
+        """(Stage, steps) of a request, in order."""
+        return ordinary(request)
+
+    def standalone_s(self, request: Request) -> float:
+        """Seconds of a whole request alone on an idle replica."""
+        batch = alone(request)
+        whole_s = 0.0
+        for stage, steps in self.recipe(request):
+            whole_s += steps * self.step_s(stage, batch)
+        return whole_s
+
+    def observe(self, stage: str, batch: Batch, predicted_step_s: float, measured_step_s: float, steps: int) -> None:
+        """Be told what ``steps`` steps of a launch took: seconds a step as `step_s` answered and as they were."""
+
+    def extrapolation(self, stage: str, composition: Composition) -> float:
+        """1.0 inside the measured range, else by what factor the worst of what runs lies outside."""
+        return 1.0
+
+    def extrapolates(self, stage: str, composition: Composition) -> bool:
+        """Whether something that runs lies outside the measured range."""
+        return self.extrapolation(stage, composition) > 1.0
+
+    def noise(self, stage: str) -> RepeatNoise:
+        """How measurements of one batch differ; by default not at all."""
+        return RepeatNoise()
+
+    def scaled(self, factor: float) -> CostModel:
+        """The same with every second multiplied."""
+        return Scaled(self, factor)
+
+
+class CostLayer(CostModel):
+    """A model that knows better than another what some steps cost.
+
+    Attributes:
+        table: the model that is asked for everything else.
+    """
+
+    table: CostModel
+
+    def __init__(self, table: CostModel) -> None:
+        self.table = table
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything that it wraps does."""
+        return self.table.learns
+
+    def step_s(self, stage: str, batch: Batch) -> float:
+        return self.table.step_s(stage, batch)
+
+    def recipe(self, request: Request) -> Recipe:
+        return self.table.recipe(request)
+
+    def observe(self, stage: str, batch: Batch, predicted_step_s: float, measured_step_s: float, steps: int) -> None:
+        self.table.observe(stage, batch, predicted_step_s, measured_step_s, steps)
+
+    def extrapolation(self, stage: str, composition: Composition) -> float:
+        return self.table.extrapolation(stage, composition)
+
+    def noise(self, stage: str) -> RepeatNoise:
+        return self.table.noise(stage)
+
+
+class Scaled(CostLayer):
+    """Another model's seconds, multiplied."""
+
+    def __init__(self, table: CostModel, factor: float) -> None:
+        super().__init__(table)
+        self.factor = factor
+
+    def step_s(self, stage: str, batch: Batch) -> float:
+        return self.factor * self.table.step_s(stage, batch)
