@@ -35,7 +35,7 @@ from policies.caching import CachingPolicy
 from policies.contract import Outcome
 from policies.tiling.recipe import TilingRule
 from predictors.profile import Profile
-from traces.composition import Composition, composition_of, spell
+from traces.composition import Composition, composition_of, format_composition
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.request import Request, Size
@@ -121,7 +121,9 @@ def measure_profile(
     rule = TilingRule(geometry, refine=_REFINED, tile=tile, image="condition" if shown else "refine")
     for size in canvases:
         if not rule.applies(size):
-            raise BadInput(f"canvas {spell(((size, 1),))} is not larger than the native size {geometry.native_size}")
+            raise BadInput(
+                f"canvas {format_composition(((size, 1),))} is not larger than the native size {geometry.native_size}"
+            )
     sizes = sorted({*(sizes or default_sizes(geometry)), *_of_tiles(rule, canvases)})
     for size in sizes:
         geometry.check(_request(size, 0))
@@ -224,14 +226,17 @@ def _measured(
             if repeat and time.perf_counter() - started > 60 * minutes:
                 return _profile(rows, executor, cached, geometry, dtype, weights)
             for number, each in enumerate(executors):
-                key = f"{repeat} {number} {spell(composition)}"
+                key = f"{repeat} {number} {format_composition(composition)}"
                 take = partial(_measure, each, composition, repeat, weights)
                 rows += [ProfileRow(*row) for row in kept.once(key, time.perf_counter() - started, take)]
             if progress is not None:
                 progress(repeat * len(plan) + count + 1, repeats * len(plan))
         for size in canvases:
             assert tiled is not None
-            key, take = f"{repeat} tiled {spell(((size, 1),))}", partial(_measure_tiled, tiled, size, repeat)
+            key, take = (
+                f"{repeat} tiled {format_composition(((size, 1),))}",
+                partial(_measure_tiled, tiled, size, repeat),
+            )
             rows += [ProfileRow(*row) for row in kept.once(key, time.perf_counter() - started, take)]
     return _profile(rows, executor, cached, geometry, dtype, weights)
 
@@ -253,12 +258,12 @@ def _measure_tiled(executor: Executor, size: Size, repeat: int) -> list[ProfileR
         started = time.perf_counter()
         outcome = executor.execute(stage, [request], steps)
         seconds = time.perf_counter() - started
-        _must(outcome, spell(composition))
+        _must(outcome, format_composition(composition))
         if STAGES[stage].measured and STAGES[stage].canvas != "sketch":
             rows.append(
                 ProfileRow(
                     stage=stage,
-                    composition=spell(composition),
+                    composition=format_composition(composition),
                     steps=steps,
                     repeat=repeat,
                     seconds=seconds,
@@ -288,11 +293,11 @@ def block_weights(executor: Executor, sizes: Sequence[Size]) -> list[float]:
 
     for size in sizes:
         request = _request(size, 0, executor=executor)
-        _must(executor.execute("encode", [request]), spell(((size, 1),)))
+        _must(executor.execute("encode", [request]), format_composition(((size, 1),)))
         hooks = [block.register_forward_pre_hook(starting) for block in blocks]
         hooks += [block.register_forward_hook(ending(index)) for index, block in enumerate(blocks)]
         # the first step of a request computes everything
-        _must(executor.execute("denoise", [request], 1), spell(((size, 1),)))
+        _must(executor.execute("denoise", [request], 1), format_composition(((size, 1),)))
         for hook in hooks:
             hook.remove()
         executor.keep_only(set())
@@ -365,13 +370,13 @@ def _measure(
         started = time.perf_counter()
         outcome = executor.execute(stage, requests, steps)
         seconds = time.perf_counter() - started
-        _must(outcome, spell(composition))
+        _must(outcome, format_composition(composition))
         if not cached or STAGES[stage].cache:
             computed = _computed_share(executor, weights) if cached else 1.0
             rows.append(
                 ProfileRow(
                     stage=stage,
-                    composition=spell(composition),
+                    composition=format_composition(composition),
                     steps=steps,
                     repeat=repeat,
                     seconds=seconds,
@@ -395,7 +400,10 @@ def _warm_up(executor: Executor, plan: Sequence[Composition]) -> None:
         ]
         decoded = requests[:1] if len(requests) == 1 else []  # pictures are decoded one by one
         for stage, of_stage in (("encode", requests), ("denoise", requests), ("decode", decoded)):
-            _must(executor.execute(stage, of_stage, steps if STAGES[stage].sampler else 1), spell(composition))
+            _must(
+                executor.execute(stage, of_stage, steps if STAGES[stage].sampler else 1),
+                format_composition(composition),
+            )
         executor.keep_only(set())
 
 

@@ -73,9 +73,18 @@ def record(
     use_threads(threads)
     with bar("recording", requests) as progress:
         frame = record_signals(
-            model, wanted, requests, steps, patch, max_age, seed, lines,
-            device=device, dtype=dtype, progress=lambda done, _: progress(done),
-        )  # fmt: skip
+            model=model,
+            sizes=wanted,
+            requests=requests,
+            steps=steps,
+            patch=patch,
+            max_age=max_age,
+            seed=seed,
+            prompts=lines,
+            device=device,
+            dtype=dtype,
+            progress=lambda done, _: progress(done),
+        )
     facts = {
         "model": Path(model).name,
         "patch": str(frame.attrs["patch_px"]),

@@ -65,13 +65,31 @@ def record_tiles(
     wanted = parse_size_list(sizes, "--sizes")
 
     lines = prompt_lines(prompts)
-    trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap, stand)
+    trial = _trial(
+        model=model,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        refine=refine,
+        mode=mode,
+        tile=tile,
+        overlap=overlap,
+        stand=stand,
+    )
     from backend.tiled.record import record_tiles
     from reports.progress import bar
 
     with bar("recording", requests) as progress:
         frame = record_tiles(
-            trial, wanted, requests, steps, max_age, seed, lines, guidance, progress=lambda done, _: progress(done)
+            trial,
+            wanted,
+            requests,
+            steps=steps,
+            max_age=max_age,
+            seed=seed,
+            prompts=lines,
+            guidance_scale=guidance,
+            progress=lambda done, _: progress(done),
         )
     tiling = {"latent_factor": str(trial.rule.geometry.latent_factor), "mode": mode, "stand": str(stand)}
     recording = TileRecording(frame, {**tiling, **facts_of(model, device)})
@@ -127,7 +145,17 @@ def calibrate(
         raise BadInput(f"--policy {policy!r} has no threshold to calibrate; region-aware and threshold have")
 
     lines = prompt_lines(prompts)
-    trial = _trial(model, device, dtype, threads, refine, mode, tile, overlap, stand)
+    trial = _trial(
+        model=model,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        refine=refine,
+        mode=mode,
+        tile=tile,
+        overlap=overlap,
+        stand=stand,
+    )
     asked = _requests(wanted[0], lines, requests, steps, seed, guidance)
 
     from reports.progress import bar

@@ -40,8 +40,8 @@ class ClusterState:
     """Replicas without work, all of them up, and no jobs.
 
     Args:
-        replicas: how many.
-        costs: of each of them, see `policies.contract.Replica`.
+        replicas: number of replicas.
+        costs: costs of each of them, see `policies.contract.Replica`.
         own_queues: every replica has a queue of its own; otherwise all draw from one.
         loads: what loading weights is expected to take; None: they are always there.
 

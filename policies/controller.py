@@ -501,7 +501,17 @@ class Controller:
         for checkpoint in load.evict:
             del self._cluster.loaded[replica.index][checkpoint]
         segments = (Segment("load", 1, load.expected_s),)
-        launch = Launch(self._next_launch, replica.index, (), segments, 1, (), 0.0, now, load)
+        launch = Launch(
+            launch_id=self._next_launch,
+            replica=replica.index,
+            jobs=(),
+            segments=segments,
+            steps=1,
+            composition=(),
+            guided=0.0,
+            start_s=now,
+            load=load,
+        )
         self._next_launch += 1
         self._running[launch.launch_id] = launch
         set_launch(replica, launch)

@@ -112,13 +112,13 @@ def _spell_outcome(outcome: Outcome) -> dict[str, Any]:
 
 def _outcome(spelled: Mapping[str, Any]) -> Outcome:
     return Outcome(
-        spelled["steps"],
-        spelled.get("failed"),
-        spelled.get("computed", 0),
-        spelled.get("reused", 0),
-        tuple(spelled.get("device_s", ())),
-        tuple(spelled.get("borders", ())),
-        spelled.get("notes"),
+        steps_done=spelled["steps"],
+        failed=spelled.get("failed"),
+        computed=spelled.get("computed", 0),
+        reused=spelled.get("reused", 0),
+        device_s=tuple(spelled.get("device_s", ())),
+        borders_s=tuple(spelled.get("borders", ())),
+        notes=spelled.get("notes"),
     )
 
 
@@ -250,7 +250,7 @@ class Ledger:
 
     Args:
         requests: all that events may name.
-        replicas: of the run.
+        replicas: replicas of the run.
 
     Attributes:
         now: time of the last event, seconds.

@@ -19,7 +19,7 @@ from functools import lru_cache
 
 from predictors.costs import Batch
 from traces.composition import Composition
-from traces.request import Request
+from traces.request import Request, Size
 from traces.stages import STAGES, Recipe, ordinary
 
 TRANSITIONS: dict[str, frozenset[str]] = {
@@ -50,7 +50,7 @@ class ReadOnly:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kind:
+class JobKind:
     """What jobs of one recipe, shape and guidance have in common: one object for all of them, found fast in a table.
 
     Attributes:
@@ -149,9 +149,7 @@ class Job(ReadOnly):
         self.images = images = request.images
         self._stage_index = 0
         self.stage, self.stage_left = recipe[0]
-        self.kind = kind = _kind(
-            recipe, request.model, request.height, request.width, request.frames, request.guided, images
-        )
+        self.kind = kind = _kind(recipe, request.model, request.size, request.guided, images)
         self.steps_left = kind.steps
         self.denoise_steps = kind.denoise_steps
         self.mixes = kind.mixes
@@ -379,20 +377,28 @@ def _no_way(job: Job, state: str) -> RuntimeError:
 
 
 @lru_cache(maxsize=4096)
-def _kind(recipe: Recipe, model: str, height: int, width: int, frames: int, guided: bool, images: int) -> Kind:
+def _kind(recipe: Recipe, model: str, size: Size, guided: bool, images: int) -> JobKind:
     steps = sum([steps for _, steps in recipe])
     denoise_steps = sum([steps for stage, steps in recipe if STAGES[stage].sampler])
     finish_steps = sum([steps for stage, steps in recipe if STAGES[stage].finishes])
     mixes = all(STAGES[stage].mixes for stage, _ in recipe)
-    alone, key = _shape(model, height, width, frames, guided, images)
+    alone, key = _shape(model, size, guided, images)
     batch = Batch(model, alone, float(guided))
-    return Kind(steps, denoise_steps, finish_steps, mixes, alone, key, batch)
+    return JobKind(
+        steps=steps,
+        denoise_steps=denoise_steps,
+        finish_steps=finish_steps,
+        mixes=mixes,
+        alone=alone,
+        batch_key=key,
+        batch=batch,
+    )
 
 
 @lru_cache(maxsize=4096)
-def _shape(model: str, height: int, width: int, frames: int, guided: bool, images: int) -> tuple[Composition, BatchKey]:
+def _shape(model: str, size: Size, guided: bool, images: int) -> tuple[Composition, BatchKey]:
     """`Job.alone` and `Job.batch_key`: the same objects whatever the recipe, so that they are found fast."""
-    return (((height, width, frames), images),), (model, height, width, frames, guided)
+    return ((size, images),), (model, *size, guided)
 
 
 @lru_cache(maxsize=4096)

@@ -44,7 +44,7 @@ class LiveLog(EventRecord):
     Args:
         folder: claimed. What an earlier run left in it goes when the first event comes, not before.
         requests: all of the run's trace.
-        replicas: of the run.
+        replicas: replicas of the run.
         standalone: seconds that a request takes alone.
         extrapolates: see `policies.events.EventRecord`.
         info: ``run.json``, but for how the run ended.
@@ -180,7 +180,7 @@ def recovered(folder: Path, info: dict[str, Any], requests: pd.DataFrame) -> tup
     """The tables of an unfinished run as its events have them: (requests, steps).
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         info: its ``run.json``.
         requests: its table of some moment.
 

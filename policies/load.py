@@ -62,7 +62,7 @@ def built(cls: type, parameters: Mapping[str, Any], what: str) -> Any:
     """A policy of a class, with parameters that are checked by their types.
 
     Args:
-        cls: of ours or a user's.
+        cls: class of ours or a user's.
         parameters: by name.
         what: whose they are, for messages.
 

@@ -19,7 +19,7 @@ from policies.events import Ledger
 from policies.job import Job
 from policies.run_arrays import STATUSES, RequestArrays, RunArrays, StepArrays
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS
-from traces.composition import Composition, spell
+from traces.composition import Composition, format_composition
 from traces.request import Request
 from traces.stages import STAGES
 
@@ -52,7 +52,7 @@ def run_arrays(
         trace: its requests, submitted or not.
         standalone: predicted seconds of a request alone.
         extrapolates: whether a launch of this stage and composition lies outside what was measured.
-        replicas: of the cluster.
+        replicas: replicas of the cluster.
         devices: per replica.
         outages: as the controller has them; None: there could be none.
     """
@@ -75,7 +75,7 @@ def step_table(run: Served, extrapolates: Callable[[str, Composition], bool]) ->
             "steps": steps.steps,
             "planned_steps": rows.planned_steps,
             "requests": steps.requests,
-            "composition": _texts([spell(each) for each in compositions], composition),
+            "composition": _texts([format_composition(each) for each in compositions], composition),
             "request_ids": np.fromiter(names, dtype=object, count=len(names))[rows.launch],
             "predicted_s": steps.predicted_s,
             "computed": steps.computed,
@@ -196,14 +196,14 @@ def _rows(of_launch: _Columns, of_outcome: _Columns, ends_s: Sequence[float]) ->
     until_s[within] = borders_s[border[within]]
     since_s[position > 0] = borders_s[border[position > 0] - 1]
     return _Rows(
-        launch,
-        stages,
-        _whole([codes[each.stage] for each in segments])[segment],
-        np.minimum(planned[segment], steps_done[launch] - before[segment]),
-        planned[segment],
-        np.array([each.predicted_step_s for each in segments], dtype=np.float64)[segment],
-        since_s,
-        until_s,
+        launch=launch,
+        stages=stages,
+        stage=_whole([codes[each.stage] for each in segments])[segment],
+        steps=np.minimum(planned[segment], steps_done[launch] - before[segment]),
+        planned_steps=planned[segment],
+        predicted_step_s=np.array([each.predicted_step_s for each in segments], dtype=np.float64)[segment],
+        start_s=since_s,
+        end_s=until_s,
     )
 
 

@@ -171,7 +171,7 @@ class RunArrays:
         steps: what ran in the span; of what reaches beyond it, the part inside.
         start_s, end_s: of the span: of a whole run its first arrival and the last end of a request or launch; NaN
             without requests.
-        replicas: of the cluster.
+        replicas: replicas of the cluster.
         devices: per replica.
         outages: (replica, from, to) in seconds of every failure; to None: not repaired; None: there can be none.
     """
@@ -199,7 +199,16 @@ class RunArrays:
         ends = ends[~np.isnan(ends)]
         known = len(requests) > 0 and len(ends) > 0
         start_s, end_s = (float(requests.arrival_s.min()), float(ends.max())) if known else (math.nan, math.nan)
-        return cls(requests, requests, steps, start_s, end_s, replicas, devices, outages)
+        return cls(
+            requests=requests,
+            ended=requests,
+            steps=steps,
+            start_s=start_s,
+            end_s=end_s,
+            replicas=replicas,
+            devices=devices,
+            outages=outages,
+        )
 
     @property
     def span_s(self) -> float:

@@ -37,7 +37,7 @@ def calibrated(roofline: Roofline, works: Sequence[Sequence[Work]], seconds: npt
 
     Args:
         works: the forwards of each measurement (`Roofline.work`), at least `LEAST_ROWS`.
-        seconds: of each, shape (n,), positive.
+        seconds: seconds of each, shape (n,), positive.
 
     Raises:
         BadInput: too few measurements.

@@ -36,7 +36,7 @@ class RooflineCost(StageCost):
     """One stage by its roofline; what `predictors.table.FittedCost` is for a fitted one.
 
     Attributes:
-        roofline: of the stage.
+        roofline: roofline of the stage.
         basis: `CALIBRATED` or `ESTIMATED`.
         measured: the range of the calibrating measurements; None: there are none.
         noise: theirs.
@@ -79,7 +79,7 @@ def estimated_table(
         dtype: what the model runs in; by default what is usual on the hardware.
         calibration: measurements of this model on this hardware, at best with this executor; stages that it has too
             few rows of stay estimated. None: nothing was measured.
-        geometry: of the model; by default the known one of this name.
+        geometry: geometry of the model; by default the known one of this name.
         shape: likewise.
 
     Raises:

@@ -23,7 +23,7 @@ class Hardware(BaseModel):
         dtype: what a model is usually served in on it.
         bfloat16_flops, float16_flops, float32_flops: dense peak rate, floating-point operations a second; None: it
             does not compute in this type.
-        memory_bytes: of the device.
+        memory_bytes: bytes of the device.
         memory_bytes_per_s: peak bandwidth.
         link_bytes_per_s: one direction of its fastest link to other devices.
         source: where these figures are from.

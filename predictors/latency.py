@@ -126,11 +126,11 @@ class BoostedResidual(RegressorMixin, BaseEstimator):
 
     Args:
         columns: the columns of X that both parts use; None for all.
-        penalties: of the linear part.
+        penalties: penalties of the linear part.
         sizes_from: the first of the columns that count the rows of one size each, up to the last of X; None
             when there are none.
-        trees: how many.
-        depth: of each tree.
+        trees: number of trees.
+        depth: depth of each tree.
         learning_rate: weight of each tree.
         min_samples_leaf: measurements a leaf needs; fewer (but 3) when there are few measurements.
         random_state: seed.

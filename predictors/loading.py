@@ -65,7 +65,7 @@ class LoadTimes:
     """How long loads take in one run; remembers what each replica's host holds, the latest last.
 
     Args:
-        weights: of the cluster.
+        weights: weights of the cluster.
         loaded: what lies on each replica from the beginning, and so in its host's memory, too.
     """
 

@@ -29,10 +29,10 @@ class Footprint:
 
     Attributes:
         weights_bytes: parameters of all stages.
-        activation_bytes: of the stage that needs most, slack included.
+        activation_bytes: bytes of the stage that needs most, slack included.
         stage: that stage.
         cache_bytes: what a cache may keep.
-        context_bytes: of the driver.
+        context_bytes: bytes of the driver.
     """
 
     weights_bytes: float

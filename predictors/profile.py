@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from traces.composition import parse, spell
+from traces.composition import format_composition, parse
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES
 from traces.limits import SPAN
@@ -287,7 +287,7 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
     spelling = {}
     for text in frame["composition"].unique():
         try:
-            spelling[text] = spell(parse(text))
+            spelling[text] = format_composition(parse(text))
         except BadInput as error:
             row = int((frame["composition"] == text).to_numpy().argmax()) + 1
             raise BadInput(f"row {row}: {error}") from None

@@ -69,7 +69,7 @@ class Roofline:
     """Seconds of the forwards of one stage of a model on a device.
 
     Attributes:
-        shape: of the model.
+        shape: shape of the model.
         features: say the stage, the executor and the geometry.
         hardware: the device.
         dtype: one of `predictors.hardware.NUMBER_BYTES`.

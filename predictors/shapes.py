@@ -22,7 +22,7 @@ class StageShape(BaseModel):
     """One stage of a model.
 
     Attributes:
-        parameters: of its networks.
+        parameters: parameters of its networks.
         flops: a row, multiply-adds counted twice.
         bytes: a row, read and written by operators one by one in a type of two bytes, parameters left out.
         launches: a forward, whatever the rows.

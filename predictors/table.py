@@ -116,7 +116,7 @@ class LatencyTable(CostModel):
         from whole rows, and `stage_executors` says so. Rows of two executors never enter one fit.
 
         Args:
-            geometry: of the model; by default the known one of this name.
+            geometry: geometry of the model; by default the known one of this name.
 
         Raises:
             BadInput: the profile has no such rows, or the model's geometry or the latency model is unknown.

@@ -104,7 +104,7 @@ def _check_routing(policy: RoutingPolicy, seed: int) -> None:
             requests = world.requests(seed, 40)
 
             def run(per_step: bool = False) -> tuple[Controller, list[str]]:
-                return _run(scheduler, requests, world, seed, per_step, policy, failures)  # noqa: B023
+                return _run(scheduler, requests, world, seed, per_step, routing=policy, failures=failures)  # noqa: B023
 
             controller, events = run()
             _check_conservation(policy, controller, requests)

@@ -54,7 +54,7 @@ class CheckedWorld(NamedTuple):
     """What a policy is run in.
 
     Attributes:
-        replicas: how many.
+        replicas: number of replicas.
         rate: requests a second.
         whole_seconds: they come at whole seconds, several at once.
         tiled: some are tiled, over two devices a replica.

@@ -69,7 +69,7 @@ class Faults:
         """Raise BadInput for an outage or spell of a replica that is not there, or for more than can be simulated.
 
         Args:
-            replicas: of the cluster.
+            replicas: replicas of the cluster.
             span_s: from the first request to the last.
         """
         for field, texts in (("faults.outages", self.outages), ("faults.slow", self.slow)):
@@ -91,9 +91,9 @@ class Faults:
         """All of it in order of time; endless when something happens by chance.
 
         Args:
-            replicas: of the cluster.
-            requests: of the trace.
-            seed: of the random streams.
+            replicas: replicas of the cluster.
+            requests: requests of the trace.
+            seed: seed of the random streams.
         """
         start_s = requests[0].arrival_s if requests else 0.0
         outages = self._planned("faults.outages", self.outages)

@@ -33,7 +33,7 @@ class Timeline:
         launch: which.
         start: when it begins.
         parts: its stages in order, with one step at least.
-        steps: of all of them.
+        steps: steps of all of them.
         images: pictures in each step.
         account: what was computed and which devices were busy, where steps are not alike; None: every step computes
             each of its images, on one device.

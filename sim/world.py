@@ -132,7 +132,7 @@ class World:
             launch: which.
             start: now, picoseconds.
             pace: thousandths of its time that every step takes.
-            steps: of the launch, the first alone; None: all.
+            steps: steps of the launch, the first alone; None: all.
         """
         segments, planned = launch.segments, launch.steps
         known = self._known.get(id(segments))

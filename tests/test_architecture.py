@@ -1,8 +1,9 @@
-"""The house holds: imports point down, the command is a face, torch stays below."""
+"""The house holds: imports point down, the command is a face, torch stays below, a name means one thing."""
 
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,3 +82,34 @@ def test_nothing_but_the_table_compares_names_of_stages() -> None:
     ]
     others = [said for said in compared if not (".canvas " in said or "self.image == 'refine'" in said)]
     assert others == []
+
+
+def test_calls_of_many_arguments_name_them() -> None:
+    """Of our own functions: torch's and kernels' are called as they are."""
+    ours = {
+        node.name
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    }
+    unnamed = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node.func)}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and "kernels" not in path.parts
+        and len(node.args) >= 7
+        and not any(isinstance(each, ast.Starred) for each in node.args)
+        and not ast.unparse(node.func).endswith(".reshape")
+        and ast.unparse(node.func).rpartition(".")[2] in ours | {"cls"}
+    ]
+    assert unnamed == []
+
+
+def test_a_public_class_has_its_name_to_itself() -> None:
+    homes: dict[str, set[str]] = defaultdict(set)
+    for path, tree in TREES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes[node.name].add(str(path.relative_to(ROOT)))
+    assert {name: sorted(places) for name, places in homes.items() if len(places) > 1} == {}

@@ -84,14 +84,14 @@ class Prepared:
         costs = _costs(scenario, self.predictor if section.oracle else self.table, self.tiling)
         believed = _costs_of_run(_expecting(costs, self.shares), section)
         return Controller(
-            serving_many(scenario, self.policy),
-            believed,
-            scenario.cluster.replicas,
-            adapting_first(scenario, _recipe(self.tiling)),
-            on_event,
-            None if scenario.weights is None else weights_of(scenario.weights),
-            preloaded(scenario, self.requests),
-            self.routing,
+            policy=serving_many(scenario, self.policy),
+            costs=believed,
+            replicas=scenario.cluster.replicas,
+            recipe=adapting_first(scenario, _recipe(self.tiling)),
+            on_event=on_event,
+            weights=None if scenario.weights is None else weights_of(scenario.weights),
+            loaded=preloaded(scenario, self.requests),
+            routing=self.routing,
         )
 
     @property
@@ -179,13 +179,13 @@ class Prepared:
         costs, cluster = self.costs, self.scenario.cluster
         outages = None if self.scenario.faults is None else controller.outages
         return run_arrays(
-            controller,
-            self.requests,
-            costs.standalone_s,
-            costs.extrapolates,
-            cluster.replicas,
-            cluster.devices,
-            outages,
+            run=controller,
+            trace=self.requests,
+            standalone=costs.standalone_s,
+            extrapolates=costs.extrapolates,
+            replicas=cluster.replicas,
+            devices=cluster.devices,
+            outages=outages,
         )
 
     def write(self, folder: Path, controller: Controller, info: dict[str, Any], events: list[str]) -> None:
@@ -251,19 +251,19 @@ def _prepare(scenario: Scenario) -> Prepared:
         predictor = table.scaled(1.0 + scenario.predictor.error) if scenario.predictor.error else table
     requests = trace.requests()
     return Prepared(
-        scenario,
-        trace,
-        requests,
-        profile,
-        table,
-        predictor,
-        scheduling,
-        warnings,
-        cache,
-        tiling,
-        {} if cache is None else cache.shares,
-        clock_start_s,
-        routing_of(scenario),
+        scenario=scenario,
+        trace=trace,
+        requests=requests,
+        profile=profile,
+        table=table,
+        predictor=predictor,
+        policy=scheduling,
+        warnings=warnings,
+        cache=cache,
+        tiling=tiling,
+        shares={} if cache is None else cache.shares,
+        clock_start_s=clock_start_s,
+        routing=routing_of(scenario),
     )
 
 

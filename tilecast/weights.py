@@ -31,13 +31,13 @@ def weights_of(section: WeightsSection) -> Weights:
         except ValueError as error:
             raise BadInput(f"weights.checkpoints_gb: {text!r}, expected checkpoint:GB, like M0001:2.1") from error
     return Weights(
-        section.memory_gb,
-        section.weights_gb,
-        section.host_gb,
-        section.disk_gb_per_s,
-        section.host_gb_per_s,
-        section.load_s,
-        sizes,
+        memory_gb=section.memory_gb,
+        weights_gb=section.weights_gb,
+        host_gb=section.host_gb,
+        disk_gb_per_s=section.disk_gb_per_s,
+        host_gb_per_s=section.host_gb_per_s,
+        load_s=section.load_s,
+        of=sizes,
     )
 
 

@@ -29,7 +29,7 @@ def composition_of(items: Iterable[tuple[Size, int]]) -> Composition:
 
 
 @lru_cache(maxsize=65536)
-def spell(composition: Composition) -> str:
+def format_composition(composition: Composition) -> str:
     """The composition as text."""
     return "+".join(f"{n}@{h}x{w}" + (f"x{f}" if f > 1 else "") for (h, w, f), n in composition)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from benchmarks.gpu_suite.point import BASELINES, Point, Result
 from benchmarks.gpu_suite.points import THREE, squares
 from benchmarks.gpu_suite.store import Suite
-from traces.composition import spell
+from traces.composition import format_composition
 
 ALONE = 1.5
 """Times as fast as one by one: SDXL at 512, 768 and 1024 px in one batch."""
@@ -161,5 +161,5 @@ def _verdict(
         return Verdict(goal, "", NOT_MEASURED)
     point = worst(found, key=found.__getitem__)
     of = f" (the worst of {len(found)})" if len(found) > 1 else ""
-    where = " ".join([point.name, *([spell(point.composition)] if point.composition else [])])
+    where = " ".join([point.name, *([format_composition(point.composition)] if point.composition else [])])
     return Verdict(goal, f"{words(found[point])}, {where}{of}{note}", REACHED if reached(found[point]) else NOT_REACHED)

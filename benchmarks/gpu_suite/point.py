@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from traces.composition import Composition, parse, spell
+from traces.composition import Composition, format_composition, parse
 from traces.errors import BadInput
 
 GROUPS = ("ceiling", "kernel", "step", "mix", "decode", "encode", "tile", "cached", "replay")
@@ -71,7 +71,7 @@ class Point:
     @property
     def key(self) -> str:
         """Names it in files of results and on the command line: ``step/sdxl/eager/1@512x512``."""
-        parts = [self.group, self.name, self.way, spell(self.composition) or _NONE, self.detail]
+        parts = [self.group, self.name, self.way, format_composition(self.composition) or _NONE, self.detail]
         while parts[-1] in ("", _NONE):
             parts.pop()
         return "/".join(parts)

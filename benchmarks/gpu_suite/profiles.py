@@ -25,7 +25,7 @@ import pandas as pd
 from benchmarks.gpu_suite.point import Point, Result
 from benchmarks.gpu_suite.store import Suite, read_suite
 from predictors.profile import Profile
-from traces.composition import Composition, composition_of, parse, spell
+from traces.composition import Composition, composition_of, format_composition, parse
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES
 from traces.stages import ORDINARY
@@ -135,7 +135,7 @@ def _of_other_stages(measured: Mapping[Point, Result], sizes: Mapping[str, Itera
 
 def _rows(model: str, executor: str, stage: str, batch: Composition, repeats: Sequence[float]) -> Iterator[Row]:
     for seconds in repeats[:MOST_REPEATS]:
-        yield Row(model, executor, stage, spell(batch), 1, round(seconds, 7))
+        yield Row(model, executor, stage, format_composition(batch), 1, round(seconds, 7))
 
 
 def _in_turn(repeats: Sequence[float], images: int) -> list[float]:

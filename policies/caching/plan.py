@@ -26,7 +26,7 @@ from traces.errors import BadInput
 from traces.request import Request
 
 
-class Plan(NamedTuple):
+class CachePlan(NamedTuple):
     """What is computed of one request.
 
     Attributes:
@@ -72,10 +72,10 @@ class CachePlans:
         self._reuse = reuse
         self._weights: Floats = weights / weights.sum()
         self._seed = seed
-        self._plans: dict[tuple[int, int, int, int, bool, int], Plan] = {}
+        self._plans: dict[tuple[int, int, int, int, bool, int], CachePlan] = {}
         self._draws: dict[str, int] = {}
 
-    def of(self, request: Request) -> Plan:
+    def of(self, request: Request) -> CachePlan:
         """The plan of a request."""
         name = request.request_id
         draw = self._draws.get(name)
@@ -94,7 +94,7 @@ class CachePlans:
         count = self._reuse.draws if draws is None else min(draws, self._reuse.draws)
         return sum(self._plan(request, draw).share for draw in range(count)) / count
 
-    def _plan(self, request: Request, draw: int) -> Plan:
+    def _plan(self, request: Request, draw: int) -> CachePlan:
         rows = rows_of(request)
         key = (request.height, request.width, request.steps, rows, request.guided, draw)
         plan = self._plans.get(key)
@@ -104,7 +104,7 @@ class CachePlans:
         return plan
 
 
-def run_plan(policy: CachingPolicy, track: SignalTrack, steps: int, weights: Floats) -> Plan:
+def run_plan(policy: CachingPolicy, track: SignalTrack, steps: int, weights: Floats) -> CachePlan:
     """Ask ``policy`` about every block of every step of one request; it is told to forget the request in the end."""
     name, units, blocks = "plan", track.units, track.blocks
     of, unit, all_steps = np.zeros(units, dtype=np.int64), np.arange(units), np.full(units, steps)
@@ -146,4 +146,4 @@ def run_plan(policy: CachingPolicy, track: SignalTrack, steps: int, weights: Flo
         shares.append(share)
         computed.append(computed[-1] + count)
     ask(policy, "forget", name)
-    return Plan(tuple(shares), tuple(computed), units * blocks)
+    return CachePlan(tuple(shares), tuple(computed), units * blocks)

@@ -29,7 +29,7 @@ class RegionAware(BoundedReuse):
     second ``threshold * (1 + bonus / 2)``, the rest ``threshold``.
 
     Args:
-        threshold: of the expected change: gain * input shift / output level.
+        threshold: threshold of the expected change: gain * input shift / output level.
         bonus: the paper's a.
         refresh: steps after which the tiles are ranked anew.
         warmup: steps always computed, from the first of refinement.

@@ -34,7 +34,7 @@ class Backlogs:
     """The backlog of every replica; a routing policy passes on what it is told.
 
     Args:
-        cluster: of the run.
+        cluster: cluster of the run.
     """
 
     def __init__(self, cluster: Cluster) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from policies.contract import Cluster, Replica
 from policies.job import Job
 from policies.routing.contract import RoutingPolicy
-from policies.scheduling.mixing import BatchCosts, Kind
+from policies.scheduling.mixing import BatchCosts, BatchKind
 
 _SHARED_BY = 4
 
@@ -62,7 +62,7 @@ class EarliestCompletion(RoutingPolicy):
             self.ended(job, now)
         self._resident_s[replica.index] = 0.0
 
-    def _share_s(self, kind: Kind) -> float:
+    def _share_s(self, kind: BatchKind) -> float:
         """Seconds of a whole request in company of its own kind, or alone if it mixes with none."""
         costs = self._costs
         batch, shared_by = costs.empty, _SHARED_BY if kind.mixes else 1

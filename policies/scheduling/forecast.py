@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from policies.job import Job
-from policies.scheduling.mixing import BatchCosts, Kind
+from policies.scheduling.mixing import BatchCosts, BatchKind
 
 Due = tuple[float, int, Job]
 """(due time in seconds, order, job); sorted, the most urgent first."""
@@ -32,7 +32,7 @@ def forecast(costs: BatchCosts, queue: Sequence[Due], width: int, now: float, mo
     when all before it are finished. Stops as soon as more than ``most_late`` are late, with those in `Forecast.late`.
     """
     batch, steps, position = costs.empty, 0, 0
-    running: list[tuple[int, int, Kind]] = []
+    running: list[tuple[int, int, BatchKind]] = []
     late: list[Job] = []
     while True:
         while position < len(queue) and len(running) < width:

@@ -25,7 +25,7 @@ from policies.job import Job
 from policies.parameters import Weight, Width
 from policies.scheduling.batch import next_quantum
 from policies.scheduling.lookahead_costs import MarginalCosts
-from policies.scheduling.lookahead_roll import Plan, Task, best_plan, filled, roll
+from policies.scheduling.lookahead_roll import RollPlan, Task, best_plan, filled, roll
 
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 _FREE, _TAKEN = (False, False, 0.0), (True, True, math.inf)
@@ -46,7 +46,7 @@ class _Batch(NamedTuple):
     alone_s: float = 0.0  # what one that mixes with no other size had to do then
 
 
-class _Lane:
+class _ReplicaState:
     """What is kept of one replica."""
 
     __slots__ = ("anew", "batch", "closed_s", "known", "planned", "width")
@@ -94,7 +94,7 @@ class Lookahead(SchedulingPolicy):
         super().reset(cluster)
         self._costs = MarginalCosts(cluster.replicas[0].costs)
         self._replicas = {replica.index: replica for replica in cluster.replicas}
-        self._lanes = {index: _Lane() for index in self._replicas}
+        self._states = {index: _ReplicaState() for index in self._replicas}
         self._pool: list[Task] = []  # waiting jobs that are in no batch yet, by due time
         self._in_pool: dict[Job, Task] = {}
         self._known = 0  # requests that have come
@@ -117,12 +117,12 @@ class Lookahead(SchedulingPolicy):
         for replica in self.cluster.replicas:
             if not replica.up:
                 continue
-            lane = self._lanes[replica.index]
+            state = self._states[replica.index]
             told = replica.index in self._told
-            if not replica.resident or lane.batch is None:
+            if not replica.resident or state.batch is None:
                 load = (told, False, 0.0)
             else:
-                load = (told, lane.batch.full, lane.batch.step_s)
+                load = (told, state.batch.full, state.batch.step_s)
             if load < least:
                 index, least = replica.index, load
                 if load == _FREE:
@@ -134,18 +134,20 @@ class Lookahead(SchedulingPolicy):
         if job in self._in_pool:
             self._take(job)
             return
-        for lane in self._lanes.values() if job.replica < 0 else (self._lanes[job.replica],):
-            if lane.batch is not None and job in lane.batch.jobs:
-                lane.anew = True
-                if lane.closed_s is None:
-                    lane.closed_s = now
+        for state in self._states.values() if job.replica < 0 else (self._states[job.replica],):
+            if state.batch is not None and job in state.batch.jobs:
+                state.anew = True
+                if state.closed_s is None:
+                    state.closed_s = now
 
     def replica_down(self, replica: Replica, now: float) -> None:
-        lane = self._lanes[replica.index]
-        left = [self._task(job) for job in lane.batch.jobs if job.state == "waiting"] if lane.batch is not None else []
+        state = self._states[replica.index]
+        left = (
+            [self._task(job) for job in state.batch.jobs if job.state == "waiting"] if state.batch is not None else []
+        )
         for task in left:
             self._put(task)
-        self._lanes[replica.index] = _Lane()
+        self._states[replica.index] = _ReplicaState()
         due_s = min([task.due for task in left] + [self._told.pop(replica.index, math.inf)])
         if due_s < math.inf:
             index = self._least_loaded()
@@ -155,24 +157,24 @@ class Lookahead(SchedulingPolicy):
         told, self._told = self._told, {}
         named = []
         for index, due_s in told.items():
-            lane, launch = self._lanes[index], self._replicas[index].launch
-            if lane.batch is not None and not (lane.batch.full and due_s >= lane.batch.last_due_s):
-                lane.anew = True
+            state, launch = self._states[index], self._replicas[index].launch
+            if state.batch is not None and not (state.batch.full and due_s >= state.batch.last_due_s):
+                state.anew = True
                 if launch is not None and launch.steps > 1:
                     named.append(launch.launch_id)
         return named
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
-        lane = self._lanes[replica.index]
-        batch = lane.batch
+        state = self._states[replica.index]
+        batch = state.batch
         if batch is not None:
-            if not lane.anew:
+            if not state.anew:
                 return next_quantum(batch.jobs)
-            self._learn(lane, batch, now)
+            self._learn(state, batch, now)
             for job in batch.jobs:
                 if job.state == "waiting":
                     self._put(self._task(job))
-        lane.batch, lane.anew, lane.closed_s = None, False, None
+        state.batch, state.anew, state.closed_s = None, False, None
         self._told.pop(replica.index, None)
         started = list(replica.resident.values())
         finishing = [job for job in started if job.finishing]
@@ -185,11 +187,11 @@ class Lookahead(SchedulingPolicy):
             tasks = sorted([*[task for task in tasks if task not in late], *[self._must(task) for task in late]])
         if not (tasks or finishing):
             return None
-        lane.batch = self._form(lane, finishing, tasks, now)
-        for job in lane.batch.jobs:
+        state.batch = self._form(state, finishing, tasks, now)
+        for job in state.batch.jobs:
             if job in self._in_pool:
                 self._take(job)
-        return next_quantum(lane.batch.jobs)
+        return next_quantum(state.batch.jobs)
 
     def _open_to(self, started: list[Job]) -> list[Task]:
         """What a replica may choose from: all that wait, or its share when others are idle as it is."""
@@ -198,22 +200,22 @@ class Lookahead(SchedulingPolicy):
         idle = sum([replica.up and not replica.resident for replica in self.cluster.replicas])
         return self._pool[:: max(1, idle)]
 
-    def _form(self, lane: _Lane, finishing: list[Job], tasks: list[Task], now: float) -> _Batch:
+    def _form(self, state: _ReplicaState, finishing: list[Job], tasks: list[Task], now: float) -> _Batch:
         costs = self._costs
         jobs, step_s, full, last_due_s = finishing, 0.0, False, math.inf
         if tasks:
             shared_s = self._shared_s(tasks)
             scale = costs.ratio * (1.0 + self.margin)
             start_s = now + costs.ratio * sum([costs.of(job).decode_s for job in finishing])
-            plan = self._same_plan(lane, tasks, shared_s, start_s, scale)
+            plan = self._same_plan(state, tasks, shared_s, start_s, scale)
             if plan is None:
                 urgent, patient = _apart(tasks, now)
-                widths = self._widths(tasks, lane)
+                widths = self._widths(tasks, state)
                 plan = best_plan(urgent, widths, shared_s, start_s, scale, self.horizon)
                 if patient:
                     plan = filled(plan, patient[: self.max_batch], widths, shared_s, start_s, scale)
-                lane.planned, lane.width = {task.order for task in plan.queue}, plan.width
-                lane.known = self._known
+                state.planned, state.width = {task.order for task in plan.queue}, plan.width
+                state.known = self._known
             batch = plan.batch or tasks[:1]
             full = len(batch) < len(plan.queue) or sum([task.images for task in batch]) >= self.max_batch
             kinds_s = {task.kind: task.kind_s for task in batch}
@@ -221,15 +223,25 @@ class Lookahead(SchedulingPolicy):
             jobs = [*finishing, *[_job(task) for task in batch]]
             last_due_s = batch[-1].due
         alone_s = sum([costs.remaining_s(job) for job in jobs if not job.mixes])
-        return _Batch(tuple(jobs), tuple([job.steps_left for job in jobs]), step_s, now, full, last_due_s, alone_s)
+        return _Batch(
+            jobs=tuple(jobs),
+            steps_left=tuple([job.steps_left for job in jobs]),
+            step_s=step_s,
+            formed_s=now,
+            full=full,
+            last_due_s=last_due_s,
+            alone_s=alone_s,
+        )
 
-    def _same_plan(self, lane: _Lane, tasks: list[Task], shared_s: float, now: float, scale: float) -> Plan | None:
+    def _same_plan(
+        self, state: _ReplicaState, tasks: list[Task], shared_s: float, now: float, scale: float
+    ) -> RollPlan | None:
         """What is left of the last plan, when no request has come since and it still meets its deadlines."""
-        queue = [task for task in tasks if task.order in lane.planned] if lane.known == self._known else []
+        queue = [task for task in tasks if task.order in state.planned] if state.known == self._known else []
         if queue:
-            rolled = roll(queue, lane.width, shared_s, now, scale)
+            rolled = roll(queue, state.width, shared_s, now, scale)
             if rolled.late < 0 and not rolled.overdue:
-                return Plan(queue, lane.width, lane.width, len(queue), rolled.end_s)
+                return RollPlan(queue, state.width, state.width, len(queue), rolled.end_s)
         return None
 
     def _shared_s(self, tasks: Sequence[Task]) -> float:
@@ -239,17 +251,17 @@ class Lookahead(SchedulingPolicy):
                 return self._costs.of(_job(task)).shared_s
         return 0.0
 
-    def _widths(self, tasks: Sequence[Task], lane: _Lane) -> list[int]:
+    def _widths(self, tasks: Sequence[Task], state: _ReplicaState) -> list[int]:
         """Candidate widths; the one that was best last time is tried first, then the wide ones."""
         images = min(self.max_batch, sum([task.images for task in tasks]))
-        widths = self._orders.get((images, lane.width))
+        widths = self._orders.get((images, state.width))
         if widths is None:
             candidates = sorted({width for width in (*_WIDTHS, self.max_batch) if width <= self.max_batch})
             enough = next((width for width in candidates if width >= images), self.max_batch)
             widths = sorted(
-                [width for width in candidates if width <= enough], key=lambda width: (width != lane.width, -width)
+                [width for width in candidates if width <= enough], key=lambda width: (width != state.width, -width)
             )
-            self._orders[images, lane.width] = widths
+            self._orders[images, state.width] = widths
         return widths
 
     def _task(self, job: Job) -> Task:
@@ -259,32 +271,32 @@ class Lookahead(SchedulingPolicy):
         if not job.mixes:
             alone_s, encode_s = self._costs.remaining_s(job), cost.encode_s if encodes else 0.0
             return Task(
-                self._wanted_s[job] if must else job.request.deadline,
-                job.order,
-                1,
-                max(0.0, alone_s - encode_s - cost.decode_s),
-                cost.kind,
-                cost.kind_s,
-                encode_s,
-                cost.decode_s,
-                alone_s,
-                _ALONE,
-                must,
-                job,
+                due=self._wanted_s[job] if must else job.request.deadline,
+                order=job.order,
+                steps=1,
+                images_s=max(0.0, alone_s - encode_s - cost.decode_s),
+                kind=cost.kind,
+                kind_s=cost.kind_s,
+                join_s=encode_s,
+                leave_s=cost.decode_s,
+                alone_s=alone_s,
+                images=_ALONE,
+                must=must,
+                job=job,
             )
         return Task(
-            self._wanted_s[job] if must else job.request.deadline,
-            job.order,
-            job.denoise_left,
-            cost.images_s,
-            cost.kind,
-            cost.kind_s,
-            cost.encode_s if encodes else 0.0,
-            cost.decode_s,
-            self._costs.remaining_s(job),
-            job.images,
-            must,
-            job,
+            due=self._wanted_s[job] if must else job.request.deadline,
+            order=job.order,
+            steps=job.denoise_left,
+            images_s=cost.images_s,
+            kind=cost.kind,
+            kind_s=cost.kind_s,
+            join_s=cost.encode_s if encodes else 0.0,
+            leave_s=cost.decode_s,
+            alone_s=self._costs.remaining_s(job),
+            images=job.images,
+            must=must,
+            job=job,
         )
 
     def _must(self, task: Task) -> Task:
@@ -304,7 +316,7 @@ class Lookahead(SchedulingPolicy):
     def _take(self, job: Job) -> None:
         del self._pool[bisect_left(self._pool, self._in_pool.pop(job))]
 
-    def _learn(self, lane: _Lane, batch: _Batch, now: float) -> None:
+    def _learn(self, state: _ReplicaState, batch: _Batch, now: float) -> None:
         """Compare how long a batch ran with what it was predicted to take."""
         predicted_s, steps, step_s = 0.0, 0, batch.step_s
         if batch.alone_s:
@@ -323,7 +335,7 @@ class Lookahead(SchedulingPolicy):
                 predicted_s += cost.decode_s
                 done -= 1
             steps = max(steps, done)
-        measured_s = (now if lane.closed_s is None else lane.closed_s) - batch.formed_s
+        measured_s = (now if state.closed_s is None else state.closed_s) - batch.formed_s
         if steps:
             self._costs.learn(predicted_s + steps * step_s, measured_s, steps)
 

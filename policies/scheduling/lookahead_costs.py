@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from policies.job import BatchKey, Job, Kind
+from policies.job import BatchKey, Job, JobKind
 from policies.scheduling.mixing import around_s
 from predictors.costs import Batch, CostModel
 from traces.composition import composition_of
@@ -28,15 +28,15 @@ _TRUST_STEPS = 50.0
 _FORGET_STEPS = 400.0
 
 
-class Cost(NamedTuple):
+class JobCost(NamedTuple):
     """The cost of one kind of request, predicted seconds.
 
     Attributes:
         kind: 0, 1, 2, ..., one a size and guidance; -1 for all that mix with no other size.
-        shared_s: of a step, whatever else is in it.
-        kind_s: of a step that holds any of this kind.
-        images_s: of a step, for this request's images.
-        step_s: of a step with this request alone.
+        shared_s: seconds of a step, whatever else is in it.
+        kind_s: seconds of a step that holds any of this kind.
+        images_s: seconds of a step, for this request's images.
+        step_s: seconds of a step with this request alone.
         encode_s: before denoising.
         decode_s: after it.
         of_stages: of a step of each stage alone.
@@ -63,13 +63,13 @@ class MarginalCosts:
         self.ratio = 1.0
         self._steps = 0.0
         self._step_s = costs.step_s
-        self._costs: dict[Kind, Cost] = {}
-        self._of_shapes: dict[tuple[BatchKey, int], Cost] = {}
-        self._remaining_s: dict[tuple[Kind, int], float] = {}
+        self._costs: dict[JobKind, JobCost] = {}
+        self._of_shapes: dict[tuple[BatchKey, int], JobCost] = {}
+        self._remaining_s: dict[tuple[JobKind, int], float] = {}
         self._first_of: dict[BatchKey, Job] = {}
         self._level_s = 0.0  # of one step of the first kind, when it was first asked for
 
-    def of(self, job: Job) -> Cost:
+    def of(self, job: Job) -> JobCost:
         """The cost of a job's kind."""
         cost = self._costs.get(job.kind)
         if cost is None:
@@ -77,7 +77,7 @@ class MarginalCosts:
             self._costs[job.kind] = cost
         return cost
 
-    def _of_shape(self, job: Job) -> Cost:
+    def _of_shape(self, job: Job) -> JobCost:
         """Of a job that mixes with other sizes: however many steps it has, they are alike."""
         shape = (job.batch_key, job.images)
         cost = self._of_shapes.get(shape)
@@ -106,7 +106,7 @@ class MarginalCosts:
             self._steps = min(self._steps + steps, _FORGET_STEPS)
             self.ratio += (measured_s / predicted_s - self.ratio) * min(1.0, steps / (_TRUST_STEPS + self._steps))
 
-    def _ask(self, job: Job) -> Cost:
+    def _ask(self, job: Job) -> JobCost:
         step_s, batch = self._step_s, job.kind.batch
         level = self._level()
         one_s = step_s("denoise", _one(job))
@@ -115,17 +115,19 @@ class MarginalCosts:
         image_s = min(one_s, max(0.0, (with_several_s - with_one_s) / (_SEVERAL - 1)))
         kind_s = min(one_s - image_s, max(0.0, with_one_s - without_s - image_s)) if others else 0.0
         of_stages = {stage: level * step_s(stage, batch) for stage in job.stages}
-        return Cost(
-            list(self._first_of).index(job.batch_key),
-            level * (one_s - image_s - kind_s),
-            level * kind_s,
-            level * image_s * job.images,
-            level * step_s("denoise", batch),
-            *around_s(job.recipe, of_stages),
-            of_stages,
+        encode_s, decode_s = around_s(job.recipe, of_stages)
+        return JobCost(
+            kind=list(self._first_of).index(job.batch_key),
+            shared_s=level * (one_s - image_s - kind_s),
+            kind_s=level * kind_s,
+            images_s=level * image_s * job.images,
+            step_s=level * step_s("denoise", batch),
+            encode_s=encode_s,
+            decode_s=decode_s,
+            of_stages=of_stages,
         )
 
-    def _ask_alone(self, job: Job) -> Cost:
+    def _ask_alone(self, job: Job) -> JobCost:
         """One that mixes with no other size shares no step.
 
         Its ``images_s`` and ``step_s`` are all there is between encode and decode.
@@ -134,7 +136,16 @@ class MarginalCosts:
         of_stages = {stage: level * self._step_s(stage, batch) for stage in job.stages}
         encode_s, decode_s = around_s(job.recipe, of_stages)
         between_s = sum([steps * of_stages[stage] for stage, steps in job.recipe]) - encode_s - decode_s
-        return Cost(_ALONE, 0.0, 0.0, between_s, between_s, encode_s, decode_s, of_stages)
+        return JobCost(
+            kind=_ALONE,
+            shared_s=0.0,
+            kind_s=0.0,
+            images_s=between_s,
+            step_s=between_s,
+            encode_s=encode_s,
+            decode_s=decode_s,
+            of_stages=of_stages,
+        )
 
     def _level(self) -> float:
         """What brings an answer of now to the level of the first."""

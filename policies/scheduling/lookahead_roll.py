@@ -147,7 +147,7 @@ def feasible(tasks: Sequence[Task], width: int, shared_s: float, now: float = 0.
     return [task for position, task in enumerate(tasks) if position not in out] if out else list(tasks)
 
 
-class Plan(NamedTuple):
+class RollPlan(NamedTuple):
     """The best way found to run a queue.
 
     Attributes:
@@ -184,7 +184,7 @@ def best_plan(
     now: float = 0.0,
     scale: float = 1.0,
     horizon: int = 32,
-) -> Plan:
+) -> RollPlan:
     """The plan in which most tasks are in time; of those, the one that ends soonest.
 
     For every width it starts from the tasks that seem feasible, and leaves out the one that costs most among those
@@ -200,8 +200,8 @@ def best_plan(
     """
     if len(tasks) == 1:
         images = tasks[0].images
-        return Plan(list(tasks), images, images, 1, now + scale * tasks[0].alone_s)
-    best, least_s = Plan([], 0, 0, 0, now), math.inf
+        return RollPlan(list(tasks), images, images, 1, now + scale * tasks[0].alone_s)
+    best, least_s = RollPlan([], 0, 0, 0, now), math.inf
 
     def consider(queue: list[Task], width: int, first: int) -> int:
         """Keep it if it is better; the position of the first that is late, or -1."""
@@ -209,13 +209,13 @@ def best_plan(
         bound = _most_steps(queue, width, shared_s, scale, least_s) if len(queue) == best.met else math.inf
         if bound < 0:
             return -1
-        rolled = roll(queue, width, shared_s, now, scale, first, bound)
+        rolled = roll(tasks=queue, width=width, shared_s=shared_s, now=now, scale=scale, first=first, most_steps=bound)
         if rolled.late < 0:
             met = len(queue) - rolled.overdue
             mean_s = rolled.sum_s / len(queue) - now
             cost_s = rolled.end_s - now + _MEAN_WEIGHT * mean_s
             if (met, -cost_s) > (best.met, -least_s):
-                best, least_s = Plan(queue, first, width, met, rolled.end_s), cost_s
+                best, least_s = RollPlan(queue, first, width, met, rolled.end_s), cost_s
         return rolled.late
 
     seeming = feasible(tasks, max(widths), shared_s, now, scale)[:horizon]
@@ -230,8 +230,8 @@ def best_plan(
 
 
 def filled(
-    plan: Plan, patient: list[Task], widths: Sequence[int], shared_s: float, now: float = 0.0, scale: float = 1.0
-) -> Plan:
+    plan: RollPlan, patient: list[Task], widths: Sequence[int], shared_s: float, now: float = 0.0, scale: float = 1.0
+) -> RollPlan:
     """The plan with tasks behind its queue that can wait, in batches as wide as makes nobody late; else as it is.
 
     Arguments as of `best_plan`.
@@ -241,7 +241,7 @@ def filled(
         if width >= plan.first:
             rolled = roll(queue, width, shared_s, now, scale)
             if rolled.late < 0:
-                return Plan(queue, width, width, len(queue) - rolled.overdue, rolled.end_s)
+                return RollPlan(queue, width, width, len(queue) - rolled.overdue, rolled.end_s)
     return plan
 
 

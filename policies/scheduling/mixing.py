@@ -31,7 +31,7 @@ class Alone(NamedTuple):
     decode_s: float
 
 
-class Kind:
+class BatchKind:
     """Requests that cost the same: one model, size, number of pictures, guidance and number of steps.
 
     Attributes:
@@ -39,7 +39,7 @@ class Kind:
         images: pictures a request makes.
         steps: denoising steps, of sketch and refinement both.
         batch: one alone.
-        pixels: of all its images.
+        pixels: pixels of all its images.
         recipe: (stage, steps) in order.
         mixes: whether it can share a batch with other sizes.
         seconds: remembered, like the next.
@@ -60,7 +60,7 @@ class Kind:
         self.of_stages: dict[str, float] | None = None
 
 
-class Mix:
+class MixedBatch:
     """A batch that was asked for: model, composition, guided share, and the batches of one request more or less.
 
     ``kind`` is the one that is alone in it, because it mixes with no other.
@@ -69,7 +69,7 @@ class Mix:
     __slots__ = ("composition", "guided", "guided_pixels", "kind", "less", "model", "more", "pixels", "step_s")
 
     def __init__(
-        self, model: str, composition: Composition, pixels: int, guided_pixels: int, kind: Kind | None = None
+        self, model: str, composition: Composition, pixels: int, guided_pixels: int, kind: BatchKind | None = None
     ) -> None:
         self.model = model
         self.composition = composition
@@ -78,8 +78,8 @@ class Mix:
         self.guided = guided_pixels / pixels if pixels else 0.0
         self.kind = kind
         self.step_s: float | None = None
-        self.more: dict[Kind, Mix] = {}
-        self.less: dict[Kind, Mix] = {}
+        self.more: dict[BatchKind, MixedBatch] = {}
+        self.less: dict[BatchKind, MixedBatch] = {}
 
 
 def around_s(recipe: Recipe, of_stages: Mapping[str, float]) -> tuple[float, float]:
@@ -98,22 +98,22 @@ class BatchCosts:
     def __init__(self, costs: CostModel) -> None:
         self._step_s = costs.step_s
         self._remember = not costs.learns
-        self._kinds: dict[tuple[BatchKey, int, int], Kind] = {}
-        self._kind_of: dict[Job, Kind] = {}
+        self._kinds: dict[tuple[BatchKey, int, int], BatchKind] = {}
+        self._kind_of: dict[Job, BatchKind] = {}
         self._forget_batches()
 
     def _forget_batches(self) -> None:
-        self.empty = Mix("", (), 0, 0)
-        self._batches: dict[tuple[Composition, int, Kind | None], Mix] = {}
+        self.empty = MixedBatch("", (), 0, 0)
+        self._batches: dict[tuple[Composition, int, BatchKind | None], MixedBatch] = {}
 
-    def kind(self, job: Job) -> Kind:
+    def kind(self, job: Job) -> BatchKind:
         """The kind of a job, remembered until `forget`."""
         kind = self._kind_of.get(job)
         if kind is None:
             key = (job.batch_key, job.images, job.request.steps)
             kind = self._kinds.get(key)
             if kind is None:
-                kind = self._kinds[key] = Kind(job)
+                kind = self._kinds[key] = BatchKind(job)
             self._kind_of[job] = kind
         return kind
 
@@ -121,26 +121,26 @@ class BatchCosts:
         """A job has ended."""
         self._kind_of.pop(job, None)
 
-    def batch(self, jobs: Iterable[Job]) -> Mix:
+    def batch(self, jobs: Iterable[Job]) -> MixedBatch:
         """The batch of these jobs."""
         batch = self.empty
         for job in jobs:
             batch = self.plus(batch, self.kind(job))
         return batch
 
-    def plus(self, batch: Mix, kind: Kind) -> Mix:
+    def plus(self, batch: MixedBatch, kind: BatchKind) -> MixedBatch:
         """The batch with one request of this kind more."""
         return batch.more.get(kind) or self._neighbour(batch, kind, 1)
 
-    def fits(self, batch: Mix, kind: Kind) -> bool:
+    def fits(self, batch: MixedBatch, kind: BatchKind) -> bool:
         """Whether a request of this kind can join a batch of kinds that mix: any can be the first."""
         return kind.mixes or not batch.pixels
 
-    def minus(self, batch: Mix, kind: Kind) -> Mix:
+    def minus(self, batch: MixedBatch, kind: BatchKind) -> MixedBatch:
         """The batch with one request of this kind less; it must hold one."""
         return batch.less.get(kind) or self._neighbour(batch, kind, -1)
 
-    def _neighbour(self, batch: Mix, kind: Kind, sign: int) -> Mix:
+    def _neighbour(self, batch: MixedBatch, kind: BatchKind, sign: int) -> MixedBatch:
         if len(self._batches) > _MOST_BATCHES:
             self._forget_batches()
         counted = composition_of([*batch.composition, (kind.size, sign * kind.images)])
@@ -150,14 +150,14 @@ class BatchCosts:
         key = (composition, guided_pixels, alone)
         found = self._batches.get(key)
         if found is None:
-            found = self._batches[key] = Mix(
+            found = self._batches[key] = MixedBatch(
                 kind.batch.model, composition, batch.pixels + sign * kind.pixels, guided_pixels, alone
             )
         (batch.more if sign > 0 else batch.less)[kind] = found
         (found.less if sign > 0 else found.more)[kind] = batch
         return found
 
-    def step_s(self, batch: Mix) -> float:
+    def step_s(self, batch: MixedBatch) -> float:
         """Seconds of one denoising step of a batch that is not empty."""
         if batch.kind is not None:
             return self.alone(batch.kind).step_s
@@ -168,7 +168,7 @@ class BatchCosts:
                 batch.step_s = step_s
         return step_s
 
-    def alone(self, kind: Kind) -> Alone:
+    def alone(self, kind: BatchKind) -> Alone:
         """Seconds of each stage of a request alone."""
         seconds = kind.seconds
         if seconds is None:
@@ -183,7 +183,7 @@ class BatchCosts:
                 kind.seconds = seconds
         return seconds
 
-    def of_stages(self, kind: Kind) -> dict[str, float]:
+    def of_stages(self, kind: BatchKind) -> dict[str, float]:
         """Seconds of a step of each stage of a request alone."""
         of_stages = kind.of_stages
         if of_stages is None:
@@ -192,7 +192,7 @@ class BatchCosts:
                 kind.of_stages = of_stages
         return of_stages
 
-    def whole_s(self, kind: Kind) -> float:
+    def whole_s(self, kind: BatchKind) -> float:
         """Seconds of a whole request alone."""
         alone = self.alone(kind)
         return alone.encode_s + kind.steps * alone.step_s + alone.decode_s

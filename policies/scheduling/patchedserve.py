@@ -16,7 +16,7 @@ from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.parameters import Weight, Width
 from policies.scheduling.batch import next_quantum
-from policies.scheduling.mixing import BatchCosts, Kind, Mix
+from policies.scheduling.mixing import BatchCosts, BatchKind, MixedBatch
 from policies.scheduling.promise import Quanta, to_decode
 from policies.scheduling.queues import KindQueues
 
@@ -27,7 +27,7 @@ class _Waiting(NamedTuple):
     slack: float
     order: int
     job: Job
-    kind: Kind
+    kind: BatchKind
 
 
 class _Admitted(NamedTuple):
@@ -108,7 +108,7 @@ class PatchedServe(SchedulingPolicy):
         least = min([(self._slack(job, costs.kind(job), now), job.order, job) for job in active], default=None)
         joining: list[Job] = []
         dropped: list[tuple[Job, str]] = []
-        waiting: dict[Kind, _Waiting] = {}
+        waiting: dict[BatchKind, _Waiting] = {}
         if active and not active[0].mixes:
             return _Admitted(joining, dropped, math.inf)
         for kind in queues.kinds():
@@ -148,7 +148,7 @@ class PatchedServe(SchedulingPolicy):
         return _Admitted(joining, dropped, math.inf)
 
     def _raising_throughput(
-        self, waiting: dict[Kind, _Waiting], batch: Mix, w: _Waiting, step_s: float, now: float
+        self, waiting: dict[BatchKind, _Waiting], batch: MixedBatch, w: _Waiting, step_s: float, now: float
     ) -> tuple[_Waiting, float]:
         """The waiting request with which a step is shortest, ``w`` or one that makes its deadline; and that step."""
         costs, best = self._costs, (step_s, w)
@@ -160,7 +160,7 @@ class PatchedServe(SchedulingPolicy):
                 best = (step_s, other)
         return best[1], best[0]
 
-    def _head(self, waiting: dict[Kind, _Waiting], queues: KindQueues, kind: Kind, now: float) -> None:
+    def _head(self, waiting: dict[BatchKind, _Waiting], queues: KindQueues, kind: BatchKind, now: float) -> None:
         """Let the first request of a kind stand for it."""
         job = queues.head(kind)
         if job is None:
@@ -168,7 +168,7 @@ class PatchedServe(SchedulingPolicy):
         else:
             waiting[kind] = _Waiting(self._slack(job, kind, now), job.order, job, kind)
 
-    def _slack(self, job: Job, kind: Kind, now: float) -> float:
+    def _slack(self, job: Job, kind: BatchKind, now: float) -> float:
         deadline = job.request.deadline
         if deadline == math.inf:
             return math.inf

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 
 from policies.job import Job
-from policies.scheduling.mixing import BatchCosts, Kind
+from policies.scheduling.mixing import BatchCosts, BatchKind
 
 _Entry = tuple[float, int, Job]
 
@@ -19,17 +19,17 @@ class KindQueues:
 
     def __init__(self, costs: BatchCosts) -> None:
         self._costs = costs
-        self._queues: dict[Kind, list[_Entry]] = {}
+        self._queues: dict[BatchKind, list[_Entry]] = {}
 
     def add(self, job: Job) -> None:
         """A job waits."""
         insort(self._queues.setdefault(self._costs.kind(job), []), (job.request.deadline, job.order, job))
 
-    def kinds(self) -> list[Kind]:
+    def kinds(self) -> list[BatchKind]:
         """The kinds of which a job waits."""
         return [kind for kind in list(self._queues) if self.head(kind) is not None]
 
-    def head(self, kind: Kind) -> Job | None:
+    def head(self, kind: BatchKind) -> Job | None:
         """The job of one kind whose deadline is first."""
         queue = self._queues.get(kind)
         while queue:
@@ -39,7 +39,7 @@ class KindQueues:
         self._queues.pop(kind, None)
         return None
 
-    def first(self, kind: Kind, count: int) -> list[Job]:
+    def first(self, kind: BatchKind, count: int) -> list[Job]:
         """The jobs of one kind whose deadlines are first, at most ``count``."""
         found: list[Job] = []
         for _, _, job in self._queues.get(kind, ()):
@@ -49,11 +49,11 @@ class KindQueues:
                     break
         return found
 
-    def pop(self, kind: Kind) -> None:
+    def pop(self, kind: BatchKind) -> None:
         """Take the head of a kind out of the queue."""
         del self._queues[kind][0]
 
-    def take_before(self, kind: Kind, deadline: float) -> list[Job]:
+    def take_before(self, kind: BatchKind, deadline: float) -> list[Job]:
         """Take out the jobs of one kind whose deadlines are before a time, seconds."""
         queue = self._queues[kind]
         count = bisect_left(queue, (deadline,))

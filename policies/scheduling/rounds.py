@@ -23,7 +23,7 @@ from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.parameters import StepCount, Width
 from policies.scheduling.batch import next_quantum
-from policies.scheduling.mixing import BatchCosts, Kind
+from policies.scheduling.mixing import BatchCosts, BatchKind
 from policies.scheduling.promise import Quanta, to_decode
 from policies.scheduling.queues import KindQueues
 
@@ -43,7 +43,7 @@ class _Candidate(NamedTuple):
     order: int
     step_s: float
     job: Job
-    kind: Kind
+    kind: BatchKind
 
 
 class Rounds(SchedulingPolicy):

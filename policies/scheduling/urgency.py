@@ -15,7 +15,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
-from policies.job import BatchKey, Job, Kind
+from policies.job import BatchKey, Job, JobKind
 from policies.parameters import Width
 from policies.scheduling.batch import next_quantum
 
@@ -72,7 +72,7 @@ class UrgencyPolicy(SchedulingPolicy):
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
         self._costs: dict[object, dict[str, float]] = {}
-        self._remaining: dict[tuple[Kind, int], float] = {}
+        self._remaining: dict[tuple[JobKind, int], float] = {}
         self._waiting: dict[BatchKey, list[_Entry]] = {}
         self._replicas = {replica.index: replica for replica in cluster.replicas}
         self._batches: dict[int, _Batch | None] = dict.fromkeys(self._replicas)

@@ -74,11 +74,11 @@ class TilePlans:
         steps = costs.rule.refine_steps(request.steps)
         modelled = None if draw is None or self._signals is None else self._signals.of(request, steps, draw)
         return refine(
-            costs.rule.shape(size, request.steps),
-            steps,
-            costs.devices,
-            costs.window_s(alone(request)),
-            costs.pixel_numbers(size, images),
-            None if modelled is None else self._caching,
-            modelled,
+            shape=costs.rule.shape(size, request.steps),
+            steps=steps,
+            devices=costs.devices,
+            seconds=costs.window_s(alone(request)),
+            pixel_numbers=costs.pixel_numbers(size, images),
+            caching=None if modelled is None else self._caching,
+            modelled=modelled,
         )

@@ -28,7 +28,7 @@ class GridPlan:
     """A grid and what is expected of it.
 
     Attributes:
-        size: of the requests, pixels and frames.
+        size: size of the requests, pixels and frames.
         tiles: (down, across), as `TilingRule.grids` takes it.
         grid: the same in latent pixels.
         assignment: the device of each tile before the grid moves.
@@ -50,8 +50,8 @@ class GridPlanner:
 
     Attributes:
         rule: the model, how the grid moves, whether it wraps (clamped, an axis has one cell more) and the overlap.
-        devices: of a replica, with the link between them and the placement policy.
-        seconds: of one tile's step, by the (height, width, frames) in pixels of its window.
+        devices: devices of a replica, with the link between them and the placement policy.
+        seconds: seconds of one tile's step, by the (height, width, frames) in pixels of its window.
         least_share: a tile's area is at least this share of the native area, or pictures suffer ...
         worth: ... and so they do from more tiles: a grid is taken when it is faster than one of fewer tiles by this
             share of its seconds.

@@ -28,7 +28,7 @@ class TiledShape:
     """What a tiled request becomes.
 
     Attributes:
-        size: of the request, pixels and frames.
+        size: size of the request, pixels and frames.
         sketch: size at which it is sketched.
         grid: how its canvas is cut, latent pixels.
         shifts: how the grid moves.

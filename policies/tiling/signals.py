@@ -54,7 +54,7 @@ class ModelledTiles:
         name: the request's id.
         track: what they would show.
         canvas: (height, width) in latent pixels.
-        steps: of refinement.
+        steps: steps of refinement.
     """
 
     def __init__(self, name: str, track: TileTrack, canvas: tuple[int, int], steps: int) -> None:

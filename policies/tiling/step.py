@@ -43,7 +43,7 @@ class StepPlan(NamedTuple):
     """What one refinement step does.
 
     Attributes:
-        tiles: of the step, in order.
+        tiles: tiles of the step, in order.
         devices: which device computes each tile; `REUSED` for those that are reused.
         moves: pixels that travel before it.
         seconds: predicted work of each device.
@@ -77,13 +77,13 @@ def plan_step(
     """Decide one step.
 
     Args:
-        tiles: of the step.
+        tiles: tiles of the step.
         owners: before the step; not changed.
-        devices: of the replica.
+        devices: devices of the replica.
         placement: assigns tiles to them.
         seconds: predicted seconds of a window of (height, width) latent pixels.
         caching: decides which tiles are computed; None: all.
-        signals: of the tiles, in their order; None without ``caching``.
+        signals: signals of the tiles, in their order; None without ``caching``.
 
     Raises:
         PolicyError: a policy's answer is not one a tile, or names no device.

@@ -100,8 +100,8 @@ def refine(
     Args:
         shape: what it becomes.
         steps: from the first.
-        devices: of the replica.
-        seconds: of a window of (height, width) latent pixels.
+        devices: devices of the replica.
+        seconds: seconds of a window of (height, width) latent pixels.
         pixel_numbers: numbers that a latent pixel of all its pictures stands for.
         caching: decides which tiles are computed, and forgets the request in the end; None: all.
         modelled: signals of the tiles; None without ``caching``.

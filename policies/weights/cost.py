@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from policies.weights.contract import WeightsPolicy
 
 
-class Cost(WeightsPolicy):
+class CostAware(WeightsPolicy):
     """Gives up the checkpoint of least worth H = L + F C / S (Cherkasova 1998, after Cao and Irani 1997).
 
     F is how many of its requests have started since it came, C the seconds to bring it again, S its size. L, the worth

@@ -27,7 +27,7 @@ from policies.contract import Cluster, Decision, Load, Policy, Replica, Scheduli
 from policies.guard import ask, begun, broken, has_own, short
 from policies.job import Job
 from policies.weights.contract import WeightsPolicy
-from policies.weights.cost import Cost
+from policies.weights.cost import CostAware
 
 
 class ModelSwapping(SchedulingPolicy):
@@ -38,7 +38,7 @@ class ModelSwapping(SchedulingPolicy):
 
     Args:
         policy: the scheduling policy; copied.
-        evict: which weights make room; copied; None: `Cost`.
+        evict: which weights make room; copied; None: `CostAware`.
         patience: a request without a deadline is due this many times its standalone seconds after it came; one that
             cannot meet its deadline any more is due again so much later.
         visit: seconds of use, and of waiting, that a second of loading is worth.
@@ -67,7 +67,7 @@ class ModelSwapping(SchedulingPolicy):
         self._places = {replica.index: self._place(replica) for replica in cluster.replicas}
 
     def _place(self, replica: Replica) -> _Place:
-        place = _Place(replica, begun(Cost() if self.evict is None else self.evict))
+        place = _Place(replica, begun(CostAware() if self.evict is None else self.evict))
         for checkpoint in replica.loaded:
             place.tell("came", checkpoint, 0.0)
         return place
@@ -96,7 +96,7 @@ class ModelSwapping(SchedulingPolicy):
         ask(model.policy, "ended", job, now)
 
     def replica_down(self, replica: Replica, now: float) -> None:
-        self._places[replica.index] = _Place(replica, begun(Cost() if self.evict is None else self.evict))
+        self._places[replica.index] = _Place(replica, begun(CostAware() if self.evict is None else self.evict))
         for model in self._models.values():
             ask(model.policy, "replica_down", model.replicas[replica.index], now)
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from predictors.profile import Profile
 from traces.columns import Cells, numbers
-from traces.composition import composition_of, spell
+from traces.composition import composition_of, format_composition
 from traces.errors import BadInput
 from traces.files import read_frame, require_columns
 from traces.limits import SPAN
@@ -93,7 +93,7 @@ def _whole_rows(path: Path, model: str, side: int) -> list[Row]:
 
 
 def _row(model: str, executor: str, stage: str, items: list[tuple[Size, int]], steps: int, seconds: float) -> Row:
-    composition = spell(composition_of(items))
+    composition = format_composition(composition_of(items))
     return {
         "model": model,
         "executor": executor,

@@ -29,7 +29,7 @@ from predictors.table import LatencyTable
 from reports.plan.result import Plan
 from tests.backend import tiny_pipelines
 from tests.cli.run_command import run
-from traces.composition import composition_of, parse, spell
+from traces.composition import composition_of, format_composition, parse
 from traces.errors import BadInput
 from traces.geometry import geometry_of
 from traces.request import Request
@@ -71,7 +71,7 @@ def test_a_replay_is_held_against_its_simulation(replayed: Result, bench: Bench)
 
 def test_every_batch_that_can_form_is_measured_before(replayed: Result) -> None:
     measured = {(stage, composition) for stage, composition, _, _ in replayed["profile"]["rows"]}
-    batches = {spell(batch) for batch in TRIALS["tiny-image"].batches}
+    batches = {format_composition(batch) for batch in TRIALS["tiny-image"].batches}
     assert len(batches) == 2 + 3
     assert measured == {(stage, batch) for stage in ("encode", "denoise", "decode") for batch in batches}
     assert {composition for _, composition, *_ in replayed["launches"]} <= batches

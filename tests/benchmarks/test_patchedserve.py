@@ -15,7 +15,7 @@ from benchmarks.serving.point import Point, Source, known, predictor_of, request
 from benchmarks.serving.report import interval, ratios, verdict
 from predictors.costs import Batch
 from predictors.profile import Profile
-from traces.composition import composition_of, spell
+from traces.composition import composition_of, format_composition
 from traces.errors import BadInput
 
 
@@ -29,7 +29,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
             for side in (512, 768, 1024):
                 mix = [((side, side, 1), images)] + [((512, 512, 1), other)] * (other > 0 and side > 512)
                 pixels = sum(n * h * w for (h, w, _), n in mix)
-                composition = spell(composition_of(mix))
+                composition = format_composition(composition_of(mix))
                 for repeat in range(2):
                     seconds = 50 * (0.02 + 1e-8 * pixels) * rng.normal(1, 0.02)
                     rows.append(("patched", "denoise", composition, 50, repeat, seconds))

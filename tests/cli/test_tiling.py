@@ -15,7 +15,7 @@ from tests.cli.run_command import either, refused, run
 from tilecast.recorded import parity_of
 from tilecast.scenario import load_scenario
 from tilecast.setup import prepare
-from traces.composition import composition_of, spell
+from traces.composition import composition_of, format_composition
 from traces.request import Request
 from traces.trace import Trace
 
@@ -44,7 +44,7 @@ def write_profile(path: Path, measured: tuple[str, ...] = ("encode", "denoise", 
     def add(stage: str, side: int, images: int, step_s: float) -> None:
         steps = 4 if stage in ("denoise", "refine") else 1
         for repeat in range(3):
-            composition = spell(composition_of([((side, side, 1), images)]))
+            composition = format_composition(composition_of([((side, side, 1), images)]))
             rows.append((stage, composition, steps, repeat, step_s * steps * rng.uniform(0.99, 1.01)))
 
     for side in (64, 96, 128, 192):

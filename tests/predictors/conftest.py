@@ -10,7 +10,7 @@ import pytest
 
 from predictors.importers.mixfusion import import_mixfusion
 from predictors.profile import Profile
-from traces.composition import composition_of, spell
+from traces.composition import composition_of, format_composition
 
 SHARED = Path(__file__).parents[2] / "../shared/data/mixfusion/profile"
 
@@ -30,7 +30,7 @@ def made_up() -> Profile:
     for mix in mixes:
         executors = ["patched"] if len(mix) > 1 else ["whole", "patched"]
         tokens = sum(n * (side // 16) ** 2 for side, n in mix.items())
-        composition = spell(composition_of(((side, side, 1), n) for side, n in mix.items()))
+        composition = format_composition(composition_of(((side, side, 1), n) for side, n in mix.items()))
         for executor in executors:
             for stage in ("encode", "denoise", "decode") if executor == "whole" else ("denoise",):
                 steps = 10 if stage == "denoise" else 1

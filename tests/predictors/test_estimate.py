@@ -15,7 +15,7 @@ from predictors.estimate import RooflineCost, estimated_table
 from predictors.hardware import find_hardware
 from predictors.profile import Profile
 from predictors.table import LatencyTable, check_supported
-from traces.composition import parse, spell
+from traces.composition import format_composition, parse
 from traces.errors import BadInput
 from traces.request import Request
 from traces.streams import stream
@@ -38,7 +38,9 @@ def measured(compositions: list[str], executor: str = "whole", stages: tuple[str
         true = RooflineCost(roofline.with_efficiency(real))
         for text in compositions:
             seconds = 10 * true.of(parse(text), 1.0, 1.0, False) * draw.normal(1, 0.01)
-            rows.append({"stage": stage, "composition": spell(parse(text)), "steps": 10, "seconds": seconds})
+            rows.append(
+                {"stage": stage, "composition": format_composition(parse(text)), "steps": 10, "seconds": seconds}
+            )
     facts = {"hardware": "a fast one", "software": "test", "model": "sdxl", "executor": executor, "guided": True}
     return Profile.from_frame(pd.DataFrame(rows).assign(**facts), {})
 
@@ -98,7 +100,7 @@ def test_ten_measurements_find_the_device(executor: str) -> None:
     truth = measured(unseen, executor).frame.set_index("composition")["seconds"] / 10
     for text in unseen:
         assert calibrated.step_s("denoise", Batch("sd3", parse(text))) == pytest.approx(
-            truth[spell(parse(text))], rel=0.05
+            truth[format_composition(parse(text))], rel=0.05
         )
         assert table(executor=executor).step_s("denoise", Batch("sd3", parse(text))) != pytest.approx(
             truth[text], rel=0.2

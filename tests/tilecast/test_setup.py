@@ -17,7 +17,7 @@ from policies.scheduling import SCHEDULERS
 from predictors.profile import Profile
 from tests.cli.run_command import either, refused, run
 from tilecast.scenario import load_scenario, parse_setting
-from traces.composition import composition_of, spell
+from traces.composition import composition_of, format_composition
 from traces.errors import BadInput
 
 SCENARIO = """
@@ -41,7 +41,7 @@ def write_profile(path: Path, model: str = "tiny-image") -> None:
             for stage, steps, weight in (("encode", 1, 0.1), ("denoise", 4, 1.0), ("decode", 1, 0.5)):
                 for repeat in range(4):
                     step_s = 0.004 + weight * images * (0.001 + side * side * 1e-6)
-                    composition = spell(composition_of([((side, side, 1), images)]))
+                    composition = format_composition(composition_of([((side, side, 1), images)]))
                     seconds = step_s * steps * rng.uniform(0.97, 1.03)
                     rows.append((stage, composition, steps, repeat, seconds))
     frame = pd.DataFrame(rows, columns=["stage", "composition", "steps", "repeat", "seconds"])
