@@ -45,7 +45,7 @@ def check_weights(policy: WeightsPolicy, seed: int = 0) -> None:
 
 def _requests(seed: int, replicas: int) -> list[Request]:
     requests = CheckedWorld(replicas, 4.0 * replicas, False).requests(seed, 60)
-    drawn = stream(seed, "check/residency").choice(6, len(requests), p=np.array([8, 4, 3, 2, 2, 1]) / 20)
+    drawn = stream(seed, "check/weights").choice(6, len(requests), p=np.array([8, 4, 3, 2, 2, 1]) / 20)
     return [replace(one, checkpoint=f"c{c}") for one, c in zip(requests, drawn.tolist(), strict=True)]
 
 
