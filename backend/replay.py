@@ -150,7 +150,7 @@ class _Worker(threading.Thread):
             computed=computed,
             reused=reused,
             device_s=tuple(busy_s),
-            borders_s=tuple(borders),
+            stage_ends_s=tuple(borders),
             notes=notes or None,
         )
 

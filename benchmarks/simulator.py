@@ -35,8 +35,8 @@ from policies.controller import Controller
 from policies.record import request_table, step_table
 from policies.runlog import write_run
 from policies.scheduling import SCHEDULERS
+from predictors.latency_model import LatencyModel
 from predictors.profile import Profile
-from predictors.table import LatencyTable
 from sim.driver import Simulation
 from sim.world import World
 from traces.request import Request
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("schedulers", nargs="*", default=list(SCHEDULERS))
     arguments = parser.parse_args()
 
-    table = LatencyTable.fit(Profile.load(PROFILE), "tiny-image")
+    table = LatencyModel.fit(Profile.load(PROFILE), "tiny-image")
     requests = workload(table, arguments.requests, arguments.load)
     floor_s = statistics.median([simpy_event_s() for _ in range(5)])
     print(f"a SimPy event costs {1e6 * floor_s:.2f} us here; thousands of requests and events a second:")
@@ -104,7 +104,7 @@ def main() -> None:
     print(f"a simulation of few requests has started the first of them after {first_request_s():.2f} s of CPU time")
 
 
-def simulate(name: str, requests: list[Request], table: LatencyTable, sampler: Sampler) -> Run:
+def simulate(name: str, requests: list[Request], table: LatencyModel, sampler: Sampler) -> Run:
     """One simulation and its log."""
     controller = Controller(SCHEDULERS[name](), table, REPLICAS)
     simulation = Simulation(controller, World(table, REPLICAS, seed=0))
@@ -119,7 +119,7 @@ def simulate(name: str, requests: list[Request], table: LatencyTable, sampler: S
     return Run(simulated_s, log_s, wall_s, len(controller.launched) + len(requests), busy)
 
 
-def workload(table: LatencyTable, count: int, load: float) -> list[Request]:
+def workload(table: LatencyModel, count: int, load: float) -> list[Request]:
     """A Poisson trace with deadlines at five times the standalone latency."""
     sizes = parse_sizes("96x96:1,128x128:1,192x192:1")
     service_s = sum(table.standalone_s(Request("x", 0.0, h, w, 20)) for h, w, _ in sizes.values) / len(sizes.values)
@@ -142,7 +142,7 @@ def simpy_event_s() -> float:
     return (time.process_time() - started) / 100_000
 
 
-def write_log(controller: Controller, requests: list[Request], table: LatencyTable) -> None:
+def write_log(controller: Controller, requests: list[Request], table: LatencyModel) -> None:
     """What `tilecast simulate` does after the simulation."""
     steps = step_table(controller, table.extrapolates)
     with tempfile.TemporaryDirectory() as folder:

@@ -31,9 +31,9 @@ from policies.record import run_arrays
 from policies.routing import RoutingPolicy
 from policies.weights import ModelSwapping
 from predictors.importers.mixfusion import import_mixfusion
+from predictors.latency_model import LatencyModel
 from predictors.loading import AdapterCosts, LoadTimes, Weights, with_adapters
 from predictors.online import OnlinePredictor
-from predictors.table import LatencyTable
 from reports.figures import summary
 from sim.driver import Simulation
 from sim.world import World
@@ -57,7 +57,7 @@ COLUMNS = ("attainment", "P95", "loads", "loading", "waited", "busy")
 def costs_of(source: Source) -> AdapterCosts:
     """SDXL on one H100."""
     profile = import_mixfusion(sorted((source.data / "mixfusion" / "profile").glob("sm_util_sdxl_*.csv")))
-    return AdapterCosts(LatencyTable.fit(profile, "sdxl"), 0.5)
+    return AdapterCosts(LatencyModel.fit(profile, "sdxl"), 0.5)
 
 
 def requests_of(source: Source, costs: AdapterCosts, replicas: int, load: float, recorded: bool) -> list[Request]:

@@ -16,8 +16,8 @@ from PIL import Image
 
 from backend.pictures import picture_grid, write_picture
 from policies.runlog import read_run
+from predictors.latency_model import LatencyModel
 from predictors.profile import Profile
-from predictors.table import LatencyTable
 from reports.checks import checked
 from reports.figures import summary
 from traces.marks import OutputKind
@@ -93,7 +93,7 @@ def generate(profile: Path, trace: Path, load: float, duration_s: float, arrival
 def mean_service_s(profile: Path) -> float:
     """Mean seconds of a request of the demo's mix, alone on an idle replica."""
     measured = Profile.load(profile)
-    table = LatencyTable.fit(measured, "tiny-image", measured.executors("tiny-image")[0])
+    table = LatencyModel.fit(measured, "tiny-image", measured.executors("tiny-image")[0])
     mix = parse_sizes(SIZES)
     seconds = [table.standalone_s(Request("one", 0.0, h, w, STEPS)) for h, w, _ in mix.values]
     return sum(s * p for s, p in zip(seconds, mix.weights, strict=True)) / sum(mix.weights)

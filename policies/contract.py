@@ -97,7 +97,7 @@ class Outcome(NamedTuple):
     ``steps_done`` counts whole steps of the launch (0 when it failed before the first boundary). ``failed`` maps
     request ids to reasons; requests not named went on. ``computed`` and ``reused`` count work units: image-steps, and
     with a cache in denoising a unit for every block, in refinement tiles. ``device_s`` is the busy time of each device
-    of the replica. ``borders_s`` are the times at which it went from one stage into the next. ``notes`` says by
+    of the replica. ``stage_ends_s`` are the times at which it went from one stage into the next. ``notes`` says by
     request id, in a line, what else its client should know: a prompt that was cut, a picture that was blacked out.
     """
 
@@ -106,7 +106,7 @@ class Outcome(NamedTuple):
     computed: int = 0
     reused: int = 0
     device_s: tuple[float, ...] = ()
-    borders_s: tuple[float, ...] = ()
+    stage_ends_s: tuple[float, ...] = ()
     notes: dict[str, str] | None = None
 
 

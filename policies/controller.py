@@ -421,7 +421,7 @@ class Controller:
     def _learn(self, launch: Launch, outcome: Outcome, now: float) -> None:
         """Tell the costs what the stages of a launch took."""
         start_s, batch = launch.start_s, launch.batch
-        for segment, end_s in zip(launch.done(outcome.steps_done), (*outcome.borders_s, now), strict=False):
+        for segment, end_s in zip(launch.done(outcome.steps_done), (*outcome.stage_ends_s, now), strict=False):
             measured_step_s = (end_s - start_s) / segment.steps
             self._costs.observe(segment.stage, batch, segment.predicted_step_s, measured_step_s, segment.steps)
             start_s = end_s

@@ -99,8 +99,8 @@ def _spell_launch(launch: Launch) -> list[Any]:
 
 def _spell_outcome(outcome: Outcome) -> dict[str, Any]:
     spelled: dict[str, Any] = {"steps": outcome.steps_done, "failed": outcome.failed}
-    if outcome.borders_s:
-        spelled["borders"] = list(outcome.borders_s)
+    if outcome.stage_ends_s:
+        spelled["stage_ends"] = list(outcome.stage_ends_s)
     if outcome.device_s:
         spelled["device_s"] = [float(seconds) for seconds in outcome.device_s]
     if outcome.computed or outcome.reused:
@@ -117,7 +117,7 @@ def _outcome(spelled: Mapping[str, Any]) -> Outcome:
         computed=spelled.get("computed", 0),
         reused=spelled.get("reused", 0),
         device_s=tuple(spelled.get("device_s", ())),
-        borders_s=tuple(spelled.get("borders", ())),
+        stage_ends_s=tuple(spelled.get("stage_ends", ())),
         notes=spelled.get("notes"),
     )
 

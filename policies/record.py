@@ -188,13 +188,13 @@ def _rows(of_launch: _Columns, of_outcome: _Columns, ends_s: Sequence[float]) ->
     reached = (before[segment] < steps_done[launch]) | (position == 0)
     launch, position, segment = launch[reached], position[reached], segment[reached]
 
-    borders_s = np.array([at_s for of_one in of_outcome["borders_s"] for at_s in of_one], dtype=np.float64)
-    borders = _whole(list(map(len, of_outcome["borders_s"])))
+    stage_ends_s = np.array([at_s for of_one in of_outcome["stage_ends_s"] for at_s in of_one], dtype=np.float64)
+    borders = _whole(list(map(len, of_outcome["stage_ends_s"])))
     since_s, until_s = np.array(of_launch["start_s"], dtype=np.float64)[launch], np.array(ends_s)[launch]
     border = (np.cumsum(borders) - borders)[launch] + position
     within = position < borders[launch]
-    until_s[within] = borders_s[border[within]]
-    since_s[position > 0] = borders_s[border[position > 0] - 1]
+    until_s[within] = stage_ends_s[border[within]]
+    since_s[position > 0] = stage_ends_s[border[position > 0] - 1]
     return _Rows(
         launch=launch,
         stages=stages,

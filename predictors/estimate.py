@@ -13,12 +13,12 @@ from predictors.calibration import LEAST_ROWS, calibrated
 from predictors.costs import RepeatNoise
 from predictors.features import FeatureMap
 from predictors.hardware import Hardware
+from predictors.latency_model import LatencyModel, StageCost
 from predictors.measured import MeasuredRange
 from predictors.measurements import Measurements
 from predictors.profile import Profile
 from predictors.roofline import Roofline, default_efficiency
 from predictors.shapes import ModelShape, shape_of
-from predictors.table import LatencyTable, StageCost
 from traces.composition import Composition
 from traces.geometry import ModelGeometry, geometry_of
 from traces.stages import ORDINARY, STAGES
@@ -33,7 +33,7 @@ def forwards_of(executor: str, composition: Composition) -> Sequence[Composition
 
 @dataclass(frozen=True)
 class RooflineCost(StageCost):
-    """One stage by its roofline; what `predictors.table.FittedCost` is for a fitted one.
+    """One stage by its roofline; what `predictors.latency_model.FittedCost` is for a fitted one.
 
     Attributes:
         roofline: roofline of the stage.
@@ -70,7 +70,7 @@ def estimated_table(
     calibration: Profile | None = None,
     geometry: ModelGeometry | None = None,
     shape: ModelShape | None = None,
-) -> LatencyTable:
+) -> LatencyModel:
     """The seconds of ``model`` on ``hardware`` by its roofline.
 
     Encode and decode run whole whatever the executor, unless the calibrating profile measured them with it.
@@ -98,7 +98,7 @@ def estimated_table(
         costs[stage] = RooflineCost(roofline) if rows is None else _calibrated(roofline, rows)
     facts = [calibration.content_hash if calibration is not None else "", *(c.roofline.facts() for c in costs.values())]
     data_hash = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-    return LatencyTable(model, hardware.name, executor, LATENCY_MODEL, costs, data_hash)
+    return LatencyModel(model, hardware.name, executor, LATENCY_MODEL, costs, data_hash)
 
 
 def _rows(profile: Profile, executor: str, stage: str, geometry: ModelGeometry) -> Measurements | None:

@@ -3,15 +3,15 @@
 One event a quantum, not one a step: a launch is a single timeout until its end, and one more until a step boundary when
 the controller recalls it. ``per_step=True`` runs the same controller one step a launch; it is the oracle that the
 quantum mode is tested against, and both give identical completions because the clock is whole picoseconds (see
-`sim.timeline`), unless a client leaves or a pace changes in the very picosecond of a step boundary.
+`sim.timeline`), unless a client leaves or a slowdown changes in the very picosecond of a step boundary.
 
 At one instant, launches that end are reported first, then requests that arrive, then whatever else happens to them or
 to replicas; the controller is asked for work once everything of that instant has been told. SimPy has its events of one
 instant in the order they were made, so every event but the last of an instant leaves the asking, and the telling of
 arrivals, to those behind it.
 
-What else may happen, such as a replica that fails, comes as `Happening`s. A change of a replica's pace counts from the
-next step boundary on, so that it does not depend on how steps are grouped into launches either.
+What else may happen, such as a replica that fails, comes as `Happening`s. A change of a replica's slowdown counts from
+the next step boundary on, so that it does not depend on how steps are grouped into launches either.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sim.world import World
 from traces.request import Request
 
 _NEVER = 10**30
-_PATIENCE = 50_000
+_MOST_HAPPENINGS = 50_000
 """Happenings in which some request has to end, if any waits or runs."""
 _MOST_WAKES = 300_000
 _MOST_IDLE_WAKES = 20_000
@@ -41,14 +41,14 @@ a policy that looks every millisecond may wait for twenty seconds so."""
 class Happening(NamedTuple):
     """Something that happens to the cluster or a client, at a time in seconds.
 
-    ``what`` is ``down`` or ``up`` (``replica`` fails, is repaired), ``pace`` (every step of ``replica`` takes ``pace``
-    thousandths of its time from now on), or ``cancel`` (the client of ``request_id`` leaves).
+    ``what`` is ``down`` or ``up`` (``replica`` fails, is repaired), ``slowdown`` (every step of ``replica`` takes so
+    many thousandths of its time from now on), or ``cancel`` (the client of ``request_id`` leaves).
     """
 
     at_s: float
     what: str
     replica: int = -1
-    pace: int = 1000
+    slowdown: int = 1000
     request_id: str = ""
 
 
@@ -93,7 +93,7 @@ class Simulation:
         self._happenings = happenings
         self._in_flight = in_flight
         self._steps = 1 if per_step else None
-        self._paces = [1000] * len(world.clocks)
+        self._slowdowns = [1000] * len(world.clocks)
         self._down: set[int] = set()
         self._over = self._env.event()  # all requests have ended, or never will
         self._over.callbacks.append(simpy.core.StopSimulation.callback)
@@ -151,15 +151,15 @@ class Simulation:
 
     def _happen(self, happenings: Iterable[Happening]) -> Generator[simpy.Event, None, None]:
         env, controller = self._env, self._controller
-        fruitless, ended, patience = 0, 0, max(_PATIENCE, 10 * len(self._paces))
+        fruitless, ended, most = 0, 0, max(_MOST_HAPPENINGS, 10 * len(self._slowdowns))
         for happening in happenings:
             before, ended = ended, self._arrived - controller.open
             fruitless = fruitless + 1 if controller.open and ended == before else 0
-            if fruitless > patience:
+            if fruitless > most:
                 raise Stalled(
                     f"{controller.open} requests wait or run, and none has ended while replicas failed, recovered or "
-                    f"changed their pace {patience:,} times until {env.now / PICOSECONDS:.6g} s: they fail sooner than "
-                    "any request is done"
+                    f"changed their slowdown {most:,} times until {env.now / PICOSECONDS:.6g} s: they fail sooner "
+                    "than any request is done"
                 )
             at = round(happening.at_s * PICOSECONDS)
             if at > env.now:
@@ -181,7 +181,7 @@ class Simulation:
                 self._down.discard(happening.replica)
                 controller.replica_up(happening.replica, now / PICOSECONDS)
             else:
-                self._paces[happening.replica] = happening.pace
+                self._slowdowns[happening.replica] = happening.slowdown
                 for timeline in list(self._running.values()):
                     if timeline.launch.replica == happening.replica:
                         self._recall(timeline, now)
@@ -220,7 +220,7 @@ class Simulation:
         self._news = False
         now_s = now / PICOSECONDS
         for launch in controller.launches(now_s):
-            self._run(self._world.timeline(launch, now, self._paces[launch.replica], self._steps), now)
+            self._run(self._world.timeline(launch, now, self._slowdowns[launch.replica], self._steps), now)
         for launch_id in controller.recalls(now_s):
             self._recall(self._running[launch_id], now)
         if self._sleeps:
@@ -251,7 +251,7 @@ class Simulation:
             self._settle(now)
 
     def _sleep(self, wakeup_s: float | None, now: int) -> None:
-        if wakeup_s is None or not self._controller.open or len(self._down) == len(self._paces):
+        if wakeup_s is None or not self._controller.open or len(self._down) == len(self._slowdowns):
             return
         at = int(wakeup_s * PICOSECONDS)
         while at / PICOSECONDS < wakeup_s:

@@ -27,7 +27,7 @@ REPLICA = Range(0, REPLICAS.most, whole=True)
 _Planned = tuple[int, float, list[float]]
 """Its place in the scenario, when it starts, and how long and how much."""
 _Change = tuple[float, int, float]
-"""Seconds, a number that orders what happens at once, and what changes: +1 down, -1 up, or a factor of pace."""
+"""Seconds, a number that orders what happens at once, and what changes: +1 down, -1 up, or a factor of slowdown."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Faults:
         slow = self._planned("faults.slow", self.slow)
         sources: list[Iterable[Happening]] = []
         for replica in range(replicas):
-            sources += [self._downs(replica, outages[replica], seed), self._paces(replica, slow[replica], seed)]
+            sources += [self._downs(replica, outages[replica], seed), self._slowdowns(replica, slow[replica], seed)]
         of_replicas = (one._replace(at_s=start_s + one.at_s) for one in heapq.merge(*sources, key=_time))
         return heapq.merge(self._cancelled(requests, seed), of_replicas, key=_time)
 
@@ -149,7 +149,7 @@ class Faults:
             now += self.repair_s + self.cold_start_s
             yield now, number, -1
 
-    def _paces(self, replica: int, slow: list[_Planned], seed: int) -> Iterator[Happening]:
+    def _slowdowns(self, replica: int, slow: list[_Planned], seed: int) -> Iterator[Happening]:
         """Slow spells of a replica; where several overlap their slowdowns multiply."""
         planned: list[_Change] = []
         for at, start, [seconds, slowdown] in slow:
@@ -159,10 +159,10 @@ class Faults:
             running[number] = slowdown
             if slowdown == 1.0:
                 del running[number]
-            pace = 1.0
+            slowdown = 1.0
             for factor in running.values():
-                pace = min(pace * factor, SLOWDOWN.most)
-            yield Happening(at_s, "pace", replica, max(1, round(1000 * pace)))
+                slowdown = min(slowdown * factor, SLOWDOWN.most)
+            yield Happening(at_s, "slowdown", replica, max(1, round(1000 * slowdown)))
 
     def _chance_spells(self, replica: int, seed: int) -> Iterator[_Change]:
         if self.straggler_every_s is None:

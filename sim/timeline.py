@@ -106,17 +106,17 @@ class Timeline:
         """What it has come to by a time until its end. A step under way is not done, but its devices were busy."""
         start = self.start
         steps = self.steps if time == self.end else self.steps_by(time)
-        borders_s: tuple[float, ...] = ()
+        stage_ends_s: tuple[float, ...] = ()
         for part in self._parts:
             if part[2] < time:
-                borders_s += (part[2] / PICOSECONDS,)
+                stage_ends_s += (part[2] / PICOSECONDS,)
         if self._account is None:
             device_s = ((time - start) / PICOSECONDS,)
-            return _new(Outcome, (steps, None, self._images * steps, 0, device_s, borders_s, None))
+            return _new(Outcome, (steps, None, self._images * steps, 0, device_s, stage_ends_s, None))
         begun, refining = self._refining(time)
         others = time - start - refining
         work = self._account(self.launch, steps, begun, refining / PICOSECONDS, others / PICOSECONDS)
-        return Outcome(steps, None, *work, borders_s)
+        return Outcome(steps, None, *work, stage_ends_s)
 
     def _refining(self, time: int) -> tuple[int, int]:
         """Steps of refinement begun before a time, and the picoseconds that they had by then."""

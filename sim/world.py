@@ -44,7 +44,7 @@ _Known = tuple[tuple[Segment, ...], int, list[tuple[str, int, int]]]
 step without noise, at least 1; 0: its steps are not alike)."""
 
 
-class StepClock:
+class NoiseStream:
     """Noise of the successive steps of one stage on one replica, as running sums in thousandths.
 
     Attributes:
@@ -118,20 +118,20 @@ class World:
         self._account = None if plans is None and tiles is None else self._work
         self.clocks = [_ByStage(partial(self._clock, replica, seed, noise)) for replica in range(replicas)]
 
-    def _clock(self, replica: int, seed: int, noise: bool, stage: str) -> StepClock:
+    def _clock(self, replica: int, seed: int, noise: bool, stage: str) -> NoiseStream:
         if STAGES[stage].weights:
-            return StepClock((1.0,), 1, None)
+            return NoiseStream((1.0,), 1, None)
         measured = self._costs.noise(stage)
         rng = stream(seed, f"world/{replica}/{stage}") if noise and len(measured.ratios) > 1 else None
-        return StepClock(measured.ratios, measured.steps, rng)
+        return NoiseStream(measured.ratios, measured.steps, rng)
 
-    def timeline(self, launch: Launch, start: int, pace: int = 1000, steps: int | None = None) -> Timeline:
+    def timeline(self, launch: Launch, start: int, slowdown: int = 1000, steps: int | None = None) -> Timeline:
         """When the steps of a launch end that starts now. Where it ends earlier, `put_back` must be told.
 
         Args:
             launch: which.
             start: now, picoseconds.
-            pace: thousandths of its time that every step takes.
+            slowdown: thousandths of its time that every step takes.
             steps: steps of the launch, the first alone; None: all.
         """
         segments, planned = launch.segments, launch.steps
@@ -157,10 +157,11 @@ class World:
             sums: Sequence[int] = clock.sums
             if not unit:
                 ends = self._ends(launch, stage, [total - sums[first] for total in sums[first + 1 : last + 1]])
-                sums, first, last = [0, *ends] if pace == 1000 else [0, *[at * pace // 1000 for at in ends]], 0, count
+                slowed = ends if slowdown == 1000 else [at * slowdown // 1000 for at in ends]
+                sums, first, last = [0, *slowed], 0, count
                 unit = 1
-            elif pace != 1000:
-                unit = max(1, unit * pace // 1000)
+            elif slowdown != 1000:
+                unit = max(1, unit * slowdown // 1000)
             end += unit * (sums[last] - sums[first])
             parts.append((stage, count, end, unit, sums, first))
         return Timeline(launch, start, parts, planned, images, self._account)
@@ -189,7 +190,7 @@ class World:
         return known
 
     def _ends(self, launch: Launch, stage: str, factors: Sequence[int]) -> list[int]:
-        """Picoseconds from a launch's first step of an uneven stage to the end of each, with noise.
+        """Picoseconds from a launch's first step of a stage of steps that vary to the end of each, with noise.
 
         ``factors`` are the sums of its first 1, 2, ... steps' factors, in thousandths.
         """

@@ -9,8 +9,8 @@ from pathlib import Path
 from predictors.basis import CALIBRATED, ESTIMATED
 from predictors.estimate import estimated_table
 from predictors.hardware import find_hardware
+from predictors.latency_model import LatencyModel
 from predictors.profile import Profile
-from predictors.table import LatencyTable
 from tilecast.file_memo import memoised_by_file
 from tilecast.scenario import Scenario
 from traces.errors import BadInput
@@ -56,7 +56,7 @@ def geometry_for(model: str, profile: Profile | None) -> ModelGeometry:
 
 def latency_table(
     scenario: Scenario, profile: Profile | None, geometry: ModelGeometry, latency_model: str | None = None
-) -> LatencyTable:
+) -> LatencyModel:
     """What steps cost: fitted to the profile; by the roofline of the scenario's hardware; or that calibrated by it.
 
     Args:
@@ -74,7 +74,7 @@ def latency_table(
     return _fit(profile, scenario.model_name, executor, latency_model or section.latency_model, geometry)
 
 
-def trust(table: LatencyTable, profile: Profile | None) -> list[str]:
+def trust(table: LatencyModel, profile: Profile | None) -> list[str]:
     """What a reader must know before relying on the table, in sentences; nothing where all of it was measured."""
     stages = {basis: [stage for stage, of in table.bases.items() if of == basis] for basis in (CALIBRATED, ESTIMATED)}
     notes = []
@@ -97,5 +97,5 @@ def _find_profile(name: str, base: Path) -> Path:
 
 
 _load = memoised_by_file(Profile.load)
-_fit = lru_cache(maxsize=32)(LatencyTable.fit)
+_fit = lru_cache(maxsize=32)(LatencyModel.fit)
 """Measurements and what was fitted to them are not changed, so all scenarios of a process share them."""

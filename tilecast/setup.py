@@ -22,9 +22,9 @@ from policies.runlog import write_run
 from policies.watchdog import watched
 from predictors.costs import CostModel
 from predictors.expected import ExpectedReuse
+from predictors.latency_model import LatencyModel, check_supported
 from predictors.online import OnlinePredictor
 from predictors.profile import Profile
-from predictors.table import LatencyTable, check_supported
 from reports.drift import drift
 from tilecast.caching import PreparedCache, format_shares, prepare_cache
 from tilecast.file_memo import memoised_by_file
@@ -68,8 +68,8 @@ class Prepared:
     trace: Trace
     requests: list[Request]
     profile: Profile | None
-    table: LatencyTable
-    predictor: LatencyTable
+    table: LatencyModel
+    predictor: LatencyModel
     policy: SchedulingPolicy
     warnings: list[str]
     cache: PreparedCache | None = None
@@ -105,7 +105,7 @@ class Prepared:
         """What the stages of a request cost."""
         return _costs(self.scenario, self.table, self.tiling)
 
-    def world_table(self) -> LatencyTable:
+    def world_table(self) -> LatencyModel:
         """The measured table that the simulated world takes its durations from."""
         return _world_table(self.scenario, self.profile, self.table)
 
@@ -278,7 +278,7 @@ def routing_of(scenario: Scenario) -> RoutingPolicy | None:
     return None if section is None else section.policy("routing", scenario.base)
 
 
-def _unmeasured(table: LatencyTable, tiling: PreparedTiling | None) -> tuple[str, ...]:
+def _unmeasured(table: LatencyModel, tiling: PreparedTiling | None) -> tuple[str, ...]:
     of_tiled = STAGES.named(lambda stage: stage.measured and not (stage.mixes or stage.priced_as))
     return (*table.unmeasured_stages, *[name for name in of_tiled if tiling is not None and name not in table.costs])
 
@@ -308,7 +308,7 @@ def _unlike_the_profile(scenario: Scenario, profile: Profile | None) -> list[str
     return warnings
 
 
-def _costs(scenario: Scenario, table: LatencyTable, tiling: PreparedTiling | None) -> CostModel:
+def _costs(scenario: Scenario, table: LatencyModel, tiling: PreparedTiling | None) -> CostModel:
     return adapting(scenario, table if tiling is None else tiling.costs(table))
 
 
@@ -316,7 +316,7 @@ def _expecting(costs: CostModel, shares: dict[Size, float]) -> CostModel:
     return ExpectedReuse(costs, shares) if shares else costs
 
 
-def _world_table(scenario: Scenario, profile: Profile | None, table: LatencyTable) -> LatencyTable:
+def _world_table(scenario: Scenario, profile: Profile | None, table: LatencyModel) -> LatencyModel:
     latency_model = scenario.world.latency_model
     if latency_model is None:
         return table

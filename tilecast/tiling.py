@@ -14,9 +14,9 @@ from policies.tiling.recipe import TilingRule
 from policies.tiling.signals import TileSignals
 from policies.tiling.timing import TileDevices
 from predictors.costs import Batch, alone
+from predictors.latency_model import LatencyModel
 from predictors.link import Link
 from predictors.shipped import find
-from predictors.table import LatencyTable
 from predictors.tile_recording import TileRecording
 from predictors.tile_reuse import TileReuse
 from tilecast.scenario import Scenario
@@ -71,11 +71,11 @@ class PreparedTiling:
         """Those of the requests that are not tiled."""
         return [request for request in requests if not self.rule.applies(request.size)]
 
-    def costs(self, table: LatencyTable) -> TiledCosts:
+    def costs(self, table: LatencyModel) -> TiledCosts:
         """``table`` with the costs of what is tiled."""
         return TiledCosts(table, self.rule, self.devices, self.shares)
 
-    def plans(self, table: LatencyTable) -> TilePlans:
+    def plans(self, table: LatencyModel) -> TilePlans:
         """What refining simulated requests takes when ``table`` is the truth.
 
         Raises:
@@ -88,7 +88,7 @@ class PreparedTiling:
             )
         return TilePlans(self.costs(table), self.caching, self.signals)
 
-    def execution(self, table: LatencyTable) -> Tiling:
+    def execution(self, table: LatencyModel) -> Tiling:
         """How a real executor does it; ``table`` tells its placement policy what tiles cost."""
         from backend.tiled.execution import Tiling
 
@@ -112,7 +112,7 @@ class PreparedTiling:
 
 
 def prepare_tiling(
-    scenario: Scenario, geometry: ModelGeometry, table: LatencyTable, trace: Trace
+    scenario: Scenario, geometry: ModelGeometry, table: LatencyModel, trace: Trace
 ) -> PreparedTiling | None:
     """The tiling of a scenario; None where it has none.
 

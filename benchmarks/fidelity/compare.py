@@ -16,8 +16,8 @@ import pandas as pd
 from benchmarks.fidelity.study import SCENARIO, RealRun, Study
 from policies.runlog import read_run
 from predictors.costs import Batch
+from predictors.latency_model import LatencyModel
 from predictors.profile import Profile
-from predictors.table import LatencyTable
 from reports.checks import checked
 from reports.fidelity import GOALS
 from reports.figures import summary
@@ -106,7 +106,7 @@ def simulated(prepared: Prepared, seeds: int, slowdown: float = 1.0) -> Iterable
         yield summary(own.arrays(controller))
 
 
-def _of_run(study: Study, run: RealRun, table: LatencyTable) -> dict[str, Any]:
+def _of_run(study: Study, run: RealRun, table: LatencyModel) -> dict[str, Any]:
     """A row of `Findings.runs`."""
     folder = study.real(run)
     log = read_run(folder)
@@ -124,7 +124,7 @@ def _of_run(study: Study, run: RealRun, table: LatencyTable) -> dict[str, Any]:
     }
 
 
-def speeds(launches: pd.DataFrame, table: LatencyTable, cached: bool = False) -> dict[str, float]:
+def speeds(launches: pd.DataFrame, table: LatencyModel, cached: bool = False) -> dict[str, float]:
     """``speed``, in all, and ``speed_encode`` and so on, by stage: measured over profiled seconds of launches.
 
     Args:
@@ -149,7 +149,7 @@ def speeds(launches: pd.DataFrame, table: LatencyTable, cached: bool = False) ->
     }
 
 
-def _profiled_s(table: LatencyTable, row: Mapping[Any, Any], cached: bool) -> float:
+def _profiled_s(table: LatencyModel, row: Mapping[Any, Any], cached: bool) -> float:
     """What the profile says the launch of a row of ``steps.parquet`` takes on average; its units count equally."""
     stage = row["stage"]
     cached = cached and STAGES[stage].cache == "blocks"

@@ -18,8 +18,8 @@ from benchmarks.outputs import BENCHMARK
 from examples.demo import GUIDANCE_SCALE, HERE, SIZES
 from policies.runlog import read_run
 from policies.scheduling import SCHEDULERS
+from predictors.latency_model import LatencyModel
 from predictors.profile import Profile
-from predictors.table import LatencyTable
 from traces.errors import BadInput
 from traces.files import write_json
 from traces.request import Request
@@ -189,7 +189,7 @@ class Study:
         path = self.trace(load)
         if path.exists():
             return
-        table = LatencyTable.fit(Profile.load(self.first_profile), MODEL, self.executor)
+        table = LatencyModel.fit(Profile.load(self.first_profile), MODEL, self.executor)
         mix = parse_sizes(SIZES)
         alone_s = [table.standalone_s(Request("one", 0.0, h, w, self.steps)) for h, w, _ in mix.values]
         mean_s = sum(s * p for s, p in zip(alone_s, mix.weights, strict=True)) / sum(mix.weights)

@@ -31,8 +31,8 @@ from policies.events import EventRecord
 from policies.runlog import REPLAY, Run, read_run
 from policies.scheduling import SCHEDULERS
 from predictors.costs import Batch
+from predictors.latency_model import LatencyModel
 from predictors.profile import Profile
-from predictors.table import LatencyTable
 from reports.checks import checked
 from reports.figures import latency, summary
 from reports.repeats import held_against
@@ -84,7 +84,7 @@ def measure_replay(point: Point, bench: Bench) -> Result:
         served = Served(trial, executor_of(point.way), bench)
         try:
             profile = served.profile()
-            table = LatencyTable.fit(profile, trial.model, served.mode)
+            table = LatencyModel.fit(profile, trial.model, served.mode)
             trace = bench.kept("replay", trial, lambda: trace_of(trial, table))
             with TemporaryDirectory() as folder:
                 result = _held_against(served, point.way, profile, trace, Path(folder))
@@ -96,7 +96,7 @@ def measure_replay(point: Point, bench: Bench) -> Result:
     return {**result, **({} if "failed" in result else memory.result)}
 
 
-def capacity(trial: Trial, table: LatencyTable) -> float:
+def capacity(trial: Trial, table: LatencyModel) -> float:
     """Requests a second while every batch is full, and of one size."""
     seconds = []
     for size in trial.sizes.values:
@@ -107,7 +107,7 @@ def capacity(trial: Trial, table: LatencyTable) -> float:
     return sum(weights) / sum(s * w for s, w in zip(seconds, weights, strict=True))
 
 
-def trace_of(trial: Trial, table: LatencyTable) -> Trace:
+def trace_of(trial: Trial, table: LatencyModel) -> Trace:
     """Poisson arrivals at `LOAD`, with deadlines."""
     workload = Workload(
         LOAD * capacity(trial, table), trial.sizes, steps=Mix((trial.steps,), (1.0,)), model=trial.model

@@ -23,9 +23,9 @@ import numpy as np
 
 from predictors.costs import Batch, CostLayer
 from predictors.importers.mixfusion import import_mixfusion
+from predictors.latency_model import LatencyModel
 from predictors.online import OnlinePredictor
 from predictors.profile import Profile
-from predictors.table import LatencyTable
 from traces.arrivals import Poisson
 from traces.errors import BadInput
 from traces.importers.gentd26 import import_gentd26
@@ -132,20 +132,20 @@ def profile_of(source: Source) -> Profile:
 
 
 @lru_cache(maxsize=16)
-def truth(source: Source, model: str, engine: str) -> LatencyTable:
+def truth(source: Source, model: str, engine: str) -> LatencyModel:
     """What things really take in the simulated world."""
-    return LatencyTable.fit(profile_of(source), model, engine)
+    return LatencyModel.fit(profile_of(source), model, engine)
 
 
 @lru_cache(maxsize=64)
-def known(source: Source, model: str, engine: str, seed: int) -> LatencyTable:
+def known(source: Source, model: str, engine: str, seed: int) -> LatencyModel:
     """The table of somebody who measured half of the denoised compositions."""
     profile = profile_of(source)
     frame = profile.frame
     compositions = sorted(set(frame["composition"]))
     chosen = stream(seed, "benchmark/known").permutation(compositions)[: -(-len(compositions) // 2)]
     keep = frame["composition"].isin(chosen) | (frame["stage"] != "denoise")
-    return LatencyTable.fit(Profile(frame[keep], profile.metadata), model, engine)
+    return LatencyModel.fit(Profile(frame[keep], profile.metadata), model, engine)
 
 
 class CachedTable(CostLayer):
@@ -154,7 +154,7 @@ class CachedTable(CostLayer):
     What reuse saves is the work that the table's latency model finds in it; no cached run of these models is published.
     """
 
-    def __init__(self, table: LatencyTable, computed: float) -> None:
+    def __init__(self, table: LatencyModel, computed: float) -> None:
         super().__init__(table)
         self._computed = computed
 
@@ -164,13 +164,13 @@ class CachedTable(CostLayer):
         return self.table.step_s(stage, batch._replace(computed=self._computed if cached else None))
 
 
-def world_of(source: Source, point: Point) -> LatencyTable | CachedTable:
+def world_of(source: Source, point: Point) -> LatencyModel | CachedTable:
     """Where the durations of a point come from."""
     table = truth(source, point.model, point.engine)
     return table if point.computed == 1.0 else CachedTable(table, point.computed)
 
 
-def predictor_of(source: Source, point: Point) -> OnlinePredictor | LatencyTable | CachedTable:
+def predictor_of(source: Source, point: Point) -> OnlinePredictor | LatencyModel | CachedTable:
     """What the scheduler of one simulation may ask, fresh."""
     oracle = point.knowledge == "oracle"
     table = truth(source, point.model, point.engine) if oracle else known(source, point.model, point.engine, point.seed)

@@ -17,7 +17,7 @@ from policies.parameters import Width
 from policies.scheduling.batch import next_quantum
 from policies.scheduling.forecast import ROUNDING_S, Due, forecast
 from policies.scheduling.mixing import BatchCosts
-from policies.scheduling.promise import Quanta, to_decode
+from policies.scheduling.quantum import Quanta, to_decode
 
 _WIDTHS = (12, 8, 6, 4, 3, 2, 1)
 

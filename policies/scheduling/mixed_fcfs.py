@@ -8,7 +8,7 @@ from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.parameters import Width
 from policies.scheduling.batch import next_quantum
-from policies.scheduling.promise import Quanta, to_decode
+from policies.scheduling.quantum import Quanta, to_decode
 
 
 class MixedFCFS(SchedulingPolicy):

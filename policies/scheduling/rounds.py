@@ -24,7 +24,7 @@ from policies.job import Job
 from policies.parameters import StepCount, Width
 from policies.scheduling.batch import next_quantum
 from policies.scheduling.mixing import BatchCosts, BatchKind
-from policies.scheduling.promise import Quanta, to_decode
+from policies.scheduling.quantum import Quanta, to_decode
 from policies.scheduling.queues import KindQueues
 
 

@@ -16,8 +16,8 @@ from backend.kernels.choice import Kernels  # noqa: E402
 from backend.loading import geometry_of_pipeline, load_pipeline  # noqa: E402
 from backend.profiling import default_sizes, measure, measure_profile  # noqa: E402
 from policies.caching import FixedInterval  # noqa: E402
+from predictors.latency_model import LatencyModel  # noqa: E402
 from predictors.profile import Profile  # noqa: E402
-from predictors.table import LatencyTable  # noqa: E402
 from tests.backend.kernels.test_graphs import Replayer  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
 from traces.geometry import GEOMETRIES, geometry_from_json  # noqa: E402
@@ -40,7 +40,7 @@ def test_a_profile_is_measured_saved_and_fitted(model_folder: Path, tmp_path: Pa
     profile.save(path)
     loaded = Profile.load(path)
     geometry = geometry_from_json(loaded.metadata["geometry"])
-    table = LatencyTable.fit(loaded, "tiny-sdxl", geometry=geometry)
+    table = LatencyModel.fit(loaded, "tiny-sdxl", geometry=geometry)
     small, large = (((side, side, 1), 1) for side in (16, 64))
     assert 0 < table.step_s("denoise", Batch("sd3", (small,))) < table.step_s("denoise", Batch("sd3", (large,)))
 
@@ -69,7 +69,7 @@ def test_mixes_and_a_cache_are_measured(model_folder: Path) -> None:
     weights = json.loads(profile.metadata["block_weights"])
     assert len(weights) == 5
     assert sum(weights) == pytest.approx(1, abs=1e-3)
-    table = LatencyTable.fit(profile, "tiny-sdxl", "patched", geometry=geometry_from_json(profile.metadata["geometry"]))
+    table = LatencyModel.fit(profile, "tiny-sdxl", "patched", geometry=geometry_from_json(profile.metadata["geometry"]))
     batch = (((16, 16, 1), 1), ((16, 32, 1), 1))
     assert (
         0

@@ -24,8 +24,8 @@ from benchmarks.gpu_suite.replay import FIGURES, LOAD, capacity, measure_replay,
 from benchmarks.gpu_suite.served import CLIP_TOKENS, TRIALS, Served, sdxl_pipeline
 from benchmarks.gpu_suite.store import Store, Suite
 from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
+from predictors.latency_model import LatencyModel
 from predictors.profile import Profile
-from predictors.table import LatencyTable
 from reports.plan.result import Plan
 from tests.backend import tiny_pipelines
 from tests.cli.run_command import run
@@ -86,7 +86,7 @@ def test_the_next_scheduler_of_a_bench_is_given_the_same_trace(replayed: Result,
 
 
 def test_a_trace_is_as_heavy_as_asked_for() -> None:
-    table, real = LatencyTable.fit(profile_of(suite())[0], "sdxl"), TRIALS["sdxl"]
+    table, real = LatencyModel.fit(profile_of(suite())[0], "sdxl"), TRIALS["sdxl"]
     trace = trace_of(real, table)
     assert trace.frame["arrival_s"].max() <= real.span_s
     assert len(trace) == pytest.approx(LOAD * capacity(real, table) * real.span_s, rel=0.5)
@@ -227,7 +227,7 @@ def test_images_are_decoded_one_after_another_and_prompts_of_any_size_cost_the_s
     assert decodes["4@1024x1024"] == pytest.approx(4 * decodes["1@1024x1024"], rel=0.02)
     encodes = frame[frame["stage"] == "encode"].groupby("composition")["seconds"].median()
     assert encodes["1@512x512"] == encodes["1@1024x1024"]
-    table = LatencyTable.fit(profile_of(suite())[0], "sdxl")
+    table = LatencyModel.fit(profile_of(suite())[0], "sdxl")
     size = (1024, 1024, 1)
     alone, eight = (table.step_s("decode", Batch("sd3", composition_of([(size, n)]))) for n in (1, 8))
     assert eight == pytest.approx(8 * alone, rel=0.1)

@@ -59,7 +59,7 @@ def again(events: list[dict[str, Any]], predictor: Any) -> Parity:
 
 def test_a_predictor_that_learns_decides_the_same_again() -> None:
     events = record()
-    assert sum("borders" in event.get("complete", {}) for event in events) > 5
+    assert sum("stage_ends" in event.get("complete", {}) for event in events) > 5
     parity = again(events, OnlinePredictor(FlatCosts()))
     assert parity.difference is None
     assert parity.decisions > 50
@@ -72,7 +72,7 @@ def test_one_that_learned_before_or_sees_less_is_caught() -> None:
     assert not again(events, used).same
     assert not again(events, FlatCosts()).same
     for event in events:
-        event.get("complete", {}).pop("borders", None)
+        event.get("complete", {}).pop("stage_ends", None)
     assert not again(events, OnlinePredictor(FlatCosts())).same
 
 

@@ -98,7 +98,7 @@ def test_a_run_that_is_killed_anywhere_and_goes_on_keeps_every_request_once(name
         for event in more:
             event["now"] += ledger.now
             if "complete" in event:
-                event["complete"]["borders"] = [s + ledger.now for s in event["complete"].get("borders", ())]
+                event["complete"]["stage_ends"] = [s + ledger.now for s in event["complete"].get("stage_ends", ())]
         cut = data.draw(st.integers(0, len(more)), "killed after")
         events = [*events, {"now": ledger.now, "resumed": "later"}, *more[:cut]]
         after = ended(told(events, requests, world))

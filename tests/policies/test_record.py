@@ -16,7 +16,7 @@ def test_units_of_a_cache_belong_to_the_denoising_steps() -> None:
     controller.submit(Request("a", 0.0, 64, 64, 4, images=2), 0.0)
     (launch,) = controller.launches(0.0)
     # encode, four steps of 2 images x 16 units of which 24 were reused, decode
-    controller.complete(launch, Outcome(6, None, 2 + 104 + 2, 24, borders_s=(1.0, 5.0)), 6.0)
+    controller.complete(launch, Outcome(6, None, 2 + 104 + 2, 24, stage_ends_s=(1.0, 5.0)), 6.0)
     table = step_table(controller, lambda stage, composition: False)
     assert table["stage"].tolist() == ["encode", "denoise", "decode"]
     assert table["computed"].tolist() == [2, 104, 2]
@@ -57,9 +57,9 @@ def test_a_launch_cut_short_has_rows_for_the_stages_it_reached() -> None:
         controller.submit(Request(name, now, 64, 64, 4), now)
         (launch,) = controller.launches(now)
         now += 6.0
-        controller.complete(launch, Outcome(done, None, done, borders_s=borders), now)
+        controller.complete(launch, Outcome(done, None, done, stage_ends_s=borders), now)
     (rest,) = controller.launches(now)
-    controller.complete(rest, Outcome(3, None, 3, borders_s=(14.0,)), 15.0)
+    controller.complete(rest, Outcome(3, None, 3, stage_ends_s=(14.0,)), 15.0)
     table = step_table(controller, lambda stage, composition: False)
     rows = table[["launch_id", "stage", "start_s", "end_s", "steps", "planned_steps", "computed"]].values.tolist()
     assert rows == [
@@ -85,7 +85,7 @@ def test_notes_are_a_column() -> None:
     controller, requests = Controller(FCFS(), FlatCosts()), [Request(name, 0.0, 64, 64, 4) for name in "ab"]
     controller.submit(requests[0], 0.0)
     (launch,) = controller.launches(0.0)
-    controller.complete(launch, Outcome(6, borders_s=(1.0, 5.0), notes={"a": "the prompt was cut"}), 6.0)
+    controller.complete(launch, Outcome(6, stage_ends_s=(1.0, 5.0), notes={"a": "the prompt was cut"}), 6.0)
     steps = step_table(controller, lambda stage, composition: False)
     table = request_table(controller, requests, steps, lambda request: 1.0)
     assert table["note"].tolist() == ["the prompt was cut", ""]

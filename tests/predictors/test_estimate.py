@@ -13,8 +13,8 @@ from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
 from predictors.costs import Batch
 from predictors.estimate import RooflineCost, estimated_table
 from predictors.hardware import find_hardware
+from predictors.latency_model import LatencyModel, check_supported
 from predictors.profile import Profile
-from predictors.table import LatencyTable, check_supported
 from traces.composition import format_composition, parse
 from traces.errors import BadInput
 from traces.request import Request
@@ -24,7 +24,7 @@ H100 = find_hardware("h100-sxm")
 TEN = [f"{n}@{side}x{side}" for side in (512, 768) for n in (1, 2, 3, 5, 8)]
 
 
-def table(profile: Profile | None = None, executor: str = "whole", model: str = "sdxl") -> LatencyTable:
+def table(profile: Profile | None = None, executor: str = "whole", model: str = "sdxl") -> LatencyModel:
     return estimated_table(model, H100, executor, calibration=profile)
 
 
@@ -45,7 +45,7 @@ def measured(compositions: list[str], executor: str = "whole", stages: tuple[str
     return Profile.from_frame(pd.DataFrame(rows).assign(**facts), {})
 
 
-def cost(of: LatencyTable, stage: str = "denoise") -> RooflineCost:
+def cost(of: LatencyModel, stage: str = "denoise") -> RooflineCost:
     found = of.costs[stage]
     assert isinstance(found, RooflineCost)
     return found
@@ -158,7 +158,7 @@ def test_what_cannot_be_estimated_is_refused() -> None:
 
 
 def test_a_measured_table_says_so(made_up: Profile) -> None:
-    assert LatencyTable.fit(made_up, "sd3").basis == MEASURED
+    assert LatencyModel.fit(made_up, "sd3").basis == MEASURED
 
 
 def test_ten_published_measurements_predict_a_size_that_is_not_among_them(published: Profile) -> None:

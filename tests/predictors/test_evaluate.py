@@ -62,6 +62,6 @@ def test_published_figures(published: Profile) -> None:
     perfect = errors.set_index("model")["perfect"]
     assert mape["sd3", "patched", "denoise", "composition", "boosted"] < 1.0 * perfect["sd3"].iloc[0]
     assert mape["sdxl", "patched", "denoise", "composition", "boosted"] < 1.28 * perfect["sdxl"].iloc[0]
-    for model in published.models:  # why LatencyTable answers with the smooth model
+    for model in published.models:  # why LatencyModel answers with the smooth model
         way = (model, "patched", "denoise", "repeat")
         assert mape[*way, "boosted"] < mape[*way, "median of repeats"]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from predictors.costs import Batch
+from predictors.latency_model import LatencyModel
 from predictors.online import OnlinePredictor
 from predictors.profile import Profile
-from predictors.table import LatencyTable
 from traces.composition import parse
 from traces.request import Request
 
@@ -19,8 +19,8 @@ SMALL, LARGE, OTHER = parse("2@512x512"), parse("1@1024x1024"), parse("3@512x512
 
 
 @pytest.fixture(scope="module")
-def table(made_up: Profile) -> LatencyTable:
-    return LatencyTable.fit(made_up, "sd3")
+def table(made_up: Profile) -> LatencyModel:
+    return LatencyModel.fit(made_up, "sd3")
 
 
 def learn(predictor: OnlinePredictor, composition: object, factor: float, launches: int) -> None:
@@ -36,14 +36,14 @@ def factor(predictor: OnlinePredictor, composition: object, stage: str = "denois
     return answer / predictor.table.step_s(stage, Batch("sd3", composition))  # type: ignore[arg-type]
 
 
-def test_before_any_launch_it_is_the_table(table: LatencyTable) -> None:
+def test_before_any_launch_it_is_the_table(table: LatencyModel) -> None:
     predictor = OnlinePredictor(table)
     request = Request("r", 0, 512, 512, 7)
     assert predictor.step_s("denoise", Batch("sd3", SMALL)) == table.step_s("denoise", Batch("sd3", SMALL))
     assert predictor.standalone_s(request) == table.standalone_s(request)
 
 
-def test_what_holds_for_a_stage_is_believed_of_compositions_never_seen(table: LatencyTable) -> None:
+def test_what_holds_for_a_stage_is_believed_of_compositions_never_seen(table: LatencyModel) -> None:
     predictor = OnlinePredictor(table)
     learn(predictor, SMALL, 1.5, 2)
     early = factor(predictor, LARGE)
@@ -55,7 +55,7 @@ def test_what_holds_for_a_stage_is_believed_of_compositions_never_seen(table: La
     assert predictor.standalone_s(request) == pytest.approx(1.45 * table.standalone_s(request), rel=0.05)
 
 
-def test_a_composition_departs_from_its_stage(table: LatencyTable) -> None:
+def test_a_composition_departs_from_its_stage(table: LatencyModel) -> None:
     predictor = OnlinePredictor(table)
     for _ in range(60):
         learn(predictor, SMALL, 1.2, 1)
@@ -65,7 +65,7 @@ def test_a_composition_departs_from_its_stage(table: LatencyTable) -> None:
     assert 0.95 < factor(predictor, OTHER) < 1.15
 
 
-def test_a_stall_moves_it_little_and_a_lasting_change_wholly(table: LatencyTable) -> None:
+def test_a_stall_moves_it_little_and_a_lasting_change_wholly(table: LatencyModel) -> None:
     predictor = OnlinePredictor(table)
     learn(predictor, SMALL, 1.0, 20)
     learn(predictor, SMALL, 100.0, 1)
@@ -79,7 +79,7 @@ def test_a_stall_moves_it_little_and_a_lasting_change_wholly(table: LatencyTable
         assert factor(predictor, SMALL) == pytest.approx(slowdown, rel=0.02)
 
 
-def test_noise_alone_changes_little(table: LatencyTable) -> None:
+def test_noise_alone_changes_little(table: LatencyModel) -> None:
     predictor = OnlinePredictor(table)
     rng = np.random.default_rng(0)
     for noise in rng.normal(1, 0.05, 300):
@@ -87,21 +87,21 @@ def test_noise_alone_changes_little(table: LatencyTable) -> None:
     assert factor(predictor, SMALL) == pytest.approx(1.0, abs=0.02)
 
 
-def test_an_error_stays_an_error(table: LatencyTable) -> None:
+def test_an_error_stays_an_error(table: LatencyModel) -> None:
     predictor = OnlinePredictor(table, error=0.2)
     assert factor(predictor, SMALL) == pytest.approx(1.2)
     learn(predictor, SMALL, 1.5, 100)
     assert factor(predictor, SMALL) == pytest.approx(1.2 * 1.5, rel=0.03)
 
 
-def test_a_stage_that_costs_nothing_teaches_nothing(table: LatencyTable) -> None:
+def test_a_stage_that_costs_nothing_teaches_nothing(table: LatencyModel) -> None:
     predictor = OnlinePredictor(table)
     predictor.observe("decode", Batch("sd3", SMALL), 0.0, 0.1, 1)
     predictor.observe("decode", Batch("sd3", SMALL), 0.1, 0.0, 1)
     assert factor(predictor, SMALL, "decode") == 1.0
 
 
-def test_copies_and_equals_learn_the_same_and_never_share(table: LatencyTable) -> None:
+def test_copies_and_equals_learn_the_same_and_never_share(table: LatencyModel) -> None:
     first = OnlinePredictor(table)
     learn(first, SMALL, 1.3, 3)
     copied, pickled, fresh = copy.deepcopy(first), pickle.loads(pickle.dumps(first)), OnlinePredictor(table)

@@ -8,10 +8,10 @@ import pytest
 
 from predictors.costs import Batch
 from predictors.expected import ExpectedReuse
+from predictors.latency_model import LatencyModel
 from predictors.profile import Profile
 from predictors.recording import PatchGrid, Recording
 from predictors.reuse import ReuseModel, rows_of
-from predictors.table import LatencyTable
 from tests.predictors.recordings import BLOCKS, STEPS, made_up, mean_log_change
 from traces.composition import composition_of
 from traces.errors import BadInput
@@ -146,7 +146,7 @@ def test_a_recording_of_one_age_is_refused() -> None:
 
 
 def test_a_predictor_that_expects_reuse(made_up: Profile) -> None:
-    table = LatencyTable.fit(made_up, "sd3")
+    table = LatencyModel.fit(made_up, "sd3")
     small, large = (512, 512, 1), (1024, 1024, 1)
     expecting = ExpectedReuse(table, {small: 0.5, large: 0.75})
     alone, both = composition_of([(small, 2)]), composition_of([(small, 4), (large, 1)])

@@ -113,8 +113,8 @@ def test_a_slow_spell_stretches_the_steps_that_begin_in_it() -> None:
         return controller.jobs[0].finish_s
 
     alone_s = finish_s([])
-    assert finish_s([Happening(0.0, "pace", 0, 2000)]) == pytest.approx(2 * alone_s, rel=1e-3)
-    half = finish_s([Happening(alone_s / 2, "pace", 0, 2000)])
+    assert finish_s([Happening(0.0, "slowdown", 0, 2000)]) == pytest.approx(2 * alone_s, rel=1e-3)
+    half = finish_s([Happening(alone_s / 2, "slowdown", 0, 2000)])
     assert 1.3 * alone_s < half < 1.6 * alone_s
 
 
@@ -131,7 +131,7 @@ def test_happenings_come_in_order_and_downs_and_ups_alternate(seed: int, replica
     listed = list(takewhile(lambda h: h.at_s < 500, faults.happenings(replicas, [], seed)))
     assert [h.at_s for h in listed] == sorted(h.at_s for h in listed)
     for replica in range(replicas):
-        verbs = [h.what for h in listed if h.replica == replica and h.what != "pace"]
+        verbs = [h.what for h in listed if h.replica == replica and h.what != "slowdown"]
         assert verbs == [("down", "up")[i % 2] for i in range(len(verbs))]
     assert listed == list(takewhile(lambda h: h.at_s < 500, faults.happenings(replicas, [], seed)))
 

@@ -62,7 +62,7 @@ def test_nine_tiles_on_four_devices_take_three_rounds_a_step() -> None:
     c = simulate(FCFS(), [clip("a", 1.0)], tiled_costs(devices=TileDevices(4, link=NOTHING)))
     assert c.jobs[0].finish_s == pytest.approx(1.0 + 0.1 + 10 * 1.0 + 0.7 + 9 * 3 * 1.0 + 0.5)
     ((_, outcome, _),) = c.launched
-    assert outcome.borders_s == pytest.approx((1.1, 11.1, 11.8, 38.8))
+    assert outcome.stage_ends_s == pytest.approx((1.1, 11.1, 11.8, 38.8))
     assert outcome.device_s == pytest.approx((0.1 + 10 + 0.7 + 27 + 0.5, 18, 18, 18))
     assert (outcome.computed, outcome.reused) == (1 + 10 + 1 + 81 + 1, 0)
     table = step_table(c, lambda stage, composition: False)
@@ -102,8 +102,8 @@ def test_a_step_waits_for_its_pixels_and_slows_down_with_the_world() -> None:
     )
     sketched = 3 * 88 * 184 / 128**2
     begun, ended = 0.1 + sketched + 0.7, 0.1 + sketched + 0.7 + (0.25 + 1) + (0.5 + 1) + (0.5 + 1) + 0.25
-    assert fast.borders_s[2:] == pytest.approx((begun, ended))
-    assert slow.borders_s[2:] == pytest.approx((2 * begun, 2 * ended))
+    assert fast.stage_ends_s[2:] == pytest.approx((begun, ended))
+    assert slow.stage_ends_s[2:] == pytest.approx((2 * begun, 2 * ended))
     assert fast.device_s == pytest.approx((begun + 3 + 0.5, 3))
 
 

@@ -79,7 +79,7 @@ def test_the_outcome_at_any_time(drawn: tuple[Timeline, list[list[int]]], data: 
     assert outcome.steps_done == timeline.steps_by(time)
     assert (outcome.computed, outcome.reused, outcome.failed) == (3 * outcome.steps_done, 0, None)
     assert outcome.device_s == ((time - timeline.start) / PICOSECONDS,)
-    assert outcome.borders_s == tuple(of_stage[-1] / PICOSECONDS for of_stage in stages if of_stage[-1] < time)
+    assert outcome.stage_ends_s == tuple(of_stage[-1] / PICOSECONDS for of_stage in stages if of_stage[-1] < time)
 
 
 @given(timelines(), st.data())
@@ -106,19 +106,19 @@ def launch_of(job: Job, steps: int) -> Launch:
 
 @given(
     steps=st.integers(1, 9),
-    pace=st.sampled_from([1000, 1, 1700]),
+    slowdown=st.sampled_from([1000, 1, 1700]),
     cuts=st.lists(st.integers(0, 10**12), max_size=6),
     seed=st.integers(0, 5),
 )
 def test_a_launch_that_is_ended_early_and_taken_up_again_ends_as_it_would_have(
-    steps: int, pace: int, cuts: list[int], seed: int
+    steps: int, slowdown: int, cuts: list[int], seed: int
 ) -> None:
     """The noise of the steps that it did not run is that of the steps which come next."""
     costs, job = Costs((0.91, 1.0, 1.13)), Job(Request("r", 0.0, 64, 64, steps), 0)
-    whole = World(costs, 1, seed).timeline(launch_of(job, steps + 2), 7, pace)
+    whole = World(costs, 1, seed).timeline(launch_of(job, steps + 2), 7, slowdown)
     world, now = World(costs, 1, seed), 7
     for cut in cuts:
-        timeline = world.timeline(launch_of(job, job.steps_left), now, pace)
+        timeline = world.timeline(launch_of(job, job.steps_left), now, slowdown)
         earlier = timeline.ended_after(min(now + cut, timeline.end - 1))
         if earlier is timeline:
             assert timeline.end == whole.end
@@ -126,7 +126,7 @@ def test_a_launch_that_is_ended_early_and_taken_up_again_ends_as_it_would_have(
         world.put_back(timeline, earlier.end)
         advance(job, earlier.steps)
         now = earlier.end
-    assert world.timeline(launch_of(job, job.steps_left), now, pace).end == whole.end
+    assert world.timeline(launch_of(job, job.steps_left), now, slowdown).end == whole.end
 
 
 @given(steps=st.integers(1, 30), seed=st.integers(0, 5))

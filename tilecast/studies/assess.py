@@ -26,7 +26,7 @@ SATURATING_SEEDS = 3
 
 
 @dataclass(frozen=True)
-class Promise:
+class SloTarget:
     """What must hold, and how sure one wants to be.
 
     Attributes:
@@ -61,7 +61,7 @@ class Assessor:
     Args:
         evaluate: the simulator.
         options: what may be bought, by `key`.
-        promise: what must hold.
+        target: what must hold.
         effort: how much is simulated.
     """
 
@@ -69,10 +69,10 @@ class Assessor:
         self,
         evaluate: Evaluate,
         options: Mapping[tuple[str, int, str], Option],
-        promise: Promise,
+        target: SloTarget,
         effort: Effort,
     ) -> None:
-        self.promise = promise
+        self.target = target
         self.options = options
         self._evaluate = evaluate
         self._effort = effort
@@ -105,8 +105,8 @@ class Assessor:
                 Experiment(one, seed, SATURATING_REQUESTS, busy, saturate=True) for seed in range(SATURATING_SEEDS)
             ]
             self._carried[known] = [run.drain_s / run.submitted for run in self._evaluate(experiments)]
-        rate_rps = self.promise.rate_rps * change.rate_scale / candidate.replicas
-        return interval([rate_rps * seconds for seconds in self._carried[known]], self.promise.confidence)
+        rate_rps = self.target.rate_rps * change.rate_scale / candidate.replicas
+        return interval([rate_rps * seconds for seconds in self._carried[known]], self.target.confidence)
 
     def __call__(self, candidate: Candidate, change: Change = AS_PLANNED) -> Evaluation:
         """Whether the cluster keeps the promise when this is otherwise."""
@@ -136,14 +136,14 @@ class Assessor:
         return self._evaluate([Experiment(candidate, seed, runs[0].submitted, change) for seed in seeds])
 
     def _decided(self, candidate: Candidate, change: Change) -> list[Replication]:
-        effort, promise = self._effort, self.promise
+        effort, target = self._effort, self.target
         seeds, requests = effort.seeds, effort.requests
         while True:
             runs = self._evaluate([Experiment(candidate, seed, requests, change) for seed in range(seeds)])
             kept = self._judge(candidate, change, runs).keeps
             if kept is False:
                 return runs
-            longer = need_longer(runs, promise.confidence)
+            longer = need_longer(runs, target.confidence)
             if longer and requests < effort.max_requests:
                 requests = min(2 * requests, effort.max_requests)
             elif kept is None and seeds < effort.max_seeds:
@@ -154,16 +154,16 @@ class Assessor:
     def _judge(
         self, candidate: Candidate, change: Change, runs: list[Replication], harder: Sequence[Replication] = ()
     ) -> Verdict:
-        promise = self.promise
-        return judge(runs, self.load(candidate, change), promise.attainment, promise.confidence, harder)
+        target = self.target
+        return judge(runs, self.load(candidate, change), target.attainment, target.confidence, harder)
 
     def _evaluation(
         self, candidate: Candidate, change: Change, runs: list[Replication], harder: Sequence[Replication] = ()
     ) -> Evaluation:
-        promise, option = self.promise, self.option(candidate)
+        target, option = self.target, self.option(candidate)
         verdict = self._judge(candidate, change, runs, harder)
-        unstable, rate_rps = verdict.state == UNSTABLE, promise.rate_rps * change.rate_scale
-        seen = figures(runs, change.rate_scale, rate_rps, promise.confidence, unstable)
+        unstable, rate_rps = verdict.state == UNSTABLE, target.rate_rps * change.rate_scale
+        seen = figures(runs, change.rate_scale, rate_rps, target.confidence, unstable)
         price = option.price_per_hour * candidate.replicas
         images_per_hour = 3600 * seen.images_per_s.mean
         return Evaluation(

@@ -17,7 +17,7 @@ from predictors.shapes import shipped_shapes
 from reports.plan.result import Candidate, Demand, Memory
 from tilecast.scenario import Scenario
 from tilecast.sections import FaultsSection, HardwareSection, PolicySection
-from tilecast.studies.assess import Effort, Promise, key
+from tilecast.studies.assess import Effort, SloTarget, key
 from tilecast.studies.capacity import capacity_rps
 from tilecast.studies.experiment import Experiment
 from tilecast.studies.experiment_run import ExperimentRun, demand_of, shared
@@ -205,10 +205,10 @@ class Case:
         profiles = {kind.name: shared(self.on(kind)).profile for kind in self.kinds}
         return tuple([name for name, profile in profiles.items() if profile and profile.metadata.get("note")])
 
-    def promise(self) -> Promise:
+    def slo_target(self) -> SloTarget:
         """What must hold."""
         plan = self.scenario.plan
-        return Promise(plan.attainment, plan.confidence, self.demand().rate_rps)
+        return SloTarget(plan.attainment, plan.confidence, self.demand().rate_rps)
 
     def effort(self) -> Effort:
         """How much is simulated; where demand has a course of the day, three days at least."""

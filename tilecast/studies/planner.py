@@ -44,7 +44,7 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
     Args:
         assess: simulates all options, those of ``wanted.policies`` included.
     """
-    promise = assess.promise
+    target = assess.target
     if wanted.cluster is None:
         found = _least(assess, _of(assess, wanted.schedulers), AS_PLANNED)
     else:
@@ -64,9 +64,9 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
         notes = (*notes, *map(remark, _measured(assess, _of(assess, wanted.schedulers))))
     confirmed = _confirmed(assess, answer)
     return Plan(
-        attainment=promise.attainment,
+        attainment=target.attainment,
         slo=slo,
-        confidence=promise.confidence,
+        confidence=target.confidence,
         demand=demand,
         answer=answer,
         considered=tuple([confirmed.get(said.candidate, said) for said in assess.as_planned]),
@@ -95,7 +95,7 @@ def _least(assess: Assessor, options: Sequence[Option], change: Change, near: Ca
             return near.replicas
         return math.ceil(HARDER * assess.load(option.cluster(1), change).mean)
 
-    rate_rps = assess.promise.rate_rps * change.rate_scale
+    rate_rps = assess.target.rate_rps * change.rate_scale
     return search(options, rate_rps, lambda candidate: assess(candidate, change), guess)
 
 
@@ -138,7 +138,7 @@ def _measured(assess: Assessor, options: Sequence[Option]) -> Iterable[str]:
 
 
 def _carries(assess: Assessor, cluster: Candidate, headroom: float) -> str:
-    rate_rps = headroom * assess.promise.rate_rps
+    rate_rps = headroom * assess.target.rate_rps
     return (
         f"{assess.option(cluster).spell(cluster.replicas)} carry {rate_rps:.3g} requests/s with the promise kept, "
         f"{headroom:.2f} times the demand."

@@ -312,7 +312,7 @@ def _imbalance(launched: Sequence[LaunchRecord]) -> float:
     busiest = mean = 0.0
     for launch, outcome, end_s in launched:
         if len(outcome.device_s) > 1:
-            times = (launch.start_s, *outcome.borders_s, end_s)
+            times = (launch.start_s, *outcome.stage_ends_s, end_s)
             stages = zip(launch.segments, times, times[1:], strict=False)
             others_s = sum([to_s - from_s for segment, from_s, to_s in stages if not STAGES[segment.stage].devices])
             devices = [outcome.device_s[0] - others_s, *outcome.device_s[1:]]

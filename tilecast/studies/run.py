@@ -85,7 +85,7 @@ def plan(
     slo, demand, options = case.slo(), case.demand(), case.options
     with _kept(output, PLAN) as store:
         simulator = Simulator(case, store, workers or os.cpu_count() or 1, progress)
-        made = make_plan(Assessor(simulator, options, case.promise(), case.effort()), wanted, demand, slo)
+        made = make_plan(Assessor(simulator, options, case.slo_target(), case.effort()), wanted, demand, slo)
     return replace(
         made,
         notes=(*made.notes, *case.notes()),

@@ -10,7 +10,7 @@ import pytest
 
 from predictors.basis import ESTIMATED, MEASURED
 from reports.plan.result import Candidate, Demand
-from tilecast.studies.assess import Assessor, Effort, Promise, key
+from tilecast.studies.assess import Assessor, Effort, SloTarget, key
 from tilecast.studies.experiment import Change, Experiment
 from tilecast.studies.planner import Wanted, make_plan
 from tilecast.studies.replication import Replication
@@ -54,7 +54,7 @@ class Queues:
 
 
 def assessor(queues: Queues) -> Assessor:
-    return Assessor(queues, {key(option): option for option in OPTIONS}, Promise(0.9, 0.95, 3.0), EFFORT)
+    return Assessor(queues, {key(option): option for option in OPTIONS}, SloTarget(0.9, 0.95, 3.0), EFFORT)
 
 
 def test_a_clear_case_takes_the_least_effort() -> None:
@@ -103,7 +103,7 @@ def test_what_if_is_asked_of_the_replications_of_the_answer() -> None:
 def test_what_measured_hardware_takes_is_said_where_the_answer_is_estimated() -> None:
     options = [replace(OPTIONS[0], label=ESTIMATED), OPTIONS[1]]
     queues = Queues(lambda ask: 0.99 if ask.candidate.replicas * CARRIES_RPS[ask.candidate.hardware] > 3.5 else 0.5)
-    assess = Assessor(queues, {key(option): option for option in options}, Promise(0.9, 0.95, 3.0), EFFORT)
+    assess = Assessor(queues, {key(option): option for option in options}, SloTarget(0.9, 0.95, 3.0), EFFORT)
     made = make_plan(assess, Wanted(None, ("fcfs",)), DEMAND, "soon")
     assert made.answer is not None
     assert made.answer.candidate == Candidate("a", 1, 4, "fcfs")
@@ -122,7 +122,7 @@ def test_the_reason_of_the_cluster_below_the_answer_is_confirmed(wider: bool, ot
         return 0.99 if enough else 0.5
 
     assess = Assessor(
-        Queues(attained), {key(option): option for option in (capped, rival)}, Promise(0.9, 0.95, 3.0), EFFORT
+        Queues(attained), {key(option): option for option in (capped, rival)}, SloTarget(0.9, 0.95, 3.0), EFFORT
     )
     made = make_plan(assess, Wanted(None, ("same-size",)), DEMAND, "soon")
     assert made.answer is not None

@@ -77,7 +77,7 @@ class FittedCost(StageCost):
 
 
 @dataclass(frozen=True, eq=False)
-class LatencyTable(CostModel):
+class LatencyModel(CostModel):
     """Seconds per step of any composition, for one model run by one executor.
 
     Attributes:
@@ -109,7 +109,7 @@ class LatencyTable(CostModel):
         executor: str = "whole",
         latency_model: str = "boosted",
         geometry: ModelGeometry | None = None,
-    ) -> LatencyTable:
+    ) -> LatencyModel:
         """Fit one latency model a stage to the rows of ``model`` run by ``executor``.
 
         The executor is how batches are *denoised*: encode and decode that were measured only whole are fitted
@@ -202,7 +202,7 @@ class LatencyTable(CostModel):
         cost = self._cost(stage)
         return RepeatNoise() if cost is None else cost.noise
 
-    def scaled(self, factor: float) -> LatencyTable:
+    def scaled(self, factor: float) -> LatencyModel:
         """The same table with every second multiplied: what if the prediction were 20 % off?
 
         Raises:
@@ -244,11 +244,11 @@ class LatencyTable(CostModel):
         return self.costs.get(stage)
 
 
-def check_supported(table: LatencyTable, asked: Iterable[Request | Size], limit: float = 4.0) -> None:
+def check_supported(table: LatencyModel, asked: Iterable[Request | Size], limit: float = 4.0) -> None:
     """Refuse images that are far larger than any measured: nothing says what they would cost.
 
     Only above the range is refused, by tokens per image in the denoising step; below it is only marked
-    (`LatencyTable.extrapolates`).
+    (`LatencyModel.extrapolates`).
 
     Raises:
         BadInput: the first request or size with more than ``limit`` times the largest measured tokens per

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from predictors.costs import Batch
+from predictors.latency_model import LatencyModel, check_supported
 from predictors.profile import Profile
-from predictors.table import LatencyTable, check_supported
 from traces.composition import composition_of, parse
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
@@ -24,13 +24,13 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def table(made_up: Profile) -> LatencyTable:
-    return LatencyTable.fit(made_up, "sd3")
+def table(made_up: Profile) -> LatencyModel:
+    return LatencyModel.fit(made_up, "sd3")
 
 
 @pytest.mark.parametrize("latency_model", ["linear", "boosted", "paper-linear", "mlp"])
 def test_predicts_what_was_measured(made_up: Profile, latency_model: str) -> None:
-    table = LatencyTable.fit(made_up, "sd3", "patched", latency_model)
+    table = LatencyModel.fit(made_up, "sd3", "patched", latency_model)
     for text in ("1@512x512", "6@512x512", "3@1024x1024", "3@512x512+1@1024x1024"):
         batch = parse(text)
         tokens = sum(n * (h // 16) * (w // 16) for (h, w, _), n in batch)
@@ -42,18 +42,18 @@ def test_predicts_what_was_measured(made_up: Profile, latency_model: str) -> Non
 
 
 def test_an_executor_borrows_only_what_it_does_not_change(made_up: Profile) -> None:
-    table = LatencyTable.fit(made_up, "sd3", "patched")
+    table = LatencyModel.fit(made_up, "sd3", "patched")
     assert table.stage_executors == {"encode": "whole", "denoise": "patched", "decode": "whole"}
     frame = made_up.frame
     no_denoise = frame[(frame["executor"] == "whole") & (frame["stage"] != "denoise")]
     only_denoise = frame[frame["executor"] == "patched"]
-    assert LatencyTable.fit(Profile(no_denoise), "sd3").unmeasured_stages == ("denoise",)
-    assert LatencyTable.fit(Profile(only_denoise), "sd3", "patched").unmeasured_stages == ("encode", "decode")
+    assert LatencyModel.fit(Profile(no_denoise), "sd3").unmeasured_stages == ("denoise",)
+    assert LatencyModel.fit(Profile(only_denoise), "sd3", "patched").unmeasured_stages == ("encode", "decode")
 
 
 def test_an_unmeasured_stage_costs_nothing_and_is_listed(made_up: Profile) -> None:
     frame = made_up.frame
-    table = LatencyTable.fit(Profile(frame[frame["stage"] == "denoise"]), "sd3")
+    table = LatencyModel.fit(Profile(frame[frame["stage"] == "denoise"]), "sd3")
     batch = parse("1@512x512")
     assert table.unmeasured_stages == ("encode", "decode")
     assert table.step_s("decode", Batch("sd3", batch)) == 0.0
@@ -62,7 +62,7 @@ def test_an_unmeasured_stage_costs_nothing_and_is_listed(made_up: Profile) -> No
     assert table.standalone_s(Request("r", 0, 512, 512, 7)) == 7 * table.step_s("denoise", Batch("sd3", batch))
 
 
-def test_whole_batches_of_several_sizes_take_turns(table: LatencyTable) -> None:
+def test_whole_batches_of_several_sizes_take_turns(table: LatencyModel) -> None:
     one, other = parse("2@512x512"), parse("3@1024x1024")
     both = composition_of([*one, *other])
     for stage in ("denoise", "decode"):
@@ -71,7 +71,7 @@ def test_whole_batches_of_several_sizes_take_turns(table: LatencyTable) -> None:
         assert not table.extrapolates(stage, both)
 
 
-def test_standalone_is_all_stages(table: LatencyTable) -> None:
+def test_standalone_is_all_stages(table: LatencyModel) -> None:
     request = Request("r", 0, 512, 1024, 30, images=2, guidance_scale=1.0)
     alone = (((512, 1024, 1), 2),)
     encode, denoise, decode = (table.step_s(s, Batch("sd3", alone, False)) for s in ("encode", "denoise", "decode"))
@@ -79,7 +79,7 @@ def test_standalone_is_all_stages(table: LatencyTable) -> None:
     assert table.standalone_s(Request("r", 0, 512, 1024, 30, images=2)) > table.standalone_s(request)
 
 
-def test_extrapolation_is_the_worst_factor(table: LatencyTable) -> None:
+def test_extrapolation_is_the_worst_factor(table: LatencyModel) -> None:
     for inside in ("1@512x512", "8@512x512", "4@1024x1024", "2@768x768"):
         assert table.extrapolation("denoise", parse(inside)) == 1.0
         assert not table.extrapolates("denoise", parse(inside))
@@ -94,28 +94,28 @@ def test_extrapolation_is_the_worst_factor(table: LatencyTable) -> None:
         assert table.extrapolates("denoise", parse(outside))
 
 
-def test_content_hash_follows_every_measured_second(made_up: Profile, table: LatencyTable) -> None:
+def test_content_hash_follows_every_measured_second(made_up: Profile, table: LatencyModel) -> None:
     hashes = {table.content_hash}
     rows = range(0, len(made_up.frame), 30)
     for row in rows:
         frame = made_up.frame.copy()
         frame.loc[row, "seconds"] *= 1 + 1e-12
-        hashes.add(LatencyTable.fit(Profile(frame), "sd3", latency_model="linear").content_hash)
+        hashes.add(LatencyModel.fit(Profile(frame), "sd3", latency_model="linear").content_hash)
     assert len(hashes) == 1 + len(rows)
     others = [
-        LatencyTable.fit(made_up, "sd3", "patched"),
-        LatencyTable.fit(made_up, "sd3", latency_model="mlp"),
+        LatencyModel.fit(made_up, "sd3", "patched"),
+        LatencyModel.fit(made_up, "sd3", latency_model="mlp"),
         table.scaled(1.2),
     ]
     assert len({table.content_hash, *(other.content_hash for other in others)}) == 4
     shuffled = Profile(made_up.frame.sample(frac=1, random_state=1))
-    again = LatencyTable.fit(shuffled, "sd3")
+    again = LatencyModel.fit(shuffled, "sd3")
     assert again.content_hash == table.content_hash
     batch = parse("3@512x512")
     assert again.step_s("denoise", Batch("sd3", batch)) == table.step_s("denoise", Batch("sd3", batch))
 
 
-def test_scaled_multiplies_every_second(table: LatencyTable) -> None:
+def test_scaled_multiplies_every_second(table: LatencyModel) -> None:
     request, batch = Request("r", 0, 512, 512, 10), parse("2@512x512")
     slow = table.scaled(1.25)
     assert slow.step_s("denoise", Batch("sd3", batch)) == pytest.approx(
@@ -129,7 +129,7 @@ def test_scaled_multiplies_every_second(table: LatencyTable) -> None:
             table.scaled(factor)
 
 
-def test_a_guided_share_costs_its_share(table: LatencyTable) -> None:
+def test_a_guided_share_costs_its_share(table: LatencyModel) -> None:
     batch = parse("4@512x512")
     none, half, whole = (table.step_s("denoise", Batch("sd3", batch, share)) for share in (False, 0.5, True))
     assert table.step_s("denoise", Batch("sd3", batch, 1.0)) == whole
@@ -144,7 +144,7 @@ def test_a_patch_cache_saves_work_and_costs_bookkeeping(made_up: Profile) -> Non
         tokens = frame["composition"].map(lambda text: sum(2 * n * h * w // 256 for (h, w, _), n in parse(text)))
         seconds = 10 * (0.02 + 2e-6 * share * tokens + 1e-3 * patches)
         rows.append(frame.assign(seconds=seconds, computed=share, cached=True))
-    table = LatencyTable.fit(Profile.from_frame(pd.concat(rows), {}), "sd3", "patched", "linear")
+    table = LatencyModel.fit(Profile.from_frame(pd.concat(rows), {}), "sd3", "patched", "linear")
     batch = parse("3@512x512+1@1024x1024")
     without = table.step_s("denoise", Batch("sd3", batch))
     full, most, least = (table.step_s("denoise", Batch("sd3", batch, 1.0, computed=share)) for share in (1.0, 0.7, 0.4))
@@ -154,9 +154,9 @@ def test_a_patch_cache_saves_work_and_costs_bookkeeping(made_up: Profile) -> Non
     assert table.step_s("decode", Batch("sd3", batch, 1.0, computed=0.4)) == table.step_s("decode", Batch("sd3", batch))
 
 
-def test_tabulating_changes_no_answer(made_up: Profile, table: LatencyTable) -> None:
+def test_tabulating_changes_no_answer(made_up: Profile, table: LatencyModel) -> None:
     sizes = [(512, 512, 1), (640, 768, 1)]
-    fresh = LatencyTable.fit(made_up, "sd3")
+    fresh = LatencyModel.fit(made_up, "sd3")
     table.tabulate(sizes, 3)
     for size in sizes:
         for images in (1, 2, 3):
@@ -166,13 +166,13 @@ def test_tabulating_changes_no_answer(made_up: Profile, table: LatencyTable) -> 
                 )
 
 
-def test_noise_spans_the_steps_of_a_measurement(table: LatencyTable) -> None:
+def test_noise_spans_the_steps_of_a_measurement(table: LatencyModel) -> None:
     assert table.noise("denoise").steps == 10
     assert table.noise("decode").steps == 1
     assert sum(table.noise("denoise").ratios) / len(table.noise("denoise").ratios) == pytest.approx(1, rel=0.01)
 
 
-def test_far_larger_images_are_refused_by_name(table: LatencyTable) -> None:
+def test_far_larger_images_are_refused_by_name(table: LatencyModel) -> None:
     fits = [Request("a", 0, 2048, 2048, 5), (64, 64, 1)]
     check_supported(table, fits)
     with pytest.raises(BadInput, match=r"request 'b': size 4096x4096 has 16\.0 times .* \(1024x1024\)"):
@@ -181,27 +181,27 @@ def test_far_larger_images_are_refused_by_name(table: LatencyTable) -> None:
         check_supported(table, [(2048, 2048, 1)], limit=3)
 
 
-def test_what_is_unknown_is_named(made_up: Profile, table: LatencyTable) -> None:
+def test_what_is_unknown_is_named(made_up: Profile, table: LatencyModel) -> None:
     for arguments, words in (
         ({"model": "sdxl"}, r"no sdxl \(whole\)"),
         ({"model": "sd3", "executor": "packed"}, r"no sd3 \(packed\)"),
         ({"model": "sd3", "latency_model": "oracle"}, "unknown latency model 'oracle'"),
     ):
         with pytest.raises(BadInput, match=words):
-            LatencyTable.fit(made_up, **arguments)
+            LatencyModel.fit(made_up, **arguments)
     with pytest.raises(BadInput, match="stage 'sketch' is never measured"):
         table.step_s("sketch", Batch("sd3", parse("1@512x512")))
     mine = Profile(made_up.frame.assign(model="mine"))
     with pytest.raises(BadInput, match="unknown model 'mine'"):
-        LatencyTable.fit(mine, "mine")
+        LatencyModel.fit(mine, "mine")
     geometry = ModelGeometry("mine", 8, 16, 16, (1024, 1024), patch=2)
-    own = LatencyTable.fit(mine, "mine", geometry=geometry)
+    own = LatencyModel.fit(mine, "mine", geometry=geometry)
     assert own.step_s("denoise", Batch("sd3", parse("1@512x512"))) == table.step_s(
         "denoise", Batch("sd3", parse("1@512x512"))
     )
 
 
-def test_a_table_can_be_sent_to_another_process(table: LatencyTable) -> None:
+def test_a_table_can_be_sent_to_another_process(table: LatencyModel) -> None:
     batch = parse("3@512x512")
     assert pickle.loads(pickle.dumps(table)).step_s("denoise", Batch("sd3", batch)) == table.step_s(
         "denoise", Batch("sd3", batch)
@@ -209,5 +209,5 @@ def test_a_table_can_be_sent_to_another_process(table: LatencyTable) -> None:
 
 
 def test_importing_the_table_does_not_import_scikit_learn() -> None:
-    code = "import sys, predictors.table; sys.exit('sklearn' in sys.modules)"
+    code = "import sys, predictors.latency_model; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
