@@ -2,8 +2,9 @@
 
 A thread looks, twice a second, where the others are. One that is inside the same call of the same policy's hook, or of
 what else `policies.guard` knows to run a user's code (its file is read, its answer is looked at), for longer than is
-allowed has `policies.guard.TooLong` raised there. Nothing is wrapped and nothing counted, so calls cost nothing; the
-price is that a loop inside a library written in C, which hears of nothing, is not ended.
+allowed has `policies.guard.TooLong` raised there. Time in which it waits for a processor, on a machine that has others
+to serve, does not count where the system tells it (Linux). Nothing is wrapped and nothing counted, so calls cost
+nothing; the price is that a loop inside a library written in C, which hears of nothing, is not ended.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import ctypes
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from policies.contract import Policy
 from policies.guard import GUARDED, TooLong, codes_of, frames_of, is_of
 
 CALL_LIMIT_S = 6.0
-"""The longest call of a hook, unless a scenario says otherwise; wall-clock seconds."""
+"""The longest call of a hook, unless a scenario says otherwise; seconds in which it computes or sleeps."""
 _EVERY_S = 0.5
 _AGAIN_S = 2.0  # the policy may have caught it
 
@@ -48,21 +51,26 @@ class _Watch(threading.Thread):
         self._call_limit_s = call_limit_s
         self._main = threading.main_thread().ident
         self._by_signal = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGALRM")
-        self._seen: dict[int, tuple[FrameType, float]] = {}  # of each thread, the call it is in, and for how long
+        # of each thread, the call it is in, for how long, and how long it has waited for a processor
+        self._seen: dict[int, tuple[FrameType, float, float]] = {}
 
     def run(self) -> None:
+        looked_s = time.monotonic()
         while not self.stopped.wait(_EVERY_S):
+            now_s = time.monotonic()
+            passed_s, looked_s = now_s - looked_s, now_s
             seen = {}
             for thread, innermost in sys._current_frames().items():
                 call = _call(innermost)
                 if call is None:
                     continue
-                before, for_s = self._seen.get(thread, (None, 0.0))
-                for_s = for_s + _EVERY_S if before is call else 0.0
+                queued_s = _queued_s(thread)
+                before, for_s, before_s = self._seen.get(thread, (None, 0.0, queued_s))
+                for_s = for_s + max(0.0, passed_s - (queued_s - before_s)) if before is call else 0.0
                 if for_s >= self._call_limit_s:
                     self._end(thread)
                     for_s -= _AGAIN_S
-                seen[thread] = (call, for_s)
+                seen[thread] = (call, for_s, queued_s)
             self._seen = seen
 
     def _end(self, thread: int) -> None:
@@ -75,6 +83,16 @@ class _Watch(threading.Thread):
         """In the main thread: unless it has answered meanwhile."""
         if _call(frame) is not None:
             raise TooLong(f"has not answered for {self._call_limit_s:g} s")
+
+
+def _queued_s(thread: int) -> float:
+    """How long a thread has been ready to run and waited for a processor, seconds since it began; 0: nobody knows."""
+    native = next((each.native_id for each in threading.enumerate() if each.ident == thread), None)
+    try:
+        _, queued_ns, _ = Path(f"/proc/self/task/{native}/schedstat").read_text().split()
+    except (OSError, ValueError):
+        return 0.0
+    return int(queued_ns) / 1e9
 
 
 def _call(innermost: FrameType | None) -> FrameType | None:

@@ -1,0 +1,40 @@
+"""Calls of policies are ended by the time that they take, not by the time for which the machine serves others."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from policies import watchdog
+from policies.contract import Decision, PolicyError, Replica, SchedulingPolicy
+from policies.guard import ask
+from policies.watchdog import watched
+
+
+class Slow(SchedulingPolicy):
+    """Computes for two seconds."""
+
+    def plan(self, replica: Replica, now: float) -> Decision | None:
+        until = time.monotonic() + 2.0
+        while time.monotonic() < until:
+            pass
+        return None
+
+
+def test_a_call_that_takes_too_long_is_ended() -> None:
+    with watched(1.0), pytest.raises(PolicyError, match="plan has not answered for 1 s"):
+        ask(Slow(), "plan", None, 0.0)
+
+
+def test_waiting_for_a_processor_is_no_fault_of_a_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "_queued_s", lambda thread: time.monotonic())
+    with watched(1.0):
+        assert ask(Slow(), "plan", None, 0.0) is None
+
+
+def test_what_has_been_waited_is_known() -> None:
+    import threading
+
+    assert watchdog._queued_s(threading.get_ident()) >= 0.0
+    assert watchdog._queued_s(-1) == 0.0
