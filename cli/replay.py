@@ -16,7 +16,7 @@ from cli.options import (
     TraceOption,
     overrides,
 )
-from reports.console import say
+from reports.console import new_console, say
 from traces.limits import FACTOR
 
 
@@ -49,7 +49,7 @@ def replay(
     from policies.runlog import REPLAY
     from reports.notes import nothing_finished
     from reports.progress import bar
-    from reports.terminal import show
+    from reports.terminal import show, told
     from tilecast.replaying import check_replayable, follows, replay_into
     from tilecast.results import read
     from tilecast.scenario import load_scenario
@@ -71,6 +71,8 @@ def replay(
     prepared = prepare(loaded)
     if follows(prepared):
         return
+    for line in told(prepared.notes)[0]:  # again beside the figures, when it has taken its time
+        new_console(stderr=True).print(line)
     count = len(prepared.requests)
     with claim_folder(output, REPLAY, goes_on=resume) as folder, bar("replaying", count) as progress:
         done = replay_into(prepared, folder, speedup, save_images, resume, progress)

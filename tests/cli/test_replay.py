@@ -52,3 +52,15 @@ def test_a_rank_that_is_none_is_refused(given: list[object], tmp_path: Path, mon
     monkeypatch.setenv("WORLD_SIZE", "many")
     assert "WORLD_SIZE is 'many', expected a whole number" in refused(*given, "-o", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_has_no_effect_is_said_before_it_runs(
+    given: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    frame = pd.read_csv(tmp_path / "t.csv").head(1)
+    frame.assign(lora="style").to_csv(tmp_path / "t.csv", index=False)
+    printed = run(*given, "-o", tmp_path / "run")
+    said = "columns that have no effect: lora"
+    assert printed.startswith(f"! {said}")
+    assert printed.count(said) == 2  # and beside the figures
