@@ -119,7 +119,12 @@ class OutputKind:
         if not os.access(path, os.R_OK):
             return False
         found = mark_of(path)
-        return found == self.name if found else _has_columns(path, self.columns)
+        return found == self.name if found else self._torn(path) or _has_columns(path, self.columns)
+
+    def _torn(self, path: Path) -> bool:
+        """Of a file that is written line by line, and whose first line was not finished."""
+        beginning = f'{{"generator": "{self.generator}"'.encode()
+        return path.name in self.files and path.suffix == ".jsonl" and beginning.startswith(_head(path))
 
 
 def mark_of(path: Path) -> str | None:
