@@ -126,10 +126,11 @@ class Controller:
         self.policy = self._queues[0].policy
         self._routing = begun(routing, cluster.view) if binds else None
         self._queue_of: dict[Job, QueueState] = {}  # of jobs that are bound, from when they are until they end
+        self._touched: dict[QueueState, None] = {}  # what has changed since recalls were asked for
         self._unbound: dict[Job, None] = {}  # waiting for a replica that has nothing else to run,
         self._nowhere: dict[Job, None] = {}  # or for one that works
-        self._recalls, self._returns, self._ends = (
-            has_own(self.policy, hook) for hook in ("recalls", "returned", "ended")
+        self._recalls, self._returns, self._ends, self._wakes = (
+            has_own(self.policy, hook) for hook in ("recalls", "returned", "ended", "wakeup")
         )
 
     def submit(self, request: Request, now: float) -> None:
@@ -180,6 +181,7 @@ class Controller:
     def _bind(self, job: Job, queue: QueueState, now: float) -> None:
         name = job.request.request_id
         self._queue_of[job] = queue
+        self._touched[queue] = None
         queue.jobs[name] = queue.waiting[name] = job
         ask(queue.policy, "arrived", job, now)
 
@@ -252,7 +254,8 @@ class Controller:
             return []
         wanted: Any = ()
         if self._routing is not None:
-            for queue in self._queues:
+            touched, self._touched = self._touched, {}
+            for queue in touched if touched and not self._wakes else self._queues:
                 named_here = answers.launch_ids(queue.policy, ask(queue.policy, "recalls", now), self._next_launch)
                 wanted = [*wanted, *named_here] if named_here else wanted
         else:
@@ -294,6 +297,8 @@ class Controller:
         if not 0 <= steps <= steps_asked:
             raise ValueError(f"launch {launch_id} did {steps} of {steps_asked} steps")
         self._recalled.discard(launch_id)
+        if self._routing is not None:
+            self._touched[self._cluster.queues[index]] = None
         set_launch(self._replicas[index], None)
         self._free |= 1 << index
         self.launched.append((launch, outcome, now))
@@ -380,6 +385,7 @@ class Controller:
             if failed == index and up_s is None:
                 self.outages[at] = (index, down_s, now)
                 break
+        self._touched[self._cluster.queues[index]] = None
         ask(self._cluster.queues[index].policy, "replica_up", replica, now)
         nowhere, self._nowhere = self._nowhere, {}
         for job in nowhere:
@@ -388,6 +394,7 @@ class Controller:
     def _leave(self, replica: Replica, now: float) -> None:
         """A replica with a queue of its own has failed: what waits for it goes elsewhere; its policy begins anew."""
         queue = self._cluster.queues[replica.index]
+        self._touched[queue] = None
         assert self._routing is not None
         ask(self._routing, "replica_down", replica, now)
         waiting = list(queue.waiting.values())
@@ -431,6 +438,7 @@ class Controller:
     ) -> Launch:
         if type(jobs) is not tuple or type(steps) is not int:
             jobs, steps = answers.batch(self.policy, jobs, steps)
+        self._touched[self._cluster.queues[replica.index]] = None
         self._check(replica, jobs, steps)
         composition, guided, segments = self._work(jobs, steps)
         if self._loads is not None and (adapters := sum([job.adapters_left for job in jobs])):
@@ -647,6 +655,7 @@ class Controller:
         else:
             del queue.jobs[name]
             queue.waiting.pop(name, None)
+            self._touched[queue] = None
             ask(queue.policy, "ended", job, now)
         assert self._routing is not None
         ask(self._routing, "ended", job, now)
