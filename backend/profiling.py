@@ -11,7 +11,8 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -179,66 +180,45 @@ def measure(
     Raises:
         BadInput: a batch cannot be made.
     """
+    with _pictures([each for each in (executor, cached, tiled) if each is not None], plan, canvases):
+        kept = kept or Measured()
+        executors = [executor] if cached is None else [executor, cached]
+        sizes = sorted({size for composition in plan for size, _ in composition})
+        weights = None if cached is None else kept.once("weights", 0.0, partial(block_weights, cached, sizes))
+        started = time.perf_counter() - kept.elapsed_s
+        for each in executors:
+            _warm_up(each, plan)
+        rows: list[ProfileRow] = []
+        for repeat in range(repeats):
+            for count, composition in enumerate(plan):
+                if repeat and time.perf_counter() - started > 60 * minutes:
+                    return _profile(rows, executor, cached, geometry, dtype, weights)
+                for number, each in enumerate(executors):
+                    key = f"{repeat} {number} {format_composition(composition)}"
+                    take = partial(_measure, each, composition, repeat, weights)
+                    rows += [ProfileRow(*row) for row in kept.once(key, time.perf_counter() - started, take)]
+                if progress is not None:
+                    progress(repeat * len(plan) + count + 1, repeats * len(plan))
+            for size in canvases:
+                assert tiled is not None
+                key, take = (
+                    f"{repeat} tiled {format_composition(((size, 1),))}",
+                    partial(_measure_tiled, tiled, size, repeat),
+                )
+                rows += [ProfileRow(*row) for row in kept.once(key, time.perf_counter() - started, take)]
+        return _profile(rows, executor, cached, geometry, dtype, weights)
+
+
+@contextmanager
+def _pictures(executors: Sequence[Executor], plan: Sequence[Composition], canvases: Sequence[Size]) -> Iterator[None]:
+    """While the block runs, pictures of every size that is measured lie where pipelines that need one find them."""
     with TemporaryDirectory() as folder:
-        for each in (executor, cached, tiled):
-            if each is not None and image_use(each.pipeline) == "required":
+        for each in executors:
+            if image_use(each.pipeline) == "required":
                 each.images = Path(folder)
                 for size in [size for composition in plan for size, _ in composition] + list(canvases):
                     _picture(Path(folder), size)
-        kept = kept or Measured()
-        return _measured(
-            executor=executor,
-            geometry=geometry,
-            plan=plan,
-            dtype=dtype,
-            repeats=repeats,
-            minutes=minutes,
-            cached=cached,
-            tiled=tiled,
-            canvases=canvases,
-            progress=progress,
-            kept=kept,
-        )
-
-
-def _measured(
-    executor: Executor,
-    geometry: ModelGeometry,
-    plan: Sequence[Composition],
-    dtype: str,
-    repeats: int,
-    minutes: float,
-    cached: Executor | None,
-    tiled: Executor | None,
-    canvases: Sequence[Size],
-    progress: Callable[[int, int], None] | None,
-    kept: Measured,
-) -> Profile:
-    executors = [executor] if cached is None else [executor, cached]
-    sizes = sorted({size for composition in plan for size, _ in composition})
-    weights = None if cached is None else kept.once("weights", 0.0, partial(block_weights, cached, sizes))
-    started = time.perf_counter() - kept.elapsed_s
-    for each in executors:
-        _warm_up(each, plan)
-    rows: list[ProfileRow] = []
-    for repeat in range(repeats):
-        for count, composition in enumerate(plan):
-            if repeat and time.perf_counter() - started > 60 * minutes:
-                return _profile(rows, executor, cached, geometry, dtype, weights)
-            for number, each in enumerate(executors):
-                key = f"{repeat} {number} {format_composition(composition)}"
-                take = partial(_measure, each, composition, repeat, weights)
-                rows += [ProfileRow(*row) for row in kept.once(key, time.perf_counter() - started, take)]
-            if progress is not None:
-                progress(repeat * len(plan) + count + 1, repeats * len(plan))
-        for size in canvases:
-            assert tiled is not None
-            key, take = (
-                f"{repeat} tiled {format_composition(((size, 1),))}",
-                partial(_measure_tiled, tiled, size, repeat),
-            )
-            rows += [ProfileRow(*row) for row in kept.once(key, time.perf_counter() - started, take)]
-    return _profile(rows, executor, cached, geometry, dtype, weights)
+        yield
 
 
 def _of_tiles(rule: TilingRule, canvases: Sequence[Size]) -> set[Size]:

@@ -65,7 +65,7 @@ def record_tiles(
     wanted = parse_size_list(sizes, "--sizes")
 
     lines = prompt_lines(prompts)
-    trial = _trial(
+    refiner = _refiner(
         model=model,
         device=device,
         dtype=dtype,
@@ -81,7 +81,7 @@ def record_tiles(
 
     with bar("recording", requests) as progress:
         frame = record_tiles(
-            trial,
+            refiner,
             wanted,
             requests,
             steps=steps,
@@ -91,7 +91,7 @@ def record_tiles(
             guidance_scale=guidance,
             progress=lambda done, _: progress(done),
         )
-    tiling = {"latent_factor": str(trial.rule.geometry.latent_factor), "mode": mode, "stand": str(stand)}
+    tiling = {"latent_factor": str(refiner.rule.geometry.latent_factor), "mode": mode, "stand": str(stand)}
     recording = TileRecording(frame, {**tiling, **facts_of(model, device)})
     recording.save(output)
     say(f"{output}: {len(frame)} rows of {requests} requests, {recording.steps} refinement steps")
@@ -145,7 +145,7 @@ def calibrate(
         raise BadInput(f"--policy {policy!r} has no threshold to calibrate; region-aware and threshold have")
 
     lines = prompt_lines(prompts)
-    trial = _trial(
+    refiner = _refiner(
         model=model,
         device=device,
         dtype=dtype,
@@ -167,7 +167,7 @@ def calibrate(
     interrupted = False
     try:
         with bar("uncached", requests) as progress:
-            yardstick = Yardstick(trial, asked, progress)
+            yardstick = Yardstick(refiner, asked, progress)
         with bar("thresholds", 0) as progress:
             for point in close_in(measured, psnr, first, bisections):
                 points.append(point)
@@ -191,7 +191,7 @@ def calibrate(
         _write(output, {**found, **asked_for, **facts_of(model, device), "points": curve})
 
 
-def _trial(
+def _refiner(
     model: str,
     device: str,
     dtype: str,
