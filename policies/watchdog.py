@@ -89,7 +89,7 @@ def _queued_s(thread: int) -> float:
     """How long a thread has been ready to run and waited for a processor, seconds since it began; 0: nobody knows."""
     native = next((each.native_id for each in threading.enumerate() if each.ident == thread), None)
     try:
-        _, queued_ns, _ = Path(f"/proc/self/task/{native}/schedstat").read_text().split()
+        _, queued_ns, _ = Path(f"/proc/self/task/{native}/schedstat").read_text(encoding="ascii").split()
     except (OSError, ValueError):
         return 0.0
     return int(queued_ns) / 1e9
