@@ -25,6 +25,9 @@ from traces.stages import ORDINARY, STAGES
 
 LATENCY_MODEL = "roofline"
 
+_LOG_SD = {ESTIMATED: 0.35, CALIBRATED: 0.1}
+"""How far an estimate is off, as the standard deviation of a logarithm."""
+
 
 def forwards_of(executor: str, composition: Composition) -> Sequence[Composition]:
     """What runs together: stacking takes equal sizes, so whole images of several sizes take turns."""
@@ -51,6 +54,11 @@ class RooflineCost(StageCost):
     def features(self) -> FeatureMap:  # type: ignore[override]
         """Stage, executor and geometry."""
         return self.roofline.features
+
+    @property
+    def log_sd(self) -> float:  # type: ignore[override]
+        """By how much its seconds may be off, as the standard deviation of a logarithm."""
+        return _LOG_SD[self.basis]
 
     def forwards(self, composition: Composition) -> Sequence[Composition]:
         """See `forwards_of`."""

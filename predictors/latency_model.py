@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import exp, isfinite
 from typing import TYPE_CHECKING
 
 from predictors.basis import MEASURED
@@ -38,12 +39,15 @@ class StageCost:
         measured: where it was measured; None: nowhere.
         noise: how measurements of one batch differ.
         basis: see `predictors.basis`.
+        log_sd: standard deviation of the logarithm of true over predicted seconds, one error common to all batches of
+            the stage; 0.0 where it was measured.
     """
 
     features: FeatureMap
     measured: MeasuredRange | None
     noise: RepeatNoise
     basis: str
+    log_sd: float
 
     def forwards(self, composition: Composition) -> Sequence[Composition]:
         """What runs together."""
@@ -63,6 +67,7 @@ class FittedCost(StageCost):
     measured: MeasuredRange
     noise: RepeatNoise
     basis: str = MEASURED
+    log_sd: float = 0.0
 
     def forwards(self, composition: Composition) -> Sequence[Composition]:
         """What runs together: stacking takes equal sizes, so whole images of several sizes take turns."""
@@ -88,6 +93,7 @@ class LatencyModel(CostModel):
         costs: the stages whose seconds are known.
         data_hash: of everything that they were fitted to: the profile's `Profile.content_hash`.
         factor: every second is multiplied by this.
+        shift: the seconds of a stage are multiplied by the exponential of this many of its `log_sds`, too.
     """
 
     model: str
@@ -97,6 +103,7 @@ class LatencyModel(CostModel):
     costs: Mapping[str, StageCost]
     data_hash: str
     factor: float = 1.0
+    shift: float = 0.0
     _seconds: dict[tuple[str, Batch], float] = field(default_factory=dict, init=False, repr=False)
     _outside: dict[tuple[str, Composition], float] = field(default_factory=dict, init=False, repr=False)
     _standalone: dict[tuple[Size, int, int, bool], float] = field(default_factory=dict, init=False, repr=False)
@@ -153,7 +160,8 @@ class LatencyModel(CostModel):
         value = 0.0
         if cost is not None:
             share = 1.0 if computed is None else computed
-            value = self.factor * cost.of(batch.composition, batch.guided_share, share, computed is not None)
+            factor = self.factor * exp(self.shift * cost.log_sd)
+            value = factor * cost.of(batch.composition, batch.guided_share, share, computed is not None)
         self._seconds[stage, batch] = value
         return value
 
@@ -212,6 +220,17 @@ class LatencyModel(CostModel):
             raise BadInput(f"factor is {factor}, expected a number above 0")
         return replace(self, factor=self.factor * factor)
 
+    def shifted(self, z: float) -> LatencyModel:
+        """The same table with the seconds of every stage multiplied by exp(``z`` times its log_sd): -1.2816 and 1.2816
+        are the ends of an 80 % interval of a stage. Measured stages stay as they are.
+
+        Raises:
+            BadInput: z is not finite.
+        """
+        if not isfinite(z):
+            raise BadInput(f"z is {z}, expected a finite number of standard deviations")
+        return self if z == 0 else replace(self, shift=self.shift + z)
+
     @property
     def unmeasured_stages(self) -> tuple[str, ...]:
         """Stages of ordinary requests that cost 0.0 seconds here because the profile has none of them."""
@@ -221,6 +240,11 @@ class LatencyModel(CostModel):
     def bases(self) -> dict[str, str]:
         """Stage -> how far to trust its seconds, see `predictors.basis`."""
         return {stage: cost.basis for stage, cost in self.costs.items()}
+
+    @property
+    def log_sds(self) -> dict[str, float]:
+        """Stage -> how uncertain its seconds are, see `StageCost`."""
+        return {stage: cost.log_sd for stage, cost in self.costs.items()}
 
     @property
     def basis(self) -> str:
@@ -235,7 +259,9 @@ class LatencyModel(CostModel):
     @property
     def content_hash(self) -> str:
         """SHA-256 over the measured data and all choices; another second anywhere gives another hash."""
-        chosen = (self.data_hash, self.model, self.executor, self.latency_model, repr(self.factor))
+        chosen = [self.data_hash, self.model, self.executor, self.latency_model, repr(self.factor)]
+        if self.shift:
+            chosen.append(f"shift {self.shift!r} {sorted(self.log_sds.items())}")
         return hashlib.sha256("\n".join(chosen).encode()).hexdigest()
 
     def _cost(self, stage: str) -> StageCost | None:

@@ -70,6 +70,22 @@ def test_an_estimate_is_a_latency_table_without_a_measured_range() -> None:
     assert pickle.loads(pickle.dumps(estimated)).step_s("denoise", Batch("sd3", alone)) == each[1]
 
 
+def test_a_shifted_table_is_off_in_every_stage_by_so_many_of_its_standard_deviations() -> None:
+    partly = table(measured(TEN))
+    assert 0 < partly.log_sds["denoise"] < partly.log_sds["decode"] == table().log_sds["decode"]
+    assert partly.shifted(0) is partly
+    for z in (-1.2816, 0.5):
+        shifted = partly.shifted(z)
+        for stage, log_sd in partly.log_sds.items():
+            batch = Batch("sdxl", parse("2@512x512"))
+            ratio = shifted.step_s(stage, batch) / partly.step_s(stage, batch)
+            assert ratio == pytest.approx(np.exp(z * log_sd))
+        assert shifted.content_hash != partly.content_hash
+        assert shifted.shifted(-z).content_hash == partly.content_hash
+    with pytest.raises(BadInput, match="expected a finite number"):
+        partly.shifted(float("nan"))
+
+
 def test_whole_images_of_several_sizes_take_turns_and_packed_ones_do_not() -> None:
     both, each = parse("1@512x512+1@768x768"), [parse("1@512x512"), parse("1@768x768")]
     whole, packed = table(executor="whole"), table(executor="packed")

@@ -115,6 +115,12 @@ def test_content_hash_follows_every_measured_second(made_up: Profile, table: Lat
     assert again.step_s("denoise", Batch("sd3", batch)) == table.step_s("denoise", Batch("sd3", batch))
 
 
+def test_measured_seconds_do_not_shift(table: LatencyModel) -> None:
+    batch = Batch("sd3", parse("2@512x512"))
+    assert set(table.log_sds.values()) == {0.0}
+    assert table.shifted(2.0).step_s("denoise", batch) == table.step_s("denoise", batch)
+
+
 def test_scaled_multiplies_every_second(table: LatencyModel) -> None:
     request, batch = Request("r", 0, 512, 512, 10), parse("2@512x512")
     slow = table.scaled(1.25)
