@@ -2,17 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from predictors.catalogue import entry_of, load_entries
 from traces.errors import BadInput
 
-NUMBER_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
-"""The data types that kinds have rates for, and the bytes of a number."""
+_HALF = ("bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a model computes in.
+
+    Attributes:
+        products: the types, of `Hardware`'s rates, that its products of matrices run in: the first that a device has.
+        convolutions, attention: likewise.
+        number_bytes: bytes of a number between operators.
+        weight_bytes: bytes of a parameter.
+    """
+
+    products: tuple[str, ...]
+    convolutions: tuple[str, ...]
+    attention: tuple[str, ...]
+    number_bytes: float
+    weight_bytes: float
+
+    @property
+    def quantised(self) -> bool:
+        """Whether parameters take fewer bytes than other numbers."""
+        return self.weight_bytes < self.number_bytes
+
+
+def _quantised(products: tuple[str, ...], weight_bytes: float) -> Precision:
+    return Precision(products, _HALF, _HALF, 2, weight_bytes)
+
+
+PRECISIONS = {
+    "bfloat16": Precision(("bfloat16",), ("bfloat16",), ("bfloat16",), 2, 2),
+    "float16": Precision(("float16",), ("float16",), ("float16",), 2, 2),
+    "float32": Precision(("float32",), ("tf32", "float32"), ("float32",), 4, 4),
+    "tf32": Precision(("tf32",), ("tf32",), ("tf32",), 4, 4),
+    "int8": _quantised(("int8",), 1),
+    "fp8": _quantised(("fp8",), 1),
+    "fp4": _quantised(("fp4",), 0.5),
+    "int4": _quantised(("int8",), 0.5),
+    "int8-weights": _quantised(_HALF, 1),
+    "fp8-weights": _quantised(_HALF, 1),
+    "fp6-weights": _quantised(_HALF, 0.75),
+    "fp4-weights": _quantised(_HALF, 0.5),
+    "int4-weights": _quantised(_HALF, 0.5),
+}
+"""What a denoiser can be run in. ``float32`` is what PyTorch makes of it: convolutions in TF32 where a device has it,
+products in full. ``int8``, ``fp8``, ``fp4`` and ``int4`` (unpacked to int8) quantise parameters and what they are
+multiplied with; those called ``-weights`` only keep parameters so, and compute in 16 bits."""
+
+NUMBER_BYTES = {name: precision.number_bytes for name, precision in PRECISIONS.items()}
+"""Bytes of a number between operators, by precision."""
+
+RATES = ("bfloat16", "float16", "tf32", "float32", "int8", "fp8", "fp4")
+"""The types that kinds have rates for."""
 
 
 class Hardware(BaseModel):
@@ -20,12 +74,17 @@ class Hardware(BaseModel):
 
     Attributes:
         name: as its vendor writes it.
+        generation: its architecture; kinds of one generation reach similar shares of their peaks. Empty: no other's.
         dtype: what a model is usually served in on it.
-        bfloat16_flops, float16_flops, float32_flops: dense peak rate, floating-point operations a second; None: it
-            does not compute in this type.
+        bfloat16_flops, float16_flops, tf32_flops, float32_flops, int8_flops, fp8_flops, fp4_flops: dense peak rate,
+            operations a second, sums in float32 (int8: int32); None: it does not compute in this type.
+        float16_accumulate_flops: of float16 products summed in float16, where that is faster.
         memory_bytes: bytes of the device.
         memory_bytes_per_s: peak bandwidth.
         link_bytes_per_s: one direction of its fastest link to other devices.
+        watts: power that it may draw.
+        multiprocessors: streaming multiprocessors or compute units.
+        devices_per_node: what one host usually has.
         source: where these figures are from.
         example_price_per_hour: an illustration, not an offer; plans take prices from the user.
     """
@@ -33,34 +92,66 @@ class Hardware(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1)
+    generation: str = ""
     dtype: str = "bfloat16"
     bfloat16_flops: PositiveFloat | None = None
     float16_flops: PositiveFloat | None = None
+    float16_accumulate_flops: PositiveFloat | None = None
+    tf32_flops: PositiveFloat | None = None
     float32_flops: PositiveFloat | None = None
+    int8_flops: PositiveFloat | None = None
+    fp8_flops: PositiveFloat | None = None
+    fp4_flops: PositiveFloat | None = None
     memory_bytes: PositiveFloat
     memory_bytes_per_s: PositiveFloat
     link_bytes_per_s: PositiveFloat
+    watts: PositiveFloat | None = None
+    multiprocessors: PositiveInt | None = None
+    devices_per_node: PositiveInt | None = None
     source: str = Field(min_length=1)
     example_price_per_hour: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _computes_in_its_type(self) -> Hardware:
-        if self.dtype not in NUMBER_BYTES:
-            raise ValueError(f"dtype is {self.dtype!r}, expected one of {', '.join(NUMBER_BYTES)}")
-        if getattr(self, f"{self.dtype}_flops") is None:
-            raise ValueError(f"expected {self.dtype}_flops beside dtype = {self.dtype!r}")
+        if self.dtype not in PRECISIONS:
+            raise ValueError(f"dtype is {self.dtype!r}, expected one of {', '.join(PRECISIONS)}")
+        if self.dtype not in self.precisions:
+            rates = " or ".join(f"{name}_flops" for name in PRECISIONS[self.dtype].products)
+            raise ValueError(f"expected {rates} beside dtype = {self.dtype!r}")
         return self
 
-    def peak_flops(self, dtype: str) -> float:
-        """The peak rate in this data type.
+    def rate(self, types: Iterable[str]) -> float | None:
+        """The peak rate in the first of ``types`` that it computes in; None: in none."""
+        rates: Iterable[float | None] = (getattr(self, f"{name}_flops") for name in types)
+        return next((rate for rate in rates if rate is not None), None)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Those of `PRECISIONS` that it can run a model in."""
+        return tuple(
+            name
+            for name, of in PRECISIONS.items()
+            if all(self.rate(types) is not None for types in (of.products, of.convolutions, of.attention))
+        )
+
+    def check(self, precision: str) -> Precision:
+        """The precision called so, which it can run a model in.
 
         Raises:
-            BadInput: it has none.
+            BadInput: it cannot.
         """
-        rate: float | None = getattr(self, f"{dtype}_flops", None)
-        if rate is None:
-            known = [name for name in NUMBER_BYTES if getattr(self, f"{name}_flops") is not None]
-            raise BadInput(f"no peak rate is known of {self.name} in {dtype}; known: {', '.join(known)}")
+        if precision not in self.precisions:
+            raise BadInput(f"{self.name} cannot run {precision!r}, expected one of {', '.join(self.precisions)}")
+        return PRECISIONS[precision]
+
+    def peak_flops(self, precision: str) -> float:
+        """The peak rate of products of matrices in this precision.
+
+        Raises:
+            BadInput: it cannot run it.
+        """
+        rate = self.rate(self.check(precision).products)
+        assert rate is not None
         return rate
 
 

@@ -72,7 +72,7 @@ class Roofline:
         shape: shape of the model.
         features: say the stage, the executor and the geometry.
         hardware: the device.
-        dtype: one of `predictors.hardware.NUMBER_BYTES`.
+        dtype: one of `predictors.hardware.PRECISIONS`.
         efficiency: what is reached of its peaks.
     """
 

@@ -104,10 +104,10 @@ def test_decisions_of_an_estimated_replay_are_the_same_again(folder: Path) -> No
 def test_what_cannot_be_estimated_ends_in_one_line(folder: Path) -> None:
     scenario = folder / "scenario.toml"
     output = ("-o", folder / "run")
-    line = refused("simulate", scenario, "--set", "predictor.hardware=l40", *output)
-    assert "unknown hardware 'l40'; did you mean 'l40s'?" in line
+    line = refused("simulate", scenario, "--set", "predictor.hardware=l4s", *output)
+    assert "unknown hardware 'l4s'; did you mean 'l40s'?" in line
     line = refused("simulate", scenario, "--set", "predictor.dtype=bfloat16", *output)
-    assert "no peak rate is known of a fast one in bfloat16; known: float32" in line
+    assert "a fast one cannot run 'bfloat16', expected one of float32" in line
     line = refused("simulate", scenario, "--set", "world.latency_model=boosted", *output)
     assert "latency model 'boosted' is fitted to measurements; set predictor.profile" in line
     line = refused("simulate", scenario, "--set", "model=other", *output)
