@@ -6,7 +6,8 @@ import math
 
 from predictors.basis import ESTIMATED
 from reports.formatting import NONE, about, format_interval, format_value, percent, times
-from reports.plan.formatting import cluster, money, subject
+from reports.plan.certainty import certainty, replicas_in_range
+from reports.plan.formatting import cluster, demand_rate, money, promised, subject
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Evaluation, Plan
 from traces.notes import Note, grave, ordered, remark
 
@@ -18,7 +19,7 @@ def answer(plan: Plan) -> str:
         return _no_answer(plan)
     plural = best.candidate.all_devices != 1
     verb = _KEEP[plural][best.keeps]
-    sentence = f"{_who(best)} {verb} {_promised(plan)}"
+    sentence = f"{_who(best)} {verb} {promised(plan)}"
     if not math.isnan(best.price_per_hour):
         sentence += f" for {money(best.price_per_hour)} an hour"
         if not math.isnan(best.cost_per_1000_images):
@@ -39,7 +40,9 @@ def answer(plan: Plan) -> str:
         NEAR_KNEE: f" It is close to its limit{limit}.",
         UNSTABLE: f" It is UNSTABLE: its queue grows{limit}.",
     }
-    return f"{sentence}.{state[best.state]}"
+    sure = certainty(plan)
+    by_guess = " By the best guess, " if sure else ""
+    return f"{sure}{by_guess}{sentence}.{state[best.state]}"
 
 
 def key_figures(plan: Plan) -> list[tuple[str, str]]:
@@ -57,6 +60,8 @@ def key_figures(plan: Plan) -> list[tuple[str, str]]:
         ("Utilisation", percent(round(best.figures.utilisation.mean, 3))),
         ("Load it can carry", carried),
     ]
+    if plan.speeds:
+        pairs.append(("Replicas, for 80 % of what is possible", replicas_in_range(plan)))
     if plan.lost_replica is not None:
         pairs.append(("With one replica less", format_interval(plan.lost_replica.figures.attainment, "%")))
     return [(label, value) for label, value in pairs if not value.startswith(NONE)]
@@ -71,7 +76,7 @@ def promise(plan: Plan) -> str:
     slo = f" ({plan.slo})" if plan.slo else ""
     return (
         f"The promise: {percent(plan.attainment)} of requests meet their deadline{slo}. The demand: {demand.source}, "
-        f"{demand.model}, {_demand(plan)}{images}."
+        f"{demand.model}, {demand_rate(plan)}{images}."
     )
 
 
@@ -117,16 +122,16 @@ _KEEP = {
 def _no_answer(plan: Plan) -> str:
     tried = [evaluation for evaluation in plan.considered if not math.isnan(evaluation.figures.attainment.mean)]
     if not tried:
-        return f"No cluster is known to keep {_promised(plan)}: none could be simulated."
+        return f"No cluster is known to keep {promised(plan)}: none could be simulated."
     best = max(tried, key=_attainment)
     limit = f", limited by {best.reason}" if best.reason else ""
     reached = f"{format_interval(best.figures.attainment, '%')}{limit}"
     if len(plan.considered) == 1:
         keeps = "is not known to keep" if best.keeps is None else "does not keep"
-        return f"The one cluster considered {keeps} {_promised(plan)}: {_who(best)} reaches {reached}."
+        return f"The one cluster considered {keeps} {promised(plan)}: {_who(best)} reaches {reached}."
     keeps = "is known to keep" if best.keeps is None else "keeps"
     return (
-        f"None of the {len(plan.considered)} clusters considered {keeps} {_promised(plan)}: the best, {_who(best)}, "
+        f"None of the {len(plan.considered)} clusters considered {keeps} {promised(plan)}: the best, {_who(best)}, "
         f"reaches {reached}."
     )
 
@@ -135,13 +140,5 @@ def _who(evaluation: Evaluation) -> str:
     return f"{cluster(evaluation.candidate)} with {evaluation.candidate.scheduler}"
 
 
-def _promised(plan: Plan) -> str:
-    return f"{percent(plan.attainment)} of deadlines at {_demand(plan)}"
-
-
 def _attainment(evaluation: Evaluation) -> float:
     return evaluation.figures.attainment.mean
-
-
-def _demand(plan: Plan) -> str:
-    return f"{format_value(plan.demand.rate_rps, 'x')} requests/s"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
-from reports.formatting import NONE
+from reports.formatting import NONE, format_value, percent
 from reports.plan.result import Candidate, Evaluation, Plan
 
 TRUST = {
@@ -32,6 +32,16 @@ def cluster(candidate: Candidate) -> str:
         return f"{candidate.replicas} × {candidate.hardware}"
     replicas = "1 replica" if candidate.replicas == 1 else f"{candidate.replicas} replicas"
     return f"{replicas} of {candidate.devices} × {candidate.hardware}"
+
+
+def promised(plan: Plan) -> str:
+    """The promise and the demand: ``95 % of deadlines at 3 requests/s``."""
+    return f"{percent(plan.attainment)} of deadlines at {demand_rate(plan)}"
+
+
+def demand_rate(plan: Plan) -> str:
+    """``3 requests/s``."""
+    return f"{format_value(plan.demand.rate_rps, 'x')} requests/s"
 
 
 def money(value: float) -> str:

@@ -18,12 +18,13 @@ from reports.plan.result import (
     Month,
     Plan,
     PolicyCost,
+    PossibleSpeed,
     SizeFigures,
     WhatIf,
     Window,
 )
 
-TABLES = ("candidates", "load_curve", "growth", "policies", "sensitivity", "by_size", "over_time")
+TABLES = ("candidates", "load_curve", "growth", "policies", "speeds", "sensitivity", "by_size", "over_time")
 
 QUANTILES = (5, 25, 50, 75, 95, 99)
 """Of latency, in percent: those of `SizeFigures`."""
@@ -33,9 +34,10 @@ _PREFIXES: dict[type, str] = {Candidate: "", Figures: "", Evaluation: "", Memory
 
 
 def frames(plan: Plan) -> dict[str, pd.DataFrame]:
-    """The tables by name: ``candidates``, ``load_curve``, ``growth``, ``policies``, ``sensitivity``, ``by_size``,
-    ``over_time``. An interval is two columns: its mean and ``..._half_width``; what is nested lies flat. ``chosen``
-    marks the answer among the candidates; the first row of ``sensitivity`` is the loss of a replica, if it was tried.
+    """The tables by name: ``candidates``, ``load_curve``, ``growth``, ``policies``, ``speeds``, ``sensitivity``,
+    ``by_size``, ``over_time``. An interval is two columns: its mean and ``..._half_width``; what is nested lies
+    flat. ``chosen`` marks the answer among the candidates; the first row of ``sensitivity`` is the loss of a replica,
+    if it was tried.
     """
     lost = [plan.lost_replica] if plan.lost_replica else []
     candidates = _frame(Evaluation, plan.considered)
@@ -46,6 +48,7 @@ def frames(plan: Plan) -> dict[str, pd.DataFrame]:
         "load_curve": _frame(WhatIf, plan.load_curve),
         "growth": _frame(Month, plan.growth),
         "policies": _frame(PolicyCost, plan.policies),
+        "speeds": _frame(PossibleSpeed, plan.speeds),
         "sensitivity": _frame(WhatIf, [*lost, *plan.sensitivity]),
         "by_size": _frame(SizeFigures, plan.by_size),
         "over_time": _frame(Window, plan.over_time),

@@ -20,6 +20,7 @@ def markdown(plan: Plan) -> str:
         parts.append(f"Trust: {text(trust(plan, [best]))}")
     parts.append("\n".join(last).strip())
     shown = (
+        tables.speeds(plan),
         tables.load_curve(plan),
         tables.what_if(plan),
         tables.considered(plan),

@@ -76,6 +76,13 @@ def sections(plan: Plan) -> list[PageSection]:
     marks = "Dot: the promise is kept; cross: it is not; open diamond: undecided."
     shown = [
         PageSection(
+            "How sure it is",
+            "Times that were not measured may be wrong by a factor that all batches share. The least cluster of the "
+            "same hardware for five speeds that are equally likely, the fastest first; deadlines stay.",
+            (tables.speeds(plan),),
+            best,
+        ),
+        PageSection(
             "How much load it carries",
             f"Share of deadlines kept on this cluster under less and more load; the band is {interval}. {marks}",
             (tables.load_curve(plan),),

@@ -164,6 +164,22 @@ class PolicyCost:
 
 
 @dataclass(frozen=True)
+class PossibleSpeed:
+    """How fast the answer's hardware may truly be, and the least number of its replicas that then keeps the promise.
+
+    Attributes:
+        quantile: share of what is possible that is faster.
+        slowdown: times the seconds of the best guess.
+        evaluation: the least cluster of the answer's hardware, devices a replica and scheduler; None: none of those
+            considered.
+    """
+
+    quantile: float
+    slowdown: float
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True)
 class SizeFigures:
     """Requests of one size (``512x768``) on the answer's cluster, over all replications.
 
@@ -235,6 +251,9 @@ class Plan:
         sensitivity: the answer's cluster when something is otherwise.
         growth: month by month; empty: not asked.
         policies: the least cluster with each policy; empty: not asked.
+        speeds: what the answer would be at the speeds that the error of its seconds leaves open, the fastest first;
+            empty: its seconds were measured.
+        measured_error_ratio: the error of the seconds (as a logarithm) that ten measurements would leave, over today's.
         by_size: on the answer's cluster.
         over_time: one replication of it.
         notes: what a reader must know, in full sentences.
@@ -259,6 +278,8 @@ class Plan:
     sensitivity: tuple[WhatIf, ...] = ()
     growth: tuple[Month, ...] = ()
     policies: tuple[PolicyCost, ...] = ()
+    speeds: tuple[PossibleSpeed, ...] = ()
+    measured_error_ratio: float = 1.0
     by_size: tuple[SizeFigures, ...] = ()
     over_time: tuple[Window, ...] = ()
     notes: tuple[Note, ...] = field(default_factory=tuple)

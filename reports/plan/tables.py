@@ -5,9 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from reports.formatting import NONE, about, format_interval, format_value, times
+from reports.formatting import NONE, about, format_interval, format_value, percent, times
 from reports.plan.formatting import cluster, kept, money, subject, trust
-from reports.plan.result import Evaluation, Memory, Month, Plan, PolicyCost, Refused, SizeFigures, WhatIf, Window
+from reports.plan.result import (
+    Evaluation,
+    Memory,
+    Month,
+    Plan,
+    PolicyCost,
+    PossibleSpeed,
+    Refused,
+    SizeFigures,
+    WhatIf,
+    Window,
+)
 from reports.plan.table import Column, Table
 
 
@@ -155,6 +166,21 @@ def growth(plan: Plan) -> Table:
         Column[Month]("State", lambda row: _of(row.evaluation, lambda e: e.state), "text", brief=False),
     )
     return Table.of("Month by month", columns, plan.growth)
+
+
+def speeds(plan: Plan) -> Table:
+    """The least cluster of the answer's hardware for each speed that it may have."""
+    columns = (
+        Column[PossibleSpeed]("If the times are", lambda row: f"{times(row.slowdown)} the best guess", "text"),
+        Column[PossibleSpeed]("Faster than that", lambda row: percent(row.quantile)),
+        Column[PossibleSpeed]("Least cluster", lambda row: _cluster(row.evaluation), "text"),
+        Column[PossibleSpeed]("Per hour", lambda row: _of(row.evaluation, lambda e: money(e.price_per_hour))),
+        Column[PossibleSpeed](
+            "Deadlines kept", lambda row: _of(row.evaluation, lambda e: format_interval(e.figures.attainment, "%"))
+        ),
+        Column[PossibleSpeed]("State", lambda row: _of(row.evaluation, lambda e: e.state), "text", brief=False),
+    )
+    return Table.of("How sure it is", columns, plan.speeds, lambda row: row.slowdown == 1)
 
 
 def by_size(plan: Plan) -> Table:

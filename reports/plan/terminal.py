@@ -17,7 +17,7 @@ from reports.terminal import headed, told
 
 def show_plan(plan: Plan, console: Console | None = None) -> None:
     """Print what must be known first, the answer, the clusters that were considered, what if, and remarks."""
-    shown = (tables.considered(plan), tables.what_if(plan), tables.policies(plan), tables.growth(plan))
+    shown = [of(plan) for of in (tables.speeds, tables.considered, tables.what_if, tables.policies, tables.growth)]
     first, last = told(notes(plan))
     parts: list[RenderableType] = [*first, Text(answer(plan), style="bold"), Text(promise(plan))]
     parts += [_table(table.narrow()) for table in shown if table.rows]

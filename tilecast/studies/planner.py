@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from predictors.basis import MEASURED
-from reports.plan.result import Candidate, Demand, Evaluation, Month, Plan, PolicyCost
+from reports.plan.result import Candidate, Demand, Evaluation, Month, Plan, PolicyCost, PossibleSpeed
 from tilecast.studies import whatif
 from tilecast.studies.assess import Assessor
 from tilecast.studies.experiment import AS_PLANNED, Change
 from tilecast.studies.search import Found, Option, search
+from tilecast.studies.speeds import possible_speeds
 from tilecast.studies.verdict import by_size
 from traces.notes import Note, remark
 
@@ -63,6 +64,7 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
     if wanted.cluster is None and answer is not None and answer.label != MEASURED:
         notes = (*notes, *map(remark, _measured(assess, _of(assess, wanted.schedulers))))
     confirmed = _confirmed(assess, answer)
+    bought = None if answer is None else assess.option(answer.candidate)
     return Plan(
         attainment=target.attainment,
         slo=slo,
@@ -77,6 +79,8 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
         sensitivity=() if about is None else whatif.sensitivity(assess, about),
         growth=_growth(assess, wanted),
         policies=tuple(policies),
+        speeds=() if answer is None else _speeds(assess, answer.candidate, wanted.cluster is None),
+        measured_error_ratio=1.0 if bought is None else bought.measured_error_ratio,
         by_size=by_size(runs),
         over_time=runs[0].windows if runs else (),
         notes=notes,
@@ -95,7 +99,7 @@ def _least(assess: Assessor, options: Sequence[Option], change: Change, near: Ca
             return near.replicas
         return math.ceil(HARDER * assess.load(option.cluster(1), change).mean)
 
-    rate_rps = assess.target.rate_rps * change.rate_scale
+    rate_rps = assess.target.rate_rps * change.rate_scale * change.slowdown
     return search(options, rate_rps, lambda candidate: assess(candidate, change), guess)
 
 
@@ -108,6 +112,22 @@ def _growth(assess: Assessor, wanted: Wanted) -> tuple[Month, ...]:
         near = None if found.answer is None else found.answer.candidate
         months.append(Month(month, scale, found.answer))
     return tuple(months)
+
+
+def _speeds(assess: Assessor, answer: Candidate, searched: bool) -> tuple[PossibleSpeed, ...]:
+    """What the answer's hardware would be bought, or of one cluster that was asked about: whether it does."""
+    bought = assess.option(answer)
+    if not bought.log_sd:
+        return ()
+
+    def least(slowdown: float) -> Evaluation | None:
+        change = Change(slowdown=slowdown)
+        if searched:
+            return _least(assess, [bought], change, answer).answer
+        evaluation = assess(answer, change)
+        return evaluation if evaluation.keeps else None
+
+    return possible_speeds(bought.log_sd, least)
 
 
 def _confirmed(assess: Assessor, answer: Evaluation | None) -> dict[Candidate, Evaluation]:

@@ -31,6 +31,8 @@ class Option:
         capacity_rps: requests a second that a replica carries at the very most; infinity: nobody knows.
         max_batch: largest batch of the scheduler on this hardware; None: it has no such cap.
         memory: None where the hardware's memory is not known.
+        log_sd: standard deviation of the logarithm of true over predicted seconds; 0.0: they were measured.
+        measured_error_ratio: what ten measurements would leave of it.
     """
 
     hardware: str
@@ -42,6 +44,8 @@ class Option:
     capacity_rps: float = math.inf
     max_batch: int | None = None
     memory: Memory | None = None
+    log_sd: float = 0.0
+    measured_error_ratio: float = 1.0
 
     def cluster(self, replicas: int) -> Candidate:
         """So many of it."""

@@ -1,0 +1,96 @@
+"""How sure a plan may be whose seconds were not measured, or hardly: in sentences."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from predictors.basis import CALIBRATED
+from reports.formatting import percent
+from reports.plan.formatting import promised
+from reports.plan.result import Plan, PossibleSpeed
+
+_NINETY = 0.9
+
+
+def certainty(plan: Plan) -> str:
+    """How many replicas it takes, whatever the error of the seconds, and what would settle it; empty: it is certain."""
+    speeds = plan.speeds
+    if not speeds or plan.answer is None:
+        return ""
+    option = plan.answer.candidate
+    each = f"{option.hardware} with {option.scheduler}"
+    each = f"replicas of {option.devices} × {each}" if option.devices > 1 else f"× {each}"
+    how = f"the times are {plan.answer.label} and may be wrong by ×/÷ {error_factor(plan):.2f} (80 %)"
+    fewest, most = _replicas(speeds[0]), _replicas(speeds[-1])
+    if math.isinf(most) and _replicas(speeds[len(speeds) // 2]) == fewest:
+        share = percent(keeps_in(speeds, int(fewest)))
+        return f"{_spell(fewest, fewest)} {each} keep {promised(plan)} in {share} of what is possible: {how}."
+    if fewest == most:
+        return f"{_spell(fewest, fewest)} {each} also in {percent(_NINETY)} of what is possible: {how}."
+    likely = likeliest(speeds)
+    sentence = f"{_spell(fewest, most)} {each}, most likely {_spell(likely, likely)}, for {promised(plan)}: {how}. "
+    if math.isinf(most):
+        sentence += f"None of the clusters considered keeps the promise in {percent(_NINETY)} of what is possible"
+    else:
+        sentence += f"{most:.0f} keep the promise in {percent(_NINETY)} of what is possible"
+    return f"{sentence}; {_measuring(plan)}."
+
+
+def replicas_in_range(plan: Plan) -> str:
+    """``3 to 5``: the replicas that it takes in four of five cases."""
+    return _spell(_replicas(plan.speeds[0]), _replicas(plan.speeds[-1]))
+
+
+def error_factor(plan: Plan) -> float:
+    """The factor by which the seconds of the answer's hardware are wrong at most, up or down, in four of five cases."""
+    return plan.speeds[-1].slowdown if plan.speeds else 1.0
+
+
+def likeliest(speeds: tuple[PossibleSpeed, ...]) -> float:
+    """The number of replicas that the most speeds take; of several, that nearest to the best guess. Infinity: none that
+    was considered."""
+    counts = Counter(map(_replicas, speeds))
+    guess = _replicas(speeds[len(speeds) // 2])
+    return max(counts, key=lambda replicas: (counts[replicas], replicas == guess, -replicas))
+
+
+def keeps_in(speeds: tuple[PossibleSpeed, ...], replicas: int) -> float:
+    """The share of what is possible in which so many replicas keep the promise, at the least: the slowest of the speeds
+    at which they do, as a quantile; 0.0: at none of them."""
+    return max([speed.quantile for speed in speeds if _replicas(speed) <= replicas], default=0.0)
+
+
+def _measuring(plan: Plan) -> str:
+    """What ten measurements would do for the answer.
+
+    They would leave an error smaller by a known ratio, somewhere; were it around the best guess, the speeds that far
+    from it bound the answer.
+    """
+    more = "ten more measurements" if plan.answer and plan.answer.label == CALIBRATED else "ten measurements"
+    speeds, middle = plan.speeds, len(plan.speeds) // 2
+    limit = 1 + 1e-9
+    reach = next(
+        apart
+        for apart in range(middle + 1)
+        if math.log(error_factor(plan)) * plan.measured_error_ratio <= limit * math.log(speeds[middle + apart].slowdown)
+        or apart == middle
+    )
+    fewest, most = _replicas(speeds[middle - reach]), _replicas(speeds[middle + reach])
+    if fewest == most:
+        return f"{more} would settle it"
+    if reach == middle:
+        return f"{more} would hardly narrow it"
+    return f"{more} would narrow it, to {_spell(fewest, most)} if the best guess is right"
+
+
+def _replicas(speed: PossibleSpeed) -> float:
+    return math.inf if speed.evaluation is None else speed.evaluation.candidate.replicas
+
+
+def _spell(fewest: float, most: float) -> str:
+    if math.isinf(fewest):
+        return "more than were considered"
+    if fewest == most:
+        return f"{fewest:.0f}"
+    return f"{fewest:.0f} or more than were considered" if math.isinf(most) else f"{fewest:.0f} to {most:.0f}"
