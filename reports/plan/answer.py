@@ -94,6 +94,8 @@ def notes(plan: Plan) -> list[Note]:
         notes.append(Note("The figures are ESTIMATED: no run of this model on this hardware was measured."))
     if best is not None and best.extrapolated > 0:
         notes.append(Note(f"{about(best.extrapolated)} of its simulated time lies outside the measured range."))
+    if best is not None and KNEE <= best.load < 1:
+        notes.append(Note(_close_to_the_knee(best.load)))
     undecided = sum(evaluation.keeps is None for evaluation in plan.considered)
     if undecided:
         clusters = "1 cluster" if undecided == 1 else f"{undecided} clusters"
@@ -110,6 +112,18 @@ ENDLESS = (
     "A latency of ∞: so many requests never finish that this percentile is one of them; or the queue grows, and every "
     "latency depends on how long one looks."
 )
+
+
+KNEE = 0.95
+"""Load from which on a latency is no more certain than the seconds of a step, many times over."""
+
+
+def _close_to_the_knee(load: float) -> str:
+    """What steps that take 1 % longer do to waits, which grow as 1 / (1 - load)."""
+    start = f"The demand is {percent(round(load, 3))} of what it can do at most: so close to the knee steps 1 % longer"
+    if 1.01 * load >= 1:
+        return f"{start} make the queue grow without end, and no latency is certain."
+    return f"{start} make waits about {about((1 - load) / (1 - 1.01 * load) - 1)} longer: so uncertain is P99."
 
 
 _KEEP = {

@@ -22,9 +22,9 @@ def certainty(plan: Plan) -> str:
     each = f"{option.hardware} with {option.scheduler}"
     each = f"replicas of {option.devices} × {each}" if option.devices > 1 else f"× {each}"
     how = f"the times are {plan.answer.label} and may be wrong by ×/÷ {error_factor(plan):.2f} (80 %)"
-    fewest, most = _replicas(speeds[0]), _replicas(speeds[-1])
-    if math.isinf(most) and _replicas(speeds[len(speeds) // 2]) == fewest:
-        share = percent(keeps_in(speeds, int(fewest)))
+    fewest, middle, most = (_replicas(speeds[at]) for at in (0, (len(speeds) - 1) // 2, -1))
+    if fewest == middle < most == math.inf:
+        share = percent(keeps_in(speeds, middle))
         return f"{_spell(fewest, fewest)} {each} keep {promised(plan)} in {share} of what is possible: {how}."
     if fewest == most:
         return f"{_spell(fewest, fewest)} {each} also in {percent(_NINETY)} of what is possible: {how}."
@@ -51,32 +51,22 @@ def likeliest(speeds: tuple[PossibleSpeed, ...]) -> float:
     """The number of replicas that the most speeds take; of several, that nearest to the best guess. Infinity: none that
     was considered."""
     counts = Counter(map(_replicas, speeds))
-    guess = _replicas(speeds[len(speeds) // 2])
+    guess = _replicas(speeds[(len(speeds) - 1) // 2])
     return max(counts, key=lambda replicas: (counts[replicas], replicas == guess, -replicas))
 
 
-def keeps_in(speeds: tuple[PossibleSpeed, ...], replicas: int) -> float:
+def keeps_in(speeds: tuple[PossibleSpeed, ...], replicas: float) -> float:
     """The share of what is possible in which so many replicas keep the promise, at the least: the slowest of the speeds
     at which they do, as a quantile; 0.0: at none of them."""
     return max([speed.quantile for speed in speeds if _replicas(speed) <= replicas], default=0.0)
 
 
 def _measuring(plan: Plan) -> str:
-    """What ten measurements would do for the answer.
-
-    They would leave an error smaller by a known ratio, somewhere; were it around the best guess, the speeds that far
-    from it bound the answer.
-    """
+    """What ten measurements would do for the answer."""
     more = "ten more measurements" if plan.answer and plan.answer.label == CALIBRATED else "ten measurements"
-    speeds, middle = plan.speeds, len(plan.speeds) // 2
-    limit = 1 + 1e-9
-    reach = next(
-        apart
-        for apart in range(middle + 1)
-        if math.log(error_factor(plan)) * plan.measured_error_ratio <= limit * math.log(speeds[middle + apart].slowdown)
-        or apart == middle
-    )
-    fewest, most = _replicas(speeds[middle - reach]), _replicas(speeds[middle + reach])
+    middle = (len(plan.speeds) - 1) // 2
+    reach = max(0, min(plan.speeds_if_measured, middle))
+    fewest, most = (_replicas(plan.speeds[at]) for at in (middle - reach, middle + reach))
     if fewest == most:
         return f"{more} would settle it"
     if reach == middle:

@@ -253,7 +253,8 @@ class Plan:
         policies: the least cluster with each policy; empty: not asked.
         speeds: what the answer would be at the speeds that the error of its seconds leaves open, the fastest first;
             empty: its seconds were measured.
-        measured_error_ratio: the error of the seconds (as a logarithm) that ten measurements would leave, over today's.
+        speeds_if_measured: how many of them on either side of the best guess ten measurements would leave possible,
+            were the guess right.
         by_size: on the answer's cluster.
         over_time: one replication of it.
         notes: what a reader must know, in full sentences.
@@ -279,7 +280,7 @@ class Plan:
     growth: tuple[Month, ...] = ()
     policies: tuple[PolicyCost, ...] = ()
     speeds: tuple[PossibleSpeed, ...] = ()
-    measured_error_ratio: float = 1.0
+    speeds_if_measured: int = 0
     by_size: tuple[SizeFigures, ...] = ()
     over_time: tuple[Window, ...] = ()
     notes: tuple[Note, ...] = field(default_factory=tuple)

@@ -19,6 +19,7 @@ from reports.plan.result import (
     Month,
     Plan,
     PolicyCost,
+    PossibleSpeed,
     Refused,
     SizeFigures,
     WhatIf,
@@ -96,6 +97,23 @@ def evaluation(hardware: str, replicas: int, devices: int = 1, scheduler: str = 
         cost_per_1000_images=price / (RATE_RPS * 1.3 * 3.6),
         extrapolated=0.034 if hardware == "h100-sxm" else 0.0,
         memory=Memory(31.2e9, 80e9, 9, ESTIMATED) if hardware != "b200" else None,
+    )
+
+
+def uncertain(replicas: tuple[int | None, ...] = (3, 4, 4, 4, 5), speeds_if_measured: int = 1) -> Plan:
+    """A plan whose answer rests on a data sheet: the replicas that each of five speeds takes, the fastest first."""
+    best = evaluation("a100-80gb", 4)
+    speeds = [
+        PossibleSpeed(quantile, slowdown, None if count is None else evaluation("a100-80gb", count))
+        for quantile, slowdown, count in zip(
+            (0.1, 0.3, 0.5, 0.7, 0.9), (0.72, 0.87, 1.0, 1.15, 1.39), replicas, strict=True
+        )
+    ]
+    best = replace(best, label=ESTIMATED)
+    made = plan()
+    considered = tuple([best if row.candidate == best.candidate else row for row in made.considered])
+    return replace(
+        made, answer=best, considered=considered, speeds=tuple(speeds), speeds_if_measured=speeds_if_measured
     )
 
 

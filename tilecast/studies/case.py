@@ -143,7 +143,16 @@ class Case:
             capacity_rps=self._capacity_rps(scenario),
             max_batch=max_batch,
             memory=memory,
+            log_sd=self._log_sd(scenario),
         )
+
+    def _log_sd(self, scenario: Scenario) -> float:
+        """How uncertain the seconds of the demand's requests are, alone: see `predictors.latency_model.StageCost`."""
+        table, requests = shared(scenario).table, shared(self.reference).requests
+        if not any(table.log_sds.values()):
+            return 0.0
+        off = table.shifted(1.0)
+        return math.log(sum(map(off.standalone_s, requests)) / sum(map(table.standalone_s, requests)))
 
     def _capacity_rps(self, scenario: Scenario) -> float:
         prepared = shared(scenario)

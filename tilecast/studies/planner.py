@@ -12,7 +12,7 @@ from tilecast.studies import whatif
 from tilecast.studies.assess import Assessor
 from tilecast.studies.experiment import AS_PLANNED, Change
 from tilecast.studies.search import Found, Option, search
-from tilecast.studies.speeds import possible_speeds
+from tilecast.studies.speeds import possible_speeds, within
 from tilecast.studies.verdict import by_size
 from traces.notes import Note, remark
 
@@ -80,7 +80,7 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
         growth=_growth(assess, wanted),
         policies=tuple(policies),
         speeds=() if answer is None else _speeds(assess, answer.candidate, wanted.cluster is None),
-        measured_error_ratio=1.0 if bought is None else bought.measured_error_ratio,
+        speeds_if_measured=0 if bought is None else within(bought.measured_error_ratio),
         by_size=by_size(runs),
         over_time=runs[0].windows if runs else (),
         notes=notes,

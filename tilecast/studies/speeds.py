@@ -28,3 +28,11 @@ def possible_speeds(log_sd: float, least: Callable[[float], Evaluation | None]) 
     normal = NormalDist(0.0, log_sd)
     slowdowns = [(quantile, round(math.exp(normal.inv_cdf(quantile)), 4)) for quantile in QUANTILES]
     return tuple([PossibleSpeed(quantile, slowdown, least(slowdown)) for quantile, slowdown in slowdowns])
+
+
+def within(ratio: float) -> int:
+    """How many of `QUANTILES` on either side of the middle cover four of five cases of an error ``ratio`` times as
+    large."""
+    normal, middle = NormalDist(), len(QUANTILES) // 2
+    reach_z = ratio * normal.inv_cdf(QUANTILES[-1])
+    return sum([normal.inv_cdf(quantile) < reach_z for quantile in QUANTILES[middle:-1]])

@@ -91,3 +91,15 @@ def test_estimates_and_extrapolation_are_said():
     assert "< 0.1 % of its simulated time lies outside the measured range" in told
     sure = replace(best, label=MEASURED, extrapolated=0.0)
     assert "measured" not in " ".join(map(str, notes(replace(plans.plan(), answer=sure))))
+
+
+def test_close_to_the_knee_a_latency_is_as_uncertain_as_a_step_many_times_over():
+    def said(load: float) -> str:
+        best = replace(plans.evaluation("h100-sxm", 3), load=load)
+        return "\n".join(map(str, notes(replace(plans.plan(), answer=best))))
+
+    assert "knee" not in said(0.94)
+    assert "97 % of what it can do at most" in said(0.97)
+    assert "1 % longer make waits about 48 % longer" in said(0.97)
+    assert "no latency is certain" in said(0.995)
+    assert "knee" not in said(1.02)

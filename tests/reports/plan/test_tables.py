@@ -111,7 +111,16 @@ def test_a_profile_with_a_note_is_not_trusted_blindly():
 def test_frames_hold_the_plan():
     plan = plans.plan()
     made = frames(plan)
-    assert set(made) == {"candidates", "load_curve", "growth", "policies", "sensitivity", "by_size", "over_time"}
+    assert set(made) == {
+        "candidates",
+        "load_curve",
+        "growth",
+        "policies",
+        "speeds",
+        "sensitivity",
+        "by_size",
+        "over_time",
+    }
     candidates = made["candidates"]
     assert candidates["chosen"].sum() == 1
     first, row = plan.considered[0], candidates.iloc[0]

@@ -77,6 +77,32 @@ def test_a_cluster_whose_steadiness_does_not_show_is_run_longer() -> None:
     assert {requests for _, requests in queues.of(OPTIONS[0].cluster(4))} == {1000, 2000, 4000, 8000}
 
 
+def test_seconds_that_are_not_certain_ask_for_the_least_cluster_at_every_speed() -> None:
+    def attained(ask: Experiment) -> float:
+        carries = CARRIES_RPS[ask.candidate.hardware] * ask.candidate.replicas / ask.change.slowdown
+        return 0.99 if carries > 3.0 * ask.change.rate_scale else 0.3
+
+    sure = replace(OPTIONS[0], max_replicas=20)
+    unsure = replace(sure, log_sd=0.3, measured_error_ratio=0.3, label=ESTIMATED)
+    for option in (sure, unsure):
+        queues = Queues(attained)
+        assess = Assessor(queues, {key(option): option}, SloTarget(0.9, 0.95, 3.0), EFFORT)
+        plan = make_plan(assess, Wanted(None, ("fcfs",)), DEMAND, "")
+        assert plan.answer is not None
+        assert plan.answer.candidate.replicas == 4
+        if option is sure:
+            assert plan.speeds == ()
+            continue
+        slowdowns = [speed.slowdown for speed in plan.speeds]
+        assert slowdowns == sorted(slowdowns)
+        assert math.isclose(slowdowns[-1], math.exp(1.2816 * 0.3), rel_tol=1e-3)
+        least = [speed.evaluation.candidate.replicas for speed in plan.speeds if speed.evaluation]
+        assert least == [math.floor(3 * slowdown) + 1 for slowdown in slowdowns] == [3, 3, 4, 4, 5]
+        assert plan.speeds_if_measured == 1
+        asked_about = make_plan(assess, Wanted(option.cluster(4), ("fcfs",)), DEMAND, "")
+        assert [speed.evaluation is not None for speed in asked_about.speeds] == [True, True, True, True, False]
+
+
 def test_what_if_is_asked_of_the_replications_of_the_answer() -> None:
     def attained(ask: Experiment) -> float:
         load = 3.0 * ask.change.rate_scale * ask.change.slowdown / ask.candidate.replicas
