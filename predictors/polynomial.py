@@ -7,6 +7,8 @@ counted of a model at any size.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict
 
 TERMS = ("constant", "area", "frames", "tokens", "area_tokens", "tokens_squared")
@@ -34,3 +36,9 @@ class Polynomial(BaseModel):
     def at(self, area: float, frames: float) -> float:
         """Its value for ``frames`` frames of ``area`` tokens each."""
         return sum([getattr(self, name) * value for name, value in term_values(area, frames).items()])
+
+    @classmethod
+    def sum(cls, polynomials: Iterable[Polynomial]) -> Polynomial:
+        """The polynomial whose values are the sums of theirs."""
+        added = list(polynomials)
+        return cls(**{term: sum([getattr(each, term) for each in added]) for term in TERMS})

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
 from predictors.catalogue import entry_of, load_entries
 from predictors.polynomial import Polynomial
@@ -17,27 +17,65 @@ from traces.geometry import ModelGeometry
 from traces.request import Size
 from traces.stages import STAGES
 
+KINDS = ("products", "convolutions", "attention", "elementwise")
+"""Kinds of operators, which reach different shares of a device's peaks: products of matrices (linear layers, and
+convolutions of single pixels), other convolutions, scaled dot-product attention, and everything that moves numbers and
+hardly computes."""
+
+
+class KindShape(BaseModel):
+    """What the operators of one of `KINDS` do in a stage.
+
+    Attributes:
+        parameters: parameters that they read in a forward; tables of embeddings are looked up, not read.
+        flops: a row, multiply-adds counted twice.
+        bytes: a row, read and written by operators one by one in a type of two bytes, parameters left out.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parameters: NonNegativeInt = 0
+    flops: Polynomial = Polynomial()
+    bytes: Polynomial = Polynomial()
+
 
 class StageShape(BaseModel):
     """One stage of a model.
 
     Attributes:
-        parameters: parameters of its networks.
-        flops: a row, multiply-adds counted twice.
-        bytes: a row, read and written by operators one by one in a type of two bytes, parameters left out.
+        parameters: parameters of its networks, which a device holds.
+        products, convolutions, attention, elementwise: what operators of each kind do. Attention is the fused kernel:
+            it reads queries, keys and values and writes its output.
         launches: a forward, whatever the rows.
-        peak_bytes: a row, most bytes that activations hold at once, likewise of two bytes.
+        peak_bytes: a row, most bytes that activations hold at once, of two bytes a number.
         note: what a reader must know.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     parameters: PositiveInt
-    flops: Polynomial
-    bytes: Polynomial
+    products: KindShape = KindShape()
+    convolutions: KindShape = KindShape()
+    attention: KindShape = KindShape()
+    elementwise: KindShape = KindShape()
     launches: Polynomial
     peak_bytes: Polynomial
     note: str = ""
+
+    @cached_property
+    def kinds(self) -> dict[str, KindShape]:
+        """By the names of `KINDS`."""
+        return {kind: getattr(self, kind) for kind in KINDS}
+
+    @cached_property
+    def flops(self) -> Polynomial:
+        """A row, of all kinds."""
+        return Polynomial.sum([kind.flops for kind in self.kinds.values()])
+
+    @cached_property
+    def bytes(self) -> Polynomial:
+        """A row, of all kinds."""
+        return Polynomial.sum([kind.bytes for kind in self.kinds.values()])
 
 
 class ModelShape(BaseModel):

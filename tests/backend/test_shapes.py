@@ -13,7 +13,7 @@ from backend.shapes.fitting import fit  # noqa: E402
 from backend.shapes.models import MODELS  # noqa: E402
 from benchmarks.memory import LiveBytes  # noqa: E402
 from predictors.memory import SLACK, footprint  # noqa: E402
-from predictors.shapes import shape_of  # noqa: E402
+from predictors.shapes import KINDS, shape_of  # noqa: E402
 from traces.geometry import geometry_of  # noqa: E402
 
 
@@ -41,6 +41,27 @@ def test_attention_counts_as_a_fused_kernel() -> None:
     assert counts.flops == 2 * (2 * 3 * 10 * 20 * 8) * 2
     assert counts.bytes == 4 * 2 * 3 * 8 * (10 + 20 + 20 + 10)
     assert counts.launches == 1
+
+
+def test_every_operator_is_of_one_kind() -> None:
+    wide, point = torch.nn.Conv2d(4, 8, 3, padding=1), torch.nn.Conv2d(8, 8, 1)
+    linear, table = torch.nn.Linear(8, 16, bias=False), torch.nn.Embedding(100, 8)
+
+    def run() -> None:
+        pixels = point(wide(torch.zeros(2, 4, 6, 5)))
+        tokens = pixels.flatten(2).transpose(1, 2) + table(torch.zeros(2, 30, dtype=torch.int64))
+        torch.nn.functional.scaled_dot_product_attention(linear(tokens), linear(tokens), linear(tokens))
+
+    kinds = count(run, (wide, point, linear, table)).kinds
+    pixels = 2 * 6 * 5
+    assert kinds["convolutions"].flops == 2 * pixels * 8 * 4 * 9
+    assert kinds["products"].flops == 2 * pixels * 8 * 8 + 3 * 2 * pixels * 8 * 16
+    assert kinds["attention"].flops == 2 * 2 * (2 * 30 * 30 * 16)
+    assert kinds["attention"].bytes == 4 * 4 * pixels * 16
+    assert kinds["elementwise"].flops == 0
+    parameters = {name: kind.parameters for name, kind in kinds.items()}
+    read = {"convolutions": 8 * 4 * 9 + 8, "products": 8 * 8 + 8 + 8 * 16}
+    assert parameters == {"attention": 0, "elementwise": 0, **read}  # each once, and no table that is looked up
 
 
 def test_what_is_freed_no_longer_counts() -> None:
@@ -85,6 +106,11 @@ def test_the_table_agrees_with_a_fresh_count(stage: str) -> None:
     assert sum(p.numel() for module in modules for p in module.parameters()) == shape.parameters
     one, two = (count_stage(MODELS["tiny-image"].stages[stage], modules, rows, (1, 24, 40)) for rows in (1, 2))
     area = geometry.tokens((192, 320, 1))
+    for kind in KINDS:
+        single, pair, of = one.kinds[kind], two.kinds[kind], shape.kinds[kind]
+        assert of.flops.at(area, 1) == pytest.approx(pair.flops / 2, rel=1e-9)
+        assert of.bytes.at(area, 1) == pytest.approx(pair.bytes - single.bytes, rel=1e-9)
+        assert of.parameters == pair.parameters
     assert shape.flops.at(area, 1) == pytest.approx(two.flops / 2, rel=1e-9)
     assert shape.bytes.at(area, 1) == pytest.approx(two.bytes - one.bytes, rel=1e-9)
     assert shape.launches.at(area, 1) == two.launches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from predictors.shapes import shape_of, shipped_shapes
+from predictors.shapes import KINDS, shape_of, shipped_shapes
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES, geometry_of
 
@@ -44,6 +44,23 @@ def test_counts_grow_with_the_size(model: str) -> None:
             assert 0 < at_small <= at_large
             if stage != "encode" and quantity in ("flops", "bytes"):
                 assert at_large > 3 * at_small
+
+
+@pytest.mark.parametrize("model", shipped_shapes())
+def test_kinds_add_up_to_their_stage(model: str) -> None:
+    shape = shape_of(model)
+    for stage in ("encode", "denoise", "decode"):
+        of = shape.stage(stage)
+        assert tuple(of.kinds) == KINDS
+        for quantity in ("flops", "bytes"):
+            added = sum(getattr(kind, quantity).at(1000, 7) for kind in of.kinds.values())
+            assert getattr(of, quantity).at(1000, 7) == pytest.approx(added, rel=1e-12)
+        assert sum(kind.parameters for kind in of.kinds.values()) <= of.parameters
+        assert of.elementwise.flops.at(1000, 7) == 0
+        assert of.attention.parameters == 0
+    assert shape.denoise.attention.flops.at(1000, 7) > 0
+    assert shape.denoise.products.parameters > 0.3 * shape.denoise.parameters
+    assert shape.decode.convolutions.parameters > 0.25 * shape.decode.parameters  # the decoder is half an autoencoder
 
 
 def test_what_is_known_of_sdxl() -> None:
