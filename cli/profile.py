@@ -11,7 +11,7 @@ from cli.options import Device, Dtype, ProfileOutput, Threads
 from cli.verbs import Verbs
 from reports.console import new_console, say
 from traces.errors import BadInput
-from traces.limits import IMAGES, Range
+from traces.limits import DEVICES, IMAGES, NAME, STEPS, Range
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +21,6 @@ app = Verbs(
     help="Measure what batches cost on this machine, or import and describe measurements.",
     no_args_is_help=True,
 )
-importers = Verbs(name="import", help="Turn published measurements into a profile.", no_args_is_help=True)
-app.add_typer(importers)
 
 KernelsOption = Annotated[str, typer.Option(help="auto, or reference: plain PyTorch on every device.")]
 
@@ -137,27 +135,77 @@ def measure(
         say(f"note: {unbatched} is not batched: each request calls it alone")
 
 
-@importers.callback()
-def import_group() -> None:
-    """Keep ``import`` a group while it has a single importer."""
-
-
-@importers.command("mixfusion")
-def import_mixfusion_files(
-    files: Annotated[list[Path], typer.Argument(help="unet_time_*.csv and sm_util_*.csv of the artifact.")],
+@app.command("import")
+def import_files(
+    files: Annotated[list[Path], typer.Argument(help="Files of measurements: CSV, Parquet, JSON or MLPerf's text.")],
     output: ProfileOutput,
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="mixfusion, mlperf, vllm-omni, sglang or published; by default as the contents show."
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model, by the name of one that Tilecast knows.")] = None,
+    hardware: Annotated[str | None, NAME, typer.Option(help="What ran it, where the files do not say it.")] = None,
+    size: Annotated[str | None, typer.Option(help="Likewise: height x width[x frames], like 1024x1024.")] = None,
+    steps: Annotated[int | None, STEPS, typer.Option(help="Likewise: denoising steps of a request.")] = None,
+    batch: Annotated[int | None, IMAGES, typer.Option(help="Likewise: images that ran together.")] = None,
+    gpus: Annotated[int | None, DEVICES, typer.Option(help="Likewise: devices that the times are of.")] = None,
+    guided: Annotated[
+        bool | None,
+        typer.Option("--guided/--no-guided", help="Classifier-free guidance was on; by default as the model has it."),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Only rows of system=NAME, engine=NAME, precision=NAME and the like; repeatable."),
+    ] = None,
+    add: Annotated[list[Path] | None, typer.Option(help="A profile whose rows go in too; repeatable.")] = None,
 ) -> None:
-    """Import the H100 tables published with MixFusion (PPoPP '26)."""
-    from predictors.importers.mixfusion import import_mixfusion
-    from predictors.profile import PROFILE
+    """Make a profile of measurements that others took: tilecast profile import results.csv --where engine=eager -o P.
+
+    A profile is of one system and one engine. What the files do not say, such as the size of SGLang's requests, is
+    asked for. Times of whole requests are divided between their stages, and the profile's note says how.
+    """
+    from predictors.importers.formats import import_measurements
+    from predictors.importers.reported import ImportOptions
+    from predictors.profile import PROFILE, Profile
     from traces.output import check_file
+    from traces.sizes import parse_size_list
 
     check_file(output, PROFILE)
-    profile = import_mixfusion(files)
+    asked_size = None if size is None else parse_size_list(size, "--size")
+    if asked_size is not None and len(asked_size) > 1:
+        raise BadInput(f"--size is {size!r}, expected one size, like 1024x1024")
+    options = ImportOptions(
+        model=model or "",
+        hardware=(hardware or "").strip(),
+        size=asked_size and asked_size[0],
+        steps=steps,
+        batch=batch,
+        gpus=gpus,
+        guided=guided,
+        where=_conditions(where or []),
+    )
+    others = [Profile.load(path) for path in add or []]
+    imported = import_measurements(files, file_format or "", options)
+    profile = Profile.merge([*others, imported.profile]) if others else imported.profile
     profile.save(output)
     say(f"{output}: {len(profile.frame)} measurements on {profile.hardware}")
     if note := profile.metadata.get("note"):
         say(f"note: {note}")
+    for remark in imported.remarks:
+        say(remark)
+
+
+def _conditions(pairs: list[str]) -> dict[str, str]:
+    """What ``--where`` says, by name."""
+    conditions: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip() or name.strip() in conditions:
+            raise BadInput(f"--where {pair!r} is not like 'engine=eager', once a name")
+        conditions[name.strip()] = value
+    return conditions
 
 
 @app.command()

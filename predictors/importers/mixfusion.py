@@ -1,28 +1,44 @@
-"""The measurements published with MixFusion (PPoPP '26; arXiv 2501.09253): SDXL and SD3 on one H100-80GB.
+"""The tables of MixFusion (PPoPP '26; arXiv 2501.09253), published for SDXL and SD3 on one H100-80GB.
 
-Two kinds of CSV file, told apart by name:
+Two kinds of CSV table, told apart by their columns:
 
-- ``unet_time_{model}.csv``: mixed batches run in patches; images at 512, 768 and 1024 px, and seconds for 50
-  denoising steps. Batches recur, which shows the noise of the measurement.
-- ``sm_util_{model}_{size}.csv``: row i is a batch of i images of one size run whole; seconds for 50 denoising
+- ``unet_time_{model}.csv``: mixed batches run in patches; how many images of each side (``512 num``, ...), and seconds
+  for 50 denoising steps (``avg unet time``). Batches recur, which shows the noise of the measurement.
+- ``sm_util_{model}_{side}.csv``: row i is a batch of i images of one size run whole; seconds for 50 denoising
   steps (``unet time``) and for the VAE decode (``post time``). The ``sm util`` column is not usable.
+
+The model, and the side of the second kind, are read from the file's name, or said by who imports it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from predictors.importers.contents import FileContents, read_contents
+from predictors.importers.names import known_model
+from predictors.importers.reported import (
+    SECONDS,
+    ImportOptions,
+    ReportedFile,
+    ReportedRow,
+    ReportedTime,
+    alike,
+    is_size,
+)
+from predictors.importers.rows import profile_of
 from predictors.profile import Profile
-from traces.columns import Cells, numbers
-from traces.composition import composition_of, format_composition
+from traces.columns import Cells
+from traces.composition import composition_of
 from traces.errors import BadInput
-from traces.files import read_frame, require_columns
-from traces.limits import SPAN
+from traces.exact import number_of
+from traces.files import require_columns
+from traces.limits import IMAGES, SIDE, Range
 from traces.request import Size
 
 HARDWARE = "NVIDIA H100 80GB"
@@ -31,92 +47,135 @@ STEPS = 50
 ADDRESS = "PPoPP '26, https://ppopp26.sigplan.org/details/PPoPP-2026-papers/10"
 """Where the artifact is had: the paper it belongs to."""
 
-NOTES = {
-    ("sdxl", "patched"): (
-        "the SDXL mixed table was most likely taken with the patch cache on: "
-        "do not compare its seconds with those of whole batches"
-    ),
-}
+CACHED = (
+    "the SDXL mixed table was most likely taken with the patch cache on: "
+    "do not compare its seconds with those of whole batches"
+)
+"""What is known of the published table of this name."""
 
-_MIXED = re.compile(r"unet_time_(sdxl|sd3)\.csv")
-_WHOLE = re.compile(r"sm_util_(sdxl|sd3)_(512|768|1024)\.csv")
-_KNOWN = "unet_time_{sdxl,sd3}.csv and sm_util_{sdxl,sd3}_{512,768,1024}.csv"
-
-Row = dict[str, Any]
+_COUNT = re.compile(r"(\d+) num")
+_MIXED = re.compile(r"unet_time_(?P<model>.+)\.csv(\.gz)?")
+_WHOLE = re.compile(r"sm_util_(?P<model>.+)_(?P<side>\d+)\.csv(\.gz)?")
+_IMAGES = Range(0, IMAGES.most, "images", whole=True)
+_MIXED_COLUMN, _WHOLE_COLUMNS = "avg unet time", ("unet time", "post time")
 
 
 def import_mixfusion(files: Iterable[Path]) -> Profile:
     """The profile that the published CSV files hold, whichever of them are given.
 
     Raises:
-        BadInput: no files, a file of another name, or one that cannot be read (named with its row).
+        BadInput: no files, a file that is none of them, or one that cannot be read (named with its row).
     """
-    paths = [Path(f) for f in files]
+    paths = [Path(path) for path in files]
     if not paths:
-        raise BadInput(f"no files; expected {_KNOWN}")
-    rows: list[Row] = []
-    for path in paths:
-        if match := _MIXED.fullmatch(path.name):
-            rows += _mixed_rows(path, match[1])
-        elif match := _WHOLE.fullmatch(path.name):
-            rows += _whole_rows(path, match[1], int(match[2]))
-        else:
-            raise BadInput(f"{path}: unknown file name {path.name!r}; known names: {_KNOWN}")
-    frame = pd.DataFrame(rows).assign(hardware=HARDWARE, software=SOFTWARE, guided=True)
-    taken = set(zip(frame["model"], frame["executor"], strict=True))
-    facts = {"source": "MixFusion artifact, Apache-2.0: " + ", ".join(sorted({p.name for p in paths}))}
-    if notes := [note for key, note in NOTES.items() if key in taken]:
-        facts["note"] = "; ".join(notes)
-    return Profile.from_frame(frame, facts)
+        raise BadInput("no files; expected unet_time_{model}.csv and sm_util_{model}_{side}.csv")
+    options = ImportOptions()
+    return profile_of([read(read_contents(path), options) for path in paths], options).profile
 
 
-def _mixed_rows(path: Path, model: str) -> list[Row]:
-    sides = (512, 768, 1024)
-    counts = [f"{side} num" for side in sides]
-    rows = []
-    for number, values in enumerate(_read(path, [*counts, "avg unet time"]), start=1):
-        images = values[:-1]
-        if any(n < 0 or n % 1 for n in images) or not sum(images):
-            raise BadInput(f"{path}: row {number}: images are {images}, expected whole numbers, one above 0")
-        items: list[tuple[Size, int]] = [((s, s, 1), int(n)) for s, n in zip(sides, images, strict=True) if n]
-        rows.append(_row(model, "patched", "denoise", items, STEPS, values[-1]))
-    return rows
+def recognises(contents: FileContents) -> bool:
+    """Whether it is one of the two tables."""
+    columns = set(contents.columns)
+    return _MIXED_COLUMN in columns or set(_WHOLE_COLUMNS) <= columns
 
 
-def _whole_rows(path: Path, model: str, side: int) -> list[Row]:
-    rows = []
-    for images, (denoise, decode) in enumerate(_read(path, ["unet time", "post time"]), start=1):
-        items: list[tuple[Size, int]] = [((side, side, 1), images)]
-        rows.append(_row(model, "whole", "denoise", items, STEPS, denoise))
-        rows.append(_row(model, "whole", "decode", items, 1, decode))
-    return rows
+def read(contents: FileContents, options: ImportOptions) -> ReportedFile:
+    """The rows of a table.
+
+    Raises:
+        BadInput: a column is missing.
+    """
+    table = contents.table if contents.table is not None else pd.DataFrame()
+    path = contents.path
+    mixed = _MIXED_COLUMN in table or _WHOLE_COLUMNS[0] not in table
+    name = (_MIXED if mixed else _WHOLE).fullmatch(path.name)
+    model = options.model or (name["model"] if name else "")
+    sides = [column for column in contents.columns if _COUNT.fullmatch(column)]
+    require_columns(table, (*(sides or ("512 num",)), _MIXED_COLUMN) if mixed else _WHOLE_COLUMNS, str(path))
+    size = options.size
+    if size is None and not mixed and name:
+        size = (int(name["side"][:9]), int(name["side"][:9]), 1)
+    facts = {"model": model, "system": HARDWARE, "engine": SOFTWARE, "gpus": "1"}
+    published = mixed and name is not None and known_model(model) == "sdxl" and not options.hardware
+    table_of = _Table(table, Cells(str(path)), facts, options.steps or STEPS, [CACHED] if published else [])
+    used = {*sides, _MIXED_COLUMN} if mixed else set(_WHOLE_COLUMNS)
+    return ReportedFile(
+        rows=[
+            _MixedBatch(table_of, position, sides) if mixed else _WholeBatch(table_of, position, size)
+            for position in range(len(table))
+        ],
+        origin="MixFusion artifact, Apache-2.0",
+        name=path.name,
+        asks=frozenset({"steps", *(() if mixed else ("size",))}),
+        unused=tuple(column for column in contents.columns if column not in used),
+    )
 
 
-def _row(model: str, executor: str, stage: str, items: list[tuple[Size, int]], steps: int, seconds: float) -> Row:
-    composition = format_composition(composition_of(items))
-    return {
-        "model": model,
-        "executor": executor,
-        "stage": stage,
-        "composition": composition,
-        "steps": steps,
-        "seconds": seconds,
-    }
+@dataclass(frozen=True)
+class _Table:
+    """What the rows of one table have in common."""
+
+    frame: pd.DataFrame
+    cells: Cells
+    facts: dict[str, str]
+    steps: int
+    notes: list[str]
+
+    def number(self, position: int, column: str, limit: Range) -> float:
+        value = self.frame[column].iat[position]
+        number: Any = number_of(value)
+        if not limit.holds(number):
+            raise self.cells.bad(position, column, value, str(limit))
+        return float(number)
 
 
-def _read(path: Path, columns: list[str]) -> list[list[float]]:
-    """The named columns of a CSV file as numbers, row by row."""
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file")
-    frame, cells = read_frame(path), Cells(str(path))
-    require_columns(frame, columns, str(path))
-    read = {}
-    for name in columns:
-        number = numbers(frame[name], name, cells).astype("float64")
-        wrong = ~((number >= 0) & (number <= SPAN.most)).to_numpy()
-        if wrong.any():
-            row = int(wrong.argmax())
-            raise cells.bad(row, name, frame[name].iat[row], f"a number of 0 to {SPAN.most:,}")
-        read[name] = number
-    values: list[list[float]] = pd.DataFrame(read).to_numpy().tolist()
-    return values
+class _MixedBatch(ReportedRow):
+    """A batch of several sizes, run in patches."""
+
+    def __init__(self, table: _Table, position: int, columns: list[str]) -> None:
+        self.where = f"{table.cells.source}: row {position + 1}"
+        self.facts = table.facts
+        self.table = table
+        self.position = position
+        self.columns = columns
+
+    def needs(self) -> dict[str, Any]:
+        return {"model": self.facts["model"]}
+
+    def times(self) -> list[ReportedTime]:
+        items: list[tuple[Size, int]] = []
+        for column in self.columns:
+            side = int(column.removesuffix(" num")[:9])
+            if not SIDE.holds(side):
+                raise BadInput(f"{self.where}: column {column!r} counts images of no size, expected {SIDE}")
+            if images := int(self.table.number(self.position, column, _IMAGES)):
+                items.append(((side, side, 1), images))
+        if not items:
+            raise BadInput(f"{self.where}: {', '.join(self.columns)} are all 0, expected an image in one of them")
+        seconds = self.table.number(self.position, _MIXED_COLUMN, SECONDS)
+        return [ReportedTime(seconds, composition_of(items), "denoise", self.table.steps, "patched")]
+
+    def notes(self) -> list[str]:
+        return self.table.notes
+
+
+class _WholeBatch(ReportedRow):
+    """A batch of as many images as the row is far down."""
+
+    def __init__(self, table: _Table, position: int, size: Size | None) -> None:
+        self.where = f"{table.cells.source}: row {position + 1}"
+        self.facts = table.facts
+        self.table = table
+        self.position = position
+        self.size = size
+
+    def needs(self) -> dict[str, Any]:
+        return {"model": self.facts["model"], "size": self.size}
+
+    def times(self) -> list[ReportedTime]:
+        size, images = self.size or (0, 0, 0), self.position + 1
+        if not (IMAGES.holds(images) and is_size(size)):
+            raise BadInput(f"{self.where}: {images} images of {size[0]} px; expected {IMAGES}, with sides of {SIDE}")
+        batch = alike(size, images)
+        denoise, decode = (self.table.number(self.position, column, SECONDS) for column in _WHOLE_COLUMNS)
+        return [ReportedTime(denoise, batch, "denoise", self.table.steps), ReportedTime(decode, batch, "decode")]

@@ -287,7 +287,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "trace import table": ("trace.csv", "-o", "out.csv"),
     "profile": (*_MISSING, "-o", "out.parquet"),
     "profile describe": ("none.parquet",),
-    "profile import mixfusion": ("none.csv", "-o", "out.parquet"),
+    "profile import": ("none.csv", "-o", "out.parquet"),
     "hardware show": ("h100-sxm",),
     "hardware estimate": ("--model", "sdxl", "--hardware", "h100-sxm", "--sizes", "512x512"),
     "cache record": (*_MISSING, "--sizes", "96x96", "-o", "out.parquet"),

@@ -38,7 +38,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "trace import dit": ("mine.csv", "-o", "new.csv"),
     "trace import table": ("trace.parquet", "-o", "new.parquet"),
     "profile": ("--model", "tiny-image", "-o", "new.parquet"),
-    "profile import mixfusion": ("mine.csv", "-o", "new.csv"),
+    "profile import": ("mine.csv", "-o", "new.csv"),
     "cache record": ("--model", "tiny-image", "--sizes", "96x96", "-o", "new.parquet"),
     "cache fit": ("trace.parquet", "-o", "new.parquet"),
     "cache record-tiles": ("--model", "tiny-image", "--sizes", "192x192", "-o", "new.parquet"),

@@ -27,7 +27,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         (["--model", "tiny-image"], "--output is missing"),
         (["--model", "m", "-o", "p", "--sizes", "512"], "--sizes: size '512' is not like '512x768'"),
         (["describe", str(tmp_path / "no.parquet")], "no such profile"),
-        (["import", "mixfusion", str(tmp_path / "x.csv"), "-o", "p"], "known names"),
+        (["import", str(tmp_path / "x.csv"), "-o", "p"], "no such file"),
     ):
         with pytest.raises(BadInput, match=words):
             CliRunner().invoke(app, options, catch_exceptions=False)
@@ -36,7 +36,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
 def test_import_then_describe(tmp_path: Path) -> None:
     source, path = tmp_path / "unet_time_sdxl.csv", tmp_path / "h100.parquet"
     source.write_text(MIXED)
-    result = CliRunner().invoke(app, ["import", "mixfusion", str(source), "-o", str(path)], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["import", str(source), "-o", str(path)], catch_exceptions=False)
     assert result.exit_code == 0
     assert "4 measurements on NVIDIA H100 80GB" in result.output
     assert "note: the SDXL mixed table" in result.output

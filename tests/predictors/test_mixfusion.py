@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from predictors.importers.formats import import_measurements
 from predictors.importers.mixfusion import import_mixfusion
 from predictors.profile import Profile
 from traces.errors import BadInput
@@ -46,13 +47,33 @@ def test_rows_become_measurements(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("unet_time_sd9.csv", "", "known names: unet_time_"),
+        (
+            "unet_time_sd9.csv",
+            "512 num,avg unet time\n1,2\n",
+            "of a model that is known \\('sd9'\\); --model says which",
+        ),
+        ("mine.csv", "512 num,avg unet time\n1,2\n", "does not say the model; give --model NAME"),
+        ("sm_util_sd3.csv", "unet time,post time\n1,2\n", "does not say the model, size; give --model NAME; --size"),
         ("unet_time_sd3.csv", "", "the file is empty"),
-        ("unet_time_sd3.csv", "512 num,768 num,avg unet time\n1,0,2\n", "no column '1024 num'"),
+        (
+            "unet_time_sd3.csv",
+            "512 num,768 num,unet\n1,0,2\n",
+            "has no form that is known .columns 512 num, 768 num, unet",
+        ),
+        ("unet_time_sd3.csv", "num,avg unet time\n1,2\n", "no column '512 num'"),
+        ("unet_time_sd3.csv", "512 num,avg unet time\n1.5,2\n", "row 1: 512 num is 1.5, expected a whole number"),
         ("sm_util_sd3_512.csv", "unet time,post time\n", "no rows"),
         ("sm_util_sd3_512.csv", "unet time,post time\n1,2\nx,2\n", "row 2: unet time is 'x'"),
-        ("unet_time_sd3.csv", "512 num,768 num,1024 num,avg unet time\n0,0,0,2\n", "row 1: images are"),
-        ("sm_util_sd3_512.csv", "unet time,post time\n1,2\n1,1e999\n", "row 2: post time is inf, expected a number of"),
+        (
+            "unet_time_sd3.csv",
+            "512 num,768 num,1024 num,avg unet time\n0,0,0,2\n",
+            "row 1: 512 num, 768 num, 1024 num are all 0",
+        ),
+        (
+            "sm_util_sd3_512.csv",
+            "unet time,post time\n1,2\n1,1e999\n",
+            "row 2: post time is inf, expected a number above 0",
+        ),
         ("sm_util_sd3_512.csv", "unet time,post time\n1,True\n", "row 1: post time is 'True', expected a number"),
         ("sm_util_sd3_512.csv", "unet time,post time\n1,2\n1\n", "row 2 has 1 fields, expected 2"),
         ("sm_util_sd3_512.csv", "unet time,post time,unet time\n1,2,3\n", "'unet time' is there twice"),
@@ -61,7 +82,7 @@ def test_rows_become_measurements(tmp_path: Path) -> None:
 def test_wrong_files_are_named(tmp_path: Path, name: str, text: str, words: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(BadInput, match=words) as caught:
-        import_mixfusion([tmp_path / name])
+        import_measurements([tmp_path / name])
     assert name in str(caught.value)
 
 
