@@ -429,7 +429,7 @@ def test_names_of_models(name: str, model: str) -> None:
         ("NVIDIA H100 PCIe", "NVIDIA H100 PCIe 80GB"),
         ("A100 40GB", "NVIDIA A100 SXM 40GB"),
         ("rtx-4090", "NVIDIA GeForce RTX 4090 24GB"),
-        ("NVIDIA A10", ""),
+        ("Nobody Z9000 48GB", ""),
         ("Abacus 80GB", ""),
         ("", ""),
     ],
