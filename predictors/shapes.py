@@ -86,6 +86,7 @@ class ModelShape(BaseModel):
         guidance_rows: rows of an image in a call with guidance: 2, or 1 where the denoiser takes the scale as an input
             (true CFG calls it twice).
         frame_patch: latent frames of a token of the denoiser.
+        upcasts: its decoder overflows in float16, so that it runs in float32 where the others run in float16.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -93,6 +94,7 @@ class ModelShape(BaseModel):
     source: str
     guidance_rows: PositiveInt = 2
     frame_patch: PositiveInt = 1
+    upcasts: bool = False
     encode: StageShape
     denoise: StageShape
     decode: StageShape

@@ -85,6 +85,7 @@ def _spell_model(name: str, model: Model) -> str:
         f'source = "{model.source}"',
         f"guidance_rows = {model.guidance_rows}",
         f"frame_patch = {model.frame_patch}",
+        *(["upcasts = true"] if model.upcasts else []),
         "",
     ]
     for title, stage in model.stages.items():

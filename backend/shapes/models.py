@@ -25,6 +25,7 @@ class Model:
         source: source of the configuration.
         guidance_rows: rows of an image with guidance: 2, or 1 where guidance is an input of the denoiser.
         frame_patch: latent frames a token.
+        upcasts: whether its decoder is run in float32 where the rest runs in float16 (``force_upcast``).
         stages: encode, denoise and decode.
         video: whether it makes clips.
     """
@@ -33,6 +34,7 @@ class Model:
     stages: dict[str, StageWork] = field(default_factory=dict)
     guidance_rows: int = 2
     frame_patch: int = 1
+    upcasts: bool = False
     video: bool = False
 
 
@@ -137,6 +139,7 @@ MODELS: dict[str, Model] = {
             "denoise": unet(lambda: diffusers.UNet2DConditionModel(**_SDXL)),
             "decode": _image_vae(4),
         },
+        upcasts=True,
     ),
     "sd3": Model(
         "stable-diffusion-3-medium-diffusers",
