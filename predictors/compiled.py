@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from predictors.forms import BoostedForm, LinearForm, Seconds
-from predictors.latency import BoostedResidual, Floats, NonNegativeLinear
+from predictors.forms import BoostedForm, FloorForm, GaussianForm, LinearForm, Seconds, batch_coordinates
+from predictors.gaussian import GaussianResidual
+from predictors.latency import BoostedResidual, NonNegativeLinear
+from predictors.launch_floor import LaunchFloor
+from predictors.validation import Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,28 @@ def _(estimator: BoostedResidual) -> Seconds:
 
 
 @compile_model.register
+def _(estimator: LaunchFloor) -> Seconds:
+    return _floor_form(estimator)
+
+
+@compile_model.register
+def _(estimator: GaussianResidual) -> Seconds:
+    """The form of `predictors.latency.floor_gaussian`; any other base or coordinates use their ``predict``."""
+    base = estimator.base_
+    if not isinstance(base, LaunchFloor) or estimator.coordinates is not batch_coordinates:
+        return PredictOne(estimator)
+    return GaussianForm(
+        base=_floor_form(base),
+        centres=tuple(map(tuple, estimator.centres_.tolist())),
+        weights=tuple(estimator.weights_.tolist()),
+        wide=estimator.wide_,
+        near=estimator.near_,
+        least=estimator.least_,
+        most=estimator.most_,
+    )
+
+
+@compile_model.register
 def _(estimator: Pipeline) -> Seconds:
     """The forms of `predictors.latency.paper_mlp` and `paper_linear`; any other pipeline uses its ``predict``."""
     if list(estimator.named_steps) == ["features", "linear"]:
@@ -85,5 +110,12 @@ def _(estimator: Pipeline) -> Seconds:
 
 
 def _linear_form(estimator: NonNegativeLinear) -> LinearForm:
-    costs = enumerate(estimator.coef_.tolist())
-    return LinearForm(tuple((column, cost) for column, cost in costs if cost > 0))
+    return _terms(estimator.coef_)
+
+
+def _floor_form(estimator: LaunchFloor) -> FloorForm:
+    return FloorForm(estimator.constant_, _terms(estimator.floor_), _terms(estimator.work_), estimator.sharpness_)
+
+
+def _terms(costs: Floats) -> LinearForm:
+    return LinearForm(tuple((column, cost) for column, cost in enumerate(costs.tolist()) if cost > 0))

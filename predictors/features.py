@@ -7,9 +7,9 @@ images (an image attends only to itself), launching kernels costs the same for a
 for its neighbours is proportional to the length of the cuts. So a non-negative combination of these columns is
 a reasonable latency, also for sizes that nobody measured.
 
-A patch cache takes work away but not launches: the share of the patches' blocks that were computed scales
-pixels, tokens, their squares (a computed patch still attends to the whole image) and halo; and it costs
-bookkeeping, which is proportional to the patches.
+A patch cache takes work away: the share of the patches' blocks that were computed scales pixels, tokens, their squares
+(a computed patch still attends to the whole image) and halo; and it costs bookkeeping, which is proportional to the
+patches. It takes launches away only where no image computes a block.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ FEATURES = (
     "patches",  # over all rows; one a row when nothing is cut
     "halo",  # pixels along both sides of the cuts between patches, computed, over all rows
     "cached_patches",  # the patches when a patch cache looks after them, else 0
+    "computed",  # the share that a patch cache computes, else 1
+    "launched",  # the share of blocks that at least one image computes, when each skips as many, any of them; else 1
 )
 
 
@@ -108,6 +110,8 @@ class FeatureMap:
             rows_per_image * patches,
             per_row * halo,
             rows_per_image * patches if cached else 0.0,
+            computed,
+            1.0 - (1.0 - computed) ** images,
             *(rows_per_image * of_size.get(size, 0) for size in self.sizes),
         ]
 

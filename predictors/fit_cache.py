@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from predictors.costs import RepeatNoise
-from predictors.forms import BoostedForm, LinearForm, Seconds
+from predictors.forms import BoostedForm, FloorForm, GaussianForm, LinearForm, Seconds
 from predictors.measurements import Measurements
 from traces.errors import BadInput
 from traces.marks import OutputKind
@@ -27,7 +27,19 @@ from traces.output import whole_file
 from traces.text import write_text
 
 _FIT = OutputKind("fit")
-_CODE = ("compiled", "features", "fit_cache", "forms", "latency", "measurements", "noise", "profile")
+_CODE = (
+    "compiled",
+    "features",
+    "fit_cache",
+    "forms",
+    "gaussian",
+    "latency",
+    "launch_floor",
+    "measurements",
+    "noise",
+    "profile",
+    "validation",
+)
 _LIBRARIES = ("numpy", "scipy", "scikit-learn")
 
 
@@ -41,7 +53,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Kept:
-    form: BoostedForm | LinearForm
+    form: BoostedForm | FloorForm | GaussianForm | LinearForm
     noise: RepeatNoise
 
 
@@ -63,7 +75,7 @@ def kept_fit(data: Measurements, rows_hash: str, latency_model: str) -> Fit:
     if kept is not None:
         return Fit(kept.form, kept.noise)
     fit = _fit(data, latency_model)
-    if folder is not None and isinstance(fit.seconds, BoostedForm | LinearForm):
+    if folder is not None and isinstance(fit.seconds, BoostedForm | FloorForm | GaussianForm | LinearForm):
         with suppress(BadInput), whole_file(folder / f"{name}.json", _FIT) as path:
             write_text(path, _FIT.json(json.dumps(asdict(_Kept(fit.seconds, fit.noise)))))
     return fit

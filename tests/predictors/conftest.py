@@ -42,6 +42,25 @@ def made_up() -> Profile:
     return Profile.from_frame(frame, {"source": "made up"})
 
 
+def launch_bound_seconds(tokens: int) -> float:
+    """Seconds per step of `launch_bound`: five guided images of 512x512 take as long as one."""
+    return 0.05 * max(1.0, tokens / (2 * 5 * 32**2))
+
+
+@pytest.fixture(scope="session")
+def launch_bound() -> Profile:
+    """Whole batches of three sizes of sd3, three repeats each, 1 % noise, where starting kernels takes 50 ms a step."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for side in (512, 768, 1024):
+        for images in (1, 2, 3, 4, 5, 6, 8, 10, 12):
+            true = 10 * launch_bound_seconds(2 * images * (side // 16) ** 2)
+            rows += [(f"{images}@{side}x{side}", true * rng.normal(1, 0.01)) for _ in range(3)]
+    frame = pd.DataFrame(rows, columns=["composition", "seconds"]).assign(executor="whole", stage="denoise", steps=10)
+    frame = frame.assign(hardware="abacus", software="test", model="sd3", guided=True)
+    return Profile.from_frame(frame, {"source": "made up"})
+
+
 @pytest.fixture(scope="session")
 def published() -> Profile:
     """The published H100 measurements; the test is skipped where they are absent."""

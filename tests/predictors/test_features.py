@@ -35,6 +35,8 @@ def test_a_worked_example() -> None:
         "patches": 2 * (2 * 3 + 2),  # 512x256 px patches
         "halo": 2 * (2 * 2 * 2 * 512 + 2 * 512),  # two cuts of 512 px with two sides, and one
         "cached_patches": 0,
+        "computed": 1,
+        "launched": 1,
         "512x512x1": 2,
         "512x768x1": 4,
         "64x64x1": 0,
@@ -46,7 +48,7 @@ def test_without_guidance_there_is_half_the_work(batch: Composition) -> None:
     features = FeatureMap(SD3, "denoise", "patched")
     guided, unguided = named(features, batch), named(features, batch, 0.0)
     for name in FEATURES:
-        share = 1 if name in ("intercept", "images", "sizes") else 2
+        share = 1 if name in ("intercept", "images", "sizes", "computed", "launched") else 2
         assert guided[name] == share * unguided[name]
 
 
@@ -68,12 +70,16 @@ def test_a_guided_share_lies_between_its_ends(batch: Composition, share: float) 
 
 
 @given(BATCHES, st.floats(0.01, 1), st.booleans())
-def test_a_cache_takes_work_away_but_not_launches(batch: Composition, computed: float, cached: bool) -> None:
+def test_a_cache_takes_away_work_and_launches_that_no_image_needs(
+    batch: Composition, computed: float, cached: bool
+) -> None:
     features = FeatureMap(SD3, "denoise", "patched")
     all_of_it, part = named(features, batch), named(features, batch, 1.0, computed, cached)
-    for name in FEATURES[:-1]:
+    for name in FEATURES[: FEATURES.index("cached_patches")]:
         share = computed if name in ("pixels", "tokens", "tokens_squared", "halo") else 1
         assert part[name] == pytest.approx(share * all_of_it[name])
+    assert computed == part["computed"] <= part["launched"] + 1e-12
+    assert part["launched"] == pytest.approx(1 - (1 - computed) ** part["images"])
     assert part["cached_patches"] == (part["patches"] if cached else 0)
     decode = FeatureMap(SD3, "decode", "patched")
     assert decode.row(batch, 1.0, computed, cached) == decode.row(batch)
