@@ -8,7 +8,7 @@ from pathlib import Path
 
 from predictors.importers import mixfusion, mlperf, published, serving, sglang
 from predictors.importers.contents import FileContents, read_contents
-from predictors.importers.reported import ImportOptions, ReportedFile
+from predictors.importers.reported import ImportOptions, ReportedFile, shown
 from predictors.importers.rows import ImportedProfile, profile_of
 from traces.errors import BadInput, did_you_mean
 
@@ -68,5 +68,5 @@ def _form_of(contents: FileContents) -> str:
     if len(found) == 1:
         return found[0]
     what = f"may be {' or '.join(found)}" if found else "has no form that is known"
-    columns = f" (columns {', '.join(contents.columns[:8])})" if contents.columns else ""
+    columns = f" (columns {', '.join(map(shown, contents.columns[:8]))})" if contents.columns else ""
     raise BadInput(f"{contents.path}: the file {what}{columns}; --format says which it is: {', '.join(FORMATS)}")

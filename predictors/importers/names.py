@@ -46,6 +46,9 @@ def known_hardware(name: str) -> Hardware | None:
 
     Of several kinds with this chip it is the one that shares most words with the name.
     """
+    for key, kind in shipped_hardware().items():
+        if _compact(name) in (_compact(key), _compact(kind.name)):
+            return kind
     words = _words([name])
     chips = {word for word in words if re.search(r"[a-z]\d|^\d{4}$", word) and not word.endswith("gb")}
     best, shared = None, 0
@@ -58,3 +61,7 @@ def known_hardware(name: str) -> Hardware | None:
 
 def _words(texts: Iterable[str]) -> set[str]:
     return {word for text in texts for word in re.findall(r"[a-z0-9.]+", text.lower())} - _VENDORS
+
+
+def _compact(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())

@@ -59,28 +59,37 @@ def read(contents: FileContents, options: ImportOptions) -> ReportedFile:
     source = str(contents.path)
     require_columns(table, REQUIRED, source)
     cells = Cells(source)
-    known = [name for name in table.columns if name in COLUMNS and name != "value"]
-    text = {name: texts(table[name], name, cells) if name in TEXT_COLUMNS else _counts(table[name]) for name in known}
-    facts = [{name: (column.iat[at] or "").strip() for name, column in text.items()} for at in range(len(table))]
-    rows = [_Row(table, at, cells, options, said) for at, said in enumerate(facts)]
+    known = [name for name in table.columns if name in COLUMNS]
+    values = {name: table[name].tolist() for name in known}
+    text = {
+        name: texts(table[name], name, cells) if name in TEXT_COLUMNS else map(_shown, values[name]) for name in known
+    }
+    facts = [dict(zip(known, row, strict=True)) for row in zip(*text.values(), strict=True)]
+    rows = [_Row(values, at, cells, options, said) for at, said in enumerate(facts)]
     unused = tuple(name for name in contents.columns if name not in COLUMNS)
     return ReportedFile(
         rows, "published measurements", contents.path.name, frozenset({"steps", "batch", "guided"}), unused
     )
 
 
-def _counts(column: pd.Series[Any]) -> pd.Series[Any]:
-    """A column of numbers as text, whatever it holds."""
-    return column.map(lambda cell: "" if is_missing(cell) else named(cell)).astype(object)
+def _shown(cell: object) -> str:
+    """A number as text, whatever the cell holds."""
+    return "" if is_missing(cell) else named(cell)
 
 
 class _Row(ReportedRow):
     def __init__(
-        self, table: pd.DataFrame, position: int, cells: Cells, options: ImportOptions, said: Mapping[str, str]
+        self,
+        values: Mapping[str, list[Any]],
+        position: int,
+        cells: Cells,
+        options: ImportOptions,
+        said: Mapping[str, str | None],
     ) -> None:
+        facts = {name: (text or "").strip() for name, text in said.items() if name != "value"}
         self.where = f"{cells.source}: row {position + 1}"
-        self.facts = {**said, **{name: said.get(name) or otherwise for name, otherwise in FACTS.items()}}
-        self.table = table
+        self.facts = facts | {name: facts.get(name) or otherwise for name, otherwise in FACTS.items()}
+        self.values = values
         self.position = position
         self.cells = cells
         self.options = options
@@ -102,12 +111,12 @@ class _Row(ReportedRow):
 
     def or_else(self, name: str, limit: Range, otherwise: float) -> float:
         """The number of a cell; ``otherwise`` where there is none."""
-        empty = name not in self.table or is_missing(self.table[name].iat[self.position])
+        empty = name not in self.values or is_missing(self.values[name][self.position])
         return otherwise if empty else self.number(name, limit)
 
     def number(self, name: str, limit: Range) -> float:
         """The number of a cell, which must be there and one of ``limit``."""
-        value = self.table[name].iat[self.position]
+        value = self.values[name][self.position]
         number: Any = number_of(value)
         if not limit.holds(number):
             raise self.cells.bad(self.position, name, value, str(limit))

@@ -44,6 +44,7 @@ AGREE = ("system", "gpus", "parallelism", "precision", "engine", "scenario", "pl
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _MOST_SHOWN = 6
+_LONGEST = 60
 _SAMPLER = next(stage for stage in ORDINARY if STAGES[stage].sampler)
 _LAST = next(stage for stage in ORDINARY if STAGES[stage].finishes)
 _OTHERS = tuple(stage for stage in ORDINARY if stage != _SAMPLER)
@@ -156,7 +157,7 @@ def _of_known_models(rows: list[ReportedRow], options: ImportOptions, remarks: l
         if len(names) > 1:
             raise BadInput(
                 f"the rows are of {len(names)} models ({_listed(names)}), which are not all {options.model!r}; "
-                f"choose one, like --where {shlex.quote(f'model={names[0]}')}"
+                f"choose one, like --where {shlex.quote(f'model={names[0][:_LONGEST]}')}"
             )
         return rows
     known = [row for row in rows if known_model(row.facts.get("model", ""))]
@@ -168,7 +169,7 @@ def _of_known_models(rows: list[ReportedRow], options: ImportOptions, remarks: l
             f"{', '.join(GEOMETRIES)} it is"
         )
     if unknown:
-        counted = [f"{name or 'none'} ({count})" for name, count in unknown.most_common(_MOST_SHOWN)]
+        counted = [f"{name[:_LONGEST] or 'none'} ({count})" for name, count in unknown.most_common(_MOST_SHOWN)]
         more = f" and {len(unknown) - _MOST_SHOWN} more" if len(unknown) > _MOST_SHOWN else ""
         remarks.append(f"left out, rows of models that are not known: {', '.join(counted)}{more}")
     return known
@@ -180,8 +181,11 @@ def _check_agreement(rows: Sequence[ReportedRow], options: ImportOptions) -> Non
     differ = [name for name in AGREE if len(values[name]) > 1]
     if not differ:
         return
-    (example, count) = Counter(tuple(row.facts.get(name, "") for name in differ) for row in rows).most_common(1)[0]
-    choice = " ".join(f"--where {shlex.quote(f'{name}={value}')}" for name, value in zip(differ, example, strict=True))
+    found = Counter(tuple(row.facts.get(name, "") for name in differ) for row in rows).most_common()
+    example, count = min(found, key=lambda each: max(map(len, each[0])) > _LONGEST)  # the most common that can be typed
+    choice = " ".join(
+        f"--where {shlex.quote(f'{name}={value[:_LONGEST]}')}" for name, value in zip(differ, example, strict=True)
+    )
     what = "; ".join(f"{name} ({_listed(values[name])})" for name in differ)
     raise BadInput(
         f"{len(rows)} rows differ in {what}: one profile does not mix them; choose, like {choice} ({count} rows)"

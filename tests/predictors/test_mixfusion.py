@@ -58,7 +58,7 @@ def test_rows_become_measurements(tmp_path: Path) -> None:
         (
             "unet_time_sd3.csv",
             "512 num,768 num,unet\n1,0,2\n",
-            "has no form that is known .columns 512 num, 768 num, unet",
+            "has no form that is known .columns '512 num', '768 num', 'unet'",
         ),
         ("unet_time_sd3.csv", "num,avg unet time\n1,2\n", "no column '512 num'"),
         ("unet_time_sd3.csv", "512 num,avg unet time\n1.5,2\n", "row 1: 512 num is 1.5, expected a whole number"),
