@@ -5,9 +5,10 @@
 How many H100 for SDXL: Poisson requests, 3 a second, of 512, 768 and 1024 px in equal shares, 30 steps, of which 95 %
 shall end within 5 times their latency alone. The seconds come from the data sheet and the published measurements of
 others (ESTIMATED), from the published table of whole images, and from the published table of mixed batches, which was
-most likely taken with a patch cache; each with batches of equal sizes (``whole``) and of mixed ones (``patched``). Where
-a table has no batches of a kind, it calibrates the estimate instead. Prints the replicas that each answer leaves open,
-and why two of them differ where they do not overlap.
+most likely taken with a patch cache; each with batches of equal sizes (``whole``) and of mixed ones
+(``patched``).
+Where a table has no batches of a kind, it calibrates the estimate instead. Prints the
+replicas that each answer leaves open, and why two of them differ where they do not overlap.
 """
 
 from __future__ import annotations

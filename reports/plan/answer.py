@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from predictors.basis import ESTIMATED
-from reports.formatting import NONE, about, format_interval, format_value, percent, times
+from reports.formatting import NONE, about, format_interval, format_value, percent
 from reports.plan.certainty import certainty, replicas_in_range
 from reports.plan.formatting import cluster, demand_rate, money, promised, subject
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Evaluation, Plan
@@ -27,9 +27,9 @@ def answer(plan: Plan) -> str:
     if best.keeps is not True:
         sentence += f", but {format_interval(best.figures.attainment, '%')}"
     clauses = []
-    if not math.isnan(plan.headroom):
+    if not math.isnan(plan.headroom.mean):
         they = "they carry" if plural else "it carries"
-        clauses.append(f"{they} {format_value(plan.headroom, 'x')} times this load")
+        clauses.append(f"{they} {format_interval(plan.headroom, 'x')} times this load")
     if plan.lost_replica is not None:
         clauses.append(f"with one replica less {format_interval(plan.lost_replica.figures.attainment, '%')} are kept")
     if clauses:
@@ -50,7 +50,8 @@ def key_figures(plan: Plan) -> list[tuple[str, str]]:
     best = subject(plan)
     if best is None:
         return []
-    carried = f"{times(plan.headroom)} ({format_value(plan.headroom * plan.demand.rate_rps, 'x')} requests/s)"
+    rate = format_value(plan.headroom.mean * plan.demand.rate_rps, "x")
+    carried = f"{format_interval(plan.headroom, 'x')} times this load ({rate} requests/s)"
     pairs = [
         ("Buy" if best is plan.answer else "Cluster", cluster(best.candidate)),
         ("Run it with", best.candidate.scheduler),

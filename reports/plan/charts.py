@@ -56,10 +56,10 @@ def attainment_against_load(plan: Plan) -> go.Figure:
         hovertemplate="%{x:.2f}×: %{text}<extra></extra>",
     )
     promise(figure, plan, horizontal=True)
-    beyond = not plan.headroom < 1
+    beyond = not plan.headroom.mean < 1
     upright(figure, 1.0, "demand", "left" if beyond else "right")
-    if math.isfinite(plan.headroom):
-        upright(figure, plan.headroom, f"carries {times(plan.headroom)}", "right" if beyond else "left")
+    if math.isfinite(plan.headroom.mean):
+        upright(figure, plan.headroom.mean, f"carries {times(plan.headroom.mean)}", "right" if beyond else "left")
     lowest = min([low for low, _ in band] + [plan.attainment])
     figure.update_yaxes(range=[max(-0.02, lowest - 0.08), 1.02], tickformat=".0%")
     return figure.update_xaxes(ticksuffix="×").update_layout(showlegend=False, margin_t=16)

@@ -246,7 +246,7 @@ class Plan:
         considered: everything that was simulated under the demand planned for, cheapest first.
         refused: what was not simulated.
         load_curve: the answer's cluster under less and more load, ascending.
-        headroom: the largest load it carries with the promise kept, as a multiple of the demand; NaN: no answer.
+        headroom: the largest load it carries with the promise kept in the mean, times the demand; NaN: no answer.
         lost_replica: the answer's cluster with a replica less; None: it has only one, or no answer.
         sensitivity: the answer's cluster when something is otherwise.
         growth: month by month; empty: not asked.
@@ -274,7 +274,7 @@ class Plan:
     considered: tuple[Evaluation, ...]
     refused: tuple[Refused, ...] = ()
     load_curve: tuple[WhatIf, ...] = ()
-    headroom: float = math.nan
+    headroom: Interval = Interval(math.nan, math.nan, 0)
     lost_replica: WhatIf | None = None
     sensitivity: tuple[WhatIf, ...] = ()
     growth: tuple[Month, ...] = ()

@@ -28,6 +28,7 @@ from reports.plan.result import (
 from traces.notes import Note
 
 RATE_RPS = 0.22
+UNKNOWN = Interval(math.nan, math.nan, 0)
 PRICES = {"h100-sxm": 2.99, "a100-80gb": 1.89, "l40s": 1.05, "b200": math.nan}
 """An hour of one device."""
 
@@ -153,7 +154,7 @@ def plan() -> Plan:
             Refused("rtx-4090", 1, "lookahead", "The model does not fit: 31.2 of 24 GB at a batch of one."),
         ),
         load_curve=tuple(what_if(f"{scale:g} times the load", load * scale, scale) for scale in scales),
-        headroom=1.18,
+        headroom=interval(1.18, 0.02),
         lost_replica=what_if("one replica less", load * 1.5),
         sensitivity=(
             what_if("20 % more load", load * 1.2, 1.2),
@@ -191,7 +192,7 @@ def no_answer() -> Plan:
     """Nothing of what was considered keeps the promise."""
     tried = (evaluation("l40s", 7), evaluation("l40s", 6), evaluation("a100-80gb", 3))
     return replace(
-        plan(), answer=None, considered=tried, load_curve=(), headroom=math.nan, lost_replica=None, sensitivity=(),
+        plan(), answer=None, considered=tried, load_curve=(), headroom=UNKNOWN, lost_replica=None, sensitivity=(),
         by_size=(), over_time=(), growth=(Month(0, 1.0, None),), policies=(PolicyCost("fcfs", None),),
     )  # fmt: skip
 
@@ -200,8 +201,8 @@ def asked_about() -> Plan:
     """One cluster was given, and does not keep the promise."""
     given, less = evaluation("l40s", 8), evaluation("l40s", 7)
     return replace(
-        plan(), answer=None, considered=(less, given), refused=(), headroom=0.84, growth=(), policies=(),
-        lost_replica=WhatIf("one replica less", less.figures, less.keeps),
+        plan(), answer=None, considered=(less, given), refused=(), headroom=interval(0.84, 0.01), growth=(),
+        policies=(), lost_replica=WhatIf("one replica less", less.figures, less.keeps),
     )  # fmt: skip
 
 
@@ -212,7 +213,7 @@ def one_replication() -> Plan:
     curve = (WhatIf("1 times the load", best.figures, None),)
     return replace(
         plan(), answer=best, considered=(best,), refused=(), load_curve=curve, lost_replica=None, sensitivity=(),
-        growth=(), policies=(), notes=(), headroom=math.nan, by_size=(), over_time=(),
+        growth=(), policies=(), notes=(), headroom=UNKNOWN, by_size=(), over_time=(),
     )  # fmt: skip
 
 

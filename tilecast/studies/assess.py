@@ -121,19 +121,20 @@ class Assessor:
         up to twice those of a verdict at first; of ``model`` itself what was said."""
         if (candidate, change) == (model, AS_PLANNED):
             return self(model)
-        return self._evaluation(candidate, change, self._as_of(model, candidate, change))
+        return self._evaluation(candidate, change, self.runs_like(model, candidate, change))
 
-    def near(self, candidate: Candidate, harder: float) -> Evaluation:
-        """What was said under the demand planned for, near its knee if ``harder`` times the demand breaks it."""
-        worse = self._as_of(candidate, candidate, Change(rate_scale=harder))
-        evaluation = self._evaluation(candidate, AS_PLANNED, self.replications(candidate), worse)
-        self._said[candidate, AS_PLANNED] = evaluation
-        return evaluation
-
-    def _as_of(self, model: Candidate, candidate: Candidate, change: Change) -> list[Replication]:
+    def runs_like(self, model: Candidate, candidate: Candidate, change: Change) -> list[Replication]:
+        """What `like` rests on, in the order of seeds; of ``model`` itself no more of them."""
         runs = self.replications(model)
         seeds = range(min(len(runs), 2 * self._effort.seeds))
         return self._evaluate([Experiment(candidate, seed, runs[0].submitted, change) for seed in seeds])
+
+    def near(self, candidate: Candidate, harder: float) -> Evaluation:
+        """What was said under the demand planned for, near its knee if ``harder`` times the demand breaks it."""
+        worse = self.runs_like(candidate, candidate, Change(rate_scale=harder))
+        evaluation = self._evaluation(candidate, AS_PLANNED, self.replications(candidate), worse)
+        self._said[candidate, AS_PLANNED] = evaluation
+        return evaluation
 
     def _decided(self, candidate: Candidate, change: Change) -> list[Replication]:
         effort, target = self._effort, self.target

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from predictors.basis import MEASURED
+from reports.formatting import format_interval
+from reports.output_analysis import Interval
 from reports.plan.result import Candidate, Demand, Evaluation, Month, Plan, PolicyCost, PossibleSpeed
 from tilecast.studies import whatif
 from tilecast.studies.assess import Assessor
 from tilecast.studies.experiment import AS_PLANNED, Change
+from tilecast.studies.headroom import headroom as headroom_of
 from tilecast.studies.search import Found, Option, search
 from tilecast.studies.speeds import possible_speeds, within
 from tilecast.studies.verdict import by_size
@@ -52,9 +55,9 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
         evaluation = assess(wanted.cluster)
         found = Found(evaluation if evaluation.keeps else None, ())
     about = wanted.cluster if found.answer is None else found.answer.candidate
-    answer, runs, headroom = found.answer, [], math.nan
+    answer, runs, headroom = found.answer, [], Interval(math.nan, math.nan, 0)
     if about is not None:
-        runs, headroom = assess.replications(about), whatif.headroom(assess, about)
+        runs, headroom = assess.replications(about), headroom_of(assess, about)
         evaluation = assess.near(about, HARDER)
         answer = evaluation if evaluation.keeps else None
     policies = [PolicyCost(name, _least(assess, _of(assess, (name,)), AS_PLANNED).answer) for name in wanted.policies]
@@ -157,9 +160,9 @@ def _measured(assess: Assessor, options: Sequence[Option]) -> Iterable[str]:
         yield f"The least cluster of measured hardware is {assess.option(candidate).spell(candidate.replicas)}{cost}."
 
 
-def _carries(assess: Assessor, cluster: Candidate, headroom: float) -> str:
-    rate_rps = headroom * assess.target.rate_rps
+def _carries(assess: Assessor, cluster: Candidate, headroom: Interval) -> str:
+    rate_rps = headroom.mean * assess.target.rate_rps
     return (
         f"{assess.option(cluster).spell(cluster.replicas)} carry {rate_rps:.3g} requests/s with the promise kept, "
-        f"{headroom:.2f} times the demand."
+        f"{format_interval(headroom, 'x')} times the demand."
     )

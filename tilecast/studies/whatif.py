@@ -2,27 +2,18 @@
 
 Every question is answered by the replications of the answer itself, seed by seed (common random numbers), so that what
 differs is what was changed and not the luck of the draw. They are not decided further: near its limit a cluster is
-undecided, and that is what is said. The headroom alone is decided, by as many replications as an answer.
+undecided, and that is what is said.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import replace
 
 from reports.plan.result import Candidate, Evaluation, WhatIf
 from tilecast.studies.assess import Assessor
 from tilecast.studies.bottleneck import BATCH_CAP, COMPUTE, POLICY
 from tilecast.studies.experiment import Change
-
-LOADS = (0.5, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5)
-"""Of the load curve, times the demand."""
-
-WITHIN = 0.02
-"""Of the headroom that is said, the least load found not to be carried is at most so much higher."""
-
-_LEAST_SCALE = 1e-3
+from tilecast.studies.headroom import LOADS
 
 _OTHERWISE = {
     "20 % more load": Change(rate_scale=1.2),
@@ -56,38 +47,6 @@ def lost_replica(assess: Assessor, candidate: Candidate) -> WhatIf | None:
         return None
     evaluation = assess(replace(candidate, replicas=candidate.replicas - 1))
     return WhatIf("a replica less", evaluation.figures, evaluation.keeps)
-
-
-def headroom(assess: Assessor, candidate: Candidate) -> float:
-    """The largest load that the cluster carries with the promise kept, times the demand; 0.0: none worth the name."""
-    return largest(lambda scale: assess(candidate, Change(rate_scale=scale)).keeps is True)
-
-
-def largest(keeps: Callable[[float], bool], within: float = WITHIN) -> float:
-    """The largest scale, to ``within``, at which ``keeps`` still holds, taken to fail at all larger ones.
-
-    By galloping from 1 and bisecting the ratio; 0.0 when it fails at a thousandth, infinity when it holds at a million.
-    """
-    holds = keeps(1.0)
-    step = 1.25 if holds else 1 / 1.25
-    low = high = 1.0
-    while True:
-        at = round(high * step if holds else low * step, 4)
-        if at < _LEAST_SCALE:
-            return 0.0
-        if at > 1e6:
-            return math.inf
-        if keeps(at) != holds:
-            break
-        low = high = at
-        step *= step
-    low, high = (high, at) if holds else (at, low)
-    while high / low > 1 + within:
-        middle = round(math.sqrt(low * high), 4)
-        if not low < middle < high:
-            break
-        low, high = (middle, high) if keeps(middle) else (low, middle)
-    return low
 
 
 def confirmed(assess: Assessor, evaluation: Evaluation) -> Evaluation:

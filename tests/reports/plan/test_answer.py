@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from predictors.basis import ESTIMATED, MEASURED
+from reports.output_analysis import Interval
 from reports.plan.answer import answer, key_figures, notes, promise
 from reports.plan.result import UNSTABLE
 from tests.reports import plans
@@ -14,7 +15,7 @@ from tests.reports import plans
 def test_the_answer_says_what_to_buy_and_what_it_is_worth():
     assert answer(plans.plan()) == (
         "3 × h100-sxm with lookahead keep 95 % of deadlines at 0.220 requests/s for 8.97 an hour (8.71 per 1,000 "
-        "images); they carry 1.18 times this load, and with one replica less 7.5 ± 1.6 % are kept."
+        "images); they carry 1.18 ± 0.02 times this load, and with one replica less 7.5 ± 1.6 % are kept."
     )
 
 
@@ -26,7 +27,9 @@ def test_one_device_is_singular_and_an_unknown_price_is_not_mentioned():
 
 
 def test_several_devices_a_replica():
-    plan = replace(plans.plan(), answer=plans.evaluation("h100-sxm", 2, devices=2), headroom=math.nan)
+    plan = replace(
+        plans.plan(), answer=plans.evaluation("h100-sxm", 2, devices=2), headroom=Interval(math.nan, math.nan, 0)
+    )
     assert answer(plan).startswith("2 replicas of 2 × h100-sxm with lookahead keep 95 % of deadlines")
     assert "carry" not in answer(plan)
 
@@ -63,8 +66,8 @@ def test_an_unstable_answer_says_so():
 def test_a_cluster_that_was_asked_about_is_told_of_although_it_fails():
     assert answer(plans.asked_about()) == (
         "8 × l40s with lookahead do not keep 95 % of deadlines at 0.220 requests/s for 8.40 an hour (8.16 per 1,000 "
-        "images), but 69.6 ± 3.6 %; they carry 0.840 times this load, and with one replica less 9.5 ± 1.8 % are kept. "
-        "It is close to its limit, limited by batch cap."
+        "images), but 69.6 ± 3.6 %; they carry 0.840 ± 0.010 times this load, and with one replica less 9.5 ± 1.8 % "
+        "are kept. It is close to its limit, limited by batch cap."
     )
     assert dict(key_figures(plans.asked_about()))["Cluster"] == "8 × l40s"
 
@@ -73,7 +76,7 @@ def test_key_figures_leave_out_what_is_not_known():
     labels = [label for label, _ in key_figures(plans.one_replication())]
     assert "Per hour" not in labels
     assert "Load it can carry" not in labels
-    assert dict(key_figures(plans.plan()))["Load it can carry"] == "1.18× (0.260 requests/s)"
+    assert dict(key_figures(plans.plan()))["Load it can carry"] == "1.18 ± 0.02 times this load (0.260 requests/s)"
     assert key_figures(plans.no_answer()) == []
 
 

@@ -1,0 +1,97 @@
+"""The largest load that a cluster carries with its promise kept, seed by seed, from its load curve.
+
+The load curve is simulated anyway, with the same requests at every load (common random numbers), so each seed has a
+load at which its own attainment falls below the promise, found by interpolation; their mean has an interval. Only
+around the mean's crossing a few loads more are looked at, until it lies between two that are close together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from reports.output_analysis import Interval, interval
+from reports.plan.result import UNSTABLE, Candidate
+from tilecast.studies.assess import Assessor
+from tilecast.studies.experiment import Change
+
+LOADS = (0.5, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5)
+"""Of the load curve, times the demand."""
+
+WITHIN = 0.03
+"""The loads between which the promise breaks are at most so far apart, as a share."""
+
+_LEAST, _MOST = 1e-3, 1e6
+_FARTHEST = 1.2
+_NOT_KEPT = 0.01
+"""A cluster that cannot keep up is counted to miss the promise by at least so much, whatever a short run attains."""
+
+
+def headroom(assess: Assessor, candidate: Candidate) -> Interval:
+    """Times the demand; 0: not even a thousandth of it, infinity: more than a million times it."""
+    target = assess.target.attainment
+    attained: dict[float, list[float]] = {}
+
+    def mean(load: float) -> float:
+        if load not in attained:
+            change = Change(rate_scale=load)
+            most = target - _NOT_KEPT if assess.like(candidate, candidate, change).state == UNSTABLE else 1.0
+            attained[load] = [min(run.attainment, most) for run in assess.runs_like(candidate, candidate, change)]
+        return sum(attained[load]) / len(attained[load])
+
+    low, high = _bracket(mean, target)
+    if low is None or high is None:
+        edge = 0.0 if low is None else math.inf
+        return Interval(edge, edge, len(next(iter(attained.values()))))
+    while high > low * (1 + WITHIN):
+        middle = _digits(math.sqrt(low * high))
+        if not low < middle < high:
+            break
+        low, high = (middle, high) if mean(middle) >= target else (low, middle)
+    mean(low), mean(high)
+    return interval(_crossings(low, high, attained[low], attained[high], target), assess.target.confidence)
+
+
+def _bracket(mean: Callable[[float], float], target: float) -> tuple[float | None, float | None]:
+    """Two loads next to each other of which the first keeps the promise; None: there is none on that side."""
+    kept = [load for load in LOADS if mean(load) >= target]
+    if len(kept) == len(LOADS):
+        low, step = LOADS[-1], 1.5
+        while low < _MOST:
+            if mean(high := _digits(low * step)) < target:
+                return low, high
+            low, step = high, step * step
+        return low, None
+    broken = min(set(LOADS) - set(kept))
+    below = [load for load in kept if load < broken]
+    if below:
+        return max(below), broken
+    high, step = broken, 2.0
+    while high > _LEAST:
+        if mean(low := _digits(high / step)) >= target:
+            return low, high
+        high, step = low, step * step
+    return None, high
+
+
+def _crossings(low: float, high: float, above: Sequence[float], below: Sequence[float], target: float) -> list[float]:
+    """The load at which each seed breaks the promise, from what it attains at two loads around it.
+
+    The logarithm of the odds is taken to be a straight line there, since it falls off a knee as a share does, and as
+    steep for all seeds, of which some break a little before the two loads or after them.
+    """
+    at = _log_odds(target)
+    before, after = ([_log_odds(share) for share in shares] for shares in (above, below))
+    steep = max((sum(before) - sum(after)) / len(before), 1e-6)
+    crossings = [low + (high - low) * (first - at) / steep for first in before]
+    return [min(max(load, low / _FARTHEST), high * _FARTHEST) for load in crossings]
+
+
+def _digits(load: float) -> float:
+    """To four digits, so that a load is spelled shortly."""
+    return float(f"{load:.4g}")
+
+
+def _log_odds(share: float) -> float:
+    share = min(max(share, 1e-4), 1 - 1e-4)
+    return math.log(share / (1 - share))
