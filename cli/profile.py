@@ -179,7 +179,7 @@ def import_files(
     options = ImportOptions(
         model=model or "",
         hardware=(hardware or "").strip(),
-        size=asked_size and asked_size[0],
+        size=None if asked_size is None else asked_size[0],
         steps=steps,
         batch=batch,
         gpus=gpus,

@@ -101,8 +101,8 @@ def profile_of(files: Sequence[ReportedFile], options: ImportOptions) -> Importe
     remarks += _without_effect(files, options)
     if options.guided is None and any("guided" in file.asks for file in files):
         on = [model for model in models if GEOMETRIES[model].guidance == "scale"]
-        said = f"on for {', '.join(on)}" + (", else off" if len(on) < len(models) else "") if on else "off"
-        remarks.append(f"classifier-free guidance is taken to be {said}; --guided and --no-guided say otherwise")
+        switched = f"on for {', '.join(on)}" + (", else off" if len(on) < len(models) else "") if on else "off"
+        remarks.append(f"classifier-free guidance is taken to be {switched}; --guided and --no-guided say otherwise")
     frame = pd.DataFrame(records).assign(hardware=hardware, software=software)
     known = {"source": _sources(files, rows)}
     if notes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +13,6 @@ from predictors.basis import MEASURED
 from reports.output_analysis import Interval
 from reports.plan.result import STABLE, UNSTABLE, Candidate, Evaluation, Figures
 from tilecast.studies.search import Option, search
-from tilecast.studies.whatif import largest
 
 RATE_RPS = 3.0
 TARGET = 0.95
@@ -130,20 +128,3 @@ def test_a_demand_beyond_all_that_may_be_bought_is_refused_unseen() -> None:
     found = search([Option("few", 1, "fcfs", 1.0, 2, MEASURED, 1.0)], RATE_RPS, Queues({"few": 1.0}), lambda _: 1)
     assert found.answer is None
     assert "3 replicas or more, at most 2" in found.refused[0].why
-
-
-@given(limit=st.floats(1e-2, 1e3))
-def test_the_largest_scale_is_found_within_two_per_cent(limit: float) -> None:
-    asked: list[float] = []
-
-    def keeps(scale: float) -> bool:
-        asked.append(scale)
-        return scale <= limit
-
-    assert 0.97 * limit < largest(keeps) <= limit
-    assert len(asked) < 25
-
-
-@pytest.mark.parametrize(("kept", "scale"), [(True, math.inf), (False, 0.0)])
-def test_no_limit_and_no_capacity(kept: bool, scale: float) -> None:
-    assert largest(lambda _: kept) == scale
