@@ -56,10 +56,12 @@ class ReportedRow:
     Attributes:
         where: the file and the row, for messages.
         facts: its circumstances by name, as text: ``model`` as the file calls it, ``system``, ``engine`` and so on.
+        guided: whether classifier-free guidance was on; None: the file does not say it.
     """
 
     where: str
     facts: Mapping[str, str]
+    guided: bool | None = None
 
     def needs(self) -> dict[str, Any]:
         """What must be known of it, by names of `ImportOptions`; None and empty: nobody says it."""
@@ -108,7 +110,8 @@ class ImportOptions:
         steps: denoising steps of a request, of files without steps.
         batch: images that ran together, of files that do not say it.
         gpus: devices that the times are of, of files that do not say it.
-        guided: whether classifier-free guidance was on; None: where the model has it by a guidance scale.
+        guided: whether classifier-free guidance was on; None: as the files say, or where the model has it by a guidance
+            scale.
         where: values that circumstances must have, by name; other rows are left out.
     """
 

@@ -39,7 +39,22 @@ from traces.geometry import GEOMETRIES, geometry_of
 from traces.limits import LABEL
 from traces.stages import ORDINARY, STAGES
 
-AGREE = ("system", "gpus", "parallelism", "precision", "engine", "scenario", "platform", "organization", "version")
+AGREE = (
+    *(
+        "system",
+        "gpus",
+        "parallelism",
+        "precision",
+        "engine",
+        "cache",
+        "compile",
+        "offload",
+        "attention",
+        "task",
+        "test",
+    ),
+    *("scenario", "platform", "organization", "version"),
+)
 """Circumstances in which all rows of a profile agree, if the files say them."""
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -77,11 +92,11 @@ def profile_of(files: Sequence[ReportedFile], options: ImportOptions) -> Importe
     _check_agreement(rows, options)
     facts = rows[0].facts
     hardware, software = _hardware(rows[0], options), _software(rows[0])
-    models: dict[str, list[ReportedTime]] = defaultdict(list)
+    models: dict[tuple[str, bool], list[ReportedTime]] = defaultdict(list)
     empty = Counter[str]()
     for row in rows:
         times = row.times()
-        models[_model(row, options)] += times
+        models[_model(row, options), _is_guided(row, options)] += times
         if not times:
             empty[row.facts.get("quantity", "")] += 1
     remarks += [f"left out, of no stage of a request: {count} rows of {name}" for name, count in empty.items()]
@@ -90,8 +105,7 @@ def profile_of(files: Sequence[ReportedFile], options: ImportOptions) -> Importe
     if gpus != 1:
         notes.append(f"a device of this profile stands for {_devices(facts)}")
     records: list[dict[str, object]] = []
-    for model, times in models.items():
-        guided = GEOMETRIES[model].guidance == "scale" if options.guided is None else options.guided
+    for (model, guided), times in models.items():
         division = _Division(model, hardware, _DTYPES.get(facts.get("precision", "").lower(), ""), gpus, guided)
         divided, said = division.of(times)
         notes += [f"{model}: {note}" if len(models) > 1 else note for note in said]
@@ -99,9 +113,10 @@ def profile_of(files: Sequence[ReportedFile], options: ImportOptions) -> Importe
     if not records:
         raise BadInput(f"{rows[0].where}: no stage of a request is measured in the {len(rows)} rows that are meant")
     remarks += _without_effect(files, options)
-    if options.guided is None and any("guided" in file.asks for file in files):
-        on = [model for model in models if GEOMETRIES[model].guidance == "scale"]
-        switched = f"on for {', '.join(on)}" + (", else off" if len(on) < len(models) else "") if on else "off"
+    assumed = dict.fromkeys(_model(row, options) for row in rows if row.guided is None)
+    if options.guided is None and assumed and any("guided" in file.asks for file in files):
+        on = [model for model in assumed if GEOMETRIES[model].guidance == "scale"]
+        switched = f"on for {', '.join(on)}" + (", else off" if len(on) < len(assumed) else "") if on else "off"
         remarks.append(f"classifier-free guidance is taken to be {switched}; --guided and --no-guided say otherwise")
     frame = pd.DataFrame(records).assign(hardware=hardware, software=software)
     known = {"source": _sources(files, rows)}
@@ -204,7 +219,7 @@ def _hardware(row: ReportedRow, options: ImportOptions) -> str:
 
 def _software(row: ReportedRow) -> str:
     facts = row.facts
-    said = [facts.get("engine", ""), facts.get("precision", ""), facts.get("scenario", "")]
+    said = [facts.get(name, "") for name in ("engine", "precision", "cache", "scenario")]
     if _count(facts.get("gpus", "1")) > 1:
         said.append(_devices(facts))
     return _label(", ".join(text for text in said if text) or "not stated", row, "engine")
@@ -227,6 +242,11 @@ def _count(text: str) -> int:
 
 def _model(row: ReportedRow, options: ImportOptions) -> str:
     return options.model or known_model(row.facts["model"])
+
+
+def _is_guided(row: ReportedRow, options: ImportOptions) -> bool:
+    by_model = GEOMETRIES[_model(row, options)].guidance == "scale"
+    return next((said for said in (options.guided, row.guided) if said is not None), by_model)
 
 
 def _without_effect(files: Sequence[ReportedFile], options: ImportOptions) -> list[str]:

@@ -3,8 +3,8 @@
 Both send requests to a server and write one JSON object (``--output-file``): ``latency_median`` and more of the
 requests, in seconds from the client's side. vLLM-Omni's, of 2026, adds ``model``, ``task`` and the server's own
 ``stage_durations_p50`` (``Pipeline.diffuse``, ``.text_encoder.forward``, ``.vae.decode``, in seconds); its nightly runs
-write a list of records with the object as ``result`` beside ``benchmark_params``. SGLang's ``bench_serving`` of
-sglang.multimodal_gen writes the object alone, with neither model nor stages.
+write a list of records with the object as ``result`` beside ``benchmark_params`` and ``server_params``. SGLang's
+``bench_serving`` of sglang.multimodal_gen writes the object alone, with neither model nor stages.
 
 A latency is the seconds of a batch only where nothing waits: one request at a time, or as many as the server batches.
 """
@@ -12,6 +12,7 @@ A latency is the seconds of a batch only where nothing waits: one request at a t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 from predictors.importers.contents import FileContents
@@ -29,12 +30,28 @@ from predictors.importers.reported import (
     text_in,
 )
 from traces.errors import BadInput
-from traces.limits import FRAMES, SIDE, STEPS
+from traces.limits import DEVICES, FRAMES, SIDE, STEPS
 from traces.stages import STAGES
 
 VLLM_OMNI, SGLANG = "vLLM-Omni", "SGLang-Diffusion"
 STAGES_OF = {"encode": "text_encoder", "denoise": "diffuse", "decode": "vae.decode"}
 """Stage -> how the names of its methods begin in vLLM-Omni's durations, after the name of the pipeline."""
+
+FACTS = {
+    "test_name": "test",
+    "Hardware": "system",
+    "Framework": "framework",
+    "Parallelism": "parallelism",
+    "Quantization": "precision",
+    "Cache": "cache",
+    "compile": "compile",
+    "offload": "offload",
+    "Attn_backend": "attention",
+}
+"""What a record of a nightly run says of its circumstances. A test has a server of its own, with its arguments."""
+
+DEGREES = {"ulysses-degree": "ulysses", "ring-degree": "ring", "cfg-parallel-size": "cfg", "tensor-parallel-size": "tp"}
+"""Arguments of a server by which a request is split, each over so many devices of those that the others leave."""
 
 _RESULT = {"latency_median", "latency_mean", "throughput_qps"}
 _SAYS = {"backend", "endpoint", "task", "model"}
@@ -75,7 +92,7 @@ def read(contents: FileContents, options: ImportOptions, engine: str = VLLM_OMNI
         run = _Run(where, document, result, options, engine)
         rows.append(run)
         unused |= dict.fromkeys(name for name in result if name not in _USED and not name.startswith(_STATISTICS))
-        asks |= {name for name in ("size", "steps", "batch") if name not in run.said()}
+        asks |= run.open()
     return ReportedFile(rows, f"{engine} benchmark", contents.path.name, frozenset(asks), tuple(unused))
 
 
@@ -90,18 +107,31 @@ class _Run(ReportedRow):
         self.params = object_in(document, "benchmark_params", where)
         self.options = options
         server = object_in(document, "server_params", where)
+        arguments = object_in(server, "serve_args", where)
         model = text_in(result, "model", where) or text_in(server, "model", where) or text_in(document, "Model", where)
-        self.facts = {
+        said = {fact: text_in(document, name, where) for name, fact in FACTS.items()}
+        degrees = {name: int(number_in(arguments, name, where, DEVICES)) for name in DEGREES if name in arguments}
+        split = " ".join(f"{DEGREES[name]}{degree}" for name, degree in degrees.items() if degree > 1)
+        framework = f"{said['framework']} {text_in(document, 'backend', where)}".lower()
+        self.facts = said | {
             "model": "" if model == "default" else model,
-            "system": options.hardware or text_in(document, "Hardware", where),
-            "engine": engine,
-            "gpus": str(options.gpus or 1),
+            "system": options.hardware or said["system"],
+            "engine": SGLANG if "sglang" in framework else engine,
+            "gpus": str(options.gpus or prod(degrees.values())),
+            "parallelism": said["parallelism"] or split,
             "task": text_in(result, "task", where) or text_in(self.params, "task", where),
         }
+        self.guided = True if self.params.get("enable-negative-prompt") is True else None
 
     def needs(self) -> dict[str, Any]:
         said = {"model": self.options.model or self.facts["model"], "hardware": self.facts["system"]}
         return said | self.known()
+
+    def open(self) -> set[str]:
+        """Of size, steps and batch what no record says."""
+        alone = True if self.params.get("max-concurrency") == 1 else None
+        said = {"size": self.params.get("height"), "steps": self.params.get("num-inference-steps"), "batch": alone}
+        return {name for name, value in said.items() if value is None}
 
     def said(self) -> dict[str, Any]:
         """The size, steps and batch that a record says."""

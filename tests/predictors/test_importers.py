@@ -140,6 +140,26 @@ def test_the_stages_of_vllm_omni(tmp_path: Path) -> None:
     assert "note" not in record.profile.metadata
 
 
+def test_records_of_several_servers_are_not_mixed(tmp_path: Path) -> None:
+    """A nightly run of vLLM-Omni tests servers with other arguments, and sizes of each, in one file."""
+    small = VLLM_RECORD["benchmark_params"] | {"height": 512, "width": 512, "enable-negative-prompt": True}
+    split = {"model": "black-forest-labs/FLUX.1-dev", "serve_args": {"ulysses-degree": 2, "cfg-parallel-size": 2}}
+    records = [
+        VLLM_RECORD,
+        VLLM_RECORD | {"benchmark_params": small},
+        VLLM_RECORD | {"test_name": "flux_split", "server_params": split},
+    ]
+    with pytest.raises(BadInput, match=r"gpus \('1', '4'\); .*test \('flux', 'flux_split'\).*'?test=flux'? "):
+        imported(tmp_path, "records.json", json.dumps(records), ImportOptions(hardware="gpu"))
+    one = ImportOptions(hardware="gpu", where={"test": "flux"})
+    guided = {row[2]: row[3] for row in rows_of(imported(tmp_path, "records.json", json.dumps(records), one).profile)}
+    assert guided == {"1@512x512": True, "1@768x1024": False}
+    other = ImportOptions(hardware="gpu", where={"test": "flux_split"})
+    profile = imported(tmp_path, "records.json", json.dumps(records), other).profile
+    assert profile.hardware == "4 x gpu"
+    assert "stands for 4 GPUs (ulysses2 cfg2)" in profile.metadata["note"]
+
+
 def test_a_latency_without_stages_is_divided_by_the_roofline(tmp_path: Path) -> None:
     profile = imported(tmp_path, "old.json", json.dumps(VLLM_OLD), H100).profile
     seconds = {stage: value for _, stage, _, _, _, value in rows_of(profile)}
@@ -164,6 +184,12 @@ def test_mixed_requests_have_no_batch(tmp_path: Path) -> None:
     record = VLLM_RECORD | {"benchmark_params": {"random-request-config": two}}
     with pytest.raises(BadInput, match="random-request-config mixes requests"):
         imported(tmp_path, "records.json", json.dumps([record]), H100)
+    both = json.dumps([record | {"test_name": "mixed"}, VLLM_RECORD])
+    result = imported(tmp_path, "records.json", both, replace(H100, where={"test": "flux"}))
+    assert len(result.profile.frame) == 3
+    one = VLLM_RECORD | {"benchmark_params": {"random-request-config": [{**two[0], "num_inference_steps": 4}]}}
+    single = imported(tmp_path, "records.json", json.dumps([one]), H100).profile
+    assert [row[2] for row in rows_of(single)] == ["1@512x512"] * 3
 
 
 def test_mlperf_scenarios(tmp_path: Path) -> None:
@@ -263,6 +289,27 @@ def test_several_devices_are_one_device_of_the_profile(tmp_path: Path) -> None:
     profile = imported(tmp_path, "r.csv", published(row(gpus=2, how="ulysses2"))).profile
     assert profile.hardware == "2 x Abacus"
     assert "stands for 2 GPUs (ulysses2)" in profile.metadata["note"]
+
+
+def test_devices_share_the_denoising_alone(tmp_path: Path) -> None:
+    seconds = {}
+    for gpus in (1, 4):
+        line = row(gpus=gpus, how="ring", system="H100 SXM")
+        profile = imported(tmp_path, f"{gpus}.csv", published(line)).profile
+        seconds[gpus] = dict(zip(profile.frame["stage"], profile.frame["seconds"], strict=True))
+        assert sum(seconds[gpus].values()) == pytest.approx(5.0)
+    ratio = {stage: seconds[4][stage] / seconds[1][stage] for stage in seconds[1]}
+    assert ratio["encode"] == pytest.approx(ratio["decode"])
+    assert ratio["denoise"] == pytest.approx(ratio["decode"] / 4)
+
+
+@pytest.mark.parametrize(("model", "usual"), [("sdxl", True), ("flux.1-dev", False)])
+def test_guidance_is_as_said(model: str, usual: bool, tmp_path: Path) -> None:
+    text = published(row(model=model, system="H100 SXM"))
+    for said, wanted in ((None, usual), (True, True), (False, False)):
+        result = imported(tmp_path, "r.csv", text, ImportOptions(guided=said))
+        assert set(result.profile.frame["guided"]) == {wanted}
+        assert any("guidance is taken to be" in remark for remark in result.remarks) is (said is None)
 
 
 def test_models_are_kept_apart_and_named(tmp_path: Path) -> None:
