@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import GroupKFold
 
+from predictors.efficiency import COMPUTING
 from predictors.estimate import RooflineCost, estimated_table
 from predictors.hardware import find_hardware
 from predictors.importers.mixfusion import import_mixfusion
@@ -136,9 +137,11 @@ class Case:
 
     def efficiency(self) -> str:
         """What all rows say is reached of the peaks."""
-        e = self._calibrated(np.arange(len(self.data.frame))).roofline.efficiency
-        shares = f"compute {e.compute:.2f}, memory {e.memory:.2f}"
-        return f"{shares}, {1e6 * e.launch_s:.0f} us a kernel, {1e3 * e.row_s:.2f} ms a row"
+        roofline = self._calibrated(np.arange(len(self.data.frame))).roofline
+        rates, setting = roofline.rates, roofline.setting
+        shares = [f"{kind} {getattr(rates, kind) / setting.peak(kind):.2f}" for kind in COMPUTING]
+        memory = rates.memory / setting.hardware.memory_bytes_per_s
+        return f"{', '.join(shares)}, memory {memory:.2f}, {1e6 * rates.launch:.0f} us a kernel"
 
     def _others(self, chosen: Rows) -> Rows:
         names = self.data.frame["composition"]
@@ -146,7 +149,7 @@ class Case:
 
     def _calibrated(self, rows: Rows) -> RooflineCost:
         calibration = Profile(self.data.frame.iloc[rows]) if len(rows) else None
-        table = estimated_table(self.model, self.hardware, self.executor, self.dtype, calibration)
+        table = estimated_table(self.model, self.hardware, self.executor, self.dtype, calibration=calibration)
         cost = table.costs[self.stage]
         assert isinstance(cost, RooflineCost)
         return cost

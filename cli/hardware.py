@@ -92,7 +92,12 @@ def estimate(
     batch: Annotated[str, typer.Option(help="Images of a batch, comma-separated.")] = "1",
     steps: Annotated[int, STEPS, typer.Option(help="Denoising steps of a request.")] = 50,
     executor: Annotated[str, typer.Option(help="whole, patched or packed.")] = "whole",
-    dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32; by default the usual.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Precision of the denoiser, such as float16, tf32, fp8 or int8-weights.")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="What runs it: eager, compile or vendor (TensorRT, OneDiff, ...).")
+    ] = "eager",
     profile: Annotated[Path | None, typer.Option(help="Measurements on this hardware that calibrate it.")] = None,
     guided: Annotated[bool, typer.Option(help="With classifier-free guidance.")] = True,
 ) -> None:
@@ -113,7 +118,7 @@ def estimate(
     kind, shape, geometry = find_hardware(hardware), shape_of(model), geometry_of(model)
     dtype = kind.dtype if dtype is None else dtype
     calibration = None if profile is None else Profile.load(profile)
-    table = estimated_table(model, kind, executor, dtype, calibration)
+    table = estimated_table(model, kind, executor, dtype, engine=engine, calibration=calibration)
     denoise = table.costs["denoise"]
     assert isinstance(denoise, RooflineCost)
     rows = []

@@ -1,43 +1,70 @@
-"""Fits the few efficiencies of a roofline to a few measurements of one stage.
+"""Fits what a roofline reaches to a few measurements of one stage, and says how far to trust it then.
 
-The efficiencies are positive and wrong by factors, so the fit is in their logarithms: it minimises, over the logarithm
-e of the efficiencies, ::
+A rate is wrong by a factor, so the fit is in logarithms: it minimises, over the logarithms u of the times that each of
+`predictors.efficiency.QUANTITIES` takes, against what was thought of them, ::
 
-    sum h((log predicted - log measured) / _NOISE) + sum h((e - prior) / _SPREAD)
+    sum h((log predicted - log measured) / noise) + u' C^-1 u
 
-with h the soft L1 loss, quadratic near zero and linear far from it, so that a batch that took twice as long as it
-should pulls no harder than one that is a little off. The prior is the roofline's efficiency before the fit: what the
-measurements do not tell apart, like arithmetic from traffic where all batches are of one size, stays in the proportion
-that it has there. So three measurements are enough for an answer, and every further one is worth having.
+with h a loss that is quadratic near zero and linear far from it, so that a batch that took twice as long as it should
+pulls no harder than one that is a little off. The prior covariance C has what all quantities share, which is what an
+estimate is uncertain by (`predictors.efficiency.Spread`), and what each has of its own (`_OWN`). What the measurements
+do not tell apart, like arithmetic from traffic where all batches are of one size, stays in the proportion that it has
+in the prior. So three measurements are enough for an answer, and every further one is worth having.
+
+The posterior is taken to be normal around the minimum (Laplace's approximation). A prediction is as uncertain as it is
+along the directions that the measurements themselves depend on, and as the formula is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
-from predictors.roofline import Efficiency, Roofline, Work
+from predictors.efficiency import QUANTITIES, Rates, Work, forward_seconds
+from predictors.roofline import Roofline
 from traces.errors import BadInput
+
+Floats = npt.NDArray[np.float64]
 
 _NOISE = 0.03
 """Relative error of a measurement."""
 
-_SPREAD = np.array([0.5, 0.5, 1.0, 2.0])
-"""By how much compute, memory, launch_s and row_s are thought to differ from the prior, as logarithms."""
+_OWN = np.array([0.4, 0.4, 0.4, 0.4, 0.4, 0.8])
+"""By how much each of `QUANTITIES` is thought to differ from what all share, as logarithms."""
+
+_FORMULA_ROWS = 6.0
+"""Measurements that the formula's error elsewhere counts for beside its error here."""
 
 LEAST_ROWS = 3
 """Measurements of a stage below which it is not calibrated."""
 
 
-def calibrated(roofline: Roofline, works: Sequence[Sequence[Work]], seconds: npt.NDArray[np.float64]) -> Roofline:
-    """``roofline`` with the efficiency that explains measurements best, given that it was thought to have its own.
+@dataclass(frozen=True)
+class Calibration:
+    """What measurements say of a roofline.
+
+    Attributes:
+        roofline: with the rates that explain them best.
+        log_sd: standard deviation of the logarithm of true over predicted seconds.
+    """
+
+    roofline: Roofline
+    log_sd: float
+
+
+def calibrated(
+    roofline: Roofline, works: Sequence[Sequence[Work]], seconds: Floats, log_sd: float, misfit: float
+) -> Calibration:
+    """``roofline`` with the rates that explain measurements best, given that it was thought to have its own.
 
     Args:
         works: the forwards of each measurement (`Roofline.work`), at least `LEAST_ROWS`.
         seconds: seconds of each, shape (n,), positive.
+        log_sd: standard deviation of the logarithm of true over estimated seconds, before anything was measured.
+        misfit: of what no rates explain, see `predictors.efficiency.Efficiencies`.
 
     Raises:
         BadInput: too few measurements.
@@ -46,15 +73,50 @@ def calibrated(roofline: Roofline, works: Sequence[Sequence[Work]], seconds: npt
 
     if len(works) < LEAST_ROWS:
         raise BadInput(f"{len(works)} measurements cannot calibrate a stage, expected at least {LEAST_ROWS}")
-    prior, measured = np.log(astuple(roofline.efficiency)), np.log(seconds)
+    forwards = _Forwards(works)
+    measured = np.log(seconds)
+    root = np.linalg.cholesky(np.diag(_OWN**2) + log_sd**2)
 
-    def residuals(logarithms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        trial = roofline.with_efficiency(_efficiency(logarithms))
-        predicted = np.log([sum(map(trial.seconds, forwards)) for forwards in works])
-        return np.concatenate([(predicted - measured) / _NOISE, (logarithms - prior) / _SPREAD])
+    def residuals(whitened: Floats) -> Floats:
+        predicted = forwards.log_seconds(_slowed(roofline.rates, root @ whitened))
+        return np.concatenate([(predicted - measured) / _NOISE, whitened])
 
-    return roofline.with_efficiency(_efficiency(least_squares(residuals, prior, loss="soft_l1").x))
+    found = least_squares(residuals, np.zeros(len(QUANTITIES)), loss="soft_l1")
+    fitted = _slowed(roofline.rates, root @ found.x)
+    off = forwards.log_seconds(fitted) - measured
+    variance = (_FORMULA_ROWS * misfit**2 + float(off @ off)) / (_FORMULA_ROWS + len(off))
+    slopes = found.jac[: len(off)] * _NOISE
+    covariance = np.linalg.inv(slopes.T @ slopes / max(variance, _NOISE**2) + np.eye(len(QUANTITIES)))
+    along = float(np.einsum("ij,jk,ik->i", slopes, covariance, slopes).mean())
+    return Calibration(roofline.with_rates(fitted), (along + variance) ** 0.5)
 
 
-def _efficiency(logarithms: npt.NDArray[np.float64]) -> Efficiency:
-    return Efficiency(*np.exp(logarithms).tolist())
+class _Forwards:
+    """The forwards of several measurements, as arrays."""
+
+    def __init__(self, works: Sequence[Sequence[Work]]) -> None:
+        table = np.array([astuple(work) for forwards in works for work in forwards])
+        self._work = Work(*table.T)
+        self._of = np.repeat(np.arange(len(works)), [len(forwards) for forwards in works])
+        self._count = len(works)
+
+    def log_seconds(self, rates: Rates) -> Floats:
+        """The logarithm of the seconds of each measurement, shape (n,)."""
+        seconds = np.asarray(forward_seconds(self._work, rates))
+        return np.log(np.bincount(self._of, seconds, self._count))
+
+
+def _slowed(rates: Rates, logarithms: Floats) -> Rates:
+    """Rates where what each of `QUANTITIES` says takes exp(logarithm) times as long."""
+    factors = dict(zip(QUANTITIES, np.exp(logarithms).tolist(), strict=True))
+    slowed = {
+        field.name: getattr(rates, field.name) * factors[field.name]
+        if field.name in _TIMES
+        else getattr(rates, field.name) / factors[field.name]
+        for field in fields(Rates)
+    }
+    return Rates(**slowed)
+
+
+_TIMES = ("elementwise", "launch")
+"""Those of `QUANTITIES` that are times or proportional to one; the others are rates."""

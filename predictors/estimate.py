@@ -11,22 +11,21 @@ import numpy as np
 from predictors.basis import CALIBRATED, ESTIMATED
 from predictors.calibration import LEAST_ROWS, calibrated
 from predictors.costs import RepeatNoise
+from predictors.efficiency import ENGINES, Efficiencies, Setting, shipped_efficiencies
 from predictors.features import FeatureMap
 from predictors.hardware import Hardware
 from predictors.latency_model import LatencyModel, StageCost
 from predictors.measured import MeasuredRange
 from predictors.measurements import Measurements
 from predictors.profile import Profile
-from predictors.roofline import Roofline, default_efficiency
+from predictors.roofline import Roofline
 from predictors.shapes import ModelShape, shape_of
 from traces.composition import Composition
+from traces.errors import BadInput
 from traces.geometry import ModelGeometry, geometry_of
 from traces.stages import ORDINARY, STAGES
 
 LATENCY_MODEL = "roofline"
-
-_LOG_SD = {ESTIMATED: 0.35, CALIBRATED: 0.1}
-"""How far an estimate is off, as the standard deviation of a logarithm."""
 
 
 def forwards_of(executor: str, composition: Composition) -> Sequence[Composition]:
@@ -40,12 +39,14 @@ class RooflineCost(StageCost):
 
     Attributes:
         roofline: roofline of the stage.
+        log_sd: see `predictors.latency_model.StageCost`.
         basis: `CALIBRATED` or `ESTIMATED`.
         measured: the range of the calibrating measurements; None: there are none.
         noise: theirs.
     """
 
     roofline: Roofline
+    log_sd: float
     basis: str = ESTIMATED
     measured: MeasuredRange | None = None
     noise: RepeatNoise = field(default_factory=RepeatNoise)
@@ -54,11 +55,6 @@ class RooflineCost(StageCost):
     def features(self) -> FeatureMap:  # type: ignore[override]
         """Stage, executor and geometry."""
         return self.roofline.features
-
-    @property
-    def log_sd(self) -> float:  # type: ignore[override]
-        """By how much its seconds may be off, as the standard deviation of a logarithm."""
-        return _LOG_SD[self.basis]
 
     def forwards(self, composition: Composition) -> Sequence[Composition]:
         """See `forwards_of`."""
@@ -75,36 +71,54 @@ def estimated_table(
     hardware: Hardware,
     executor: str = "whole",
     dtype: str | None = None,
+    *,
+    engine: str = "eager",
     calibration: Profile | None = None,
     geometry: ModelGeometry | None = None,
     shape: ModelShape | None = None,
+    efficiencies: Efficiencies | None = None,
 ) -> LatencyModel:
     """The seconds of ``model`` on ``hardware`` by its roofline.
 
     Encode and decode run whole whatever the executor, unless the calibrating profile measured them with it.
 
     Args:
-        dtype: what the model runs in; by default what is usual on the hardware.
+        dtype: the precision that the denoiser runs in, of `predictors.hardware.PRECISIONS`; by default what is usual on
+            the hardware. Quantised or not, encode and decode run in 16 bits.
+        engine: one of `predictors.efficiency.ENGINES`.
         calibration: measurements of this model on this hardware, at best with this executor; stages that it has too
             few rows of stay estimated. None: nothing was measured.
         geometry: geometry of the model; by default the known one of this name.
         shape: likewise.
+        efficiencies: what devices reach of their peaks; by default what ships.
 
     Raises:
-        BadInput: unknown model, no rate for the data type, or a profile without the model.
+        BadInput: unknown model or engine, a precision that the hardware cannot run, or a profile without the model.
     """
     geometry = geometry_of(model) if geometry is None else geometry
     shape = shape_of(model) if shape is None else shape
     dtype = hardware.dtype if dtype is None else dtype
-    hardware.peak_flops(dtype)
+    hardware.check(dtype)
+    if engine not in ENGINES:
+        raise BadInput(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}")
+    known = shipped_efficiencies() if efficiencies is None else efficiencies
     costs: dict[str, RooflineCost] = {}
     for stage in ORDINARY:
         rows = None if calibration is None else _rows(calibration.select(model), executor, stage, geometry)
         runs_as = executor if STAGES[stage].by_executor else "whole"
         features = FeatureMap(geometry, stage, runs_as) if rows is None else rows.features
-        roofline = Roofline(shape, features, hardware, dtype, default_efficiency(stage, dtype))
-        costs[stage] = RooflineCost(roofline) if rows is None else _calibrated(roofline, rows)
-    facts = [calibration.content_hash if calibration is not None else "", *(c.roofline.facts() for c in costs.values())]
+        setting = Setting.of_stage(
+            hardware=hardware,
+            engine=engine,
+            precision=dtype,
+            network=STAGES[stage].network,
+            model=model,
+            upcasts=shape.upcasts,
+        )
+        estimate = RooflineCost(Roofline(shape, features, setting, known.rates(setting)), known.log_sd(setting))
+        costs[stage] = estimate if rows is None else _calibrated(estimate, rows, known.misfit)
+    facts = [calibration.content_hash if calibration is not None else ""]
+    facts += [f"{cost.roofline.facts()} {cost.log_sd!r}" for cost in costs.values()]
     data_hash = hashlib.sha256("\n".join(facts).encode()).hexdigest()
     return LatencyModel(model, hardware.name, executor, LATENCY_MODEL, costs, data_hash)
 
@@ -118,15 +132,15 @@ def _rows(profile: Profile, executor: str, stage: str, geometry: ModelGeometry) 
     return None
 
 
-def _calibrated(roofline: Roofline, rows: Measurements) -> RooflineCost:
-    frame = rows.frame
+def _calibrated(estimate: RooflineCost, rows: Measurements, misfit: float) -> RooflineCost:
+    frame, roofline = rows.frame, estimate.roofline
     works = [
-        [roofline.work(forward, guided, computed) for forward in forwards_of(roofline.features.executor, composition)]
+        [roofline.work(forward, guided, computed) for forward in estimate.forwards(composition)]
         for composition, guided, computed in zip(
             rows.compositions, frame["guided"].astype(float), frame["computed"], strict=True
         )
     ]
-    fitted = calibrated(roofline, works, rows.per_step)
-    predicted = np.array([sum(map(fitted.seconds, forwards)) for forwards in works])
+    found = calibrated(roofline, works, rows.per_step, estimate.log_sd, misfit)
+    predicted = np.array([sum(map(found.roofline.seconds, forwards)) for forwards in works])
     measured = MeasuredRange.of(rows.compositions, roofline.features.geometry)
-    return RooflineCost(fitted, CALIBRATED, measured, rows.noise(predicted))
+    return RooflineCost(found.roofline, found.log_sd, CALIBRATED, measured, rows.noise(predicted))

@@ -68,7 +68,15 @@ def latency_table(
     section, executor = scenario.predictor, scenario.cluster.executor
     if section.hardware is not None and latency_model is None:
         kind = find_hardware(section.hardware, scenario.base)
-        return estimated_table(scenario.model_name, kind, executor, section.dtype, profile, geometry)
+        return estimated_table(
+            scenario.model_name,
+            kind,
+            executor,
+            section.dtype,
+            engine=section.engine,
+            calibration=profile,
+            geometry=geometry,
+        )
     if profile is None:
         raise BadInput(f"latency model {latency_model!r} is fitted to measurements; set predictor.profile")
     return _fit(profile, scenario.model_name, executor, latency_model or section.latency_model, geometry)

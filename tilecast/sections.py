@@ -46,6 +46,22 @@ class Section(BaseModel):
 
 Several = Annotated[tuple[PathText, ...], Field(max_length=10_000)]
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
+Precision = Literal[
+    "bfloat16",
+    "float16",
+    "float32",
+    "tf32",
+    "int8",
+    "fp8",
+    "fp4",
+    "int4",
+    "int8-weights",
+    "fp8-weights",
+    "fp6-weights",
+    "fp4-weights",
+    "int4-weights",
+]
+Engine = Literal["eager", "compile", "vendor"]
 Count = Annotated[int, Range(1, 65_536, whole=True)]
 Pixels = Annotated[int, Range(0, 65_536, "pixels", whole=True)]
 Bytes = Annotated[int, Range(0, 2**60, "bytes", whole=True)]
@@ -199,8 +215,11 @@ class PredictorSection(Section):
     hardware: PathText | None = Field(
         None, description="A kind of 'tilecast hardware list', or of a file: mine.toml, mine.toml:kind."
     )
-    dtype: Literal["bfloat16", "float16", "float32"] | None = Field(
-        None, description="Of a roofline; not set: what is usual on the hardware."
+    dtype: Precision | None = Field(
+        None, description="The denoiser's precision, of a roofline; not set: what is usual on the hardware."
+    )
+    engine: Engine = Field(
+        "eager", description="What runs the model, of a roofline: PyTorch, torch.compile, or an engine of its own."
     )
     latency_model: Name = Field(
         "boosted", description="What is fitted to the profile; a roofline takes its place where hardware is set."

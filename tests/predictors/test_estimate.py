@@ -34,8 +34,10 @@ def measured(compositions: list[str], executor: str = "whole", stages: tuple[str
     rows = []
     for stage in stages:
         roofline = cost(table(executor=executor), stage).roofline
-        real = replace(roofline.efficiency, compute=0.3, memory=0.5, launch_s=6e-5, row_s=4e-4)
-        true = RooflineCost(roofline.with_efficiency(real))
+        rates = roofline.rates
+        compute = {kind: 0.6 * getattr(rates, kind) for kind in ("products", "convolutions", "attention")}
+        real = replace(rates, **compute, memory=0.7 * rates.memory, launch=2 * rates.launch)
+        true = RooflineCost(roofline.with_rates(real), 0.0)
         for text in compositions:
             seconds = 10 * true.of(parse(text), 1.0, 1.0, False) * draw.normal(1, 0.01)
             rows.append(

@@ -1,0 +1,334 @@
+"""Fits the hierarchy of efficiencies to published measurements, and learns from what it gets wrong how far to trust it.
+
+The fit is a maximum a posteriori estimate: it minimises, over the terms of `predictors.efficiency`, ::
+
+    sum h((log measured - log predicted) / noise) + sum ((term - prior mean) / prior sd)^2
+
+with h a loss that is quadratic near zero and linear far from it, so that a measurement with a wrong remark pulls no
+harder than one that is a little off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+
+from predictors.efficiency import (
+    COMPUTING,
+    QUANTITIES,
+    Z80,
+    Efficiencies,
+    Setting,
+    Spread,
+    Work,
+    error_class,
+    prior,
+    terms,
+)
+from predictors.features import FeatureMap
+from predictors.hardware import shipped_hardware
+from predictors.published import Published
+from predictors.roofline import Roofline
+from predictors.shapes import shape_of
+from traces.geometry import geometry_of
+from traces.stages import ORDINARY, STAGES
+
+Floats = npt.NDArray[np.float64]
+
+_BENDS = 2.0
+"""Standard deviations of noise beyond which the loss is linear."""
+
+
+@dataclass(frozen=True)
+class PublishedCase:
+    """What one measurement ran.
+
+    Attributes:
+        row: the measurement.
+        stages: forwards of each stage, how the stage was run, and the work of one forward.
+    """
+
+    row: Published
+    stages: tuple[tuple[int, Setting, Work], ...]
+
+    @classmethod
+    def of(cls, row: Published) -> PublishedCase:
+        """A row that is not `Published.skipped`."""
+        shape, geometry, hardware = shape_of(row.model), geometry_of(row.model), shipped_hardware()[row.hardware]
+        details = row.remarks | {detail for detail in ("2022",) if row.date.startswith(detail)}
+        if row.engine == "vendor":
+            details |= {f"software {row.software}"}
+        counts = dict.fromkeys(ORDINARY, 1)
+        for stage in ORDINARY:
+            if STAGES[stage].sampler and row.steps is not None and row.measures == "request":
+                counts[stage] = row.steps
+        stages = []
+        for stage in ORDINARY:
+            only = {"step": STAGES[stage].sampler, "decode": STAGES[stage].finishes, "request": True}[row.measures]
+            if not only:
+                continue
+            setting = Setting.of_stage(
+                hardware=hardware,
+                engine=row.engine,
+                precision=row.precision,
+                network=STAGES[stage].network,
+                model=row.model,
+                upcasts=shape.upcasts,
+                details=details,
+            )
+            rates = Efficiencies(terms={}, spreads={}, misfit=0.0).rates(setting)
+            roofline = Roofline(shape, FeatureMap(geometry, stage, "whole"), setting, rates)
+            work = roofline.work(((row.size, row.batch),), float(row.guided))
+            stages.append((counts[stage], setting, work))
+        return cls(row, tuple(stages))
+
+    @property
+    def setting(self) -> Setting:
+        """How the stage was run that takes longest: the denoiser, where it was measured."""
+        return max(self.stages, key=lambda stage: stage[0] * stage[2].flops)[1]
+
+
+def cases_of(rows: Sequence[Published]) -> list[PublishedCase]:
+    """Of the rows that can be compared."""
+    return [PublishedCase.of(row) for row in rows if not row.skipped]
+
+
+class _Design:
+    """Cases as arrays: a line a stage."""
+
+    def __init__(self, cases: Sequence[PublishedCase]) -> None:
+        lines = [
+            (place, count, setting, work, terms(setting))
+            for place, case in enumerate(cases)
+            for count, setting, work in case.stages
+        ]
+        self.cases = len(cases)
+        self.case = np.array([line[0] for line in lines])
+        self.counts = np.array([line[1] for line in lines], dtype=np.float64)
+        self.works = np.array([astuple(line[3]) for line in lines], dtype=np.float64)
+        self.peaks = np.array([[line[2].peak(kind) for kind in COMPUTING] for line in lines])
+        self.bends = np.array([[line[2].saturates(kind) for kind in COMPUTING] for line in lines])
+        self.bandwidth = np.array([line[2].hardware.memory_bytes_per_s for line in lines])
+        self.terms = [line[4] for line in lines]
+        self.names = sorted({name for sums in self.terms for of in sums.values() for name in of})
+
+    def matrices(self, names: Sequence[str]) -> dict[str, Floats]:
+        """By quantity, how often each term counts in each line; terms that are not among ``names`` are left out."""
+        column = {name: place for place, name in enumerate(names)}
+        found = {quantity: np.zeros((len(self.terms), len(names))) for quantity in QUANTITIES}
+        for line, sums in enumerate(self.terms):
+            for quantity, of in sums.items():
+                for name, weight in of.items():
+                    if name in column:
+                        found[quantity][line, column[name]] = weight
+        return found
+
+    def log_seconds(self, matrices: Mapping[str, Floats], values: Floats) -> tuple[Floats, Floats]:
+        """The logarithm of each case's seconds, shape (cases,), and its derivatives, shape (cases, terms).
+
+        The formulas are those of `predictors.efficiency.forward_seconds` and `share`, on arrays.
+        """
+        logs = {quantity: matrix @ values for quantity, matrix in matrices.items()}
+        memory = self.bandwidth * np.exp(logs["memory"])
+        device, gradient = np.zeros(len(memory)), np.zeros_like(matrices["memory"])
+        for place, kind in enumerate(COMPUTING):
+            bends = self.bends[:, place]
+            log_share = np.where(bends, -0.5 * np.log1p(np.exp(-2 * logs[kind])), logs[kind])
+            slope = np.where(bends, 1 / (1 + np.exp(2 * logs[kind])), 1.0)
+            arithmetic = self.works[:, place] / (self.peaks[:, place] * np.exp(log_share))
+            traffic = self.works[:, 3 + place] / memory
+            seconds = np.maximum(np.hypot(arithmetic, traffic), 1e-30)
+            device += seconds
+            gradient -= (arithmetic**2 / seconds * slope)[:, None] * matrices[kind]
+            gradient -= (traffic**2 / seconds)[:, None] * matrices["memory"]
+        elementwise = self.works[:, 6] / memory * np.exp(logs["elementwise"])
+        device += elementwise
+        gradient += elementwise[:, None] * (matrices["elementwise"] - matrices["memory"])
+        host = self.works[:, 7] * np.exp(logs["launch"])
+        forward = np.hypot(device, host)
+        gradient *= (self.counts * device / forward)[:, None]
+        gradient += (self.counts * host**2 / forward)[:, None] * matrices["launch"]
+        total, slopes = np.zeros(self.cases), np.zeros((self.cases, len(values)))
+        np.add.at(total, self.case, self.counts * forward)
+        np.add.at(slopes, self.case, gradient)
+        return np.log(total), slopes / total[:, None]
+
+
+class EfficiencyModel(RegressorMixin, BaseEstimator):
+    """A scikit-learn estimator of seconds from `PublishedCase` objects.
+
+    Attributes:
+        terms_: the fitted terms by name.
+    """
+
+    def __init__(self, noise: float = 0.15, start: Mapping[str, float] | None = None) -> None:
+        """Store the parameters.
+
+        Args:
+            noise: standard deviation of the logarithm of measured over predicted seconds.
+            start: terms from which the fit begins; None: their priors' means.
+        """
+        self.noise = noise
+        self.start = start
+
+    def fit(self, X: Sequence[PublishedCase], y: Any) -> Self:  # noqa: N803
+        """Fit the terms.
+
+        Args:
+            X: cases, length n.
+            y: seconds of each, shape (n,), positive.
+        """
+        from scipy.optimize import least_squares  # scipy takes a while to import
+
+        design, measured = _Design(X), np.log(np.asarray(y, dtype=np.float64))
+        names = design.names
+        matrices = design.matrices(names)
+        means = np.array([prior(name).mean for name in names])
+        sds = np.array([prior(name).sd for name in names])
+        start = self.start or {}
+        slopes: dict[str, Floats] = {}
+
+        def residuals(values: Floats) -> Floats:
+            predicted, derivatives = design.log_seconds(matrices, values)
+            bent, slope = _bent((measured - predicted) / self.noise)
+            slopes["of"] = -derivatives * (slope / self.noise)[:, None]
+            return np.concatenate([bent, (values - means) / sds])
+
+        def jacobian(values: Floats) -> Floats:
+            residuals(values)
+            return np.concatenate([slopes["of"], np.diag(1 / sds)])
+
+        first = np.array([start.get(name, mean) for name, mean in zip(names, means, strict=True)])
+        found = least_squares(residuals, first, jacobian, x_scale=sds, max_nfev=100, ftol=1e-8, xtol=1e-8)
+        self.terms_ = dict(zip(names, found.x.tolist(), strict=True))
+        return self
+
+    def predict(self, X: Sequence[PublishedCase]) -> Floats:  # noqa: N803
+        """Seconds of each case, shape (n,); terms that the fit never saw are at their priors' means."""
+        design = _Design(X)
+        values = np.array([self.terms_.get(name, prior(name).mean) for name in design.names])
+        seconds: Floats = np.exp(design.log_seconds(design.matrices(design.names), values)[0])
+        return seconds
+
+
+def _bent(residuals: Floats) -> tuple[Floats, Floats]:
+    """Residuals whose squares grow as fast as they do far from zero, and their derivatives."""
+    far = np.maximum(np.abs(residuals), 1e-3)
+    root = np.sqrt(1 + (far / _BENDS) ** 2)
+    bent = _BENDS * np.sqrt(2 * (root - 1))
+    return np.sign(residuals) * bent, far / (root * bent)
+
+
+def _device(row: Published) -> str:
+    """Slices of a device are the device."""
+    return row.hardware.partition("-mig-")[0]
+
+
+def _generation(row: Published) -> str:
+    return shipped_hardware()[row.hardware].generation
+
+
+def _pair(row: Published) -> str:
+    return f"{_device(row)} {row.model}"
+
+
+SPLITS: dict[str, Callable[[Published], str]] = {
+    "seen": _pair,
+    "device": _device,
+    "generation": _generation,
+    "model": lambda row: row.model,
+    "source": lambda row: row.repository,
+}
+"""What is left out together, to see what an estimate is worth that has none of it."""
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What the estimator says of measurements.
+
+    Attributes:
+        cases: shape (n,).
+        errors: log of predicted over measured seconds, shape (n,), by what was left out: ``fitted``, nothing; the names
+            of `SPLITS`.
+        model: fitted to all of them.
+    """
+
+    cases: Sequence[PublishedCase]
+    errors: Mapping[str, Floats]
+    model: EfficiencyModel
+
+    @property
+    def classes(self) -> npt.NDArray[np.str_]:
+        """The class of each case, see `error_class`."""
+        return np.array([error_class(case.setting) for case in self.cases])
+
+    def groups(self, split: str) -> npt.NDArray[np.str_]:
+        """What each case is left out with."""
+        return np.array([SPLITS[split](case.row) for case in self.cases])
+
+    def counts(self, split: str) -> npt.NDArray[np.bool_]:
+        """The cases that a split says something of: a pair only where the device and the model remain."""
+        if split != "seen":
+            return np.ones(len(self.cases), dtype=bool)
+        pairs = {(_device(case.row), case.row.model) for case in self.cases}
+        devices = [device for device, _ in pairs]
+        models = [model for _, model in pairs]
+        return np.array(
+            [devices.count(_device(case.row)) > 1 and models.count(case.row.model) > 1 for case in self.cases]
+        )
+
+
+def assess(cases: Sequence[PublishedCase], splits: Sequence[str] = tuple(SPLITS)) -> Assessment:
+    """Fit all cases, and predict each from those that do not share its group, for each of ``splits``."""
+    seconds = np.array([case.row.seconds for case in cases])
+    X = np.empty(len(cases), dtype=object)  # noqa: N806
+    X[:] = cases
+    model = EfficiencyModel().fit(cases, seconds)
+    errors = {"fitted": np.log(model.predict(cases) / seconds)}
+    for split in splits:
+        groups = [SPLITS[split](case.row) for case in cases]
+        again = EfficiencyModel(start=model.terms_)
+        predicted = cross_val_predict(again, X, seconds, groups=groups, cv=LeaveOneGroupOut())
+        errors[split] = np.log(predicted / seconds)
+    return Assessment(cases, errors, model)
+
+
+_POOLED_GROUPS = 3.0
+"""Groups that the errors of all classes together count for beside those of one class."""
+
+
+def spreads(assessment: Assessment, among: npt.NDArray[np.bool_] | None = None) -> dict[str, Spread]:
+    """How far estimates are off, by class.
+
+    Args:
+        among: the cases to learn from, shape (n,); None: all.
+    """
+    among = np.ones(len(assessment.cases), dtype=bool) if among is None else among
+    classes = assessment.classes
+    found = {}
+    for name in np.unique(classes).tolist():
+        by_split = {}
+        for split in ("seen", "device", "generation", "model"):
+            said = among & assessment.counts(split)
+            errors, groups = np.abs(assessment.errors[split]), assessment.groups(split)
+            own = said & (classes == name)
+            pooled = robust_sd(errors[said])
+            weight = float(len(np.unique(groups[own])))
+            squares = _POOLED_GROUPS * pooled**2 + (weight * robust_sd(errors[own]) ** 2 if weight else 0.0)
+            by_split[split] = (squares / (_POOLED_GROUPS + weight)) ** 0.5
+        by_split["device"] = max(by_split["seen"], by_split["device"])
+        by_split["generation"] = max(by_split["device"], by_split["generation"])
+        by_split["model"] = max(by_split["seen"], by_split["model"])
+        found[name] = Spread(**by_split)
+    return found
+
+
+def robust_sd(errors: Floats) -> float:
+    """The standard deviation whose normal distribution has 80 % of its absolute values below those of ``errors``."""
+    return float(np.quantile(np.abs(errors), 0.8)) / Z80
