@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +25,8 @@ def test_a_small_study_from_measuring_to_the_table(
 ) -> None:
     monkeypatch.setattr(study, "MAX_BATCH", 2)
     monkeypatch.setattr(study, "FIRST_ROUNDS", 1)
+    monkeypatch.setattr(study, "SIZES", "64x64:2,96x96:1")
+    monkeypatch.setattr(study, "tilecast", run)  # a process each would mostly import
     folder = tmp_path / "study"
     arguments = ["--loads", "0.9", "--schedulers", "least-slack", "--requests", "8", "--repeats", "1", "--steps", "3"]
     main(["-o", str(folder), *arguments, "--seeds", "3", "--results", str(tmp_path / "results")])
@@ -70,6 +73,16 @@ def test_a_small_study_from_measuring_to_the_table(
     assert "Decision parity" in printed
     assert "all the same" in printed
     assert json.loads((tmp_path / "v.json").read_text())["sims"] == ["sim-0", "sim-1"]
+
+
+def test_a_command_of_a_study_is_a_process_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    made = tmp_path / "trace.csv"
+    study.tilecast("trace", "generate", "--rate", 1, "--duration", 9, "--sizes", "96x96", "-o", made)
+    assert made.is_file()
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(subprocess.CalledProcessError):
+        study.tilecast("trace", "describe", tmp_path / "none.csv")
+    assert "none.csv" in capfd.readouterr().err
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,16 @@ class Case:
 
 
 def cases(count: int, seed: str) -> Iterator[Case]:
-    """``count`` of them, the same for the same seed."""
+    """``count`` of them, the same for the same seed. A round of them, `ROUND`, tries every target once, in any order.
+
+    A target is a key of the scenario, set or in a file; a field of a request in a format; an option of a command.
+    """
     rng = random.Random(seed)
-    kinds: list[Callable[[random.Random], Case]] = [_keys, _fields, _options, _scenario_text]
-    for number in range(count):
-        yield kinds[number % len(kinds)](rng)
+    order: list[tuple[Kind, Any]] = []
+    for _ in range(count):
+        order = order or rng.sample(TARGETS, ROUND)
+        kind, target = order.pop()
+        yield kind(rng, target)
 
 
 def check(case: Case, folder: Path) -> str | None:
@@ -144,9 +149,9 @@ def _wrong(code: object, printed: str, folder: Path, before: dict[str, bytes]) -
     return None
 
 
-def _keys(rng: random.Random) -> Case:
-    """One to three keys of the scenario, set on the command line."""
-    chosen = rng.sample(list(KEYS), rng.choice((1, 1, 2, 3)))
+def _keys(rng: random.Random, name: str) -> Case:
+    """A key of the scenario, and often one or two others, set on the command line."""
+    chosen = [name, *rng.sample(list(KEYS), rng.choice((0, 0, 1, 2)))]
     settings = [f"{name}={_toml_value(rng, name)}" for name in chosen if "[]" not in name]
     if any(name.startswith("weights.") for name in chosen):
         settings = [*WEIGHTS, *settings]
@@ -156,9 +161,8 @@ def _keys(rng: random.Random) -> Case:
     return Case(words, {})
 
 
-def _scenario_text(rng: random.Random) -> Case:
+def _scenario_text(rng: random.Random, name: str) -> Case:
     """A key in a file of some encoding, in a policy's or a hardware kind's table, or a torn file."""
-    name = rng.choice(list(KEYS))
     section, _, key = name.replace("[]", "").rpartition(".")
     inner = f"[[{section}]]" if "[]" in name else f"[{section}]"
     value = _toml_value(rng, name)
@@ -175,9 +179,9 @@ def _scenario_text(rng: random.Random) -> Case:
     return Case(verb, {"mine.toml": data})
 
 
-def _fields(rng: random.Random) -> Case:
-    """A cell of a trace, in some format, taken by some command."""
-    name = rng.choice([*LIMITS, "seed"])
+def _fields(rng: random.Random, target: tuple[str, str]) -> Case:
+    """A cell of a trace in a format, taken by some command."""
+    name, kind = target
     frame = pd.read_csv(io.StringIO(TRACE)).astype(object)
     limit = LIMITS.get(name)
     value: Any = rng.choice([*NUMBERS, *TEXTS])
@@ -185,7 +189,6 @@ def _fields(rng: random.Random) -> Case:
         value = rng.choice((limit.least, limit.most, limit.most * 2, limit.least - 1))
     frame[name] = frame.get(name)
     frame.loc[rng.randrange(len(frame)), name] = value
-    kind = rng.choice(("csv", "jsonl", "parquet"))
     data = _table(frame, kind)
     if data is None:
         kind, data = "csv", _table(frame, "csv")
@@ -203,11 +206,10 @@ def _fields(rng: random.Random) -> Case:
     return Case(rng.choice(commands), {file: data})
 
 
-def _options(rng: random.Random) -> Case:
-    """An option or argument of some command; the others are right, but for models that are not there."""
-    verb = rng.choice(list(COMMANDS))
+def _options(rng: random.Random, target: tuple[str, Any]) -> Case:
+    """An option or argument of a command; the others are right, but for models that are not there."""
+    verb, parameter = target
     base = list(BASES.get(verb, ()))
-    parameter = rng.choice(COMMANDS[verb])
     value = rng.choice((*NUMBERS, *TEXTS))
     if parameter.param_type_name == "argument":
         at = next((at for at, word in enumerate(base) if not word.startswith("-")), len(base))
@@ -297,6 +299,13 @@ BASES: dict[str, tuple[str, ...]] = {
     "cache calibrate": (*_MISSING, "--size", "96x96"),
     "scenario keys": (),
 }
+Kind = Callable[[random.Random, Any], Case]
+TARGETS: list[tuple[Kind, Any]] = [
+    *[(kind, name) for name in KEYS for kind in (_keys, _scenario_text)],
+    *[(_fields, (name, kind)) for name in (*LIMITS, "seed") for kind in ("csv", "jsonl", "parquet")],
+    *[(_options, (verb, parameter)) for verb, parameters in COMMANDS.items() for parameter in parameters],
+]
+ROUND = len(TARGETS)
 
 
 def prepared(folder: Path) -> Path:
@@ -310,10 +319,10 @@ def prepared(folder: Path) -> Path:
     return folder / "case"
 
 
-def tried(count: int, seed: str, folder: Path) -> Iterator[str]:
-    """What is wrong with ``count`` cases."""
+def tried(given: Iterable[Case], folder: Path) -> Iterator[str]:
+    """What is wrong with these cases."""
     inside = prepared(folder)
-    for case in cases(count, seed):
+    for case in given:
         found = check(case, inside)
         if found is not None:
             yield found
@@ -324,7 +333,7 @@ if __name__ == "__main__":
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         faults = 0
-        for text in tried(asked, chosen, Path(temporary)):
+        for text in tried(cases(asked, chosen), Path(temporary)):
             faults += 1
             print(f"--- {text}", flush=True)
     print(f"{asked} cases, {faults} wrong, {time.perf_counter() - started:.0f} s")
