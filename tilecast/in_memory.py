@@ -45,16 +45,23 @@ def contents_of(policy: Policy) -> str:
         PolicyError: an attribute cannot be pickled.
     """
     classes = [cls for cls in type(policy).__mro__ if cls is not object]
-    code = [(cls.__qualname__, name, _code(value)) for cls in classes for name, value in sorted(vars(cls).items())]
+    members = [(cls, name, value) for cls in classes for name, value in sorted(vars(cls).items())]
+    code = [(cls.__qualname__, name, _code(value)) for cls, name, value in members if not _kept(name, value)]
     try:
         return str(joblib.hash((code, vars(policy))))
     except Exception as error:
         raise broken(policy, f"has an attribute that cannot be pickled: {type(error).__name__}") from error
 
 
+def _kept(name: str, value: Any) -> bool:
+    """Whether the interpreter itself keeps this in a class, some of it only once an object of it was copied."""
+    return name.startswith("__") and name.endswith("__") and not callable(getattr(value, "__func__", value))
+
+
 def _code(value: Any) -> Any:
     """What a member of a class does, whatever file and line it stands in."""
-    value = getattr(value, "__func__", value)
+    for inner in ("__func__", "fget", "func"):  # of a class method, a property, a cached property
+        value = getattr(value, inner, value)
     code = value if isinstance(value, CodeType) else getattr(value, "__code__", None)
     if isinstance(code, CodeType):
         return code.co_code, code.co_names, [_code(each) for each in code.co_consts]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 import tilecast as tc
+from policies.contract import Policy
 from policies.runlog import read_run
 from reports.checks import check_run
 from tests.cli.run_command import run
+from tilecast.in_memory import contents_of
 
 ROOT = Path(__file__).parents[2]
 MINE = """
@@ -134,6 +139,20 @@ def test_scenarios_are_the_same_if_they_hold_the_same() -> None:
     assert other.policies.scheduling.in_memory.most == 3  # type: ignore[attr-defined]
     assert other.cluster.replicas == 2
     assert other.trace.in_memory is not None
+
+
+def test_a_policy_is_known_by_what_it_does_and_not_by_what_was_done_to_it() -> None:
+    def made(rate: Callable[[Any], int], first: int = 0) -> Policy:
+        made_here: type[Policy] = type("Counting", (Policy,), {"first": first, "rate": property(rate)})
+        return made_here()
+
+    policy = made(lambda self: 1)
+    known = contents_of(policy)
+    copy.copy(policy)  # which leaves a mark in its class
+    assert "__slotnames__" in vars(type(policy))
+    assert contents_of(policy) == contents_of(made(lambda self: 1)) == known
+    assert contents_of(made(lambda self: 1, first=1)) != known
+    assert contents_of(made(lambda self: 2)) != known
 
 
 @pytest.mark.parametrize(
