@@ -8,10 +8,12 @@ BIN := $(VENV)/bin
 demo: $(VENV)/installed
 	$(BIN)/python -m examples.demo -o out/demo
 
+# mypy works while tests wait. Files of few tests come in their turn, not last: they are the long ones.
 test: $(VENV)/installed browser
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/mypy >$(VENV)/mypy.log 2>&1 & types=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder; tests=$$?; \
+	wait $$types; typed=$$?; cat $(VENV)/mypy.log; exit $$((tests || typed))
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
