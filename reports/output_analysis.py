@@ -55,12 +55,23 @@ class WarmUp(NamedTuple):
     settled: bool
 
 
-def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def interval(values: Sequence[float], confidence: float = 0.95, luck: float = 0.0) -> Interval:
     """Student's t interval of the mean of independent replications.
+
+    Replications that are drawn from a recording share its luck, which no number of them averages out. A recording is
+    itself one draw of what it stands for, so its luck has the variance of a replication of its own length: ``luck``
+    times that of the replications, where they are so many times as long. The interval is of the truth behind the
+    recording, s t sqrt(1 / n + luck).
 
     Values that are not defined (NaN, like the latency where nothing finished) are left out. One value has an infinite
     half width, none a NaN mean, an infinite one an infinite mean. It may reach beyond what is possible, such as below
     0 s: read it as cut off there.
+
+    Args:
+        values: values of the replications.
+        confidence: confidence level, 0 to 1.
+        luck: length of a replication over that of the recording that they were drawn from; 0: what they are drawn from
+            is known.
     """
     known = np.asarray([value for value in values if not math.isnan(value)], dtype=float)
     count = len(known)
@@ -68,11 +79,13 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
         return Interval(math.inf, math.inf, count)
     if count < 2:
         return Interval(float(known[0]) if count else math.nan, math.inf, count)
-    error = float(known.std(ddof=1)) / math.sqrt(count)
+    error = float(known.std(ddof=1)) * math.sqrt(1 / count + luck)
     return Interval(float(known.mean()), _standard_errors(confidence, count - 1) * error, count)
 
 
-def share(values: Sequence[float], counts: Sequence[int], confidence: float = 0.95) -> Interval:
+def share(
+    values: Sequence[float], counts: Sequence[int], confidence: float = 0.95, recorded: float = math.inf
+) -> Interval:
     """`interval` of a share of requests, each value of as many requests as ``counts`` says.
 
     Near 0 and 1 replications may all agree (none of 2,000 requests late, five times), and their scatter would say that
@@ -80,12 +93,21 @@ def share(values: Sequence[float], counts: Sequence[int], confidence: float = 0.
     requests taken together, as if each were on its own; requests are late in clusters, so the truth is not known any
     better than that. An interval on a transformed scale would stay within 0 and 1, but not be symmetric; this one is
     to be read as cut off there, and its ends on the inner side, which decide whether a promise is kept, are unharmed.
+
+    Args:
+        values: share of each replication.
+        counts: requests of each.
+        confidence: confidence level, 0 to 1.
+        recorded: requests of the recording that they were drawn from, whose luck counts as in `interval`; infinity:
+            what they are drawn from is known.
     """
-    of_runs = interval(values, confidence)
-    total = sum(counts)
-    if of_runs.replications < 2 or not total:
+    drawn = sum(counts)
+    of_runs = interval(values, confidence, drawn / len(counts) / recorded if counts else 0.0)
+    if of_runs.replications < 2 or not drawn:
         return of_runs
-    hits = round(sum(value * count for value, count in zip(values, counts, strict=True) if count))
+    met = sum(value * count for value, count in zip(values, counts, strict=True) if count) / drawn
+    total = max(1, round(1 / (1 / drawn + 1 / recorded)))
+    hits = round(met * total)
     low, high = _clopper_pearson(hits, total, confidence)
     exact = max(hits / total - low, high - hits / total)
     return Interval(of_runs.mean, max(of_runs.half_width, exact), of_runs.replications)

@@ -65,6 +65,11 @@ class Bootstrap:
         return math.isqrt(len(self.trace) - 1) + 1
 
     @property
+    def recorded(self) -> int:
+        """Requests that replications are drawn from."""
+        return int(np.searchsorted(self._arrival, self.days * DAY_S)) if self.daily else len(self.trace)
+
+    @property
     def rate_rps(self) -> float:
         """Requests a second, in the mean of all blocks."""
         arrival = self._arrival
@@ -126,9 +131,15 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Replications drawn from a workload, such as one fitted to a trace."""
+    """Replications drawn from a workload.
+
+    Attributes:
+        workload: what is drawn from.
+        recorded: requests of the trace that it was fitted to; infinity: none, it is what is meant.
+    """
 
     workload: Workload
+    recorded: float = math.inf
 
     @property
     def rate_rps(self) -> float:

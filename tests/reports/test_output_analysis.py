@@ -86,3 +86,26 @@ def test_cutting_each_run_where_the_rule_says_makes_queues_look_shorter() -> Non
     chosen = interval([float(run[warm_up(run).cut :].mean()) for run in waits.T])
     assert fixed.low < 2.0 < fixed.high
     assert chosen.high < 2.0
+
+
+@pytest.mark.parametrize("times_as_long", [0.5, 1.0, 2.0])
+def test_an_interval_with_luck_holds_the_truth_behind_a_recording(times_as_long: float) -> None:
+    """Recordings of 400 exponential values of mean 1, and eight replications drawn from each: nineteen of twenty
+    intervals hold the mean, of intervals that take the recording for the truth far fewer."""
+    rng = np.random.default_rng(7)
+    length = int(400 * times_as_long)
+    held = {0.0: 0, times_as_long: 0}
+    for _ in range(400):
+        recording = rng.exponential(size=400)
+        means = rng.choice(recording, size=(8, length)).mean(axis=1).tolist()
+        for luck in held:
+            found = interval(means, 0.95, luck)
+            held[luck] += found.low <= 1.0 <= found.high
+    assert held[times_as_long] / 400 > 0.925
+    assert held[0.0] / 400 < 0.8
+
+
+def test_a_share_of_a_short_recording_is_known_no_better_than_by_its_requests() -> None:
+    known, recorded = share([1.0] * 5, [2000] * 5), share([1.0] * 5, [2000] * 5, recorded=300)
+    assert known.low > 0.999
+    assert recorded.low == pytest.approx(0.025 ** (1 / 291), rel=1e-3)  # Clopper-Pearson of 291 requests, all in time

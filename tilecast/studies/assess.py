@@ -19,7 +19,7 @@ from reports.plan.result import UNSTABLE, Candidate, Evaluation
 from tilecast.studies.experiment import AS_PLANNED, Change, Evaluate, Experiment
 from tilecast.studies.replication import Replication
 from tilecast.studies.search import Option
-from tilecast.studies.verdict import Verdict, figures, judge, need_longer
+from tilecast.studies.verdict import Verdict, figures, judge, lucky, need_longer
 
 SATURATING_REQUESTS = 500
 SATURATING_SEEDS = 3
@@ -147,7 +147,7 @@ class Assessor:
             longer = need_longer(runs, target.confidence)
             if longer and requests < effort.max_requests:
                 requests = min(2 * requests, effort.max_requests)
-            elif kept is None and seeds < effort.max_seeds:
+            elif kept is None and seeds < effort.max_seeds and not lucky(runs, target.attainment, target.confidence):
                 seeds = min(2 * seeds, effort.max_seeds)
             else:
                 return runs

@@ -70,9 +70,16 @@ def run_experiment(experiment: ExperimentRun) -> dict[str, Any]:
     if run.cache is not None and run.cache.plans is not None:
         run = replace(run, cache=replace(run.cache, plans=run.cache.plans.seeded(scenario.seed)))
     controller = run_simulation(run)
-    daily = demand_of(experiment.reference).daily and not experiment.saturate
+    demand = demand_of(experiment.reference)
+    daily = demand.daily and not experiment.saturate
     period_s = DAY_S / scenario.trace.rate_scale if daily else None
-    seen = observe(controller, run.arrays(controller), requests[-1].arrival_s, period_s=period_s)
+    seen = observe(
+        controller,
+        run.arrays(controller),
+        requests[-1].arrival_s,
+        recorded=demand.recorded,
+        period_s=period_s,
+    )
     return seen.to_dict()
 
 
@@ -105,7 +112,7 @@ def demand_of(reference: Scenario) -> Bootstrap | Fitted:
         raise BadInput("plan.demand is 'fitted', which names no checkpoints; beside [weights] it must be 'bootstrap'")
     scale = reference.trace.rate_scale
     trace = _prepared(reference).trace.scale_rate(1.0 / scale)
-    return Fitted(fit(trace)) if reference.plan.demand == "fitted" else Bootstrap(trace)
+    return Fitted(fit(trace), len(trace)) if reference.plan.demand == "fitted" else Bootstrap(trace)
 
 
 @lru_cache(maxsize=64)

@@ -14,6 +14,7 @@ from reports.output_analysis import Interval, interval
 from reports.plan.result import UNSTABLE, Candidate
 from tilecast.studies.assess import Assessor
 from tilecast.studies.experiment import Change
+from tilecast.studies.verdict import luck
 
 LOADS = (0.5, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5)
 """Of the load curve, times the demand."""
@@ -49,7 +50,8 @@ def headroom(assess: Assessor, candidate: Candidate) -> Interval:
             break
         low, high = (middle, high) if mean(middle) >= target else (low, middle)
     mean(low), mean(high)
-    return interval(_crossings(low, high, attained[low], attained[high], target), assess.target.confidence)
+    crossings = _crossings(low, high, attained[low], attained[high], target)
+    return interval(crossings, assess.target.confidence, luck(assess.replications(candidate)))
 
 
 def _bracket(mean: Callable[[float], float], target: float) -> tuple[float | None, float | None]:

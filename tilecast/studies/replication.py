@@ -48,6 +48,7 @@ class Replication:
 
     Attributes:
         submitted: requests, all.
+        recorded: requests of the recording that the demand was drawn from; infinity: it is drawn from what is known.
         requests: of them, those measured: after the warm-up.
         finished: of those.
         span_s: from the end of the warm-up to the end of the demand.
@@ -80,6 +81,7 @@ class Replication:
     """
 
     submitted: int
+    recorded: float
     requests: int
     finished: int
     span_s: float
@@ -151,6 +153,7 @@ def observe(
     run: RunArrays,
     demand_end_s: float,
     *,
+    recorded: float = math.inf,
     demand_start_s: float = 0.0,
     period_s: float | None = None,
     warm_up: float = WARM_UP,
@@ -163,6 +166,7 @@ def observe(
         controller: after the run; all requests have ended.
         run: the same as arrays, see `policies.record.run_arrays`.
         demand_end_s: end of the time in which requests may arrive, on the demand's clock.
+        recorded: requests of the recording that it was drawn from; infinity: none.
         demand_start_s: its beginning.
         period_s: of a demand that repeats itself, like a day. Whole periods are then measured and compared, the last
             ones of the run, so that no time of day counts twice and a busy evening is not taken for growth; what is
@@ -178,6 +182,7 @@ def observe(
     backlog, backlog_least, growth, growth_least = _trend(run, _Work.of(controller, run), cut_s, demand_end_s, period_s)
     return Replication(
         submitted=len(run.requests),
+        recorded=recorded,
         requests=requests,
         finished=int(value("finished", seen)),
         warm_up_s=cut_s - demand_start_s,

@@ -25,6 +25,9 @@ CLEAR_GROWTH = 0.01
 FEW_REQUESTS = 3.0
 """A backlog that grew by less is no evidence."""
 
+LEAST_OF_LUCK = 10
+"""Replications from which on their scatter is known well enough to give up adding more."""
+
 LOAD_ERROR = 0.02
 """Half width of a load that comes without one: a share of it."""
 
@@ -53,7 +56,7 @@ def figures(
     """
 
     def mean(name: str) -> Interval:
-        return interval([getattr(replication, name) for replication in replications], confidence)
+        return interval([getattr(replication, name) for replication in replications], confidence, luck(replications))
 
     sheds = _mean([r.dropped for r in replications]) > CLEAR_GROWTH
     growing = grows(replications, confidence) or (unstable and not sheds)
@@ -79,8 +82,13 @@ def figures(
 
 
 def attainment(replications: Sequence[Replication], confidence: float = 0.95) -> Interval:
-    """The share of requests that finished in time."""
+    """The share of requests that finished in time, in all that the demand was recorded from; see `luck`."""
     return _share_of_requests(replications, "attainment", confidence)
+
+
+def luck(replications: Sequence[Replication]) -> float:
+    """How much of the variance of one replication the recording has that all were drawn from."""
+    return _mean([r.requests / r.recorded for r in replications]) if replications else 0.0
 
 
 def keeps(replications: Sequence[Replication], target: float, confidence: float = 0.95) -> bool | None:
@@ -89,6 +97,13 @@ def keeps(replications: Sequence[Replication], target: float, confidence: float 
     if reached.low >= target:
         return True
     return False if reached.high < target else None
+
+
+def lucky(replications: Sequence[Replication], target: float, confidence: float = 0.95) -> bool:
+    """Whether the recording is too short to decide, however many replications are drawn from it."""
+    ever = interval([replication.attainment for replication in replications], confidence, luck(replications))
+    more = ever.half_width * math.sqrt(luck(replications) / (1 / len(replications) + luck(replications)))
+    return len(replications) >= LEAST_OF_LUCK and abs(ever.mean - target) < more
 
 
 def by_size(replications: Sequence[Replication]) -> tuple[SizeFigures, ...]:
@@ -233,7 +248,10 @@ def _settled(replications: Sequence[Replication]) -> bool:
 
 def _share_of_requests(replications: Sequence[Replication], name: str, confidence: float) -> Interval:
     values = [getattr(replication, name) for replication in replications]
-    return share(values, [replication.requests for replication in replications], confidence)
+    counts = [replication.requests for replication in replications]
+    return share(
+        values, counts, confidence, min([replication.recorded for replication in replications], default=math.inf)
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

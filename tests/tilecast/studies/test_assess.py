@@ -28,8 +28,8 @@ def replication(ask: Experiment, attained: float, growth: float = 0.0) -> Replic
     seconds = ask.requests / CARRIES_RPS[ask.candidate.hardware] if ask.saturate else 0.0
     same = math.nan
     return Replication(
-        ask.requests, ask.requests, ask.requests, 1000.0, 0.0, True, attained, 1.0, 1.0, 1.0, 1.0, 0.1, 1.0, 1.0,
-        0.5, (0.5,), 1.0, 1, 1.0, 0.0, 0.0, 0.0, {"denoise": 1.0}, same, 0.0, (1.0, 1.0 + 100 * growth),
+        ask.requests, math.inf, ask.requests, ask.requests, 1000.0, 0.0, True, attained, 1.0, 1.0, 1.0, 1.0, 0.1, 1.0,
+        1.0, 0.5, (0.5,), 1.0, 1, 1.0, 0.0, 0.0, 0.0, {"denoise": 1.0}, same, 0.0, (1.0, 1.0 + 100 * growth),
         (1.0, 1.0 + 100 * growth), growth, growth, seconds, (), (),
     )  # fmt: skip
 
@@ -195,3 +195,24 @@ def test_a_cluster_that_does_not_keep_up_has_no_headroom_whatever_so_short_a_run
 def test_a_headroom_without_end_or_beginning() -> None:
     assert headroom(assessor(Queues(lambda ask: 0.99)), OPTIONS[0].cluster(8)).mean == math.inf
     assert headroom(assessor(Queues(lambda ask: 0.1)), OPTIONS[0].cluster(8)).mean == 0.0
+
+
+def test_a_recording_too_short_to_decide_is_not_drawn_from_for_ever() -> None:
+    """Each replication is as long as the recording, so no number of them decides what lies so close to the promise."""
+
+    class Recorded(Queues):
+        def __call__(self, asks: Sequence[Experiment]) -> list[Replication]:
+            return [
+                replace(run, recorded=float(ask.requests))
+                for ask, run in zip(asks, super().__call__(asks), strict=True)
+            ]
+
+    def attained(ask: Experiment) -> float:
+        return 0.92 if ask.seed % 2 else 0.885
+
+    cluster, looked = OPTIONS[0].cluster(4), []
+    for queues in (Queues(attained), Recorded(attained)):
+        assess = Assessor(queues, {key(OPTIONS[0]): OPTIONS[0]}, SloTarget(0.9, 0.95, 3.0), replace(EFFORT, seeds=5))
+        assert assess(cluster).keeps is None
+        looked.append(len(queues.of(cluster)))
+    assert looked == [16, 10]
