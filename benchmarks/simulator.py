@@ -52,7 +52,10 @@ LAYERS = {
     "sim/timeline.py": "driver",
     "sim/world.py": "world",
     "policies/controller.py": "controller",
+    "policies/router.py": "controller",
+    "policies/rules.py": "controller",
     "policies/contract.py": "controller",
+    "policies/routing/": "policy",
     "policies/scheduling/": "policy",
     "predictors/": "predictor",
 }

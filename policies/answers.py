@@ -4,7 +4,7 @@ An answer may be of a class of the user's own, whose methods raise, lie, or say 
 comes out is of the language's own classes (and our jobs), copied, and only that is judged; what looking at an answer
 raises, the policy's hook has raised. A list in the place of a tuple and a whole number of numpy in the place of an
 ``int`` are taken for what they mean. Whether an answer makes sense in the state the cluster is in, says
-`policies.controller`, which passes the plain answers of a scheduling policy at sight.
+`policies.rules`; the controller passes the plain answers of a scheduling policy at sight.
 """
 
 from __future__ import annotations

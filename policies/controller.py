@@ -21,7 +21,6 @@ from policies.contract import (
     Launch,
     Load,
     Outcome,
-    PolicyError,
     Replica,
     SchedulingPolicy,
     Segment,
@@ -29,9 +28,11 @@ from policies.contract import (
     guided_share,
     joined,
 )
-from policies.guard import ask, begun, broken, fail, has_own, read, short
+from policies.guard import fail, has_own, read
 from policies.job import Job, adapt, cancel_soon, end, finish, remark, rest, set_state, start, through
+from policies.router import Router
 from policies.routing import RoutingPolicy, Shared, usual_routing
+from policies.rules import Rules
 from predictors.costs import Batch, CostModel
 from predictors.loading import LoadTimes, Weights
 from traces.composition import Composition
@@ -41,6 +42,8 @@ from traces.stages import ORDINARY, STAGES, Recipe
 LaunchRecord = tuple[Launch, Outcome, float]
 _Work = tuple[Composition, float, tuple[Segment, ...]]
 """What is computed in a launch: the composition, the guided share, the segments."""
+_Place = tuple[Replica, dict[str, Job], QueueState]
+"""Where a launch runs: the replica, what is resident there, the queue it draws from."""
 
 IN_FLIGHT = ("restart", "resume", "fail")
 """What may become of the requests on a replica that fails: begin again; go on elsewhere from their last step, for which
@@ -57,8 +60,7 @@ class Controller:
     """Runs a scheduling policy over ``replicas`` replicas, to which a routing policy brings the requests.
 
     Under a routing policy that binds, every replica has a queue and a scheduling policy of its own; under one that does
-    not, all draw from one queue. A request that finds no replica that works waits for the first that does. One that a
-    binding policy leaves to all of them waits until a replica has nothing else to run; the oldest is taken first.
+    not, all draw from one queue; see `policies.router`.
 
     Args:
         policy: copied, so one policy object can serve many runs at once.
@@ -73,7 +75,6 @@ class Controller:
         routing: copied; None: what the scheduling policy is used with.
 
     Attributes:
-        policy: the scheduling policy that runs, or of several copies the first.
         jobs: every job ever submitted, in order of submission; a request whose replica failed has several.
         launched: (launch, outcome, end time in seconds) of every launch that ended.
         open: jobs not ended.
@@ -106,11 +107,10 @@ class Controller:
         self._cluster = cluster = ClusterState(replicas, costs, binds, self._loads)
         self._replicas = cluster.view.replicas
         places = zip(self._replicas, cluster.resident, cluster.queues, strict=True)
-        self._places = {1 << index: place for index, place in enumerate(places)}
-        self._queues = list(dict.fromkeys(cluster.queues))
+        self._places: dict[int, _Place] = {1 << index: place for index, place in enumerate(places)}
         self._free = (1 << replicas) - 1  # bit i: replica i is up and runs nothing
         self._holding = 0  # bit i: requests are resident on replica i
-        for held, checkpoints in zip(self._cluster.loaded, loaded, strict=False):
+        for held, checkpoints in zip(cluster.loaded, loaded, strict=False):
             held.update(dict.fromkeys(checkpoints))
         self._running: dict[int, Launch] = {}
         self._recalled: set[int] = set()
@@ -120,18 +120,14 @@ class Controller:
         self._on_event = on_event
         self._costs = costs
         self._learns = costs.learns
-        self._scheduling = policy
-        for queue in self._queues:
-            queue.policy = begun(policy, queue.view)
-        self.policy = self._queues[0].policy
-        self._routing = begun(routing, cluster.view) if binds else None
-        self._queue_of: dict[Job, QueueState] = {}  # of jobs that are bound, from when they are until they end
-        self._touched: dict[QueueState, None] = {}  # what has changed since recalls were asked for
-        self._unbound: dict[Job, None] = {}  # waiting for a replica that has nothing else to run,
-        self._nowhere: dict[Job, None] = {}  # or for one that works
-        self._recalls, self._returns, self._ends, self._wakes = (
-            has_own(self.policy, hook) for hook in ("recalls", "returned", "ended", "wakeup")
-        )
+        self._rules = Rules(cluster, self._loads)
+        self._router = Router(cluster, policy, routing if binds else None, on_event)
+        self._recalls, self._returns = (has_own(self.policy, hook) for hook in ("recalls", "returned"))
+
+    @property
+    def policy(self) -> SchedulingPolicy:
+        """The scheduling policy that runs, or of several copies the first."""
+        return self._cluster.queues[0].policy
 
     def submit(self, request: Request, now: float) -> None:
         """A request arrived."""
@@ -154,44 +150,7 @@ class Controller:
         self.open += 1
         cluster.jobs[name] = job
         cluster.waiting[name] = job
-        if self._routing is not None:
-            self._route(job, now)
-            return
-        try:
-            self.policy.arrived(job, now)
-        except BaseException as error:
-            fail(self.policy, "arrived", error)
-
-    def _route(self, job: Job, now: float) -> None:
-        """Ask where a job goes that waits and is bound to no replica."""
-        routing = self._routing
-        assert routing is not None
-        working = tuple([replica for replica in self._replicas if replica.up])
-        if not working:
-            self._nowhere[job] = None
-            return
-        chosen = answers.replica(routing, ask(routing, "route", job, working, now), working)
-        if self._on_event:
-            self._on_event("route", (job.request.request_id, chosen), now)
-        if chosen is None:
-            self._unbound[job] = None
-        else:
-            self._bind(job, self._cluster.queues[chosen], now)
-
-    def _bind(self, job: Job, queue: QueueState, now: float) -> None:
-        name = job.request.request_id
-        self._queue_of[job] = queue
-        self._touched[queue] = None
-        queue.jobs[name] = queue.waiting[name] = job
-        ask(queue.policy, "arrived", job, now)
-
-    def _bind_oldest(self, queue: QueueState, now: float) -> bool:
-        """Bind the oldest request that is left to all replicas, if there is one."""
-        for job in self._unbound:
-            del self._unbound[job]
-            self._bind(job, queue, now)
-            return True
-        return False
+        self._router.arrived(job, now)
 
     def cancel(self, request_id: str, now: float, reason: str = "the client left") -> None:
         """Give a request up. A running one ends at the next step boundary, the others of its batch go on."""
@@ -211,70 +170,74 @@ class Controller:
     def launches(self, now: float) -> list[Launch]:
         """Work to start now."""
         started: list[Launch] = []
-        waiting, unbound, left = self._cluster.waiting, self._unbound, self._free
+        waiting, router, left = self._cluster.waiting, self._router, self._free
+        unbound = router.unbound
         while asked := left if waiting else left & self._holding:
             lowest = asked & -asked
             left ^= lowest
-            replica, resident, queue = self._places[lowest]
+            place = self._places[lowest]
+            replica, resident, queue = place
             policy, queued = queue.policy, queue.waiting
-            while queued or resident or (unbound and self._bind_oldest(queue, now)):
+            while queued or resident or (unbound and router.bind_oldest(queue, now)):
                 try:
                     decision = policy.plan(replica, now)
                 except BaseException as error:
                     fail(policy, "plan", error)
-                if decision is None:
-                    if unbound and self._bind_oldest(queue, now):
-                        continue
+                if decision is not None:
+                    launch = self._carry_out(place, decision, now)
+                    if launch is not None:
+                        started.append(launch)
+                        break
+                elif not (unbound and router.bind_oldest(queue, now)):
                     break
-                if type(decision) is not Decision or len(decision) != _FIELDS:
-                    decision = answers.decision(policy, decision)
-                jobs, steps, drop, load, anew = decision
-                if self._routing is not None and load is None:
-                    jobs, steps = self._tell_planned(replica, jobs, steps, anew, now)
-                if type(drop) is not tuple or drop:
-                    dropped = self._drop(drop, now)
-                    if dropped and type(jobs) is tuple and not jobs and load is None:
-                        continue
-                if load is None:
-                    launch = self._start(replica, resident, jobs, steps, now)
-                    started.append(launch)
-                    if queued is not waiting:
-                        for job in launch.jobs:
-                            queued.pop(job.request.request_id, None)
-                else:
-                    started.append(self._start_loading(replica, jobs, load, now))
-                break
         if self._on_event:
             self._on_event("launches", started, now)
         return started
+
+    def _carry_out(self, place: _Place, decision: Decision, now: float) -> Launch | None:
+        """What a decision starts; None: it only drops."""
+        replica, resident, queue = place
+        policy = queue.policy
+        if type(decision) is not Decision or len(decision) != _FIELDS:
+            decision = answers.decision(policy, decision)
+        jobs, steps, drop, load, anew = decision
+        drops = type(drop) is not tuple or bool(drop)
+        if load is not None:
+            if drops:
+                self._drop(policy, drop, now)
+            return self._start_loading(place, jobs, load, now)
+        if type(jobs) is not tuple or type(steps) is not int:
+            jobs, steps = answers.batch(policy, jobs, steps)
+        if anew is not True and anew is not False:
+            anew = answers.truth(policy, anew, "plan with anew =")
+        if jobs:
+            self._rules.check_batch(queue, replica, jobs, steps)
+            if self._router.heeds_plans and (anew or any(job.state == "waiting" for job in jobs)):
+                self._router.planned(replica, resident, jobs, now)
+        if drops and self._drop(policy, drop, now) and not jobs:
+            return None
+        if drops or not jobs:  # what was dropped does not run
+            self._rules.check_batch(queue, replica, jobs, steps)
+        return self._start(place, jobs, steps, now)
 
     def recalls(self, now: float) -> list[int]:
         """Ids of running launches to end at their next step boundary; each is named once."""
         if not (self._recalls or self._cancel_recalls or self._on_event):
             return []
-        wanted: Any = ()
-        if self._routing is not None:
-            touched, self._touched = self._touched, {}
-            for queue in touched if touched and not self._wakes else self._queues:
-                named_here = answers.launch_ids(queue.policy, ask(queue.policy, "recalls", now), self._next_launch)
-                wanted = [*wanted, *named_here] if named_here else wanted
-        else:
+        wanted: list[int] = []
+        for queue in self._router.recalling():
+            policy = queue.policy
             try:
-                wanted = self.policy.recalls(now)
+                launch_ids = policy.recalls(now)
             except BaseException as error:
-                fail(self.policy, "recalls", error)
+                fail(policy, "recalls", error)
+            if (type(launch_ids) is not tuple and type(launch_ids) is not list) or launch_ids:
+                wanted += answers.launch_ids(policy, launch_ids, self._next_launch)
         running = self._running
-        if type(wanted) is tuple or type(wanted) is list:
-            for launch_id in wanted:
-                if type(launch_id) is not int or launch_id not in running:
-                    wanted = answers.launch_ids(self.policy, wanted, self._next_launch)
-                    break
-        else:
-            wanted = answers.launch_ids(self.policy, wanted, self._next_launch)
         if not (wanted or self._cancel_recalls or self._on_event):
             return []
         if self._cancel_recalls:
-            wanted = [*wanted, *self._cancel_recalls]
+            wanted += self._cancel_recalls
             self._cancel_recalls = []
         named: list[int] = []
         for launch_id in wanted:
@@ -297,8 +260,8 @@ class Controller:
         if not 0 <= steps <= steps_asked:
             raise ValueError(f"launch {launch_id} did {steps} of {steps_asked} steps")
         self._recalled.discard(launch_id)
-        if self._routing is not None:
-            self._touched[self._cluster.queues[index]] = None
+        queue = self._cluster.queues[index]
+        self._router.changed[queue] = None
         set_launch(self._replicas[index], None)
         self._free |= 1 << index
         self.launched.append((launch, outcome, now))
@@ -320,7 +283,7 @@ class Controller:
                 if job.cancelling:
                     self._end(job, "cancelled", job.cancelling, now)
                 elif self._returns:
-                    policy = self._cluster.queues[index].policy
+                    policy = queue.policy
                     try:
                         policy.returned(job, now)
                     except BaseException as error:
@@ -353,10 +316,7 @@ class Controller:
             steps = outcome.steps_done if self._loads is None else adapt(launch.jobs, outcome.steps_done)
             for job in launch.jobs:
                 rest(job, steps)
-        if self._routing is None:
-            ask(self.policy, "replica_down", replica, now)
-        else:
-            self._leave(replica, now)
+        self._router.replica_down(replica, now)
         again = []
         for job in list(self._cluster.resident[index].values()):
             if job.cancelling:
@@ -385,32 +345,12 @@ class Controller:
             if failed == index and up_s is None:
                 self.outages[at] = (index, down_s, now)
                 break
-        self._touched[self._cluster.queues[index]] = None
-        ask(self._cluster.queues[index].policy, "replica_up", replica, now)
-        nowhere, self._nowhere = self._nowhere, {}
-        for job in nowhere:
-            self._route(job, now)
-
-    def _leave(self, replica: Replica, now: float) -> None:
-        """A replica with a queue of its own has failed: what waits for it goes elsewhere; its policy begins anew."""
-        queue = self._cluster.queues[replica.index]
-        self._touched[queue] = None
-        assert self._routing is not None
-        ask(self._routing, "replica_down", replica, now)
-        waiting = list(queue.waiting.values())
-        queue.waiting.clear()
-        queue.jobs.clear()
-        for job in (*waiting, *self._cluster.resident[replica.index].values()):
-            del self._queue_of[job]
-        queue.policy = begun(self._scheduling, queue.view)
-        self.policy = self._queues[0].policy
-        for job in waiting:
-            self._route(job, now)
+        self._router.replica_up(replica, now)
 
     def wakeup(self, now: float) -> float | None:
         """When to ask again although nothing happened."""
         earliest_s = None
-        for queue in self._queues:
+        for queue in self._router.queues:
             policy = queue.policy
             try:
                 wakeup_s = policy.wakeup(now)
@@ -433,13 +373,9 @@ class Controller:
             self._costs.observe(segment.stage, batch, segment.predicted_step_s, measured_step_s, segment.steps)
             start_s = end_s
 
-    def _start(
-        self, replica: Replica, resident: dict[str, Job], jobs: tuple[Job, ...], steps: int, now: float
-    ) -> Launch:
-        if type(jobs) is not tuple or type(steps) is not int:
-            jobs, steps = answers.batch(self.policy, jobs, steps)
-        self._touched[self._cluster.queues[replica.index]] = None
-        self._check(replica, jobs, steps)
+    def _start(self, place: _Place, jobs: tuple[Job, ...], steps: int, now: float) -> Launch:
+        replica, resident, queue = place
+        self._router.changed[queue] = None
         composition, guided, segments = self._work(jobs, steps)
         if self._loads is not None and (adapters := sum([job.adapters_left for job in jobs])):
             adapter_s = self._costs.step_s("adapt", Batch(jobs[0].request.model, composition, guided))
@@ -451,30 +387,19 @@ class Controller:
         set_launch(replica, launch)
         self._free &= ~(1 << index)
         self._next_launch = launch_id + 1
+        waiting, queued = self._cluster.waiting, queue.waiting
         for job in jobs:
             if job.state == "waiting":
                 name = job.request.request_id
-                del self._cluster.waiting[name]
+                del waiting[name]
+                if queued is not waiting:
+                    del queued[name]
                 resident[name] = job
                 self._holding |= 1 << index
                 start(job, index, now)
             else:
                 set_state(job, "running")
         return launch
-
-    def _tell_planned(
-        self, replica: Replica, jobs: Any, steps: Any, anew: Any, now: float
-    ) -> tuple[tuple[Job, ...], int]:
-        """The jobs and steps of a decision of a replica that has a queue of its own, of which routing is told."""
-        jobs, steps = answers.batch(self.policy, jobs, steps)
-        anew = answers.truth(self.policy, anew, "plan with anew =")
-        if jobs:
-            self._check(replica, jobs, steps)
-            if anew or any(job.state == "waiting" for job in jobs):
-                held = tuple(dict.fromkeys((*replica.resident.values(), *jobs)))
-                assert self._routing is not None
-                ask(self._routing, "planned", replica, held, now)
-        return jobs, steps
 
     def _work(self, jobs: tuple[Job, ...], steps: int) -> _Work:
         """What the next steps of a batch are, with what the costs answer."""
@@ -499,13 +424,14 @@ class Controller:
         step_s, batch = self._costs.step_s, Batch(first.request.model, composition, guided)
         return tuple([Segment(stage, count, step_s(stage, batch)) for stage, count in first.segments(steps)])
 
-    def _start_loading(self, replica: Replica, jobs: tuple[Job, ...], load: Load, now: float) -> Launch:
-        load = answers.load(self.policy, load)
-        self._check_load(replica, jobs, load)
+    def _start_loading(self, place: _Place, jobs: tuple[Job, ...], load: Load, now: float) -> Launch:
+        replica, resident, queue = place
+        load = answers.load(queue.policy, load)
+        self._rules.check_load(queue.policy, replica, jobs, load)
         assert self._loads is not None
         self._loads.seconds(replica.index, load.checkpoint)
-        if self._routing is not None:
-            ask(self._routing, "planned", replica, tuple(replica.resident.values()), now)
+        if self._router.heeds_plans:
+            self._router.planned(replica, resident, (), now)
         for checkpoint in load.evict:
             del self._cluster.loaded[replica.index][checkpoint]
         segments = (Segment("load", 1, load.expected_s),)
@@ -526,101 +452,13 @@ class Controller:
         self._free &= ~(1 << replica.index)
         return launch
 
-    def _check_load(self, replica: Replica, jobs: tuple[Job, ...], load: Load) -> None:
-        if self._loads is None:
-            raise self._broken(f"loads {load.checkpoint!r}, but all requests of this run want the same weights")
-        if jobs:
-            raise self._broken(f"loads {load.checkpoint!r} and runs requests in one decision")
-        if load.checkpoint in replica.loaded:
-            raise self._broken(f"loads {load.checkpoint!r}, which lies on replica {replica.index} already")
-        for checkpoint in load.evict:
-            if checkpoint not in replica.loaded:
-                raise self._broken(f"evicts {checkpoint!r}, which does not lie on replica {replica.index}")
-        beside = [checkpoint for checkpoint in replica.loaded if checkpoint not in load.evict]
-        weights = self._loads.weights
-        if not weights.fit([*beside, load.checkpoint]):
-            what = f"beside {', '.join(beside)} in {weights.memory_gb:g} GB"
-            raise self._broken(f"loads {load.checkpoint!r} onto replica {replica.index}, which does not fit {what}")
-
-    def _check(self, replica: Replica, jobs: tuple[Job, ...], steps: int) -> None:
-        """PolicyError when a decision breaks the contract. A job may be half of one, of the policy's making."""
-        if not jobs:
-            raise self._broken("answered with no jobs; None is the answer that leaves a replica idle")
-        known, index = self._cluster.queues[replica.index].jobs, replica.index
-        try:
-            for job in jobs:
-                if type(job) is Job:
-                    state = job.state
-                    if (
-                        (state == "waiting" or (state == "resident" and job.replica == index))
-                        and 1 <= steps <= job.steps_left
-                        and known.get(job.request.request_id) is job
-                    ):
-                        continue
-                raise self._broken(self._unfit(replica, job, steps))
-        except BaseException as error:
-            fail(self.policy, "plan", error)
-        if len(jobs) > 1:
-            self._check_together(jobs, steps)
-        if self._loads is not None:
-            self._check_loaded(replica, jobs)
-
-    def _unfit(self, replica: Replica, job: Job, steps: int) -> str:
-        """What is wrong with running so many steps of a job on a replica."""
-        if type(job) is not Job:
-            return f"wants to run {short(job)}, which is no job"
-        name = job.request.request_id
-        if self._cluster.jobs.get(name) is not job:
-            return f"wants to run request {name!r}, which is {job.state} or was never submitted"
-        if job.state == "waiting" and name not in replica.queue:
-            return f"wants to run request {name!r} on replica {replica.index}, which waits elsewhere"
-        if job.state == "running":
-            return f"wants to run request {name!r}, which is running already"
-        if job.state == "resident" and job.replica != replica.index:
-            return f"wants to run request {name!r} on replica {replica.index}, but it lives on replica {job.replica}"
-        return f"asks for {steps} steps of request {name!r}, which has {job.steps_left} left"
-
-    def _check_together(self, jobs: tuple[Job, ...], steps: int) -> None:
-        """PolicyError when jobs cannot run so many steps together."""
-        if len(set(jobs)) < len(jobs):
-            raise self._broken("names a request twice in one launch")
-        first = jobs[0]
-        for job in jobs:
-            alike = job.steps_left == first.steps_left and job.recipe == first.recipe
-            if not alike and job.segments(steps) != first.segments(steps):
-                raise self._broken(
-                    f"mixes stages in one launch: {first.request.request_id!r} would go through "
-                    f"{first.segments(steps)}, {job.request.request_id!r} through {job.segments(steps)}"
-                )
-            if not (job.mixes and first.mixes) and job.batch_key != first.batch_key:
-                raise self._broken(
-                    f"mixes sizes in a launch of requests that do not mix: {first.request.request_id!r} and "
-                    f"{job.request.request_id!r}"
-                )
-
-    def _check_loaded(self, replica: Replica, jobs: tuple[Job, ...]) -> None:
-        """PolicyError when a replica lacks the weights that jobs want."""
-        for job in jobs:
-            name, wanted = job.request.request_id, job.request.checkpoint
-            if wanted not in replica.loaded:
-                raise self._broken(f"wants to run request {name!r} on replica {replica.index}, which lacks {wanted!r}")
-        if len({job.request.checkpoint for job in jobs}) > 1:
-            raise self._broken(f"mixes checkpoints in one launch: {jobs[0].request.request_id!r} and others")
-
-    def _drop(self, drop: tuple[tuple[Job, str], ...], now: float) -> int:
+    def _drop(self, policy: SchedulingPolicy, drop: tuple[tuple[Job, str], ...], now: float) -> int:
         """Drop what a decision drops; how many."""
-        pairs = answers.drops(self.policy, drop)
+        pairs = answers.drops(policy, drop)
         for job, reason in pairs:
-            try:
-                name = job.request.request_id
-                if job.state not in ("waiting", "resident"):
-                    raise self._broken(f"drops request {name!r}, which is {job.state}")
-                if self._cluster.jobs.get(name) is not job:
-                    raise self._broken(f"drops request {name!r}, which was never submitted")
-            except BaseException as error:
-                fail(self.policy, "plan", error)
+            self._rules.check_drop(policy, job)
             if self._on_event:
-                self._on_event("drop", (name, reason), now)
+                self._on_event("drop", (job.request.request_id, reason), now)
             self._end(job, "dropped", reason, now)
         return len(pairs)
 
@@ -637,28 +475,4 @@ class Controller:
             self._holding &= ~(1 << job.replica)
         del self._cluster.jobs[name]
         self.open -= 1
-        if self._routing is not None:
-            self._ended_bound(job, now)
-        elif self._ends:
-            try:
-                self.policy.ended(job, now)
-            except BaseException as error:
-                fail(self.policy, "ended", error)
-
-    def _ended_bound(self, job: Job, now: float) -> None:
-        if job in self._nowhere:
-            del self._nowhere[job]
-            return
-        name, queue = job.request.request_id, self._queue_of.pop(job, None)
-        if queue is None:  # left to all replicas, or its replica has failed and a new policy does not know it
-            self._unbound.pop(job, None)
-        else:
-            del queue.jobs[name]
-            queue.waiting.pop(name, None)
-            self._touched[queue] = None
-            ask(queue.policy, "ended", job, now)
-        assert self._routing is not None
-        ask(self._routing, "ended", job, now)
-
-    def _broken(self, what: str) -> PolicyError:
-        return broken(self.policy, what)
+        self._router.ended(job, now)

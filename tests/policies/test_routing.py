@@ -199,7 +199,7 @@ def test_a_scheduler_of_a_replica_that_fails_begins_anew() -> None:
     d.controller.replica_down(0, 0.0)
     d.controller.replica_up(0, 1.0)
     d.submit(request("b"))
-    assert [queue.policy.seen for queue in d.controller._queues] == [["b"], ["a"]]
+    assert [queue.policy.seen for queue in d.controller._router.queues] == [["b"], ["a"]]
 
 
 def test_a_scheduler_may_not_run_what_waits_elsewhere() -> None:
@@ -232,7 +232,7 @@ def test_a_scheduler_may_not_run_what_waits_elsewhere() -> None:
     ],
 )
 def test_what_a_scheduler_is_used_with(policy: SchedulingPolicy, usual: str) -> None:
-    routing = Controller(policy, FlatCosts(), 2)._routing
+    routing = Controller(policy, FlatCosts(), 2)._router._routing
     assert (usual == "Shared") == (routing is None)
     assert routing is None or type(routing).__name__ == usual
 

@@ -1,0 +1,181 @@
+"""Where requests wait, and the copies of the scheduling policy that run what waits there.
+
+Under a routing policy that binds, every replica has a queue and a scheduling policy of its own. The router asks the
+routing policy which queue a request goes to, and tells both kinds of policy what becomes of it. Without one all
+replicas draw from one queue, and there is nothing to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from policies import answers
+from policies.cluster import ClusterState, QueueState
+from policies.contract import Replica, SchedulingPolicy
+from policies.guard import ask, begun, fail, has_own
+from policies.job import Job
+from policies.routing import RoutingPolicy
+
+
+class Router:
+    """Brings every request to the queue that it waits in.
+
+    A request that finds no replica that works waits for the first that does. One that the routing policy leaves to all
+    of them waits until a replica has nothing else to run; the oldest is taken first.
+
+    Args:
+        cluster: has a queue for each replica if there is a routing policy, or else one for all.
+        scheduling: copied for every queue.
+        routing: copied; one that binds, or None.
+        on_event: see `policies.controller.Controller`.
+
+    Attributes:
+        queues: every queue once, in the order of the replicas.
+        unbound: requests left to all replicas, the oldest first.
+        changed: queues in which something has changed since their policies were last asked for recalls; the controller
+            adds those of launches that start and end.
+        heeds_plans: whether the routing policy is to be told what a launch starts with, by `planned`.
+    """
+
+    def __init__(
+        self,
+        cluster: ClusterState,
+        scheduling: SchedulingPolicy,
+        routing: RoutingPolicy | None,
+        on_event: Callable[[str, Any, float], None] | None = None,
+    ) -> None:
+        self.queues = list(dict.fromkeys(cluster.queues))
+        self.unbound: dict[Job, None] = {}
+        self.changed: dict[QueueState, None] = {}
+        self._nowhere: dict[Job, None] = {}  # waiting for a replica that works
+        self._queue_of: dict[Job, QueueState] = {}  # of jobs that are bound, from when they are until they end
+        self._cluster = cluster
+        self._working = cluster.view.replicas
+        self._on_event = on_event
+        self._scheduling = scheduling
+        for queue in self.queues:
+            queue.policy = begun(scheduling, queue.view)
+        self._routing = None if routing is None else begun(routing, cluster.view)
+        self._ends, wakes = (has_own(self.queues[0].policy, hook) for hook in ("ended", "wakeup"))
+        self._all_recall = routing is None or wakes
+        self.heeds_plans, self._heeds_ends = (
+            self._routing is not None and has_own(self._routing, hook) for hook in ("planned", "ended")
+        )
+
+    def arrived(self, job: Job, now: float) -> None:
+        """A request waits, and is bound to no replica."""
+        routing = self._routing
+        if routing is None:
+            policy = self.queues[0].policy
+            try:
+                policy.arrived(job, now)
+            except BaseException as error:
+                fail(policy, "arrived", error)
+            return
+        working = self._working
+        if not working:
+            self._nowhere[job] = None
+            return
+        try:
+            chosen = routing.route(job, working, now)
+        except BaseException as error:
+            fail(routing, "route", error)
+        index = answers.replica(routing, chosen, working)
+        if self._on_event:
+            self._on_event("route", (job.request.request_id, index), now)
+        if index is None:
+            self.unbound[job] = None
+        else:
+            self._bind(job, self._cluster.queues[index], now)
+
+    def _bind(self, job: Job, queue: QueueState, now: float) -> None:
+        name, policy = job.request.request_id, queue.policy
+        self._queue_of[job] = queue
+        self.changed[queue] = None
+        queue.jobs[name] = queue.waiting[name] = job
+        try:
+            policy.arrived(job, now)
+        except BaseException as error:
+            fail(policy, "arrived", error)
+
+    def bind_oldest(self, queue: QueueState, now: float) -> bool:
+        """Bind the oldest request that is left to all replicas, if there is one."""
+        for job in self.unbound:
+            del self.unbound[job]
+            self._bind(job, queue, now)
+            return True
+        return False
+
+    def planned(self, replica: Replica, resident: dict[str, Job], jobs: tuple[Job, ...], now: float) -> None:
+        """These jobs start beside those that live on a replica, or go on after they were thought through again."""
+        routing = self._routing
+        assert routing is not None
+        held = tuple(dict.fromkeys((*resident.values(), *jobs))) if resident else jobs
+        try:
+            routing.planned(replica, held, now)
+        except BaseException as error:
+            fail(routing, "planned", error)
+
+    def ended(self, job: Job, now: float) -> None:
+        """A job has ended."""
+        queue = self._queue_of.pop(job, None)
+        if queue is not None:
+            name = job.request.request_id
+            del queue.jobs[name]
+            queue.waiting.pop(name, None)
+            self.changed[queue] = None
+        elif self._routing is None:
+            queue = self.queues[0]
+        elif job in self._nowhere:
+            del self._nowhere[job]
+            return
+        else:  # left to all replicas, or its replica has failed and a new policy does not know it
+            self.unbound.pop(job, None)
+        if self._ends and queue is not None:
+            policy = queue.policy
+            try:
+                policy.ended(job, now)
+            except BaseException as error:
+                fail(policy, "ended", error)
+        if self._heeds_ends:
+            assert self._routing is not None
+            ask(self._routing, "ended", job, now)
+
+    def recalling(self) -> Iterable[QueueState]:
+        """The queues whose policies are to be asked for recalls: where something has changed, or if nothing has, all.
+
+        Of policies that look at the clock all are asked always.
+        """
+        if self._all_recall or not self.changed:
+            return self.queues
+        changed, self.changed = self.changed, {}
+        return changed
+
+    def replica_down(self, replica: Replica, now: float) -> None:
+        """A replica has failed: what waits in a queue of its own goes elsewhere, and its policy begins anew."""
+        queue = self._cluster.queues[replica.index]
+        if self._routing is None:
+            ask(queue.policy, "replica_down", replica, now)
+            return
+        self._working = tuple([other for other in self._working if other is not replica])
+        self.changed[queue] = None
+        ask(self._routing, "replica_down", replica, now)
+        waiting = list(queue.waiting.values())
+        queue.waiting.clear()
+        queue.jobs.clear()
+        for job in (*waiting, *self._cluster.resident[replica.index].values()):
+            del self._queue_of[job]
+        queue.policy = begun(self._scheduling, queue.view)
+        for job in waiting:
+            self.arrived(job, now)
+
+    def replica_up(self, replica: Replica, now: float) -> None:
+        """A replica that had failed works again."""
+        self._working = tuple([other for other in self._cluster.view.replicas if other.up])
+        queue = self._cluster.queues[replica.index]
+        self.changed[queue] = None
+        ask(queue.policy, "replica_up", replica, now)
+        nowhere, self._nowhere = self._nowhere, {}
+        for job in nowhere:
+            self.arrived(job, now)
