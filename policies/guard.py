@@ -4,7 +4,8 @@ A policy is a user's code. It may raise anything, `SystemExit` too, answer anyth
 policy, the hook, and where in its file it happened. Ctrl-C goes through untouched.
 
 Hooks are called by `ask`. The controller and its router, which call them a hundred thousand times a second, have a
-``try`` of their own around each and call `fail`. What a policy answers is made plain by `policies.answers` before anything else sees it.
+``try`` of their own around each and call `fail`. What a policy answers is made plain by `policies.answers` before
+anything else sees it.
 
 The trap: to look at a user's object is to call the user's code. ``isinstance`` reads ``__class__``, ``==`` calls
 ``__eq__``, and the attribute of a class is its metaclass's to give. So what the boundary itself has to know of a policy

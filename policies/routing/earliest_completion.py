@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from policies.contract import Cluster, Replica
-from policies.job import Job
+from policies.job import Job, JobKind
 from policies.routing.contract import RoutingPolicy
-from policies.scheduling.mixing import BatchCosts, BatchKind
+from policies.scheduling.mixing import BatchCosts
 
 _SHARED_BY = 4
 
@@ -22,51 +23,59 @@ class EarliestCompletion(RoutingPolicy):
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
         indexes = [replica.index for replica in cluster.replicas]
-        self._costs = BatchCosts(cluster.replicas[0].costs)
+        costs = cluster.replicas[0].costs
+        self._costs = BatchCosts(costs)
+        self._remember = not costs.learns
+        self._shares: dict[JobKind, float] = {}
         self._waiting_s = dict.fromkeys(indexes, 0.0)
         self._resident_s = dict.fromkeys(indexes, 0.0)
         self._seen_s = dict.fromkeys(indexes, 0.0)
         self._routed: dict[Job, tuple[int, float]] = {}  # the replica, and the seconds it adds to what waits
 
     def route(self, job: Job, replicas: Sequence[Replica], now: float) -> Replica:
-        kind = self._costs.kind(job)
-        share_s, alone_s = self._share_s(kind), self._costs.whole_s(kind)
-        ends = []
-        for place, replica in enumerate(replicas):
+        waiting_s, resident_s, seen_s = self._waiting_s, self._resident_s, self._seen_s
+        share_s, alone_s = self._share_s(job), self._costs.whole_s(self._costs.kind(job))
+        chosen, earliest_s = replicas[0], math.inf
+        for replica in replicas:
             index = replica.index
-            resident_s = max(0.0, self._resident_s[index] - (now - self._seen_s[index]))
-            ends.append((max(alone_s, resident_s + self._waiting_s[index] + share_s), place))
-        chosen = replicas[min(ends)[1]]
-        self._waiting_s[chosen.index] += share_s
+            end_s = max(0.0, resident_s[index] - (now - seen_s[index])) + waiting_s[index] + share_s
+            if end_s < alone_s:
+                end_s = alone_s
+            if end_s < earliest_s:
+                chosen, earliest_s = replica, end_s
+        waiting_s[chosen.index] += share_s
         self._routed[job] = (chosen.index, share_s)
         return chosen
 
     def planned(self, replica: Replica, jobs: Sequence[Job], now: float) -> None:
-        index, resident_s = replica.index, 0.0
+        index, resident_s, routed = replica.index, 0.0, self._routed
         for job in jobs:
-            share_s = self._routed[job][1]
+            share_s = routed[job][1]
             if share_s:
                 self._waiting_s[index] -= share_s
-                self._routed[job] = (index, 0.0)
-            kind = self._costs.kind(job)
-            resident_s += self._share_s(kind) * job.denoise_left / kind.steps
+                routed[job] = (index, 0.0)
+            resident_s += self._share_s(job) * job.denoise_left / job.denoise_steps
         self._resident_s[index], self._seen_s[index] = resident_s, now
 
     def ended(self, job: Job, now: float) -> None:
         index, share_s = self._routed.pop(job)
         self._waiting_s[index] -= share_s
-        self._costs.forget(job)
 
     def replica_down(self, replica: Replica, now: float) -> None:
         for job in replica.queue.values():
             self.ended(job, now)
         self._resident_s[replica.index] = 0.0
 
-    def _share_s(self, kind: BatchKind) -> float:
+    def _share_s(self, job: Job) -> float:
         """Seconds of a whole request in company of its own kind, or alone if it mixes with none."""
-        costs = self._costs
-        batch, shared_by = costs.empty, _SHARED_BY if kind.mixes else 1
-        for _ in range(shared_by):
-            batch = costs.plus(batch, kind)
-        alone = costs.alone(kind)
-        return alone.encode_s + kind.steps * costs.step_s(batch) / shared_by + alone.decode_s
+        share_s = self._shares.get(job.kind)
+        if share_s is None:
+            costs, kind = self._costs, self._costs.kind(job)
+            batch, shared_by = costs.empty, _SHARED_BY if kind.mixes else 1
+            for _ in range(shared_by):
+                batch = costs.plus(batch, kind)
+            alone = costs.alone(kind)
+            share_s = alone.encode_s + kind.steps * costs.step_s(batch) / shared_by + alone.decode_s
+            if self._remember:
+                self._shares[job.kind] = share_s
+        return share_s

@@ -69,7 +69,6 @@ class Clockwork(SchedulingPolicy):
     def ended(self, job: Job, now: float) -> None:
         self._leave(job)
         self._asks_no_more(job)
-        self._costs.forget(job)
 
     def replica_down(self, replica: Replica, now: float) -> None:
         index = replica.index
@@ -94,7 +93,8 @@ class Clockwork(SchedulingPolicy):
         if not admission.admitted:
             return Decision(drop=drop) if drop else None
         jobs = self._window(admission, now)
-        return self._quanta.keep(replica, next_quantum(jobs)._replace(drop=drop, anew=True))
+        decision = next_quantum(jobs)
+        return self._quanta.keep(replica, Decision(decision.jobs, decision.steps, drop, anew=True))
 
     def _window(self, admission: _Admission, now: float) -> list[Job]:
         """Who runs next: the most urgent, and beside them those without a deadline, if they make nobody late."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from policies.job import BatchKey, Job
+from policies.job import BatchKey, Job, JobKind
 from predictors.costs import Batch, CostModel
 from traces.composition import Composition, composition_of
 from traces.request import Size
@@ -32,7 +32,7 @@ class Alone(NamedTuple):
 
 
 class BatchKind:
-    """Requests that cost the same: one model, size, number of pictures, guidance and number of steps.
+    """Requests that cost the same: one recipe, model, size, number of pictures and guidance.
 
     Attributes:
         size: (height, width, frames) in pixels.
@@ -98,8 +98,8 @@ class BatchCosts:
     def __init__(self, costs: CostModel) -> None:
         self._step_s = costs.step_s
         self._remember = not costs.learns
-        self._kinds: dict[tuple[BatchKey, int, int], BatchKind] = {}
-        self._kind_of: dict[Job, BatchKind] = {}
+        self._kinds: dict[tuple[Recipe, BatchKey, int], BatchKind] = {}
+        self._kind_of: dict[JobKind, BatchKind] = {}
         self._forget_batches()
 
     def _forget_batches(self) -> None:
@@ -107,19 +107,15 @@ class BatchCosts:
         self._batches: dict[tuple[Composition, int, BatchKind | None], MixedBatch] = {}
 
     def kind(self, job: Job) -> BatchKind:
-        """The kind of a job, remembered until `forget`."""
-        kind = self._kind_of.get(job)
+        """The kind of a job."""
+        kind = self._kind_of.get(job.kind)
         if kind is None:
-            key = (job.batch_key, job.images, job.request.steps)
+            key = (job.recipe, job.batch_key, job.images)
             kind = self._kinds.get(key)
             if kind is None:
                 kind = self._kinds[key] = BatchKind(job)
-            self._kind_of[job] = kind
+            self._kind_of[job.kind] = kind
         return kind
-
-    def forget(self, job: Job) -> None:
-        """A job has ended."""
-        self._kind_of.pop(job, None)
 
     def batch(self, jobs: Iterable[Job]) -> MixedBatch:
         """The batch of these jobs."""

@@ -72,9 +72,6 @@ class PatchedServe(SchedulingPolicy):
         self._queue.add(job)
         self._joinable = self.joins
 
-    def ended(self, job: Job, now: float) -> None:
-        self._costs.forget(job)
-
     def recalls(self, now: float) -> list[int]:
         if not self._joinable:
             return []

@@ -88,7 +88,6 @@ class Rounds(SchedulingPolicy):
 
     def ended(self, job: Job, now: float) -> None:
         self._lost.pop(job, None)
-        self._costs.forget(job)
 
     def replica_down(self, replica: Replica, now: float) -> None:
         self._begun.pop(replica.index, None)
@@ -111,17 +110,17 @@ class Rounds(SchedulingPolicy):
         if not candidates:
             return Decision(drop=drop) if drop else None
         jobs = self._best_round(candidates, now)
-        decision = self._one_round(jobs)
+        decision = self._one_round(jobs, drop, anew=True)
         if len(decision.jobs) < len(jobs):
             self._begun[index] = jobs  # some are encoded first; then the round begins
-        return self._quanta.keep(replica, decision._replace(drop=drop, anew=True))
+        return self._quanta.keep(replica, decision)
 
-    def _one_round(self, jobs: tuple[Job, ...]) -> Decision:
+    def _one_round(self, jobs: tuple[Job, ...], drop: tuple[tuple[Job, str], ...] = (), anew: bool = False) -> Decision:
         decision = next_quantum(jobs)
-        first = decision.jobs[0]
-        if first.denoise_left <= self.round_steps:
-            return decision
-        return decision._replace(steps=min(decision.steps, self.round_steps + first.preparing))
+        steps, first = decision.steps, decision.jobs[0]
+        if first.denoise_left > self.round_steps:
+            steps = min(steps, self.round_steps + first.preparing)
+        return Decision(decision.jobs, steps, drop, anew=anew)
 
     def _candidates(self, replica: Replica, now: float) -> list[_Candidate]:
         """Who could be in the next round, least lax first; of a kind that waits, no more than fit in a batch."""
@@ -185,28 +184,34 @@ class Rounds(SchedulingPolicy):
         """The best round in which a step takes no longer than ``budget_s``, and its score."""
         costs = self._costs
         end_s = now + self.round_steps * budget_s
-        at_risk: list[_Candidate] = []
-        others: list[_Candidate] = []
+        at_risk: list[_Candidate] = []  # saved by the round if they are in it
+        kept: list[_Candidate] = []
+        lost: list[_Candidate] = []
         for candidate in candidates:
-            steps = min(self.round_steps, candidate.job.denoise_left)
-            saves = candidate.latest_s < end_s <= candidate.latest_s + steps * candidate.step_s
-            (at_risk if saves else others).append(candidate)
-        kept = sum([candidate.latest_s >= end_s for candidate in others])
+            latest_s, _, step_s, job, _ = candidate
+            if latest_s >= end_s:
+                kept.append(candidate)
+            elif latest_s + min(self.round_steps, job.denoise_left) * step_s >= end_s:
+                at_risk.append(candidate)
+            else:
+                lost.append(candidate)
+        at_risk.sort(key=_cost)
         chosen: list[_Candidate] = []
-        batch = costs.empty
-        for candidate in sorted(at_risk, key=_cost) + sorted(others, key=lambda c: c.latest_s < end_s):
-            if not candidate.kind.mixes:
+        batch, saved = costs.empty, 0
+        for place, candidate in enumerate([*at_risk, *kept, *lost]):
+            kind = candidate.kind
+            if not kind.mixes:
                 continue
-            with_it = costs.plus(batch, candidate.kind)
+            with_it = costs.plus(batch, kind)
             if costs.step_s(with_it) <= budget_s:
                 chosen.append(candidate)
                 batch = with_it
+                saved += place < len(at_risk)
                 if len(chosen) == self._widest:
                     break
         if not chosen:  # a predictor may say that a batch is quicker than one of it
             return candidates[:1], (-1.0, 1.0)
-        saved = sum([candidate in at_risk for candidate in chosen])
-        return chosen, (kept + saved, sum([candidate.step_s for candidate in chosen]) / costs.step_s(batch))
+        return chosen, (len(kept) + saved, sum([candidate.step_s for candidate in chosen]) / costs.step_s(batch))
 
 
 def _cost(candidate: _Candidate) -> float:

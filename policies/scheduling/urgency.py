@@ -62,7 +62,7 @@ class UrgencyPolicy(SchedulingPolicy):
 
     def _stage_costs(self, job: Job) -> dict[str, float]:
         """Seconds of a step of each stage, as they were when it was first asked."""
-        kind = (job.batch_key, job.images)
+        kind = (job.batch_key, job.images, job.stages)
         costs = self._costs.get(kind)
         if costs is None:
             step_s, batch = self.cluster.replicas[0].costs.step_s, job.kind.batch

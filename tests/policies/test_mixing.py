@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.contract import composition_of_jobs, guided_share
+from policies.contract import Outcome, composition_of_jobs, guided_share
+from policies.controller import Controller
 from policies.job import Job, advance, end
+from policies.scheduling import SCHEDULERS
 from policies.scheduling.forecast import forecast
 from policies.scheduling.mixing import BatchCosts
 from policies.scheduling.queues import KindQueues
@@ -15,6 +17,7 @@ from predictors.costs import Batch
 from tests.policies.costs import FlatCosts
 from tests.policies.driving import request
 from traces.request import Request
+from traces.stages import Recipe
 
 JOBS = st.lists(
     st.builds(
@@ -51,6 +54,29 @@ def test_batches_put_together_in_any_order_are_what_the_controller_asks_for(jobs
     assert costs.step_s(batch) == FlatCosts().step_s("denoise", Batch("sd3", composition_of_jobs(jobs)))
     if predictor.last[0]:  # it is asked once a batch
         assert predictor.last == (composition_of_jobs(jobs), guided_share(jobs))
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("order", [["drawn", "shown"], ["shown", "drawn"]])
+def test_requests_of_one_size_and_number_of_steps_may_go_through_other_stages(name: str, order: list[str]) -> None:
+    """A tiled request that is shown a picture is not sketched first; each is predicted by its own stages."""
+    refined = (("upscale", 1), ("refine", 2), ("decode", 1))
+
+    def recipe(request: Request) -> Recipe:
+        return (("encode", 1), *refined) if request.image else (("encode", 1), ("sketch", 4), *refined)
+
+    controller, now = Controller(SCHEDULERS[name](), FlatCosts(), 1, recipe), 0.0
+    for each in order:
+        controller.submit(request(each, image="a.png" if each == "shown" else "", slo_s=100.0), now)
+    costs = BatchCosts(FlatCosts())
+    remaining = {job.request.request_id: costs.remaining_s(job) for job in controller.jobs}
+    assert remaining == pytest.approx({"drawn": 1.8, "shown": 1.0})
+    while controller.open:
+        now = controller.wakeup(now) or now
+        (launch,) = controller.launches(now)
+        now += sum([segment.steps * segment.predicted_step_s for segment in launch.segments])
+        controller.complete(launch, Outcome(launch.steps), now)
+    assert {job.state for job in controller.jobs} == {"finished"}
 
 
 def test_a_predictor_that_corrects_itself_is_asked_every_time() -> None:
