@@ -128,8 +128,6 @@ def launch_ids(policy: Policy, answer: Any, so_far: float) -> Sequence[int]:
 @_of("wakeup")
 def wakeup_s(policy: Policy, answer: Any) -> float:
     """The time that ``wakeup`` names."""
-    if type(answer) is float and -LATEST_S < answer < LATEST_S:
-        return answer
     seconds = _real(answer)
     if seconds is None or not -LATEST_S < seconds < LATEST_S:
         raise broken(

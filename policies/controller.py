@@ -357,8 +357,10 @@ class Controller:
             except BaseException as error:
                 fail(policy, "wakeup", error)
             if wakeup_s is not None:
-                wakeup_s = answers.wakeup_s(policy, wakeup_s)
-                earliest_s = wakeup_s if earliest_s is None else min(earliest_s, wakeup_s)
+                if type(wakeup_s) is not float or not -answers.LATEST_S < wakeup_s < answers.LATEST_S:
+                    wakeup_s = answers.wakeup_s(policy, wakeup_s)
+                if earliest_s is None or wakeup_s < earliest_s:
+                    earliest_s = wakeup_s
         return earliest_s
 
     def resident_on(self, replica: int) -> list[str]:

@@ -67,11 +67,7 @@ class Router:
         """A request waits, and is bound to no replica."""
         routing = self._routing
         if routing is None:
-            policy = self.queues[0].policy
-            try:
-                policy.arrived(job, now)
-            except BaseException as error:
-                fail(policy, "arrived", error)
+            _tell_arrived(self.queues[0].policy, job, now)
             return
         working = self._working
         if not working:
@@ -90,14 +86,11 @@ class Router:
             self._bind(job, self._cluster.queues[index], now)
 
     def _bind(self, job: Job, queue: QueueState, now: float) -> None:
-        name, policy = job.request.request_id, queue.policy
+        name = job.request.request_id
         self._queue_of[job] = queue
         self.changed[queue] = None
         queue.jobs[name] = queue.waiting[name] = job
-        try:
-            policy.arrived(job, now)
-        except BaseException as error:
-            fail(policy, "arrived", error)
+        _tell_arrived(queue.policy, job, now)
 
     def bind_oldest(self, queue: QueueState, now: float) -> bool:
         """Bind the oldest request that is left to all replicas, if there is one."""
@@ -119,28 +112,26 @@ class Router:
 
     def ended(self, job: Job, now: float) -> None:
         """A job has ended."""
+        routing = self._routing
+        if routing is None:
+            if self._ends:
+                _tell_ended(self.queues[0].policy, job, now)
+            return
         queue = self._queue_of.pop(job, None)
         if queue is not None:
             name = job.request.request_id
             del queue.jobs[name]
             queue.waiting.pop(name, None)
             self.changed[queue] = None
-        elif self._routing is None:
-            queue = self.queues[0]
+            if self._ends:
+                _tell_ended(queue.policy, job, now)
         elif job in self._nowhere:
             del self._nowhere[job]
             return
         else:  # left to all replicas, or its replica has failed and a new policy does not know it
             self.unbound.pop(job, None)
-        if self._ends and queue is not None:
-            policy = queue.policy
-            try:
-                policy.ended(job, now)
-            except BaseException as error:
-                fail(policy, "ended", error)
         if self._heeds_ends:
-            assert self._routing is not None
-            ask(self._routing, "ended", job, now)
+            _tell_ended(routing, job, now)
 
     def recalling(self) -> Iterable[QueueState]:
         """The queues whose policies are to be asked for recalls: where something has changed, or if nothing has, all.
@@ -179,3 +170,17 @@ class Router:
         nowhere, self._nowhere = self._nowhere, {}
         for job in nowhere:
             self.arrived(job, now)
+
+
+def _tell_arrived(policy: SchedulingPolicy, job: Job, now: float) -> None:
+    try:
+        policy.arrived(job, now)
+    except BaseException as error:
+        fail(policy, "arrived", error)
+
+
+def _tell_ended(policy: SchedulingPolicy | RoutingPolicy, job: Job, now: float) -> None:
+    try:
+        policy.ended(job, now)
+    except BaseException as error:
+        fail(policy, "ended", error)

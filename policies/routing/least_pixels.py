@@ -19,16 +19,23 @@ class LeastPixels(RoutingPolicy):
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
         self._pixels = dict.fromkeys([replica.index for replica in cluster.replicas], 0)
-        self._routed: dict[Job, int] = {}
+        self._routed: dict[Job, tuple[int, int]] = {}  # the replica, and the pixels it adds there
 
     def route(self, job: Job, replicas: Sequence[Replica], now: float) -> Replica:
-        chosen = min(replicas, key=lambda replica: self._pixels[replica.index])
-        self._pixels[chosen.index] += job.images * job.request.pixels
-        self._routed[job] = chosen.index
+        outstanding = self._pixels
+        chosen = replicas[0]
+        fewest = outstanding[chosen.index]
+        for replica in replicas:
+            if outstanding[replica.index] < fewest:
+                chosen, fewest = replica, outstanding[replica.index]
+        pixels = job.images * job.request.pixels
+        outstanding[chosen.index] += pixels
+        self._routed[job] = (chosen.index, pixels)
         return chosen
 
     def ended(self, job: Job, now: float) -> None:
-        self._pixels[self._routed.pop(job)] -= job.images * job.request.pixels
+        index, pixels = self._routed.pop(job)
+        self._pixels[index] -= pixels
 
     def replica_down(self, replica: Replica, now: float) -> None:
         for job in replica.queue.values():

@@ -101,15 +101,15 @@ class PatchedServe(SchedulingPolicy):
 
     def _admit(self, queues: KindQueues, active: list[Job], now: float) -> _Admitted:
         costs = self._costs
-        batch = costs.batch(active)
-        least = min([(self._slack(job, costs.kind(job), now), job.order, job) for job in active], default=None)
         joining: list[Job] = []
         dropped: list[tuple[Job, str]] = []
         waiting: dict[BatchKind, _Waiting] = {}
-        if active and not active[0].mixes:
-            return _Admitted(joining, dropped, math.inf)
         for kind in queues.kinds():
             self._head(waiting, queues, kind, now)
+        if not waiting or (active and not active[0].mixes):
+            return _Admitted(joining, dropped, math.inf)
+        batch = costs.batch(active)
+        least = min([(self._slack(job, costs.kind(job), now), job.order, job) for job in active], default=None)
         while waiting and len(active) + len(joining) < self.max_batch:
             w = min(waiting.values())
             if not costs.fits(batch, w.kind):
