@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from policies.contract import Cluster, Launch, Replica, SchedulingPolicy
 from policies.job import Job
+from policies.scheduling.mixing import BatchCosts
 from predictors.costs import CostModel
 from predictors.loading import LoadTimes
 
@@ -60,17 +61,19 @@ class ClusterState:
         shared = QueueState()
         self.waiting, self.jobs = shared.waiting, shared.jobs
         self.queues = [QueueState() if own_queues else shared for _ in range(replicas)]
-        every = tuple(self._replica(index, costs, loads) for index in range(replicas))
+        self._costs, self._batch_costs, self._loads = costs, BatchCosts(costs), loads
+        every = tuple([self._replica(index) for index in range(replicas)])
         shared.served_by(every)
         self.view = shared.view
         if own_queues:
             for replica, queue in zip(every, self.queues, strict=True):
                 queue.served_by((replica,))
 
-    def _replica(self, index: int, costs: CostModel, loads: LoadTimes | None) -> Replica:
+    def _replica(self, index: int) -> Replica:
         replica = Replica()
-        _set_costs(replica, costs)
-        _set_loads(replica, loads)
+        _set_costs(replica, self._costs)
+        _set_batch_costs(replica, self._batch_costs)
+        _set_loads(replica, self._loads)
         _set_index(replica, index)
         _set_queue(replica, MappingProxyType(self.queues[index].waiting))
         _set_resident(replica, MappingProxyType(self.resident[index]))
@@ -144,6 +147,7 @@ def replica_for(replica: Replica, checkpoint: str) -> Replica:
     object.__setattr__(view, "_checkpoint", checkpoint)
     _set_index(view, replica.index)
     _set_costs(view, replica.costs)
+    _set_batch_costs(view, replica.batch_costs)
     _set_loads(view, replica._loads)
     _set_loaded(view, replica.loaded)
     _set_queue(view, MappingProxyType(JobsFor(checkpoint, replica.queue)))
@@ -155,6 +159,7 @@ _set_jobs = Cluster.__dict__["jobs"].__set__
 _set_waiting = Cluster.__dict__["waiting"].__set__
 _set_replicas = Cluster.__dict__["replicas"].__set__
 _set_costs = Replica.__dict__["costs"].__set__
+_set_batch_costs = Replica.__dict__["batch_costs"].__set__
 _set_index = Replica.__dict__["index"].__set__
 _set_resident = Replica.__dict__["resident"].__set__
 _set_loads = Replica.__dict__["_loads"].__set__

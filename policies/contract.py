@@ -24,6 +24,7 @@ from predictors.costs import Batch, CostModel
 from traces.composition import Composition, composition_of
 
 if TYPE_CHECKING:
+    from policies.scheduling.mixing import BatchCosts
     from predictors.loading import LoadTimes, Weights
 
 
@@ -138,12 +139,15 @@ class Replica(ReadOnly):
         up: whether it works; one that has failed is not asked about until it is repaired.
         loaded: checkpoints whose weights lie here, in the order they came; empty where all requests want the same.
         costs: what steps cost here, as far as policies know; see `predictors.costs.CostModel`.
+        batch_costs: the same for whoever asks for many batches that differ by one request; what one policy has asked
+            for, all others find there. See `policies.scheduling.mixing.BatchCosts`.
         queue: jobs never started that may start here, by request id, in the order they came: those that were routed
             here, or those of the queue that all replicas share.
     """
 
-    __slots__ = ("_loads", "costs", "index", "launch", "loaded", "queue", "resident", "up")
+    __slots__ = ("_loads", "batch_costs", "costs", "index", "launch", "loaded", "queue", "resident", "up")
 
+    batch_costs: BatchCosts
     costs: CostModel
     index: int
     launch: Launch | None

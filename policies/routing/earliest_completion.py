@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from policies.contract import Cluster, Replica
 from policies.job import Job, JobKind
 from policies.routing.contract import RoutingPolicy
-from policies.scheduling.mixing import BatchCosts
 
 _SHARED_BY = 4
 
@@ -23,9 +22,8 @@ class EarliestCompletion(RoutingPolicy):
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
         indexes = [replica.index for replica in cluster.replicas]
-        costs = cluster.replicas[0].costs
-        self._costs = BatchCosts(costs)
-        self._remember = not costs.learns
+        self._costs = cluster.replicas[0].batch_costs
+        self._remember = not cluster.replicas[0].costs.learns
         self._shares: dict[JobKind, float] = {}
         self._waiting_s = dict.fromkeys(indexes, 0.0)
         self._resident_s = dict.fromkeys(indexes, 0.0)

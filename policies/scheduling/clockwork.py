@@ -16,7 +16,6 @@ from policies.job import Job
 from policies.parameters import Width
 from policies.scheduling.batch import next_quantum
 from policies.scheduling.forecast import ROUNDING_S, Due, forecast
-from policies.scheduling.mixing import BatchCosts
 from policies.scheduling.quantum import Quanta, to_decode
 
 _WIDTHS = (12, 8, 6, 4, 3, 2, 1)
@@ -56,7 +55,7 @@ class Clockwork(SchedulingPolicy):
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
-        self._costs = BatchCosts(cluster.replicas[0].costs)
+        self._costs = cluster.replicas[0].batch_costs
         self._quanta = Quanta(cluster)
         self._admissions = {replica.index: _Admission(self.max_batch) for replica in cluster.replicas}
         self._due: dict[Job, tuple[int, Due]] = {}

@@ -16,7 +16,7 @@ from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.parameters import Weight, Width
 from policies.scheduling.batch import next_quantum
-from policies.scheduling.mixing import BatchCosts, BatchKind, MixedBatch
+from policies.scheduling.mixing import BatchKind, MixedBatch
 from policies.scheduling.quantum import Quanta, to_decode
 from policies.scheduling.queues import KindQueues
 
@@ -63,7 +63,7 @@ class PatchedServe(SchedulingPolicy):
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
-        self._costs = BatchCosts(cluster.replicas[0].costs)
+        self._costs = cluster.replicas[0].batch_costs
         self._queue = KindQueues(self._costs)
         self._quanta = Quanta(cluster)
         self._joinable = False  # a request has come that may join

@@ -23,7 +23,7 @@ from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.parameters import StepCount, Width
 from policies.scheduling.batch import next_quantum
-from policies.scheduling.mixing import BatchCosts, BatchKind
+from policies.scheduling.mixing import BatchKind
 from policies.scheduling.quantum import Quanta, to_decode
 from policies.scheduling.queues import KindQueues
 
@@ -76,7 +76,7 @@ class Rounds(SchedulingPolicy):
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
-        self._costs = BatchCosts(cluster.replicas[0].costs)
+        self._costs = cluster.replicas[0].batch_costs
         self._quanta = Quanta(cluster)
         self._queue = KindQueues(self._costs)
         self._lost: dict[Job, None] = {}

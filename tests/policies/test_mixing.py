@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.contract import Outcome, composition_of_jobs, guided_share
+from policies.contract import Outcome, SchedulingPolicy, composition_of_jobs, guided_share
 from policies.controller import Controller
 from policies.job import Job, advance, end
-from policies.scheduling import SCHEDULERS
+from policies.routing import RoundRobin
+from policies.scheduling import SCHEDULERS, Clockwork, PatchedServe, Rounds
 from policies.scheduling.forecast import forecast
 from policies.scheduling.mixing import BatchCosts
 from policies.scheduling.queues import KindQueues
@@ -77,6 +78,26 @@ def test_requests_of_one_size_and_number_of_steps_may_go_through_other_stages(na
         now += sum([segment.steps * segment.predicted_step_s for segment in launch.segments])
         controller.complete(launch, Outcome(launch.steps), now)
     assert {job.state for job in controller.jobs} == {"finished"}
+
+
+@pytest.mark.parametrize("policy", [Clockwork(), PatchedServe(), Rounds()])
+def test_what_the_policy_of_one_replica_has_asked_for_the_others_find(policy: SchedulingPolicy) -> None:
+    class Counting(FlatCosts):
+        times = 0
+
+        def step_s(self, stage: str, batch: Batch) -> float:
+            self.times += 1
+            return super().step_s(stage, batch)
+
+    def times(replicas: int) -> int:
+        costs = Counting()
+        controller = Controller(policy, costs, replicas, routing=RoundRobin())
+        for index in range(replicas):
+            controller.submit(request(f"r{index}", slo_s=100.0), 0.0)
+        assert len(controller.launches(0.0)) == replicas
+        return costs.times
+
+    assert times(1) == times(5)
 
 
 def test_a_predictor_that_corrects_itself_is_asked_every_time() -> None:
