@@ -13,7 +13,10 @@ from traces.files import read_frame
 from traces.text import parse_json, read_text
 
 _TABLES = (".csv", ".csv.gz", ".parquet")
-TEXT_COLUMNS = ("source", "system", "parallelism", "model", "precision", "engine", "quantity", "notes")
+TEXT_COLUMNS = (
+    *("source", "system", "hardware", "parallelism", "model", "precision", "engine", "quantity", "measures", "notes"),
+    *("software", "remarks", "checkpoint"),
+)
 """Columns of tables that hold text, also where all of it looks like numbers."""
 
 

@@ -21,6 +21,7 @@ import pandas as pd
 
 from predictors.costs import Batch
 from predictors.estimate import estimated_table
+from predictors.hardware import NUMBER_BYTES
 from predictors.importers.names import known_hardware, known_model
 from predictors.importers.reported import (
     WHOLE,
@@ -40,24 +41,12 @@ from traces.limits import LABEL
 from traces.stages import ORDINARY, STAGES
 
 AGREE = (
-    *(
-        "system",
-        "gpus",
-        "parallelism",
-        "precision",
-        "engine",
-        "cache",
-        "compile",
-        "offload",
-        "attention",
-        "task",
-        "test",
-    ),
-    *("scenario", "platform", "organization", "version"),
+    *("system", "gpus", "parallelism", "precision", "engine", "software", "cache", "compile", "offload", "attention"),
+    *("remarks", "task", "test", "scenario", "platform", "organization", "version"),
 )
 """Circumstances in which all rows of a profile agree, if the files say them."""
 
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"} | {name: name for name in NUMBER_BYTES}
 _MOST_SHOWN = 6
 _LONGEST = 60
 _SAMPLER = next(stage for stage in ORDINARY if STAGES[stage].sampler)
@@ -219,7 +208,7 @@ def _hardware(row: ReportedRow, options: ImportOptions) -> str:
 
 def _software(row: ReportedRow) -> str:
     facts = row.facts
-    said = [facts.get(name, "") for name in ("engine", "precision", "cache", "scenario")]
+    said = [facts.get(name, "") for name in ("engine", "software", "precision", "cache", "scenario")]
     if _count(facts.get("gpus", "1")) > 1:
         said.append(_devices(facts))
     return _label(", ".join(text for text in said if text) or "not stated", row, "engine")

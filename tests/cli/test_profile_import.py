@@ -61,14 +61,17 @@ def test_what_is_missing_is_asked_for_in_one_line(tmp_path: Path) -> None:
 
 def test_rows_are_chosen(tmp_path: Path) -> None:
     other = "a page,Abacus 9,1,none,flux.1-dev,1024,1024,1,20,1,fp8,beads,latency_s,7.0,made up\n"
-    (tmp_path / "r.csv").write_text(PUBLISHED + other)
+    lines = (PUBLISHED + other).splitlines()
+    (tmp_path / "r.csv").write_text(
+        "".join(f"{line},{'colour' if at == 0 else 'blue'}\n" for at, line in enumerate(lines))
+    )
     line = refused("profile", "import", "r.csv", "-o", "p.parquet")
     assert "7 rows differ in precision ('bf16', 'fp8')" in line
     assert "--where precision=bf16 (6 rows)" in line
     printed = run("profile", "import", "r.csv", "--where", "precision=fp8", "--where", "batch=1", "-o", "p.parquet")
     assert "p.parquet: 1 measurements on Abacus 9" in printed
     assert "note: whole requests were measured" in printed
-    assert "columns that have no effect: notes" in printed
+    assert "columns that have no effect: colour" in printed
     for wrong in ("precision", "=x", ""):
         assert "is not like 'engine=eager'" in refused(
             "profile", "import", "r.csv", "--where", wrong, "-o", "q.parquet"

@@ -55,6 +55,13 @@ PUBLISHED = PUBLISHED_HEADER + (
     "a page,Abacus 9,1,none,flux.1-dev,1024,1024,1,,2,bf16,beads,vae_decode_s,0.7,made up\n"
 )
 
+CATALOGUE = (
+    "source,commit,date,licence,hardware,devices,parallelism,checkpoint,model,height,width,frames,steps,batch,guided,"
+    "precision,engine,software,measures,seconds,remarks\n"
+    "a page,abc,2026-01-01,MIT,h100-sxm,1,,Own/Model,flux,1024,1024,1,20,1,true,bfloat16,eager,,request,5.0,\n"
+    "a page,abc,2026-01-01,MIT,h100-sxm,1,,Own/Model,flux,1024,1024,1,20,1,false,bfloat16,eager,,request,3.0,cached\n"
+)
+
 MIXFUSION_WHOLE = "sm util, unet time, post time\n10,3.0,0.07\n20,4.3,0.12\n30,5.7,0.18\n"
 MIXFUSION_MIXED = "512 num, 768 num, 1024 num, avg unet time\n1,0,0,2.0\n1,0,0,2.2\n2,1,0,5.0\n0,0,3,9.0\n"
 

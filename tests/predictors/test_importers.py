@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from predictors.importers.rows import ImportedProfile
 from predictors.latency_model import LatencyModel
 from predictors.profile import Profile
 from tests.predictors.reported_files import (
+    CATALOGUE,
     EXAMPLES,
     MIXFUSION_MIXED,
     MLPERF,
@@ -39,6 +41,7 @@ from tests.predictors.reported_files import (
 from traces.errors import BadInput
 from traces.request import Request
 
+SHIPPED = Path(str(files("profiles"))) / "published.csv"
 H100 = ImportOptions(hardware="h100-sxm", size=(1024, 1024, 1), steps=25, batch=1)
 
 
@@ -247,7 +250,7 @@ def test_published_rows_are_divided_by_what_was_measured(tmp_path: Path) -> None
         ("flux", "encode", "2@1024x1024", False, 1, 0.3),
     ]
     assert "note" not in result.profile.metadata
-    assert result.remarks[0] == "columns that have no effect: notes"
+    assert len(result.remarks) == 1
 
 
 def published(*rows: str) -> str:
@@ -255,6 +258,7 @@ def published(*rows: str) -> str:
 
 
 ROW = "a page,{system},{gpus},{how},{model},1024,1024,1,20,1,{precision},{engine},latency_s,{value},"
+ONE = CATALOGUE.rpartition("a page")[0]
 USUAL = {"system": "Abacus", "gpus": 1, "how": "none", "model": "sdxl", "precision": "fp16", "engine": "beads"}
 
 
@@ -283,6 +287,20 @@ def test_rows_of_several_kinds_are_not_mixed(changed: dict[str, object], tmp_pat
         assert repr(value) in str(caught.value)
     only = imported(tmp_path, "r.csv", text, ImportOptions(where=renamed)).profile
     assert only.frame["seconds"].sum() == pytest.approx(3.0)
+
+
+def test_the_catalogue_that_ships_is_read_too(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"remarks \('', 'cached'\).*--where remarks="):
+        imported(tmp_path, "r.csv", CATALOGUE)
+    for remark, guided, total in (("", True, 5.0), ("cached", False, 3.0)):
+        result = imported(tmp_path, "r.csv", CATALOGUE, ImportOptions(where={"remarks": remark}))
+        assert set(result.profile.frame["guided"]) == {guided}
+        assert result.profile.frame["seconds"].sum() == pytest.approx(total)
+        assert set(result.profile.frame["stage"]) == {"encode", "denoise", "decode"}
+        assert result.remarks == ()
+    chosen = {"hardware": "l20", "devices": "1", "precision": "bfloat16", "model": "flux", "engine": "eager"}
+    l20 = import_measurements([SHIPPED], options=ImportOptions(where=chosen | {"remarks": ""})).profile
+    assert l20.hardware == "l20"
 
 
 def test_several_devices_are_one_device_of_the_profile(tmp_path: Path) -> None:
@@ -328,8 +346,9 @@ def test_models_are_kept_apart_and_named(tmp_path: Path) -> None:
 def test_what_has_no_effect_is_named(tmp_path: Path) -> None:
     header, first = PUBLISHED_HEADER.strip() + ",colour\n", row() + ",blue\n"
     result = imported(tmp_path, "r.csv", header + first, ImportOptions(size=(512, 512, 1), batch=3))
-    assert "columns that have no effect: notes, colour" in result.remarks
-    assert "options that have no effect, since the files say it: --size" in result.remarks
+    assert "columns that have no effect: colour" in result.remarks
+    said = imported(tmp_path, "m.txt", SINGLE, replace(H100, size=(512, 512, 1)))
+    assert "options that have no effect, since the files say it: --size, --steps" in said.remarks
     strange = imported(tmp_path, "v.json", json.dumps(VLLM | {"weather": 1}), H100)
     assert "columns that have no effect: weather" in strange.remarks
 
@@ -361,7 +380,12 @@ def test_a_choice_that_means_nothing_is_refused(where: dict[str, str], words: st
         (published(row(gpus="x")), "row 1: gpus is 'x', expected a whole number"),
         (published(row(system="")), "row 1 does not say the hardware; give --hardware"),
         (published(row(engine="a\tb")), "row 1: engine is 'a\\tb, fp16', expected text without control characters"),
+        (published(row().replace("1024,1024,1", ",,1")), "row 1 does not say the size; give --size"),
+        (published(row().replace("1024,1024,1", "512,,1")), "row 1: width is empty"),
         ("system,quantity,value\nx,step_s,1\n", "no column 'model'"),
+        (ONE.replace(",5.0,", ",0,"), "row 1: value (column 'seconds') is 0, expected a number above 0"),
+        (ONE.replace(",true,", ",perhaps,"), "row 1: guided is 'perhaps', expected true or false"),
+        (ONE.replace("measures", "measured"), "no form that is known"),
         (published(), "the file has no rows"),
     ],
 )

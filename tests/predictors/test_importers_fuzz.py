@@ -23,7 +23,16 @@ import pytest
 from predictors.importers.formats import import_measurements
 from predictors.importers.reported import ImportOptions
 from predictors.profile import Profile
-from tests.predictors.reported_files import EXAMPLES, MIXFUSION_MIXED, MLPERF, OFFLINE, SGLANG_LOG, VLLM_RECORD, Example
+from tests.predictors.reported_files import (
+    CATALOGUE,
+    EXAMPLES,
+    MIXFUSION_MIXED,
+    MLPERF,
+    OFFLINE,
+    SGLANG_LOG,
+    VLLM_RECORD,
+    Example,
+)
 from traces.errors import BadInput
 
 CASES = int(os.environ.get("TILECAST_FUZZ", "50"))
@@ -38,6 +47,9 @@ ALL = {
         name="summary.csv",
         text=MLPERF,
         said=ImportOptions(batch=2, where={"scenario": "Offline"}),
+    ),
+    "catalogue": replace(
+        EXAMPLES["published"], name="c.csv", text=CATALOGUE, said=ImportOptions(where={"remarks": "cached"})
     ),
     "records": replace(EXAMPLES["vllm-omni"], name="records.json", text=json.dumps([VLLM_RECORD, VLLM_RECORD])),
     "log": replace(
