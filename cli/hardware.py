@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.verbs import Verbs
 from reports.console import new_console, say
+from traces.composition import Composition
 from traces.errors import BadInput
 from traces.limits import STEPS
+
+if TYPE_CHECKING:
+    from predictors.latency_model import LatencyModel
 
 app = Verbs(
     name="hardware", help="Hardware kinds, models' shapes, and estimates of one on the other.", no_args_is_help=True
@@ -30,7 +34,9 @@ def list_kinds() -> None:
     rows = [
         (
             name,
-            *(_scaled(rate, 1e12) for rate in (kind.bfloat16_flops, kind.float32_flops)),
+            kind.generation or "-",
+            *(_scaled(kind.rate(types), 1e12) for types in (("bfloat16", "float16"), ("tf32",), ("float32",))),
+            *(_scaled(kind.rate((name,)), 1e12) for name in ("int8", "fp8", "fp4")),
             _scaled(kind.memory_bytes, 1e9),
             _scaled(kind.memory_bytes_per_s, 1e9),
             _scaled(kind.link_bytes_per_s, 1e9),
@@ -38,7 +44,8 @@ def list_kinds() -> None:
         )
         for name, kind in shipped_hardware().items()
     ]
-    _print(("name", "bf16 TFLOP/s", "fp32 TFLOP/s", "memory GB", "GB/s", "link GB/s", "example $/h"), rows, words=1)
+    rates = ("16-bit TFLOP/s", "tf32", "fp32", "int8", "fp8", "fp4")
+    _print(("name", "generation", *rates, "memory GB", "GB/s", "link GB/s", "example $/h"), rows, words=2)
     say("Dense peaks of data sheets; prices are examples, not offers. 'tilecast hardware show NAME' has sources.")
 
 
@@ -135,6 +142,7 @@ def estimate(
                     str(images),
                     *(f"{seconds:.3g}" for seconds in each.values()),
                     f"{alone:.3g}",
+                    _interval(table, together, share, steps),
                     denoise.roofline.bound(denoise.roofline.work(together, share)),
                     f"{needed / 1e9:.3g}{'' if images <= most else '!'}",
                     str(most),
@@ -142,12 +150,83 @@ def estimate(
                 )
             )
     times = ("encode s", "step s", "decode s", "total s")
-    _print(("size", "batch", *times, "bound by", "GB", "most", "beyond"), rows, words=1)
-    say(f"{model} in {dtype}, {steps} steps, on {kind.name}, {kind.memory_bytes / 1e9:g} GB.")
+    _print(("size", "batch", *times, "80 % interval", "bound by", "GB", "most", "beyond"), rows, words=1)
+    say(f"{model} in {dtype}, {engine}, {steps} steps, on {kind.name}, {kind.memory_bytes / 1e9:g} GB.")
     say("total: of the batch; bound by: a step; GB: needed, with ! more than there is; most: images that fit;")
     say("beyond: outside the range of the measurements.")
     for note in trust(table, calibration):
         say(note)
+
+
+@app.command()
+def check(
+    published: Annotated[
+        Path | None, typer.Option(help="Measurements in the columns of profiles/published.csv; by default those.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="Fields of the second table, comma-separated.")] = (
+        "hardware,model,engine,precision"
+    ),
+) -> None:
+    """How far estimates are from what others measured.
+
+    Of the measurements that ship, to which the efficiencies were fitted, also how far an estimate is that has not seen
+    the device, its generation, the model or the source.
+    """
+    from collections import Counter
+
+    import numpy as np
+
+    from predictors.efficiency import error_class, shipped_efficiencies
+    from predictors.efficiency_fit import SPLITS, ErrorSummary, assess, cases_of, estimated_errors
+    from predictors.published import Published, load_published, shipped_published
+
+    fields = by.split(",")
+    if unknown := [field for field in fields if field not in Published.model_fields]:
+        raise BadInput(f"--by has {unknown[0]!r}, expected some of {', '.join(Published.model_fields)}")
+    rows = shipped_published() if published is None else load_published(published)
+    cases = cases_of(rows)
+    for reason, count in Counter(row.skipped for row in rows if row.skipped).most_common():
+        say(f"skipped {count}: {reason}")
+    if not cases:
+        raise BadInput(f"none of {len(rows)} measurements can be compared with an estimate")
+    errors, log_sds = estimated_errors(cases, shipped_efficiencies())
+    columns, found = ["estimate"], {"estimate": (errors, log_sds)}
+    if published is None:
+        assessed = assess(cases)
+        columns += [f"-{split}" for split in SPLITS]
+        found |= {f"-{split}": (assessed.errors[split], assessed.log_sds(split)) for split in SPLITS}
+    classes = np.array([error_class(case.setting) for case in cases])
+    lines = []
+    for name in [*np.unique(classes).tolist(), "all"]:
+        among = (classes == name) | (name == "all")
+        summaries = [ErrorSummary.of(found[column][0][among], found[column][1][among]) for column in columns]
+        figures = [f"{each.mape:.1f} {each.bias:+.2f} {100 * each.covered:.0f}" for each in summaries]
+        lines.append((str(name), str(summaries[0].count), *figures))
+    _print(("class", "rows", *columns), lines, words=1)
+    say("Each: mean absolute error in %; mean of log(estimated / measured); % of rows inside the 80 % interval.")
+    if published is None:
+        say("-device and the like: of an estimate that had none of it. The estimate itself was fitted to these rows.")
+    keys = [tuple(str(getattr(case.row, field)) for field in fields) for case in cases]
+    shown = columns[:1] if published is not None else ["estimate", "-device", "-model"]
+    table = []
+    for key in sorted(set(keys)):
+        among = np.array([each == key for each in keys])
+        summaries = [ErrorSummary.of(found[column][0][among]) for column in shown]
+        table.append((*key, str(summaries[0].count), *(f"{each.mape:.1f} {each.bias:+.2f}" for each in summaries)))
+    _print((*fields, "rows", *shown), table, words=len(fields))
+
+
+def _interval(table: LatencyModel, together: Composition, guided: float, steps: int) -> str:
+    """The middle 80 % of what the total may be, should all stages be off alike."""
+    from predictors.costs import Batch
+    from predictors.efficiency import Z80
+    from traces.stages import ORDINARY
+
+    batch, ends = Batch(table.model, together, guided), []
+    for z in (-Z80, Z80):
+        each = {stage: table.shifted(z).step_s(stage, batch) for stage in ORDINARY}
+        ends.append(each["encode"] + steps * each["denoise"] + each["decode"])
+    return f"{ends[0]:.3g}-{ends[1]:.3g}"
 
 
 def _counts(text: str) -> list[int]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -28,6 +29,7 @@ from predictors.efficiency import (
     Spread,
     Work,
     error_class,
+    forward_seconds,
     prior,
     terms,
 )
@@ -234,18 +236,36 @@ def _generation(row: Published) -> str:
     return shipped_hardware()[row.hardware].generation
 
 
-def _pair(row: Published) -> str:
-    return f"{_device(row)} {row.model}"
-
-
 SPLITS: dict[str, Callable[[Published], str]] = {
-    "seen": _pair,
+    "source": lambda row: row.repository,
     "device": _device,
     "generation": _generation,
     "model": lambda row: row.model,
-    "source": lambda row: row.repository,
 }
 """What is left out together, to see what an estimate is worth that has none of it."""
+
+
+@dataclass(frozen=True)
+class ErrorSummary:
+    """Errors of some estimates.
+
+    Attributes:
+        count: how many.
+        mape: mean absolute error, in %.
+        bias: mean of the logarithm of predicted over measured seconds.
+        covered: share of measurements inside their 80 % interval; NaN: none was asked for.
+    """
+
+    count: int
+    mape: float
+    bias: float
+    covered: float = float("nan")
+
+    @classmethod
+    def of(cls, errors: Floats, log_sds: Floats | None = None) -> ErrorSummary:
+        """Of logarithms of predicted over measured seconds, shape (n,), and of standard deviations for them."""
+        covered = float("nan") if log_sds is None else float(np.mean(np.abs(errors) <= Z80 * log_sds))
+        return cls(len(errors), 100 * float(np.mean(np.abs(np.expm1(errors)))), float(np.mean(errors)), covered)
 
 
 @dataclass(frozen=True)
@@ -263,7 +283,7 @@ class Assessment:
     errors: Mapping[str, Floats]
     model: EfficiencyModel
 
-    @property
+    @cached_property
     def classes(self) -> npt.NDArray[np.str_]:
         """The class of each case, see `error_class`."""
         return np.array([error_class(case.setting) for case in self.cases])
@@ -272,16 +292,39 @@ class Assessment:
         """What each case is left out with."""
         return np.array([SPLITS[split](case.row) for case in self.cases])
 
-    def counts(self, split: str) -> npt.NDArray[np.bool_]:
-        """The cases that a split says something of: a pair only where the device and the model remain."""
-        if split != "seen":
-            return np.ones(len(self.cases), dtype=bool)
-        pairs = {(_device(case.row), case.row.model) for case in self.cases}
-        devices = [device for device, _ in pairs]
-        models = [model for _, model in pairs]
-        return np.array(
-            [devices.count(_device(case.row)) > 1 and models.count(case.row.model) > 1 for case in self.cases]
-        )
+    @cached_property
+    def measured_elsewhere(self) -> npt.NDArray[np.bool_]:
+        """The cases whose device and whose model another source measured, too, in the same class: what leaving the
+        source out says of them is what anybody's estimate is worth who asks for what was measured."""
+        sources: dict[tuple[str, str], set[str]] = {}
+        of = list(zip(self.classes.tolist(), [case.row for case in self.cases], strict=True))
+        for name, row in of:
+            for what in (_device(row), row.model):
+                sources.setdefault((name, what), set()).add(row.repository)
+        return np.array([min(len(sources[name, what]) for what in (_device(row), row.model)) > 1 for name, row in of])
+
+    def log_sds(self, split: str) -> Floats:
+        """For each case, the standard deviation of the logarithm that the *other* groups of a split say, by what of the
+        case is among these, shape (n,)."""
+        groups = self.groups(split)
+        found = np.empty(len(self.cases))
+        for group in np.unique(groups):
+            out = groups == group
+            known = spreads(self, ~out)
+            found[out] = [
+                known[name].log_sd(self.cases[place].setting)
+                for place, name in zip(np.flatnonzero(out), self.classes[out].tolist(), strict=True)
+            ]
+        return found
+
+
+def estimated_errors(cases: Sequence[PublishedCase], known: Efficiencies) -> tuple[Floats, Floats]:
+    """The logarithm of estimated over measured seconds of each case, and its standard deviation, each of shape (n,)."""
+    errors = []
+    for case in cases:
+        seconds = [count * forward_seconds(work, known.rates(setting)) for count, setting, work in case.stages]
+        errors.append(np.log(sum(seconds) / case.row.seconds))
+    return np.array(errors), np.array([known.log_sd(case.setting) for case in cases])
 
 
 def assess(cases: Sequence[PublishedCase], splits: Sequence[str] = tuple(SPLITS)) -> Assessment:
@@ -302,6 +345,9 @@ def assess(cases: Sequence[PublishedCase], splits: Sequence[str] = tuple(SPLITS)
 _POOLED_GROUPS = 3.0
 """Groups that the errors of all classes together count for beside those of one class."""
 
+ALIKE = ("eager", "compiled", "vendor", "float32", "quantised compiled", "decode")
+"""The classes whose errors are pooled; quantised without a compiler is slow in ways that no hierarchy knows."""
+
 
 def spreads(assessment: Assessment, among: npt.NDArray[np.bool_] | None = None) -> dict[str, Spread]:
     """How far estimates are off, by class.
@@ -309,24 +355,36 @@ def spreads(assessment: Assessment, among: npt.NDArray[np.bool_] | None = None) 
     Args:
         among: the cases to learn from, shape (n,); None: all.
     """
-    among = np.ones(len(assessment.cases), dtype=bool) if among is None else among
-    classes = assessment.classes
+    cases, classes = assessment.cases, assessment.classes
+    among = np.ones(len(cases), dtype=bool) if among is None else among
     found = {}
     for name in np.unique(classes).tolist():
-        by_split = {}
-        for split in ("seen", "device", "generation", "model"):
-            said = among & assessment.counts(split)
-            errors, groups = np.abs(assessment.errors[split]), assessment.groups(split)
-            own = said & (classes == name)
-            pooled = robust_sd(errors[said])
-            weight = float(len(np.unique(groups[own])))
-            squares = _POOLED_GROUPS * pooled**2 + (weight * robust_sd(errors[own]) ** 2 if weight else 0.0)
-            by_split[split] = (squares / (_POOLED_GROUPS + weight)) ** 0.5
-        by_split["device"] = max(by_split["seen"], by_split["device"])
-        by_split["generation"] = max(by_split["device"], by_split["generation"])
-        by_split["model"] = max(by_split["seen"], by_split["model"])
-        found[name] = Spread(**by_split)
+        source, device, generation, model = (_spread(assessment, split, name, among) for split in SPLITS)
+        settings = [cases[place].setting for place in np.flatnonzero(among & (classes == name))]
+        found[name] = Spread(
+            seen=source,
+            device=max(source, device),
+            generation=max(source, device, generation),
+            model=max(source, model),
+            devices=tuple(sorted({setting.hardware.name for setting in settings})),
+            generations=tuple(sorted({setting.hardware.generation for setting in settings})),
+            models=tuple(sorted({setting.model for setting in settings})),
+        )
     return found
+
+
+def _spread(assessment: Assessment, split: str, name: str, among: npt.NDArray[np.bool_]) -> float:
+    """Of one class in one split, learnt from the cases ``among``, drawn to that of all classes the more, the fewer
+    groups of the class there are."""
+    errors, classes = assessment.errors[split], assessment.classes
+    said = among & assessment.measured_elsewhere if split == "source" else among
+    pooled = robust_sd(errors[said & np.isin(classes, ALIKE)])
+    own = said & (classes == name)
+    weight = float(len(np.unique(assessment.groups(split)[own])))
+    if not weight:
+        return pooled if split == "device" else max(pooled, _spread(assessment, "device", name, among))
+    squares = _POOLED_GROUPS * pooled**2 + weight * robust_sd(errors[own]) ** 2
+    return float((squares / (_POOLED_GROUPS + weight)) ** 0.5)
 
 
 def robust_sd(errors: Floats) -> float:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from predictors.efficiency import Efficiencies
-from predictors.efficiency_fit import Assessment, assess, cases_of, robust_sd, spreads
+from predictors.efficiency import Efficiencies, error_class
+from predictors.efficiency_fit import ALIKE, Assessment, assess, cases_of, spreads
 from predictors.published import load_published, shipped_published
 
 ROOT = Path(__file__).parents[1]
+FIGURES = ("seen", "device", "generation", "model")
 HEADER = """\
 # generator: python -m tools.efficiencies
 # What devices reach of their peaks, fitted to profiles/published.csv. Do not edit.
@@ -28,7 +29,7 @@ HEADER = """\
 def efficiencies(assessment: Assessment) -> Efficiencies:
     """What an assessment says, rounded as it is written."""
     rounded = {
-        name: spread.model_copy(update={of: round(value, 3) for of, value in spread.model_dump().items()})
+        name: spread.model_copy(update={of: round(getattr(spread, of), 3) for of in FIGURES})
         for name, spread in spreads(assessment).items()
     }
     terms = {name: round(value, 3) for name, value in sorted(assessment.model.terms_.items())}
@@ -39,14 +40,14 @@ def misfit(assessment: Assessment) -> float:
     """The standard deviation of errors among measurements of one source, device, model and way to run it."""
     groups: dict[tuple[str, ...], list[float]] = {}
     for case, error in zip(assessment.cases, assessment.errors["fitted"].tolist(), strict=True):
+        if error_class(case.setting) not in ALIKE:
+            continue
         row = case.row
         key = (row.source, row.hardware, row.model, row.precision, row.engine, row.software, row.measures)
         groups.setdefault(key, []).append(error)
-    within = []
-    for errors in groups.values():
-        if (n := len(errors)) > 1:
-            within += [(error - sum(errors) / n) * (n / (n - 1)) ** 0.5 for error in errors]
-    return robust_sd(np.array(within))
+    several = [np.array(errors) for errors in groups.values() if len(errors) > 1]
+    squares = sum([float(((errors - errors.mean()) ** 2).sum()) for errors in several])
+    return float((squares / sum([len(errors) - 1 for errors in several])) ** 0.5)
 
 
 def spelled(found: Efficiencies) -> str:
@@ -54,7 +55,9 @@ def spelled(found: Efficiencies) -> str:
     lines = [HEADER, f"misfit = {found.misfit}", "", "[terms]"]
     lines += [f'"{name}" = {value}' for name, value in found.terms.items()]
     for name, spread in found.spreads.items():
-        lines += ["", f'[spreads."{name}"]', *(f"{of} = {value}" for of, value in spread.model_dump().items())]
+        lines += ["", f'[spreads."{name}"]', *(f"{of} = {getattr(spread, of)}" for of in FIGURES)]
+        for of in ("devices", "generations", "models"):
+            lines += [f"{of} = [", *(f'  "{each}",' for each in getattr(spread, of)), "]"]
     return "\n".join(lines) + "\n"
 
 
@@ -66,7 +69,7 @@ def main() -> None:
     asked = parser.parse_args()
     rows = shipped_published() if asked.published is None else load_published(asked.published)
     cases = cases_of(rows)
-    found = efficiencies(assess(cases, ("seen", "device", "generation", "model")))
+    found = efficiencies(assess(cases))
     asked.output.write_text(spelled(found), encoding="utf-8")
     print(f"{len(found.terms)} terms from {len(cases)} measurements -> {asked.output}")
 

@@ -140,6 +140,53 @@ def test_an_estimate_is_a_table_with_its_label(tmp_path: Path) -> None:
     assert "--executor is 'odd'" in refused(*asked, "--hardware", "cpu-1core", "--executor", "odd")
 
 
+def test_an_estimate_of_a_precision_and_an_engine_has_an_interval() -> None:
+    asked = ("hardware", "estimate", "--model", "flux", "--sizes", "1024x1024", "--hardware", "h100-sxm")
+    eager, compiled = run(*asked), run(*asked, "--engine", "compile", "--dtype", "fp8")
+    assert "80 % interval" in eager
+    assert "flux in fp8, compile, 50 steps" in compiled
+    totals = [_row(printed)[4:6] for printed in (eager, compiled)]
+    for total, interval in totals:
+        low, high = map(float, interval.split("-"))
+        assert low < float(total) < high
+    assert float(totals[1][0]) < float(totals[0][0])
+    line = refused(*asked[:-1], "a100-80gb", "--dtype", "fp8")
+    assert "NVIDIA A100 SXM 80GB cannot run 'fp8', expected one of bfloat16, float16, float32, tf32, int8" in line
+    assert "engine is 'abacus', expected one of eager, compile, vendor" in refused(*asked, "--engine", "abacus")
+
+
+def _row(printed: str) -> list[str]:
+    return next(line.split() for line in printed.splitlines() if line.strip().startswith("1024x1024"))[1:]
+
+
+def test_a_scenario_names_its_precision_and_engine(folder: Path) -> None:
+    (folder / "scenario.toml").write_text(SCENARIO.replace('"mine.toml"', '"l4"'))
+    asked = ("simulate", folder / "scenario.toml", "-o", folder / "run")
+    run(*asked, "--set", "predictor.engine=vendor", "--set", "predictor.dtype=int8")
+    line = refused(*asked, "--set", "predictor.dtype=fp4")
+    assert "NVIDIA L4 24GB cannot run 'fp4', expected one of bfloat16, " in line
+    assert "predictor.engine" in refused(*asked, "--set", "predictor.engine=abacus")
+
+
+def test_published_measurements_of_ones_own_are_checked(tmp_path: Path) -> None:
+    lines = (ROOT / "profiles" / "published.csv").read_text().splitlines()
+    mine = tmp_path / "mine.csv"
+    wanted = [line for line in lines[1:] if ",l20,1,,FLUX.1-dev," in line]
+    mine.write_text("\n".join([lines[0], *wanted]) + "\n")
+    printed = run("hardware", "check", "--published", mine, "--by", "hardware,engine")
+    assert "cached" in printed
+    row = next(line.split() for line in printed.splitlines() if line.strip().startswith("l20"))
+    assert row[1] == "eager"
+    assert float(row[3]) < 40
+    assert "-device" not in printed
+    line = refused("hardware", "check", "--published", mine, "--by", "weather")
+    assert "--by has 'weather', expected some of source, commit" in line
+    mine.write_text("\n".join([lines[0], wanted[0].replace(",24.85,", ",fast,")]) + "\n")
+    assert "mine.csv: row 2: seconds: input should be a valid number" in refused(
+        "hardware", "check", "--published", mine
+    )
+
+
 def test_estimates_need_no_torch(folder: Path) -> None:
     code = (
         "import sys; sys.modules.update(torch=None, diffusers=None, transformers=None); "
