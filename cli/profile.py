@@ -147,7 +147,7 @@ def import_files(
     ] = None,
     model: Annotated[str | None, typer.Option(help="The model, by the name of one that Tilecast knows.")] = None,
     hardware: Annotated[str | None, NAME, typer.Option(help="What ran it, where the files do not say it.")] = None,
-    size: Annotated[str | None, typer.Option(help="Likewise: height x width[x frames], like 1024x1024.")] = None,
+    size: Annotated[str | None, typer.Option(help="Likewise: height x width (x frames), like 1024x1024.")] = None,
     steps: Annotated[int | None, STEPS, typer.Option(help="Likewise: denoising steps of a request.")] = None,
     batch: Annotated[int | None, IMAGES, typer.Option(help="Likewise: images that ran together.")] = None,
     gpus: Annotated[int | None, DEVICES, typer.Option(help="Likewise: devices that the times are of.")] = None,
@@ -161,10 +161,11 @@ def import_files(
     ] = None,
     add: Annotated[list[Path] | None, typer.Option(help="A profile whose rows go in too; repeatable.")] = None,
 ) -> None:
-    """Make a profile of measurements that others took: tilecast profile import results.csv --where engine=eager -o P.
+    """Make a profile of measurements that others took: tilecast profile import results.csv -o P.parquet.
 
-    A profile is of one system and one engine. What the files do not say, such as the size of SGLang's requests, is
-    asked for. Times of whole requests are divided between their stages, and the profile's note says how.
+    A profile is of one system and one engine: --where engine=eager chooses among several. What the files do not say,
+    such as the size of SGLang's requests, is asked for. Times of whole requests are divided between their stages, and
+    the profile's note says how.
     """
     from predictors.importers.formats import import_measurements
     from predictors.importers.reported import ImportOptions
