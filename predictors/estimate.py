@@ -65,6 +65,17 @@ class RooflineCost(StageCost):
         roofline = self.roofline
         return sum([roofline.seconds(roofline.work(c, guided, computed)) for c in self.forwards(composition)])
 
+    def log_sd_if_measured(self, compositions: Sequence[Composition]) -> float:
+        """What its `log_sd` would be, calibrated by one measurement of each of these batches, at least three.
+
+        They are taken to be as far from what the rates explain as published ones are.
+        """
+        misfit = shipped_efficiencies().misfit
+        works = [[self.roofline.work(c) for c in self.forwards(composition)] for composition in compositions]
+        seconds = np.array([sum(map(self.roofline.seconds, forwards)) for forwards in works])
+        off = misfit * np.where(np.arange(len(seconds)) % 2, 1.0, -1.0)
+        return calibrated(self.roofline, works, seconds * np.exp(off), self.log_sd, misfit).log_sd
+
 
 def estimated_table(
     model: str,

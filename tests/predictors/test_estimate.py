@@ -15,7 +15,7 @@ from predictors.estimate import RooflineCost, estimated_table
 from predictors.hardware import find_hardware
 from predictors.latency_model import LatencyModel, check_supported
 from predictors.profile import Profile
-from traces.composition import format_composition, parse
+from traces.composition import composition_of, format_composition, parse
 from traces.errors import BadInput
 from traces.request import Request
 from traces.streams import stream
@@ -51,6 +51,16 @@ def cost(of: LatencyModel, stage: str = "denoise") -> RooflineCost:
     found = of.costs[stage]
     assert isinstance(found, RooflineCost)
     return found
+
+
+@pytest.mark.parametrize(("hardware", "most"), [("h100-sxm", 0.75), ("b200", 0.5)])
+def test_measurements_would_narrow_an_estimate_and_more_of_them_more(hardware: str, most: float) -> None:
+    cost = estimated_table("sdxl", find_hardware(hardware)).costs["denoise"]
+    assert isinstance(cost, RooflineCost)
+    batches = [composition_of([((side, side, 1), images)]) for images in (1, 2, 4, 8) for side in (512, 768, 1024)]
+    three, ten = cost.log_sd_if_measured(batches[:3]), cost.log_sd_if_measured(batches[:10])
+    assert ten < three < cost.log_sd
+    assert ten < most * cost.log_sd
 
 
 def test_an_estimate_is_a_latency_table_without_a_measured_range() -> None:

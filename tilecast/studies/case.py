@@ -11,6 +11,7 @@ from typing import Any
 
 from policies.guard import read
 from predictors.basis import ESTIMATED
+from predictors.estimate import RooflineCost
 from predictors.hardware import find_hardware, shipped_hardware
 from predictors.memory import footprint, largest_batch
 from predictors.shapes import shipped_shapes
@@ -23,12 +24,15 @@ from tilecast.studies.experiment import Experiment
 from tilecast.studies.experiment_run import ExperimentRun, demand_of, shared
 from tilecast.studies.search import Option
 from traces.bootstrap import DAY_S
+from traces.composition import composition_of
 from traces.errors import BadInput
 from traces.geometry import geometry_of
 from traces.notes import Note
 from traces.request import Request
 from traces.sizes import format_size
 
+_MEASUREMENTS = 10
+_IMAGES = (1, 2, 4, 8, 3, 5, 6, 7, 9, 10)  # of batches that would be measured
 _LEAST_DAYS = 3  # of a replication, where the demand has a course of the day
 
 
@@ -144,6 +148,7 @@ class Case:
             max_batch=max_batch,
             memory=memory,
             log_sd=self._log_sd(scenario),
+            measured_error_ratio=self._measured_error_ratio(scenario),
         )
 
     def _log_sd(self, scenario: Scenario) -> float:
@@ -153,6 +158,16 @@ class Case:
             return 0.0
         off = table.shifted(1.0)
         return math.log(sum(map(off.standalone_s, requests)) / sum(map(table.standalone_s, requests)))
+
+    def _measured_error_ratio(self, scenario: Scenario) -> float:
+        """What ten measurements of a denoising step would leave of the error: of the demand's sizes, in batches of one
+        image and more."""
+        cost = shared(scenario).table.costs.get("denoise")
+        if not isinstance(cost, RooflineCost):
+            return 1.0
+        sizes = list(dict.fromkeys([request.size for request in shared(self.reference).requests]))
+        batches = [composition_of([(size, images)]) for images in _IMAGES for size in sizes]
+        return min(1.0, cost.log_sd_if_measured(batches[:_MEASUREMENTS]) / cost.log_sd)
 
     def _capacity_rps(self, scenario: Scenario) -> float:
         prepared = shared(scenario)
