@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reports.output_analysis import Interval, interval, share
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Figures, SizeFigures
@@ -180,6 +180,7 @@ def judge(
 
     What is in time while a backlog grows will not be for long, so an unstable cluster keeps no promise; it is left open
     as long as a longer run may find it stable. A load above 1 does not count against runs in which nothing of it shows.
+    Where a backlog grows in the recording, the recording's luck is no excuse.
 
     Args:
         replications: of independent demands of one rate, after the horizon was doubled until not `need_longer`.
@@ -193,7 +194,9 @@ def judge(
     known = _load(load, replications, confidence)
     state, why = _state(replications, known, kept, target, confidence, harder)
     if state == UNSTABLE and kept is not False:
-        kept = None if known.low <= 1 and need_longer(replications, confidence) else False
+        of_recording = keeps([replace(run, recorded=math.inf) for run in replications], target, confidence)
+        open_yet = known.low <= 1 and need_longer(replications, confidence) and of_recording is not False
+        kept = None if open_yet else False
     if kept and known.high > 1 and grows(replications, confidence) is None:
         kept = None
     if state == STABLE and kept:
