@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -216,13 +217,20 @@ def _with_imports(start: Iterable[Path]) -> set[Path]:
         if file in found or not file.is_file():
             continue
         found.add(file)
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                ahead.append(ROOT / _path_of(node.module))
-                ahead += [ROOT / _path_of(f"{node.module}.{alias.name}") for alias in node.names]
-            elif isinstance(node, ast.Import):
-                ahead += [ROOT / _path_of(alias.name) for alias in node.names]
+        ahead += [ROOT / _path_of(module) for module in _imported(file.read_text(encoding="utf-8"))]
     return found
+
+
+@cache
+def _imported(source: str) -> list[str]:
+    """What may be a module among the names that a source file imports."""
+    modules = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules += [node.module, *[f"{node.module}.{alias.name}" for alias in node.names]]
+        elif isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+    return modules
 
 
 def run(source: Source, points: Sequence[Point], journal: Journal, jobs: int) -> None:

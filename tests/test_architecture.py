@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,18 @@ FLOORS = (
 )
 """Packages from the ground up; those of one floor do not import each other."""
 FLOOR = {package: at for at, packages in enumerate(FLOORS) for package in packages}
-TREES = {path: ast.parse(path.read_text()) for package in FLOOR for path in sorted((ROOT / package).rglob("*.py"))}
 HEAVY = ("torch", "diffusers", "transformers", "triton")
+
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    """Every file of the packages, parsed."""
+    return {path: ast.parse(path.read_text()) for package in FLOOR for path in sorted((ROOT / package).rglob("*.py"))}
 
 
 def imported(path: Path) -> Iterator[str]:
     """Every module that a file names in an import, wherever it stands."""
-    for node in ast.walk(TREES[path]):
+    for node in ast.walk(trees()[path]):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             yield node.module
         elif isinstance(node, ast.Import):
@@ -44,7 +50,7 @@ def package_of(path: Path) -> str:
 def test_imports_point_down(package: str) -> None:
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
-        for path in TREES
+        for path in trees()
         if package_of(path) == package and path.relative_to(ROOT) != Path("tilecast/__main__.py")
         for name in imported(path)
         if (other := name.partition(".")[0]) in FLOOR and other != package and FLOOR[other] >= FLOOR[package]
@@ -64,7 +70,7 @@ def test_nothing_but_the_command_imports_the_command() -> None:
 def test_only_the_backend_imports_torch() -> None:
     typed = [
         f"{path.relative_to(ROOT)} imports {name}"
-        for path in TREES
+        for path in trees()
         if package_of(path) != "backend"
         for name in imported(path)
         if name.partition(".")[0] in HEAVY
@@ -75,7 +81,7 @@ def test_only_the_backend_imports_torch() -> None:
 def test_nothing_but_the_table_compares_names_of_stages() -> None:
     compared = [
         f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Compare | ast.MatchValue)
         and any(isinstance(each, ast.Constant) and each.value in STAGES for each in ast.walk(node))
@@ -88,13 +94,13 @@ def test_calls_of_many_arguments_name_them() -> None:
     """Of our own functions: torch's and kernels' are called as they are."""
     ours = {
         node.name
-        for tree in TREES.values()
+        for tree in trees().values()
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef | ast.FunctionDef)
     }
     unnamed = [
         f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node.func)}"
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and "kernels" not in path.parts
@@ -108,7 +114,7 @@ def test_calls_of_many_arguments_name_them() -> None:
 
 def test_a_public_class_has_its_name_to_itself() -> None:
     homes: dict[str, set[str]] = defaultdict(set)
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].add(str(path.relative_to(ROOT)))

@@ -69,23 +69,22 @@ def pictures(executor: Executor, requests: list[Request], way: Way, native: tupl
 DEFAULTS = {"caching": None, "reuse": "output", "placement": Contiguous()}
 
 
-def same_on(ranks: int, model: str, requests: list[Request], native: tuple[int, int], ways: list[Way]) -> None:
-    with executor_on(1, model, native) as one:
-        alone = [pictures(one, requests, way, native) for way in ways]
-    with executor_on(ranks, model, native) as several:
-        for way, expected in zip(ways, alone, strict=True):
-            found = pictures(several, requests, way, native)
-            assert found["tiles"] == expected["tiles"]
-            assert (found["tiles"][1] > 0) == ("caching" in way[1])
-            for request in requests:
-                np.testing.assert_array_equal(found[request.request_id], expected[request.request_id])
-        group: Any = several.tiles._group  # type: ignore[union-attr]
-        assert group.size == ranks
-        assert group.traffic.sent_bytes > 0
+def same(one: Executor, several: Executor, requests: list[Request], native: tuple[int, int], ways: list[Way]) -> None:
+    for way in ways:
+        expected, found = (pictures(executor, requests, way, native) for executor in (one, several))
+        assert found["tiles"] == expected["tiles"]
+        assert (found["tiles"][1] > 0) == ("caching" in way[1])
+        for request in requests:
+            np.testing.assert_array_equal(found[request.request_id], expected[request.request_id])
+    group: Any = several.tiles._group  # type: ignore[union-attr]
+    assert group.traffic.sent_bytes > 0
 
 
 def test_an_image_model_makes_the_same_picture_on_three_ranks() -> None:
-    same_on(3, "tiny-image", IMAGE, (128, 128), OF_IMAGES)
+    native = (128, 128)
+    with executor_on(1, "tiny-image", native) as one, executor_on(3, "tiny-image", native) as three:
+        same(one, three, IMAGE, native, OF_IMAGES)
+        assert three.tiles._group.size == 3  # type: ignore[union-attr]
 
 
 @pytest.fixture(scope="module")
@@ -95,27 +94,38 @@ def wan(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def test_a_video_model_makes_the_same_clip_on_two_ranks(wan: str) -> None:
-    same_on(2, wan, VIDEO, (32, 32), OF_VIDEO)
-
-
-def test_a_saved_request_goes_on_on_another_number_of_ranks(wan: str, tmp_path: Path) -> None:
-    request, caching = VIDEO[0], RegionAware(1.5, warmup=1, refresh=2)
+@pytest.fixture(scope="module")
+def one_and_two(wan: str) -> Iterator[tuple[Executor, Executor]]:
+    """A video model on one rank and on two."""
     with executor_on(1, wan, (32, 32)) as one, executor_on(2, wan, (32, 32)) as two:
-        for executor in (one, two):
-            rule = rule_of(executor.pipeline, (32, 32), mode="clamp")
-            retile(executor, rule=rule, caching=caching, placement=CacheGuided())
-            upscaled(executor, request)
-            refine(executor, request, steps=3)
-            executor.save("a", tmp_path / str(executor is two))
-        outcome = one.execute("refine", [request], 2)
-        assert outcome.reused > 0
-        expected = decoded(one, request)["a"]
-        two.release("a")
-        for executor in (one, two):
-            executor.resume(tmp_path / str(executor is one))  # the other's
-            refine(executor, request, steps=2)
-            np.testing.assert_array_equal(decoded(executor, request)["a"], expected)
+        yield one, two
+
+
+def test_a_video_model_makes_the_same_clip_on_two_ranks(one_and_two: tuple[Executor, Executor]) -> None:
+    one, two = one_and_two
+    same(one, two, VIDEO, (32, 32), OF_VIDEO)
+    assert two.tiles._group.size == 2  # type: ignore[union-attr]
+
+
+def test_a_saved_request_goes_on_on_another_number_of_ranks(
+    one_and_two: tuple[Executor, Executor], tmp_path: Path
+) -> None:
+    request, caching = VIDEO[0], RegionAware(1.5, warmup=1, refresh=2)
+    one, two = one_and_two
+    for executor in (one, two):
+        rule = rule_of(executor.pipeline, (32, 32), mode="clamp")
+        retile(executor, **{**DEFAULTS, "rule": rule, "caching": caching, "placement": CacheGuided()})
+        upscaled(executor, request)
+        refine(executor, request, steps=3)
+        executor.save("a", tmp_path / str(executor is two))
+    outcome = one.execute("refine", [request], 2)
+    assert outcome.reused > 0
+    expected = decoded(one, request)["a"]
+    two.release("a")
+    for executor in (one, two):
+        executor.resume(tmp_path / str(executor is one))  # the other's
+        refine(executor, request, steps=2)
+        np.testing.assert_array_equal(decoded(executor, request)["a"], expected)
 
 
 def lose(executor: Executor, how: signal.Signals) -> int:

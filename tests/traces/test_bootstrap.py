@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples_tried import examples
 from traces.bootstrap import DAY_S, Bootstrap, Fitted
 from traces.errors import BadInput
 from traces.sizes import parse_sizes
@@ -28,7 +29,7 @@ MADE = {"days": Bootstrap(recorded(4.5)), "runs": Bootstrap(recorded(1.5)), "fit
 
 
 @given(how=st.sampled_from(sorted(MADE)), few=st.integers(1, 700), more=st.integers(0, 700), seed=st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 def test_a_shorter_replication_is_the_beginning_of_a_longer_one(how: str, few: int, more: int, seed: int) -> None:
     demand = MADE[how]
     short, long = demand.draw(few, seed).frame, demand.draw(few + more, seed).frame

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples_tried import examples
 from traces.errors import BadInput
 from traces.importers.dit import import_dit
 from traces.importers.table import Source, import_table
@@ -65,7 +66,7 @@ def table(count: int, **columns: list[Any]) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(seeds=SEEDS | SIGNED, names=NAMES)
 def test_seeds_and_names_come_through_every_file(
     suffix: str, seeds: list[int | None], names: list[str | None], tmp_path_factory: pytest.TempPathFactory
