@@ -140,29 +140,32 @@ def alive(process: int) -> bool:
     return Path(f"/proc/{process}").exists()
 
 
-def test_a_lost_rank_fails_what_it_held_and_nothing_else(wan: str) -> None:
+def test_a_lost_rank_fails_what_it_held_and_nothing_else(one_and_two: tuple[Executor, Executor]) -> None:
+    """The last test of these ranks."""
     refining, waiting = VIDEO
     sketching = Request("c", 0.0, 48, 64, 4, 5, prompt="a bird", seed=4)
-    with executor_on(2, wan, (32, 32), timeout_s=3.0) as executor:
-        upscaled(executor, refining, waiting)
-        assert executor.execute("encode", [sketching]).failed is None
-        refine(executor, refining, steps=1)
-        killed = lose(executor, signal.SIGKILL)
-        assert failure(executor, refining) == "RankLost: rank 1 died (killed by signal 9)"
-        assert not alive(killed)
-        assert failure(executor, waiting) == "RankLost: a part of request 'b' was lost with a rank of its replica"
-        assert executor.resident == ["c"]
-        for stage, steps in executor.recipe(sketching)[1:-2]:  # its sketch lies here: it needs not begin anew
-            assert executor.execute(stage, [sketching], steps).failed is None
-        refine(executor, sketching, steps=1)  # on a new rank
-        stopped = lose(executor, signal.SIGSTOP)
-        assert failure(executor, sketching).startswith("RankLost: rank 1 ")
-        assert not alive(stopped)
-        assert executor.resident == []
-        upscaled(executor, waiting)
-        refine(executor, waiting)
-        assert decoded(executor, waiting)["b"].shape == (1, 5, 48, 64, 3)
-        last = lose(executor, signal.SIGSTOP)  # nothing is under way
+    executor = one_and_two[1]
+    retile(executor, **DEFAULTS, rule=rule_of(executor.pipeline, (32, 32)), timeout_s=3.0)  # of ranks started later
+    upscaled(executor, refining, waiting)
+    assert executor.execute("encode", [sketching]).failed is None
+    refine(executor, refining, steps=1)
+    killed = lose(executor, signal.SIGKILL)
+    assert failure(executor, refining) == "RankLost: rank 1 died (killed by signal 9)"
+    assert not alive(killed)
+    assert failure(executor, waiting) == "RankLost: a part of request 'b' was lost with a rank of its replica"
+    assert executor.resident == ["c"]
+    for stage, steps in executor.recipe(sketching)[1:-2]:  # its sketch lies here: it needs not begin anew
+        assert executor.execute(stage, [sketching], steps).failed is None
+    refine(executor, sketching, steps=1)  # on a new rank
+    stopped = lose(executor, signal.SIGSTOP)
+    assert failure(executor, sketching).startswith("RankLost: rank 1 ")
+    assert not alive(stopped)
+    assert executor.resident == []
+    upscaled(executor, waiting)
+    refine(executor, waiting)
+    assert decoded(executor, waiting)["b"].shape == (1, 5, 48, 64, 3)
+    last = lose(executor, signal.SIGSTOP)  # nothing is under way
+    executor.close()
     assert not alive(last)
 
 
