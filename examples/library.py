@@ -18,7 +18,7 @@ def main() -> None:
         profile="cpu-1core",
         scheduler="lookahead",
         slo={"scale": 5.0},
-        plan={"seeds": 2, "max_seeds": 2, "requests": 300, "max_requests": 300},
+        plan={"seeds": 3, "max_seeds": 3, "requests": 300, "max_requests": 300},
     )
     ours = tc.simulate(scenario)
     theirs = tc.simulate(scenario.replaced({"policies.scheduling": "fcfs"}))
