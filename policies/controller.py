@@ -388,6 +388,7 @@ class Controller:
         self._running[launch_id] = launch
         set_launch(replica, launch)
         self._free &= ~(1 << index)
+        self._holding |= 1 << index
         self._next_launch = launch_id + 1
         waiting, queued = self._cluster.waiting, queue.waiting
         for job in jobs:
@@ -397,7 +398,6 @@ class Controller:
                 if queued is not waiting:
                     del queued[name]
                 resident[name] = job
-                self._holding |= 1 << index
                 start(job, index, now)
             else:
                 set_state(job, "running")

@@ -46,6 +46,7 @@ class Router:
         on_event: Callable[[str, Any, float], None] | None = None,
     ) -> None:
         self.queues = list(dict.fromkeys(cluster.queues))
+        self._shared = self.queues[0] if routing is None else None
         self.unbound: dict[Job, None] = {}
         self.changed: dict[QueueState, None] = {}
         self._nowhere: dict[Job, None] = {}  # waiting for a replica that works
@@ -65,14 +66,21 @@ class Router:
 
     def arrived(self, job: Job, now: float) -> None:
         """A request waits, and is bound to no replica."""
-        routing = self._routing
-        if routing is None:
-            _tell_arrived(self.queues[0].policy, job, now)
-            return
-        working = self._working
+        queue = self._shared or self._route(job, now)
+        if queue is not None:
+            policy = queue.policy
+            try:
+                policy.arrived(job, now)
+            except BaseException as error:
+                fail(policy, "arrived", error)
+
+    def _route(self, job: Job, now: float) -> QueueState | None:
+        """The queue to which a job is bound now; None: to none yet."""
+        routing, working = self._routing, self._working
+        assert routing is not None
         if not working:
             self._nowhere[job] = None
-            return
+            return None
         try:
             chosen = routing.route(job, working, now)
         except BaseException as error:
@@ -82,21 +90,23 @@ class Router:
             self._on_event("route", (job.request.request_id, index), now)
         if index is None:
             self.unbound[job] = None
-        else:
-            self._bind(job, self._cluster.queues[index], now)
+            return None
+        queue = self._cluster.queues[index]
+        self._bind(job, queue)
+        return queue
 
-    def _bind(self, job: Job, queue: QueueState, now: float) -> None:
+    def _bind(self, job: Job, queue: QueueState) -> None:
         name = job.request.request_id
         self._queue_of[job] = queue
         self.changed[queue] = None
         queue.jobs[name] = queue.waiting[name] = job
-        _tell_arrived(queue.policy, job, now)
 
     def bind_oldest(self, queue: QueueState, now: float) -> bool:
         """Bind the oldest request that is left to all replicas, if there is one."""
         for job in self.unbound:
             del self.unbound[job]
-            self._bind(job, queue, now)
+            self._bind(job, queue)
+            ask(queue.policy, "arrived", job, now)
             return True
         return False
 
@@ -112,26 +122,37 @@ class Router:
 
     def ended(self, job: Job, now: float) -> None:
         """A job has ended."""
-        routing = self._routing
-        if routing is None:
-            if self._ends:
-                _tell_ended(self.queues[0].policy, job, now)
-            return
-        queue = self._queue_of.pop(job, None)
-        if queue is not None:
-            name = job.request.request_id
-            del queue.jobs[name]
-            queue.waiting.pop(name, None)
-            self.changed[queue] = None
-            if self._ends:
-                _tell_ended(queue.policy, job, now)
-        elif job in self._nowhere:
-            del self._nowhere[job]
-            return
-        else:  # left to all replicas, or its replica has failed and a new policy does not know it
-            self.unbound.pop(job, None)
+        queue = self._shared
+        if queue is None:
+            if job in self._nowhere:
+                del self._nowhere[job]
+                return
+            queue = self._release(job)
+        if self._ends and queue is not None:
+            policy = queue.policy
+            try:
+                policy.ended(job, now)
+            except BaseException as error:
+                fail(policy, "ended", error)
         if self._heeds_ends:
-            _tell_ended(routing, job, now)
+            routing = self._routing
+            assert routing is not None
+            try:
+                routing.ended(job, now)
+            except BaseException as error:
+                fail(routing, "ended", error)
+
+    def _release(self, job: Job) -> QueueState | None:
+        """The queue to which a job was bound; None: it was left to all, or a new policy there does not know it."""
+        queue = self._queue_of.pop(job, None)
+        if queue is None:
+            self.unbound.pop(job, None)
+            return None
+        name = job.request.request_id
+        del queue.jobs[name]
+        queue.waiting.pop(name, None)
+        self.changed[queue] = None
+        return queue
 
     def recalling(self) -> Iterable[QueueState]:
         """The queues whose policies are to be asked for recalls: where something has changed, or if nothing has, all.
@@ -170,17 +191,3 @@ class Router:
         nowhere, self._nowhere = self._nowhere, {}
         for job in nowhere:
             self.arrived(job, now)
-
-
-def _tell_arrived(policy: SchedulingPolicy, job: Job, now: float) -> None:
-    try:
-        policy.arrived(job, now)
-    except BaseException as error:
-        fail(policy, "arrived", error)
-
-
-def _tell_ended(policy: SchedulingPolicy | RoutingPolicy, job: Job, now: float) -> None:
-    try:
-        policy.ended(job, now)
-    except BaseException as error:
-        fail(policy, "ended", error)
