@@ -13,11 +13,11 @@ from policies.watchdog import watched
 
 
 class Slow(SchedulingPolicy):
-    """Computes for two seconds."""
+    """Computes for two seconds of its own."""
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
-        until = time.monotonic() + 2.0
-        while time.monotonic() < until:
+        until = time.thread_time() + 2.0
+        while time.thread_time() < until:
             pass
         return None
 
