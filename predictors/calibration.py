@@ -84,11 +84,17 @@ def calibrated(
     found = least_squares(residuals, np.zeros(len(QUANTITIES)), loss="soft_l1")
     fitted = _slowed(roofline.rates, root @ found.x)
     off = forwards.log_seconds(fitted) - measured
-    variance = (_FORMULA_ROWS * misfit**2 + float(off @ off)) / (_FORMULA_ROWS + len(off))
     slopes = found.jac[: len(off)] * _NOISE
-    covariance = np.linalg.inv(slopes.T @ slopes / max(variance, _NOISE**2) + np.eye(len(QUANTITIES)))
-    along = float(np.einsum("ij,jk,ik->i", slopes, covariance, slopes).mean())
-    return Calibration(roofline.with_rates(fitted), (along + variance) ** 0.5)
+    used = float(_along(slopes, misfit**2).sum() / misfit**2)  # what the rates took of the measurements
+    left = max(0.0, len(off) - used)
+    variance = (_FORMULA_ROWS * misfit**2 + float(off @ off)) / (_FORMULA_ROWS + left)
+    return Calibration(roofline.with_rates(fitted), (float(_along(slopes, variance).mean()) + variance) ** 0.5)
+
+
+def _along(slopes: Floats, variance: float) -> Floats:
+    """Posterior variance of each measurement's prediction, shape (n,), where measurements differ by ``variance``."""
+    covariance = np.linalg.inv(slopes.T @ slopes / variance + np.eye(slopes.shape[1]))
+    return np.asarray(np.einsum("ij,jk,ik->i", slopes, covariance, slopes))
 
 
 class _Forwards:

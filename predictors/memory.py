@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from predictors.hardware import NUMBER_BYTES
+from predictors.hardware import PRECISIONS
 from predictors.shapes import ModelShape
 from traces.geometry import ModelGeometry
 from traces.request import Size
@@ -59,17 +59,19 @@ def footprint(
     """What a batch of ``images`` images or clips of one size needs, all of them decoded at once.
 
     Args:
-        dtype: one of `predictors.hardware.NUMBER_BYTES`.
+        dtype: precision of the denoiser, one of `predictors.hardware.PRECISIONS`; quantised are its products alone.
         guided: whether classifier-free guidance doubles the rows.
     """
-    number = NUMBER_BYTES[dtype]
+    precision = PRECISIONS[dtype]
+    number, quantised = precision.number_bytes, shape.denoise.products.parameters
     rows = images * (shape.guidance_rows if guided else 1)
     peaks = {}
     for stage, count in (("encode", rows), ("denoise", rows), ("decode", images)):
         of_row = shape.stage(stage).peak_bytes.at(*shape.tokens(stage, geometry, size))
         peaks[stage] = count * of_row * number / _COUNTED_BYTES * (1 + SLACK)
     most = max(peaks, key=peaks.__getitem__)
-    return Footprint(float(number * shape.parameters), peaks[most], most, cache_bytes)
+    weights_bytes = number * (shape.parameters - quantised) + precision.weight_bytes * quantised
+    return Footprint(float(weights_bytes), peaks[most], most, cache_bytes)
 
 
 def largest_batch(

@@ -25,6 +25,14 @@ def test_what_is_needed_adds_up() -> None:
     assert (wide.weights_bytes, wide.activation_bytes) == (2 * one.weights_bytes, 2 * one.activation_bytes)
 
 
+def test_a_quantised_denoiser_holds_its_products_in_fewer_bytes() -> None:
+    products = SDXL.denoise.products.parameters
+    half, fp8, four = (footprint(SDXL, GEOMETRY, NATIVE, 1, name) for name in ("bfloat16", "fp8", "int4-weights"))
+    assert half.weights_bytes - fp8.weights_bytes == products
+    assert half.weights_bytes - four.weights_bytes == 1.5 * products
+    assert fp8.activation_bytes == half.activation_bytes
+
+
 @given(st.floats(5e9, 200e9), st.booleans())
 def test_the_largest_batch_fits_and_one_more_does_not(device_bytes: float, guided: bool) -> None:
     most = largest_batch(SDXL, GEOMETRY, NATIVE, device_bytes, "bfloat16", guided)
