@@ -320,7 +320,7 @@ def forward_seconds(work: Work, rates: Rates) -> float:
 
 def _together(one: float, other: float) -> float:
     """Seconds of two things that run beside each other: the longer, rounded off where they meet."""
-    return (one * one + other * other) ** 0.5  # type: ignore[no-any-return]
+    return (one * one + other * other) ** 0.5
 
 
 class Spread(BaseModel):

@@ -313,7 +313,7 @@ class Assessment:
             known = spreads(self, ~out)
             found[out] = [
                 known[name].log_sd(self.cases[place].setting)
-                for place, name in zip(np.flatnonzero(out), self.classes[out].tolist(), strict=True)
+                for place, name in zip(np.flatnonzero(out).tolist(), self.classes[out].tolist(), strict=True)
             ]
         return found
 
@@ -360,7 +360,7 @@ def spreads(assessment: Assessment, among: npt.NDArray[np.bool_] | None = None) 
     found = {}
     for name in np.unique(classes).tolist():
         source, device, generation, model = (_spread(assessment, split, name, among) for split in SPLITS)
-        settings = [cases[place].setting for place in np.flatnonzero(among & (classes == name))]
+        settings = [cases[place].setting for place in np.flatnonzero(among & (classes == name)).tolist()]
         found[name] = Spread(
             seen=source,
             device=max(source, device),

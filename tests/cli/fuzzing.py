@@ -291,6 +291,7 @@ BASES: dict[str, tuple[str, ...]] = {
     "profile describe": ("none.parquet",),
     "profile import": ("none.csv", "-o", "out.parquet"),
     "hardware show": ("h100-sxm",),
+    "hardware check": ("--published", "none.csv"),
     "hardware estimate": ("--model", "sdxl", "--hardware", "h100-sxm", "--sizes", "512x512"),
     "cache record": (*_MISSING, "--sizes", "96x96", "-o", "out.parquet"),
     "cache fit": ("none.parquet", "-o", "out.parquet"),
