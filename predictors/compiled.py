@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from predictors.choice import BestByCrossValidation
 from predictors.forms import BoostedForm, FloorForm, GaussianForm, LinearForm, Seconds, batch_coordinates
 from predictors.gaussian import GaussianResidual
 from predictors.latency import BoostedResidual, NonNegativeLinear
@@ -92,6 +93,11 @@ def _(estimator: GaussianResidual) -> Seconds:
         least=estimator.least_,
         most=estimator.most_,
     )
+
+
+@compile_model.register
+def _(estimator: BestByCrossValidation) -> Seconds:
+    return compile_model(estimator.estimator_)
 
 
 @compile_model.register

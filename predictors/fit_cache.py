@@ -12,8 +12,9 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 from predictors.costs import RepeatNoise
 from predictors.forms import BoostedForm, FloorForm, GaussianForm, LinearForm, Seconds
 from predictors.measurements import Measurements
+from predictors.misfit import Misfits, misfits
 from traces.errors import BadInput
 from traces.marks import OutputKind
 from traces.output import whole_file
@@ -28,6 +30,7 @@ from traces.text import write_text
 
 _FIT = OutputKind("fit")
 _CODE = (
+    "choice",
     "compiled",
     "features",
     "fit_cache",
@@ -36,6 +39,7 @@ _CODE = (
     "latency",
     "launch_floor",
     "measurements",
+    "misfit",
     "noise",
     "profile",
     "validation",
@@ -45,16 +49,34 @@ _LIBRARIES = ("numpy", "scipy", "scikit-learn")
 
 @dataclass(frozen=True)
 class Fit:
-    """What is fitted of one stage: seconds of a row of features, and how much measurements of one batch differ."""
+    """What is fitted of one stage.
+
+    Attributes:
+        seconds: of a row of features.
+        noise: how much measurements of one batch differ.
+        latency_model: what was fitted: the one that was chosen, where it was to be.
+        errors: latency model -> what was held out -> error, by which it was chosen; empty where nothing was to choose.
+        misfits: the batches that it misses.
+    """
 
     seconds: Seconds
     noise: RepeatNoise
+    latency_model: str
+    errors: Mapping[str, Mapping[str, float]]
+    misfits: Misfits
+
+
+_Form = BoostedForm | FloorForm | GaussianForm | LinearForm
+"""The forms that are kept."""
 
 
 @dataclass(frozen=True)
 class _Kept:
-    form: BoostedForm | FloorForm | GaussianForm | LinearForm
+    seconds: _Form
     noise: RepeatNoise
+    latency_model: str
+    errors: dict[str, dict[str, float]]
+    misfits: Misfits
 
 
 def kept_fit(data: Measurements, rows_hash: str, latency_model: str) -> Fit:
@@ -73,20 +95,29 @@ def kept_fit(data: Measurements, rows_hash: str, latency_model: str) -> Fit:
     folder = _folder()
     kept = _read(folder / f"{name}.json") if folder is not None else None
     if kept is not None:
-        return Fit(kept.form, kept.noise)
+        return Fit(**{each.name: getattr(kept, each.name) for each in fields(Fit)})
     fit = _fit(data, latency_model)
-    if folder is not None and isinstance(fit.seconds, BoostedForm | FloorForm | GaussianForm | LinearForm):
+    if folder is not None and isinstance(fit.seconds, _Form):
         with suppress(BadInput), whole_file(folder / f"{name}.json", _FIT) as path:
-            write_text(path, _FIT.json(json.dumps(asdict(_Kept(fit.seconds, fit.noise)))))
+            write_text(path, _FIT.json(json.dumps(asdict(fit))))
     return fit
 
 
 def _fit(data: Measurements, latency_model: str) -> Fit:
+    from predictors.choice import BestByCrossValidation
     from predictors.compiled import compile_model
     from predictors.latency import fitted
 
     estimator = fitted(latency_model, data.matrix, data.per_step)
-    return Fit(compile_model(estimator), data.noise(estimator.predict(data.matrix)))
+    predicted = estimator.predict(data.matrix)
+    chose = isinstance(estimator, BestByCrossValidation)
+    return Fit(
+        seconds=compile_model(estimator),
+        noise=data.noise(predicted),
+        latency_model=estimator.chosen_ if chose else latency_model,
+        errors=estimator.errors_ if chose else {},
+        misfits=misfits(data.frame, predicted),
+    )
 
 
 def _read(path: Path) -> _Kept | None:

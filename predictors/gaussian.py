@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from predictors.forms import kernel
 from predictors.launch_floor import LaunchFloor
+from predictors.noise import deviations, median_share
 from predictors.validation import Floats, asked, cost_tags, validated
 
 _AMPLITUDES = (0.02, 0.05, 0.1, 0.2)
@@ -30,10 +31,6 @@ _NOISES = (0.005, 0.01, 0.02, 0.04, 0.08)
 """What the likelihood chooses among: as logarithms, how far the shared residual and that of one batch depart from 0,
 and how noisy a measurement is when no batch was repeated."""
 
-_LEAST_REPEATS = 5
-"""Measurements beyond the first of their batch that say how noisy one is."""
-_POOLED = 8.0
-"""A batch's own noise counts by its repeats, that of all batches as if by so many."""
 _FAR = 2.0
 """Standard deviations beyond which a batch that was measured once or twice is taken for a disturbed one."""
 _MOST_JUDGED, _MOST_KEPT = 300, 2000
@@ -119,14 +116,14 @@ Chosen = tuple[Kernel, Kernel, float]
 class _Cells:
     """Measurements by place: the median of each place's residuals, their number, and what is known of their noise.
 
-    ``noise`` is the standard deviation of a measurement, nan when nothing was repeated; ``variance`` that of each
+    ``noise`` is the standard deviation of a measurement, None when nothing was repeated; ``variance`` that of each
     place's median, in units of noise squared.
     """
 
     places: Floats
     residuals: Floats
     counts: npt.NDArray[np.int64]
-    noise: float
+    noise: float | None
     variance: Floats
 
     @classmethod
@@ -137,14 +134,9 @@ class _Cells:
         counts = np.bincount(at)
         groups = np.split(residuals[order], np.cumsum(counts)[:-1])
         medians = np.array([np.median(group) for group in groups])
-        noise, own = float("nan"), np.ones(len(centres))
-        if (beyond := int((counts - 1).sum())) >= _LEAST_REPEATS:
-            differences = sum((len(group) - 1) * _mean_difference(group) for group in groups if len(group) > 1)
-            noise = max(differences / beyond * np.sqrt(np.pi) / 2, 1e-4)
-            squares = np.array([len(group) * np.var(group) for group in groups])
-            own = (_POOLED + squares / noise**2) / (_POOLED + counts - 1)
-        of_median = np.where(counts > 2, np.pi / 2, 1.0) / counts
-        return cls(centres, medians, counts, noise, own * of_median)
+        found = deviations(groups)
+        noise, own = (None, np.ones(len(centres))) if found is None else (found[0], (found[1] / found[0]) ** 2)
+        return cls(centres, medians, counts, noise, own * median_share(counts))
 
     def thinned(self, most: int) -> _Cells:
         """At most so many of the places, evenly spread."""
@@ -159,20 +151,19 @@ class _Cells:
 
     def chosen(self) -> tuple[Chosen, Floats]:
         """The kernels and the noise of the highest likelihood, and by what each place's variance is raised."""
-        repeated = not np.isnan(self.noise)
         first = self._most_likely((0.0,))
         factor, solved = self._solved(*first)
         left_out = solved / np.sqrt(np.diag(cho_solve((factor, True), np.eye(len(solved)))))
         far = (np.abs(left_out) > _FAR) & (self.counts < 3)
         raised = np.where(far, (left_out / _FAR) ** 2, 1.0)
-        return self.disturbed(raised)._most_likely(_OWN if repeated else (0.0,)), raised
+        return self.disturbed(raised)._most_likely((0.0,) if self.noise is None else _OWN), raised
 
     def weights(self, wide: Kernel, near: Kernel, noise: float) -> Floats:
         """Of each place in the mean of the process."""
         return self._solved(wide, near, noise)[1]
 
     def _most_likely(self, own: tuple[float, ...]) -> Chosen:
-        noises = _NOISES if np.isnan(self.noise) else (self.noise,)
+        noises = _NOISES if self.noise is None else (self.noise,)
         squared = _squared_distances(self.places, self.places)
         best, found = -np.inf, None
         for reach in _REACHES:
@@ -196,12 +187,6 @@ class _Cells:
         covariance[np.diag_indices_from(covariance)] += noise**2 * self.variance + 1e-9
         factor = cholesky(covariance, lower=True, check_finite=False)
         return factor, cho_solve((factor, True), self.residuals, check_finite=False)
-
-
-def _mean_difference(values: Floats) -> float:
-    """The mean distance between two of at least two values; of normal ones, 2 / sqrt(pi) standard deviations."""
-    ascending, n = np.sort(values), len(values)
-    return float(2 * np.sum((2 * np.arange(n) - n + 1) * ascending) / (n * (n - 1)))
 
 
 def _squared_distances(places: Floats, others: Floats) -> Floats:

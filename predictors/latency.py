@@ -22,6 +22,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
+from predictors.choice import BestByCrossValidation
 from predictors.features import FEATURES
 from predictors.forms import ROWS, SMALLEST_SECONDS, batch_coordinates
 from predictors.gaussian import GaussianResidual
@@ -258,6 +259,19 @@ def floor_gaussian() -> GaussianResidual:
     return GaussianResidual(floor(), batch_coordinates)
 
 
+def auto() -> BestByCrossValidation:
+    """That of `floor_gaussian`, `floor`, `boosted` and `linear` which best predicts held-out batches and sizes."""
+    candidates = {"floor-gaussian": floor_gaussian, "floor": floor, "boosted": boosted, "linear": linear}
+    return BestByCrossValidation([(name, make()) for name, make in candidates.items()], images_of_sizes)
+
+
+def images_of_sizes(X: Floats) -> Floats:  # noqa: N803
+    """Images of each measured size, shape (n, sizes), of a matrix of `predictors.features.FeatureMap`."""
+    rows_per_image = X[:, ROWS] / X[:, FEATURES.index("images")]
+    images: Floats = X[:, len(FEATURES) :] / rows_per_image[:, None]
+    return images
+
+
 def paper_linear() -> Pipeline:
     """Least squares of the relative error over the features of PatchedServe's predictor, see `paper_mlp`.
 
@@ -269,6 +283,7 @@ def paper_linear() -> Pipeline:
 
 
 LATENCY_MODELS: dict[str, Callable[[], Any]] = {
+    "auto": auto,
     "floor-gaussian": floor_gaussian,
     "floor": floor,
     "boosted": boosted,

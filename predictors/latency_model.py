@@ -1,9 +1,9 @@
 """The latency table: what policies and the simulator ask for the seconds of a step.
 
 A table is fitted from a profile when it is loaded and then remembers every answer, so that asking again is
-one dictionary lookup. It answers with the latency model's smooth prediction, never with the median of a
-measured composition: predicting a repeat of a measured batch from its other repeats, the boosted model is the
-better of the two on both published tables (``tilecast profile describe``, rows held out by ``repeat``).
+one dictionary lookup. It answers with the latency model's prediction, never with the median of a measured composition:
+that counts by its repeats in `predictors.gaussian`, which predicts a repeat of a measured batch from its other repeats
+better than their median (``python -m benchmarks.latency_models``, rows held out by ``repeat``).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from predictors.features import FeatureMap
 from predictors.fit_cache import kept_fit
 from predictors.measured import MeasuredRange
 from predictors.measurements import Measurements
+from predictors.misfit import Misfits
 from predictors.profile import MEASURED_STAGES, Profile
 from traces.composition import Composition, composition_of
 from traces.errors import BadInput
@@ -41,6 +42,7 @@ class StageCost:
         basis: see `predictors.basis`.
         log_sd: standard deviation of the logarithm of true over predicted seconds, one error common to all batches of
             the stage; 0.0 where it was measured.
+        misfits: measured batches that the seconds miss by more than their noise.
     """
 
     features: FeatureMap
@@ -48,6 +50,7 @@ class StageCost:
     noise: RepeatNoise
     basis: str
     log_sd: float
+    misfits: Misfits = Misfits()
 
     def forwards(self, composition: Composition) -> Sequence[Composition]:
         """What runs together."""
@@ -60,12 +63,17 @@ class StageCost:
 
 @dataclass(frozen=True)
 class FittedCost(StageCost):
-    """One fitted stage: features -> seconds per step, where it was measured, and how noisy."""
+    """One fitted stage: features -> seconds per step, where it was measured, and how noisy.
+
+    ``latency_model`` is what was fitted: the one that was chosen, where it was to be.
+    """
 
     features: FeatureMap
     seconds: Seconds
     measured: MeasuredRange
     noise: RepeatNoise
+    latency_model: str
+    misfits: Misfits
     basis: str = MEASURED
     log_sd: float = 0.0
 
@@ -114,7 +122,7 @@ class LatencyModel(CostModel):
         profile: Profile,
         model: str,
         executor: str = "whole",
-        latency_model: str = "boosted",
+        latency_model: str = "auto",
         geometry: ModelGeometry | None = None,
     ) -> LatencyModel:
         """Fit one latency model a stage to the rows of ``model`` run by ``executor``.
@@ -138,7 +146,14 @@ class LatencyModel(CostModel):
                 data = Measurements.of(source, stage, geometry)
                 fit = kept_fit(data, source.content_hash, latency_model)
                 measured = MeasuredRange.of(data.compositions, geometry)
-                costs[stage] = FittedCost(data.features, fit.seconds, measured, fit.noise)
+                costs[stage] = FittedCost(
+                    features=data.features,
+                    seconds=fit.seconds,
+                    measured=measured,
+                    noise=fit.noise,
+                    latency_model=fit.latency_model,
+                    misfits=fit.misfits,
+                )
         return cls(model, profile.hardware, executor, latency_model, costs, profile.content_hash)
 
     def step_s(self, stage: str, batch: Batch) -> float:
@@ -250,6 +265,17 @@ class LatencyModel(CostModel):
     def basis(self) -> str:
         """How far to trust the table: as far as its denoising step."""
         return self.bases.get("denoise", MEASURED)
+
+    @property
+    def fitted_models(self) -> dict[str, str]:
+        """Fitted stage -> the name of what was fitted, chosen where `latency_model` is ``auto``."""
+        return {stage: cost.latency_model for stage, cost in self.costs.items() if isinstance(cost, FittedCost)}
+
+    @property
+    def misfits(self) -> list[str]:
+        """Of each stage that misses measured batches by more than their noise, a sentence that names the worst."""
+        said = [cost.misfits.sentence(stage) for stage, cost in self.costs.items()]
+        return [sentence for sentence in said if sentence is not None]
 
     @property
     def stage_executors(self) -> dict[str, str]:

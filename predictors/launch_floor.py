@@ -53,7 +53,7 @@ class LaunchFloor(RegressorMixin, BaseEstimator):
         self,
         floor: Sequence[int] = (),
         work: Sequence[int] | None = None,
-        sparsity: float = 1e-5,
+        sparsity: float = 4e-5,
         huber: float = 0.03,
     ) -> None:
         self.floor = floor
@@ -118,10 +118,9 @@ class _Problem:
                 self._jacobian,
                 loss="soft_l1",
                 f_scale=self.huber,
-                max_nfev=200,
-                ftol=1e-7,
-                xtol=1e-6,
-                gtol=1e-9,
+                max_nfev=40,
+                ftol=1e-5,
+                xtol=1e-4,
             )
             for sharpness in _STARTS
         ]

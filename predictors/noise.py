@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -41,6 +43,41 @@ def repeat_noise(frame: pd.DataFrame, predicted: npt.NDArray[np.float64]) -> Rep
         return RepeatNoise(steps=steps)
     scaled: list[float] = (ratios * (to_predicted.mean() / ratios.mean())).tolist()
     return RepeatNoise(tuple(scaled), steps)
+
+
+LEAST_REPEATS = 5
+"""Measurements beyond the first of their batch that say how noisy one is."""
+
+
+POOLED = 8.0
+"""A batch's own noise counts by its repeats, that of all batches as if by so many."""
+
+
+def deviations(groups: Sequence[npt.NDArray[np.float64]]) -> tuple[float, npt.NDArray[np.float64]] | None:
+    """The standard deviation of a value within groups of repeats, of all and of each group, shape (groups,); None with
+    fewer than `LEAST_REPEATS`.
+
+    That of all is from the mean distance between two values of a group, 2 / sqrt(pi) standard deviations of normal
+    values, which few outliers change little; a group of n counts n - 1 times. A group's own is shrunk towards it.
+    """
+    total, beyond = 0.0, 0
+    for values in groups:
+        n = len(values)
+        if n > 1:
+            distances = 2 * np.sum((2 * np.arange(n) - n + 1) * np.sort(values))
+            total += float(distances) / n
+            beyond += n - 1
+    if beyond < LEAST_REPEATS:
+        return None
+    pooled = max(total / beyond * np.sqrt(np.pi) / 2, 1e-4)
+    squares = np.array([len(values) * np.var(values) for values in groups])
+    counts = np.array([len(values) for values in groups])
+    return pooled, np.sqrt((POOLED * pooled**2 + squares) / (POOLED + counts - 1))
+
+
+def median_share(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The variance of a median of so many normal values, over that of one value."""
+    return np.where(counts > 2, np.pi / 2, 1.0) / counts
 
 
 def perfect_mape(frame: pd.DataFrame) -> float:

@@ -83,7 +83,7 @@ def latency_table(
 
 
 def trust(table: LatencyModel, profile: Profile | None) -> list[str]:
-    """What a reader must know before relying on the table, in sentences; nothing where all of it was measured."""
+    """What a reader must know before relying on the table, in sentences; nothing where all was measured and is met."""
     stages = {basis: [stage for stage, of in table.bases.items() if of == basis] for basis in (CALIBRATED, ESTIMATED)}
     notes = []
     if profile is not None and stages[CALIBRATED]:
@@ -95,7 +95,7 @@ def trust(table: LatencyModel, profile: Profile | None) -> list[str]:
         notes.append(
             f"{', '.join(stages[ESTIMATED])}: times are ESTIMATED from the data sheet of {table.hardware}, not measured"
         )
-    return notes
+    return notes + table.misfits
 
 
 def _find_profile(name: str, base: Path) -> Path:

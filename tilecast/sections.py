@@ -222,7 +222,9 @@ class PredictorSection(Section):
         "eager", description="What runs the model, of a roofline: PyTorch, torch.compile, or an engine of its own."
     )
     latency_model: Name = Field(
-        "boosted", description="What is fitted to the profile; a roofline takes its place where hardware is set."
+        "auto",
+        description="What is fitted to the profile: auto chooses, a stage, what predicts its rows best that it did not "
+        "see. A roofline takes its place where hardware is set.",
     )
     reuse: PathText | None = Field(
         None, description="Recorded cache signals: a file, or what ships under that name; not set: the model's, if any."
