@@ -213,10 +213,12 @@ def _conditions(pairs: list[str]) -> dict[str, str]:
 def describe(
     path: Annotated[Path, typer.Argument(help="A profile (Parquet).")],
 ) -> None:
-    """Say what a profile holds, and how well each latency model predicts measurements it did not see."""
+    """Say what a profile holds, how well latency models predict measurements they did not see, and which is chosen."""
     from rich.text import Text
 
     from predictors.evaluate import evaluate
+    from predictors.latency import CANDIDATES
+    from predictors.latency_model import LatencyModel
     from predictors.profile import Profile
     from traces.geometry import GEOMETRIES, geometry_from_json
 
@@ -230,7 +232,20 @@ def describe(
         console.print(Text.assemble((key, "bold"), f": {value}"))
     console.print(Text.assemble(("content", "bold"), f": {profile.content_hash[:16]}"))
     console.print(_range_table(profile.frame))
-    console.print(_error_table(evaluate(profile, geometries=geometries)))
+    tables = [
+        LatencyModel.fit(profile, model, executor, geometry=geometries.get(model))
+        for model in profile.models
+        for executor in profile.executors(model)
+    ]
+    chosen = {
+        (table.model, executor, stage): table.fitted_models[stage]
+        for table in tables
+        for stage, executor in table.stage_executors.items()
+    }
+    console.print(_error_table(evaluate(profile, CANDIDATES, geometries=geometries), chosen))
+    for table in tables:
+        for sentence in table.misfits:
+            console.print(Text(f"! {table.model} {table.executor}, {sentence}"))
 
 
 def _range_table(frame: pd.DataFrame) -> object:
@@ -262,22 +277,26 @@ def _range_table(frame: pd.DataFrame) -> object:
     return table
 
 
-def _error_table(errors: pd.DataFrame) -> object:
+def _error_table(errors: pd.DataFrame, chosen: dict[tuple[str, str, str], str]) -> object:
     from rich.table import Table
 
     models = list(dict.fromkeys(errors["latency_model"]))
     table = Table(
-        title="Mean absolute error in %, cross-validated",
-        caption="perfect: what the noise of repeated measurements would leave a predictor that knew the truth",
+        title="Mean absolute error in %, cross-validated, by what was held out and the number of images",
+        caption="bold: the latency model that 'auto' chooses; noise: what that of repeated measurements would leave a "
+        "predictor that knew the truth",
     )
-    for name in ("model", "executor", "stage", "held out"):
+    for name in ("model", "executor", "stage", "held out", "images"):
         table.add_column(name)
-    for name in (*models, "perfect"):
+    for name in (*models, "noise"):
         table.add_column(name, justify="right")
-    for key, rows in errors.groupby(["model", "executor", "stage", "held_out"], sort=False):
+    for key, rows in errors.groupby(["model", "executor", "stage", "held_out", "images"], sort=False):
+        model, executor, stage, *_ = map(str, key)
+        taken = chosen[model, executor, stage]
         mape = dict(zip(rows["latency_model"], rows["mape"], strict=True))
-        perfect = float(rows["perfect"].to_numpy()[0])
-        table.add_row(*map(str, key), *(_percent(mape.get(name)) for name in models), _percent(perfect))
+        cells = {name: _percent(mape.get(name)) for name in models}
+        cells[taken] = f"[bold]{cells[taken]}[/bold]"
+        table.add_row(*map(str, key), *cells.values(), _percent(float(rows["perfect"].to_numpy()[0])))
     return table
 
 

@@ -1,12 +1,15 @@
 """How wrong the latency models are, on measurements they did not see.
 
-Three questions, three ways to hold measurements out:
+Three questions, three ways to hold measurements out, and what is left of them when nothing is:
 
 - ``composition``: an unmeasured mix of measured sizes (`GroupKFold` by composition).
 - ``size``: an unmeasured size; every composition that contains it is held out. The honest test of
   extrapolation.
 - ``repeat``: the same batch again. Here the median of its other repeats competes, which bounds what
   memorising the measurements could gain over a smooth model.
+- ``nothing``: the rows that were fitted to.
+
+Each is asked of all batches and, because deadlines hang on single images, by number of images.
 """
 
 from __future__ import annotations
@@ -18,14 +21,20 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.model_selection import GroupKFold
 
-from predictors.latency import LATENCY_MODELS, Floats, fitted
+from predictors.choice import BANDS
+from predictors.latency import LATENCY_MODELS, fitted
 from predictors.measurements import Measurements
 from predictors.noise import perfect_mape
 from predictors.profile import SAME, Profile
+from predictors.validation import Floats
 from traces.geometry import GEOMETRIES, ModelGeometry, geometry_of
 
 HELD_OUT = ("composition", "size", "repeat")
 MEDIAN = "median of repeats"
+ALL = "all"
+"""Batches of any number of images."""
+COMPARED = tuple(name for name in LATENCY_MODELS if name != "auto")
+"""Every latency model but the choice among some of them, which asks these questions itself."""
 
 Fold = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 """Rows to fit on, rows to test on."""
@@ -33,7 +42,7 @@ Fold = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
 def evaluate(
     profile: Profile,
-    latency_models: Iterable[str] = tuple(LATENCY_MODELS),
+    latency_models: Iterable[str] = COMPARED,
     held_out: Iterable[str] = HELD_OUT,
     folds: int = 5,
     geometries: Mapping[str, ModelGeometry] = GEOMETRIES,
@@ -41,9 +50,10 @@ def evaluate(
     """Cross-validated error of each latency model.
 
     Returns:
-        One row a model, executor, stage, way of holding out and latency model: ``mape`` (mean absolute
-        percentage error over the held-out rows as a fraction; NaN where the profile is too small), ``tested``
-        (how many), ``perfect`` (what a perfect predictor would show, see `predictors.noise.perfect_mape`).
+        One row a model, executor, stage, way of holding out, number of images (``all``, ``1``, ``2-4``, ``5+``; those
+        that were tested) and latency model: ``mape`` (mean absolute percentage error over the held-out rows as a
+        fraction; NaN where the profile is too small), ``tested`` (how many), ``perfect`` (what a perfect predictor
+        would show on such batches, see `predictors.noise.perfect_mape`).
 
     Raises:
         BadInput: a model without a known geometry, or an unknown latency model.
@@ -56,19 +66,34 @@ def evaluate(
             selected = profile.select(model, executor)
             for stage in selected.stages(model):
                 data = Measurements.of(selected, stage, geometry)
-                perfect = perfect_mape(data.frame)
+                bands = _bands(data)
+                perfect = {band: perfect_mape(data.frame[of_band]) for band, of_band in bands.items()}
                 for way in held_out:
                     splits = list(_folds(way, data, folds))
                     for name in (*latency_models, MEDIAN) if way == "repeat" else latency_models:
-                        errors = _errors(name, data, splits)
-                        mape = float(np.mean(errors)) if len(errors) else float("nan")
-                        rows.append((model, executor, stage, way, name, mape, len(errors), perfect))
-    batch = ["model", "executor", "stage"]
-    return pd.DataFrame(rows, columns=[*batch, "held_out", "latency_model", "mape", "tested", "perfect"])
+                        errors, tested = _errors(name, data, splits)
+                        for band, of_band in bands.items():
+                            own = errors[of_band[tested]]
+                            if band == ALL or len(own):
+                                mape = float(np.mean(own)) if len(own) else float("nan")
+                                rows.append((model, executor, stage, way, band, name, mape, len(own), perfect[band]))
+    batch = ["model", "executor", "stage", "held_out", "images"]
+    return pd.DataFrame(rows, columns=[*batch, "latency_model", "mape", "tested", "perfect"])
 
 
-def _errors(name: str, data: Measurements, splits: list[Fold]) -> Floats:
-    errors = [np.empty(0)]
+def _bands(data: Measurements) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which rows are of so many images."""
+    images = np.array([sum(n for _, n in composition) for composition in data.compositions])
+    bands = {ALL: np.ones(len(images), dtype=bool)}
+    for least, most in BANDS:
+        name = f"{least}+" if most is None else str(least) if least == most else f"{least}-{most}"
+        bands[name] = (images >= least) & (images <= (np.inf if most is None else most))
+    return bands
+
+
+def _errors(name: str, data: Measurements, splits: list[Fold]) -> tuple[Floats, npt.NDArray[np.intp]]:
+    """The absolute relative errors of the rows that were tested, and which rows these are."""
+    errors, rows = [np.empty(0)], [np.empty(0, dtype=np.intp)]
     for train, test in splits:
         if name == MEDIAN:
             known = data.frame.iloc[train].assign(per_step=data.per_step[train])
@@ -78,7 +103,8 @@ def _errors(name: str, data: Measurements, splits: list[Fold]) -> Floats:
         else:
             predicted = fitted(name, data.matrix[train], data.per_step[train]).predict(data.matrix[test])
         errors.append(np.abs(predicted / data.per_step[test] - 1))
-    return np.concatenate(errors)
+        rows.append(test)
+    return np.concatenate(errors), np.concatenate(rows)
 
 
 def _folds(way: str, data: Measurements, folds: int) -> Iterator[Fold]:
@@ -91,6 +117,8 @@ def _folds(way: str, data: Measurements, folds: int) -> Iterator[Fold]:
             has = np.array([any(size == s for s, _ in c) for c in data.compositions])
             if not has.all():
                 yield np.flatnonzero(~has), np.flatnonzero(has)
+    elif way == "nothing":
+        yield np.arange(len(data.frame)), np.arange(len(data.frame))
     else:
         batches = data.frame.groupby(SAME)["seconds"]
         order, repeats = batches.cumcount().to_numpy(), batches.transform("size").to_numpy()

@@ -260,9 +260,8 @@ def floor_gaussian() -> GaussianResidual:
 
 
 def auto() -> BestByCrossValidation:
-    """That of `floor_gaussian`, `floor`, `boosted` and `linear` which best predicts held-out batches and sizes."""
-    candidates = {"floor-gaussian": floor_gaussian, "floor": floor, "boosted": boosted, "linear": linear}
-    return BestByCrossValidation([(name, make()) for name, make in candidates.items()], images_of_sizes)
+    """That of `CANDIDATES` which best predicts held-out batches, held-out sizes and the rows it was fitted to."""
+    return BestByCrossValidation([(name, LATENCY_MODELS[name]()) for name in CANDIDATES], images_of_sizes)
 
 
 def images_of_sizes(X: Floats) -> Floats:  # noqa: N803
@@ -292,6 +291,8 @@ LATENCY_MODELS: dict[str, Callable[[], Any]] = {
     "mlp": paper_mlp,
 }
 """Name -> factory of an unfitted estimator."""
+CANDIDATES = ("floor-gaussian", "floor", "boosted", "linear")
+"""What ``auto`` chooses from, the one that is taken in doubt first."""
 
 
 def fitted(latency_model: str, X: Floats, y: Floats) -> Any:  # noqa: N803

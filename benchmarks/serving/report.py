@@ -260,6 +260,7 @@ def prediction(source: Source, simulated: pd.DataFrame) -> list[Table]:
     from predictors.evaluate import evaluate
 
     errors = evaluate(profile_of(source).select(executor="patched"), held_out=("composition", "size"))
+    errors = errors[errors["images"] == "all"]
     rows = []
     for (model, way), group in errors.groupby(["model", "held_out"], sort=False):
         perfect = float(group["perfect"].iloc[0])
