@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
 from predictors.basis import CALIBRATED, ESTIMATED
+from predictors.efficiency import Z80
 from predictors.estimate import estimated_table
 from predictors.hardware import find_hardware
 from predictors.latency_model import LatencyModel
@@ -89,13 +92,20 @@ def trust(table: LatencyModel, profile: Profile | None) -> list[str]:
     if profile is not None and stages[CALIBRATED]:
         notes.append(
             f"{', '.join(stages[CALIBRATED])}: times are CALIBRATED, by measurements on {profile.hardware}, "
-            f"taken to be {table.hardware}"
+            f"taken to be {table.hardware}{_uncertain(table, stages[CALIBRATED])}"
         )
     if stages[ESTIMATED]:
         notes.append(
             f"{', '.join(stages[ESTIMATED])}: times are ESTIMATED from the data sheet of {table.hardware}, not measured"
+            f"{_uncertain(table, stages[ESTIMATED])}"
         )
     return notes + table.misfits
+
+
+def _uncertain(table: LatencyModel, stages: Sequence[str]) -> str:
+    """By what factor, in four of five cases, the seconds of the least certain stage are wrong at most."""
+    most = max([table.log_sds[stage] for stage in stages])
+    return f", and may be wrong by x/÷ {math.exp(Z80 * most):.2f} (80 %)"
 
 
 def _find_profile(name: str, base: Path) -> Path:
