@@ -122,6 +122,7 @@ class Controller:
         self._learns = costs.learns
         self._rules = Rules(cluster, self._loads)
         self._router = Router(cluster, policy, routing if binds else None, on_event)
+        self._changed = self._router.changed
         self._recalls, self._returns = (has_own(self.policy, hook) for hook in ("recalls", "returned"))
 
     @property
@@ -201,10 +202,8 @@ class Controller:
         if type(decision) is not Decision or len(decision) != _FIELDS:
             decision = answers.decision(policy, decision)
         jobs, steps, drop, load, anew = decision
-        drops = type(drop) is not tuple or bool(drop)
         if load is not None:
-            if drops:
-                self._drop(policy, drop, now)
+            self._drop(policy, drop, now)
             return self._start_loading(place, jobs, load, now)
         if type(jobs) is not tuple or type(steps) is not int:
             jobs, steps = answers.batch(policy, jobs, steps)
@@ -214,10 +213,10 @@ class Controller:
             self._rules.check_batch(queue, replica, jobs, steps)
             if self._router.heeds_plans and (anew or any(job.state == "waiting" for job in jobs)):
                 self._router.planned(replica, resident, jobs, now)
-        if drops and self._drop(policy, drop, now) and not jobs:
-            return None
-        if drops or not jobs:  # what was dropped does not run
-            self._rules.check_batch(queue, replica, jobs, steps)
+        if type(drop) is not tuple or drop or not jobs:
+            if self._drop(policy, drop, now) and not jobs:
+                return None
+            self._rules.check_batch(queue, replica, jobs, steps)  # what was dropped does not run
         return self._start(place, jobs, steps, now)
 
     def recalls(self, now: float) -> list[int]:
@@ -225,15 +224,21 @@ class Controller:
         if not (self._recalls or self._cancel_recalls or self._on_event):
             return []
         wanted: list[int] = []
+        running = self._running
         for queue in self._router.recalling():
             policy = queue.policy
             try:
                 launch_ids = policy.recalls(now)
             except BaseException as error:
                 fail(policy, "recalls", error)
-            if (type(launch_ids) is not tuple and type(launch_ids) is not list) or launch_ids:
-                wanted += answers.launch_ids(policy, launch_ids, self._next_launch)
-        running = self._running
+            if type(launch_ids) is tuple or type(launch_ids) is list:
+                for launch_id in launch_ids:
+                    if type(launch_id) is not int or launch_id not in running:
+                        break
+                    wanted.append(launch_id)
+                else:
+                    continue
+            wanted += answers.launch_ids(policy, launch_ids, self._next_launch)
         if not (wanted or self._cancel_recalls or self._on_event):
             return []
         if self._cancel_recalls:
@@ -261,7 +266,7 @@ class Controller:
             raise ValueError(f"launch {launch_id} did {steps} of {steps_asked} steps")
         self._recalled.discard(launch_id)
         queue = self._cluster.queues[index]
-        self._router.changed[queue] = None
+        self._changed[queue] = None
         set_launch(self._replicas[index], None)
         self._free |= 1 << index
         self.launched.append((launch, outcome, now))
@@ -377,7 +382,7 @@ class Controller:
 
     def _start(self, place: _Place, jobs: tuple[Job, ...], steps: int, now: float) -> Launch:
         replica, resident, queue = place
-        self._router.changed[queue] = None
+        self._changed[queue] = None
         composition, guided, segments = self._work(jobs, steps)
         if self._loads is not None and (adapters := sum([job.adapters_left for job in jobs])):
             adapter_s = self._costs.step_s("adapt", Batch(jobs[0].request.model, composition, guided))

@@ -161,7 +161,8 @@ class Router:
         """
         if self._all_recall or not self.changed:
             return self.queues
-        changed, self.changed = self.changed, {}
+        changed = list(self.changed)
+        self.changed.clear()
         return changed
 
     def replica_down(self, replica: Replica, now: float) -> None:
