@@ -42,7 +42,7 @@ PUBLISHED = (
     ("sd3", "whole", "decode"),
 )
 SHIPPED = (("tiny-image", "whole", "denoise"), ("tiny-image", "patched", "denoise"), ("tiny-image", "whole", "decode"))
-FULL = ("boosted", "linear")
+FULL = ("floor-gaussian", "boosted", "linear")
 
 Rows = npt.NDArray[np.intp]
 
@@ -166,7 +166,8 @@ def line(what: Sequence[str], errors: Errors) -> str:
     """A row of the table."""
     few = f"{errors.spread:8.1f} {errors.random:8.1f} {errors.worst:8.1f} {errors.every:8.1f}"
     name = f"{what[0]:10} {what[1]:7} {what[2]:7} {what[3]:12}"
-    return f"{name} {errors.estimated:9.1f} {few}   " + " ".join(f"{value:8.1f}" for value in errors.full)
+    full = " ".join(f"{value:{len(model)}.1f}" for model, value in zip(FULL, errors.full, strict=True))
+    return f"{name} {errors.estimated:9.1f} {few}   {full}"
 
 
 def main() -> None:
@@ -181,7 +182,7 @@ def main() -> None:
         f"Error in %, of what was held out. Calibrated by {asked.rows} measurements, or by all that were not held out."
     )
     few = f"{'spread':>8} {'random':>8} {'worst':>8} {'all':>8}"
-    full = " ".join(f"{name:>8}" for name in FULL)
+    full = " ".join(FULL)
     print(f"{'model':10} {'run':7} {'stage':7} {'held out':12} {'estimated':>9} {few}   {full}")
     if files:
         for text in study(import_mixfusion(files), "h100-sxm", "float16", PUBLISHED, asked.rows, asked.seeds):

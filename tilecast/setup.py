@@ -129,6 +129,7 @@ class Prepared:
                 "content_hash": self.predictor.content_hash,
                 "executor": scenario.cluster.executor,
                 "latency_model": self.table.latency_model,
+                "fitted_models": self.table.fitted_models,
                 "online": scenario.predictor.online,
                 "oracle": scenario.predictor.oracle,
                 "expected_computed": format_shares(self.shares),
