@@ -24,6 +24,9 @@ def plan(
         Range(1e-6, 1 - 1e-6),
         typer.Option("--attainment", help="Share of the requests that must finish in time."),
     ] = None,
+    rate: Annotated[
+        str | None, typer.Option("--rate", help="Requests to plan for, like 500/h; by default those of the trace.")
+    ] = None,
     replicas: Annotated[
         int | None, REPLICAS, typer.Option("--replicas", help="Say what so many replicas carry; do not search.")
     ] = None,
@@ -65,6 +68,7 @@ def plan(
     from reports.progress import shown
     from tilecast.scenario import load_scenario
     from tilecast.studies.run import plan
+    from traces.rates import parse_rate
     from traces.text import read_text
 
     loaded = load_scenario(scenario, overrides(trace, profile, scheduler, seed, settings))
@@ -73,6 +77,7 @@ def plan(
             loaded,
             output,
             attainment=attainment,
+            rate_rps=None if rate is None else parse_rate(rate, "--rate"),
             replicas=replicas,
             hardware=hardware,
             devices=devices,

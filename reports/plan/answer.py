@@ -58,6 +58,7 @@ def key_figures(plan: Plan) -> list[tuple[str, str]]:
         ("Per hour", money(best.price_per_hour)),
         ("Per 1,000 images", money(best.cost_per_1000_images)),
         ("Deadlines kept", format_interval(best.figures.attainment, "%")),
+        ("Requests asked for, drawn, in time", _rates(plan, best)),
         ("Utilisation", percent(round(best.figures.utilisation.mean, 3))),
         ("Load it can carry", carried),
     ]
@@ -66,6 +67,16 @@ def key_figures(plan: Plan) -> list[tuple[str, str]]:
     if plan.lost_replica is not None:
         pairs.append(("With one replica less", format_interval(plan.lost_replica.figures.attainment, "%")))
     return [(label, value) for label, value in pairs if not value.startswith(NONE)]
+
+
+def _rates(plan: Plan, best: Evaluation) -> str:
+    """What was planned for, what the replications had, and what finished in time, requests a second."""
+    figures = best.figures
+    if math.isnan(figures.drawn_rps.mean):
+        return NONE
+    shown = [format_value(plan.demand.rate_rps, "x")]
+    shown += [format_interval(rate, "x") for rate in (figures.drawn_rps, figures.goodput_rps)]
+    return f"{', '.join(shown)} a second"
 
 
 def promise(plan: Plan) -> str:

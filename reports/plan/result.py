@@ -18,6 +18,9 @@ from traces.notes import Note
 STABLE, NEAR_KNEE, UNSTABLE = "STABLE", "NEAR KNEE", "UNSTABLE"
 """Whether a cluster keeps up: with room to spare; so close to its limit that a little more load breaks it; not."""
 
+UNKNOWN = Interval(math.nan, math.nan, 0)
+"""A figure that is not defined."""
+
 _STRICT = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
 
@@ -60,6 +63,7 @@ class Figures:
         dropped: share of the requests that the policy dropped.
         requests: requests of one replication, after the warm-up.
         warm_up_s: cut off, in the mean.
+        drawn_rps: requests a second that the replications had, which scatters around ``rate_rps``.
     """
 
     rate_scale: float
@@ -75,6 +79,7 @@ class Figures:
     dropped: Interval
     requests: int
     warm_up_s: float
+    drawn_rps: Interval = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -274,7 +279,7 @@ class Plan:
     considered: tuple[Evaluation, ...]
     refused: tuple[Refused, ...] = ()
     load_curve: tuple[WhatIf, ...] = ()
-    headroom: Interval = Interval(math.nan, math.nan, 0)
+    headroom: Interval = UNKNOWN
     lost_replica: WhatIf | None = None
     sensitivity: tuple[WhatIf, ...] = ()
     growth: tuple[Month, ...] = ()

@@ -98,6 +98,20 @@ def test_a_plan_finds_the_least_cluster_and_says_what_it_rests_on(folder: Path) 
     assert "on a test" in made.slo
 
 
+def test_a_plan_is_for_the_rate_that_is_asked_whatever_the_trace_has(folder: Path) -> None:
+    hourly = plan(folder, "hourly", "--hardware", "small", "--rate", "90000/h")
+    assert hourly.demand.rate_rps == pytest.approx(25.0, rel=1e-12)
+    assert hourly.answer is not None
+    drawn = hourly.answer.figures.drawn_rps
+    assert drawn.mean == pytest.approx(25.0, rel=0.1)
+    assert "--rate 90000/h" in hourly.command
+    trace = plan(folder, "trace", "--hardware", "small")
+    assert trace.answer is not None
+    assert hourly.answer.candidate.replicas < trace.answer.candidate.replicas
+    said = refused("plan", folder / "scenario.toml", "--rate", "5/fortnight", "-o", folder / "no")
+    assert "--rate is '5/fortnight', expected a rate like 500/h" in said
+
+
 def test_a_killed_plan_goes_on_to_the_same_bytes_whatever_the_processes(folder: Path) -> None:
     plan(folder, "whole", "--hardware", "small")
     rows = kept_points(folder / "whole")

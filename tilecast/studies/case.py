@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,11 @@ class Case:
         if predictor.profile is not None or predictor.hardware is not None or not self.scenario.plan.hardware:
             return self.scenario
         return self.on(self.scenario.plan.hardware[0])
+
+    def at(self, rate_rps: float) -> Case:
+        """The same for a demand of so many requests a second, in the mean of all that it is drawn from."""
+        scale = rate_rps / demand_of(self.reference).rate_rps
+        return replace(self, scenario=self.scenario.replaced({"trace.rate_scale": scale}))
 
     def on(self, kind: HardwareSection, **more: Any) -> Scenario:
         """The scenario on a kind of hardware, with some keys (dots spelled ``__``) otherwise."""

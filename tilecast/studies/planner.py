@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from predictors.basis import MEASURED
 from reports.formatting import format_interval
 from reports.output_analysis import Interval
-from reports.plan.result import Candidate, Demand, Evaluation, Month, Plan, PolicyCost, PossibleSpeed
+from reports.plan.result import UNKNOWN, Candidate, Demand, Evaluation, Month, Plan, PolicyCost, PossibleSpeed
 from tilecast.studies import whatif
 from tilecast.studies.assess import Assessor
 from tilecast.studies.experiment import AS_PLANNED, Change
@@ -55,7 +55,7 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
         evaluation = assess(wanted.cluster)
         found = Found(evaluation if evaluation.keeps else None, ())
     about = wanted.cluster if found.answer is None else found.answer.candidate
-    answer, runs, headroom = found.answer, [], Interval(math.nan, math.nan, 0)
+    answer, runs, headroom = found.answer, [], UNKNOWN
     if about is not None:
         runs, headroom = assess.replications(about), headroom_of(assess, about)
         evaluation = assess.near(about, HARDER)

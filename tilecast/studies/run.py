@@ -36,6 +36,7 @@ def plan(
     output: Path | str | None = None,
     *,
     attainment: float | None = None,
+    rate_rps: float | None = None,
     replicas: int | None = None,
     hardware: str | None = None,
     devices: int | None = None,
@@ -52,6 +53,7 @@ def plan(
         scenario: the demand, the deadlines, and what may be bought.
         output: folder in which every simulation is kept, so that the same plan goes on there; None: nothing is kept.
         attainment: share of the requests that must finish in time, in the place of ``plan.attainment``.
+        rate_rps: requests a second to plan for, in the mean; None: those of the trace, times ``trace.rate_scale``.
         replicas: say what so many replicas carry, and do not search.
         hardware: the only kind of ``plan.hardware`` to consider.
         devices: devices per replica, with ``replicas``.
@@ -74,6 +76,8 @@ def plan(
     if schedulers:
         given["plan.schedulers"] = tuple(schedulers)
     case = Case(scenario.replaced(given) if given else scenario, tuple(policies), hardware)
+    if rate_rps is not None:
+        case = case.at(rate_rps)
     faults = case.scenario.faults
     if replicas is None and faults is not None and (faults.outages or faults.slow):
         raise BadInput(

@@ -78,6 +78,7 @@ def figures(
         dropped=_share_of_requests(replications, "dropped", confidence),
         requests=round(sum([r.requests for r in replications]) / len(replications)),
         warm_up_s=sum([r.warm_up_s for r in replications]) / len(replications),
+        drawn_rps=interval([r.requests / r.span_s if r.span_s > 0 else math.nan for r in replications], confidence),
     )
 
 

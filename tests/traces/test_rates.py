@@ -1,0 +1,21 @@
+"""Rates as people write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from traces.errors import BadInput
+from traces.rates import parse_rate
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("3", 3.0), ("3/s", 3.0), (" 30 / min ", 0.5), ("500/h", 500 / 3600), ("86400/day", 1.0)]
+)
+def test_a_rate(text: str, rate: float) -> None:
+    assert parse_rate(text, "--rate") == pytest.approx(rate, rel=1e-15)
+
+
+@pytest.mark.parametrize("text", ["", "/h", "500/", "500/year", "-1/s", "0", "nan", "inf/h", "1e9", "five/s"])
+def test_no_rate(text: str) -> None:
+    with pytest.raises(BadInput, match="--rate is"):
+        parse_rate(text, "--rate")
