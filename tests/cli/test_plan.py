@@ -232,22 +232,9 @@ def test_a_plan_needs_no_torch(folder: Path) -> None:
         "from cli.main import main\n"
         "main()\n"
     )
-    scenario, output = str(folder / "scenario.toml"), str(folder / "plan")
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "plan",
-        scenario,
-        "--replicas",
-        "4",
-        "--hardware",
-        "small",
-        "-o",
-        output,
-        "--workers",
-        "1",
-    ]
+    few = [f"--set=plan.{name}={value}" for name, value in (("seeds", 2), ("requests", 40), ("max_requests", 40))]
+    given = ["--replicas", "4", "--hardware", "small", "--workers", "1", *few, "-o", str(folder / "plan")]
+    command = [sys.executable, "-c", code, "plan", str(folder / "scenario.toml"), *given]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
     )
