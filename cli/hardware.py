@@ -60,22 +60,25 @@ def show(name: Annotated[str, typer.Argument(help="A kind, or a file's: mine.tom
 
 @app.command()
 def models() -> None:
-    """The models whose shapes were counted, at their native size and, clips, 81 frames."""
-    from predictors.shapes import shipped_shapes
-    from traces.geometry import geometry_of
+    """The models whose shapes were counted, at the size and the steps that they are asked for where nobody says."""
+    from predictors.shapes import shape_of, shipped_shapes
+    from traces.geometry import KNOWN_MODELS
     from traces.sizes import format_size
+    from traces.stages import ORDINARY, STAGES
 
     rows = []
-    for name, shape in shipped_shapes().items():
-        geometry = geometry_of(name)
-        size = (*geometry.native_size, 81 if geometry.frame_factor > 1 else 1)
-        for stage in ("encode", "denoise", "decode"):
-            of, at = shape.stage(stage), shape.tokens(stage, geometry, size)
+    counted = [(name, known) for name, known in KNOWN_MODELS.items() if known.shape in shipped_shapes()]
+    for name, known in counted:
+        shape, defaults = shape_of(name), known.defaults
+        for stage in ORDINARY:
+            of, at = shape.stage(stage), shape.tokens(stage, known.geometry, defaults.size)
             rows.append(
                 (
                     name,
                     stage,
-                    format_size(size),
+                    format_size(defaults.size),
+                    str(defaults.steps if STAGES[stage].sampler else 1),
+                    str(2 if defaults.guided and STAGES[stage].guided else 1),
                     f"{of.parameters / 1e9:.3f}",
                     f"{of.flops.at(*at) / 1e12:.3g}",
                     f"{of.bytes.at(*at) / 1e9:.3g}",
@@ -83,9 +86,10 @@ def models() -> None:
                     f"{of.peak_bytes.at(*at) / 1e9:.3g}",
                 )
             )
-    columns = ("model", "stage", "size", "G parameters", "TFLOP", "GB moved", "kernels", "peak GB")
+    columns = ("model", "stage", "size", "steps", "rows", "G parameters", "TFLOP", "GB moved", "kernels", "peak GB")
     _print(columns, rows, words=3)
     say(
+        "size, steps and rows are those of a request where nobody says. "
         "TFLOP, GB moved by operators run one by one and GB held at most, of a row in bfloat16: an image or clip; "
         "guidance has two."
     )
@@ -95,9 +99,13 @@ def models() -> None:
 def estimate(
     model: Annotated[str, typer.Option(help="A model of 'tilecast hardware models'.")],
     hardware: Kind,
-    sizes: Annotated[str, typer.Option(help="Comma-separated, such as 512x512,480x832x81.")],
+    sizes: Annotated[
+        str | None, typer.Option(help="Comma-separated, such as 512x512,480x832x81; by default the model's.")
+    ] = None,
     batch: Annotated[str, typer.Option(help="Images of a batch, comma-separated.")] = "1",
-    steps: Annotated[int, STEPS, typer.Option(help="Denoising steps of a request.")] = 50,
+    steps: Annotated[
+        int | None, STEPS, typer.Option(help="Denoising steps of a request; by default the model's.")
+    ] = None,
     executor: Annotated[str, typer.Option(help="whole, patched or packed.")] = "whole",
     dtype: Annotated[
         str | None, typer.Option(help="Precision of the denoiser, such as float16, tf32, fp8 or int8-weights.")
@@ -106,7 +114,9 @@ def estimate(
         str, typer.Option(help="What runs it: eager, compile or vendor (TensorRT, OneDiff, ...).")
     ] = "eager",
     profile: Annotated[Path | None, typer.Option(help="Measurements on this hardware that calibrate it.")] = None,
-    guided: Annotated[bool, typer.Option(help="With classifier-free guidance.")] = True,
+    guided: Annotated[
+        bool | None, typer.Option(help="With classifier-free guidance or true CFG; by default as the model is.")
+    ] = None,
 ) -> None:
     """What a step and a request take on hardware that was not measured, or hardly: by its roofline."""
     from predictors.costs import Batch
@@ -116,23 +126,29 @@ def estimate(
     from predictors.profile import EXECUTORS, Profile
     from predictors.shapes import shape_of
     from tilecast.latency import trust
-    from traces.geometry import geometry_of
+    from traces.geometry import model_called
     from traces.sizes import format_size, parse_size_list
     from traces.stages import ORDINARY
 
     if executor not in EXECUTORS:
         raise BadInput(f"--executor is {executor!r}, expected one of {', '.join(EXECUTORS)}")
-    kind, shape, geometry = find_hardware(hardware), shape_of(model), geometry_of(model)
+    kind, shape, known = find_hardware(hardware), shape_of(model), model_called(model)
+    geometry, defaults = known.geometry, known.defaults
+    model = geometry.name
+    steps = defaults.steps if steps is None else steps
+    if guided and geometry.guidance == "never":
+        raise BadInput(f"--guided: {model} evaluates no negative prompt")
+    guided = defaults.guided if guided is None else guided
     dtype = kind.dtype if dtype is None else dtype
     calibration = None if profile is None else Profile.load(profile)
     table = estimated_table(model, kind, executor, dtype, engine=engine, calibration=calibration)
     denoise = table.costs["denoise"]
     assert isinstance(denoise, RooflineCost)
     rows = []
-    for size in parse_size_list(sizes, "--sizes"):
+    for size in (defaults.size,) if sizes is None else parse_size_list(sizes, "--sizes"):
         most = largest_batch(shape, geometry, size, kind.memory_bytes, dtype, guided)
         for images in _counts(batch):
-            together, share = ((size, images),), float(guided and geometry.guidance == "scale")
+            together, share = ((size, images),), float(guided)
             each = {stage: table.step_s(stage, Batch(table.model, together, share)) for stage in ORDINARY}
             alone = each["encode"] + steps * each["denoise"] + each["decode"]
             needed = footprint(shape, geometry, size, images, dtype, guided).needed_bytes
@@ -151,7 +167,8 @@ def estimate(
             )
     times = ("encode s", "step s", "decode s", "total s")
     _print(("size", "batch", *times, "80 % interval", "bound by", "GB", "most", "beyond"), rows, words=1)
-    say(f"{model} in {dtype}, {engine}, {steps} steps, on {kind.name}, {kind.memory_bytes / 1e9:g} GB.")
+    rows_of = "two rows an image" if guided else "one row an image"
+    say(f"{model} in {dtype}, {engine}, {steps} steps, {rows_of}, on {kind.name}, {kind.memory_bytes / 1e9:g} GB.")
     say("total: of the batch; bound by: a step; GB: needed, with ! more than there is; most: images that fit;")
     say("beyond: outside the range of the measurements.")
     for note in trust(table, calibration):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from traces.limits import FACTOR, GUIDANCE, INSTANT, POSITIVE_SPAN, RATE, REQUES
 
 if TYPE_CHECKING:
     from traces.trace import Trace
+    from traces.workload import Workload
 
 app = Verbs(help="Import, generate, fit, change and describe traces.", no_args_is_help=True)
 app.add_typer(trace_import.app, name="import")
@@ -37,12 +39,17 @@ def generate(
         typer.Option(help="poisson, gamma:CV, mmpp:RATIO:SECONDS, diurnal:AMPLITUDE, or gamma:2+diurnal:0.5."),
     ] = None,
     sizes: Annotated[
-        str | None, typer.Option(help="File with height,width,weight, or text like 512x512:2,768x512:1.")
+        str | None,
+        typer.Option(help="File with height,width,weight, or text like 512x512:2,768x512:1 (default: the model's)."),
     ] = None,
-    steps: Annotated[str | None, typer.Option(help="Steps, like 30 or 20:1,30:3 (default 30).")] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="Steps, like 30 or 20:1,30:3 (default: the model's, or 30).")
+    ] = None,
     images: Annotated[str | None, typer.Option(help="Images a request, like 1 or 1:3,4:1 (default 1).")] = None,
     model: Annotated[str | None, typer.Option(help="What the requests ask for.")] = None,
-    guidance_scale: Annotated[float | None, GUIDANCE, typer.Option(help="Of all requests (default 5).")] = None,
+    guidance_scale: Annotated[
+        float | None, GUIDANCE, typer.Option(help="Of all requests (default: the model's, or 5).")
+    ] = None,
     prompts: PromptsFile = None,
     seed: Seed = 0,
 ) -> None:
@@ -51,6 +58,7 @@ def generate(
     from typing import Any
 
     from traces.arrivals import parse_arrivals
+    from traces.geometry import known_model
     from traces.mix import parse_counts
     from traces.sizes import sizes_from
     from traces.streams import stream
@@ -69,12 +77,30 @@ def generate(
     given = {name: value for name, value in given.items() if value is not None}
     if like is not None:
         workload = replace(Workload.load(like), **given)
-    elif rate is None or sizes is None:
-        raise BadInput("generate needs --rate and --sizes, or --like with a workload")
-    else:
+    elif rate is None or (sizes is None and model is None):
+        raise BadInput("generate needs --rate and --sizes or a --model, or --like with a workload")
+    elif model is None or (sizes is not None and not known_model(model)):
         workload = Workload(**given)
+    else:
+        workload = Workload.asking(**given)
+        _say_what_was_taken(workload, given)
     trace = workload.generate(duration, rate_scale, stream(seed, "workload"))
     trace_import.write(trace_import.prompted(trace, prompts, seed), output)
+
+
+def _say_what_was_taken(workload: Workload, given: Mapping[str, object]) -> None:
+    """What of a workload is the model's, and nobody said."""
+    from traces.sizes import format_size
+
+    taken = {
+        "sizes": f"sizes {format_size(workload.sizes.values[0])}",
+        "steps": f"steps {workload.steps.values[0]}",
+        "guidance_scale": f"guidance scale {workload.guidance_scale:g}",
+    }
+    said = [text for name, text in taken.items() if name not in given]
+    said += ["a negative prompt of a space, for true CFG"] if workload.negative_prompt else []
+    if said:
+        say(f"as {workload.model} is asked where nobody says: {', '.join(said)}")
 
 
 @app.command()

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
 from predictors.catalogue import entry_of, load_entries
 from predictors.polynomial import Polynomial
-from traces.geometry import ModelGeometry
+from traces.geometry import ModelGeometry, model_called
 from traces.request import Size
 from traces.stages import STAGES
 
@@ -119,14 +119,14 @@ class ModelShape(BaseModel):
 
 @cache
 def shipped_shapes() -> dict[str, ModelShape]:
-    """The models that were counted."""
+    """The models that were counted; models that have all networks of another one are not among them."""
     return load_entries(Path(str(files("profiles"))) / "shapes.toml", ModelShape)
 
 
 def shape_of(model: str) -> ModelShape:
-    """The shape of the model called so.
+    """The shape of the known model that ``model`` means, see `traces.geometry.known_model`.
 
     Raises:
-        BadInput: it was not counted.
+        BadInput: there is no such model, or it was not counted.
     """
-    return entry_of(shipped_shapes(), model, "model shape")
+    return entry_of(shipped_shapes(), model_called(model).shape, "model shape")

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from traces.arrivals import Arrivals, Burst, DailyProfile, Gamma, Poisson, parse_arrivals
 from traces.errors import BadInput, first_problem
 from traces.files import write_document
+from traces.geometry import model_called
 from traces.marks import OutputKind
 from traces.mix import Mix, parse_count, parse_counts
 from traces.request import Size
@@ -45,6 +46,7 @@ class Workload:
         images: pictures a request.
         model: what all requests ask for.
         guidance_scale: guidance scale of all requests.
+        negative_prompt: negative prompt of all requests; true CFG needs one.
     """
 
     rate: float
@@ -54,6 +56,25 @@ class Workload:
     images: Mix[int] = Mix((1,), (1.0,))  # noqa: RUF009 - frozen
     model: str = ""
     guidance_scale: float = 5.0
+    negative_prompt: str = ""
+
+    @classmethod
+    def asking(cls, model: str, rate: float, **given: Any) -> Workload:
+        """Requests as the known model ``model`` is asked where nobody says, but for what is ``given``.
+
+        Raises:
+            BadInput: no such model.
+        """
+        known = model_called(model)
+        defaults = known.defaults
+        by_true_cfg = defaults.guided and known.geometry.guidance == "true"
+        asked = {
+            "sizes": Mix((defaults.size,), (1.0,)),
+            "steps": Mix((defaults.steps,), (1.0,)),
+            "guidance_scale": defaults.guidance_scale,
+            "negative_prompt": " " if by_true_cfg else "",
+        }
+        return cls(rate, model=known.geometry.name, **{**asked, **given})
 
     def generate(self, duration_s: float, rate_scale: float = 1.0, rng: np.random.Generator | None = None) -> Trace:
         """A trace of ``duration_s`` seconds at ``rate_scale`` times the rate.
@@ -80,6 +101,7 @@ class Workload:
                 "model": self.model,
                 "seed": for_seeds.integers(2**31, size=count),
                 "guidance_scale": self.guidance_scale,
+                "negative_prompt": self.negative_prompt,
             }
         )
         return Trace.from_frame(frame, "workload")
@@ -111,6 +133,7 @@ class Workload:
             rates = ", ".join(repr(rate) for rate in self.arrivals.profile.rates)
             lines.append(f"profile = [{rates}]  # relative rates in equal parts of a day, from time 0 of the trace")
         lines += [f"model = {_quoted(self.model)}", f"guidance_scale = {float(self.guidance_scale)!r}"]
+        lines += [f"negative_prompt = {_quoted(self.negative_prompt)}"] if self.negative_prompt else []
         lines += [
             "",
             "[sizes]  # height x width [x frames] = weight",
@@ -152,6 +175,7 @@ class _Document(BaseModel):
     images: dict[str, Weight] = {"1": 1.0}
     model: str = ""
     guidance_scale: float = 5.0
+    negative_prompt: str = ""
 
     def workload(self) -> Workload:
         arrivals = parse_arrivals(self.arrivals)
@@ -167,6 +191,7 @@ class _Document(BaseModel):
             images=_mix(self.images, partial(parse_count, field="images")),
             model=self.model,
             guidance_scale=self.guidance_scale,
+            negative_prompt=self.negative_prompt,
         )
 
 
@@ -207,7 +232,7 @@ def fit(trace: Trace) -> Workload:
     Intervals are called Poisson when their CV is near 1 and gamma otherwise. A trace that touches 48 hours of
     its clock also gives an hourly profile, and its CV is taken with the profile removed. Properties are
     fitted one by one; how they depend on each other is not. Deadlines, prompts, priorities and tenants are
-    not fitted.
+    not fitted; where most requests have a negative prompt, all get one, a space.
 
     Raises:
         BadInput: fewer than two requests, all at one time, or requests for several models.
@@ -233,6 +258,7 @@ def fit(trace: Trace) -> Workload:
         images=Mix.of(summary.images_per_request),
         model=next(iter(summary.models)),
         guidance_scale=float(frame["guidance_scale"].mode().iloc[0]),
+        negative_prompt=" " if (frame["negative_prompt"] != "").mean() > 0.5 else "",
     )
 
 

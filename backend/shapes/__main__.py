@@ -6,9 +6,10 @@ import argparse
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,12 +25,14 @@ from traces.marks import OutputKind
 from traces.output import check_file
 from traces.stages import STAGES
 
-PICTURES: tuple[Shape, ...] = ((1, 64, 64), (1, 64, 96), (1, 96, 96), (1, 128, 128), (1, 160, 96), (1, 192, 192))
-CLIPS: tuple[Shape, ...] = (
-    *((frames, height, width) for height, width in ((48, 80), (60, 104), (90, 160)) for frames in (5, 9)),
-    (13, 48, 80),
+PICTURES = ((512, 512), (512, 768), (768, 768), (1024, 1024), (1280, 768), (1536, 1536))
+"""Heights and widths that are counted of pictures, px."""
+
+CLIPS = (
+    *((frames, height, width) for height, width in ((384, 640), (480, 832), (720, 1280)) for frames in (5, 9)),
+    (13, 384, 640),
 )
-"""Latent shapes that are counted."""
+"""Latent frames, heights and widths (px) that are counted of clips."""
 
 SHAPES = OutputKind("shapes")
 
@@ -55,7 +58,8 @@ def main() -> None:
     if unknown := [name for name in names if name not in MODELS]:
         parser.error(f"unknown model {unknown[0]!r}; known: {', '.join(MODELS)}")
     check_file(asked.output, SHAPES)
-    text = "\n".join([_header(), *(_spell_model(name, MODELS[name]) for name in names)])
+    counted = _Counted()
+    text = "\n".join([_header(), *(_spell_model(name, MODELS[name], counted) for name in names)])
     write_document(SHAPES.comment(text, ".toml"), asked.output, SHAPES)
 
 
@@ -71,15 +75,19 @@ def count_stage(stage: StageWork, modules: list[torch.nn.Module], rows: int, sha
 
 def build(stage: StageWork) -> list[torch.nn.Module]:
     """The stage's networks on the meta device, in bfloat16."""
+    return _on_meta(stage.modules)
+
+
+def _on_meta(make: Callable[[], Sequence[Any]]) -> list[torch.nn.Module]:
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device("meta"):
-            return [module.eval() for module in stage.modules()]
+            return [module.eval() for module in make()]
     finally:
         torch.set_default_dtype(torch.float32)
 
 
-def _spell_model(name: str, model: Model) -> str:
+def _spell_model(name: str, model: Model, counted: _Counted) -> str:
     lines = [
         f'["{name}"]',
         f'source = "{model.source}"',
@@ -90,16 +98,33 @@ def _spell_model(name: str, model: Model) -> str:
     ]
     for title, stage in model.stages.items():
         print(f"{name} {title}", file=sys.stderr, flush=True)
-        modules = build(stage)
-        table = f'"{name}".{title}'
-        lines += [f"[{table}]", f"parameters = {sum(p.numel() for module in modules for p in module.parameters())}"]
+        modules, table = build(stage), f'"{name}".{title}'
+        held = [*modules, *_on_meta(stage.held)]
+        lines += [f"[{table}]", f"parameters = {sum(p.numel() for module in held for p in module.parameters())}"]
+        notes = [note] if (note := model.notes.get(title)) else []
         if stage.tiles is not None:
             tile, apart = ("x".join(map(str, shape)) for shape in stage.tiles)
-            lines.append(f'note = "one clip after another in tiles of {tile} latent pixels, {apart} apart"')
+            notes = [f"one clip after another in tiles of {tile} latent pixels, {apart} apart", *notes]
+        lines += [f'note = "{"; ".join(notes)}"'] if notes else []
+        if stage.tiles is not None:
             lines += _spell_tiles(table, GEOMETRIES[name], stage, modules)
         else:
-            lines += _spell_counts(table, _sizes(name, title), stage, modules)
+            lines += _spell_counts(table, _sizes(name, title), stage, modules, counted)
     return "\n".join(lines)
+
+
+class _Counted:
+    """Counts of stages that several models share."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[StageWork, int, Shape], Counts] = {}
+
+    def of(self, stage: StageWork, modules: list[torch.nn.Module], rows: int, shape: Shape) -> Counts:
+        """See `count_stage`."""
+        key = (stage, rows, shape)
+        if key not in self._counts:
+            self._counts[key] = count_stage(stage, modules, rows, shape)
+        return self._counts[key]
 
 
 @dataclass(frozen=True)
@@ -120,21 +145,25 @@ class _Sizes:
 
 
 def _sizes(name: str, title: str) -> _Sizes:
-    model, network = MODELS[name], STAGES[title].network
-    patch, frame_patch = GEOMETRIES[name].patch, model.frame_patch if network == "denoiser" else 1
-    shapes = CLIPS if model.video else PICTURES
-    shapes = tuple(
-        (-(-frames // frame_patch) * frame_patch, height, width) for frames, height, width in shapes
-    )  # as pipelines pad
+    model, geometry, network = MODELS[name], GEOMETRIES[name], STAGES[title].network
+    patch, frame_patch = geometry.patch, model.frame_patch if network == "denoiser" else 1
+    sizes = CLIPS if model.video else [(model.frames, height, width) for height, width in PICTURES]
     if network == "text":
-        shapes = shapes[:1]
+        sizes = sizes[:1]
+    token = geometry.latent_factor * patch
+    shapes = [
+        (-(-frames // frame_patch) * frame_patch, height // token * patch, width // token * patch)
+        for frames, height, width in sizes
+    ]  # as pipelines pad
     areas = [height // patch * (width // patch) for _, height, width in shapes]
     return _Sizes(shapes, areas, [frames // frame_patch for frames, *_ in shapes])
 
 
-def _spell_counts(table: str, sizes: _Sizes, stage: StageWork, modules: list[torch.nn.Module]) -> list[str]:
-    one = [count_stage(stage, modules, 1, shape) for shape in sizes.shapes]
-    two = [count_stage(stage, modules, 2, shape) for shape in sizes.shapes]
+def _spell_counts(
+    table: str, sizes: _Sizes, stage: StageWork, modules: list[torch.nn.Module], counted: _Counted
+) -> list[str]:
+    one = [counted.of(stage, modules, 1, shape) for shape in sizes.shapes]
+    two = [counted.of(stage, modules, 2, shape) for shape in sizes.shapes]
     lines = [
         _spell("launches", *sizes.fit([pair.launches for pair in two])),
         _spell(

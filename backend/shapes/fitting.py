@@ -19,11 +19,11 @@ def fit(areas: Sequence[int], frames: Sequence[int], counts: Sequence[float]) ->
 
     Args:
         areas: tokens of one frame, shape (n,).
-        frames: shape (n,); all 1 for pictures.
+        frames: shape (n,); where all are the same, like 1 for pictures, terms of their own are left out.
         counts: what was counted, shape (n,), positive.
     """
-    picture = max(frames) == 1
-    names = [name for name in TERMS if not picture or name in ("constant", "tokens", "tokens_squared")]
+    fixed = len(set(frames)) == 1
+    names = [name for name in TERMS if not fixed or name in ("constant", "tokens", "tokens_squared")]
     values = [term_values(*shape) for shape in zip(areas, frames, strict=True)]
     subsets = [subset for size in range(1, len(names) + 1) for subset in itertools.combinations(names, size)]
     fits = [_least_squares(subset, values, np.array(counts, dtype=np.float64)) for subset in subsets]

@@ -15,19 +15,9 @@ import torch
 import transformers
 
 from backend.coroutine import DenoiserCall
+from backend.shapes.denoisers import cogvideox, flux, hunyuan_video, sd3, unet, wan
 from backend.shapes.models import MODELS, Model
-from backend.shapes.stages import (
-    Shape,
-    StageWork,
-    cogvideox,
-    decoder,
-    encoder,
-    flux,
-    hunyuan_video,
-    sd3,
-    unet,
-    wan,
-)
+from backend.shapes.stages import Shape, StageWork, decoder, encoder
 from traces.composition import Composition
 from traces.errors import BadInput
 from traces.geometry import geometry_of

@@ -21,7 +21,6 @@ from typing import Any
 import pandas as pd
 
 from predictors.importers.contents import FileContents, read_contents
-from predictors.importers.names import known_model
 from predictors.importers.reported import (
     SECONDS,
     ImportOptions,
@@ -38,6 +37,7 @@ from traces.composition import composition_of
 from traces.errors import BadInput
 from traces.exact import number_of
 from traces.files import require_columns
+from traces.geometry import known_model
 from traces.limits import IMAGES, SIDE, Range
 from traces.request import Size
 

@@ -1,4 +1,4 @@
-"""What others call the models and devices that Tilecast knows."""
+"""What others call the devices that Tilecast knows."""
 
 from __future__ import annotations
 
@@ -6,39 +6,8 @@ import re
 from collections.abc import Iterable
 
 from predictors.hardware import Hardware, shipped_hardware
-from traces.geometry import GEOMETRIES
-
-ALIASES = {
-    "stable-diffusion-v1-5": "sd15",
-    "stable-diffusion-1.5": "sd15",
-    "sd-v1-5": "sd15",
-    "sd1.5": "sd15",
-    "stable-diffusion-xl": "sdxl",
-    "stable-diffusion-xl-base-1.0": "sdxl",
-    "stable-diffusion-3-medium": "sd3",
-    "sd3-medium": "sd3",
-    "stable-diffusion-3.5-medium": "sd3.5-medium",
-    "flux.1-dev": "flux",
-    "flux.1-schnell": "flux",
-    "wan2.1-t2v-1.3b": "wan-1.3b",
-    "wan-2.1-t2v-1.3b": "wan-1.3b",
-    "wan2.1-t2v-14b": "wan-14b",
-    "wan-2.1-t2v-14b": "wan-14b",
-    "cogvideox1.5-5b": "cogvideox-1.5",
-}
-"""Names in papers and on model hubs; see `known_model`."""
 
 _VENDORS = frozenset({"nvidia", "amd", "geforce", "instinct", "tesla", "gpu", "rtx"})
-
-
-def known_model(name: str) -> str:
-    """The model of `traces.geometry.GEOMETRIES` that ``name`` means; empty: none.
-
-    It may be a repository of a model hub (``org/Model-Diffusers``) or a folder that ends in its name.
-    """
-    plain = name.strip().rstrip("/").rpartition("/")[2].lower().replace("_", "-").removesuffix("-diffusers")
-    meant = ALIASES.get(plain, plain)
-    return meant if meant in GEOMETRIES else ""
 
 
 def known_hardware(name: str) -> Hardware | None:

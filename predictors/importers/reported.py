@@ -104,7 +104,7 @@ class ImportOptions:
     """What a person says of files: what they leave open, and which of their rows are meant.
 
     Attributes:
-        model: the model, as `traces.geometry.GEOMETRIES` calls it; empty: as the files say.
+        model: the model, as `traces.geometry.KNOWN_MODELS` calls it; empty: as the files say.
         hardware: what ran it; empty: as the files say.
         size: (height, width, frames) in pixels, of files without sizes.
         steps: denoising steps of a request, of files without steps.

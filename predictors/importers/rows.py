@@ -22,7 +22,7 @@ import pandas as pd
 from predictors.costs import Batch
 from predictors.estimate import estimated_table
 from predictors.hardware import NUMBER_BYTES
-from predictors.importers.names import known_hardware, known_model
+from predictors.importers.names import known_hardware
 from predictors.importers.reported import (
     WHOLE,
     ImportOptions,
@@ -36,7 +36,7 @@ from predictors.latency_model import LatencyModel
 from predictors.profile import Profile
 from traces.composition import Composition, format_composition
 from traces.errors import BadInput, did_you_mean
-from traces.geometry import GEOMETRIES, geometry_of
+from traces.geometry import KNOWN_MODELS, geometry_of, known_model
 from traces.limits import LABEL
 from traces.stages import ORDINARY, STAGES
 
@@ -104,7 +104,7 @@ def profile_of(files: Sequence[ReportedFile], options: ImportOptions) -> Importe
     remarks += _without_effect(files, options)
     assumed = dict.fromkeys(_model(row, options) for row in rows if row.guided is None)
     if options.guided is None and assumed and any("guided" in file.asks for file in files):
-        on = [model for model in assumed if GEOMETRIES[model].guidance == "scale"]
+        on = [model for model in assumed if KNOWN_MODELS[model].defaults.guided]
         switched = f"on for {', '.join(on)}" + (", else off" if len(on) < len(assumed) else "") if on else "off"
         remarks.append(f"classifier-free guidance is taken to be {switched}; --guided and --no-guided say otherwise")
     frame = pd.DataFrame(records).assign(hardware=hardware, software=software)
@@ -170,7 +170,7 @@ def _of_known_models(rows: list[ReportedRow], options: ImportOptions, remarks: l
         require_said(rows[0].where, **rows[0].needs())
         raise BadInput(
             f"{rows[0].where}: no row is of a model that is known ({_listed(unknown)}); --model says which of "
-            f"{', '.join(GEOMETRIES)} it is"
+            f"{', '.join(KNOWN_MODELS)} it is"
         )
     if unknown:
         counted = [f"{name[:_LONGEST] or 'none'} ({count})" for name, count in unknown.most_common(_MOST_SHOWN)]
@@ -234,7 +234,7 @@ def _model(row: ReportedRow, options: ImportOptions) -> str:
 
 
 def _is_guided(row: ReportedRow, options: ImportOptions) -> bool:
-    by_model = GEOMETRIES[_model(row, options)].guidance == "scale"
+    by_model = KNOWN_MODELS[_model(row, options)].defaults.guided
     return next((said for said in (options.guided, row.guided) if said is not None), by_model)
 
 

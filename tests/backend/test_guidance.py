@@ -17,7 +17,7 @@ from backend.tiled.execution import Tiling  # noqa: E402
 from policies.caching import CachingPolicy, FixedInterval, Flags, Signals  # noqa: E402
 from policies.tiling.recipe import TilingRule  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
-from traces.geometry import GEOMETRIES, ModelGeometry  # noqa: E402
+from traces.geometry import GEOMETRIES, KNOWN_MODELS, ModelGeometry  # noqa: E402
 from traces.request import Request  # noqa: E402
 from traces.trace import Trace  # noqa: E402
 
@@ -140,21 +140,92 @@ def test_rows_of_a_step_are_those_that_are_predicted(name: str, more: dict[str, 
     assert rows == 2 * (2 if request.guided else 1)
 
 
+PIPELINES = {
+    "sd15": "StableDiffusionPipeline",
+    "sd21-base": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "sd3.5-medium": "StableDiffusion3Pipeline",
+    "sd3.5-large": "StableDiffusion3Pipeline",
+    "flux": "FluxPipeline",
+    "flux-schnell": "FluxPipeline",
+    "chroma": "ChromaPipeline",
+    "flux2-dev": "Flux2Pipeline",
+    "flux2-dev-edit": "Flux2Pipeline",
+    "flux2-klein-4b": "Flux2KleinPipeline",
+    "flux2-klein-9b": "Flux2KleinPipeline",
+    "qwen-image": "QwenImagePipeline",
+    "z-image": "ZImagePipeline",
+    "pixart-alpha": "PixArtAlphaPipeline",
+    "pixart-sigma": "PixArtSigmaPipeline",
+    "sana": "SanaPipeline",
+    "wan-1.3b": "WanPipeline",
+    "wan-14b": "WanPipeline",
+    "wan-i2v-14b": "WanImageToVideoPipeline",
+    "wan-2.2-ti2v-5b": "WanPipeline",
+    "wan-2.2-a14b": "WanPipeline",
+    "wan-2.2-i2v-a14b": "WanImageToVideoPipeline",
+    "ltx-13b": "LTXPipeline",
+    "ltx-2": "LTX2Pipeline",
+    "cogvideox-2b": "CogVideoXPipeline",
+    "cogvideox-5b": "CogVideoXPipeline",
+    "cogvideox-1.5": "CogVideoXPipeline",
+    "hunyuanvideo": "HunyuanVideoPipeline",
+    "hunyuanvideo-1.5": "HunyuanVideo15Pipeline",
+    "mochi": "MochiPipeline",
+    "latte": "LattePipeline",
+}
+"""Of the models whose networks were counted."""
+
+BY_MODEL_CARD = {
+    "flux-schnell": {"steps", "guidance_scale"},
+    "flux2-klein-4b": {"steps", "guidance_scale"},
+    "flux2-klein-9b": {"steps", "guidance_scale"},
+    "wan-2.2-ti2v-5b": {"height", "width", "frames"},
+    "wan-2.2-a14b": {"height", "width", "steps", "guidance_scale"},
+    "wan-2.2-i2v-a14b": {"steps", "guidance_scale"},
+    "ltx-2": {"steps", "guidance_scale"},
+    "mochi": {"frames"},
+}
+"""What models are asked for otherwise than their pipelines' signatures say: distilled ones, and later checkpoints."""
+
+
+def test_the_known_models_are_asked_for_what_their_pipelines_make() -> None:
+    import inspect
+
+    import diffusers
+
+    fields = {"steps": "num_inference_steps", "guidance_scale": "guidance_scale", "frames": "num_frames"}
+    for name, pipeline in PIPELINES.items():
+        takes = inspect.signature(getattr(diffusers, pipeline).__call__).parameters
+        asked = KNOWN_MODELS[name].defaults
+        height, width, frames = asked.size
+        values = {"height": height, "width": width, "frames": frames}
+        values |= {"steps": asked.steps, "guidance_scale": asked.guidance_scale}
+        otherwise = set()
+        for field, value in values.items():
+            default = takes[taken].default if (taken := fields.get(field, field)) in takes else None
+            if default is not None and default != value:
+                otherwise.add(field)
+        assert otherwise == BY_MODEL_CARD.get(name, set()), name
+
+
 def test_the_known_models_are_guided_as_their_pipelines_are() -> None:
     import diffusers
 
     from backend.shapes.models import MODELS
 
-    for name, pipeline in (
-        ("sdxl", diffusers.StableDiffusionXLPipeline), ("sd3", diffusers.StableDiffusion3Pipeline),
-        ("flux", diffusers.FluxPipeline), ("wan-14b", diffusers.WanPipeline),
-        ("cogvideox-1.5", diffusers.CogVideoXPipeline), ("hunyuanvideo", diffusers.HunyuanVideoPipeline),
-    ):  # fmt: skip
-        empty = object.__new__(pipeline)
+    assert set(PIPELINES) == set(MODELS) - {"tiny-image"}
+    for name, pipeline in PIPELINES.items():
         if name == "sdxl":
             continue  # its unet says whether it is distilled
-        assert guidance_of(empty)["guidance"] == GEOMETRIES[name].guidance, name
-        assert (GEOMETRIES[name].guidance == "true") == (MODELS[name].guidance_rows == 1)
+        guidance = guidance_of(object.__new__(getattr(diffusers, pipeline)))
+        if name.startswith("flux2-klein"):
+            guidance = {"guidance": "never"}  # as a distilled pipeline says of itself
+        known = GEOMETRIES[name]
+        assert {"true_cfg_scale": 1.0, **guidance} == {
+            "guidance": known.guidance, "true_cfg_scale": known.true_cfg_scale
+        }, name  # fmt: skip
     assert guidance_of(tiny_pipelines.sdxl()) == {"guidance": "scale"}
     assert guidance_of(object.__new__(diffusers.QwenImagePipeline)) == {"guidance": "true", "true_cfg_scale": 4.0}
     assert guidance_of(object.__new__(diffusers.FluxFillPipeline)) == {"guidance": "never"}

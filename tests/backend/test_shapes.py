@@ -9,8 +9,10 @@ diffusers = pytest.importorskip("diffusers")
 
 from backend.shapes.__main__ import build, count_stage  # noqa: E402
 from backend.shapes.counting import count  # noqa: E402
+from backend.shapes.denoisers import hunyuan_video_15, mochi, wan  # noqa: E402
 from backend.shapes.fitting import fit  # noqa: E402
 from backend.shapes.models import MODELS  # noqa: E402
+from backend.shapes.stages import Nothing, StageWork  # noqa: E402
 from benchmarks.memory import LiveBytes  # noqa: E402
 from predictors.memory import SLACK, footprint  # noqa: E402
 from predictors.shapes import KINDS, shape_of  # noqa: E402
@@ -115,6 +117,72 @@ def test_the_table_agrees_with_a_fresh_count(stage: str) -> None:
     assert shape.bytes.at(area, 1) == pytest.approx(two.bytes - one.bytes, rel=1e-9)
     assert shape.launches.at(area, 1) == two.launches
     assert shape.peak_bytes.at(area, 1) == pytest.approx(two.peak_bytes - one.peak_bytes, rel=1e-3)
+
+
+@pytest.mark.parametrize(("model", "stage", "size"), [("pixart-sigma", "denoise", (1216, 832, 1))])
+def test_a_size_that_was_not_counted_is_what_the_table_says(model: str, stage: str, size: tuple[int, int, int]) -> None:
+    shape, geometry, work = shape_of(model), geometry_of(model), MODELS[model].stages[stage]
+    of, modules = shape.stage(stage), build(work)
+    one, two = (count_stage(work, modules, rows, geometry.latent_shape(size)[1:]) for rows in (1, 2))
+    at = shape.tokens(stage, geometry, size)
+    for kind in KINDS:
+        single, pair = one.kinds[kind], two.kinds[kind]
+        assert of.kinds[kind].flops.at(*at) == pytest.approx(pair.flops / 2, rel=1e-9)
+        assert of.kinds[kind].bytes.at(*at) == pytest.approx(pair.bytes - single.bytes, rel=1e-9)
+
+
+def narrow_hunyuan_video() -> StageWork:
+    return hunyuan_video_15(
+        text=12, glyphs=6, image=5, num_attention_heads=2, attention_head_dim=16, num_layers=2, num_refiner_layers=1,
+        text_embed_dim=32, text_embed_2_dim=24, image_embed_dim=20, rope_axes_dim=(4, 6, 6),
+    )  # fmt: skip
+
+
+def narrow_mochi() -> StageWork:
+    return mochi(
+        text=12, num_attention_heads=2, attention_head_dim=8, num_layers=2, pooled_projection_dim=16, text_embed_dim=32,
+        time_embed_dim=16,
+    )  # fmt: skip
+
+
+class Ordinary(Nothing):
+    """Numbers on the processor: ones, so that every token counts."""
+
+    def noise(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        return torch.ones(shape, dtype=dtype or torch.bfloat16)
+
+
+@pytest.mark.parametrize("work", [narrow_hunyuan_video(), narrow_mochi()])
+def test_masks_that_say_nothing_count_as_full_ones(work: StageWork) -> None:
+    """Networks that sort their tokens by a mask do the same on the meta device as with numbers."""
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        ordinary = [module.eval() for module in work.modules()]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    real = count(lambda: work.run(ordinary, 2, (3, 4, 6), Ordinary()), ordinary)
+    modules = build(work)
+    counted = count_stage(work, modules, 2, (3, 4, 6))
+    assert counted.kinds["attention"].flops > 0
+    for kind in ("products", "convolutions", "attention"):
+        assert counted.kinds[kind].flops == real.kinds[kind].flops
+        assert counted.kinds[kind].parameters == real.kinds[kind].parameters
+
+
+def test_kept_outcomes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = MODELS["tiny-image"].stages["denoise"]
+    kept = count_stage(work, build(work), 2, (1, 16, 16))
+    monkeypatch.setattr("backend.shapes.counting._Outcomes.of", lambda _, func, args, kwargs, __: func(*args, **kwargs))
+    again = count_stage(work, build(work), 2, (1, 16, 16))
+    assert (kept.flops, kept.bytes, kept.launches, kept.peak_bytes) == (
+        again.flops, again.bytes, again.launches, again.peak_bytes,
+    )  # fmt: skip
+
+
+def test_what_is_held_is_not_read() -> None:
+    work = wan(experts=2, num_attention_heads=2, attention_head_dim=12, num_layers=1, ffn_dim=32)
+    assert len(work.held()) == 1
+    assert len(wan(num_attention_heads=2, attention_head_dim=12, num_layers=1, ffn_dim=32).held()) == 0
 
 
 def test_memory_is_what_a_real_run_holds() -> None:

@@ -16,7 +16,9 @@ from tests.tilecast.test_setup import write_profile
 from tilecast.recorded import keep_inputs
 from tilecast.scenario import load_scenario
 from tilecast.setup import prepare
+from traces.geometry import KNOWN_MODELS
 from traces.output import Folder
+from traces.sizes import format_size
 
 ROOT = Path(__file__).parents[2]
 SCENARIO = """
@@ -149,7 +151,7 @@ def test_an_estimate_of_a_precision_and_an_engine_has_an_interval() -> None:
     asked = ("hardware", "estimate", "--model", "flux", "--sizes", "1024x1024", "--hardware", "h100-sxm")
     eager, compiled = run(*asked), run(*asked, "--engine", "compile", "--dtype", "fp8")
     assert "80 % interval" in eager
-    assert "flux in fp8, compile, 50 steps" in compiled
+    assert "flux in fp8, compile, 28 steps" in compiled
     totals = [_row(printed)[4:6] for printed in (eager, compiled)]
     for total, interval in totals:
         low, high = map(float, interval.split("-"))
@@ -190,6 +192,23 @@ def test_published_measurements_of_ones_own_are_checked(tmp_path: Path) -> None:
     assert "mine.csv: row 2: seconds: input should be a valid number" in refused(
         "hardware", "check", "--published", mine
     )
+
+
+def test_every_model_is_estimated_with_no_more_than_its_name_and_a_device() -> None:
+    counted = [name for name in KNOWN_MODELS if name != "tiny-video"]
+    for model in counted:
+        printed = run("hardware", "estimate", "--model", model, "--hardware", "h100-sxm")
+        defaults = KNOWN_MODELS[model].defaults
+        assert format_size(defaults.size) in printed
+        assert f"{defaults.steps} steps, {'two rows' if defaults.guided else 'one row'} an image" in printed
+    listed = run("hardware", "models")
+    assert all(f"\n{name} " in listed or f" {name} " in listed for name in counted)
+
+
+def test_a_model_is_called_by_any_of_its_names() -> None:
+    asked = ("hardware", "estimate", "--hardware", "h100-sxm", "--model")
+    assert run(*asked, "FLUX.1-dev") == run(*asked, "flux")
+    assert "unknown model 'flux.1-def'; did you mean" in refused(*asked, "flux.1-def")
 
 
 def test_estimates_need_no_torch(folder: Path) -> None:

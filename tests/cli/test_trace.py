@@ -75,7 +75,7 @@ def test_a_trace_is_generated_the_same_for_a_seed() -> None:
 
 
 def test_a_workload_is_fitted_edited_and_grown() -> None:
-    tilecast_trace("generate --rate 2 --duration 600 --sizes sizes.csv --model sdxl -o T.parquet")
+    tilecast_trace("generate --rate 2 --duration 600 --sizes sizes.csv --model sdxl --steps 30 -o T.parquet")
     tilecast_trace("fit T.parquet -o W.toml")
     Path("W.toml").write_text(Path("W.toml").read_text().replace('"30" = ', '"8" = '))
     tilecast_trace("generate --like W.toml --duration 600 --rate-scale 3 --images 2 -o G.parquet")
@@ -94,7 +94,7 @@ def test_describe_shows_figures_and_tables() -> None:
 
 
 def test_a_trace_is_transformed_in_one_command() -> None:
-    tilecast_trace("generate --rate 1 --duration 300 --sizes sizes.csv --model sd15 -o T.parquet")
+    tilecast_trace("generate --rate 1 --duration 300 --sizes sizes.csv --model sd15 --steps 30 -o T.parquet")
     tilecast_trace(
         "transform T.parquet --merge T.parquet --start 100 --end 200 --scale-rate 2 "
         "--scale-sizes tiny-image --max-side 160 --scale-steps 0.5 --resample 40 "
@@ -114,7 +114,7 @@ def test_a_trace_is_transformed_in_one_command() -> None:
     ("line", "message"),
     [
         ("describe missing.parquet", "missing.parquet: cannot be read"),
-        ("generate --duration 60 -o T.parquet", "generate needs --rate and --sizes, or --like"),
+        ("generate --duration 60 -o T.parquet", "generate needs --rate and --sizes or a --model, or --like"),
         ("generate --rate 1 --duration 60 --sizes no.csv -o T.parquet", "no.csv: cannot be read"),
         ("generate --rate 1 --duration 60 --sizes 8x8 -o T.txt", "unknown file type"),
         ("generate --rate 1e-9 --duration 1 --sizes 8x8 -o T.csv", "no request is left"),
@@ -138,3 +138,18 @@ def test_help_does_not_wait_for_heavy_libraries() -> None:
     root = Path(__file__).parents[2]
     out = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_what_a_model_is_asked_for_needs_no_options() -> None:
+    out = tilecast_trace("generate --rate 1 --duration 60 --model Wan2.2-A14B -o T.parquet")
+    assert "as wan-2.2-a14b is asked where nobody says: sizes 720x1280x81, steps 40, guidance scale 4" in " ".join(
+        out.split()
+    )
+    requests = Trace.load("T.parquet").requests()
+    assert {(r.model, r.height, r.width, r.frames, r.steps) for r in requests} == {("wan-2.2-a14b", 720, 1280, 81, 40)}
+    out = tilecast_trace("generate --rate 1 --duration 60 --model sdxl-turbo --sizes 64x64 --steps 2 -o T.parquet")
+    assert "as sdxl-turbo is asked where nobody says: guidance scale 0" in " ".join(out.split())
+    assert not any(request.guided for request in Trace.load("T.parquet"))
+    assert "nobody says" not in tilecast_trace("generate --rate 1 --duration 9 --model mine --sizes 64x64 -o T.parquet")
+    with pytest.raises(BadInput, match=r"unknown model 'mine'; known: "):
+        tilecast_trace("generate --rate 1 --duration 9 --model mine -o T.parquet")

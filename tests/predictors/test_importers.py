@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predictors.importers.formats import FORMATS, import_measurements
-from predictors.importers.names import known_hardware, known_model
+from predictors.importers.names import known_hardware
 from predictors.importers.reported import ImportOptions
 from predictors.importers.rows import ImportedProfile
 from predictors.latency_model import LatencyModel
@@ -39,6 +39,7 @@ from tests.predictors.reported_files import (
     serving_result,
 )
 from traces.errors import BadInput
+from traces.geometry import known_model
 from traces.request import Request
 
 SHIPPED = Path(str(files("profiles"))) / "published.csv"
@@ -331,16 +332,16 @@ def test_guidance_is_as_said(model: str, usual: bool, tmp_path: Path) -> None:
 
 
 def test_models_are_kept_apart_and_named(tmp_path: Path) -> None:
-    text = published(row(), row(3.0, model="sd15"), row(2.0, model="pixart"))
+    text = published(row(), row(3.0, model="sd15"), row(2.0, model="kandinsky"))
     result = imported(tmp_path, "r.csv", text)
     assert result.profile.models == ("sd15", "sdxl")
-    assert "pixart (1)" in result.remarks[0]
-    with pytest.raises(BadInput, match=r"3 models \('sdxl', 'sd15', 'pixart'\).*--where model=sdxl"):
+    assert "kandinsky (1)" in result.remarks[0]
+    with pytest.raises(BadInput, match=r"3 models \('sdxl', 'sd15', 'kandinsky'\).*--where model=sdxl"):
         imported(tmp_path, "r.csv", text, ImportOptions(model="sd3"))
-    meant = ImportOptions(model="sd3", where={"model": "pixart"})
+    meant = ImportOptions(model="sd3", where={"model": "kandinsky"})
     assert imported(tmp_path, "r.csv", text, meant).profile.models == ("sd3",)
-    with pytest.raises(BadInput, match=r"no row is of a model that is known \('pixart'\); --model says which"):
-        imported(tmp_path, "r.csv", published(row(model="pixart")))
+    with pytest.raises(BadInput, match=r"no row is of a model that is known \('kandinsky'\); --model says which"):
+        imported(tmp_path, "r.csv", published(row(model="kandinsky")))
 
 
 def test_what_has_no_effect_is_named(tmp_path: Path) -> None:
@@ -484,7 +485,9 @@ def test_the_seconds_of_whole_requests_are_kept(
         ("/models/Wan2.1-T2V-14B-Diffusers/", "wan-14b"),
         ("SDXL", "sdxl"),
         ("tencent/HunyuanVideo", "hunyuanvideo"),
-        ("sd-turbo", ""),
+        ("kandinsky-3", ""),
+        ("black-forest-labs/FLUX.1-dev", "flux"),
+        ("Qwen/Qwen_Image", "qwen-image"),
         ("", ""),
     ],
 )
