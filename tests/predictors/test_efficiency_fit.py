@@ -118,7 +118,7 @@ LIMITS = {
     "eager": 15.0,
     "compiled": 19.0,
     "vendor": 12.0,
-    "float32": 16.0,
+    "float32": 17.0,
     "quantised compiled": 20.0,
     "decode": 11.0,
 }
