@@ -81,7 +81,7 @@ def misfits(frame: pd.DataFrame, predicted: npt.NDArray[np.float64]) -> Misfits:
     rows = frame[SAME].assign(log=np.log(frame["seconds"] / frame["steps"]), predicted=np.log(predicted))
     groups = list(rows.groupby(SAME, sort=False))
     counts = np.array([len(group) for _, group in groups])
-    misses = np.array([float(group["predicted"].iat[0] - group["log"].median()) for _, group in groups])
+    misses = np.array([group["predicted"].to_numpy()[0] - np.median(group["log"]) for _, group in groups], dtype=float)
     found = deviations([group["log"].to_numpy(dtype=np.float64) for _, group in groups])
     ordinary = 1.4826 * float(np.median(np.abs(misses)))
     noise, each = (ordinary, np.full(len(groups), ordinary)) if found is None else found
