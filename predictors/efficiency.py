@@ -134,6 +134,7 @@ def terms(setting: Setting) -> dict[str, Terms]:
 
 def _computing(setting: Setting, kind: str) -> Terms:
     kind_type, engine, hardware = setting.type_of(kind), setting.engine, setting.hardware
+    decodes = setting.network == "vae"  # convolutions of many pixels and few channels, which generations hardly change
     found = {f"device {hardware.name}": 1.0}
     if kind_type == "float32":  # not on tensor cores, so what is known of these says nothing
         found[f"{kind} float32"] = 1.0
@@ -141,7 +142,7 @@ def _computing(setting: Setting, kind: str) -> Terms:
             found["generation cpu"] = 1.0
     else:
         found |= {kind: 1.0, **_data_sheet(hardware)}
-        if hardware.generation:
+        if hardware.generation and not (decodes and kind == "convolutions"):
             found[f"generation {hardware.generation}"] = 1.0
             if kind == "attention":
                 found[f"attention {hardware.generation}"] = 1.0
@@ -152,7 +153,6 @@ def _computing(setting: Setting, kind: str) -> Terms:
         found["float16 accumulate"] = 1.0
     if kind == "attention" and "unfused-attention" in setting.details:
         found["attention unfused"] = 1.0
-    decodes = setting.network == "vae"
     if engine != "eager":
         found[f"vae {engine}" if decodes and kind == "convolutions" else f"{kind} {engine}"] = 1.0
     if engine == "vendor":

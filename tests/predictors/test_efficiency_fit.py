@@ -120,7 +120,7 @@ LIMITS = {
     "vendor": 12.0,
     "float32": 17.0,
     "quantised compiled": 20.0,
-    "decode": 11.0,
+    "decode": 8.0,
 }
 """Mean absolute error in %, of estimates that did not see the device."""
 
