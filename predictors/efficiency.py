@@ -231,7 +231,7 @@ _PRIORS: dict[str, Prior] = {
     "products int8": Prior(log(0.6), 0.5),
     "products fp4": Prior(log(0.5), 0.5),
     "products int4": Prior(log(0.3), 0.5),
-    "products int4-weights": Prior(log(0.3), 0.5),
+    "products int4-weights": Prior(log(0.1), 0.7),  # kernels for a few rows, as language models have
     "products 8-bit weights": Prior(log(0.8), 0.5),
     "products few-bit weights": Prior(log(0.5), 0.5),
 }
@@ -239,7 +239,7 @@ _PRIORS: dict[str, Prior] = {
 _FAMILIES = {
     "device": Prior(0.0, 0.05),
     "generation": Prior(0.0, 0.2),
-    "attention": Prior(0.0, 0.2),
+    "attention": Prior(0.0, 0.1),
     "model": Prior(0.0, 0.07),
     "software": Prior(0.0, 0.1),
     "era": Prior(0.0, 0.3),

@@ -342,8 +342,11 @@ def assess(cases: Sequence[PublishedCase], splits: Sequence[str] = tuple(SPLITS)
     return Assessment(cases, errors, model)
 
 
-_POOLED_GROUPS = 3.0
+_POOLED_GROUPS = 1.0
 """Groups that the errors of all classes together count for beside those of one class."""
+
+_WIDENED = 2.0
+"""The variance learnt from n groups is widened by 1 + this over n: the next group is unlike the few that were seen."""
 
 ALIKE = ("eager", "compiled", "vendor", "float32", "quantised compiled", "decode")
 """The classes whose errors are pooled; quantised without a compiler is slow in ways that no hierarchy knows."""
@@ -383,7 +386,7 @@ def _spread(assessment: Assessment, split: str, name: str, among: npt.NDArray[np
     weight = float(len(np.unique(assessment.groups(split)[own])))
     if not weight:
         return pooled if split == "device" else max(pooled, _spread(assessment, "device", name, among))
-    squares = _POOLED_GROUPS * pooled**2 + weight * robust_sd(errors[own]) ** 2
+    squares = _POOLED_GROUPS * pooled**2 + (weight + _WIDENED) * robust_sd(errors[own]) ** 2
     return float((squares / (_POOLED_GROUPS + weight)) ** 0.5)
 
 

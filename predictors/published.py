@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 
 from predictors.hardware import PRECISIONS, shipped_hardware
-from predictors.shapes import shipped_shapes
+from predictors.shapes import shape_of
 from traces.errors import BadInput
 from traces.request import Size
 from traces.text import read_text
@@ -133,7 +133,9 @@ class Published(BaseModel):
             return f"hardware {self.hardware}"
         if self.precision not in shipped_hardware()[self.hardware].precisions:
             return f"precision {self.precision} on {self.hardware}"
-        if self.model not in shipped_shapes():
+        try:
+            shape_of(self.model)
+        except BadInput:
             return f"model {self.model}"
         if None in (self.height, self.width, self.frames):
             return "size not stated"

@@ -6,15 +6,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from policies.runlog import REPLAY, read_run
+from predictors.efficiency import ENGINES
+from predictors.hardware import PRECISIONS
 from reports.comparison import Comparison
 from tests.cli.run_command import either, refused, run
 from tests.tilecast.test_setup import write_profile
 from tilecast.recorded import keep_inputs
 from tilecast.scenario import load_scenario
+from tilecast.sections import Engine, Precision
 from tilecast.setup import prepare
 from traces.geometry import KNOWN_MODELS
 from traces.output import Folder
@@ -164,6 +168,11 @@ def test_an_estimate_of_a_precision_and_an_engine_has_an_interval() -> None:
 
 def _row(printed: str) -> list[str]:
     return next(line.split() for line in printed.splitlines() if line.strip().startswith("1024x1024"))[1:]
+
+
+def test_a_scenario_may_name_what_there_is() -> None:
+    assert get_args(Precision) == tuple(PRECISIONS)
+    assert get_args(Engine) == ENGINES
 
 
 def test_a_scenario_names_its_precision_and_engine(folder: Path) -> None:
