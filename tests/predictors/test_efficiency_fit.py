@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from predictors.efficiency import Efficiencies, error_class, prior, shipped_efficiencies
+from predictors.efficiency import Z80, Efficiencies, error_class, prior, shipped_efficiencies
 from predictors.efficiency_fit import (
     SPLITS,
     Assessment,
@@ -32,7 +32,7 @@ def cases() -> list[PublishedCase]:
 
 @pytest.fixture(scope="module")
 def assessed(cases: list[PublishedCase]) -> Assessment:
-    return assess(cases, ("device",))
+    return assess(cases)
 
 
 def test_the_arrays_say_what_the_formula_says(cases: list[PublishedCase]) -> None:
@@ -116,11 +116,11 @@ def test_what_is_written_is_what_is_read() -> None:
 
 LIMITS = {
     "eager": 15.0,
-    "compiled": 19.0,
-    "vendor": 12.0,
-    "float32": 17.0,
+    "compiled": 19.5,
+    "vendor": 11.5,
+    "float32": 16.5,
     "quantised compiled": 20.0,
-    "decode": 8.0,
+    "decode": 6.5,
 }
 """Mean absolute error in %, of estimates that did not see the device."""
 
@@ -134,6 +134,16 @@ def test_a_device_that_was_left_out_is_estimated(assessed: Assessment, name: str
     assert fitted.mape < 10
     assert left_out.mape < LIMITS[name]
     assert abs(left_out.bias) < 0.2
+
+
+def test_four_of_five_measurements_of_a_device_that_was_left_out_are_in_their_interval(assessed: Assessment) -> None:
+    inside = np.abs(assessed.errors["device"]) <= Z80 * assessed.log_sds("device")
+    assert 0.75 < inside.mean() < 0.92
+    for name in LIMITS:
+        assert inside[assessed.classes == name].mean() > 0.7, name
+    sources = assessed.groups("source")
+    of_sources = [inside[sources == source].mean() for source in np.unique(sources)]
+    assert 0.7 < np.mean(of_sources) < 0.95
 
 
 def test_groups_are_left_out_whole(assessed: Assessment) -> None:
