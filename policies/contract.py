@@ -280,7 +280,7 @@ def composition_of_jobs(jobs: Sequence[Job]) -> Composition:
     key = first.batch_key
     for job in jobs:
         if job.batch_key != key:
-            return composition_of((j.request.size, j.images) for j in jobs)
+            return composition_of([j.alone[0] for j in jobs])
     return ((first.alone[0][0], sum([j.images for j in jobs])),)
 
 
@@ -288,7 +288,7 @@ def guided_share(jobs: Sequence[Job]) -> float:
     """The share of a batch's pixels that classifier-free guidance doubles."""
     if len(jobs) == 1:
         return 1.0 if jobs[0].guided else 0.0
-    guided = [job.guided for job in jobs]
+    guided = [job.batch_key[4] for job in jobs]
     if False not in guided:
         return 1.0
     if True not in guided:
