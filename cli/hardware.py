@@ -257,7 +257,7 @@ def _counts(text: str) -> list[int]:
 
 
 def _scaled(value: float | None, unit: float) -> str:
-    return "-" if value is None else f"{value / unit:.4g}"
+    return "-" if value is None else f"{value / unit:.{5 if value >= 1e4 * unit else 4}g}"
 
 
 def _print(columns: Iterable[str], rows: Sequence[tuple[str, ...]], words: int) -> None:

@@ -104,6 +104,13 @@ def test_errors_are_told_apart_by_how_a_stage_is_run() -> None:
     assert error_class(Setting(L4, "compile", network="vae")) == "decode"
 
 
+def test_a_quantisation_that_nobody_measured_is_less_certain() -> None:
+    card, known = find_hardware("rtx-5090"), shipped_efficiencies()
+    fp8, fp4 = (known.log_sd(Setting(card, "compile", name, model="flux")) for name in ("fp8", "fp4"))
+    assert "products fp4" not in known.terms
+    assert fp4 == pytest.approx(math.hypot(fp8, prior("products fp4").sd / 2))
+
+
 def test_the_less_was_measured_the_wider_the_interval() -> None:
     spread = Spread(
         seen=0.1, device=0.2, generation=0.3, model=0.25, devices=(L4.name,), generations=("ada",), models=("sdxl",)
