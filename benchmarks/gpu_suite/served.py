@@ -74,7 +74,7 @@ TRIALS = {
         profile_s=25.0, span_s=28.0, requests=500, slo_scale=5.0,
     ),
     "tiny-image": Trial(
-        "tiny-image", parse_sizes("64x64:1,128x128:1"), 3, 2,
+        "tiny-image", parse_sizes("64x64:1,96x96:1"), 3, 2,
         profile_s=1.0, span_s=100.0, requests=8, slo_scale=50.0, patch_floor=4, seeds=3,
     ),
 }  # fmt: skip
