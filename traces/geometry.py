@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from traces.errors import BadInput, did_you_mean
 from traces.request import Request, Size
@@ -143,11 +144,11 @@ def _known(
     return KnownModel(geometry, asked, tuple(aliases.split()), shape or geometry.name)
 
 
-_SD = {"latent_factor": 8, "latent_channels": 4, "size_multiple": 8}
-_DIT = {"latent_factor": 8, "latent_channels": 16, "size_multiple": 16, "patch": 2}
-_FLUX2 = {**_DIT, "latent_channels": 32, "guidance": "never"}
-_CLIP = {**_DIT, "frame_factor": 4}
-_LTX = {"latent_factor": 32, "latent_channels": 128, "size_multiple": 32, "frame_factor": 8}
+_SD: dict[str, Any] = {"latent_factor": 8, "latent_channels": 4, "size_multiple": 8}
+_DIT: dict[str, Any] = {"latent_factor": 8, "latent_channels": 16, "size_multiple": 16, "patch": 2}
+_FLUX2: dict[str, Any] = {**_DIT, "latent_channels": 32, "guidance": "never"}
+_CLIP: dict[str, Any] = {**_DIT, "frame_factor": 4}
+_LTX: dict[str, Any] = {"latent_factor": 32, "latent_channels": 128, "size_multiple": 32, "frame_factor": 8}
 
 KNOWN_MODELS: dict[str, KnownModel] = {
     known.geometry.name: known

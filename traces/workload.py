@@ -68,7 +68,7 @@ class Workload:
         known = model_called(model)
         defaults = known.defaults
         by_true_cfg = defaults.guided and known.geometry.guidance == "true"
-        asked = {
+        asked: dict[str, Any] = {
             "sizes": Mix((defaults.size,), (1.0,)),
             "steps": Mix((defaults.steps,), (1.0,)),
             "guidance_scale": defaults.guidance_scale,

@@ -160,7 +160,7 @@ def _makes_its_own(func: Any) -> bool:
     schema = func._schema
     return (
         not schema.is_mutable
-        and all(isinstance(returned.type, torch.TensorType) for returned in schema.returns)
+        and all(returned.type.kind() == "TensorType" for returned in schema.returns)
         and not any(argument.alias_info for argument in schema.arguments)
         and func.overloadpacket not in _SOMETIMES_VIEWS
     )

@@ -87,20 +87,31 @@ _SDXL = {
     "projection_class_embeddings_input_dim": 2816,
     "use_linear_projection": True,
 }
-_SD3 = {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536}
-_SD3_LARGE = {
+_SD3: dict[str, Any] = {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536}
+_SD3_LARGE: dict[str, Any] = {
     "num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432, "pos_embed_max_size": 192,
     "qk_norm": "rms_norm",
 }  # fmt: skip
-_KLEIN = {"guidance_embeds": False}
-_COGVIDEOX = {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True}
-_COGVIDEOX_15 = {
+_KLEIN: dict[str, Any] = {"guidance_embeds": False}
+_COGVIDEOX: dict[str, Any] = {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True}
+_COGVIDEOX_15: dict[str, Any] = {
     **_COGVIDEOX, "patch_size_t": 2, "sample_height": 300, "sample_width": 300, "sample_frames": 81,
     "patch_bias": False,
 }  # fmt: skip
-_WAN_SMALL = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
-_WAN_5B = {"in_channels": 48, "out_channels": 48, "num_attention_heads": 24, "ffn_dim": 14336, "num_layers": 30}
-_LTX_13B = {"num_attention_heads": 32, "attention_head_dim": 128, "cross_attention_dim": 4096, "num_layers": 48}
+_WAN_SMALL: dict[str, Any] = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
+_WAN_5B: dict[str, Any] = {
+    "in_channels": 48,
+    "out_channels": 48,
+    "num_attention_heads": 24,
+    "ffn_dim": 14336,
+    "num_layers": 30,
+}
+_LTX_13B: dict[str, Any] = {
+    "num_attention_heads": 32,
+    "attention_head_dim": 128,
+    "cross_attention_dim": 4096,
+    "num_layers": 48,
+}
 
 _PROMPT = f"a prompt of {UNPADDED} tokens, to which the pipeline adds no padding"
 _TEMPLATE = 34
