@@ -283,7 +283,7 @@ def _error_table(errors: pd.DataFrame, chosen: dict[tuple[str, str, str], str]) 
     models = list(dict.fromkeys(errors["latency_model"]))
     table = Table(
         title="Mean absolute error in %, cross-validated, by what was held out and the number of images",
-        caption="bold: the latency model that 'auto' chooses; noise: what that of repeated measurements would leave a "
+        caption="*: the latency model that 'auto' chooses; noise: what that of repeated measurements would leave a "
         "predictor that knew the truth",
     )
     for name in ("model", "executor", "stage", "held out", "images"):
@@ -295,7 +295,7 @@ def _error_table(errors: pd.DataFrame, chosen: dict[tuple[str, str, str], str]) 
         taken = chosen[model, executor, stage]
         mape = dict(zip(rows["latency_model"], rows["mape"], strict=True))
         cells = {name: _percent(mape.get(name)) for name in models}
-        cells[taken] = f"[bold]{cells[taken]}[/bold]"
+        cells[taken] = f"*{cells[taken]}"
         table.add_row(*map(str, key), *cells.values(), _percent(float(rows["perfect"].to_numpy()[0])))
     return table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -50,8 +51,12 @@ def test_import_then_describe(tmp_path: Path) -> None:
         "held out",
         "boosted",
         "median of repeats",
+        "│ images │",
+        "│ 2-4 ",
     ):
-        assert words in result.output
+        assert words in result.output.replace("┃", "│")
+    assert re.search(r" \*(\d+\.\d|-) │", result.output)  # of the chosen latency model
+    assert "[bold]" not in result.output
 
 
 def test_describe_knows_the_geometry_in_the_profile(tmp_path: Path) -> None:
