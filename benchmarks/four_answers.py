@@ -36,7 +36,7 @@ STEPS = 30
 SCHEDULERS = {"whole": "same-size-continuous", "patched": "lookahead"}
 """By executor: what suits batches of equal sizes, and of mixed ones."""
 
-PLAN = {"seeds": 5, "max_seeds": 10, "requests": 2000, "max_requests": 8000, "hardware": ()}
+PLAN = {"seeds": 4, "max_seeds": 8, "requests": 1000, "max_requests": 2000}
 
 
 class Answer(NamedTuple):
