@@ -112,7 +112,10 @@ def notes(plan: Plan) -> list[Note]:
     if undecided:
         clusters = "1 cluster" if undecided == 1 else f"{undecided} clusters"
         notes.append(
-            Note(f"{clusters} could not be decided by the replications that were run; undecided counts as not kept.")
+            Note(
+                f"{clusters} could not be decided by the replications that were run, or by so short a trace; undecided "
+                "counts as not kept."
+            )
         )
     shown = [row.figures for row in plan.considered] + [row.figures for row in (*plan.load_curve, *plan.sensitivity)]
     if any(math.isinf(figures.latency_p95_s.mean) for figures in shown):

@@ -303,12 +303,14 @@ def test_the_commands_take_the_profile(tmp_path: Path, capsys: pytest.CaptureFix
         assert info["predictor"]["basis"] == MEASURED
         assert info["hardware"] == "a GPU"
         assert not [warning for warning in info["warnings"] if "not in the profile" in warning]
-    small = [f"plan.{key}={value}" for key, value in (("seeds", 2), ("max_seeds", 2), ("requests", 50), ("max_requests", 50))]  # fmt: skip  # noqa: E501
+    # A trace of 60 requests cannot show more than nine tenths, even if all are in time.
+    asked = {"seeds": 2, "max_seeds": 2, "requests": 50, "max_requests": 50, "attainment": 0.85}
+    small = [f"plan.{key}={value}" for key, value in asked.items()]
     given = (tmp_path / "s.toml", "--trace", trace, "--profile", profile, *(f"--set={setting}" for setting in small))
     run("plan", *given, "--policies", "fcfs", "--workers", 1, "-o", tmp_path / "plan")
     plan = Plan.from_json((tmp_path / "plan" / "plan.json").read_text())
     assert plan.answer is not None
-    assert plan.answer.figures.attainment.low >= 0.9
+    assert plan.answer.figures.attainment.low >= 0.85
 
 
 def test_a_folder_that_is_none_of_the_suite_ends_with_one_line(
