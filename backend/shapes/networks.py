@@ -14,7 +14,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTra
 from backend.coroutine import DenoiserCall
 from backend.shapes.stages import Inputs, Shape, StageWork, decoder
 
-_NO_QUANT = {"use_quant_conv": False, "use_post_quant_conv": False}
+_NO_QUANT: dict[str, Any] = {"use_quant_conv": False, "use_post_quant_conv": False}
 
 
 def clip_l() -> Any:
@@ -52,7 +52,7 @@ def clip_h_vision() -> Any:
     return transformers.CLIPVisionModel(config)
 
 
-_T5_XXL = {
+_T5_XXL: dict[str, Any] = {
     "d_model": 4096, "d_ff": 10240, "d_kv": 64, "num_layers": 24, "num_heads": 64, "feed_forward_proj": "gated-gelu",
     "is_encoder_decoder": False, "use_cache": False,
 }  # fmt: skip
@@ -86,10 +86,10 @@ def llama() -> Any:
     return transformers.LlamaModel(config)
 
 
-_HIDDEN = {"use_cache": False, "output_hidden_states": True}
+_HIDDEN: dict[str, Any] = {"use_cache": False, "output_hidden_states": True}
 """Pipelines take what layers in between have made."""
 
-_QWEN25 = {
+_QWEN25: dict[str, Any] = {
     "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
     "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False, **_HIDDEN,
 }  # fmt: skip
@@ -113,7 +113,7 @@ def qwen25_vision() -> Any:
     return Qwen2_5_VisionTransformerPretrainedModel(config)
 
 
-_QWEN3_4B = {
+_QWEN3_4B: dict[str, Any] = {
     "vocab_size": 151936, "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36,
     "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True, **_HIDDEN,
 }  # fmt: skip

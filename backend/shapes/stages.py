@@ -78,7 +78,7 @@ class _EveryTokenCounts(TorchFunctionMode):
             return torch.arange(args[0].numel(), device=args[0].device)[:, None]
         if func is torch.Tensor.__invert__:
             inverted = func(*args)
-            inverted.leaves_nothing = True
+            inverted.leaves_nothing = True  # type: ignore[attr-defined]
             return inverted
         if func is torch.Tensor.__getitem__ and isinstance(args[1], torch.Tensor) and args[1].dtype is torch.bool:
             rows = args[0]
