@@ -7,7 +7,7 @@ shall end within 5 times their latency alone. The seconds come from the data she
 others (ESTIMATED), from the published table of whole images, and from the published table of mixed batches, which was
 most likely taken with a patch cache; each with batches of equal sizes (``whole``) and of mixed ones
 (``patched``).
-Where a table has no batches of a kind, it calibrates the estimate instead. Prints the
+Where a table has no batches of a kind, its other stages calibrate the estimate. Prints the
 replicas that each answer leaves open, and why two of them differ where they do not overlap.
 """
 

@@ -17,6 +17,7 @@ from predictors.hardware import Hardware
 from predictors.latency_model import LatencyModel, StageCost
 from predictors.measured import MeasuredRange
 from predictors.measurements import Measurements
+from predictors.misfit import Misfits, misfits
 from predictors.profile import Profile
 from predictors.roofline import Roofline
 from predictors.shapes import ModelShape, shape_of
@@ -43,6 +44,7 @@ class RooflineCost(StageCost):
         basis: `CALIBRATED` or `ESTIMATED`.
         measured: the range of the calibrating measurements; None: there are none.
         noise: theirs.
+        misfits: those of them that the calibrated roofline misses.
     """
 
     roofline: Roofline
@@ -50,6 +52,7 @@ class RooflineCost(StageCost):
     basis: str = ESTIMATED
     measured: MeasuredRange | None = None
     noise: RepeatNoise = field(default_factory=RepeatNoise)
+    misfits: Misfits = field(default_factory=Misfits)
 
     @property
     def features(self) -> FeatureMap:  # type: ignore[override]
@@ -154,4 +157,11 @@ def _calibrated(estimate: RooflineCost, rows: Measurements, misfit: float) -> Ro
     found = calibrated(roofline, works, rows.per_step, estimate.log_sd, misfit)
     predicted = np.array([sum(map(found.roofline.seconds, forwards)) for forwards in works])
     measured = MeasuredRange.of(rows.compositions, roofline.features.geometry)
-    return RooflineCost(found.roofline, found.log_sd, CALIBRATED, measured, rows.noise(predicted))
+    return RooflineCost(
+        found.roofline,
+        found.log_sd,
+        CALIBRATED,
+        measured,
+        rows.noise(predicted),
+        misfits(rows.frame, predicted),
+    )

@@ -158,6 +158,15 @@ def test_a_measurement_that_took_three_times_as_long_bends_it_little() -> None:
         )
 
 
+def test_a_calibrated_roofline_says_which_of_its_measurements_it_misses() -> None:
+    profile = measured(TEN)
+    assert table(profile).misfits == []
+    frame = profile.frame.copy()
+    frame.loc[3, "seconds"] *= 3
+    [said] = table(Profile(frame)).misfits
+    assert said.startswith("denoise: the fit misses 1 of the 10 batches it was fitted to by more than noise")
+
+
 def test_three_measurements_are_enough_and_two_are_not() -> None:
     three, two = table(measured(TEN[:3])), table(measured(TEN[:2]))
     assert (three.basis, two.basis) == (CALIBRATED, ESTIMATED)
