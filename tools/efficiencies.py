@@ -15,12 +15,16 @@ import numpy as np
 from predictors.efficiency import Efficiencies, error_class
 from predictors.efficiency_fit import ALIKE, Assessment, assess, cases_of, spreads
 from predictors.published import load_published, shipped_published
+from traces.files import write_document
+from traces.marks import OutputKind
+from traces.output import check_file
 
 ROOT = Path(__file__).parents[1]
+EFFICIENCIES = OutputKind("efficiencies")
 FIGURES = ("seen", "device", "generation", "model")
 HEADER = """\
-# generator: python -m tools.efficiencies
-# What devices reach of their peaks, fitted to profiles/published.csv. Do not edit.
+# What devices reach of their peaks, fitted by 'python -m tools.efficiencies' to profiles/published.csv.
+# Do not edit.
 # Terms add up to logarithms of shares, see predictors/efficiency.py; spreads are standard deviations of the logarithm
 # of true over predicted seconds, by class and by what of an estimate was never measured.
 """
@@ -67,10 +71,11 @@ def main() -> None:
     parser.add_argument("--published", type=Path, help="measurements; by default those that ship")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "profiles" / "efficiencies.toml")
     asked = parser.parse_args()
+    check_file(asked.output, EFFICIENCIES)
     rows = shipped_published() if asked.published is None else load_published(asked.published)
     cases = cases_of(rows)
     found = efficiencies(assess(cases))
-    asked.output.write_text(spelled(found), encoding="utf-8")
+    write_document(EFFICIENCIES.comment(spelled(found), ".toml"), asked.output, EFFICIENCIES)
     print(f"{len(found.terms)} terms from {len(cases)} measurements -> {asked.output}")
 
 

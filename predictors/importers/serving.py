@@ -92,7 +92,7 @@ def read(contents: FileContents, options: ImportOptions, engine: str = VLLM_OMNI
         run = _Run(where, document, result, options, engine)
         rows.append(run)
         unused |= dict.fromkeys(name for name in result if name not in _USED and not name.startswith(_STATISTICS))
-        asks |= run.open()
+        asks |= run.unknown()
     return ReportedFile(rows, f"{engine} benchmark", contents.path.name, frozenset(asks), tuple(unused))
 
 
@@ -127,7 +127,7 @@ class _Run(ReportedRow):
         said = {"model": self.options.model or self.facts["model"], "hardware": self.facts["system"]}
         return said | self.known()
 
-    def open(self) -> set[str]:
+    def unknown(self) -> set[str]:
         """Of size, steps and batch what no record says."""
         alone = True if self.params.get("max-concurrency") == 1 else None
         said = {"size": self.params.get("height"), "steps": self.params.get("num-inference-steps"), "batch": alone}

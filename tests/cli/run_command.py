@@ -45,6 +45,7 @@ def ends_with(code: int, *arguments: object) -> str:
 def own_signals() -> Iterator[None]:
     """Undo what a command does to the signals, of which it ignores all when it is done."""
     before = {number: signal.getsignal(number) for number in ENDING}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a script had it ignored
     try:
         yield
     finally:
