@@ -13,24 +13,29 @@ from policies.watchdog import watched
 
 
 class Slow(SchedulingPolicy):
-    """Computes for two seconds of its own."""
+    """Computes for some seconds of its own."""
+
+    def __init__(self, computes_s: float) -> None:
+        self.computes_s = computes_s
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
-        until = time.thread_time() + 2.0
+        until = time.thread_time() + self.computes_s
         while time.thread_time() < until:
             pass
         return None
 
 
 def test_a_call_that_takes_too_long_is_ended() -> None:
+    began_s = time.thread_time()
     with watched(1.0), pytest.raises(PolicyError, match="plan has not answered for 1 s"):
-        ask(Slow(), "plan", None, 0.0)
+        ask(Slow(20.0), "plan", None, 0.0)
+    assert time.thread_time() - began_s < 10.0  # looked at twice a second, later where the machine is busy
 
 
 def test_waiting_for_a_processor_is_no_fault_of_a_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "_queued_s", lambda thread: time.monotonic())
     with watched(1.0):
-        assert ask(Slow(), "plan", None, 0.0) is None
+        assert ask(Slow(2.0), "plan", None, 0.0) is None
 
 
 def test_what_has_been_waited_is_known() -> None:
