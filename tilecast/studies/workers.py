@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from tilecast.signals import came
@@ -64,7 +65,7 @@ def _in_processes(call: Call, arguments: Mapping[str, Any], workers: int) -> Res
     with parallel_config("loky", inner_max_num_threads=1):
         parallel = Parallel(workers, return_as="generator_unordered", batch_size=1)
         try:
-            yield from parallel(delayed(_following)(os.getpid(), call, *pair) for pair in arguments.items())
+            yield from parallel(delayed(_following)(os.getpid(), Path.cwd(), call, *pair) for pair in arguments.items())
         except TerminatedWorkerError as error:
             if came():  # a signal to the whole group, of which the workers heard first
                 raise KeyboardInterrupt from error
@@ -110,9 +111,11 @@ def _start_ray(workers: int, address: str | None) -> None:
         raise BadInput(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
 
 
-def _following(leader: int, call: Call, key: str, argument: Any) -> tuple[str, Any]:
-    """A process of joblib would outlive a killed leader by minutes, and go on with calls that nobody waits for."""
+def _following(leader: int, folder: Path, call: Call, key: str, argument: Any) -> tuple[str, Any]:
+    """A process of joblib outlives these calls: it would go on for minutes after its leader was killed, with calls that
+    nobody waits for, and look for the files of later calls where the leader was when it began."""
     _end_with(leader)
+    os.chdir(folder)
     if threading.current_thread() is threading.main_thread():  # Slurm sends it to every process
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return _undisturbed(call, key, argument)

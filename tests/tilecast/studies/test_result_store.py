@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import chdir, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +67,10 @@ def interrupt(number: int) -> Result:
     if number == 2:
         raise KeyboardInterrupt
     return {"number": number}
+
+
+def read_here(number: int) -> Result:
+    return {"text": Path("here.txt").read_text()}
 
 
 def process_id(number: int) -> Result:
@@ -262,6 +266,17 @@ def test_workers_are_processes_with_one_thread_each(tmp_path: Path) -> None:
         results = run_points(process_id, numbers(8), kept, workers=2)
     assert os.getpid() not in {result["process"] for result in results.values()}
     assert {result["threads"] for result in results.values()} == {"1"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_relative_paths_are_of_where_the_study_runs(tmp_path: Path, workers: int) -> None:
+    """Processes are kept for the next study, which may run elsewhere."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "here.txt").write_text(name)
+        with ResultStore(tmp_path / f"{name} kept") as kept, chdir(tmp_path / name):
+            results = run_points(read_here, numbers(4), kept, workers)
+        assert {result.get("text") for result in results.values()} == {name}
 
 
 @pytest.mark.parametrize(
