@@ -529,12 +529,9 @@ def mixer_for(
             recorder=recorder,
         )
     if mode == "packed":
-        from backend.packed import PackedTransformer, supports
+        from backend.packed import packer_of
 
-        denoiser = getattr(pipeline, denoiser_name(pipeline))
-        if not supports(denoiser):
-            raise BadInput(f"cluster.executor 'packed' does not know {type(denoiser).__name__}")
-        return PackedTransformer(denoiser, caching, cache_bytes, cache_patch, kernels, recorder)
+        return packer_of(pipeline, caching, cache_bytes, cache_patch, kernels, recorder)
     if caching is not None:
         raise BadInput(f"a caching policy needs cluster.executor 'patched' or 'packed', not {mode!r}")
     return Stacked(getattr(pipeline, denoiser_name(pipeline)).forward, recorder)

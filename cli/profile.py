@@ -42,7 +42,9 @@ def measure(
         float, Range(0, 100_000, "minutes"), typer.Option(help="Stop measuring after this long.")
     ] = 10.0,
     threads: Threads = None,
-    executor: Annotated[str, typer.Option(help="whole; for mixed sizes patched (UNets), packed (DiTs).")] = "whole",
+    executor: Annotated[
+        str, typer.Option(help="whole; for mixed sizes patched (UNets), packed (transformers).")
+    ] = "whole",
     mixes: Annotated[
         int, Range(0, 10_000, whole=True), typer.Option(help="Batches of several sizes to measure too.")
     ] = 12,

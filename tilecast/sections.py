@@ -136,7 +136,8 @@ class ClusterSection(Section):
     dtype: Dtype = Field("float32", description="Number format of the model's weights in a replay.")
     threads: Annotated[int, THREADS] | None = Field(None, description="CPU threads of torch; not set: its own choice.")
     executor: Literal["whole", "patched", "packed"] = Field(
-        "whole", description="How batches of several sizes run: not at all, cut into patches (UNets), packed (DiTs)."
+        "whole",
+        description="How batches of several sizes run: not at all, cut into patches (UNets), packed (transformers).",
     )
     kernels: Literal["auto", "reference"] = Field(
         "auto", description="Fused and recorded where the device can, or plain PyTorch."

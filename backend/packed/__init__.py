@@ -1,5 +1,6 @@
 """Exact packing: images and clips of any sizes in one forward of a diffusion transformer."""
 
-from backend.packed.transformer import PackedTransformer, supports
+from backend.packed.choice import packer_of
+from backend.packed.transformer import PackedTransformer
 
-__all__ = ["PackedTransformer", "supports"]
+__all__ = ["PackedTransformer", "packer_of"]

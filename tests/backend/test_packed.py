@@ -23,7 +23,7 @@ from backend.executor import Executor  # noqa: E402
 from backend.kernels import modulate_triton  # noqa: E402
 from backend.kernels.choice import Kernels  # noqa: E402
 from backend.loading import load_pipeline  # noqa: E402
-from backend.packed import PackedTransformer, attention, flow, supports  # noqa: E402
+from backend.packed import PackedTransformer, attention, flow  # noqa: E402
 from backend.packed.layout import Layout, layout_of  # noqa: E402
 from backend.packed.per_row import PerRow  # noqa: E402
 from policies.caching import CachingPolicy, Flags, Signals  # noqa: E402
@@ -319,9 +319,8 @@ def test_two_replicas_run_in_two_threads() -> None:
         assert max(pool.map(work, ("sd3", "cogvideox"))) <= 1e-12
 
 
-def test_only_known_transformers_are_packed() -> None:
-    assert not supports(tiny_pipelines.sdxl().unet)
-    with pytest.raises(BadInput, match="does not know UNet2DConditionModel"):
+def test_only_transformers_are_packed() -> None:
+    with pytest.raises(BadInput, match="packs transformers, not UNet2DConditionModel; use 'patched'"):
         Executor(tiny_pipelines.sdxl(), "packed")
     with pytest.raises(ValueError, match="cannot pack calls of UNet2DConditionModel; known: CogVideoX"):
         PackedTransformer(tiny_pipelines.sdxl().unet)

@@ -1,0 +1,40 @@
+"""Which way of packing a pipeline's transformer gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend.kernels.choice import REFERENCE, Kernels
+from backend.kernels.graphs import Recorder
+from backend.loading import denoiser_name
+from backend.packed.lockstep import Lockstep
+from backend.packed.transformer import PackedTransformer, supports
+from policies.caching import CachingPolicy
+from traces.errors import BadInput
+
+
+def packer_of(
+    pipeline: Any,
+    caching: CachingPolicy | None = None,
+    cache_bytes: int = 2**30,
+    cache_patch: int = 32,
+    kernels: Kernels = REFERENCE,
+    recorder: Recorder | None = None,
+) -> PackedTransformer | Lockstep:
+    """What packs the calls of a pipeline's denoiser: block by block where its class is known, else layer by layer.
+
+    Raises:
+        BadInput: the denoiser is no transformer, or one whose blocks are not known, and there is a caching policy.
+    """
+    name = denoiser_name(pipeline)
+    denoiser = getattr(pipeline, name)
+    if name != "transformer":
+        raise BadInput(f"cluster.executor 'packed' packs transformers, not {type(denoiser).__name__}; use 'patched'")
+    if supports(denoiser):
+        return PackedTransformer(denoiser, caching, cache_bytes, cache_patch, kernels, recorder)
+    if caching is not None:
+        raise BadInput(
+            f"{type(denoiser).__name__} is packed layer by layer, where a caching policy sees no blocks; expected no "
+            "[policies.caching]"
+        )
+    return Lockstep(denoiser, recorder)

@@ -1,0 +1,189 @@
+"""Calls of any transformer that meet layer by layer; nothing is known of the model.
+
+Every call runs the model's own forward in a greenlet, with its own sizes, texts, timesteps and positions. Where a layer
+treats each token alone (a linear, a norm of the last axis, a feed-forward), the call stops and waits for the others;
+the layer then runs once for all tokens that wait at it. All else, attention above all, each call does by itself. So
+the result is the model's own, to the rounding of the arithmetic, and the largest part of the work is shared.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from diffusers.models.attention import FeedForward
+from diffusers.models.normalization import FP32LayerNorm, RMSNorm
+from greenlet import getcurrent, greenlet
+
+from backend.coroutine import DenoiserCall
+from backend.kernels.graphs import Recorder
+from backend.merge import Stacked, merge_key
+from backend.packed.hooks import lora_scaled
+
+Forward = Callable[..., Any]
+
+
+class Stop(NamedTuple):
+    """A call waits at a layer, which it would have run with these arguments."""
+
+    layer: torch.nn.Module
+    forward: Forward
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def treats_tokens_alone(layer: torch.nn.Module) -> bool:
+    """Whether each token of the layer's output depends on the same token of its input and on no other.
+
+    Tokens are all axes but the last. Only classes that are known to do so count, not what is derived from them.
+    """
+    if isinstance(layer, torch.nn.LayerNorm):
+        return type(layer) in (torch.nn.LayerNorm, FP32LayerNorm) and len(layer.normalized_shape) == 1
+    return type(layer) in (torch.nn.Linear, torch.nn.RMSNorm, RMSNorm, FeedForward)
+
+
+class Lockstep:
+    """Runs denoiser calls of any sizes together, layer by layer.
+
+    Args:
+        model: any model whose forward keeps nothing between calls. Between calls of `run` it is left as it is.
+        recorder: may record the forwards of calls that are equal in every shape.
+
+    Attributes:
+        shared: layers that ran once for several calls, so far; ``apart``: for one.
+    """
+
+    def __init__(self, model: torch.nn.Module, recorder: Recorder | None = None) -> None:
+        self.model = model
+        self.shared = self.apart = 0
+        self._forward = model.forward
+        self._stacked = Stacked(self._forward, recorder)
+
+    def key(self, call: DenoiserCall) -> Hashable:
+        """Calls of equal keys share a forward: all but those with another scale of LoRA weights, which they share."""
+        return lora_scale(call.kwargs)
+
+    @torch.no_grad()
+    def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
+        """The outputs of calls of one `key`, in order, each as the stock forward would give it to the call alone.
+
+        Calls that happen to be equal in every shape are stacked, which costs less.
+        """
+        if len({merge_key(call) for call in calls}) == 1:
+            return self._stacked.run(calls)
+        return self.run_in_step(calls)
+
+    def run_in_step(self, calls: Sequence[DenoiserCall]) -> list[Any]:
+        """Like `run`, in step in any case."""
+        with lora_scaled(self.model, lora_scale(calls[0].kwargs)), self._meeting():
+            return _Walk(self, [_InStep(self._forward, call) for call in calls]).outputs()
+
+    @contextmanager
+    def _meeting(self) -> Iterator[None]:
+        """The layers hand over what calls bring to them, instead of running it."""
+        layers = [layer for layer in self.model.modules() if layer is not self.model and treats_tokens_alone(layer)]
+        stock = [vars(layer).get("forward") for layer in layers]
+        for layer in layers:
+            layer.forward = _handing_over(layer, layer.forward)
+        try:
+            yield
+        finally:
+            for layer, forward in zip(layers, stock, strict=True):
+                if forward is None:
+                    del layer.forward
+                else:
+                    layer.forward = forward
+
+    def together(self, stops: Sequence[Stop]) -> list[Any]:
+        """What one layer gives to each of the calls that wait at it."""
+        tokens = [stop.args[0] if len(stop.args) == 1 and not stop.kwargs else None for stop in stops]
+        forms = {(x.dtype, x.device, x.shape[-1]) if isinstance(x, torch.Tensor) and x.ndim else None for x in tokens}
+        if len(stops) == 1 or None in forms or len(forms) > 1:
+            self.apart += len(stops)
+            return [stop.forward(*stop.args, **stop.kwargs) for stop in stops]
+        self.shared += 1
+        flat = [x.reshape(-1, x.shape[-1]) for x in tokens if x is not None]
+        done = stops[0].forward(torch.cat(flat)).split([len(part) for part in flat])
+        return [y.view(*x.shape[:-1], y.shape[-1]) for x, y in zip(tokens, done, strict=True) if x is not None]
+
+
+class _InStep(greenlet):
+    """A call under way. ``passed`` counts the layers behind it."""
+
+    def __init__(self, forward: Forward, call: DenoiserCall) -> None:
+        kwargs = without_lora_scale(call.kwargs)
+        super().__init__(lambda: forward(*call.args, **kwargs))
+        self.gr_context = contextvars.copy_context()
+        self.passed = -1
+        self.hub: greenlet = getcurrent()
+
+    def resume(self, *value: Any) -> Any:
+        """Run on to the next layer, or to the end, with what the last layer gave."""
+        self.passed += 1
+        return self.switch(*value)
+
+
+class _Walk:
+    """Several calls on their way through one model. The one that is furthest behind says which layer is next."""
+
+    def __init__(self, lockstep: Lockstep, calls: Sequence[_InStep]) -> None:
+        self._lockstep = lockstep
+        self._calls = calls
+        self._stops: dict[int, Stop] = {}
+        self._outputs: list[Any] = [None] * len(calls)
+
+    def outputs(self) -> list[Any]:
+        """Walk to the end."""
+        try:
+            for index in range(len(self._calls)):
+                self._go_on(index)
+            while self._stops:
+                last = min(self._stops, key=lambda index: self._calls[index].passed)
+                layer = self._stops[last].layer
+                waiting = [index for index, stop in self._stops.items() if stop.layer is layer]
+                given = self._lockstep.together([self._stops[index] for index in waiting])
+                for index, value in zip(waiting, given, strict=True):
+                    self._go_on(index, value)
+            return self._outputs
+        finally:
+            for call in self._calls:
+                if call and not call.dead:
+                    call.throw()
+
+    def _go_on(self, index: int, *value: Any) -> None:
+        stop = self._calls[index].resume(*value)
+        if self._calls[index].dead:
+            self._outputs[index] = stop
+            self._stops.pop(index, None)
+        else:
+            self._stops[index] = stop
+
+
+def _handing_over(layer: torch.nn.Module, forward: Forward) -> Forward:
+    def hand_over(*args: Any, **kwargs: Any) -> Any:
+        call = getcurrent()
+        if isinstance(call, _InStep):
+            return call.hub.switch(Stop(layer, forward, args, kwargs))
+        return forward(*args, **kwargs)
+
+    return hand_over
+
+
+def lora_scale(kwargs: dict[str, Any]) -> float:
+    """The scale of LoRA weights that a call of a diffusers model asks for."""
+    return next((float(value["scale"]) for _, value in _scaled(kwargs)), 1.0)
+
+
+def without_lora_scale(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The call without it: forwards that set it on the shared weights one after another would multiply it."""
+    plain = {name: {key: item for key, item in value.items() if key != "scale"} for name, value in _scaled(kwargs)}
+    return {**kwargs, **plain}
+
+
+def _scaled(kwargs: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, value in kwargs.items():
+        if name.endswith("attention_kwargs") and isinstance(value, dict) and "scale" in value:
+            yield name, value
