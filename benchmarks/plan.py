@@ -5,7 +5,8 @@
 The example `examples/plan_sdxl.toml`: an H100 with published measurements, an A100 and an L40S known by data sheet,
 example prices; the trace at its own pace (one request in 90 s) and at 20 times that, each at the loads asked for.
 Prints the answers, simulations and seconds. Simulations are kept in the output folder: an interrupted benchmark goes
-on, and its seconds are then those of what was left. With ``--policies`` every plan also says what each of them costs.
+on, and its seconds are then those of what was left. With ``--policies`` the best of them is the answer, beside the
+price of each.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=ROOT / "../shared/data", help="folder with gentd26/ and more")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 20.0], help="times the pace of the trace")
     parser.add_argument("--loads", type=float, nargs="+", default=[1.0, 3.0, 10.0], help="times that")
-    parser.add_argument("--policies", help="schedulers to compare, like fcfs,patchedserve,lookahead")
+    parser.add_argument(
+        "--policies", help="schedulers, of which the best is the answer, like fcfs,patchedserve,lookahead"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path, default=Path("out/plan"))
     asked = parser.parse_args(arguments)

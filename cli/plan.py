@@ -34,11 +34,8 @@ def plan(
         str | None, typer.Option("--hardware", help="The only kind of plan.hardware to consider.")
     ] = None,
     devices: Annotated[int | None, DEVICES, typer.Option("--devices", help="Of a replica, with --replicas.")] = None,
-    schedulers: Annotated[
-        str | None, typer.Option("--schedulers", help="That the answer may use, like lookahead,fcfs.")
-    ] = None,
     policies: Annotated[
-        str | None, typer.Option("--policies", help="Schedulers of which the least cluster each is wanted, too.")
+        str | None, typer.Option("--policies", help="Schedulers of which the best is the answer, like lookahead,fcfs.")
     ] = None,
     growth: Annotated[
         float | None, Range(-0.99, 10), typer.Option("--growth", help="Of the demand a month: 0.1 for 10 %.")
@@ -81,7 +78,6 @@ def plan(
             replicas=replicas,
             hardware=hardware,
             devices=devices,
-            schedulers=_names(schedulers or ""),
             policies=_names(policies or ""),
             growth=growth,
             months=months,

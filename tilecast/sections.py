@@ -430,7 +430,9 @@ class PlanSection(Section):
     hardware: Annotated[tuple[HardwareSection, ...], Field(max_length=100)] = Field(
         (), description="The kinds that may be bought; none: the scenario's own alone."
     )
-    schedulers: Several = Field((), description="That the answer may use; none: the scenario's own alone.")
+    policies: Several = Field(
+        (), description="Schedulers to compare, of which the best is the answer; none: the scenario's own."
+    )
     demand: Literal["bootstrap", "fitted"] = Field(
         "bootstrap", description="Whether demand is drawn from the trace or from a workload fitted to it."
     )

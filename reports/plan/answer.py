@@ -54,7 +54,7 @@ def key_figures(plan: Plan) -> list[tuple[str, str]]:
     carried = f"{format_interval(plan.headroom, 'x')} times this load ({rate} requests/s)"
     pairs = [
         ("Buy" if best is plan.answer else "Cluster", cluster(best.candidate)),
-        ("Run it with", best.candidate.scheduler),
+        ("Run it with", _scheduler(plan, best)),
         ("Per hour", money(best.price_per_hour)),
         ("Per 1,000 images", money(best.cost_per_1000_images)),
         ("Deadlines kept", format_interval(best.figures.attainment, "%")),
@@ -67,6 +67,11 @@ def key_figures(plan: Plan) -> list[tuple[str, str]]:
     if plan.lost_replica is not None:
         pairs.append(("With one replica less", format_interval(plan.lost_replica.figures.attainment, "%")))
     return [(label, value) for label, value in pairs if not value.startswith(NONE)]
+
+
+def _scheduler(plan: Plan, best: Evaluation) -> str:
+    named = [policy.scheduler for policy in plan.policies]
+    return best.candidate.scheduler + (f", the best of {', '.join(named)}" if named else "")
 
 
 def _rates(plan: Plan, best: Evaluation) -> str:

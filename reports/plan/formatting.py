@@ -19,11 +19,11 @@ TRUST = {
 
 def subject(plan: Plan) -> Evaluation | None:
     """The cluster that the load curve, what-ifs, sizes and slices of time are of: the answer, or the one that was asked
-    about and does not keep the promise, which was considered beside those with a replica less. None: there is none.
+    about and does not keep the promise. None: there is none.
     """
-    if plan.answer is None and plan.load_curve:
-        return max(plan.considered, key=lambda row: row.candidate.all_devices, default=None)
-    return plan.answer
+    if plan.answer is not None:
+        return plan.answer
+    return next((row for row in plan.considered if row.candidate == plan.asked_about), None)
 
 
 def cluster(candidate: Candidate) -> str:

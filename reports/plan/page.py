@@ -116,7 +116,8 @@ def sections(plan: Plan) -> list[PageSection]:
         ),
         PageSection(
             "What each policy needs",
-            "The least cluster that keeps the promise with each scheduling policy.",
+            "The least cluster that keeps the promise with each scheduling policy, or what came nearest. The cheapest "
+            "is the answer; of several as cheap, the one with the most room.",
             (tables.policies(plan),),
             by_policy,
         ),

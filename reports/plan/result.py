@@ -162,7 +162,12 @@ class Month:
 
 @dataclass(frozen=True)
 class PolicyCost:
-    """The least cluster with one scheduling policy; ``evaluation`` None: none of those considered."""
+    """What one scheduling policy takes.
+
+    Attributes:
+        scheduler: the policy's name.
+        evaluation: the least cluster that keeps the promise with it, or what came nearest; None: nothing was simulated.
+    """
 
     scheduler: str
     evaluation: Evaluation | None
@@ -255,7 +260,7 @@ class Plan:
         lost_replica: the answer's cluster with a replica less; None: it has only one, or no answer.
         sensitivity: the answer's cluster when something is otherwise.
         growth: month by month; empty: not asked.
-        policies: the least cluster with each policy; empty: not asked.
+        policies: what each policy takes, in the order in which they were named; empty: there is only one.
         speeds: what the answer would be at the speeds that the error of its seconds leaves open, the fastest first;
             empty: its seconds were measured.
         speeds_if_measured: how many of them on either side of the best guess ten measurements would leave possible,
@@ -263,6 +268,8 @@ class Plan:
         by_size: on the answer's cluster.
         over_time: one replication of it.
         notes: what a reader must know, in full sentences.
+        asked_about: the cluster of which it was asked what it carries, with the policy that does best; None: the least
+            one was searched for.
         noted: hardware whose profile carries a note of its own, so that its label of trust is not the whole truth.
         scenario: TOML, to run it again.
         command: likewise.
@@ -289,6 +296,7 @@ class Plan:
     by_size: tuple[SizeFigures, ...] = ()
     over_time: tuple[Window, ...] = ()
     notes: tuple[Note, ...] = field(default_factory=tuple)
+    asked_about: Candidate | None = None
     noted: tuple[str, ...] = ()
     scenario: str = ""
     command: str = ""

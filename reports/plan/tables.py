@@ -117,9 +117,23 @@ def cases(plan: Plan) -> list[WhatIf]:
 
 
 def policies(plan: Plan) -> Table:
-    """The least cluster with each policy, and what it costs more than the cheapest."""
-    known = [row.evaluation.price_per_hour for row in plan.policies if row.evaluation]
+    """The least cluster with each policy, what it costs more than the cheapest, and its verdict; of one with which none
+    keeps the promise, what came nearest."""
+    known = [row.evaluation.price_per_hour for row in plan.policies if row.evaluation and row.evaluation.keeps]
     cheapest = min((price for price in known if not math.isnan(price)), default=math.nan)
+
+    def least(row: PolicyCost) -> str:
+        if row.evaluation is None:
+            return "none was simulated"
+        return cluster(row.evaluation.candidate) if row.evaluation.keeps else "none of those considered"
+
+    def verdict(row: PolicyCost) -> str:
+        if row.evaluation is None or row.evaluation.keeps:
+            return _of(row.evaluation, _state)
+        return f"{cluster(row.evaluation.candidate)}: {_state(row.evaluation)}"
+
+    def keeping(row: PolicyCost, spell: Callable[[Evaluation], str]) -> str:
+        return spell(row.evaluation) if row.evaluation is not None and row.evaluation.keeps else NONE
 
     def more(evaluation: Evaluation) -> str:
         extra = evaluation.price_per_hour - cheapest
@@ -130,15 +144,16 @@ def policies(plan: Plan) -> Table:
 
     columns = (
         Column[PolicyCost]("Policy", lambda row: row.scheduler, "text"),
-        Column[PolicyCost]("Least cluster", lambda row: _cluster(row.evaluation), "text"),
-        Column[PolicyCost]("Per hour", lambda row: _of(row.evaluation, lambda e: money(e.price_per_hour))),
-        Column[PolicyCost]("More than the least", lambda row: _of(row.evaluation, more)),
+        Column[PolicyCost]("Least cluster", least, "text"),
+        Column[PolicyCost]("Per hour", lambda row: keeping(row, lambda e: money(e.price_per_hour))),
+        Column[PolicyCost]("More than the least", lambda row: keeping(row, more)),
         Column[PolicyCost](
-            "Per 1,000 images", lambda row: _of(row.evaluation, lambda e: money(e.cost_per_1000_images)), brief=False
+            "Per 1,000 images", lambda row: keeping(row, lambda e: money(e.cost_per_1000_images)), brief=False
         ),
         Column[PolicyCost](
             "Deadlines kept", lambda row: _of(row.evaluation, lambda e: format_interval(e.figures.attainment, "%"))
         ),
+        Column[PolicyCost]("Verdict", verdict, "text"),
         Column[PolicyCost](
             "P95 latency",
             lambda row: _of(row.evaluation, lambda e: format_interval(e.figures.latency_p95_s, "s")),

@@ -599,7 +599,7 @@ def test_a_study_ends_with_the_line_and_keeps_no_such_answer(
     )
     scheduler = f"{tmp_path}/mine.py:Bad"
     of_sweep = (folder / "scheduling.toml", "--grid", tmp_path / "grid.toml", "--scheduler", scheduler)
-    of_plan = (tmp_path / "plan.toml", "--schedulers", scheduler)
+    of_plan = (tmp_path / "plan.toml", "--policies", scheduler)
     for verb, given in (("sweep", of_sweep), ("plan", of_plan)):
         line = refused(verb, *given, "--workers", workers, "-o", tmp_path / verb)
         assert re.search("policy Bad:? (plan raised Opaque at .*mine.py:[0-9]+|answers plan with 'mine')", line), line

@@ -69,15 +69,14 @@ def test_a_plan_finds_the_least_cluster_and_says_what_it_rests_on(folder: Path) 
     made = plan(folder, "plan", "--policies", "edf,fcfs", "--growth", 0.5, "--months", 1)
     assert made.answer is not None
     best = made.answer.candidate
+    policy = best.scheduler
     assert made.answer.state != UNSTABLE
     assert made.answer.figures.attainment.low >= 0.9
     assert made.answer.price_per_hour == best.replicas * {"small": 1.0, "large": 2.5}[best.hardware]
     by_candidate = {evaluation.candidate: evaluation for evaluation in made.considered}
-    assert not by_candidate[Candidate(best.hardware, 1, best.replicas - 1, "fcfs")].keeps
+    assert not by_candidate[Candidate(best.hardware, 1, best.replicas - 1, policy)].keeps
     assert all(
-        evaluation.price_per_hour >= made.answer.price_per_hour
-        for evaluation in made.considered
-        if evaluation.keeps and evaluation.candidate.scheduler == "fcfs"
+        evaluation.price_per_hour >= made.answer.price_per_hour for evaluation in made.considered if evaluation.keeps
     )
     prices = [evaluation.price_per_hour for evaluation in made.considered]
     assert prices == sorted(prices)
@@ -87,15 +86,30 @@ def test_a_plan_finds_the_least_cluster_and_says_what_it_rests_on(folder: Path) 
     assert made.lost_replica is not None
     assert not made.lost_replica.keeps
     of_scheduler = {cost.scheduler: cost.evaluation for cost in made.policies}
-    assert of_scheduler["fcfs"] == made.answer
-    assert of_scheduler["edf"] is not None
-    assert of_scheduler["edf"].candidate.scheduler == "edf"
+    assert of_scheduler[policy] == made.answer
+    for scheduler, least in of_scheduler.items():
+        assert least is not None
+        assert least.candidate.scheduler == scheduler
+        assert least.price_per_hour >= made.answer.price_per_hour
     costs = [month.evaluation.price_per_hour for month in made.growth if month.evaluation is not None]
     assert costs == sorted(costs)
     assert [month.rate_scale for month in made.growth] == [1.0, 1.5]
     assert sum(size.requests for size in made.by_size) > 300
     assert {(folder / "plan" / name).is_file() for name in ("plan.html", "plan.md", "candidates.parquet")} == {True}
     assert "on a test" in made.slo
+
+
+def test_the_best_of_the_policies_named_is_the_answer_whatever_the_scenario_names(folder: Path) -> None:
+    given = ("--hardware", "small", "--attainment", 0.8)
+    alone = {name: plan(folder, name, "--policies", name, *given).answer for name in ("fcfs", "clockwork")}
+    assert all(alone.values())
+    of_option = plan(folder, "option", "--policies", "fcfs, clockwork", *given)
+    of_key = plan(folder, "key", "--set", 'plan.policies=["fcfs", "clockwork"]', *given)
+    assert of_option.answer is not None
+    assert of_option.answer.price_per_hour == min(least.price_per_hour for least in alone.values() if least)
+    assert of_option.answer == of_key.answer == alone[of_option.answer.candidate.scheduler]
+    assert [cost.scheduler for cost in of_option.policies] == ["fcfs", "clockwork"]
+    assert plan(folder, "one", *given).policies == ()
 
 
 def test_a_plan_is_for_the_rate_that_is_asked_whatever_the_trace_has(folder: Path) -> None:
@@ -208,7 +222,7 @@ def test_what_a_simulation_says_does_not_depend_on_those_before_it(folder: Path)
         ("", ("--hardware", "huge"), "no hardware 'huge'; there is: small, large"),
         ("", ("--replicas", 2), "expected one hardware"),
         ("", ("--growth", -2), "--growth is -2.0, expected a number of -0.99 to 10"),
-        ("", ("--schedulers", "fifo"), "unknown scheduling policy 'fifo'"),
+        ("", ("--policies", "fifo"), "unknown scheduling policy 'fifo'"),
         ("", ("--attainment", 1.5), "--attainment is 1.5"),
         ("scale = 4.0", (), "no request has a deadline"),
         ("price_per_hour = 2.5,", (), "expected a price_per_hour for every hardware or for none"),

@@ -81,7 +81,7 @@ def what_if(what: str, load: float, rate_scale: float = 1.0) -> WhatIf:
 
 def evaluation(hardware: str, replicas: int, devices: int = 1, scheduler: str = "lookahead") -> Evaluation:
     """Of a cluster under the demand."""
-    better = {"lookahead": 1.0, "patchedserve": 0.86, "fcfs": 0.61}[scheduler]
+    better = {"lookahead": 1.0, "patchedserve": 0.86, "fcfs": 0.61, "nirvana": 0.5}[scheduler]
     load = RATE_RPS / (CAPACITY_RPS[hardware] * replicas * devices * better)
     state = STABLE if load < 0.85 else NEAR_KNEE if load < 1 else UNSTABLE
     price = PRICES[hardware] * replicas * devices
@@ -172,7 +172,7 @@ def plan() -> Plan:
             PolicyCost("lookahead", best),
             PolicyCost("patchedserve", evaluation("h100-sxm", 4, scheduler="patchedserve")),
             PolicyCost("fcfs", evaluation("h100-sxm", 5, scheduler="fcfs")),
-            PolicyCost("nirvana", None),
+            PolicyCost("nirvana", evaluation("h100-sxm", 2, scheduler="nirvana")),
         ),
         by_size=tuple(
             SizeFigures(name, 9_000 // (at + 1), 0.99 - 0.01 * at, tuple((2 + 3 * at) * q for q in _SPREAD))
@@ -202,7 +202,7 @@ def asked_about() -> Plan:
     given, less = evaluation("l40s", 8), evaluation("l40s", 7)
     return replace(
         plan(), answer=None, considered=(less, given), refused=(), headroom=interval(0.84, 0.01), growth=(),
-        policies=(), lost_replica=WhatIf("one replica less", less.figures, less.keeps),
+        policies=(), lost_replica=WhatIf("one replica less", less.figures, less.keeps), asked_about=given.candidate,
     )  # fmt: skip
 
 

@@ -42,12 +42,10 @@ class Case:
 
     Attributes:
         scenario: what is known of the demand and of the replicas.
-        policies: schedulers to be compared, beside those of the answer.
         hardware: the only kind to consider; None: all.
     """
 
     scenario: Scenario
-    policies: tuple[str, ...] = ()
     hardware: str | None = None
 
     @cached_property
@@ -67,9 +65,9 @@ class Case:
         return chosen
 
     @cached_property
-    def schedulers(self) -> tuple[str, ...]:
-        """What the answer may use."""
-        return self.scenario.plan.schedulers or (self.scenario.policies.scheduling.name,)
+    def policies(self) -> tuple[str, ...]:
+        """The schedulers of which the best is the answer."""
+        return tuple(dict.fromkeys(self.scenario.plan.policies)) or (self.scenario.policies.scheduling.name,)
 
     @cached_property
     def reference(self) -> Scenario:
@@ -97,21 +95,21 @@ class Case:
         own = self.scenario.policies.scheduling
         return own if scheduler == own.name else PolicySection(name=scheduler)
 
-    def cluster(self, replicas: int, devices: int | None) -> Candidate:
-        """The one cluster of so many replicas.
+    def clusters(self, replicas: int, devices: int | None) -> tuple[Candidate, ...]:
+        """The one cluster of so many replicas, with each of the policies.
 
         Raises:
             BadInput: there are several, or none.
         """
         many = [(kind.name, each) for kind in self.kinds for each in kind.devices if devices in (None, each)]
-        if len(many) != 1 or len(self.schedulers) != 1:
+        if len(many) != 1:
             known = ", ".join([f"{name} with {each} devices a replica" for name, each in many]) or "none of them"
             raise BadInput(
-                f"--replicas asks for one cluster: expected one hardware, number of devices and scheduler, not {known};"
-                f" {', '.join(self.schedulers)}; choose with --hardware, --devices and --schedulers"
+                f"--replicas asks for one cluster: expected one hardware and number of devices, not {known}; choose "
+                "with --hardware and --devices"
             )
         [(name, each)] = many
-        return Candidate(name, each, replicas, self.schedulers[0])
+        return tuple([Candidate(name, each, replicas, policy) for policy in self.policies])
 
     @cached_property
     def options(self) -> dict[tuple[str, int, str], Option]:
@@ -128,7 +126,7 @@ class Case:
                         f"plan.hardware {kind.name!r}: replicas of {devices} devices, but nothing is tiled; expected "
                         "a [tiling] section, or devices = [1]"
                     )
-                for scheduler in dict.fromkeys((*self.schedulers, *self.policies)):
+                for scheduler in self.policies:
                     option = self._option(kind, devices, scheduler)
                     found[key(option)] = option
         return found

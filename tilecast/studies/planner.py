@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from predictors.basis import MEASURED
 from reports.formatting import format_interval
 from reports.output_analysis import Interval
-from reports.plan.result import UNKNOWN, Candidate, Demand, Evaluation, Month, Plan, PolicyCost, PossibleSpeed
+from reports.plan.result import UNKNOWN, UNSTABLE, Candidate, Demand, Evaluation, Month, Plan, PolicyCost, PossibleSpeed
 from tilecast.studies import whatif
 from tilecast.studies.assess import Assessor
 from tilecast.studies.experiment import AS_PLANNED, Change
+from tilecast.studies.headroom import LOADS
 from tilecast.studies.headroom import headroom as headroom_of
 from tilecast.studies.search import Found, Option, search
 from tilecast.studies.speeds import possible_speeds, within
@@ -28,16 +29,14 @@ class Wanted:
     """What a plan shall say.
 
     Attributes:
-        cluster: say what this one carries; None: search for the least one.
-        schedulers: that the answer may use.
-        policies: schedulers whose least clusters are wanted, too; empty: none.
+        policies: schedulers of which the best is the answer.
+        clusters: one for each policy, of which it is to be said what they carry; empty: search for the least ones.
         growth: growth of the demand per month, 0.1 for 10 %.
         months: months ahead whose least clusters are wanted; 0: none.
     """
 
-    cluster: Candidate | None
-    schedulers: tuple[str, ...]
-    policies: tuple[str, ...] = ()
+    policies: tuple[str, ...]
+    clusters: tuple[Candidate, ...] = ()
     growth: float = 0.0
     months: int = 0
 
@@ -48,24 +47,24 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
     Args:
         assess: simulates all options, those of ``wanted.policies`` included.
     """
-    target = assess.target
-    if wanted.cluster is None:
-        found = _least(assess, _of(assess, wanted.schedulers), AS_PLANNED)
+    target, searched = assess.target, not wanted.clusters
+    if searched:
+        found = {name: _least(assess, _of(assess, (name,)), AS_PLANNED) for name in wanted.policies}
     else:
-        evaluation = assess(wanted.cluster)
-        found = Found(evaluation if evaluation.keeps else None, ())
-    about = wanted.cluster if found.answer is None else found.answer.candidate
-    answer, runs, headroom = found.answer, [], UNKNOWN
+        found = {cluster.scheduler: _asked(assess(cluster)) for cluster in wanted.clusters}
+    about = _best(assess, [least.answer for least in found.values() if least.answer is not None])
+    if about is None and not searched:
+        about = max(wanted.clusters, key=lambda cluster: assess(cluster).figures.attainment.mean)
+    answer, runs, headroom, surprises = None, [], UNKNOWN, ()
     if about is not None:
         runs, headroom = assess.replications(about), headroom_of(assess, about)
         evaluation = assess.near(about, HARDER)
-        answer = evaluation if evaluation.keeps else None
-    policies = [PolicyCost(name, _least(assess, _of(assess, (name,)), AS_PLANNED).answer) for name in wanted.policies]
-    notes = tuple([Note(surprise) for surprise in found.surprises])
-    if wanted.cluster is not None:
-        notes = (remark(_carries(assess, wanted.cluster, headroom)), *notes)
-    if wanted.cluster is None and answer is not None and answer.label != MEASURED:
-        notes = (*notes, *map(remark, _measured(assess, _of(assess, wanted.schedulers))))
+        answer, surprises = evaluation if evaluation.keeps else None, found[about.scheduler].surprises
+    notes = tuple([Note(surprise) for surprise in surprises])
+    if about is not None and not searched:
+        notes = (remark(_carries(assess, about, headroom)), *notes)
+    if searched and answer is not None and answer.label != MEASURED:
+        notes = (*notes, *map(remark, _measured(assess, _of(assess, wanted.policies))))
     confirmed = _confirmed(assess, answer)
     bought = None if answer is None else assess.option(answer.candidate)
     return Plan(
@@ -75,19 +74,64 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
         demand=demand,
         answer=answer,
         considered=tuple([confirmed.get(said.candidate, said) for said in assess.as_planned]),
-        refused=found.refused,
+        refused=tuple([refused for least in found.values() for refused in least.refused]),
         load_curve=() if about is None else whatif.load_curve(assess, about),
         headroom=headroom,
         lost_replica=None if about is None else whatif.lost_replica(assess, about),
         sensitivity=() if about is None else whatif.sensitivity(assess, about),
-        growth=_growth(assess, wanted),
-        policies=tuple(policies),
-        speeds=() if answer is None else _speeds(assess, answer.candidate, wanted.cluster is None),
+        growth=_growth(assess, wanted, answer),
+        policies=_policies(assess, wanted, found) if len(found) > 1 else (),
+        speeds=() if answer is None else _speeds(assess, answer.candidate, searched),
         speeds_if_measured=0 if bought is None else within(bought.measured_error_ratio),
         by_size=by_size(runs),
         over_time=runs[0].windows if runs else (),
         notes=notes,
+        asked_about=None if searched else about,
     )
+
+
+def _asked(evaluation: Evaluation) -> Found:
+    return Found(evaluation if evaluation.keeps else None, ())
+
+
+def _best(assess: Assessor, answers: Sequence[Evaluation]) -> Candidate | None:
+    """The cheapest cluster; of several, the one that keeps the promise at the largest load, and the most there."""
+    if not answers:
+        return None
+
+    def price(answer: Evaluation) -> tuple[float, int]:
+        candidate = answer.candidate
+        return assess.option(candidate).rank(candidate.replicas)[:2]
+
+    least = min(map(price, answers))
+    left = {answer.candidate: answer.figures.attainment.mean for answer in answers if price(answer) == least}
+    for load in [load for load in LOADS if load > 1]:
+        if len(left) == 1:
+            break
+        change = Change(rate_scale=load)
+        evaluations = {candidate: assess.like(candidate, candidate, change) for candidate in left}
+        attained = {candidate: said.figures.attainment.mean for candidate, said in evaluations.items()}
+        keeping = {
+            candidate: share
+            for candidate, share in attained.items()
+            if share >= assess.target.attainment and evaluations[candidate].state != UNSTABLE
+        }
+        left = keeping or attained
+        if not keeping:
+            break
+    return max(left, key=lambda candidate: left[candidate])
+
+
+def _policies(assess: Assessor, wanted: Wanted, found: Mapping[str, Found]) -> tuple[PolicyCost, ...]:
+    """What was asked about with each policy; or the least cluster of each, or what came nearest."""
+    if wanted.clusters:
+        return tuple([PolicyCost(cluster.scheduler, assess(cluster)) for cluster in wanted.clusters])
+    costs = []
+    for name, least in found.items():
+        tried = [evaluation for evaluation in assess.as_planned if evaluation.candidate.scheduler == name]
+        nearest = max(tried, key=lambda evaluation: evaluation.figures.attainment.mean, default=None)
+        costs.append(PolicyCost(name, nearest if least.answer is None else assess(least.answer.candidate)))
+    return tuple(costs)
 
 
 def _of(assess: Assessor, schedulers: Sequence[str]) -> list[Option]:
@@ -106,14 +150,19 @@ def _least(assess: Assessor, options: Sequence[Option], change: Change, near: Ca
     return search(options, rate_rps, lambda candidate: assess(candidate, change), guess)
 
 
-def _growth(assess: Assessor, wanted: Wanted) -> tuple[Month, ...]:
+def _growth(assess: Assessor, wanted: Wanted, answer: Evaluation | None) -> tuple[Month, ...]:
+    """The least cluster of each month; with the answer's policy, where another one would cost as much."""
     months: list[Month] = []
     near: Candidate | None = None
     for month in range(wanted.months + 1 if wanted.months else 0):
         scale = round((1 + wanted.growth) ** month, 4)
-        found = _least(assess, _of(assess, wanted.schedulers), Change(rate_scale=scale), near)
-        near = None if found.answer is None else found.answer.candidate
-        months.append(Month(month, scale, found.answer))
+        change = Change(rate_scale=scale)
+        least = _least(assess, _of(assess, wanted.policies), change, near).answer
+        if least is not None and answer is not None and least.candidate.scheduler != answer.candidate.scheduler:
+            same = replace(least.candidate, scheduler=answer.candidate.scheduler)
+            least = alike if (alike := assess(same, change)).keeps else least
+        near = None if least is None else least.candidate
+        months.append(Month(month, scale, least))
     return tuple(months)
 
 

@@ -40,7 +40,6 @@ def plan(
     replicas: int | None = None,
     hardware: str | None = None,
     devices: int | None = None,
-    schedulers: Sequence[str] = (),
     policies: Sequence[str] = (),
     growth: float | None = None,
     months: int | None = None,
@@ -57,8 +56,7 @@ def plan(
         replicas: say what so many replicas carry, and do not search.
         hardware: the only kind of ``plan.hardware`` to consider.
         devices: devices per replica, with ``replicas``.
-        schedulers: what the answer may use, in the place of ``plan.schedulers``.
-        policies: schedulers of which the least cluster each is wanted, too.
+        policies: schedulers of which the best is the answer, in the place of ``plan.policies``.
         growth: growth of the demand per month, 0.1 for 10 %.
         months: months to look ahead, with ``growth``; None: 12.
         workers: processes; None: one a core.
@@ -73,9 +71,9 @@ def plan(
     if devices is not None and replicas is None:
         raise BadInput("--devices goes with --replicas; a search tries the devices of plan.hardware")
     given: dict[str, Any] = {} if attainment is None else {"plan.attainment": attainment}
-    if schedulers:
-        given["plan.schedulers"] = tuple(schedulers)
-    case = Case(scenario.replaced(given) if given else scenario, tuple(policies), hardware)
+    if policies:
+        given["plan.policies"] = tuple(policies)
+    case = Case(scenario.replaced(given) if given else scenario, hardware)
     if rate_rps is not None:
         case = case.at(rate_rps)
     faults = case.scenario.faults
@@ -84,8 +82,8 @@ def plan(
             "faults.outages and faults.slow name replicas, whose number is what a plan looks for; expected "
             "faults.mtbf_s and faults.straggler_every_s, or --replicas"
         )
-    cluster = None if replicas is None else case.cluster(replicas, devices)
-    wanted = Wanted(cluster, case.schedulers, case.policies, growth or 0.0, 0 if growth is None else months or 12)
+    clusters = () if replicas is None else case.clusters(replicas, devices)
+    wanted = Wanted(case.policies, clusters, growth or 0.0, 0 if growth is None else months or 12)
     slo, demand, options = case.slo(), case.demand(), case.options
     with _kept(output, PLAN) as store:
         simulator = Simulator(case, store, workers or os.cpu_count() or 1, progress)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from predictors.basis import ESTIMATED, MEASURED
-from reports.plan.result import Candidate, Demand
+from reports.plan.result import Candidate, Demand, Plan
 from tilecast.studies.assess import Assessor, Effort, SloTarget, key
 from tilecast.studies.experiment import Change, Experiment
 from tilecast.studies.headroom import headroom
@@ -88,7 +88,7 @@ def test_seconds_that_are_not_certain_ask_for_the_least_cluster_at_every_speed()
     for option in (sure, unsure):
         queues = Queues(attained)
         assess = Assessor(queues, {key(option): option}, SloTarget(0.9, 0.95, 3.0), EFFORT)
-        plan = make_plan(assess, Wanted(None, ("fcfs",)), DEMAND, "")
+        plan = make_plan(assess, Wanted(("fcfs",)), DEMAND, "")
         assert plan.answer is not None
         assert plan.answer.candidate.replicas == 4
         if option is sure:
@@ -100,8 +100,64 @@ def test_seconds_that_are_not_certain_ask_for_the_least_cluster_at_every_speed()
         least = [speed.evaluation.candidate.replicas for speed in plan.speeds if speed.evaluation]
         assert least == [math.floor(3 * slowdown) + 1 for slowdown in slowdowns] == [3, 3, 4, 4, 5]
         assert plan.speeds_if_measured == 1
-        asked_about = make_plan(assess, Wanted(option.cluster(4), ("fcfs",)), DEMAND, "")
+        asked_about = make_plan(assess, Wanted(("fcfs",), (option.cluster(4),)), DEMAND, "")
         assert [speed.evaluation is not None for speed in asked_about.speeds] == [True, True, True, True, False]
+
+
+def policies(attained: Callable[[Experiment], float], *clusters: Candidate) -> Plan:
+    """A plan for two policies, the first of them the scenario's."""
+    options = [replace(OPTIONS[0], scheduler=name) for name in ("own", "rival")]
+    assess = Assessor(Queues(attained), {key(option): option for option in options}, SloTarget(0.9, 0.95, 3.0), EFFORT)
+    return make_plan(assess, Wanted(("own", "rival"), clusters, growth=0.3, months=1), DEMAND, "soon")
+
+
+def with_each(replicas: int) -> list[Candidate]:
+    return [Candidate("a", 1, replicas, name) for name in ("own", "rival")]
+
+
+def test_the_cheapest_of_the_policies_is_the_answer() -> None:
+    def attained(ask: Experiment) -> float:
+        carries = ask.candidate.replicas * (1.2 if ask.candidate.scheduler == "rival" else 0.8)
+        return 0.99 if carries > 3.0 * ask.change.rate_scale else 0.5
+
+    made = policies(attained)
+    assert made.answer is not None
+    assert made.answer.candidate == Candidate("a", 1, 3, "rival")
+    assert [(cost.scheduler, cost.evaluation.price_per_hour) for cost in made.policies if cost.evaluation] == [
+        ("own", 8.0),
+        ("rival", 6.0),
+    ]
+    about = policies(attained, *with_each(3))
+    assert about.answer == made.answer
+    assert [cost.evaluation.keeps for cost in about.policies if cost.evaluation] == [False, True]
+
+
+def test_of_policies_that_cost_as_much_the_one_with_the_most_room_is_the_answer() -> None:
+    for roomier in ("own", "rival"):
+
+        def attained(ask: Experiment, roomier: str = roomier) -> float:
+            carries = 1.3 if ask.candidate.scheduler == roomier else 1.15
+            best = 0.95 if ask.candidate.scheduler == roomier else 0.99  # that is no room
+            return best if ask.candidate.replicas * carries / 3 > ask.change.rate_scale else 0.5
+
+        made = policies(attained)
+        assert made.answer is not None
+        assert made.answer.candidate == Candidate("a", 1, 3, roomier)
+        later = [month.evaluation.candidate for month in made.growth if month.evaluation]
+        assert later == [Candidate("a", 1, replicas, roomier) for replicas in (3, 4)]
+
+
+def test_where_no_policy_keeps_the_promise_each_says_what_came_nearest() -> None:
+    def attained(ask: Experiment) -> float:
+        return 0.1 * ask.candidate.replicas if ask.candidate.scheduler == "own" else 0.3
+
+    made = policies(attained)
+    assert (made.answer, made.asked_about) == (None, None)
+    assert [cost.evaluation.candidate.replicas for cost in made.policies[:1] if cost.evaluation] == [8]
+    about = policies(attained, *with_each(4))
+    assert about.answer is None
+    assert about.asked_about == Candidate("a", 1, 4, "own")
+    assert about.lost_replica is not None
 
 
 def test_what_if_is_asked_of_the_replications_of_the_answer() -> None:
@@ -110,7 +166,7 @@ def test_what_if_is_asked_of_the_replications_of_the_answer() -> None:
         return min(1.0, max(0.0, 0.97 - (load / CARRIES_RPS[ask.candidate.hardware] - 0.8)))
 
     queues = Queues(attained)
-    made = make_plan(assessor(queues), Wanted(None, ("fcfs",), growth=0.2, months=3), DEMAND, "soon")
+    made = make_plan(assessor(queues), Wanted(("fcfs",), growth=0.2, months=3), DEMAND, "soon")
     assert made.answer is not None
     answer = made.answer.candidate
     assert answer == Candidate("a", 1, 4, "fcfs")  # 8.0; b takes 3 for 9.0
@@ -124,14 +180,14 @@ def test_what_if_is_asked_of_the_replications_of_the_answer() -> None:
     assert made.headroom.mean == pytest.approx(least, rel=1e-3)
     assert made.headroom.half_width < 1e-9  # every seed attains the same
     assert [month.evaluation.price_per_hour for month in made.growth if month.evaluation is not None] == [8, 9, 10, 12]
-    assert math.isnan(make_plan(assessor(Queues(lambda ask: 0.1)), Wanted(None, ("fcfs",)), DEMAND, "").headroom.mean)
+    assert math.isnan(make_plan(assessor(Queues(lambda ask: 0.1)), Wanted(("fcfs",)), DEMAND, "").headroom.mean)
 
 
 def test_what_measured_hardware_takes_is_said_where_the_answer_is_estimated() -> None:
     options = [replace(OPTIONS[0], label=ESTIMATED), OPTIONS[1]]
     queues = Queues(lambda ask: 0.99 if ask.candidate.replicas * CARRIES_RPS[ask.candidate.hardware] > 3.5 else 0.5)
     assess = Assessor(queues, {key(option): option for option in options}, SloTarget(0.9, 0.95, 3.0), EFFORT)
-    made = make_plan(assess, Wanted(None, ("fcfs",)), DEMAND, "soon")
+    made = make_plan(assess, Wanted(("fcfs",)), DEMAND, "soon")
     assert made.answer is not None
     assert made.answer.candidate == Candidate("a", 1, 4, "fcfs")
     said = [note.text for note in made.notes]
@@ -151,7 +207,7 @@ def test_the_reason_of_the_cluster_below_the_answer_is_confirmed(wider: bool, ot
     assess = Assessor(
         Queues(attained), {key(option): option for option in (capped, rival)}, SloTarget(0.9, 0.95, 3.0), EFFORT
     )
-    made = make_plan(assess, Wanted(None, ("same-size",)), DEMAND, "soon")
+    made = make_plan(assess, Wanted(("same-size",)), DEMAND, "soon")
     assert made.answer is not None
     [below] = [said for said in made.considered if said.candidate == capped.cluster(3)]
     assert below.reason == reason
