@@ -1,15 +1,17 @@
 """Several denoiser calls as one: rows of equal-shaped arguments stacked, the outputs split again.
 
-A call is a nest of tensors and plain values. A tensor whose first axis counts the call's rows is stacked; a scalar
-tensor (a timestep) becomes one entry a row; anything else (position ids, rotary tables, flags) is shared and must be
-equal in all calls. Calls that differ in a shape, a type or a shared value cannot be merged and say so by their key.
+A call is a nest of tensors and plain values. A tensor whose first axis counts the call's rows is stacked, and a list of
+one tensor a row grows; a scalar tensor (a timestep) becomes one entry a row; anything else (position ids, rotary
+tables, flags) is shared and must be equal in all calls. Calls that differ in a shape, a type or a shared value cannot
+be merged and say so by their key.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Protocol
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -17,25 +19,45 @@ from backend.coroutine import DenoiserCall
 from backend.kernels.graphs import Recorder
 
 
+class Rows(NamedTuple):
+    """How many rows a call has, and whether its model takes and gives them as lists of tensors (Z-Image)."""
+
+    count: int
+    listed: bool = False
+
+    def lists(self, value: Any) -> bool:
+        """Whether it is a list of one tensor a row."""
+        return (
+            self.listed
+            and isinstance(value, list)
+            and len(value) == self.count
+            and all(isinstance(row, torch.Tensor) for row in value)
+        )
+
+
 def rows_of(call: DenoiserCall) -> int:
     """Rows of a call: the first axis of its sample (2 with classifier-free guidance in one batch)."""
-    sample: Any = call.args[0] if call.args else call.kwargs.get("hidden_states", call.kwargs.get("sample"))
+    return _rows(call).count
+
+
+def _rows(call: DenoiserCall) -> Rows:
+    given = call.args or [call.kwargs[name] for name in ("hidden_states", "sample", "x") if name in call.kwargs]
+    sample: Any = given[0]
     if isinstance(sample, list | tuple):
-        return len(sample)
-    return int(sample.shape[0])
+        return Rows(len(sample), listed=True)
+    return Rows(int(sample.shape[0]))
 
 
 def merge_key(call: DenoiserCall) -> Hashable:
     """Equal keys: the calls can be stacked."""
-    return _key((call.args, call.kwargs), rows_of(call))
+    return _key((call.args, call.kwargs), _rows(call))
 
 
 def merge(calls: Sequence[DenoiserCall]) -> DenoiserCall:
     """One call with the rows of all, in order."""
     if len(calls) == 1:
         return calls[0]
-    rows = [rows_of(call) for call in calls]
-    args, kwargs = _merge([(call.args, call.kwargs) for call in calls], rows)
+    args, kwargs = _merge([(call.args, call.kwargs) for call in calls], [_rows(call) for call in calls])
     return DenoiserCall(args, kwargs)
 
 
@@ -43,9 +65,10 @@ def split(output: Any, calls: Sequence[DenoiserCall]) -> list[Any]:
     """The output of a merged call, divided among the calls it was made of."""
     if len(calls) == 1:
         return [output]
-    rows = [rows_of(call) for call in calls]
-    starts = [sum(rows[:i]) for i in range(len(rows))]
-    return [_take(output, slice(start, start + n)) for start, n in zip(starts, rows, strict=True)]
+    rows = [_rows(call) for call in calls]
+    starts = list(accumulate((row.count for row in rows), initial=0))
+    merged = Rows(starts[-1], rows[0].listed)
+    return [_take(output, slice(start, end), merged) for start, end in pairwise(starts)]
 
 
 class Stacked:
@@ -114,15 +137,17 @@ def run_merged(mixer: Mixer, calls: Sequence[DenoiserCall]) -> tuple[list[Any], 
     return outputs, errors
 
 
-def _key(value: Any, rows: int) -> Hashable:
+def _key(value: Any, rows: Rows) -> Hashable:
     if isinstance(value, torch.Tensor):
         if value.ndim == 0:
             return ("scalar", value.dtype)
-        if value.shape[0] == rows:
+        if value.shape[0] == rows.count:
             return ("rows", value.dtype, tuple(value.shape[1:]))
         return ("shared", _fingerprint(value))
     if isinstance(value, dict):
         return tuple((name, _key(value[name], rows)) for name in sorted(value))
+    if rows.lists(value):
+        return ("list of rows", frozenset((row.dtype, _shape(row)) for row in value))
     if isinstance(value, list | tuple):
         return (type(value).__name__, tuple(_key(item, rows) for item in value))
     try:
@@ -130,6 +155,11 @@ def _key(value: Any, rows: int) -> Hashable:
     except TypeError:
         return ("object", id(value))
     return value
+
+
+def _shape(row: torch.Tensor) -> tuple[int, ...]:
+    """What must be equal in all rows of a list: all of a picture, the channels of a text, which the model pads."""
+    return tuple(row.shape[1:] if row.ndim == 2 else row.shape)
 
 
 def _fingerprint(value: torch.Tensor) -> bytes:
@@ -144,24 +174,26 @@ def _fingerprint(value: torch.Tensor) -> bytes:
     return known
 
 
-def _merge(values: Sequence[Any], rows: Sequence[int]) -> Any:
+def _merge(values: Sequence[Any], rows: Sequence[Rows]) -> Any:
     first = values[0]
     if isinstance(first, torch.Tensor):
         if first.ndim == 0:
-            return torch.cat([v.expand(n) for v, n in zip(values, rows, strict=True)])
-        return torch.cat(list(values)) if first.shape[0] == rows[0] else first
+            return torch.cat([v.expand(row.count) for v, row in zip(values, rows, strict=True)])
+        return torch.cat(list(values)) if first.shape[0] == rows[0].count else first
     if isinstance(first, dict):
         return {name: _merge([v[name] for v in values], rows) for name in first}
+    if rows[0].lists(first):
+        return [row for value in values for row in value]
     if isinstance(first, list | tuple):
         return type(first)(_merge([v[i] for v in values], rows) for i in range(len(first)))
     return first
 
 
-def _take(output: Any, part: slice) -> Any:
-    if isinstance(output, torch.Tensor):
+def _take(output: Any, part: slice, rows: Rows) -> Any:
+    if isinstance(output, torch.Tensor) or rows.lists(output):
         return output[part]
     if isinstance(output, dict):  # diffusers' output classes are dictionaries
-        return type(output)(**{name: _take(value, part) for name, value in output.items()})
+        return type(output)(**{name: _take(value, part, rows) for name, value in output.items()})
     if isinstance(output, list | tuple):
-        return type(output)(_take(item, part) for item in output)
+        return type(output)(_take(item, part, rows) for item in output)
     return output

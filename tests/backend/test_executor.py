@@ -12,10 +12,12 @@ torch = pytest.importorskip("torch")
 
 from diffusers import EulerAncestralDiscreteScheduler  # noqa: E402
 
-from backend.coroutine import pipeline_arguments  # noqa: E402
+from backend.coroutine import DenoiserCall, pipeline_arguments  # noqa: E402
 from backend.executor import Executor  # noqa: E402
+from backend.merge import merge  # noqa: E402
 from backend.prompts import CutPrompts  # noqa: E402
-from tests.backend import tiny_pipelines, tiny_stateful  # noqa: E402
+from tests.backend import tiny_families, tiny_pipelines, tiny_stateful  # noqa: E402
+from tests.backend.mixed import largest_difference, latents_alone, latents_together  # noqa: E402
 from traces.request import Request  # noqa: E402
 
 torch.set_num_threads(1)
@@ -109,6 +111,26 @@ def test_equal_sizes_share_a_forward_at_different_steps() -> None:
     rows.clear()
     executor.execute("denoise", [first, second, wide], 1)
     assert sorted(rows) == [2, 6]  # the wide one alone; one image and two images, each with and without text
+
+
+def test_a_model_that_takes_lists_is_stacked_too() -> None:
+    """Z-Image, whose texts may differ in length; a list that is not of rows (residuals of a ControlNet) is shared."""
+    pipeline = tiny_families.z_image().to(torch.float64)
+    requests = [
+        Request("a", 0.0, 16, 8, steps=3, seed=1, prompt="a cat"),
+        Request("b", 0.0, 16, 8, steps=3, seed=2, prompt="two small dogs and a bird by the sea", images=2),
+        Request("c", 0.0, 16, 8, steps=2, seed=3, prompt="x"),
+    ]
+    alone = {r.request_id: latents_alone(pipeline, r) for r in requests}
+    seen: list[int] = []
+    forward = pipeline.transformer.forward
+    pipeline.transformer.forward = lambda x, *args, **kwargs: seen.append(len(x)) or forward(x, *args, **kwargs)
+    together = latents_together(Executor(pipeline), requests)
+    assert largest_difference(alone, together) <= 1e-12
+    assert max(seen) == 2 + 4 + 2
+    residuals = [torch.ones(1, 4), torch.zeros(1, 4)]
+    plain = DenoiserCall((torch.ones(2, 4, 8),), {"controlnet_block_samples": residuals})
+    assert merge([plain, plain]).kwargs["controlnet_block_samples"][0].shape == (1, 4)
 
 
 def test_float64_is_exact() -> None:
