@@ -13,11 +13,14 @@ from reports.console import say
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders written by simulate or replay.", metavar="RUN...")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML page to write.")] = Path("report.html"),
+    timelines: Annotated[
+        bool,
+        typer.Option(
+            "--timelines", help="Also write REPORT.RUN.perfetto.json for ui.perfetto.dev: some 2 kB for each request."
+        ),
+    ] = False,
 ) -> None:
-    """Show one run, or compare several: a table here, an HTML page, a Markdown table and Perfetto timelines.
-
-    Beside REPORT.html stand REPORT.md and REPORT.<run>.perfetto.json, which https://ui.perfetto.dev opens.
-    """
+    """Show one run, or compare several: a table here, an HTML page, and REPORT.md beside it, the table as Markdown."""
     from policies.runlog import read_run
     from reports.comparison import Comparison
     from reports.markdown import REPORT, write_markdown
@@ -31,14 +34,15 @@ def report(
         raise BadInput(f"--output {output}: expected a name that ends in .html")
     comparison = Comparison.of([read_run(path.resolve()) for path in runs])
     table = output.with_suffix(".md")
-    timelines = [output.with_name(f"{output.stem}.{name.replace('/', '-')}.perfetto.json") for name in comparison.names]
-    written = [output, table, *timelines]
+    runs_drawn = zip(comparison.names, comparison.runs, strict=True) if timelines else ()
+    drawn = {output.with_name(f"{output.stem}.{name.replace('/', '-')}.perfetto.json"): run for name, run in runs_drawn}
+    written = [output, table, *drawn]
     for path in written:
         check_file(path, REPORT)
     show(comparison)
     write_page(comparison, output)
     write_markdown(comparison, table)
-    for path, run in zip(timelines, comparison.runs, strict=True):
+    for path, run in drawn.items():
         write_perfetto(run, path)
     for path in written:
-        say(f"wrote {path}")
+        say(f"wrote {path} ({path.stat().st_size / 1e6:.3g} MB)")

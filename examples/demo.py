@@ -52,7 +52,7 @@ def main() -> None:
     real = out / f"real-{best}"
     tilecast("replay", scenario, *given, "--scheduler", best, "--save-images", "-o", real)
     tilecast("validate", simulated[best], real, "-o", out / "validation.json", may_end_with=(3,))  # 3: or not told
-    tilecast("report", *simulated.values(), real, "-o", out / "report.html")
+    tilecast("report", *simulated.values(), real, "-o", out / "report.html", "--timelines")
     grid = draw_grid(real, out / "pictures.png")
 
     print(f"\nThe best of the three schedulers in simulation is {best}; it ran for real.")

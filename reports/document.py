@@ -3,6 +3,10 @@
 The plotting library, styles and data are in the page. A content security policy forbids it to load anything else, so
 that it shows the same on a train, in an archive and in five years. Charts are drawn by the page itself; every text
 that goes into one is escaped by whoever draws it, because plotly reads labels as HTML.
+
+The library is plotly's own basic bundle, a quarter of the whole one that the Python package carries: it draws bars,
+lines and points, which is what charts of pages are made of. It stands in ``reports/plotly_js`` as npm ships it
+(``npm pack plotly.js-basic-dist-min@4.1.1``, MIT licence), of the version that ``constraints.txt``'s plotly draws with.
 """
 
 from __future__ import annotations
@@ -14,12 +18,15 @@ from typing import Any
 
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 
 from reports.palette import DARK, LIGHT
 from traces.marks import OutputKind
 
 _FOLDER = Path(__file__).parent
+_PLOTLY = _FOLDER / "plotly_js" / "plotly-basic.min.js"
+
+TRACES = frozenset({"scatter", "bar"})
+"""Types of traces that a page may draw."""
 
 
 def render(template: str, kind: OutputKind, figures: Mapping[str, go.Figure], **values: Any) -> str:
@@ -30,7 +37,13 @@ def render(template: str, kind: OutputKind, figures: Mapping[str, go.Figure], **
         kind: kind of the page, for its mark.
         figures: what to draw into the element of that id.
         values: what the template names.
+
+    Raises:
+        ValueError: a figure has a trace of a type that pages do not draw.
     """
+    for name, figure in figures.items():
+        if unknown := {trace.type for trace in figure.data} - TRACES:
+            raise ValueError(f"chart {name} has {', '.join(sorted(unknown))}; a page draws {', '.join(sorted(TRACES))}")
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -45,7 +58,7 @@ def render(template: str, kind: OutputKind, figures: Mapping[str, go.Figure], **
         dark=DARK,
         css=(_FOLDER / "page.css").read_text(encoding="utf-8"),
         js=(_FOLDER / "page.js").read_text(encoding="utf-8"),
-        plotly_js=get_plotlyjs(),
+        plotly_js=_PLOTLY.read_text(encoding="utf-8"),
         plot_data=json.dumps(drawn, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c"),
         **values,
     )

@@ -48,7 +48,7 @@ PLOTS = (
     ),
     Plot(
         "Latency by size",
-        "Finished requests: median and quartiles, whiskers at P5 and P95.",
+        "Finished requests. Box: median and quartiles; whiskers: P5 and P95.",
         plots.latency_by_size,
     ),
     Plot(
@@ -56,7 +56,11 @@ PLOTS = (
         "Waiting: arrived, not started. Running: started, not ended.",
         plots.load_over_time,
     ),
-    Plot("Utilisation over time", "Share of time busy, one band a replica.", plots.utilisation_over_time),
+    Plot(
+        "Utilisation over time",
+        "Share of time the replicas were busy: their mean; the band holds the middle 80 % of them.",
+        plots.utilisation_over_time,
+    ),
     Plot("Batch sizes", "Requests in a denoising launch.", plots.batch_sizes),
     Plot(
         "Predicted against actual launch times",

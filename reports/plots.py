@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from policies.run_arrays import RunArrays
+from reports.boxes import BoxPlot, add_boxes
 from reports.comparison import Comparison
 from reports.document import blank
 from reports.figures import DENOISING, latency, value
@@ -23,11 +24,11 @@ from reports.series import load, spread, thin_load, utilisation
 from traces.request import Size
 from traces.sizes import format_size
 
-POINTS = 6000
+POINTS = 3000
 """Points a plot has at most, over all runs; more would neither be seen nor load fast."""
 
 SLICES = 120
-"""Slices of time in which utilisation is averaged."""
+"""Slices of time in which utilisation is averaged; fewer where there are many runs."""
 
 SIZES = 12
 """Sizes shown by name; rarer ones are shown together."""
@@ -42,32 +43,27 @@ def latency_cdf(comparison: Comparison) -> go.Figure:
         latency_s = np.sort(latency(run).values)
         chosen = spread(len(latency_s), _share(comparison))
         share = (chosen + 1) / max(1, len(run.requests))
-        figure.add_scatter(x=latency_s[chosen], y=share, line_shape="hv", **_line(comparison, at))
+        figure.add_scatter(
+            x=np.float32(latency_s[chosen]), y=np.float32(share), line_shape="hv", **_line(comparison, at)
+        )
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%")
     return figure.update_xaxes(rangemode="tozero")
 
 
 def latency_by_size(comparison: Comparison) -> go.Figure:
-    """Latency of finished requests by size: quartiles and median, whiskers at P5 and P95, a dashed mean."""
+    """Latency of finished requests by size: quartiles and median, whiskers at P5 and P95."""
     figure = blank("size (height x width)", "latency (s)")
     shown = _shown_sizes(comparison)
     for at, run in enumerate(comparison.arrays):
         found = {name: latency(run.of_sizes(sizes))._replace(never=0) for name, sizes in _of_run(run, shown).items()}
-        present = [name for name, finished in found.items() if len(finished.values)]
-        quantiles = [found[name].quantiles(0.05, 0.25, 0.5, 0.75, 0.95) for name in present]
-        low, q1, median, q3, high = zip(*quantiles, strict=True) if present else [()] * 5
-        figure.add_box(
-            x=present,
-            lowerfence=low,
-            q1=q1,
-            median=median,
-            q3=q3,
-            upperfence=high,
-            mean=[found[name].mean() for name in present],
-            **_bar(comparison, at),
-        )
+        boxes = [
+            (name, BoxPlot(*finished.quantiles(0.05, 0.25, 0.5, 0.75, 0.95)))
+            for name, finished in found.items()
+            if len(finished.values)
+        ]
+        add_boxes(figure, boxes, _colour(at), escape(comparison.names[at]))
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=list(shown))
-    return figure.update_layout(boxmode="group").update_yaxes(rangemode="tozero")
+    return figure.update_layout(barmode="group").update_yaxes(rangemode="tozero")
 
 
 def attainment_by_size(comparison: Comparison) -> go.Figure:
@@ -85,38 +81,42 @@ def load_over_time(comparison: Comparison) -> go.Figure:
     """Requests waiting (above) and running (below) over time."""
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06, figure=blank("", ""))
     for at, run in enumerate(comparison.runs):
-        counts = thin_load(load(run), _share(comparison) // 2)
+        counts = thin_load(load(run), _share(comparison) // 2).astype({"waiting": np.int32, "running": np.int32})
+        time_s = counts["time_s"].astype(np.float32)
         for row, column in ((1, "waiting"), (2, "running")):
             line = _line(comparison, at) | {"showlegend": row == 1, "legendgroup": str(at)}
-            figure.add_scatter(x=counts["time_s"], y=counts[column], line_shape="hv", row=row, col=1, **line)
+            figure.add_scatter(x=time_s, y=counts[column], line_shape="hv", row=row, col=1, **line)
     figure.update_yaxes(title_text="waiting", row=1, col=1).update_yaxes(title_text="running", row=2, col=1)
     figure.update_xaxes(title_text="time (s)", row=2, col=1).update_layout(height=480)
     return figure.update_yaxes(rangemode="tozero")
 
 
 def utilisation_over_time(comparison: Comparison) -> go.Figure:
-    """Share of time each replica was busy, one band a replica."""
-    figure = blank("time (s)", "")
-    ends = [run.steps["end_s"].max() for run in comparison.runs if len(run.steps)]
-    edges = np.linspace(0.0, float(max(ends, default=1.0)) or 1.0, SLICES + 1)
-    bands, names = [], []
-    for name, run in zip(comparison.names, comparison.runs, strict=True):
-        for replica, share in enumerate(utilisation(run, edges)):
-            bands.append(np.float32(np.where(edges[:-1] < run.steps["end_s"].max(), share, np.nan)))
-            names.append(f"{escape(name)} · {replica}")
-    if bands:
-        figure.add_heatmap(
-            x=edges,
-            y=names,
-            z=np.stack(bands),
-            zmin=0,
-            zmax=1,
-            colorscale="Cividis",
-            colorbar={"tickformat": ".0%", "thickness": 12},
-            hovertemplate="%{y}<br>%{x:.4s} s: %{z:.0%}<extra></extra>",
-        )
-    figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
-    return figure.update_layout(height=min(900, 140 + 26 * len(names)))
+    """Share of time that replicas of each run were busy: their mean, and a band that holds the middle 80 % of them."""
+    figure = blank("time (s)", "utilisation")
+    for at, run in enumerate(comparison.runs):
+        if not len(run.steps):
+            continue
+        edges = np.linspace(0.0, float(run.steps["end_s"].max()) or 1.0, _slices(comparison) + 1)
+        share = utilisation(run, edges)
+        low, high = np.quantile(share, (0.1, 0.9), axis=0)
+        if len(share) > 1:
+            figure.add_scatter(
+                x=np.float32(np.concatenate([edges[:-1], edges[-2::-1]])),
+                y=np.float32(np.concatenate([high, low[::-1]])),
+                fill="toself",
+                fillcolor=_colour(at),
+                opacity=0.2,
+                mode="lines",
+                line={"width": 0},
+                hoverinfo="skip",
+                legendgroup=str(at),
+                showlegend=False,
+            )
+        mean = np.float32(share.mean(axis=0))
+        figure.add_scatter(x=np.float32(edges[:-1]), y=mean, legendgroup=str(at), **_line(comparison, at))
+    figure.update_yaxes(range=[0, 1.02], tickformat=".0%")
+    return figure.update_xaxes(rangemode="tozero")
 
 
 def batch_sizes(comparison: Comparison) -> go.Figure:
@@ -140,14 +140,17 @@ def predicted_against_actual(comparison: Comparison) -> go.Figure:
         if len(judged):
             low = min(low, actual.min(), predicted.min())
             high = max(high, actual.max(), predicted.max())
-        symbols = np.where(run.steps.extrapolated[judged], "circle-open", "circle")
-        figure.add_scatter(
-            x=np.float32(actual),
-            y=np.float32(predicted),
-            mode="markers",
-            name=escape(comparison.names[at]),
-            marker={"color": _colour(at), "size": 6, "opacity": 0.7, "symbol": symbols.tolist()},
-        )
+        beyond = run.steps.extrapolated[judged]
+        for symbol, chosen in (("circle", ~beyond), ("circle-open", beyond)):
+            figure.add_scatter(
+                x=np.float32(actual[chosen]),
+                y=np.float32(predicted[chosen]),
+                mode="markers",
+                name=escape(comparison.names[at]),
+                legendgroup=str(at),
+                showlegend=symbol == "circle",
+                marker={"color": _colour(at), "size": 6, "opacity": 0.7, "symbol": symbol},
+            )
     if high > 0:
         line = {"color": "#888", "width": 1}
         figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line=line, layer="below")
@@ -171,6 +174,11 @@ def _bar(comparison: Comparison, at: int) -> dict[str, object]:
 def _share(comparison: Comparison) -> int:
     """Points that one run may have in a plot."""
     return max(50, POINTS // max(1, len(comparison.runs)))
+
+
+def _slices(comparison: Comparison) -> int:
+    """Slices of time of a run's utilisation."""
+    return max(20, min(SLICES, _share(comparison) // 3))
 
 
 def _shown_sizes(comparison: Comparison) -> dict[str, tuple[Size, ...]]:

@@ -16,9 +16,11 @@ def load(run: Run) -> pd.DataFrame:
     """Requests in the house after each change, one row an instant at which something changed.
 
     Columns: ``time_s``, ``waiting`` (arrived, neither started nor ended), ``running`` (started, not ended). A
-    request that was never submitted, because the run was interrupted, does not count.
+    request that was never submitted, because the run was interrupted, does not count. A start that rounding puts
+    before the arrival is at the arrival.
     """
     submitted = run.requests[run.requests["finish_s"].notna()]
+    submitted = submitted.assign(first_start_s=submitted["first_start_s"].clip(lower=submitted["arrival_s"]))
     started = submitted[submitted["first_start_s"].notna()]
     unstarted = submitted[submitted["first_start_s"].isna()]
     changes = pd.concat(

@@ -14,6 +14,7 @@ from textwrap import wrap
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from reports.boxes import BoxPlot, add_boxes
 from reports.document import blank
 from reports.formatting import format_interval, format_value, times
 from reports.palette import BLUE, GREEN, SYMBOLS, VERMILLION
@@ -163,12 +164,10 @@ def latency_by_size(plan: Plan) -> go.Figure:
     shown = sorted(frequent, key=_pixels)
     figure = blank("latency (s)", "", 120 + 34 * len(shown))
     names = [escape(row.size) for row in shown]
-    p5, q1, median, q3, p95, p99 = zip(*(row.latency_s for row in shown), strict=True) if shown else [()] * 6
-    figure.add_box(
-        y=names, orientation="h", lowerfence=p5, q1=q1, median=median, q3=q3, upperfence=p95, marker={"color": BLUE}
-    )
+    boxes = [BoxPlot(*row.latency_s[:5]) for row in shown]
+    add_boxes(figure, list(zip(names, boxes, strict=True)), BLUE, lying=True)
     figure.add_scatter(
-        x=p99,
+        x=[row.latency_s[5] for row in shown],
         y=names,
         mode="markers",
         marker={"symbol": "line-ns-open", "size": 14, "color": VERMILLION, "line": {"width": 2}},

@@ -102,11 +102,11 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     return found
 
 
-def refuses(here: Path, verb: str, output: str | None = None) -> str:
+def refuses(here: Path, verb: str, output: str | None = None, *options: str) -> str:
     """Run a verb that must refuse its output, and leave everything as it was."""
     *words, name = VERBS[verb]
     before = contents(here)
-    message = refused(*verb.split(), *words, output or name)
+    message = refused(*verb.split(), *words, output or name, *options)
     assert contents(here) == before
     return message
 
@@ -215,7 +215,7 @@ def test_a_report_needs_all_of_its_places(here: Path) -> None:
     my_file(here / "README.md")
     assert "README.md exists" in refuses(here, "report", "README.html")
     my_file(here / "x.run.perfetto.json")
-    assert "x.run.perfetto.json exists" in refuses(here, "report", "x.html")
+    assert "x.run.perfetto.json exists" in refuses(here, "report", "x.html", "--timelines")
 
 
 def test_files_of_a_run_are_no_place_for_anything_else(here: Path) -> None:
@@ -258,7 +258,7 @@ def test_home_in_every_word(here: Path) -> None:
     run("simulate", "~/sc.toml", "-o", "~/run")
     run("simulate", "~/sc.toml", "--trace", "~/t.parquet", "-o", "~/run")
     run("simulate", "~/sc.toml", "--set", "trace.path=~/t.parquet", "-o", "~/run")
-    run("report", "~/run", "-o", "~/r.html")
+    run("report", "~/run", "-o", "~/r.html", "--timelines")
     assert {path.name for path in (here / "home").iterdir()} == {
         "t.parquet", "sc.toml", "run", "r.html", "r.md", "r.run.perfetto.json",
     }  # fmt: skip

@@ -39,11 +39,18 @@ def invoke(command, *arguments):
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_report_writes_page_table_and_timelines(runs, tmp_path):
+def test_report_writes_page_and_table(runs, tmp_path):
     page = tmp_path / "out" / "r.html"
     result = invoke(report, *runs, "-o", str(page))
     assert result.exit_code == 0, result.output
     assert "equally many" in result.output
+    assert sorted(path.name for path in page.parent.iterdir()) == ["r.html", "r.md"]
+
+
+def test_report_writes_timelines_where_they_are_asked_for(runs, tmp_path):
+    page = tmp_path / "out" / "r.html"
+    result = invoke(report, *runs, "-o", str(page), "--timelines")
+    assert result.exit_code == 0, result.output
     assert sorted(path.name for path in page.parent.iterdir()) == [
         "r.foretold.perfetto.json",
         "r.html",

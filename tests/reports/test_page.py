@@ -6,11 +6,15 @@ import json
 from html.parser import HTMLParser
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS
 from reports import plots
+from reports.boxes import BoxPlot, add_boxes
 from reports.comparison import Comparison
+from reports.document import TRACES, render
+from reports.markdown import REPORT
 from reports.page import PLOTS, page, write_page
 
 EVIL = "<img src=x onerror=alert(1)></script><a href='https://example.com'>"
@@ -102,9 +106,38 @@ def test_latency_curve_ends_at_the_share_that_finished(make_run):
 
 
 def test_boxes_carry_quantiles_not_requests(make_run):
-    box = plots.latency_by_size(Comparison.of([make_run()])).data[0]
-    assert list(box.x) == ["512x512", "1024x1024"]
-    assert list(box.median) == [9, 16]
+    upper, lower = plots.latency_by_size(Comparison.of([make_run()])).data
+    for half in (upper, lower):
+        assert list(half.x) == ["512x512", "1024x1024"]
+        assert list(half.base) == [9, 16]
+        assert "median 9.00 s" in half.customdata[0]
+
+
+@pytest.mark.parametrize("name", ["run", ""])
+def test_halves_of_a_box_end_at_its_quartiles_and_whiskers(name):
+    figure = go.Figure()
+    add_boxes(figure, [("one", BoxPlot(1.0, 2.0, 4.0, 7.0, 12.0))], "#0072B2", name, lying=True)
+    ends = [(half.base[0] + half.x[0], half.error_x.array[0], half.error_x.arrayminus[0]) for half in figure.data]
+    assert ends == [(7.0, 5.0, 0.0), (2.0, 0.0, 1.0)]
+    upper, lower = (half.offsetgroup for half in figure.data)
+    assert upper == lower != ""  # side by side otherwise
+
+
+def test_a_page_draws_what_its_library_can(make_run):
+    comparison = Comparison.of([make_run()])
+    figures = {plot.name: plot.draw(comparison) for plot in PLOTS}
+    assert {trace.type for figure in figures.values() for trace in figure.data} == TRACES
+    figures["odd"] = go.Figure().add_heatmap(z=[[1]])
+    with pytest.raises(ValueError, match="chart odd has heatmap"):
+        render("page.html", REPORT, figures)
+
+
+def test_utilisation_is_that_of_all_replicas(make_run):
+    band, mean = plots.utilisation_over_time(Comparison.of([make_run()])).data
+    assert len(mean.y) == plots.SLICES
+    assert float(np.mean(mean.y)) == pytest.approx((11 + 16) / (2 * 18), abs=1e-6)  # busy 1-12 s and 2-18 s of 18 s
+    assert max(band.y) <= 1
+    assert min(band.y) >= 0
 
 
 def test_rare_sizes_are_shown_together(make_run):
@@ -114,7 +147,7 @@ def test_rare_sizes_are_shown_together(make_run):
 
 
 def test_a_big_run_makes_a_small_page(make_run):
-    assert len(page(Comparison.of([big_run(make_run, 100_000)]))) < 6_000_000
+    assert len(page(Comparison.of([big_run(make_run, 100_000)]))) < 1_500_000
 
 
 def big_run(make_run, count):

@@ -69,3 +69,11 @@ def test_spread():
     assert spread(3, 10).tolist() == [0, 1, 2]
     assert spread(101, 3).tolist() == [0, 50, 100]
     assert spread(0, 5).tolist() == []
+
+
+def test_nothing_waits_less_than_never(make_run):
+    def early(requests, _):
+        requests["first_start_s"] -= 1e-13  # as rounding may leave it
+        requests.loc[requests["request_id"] == "c", "first_start_s"] = 2 - 1e-13
+
+    assert load(make_run(edit=early))[["waiting", "running"]].min().tolist() == [0, 0]
