@@ -7,7 +7,7 @@ import math
 from predictors.basis import ESTIMATED
 from reports.formatting import NONE, about, format_interval, format_value, percent
 from reports.plan.certainty import certainty, replicas_in_range
-from reports.plan.formatting import cluster, demand_rate, money, promised, subject
+from reports.plan.formatting import cluster, demand_rate, money, promised, rejection, subject
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Evaluation, Plan
 from traces.notes import Note, grave, ordered, remark
 
@@ -25,13 +25,16 @@ def answer(plan: Plan) -> str:
         if not math.isnan(best.cost_per_1000_images):
             sentence += f" ({money(best.cost_per_1000_images)} per 1,000 images)"
     if best.keeps is not True:
-        sentence += f", but {format_interval(best.figures.attainment, '%')}"
+        but = format_interval(best.figures.attainment, "%")
+        sentence += f": {rejection(best, plan.attainment)}" if best.broken_by else f", but {but}"
     clauses = []
     if not math.isnan(plan.headroom.mean):
         they = "they carry" if plural else "it carries"
         clauses.append(f"{they} {format_interval(plan.headroom, 'x')} times this load")
     if plan.lost_replica is not None:
-        clauses.append(f"with one replica less {format_interval(plan.lost_replica.figures.attainment, '%')} are kept")
+        less = plan.lost_replica
+        but = f", but {less.broken_by}" if less.broken_by and not less.keeps else ""
+        clauses.append(f"with one replica less {format_interval(less.figures.attainment, '%')} are kept{but}")
     if clauses:
         sentence += "; " + ", and ".join(clauses)
     limit = f", limited by {best.reason}" if best.reason else ""
@@ -159,14 +162,16 @@ def _no_answer(plan: Plan) -> str:
         return f"No cluster is known to keep {promised(plan)}: none could be simulated."
     best = max(tried, key=_attainment)
     limit = f", limited by {best.reason}" if best.reason else ""
-    reached = f"{format_interval(best.figures.attainment, '%')}{limit}"
+    reached = f"reaches {format_interval(best.figures.attainment, '%')}{limit}"
+    if best.broken_by:
+        reached = f"has {rejection(best, plan.attainment)}{limit}"
     if len(plan.considered) == 1:
         keeps = "is not known to keep" if best.keeps is None else "does not keep"
-        return f"The one cluster considered {keeps} {promised(plan)}: {_who(best)} reaches {reached}."
+        return f"The one cluster considered {keeps} {promised(plan)}: {_who(best)} {reached}."
     keeps = "is known to keep" if best.keeps is None else "keeps"
     return (
         f"None of the {len(plan.considered)} clusters considered {keeps} {promised(plan)}: the best, {_who(best)}, "
-        f"reaches {reached}."
+        f"{reached}."
     )
 
 

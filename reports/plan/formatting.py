@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 
 from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
-from reports.formatting import NONE, format_value, percent
-from reports.plan.result import Candidate, Evaluation, Plan
+from reports.formatting import NONE, format_interval, format_value, percent
+from reports.plan.result import Candidate, Evaluation, Plan, WhatIf
 
 TRUST = {
     MEASURED: "Times come from a model fitted on measurements of this hardware with this model.",
@@ -52,9 +52,33 @@ def money(value: float) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def kept(keeps: bool | None) -> str:
-    """Whether the promise is kept."""
-    return {True: "yes", False: "no", None: "undecided"}[keeps]
+def kept(of: Evaluation | WhatIf) -> str:
+    """Whether the promise is kept, and what breaks it where late requests do not."""
+    short = {True: "yes", False: "no", None: "undecided"}[of.keeps]
+    return f"{short}: {of.broken_by}" if of.broken_by and not of.keeps else short
+
+
+def rejection(of: Evaluation | WhatIf, promised: float) -> str:
+    """Why the promise is not kept: ``94.2 % kept of 95 %``, ``97.1 % kept, but the queue grows``; empty: it is.
+
+    Args:
+        promised: the share of requests that must finish in time.
+    """
+    if of.keeps:
+        return ""
+    met = of.figures.attainment
+    enough, open_yet = met.low >= promised, met.low < promised <= met.high
+    share = format_interval(met, "%") if open_yet else _apart(met.mean, promised)
+    reached = f"{share} kept" if enough else f"{share} kept of {percent(promised)}"
+    if of.broken_by:
+        return f"{reached}, {'but' if met.mean >= promised else 'and'} {of.broken_by}"
+    return f"{reached}, undecided" if of.keeps is None else reached
+
+
+def _apart(value: float, other: float) -> str:
+    """A share with as many decimals as tell it from another one."""
+    decimals = next((n for n in (1, 2, 3) if round(100 * value, n) != round(100 * other, n)), 1)
+    return NONE if math.isnan(value) else f"{100 * value:.{decimals}f} %"
 
 
 def trust(plan: Plan, evaluations: Iterable[Evaluation]) -> str:

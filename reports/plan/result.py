@@ -116,6 +116,8 @@ class Evaluation:
         cost_per_1000_images: of pictures of requests that finished; NaN likewise.
         extrapolated: share of the simulated time outside the measured range.
         memory: None where the hardware's memory is not known.
+        broken_by: what breaks the promise beside late requests, or may: half a sentence like "the queue grows"; empty:
+            nothing does.
     """
 
     candidate: Candidate
@@ -130,6 +132,7 @@ class Evaluation:
     cost_per_1000_images: float = math.nan
     extrapolated: float = 0.0
     memory: Memory | None = None
+    broken_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,11 +147,13 @@ class Refused:
 
 @dataclass(frozen=True)
 class WhatIf:
-    """The answer's cluster when something is otherwise: ``what`` says so, like "20 % more load"."""
+    """The answer's cluster when something is otherwise: ``what`` says so, like "20 % more load"; ``broken_by`` is as in
+    `Evaluation`."""
 
     what: str
     figures: Figures
     keeps: bool | None
+    broken_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from reports.formatting import NONE, about, format_interval, format_value, percent, times
-from reports.plan.formatting import cluster, kept, money, subject, trust
+from reports.plan.formatting import cluster, kept, money, rejection, subject, trust
 from reports.plan.result import (
     Evaluation,
     Memory,
@@ -27,11 +27,12 @@ def considered(plan: Plan) -> Table:
     columns = (
         Column[Evaluation]("Cluster", lambda row: cluster(row.candidate), "text"),
         Column[Evaluation]("Policy", lambda row: row.candidate.scheduler, "text"),
-        Column[Evaluation]("Kept?", lambda row: kept(row.keeps), "text"),
+        Column[Evaluation]("Kept?", kept, "text"),
         Column[Evaluation]("Deadlines kept", lambda row: format_interval(row.figures.attainment, "%")),
         Column[Evaluation]("Per hour", lambda row: money(row.price_per_hour)),
         Column[Evaluation]("Per 1,000 images", lambda row: money(row.cost_per_1000_images), brief=False),
         Column[Evaluation]("State and limit", _state, "text"),
+        Column[Evaluation]("Why not", lambda row: rejection(row, plan.attainment), "text", brief=False),
         Column[Evaluation]("P95 latency", lambda row: format_interval(row.figures.latency_p95_s, "s"), brief=False),
         Column[Evaluation]("Trust", lambda row: trust(plan, [row]), "text"),
     )
@@ -130,7 +131,7 @@ def policies(plan: Plan) -> Table:
     def verdict(row: PolicyCost) -> str:
         if row.evaluation is None or row.evaluation.keeps:
             return _of(row.evaluation, _state)
-        return f"{cluster(row.evaluation.candidate)}: {_state(row.evaluation)}"
+        return f"{cluster(row.evaluation.candidate)}: {rejection(row.evaluation, plan.attainment)}"
 
     def keeping(row: PolicyCost, spell: Callable[[Evaluation], str]) -> str:
         return spell(row.evaluation) if row.evaluation is not None and row.evaluation.keeps else NONE
@@ -228,7 +229,7 @@ def over_time(plan: Plan) -> Table:
 _Fit = tuple[tuple[str, int], Memory]
 
 _WHAT_IF = (
-    Column[WhatIf]("Kept?", lambda row: kept(row.keeps), "text"),
+    Column[WhatIf]("Kept?", kept, "text"),
     Column[WhatIf]("Deadlines kept", lambda row: format_interval(row.figures.attainment, "%")),
     Column[WhatIf]("P50 latency", lambda row: format_interval(row.figures.latency_p50_s, "s"), brief=False),
     Column[WhatIf]("P95 latency", lambda row: format_interval(row.figures.latency_p95_s, "s")),

@@ -277,8 +277,8 @@ def test_batches_are_as_large_as_memory_allows_and_a_model_that_does_not_fit_is_
     asked = case.run_of(Experiment(some.cluster(2), 0, 10)).scenario
     assert asked.policies.scheduling.parameters == {"max_batch": some.max_batch}
     assert case.demand().model == "sdxl"
-    found = search([little], 0.1, lambda candidate: pytest.fail(f"{candidate} was simulated"), lambda option: 1)
-    assert "the model does not fit" in found.refused[0].why
+    found = search([little], 0.1, lambda candidate: pytest.fail(f"{candidate} was simulated"), lambda option: 1, 0.9)
+    assert "memory: the model does not fit" in found.refused[0].why
 
 
 def test_a_plan_takes_failures_by_chance_alone(folder: Path) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from reports.output_analysis import Interval, interval
 from reports.plan.result import UNSTABLE, Candidate, Evaluation
+from tilecast.studies.bottleneck import BATCH_CAP, MEMORY
 from tilecast.studies.experiment import AS_PLANNED, Change, Evaluate, Experiment
 from tilecast.studies.replication import Replication
 from tilecast.studies.search import Option
@@ -163,6 +164,9 @@ class Assessor:
     ) -> Evaluation:
         target, option = self.target, self.option(candidate)
         verdict = self._judge(candidate, change, runs, harder)
+        if verdict.reason == BATCH_CAP and option.memory is not None and option.max_batch == option.memory.max_batch:
+            detail = f"{verdict.detail.rstrip('.')}; a device's memory has no room for larger ones."
+            verdict = replace(verdict, reason=MEMORY, detail=detail)
         unstable, rate_rps = verdict.state == UNSTABLE, target.rate_rps * change.rate_scale
         seen = figures(runs, change.rate_scale, rate_rps, target.confidence, unstable)
         price = option.price_per_hour * candidate.replicas
@@ -180,6 +184,7 @@ class Assessor:
             cost_per_1000_images=1000 * price / images_per_hour if images_per_hour > 0 else math.nan,
             extrapolated=_mean_of_known([run.extrapolated for run in runs]),
             memory=option.memory,
+            broken_by=verdict.broken_by,
         )
 
 

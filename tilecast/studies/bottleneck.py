@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from tilecast.studies.replication import Replication
 from traces.stages import STAGES
 
-COMPUTE, BATCH_CAP, PLACEMENT, WEIGHTS, POLICY = "compute", "batch cap", "placement", "weights", "policy"
+COMPUTE, MEMORY, BATCH_CAP, PLACEMENT = "compute", "memory", "batch cap", "placement"
+WEIGHTS, POLICY = "weights", "policy"
 
 BUSY = 0.9
 """Devices that are busy for this share of the time have nothing left to give: queues behind them are long."""

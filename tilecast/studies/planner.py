@@ -147,7 +147,7 @@ def _least(assess: Assessor, options: Sequence[Option], change: Change, near: Ca
         return math.ceil(HARDER * assess.load(option.cluster(1), change).mean)
 
     rate_rps = assess.target.rate_rps * change.rate_scale * change.slowdown
-    return search(options, rate_rps, lambda candidate: assess(candidate, change), guess)
+    return search(options, rate_rps, lambda candidate: assess(candidate, change), guess, assess.target.attainment)
 
 
 def _growth(assess: Assessor, wanted: Wanted, answer: Evaluation | None) -> tuple[Month, ...]:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from reports.plan.formatting import rejection
 from reports.plan.result import Candidate, Evaluation, Memory, Refused
 
 
@@ -87,6 +88,7 @@ def search(
     rate_rps: float,
     assess: Callable[[Candidate], Evaluation],
     guess: Callable[[Option], int],
+    promised: float,
 ) -> Found:
     """The cheapest cluster of ``options`` that keeps the promise.
 
@@ -94,6 +96,7 @@ def search(
         rate_rps: requests a second that are asked for.
         assess: simulates a cluster; asked again it answers the same.
         guess: about how many replicas of an option it takes.
+        promised: the share of requests that must finish in time, of which refusals speak.
     """
     best: tuple[Option, Evaluation] | None = None
     refused: list[Refused] = []
@@ -105,7 +108,7 @@ def search(
         low, high = option.at_least(rate_rps), option.max_replicas
         if option.memory is not None and option.memory.max_batch == 0:
             needed, there = option.memory.needed_bytes / 1e9, option.memory.device_bytes / 1e9
-            refuse(option, f"the model does not fit: it takes {needed:.1f} GB of a device's {there:.1f}")
+            refuse(option, f"memory: the model does not fit, it takes {needed:.1f} GB of a device's {there:.1f}")
             continue
         if low > high:
             refuse(option, f"the demand takes {low} replicas or more, at most {high} are considered")
@@ -118,9 +121,9 @@ def search(
                 refuse(option, f"the demand takes {low} or more, which is no cheaper than {than}")
                 continue
             if not (largest := assess(option.cluster(high))).keeps:
-                attains = f"attains {100 * largest.figures.attainment.mean:.1f} %"
-                attains += ", undecided" if largest.keeps is None else ""
-                refuse(option, f"of what is cheaper than {than} the largest, {high} replicas, {attains}")
+                why = rejection(largest, promised)
+                spelled = "1 replica" if high == 1 else f"{high} replicas"
+                refuse(option, f"of what is cheaper than {than} the largest, {spelled}, does not do: {why}")
                 continue
         least = _least(option, low, high, assess, guess(option))
         if least is not None:
@@ -128,7 +131,7 @@ def search(
     if best is None:
         return Found(None, tuple(refused))
     option, answer = best
-    return Found(answer, tuple(refused), tuple(_surprises(option, answer, assess)))
+    return Found(answer, tuple(refused), tuple(_surprises(option, answer, assess, promised)))
 
 
 def _most_below(option: Option, rank: tuple[float, int, Candidate], most: int) -> int:
@@ -162,12 +165,11 @@ def _least(
     return kept
 
 
-def _surprises(option: Option, answer: Evaluation, assess: Callable[[Candidate], Evaluation]) -> Iterable[str]:
+def _surprises(
+    option: Option, answer: Evaluation, assess: Callable[[Candidate], Evaluation], promised: float
+) -> Iterable[str]:
     replicas = answer.candidate.replicas
     if replicas < option.max_replicas:
         more = assess(option.cluster(replicas + 1))
         if more.keeps is False:
-            yield (
-                f"{option.spell(replicas)} keep the promise, {replicas + 1} do not: they attain "
-                f"{100 * more.figures.attainment.mean:.1f} %."
-            )
+            yield f"{option.spell(replicas)} keep the promise, {replicas + 1} do not: {rejection(more, promised)}."

@@ -34,12 +34,13 @@ LOAD_ERROR = 0.02
 
 @dataclass(frozen=True)
 class Verdict:
-    """`Evaluation.state`, ``reason``, ``detail`` and ``keeps``, as they are explained there."""
+    """`Evaluation.state`, ``reason``, ``detail``, ``keeps`` and ``broken_by``, as they are explained there."""
 
     state: str
     reason: str
     detail: str
     keeps: bool | None
+    broken_by: str = ""
 
 
 def figures(
@@ -191,19 +192,28 @@ def judge(
         confidence: confidence level of the intervals that decide, 0 to 1.
         harder: replications under a little more load; when those are unstable or break the promise, it is near.
     """
-    kept = keeps(replications, target, confidence)
-    known = _load(load, replications, confidence)
+    kept, broken_by = keeps(replications, target, confidence), ""
+    known, growing = _load(load, replications, confidence), grows(replications, confidence)
     state, why = _state(replications, known, kept, target, confidence, harder)
+    if state == UNSTABLE:
+        broken_by = _overload(growing, known)
     if state == UNSTABLE and kept is not False:
         of_recording = keeps([replace(run, recorded=math.inf) for run in replications], target, confidence)
         open_yet = known.low <= 1 and need_longer(replications, confidence) and of_recording is not False
         kept = None if open_yet else False
-    if kept and known.high > 1 and grows(replications, confidence) is None:
-        kept = None
+    if kept and known.high > 1 and growing is None:
+        kept, broken_by = None, "it is open whether the queue grows"
     if state == STABLE and kept:
         return Verdict(state, "", f"{_capital(why)}.", kept)
     reason, evidence = limit(replications, known.mean)
-    return Verdict(state, reason, f"{_capital(why)}; {evidence}.", kept)
+    return Verdict(state, reason, f"{_capital(why)}; {evidence}.", kept, broken_by)
+
+
+def _overload(growing: bool | None, load: Interval) -> str:
+    """What is wrong with a cluster that does not keep up, in half a sentence."""
+    if growing:
+        return "the queue grows"
+    return f"the demand is {load.mean:.2f} times what it can do" if load.low > 1 else "it does not settle"
 
 
 def _state(

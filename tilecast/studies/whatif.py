@@ -28,7 +28,7 @@ _OTHERWISE = {
 def what_if(assess: Assessor, candidate: Candidate, what: str, change: Change) -> WhatIf:
     """One row."""
     evaluation = assess.like(candidate, candidate, change)
-    return WhatIf(what, evaluation.figures, evaluation.keeps)
+    return WhatIf(what, evaluation.figures, evaluation.keeps, evaluation.broken_by)
 
 
 def load_curve(assess: Assessor, candidate: Candidate) -> tuple[WhatIf, ...]:
@@ -46,7 +46,7 @@ def lost_replica(assess: Assessor, candidate: Candidate) -> WhatIf | None:
     if candidate.replicas == 1:
         return None
     evaluation = assess(replace(candidate, replicas=candidate.replicas - 1))
-    return WhatIf("a replica less", evaluation.figures, evaluation.keeps)
+    return WhatIf("a replica less", evaluation.figures, evaluation.keeps, evaluation.broken_by)
 
 
 def confirmed(assess: Assessor, evaluation: Evaluation) -> Evaluation:

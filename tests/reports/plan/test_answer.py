@@ -8,7 +8,8 @@ from dataclasses import replace
 from predictors.basis import ESTIMATED, MEASURED
 from reports.output_analysis import Interval
 from reports.plan.answer import answer, key_figures, notes, promise
-from reports.plan.result import UNSTABLE
+from reports.plan.formatting import kept, rejection
+from reports.plan.result import UNSTABLE, Evaluation, WhatIf
 from tests.reports import plans
 
 
@@ -106,3 +107,28 @@ def test_close_to_the_knee_a_latency_is_as_uncertain_as_a_step_many_times_over()
     assert "1 % longer make waits about 48 % longer" in said(0.97)
     assert "no latency is certain" in said(0.995)
     assert "knee" not in said(1.02)
+
+
+def test_a_promise_that_lateness_does_not_break_says_what_does():
+    def reaching(mean: float, half_width: float, keeps: bool | None, broken_by: str = "") -> Evaluation:
+        best = plans.evaluation("h100-sxm", 3)
+        seen = replace(best.figures, attainment=Interval(mean, half_width, 5))
+        return replace(best, figures=seen, keeps=keeps, broken_by=broken_by)
+
+    grows = "the queue grows"
+    for of, why, cell in (
+        (reaching(0.971, 0.002, True), "", "yes"),
+        (reaching(0.942, 0.002, False), "94.2 % kept of 95 %", "no"),
+        (reaching(0.94998, 1e-5, False), "94.998 % kept of 95 %", "no"),
+        (reaching(0.948, 0.006, None), "94.8 ± 0.6 % kept of 95 %, undecided", "undecided"),
+        (reaching(0.971, 0.002, False, grows), "97.1 % kept, but the queue grows", "no: the queue grows"),
+        (reaching(0.952, 0.006, False, grows), "95.2 ± 0.6 % kept of 95 %, but the queue grows", "no: the queue grows"),
+        (reaching(0.901, 0.002, False, grows), "90.1 % kept of 95 %, and the queue grows", "no: the queue grows"),
+    ):
+        assert rejection(of, 0.95) == why
+        assert kept(of) == cell
+        shown = replace(plans.no_answer(), considered=(of,))
+        if of.broken_by:
+            assert f"has {why}" in answer(shown)
+            less = replace(plans.plan(), lost_replica=WhatIf("a replica less", of.figures, of.keeps, of.broken_by))
+            assert "are kept, but the queue grows" in answer(less)

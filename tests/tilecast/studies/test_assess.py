@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from predictors.basis import ESTIMATED, MEASURED
-from reports.plan.result import Candidate, Demand, Plan
+from reports.plan.result import Candidate, Demand, Memory, Plan
 from tilecast.studies.assess import Assessor, Effort, SloTarget, key
 from tilecast.studies.experiment import Change, Experiment
 from tilecast.studies.headroom import headroom
@@ -212,6 +212,19 @@ def test_the_reason_of_the_cluster_below_the_answer_is_confirmed(wider: bool, ot
     [below] = [said for said in made.considered if said.candidate == capped.cluster(3)]
     assert below.reason == reason
     assert "it attains 99.0 %" in below.detail
+
+
+def test_batches_that_memory_caps_are_limited_by_memory() -> None:
+    for cap, room, reason in ((4, 4, "memory"), (4, 9, "batch cap")):
+        option = replace(OPTIONS[0], max_batch=cap, memory=Memory(30e9, 80e9, room, ESTIMATED))
+        queues = Queues(lambda ask: 0.5, lambda ask: 0.3)
+        assess = Assessor(
+            lambda asks, queues=queues: [replace(run, batch_cap=4, utilisation=0.99) for run in queues(asks)],
+            {key(option): option},
+            SloTarget(0.9, 0.95, 3.0),
+            EFFORT,
+        )
+        assert assess(option.cluster(2)).reason == reason
 
 
 def test_at_its_own_load_a_cluster_does_as_was_said_however_many_replications_that_took() -> None:

@@ -73,7 +73,7 @@ def test_the_answer_is_that_of_looking_at_every_cluster(
 ) -> None:
     options, service_s = options_of(drawn, priced)
     queues = Queues(service_s)
-    found = search(options, RATE_RPS, queues, lambda option: round(off * RATE_RPS * service_s[option.hardware]))
+    found = search(options, RATE_RPS, queues, lambda option: round(off * RATE_RPS * service_s[option.hardware]), TARGET)
     keeping = [
         (option.rank(replicas), option.cluster(replicas))
         for option in options
@@ -97,7 +97,7 @@ def test_what_cannot_be_cheaper_is_not_simulated() -> None:
     cheap = Option("cheap", 1, "fcfs", 1.0, 64, MEASURED, 1.0)
     dear = Option("dear", 1, "fcfs", 9.0, 64, MEASURED, 2.0)
     queues = Queues({"cheap": 1.0, "dear": 0.5})
-    found = search([dear, cheap], RATE_RPS, queues, lambda option: 3)
+    found = search([dear, cheap], RATE_RPS, queues, lambda option: 3, TARGET)
     assert found.answer is not None
     assert found.answer.candidate.hardware == "cheap"
     assert {candidate.hardware for candidate in queues.looked_at} == {"cheap"}
@@ -109,7 +109,7 @@ def test_what_cannot_be_cheaper_is_not_simulated() -> None:
 def test_few_clusters_of_many_are_simulated() -> None:
     option = Option("only", 1, "fcfs", 1.0, 1000, MEASURED)
     queues = Queues({"only": 50.0})
-    found = search([option], RATE_RPS, queues, lambda option: 40)
+    found = search([option], RATE_RPS, queues, lambda option: 40, TARGET)
     assert found.answer is not None
     assert 150 < found.answer.candidate.replicas < 170
     assert len(queues.looked_at) < 20
@@ -118,13 +118,32 @@ def test_few_clusters_of_many_are_simulated() -> None:
 def test_an_undecided_cluster_is_not_bought_and_a_surprise_is_said() -> None:
     kept = {1: False, 2: None, 3: True, 4: False}
     option = Option("odd", 1, "fcfs", 1.0, 4, MEASURED)
-    found = search([option], 1.0, lambda candidate: evaluation(candidate, kept[candidate.replicas], 0.9), lambda _: 3)
+    found = search(
+        [option], 1.0, lambda candidate: evaluation(candidate, kept[candidate.replicas], 0.9), lambda _: 3, TARGET
+    )
     assert found.answer is not None
     assert found.answer.candidate.replicas == 3
-    assert found.surprises == ("3 x odd with fcfs keep the promise, 4 do not: they attain 90.0 %.",)
+    assert found.surprises == ("3 x odd with fcfs keep the promise, 4 do not: 90.0 % kept of 95 %.",)
 
 
 def test_a_demand_beyond_all_that_may_be_bought_is_refused_unseen() -> None:
-    found = search([Option("few", 1, "fcfs", 1.0, 2, MEASURED, 1.0)], RATE_RPS, Queues({"few": 1.0}), lambda _: 1)
+    found = search(
+        [Option("few", 1, "fcfs", 1.0, 2, MEASURED, 1.0)], RATE_RPS, Queues({"few": 1.0}), lambda _: 1, TARGET
+    )
     assert found.answer is None
     assert "3 replicas or more, at most 2" in found.refused[0].why
+
+
+def test_what_is_cheaper_and_does_not_do_says_the_reason_that_counts() -> None:
+    sure, odd = Option("sure", 1, "fcfs", 1.0, 9, MEASURED, 1.0), Option("odd", 1, "fcfs", 4.0, 9, MEASURED)
+
+    def assess(candidate: Candidate) -> Evaluation:
+        if candidate.hardware == "sure":
+            return evaluation(candidate, candidate.replicas >= 5, 0.99)
+        return replace(evaluation(candidate, False, 0.971), broken_by="the queue grows")
+
+    found = search([sure, odd], RATE_RPS, assess, lambda option: 4, TARGET)
+    assert found.answer is not None
+    assert found.answer.candidate == sure.cluster(5)
+    [refused] = found.refused
+    assert refused.why.endswith("the largest, 1 replica, does not do: 97.1 % kept, but the queue grows")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -50,6 +51,7 @@ def test_the_trap_a_cluster_that_looks_fine_on_1000_requests_is_unstable_on_1000
     verdict = judge(long, None, PROMISE)
     assert verdict.state == UNSTABLE
     assert "backlog grows from" in verdict.detail
+    assert verdict.broken_by == "the queue grows"
     assert verdict.keeps is not True
 
 
@@ -57,7 +59,7 @@ def test_a_cluster_with_room_to_spare_is_stable_and_soon_known_to_be() -> None:
     runs = doubled(partial(cluster, 0.85), SEEDS)
     assert runs[0].submitted <= 2_000
     verdict = judge(runs, None, PROMISE)
-    assert (verdict.state, verdict.reason, verdict.keeps) == (STABLE, "", True)
+    assert (verdict.state, verdict.reason, verdict.keeps, verdict.broken_by) == (STABLE, "", True, "")
     assert "The backlog stays at" in verdict.detail
 
 
@@ -86,6 +88,7 @@ def test_an_overload_that_drops_hide_is_unstable() -> None:
     verdict = judge(runs, None, PROMISE)
     assert verdict.state == UNSTABLE
     assert "are dropped" in verdict.detail
+    assert re.fullmatch(r"the demand is 1\.\d\d times what it can do", verdict.broken_by)
     assert judge(doubled(partial(cluster, 0.7), SEEDS), None, PROMISE).state == STABLE
 
 
