@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -19,7 +20,8 @@ from backend.coroutine import DenoiserCall
 from backend.kernels.graphs import Recorder
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True)
+class Rows:
     """How many rows a call has, and whether its model takes and gives them as lists of tensors (Z-Image)."""
 
     count: int

@@ -55,7 +55,8 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
     about = _best(assess, [least.answer for least in found.values() if least.answer is not None])
     if about is None and not searched:
         about = max(wanted.clusters, key=lambda cluster: assess(cluster).figures.attainment.mean)
-    answer, runs, headroom, surprises = None, [], UNKNOWN, ()
+    answer, runs, headroom = None, [], UNKNOWN
+    surprises: tuple[str, ...] = ()
     if about is not None:
         runs, headroom = assess.replications(about), headroom_of(assess, about)
         evaluation = assess.near(about, HARDER)
