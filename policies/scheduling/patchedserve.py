@@ -1,16 +1,18 @@
 """PatchedServe's scheduler as published (arXiv 2501.09253, section on scheduling; also MixFusion, PPoPP '26).
 
-Requests of any size share a batch. Who is admitted is decided by slack, in multiples of a request's own latency:
+Requests of any size share a batch. Who is admitted is decided by slack:
 
     slack = (deadline - now - predicted remaining) / standalone
 
 and by L, the predicted step of the batch with the request in it, at which everyone in it is taken to go on to the end.
+The text divides by a request's own latency; the system that it was measured with leaves slack in seconds. The two order
+requests of different sizes differently, so both readings are offered.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
@@ -19,6 +21,9 @@ from policies.scheduling.batch import next_quantum
 from policies.scheduling.mixing import BatchKind, MixedBatch
 from policies.scheduling.quantum import Quanta, to_decode
 from policies.scheduling.queues import KindQueues
+
+Slack = Literal["multiples", "seconds"]
+"""In which unit slack is counted: a request's own latencies, as published, or seconds."""
 
 
 class _Waiting(NamedTuple):
@@ -49,17 +54,32 @@ class PatchedServe(SchedulingPolicy):
 
     Args:
         max_batch: requests in a batch; what memory allows.
-        relaxed_slack: a request with at least this slack is relaxed; the paper names no figure. A request has the SLO
-            scale less 1 when it comes. 0 admits by throughput alone, which serves large requests last.
+        relaxed_slack: a request with at least this slack, in its unit, is relaxed; the paper names no figure. In
+            multiples a request has the SLO scale less 1 when it comes. 0 admits by throughput alone, which serves large
+            requests last.
         joins: admit at step boundaries; otherwise only when nothing is denoising on the replica, as published.
+        slack: ``multiples`` of a request's own latency, as published, or ``seconds``, by which large requests have more
+            slack than small ones of the same SLO scale.
+
+    Raises:
+        ValueError: slack in another unit.
     """
 
     usual_routing = "least-pixels"
 
-    def __init__(self, max_batch: Width = 12, relaxed_slack: Weight = 0.5, joins: bool = False) -> None:
+    def __init__(
+        self,
+        max_batch: Width = 12,
+        relaxed_slack: Weight = 0.5,
+        joins: bool = False,
+        slack: Slack = "multiples",
+    ) -> None:
+        if slack not in get_args(Slack):
+            raise ValueError(f"slack is {slack!r}, expected one of {', '.join(get_args(Slack))}")
         self.max_batch = max_batch
         self.relaxed_slack = relaxed_slack
         self.joins = joins
+        self.slack = slack
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
@@ -169,7 +189,8 @@ class PatchedServe(SchedulingPolicy):
         deadline = job.request.deadline
         if deadline == math.inf:
             return math.inf
-        return (deadline - now - self._costs.remaining_s(job)) / self._costs.whole_s(kind)
+        slack_s = deadline - now - self._costs.remaining_s(job)
+        return slack_s if self.slack == "seconds" else slack_s / self._costs.whole_s(kind)
 
     def _late_s(self, job: Job, step_s: float, now: float) -> float:
         """Seconds after its deadline at which a job would end if every step took ``step_s``."""
@@ -179,5 +200,11 @@ class PatchedServe(SchedulingPolicy):
 class PatchedServeJoins(PatchedServe):
     """PatchedServe that also admits at step boundaries, into the batch that is denoising."""
 
-    def __init__(self, max_batch: Width = 12, relaxed_slack: Weight = 0.5, joins: bool = True) -> None:
-        super().__init__(max_batch, relaxed_slack, joins)
+    def __init__(
+        self,
+        max_batch: Width = 12,
+        relaxed_slack: Weight = 0.5,
+        joins: bool = True,
+        slack: Slack = "multiples",
+    ) -> None:
+        super().__init__(max_batch, relaxed_slack, joins, slack)

@@ -26,6 +26,20 @@ def test_slack_is_counted_in_standalone_seconds() -> None:
     assert names(launch) == ["large"]
 
 
+def test_in_seconds_a_large_request_has_more_slack() -> None:
+    """1.4 s to spare for the small one and 1.5 s for the large: less in seconds, more in multiples of 1.2 and 3.0 s."""
+    for slack, expected in (("seconds", "small"), ("multiples", "large")):
+        d = Driven(PatchedServe(max_batch=1, relaxed_slack=9.0, slack=slack))  # type: ignore[arg-type]
+        d.submit(request("large", side=128, slo_s=3.5), request("small", slo_s=2.2))
+        (launch,) = d.start()
+        assert names(launch) == [expected]
+
+
+def test_slack_in_another_unit_is_refused() -> None:
+    with pytest.raises(ValueError, match="slack is 'hours', expected one of multiples, seconds"):
+        PatchedServeJoins(slack="hours")  # type: ignore[arg-type]
+
+
 def test_who_would_miss_in_the_batch_is_dropped_with_the_reason() -> None:
     """Together a step takes 0.3 s, four of them 1.2 s."""
     d = Driven(PatchedServe(relaxed_slack=9.0))
