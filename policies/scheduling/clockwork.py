@@ -39,10 +39,10 @@ class Clockwork(SchedulingPolicy):
 
     An arrival is admitted or dropped at the next step boundary; where several replicas draw from one queue, each is
     asked at its own: the first that admits it takes it, the last that does not drops it. Batches of mixed sizes are as
-    wide as keeps every admitted deadline. An admitted request that can no longer make it (predictions were wrong) is
-    dropped before it has started, and afterwards is one without a deadline. Those without a deadline are always
-    admitted, come last, and share a batch with others only where that makes nobody late. A tiled request has the
-    replica to itself when it is the most urgent.
+    wide as keeps every admitted deadline. No time is spent on an admitted request that is lost because predictions were
+    wrong: it is dropped when it would be late even alone, and before it has started also when it would be late in its
+    turn. Those without a deadline are always admitted, come last, and share a batch with others only where that makes
+    nobody late. A tiled request has the replica to itself when it is the most urgent.
 
     Args:
         max_batch: requests in a batch.
@@ -88,7 +88,7 @@ class Clockwork(SchedulingPolicy):
         if decision is not None:
             return self._quanta.keep(replica, decision)
         admission = self._admissions[replica.index]
-        drop = tuple(self._too_late(replica.index, admission, now) + self._admit(replica.index, admission, now))
+        drop = tuple(self._lost(admission, now) + self._admit(replica.index, admission, now))
         if not admission.admitted:
             return Decision(drop=drop) if drop else None
         jobs = self._window(admission, now)
@@ -136,18 +136,22 @@ class Clockwork(SchedulingPolicy):
                     dropped.append((job, reason))
         return dropped
 
-    def _too_late(self, index: int, admission: _Admission, now: float) -> list[tuple[Job, str]]:
-        """Give up those next in line that cannot make it any more, or put them last if they have started."""
+    def _lost(self, admission: _Admission, now: float) -> list[tuple[Job, str]]:
+        """Give up those of the admitted that are late even alone, and those waiting that are late in their turn."""
         dropped = []
-        for due_s, _, job in admission.admitted[: admission.width]:
+        for due_s, _, job in admission.urgent():
             late_s = now + self._costs.remaining_s(job) - due_s
             if late_s > ROUNDING_S:
                 self._leave(job)
-                if job.state == "waiting":
-                    dropped.append((job, f"was admitted, but would now miss its deadline by {late_s:.3g} s"))
-                else:
-                    self._join(job, index, math.inf)
+                dropped.append((job, f"was admitted, but would now miss its deadline by {late_s:.3g} s even alone"))
+        while waiting := [job for job in self._late(admission, now) if job.state == "waiting"]:
+            self._leave(waiting[-1])
+            dropped.append((waiting[-1], "was admitted, but would now miss its deadline in its turn"))
         return dropped
+
+    def _late(self, admission: _Admission, now: float) -> list[Job]:
+        """Those of the admitted that would miss their deadlines, as wide as they run."""
+        return forecast(self._costs, admission.urgent(), admission.width, now).late
 
     def _asks_no_more(self, job: Job) -> None:
         for admission in self._admissions.values():

@@ -67,7 +67,30 @@ def test_what_was_admitted_and_became_hopeless_is_dropped_before_it_starts() -> 
     (launch,) = d.start()
     d.end(launch, late_s=0.5)
     assert d.start() == []
-    assert d.reason("b") == "was admitted, but would now miss its deadline by 0.4 s"
+    assert d.reason("b") == "was admitted, but would now miss its deadline by 0.4 s even alone"
+
+
+def test_what_could_make_it_alone_but_not_in_its_turn_is_dropped_before_it_starts() -> None:
+    """b would start at 1.6 s, after a, and end at 2.4."""
+    d = Driven(Clockwork(max_batch=1))
+    d.submit(request("x", slo_s=0.9), request("a", slo_s=1.9), request("b", slo_s=2.5))
+    (first,) = d.start()
+    d.end(first, late_s=0.2)
+    (launch,) = d.start()
+    assert names(launch) == ["a"]
+    assert d.reason("b") == "was admitted, but would now miss its deadline in its turn"
+
+
+def test_what_has_started_and_is_lost_makes_room() -> None:
+    d = Driven(Clockwork(max_batch=1))
+    d.submit(request("a", steps=10, slo_s=2.3))
+    (launch,) = d.start()
+    d.submit(request("b", slo_s=4.0))
+    d.recalled()
+    d.end(launch, 3, late_s=1.5)
+    (again,) = d.start()
+    assert names(again) == ["b"]
+    assert d.reason("a") == "was admitted, but would now miss its deadline by 1.2 s even alone"
 
 
 def test_those_without_a_deadline_run_beside_others_only_where_nobody_is_late() -> None:
