@@ -1,51 +1,60 @@
-"""Simulated requests a second, by scheduler, on one core, and which layer they are spent in.
+"""Simulated requests a second, as users run them and as the bare loop does, and which layer they are spent in.
 
-    python -m benchmarks.simulator [--requests 100000] [SCHEDULER ...]
+    python -m benchmarks.simulator [--cases 8-replicas ...] [--schedulers fcfs ...] [--against FOLDER]
 
-Replays a Poisson trace of three sizes over eight replicas at about 80 % load, with noise, without and with building and
-writing the run log. Figures are medians of ``--repeats`` runs. They count this process's CPU seconds, so that a busy
-machine changes them little; how much of a core it had is printed. An event is the arrival of a request or the end of a
-launch, and its cost is given as a multiple of a bare SimPy event in the same process, the floor under any such
-simulator. Last, what it takes to start (`benchmarks.startup`).
+Every case is a Poisson trace that is replayed in two ways, in a fresh process. *End to end* is what ``tilecast
+simulate`` does with a scenario of defaults: read the trace and the profile, simulate with online prediction, write the
+run log, read it back, and compute every figure. *Bare* is the event loop alone, with predictions that do not learn.
 
-Shares come from sampling: every few milliseconds of CPU time the stack is looked at, and the time since the last look
-counts for the innermost function that belongs to a layer. Helpers below all layers (jobs, compositions) count for the
-layer that calls them; the event loop for SimPy. Nothing is wrapped and nothing counted, so no overhead has to be
-subtracted.
+Figures count CPU seconds, so that a busy machine changes them less; they are medians of ``--repeats`` processes. The
+cost of a request is given in bare SimPy events, timed in the same process: the floor under any such simulator, and a
+figure that hardly depends on the machine. ``--against`` has another checkout of Tilecast run the same cases by turns
+with this one, and tells how many times as fast this one is.
+
+Shares come from sampling the end-to-end run: every few milliseconds of CPU time the stack is looked at, and the time
+since the last look counts for the innermost function that belongs to a layer. Helpers below all layers (jobs,
+compositions, pandas) count for the layer that calls them; the event loop for SimPy. Nothing is wrapped and nothing
+counted, so no overhead has to be subtracted.
 """
 
 from __future__ import annotations
 
 import argparse
 import dis
+import inspect
+import json
+import os
+import resource
 import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any
 
 import simpy
 
+import tilecast as tc
 from benchmarks.startup import first_request_s
 from policies.controller import Controller
-from policies.record import request_table, step_table
-from policies.runlog import write_run
 from policies.scheduling import SCHEDULERS
 from predictors.latency_model import LatencyModel
-from predictors.profile import Profile
 from sim.driver import Simulation
 from sim.world import World
+from tilecast.setup import prepare
 from traces.request import Request
 from traces.sizes import parse_sizes
 from traces.workload import generate
 
-REPLICAS = 8
 ROOT = Path(__file__).parents[1]
-PROFILE = ROOT / "profiles" / "cpu-1core.parquet"
+FEW_SIZES = "96x96:1,128x128:1,192x192:1"
+MANY_SIZES = ",".join([f"{64 + 8 * row}x{64 + 8 * column}:1" for row in range(20) for column in range(20)])
 LAYERS = {
     "simpy/": "SimPy",
     "sim/driver.py": "driver",
@@ -58,6 +67,11 @@ LAYERS = {
     "policies/routing/": "policy",
     "policies/scheduling/": "policy",
     "predictors/": "predictor",
+    "policies/record.py": "log",
+    "policies/runlog.py": "log",
+    "tilecast/results.py": "log",
+    "reports/": "figures",
+    "tilecast/setup.py": "prepare",
 }
 """Parts of paths, and the layers whose code lies there."""
 SHOWN = tuple(dict.fromkeys(LAYERS.values()))
@@ -65,70 +79,156 @@ EVERY_S = 0.002
 _ENTERED = dis.opmap["RESUME"]
 
 
-class Run(NamedTuple):
-    """CPU seconds of the simulation and of its log, wall-clock seconds of both, and events."""
+@dataclass(frozen=True)
+class Case:
+    """A trace and a cluster.
 
-    simulated_s: float
-    log_s: float
-    wall_s: float
-    events: int
-    busy: float
+    Attributes:
+        replicas: of the cluster.
+        sizes: spelled as for ``tilecast trace generate``.
+        load: of what the replicas carry one request at a time.
+        requests: how many; None: as many as ``--requests`` says.
+        drops: whether schedulers that can give late requests up do.
+    """
+
+    replicas: int = 8
+    sizes: str = FEW_SIZES
+    load: float = 0.8
+    requests: int | None = None
+    drops: bool = True
+
+
+CASES = {
+    "8-replicas": Case(),
+    "100-replicas": Case(replicas=100),
+    "1000-replicas": Case(replicas=1000),
+    "400-sizes": Case(sizes=MANY_SIZES),
+    "backlog-2000": Case(load=1000.0, requests=2000, drops=False),
+    "backlog-8000": Case(load=1000.0, requests=8000, drops=False),
+    "million": Case(requests=1_000_000),
+}
+"""In a backlog all requests come at once and none is given up. The million is run only where it is named: minutes."""
+USUAL = [name for name in CASES if name != "million"]
+USUAL_SCHEDULERS = ["fcfs", "same-size-continuous", "lookahead"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a process found.
+
+    Attributes:
+        event_s: CPU seconds of a bare SimPy event.
+        whole_s: of the case end to end.
+        bare_s: of its bare loop.
+        requests, launches: of the end-to-end run.
+        peak_mb: the most memory that the process had needed when the end-to-end run was over.
+        shares: of the end-to-end run, by layer.
+    """
+
+    event_s: float
+    whole_s: float
+    bare_s: float
+    requests: int
+    launches: int
+    peak_mb: float
+    shares: dict[str, float]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=USUAL)
     parser.add_argument("--requests", type=int, default=100_000)
-    parser.add_argument("--load", type=float, default=0.8, help="of what the replicas carry one request at a time")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("schedulers", nargs="*", default=list(SCHEDULERS))
-    arguments = parser.parse_args()
-
-    table = LatencyModel.fit(Profile.load(PROFILE), "tiny-image")
-    requests = workload(table, arguments.requests, arguments.load)
-    floor_s = statistics.median([simpy_event_s() for _ in range(5)])
-    print(f"a SimPy event costs {1e6 * floor_s:.2f} us here; thousands of requests and events a second:")
+    parser.add_argument("--against", type=Path, help="a checkout of other code of Tilecast, to compare with")
+    parser.add_argument("--process", action="store_true", help=argparse.SUPPRESS)  # of these: see `measure_in`
+    parser.add_argument("--schedulers", nargs="+", choices=SCHEDULERS, default=USUAL_SCHEDULERS)
+    given = parser.parse_args()
+    if given.process:
+        found = measure(CASES[given.cases[0]], given.schedulers[0], given.requests)
+        print(json.dumps(asdict(found)))
+        return
     heading = " ".join([f"{layer:>10s}" for layer in SHOWN])
-    print(f"{'':21s} req/s with log   ev/s x SimPy {heading}   busy")
-    cpu_s = wall_s = 0.0
-    for name in arguments.schedulers:
-        sampler = Sampler(layer_of)
-        runs = [simulate(name, requests, table, sampler) for _ in range(arguments.repeats)]
-        run = sorted(runs)[len(runs) // 2]
-        both_s = statistics.median([each.simulated_s + each.log_s for each in runs])
-        shares = " ".join([f"{100 * sampler.share(layer):8.0f} %" for layer in SHOWN])
-        print(
-            f"{name:21s} {len(requests) / run.simulated_s / 1000:5.1f} {len(requests) / both_s / 1000:8.1f} "
-            f"{run.events / run.simulated_s / 1000:6.1f} {run.simulated_s / run.events / floor_s:7.1f} {shares} "
-            f"{100 * run.busy:4.0f} %"
-        )
-        cpu_s += sum([each.simulated_s + each.log_s for each in runs])
-        wall_s += sum([each.wall_s for each in runs])
-    print(f"this process had {100 * cpu_s / wall_s:.0f} % of a core")
+    print("cost of a request in bare SimPy events; thousands of requests a CPU second; launches a request; memory")
+    print(f"{'':35s}    bare   whole  bare k/s whole k/s launches       MB {heading}")
+    for case in given.cases:
+        for scheduler in given.schedulers:
+            others, own = [], []
+            for _ in range(given.repeats):
+                if given.against is not None:
+                    others.append(measure_in(given.against, case, scheduler, given.requests))
+                own.append(measure_in(ROOT, case, scheduler, given.requests))
+            if others:
+                print(f"{case:14s} {scheduler:20s} {_spelled(others)}  against")
+            print(f"{case:14s} {scheduler:20s} {_spelled(own)}", flush=True)
+            if others:
+                print(f"{'':35s} {_times(others, own, _bare):6.2f}x {_times(others, own, _whole):6.2f}x as fast")
     print(f"a simulation of few requests has started the first of them after {first_request_s():.2f} s of CPU time")
 
 
-def simulate(name: str, requests: list[Request], table: LatencyModel, sampler: Sampler) -> Run:
-    """One simulation and its log."""
-    controller = Controller(SCHEDULERS[name](), table, REPLICAS)
-    simulation = Simulation(controller, World(table, REPLICAS, seed=0))
-    began, started = time.perf_counter(), time.process_time()
-    with sampler:
-        end_s = simulation.run(requests)
-    simulated_s = time.process_time() - started
-    write_log(controller, requests, table)
-    log_s = time.process_time() - started - simulated_s
-    wall_s = time.perf_counter() - began
-    busy = sum([sum(outcome.device_s) for _, outcome, _ in controller.launched]) / end_s / REPLICAS
-    return Run(simulated_s, log_s, wall_s, len(controller.launched) + len(requests), busy)
+def measure_in(folder: Path, case: str, scheduler: str, requests: int) -> Measured:
+    """Measure a case in a fresh process, with the code of Tilecast that lies in a folder."""
+    options = ["--process", "--cases", case, "--requests", str(requests), "--schedulers", scheduler]
+    environment = {**os.environ, "PYTHONPATH": str(folder.resolve())}
+    command = [sys.executable, __file__, *options]
+    answer = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return Measured(**json.loads(answer.splitlines()[-1]))
 
 
-def workload(table: LatencyModel, count: int, load: float) -> list[Request]:
-    """A Poisson trace with deadlines at five times the standalone latency."""
-    sizes = parse_sizes("96x96:1,128x128:1,192x192:1")
+def measure(case: Case, scheduler: str, count: int) -> Measured:
+    """Run a case end to end, then its bare loop."""
+    policy: dict[str, Any] = {"name": scheduler}
+    if not case.drops and "drop_late" in inspect.signature(SCHEDULERS[scheduler]).parameters:
+        policy["drop_late"] = False
+    sampler = Sampler(layer_of)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scenario = tc.Scenario(
+            model="tiny-image",
+            trace=folder / "trace.parquet",
+            profile="cpu-1core",
+            scheduler=policy,
+            replicas=case.replicas,
+            slo={"scale": 5.0},
+        )
+        table = LatencyModel.fit(tc.Profile.load(ROOT / "profiles" / "cpu-1core.parquet"), "tiny-image")
+        workload(case, table, case.requests or count).save(folder / "trace.parquet")
+        event_s = [simpy_event_s() for _ in range(5)]
+        begun_s = time.process_time()
+        with sampler:
+            result = tc.simulate(scenario, folder / "run")
+            result.table()
+        whole_s = time.process_time() - begun_s
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        requests, launches = len(result.requests), int(result.steps["launch_id"].nunique())
+        del result
+        prepared = prepare(scenario)
+    bare_s = bare_loop_s(prepared.policy, prepared.requests, prepared.table, case.replicas)
+    event_s += [simpy_event_s() for _ in range(5)]
+    return Measured(
+        event_s=statistics.median(event_s),
+        whole_s=whole_s,
+        bare_s=bare_s,
+        requests=requests,
+        launches=launches,
+        peak_mb=peak_mb,
+        shares={layer: sampler.share(layer) for layer in SHOWN},
+    )
+
+
+def bare_loop_s(policy: tc.SchedulingPolicy, requests: list[Request], table: LatencyModel, replicas: int) -> float:
+    """CPU seconds of the event loop alone, with predictions that do not learn."""
+    simulation = Simulation(Controller(policy, table, replicas), World(table, replicas, seed=0))
+    begun_s = time.process_time()
+    simulation.run(requests)
+    return time.process_time() - begun_s
+
+
+def workload(case: Case, table: LatencyModel, count: int) -> tc.Trace:
+    """A Poisson trace of a case, of requests of 20 steps."""
+    sizes = parse_sizes(case.sizes)
     service_s = sum(table.standalone_s(Request("x", 0.0, h, w, 20)) for h, w, _ in sizes.values) / len(sizes.values)
-    rate = load * REPLICAS / service_s
-    trace = generate(rate=rate, duration_s=1.1 * count / rate, sizes=sizes, steps="20", seed=0)
-    return trace.with_slo(scale=5.0, standalone=table.standalone_s).requests()[:count]
+    rate = case.load * case.replicas / service_s
+    return generate(rate=rate, duration_s=(1.2 * count + 50) / rate, sizes=sizes, steps="20", seed=0).head(count)
 
 
 def simpy_event_s() -> float:
@@ -145,17 +245,32 @@ def simpy_event_s() -> float:
     return (time.process_time() - started) / 100_000
 
 
-def write_log(controller: Controller, requests: list[Request], table: LatencyModel) -> None:
-    """What `tilecast simulate` does after the simulation."""
-    steps = step_table(controller, table.extrapolates)
-    with tempfile.TemporaryDirectory() as folder:
-        write_run(Path(folder), request_table(controller, requests, steps, table.standalone_s), steps, {}, [])
+def _bare(found: Measured) -> float:
+    return found.bare_s / found.requests / found.event_s
+
+
+def _whole(found: Measured) -> float:
+    return found.whole_s / found.requests / found.event_s
+
+
+def _times(others: Sequence[Measured], own: Sequence[Measured], cost: Callable[[Measured], float]) -> float:
+    """How many times less a request costs, the median of pairs of runs."""
+    return statistics.median([cost(other) / cost(mine) for other, mine in zip(others, own, strict=True)])
+
+
+def _spelled(runs: Sequence[Measured]) -> str:
+    run = sorted(runs, key=_whole)[len(runs) // 2]
+    bare, whole = (statistics.median(map(cost, runs)) for cost in (_bare, _whole))
+    shares = " ".join([f"{100 * run.shares[layer]:8.0f} %" for layer in SHOWN])
+    return (
+        f"{bare:7.1f} {whole:7.1f} {run.requests / run.bare_s / 1000:9.1f} {run.requests / run.whole_s / 1000:9.1f} "
+        f"{run.launches / run.requests:8.2f} {run.peak_mb:8.0f} {shares}"
+    )
 
 
 def layer_of(filename: str) -> str | None:
     """The layer whose code a file holds; None: whoever calls it."""
-    path = filename.removeprefix(f"{ROOT}/")
-    return next((layer for part, layer in LAYERS.items() if path.startswith(part) or f"/{part}" in filename), None)
+    return next((layer for part, layer in LAYERS.items() if f"/{part}" in filename), None)
 
 
 class Sampler:
