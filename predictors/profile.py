@@ -78,7 +78,7 @@ class Profile:
     Attributes:
         frame: one row a measurement, with the columns of `COLUMNS`, in canonical order. Not to be written to.
         metadata: facts about the whole: ``hardware``, ``software``, and where known ``date``, ``source``,
-            ``note``.
+            ``note``, ``divided`` (see `divided`).
 
     Raises:
         BadInput: a wrong column or value, no rows, or more than one kind of hardware.
@@ -202,6 +202,12 @@ class Profile:
         """The stages measured for ``model``, in the order they run."""
         measured = set(self.frame.loc[self.frame["model"] == model, "stage"])
         return tuple(s for s in MEASURED_STAGES if s in measured)
+
+    def divided(self, model: str) -> str:
+        """How the seconds of whole requests of ``model`` were divided between their stages, such as ``by the roofline
+        of h100-sxm``; empty: every stage was measured by itself."""
+        parts = [part.partition(": ") for part in self.metadata.get("divided", "").split("; ")]
+        return ", ".join(dict.fromkeys(way for name, _, way in parts if name == model))
 
     @cached_property
     def content_hash(self) -> str:

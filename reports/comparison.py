@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 from policies.run_arrays import RunArrays
 from policies.runlog import Run
@@ -13,6 +14,7 @@ from reports.figures import figure, summary
 from reports.formatting import format_value
 from reports.notes import run_notes
 from traces.notes import Note, grave, ordered
+from traces.stages import STAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +140,32 @@ _SETUP = {
 
 
 def _predictor(run: Run) -> str:
+    """What predicts: how far to trust it, its profile, what was fitted to each stage, the executor."""
     predictor = run.info.get("predictor")
     if not isinstance(predictor, dict):
         return ""
-    facts = ("basis", "profile", "latency_model", "executor")
-    return ", ".join(str(predictor[key]) for key in facts if predictor.get(key))
+    basis, divided = predictor.get("basis"), predictor.get("divided")
+    facts = [
+        f"{basis} of whole requests, divided between their stages {divided}" if basis and divided else basis,
+        predictor.get("profile"),
+        _fitted(predictor),
+        predictor.get("executor"),
+        "oracle" if predictor.get("oracle") else "",
+    ]
+    return ", ".join([str(fact) for fact in facts if fact])
+
+
+def _fitted(predictor: dict[str, Any]) -> object:
+    """The latency model that was fitted, with the stages it is of where they differ: ``auto`` is none, but chooses."""
+    fitted = predictor.get("fitted_models")
+    if not isinstance(fitted, dict) or not fitted:
+        return predictor.get("latency_model")
+    stages: defaultdict[str, list[str]] = defaultdict(list)
+    for stage in [*(name for name in STAGES if name in fitted), *(name for name in fitted if name not in STAGES)]:
+        stages[str(fitted[stage])].append(stage)
+    if len(stages) == 1:
+        return next(iter(stages))
+    return ", ".join([f"{name} ({' and '.join(of)})" for name, of in stages.items()])
 
 
 def names_of(runs: list[Run]) -> tuple[str, ...]:

@@ -125,6 +125,7 @@ class Prepared:
             "predictor": {
                 "basis": self.table.basis,
                 "profile": scenario.predictor.profile,
+                "divided": "" if self.profile is None else self.profile.divided(scenario.model_name),
                 "hardware": scenario.predictor.hardware,
                 "content_hash": self.predictor.content_hash,
                 "executor": scenario.cluster.executor,

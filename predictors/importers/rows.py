@@ -94,10 +94,12 @@ def profile_of(files: Sequence[ReportedFile], options: ImportOptions) -> Importe
     if gpus != 1:
         notes.append(f"a device of this profile stands for {_devices(facts)}")
     records: list[dict[str, object]] = []
+    divisions: list[str] = []
     for (model, guided), times in models.items():
         division = _Division(model, hardware, _DTYPES.get(facts.get("precision", "").lower(), ""), gpus, guided)
-        divided, said = division.of(times)
+        divided, said, how = division.of(times)
         notes += [f"{model}: {note}" if len(models) > 1 else note for note in said]
+        divisions += [f"{model}: {way}" for way in how]
         records += [_record(model, guided, time) for time in divided]
     if not records:
         raise BadInput(f"{rows[0].where}: no stage of a request is measured in the {len(rows)} rows that are meant")
@@ -111,6 +113,8 @@ def profile_of(files: Sequence[ReportedFile], options: ImportOptions) -> Importe
     known = {"source": _sources(files, rows)}
     if notes:
         known["note"] = "; ".join(dict.fromkeys(notes))
+    if divisions:
+        known["divided"] = "; ".join(dict.fromkeys(divisions))
     return ImportedProfile(Profile.from_frame(frame, known), tuple(remarks))
 
 
@@ -272,8 +276,8 @@ class _Division:
     gpus: int
     guided: bool
 
-    def of(self, times: Sequence[ReportedTime]) -> tuple[list[ReportedTime], list[str]]:
-        """The times of stages, and notes on how those of whole requests were divided."""
+    def of(self, times: Sequence[ReportedTime]) -> tuple[list[ReportedTime], list[str], list[str]]:
+        """The times of stages, notes on how those of whole requests were divided, and the ways in a few words each."""
         measured: dict[tuple[Composition, str], list[float]] = defaultdict(list)
         for time in times:
             measured[time.composition, time.stage].append(time.seconds / time.steps)
@@ -297,7 +301,7 @@ class _Division:
             for stage, share in shares.items():
                 covers = time.steps if stage == _SAMPLER else 1
                 divided.append(replace(time, stage=stage, steps=covers, seconds=rest * share))
-        return divided, self._notes(counts, steps)
+        return divided, self._notes(counts, steps), self._ways(counts)
 
     def _shares(self, time: ReportedTime, missing: list[str]) -> dict[str, float]:
         """The share of each stage that was not measured; of one alone where the device is not known."""
@@ -311,14 +315,26 @@ class _Division:
         total = sum(seconds.values())
         return {stage: part / total for stage, part in seconds.items()}
 
+    def _ways(self, counts: Counter[str]) -> list[str]:
+        ways = {
+            "estimated": f"by the roofline of {self._like}",
+            "whole": f"all to {_SAMPLER}",
+            "rest": f"what is left to {_LAST}",
+        }
+        return [way for kind, way in ways.items() if counts[kind]]
+
+    @property
+    def _like(self) -> str:
+        """The device of the catalogue by whose roofline times are divided; empty: there is none."""
+        kind = known_hardware(self.hardware)
+        return kind.name if kind is not None else ""
+
     def _notes(self, counts: Counter[str], steps: set[int]) -> list[str]:
         notes = []
         if counts["estimated"]:
-            kind = known_hardware(self.hardware)
-            like = kind.name if kind is not None else ""
             notes.append(
                 f"whole requests were measured, not each of their stages: {_times(counts['estimated'])} divided by "
-                f"the roofline of {like}, so that each stage alone is ESTIMATED and their sum measured"
+                f"the roofline of {self._like}, so that each stage alone is ESTIMATED and their sum measured"
             )
         if counts["whole"]:
             covered = ", ".join(map(str, sorted(steps)))

@@ -47,6 +47,7 @@ def test_a_simulation_runs_on_what_was_imported(example: Example, tmp_path: Path
     assert [said for said in info["warnings"] if "the profile's own note" in json.dumps(said)] == (
         [{"severity": "grave", "text": f"the profile's own note: {note}"}] if note else []
     )
+    assert bool(info["predictor"]["divided"]) == ("whole requests were measured, not each" in note)
     requests = pd.read_parquet(tmp_path / "run/requests.parquet")
     spent = requests["finish_s"] - requests["arrival_s"]
     assert spent.tolist() == pytest.approx([example.whole_s] * 3, rel=0.15)

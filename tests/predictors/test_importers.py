@@ -476,6 +476,9 @@ def test_the_seconds_of_whole_requests_are_kept(
     assert profile.frame["seconds"].sum() == pytest.approx(sum(seconds for *_, seconds in drawn))
     known = known_hardware(system) is not None
     assert set(profile.frame["stage"]) == ({"encode", "denoise", "decode"} if known else {"denoise"})
+    for model in profile.models:
+        assert profile.divided(model).startswith("by the roofline of " if known else "all to denoise")
+    assert profile.divided("sd3") == ""
 
 
 @pytest.mark.parametrize(

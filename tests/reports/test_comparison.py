@@ -36,6 +36,27 @@ def test_the_answer_without_deadlines(make_run):
     assert Comparison.of([run]).answer() == "hand: 3 of 6 requests finished (50.0 %)."
 
 
+FITTED = {"encode": "linear", "decode": "linear", "denoise": "floor-gaussian"}
+
+
+@pytest.mark.parametrize(
+    ("predictor", "line"),
+    [
+        ({"basis": "MEASURED", "fitted_models": dict.fromkeys(FITTED, "floor")}, "MEASURED, h100, floor, whole"),
+        ({"fitted_models": FITTED}, "h100, linear (encode and decode), floor-gaussian (denoise), whole"),
+        ({"basis": "ESTIMATED", "latency_model": "roofline", "fitted_models": {}}, "ESTIMATED, h100, roofline, whole"),
+        (
+            {"basis": "MEASURED", "divided": "by the roofline of an H100", "fitted_models": {"denoise": "linear"}},
+            "MEASURED of whole requests, divided between their stages by the roofline of an H100, h100, linear, whole",
+        ),
+        ({"oracle": True, "fitted_models": {"tiles": "floor", "unheard": "floor"}}, "h100, floor, whole, oracle"),
+    ],
+)
+def test_the_predictor_is_what_was_fitted(make_run, predictor, line):
+    run = make_run(predictor={"profile": "h100", "latency_model": "auto", "executor": "whole"} | predictor)
+    assert [row.cells for row in Comparison.of([run]).setup() if row.label == "Predictor"] == [(line,)]
+
+
 def test_cautions(make_run, interrupted_run):
     other = make_run("other", edit=lambda requests, _: requests.replace("f", "g", inplace=True), hardware="L4")
     notes = " ".join(map(str, Comparison.of([other, interrupted_run]).notes()))
