@@ -310,9 +310,14 @@ def check_supported(table: LatencyModel, asked: Iterable[Request | Size], limit:
     measured = None if cost is None else cost.measured
     if measured is None:
         return
+    within: set[Size] = set()
     for item in asked:
         size = item.size if isinstance(item, Request) else item
-        if (above := measured.above(size)) > limit:
+        if size in within:
+            continue
+        if (above := measured.above(size)) <= limit:
+            within.add(size)
+        else:
             whose = f"request {item.request_id!r}: " if isinstance(item, Request) else ""
             raise BadInput(
                 f"{whose}size {_spell(size)} has {above:.1f} times the tokens of the largest size "

@@ -16,7 +16,6 @@ the next step boundary on, so that it does not depend on how steps are grouped i
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ import simpy
 from policies.contract import PolicyError
 from policies.controller import Controller
 from policies.guard import has_own, name_of
+from sim.growing import growing
 from sim.timeline import PICOSECONDS, Timeline
 from sim.world import World
 from traces.request import Request
@@ -113,13 +113,8 @@ class Simulation:
         self._times.append(_NEVER)
         if self._happenings is not None:
             env.process(self._happen(self._happenings)).callbacks.append(self._happened)
-        collecting = gc.isenabled()
-        gc.disable()  # the log grows and nothing in it is garbage: collections would only walk it again and again
-        try:
+        with growing():
             env.run()
-        finally:
-            if collecting:
-                gc.enable()
         if self._controller.open:
             waiting = [job.request.request_id for job in self._controller.jobs if not job.ended]
             if self._down:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from policies.runlog import REPLAY, SIMULATION
 from reports.progress import Tell, silent
+from sim.growing import growing
 from tilecast.replaying import check_replayable, replay_into
 from tilecast.results import Result, read, simulated
 from tilecast.scenario import Scenario
@@ -37,8 +38,9 @@ def simulate(
         PolicyError: a policy that is the user's own did not keep the contract.
     """
     if output is None:
-        return _simulate(scenario, per_step, progress)
-    with claim_folder(Path(output), SIMULATION) as claimed:
+        with growing():
+            return _simulate(scenario, per_step, progress)
+    with claim_folder(Path(output), SIMULATION) as claimed, growing():
         result = _simulate(scenario, per_step, progress)
         with claimed.renewed() as folder:
             result.write(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from operator import attrgetter
 
 from traces.errors import BadInput
 from traces.limits import (
@@ -54,6 +55,8 @@ LIMITS: dict[str, Range | Text] = {
 """What each field of a request may be, in a trace's columns too. Seeds are limited by the bits that hold them."""
 _BOUNDS = [(field, limit.least, limit.most) for field, limit in LIMITS.items() if isinstance(limit, Range)]
 _TEXTS = [(field, limit) for field, limit in LIMITS.items() if isinstance(limit, Text)]
+_bounded = attrgetter(*[field for field, _, _ in _BOUNDS])
+_texts = attrgetter(*[field for field, _ in _TEXTS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +106,10 @@ class Request:
     schedule_steps: int = 0
 
     def __post_init__(self) -> None:
-        for field, least, most in _BOUNDS:
-            value = getattr(self, field)
+        for value, (field, least, most) in zip(_bounded(self), _BOUNDS, strict=True):
             if value is not None and not least <= value <= most:
                 raise self._bad(field, value, str(LIMITS[field]))
-        for field, text in _TEXTS:
-            value = getattr(self, field)
+        for value, (field, text) in zip(_texts(self), _TEXTS, strict=True):
             if not (text.holds(value) if value else text.least == 0):
                 raise self._bad(field, repr(value[:80]), str(text))
         if self.pixels > MOST_PIXELS:

@@ -38,12 +38,17 @@ class Trace:
     messages. Every transformation returns a new trace.
     """
 
-    __slots__ = ("_frame", "source")
+    __slots__ = ("_frame", "_requests", "source")
 
     def __init__(self, frame: pd.DataFrame, source: str) -> None:
         """For a frame that is canonical already; otherwise use `from_frame`, `from_requests` or `load`."""
         self._frame = frame
+        self._requests: list[Request] | None = None
         self.source = source
+
+    def __reduce__(self) -> tuple[type[Trace], tuple[pd.DataFrame, str]]:
+        """A copy, or what another process is given, makes its requests itself."""
+        return Trace, (self._frame, self.source)
 
     @classmethod
     def from_frame(
@@ -107,14 +112,16 @@ class Trace:
         return (float(arrival.iloc[0]), float(arrival.iloc[-1])) if len(arrival) else (0.0, 0.0)
 
     def requests(self) -> list[Request]:
-        """The requests, in order of arrival."""
-        columns = [
-            [None if value != value else value for value in self._frame[name].tolist()]
-            if name in OPTIONAL
-            else self._frame[name].tolist()
-            for name in _FIELDS
-        ]
-        return [Request(*row) for row in zip(*columns, strict=True)]
+        """The requests, in order of arrival: the same objects every time, in a list of the caller's own."""
+        if self._requests is None:
+            columns = [
+                [None if value != value else value for value in self._frame[name].tolist()]
+                if name in OPTIONAL
+                else self._frame[name].tolist()
+                for name in _FIELDS
+            ]
+            self._requests = [Request(*row) for row in zip(*columns, strict=True)]
+        return list(self._requests)
 
     def __len__(self) -> int:
         return len(self._frame)
@@ -341,7 +348,8 @@ class Trace:
         fill = np.flatnonzero(np.ones(len(f), bool) if overwrite else (f["deadline_s"].isna() & f["slo_s"].isna()))
         slo, deadline = f["slo_s"].to_numpy(copy=True), f["deadline_s"].to_numpy(copy=True)
         deadline[fill] = np.nan
-        for position, request in zip(fill, self._rows(fill).requests(), strict=True):
+        asked = self if len(fill) == len(self) else self._rows(fill)
+        for position, request in zip(fill.tolist(), asked.requests(), strict=True):
             if scale is not None and standalone is not None:
                 span = scale * standalone(request)
             elif isinstance(seconds, Mapping):
