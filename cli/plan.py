@@ -27,6 +27,12 @@ def plan(
     rate: Annotated[
         str | None, typer.Option("--rate", help="Requests to plan for, like 500/h; by default those of the trace.")
     ] = None,
+    throughput: Annotated[
+        str | None, typer.Option("--throughput", help="Requests that must be completed, too, like 480/h.")
+    ] = None,
+    headroom: Annotated[
+        str | None, typer.Option("--headroom", help="The promise must be kept at so much more load, too, like 20%.")
+    ] = None,
     replicas: Annotated[
         int | None, REPLICAS, typer.Option("--replicas", help="Say what so many replicas carry; do not search.")
     ] = None,
@@ -65,7 +71,7 @@ def plan(
     from reports.progress import shown
     from tilecast.scenario import load_scenario
     from tilecast.studies.run import plan
-    from traces.rates import parse_rate
+    from traces.rates import parse_percent, parse_rate
     from traces.text import read_text
 
     loaded = load_scenario(scenario, overrides(trace, profile, scheduler, seed, settings))
@@ -75,6 +81,8 @@ def plan(
             output,
             attainment=attainment,
             rate_rps=None if rate is None else parse_rate(rate, "--rate"),
+            throughput_rps=None if throughput is None else parse_rate(throughput, "--throughput"),
+            headroom=None if headroom is None else parse_percent(headroom, "--headroom"),
             replicas=replicas,
             hardware=hardware,
             devices=devices,

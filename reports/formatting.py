@@ -52,6 +52,12 @@ def times(value: float) -> str:
     return NONE if math.isnan(value) else f"{value:.2f}×"
 
 
+def format_rate(rate_rps: float) -> str:
+    """Requests a second as so many an hour: ``480/h``, ``12.5/h``."""
+    hourly = 3600 * rate_rps
+    return f"{hourly:,.0f}/h" if hourly >= 100 else f"{hourly:.3g}/h"
+
+
 def _number(value: float, unit: Unit) -> str:
     """A finite value without its unit: shares to a tenth of a percent, counts whole, others to three digits at least,
     never in scientific notation."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import joblib
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from policies.contract import Policy
 from policies.guard import name_of
@@ -35,6 +35,7 @@ from traces.limits import (
     Share,
     Span,
 )
+from traces.rates import RATES_RPS, parse_percent, parse_rate
 from traces.trace import Trace
 
 
@@ -418,11 +419,27 @@ class HardwareSection(Section):
     max_replicas: Replicas = Field(64, description="As many as there are at most.")
 
 
+def _rate(value: Any) -> Any:
+    """Requests a second, of a rate as people write it."""
+    return parse_rate(value, "a rate") if isinstance(value, str) else value
+
+
+def _percent(value: Any) -> Any:
+    """A share, of a percentage as people write it."""
+    return parse_percent(value, "a share") if isinstance(value, str) else value
+
+
 class PlanSection(Section):
     """What `tilecast plan` searches for, and among what."""
 
     attainment: Annotated[float, Range(1e-6, 1 - 1e-6)] = Field(
         0.95, description="Share of the requests that must finish in time."
+    )
+    throughput: Annotated[float, BeforeValidator(_rate), RATES_RPS] | None = Field(
+        None, description="Requests that must be completed, too, like 480/h, of those asked for; not set: no promise."
+    )
+    headroom: Annotated[float, BeforeValidator(_percent), Range(0, 10)] = Field(
+        0.0, description="The promise must be kept at so much more than the demand, too, like 20%."
     )
     confidence: Annotated[float, Range(0.5, 1 - 1e-9, above=True)] = Field(
         0.95, description="How sure the answer is to be."

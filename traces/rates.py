@@ -1,4 +1,4 @@
-"""Rates as people write them: ``500/h``, ``3/s``, ``2.5/min``."""
+"""Rates and shares as people write them: ``500/h``, ``3/s``, ``2.5/min``; ``20%``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,26 @@ from traces.exact import number_of
 from traces.limits import Range
 
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0}
+_PERCENT = Range(0, 1000, "%")
 RATES_RPS = Range(1e-9, 1e6, "requests a second")
+
+
+def parse_percent(text: str, what: str) -> float:
+    """A share as people write it: ``20%``, or ``0.2``.
+
+    Args:
+        text: such as ``20%``; at most 1000 %.
+        what: what it is, for the error.
+
+    Raises:
+        BadInput: no such share.
+    """
+    number, sign, rest = text.strip().partition("%")
+    value = number_of(number.strip())
+    percent = value if sign or not isinstance(value, int | float) else 100 * value
+    if rest.strip() or not _PERCENT.holds(percent):
+        raise BadInput(f"{what} is {text!r}, expected {_PERCENT} like 20%, or 0.2")
+    return percent / 100
 
 
 def parse_rate(text: str, what: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from predictors.basis import ESTIMATED
-from reports.formatting import NONE, about, format_interval, format_value, percent
+from reports.formatting import NONE, about, format_interval, format_rate, format_value, percent
 from reports.plan.certainty import certainty, replicas_in_range
 from reports.plan.formatting import cluster, demand_rate, money, promised, rejection, subject
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Evaluation, Plan
@@ -61,7 +61,7 @@ def key_figures(plan: Plan) -> list[tuple[str, str]]:
         ("Per hour", money(best.price_per_hour)),
         ("Per 1,000 images", money(best.cost_per_1000_images)),
         ("Deadlines kept", format_interval(best.figures.attainment, "%")),
-        ("Requests asked for, drawn, in time", _rates(plan, best)),
+        ("Requests asked for, drawn, completed, in time", _rates(plan, best)),
         ("Utilisation", percent(round(best.figures.utilisation.mean, 3))),
         ("Load it can carry", carried),
     ]
@@ -78,12 +78,12 @@ def _scheduler(plan: Plan, best: Evaluation) -> str:
 
 
 def _rates(plan: Plan, best: Evaluation) -> str:
-    """What was planned for, what the replications had, and what finished in time, requests a second."""
+    """What was planned for, what the replications had, and what was completed and in time, requests a second."""
     figures = best.figures
     if math.isnan(figures.drawn_rps.mean):
         return NONE
     shown = [format_value(plan.demand.rate_rps, "x")]
-    shown += [format_interval(rate, "x") for rate in (figures.drawn_rps, figures.goodput_rps)]
+    shown += [format_interval(rate, "x") for rate in (figures.drawn_rps, figures.throughput_rps, figures.goodput_rps)]
     return f"{', '.join(shown)} a second"
 
 
@@ -94,10 +94,12 @@ def promise(plan: Plan) -> str:
         "" if demand.images_per_request == 1 else f", {format_value(demand.images_per_request, 'x')} images a request"
     )
     slo = f" ({plan.slo})" if plan.slo else ""
-    return (
-        f"The promise: {percent(plan.attainment)} of requests meet their deadline{slo}. The demand: {demand.source}, "
-        f"{demand.model}, {demand_rate(plan)}{images}."
-    )
+    kept = f"{percent(plan.attainment)} of requests meet their deadline{slo}"
+    if plan.throughput_rps:
+        kept += f", and {format_rate(plan.throughput_rps)} are completed"
+    if plan.least_headroom:
+        kept += f", at {1 + plan.least_headroom:g} times the demand, too"
+    return f"The promise: {kept}. The demand: {demand.source}, {demand.model}, {demand_rate(plan)}{images}."
 
 
 def notes(plan: Plan) -> list[Note]:

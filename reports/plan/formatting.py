@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
-from reports.formatting import NONE, format_interval, format_value, percent
+from reports.formatting import NONE, format_interval, format_rate, format_value, percent
 from reports.plan.result import Candidate, Evaluation, Plan, WhatIf
 
 TRUST = {
@@ -36,7 +36,9 @@ def cluster(candidate: Candidate) -> str:
 
 def promised(plan: Plan) -> str:
     """The promise and the demand: ``95 % of deadlines at 3 requests/s``."""
-    return f"{percent(plan.attainment)} of deadlines at {demand_rate(plan)}"
+    completed = f" and {format_rate(plan.throughput_rps)}" if plan.throughput_rps else ""
+    room = f" with {percent(plan.least_headroom)} headroom" if plan.least_headroom else ""
+    return f"{percent(plan.attainment)} of deadlines{completed} at {demand_rate(plan)}{room}"
 
 
 def demand_rate(plan: Plan) -> str:

@@ -56,6 +56,7 @@ class Figures:
         attainment: share of the requests that finished in time.
         latency_p50_s, latency_p95_s, latency_p99_s: of all requests; one that did not finish counts as infinite, and
             all of them are where the queue grows, because they then depend on how long one looks.
+        throughput_rps: requests a second that were completed, in time or not.
         goodput_rps: requests a second that finished in time.
         images_per_s: pictures a second of requests that finished.
         utilisation: busy share of the devices.
@@ -80,6 +81,7 @@ class Figures:
     requests: int
     warm_up_s: float
     drawn_rps: Interval = UNKNOWN
+    throughput_rps: Interval = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,8 @@ class Plan:
 
     Attributes:
         attainment: the promise: the share of requests that must finish in time.
+        throughput_rps: the promise, too: requests a second that must be completed; 0: none was made.
+        least_headroom: the promise must be kept at so much more than the demand, as a share of it.
         slo: the deadline in words.
         confidence: confidence of all intervals.
         demand: what is asked.
@@ -301,6 +305,8 @@ class Plan:
     by_size: tuple[SizeFigures, ...] = ()
     over_time: tuple[Window, ...] = ()
     notes: tuple[Note, ...] = field(default_factory=tuple)
+    throughput_rps: float = 0.0
+    least_headroom: float = 0.0
     asked_about: Candidate | None = None
     noted: tuple[str, ...] = ()
     scenario: str = ""

@@ -10,6 +10,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from predictors.basis import ESTIMATED
@@ -126,6 +127,35 @@ def test_a_plan_is_for_the_rate_that_is_asked_whatever_the_trace_has(folder: Pat
     assert "--rate is '5/fortnight', expected a rate like 500/h" in said
 
 
+def test_a_plan_promises_a_throughput_and_a_headroom_too(folder: Path) -> None:
+    plain = plan(folder, "plain", "--hardware", "small", "--attainment", 0.8)
+    given = (
+        "--hardware",
+        "small",
+        "--attainment",
+        0.8,
+        "--headroom",
+        "50%",
+        "--throughput",
+        f"{plain.demand.rate_rps}/s",
+    )
+    roomy = plan(folder, "roomy", *given)
+    assert plain.answer is not None
+    assert roomy.answer is not None
+    assert roomy.answer.candidate.replicas > plain.answer.candidate.replicas
+    assert roomy.headroom.mean >= 1.4
+    assert roomy.answer.figures.throughput_rps.mean >= roomy.answer.figures.goodput_rps.mean > 0
+    candidates = pd.read_parquet(folder / "roomy" / "candidates.parquet")
+    assert {"throughput_rps", "throughput_rps_half_width", "broken_by"} <= set(candidates)
+    text = (folder / "roomy" / "plan.md").read_text()
+    page = (folder / "roomy" / "plan.html").read_text().replace("&nbsp;", " ").replace("\u00a0", " ")
+    for said in ("are completed, at 1.5 times the demand, too", "with 50 % headroom", "at 1.5 times the load"):
+        assert said in text
+        assert said in page
+    keys = ("--set", "plan.headroom='50%'", "--set", f"plan.throughput='{plain.demand.rate_rps}/s'")
+    assert plan(folder, "keys", *given[:4], *keys).answer == roomy.answer
+
+
 def test_a_killed_plan_goes_on_to_the_same_bytes_whatever_the_processes(folder: Path) -> None:
     plan(folder, "whole", "--hardware", "small")
     rows = kept_points(folder / "whole")
@@ -224,6 +254,12 @@ def test_what_a_simulation_says_does_not_depend_on_those_before_it(folder: Path)
         ("", ("--growth", -2), "--growth is -2.0, expected a number of -0.99 to 10"),
         ("", ("--policies", "fifo"), "unknown scheduling policy 'fifo'"),
         ("", ("--attainment", 1.5), "--attainment is 1.5"),
+        ("", ("--headroom", "some"), "--headroom is 'some', expected a number of 0 to 1,000 % like 20%, or 0.2"),
+        ("", ("--headroom", "20"), "--headroom is '20', expected a number of 0 to 1,000 %"),
+        ("", ("--set", "plan.headroom='lots'"), "plan.headroom"),
+        ("", ("--throughput", "5/fortnight"), "--throughput is '5/fortnight', expected a rate like 500/h"),
+        ("", ("--throughput", "900000/h"), "plan.throughput is 900,000/h, but 1"),
+        ("", ("--set", "plan.throughput=-1"), "plan.throughput is -1"),
         ("scale = 4.0", (), "no request has a deadline"),
         ("price_per_hour = 2.5,", (), "expected a price_per_hour for every hardware or for none"),
         ("", ("--set", "plan.hardwear=1"), "did you mean 'hardware'?"),

@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reports.output_analysis import Interval, interval
+from reports.plan.formatting import rejection
 from reports.plan.result import UNSTABLE, Candidate, Evaluation
 from tilecast.studies.bottleneck import BATCH_CAP, MEMORY
 from tilecast.studies.experiment import AS_PLANNED, Change, Evaluate, Experiment
 from tilecast.studies.replication import Replication
 from tilecast.studies.search import Option
-from tilecast.studies.verdict import Verdict, figures, judge, lucky, need_longer
+from tilecast.studies.verdict import Throughput, Verdict, figures, judge, lucky, need_longer
 
 SATURATING_REQUESTS = 500
 SATURATING_SEEDS = 3
@@ -34,11 +35,15 @@ class SloTarget:
         attainment: the share of requests that must finish in time.
         confidence: confidence level of the intervals, 0 to 1.
         rate_rps: requests a second planned for.
+        throughput_rps: requests a second of them that must be completed; 0: no such promise.
+        headroom: the promises must be kept at so much more than the demand, as a share of it.
     """
 
     attainment: float
     confidence: float
     rate_rps: float
+    throughput_rps: float = 0.0
+    headroom: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -110,12 +115,14 @@ class Assessor:
         return interval([rate_rps * seconds for seconds in self._carried[known]], self.target.confidence)
 
     def __call__(self, candidate: Candidate, change: Change = AS_PLANNED) -> Evaluation:
-        """Whether the cluster keeps the promise when this is otherwise."""
+        """Whether the cluster keeps the promise when this is otherwise, with the headroom that is promised, too."""
         if (candidate, change) not in self._said:
-            runs = self._decided(candidate, change)
-            self._seen[candidate, change] = runs
-            self._said[candidate, change] = self._evaluation(candidate, change, runs)
+            self._said[candidate, change] = self._with_headroom(self._alone(candidate, change), change)
         return self._said[candidate, change]
+
+    def hardest(self, change: Change = AS_PLANNED) -> Change:
+        """The demand at which the promise must still be kept."""
+        return replace(change, rate_scale=round(change.rate_scale * (1 + self.target.headroom), 9))
 
     def like(self, model: Candidate, candidate: Candidate, change: Change = AS_PLANNED) -> Evaluation:
         """A candidate by the replications of ``model`` under the demand planned for: as long, seed by seed, and as many
@@ -134,8 +141,26 @@ class Assessor:
         """What was said under the demand planned for, near its knee if ``harder`` times the demand breaks it."""
         worse = self.runs_like(candidate, candidate, Change(rate_scale=harder))
         evaluation = self._evaluation(candidate, AS_PLANNED, self.replications(candidate), worse)
+        evaluation = self._with_headroom(evaluation, AS_PLANNED)
         self._said[candidate, AS_PLANNED] = evaluation
         return evaluation
+
+    def _alone(self, candidate: Candidate, change: Change) -> Evaluation:
+        """Whether it keeps the promise at this load, whatever at more."""
+        if (candidate, change) not in self._seen:
+            self._seen[candidate, change] = self._decided(candidate, change)
+        return self._evaluation(candidate, change, self._seen[candidate, change])
+
+    def _with_headroom(self, evaluation: Evaluation, change: Change) -> Evaluation:
+        """What was said without regard to the headroom that is promised, with it."""
+        hardest = self.hardest(change)
+        if not evaluation.keeps or hardest == change:
+            return evaluation
+        harder = self._alone(evaluation.candidate, hardest)
+        if harder.keeps:
+            return evaluation
+        why = f"{rejection(harder, self.target.attainment)} at {1 + self.target.headroom:g} times the load"
+        return replace(evaluation, keeps=harder.keeps, broken_by=why, reason=harder.reason, detail=harder.detail)
 
     def _decided(self, candidate: Candidate, change: Change) -> list[Replication]:
         effort, target = self._effort, self.target
@@ -157,7 +182,12 @@ class Assessor:
         self, candidate: Candidate, change: Change, runs: list[Replication], harder: Sequence[Replication] = ()
     ) -> Verdict:
         target = self.target
-        return judge(runs, self.load(candidate, change), target.attainment, target.confidence, harder)
+        throughput = None
+        if target.throughput_rps:
+            rates = (change.rate_scale * rate_rps for rate_rps in (target.rate_rps, target.throughput_rps))
+            throughput = Throughput(*rates)
+        load = self.load(candidate, change)
+        return judge(runs, load, target.attainment, target.confidence, harder, throughput)
 
     def _evaluation(
         self, candidate: Candidate, change: Change, runs: list[Replication], harder: Sequence[Replication] = ()

@@ -15,6 +15,7 @@ from predictors.estimate import RooflineCost
 from predictors.hardware import find_hardware, shipped_hardware
 from predictors.memory import footprint, largest_batch
 from predictors.shapes import shipped_shapes
+from reports.formatting import format_rate
 from reports.plan.result import Candidate, Demand, Memory
 from tilecast.scenario import Scenario
 from tilecast.sections import FaultsSection, HardwareSection, PolicySection
@@ -33,6 +34,7 @@ from traces.sizes import format_size
 
 _MEASUREMENTS = 10
 _IMAGES = (1, 2, 4, 8, 3, 5, 6, 7, 9, 10)  # of batches that would be measured
+_EVEN = 1e-9  # rounding of rates
 _LEAST_DAYS = 3  # of a replication, where the demand has a course of the day
 
 
@@ -233,9 +235,18 @@ class Case:
         return tuple([name for name, profile in profiles.items() if profile and profile.metadata.get("note")])
 
     def slo_target(self) -> SloTarget:
-        """What must hold."""
-        plan = self.scenario.plan
-        return SloTarget(plan.attainment, plan.confidence, self.demand().rate_rps)
+        """What must hold.
+
+        Raises:
+            BadInput: more is promised than is asked for.
+        """
+        plan, rate_rps, promised_rps = self.scenario.plan, self.demand().rate_rps, self.scenario.plan.throughput or 0.0
+        if promised_rps > rate_rps * (1 + _EVEN):
+            raise BadInput(
+                f"plan.throughput is {format_rate(promised_rps)}, but {format_rate(rate_rps)} are asked for; expected "
+                "at most that, or a larger demand (--rate)"
+            )
+        return SloTarget(plan.attainment, plan.confidence, rate_rps, promised_rps, plan.headroom)
 
     def effort(self) -> Effort:
         """How much is simulated; where demand has a course of the day, three days at least."""

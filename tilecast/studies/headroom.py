@@ -36,7 +36,9 @@ def headroom(assess: Assessor, candidate: Candidate) -> Interval:
     def mean(load: float) -> float:
         if load not in attained:
             change = Change(rate_scale=load)
-            most = target - _NOT_KEPT if assess.like(candidate, candidate, change).state == UNSTABLE else 1.0
+            said = assess.like(candidate, candidate, change)
+            broken = said.state == UNSTABLE or (said.keeps is False and said.broken_by)
+            most = target - _NOT_KEPT if broken else 1.0
             attained[load] = [min(run.attainment, most) for run in assess.runs_like(candidate, candidate, change)]
         return sum(attained[load]) / len(attained[load])
 

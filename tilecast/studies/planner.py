@@ -70,6 +70,8 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
     bought = None if answer is None else assess.option(answer.candidate)
     return Plan(
         attainment=target.attainment,
+        throughput_rps=target.throughput_rps,
+        least_headroom=target.headroom,
         slo=slo,
         confidence=target.confidence,
         demand=demand,
@@ -145,9 +147,9 @@ def _least(assess: Assessor, options: Sequence[Option], change: Change, near: Ca
     def guess(option: Option) -> int:
         if near is not None and option == assess.option(near):
             return near.replicas
-        return math.ceil(HARDER * assess.load(option.cluster(1), change).mean)
+        return math.ceil(HARDER * assess.load(option.cluster(1), assess.hardest(change)).mean)
 
-    rate_rps = assess.target.rate_rps * change.rate_scale * change.slowdown
+    rate_rps = assess.target.rate_rps * assess.hardest(change).rate_scale * change.slowdown
     return search(options, rate_rps, lambda candidate: assess(candidate, change), guess, assess.target.attainment)
 
 

@@ -58,6 +58,7 @@ class Replication:
         latency_mean_s: seconds of those that finished.
         latency_p50_s, latency_p95_s, latency_p99_s: of all measured; one that did not finish counts as infinite.
         wait_mean_s: from arrival to first start, of those that started.
+        throughput_rps: requests a second that finished, during the span.
         goodput_rps: requests a second that finished in time, during the span.
         images_per_s: pictures a second of requests that finished, during the span.
         utilisation: busy share of the devices during the span.
@@ -93,6 +94,7 @@ class Replication:
     latency_p95_s: float
     latency_p99_s: float
     wait_mean_s: float
+    throughput_rps: float
     goodput_rps: float
     images_per_s: float
     utilisation: float
@@ -139,6 +141,7 @@ FIELDS = {
     "latency_p95_s": "latency_p95_s",
     "latency_p99_s": "latency_p99_s",
     "wait_mean_s": "queueing_mean_s",
+    "throughput_rps": "throughput_rps",
     "goodput_rps": "goodput_rps",
     "images_per_s": "images_per_s",
     "utilisation": "utilisation",

@@ -37,6 +37,8 @@ def plan(
     *,
     attainment: float | None = None,
     rate_rps: float | None = None,
+    throughput_rps: float | None = None,
+    headroom: float | None = None,
     replicas: int | None = None,
     hardware: str | None = None,
     devices: int | None = None,
@@ -53,6 +55,9 @@ def plan(
         output: folder in which every simulation is kept, so that the same plan goes on there; None: nothing is kept.
         attainment: share of the requests that must finish in time, in the place of ``plan.attainment``.
         rate_rps: requests a second to plan for, in the mean; None: those of the trace, times ``trace.rate_scale``.
+        throughput_rps: requests a second that must be completed, too, in the place of ``plan.throughput``.
+        headroom: the promise must be kept at so much more than the demand, as a share of it, in the place of
+            ``plan.headroom``.
         replicas: say what so many replicas carry, and do not search.
         hardware: the only kind of ``plan.hardware`` to consider.
         devices: devices per replica, with ``replicas``.
@@ -70,9 +75,9 @@ def plan(
         raise BadInput("--months goes with --growth, the share by which the demand grows a month")
     if devices is not None and replicas is None:
         raise BadInput("--devices goes with --replicas; a search tries the devices of plan.hardware")
-    given: dict[str, Any] = {} if attainment is None else {"plan.attainment": attainment}
-    if policies:
-        given["plan.policies"] = tuple(policies)
+    asked: dict[str, Any] = {"attainment": attainment, "throughput": throughput_rps, "headroom": headroom}
+    asked["policies"] = tuple(policies) or None
+    given = {f"plan.{name}": value for name, value in asked.items() if value is not None}
     case = Case(scenario.replaced(given) if given else scenario, hardware)
     if rate_rps is not None:
         case = case.at(rate_rps)
@@ -84,10 +89,10 @@ def plan(
         )
     clusters = () if replicas is None else case.clusters(replicas, devices)
     wanted = Wanted(case.policies, clusters, growth or 0.0, 0 if growth is None else months or 12)
-    slo, demand, options = case.slo(), case.demand(), case.options
+    slo, demand, target, options = case.slo(), case.demand(), case.slo_target(), case.options
     with _kept(output, PLAN) as store:
         simulator = Simulator(case, store, workers or os.cpu_count() or 1, progress)
-        made = make_plan(Assessor(simulator, options, case.slo_target(), case.effort()), wanted, demand, slo)
+        made = make_plan(Assessor(simulator, options, target, case.effort()), wanted, demand, slo)
     return replace(
         made,
         notes=(*made.notes, *case.notes()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 
 from tilecast.studies.case import Case
@@ -11,6 +12,9 @@ from tilecast.studies.experiment_run import ExperimentRun, run_experiment
 from tilecast.studies.replication import Replication
 from tilecast.studies.result_store import FAILED, ResultStore, point_key, run_points
 from traces.errors import BadInput
+
+_FIGURES = [figure.name for figure in fields(Replication)]
+"""What an answer says; one that was kept by a Tilecast that asked for others is none."""
 
 
 class Simulator:
@@ -61,4 +65,4 @@ class Simulator:
 
     def _key(self, run: ExperimentRun) -> str:
         of_demand = [point_key(run.reference), run.reference.plan.demand]
-        return point_key(run.scenario, [of_demand, run.replication, run.requests, run.saturate])
+        return point_key(run.scenario, [of_demand, run.replication, run.requests, run.saturate, _FIGURES])

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from reports.formatting import format_rate
 from reports.output_analysis import Interval, interval, share
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Figures, SizeFigures
 from tilecast.studies.bottleneck import AT_CAP, limit
@@ -28,6 +29,9 @@ FEW_REQUESTS = 3.0
 LEAST_OF_LUCK = 10
 """Replications from which on their scatter is known well enough to give up adding more."""
 
+_EVEN = 1e-9
+"""Rounding of a share."""
+
 LOAD_ERROR = 0.02
 """Half width of a load that comes without one: a share of it."""
 
@@ -41,6 +45,19 @@ class Verdict:
     detail: str
     keeps: bool | None
     broken_by: str = ""
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """A promise of requests that are completed.
+
+    Attributes:
+        asked_rps: requests a second that are asked for.
+        least_rps: requests a second that must be completed.
+    """
+
+    asked_rps: float
+    least_rps: float
 
 
 def figures(
@@ -72,6 +89,7 @@ def figures(
         latency_p50_s=latency("latency_p50_s"),
         latency_p95_s=latency("latency_p95_s"),
         latency_p99_s=latency("latency_p99_s"),
+        throughput_rps=mean("throughput_rps"),
         goodput_rps=mean("goodput_rps"),
         images_per_s=mean("images_per_s"),
         utilisation=mean("utilisation"),
@@ -99,6 +117,19 @@ def keeps(replications: Sequence[Replication], target: float, confidence: float 
     if reached.low >= target:
         return True
     return False if reached.high < target else None
+
+
+def completed(replications: Sequence[Replication], confidence: float = 0.95) -> Interval:
+    """The share of the requests asked for that is completed in the long run, in time or not.
+
+    Where a backlog grows that is what comes out over what comes in, since a simulation goes on until all have ended. A
+    share of a rate need not be as sure as one of requests: where none of those simulated was lost, it is 1.
+    """
+    shares = [run.finished / run.requests if run.requests else math.nan for run in replications]
+    if grows(replications, confidence):
+        out = [run.throughput_rps * run.span_s / run.requests if run.requests else math.nan for run in replications]
+        shares = [min(both) for both in zip(shares, out, strict=True)]
+    return interval(shares, confidence, luck(replications))
 
 
 def lucky(replications: Sequence[Replication], target: float, confidence: float = 0.95) -> bool:
@@ -177,6 +208,7 @@ def judge(
     target: float,
     confidence: float = 0.95,
     harder: Sequence[Replication] = (),
+    throughput: Throughput | None = None,
 ) -> Verdict:
     """Whether a cluster keeps up and keeps its promise, and what limits it.
 
@@ -191,6 +223,7 @@ def judge(
         target: the attainment promised.
         confidence: confidence level of the intervals that decide, 0 to 1.
         harder: replications under a little more load; when those are unstable or break the promise, it is near.
+        throughput: what is promised, too.
     """
     kept, broken_by = keeps(replications, target, confidence), ""
     known, growing = _load(load, replications, confidence), grows(replications, confidence)
@@ -203,10 +236,24 @@ def judge(
         kept = None if open_yet else False
     if kept and known.high > 1 and growing is None:
         kept, broken_by = None, "it is open whether the queue grows"
+    if throughput is not None and state != UNSTABLE and kept is not False:
+        carries, said = _carries(completed(replications, confidence), throughput)
+        if not carries:
+            kept, broken_by = carries, said
     if state == STABLE and kept:
         return Verdict(state, "", f"{_capital(why)}.", kept)
     reason, evidence = limit(replications, known.mean)
     return Verdict(state, reason, f"{_capital(why)}; {evidence}.", kept, broken_by)
+
+
+def _carries(share: Interval, promise: Throughput) -> tuple[bool | None, str]:
+    """Whether a promised throughput is kept, and if not half a sentence of it: ``throughput 480/h of 500/h``."""
+    least = promise.least_rps / promise.asked_rps
+    if share.low >= least - _EVEN:
+        return True, ""
+    if share.high < least:
+        return False, f"throughput {format_rate(share.mean * promise.asked_rps)} of {format_rate(promise.least_rps)}"
+    return None, f"it is open whether the throughput is {format_rate(promise.least_rps)}"
 
 
 def _overload(growing: bool | None, load: Interval) -> str:

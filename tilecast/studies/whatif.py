@@ -56,12 +56,13 @@ def confirmed(assess: Assessor, evaluation: Evaluation) -> Evaluation:
     do not keep it either, it is no policy's fault that requests wait.
     """
     candidate, option = evaluation.candidate, assess.option(evaluation.candidate)
+    load = assess.hardest()
     if option.max_batch is not None and (option.memory is None or option.memory.max_batch >= 2 * option.max_batch):
-        wider = assess.like(candidate, candidate, Change(max_batch=2 * option.max_batch))
+        wider = assess.like(candidate, candidate, replace(load, max_batch=2 * option.max_batch))
         if wider.keeps:
             return _because(evaluation, BATCH_CAP, f"with batches of up to {2 * option.max_batch}", wider)
     others = [
-        assess.like(candidate, replace(candidate, scheduler=scheduler))
+        assess.like(candidate, replace(candidate, scheduler=scheduler), load)
         for hardware, devices, scheduler in assess.options
         if (hardware, devices) == (candidate.hardware, candidate.devices) and scheduler != candidate.scheduler
     ]
@@ -76,6 +77,7 @@ def confirmed(assess: Assessor, evaluation: Evaluation) -> Evaluation:
 
 
 def _because(evaluation: Evaluation, reason: str, otherwise: str, other: Evaluation) -> Evaluation:
-    attains = f"{otherwise} it attains {100 * other.figures.attainment.mean:.1f} %"
+    at = "" if other.figures.rate_scale == 1 else f" at {other.figures.rate_scale:g} times the load"
+    attains = f"{otherwise} it attains {100 * other.figures.attainment.mean:.1f} %{at}"
     detail = f"{evaluation.detail.rstrip('.')}; {attains}." if evaluation.detail else attains[0].upper() + attains[1:]
     return replace(evaluation, reason=reason, detail=detail)

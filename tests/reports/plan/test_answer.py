@@ -88,6 +88,15 @@ def test_the_promise_names_the_demand():
     )
 
 
+def test_the_promise_says_what_is_promised_too():
+    plan = replace(plans.plan(), throughput_rps=0.2, least_headroom=0.2)
+    assert promise(plan).startswith(
+        "The promise: 95 % of requests meet their deadline (5 times a request's latency alone), and 720/h are "
+        "completed, at 1.2 times the demand, too. The demand: "
+    )
+    assert "keep 95 % of deadlines and 720/h at 0.220 requests/s with 20 % headroom for 8.97 an hour" in answer(plan)
+
+
 def test_estimates_and_extrapolation_are_said():
     best = replace(plans.plan().answer, label=ESTIMATED, extrapolated=0.0004)
     told = " ".join(map(str, notes(replace(plans.plan(), answer=best))))

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from predictors.basis import ESTIMATED, MEASURED
+from reports.plan.formatting import rejection
 from reports.plan.result import Candidate, Demand, Memory, Plan
 from tilecast.studies.assess import Assessor, Effort, SloTarget, key
 from tilecast.studies.experiment import Change, Experiment
@@ -29,7 +30,7 @@ def replication(ask: Experiment, attained: float, growth: float = 0.0) -> Replic
     same = math.nan
     return Replication(
         ask.requests, math.inf, ask.requests, ask.requests, 1000.0, 0.0, True, attained, 1.0, 1.0, 1.0, 1.0, 0.1, 1.0,
-        1.0, 0.5, (0.5,), 1.0, 1, 1.0, 0.0, 0.0, 0.0, {"denoise": 1.0}, same, 0.0, (1.0, 1.0 + 100 * growth),
+        1.0, 1.0, 0.5, (0.5,), 1.0, 1, 1.0, 0.0, 0.0, 0.0, {"denoise": 1.0}, same, 0.0, (1.0, 1.0 + 100 * growth),
         (1.0, 1.0 + 100 * growth), growth, growth, seconds, (), (),
     )  # fmt: skip
 
@@ -158,6 +159,48 @@ def test_where_no_policy_keeps_the_promise_each_says_what_came_nearest() -> None
     assert about.answer is None
     assert about.asked_about == Candidate("a", 1, 4, "own")
     assert about.lost_replica is not None
+
+
+def test_a_headroom_that_is_promised_is_bought() -> None:
+    def attained(ask: Experiment) -> float:
+        return 0.99 if CARRIES_RPS["a"] * ask.candidate.replicas > 3.0 * ask.change.rate_scale else 0.5
+
+    least = {}
+    for room in (0.0, 0.2, 0.4):
+        target = SloTarget(0.9, 0.95, 3.0, headroom=room)
+        assess = Assessor(Queues(attained), {key(OPTIONS[0]): OPTIONS[0]}, target, EFFORT)
+        made = make_plan(assess, Wanted(("fcfs",), growth=0.5, months=1), DEMAND, "soon")
+        assert made.answer is not None
+        assert made.least_headroom == room
+        assert made.answer.figures.rate_scale == 1.0  # figures are of the demand
+        assert made.headroom.mean > 1 + room
+        least[room] = [month.evaluation.candidate.replicas for month in made.growth if month.evaluation]
+    assert least == {0.0: [4, 5], 0.2: [4, 6], 0.4: [5, 7]}
+    [below] = [said for said in made.considered if said.candidate == OPTIONS[0].cluster(4)]
+    assert below.keeps is False
+    assert rejection(below, 0.9) == "99.0 % kept, but 50.0 % kept of 90 % at 1.4 times the load"
+
+
+def test_a_throughput_is_promised_beside_deadlines() -> None:
+    """One request in fifty is lost on three replicas, of 10,800 an hour that are asked for."""
+
+    class Losing(Queues):
+        def __call__(self, asks: Sequence[Experiment]) -> list[Replication]:
+            lost = [20 if ask.candidate.replicas <= 3 else 0 for ask in asks]
+            runs = zip(super().__call__(asks), lost, strict=True)
+            return [replace(run, finished=run.requests - lost, dropped=lost / run.requests) for run, lost in runs]
+
+    answers = []
+    for throughput_rps in (0.0, 0.97 * 3.0, 0.99 * 3.0, 3.0):
+        target = SloTarget(0.9, 0.95, 3.0, throughput_rps)
+        assess = Assessor(Losing(lambda ask: 0.96), {key(OPTIONS[0]): OPTIONS[0]}, target, EFFORT)
+        made = make_plan(assess, Wanted(("fcfs",)), DEMAND, "soon")
+        assert made.answer is not None
+        answers.append(made.answer.candidate.replicas)
+    assert answers == [1, 1, 4, 4]
+    [below] = [said for said in made.considered if said.candidate == OPTIONS[0].cluster(3)]
+    assert rejection(below, 0.9) == "96.0 % kept, but throughput 10,584/h of 10,800/h"
+    assert not assess(OPTIONS[0].cluster(3), Change(rate_scale=0.5)).keeps  # of half the demand half is promised
 
 
 def test_what_if_is_asked_of_the_replications_of_the_answer() -> None:

@@ -91,6 +91,7 @@ def test_the_figures_are_those_of_the_run_log() -> None:
     assert [seen.latency_mean_s, seen.latency_p50_s, seen.latency_p95_s, seen.latency_p99_s] == pytest.approx(expected)
     in_span = table[(table["status"] == "finished") & table["finish_s"].between(seen.warm_up_s, END_S)]
     assert seen.goodput_rps * seen.span_s == pytest.approx((in_span["finish_s"] <= in_span["deadline_s"] + 1e-9).sum())
+    assert seen.throughput_rps * seen.span_s == pytest.approx(len(in_span))
     assert seen.images_per_s * seen.span_s == pytest.approx(in_span["images"].sum())
     start, end = (steps[name].clip(seen.warm_up_s, END_S) for name in ("start_s", "end_s"))
     within = steps.assign(seconds=end - start)

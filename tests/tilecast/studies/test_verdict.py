@@ -15,8 +15,10 @@ from reports.output_analysis import Interval
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, SizeFigures, Window
 from tilecast.studies.replication import Replication
 from tilecast.studies.verdict import (
+    Throughput,
     attainment,
     by_size,
+    completed,
     figures,
     grows,
     growth,
@@ -90,6 +92,23 @@ def test_an_overload_that_drops_hide_is_unstable() -> None:
     assert "are dropped" in verdict.detail
     assert re.fullmatch(r"the demand is 1\.\d\d times what it can do", verdict.broken_by)
     assert judge(doubled(partial(cluster, 0.7), SEEDS), None, PROMISE).state == STABLE
+
+
+def test_what_is_completed_is_what_is_asked_for_less_what_is_lost_and_what_piles_up(calm: list[Replication]) -> None:
+    dropping = EDF(max_batch=1, drop_late=True)
+    over = [run(Queue(CONSTANT), 1.25, 2000, seed, policy=dropping, slo_s=20.0) for seed in SEEDS]
+    assert completed(over).mean == pytest.approx(1 / 1.25, abs=0.02)
+    growing = [cluster(1.25, 2000, seed) for seed in SEEDS]
+    assert completed(growing).mean == pytest.approx(1 / 1.25, abs=0.02)
+    assert completed(calm) == Interval(1.0, 0.0, len(SEEDS))
+    assert judge(calm, None, PROMISE, throughput=Throughput(0.7, 0.7)).keeps is True
+    lossy = [replace(run, finished=run.requests - 20 - run.requests % 7) for run in calm]
+    verdict = judge(lossy, None, PROMISE, throughput=Throughput(0.7, 0.7))
+    assert (verdict.state, verdict.keeps) == (STABLE, False)
+    assert re.fullmatch(r"throughput 2,4\d\d/h of 2,520/h", verdict.broken_by)
+    share = completed(lossy).mean
+    assert judge(lossy, None, PROMISE, throughput=Throughput(0.7, 0.7 * share)).keeps is None
+    assert judge(lossy, None, PROMISE, throughput=Throughput(0.7, 0.68 * share)).keeps is True
 
 
 def test_a_busy_time_of_day_is_not_growth() -> None:
