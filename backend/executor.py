@@ -130,7 +130,8 @@ class Executor:
     def notes(self) -> list[str]:
         """What a reader of its figures must know, a line each."""
         others = self.conditions.get("unbatched")
-        return [f"{others} is not batched: each request calls it alone"] if others else []
+        said = [f"{others} is not batched: each request calls it alone"] if others else []
+        return [*said, *getattr(self._mixer, "notes", [])]
 
     @property
     def resident(self) -> list[str]:

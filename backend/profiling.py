@@ -424,6 +424,7 @@ def _profile(
         **driver_facts(executor.device),
         **({} if cached is None else cached.conditions),
         **executor.conditions,
+        **({"note": "; ".join(executor.notes)} if executor.notes else {}),
     }
     if weights is not None:
         metadata["block_weights"] = json.dumps([round(weight, 4) for weight in weights])

@@ -133,8 +133,8 @@ def measure(
             ) from None
         kept.done()
     say(f"{output}: {len(profile.frame)} measurements on {profile.hardware}")
-    if unbatched := profile.metadata.get("unbatched"):
-        say(f"note: {unbatched} is not batched: each request calls it alone")
+    if note := profile.metadata.get("note"):
+        say(f"note: {note}")
 
 
 @app.command("import")

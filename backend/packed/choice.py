@@ -7,7 +7,7 @@ from typing import Any
 from backend.kernels.choice import REFERENCE, Kernels
 from backend.kernels.graphs import Recorder
 from backend.loading import denoiser_name
-from backend.packed.lockstep import Lockstep
+from backend.packed.blocks import Blocks
 from backend.packed.transformer import PackedTransformer, supports
 from policies.caching import CachingPolicy
 from traces.errors import BadInput
@@ -20,11 +20,11 @@ def packer_of(
     cache_patch: int = 32,
     kernels: Kernels = REFERENCE,
     recorder: Recorder | None = None,
-) -> PackedTransformer | Lockstep:
-    """What packs the calls of a pipeline's denoiser: block by block where its class is known, else layer by layer.
+) -> PackedTransformer | Blocks:
+    """What packs the calls of a pipeline's denoiser: by an adapter where there is one for its class, else as any other.
 
     Raises:
-        BadInput: the denoiser is no transformer, or one whose blocks are not known, and there is a caching policy.
+        BadInput: the denoiser is no transformer, or there is a caching policy and no adapter.
     """
     name = denoiser_name(pipeline)
     denoiser = getattr(pipeline, name)
@@ -34,7 +34,7 @@ def packer_of(
         return PackedTransformer(denoiser, caching, cache_bytes, cache_patch, kernels, recorder)
     if caching is not None:
         raise BadInput(
-            f"{type(denoiser).__name__} is packed layer by layer, where a caching policy sees no blocks; expected no "
-            "[policies.caching]"
+            f"no caching policy knows the tokens of {type(denoiser).__name__}, which is packed as any transformer; "
+            "expected no [policies.caching]"
         )
-    return Lockstep(denoiser, recorder)
+    return Blocks(denoiser, kernels, recorder)

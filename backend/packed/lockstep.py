@@ -24,6 +24,8 @@ from backend.merge import Stacked, merge_key
 from backend.packed.hooks import lora_scaled
 
 Forward = Callable[..., Any]
+BY_ITSELF = object()
+"""What a call is given that is to run a layer, or what is in it, by itself."""
 
 
 class Stop(NamedTuple):
@@ -81,13 +83,26 @@ class Lockstep:
         with lora_scaled(self.model, lora_scale(calls[0].kwargs)), self._meeting():
             return _Walk(self, [_InStep(self._forward, call) for call in calls]).outputs()
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of its figures must know, a line each."""
+        return []
+
+    def layers(self) -> Iterator[torch.nn.Module]:
+        """Where calls may meet."""
+        return (layer for layer in self.model.modules() if layer is not self.model and treats_tokens_alone(layer))
+
+    def meets(self, layer: torch.nn.Module) -> bool:
+        """Whether calls still meet there."""
+        return True
+
     @contextmanager
     def _meeting(self) -> Iterator[None]:
         """The layers hand over what calls bring to them, instead of running it."""
-        layers = [layer for layer in self.model.modules() if layer is not self.model and treats_tokens_alone(layer)]
+        layers = list(self.layers())
         stock = [vars(layer).get("forward") for layer in layers]
         for layer in layers:
-            layer.forward = _handing_over(layer, layer.forward)
+            layer.forward = self._handing_over(layer, layer.forward)
         try:
             yield
         finally:
@@ -97,13 +112,24 @@ class Lockstep:
                 else:
                     layer.forward = forward
 
+    def _handing_over(self, layer: torch.nn.Module, forward: Forward) -> Forward:
+        def hand_over(*args: Any, **kwargs: Any) -> Any:
+            call = getcurrent()
+            if isinstance(call, _InStep) and self.meets(layer):
+                given = call.hub.switch(Stop(layer, forward, args, kwargs))
+                if given is not BY_ITSELF:
+                    return given
+            return forward(*args, **kwargs)
+
+        return hand_over
+
     def together(self, stops: Sequence[Stop]) -> list[Any]:
-        """What one layer gives to each of the calls that wait at it."""
+        """What one layer gives to each of the calls that wait at it, or `BY_ITSELF`."""
         tokens = [stop.args[0] if len(stop.args) == 1 and not stop.kwargs else None for stop in stops]
         forms = {(x.dtype, x.device, x.shape[-1]) if isinstance(x, torch.Tensor) and x.ndim else None for x in tokens}
         if len(stops) == 1 or None in forms or len(forms) > 1:
             self.apart += len(stops)
-            return [stop.forward(*stop.args, **stop.kwargs) for stop in stops]
+            return [BY_ITSELF] * len(stops)
         self.shared += 1
         flat = [x.reshape(-1, x.shape[-1]) for x in tokens if x is not None]
         done = stops[0].forward(torch.cat(flat)).split([len(part) for part in flat])
@@ -160,16 +186,6 @@ class _Walk:
             self._stops.pop(index, None)
         else:
             self._stops[index] = stop
-
-
-def _handing_over(layer: torch.nn.Module, forward: Forward) -> Forward:
-    def hand_over(*args: Any, **kwargs: Any) -> Any:
-        call = getcurrent()
-        if isinstance(call, _InStep):
-            return call.hub.switch(Stop(layer, forward, args, kwargs))
-        return forward(*args, **kwargs)
-
-    return hand_over
 
 
 def lora_scale(kwargs: dict[str, Any]) -> float:

@@ -1,0 +1,188 @@
+"""A block's own code at work on a pack: attention stays within rows, and nothing else may mix tokens.
+
+The first time, every function of torch that the block calls must be one that is known to treat each token alone, or to
+move whole tokens. Blocks that passed are only kept from attending across rows. Attention is caught where torch has it,
+and at the kernels of others that diffusers can be told to use.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+
+from backend.kernels.attention import attend
+from backend.packed.pack import Arrangement, NotPackable, Pack
+
+_OF_TOKENS = re.compile(
+    r"linear|layer_norm|rms_norm|silu|gelu|relu|sigmoid|tanh|softplus|exp|cos|sin|dropout|mul_?|add_?|sub|div|rsub|neg"
+    r"|true_divide|pow|rsqrt|sqrt|square|addcmul|clip|clamp|nan_to_num|masked_fill_?|where|eq|ne|logical_and"
+    r"|bitwise_(and|not)|float|double|half|bfloat16|to|type|type_as|bool|int|long|contiguous|clone|detach|real|imag"
+    r"|view_as_(complex|real)|polar|outer|promote_types|result_type|is_(floating_point|complex|inference)|_is_view|numpy"
+    r"|get_device|all|(ones|zeros)(_like)?|empty_like|arange|cat|concat|chunk|split|split_with_sizes|tensor_split|unbind"
+    r"|stack|narrow|unflatten|flatten|reshape|view|view_as|transpose|permute|movedim|swapaxes|swapdims|t|unsqueeze"
+    r"|squeeze|expand|expand_as|repeat|repeat_interleave|size|dim|ndim|numel|mean|sum"
+    r"|getitem|__(get|set|getitem|setitem|r?mul|r?add|r?sub|truediv|pow|neg|len|eq|ne|imul|iadd|and|invert)__"
+)
+"""Functions of each token alone, or that move whole tokens; what takes an axis is looked at closer."""
+_OVER_AN_AXIS = frozenset({"mean", "sum", "unbind", "chunk"})
+
+_running = threading.local()
+
+
+class Within(TorchFunctionMode):
+    """Keeps attention within the rows of a pack.
+
+    Args:
+        pack: the rows.
+        checking: refuse, by `NotPackable`, what is not known to treat each token alone.
+        fused: attention in whichever way suits the device.
+    """
+
+    def __init__(self, pack: Pack, checking: bool, fused: bool = False) -> None:
+        super().__init__()
+        self._pack = pack
+        self._checking = checking
+        self._fused = fused
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is scaled_dot_product_attention:
+            return self._torch_attention(*args, **kwargs)
+        if self._checking:
+            self._check(getattr(func, "__name__", str(func)), args, kwargs)
+        return func(*args, **kwargs)
+
+    def __enter__(self) -> Any:
+        _guard_other_kernels()
+        _running.mode = self
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        _running.mode = None
+        super().__exit__(*error)
+
+    def _check(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if name == "pad" and not args[0].is_floating_point():
+            return  # of a mask
+        if not _OF_TOKENS.fullmatch(name):
+            raise NotPackable(f"it calls {name}", always=True)
+        if name in ("cat", "concat"):
+            self._joined(args, kwargs)
+        elif name in _OVER_AN_AXIS:
+            at = 2 if name == "chunk" else 1
+            axis = kwargs.get("dim", args[at] if len(args) > at else None)
+            if axis is None and name in ("mean", "sum"):
+                raise NotPackable(f"it calls {name} of everything", always=True)
+            x = args[0]
+            for one in [axis] if isinstance(axis, int) else axis or [0]:
+                tokens = x.ndim > 2 and x.shape[0] == 1 and one % x.ndim == 1
+                if tokens and self._pack.arrangement(x.shape[1]) is not None:
+                    raise NotPackable(f"it calls {name} over tokens", always=True)
+
+    def _joined(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        parts, axis = args[0], kwargs.get("dim", args[1] if len(args) > 1 else 0)
+        if axis % parts[0].ndim != parts[0].ndim - 1 or parts[0].dtype == torch.bool:
+            self._pack.joined([part.shape[axis] for part in parts])
+
+    def _torch_attention(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **more: Any,
+    ) -> torch.Tensor:
+        if is_causal:
+            raise NotPackable("its attention is causal", always=True)
+
+        def one(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+            return scaled_dot_product_attention(q, k, v, attn_mask=mask, **more)
+
+        if attn_mask is None and not any(more.values()):
+            queries, keys = self._arrangements(query, key)
+            q, k, v = (
+                who.row_by_row(x[0].transpose(0, 1)) for who, x in ((queries, query), (keys, key), (keys, value))
+            )
+            out = attend(q, k, v, queries.segments, keys.segments, self._fused)
+            return queries.arranged(out).transpose(0, 1)[None]
+        return self.row_by_row(one, query, key, value, attn_mask)
+
+    def row_by_row(
+        self,
+        attention: Callable[..., torch.Tensor],
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """[1, heads, tokens, channels] by ``attention(query, key, value, mask)`` of each row."""
+        queries, keys = self._arrangements(query, key)
+        out = query.new_empty((*query.shape[:3], value.shape[-1]))
+        for row, spans in enumerate(queries.spans):
+            own = queries.of_row(query, row, 2)
+            if not own.shape[2]:
+                continue
+            of_row = None if mask is None else self._mask_of_row(mask, row, queries, keys)
+            done = attention(own, keys.of_row(key, row, 2), keys.of_row(value, row, 2), of_row)
+            at = 0
+            for begin, end in spans:
+                out[:, :, begin:end] = done[:, :, at : at + end - begin]
+                at += end - begin
+        return out
+
+    def _mask_of_row(self, mask: torch.Tensor, row: int, queries: Arrangement, keys: Arrangement) -> torch.Tensor:
+        if mask.shape[-1] == keys.tokens:
+            mask = keys.of_row(mask, row, mask.ndim - 1)
+        if mask.ndim > 1 and mask.shape[-2] == queries.tokens:
+            mask = queries.of_row(mask, row, mask.ndim - 2)
+        return mask
+
+    def _arrangements(self, query: torch.Tensor, key: torch.Tensor) -> tuple[Arrangement, Arrangement]:
+        queries, keys = (self._pack.arrangement(x.shape[2]) for x in (query, key))
+        if queries is None or keys is None or len(query) != 1:
+            raise NotPackable(f"attention of {tuple(query.shape)} to {tuple(key.shape)}")
+        return queries, keys
+
+
+def _guard_other_kernels() -> None:
+    """Kernels that no function mode sees attend row by row, too, as long as a pack is under way in their thread."""
+    backends = _AttentionBackendRegistry._backends
+    for name, backend in list(backends.items()):
+        if "native" not in name.value and not hasattr(backend, "__wrapped__"):
+            backends[name] = _within_rows(backend)
+
+
+def _within_rows(backend: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    @functools.wraps(backend)
+    def attention(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None, **more: Any
+    ) -> torch.Tensor:
+        mode: Within | None = getattr(_running, "mode", None)
+        if mode is None:
+            return backend(query, key, value, **_mask(attn_mask), **more)
+
+        def one(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+            q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # these have [rows, tokens, heads, channels]
+            return backend(q, k, v, **_mask(mask), **more).transpose(1, 2)
+
+        with torch._C.DisableTorchFunction():
+            q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+            return mode.row_by_row(one, q, k, v, attn_mask).transpose(1, 2)
+
+    return attention
+
+
+def _mask(mask: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    return {} if mask is None else {"attn_mask": mask}
