@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from policies.job import Job, ReadOnly
 from predictors.costs import Batch, CostModel
 from traces.composition import Composition, composition_of
+from traces.stages import Recipe
 
 if TYPE_CHECKING:
     from policies.scheduling.mixing import BatchCosts
@@ -48,38 +49,58 @@ class Segment(NamedTuple):
     predicted_step_s: float
 
 
+class LaunchWork(NamedTuple):
+    """What launches compute: the batch that costs are asked for, and (stage, steps) in order.
+
+    Launches of a run that compute the same share one object, whatever was predicted of each.
+    """
+
+    batch: Batch
+    stages: Recipe
+
+
 class Launch(NamedTuple):
     """Work to start now on one replica: a batch of any sizes, each job at its own step, for a quantum of ``steps``.
 
     A step is an encode, a denoising step or a decode; of a tiled request also a step of its sketch, the upscale, or a
     refinement step on all devices. A quantum may run on from one stage into the next; then all of its jobs do so
-    together, and ``segments`` has one entry a stage. ``guided`` is the share of its pixels that run with
-    classifier-free guidance. Tiled requests share a launch only with those of their own size.
+    together. ``predicted_step_s`` is what the replica's costs answered, seconds of a step of each stage of the work.
+    Tiled requests share a launch only with those of their own size.
 
     A launch with a ``load`` has no jobs: the replica is busy with its weights for one step of the stage ``load``. If
-    adapters of its requests are not on yet, they are put on first, one after another: its first segment is of the stage
+    adapters of its requests are not on yet, they are put on first, one after another: its work begins with the stage
     ``adapt``, whose steps count among ``steps`` but are none of the jobs' own.
     """
 
     launch_id: int
     replica: int
     jobs: tuple[Job, ...]
-    segments: tuple[Segment, ...]
+    work: LaunchWork
+    predicted_step_s: tuple[float, ...]
     steps: int
-    composition: Composition
-    guided: float
     start_s: float
     load: Load | None = None
 
     @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Its stages, in order."""
+        stages = zip(self.work.stages, self.predicted_step_s, strict=True)
+        return tuple([Segment(stage, steps, step_s) for (stage, steps), step_s in stages])
+
+    @property
     def batch(self) -> Batch:
         """What costs are asked for."""
-        return Batch(self.jobs[0].request.model if self.jobs else "", self.composition, self.guided)
+        return self.work.batch
+
+    @property
+    def composition(self) -> Composition:
+        """How many images of each size run together."""
+        return self.work.batch.composition
 
     @property
     def stage(self) -> str:
         """The stage it starts in."""
-        return self.segments[0].stage
+        return self.work.stages[0][0]
 
     def done(self, steps: int) -> list[Segment]:
         """The first ``steps`` steps of its segments."""

@@ -19,11 +19,11 @@ from policies.cluster import ClusterState, QueueState, set_launch, set_up
 from policies.contract import (
     Decision,
     Launch,
+    LaunchWork,
     Load,
     Outcome,
     Replica,
     SchedulingPolicy,
-    Segment,
     composition_of_jobs,
     guided_share,
     joined,
@@ -33,15 +33,14 @@ from policies.job import Job, adapt, cancel_soon, end, finish, remark, rest, set
 from policies.router import Router
 from policies.routing import RoutingPolicy, Shared, usual_routing
 from policies.rules import Rules
-from predictors.costs import Batch, CostModel
+from predictors.costs import Batch, CostModel, FixedCost, StepCost
 from predictors.loading import LoadTimes, Weights
-from traces.composition import Composition
 from traces.request import Request
 from traces.stages import ORDINARY, STAGES, Recipe
 
 LaunchRecord = tuple[Launch, Outcome, float]
-_Work = tuple[Composition, float, tuple[Segment, ...]]
-"""What is computed in a launch: the composition, the guided share, the segments."""
+_StepCosts = tuple[StepCost, ...]
+"""What the costs say of each stage of a launch's work."""
 _Place = tuple[Replica, dict[str, Job], QueueState]
 """Where a launch runs: the replica, what is resident there, the queue it draws from."""
 
@@ -52,6 +51,8 @@ their latents must have been kept (tiled ones begin again); fail with it."""
 _MOST_KNOWN = 100_000
 _new = tuple.__new__  # of a named tuple, it takes a third of the time that its class takes
 _FIELDS = len(Decision._fields)
+
+_LOADING = LaunchWork(Batch("", (), 0.0), (("load", 1),))
 
 REPLICA_FAILED = "its replica failed"
 
@@ -112,11 +113,11 @@ class Controller:
         self._holding = 0  # bit i: requests are resident on replica i
         for held, checkpoints in zip(cluster.loaded, loaded, strict=False):
             held.update(dict.fromkeys(checkpoints))
-        self._running: dict[int, Launch] = {}
+        self._running: dict[int, _StepCosts] = {}
         self._recalled: set[int] = set()
         self._cancel_recalls: list[int] = []
         self._next_launch = 0
-        self._known: dict[tuple[Any, ...], _Work] = {}
+        self._known: dict[tuple[Any, ...], tuple[LaunchWork, _StepCosts]] = {}
         self._on_event = on_event
         self._costs = costs
         self._learns = costs.learns
@@ -257,10 +258,11 @@ class Controller:
         """A launch ended, whole or early, well or with failures."""
         if self._on_event:
             self._on_event("complete", (launch.launch_id, outcome), now)
-        launch_id, index, jobs, _, steps_asked, _, _, _, load = launch
+        launch_id, index, jobs, _, _, steps_asked, _, load = launch
         steps, failed, _, _, _, _, notes = outcome
         own_steps = steps if self._loads is None else adapt(jobs, steps)
-        if self._running.pop(launch_id, None) is None:
+        step_costs = self._running.pop(launch_id, None)
+        if step_costs is None:
             raise ValueError(f"launch {launch_id} is not running")
         if not 0 <= steps <= steps_asked:
             raise ValueError(f"launch {launch_id} did {steps} of {steps_asked} steps")
@@ -274,7 +276,7 @@ class Controller:
             self._cluster.loaded[index][load.checkpoint] = None
             return
         if self._learns and steps and not failed:
-            self._learn(launch, outcome, now)
+            _learn(step_costs, launch, outcome, now)
         for job in jobs:
             if notes and (note := notes.get(job.request.request_id)):
                 remark(job, joined(job.note, note))
@@ -372,25 +374,18 @@ class Controller:
         """Ids of the requests whose state lies on a replica; anything else it holds can be freed."""
         return list(self._cluster.resident[replica])
 
-    def _learn(self, launch: Launch, outcome: Outcome, now: float) -> None:
-        """Tell the costs what the stages of a launch took."""
-        start_s, batch = launch.start_s, launch.batch
-        for segment, end_s in zip(launch.done(outcome.steps_done), (*outcome.stage_ends_s, now), strict=False):
-            measured_step_s = (end_s - start_s) / segment.steps
-            self._costs.observe(segment.stage, batch, segment.predicted_step_s, measured_step_s, segment.steps)
-            start_s = end_s
-
     def _start(self, place: _Place, jobs: tuple[Job, ...], steps: int, now: float) -> Launch:
         replica, resident, queue = place
         self._changed[queue] = None
-        composition, guided, segments = self._work(jobs, steps)
+        work, step_costs = self._work(jobs, steps)
         if self._loads is not None and (adapters := sum([job.adapters_left for job in jobs])):
-            adapter_s = self._costs.step_s("adapt", Batch(jobs[0].request.model, composition, guided))
-            segments = (Segment("adapt", adapters, adapter_s), *segments)
+            step_costs = (self._costs.step_cost("adapt", work.batch), *step_costs)
+            work = LaunchWork(work.batch, (("adapt", adapters), *work.stages))
             steps += adapters
         index, launch_id = replica.index, self._next_launch
-        launch = _new(Launch, (launch_id, index, jobs, segments, steps, composition, guided, now, None))
-        self._running[launch_id] = launch
+        predicted_step_s = tuple([cost.step_s for cost in step_costs])
+        launch = _new(Launch, (launch_id, index, jobs, work, predicted_step_s, steps, now, None))
+        self._running[launch_id] = step_costs
         set_launch(replica, launch)
         self._free &= ~(1 << index)
         self._holding |= 1 << index
@@ -408,7 +403,7 @@ class Controller:
                 set_state(job, "running")
         return launch
 
-    def _work(self, jobs: tuple[Job, ...], steps: int) -> _Work:
+    def _work(self, jobs: tuple[Job, ...], steps: int) -> tuple[LaunchWork, _StepCosts]:
         """What the next steps of a batch are, with what the costs answer."""
         first = jobs[0]
         kind, known = first.kind, self._known
@@ -418,18 +413,14 @@ class Controller:
                 composition, guided = composition_of_jobs(jobs), guided_share(jobs)
                 alike = (kind, composition, guided, first.steps_left, steps)
                 break
-        work = known.get(alike)
-        if work is None:
-            composition, guided = composition_of_jobs(jobs), guided_share(jobs)
-            work = composition, guided, self._segments(first, steps, composition, guided)
-            if not self._learns and len(known) < _MOST_KNOWN:  # one that learns may answer otherwise later
-                known[alike] = work
-        return work
-
-    def _segments(self, first: Job, steps: int, composition: Composition, guided: float) -> tuple[Segment, ...]:
-        """The next steps of a batch of which ``first`` is one, with what the costs answer."""
-        step_s, batch = self._costs.step_s, Batch(first.request.model, composition, guided)
-        return tuple([Segment(stage, count, step_s(stage, batch)) for stage, count in first.segments(steps)])
+        found = known.get(alike)
+        if found is None:
+            batch = Batch(first.request.model, composition_of_jobs(jobs), guided_share(jobs))
+            work = LaunchWork(batch, first.segments(steps))
+            found = work, tuple([self._costs.step_cost(stage, batch) for stage, _ in work.stages])
+            if len(known) < _MOST_KNOWN:
+                known[alike] = found
+        return found
 
     def _start_loading(self, place: _Place, jobs: tuple[Job, ...], load: Load, now: float) -> Launch:
         replica, resident, queue = place
@@ -441,20 +432,18 @@ class Controller:
             self._router.planned(replica, resident, (), now)
         for checkpoint in load.evict:
             del self._cluster.loaded[replica.index][checkpoint]
-        segments = (Segment("load", 1, load.expected_s),)
         launch = Launch(
             launch_id=self._next_launch,
             replica=replica.index,
             jobs=(),
-            segments=segments,
+            work=_LOADING,
+            predicted_step_s=(load.expected_s,),
             steps=1,
-            composition=(),
-            guided=0.0,
             start_s=now,
             load=load,
         )
         self._next_launch += 1
-        self._running[launch.launch_id] = launch
+        self._running[launch.launch_id] = (FixedCost(load.expected_s),)
         set_launch(replica, launch)
         self._free &= ~(1 << replica.index)
         return launch
@@ -483,3 +472,16 @@ class Controller:
         del self._cluster.jobs[name]
         self.open -= 1
         self._router.ended(job, now)
+
+
+def _learn(step_costs: _StepCosts, launch: Launch, outcome: Outcome, now: float) -> None:
+    """Tell the costs what the stages of a launch took."""
+    start_s, left = launch.start_s, outcome.steps_done
+    stages = zip(launch.work.stages, launch.predicted_step_s, step_costs, (*outcome.stage_ends_s, now), strict=False)
+    for (_, steps), predicted_step_s, cost, end_s in stages:
+        done = steps if steps < left else left
+        if done <= 0:
+            break
+        cost.observe(predicted_step_s, (end_s - start_s) / done, done)
+        left -= done
+        start_s = end_s

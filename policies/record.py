@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from policies.contract import Launch, Outcome
+from policies.contract import Launch, LaunchWork, Outcome
 from policies.controller import Controller, LaunchRecord
 from policies.events import Ledger
 from policies.job import Job
@@ -108,9 +109,10 @@ def _recorded(run: Served, extrapolates: Callable[[str, Composition], bool]) -> 
     records = sorted(run.launched, key=_launch_id)
     launches = [record[0] for record in records]
     of_launch, of_outcome = _columns(Launch, launches), _columns(Outcome, [record[1] for record in records])
-    rows = _rows(of_launch, of_outcome, [record[2] for record in records])
-    codes, batches = _coded(of_launch["composition"])
-    batch = codes[rows.launch]
+    works = _Works.of(of_launch["work"])
+    rows = _rows(works, of_launch, of_outcome, [record[2] for record in records])
+    codes, batches = _coded([work.batch.composition for work in works.values])
+    batch = codes[works.codes[rows.launch]]
     images = np.array([sum([n for _, n in composition]) for composition in batches], dtype=np.int64)
     image_steps = images[batch] * rows.steps
     # where a cache counts in units of its own; a launch has at most one such stage
@@ -156,6 +158,18 @@ def _columns(kind: type[Launch] | type[Outcome], rows: Sequence[tuple[Any, ...]]
     return dict(zip(kind._fields, columns, strict=True))
 
 
+class _Works(NamedTuple):
+    """What launches compute: positions in its values, each object once. Launches that compute the same share it."""
+
+    codes: Whole
+    values: list[LaunchWork]
+
+    @classmethod
+    def of(cls, column: Sequence[LaunchWork]) -> _Works:
+        same = list(map(id, column))
+        return cls(_coded(same).codes, list(dict(zip(same, column, strict=True)).values()))
+
+
 class _Rows(NamedTuple):
     """One entry for every stage that a launch reached, in order; ``launch`` and ``stage`` are positions in lists."""
 
@@ -169,21 +183,21 @@ class _Rows(NamedTuple):
     end_s: Floats
 
 
-def _rows(of_launch: _Columns, of_outcome: _Columns, ends_s: Sequence[float]) -> _Rows:
-    # Launches that do the same share their segments, so what these say is looked up once for all of them.
-    same = list(map(id, of_launch["segments"]))
-    kind, alike = _coded(same).codes, dict(zip(same, of_launch["segments"], strict=True))
-    segments = [segment for of_kind in alike.values() for segment in of_kind]
-    stages = sorted({segment.stage for segment in segments})
+def _rows(works: _Works, of_launch: _Columns, of_outcome: _Columns, ends_s: Sequence[float]) -> _Rows:
+    # What a work says is looked up once for all launches that share it; what was predicted is each launch's own.
+    kind = works.codes
+    segments = [segment for work in works.values for segment in work.stages]
+    stages = sorted({stage for stage, _ in segments})
     codes = {name: code for code, name in enumerate(stages)}
-    count = _whole([len(of_kind) for of_kind in alike.values()])
+    count = _whole([len(work.stages) for work in works.values])
     first = np.cumsum(count) - count
-    planned = _whole([segment.steps for segment in segments])
+    planned = _whole([steps for _, steps in segments])
     before = np.cumsum(planned) - planned
     before -= np.repeat(before[first], count)
 
     launch, position = _numbered(count[kind])
     segment = first[kind][launch] + position
+    predicted_step_s = np.fromiter(chain.from_iterable(of_launch["predicted_step_s"]), np.float64, len(launch))
     steps_done = _whole(of_outcome["steps_done"])
     reached = (before[segment] < steps_done[launch]) | (position == 0)
     launch, position, segment = launch[reached], position[reached], segment[reached]
@@ -198,10 +212,10 @@ def _rows(of_launch: _Columns, of_outcome: _Columns, ends_s: Sequence[float]) ->
     return _Rows(
         launch=launch,
         stages=stages,
-        stage=_whole([codes[each.stage] for each in segments])[segment],
+        stage=_whole([codes[stage] for stage, _ in segments])[segment],
         steps=np.minimum(planned[segment], steps_done[launch] - before[segment]),
         planned_steps=planned[segment],
-        predicted_step_s=np.array([each.predicted_step_s for each in segments], dtype=np.float64)[segment],
+        predicted_step_s=predicted_step_s[reached],
         start_s=since_s,
         end_s=until_s,
     )

@@ -53,6 +53,51 @@ class RepeatNoise:
     steps: int = 1
 
 
+class StepCost:
+    """What a step of one stage costs for one batch, for whoever asks again and again: asking a model looks the batch
+    up every time.
+
+    Attributes:
+        step_s: seconds of a step, by all that is known now.
+    """
+
+    __slots__ = ()
+
+    @property
+    def step_s(self) -> float:
+        raise NotImplementedError
+
+    def observe(self, predicted_step_s: float, measured_step_s: float, steps: int) -> None:
+        """See `CostModel.observe`."""
+
+
+class FixedCost(StepCost):
+    """What a model says that does not learn."""
+
+    __slots__ = ("step_s",)
+
+    step_s: float  # type: ignore[misc]
+
+    def __init__(self, step_s: float) -> None:
+        self.step_s = step_s
+
+
+class AskedCost(StepCost):
+    """What a model says that learns, asked for every time."""
+
+    __slots__ = ("_batch", "_costs", "_stage")
+
+    def __init__(self, costs: CostModel, stage: str, batch: Batch) -> None:
+        self._costs, self._stage, self._batch = costs, stage, batch
+
+    @property
+    def step_s(self) -> float:
+        return self._costs.step_s(self._stage, self._batch)
+
+    def observe(self, predicted_step_s: float, measured_step_s: float, steps: int) -> None:
+        self._costs.observe(self._stage, self._batch, predicted_step_s, measured_step_s, steps)
+
+
 class CostModel:
     """Base of everything that says what steps cost. Only `step_s` must be written."""
 
@@ -68,6 +113,14 @@ class CostModel:
             BadInput: an unknown stage.
         """
         raise NotImplementedError
+
+    def step_cost(self, stage: str, batch: Batch) -> StepCost:
+        """What `step_s` answers, to be kept.
+
+        Raises:
+            BadInput: an unknown stage.
+        """
+        return AskedCost(self, stage, batch) if self.learns else FixedCost(self.step_s(stage, batch))
 
     def recipe(self, request: Request) -> Recipe:
         """(Stage, steps) of a request, in order."""

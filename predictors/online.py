@@ -24,9 +24,7 @@ from __future__ import annotations
 
 from math import exp, log
 
-from predictors.costs import Batch, CostLayer, CostModel
-
-_Key = tuple[str, Batch]
+from predictors.costs import Batch, CostLayer, CostModel, StepCost
 
 
 class OnlinePredictor(CostLayer):
@@ -61,20 +59,26 @@ class OnlinePredictor(CostLayer):
         self.composition_shrink = composition_shrink
         self.clip = clip
         self.tolerance = tolerance
-        self._keep = exp(-1.0 / memory)
+        self.keep = exp(-1.0 / memory)
         self._stages: dict[str, _Stage] = {}
-        self._compositions: dict[_Key, _Mean] = {}
-        self._seconds: dict[_Key, float] = {}
+        self._costs: dict[tuple[str, Batch], Corrected] = {}
 
     def step_s(self, stage: str, batch: Batch) -> float:
         """Seconds of one step, corrected by what was observed so far."""
+        cost = self._costs.get((stage, batch))
+        return (self.step_cost(stage, batch) if cost is None else cost).step_s
+
+    def step_cost(self, stage: str, batch: Batch) -> Corrected:
+        """What `step_s` answers, corrected in place."""
         key = (stage, batch)
-        try:
-            return self._seconds[key]
-        except KeyError:
-            base = self.table.step_s(stage, batch) * (1.0 + self.error)
-            value = self._seconds[key] = base * exp(self._log_factor(key)) if self._stages else base
-            return value
+        cost = self._costs.get(key)
+        if cost is None:
+            base_s = self.table.step_s(stage, batch) * (1.0 + self.error)
+            of_stage = self._stages.get(stage)
+            if of_stage is None:
+                of_stage = self._stages[stage] = _Stage()
+            cost = self._costs[key] = Corrected(self, of_stage, base_s)
+        return cost
 
     def observe(self, stage: str, batch: Batch, predicted_step_s: float, measured_step_s: float, steps: int) -> None:
         """Learn from ``steps`` steps of a launch: seconds a step as `step_s` answered and as they were.
@@ -82,29 +86,7 @@ class OnlinePredictor(CostLayer):
         What it wraps learns nothing from that: it is what is corrected.
         A launch counts once, however many steps it did: what makes one slow usually lasts for all of them.
         """
-        if predicted_step_s <= 0 or measured_step_s <= 0:
-            return  # a stage that was not measured has nothing to correct
-        key = (stage, batch)
-        base = self.table.step_s(stage, batch) * (1.0 + self.error)
-        of_stage = self._stages.setdefault(stage, _Stage())
-        surprise = log(measured_step_s * (1.0 + self.error) / predicted_step_s)
-        value = log(predicted_step_s / base) + of_stage.limited(surprise, self.clip)
-        of_stage.add(value, self._keep)
-        believed = of_stage.shrunk(self.stage_shrink)
-        self._compositions.setdefault(key, _Mean()).add(value - believed, self._keep)
-        if abs(believed - of_stage.passed_on) > self.tolerance:
-            of_stage.passed_on = believed
-            self._seconds.clear()
-        else:
-            self._seconds.pop(key, None)
-
-    def _log_factor(self, key: _Key) -> float:
-        of_stage = self._stages.get(key[0])
-        if of_stage is None:
-            return 0.0
-        of_composition = self._compositions.get(key)
-        departure = 0.0 if of_composition is None else of_composition.shrunk(self.composition_shrink)
-        return of_stage.passed_on + departure
+        self.step_cost(stage, batch).observe(predicted_step_s, measured_step_s, steps)
 
 
 class _Mean:
@@ -127,13 +109,15 @@ class _Mean:
 
 
 class _Stage(_Mean):
-    """The mean of a stage, its belief last passed on, and how many launches in a row were cut off (below 0: short)."""
+    """The mean of a stage, its belief last passed on, how many launches in a row were cut off (below 0: short), and how
+    often its belief was passed on."""
 
-    __slots__ = ("cut_off", "passed_on")
+    __slots__ = ("cut_off", "passed", "passed_on")
 
     def __init__(self) -> None:
         super().__init__()
         self.passed_on = 0.0
+        self.passed = 0
         self.cut_off = 0
 
     def limited(self, surprise: float, clip: float) -> float:
@@ -149,3 +133,48 @@ class _Stage(_Mean):
             self.cut_off = 0
         self.cut_off += 1 if surprise > 0 else -1
         return limit if surprise > 0 else -limit
+
+
+class Corrected(StepCost):
+    """Seconds of a step of one stage for one batch, corrected in place: `OnlinePredictor` has one of each.
+
+    Args:
+        predictor: whose it is.
+        of_stage: what is known of the stage.
+        base_s: what is corrected.
+    """
+
+    __slots__ = ("_base_s", "_mean", "_of_stage", "_passed", "_predictor", "_step_s")
+
+    def __init__(self, predictor: OnlinePredictor, of_stage: _Stage, base_s: float) -> None:
+        self._predictor = predictor
+        self._of_stage = of_stage
+        self._base_s = base_s
+        self._mean = _Mean()
+        self._passed = -1  # how often the stage had passed its belief on when `_step_s` was found; -1: find it anew
+        self._step_s = base_s
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step, by all that was observed so far."""
+        of_stage = self._of_stage
+        if self._passed != of_stage.passed:
+            self._passed = of_stage.passed
+            departure = self._mean.shrunk(self._predictor.composition_shrink)
+            self._step_s = self._base_s * exp(of_stage.passed_on + departure)
+        return self._step_s
+
+    def observe(self, predicted_step_s: float, measured_step_s: float, steps: int) -> None:
+        """See `OnlinePredictor.observe`."""
+        if predicted_step_s <= 0 or measured_step_s <= 0:
+            return  # a stage that was not measured has nothing to correct
+        predictor, of_stage = self._predictor, self._of_stage
+        surprise = log(measured_step_s * (1.0 + predictor.error) / predicted_step_s)
+        value = log(predicted_step_s / self._base_s) + of_stage.limited(surprise, predictor.clip)
+        of_stage.add(value, predictor.keep)
+        believed = of_stage.shrunk(predictor.stage_shrink)
+        self._mean.add(value - believed, predictor.keep)
+        self._passed = -1
+        if abs(believed - of_stage.passed_on) > predictor.tolerance:
+            of_stage.passed_on = believed
+            of_stage.passed += 1

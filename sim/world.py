@@ -25,7 +25,7 @@ from typing import TypeVar
 import numpy as np
 
 from policies.caching.plan import CachePlans
-from policies.contract import Launch, Segment
+from policies.contract import Launch, LaunchWork
 from policies.tiling.plan import TilePlans
 from policies.tiling.timing import Timing
 from predictors.costs import Batch, CostModel
@@ -39,9 +39,9 @@ _FIRST_DRAWN, _MOST_DRAWN = 1024, 16384
 _MOST_KNOWN = 100_000
 _Value = TypeVar("_Value")
 
-_Known = tuple[tuple[Segment, ...], int, list[tuple[str, int, int]]]
-"""Of launches of the same segments: these, the images of a step, and of each stage (its name, steps, nanoseconds of a
-step without noise, at least 1; 0: its steps are not alike)."""
+_Known = tuple[LaunchWork, int, list[tuple[str, int, int]]]
+"""Of launches of the same work: this, the images of a step, and of each stage (its name, steps, nanoseconds of a step
+without noise, at least 1; 0: its steps are not alike)."""
 
 
 class NoiseStream:
@@ -110,7 +110,7 @@ class World:
         self._plans = plans
         self._tiles = tiles
         self._base: dict[Batch, _ByStage[int]] = {}
-        self._known: dict[int, _Known] = {}  # by the identity of the segments
+        self._known: dict[int, _Known] = {}  # by the identity of the work
         self._cached: dict[tuple[str, Batch, int], int] = {}
         self._uneven = frozenset(  # stages whose steps are not alike
             STAGES.named(lambda stage: {"blocks": plans, "tiles": tiles}.get(stage.cache) is not None)
@@ -134,9 +134,9 @@ class World:
             slowdown: thousandths of its time that every step takes.
             steps: steps of the launch, the first alone; None: all.
         """
-        segments, planned = launch.segments, launch.steps
-        known = self._known.get(id(segments))
-        if known is None or known[0] is not segments:
+        work, planned = launch.work, launch.steps
+        known = self._known.get(id(work))
+        if known is None or known[0] is not work or launch.load is not None:
             known = self._even_steps(launch)
         _, images, even = known
         if steps is not None:
@@ -173,20 +173,20 @@ class World:
             clocks[stage].next -= steps
 
     def _even_steps(self, launch: Launch) -> _Known:
-        """What is the same for all launches that share their segments, as those do that compute the same."""
-        segments, load = launch.segments, launch.load
+        """What is the same for all launches that share their work, unless that is loading weights."""
+        work, load = launch.work, launch.load
         if load is not None:
             assert self._loads is not None
             nanoseconds = max(1, round(1e9 * self._loads.seconds(launch.replica, load.checkpoint)))
-            return segments, 0, [("load", 1, nanoseconds)]
-        batch = launch.batch
+            return work, 0, [("load", 1, nanoseconds)]
+        batch = work.batch
         base = self._base.get(batch)
         if base is None:
             base = self._base[batch] = _ByStage(lambda stage: self._ns(stage, batch))
-        even = [(stage, steps, 0 if stage in self._uneven else base[stage]) for stage, steps, _ in segments]
+        even = [(stage, steps, 0 if stage in self._uneven else base[stage]) for stage, steps in work.stages]
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
-        known = self._known[id(segments)] = segments, sum([count for _, count in batch.composition]), even
+        known = self._known[id(work)] = work, sum([count for _, count in batch.composition]), even
         return known
 
     def _ends(self, launch: Launch, stage: str, factors: Sequence[int]) -> list[int]:
@@ -255,7 +255,7 @@ class World:
         busy = [0.0] * self._tiles.costs.devices.count
         if refined:
             planned_s = 0.0
-            (stage,) = [stage for stage, _, _ in launch.segments if STAGES[stage].devices]
+            (stage,) = [stage for stage, _ in launch.work.stages if STAGES[stage].devices]
             timings = self._timings(launch, stage)
             for step in range(refined):
                 of_step = [timing.device_s[start + step] for timing, start in timings]

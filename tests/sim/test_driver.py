@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from policies.caching import FixedInterval, Threshold
 from policies.caching.plan import CachePlans
-from policies.contract import Decision, Launch, Replica, SchedulingPolicy, Segment
+from policies.contract import Decision, Launch, LaunchWork, Replica, SchedulingPolicy
 from policies.controller import Controller
 from policies.job import Job, advance
 from policies.scheduling import EDF, FCFS, SCHEDULERS, SameSizeDynamic
@@ -145,7 +145,8 @@ def test_requests_of_a_batch_reuse_each_at_its_own_step(reuse: ReuseModel) -> No
     early, late = (Job(Request(name, 0.0, 128, 64, 8), order) for order, name in enumerate("ab"))
     advance(early, 1)
     advance(late, 2)  # its next step is its second, a reused one
-    launch = Launch(0, 0, (early, late), (Segment("denoise", 3, 0.0),), 3, (((128, 64, 1), 2),), 1.0, 0.0)
+    work = LaunchWork(Batch("", (((128, 64, 1), 2),)), (("denoise", 3),))
+    launch = Launch(0, 0, (early, late), work, (0.0,), 3, 0.0)
     whole = World(UnevenCosts(), 1).timeline(launch, 0).end / 3
     half = whole * (0.1 + 0.9 * 0.5)
     timeline = world.timeline(launch, 0)

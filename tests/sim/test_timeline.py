@@ -7,14 +7,15 @@ from itertools import accumulate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.contract import Launch, Segment
+from policies.contract import Launch, LaunchWork
 from policies.job import Job, advance
+from predictors.costs import Batch
 from sim.timeline import PICOSECONDS, Part, Timeline
 from sim.world import World
 from tests.sim.test_driver import Costs
 from traces.request import Request
 
-LAUNCH = Launch(0, 0, (), (), 1, (), 1.0, 0.0)
+LAUNCH = Launch(0, 0, (), LaunchWork(Batch("", ()), ()), (), 1, 0.0)
 
 
 @st.composite
@@ -100,8 +101,8 @@ def test_one_that_is_ended_early_is_the_same_until_then(
 
 
 def launch_of(job: Job, steps: int) -> Launch:
-    segments = tuple(Segment(stage, count, 0.0) for stage, count in job.segments(steps))
-    return Launch(0, 0, (job,), segments, steps, job.alone, 1.0, 0.0)
+    work = LaunchWork(job.kind.batch, job.segments(steps))
+    return Launch(0, 0, (job,), work, (0.0,) * len(work.stages), steps, 0.0)
 
 
 @given(
