@@ -1,88 +1,111 @@
 """Our own scheduler: looks ahead with the predictor and runs the set of requests that meets most deadlines.
 
-At every decision it rolls its queue forward at several widths (`policies.scheduling.lookahead_roll`) and takes the
-plan in which most requests are finished in time; among those the one that is done with everything soonest, because
-that leaves room for who comes next. So it mixes sizes as widely as the deadlines allow where a batch shares work, runs
-one request after another where it does not, lets a started request pause for a more urgent group, and spends no step
-on a request that is not going to make it while others can.
+At every decision it searches for the requests that are worth most and can all be in time
+(`policies.scheduling.lookahead_search`), each with as many others in its steps as it has time for
+(`policies.scheduling.lookahead_rides`); the first of them runs now, with its riders. So it mixes sizes as widely as the
+deadlines allow where a batch shares work, runs sizes by themselves where it does not, lets a started request pause for
+a more urgent one, and spends no step on a request that is not going to make it while others can. Requests without a
+deadline ride where there is room, the shortest first, which keeps their mean latency small.
 
-A plan is kept until something happens that can change it: one of its batch ends, or a request arrives that may join.
-Nothing that a decision depends on moves between such events, which is what makes a long quantum a kept promise.
-
-A request that mixes with no other size, as a tiled one, shares no step with others. In the queue it is one long step by
-itself, wherever its due time puts it.
+A plan is kept until something happens that can change it: one of its batch ends or has ridden as long as it was to, or
+a request arrives that may join. Nothing that a decision depends on moves between such events, which is what makes a
+long quantum a kept promise.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.parameters import Weight, Width
 from policies.scheduling.batch import next_quantum
-from policies.scheduling.lookahead_costs import MarginalCosts
-from policies.scheduling.lookahead_roll import RollPlan, Task, best_plan, filled, roll
+from policies.scheduling.forecast import Due
+from policies.scheduling.lookahead_errors import Errors
+from policies.scheduling.lookahead_pool import Pool
+from policies.scheduling.lookahead_rides import Schedule, Task, schedule
+from policies.scheduling.lookahead_search import choose
+from policies.scheduling.mixing import Alone, BatchKind
 
-_WIDTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 _FREE, _TAKEN = (False, False, 0.0), (True, True, math.inf)
 """The least and the most that a replica can have to do: it has been told of arrivals, is full, a step takes so long."""
-_ALONE = 10**9
-"""Images that a request is taken to have that mixes with no other size: more than any width, so it runs by itself."""
 
 
 class _Batch(NamedTuple):
-    """What a replica works on: who, since when, and how much each had to do then."""
+    """What a replica works on.
+
+    Attributes:
+        jobs: who.
+        steps_left: how much each had to do when it was put together.
+        until: how much those have left then that run in it for a part of their steps.
+        step_s: predicted seconds of a step.
+        alone_s: what one that mixes with no other size had to do then.
+        formed_s: when it was put together.
+        full: others wait for their turn behind it.
+        last_due_s: when the last of it is due.
+    """
 
     jobs: tuple[Job, ...]
     steps_left: tuple[int, ...]
+    until: tuple[tuple[Job, int], ...]
     step_s: float
+    alone_s: float
     formed_s: float
-    full: bool  # others wait for their turn behind it
+    full: bool
     last_due_s: float
-    alone_s: float = 0.0  # what one that mixes with no other size had to do then
+
+    def quantum(self) -> Decision:
+        """Its next launch: as long as it stays together."""
+        decision = next_quantum(self.jobs)
+        if not self.until:
+            return decision
+        most = min([job.steps_left - last for job, last in self.until if job in decision.jobs], default=decision.steps)
+        return decision if most >= decision.steps else decision._replace(steps=most)
+
+    @property
+    def over(self) -> bool:
+        """Whether somebody has run in it as long as it was to."""
+        return any(job.steps_left <= last for job, last in self.until)
 
 
 class _ReplicaState:
     """What is kept of one replica."""
 
-    __slots__ = ("anew", "batch", "closed_s", "known", "planned", "width")
+    __slots__ = ("anew", "batch", "closed_s", "known", "planned")
 
     def __init__(self) -> None:
         self.batch: _Batch | None = None
         self.anew = False  # the batch must be planned anew
         self.closed_s: float | None = None  # when the first of the batch ended
         self.planned: set[int] = set()  # for whom its last search found time,
-        self.width = 0  # at which width,
         self.known = 0  # and how many requests had come by then
 
 
 class Lookahead(SchedulingPolicy):
-    """Runs, step by step, the batch that a roll-forward of the predictor says meets most deadlines.
+    """Runs, step by step, the batch with which most deadlines are met, as far as the predictor can say.
 
     With several replicas a request is bound to none before it starts: at its every decision, each replica chooses from
     all that wait.
 
     Args:
         max_batch: images in a batch.
-        margin: share by which predictions are taken to be too small when a plan is judged.
+        margin: the largest share by which predictions are taken to be too small when a plan is judged; twice what they
+            were usually off, where that is less.
         drop_late: drop a request once it could not meet its deadline even alone; otherwise it is served as one
             without a deadline.
         patience: a request without a deadline is due this many times its standalone seconds after it came. Until then
             it makes way for those with deadlines; the one that is most overdue is always in the batch, so none starves.
-        horizon: requests that are rolled forward, most urgent first.
+        horizon: requests that are looked at, most urgent first.
     """
 
     def __init__(
         self,
         max_batch: Width = 12,
-        margin: Weight = 0.07,
+        margin: Weight = 0.12,
         drop_late: bool = True,
         patience: Weight = 10.0,
-        horizon: Width = 32,
+        horizon: Width = 48,
     ) -> None:
         self.max_batch = max_batch
         self.margin = margin
@@ -92,24 +115,24 @@ class Lookahead(SchedulingPolicy):
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
-        self._costs = MarginalCosts(cluster.replicas[0].costs)
+        self._costs = cluster.replicas[0].batch_costs
         self._replicas = {replica.index: replica for replica in cluster.replicas}
         self._states = {index: _ReplicaState() for index in self._replicas}
-        self._pool: list[Task] = []  # waiting jobs that are in no batch yet, by due time
-        self._in_pool: dict[Job, Task] = {}
+        self._pool = Pool()
         self._known = 0  # requests that have come
-        self._orders: dict[tuple[int, int], list[int]] = {}  # of widths, by images and the last width
         self._told: dict[int, float] = {}  # replica: the most urgent due time of what it is to consider
         self._wanted_s: dict[Job, float] = {}  # when jobs are due that must be run even if they are late
+        self._errors = Errors()
 
     def arrived(self, job: Job, now: float) -> None:
         if job.request.deadline == math.inf:
             self._wanted_s[job] = now + self.patience * self._costs.remaining_s(job)
-        task = self._task(job)
-        self._put(task)
+        due_s = self._put(job)
         self._known += 1
         index = self._least_loaded()
-        self._told[index] = min(task.due, self._told.get(index, math.inf))
+        if job in self._wanted_s:
+            due_s = -math.inf  # it may be shorter than what runs
+        self._told[index] = min(due_s, self._told.get(index, math.inf))
 
     def _least_loaded(self) -> int:
         """The replica that is to consider what has come: one that has no news yet, is idle, has room or cheap steps."""
@@ -131,8 +154,8 @@ class Lookahead(SchedulingPolicy):
 
     def ended(self, job: Job, now: float) -> None:
         self._wanted_s.pop(job, None)
-        if job in self._in_pool:
-            self._take(job)
+        if job in self._pool:
+            self._pool.take(job)
             return
         for state in self._states.values() if job.replica < 0 else (self._states[job.replica],):
             if state.batch is not None and job in state.batch.jobs:
@@ -142,13 +165,9 @@ class Lookahead(SchedulingPolicy):
 
     def replica_down(self, replica: Replica, now: float) -> None:
         state = self._states[replica.index]
-        left = (
-            [self._task(job) for job in state.batch.jobs if job.state == "waiting"] if state.batch is not None else []
-        )
-        for task in left:
-            self._put(task)
+        left = [job for job in state.batch.jobs if job.state == "waiting"] if state.batch is not None else []
         self._states[replica.index] = _ReplicaState()
-        due_s = min([task.due for task in left] + [self._told.pop(replica.index, math.inf)])
+        due_s = min([self._put(job) for job in left] + [self._told.pop(replica.index, math.inf)])
         if due_s < math.inf:
             index = self._least_loaded()
             self._told[index] = min(due_s, self._told.get(index, math.inf))
@@ -168,153 +187,148 @@ class Lookahead(SchedulingPolicy):
         state = self._states[replica.index]
         batch = state.batch
         if batch is not None:
-            if not state.anew:
-                return next_quantum(batch.jobs)
+            if not (state.anew or batch.over):
+                return batch.quantum()
             self._learn(state, batch, now)
             for job in batch.jobs:
                 if job.state == "waiting":
-                    self._put(self._task(job))
+                    self._put(job)
         state.batch, state.anew, state.closed_s = None, False, None
         self._told.pop(replica.index, None)
-        started = list(replica.resident.values())
-        finishing = [job for job in started if job.finishing]
-        tasks = sorted([*[self._task(job) for job in started if not job.finishing], *self._open_to(started)])
-        ratio = self._costs.ratio
-        late = [task for task in tasks if now + ratio * task.alone_s > task.due and not task.must]
+        urgent, patient, finishing = self._candidates(replica)
+        ratio = self._errors.ratio
+        late = [task for task in urgent if now + ratio * task.alone_s > task.due]
         if late and self.drop_late:
-            return Decision(drop=tuple([(_job(task), _reason(task, now, ratio)) for task in late]))
+            return Decision(drop=tuple([(task.job, _reason(task, now, ratio)) for task in late]))
         if late:
-            tasks = sorted([*[task for task in tasks if task not in late], *[self._must(task) for task in late]])
-        if not (tasks or finishing):
+            hopeless = {task.order for task in late}
+            urgent = [task for task in urgent if task.order not in hopeless]
+            patient = sorted([*patient, *[self._must(task) for task in late]])
+        if not (urgent or patient or finishing):
             return None
-        state.batch = self._form(state, finishing, tasks, now)
+        state.batch = self._form(state, finishing, urgent, patient, now)
         for job in state.batch.jobs:
-            if job in self._in_pool:
-                self._take(job)
-        return next_quantum(state.batch.jobs)
+            if job in self._pool:
+                self._pool.take(job)
+        return state.batch.quantum()
 
-    def _open_to(self, started: list[Job]) -> list[Task]:
-        """What a replica may choose from: all that wait, or its share when others are idle as it is."""
-        if started:
-            return self._pool
-        idle = sum([replica.up and not replica.resident for replica in self.cluster.replicas])
-        return self._pool[:: max(1, idle)]
+    def _candidates(self, replica: Replica) -> tuple[list[Task], list[Task], list[Job]]:
+        """Whom it may choose from: those with deadlines, those without, both by due time; and who is all but done.
 
-    def _form(self, state: _ReplicaState, finishing: list[Job], tasks: list[Task], now: float) -> _Batch:
+        That is the front of all that wait, or its share of it when others are idle as it is.
+        """
+        started = list(replica.resident.values())
+        every = 1 if started else max(1, sum([r.up and not r.resident for r in self.cluster.replicas]))
+        urgent, patient = self._pool.urgent(self.horizon, every), self._pool.patient(self.max_batch, every)
+        finishing = []
+        for job in started:
+            if job.finishing:
+                finishing.append(job)
+            else:
+                entry = (self._due_s(job), job.order, job)
+                (patient if job in self._wanted_s else urgent).append(entry)
+        seconds: dict[BatchKind, Alone] = {}
+        return (
+            sorted([self._task(entry, seconds) for entry in urgent]),
+            sorted([self._task(entry, seconds) for entry in patient]),
+            finishing,
+        )
+
+    def _form(
+        self, state: _ReplicaState, finishing: list[Job], urgent: list[Task], patient: list[Task], now: float
+    ) -> _Batch:
         costs = self._costs
-        jobs, step_s, full, last_due_s = finishing, 0.0, False, math.inf
-        if tasks:
-            shared_s = self._shared_s(tasks)
-            scale = costs.ratio * (1.0 + self.margin)
-            start_s = now + costs.ratio * sum([costs.of(job).decode_s for job in finishing])
-            plan = self._same_plan(state, tasks, shared_s, start_s, scale)
-            if plan is None:
-                urgent, patient = _apart(tasks, now)
-                widths = self._widths(tasks, state)
-                plan = best_plan(urgent, widths, shared_s, start_s, scale, self.horizon)
-                if patient:
-                    plan = filled(plan, patient[: self.max_batch], widths, shared_s, start_s, scale)
-                state.planned, state.width = {task.order for task in plan.queue}, plan.width
-                state.known = self._known
-            batch = plan.batch or tasks[:1]
-            full = len(batch) < len(plan.queue) or sum([task.images for task in batch]) >= self.max_batch
-            kinds_s = {task.kind: task.kind_s for task in batch}
-            step_s = shared_s + sum([task.images_s for task in batch]) + sum(kinds_s.values())
-            jobs = [*finishing, *[_job(task) for task in batch]]
-            last_due_s = batch[-1].due
-        alone_s = sum([costs.remaining_s(job) for job in jobs if not job.mixes])
+        jobs, until, step_s, full, last_due_s = finishing, [], 0.0, False, math.inf
+        if urgent or patient:
+            start_s = now + self._errors.ratio * sum([costs.alone(costs.kind(job)).decode_s for job in finishing])
+            queue, found = self._queue(state, urgent, patient, start_s, now)
+            batch = [queue[0], *[queue[position] for position, _ in found.riders]]
+            steps = [queue[0].steps, *[count for _, count in found.riders]]
+            full = len(batch) < len(queue) or sum([task.kind.images for task in batch]) >= self.max_batch
+            mixing = [task for task in batch if task.kind.mixes]
+            step_s = costs.step_s(costs.batch([task.job for task in mixing])) if mixing else 0.0
+            jobs = [*finishing, *[task.job for task in batch]]
+            until = [
+                (task.job, task.job.denoise_left + task.job.kind.finish_steps - count)
+                for task, count in zip(batch, steps, strict=True)
+                if count < task.steps
+            ]
+            last_due_s = max([task.due for task in batch])
         return _Batch(
             jobs=tuple(jobs),
             steps_left=tuple([job.steps_left for job in jobs]),
+            until=tuple(until),
             step_s=step_s,
+            alone_s=sum([costs.remaining_s(job) for job in jobs if not job.mixes]),
             formed_s=now,
             full=full,
             last_due_s=last_due_s,
-            alone_s=alone_s,
         )
 
-    def _same_plan(
-        self, state: _ReplicaState, tasks: list[Task], shared_s: float, now: float, scale: float
-    ) -> RollPlan | None:
-        """What is left of the last plan, when no request has come since and it still meets its deadlines."""
-        queue = [task for task in tasks if task.order in state.planned] if state.known == self._known else []
-        if queue:
-            rolled = roll(queue, state.width, shared_s, now, scale)
-            if rolled.late < 0 and not rolled.overdue:
-                return RollPlan(queue, state.width, state.width, len(queue), rolled.end_s)
-        return None
+    def _queue(
+        self, state: _ReplicaState, urgent: list[Task], patient: list[Task], start_s: float, now: float
+    ) -> tuple[list[Task], Schedule]:
+        """Whom there is time for, and how they run."""
+        costs, most, errors = self._costs, self.max_batch, self._errors
+        scale = errors.ratio * (1.0 + min(self.margin, errors.margin))
+        first = [task for task in patient[:1] if task.due < now]
+        others = sorted([task for task in patient if task not in first], key=_length)[:most]
+        queue: list[Task] = []
+        if urgent and state.known == self._known:
+            queue = first + [task for task in urgent if task.order in state.planned]
+            if len(queue) == len(first) or schedule(costs, queue, most, start_s, scale).late >= 0:
+                queue = []
+        if urgent and not queue:
+            queue = choose(costs, first + urgent, most, start_s, scale).queue
+            state.planned, state.known = {task.order for task in queue}, self._known
+        queue = queue or first
+        found = schedule(costs, queue + others, most, start_s, scale, early=not urgent)
+        return (queue + others or urgent[:1]), found
 
-    def _shared_s(self, tasks: Sequence[Task]) -> float:
-        """What a step costs for being a step, whatever is in it."""
-        for task in tasks:
-            if task.images < _ALONE:
-                return self._costs.of(_job(task)).shared_s
-        return 0.0
+    def _due_s(self, job: Job) -> float:
+        return self._wanted_s.get(job, job.request.deadline)
 
-    def _widths(self, tasks: Sequence[Task], state: _ReplicaState) -> list[int]:
-        """Candidate widths; the one that was best last time is tried first, then the wide ones."""
-        images = min(self.max_batch, sum([task.images for task in tasks]))
-        widths = self._orders.get((images, state.width))
-        if widths is None:
-            candidates = sorted({width for width in (*_WIDTHS, self.max_batch) if width <= self.max_batch})
-            enough = next((width for width in candidates if width >= images), self.max_batch)
-            widths = sorted(
-                [width for width in candidates if width <= enough], key=lambda width: (width != state.width, -width)
-            )
-            self._orders[images, state.width] = widths
-        return widths
-
-    def _task(self, job: Job) -> Task:
-        cost = self._costs.of(job)
-        encodes = job.preparing
-        must = job in self._wanted_s
-        if not job.mixes:
-            alone_s, encode_s = self._costs.remaining_s(job), cost.encode_s if encodes else 0.0
-            return Task(
-                due=self._wanted_s[job] if must else job.request.deadline,
-                order=job.order,
-                steps=1,
-                images_s=max(0.0, alone_s - encode_s - cost.decode_s),
-                kind=cost.kind,
-                kind_s=cost.kind_s,
-                join_s=encode_s,
-                leave_s=cost.decode_s,
-                alone_s=alone_s,
-                images=_ALONE,
-                must=must,
-                job=job,
-            )
+    def _task(self, entry: Due, seconds: dict[BatchKind, Alone]) -> Task:
+        due_s, order, job = entry
+        kind = self._costs.kind(job)
+        alone = seconds.get(kind)
+        if alone is None:
+            alone = seconds[kind] = self._costs.alone(kind)
+        encode_s = alone.encode_s if job.preparing else 0.0
+        if kind.mixes:
+            steps, step_s = job.denoise_left, alone.step_s
+            alone_s = encode_s + steps * step_s + alone.decode_s
+        else:
+            alone_s = self._costs.remaining_s(job)
+            steps, step_s = 1, max(0.0, alone_s - encode_s - alone.decode_s)
         return Task(
-            due=self._wanted_s[job] if must else job.request.deadline,
-            order=job.order,
-            steps=job.denoise_left,
-            images_s=cost.images_s,
-            kind=cost.kind,
-            kind_s=cost.kind_s,
-            join_s=cost.encode_s if encodes else 0.0,
-            leave_s=cost.decode_s,
-            alone_s=self._costs.remaining_s(job),
-            images=job.images,
-            must=must,
+            due=due_s,
+            order=order,
+            steps=steps,
+            step_s=step_s,
+            join_s=encode_s,
+            leave_s=alone.decode_s,
+            alone_s=alone_s,
+            must=job in self._wanted_s,
+            worth=1.0,
+            kind=kind,
             job=job,
         )
 
     def _must(self, task: Task) -> Task:
         """The task of a job that lost its deadline, as one of a request without."""
-        job = _job(task)
+        job = task.job
         self._wanted_s[job] = task.due + self.patience * task.alone_s
-        changed = task._replace(due=self._wanted_s[job], must=True)
-        if job in self._in_pool:
-            self._take(job)
-            self._put(changed)
-        return changed
+        if job in self._pool:
+            self._pool.take(job)
+            self._put(job)
+        return task._replace(due=self._wanted_s[job], must=True)
 
-    def _put(self, task: Task) -> None:
-        insort(self._pool, task)
-        self._in_pool[_job(task)] = task
-
-    def _take(self, job: Job) -> None:
-        del self._pool[bisect_left(self._pool, self._in_pool.pop(job))]
+    def _put(self, job: Job) -> float:
+        """Let a job wait; when it is due."""
+        due_s = self._due_s(job)
+        self._pool.put(job, due_s, self._costs.remaining_s(job) if job in self._wanted_s else None)
+        return due_s
 
     def _learn(self, state: _ReplicaState, batch: _Batch, now: float) -> None:
         """Compare how long a batch ran with what it was predicted to take."""
@@ -327,37 +341,21 @@ class Lookahead(SchedulingPolicy):
             if not job.mixes:
                 steps = max(steps, done)
                 continue
-            cost = self._costs.of(job)
-            if done and before > job.request.steps + 1:
-                predicted_s += cost.encode_s
+            alone = self._costs.alone(self._costs.kind(job))
+            if done and before > job.denoise_steps + job.kind.finish_steps:
+                predicted_s += alone.encode_s
                 done -= 1
             if done and not job.steps_left:
-                predicted_s += cost.decode_s
+                predicted_s += alone.decode_s
                 done -= 1
             steps = max(steps, done)
         measured_s = (now if state.closed_s is None else state.closed_s) - batch.formed_s
-        if steps:
-            self._costs.learn(predicted_s + steps * step_s, measured_s, steps)
+        self._errors.learn(predicted_s + steps * step_s, measured_s, steps)
 
 
-def _job(task: Task) -> Job:
-    assert task.job is not None
-    return task.job
+def _length(task: Task) -> tuple[float, int]:
+    return task.alone_s, task.order
 
 
 def _reason(task: Task, now: float, ratio: float) -> str:
     return f"would miss its deadline by {now + ratio * task.alone_s - task.due:.3g} s even alone"
-
-
-def _apart(tasks: list[Task], now: float) -> tuple[list[Task], list[Task]]:
-    """Those with deadlines to meet, before them the one that is most overdue, and those that can wait.
-
-    When nobody has a deadline, nobody is asked to wait.
-    """
-    patient = [task for task in tasks if task.must]
-    if not patient or len(patient) == len(tasks):
-        return tasks, []
-    urgent = [task for task in tasks if not task.must]
-    if patient[0].due < now:
-        urgent.insert(0, patient.pop(0))
-    return urgent, patient
