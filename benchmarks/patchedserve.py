@@ -2,34 +2,35 @@
 
     python -m benchmarks.patchedserve [--quick] [--real] [--data ../shared/data] [-o out/patchedserve]
 
-Prints and writes, for SDXL and SD3 on one H100 and on several: SLO attainment against rate, deadline and size; goodput
-at 90 % and 99 % attainment; latencies; what wrong predictions, the oracle and each ingredient change; the paper's
-claims beside what is found here; errors of the latency models; and how long a decision takes. Everything is a mean over
-seeds with its 95 % confidence interval. What was measured is kept in the output folder, so that an interrupted run goes
-on where it stopped, and a changed scheduler alone is measured again.
+Prints and writes, for SDXL and SD3: ours against the strongest reading of PatchedServe and against the best other one
+in every regime, and where ours does not win; then goodput, attainment by rate and size, latencies, several GPUs, what
+the oracle and each ingredient change, the paper's claims beside what is found here, errors of the latency models, and
+how long a decision takes. Everything is a mean over seeds with its 95 % confidence interval. What was measured is kept
+in the output folder, so that an interrupted run goes on where it stopped, and a changed scheduler alone is measured
+again. How near schedulers come to the optimum of small bursts is `benchmarks.optimum`.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from joblib import Parallel, delayed
 
 from benchmarks.outputs import BENCHMARK
 from benchmarks.serving import report
+from benchmarks.serving.contenders import CONTENDERS, OURS, PUBLISHED
+from benchmarks.serving.journal import Journal
 from benchmarks.serving.measure import decision_times, measure
 from benchmarks.serving.point import Point, Source, mean_alone_s, profile_of, truth
+from benchmarks.serving.regimes import REGIMES, Regime
 from policies.scheduling import SCHEDULERS
 from predictors.importers.mixfusion import ADDRESS
 from reports.progress import bar
@@ -38,12 +39,12 @@ from traces.files import write_document, write_frame
 
 ROOT = Path(__file__).parents[1]
 
-OURS = "lookahead"
-CONTENDERS = ("same-size-continuous", "mixed-fcfs", "patchedserve", "patchedserve-joins", "clockwork", "rounds", OURS)
-"""Schedulers of the sections that would take too long with all."""
+READINGS = tuple(PUBLISHED)
+SEVERAL_GPUS = ("same-size-continuous", "mixed-fcfs", "patchedserve-relaxed-seconds", "clockwork", OURS)
+"""Schedulers of the section that would take too long with all."""
 
-PREDICTING = ("patchedserve", "patchedserve-joins", "clockwork", "rounds", OURS)
-"""Those of them that decide by predictions."""
+PREDICTING = (*READINGS, "patchedserve-joins", "clockwork", "rounds", OURS)
+"""Those that decide by predictions."""
 
 RATES = {"sdxl": (0.6, 0.8, 1.0, 1.2, 1.4), "sd3": (0.2, 0.3, 0.4, 0.5, 0.6)}
 PAPER_RATES = {"sdxl": (0.8, 1.0, 1.2), "sd3": (0.1, 0.2, 0.3, 0.5)}
@@ -56,187 +57,146 @@ REAL = ("--executor", "patched", "--patch-floor", "4", "--requests", "100", "--l
 REAL_SCHEDULERS = ("mixed-fcfs", "patchedserve", OURS)
 """What ``--real`` gives `benchmarks.fidelity`: mixed batches, at the load that one request at a time just carries."""
 
-SLOS = (3.0, 5.0, 10.0)
-REPLICAS = (1, 2, 4, 8)
-
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything: seeds, requests a simulation, mixes, replicas."""
+    """How much of everything: seeds, requests a simulation, mixes, replicas; ``sparse``: a few of the rates."""
 
     seeds: int = 5
-    requests: int = 600
-    mixes: tuple[str, ...] = ()
-    replicas: tuple[int, ...] = REPLICAS
+    requests: int = 400
+    replicas: tuple[int, ...] = (2, 4)
     decisions: int = 100
+    regimes: tuple[Regime, ...] = REGIMES
     sparse: bool = False
 
     @classmethod
     def quick(cls) -> Scale:
         """Enough to see that everything works; too little to conclude from."""
-        return cls(seeds=2, requests=120, mixes=("uniform",), replicas=(1, 2), decisions=10, sparse=True)
+        return cls(seeds=2, requests=120, replicas=(2,), decisions=10, sparse=True)
 
 
-def rates(source: Source, model: str, scale: Scale) -> tuple[float, ...]:
-    """The rates of the curves; for a model without published ones, around what one request at a time carries."""
-    chosen: tuple[float, ...] | None = RATES.get(model) if source.profile is None else None
-    if chosen is None:
-        carried = 1 / mean_alone_s(source, Point(model, ""))
-        chosen = tuple(round(carried * share, 4) for share in (0.4, 0.7, 1.0, 1.3, 1.6))
-    return chosen[1::2] if scale.sparse else chosen
+class Load(NamedTuple):
+    """What the points of a section are made for: a model with one seed, and who is compared.
+
+    Attributes:
+        source: of the measurements.
+        base: the usual regime, of no scheduler yet.
+        names: of contenders.
+        has_whole: whether whole images were measured too.
+        scale: of the comparison.
+    """
+
+    source: Source
+    base: Point
+    names: Sequence[str]
+    has_whole: bool
+    scale: Scale
+
+    def among(self, names: Sequence[str]) -> list[str]:
+        """Those of some contenders that are compared."""
+        return [name for name in names if name in self.names]
+
+    def rates(self, published: dict[str, tuple[float, ...]] = RATES) -> tuple[float, ...]:
+        """Rates of a curve; for measurements of one's own, around what one request at a time carries."""
+        chosen = published.get(self.base.model) if self.source.profile is None else None
+        if chosen is None:
+            carried = 1 / mean_alone_s(self.source, self.base)
+            chosen = tuple(round(carried * share, 4) for share in (0.4, 0.7, 1.0, 1.3, 1.6))
+        return chosen[1::2] if self.scale.sparse else chosen
 
 
-def paper_rates(source: Source, model: str, scale: Scale) -> tuple[float, ...]:
-    """The rates of the paper's evaluation; for a model without one those of the curves."""
-    chosen: tuple[float, ...] | None = PAPER_RATES.get(model) if source.profile is None else None
-    if chosen is None:
-        return rates(source, model, scale)
-    return chosen[1:2] if scale.sparse else chosen
+def regimes(load: Load) -> list[Point]:
+    """Every regime, for all."""
+    there = [regime for regime in load.scale.regimes if _can_be_measured(load, regime)]
+    points = [regime.point(load.source, load.base) for regime in there]
+    return [replace(point, scheduler=name) for point in points for name in load.names]
 
 
-def plan(source: Source, models: Sequence[str], schedulers: Sequence[str], scale: Scale) -> dict[str, list[Point]]:
-    """The points of every section."""
-    mixes = [mix for mix in source.mixes() if not scale.mixes or mix in scale.mixes]
-    some = [name for name in CONTENDERS if name in schedulers]
-    predicting = [name for name in PREDICTING if name in schedulers]
-    sections: dict[str, list[Point]] = {
-        name: [] for name in ("rates", "slo", "goodput", "replicas", "knowledge", "ablation", "claims")
-    }
-    for model in models:
-        curve = rates(source, model, scale)
-        middle = curve[len(curve) // 2]
-        has_whole = "whole" in profile_of(source).executors(model) and "denoise" in truth(source, model, "whole").costs
-        paper = "whole" if has_whole else ""
-        for seed in range(scale.seeds):
-            base = Point(model, "", requests=scale.requests, seed=seed)
-            at_90 = replace(base, goals=(0.90,))
-            for name in schedulers:
-                sections["rates"] += [replace(base, scheduler=name, rate=rate) for rate in curve]
-                sections["slo"] += [replace(base, scheduler=name, rate=middle, slo=slo) for slo in SLOS]
-                sections["goodput"] += [replace(base, scheduler=name, mix=mix) for mix in mixes]
-            for name in some:
-                more = [n for n in scale.replicas if n > 1]
-                counts = [max(scale.requests, scale.requests // 4 * n) for n in more]
-                sections["replicas"] += [replace(base, scheduler=name)] * (1 in scale.replicas)
-                sections["replicas"] += [
-                    replace(at_90, scheduler=name, replicas=n, requests=count)
-                    for n, count in zip(more, counts, strict=True)
-                ]
-            for name in predicting:
-                sections["knowledge"] += [
-                    replace(base, scheduler=name),
-                    *(replace(at_90, scheduler=name, error=error) for error in (-0.2, 0.2)),
-                    replace(at_90, scheduler=name, knowledge="fixed"),
-                    replace(at_90, scheduler=name, knowledge="oracle"),
-                ]
-            sections["ablation"] += ablation(replace(at_90, deadlines=paper), schedulers, has_whole)
-            for rate in (None, *paper_rates(source, model, scale)):
-                point = replace(at_90, rate=rate, deadlines=paper)
-                sections["claims"] += claims(point, schedulers, has_whole)
-    return sections
+def _can_be_measured(load: Load, regime: Regime) -> bool:
+    """Whether the data of its mix is there, and measurements of its executor."""
+    changes = regime.changes
+    if changes.get("mix", load.base.mix) not in load.source.mixes():
+        return False
+    return changes.get("engine") != "whole" or load.has_whole
 
 
-def ablation(base: Point, schedulers: Sequence[str], has_whole: bool) -> list[Point]:
+def curves(load: Load) -> list[Point]:
+    """Attainment against rate."""
+    return [replace(load.base, scheduler=name, rate=rate) for name in load.names for rate in load.rates()]
+
+
+def several_gpus(load: Load) -> list[Point]:
+    """Goodput of one GPU and of several."""
+    points = [replace(load.base, scheduler=name) for name in load.among(SEVERAL_GPUS)]
+    many = [(n, max(load.base.requests, load.base.requests // 4 * n)) for n in load.scale.replicas]
+    at_90 = [replace(point, goals=(0.90,)) for point in points]
+    return points + [replace(point, replicas=n, requests=count) for point in at_90 for n, count in many]
+
+
+def knowledge(load: Load) -> list[Point]:
+    """Predictions that are wrong, uncorrected, or the truth."""
+    points = [replace(load.base, scheduler=name) for name in load.among(PREDICTING)]
+    knowing: list[dict[str, Any]] = [{"error": -0.2}, {"error": 0.2}, {"knowledge": "fixed"}, {"knowledge": "oracle"}]
+    return points + [replace(point, goals=(0.90,), **known) for point in points for known in knowing]
+
+
+def ablation(load: Load) -> list[Point]:
     """One ingredient more a point: whole images of one size, mixed batches, our scheduler, online correction, a cache
     (not for SDXL, whose measurements hold one already); and the oracle predictor.
     """
-    ours = OURS if OURS in schedulers else "patchedserve-joins"
-    points = [replace(base, scheduler="same-size-continuous", engine="whole")] * has_whole
+    base = replace(load.base, goals=(0.90,), deadlines="whole" if load.has_whole else "")
+    ours = OURS if OURS in load.names else "patchedserve-joins"
+    points = [replace(base, scheduler="same-size-continuous", engine="whole")] * load.has_whole
     points += [replace(base, scheduler="mixed-fcfs")]
-    points += [replace(base, scheduler=ours, knowledge=knowledge) for knowledge in ("fixed", "online")]
+    points += [replace(base, scheduler=ours, knowledge=known) for known in ("fixed", "online")]
     points += [replace(base, scheduler=ours, computed=COMPUTED)] * (base.model != "sdxl")
     points += [replace(base, scheduler=ours, knowledge="oracle")]
-    return [point for point in points if point.scheduler in schedulers]
+    return [point for point in points if point.scheduler in load.names]
 
 
-def claims(base: Point, schedulers: Sequence[str], has_whole: bool) -> list[Point]:
+def claims(load: Load) -> list[Point]:
     """The systems of the paper's evaluation in its set-up, where NIRVANA runs whole images; and on one engine."""
-    engines = ["patched", "whole"] if has_whole else ["patched"]
-    points = [replace(base, scheduler=name) for name in ("patchedserve", "patchedserve-joins", "mixed-fcfs", OURS)]
+    base = replace(load.base, goals=(0.90,), deadlines="whole" if load.has_whole else "")
+    points = [
+        replace(base, scheduler=name) for name in load.among((*READINGS, "patchedserve-joins", "mixed-fcfs", OURS))
+    ]
     points += [
         replace(base, scheduler="nirvana", engine=engine, steps_skipped=share)
-        for engine in engines
+        for engine in (["patched", "whole"] if load.has_whole else ["patched"])
         for share in (0.0, 0.5)
+        if "nirvana" in load.names
     ]
-    return [point for point in points if point.scheduler in schedulers]
+    return [replace(point, rate=rate) for rate in (None, *load.rates(PAPER_RATES)) for point in points]
 
 
-class Journal:
-    """Measured points of an output folder, one JSON object a line, by what they are and what measured them.
-
-    What measured a point is its scheduler, the simulator and the measurements. A changed scheduler leaves the points of
-    the others as they are.
-    """
-
-    def __init__(self, path: Path, source: Source) -> None:
-        self.path = path
-        self._measured = profile_of(source).content_hash[:16]
-        self._code: dict[str, str] = {}
-        self._figures: dict[str, dict[str, Any]] = {}
-        if path.is_file():
-            entries = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-            self._figures = {entry["key"]: entry["figures"] for entry in entries}
-
-    def __contains__(self, what: Point | tuple[Any, ...]) -> bool:
-        return self._key(what) in self._figures
-
-    def __getitem__(self, what: Point | tuple[Any, ...]) -> dict[str, Any]:
-        return self._figures[self._key(what)]
-
-    def add(self, what: Point | tuple[Any, ...], figures: dict[str, Any]) -> None:
-        """Keep the figures of a point, or of a tuple that begins with a scheduler."""
-        key = self._key(what)
-        self._figures[key] = figures
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": key, "figures": figures}) + "\n")
-
-    def frame(self, points: Sequence[Point]) -> pd.DataFrame:
-        """One row a point: what it is, and its figures."""
-        return pd.DataFrame([{**asdict(point), **self[point]} for point in points])
-
-    def _key(self, what: Point | tuple[Any, ...]) -> str:
-        scheduler = what.scheduler if isinstance(what, Point) else what[0]
-        if scheduler not in self._code:
-            start = ROOT / "benchmarks/serving/measure.py", ROOT / _path_of(SCHEDULERS[scheduler].__module__)
-            code = b"".join(file.read_bytes() for file in sorted(_with_imports(start)))
-            self._code[scheduler] = hashlib.sha256(code).hexdigest()[:16]
-        facts = asdict(what) if isinstance(what, Point) else what
-        return json.dumps([self._code[scheduler], self._measured, facts])
+SECTIONS: dict[str, tuple[Callable[[Load], list[Point]], Callable[[pd.DataFrame], list[report.Table]]]] = {
+    "rates": (curves, report.curves),
+    "replicas": (several_gpus, report.replicas),
+    "knowledge": (knowledge, report.knowledge),
+    "ablation": (ablation, report.ablation),
+    "claims": (claims, report.claims),
+}
+"""Beside the regimes: what is simulated for a model and seed, and the tables of a model's points."""
 
 
-def _path_of(module: str) -> str:
-    return module.replace(".", "/") + ".py"
-
-
-def _with_imports(start: Iterable[Path]) -> set[Path]:
-    """Source files and all that they import of this project; packages' own files only list what is in them."""
-    found: set[Path] = set()
-    ahead = list(start)
-    while ahead:
-        file = ahead.pop()
-        if file in found or not file.is_file():
-            continue
-        found.add(file)
-        ahead += [ROOT / _path_of(module) for module in _imported(file.read_text(encoding="utf-8"))]
-    return found
-
-
-@cache
-def _imported(source: str) -> list[str]:
-    """What may be a module among the names that a source file imports."""
-    modules = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            modules += [node.module, *[f"{node.module}.{alias.name}" for alias in node.names]]
-        elif isinstance(node, ast.Import):
-            modules += [alias.name for alias in node.names]
-    return modules
+def plan(source: Source, models: Sequence[str], names: Sequence[str], scale: Scale) -> dict[str, list[Point]]:
+    """The points of the regimes and of every section."""
+    sections: dict[str, list[Point]] = {name: [] for name in ("regimes", *SECTIONS)}
+    for seed in range(scale.seeds):
+        for model in models:
+            whole = "whole" in profile_of(source).executors(model)
+            has_whole = whole and "denoise" in truth(source, model, "whole").costs
+            base = Point(model, "", requests=scale.requests, seed=seed)
+            load = Load(source, base, names, has_whole, scale)
+            sections["regimes"] += regimes(load)
+            for name, (points, _) in SECTIONS.items():
+                sections[name] += points(load)
+    return sections
 
 
 def run(source: Source, points: Sequence[Point], journal: Journal, jobs: int) -> None:
     """Measure the points that the journal lacks, on ``jobs`` processes."""
     missing = [point for point in dict.fromkeys(points) if point not in journal]
-    missing.sort(key=lambda point: (point.seed, point.scheduler))
     results = Parallel(jobs, return_as="generator_unordered", batch_size=1)(
         delayed(_measured)(source, point) for point in missing
     )
@@ -267,28 +227,40 @@ def decisions(source: Source, model: str, schedulers: Sequence[str], scale: Scal
     return report.Table(title, note, ["scheduler", "10", "100", "1,000"], rows)
 
 
-def tables(source: Source, sections: dict[str, list[Point]], journal: Journal) -> Iterator[report.Table]:
+def tables(source: Source, scale: Scale, sections: dict[str, list[Point]], journal: Journal) -> Iterator[report.Table]:
     """Every table but that of decision times."""
     frames = {name: journal.frame(list(dict.fromkeys(points))) for name, points in sections.items()}
-    goodput, knowledge = frames["goodput"], frames["knowledge"]
-    if {OURS, "patchedserve"} <= set(goodput["scheduler"]):
-        yield report.verdict(goodput, knowledge, OURS)
-    for model in dict.fromkeys(goodput["model"]):
-        yield from report.goodputs(goodput, model)
-        yield from report.curves(frames["rates"], model)
-        yield from report.by_slo(frames["slo"], model)
-        for name, shown in (("replicas", report.replicas), ("knowledge", report.knowledge)):
-            if len(frames[name]):
-                yield from shown(frames[name], model)
-        yield from report.ablation(frames["ablation"], model)
-        yield from report.claims(frames["claims"], model)
+    compared = by_regime(source, scale, sections["regimes"], journal)
+    if OURS in set(compared["scheduler"]) and len(set(compared["scheduler"])) > 1:
+        yield report.verdict(compared, OURS, READINGS)
+    for model in dict.fromkeys(compared["model"]):
+        yield report.by_regime(compared, model)
+        for name, (_, shown) in SECTIONS.items():
+            own = frames[name]
+            if len(own) and len(own := own[own["model"] == model]):
+                yield from shown(own)
     yield from report.prediction(source, frames["rates"])
+
+
+def by_regime(source: Source, scale: Scale, points: Sequence[Point], journal: Journal) -> pd.DataFrame:
+    """The figure of every regime, one row a model, scheduler and seed: ``value``, and ``less_is_better``."""
+    measured = set(points)
+    rows = []
+    for base in dict.fromkeys(Point(p.model, p.scheduler, requests=scale.requests, seed=p.seed) for p in points):
+        for regime in scale.regimes:
+            point = regime.point(source, base)
+            if point in measured:
+                what = {"model": base.model, "regime": regime.name, "scheduler": base.scheduler, "seed": base.seed}
+                value = journal[point][regime.figure]
+                rows.append({**what, "value": value, "less_is_better": regime.less_is_better})
+    return pd.DataFrame(rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two seeds, short traces, one mix: to see that it works")
+    parser.add_argument("--seeds", type=int, help="by default 5, of --quick 2")
     parser.add_argument("--data", type=Path, default=ROOT / "../shared/data", help="folder with mixfusion/ and more")
     parser.add_argument("--profile", type=Path, help="a profile instead of the published measurements")
     parser.add_argument("--models", nargs="+", help="by default all that have mixed batches")
@@ -304,15 +276,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"MixFusion artifact ({ADDRESS}), or pass --profile"
         )
         return 0
-    schedulers = asked.schedulers or list(SCHEDULERS)
-    if unknown := [name for name in schedulers if name not in SCHEDULERS]:
-        raise BadInput(f"unknown scheduler {unknown[0]!r}; known: {', '.join(SCHEDULERS)}")
+    schedulers = asked.schedulers or list(CONTENDERS)
+    if unknown := [name for name in schedulers if name not in CONTENDERS]:
+        raise BadInput(f"unknown scheduler {unknown[0]!r}; known: {', '.join(CONTENDERS)}")
     profile = profile_of(source)
     models = asked.models or [m for m in ("sdxl", "sd3", *profile.models) if m in profile.models]
     models = [model for model in dict.fromkeys(models) if "patched" in profile.executors(model)]
     if not models:
         raise BadInput(f"{asked.profile}: no model measured with the executor 'patched'")
     scale = Scale.quick() if asked.quick else Scale()
+    scale = replace(scale, seeds=asked.seeds or scale.seeds)
     started = time.perf_counter()
     asked.output.mkdir(parents=True, exist_ok=True)
     journal = Journal(asked.output / "points.jsonl", source)
@@ -325,7 +298,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{profile.hardware}. {scale.seeds} seeds of {scale.requests} requests of 50 steps (more on many GPUs), with "
         "95 % confidence intervals over seeds. Where nothing else is said, deadlines are 5 times the latency alone of "
         "a request, decoding included. All schedulers run on the measurements of mixed batches in patches: they alone "
-        "hold mixed batches, and another table would compare engines.",
+        "hold mixed batches, and another table would compare engines. All hold at most 12 requests and drop what is "
+        "lost, where they have the choice. PatchedServe counts slack in multiples of a request's own latency or in "
+        "seconds, and takes requests for relaxed from half of that on or (`relaxed`) always.",
         "",
         f"Of the measurements: {profile.metadata.get('note', 'nothing to note')}.",
         "",
@@ -333,7 +308,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for left in ("bursty", "diffusiondb"):
         if left not in source.mixes():
             lines += [f"Mix {left!r} is left out: its data is not under {asked.data}.", ""]
-    shown = [*tables(source, sections, journal), decisions(source, models[-1], schedulers, scale, journal)]
+    timed = [name for name in schedulers if name in SCHEDULERS]
+    shown = [*tables(source, scale, sections, journal), decisions(source, models[-1], timed, scale, journal)]
     text = "\n".join([*lines, *(table.markdown() for table in shown)])
     write_document(BENCHMARK.comment(text, ".md"), asked.output / "report.md", BENCHMARK)
     frame = journal.frame(list(dict.fromkeys(points)))

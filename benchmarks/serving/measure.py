@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.serving.contenders import CONTENDERS
 from benchmarks.serving.point import Point, Source, mean_alone_s, predictor_of, requests_of, truth, world_of
 from policies.contract import Launch, Outcome
 from policies.controller import Controller
-from policies.scheduling import SCHEDULERS
 from sim.driver import Simulation
 from sim.world import World
 from traces.request import Request
@@ -27,14 +27,14 @@ Figures = dict[str, Any]
 def simulate(source: Source, point: Point, rate: float) -> Figures:
     """The figures of one simulation at ``rate`` requests a second and replica.
 
-    ``attainment`` is the share of all requests that finished within their deadline; dropped ones miss it. Latencies
-    are of finished requests, ``utilisation`` is a mean over replicas until the last end, ``prediction_error`` the
-    absolute errors of all launches over their time.
+    ``attainment`` is the share of all requests that finished within their deadline; dropped ones miss it;
+    ``worst_size`` that of the size of which least do. Latencies are of finished requests, ``utilisation`` is a mean
+    over replicas until the last end, ``prediction_error`` the absolute errors of all launches over their time.
     """
     table = truth(source, point.model, point.engine)
     stages = tuple(stage for stage in ORDINARY if stage in table.costs)
     requests = requests_of(source, point, rate)
-    policy = SCHEDULERS[point.scheduler]()
+    policy = CONTENDERS[point.scheduler].policy()
     controller = Controller(policy, predictor_of(source, point), point.replicas, stages)
     started = time.perf_counter()
     end_s = Simulation(controller, World(world_of(source, point), point.replicas, point.seed)).run(requests)
@@ -57,11 +57,14 @@ def simulate(source: Source, point: Point, rate: float) -> Figures:
         errors += abs(predicted - span)
         weighted += len(launch.jobs) * span
     percentiles = np.percentile(latencies, (50, 90, 95, 99)) if latencies else [math.nan] * 4
+    by_size = {size: good / asked for size, (good, asked) in sorted(of_size.items())}
     return {
         "attainment": met / len(requests),
+        "worst_size": min(by_size.values()),
         "dropped": sum(job.state == "dropped" for job in controller.jobs) / len(requests),
+        "mean_s": float(np.mean(latencies)) if latencies else math.nan,
         **{f"p{q}_s": float(value) for q, value in zip((50, 90, 95, 99), percentiles, strict=True)},
-        "by_size": {size: good / asked for size, (good, asked) in sorted(of_size.items())},
+        "by_size": by_size,
         "utilisation": spans / (end_s * point.replicas),
         "batch": weighted / spans,
         "prediction_error": errors / spans,
@@ -119,7 +122,7 @@ def decision_times(source: Source, model: str, scheduler: str, waiting: int, dec
     alone_s = {size: table.standalone_s(Request("alone", 0.0, size[0], size[1], 50)) for size in kinds}
     queue_s = 0.5 * waiting * sum(alone_s.values()) / len(kinds)
     stages = tuple(stage for stage in ORDINARY if stage in table.costs)
-    controller = Controller(SCHEDULERS[scheduler](), predictor_of(source, point), 1, stages)
+    controller = Controller(CONTENDERS[scheduler].policy(), predictor_of(source, point), 1, stages)
     queue = controller.policy.cluster.waiting
     now, names = 0.0, count()
     launches: list[Launch] = []

@@ -14,7 +14,9 @@ same relative times. A rate is reached by shrinking the intervals.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,7 +28,8 @@ from predictors.importers.mixfusion import import_mixfusion
 from predictors.latency_model import LatencyModel
 from predictors.online import OnlinePredictor
 from predictors.profile import Profile
-from traces.arrivals import Poisson
+from traces.arrivals import parse_arrivals
+from traces.composition import composition_of
 from traces.errors import BadInput
 from traces.importers.gentd26 import import_gentd26
 from traces.mix import Mix, parse_counts
@@ -39,14 +42,16 @@ from traces.trace import Trace
 Knowledge = Literal["online", "fixed", "oracle"]
 """Half of the compositions, corrected online | the same, uncorrected | the world's own durations without noise."""
 
+_ALIKE = "512x512:1,768x768:1,1024x1024:1"
 MIXES = {
-    "uniform": "512x512:1,768x768:1,1024x1024:1",
-    "small": "512x512:6,768x768:3,1024x1024:1",
-    "large": "512x512:1,768x768:3,1024x1024:6",
-    "bursty": "512x512:1,768x768:1,1024x1024:1",
-    "diffusiondb": "",
+    "uniform": (_ALIKE, "poisson"),
+    "small": ("512x512:6,768x768:3,1024x1024:1", "poisson"),
+    "large": ("512x512:1,768x768:3,1024x1024:6", "poisson"),
+    "bursty": (_ALIKE, "gentd26"),
+    "cv-4": (_ALIKE, "gamma:4"),
+    "diffusiondb": ("diffusiondb", "poisson"),
 }
-"""Sizes by mix. ``bursty`` arrives as GenTD26 did, a window of it a seed, at another pace; the others are Poisson."""
+"""Sizes and arrivals by mix. ``gentd26`` is a window of it a seed, at another pace."""
 
 SKIPPED = "5:0.3,10:0.4,15:0.2,25:0.1"
 """NIRVANA: denoising steps of 50 that a request with a similar earlier picture skips, and how often."""
@@ -95,8 +100,9 @@ class Point:
     """What is simulated.
 
     Attributes:
+        scheduler: of `benchmarks.serving.contenders`.
         rate: requests a second and replica; None: the largest that meets each of ``goals`` is searched.
-        slo: deadline of a request, in multiples of its latency alone on an idle replica.
+        slo: deadline of a request, in multiples of its latency alone on an idle replica; infinity: it has none.
         error: share by which all predictions are too long and stay so.
         engine: executor whose measurements give the durations.
         deadlines: executor whose latency alone the deadlines are multiples of; empty: the engine.
@@ -185,11 +191,12 @@ def requests_of(source: Source, point: Point, rate: float) -> list[Request]:
     arrivals, sizes = _shape(source, point.mix, point.requests, point.seed)
     alone = truth(source, point.model, point.deadlines or point.engine).standalone_s
     pace = 1.0 / (rate * point.replicas)
-    slo: dict[Size, float] = {}
+    slo: dict[Size, float | None] = {}
     requests = []
     for index, (arrival, size) in enumerate(zip(arrivals, sizes, strict=True)):
         if size not in slo:
-            slo[size] = point.slo * alone(Request("alone", 0.0, size[0], size[1], 50))
+            slo_s = point.slo * alone(Request("alone", 0.0, size[0], size[1], 50))
+            slo[size] = slo_s if slo_s < math.inf else None
         name = f"r{index}"
         requests.append(Request(name, arrival * pace, size[0], size[1], 50, model=point.model, slo_s=slo[size]))
     if not point.steps_skipped:
@@ -205,22 +212,42 @@ def mean_alone_s(source: Source, point: Point) -> float:
     return float(np.mean([table.standalone_s(request) for request in requests_of(source, point, 1.0)]))
 
 
+def capacity(source: Source, point: Point, most: int = 12) -> float:
+    """Requests of the point's mix a second and replica that full batches of one size would carry.
+
+    Every request takes its part of the quickest batch of at most ``most`` of its size, and decodes alone.
+    """
+    table = truth(source, point.model, point.engine)
+
+    def shared_s(request: Request) -> float:
+        def denoise_s(images: int) -> float:
+            batch = Batch(point.model, composition_of([(request.size, images)]))
+            return request.steps * table.step_s("denoise", batch) / images
+
+        return table.standalone_s(request) - denoise_s(1) + min(map(denoise_s, range(1, most + 1)))
+
+    sizes = Counter(request.size for request in requests_of(source, replace(point, seed=0), 1.0))
+    spent_s = [count * shared_s(Request("alone", 0.0, size[0], size[1], 50)) for size, count in sizes.items()]
+    return sizes.total() / sum(spent_s)
+
+
 @lru_cache(maxsize=64)
 def _shape(source: Source, mix: str, count: int, seed: int) -> tuple[list[float], list[Size]]:
     """Arrival times at one request a second, and sizes."""
-    sizes: Mix[Size] = load_sizes(source.sizes) if mix == "diffusiondb" else parse_sizes(MIXES[mix])
-    if mix == "bursty":
+    of_sizes, process = MIXES[mix]
+    sizes: Mix[Size] = load_sizes(source.sizes) if of_sizes == "diffusiondb" else parse_sizes(of_sizes)
+    if process == "gentd26":
         every = _gentd26(source)
         start = int(stream(seed, "benchmark/window").integers(max(1, len(every) - count)))
         times = every[start : start + count] - every[start]
-        times *= (len(times) - 1) / times[-1]
     else:
         rng = stream(seed, f"benchmark/arrivals/{mix}")
-        times = np.sort(Poisson().points(1.0, 2.0 * count, rng))[:count]
+        times = parse_arrivals(process).times(1.0, 2.0 * count, rng)[:count]
+    times = times * ((len(times) - 1) / times[-1])
     return times.tolist(), sizes.draw(len(times), stream(seed, f"benchmark/sizes/{mix}"))
 
 
 @lru_cache(maxsize=2)
 def _gentd26(source: Source) -> np.ndarray:
-    imported = import_gentd26(source.gentd26, parse_sizes(MIXES["bursty"]), spread_seconds=True)
+    imported = import_gentd26(source.gentd26, parse_sizes(MIXES["bursty"][0]), spread_seconds=True)
     return imported.trace.frame["arrival_s"].to_numpy(copy=True)

@@ -6,6 +6,7 @@ before they are averaged: common random numbers cancel what the seeds have in co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -69,17 +70,102 @@ def pivot(
     return Table(title, note, [row, *(number(c) if isinstance(c, float) else str(c) for c in columns)], lines)
 
 
-def ratios(frame: pd.DataFrame, keys: Sequence[str], value: str, base: str) -> pd.DataFrame:
-    """``value`` of every scheduler over that of ``base`` with the same ``keys`` and seed, as column ``ratio``."""
-    on = [*keys, "seed"]
-    reference = frame[frame["scheduler"] == base][[*on, value]].rename(columns={value: "reference"})
-    joined = frame.merge(reference, on=on, how="inner")
-    return joined.assign(ratio=joined[value] / joined["reference"].replace(0.0, np.nan))
+def by_regime(compared: pd.DataFrame, model: str) -> Table:
+    """The figures of a model in every regime.
+
+    Args:
+        compared: ``value`` by model, regime, scheduler and seed.
+        model: that is shown.
+    """
+    title = f"{model}: the figure of every regime"
+    note = (
+        "Goodput at 90 % attainment (requests/s a GPU) where nothing else is named; under overload and for the worst "
+        "size the share in time; without deadlines seconds, where less is better. Each seed of GenTD26 arrivals is "
+        "another window, and they differ much: compare ratios there."
+    )
+    return pivot(title, note, compared[compared["model"] == model], "scheduler", "regime", "value")
 
 
-def curves(frame: pd.DataFrame, model: str) -> list[Table]:
+def ratio(ours: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """The mean of one over that of another, and half of its 95 % interval; the seeds are paired.
+
+    Student's interval of the ratio of two means, by its linearisation; nan of a single seed.
+    """
+    own, base = np.asarray(ours, dtype=float), np.asarray(other, dtype=float)
+    if not base.mean():
+        return math.nan, math.nan
+    found, count = own.mean() / base.mean(), len(own)
+    if count == 1:
+        return float(found), math.nan
+    spread = (own - found * base).std(ddof=1) / base.mean()
+    return float(found), float(stats.t.ppf(0.975, count - 1) * spread / np.sqrt(count))
+
+
+def verdict(compared: pd.DataFrame, ours: str, published: Sequence[str]) -> Table:
+    """Ours over the strongest reading of the published scheduler and over the best other one, regime by regime.
+
+    Above 1 ours is better, also where less of the figure is. ``not better`` names where ours does not win: where the
+    best other one is as good or better on average.
+
+    Args:
+        compared: ``value`` and ``less_is_better`` by model, regime, scheduler and seed.
+        ours: our scheduler.
+        published: readings of the published one.
+    """
+    rivals = {"PatchedServe": list(published), "best other": [n for n in set(compared["scheduler"]) if n != ours]}
+    models = list(dict.fromkeys(compared["model"]))
+    found: dict[tuple[str, str], list[float]] = {(model, rival): [] for model in models for rival in rivals}
+    rows, lost = [], []
+    for regime, of_regime in compared.groupby("regime", sort=False):
+        row = [str(regime)]
+        for (model, rival), ratios in found.items():
+            nearest = _nearest(of_regime[of_regime["model"] == model], ours, rivals[rival])
+            if nearest is None:
+                row.append("–")
+                continue
+            name, value, half = nearest
+            ratios.append(value)
+            row.append(f"{value:.2f}" + (f" ± {half:.2f}" if math.isfinite(half) else "") + f" ({name})")
+            if rival == "best other" and value <= 1:
+                lost.append(f"{model} {regime}: {value:.3f} of {name}")
+        rows.append(row)
+    shown = [ratios or [math.nan] for ratios in found.values()]
+    rows += [
+        ["**mean**", *[f"**{np.mean(r):.3f}**" for r in shown]],
+        ["**least**", *[f"{np.min(r):.3f}" for r in shown]],
+    ]
+    for rival in rivals:
+        both = [value for (_, of), values in found.items() if of == rival for value in values] or [math.nan]
+        rows.append(
+            [
+                f"over {rival}, all models",
+                f"mean {np.mean(both):.3f}, least {np.min(both):.3f}",
+                *[""] * (len(found) - 1),
+            ]
+        )
+    rows.append(["not better", "; ".join(lost) or "nowhere", *[""] * (len(found) - 1)])
+    heads = [f"{ours} / ", *(f"{model}: {rival}" for model, rival in found)]
+    note = "Ratios of means over paired seeds, with 95 % intervals; in brackets who comes nearest."
+    return Table(f"{ours} over the others, by regime", note, heads, rows)
+
+
+def _nearest(own: pd.DataFrame, ours: str, rivals: Sequence[str]) -> tuple[str, float, float] | None:
+    """The rival with the smallest ratio of ours to it, with that and half of its interval; None where none has one."""
+    values = own.pivot(index="seed", columns="scheduler", values="value")
+    if ours not in values:
+        return None
+    less = bool(own["less_is_better"].iloc[0])
+    found = []
+    for name in rivals:
+        if name in values:
+            pair = (values[name], values[ours]) if less else (values[ours], values[name])
+            found.append((name, *ratio(pair[0].tolist(), pair[1].tolist())))
+    return min((one for one in found if math.isfinite(one[1])), key=lambda one: one[1:2] + one[:1], default=None)
+
+
+def curves(own: pd.DataFrame) -> list[Table]:
     """Attainment against rate; at the middle rate by size, and latencies."""
-    own = frame[frame["model"] == model]
+    model = own["model"].iloc[0]
     shown = sorted(set(own["rate"]))
     middle = own[own["rate"] == shown[len(shown) // 2]]
     sizes = sorted({size for found in middle["by_size"] for size in found}, key=lambda size: int(size.split("x")[0]))
@@ -108,49 +194,27 @@ def curves(frame: pd.DataFrame, model: str) -> list[Table]:
     ]
 
 
-def by_slo(frame: pd.DataFrame, model: str) -> list[Table]:
-    """Attainment against the deadline's scale."""
-    own = frame[frame["model"] == model]
-    title = f"{model}: SLO attainment (%) against SLO scale, at {number(own['rate'].iloc[0])} requests/s a GPU"
-    return [pivot(title, "", own, "scheduler", "slo", "attainment", percent)]
-
-
-def goodputs(frame: pd.DataFrame, model: str, base: str = "patchedserve") -> list[Table]:
-    """Goodput at both goals by mix, and over PatchedServe as published."""
-    own = frame[frame["model"] == model]
-    tables = []
-    for goal in ("90", "99"):
-        title = f"{model}: goodput at {goal} % attainment (requests/s a GPU) by mix"
-        note = "Each seed of `bursty` is another window of GenTD26; they differ much, so compare ratios there."
-        tables.append(pivot(title, note, own, "scheduler", "mix", f"goodput_{goal}"))
-    if base in set(own["scheduler"]):
-        over = ratios(own, ["mix"], "goodput_90", base)
-        title = f"{model}: goodput at 90 % over {base}, by mix"
-        tables.append(pivot(title, "Ratios of paired seeds.", over, "scheduler", "mix", "ratio"))
-    return tables
-
-
-def replicas(frame: pd.DataFrame, model: str) -> list[Table]:
+def replicas(own: pd.DataFrame) -> list[Table]:
     """Goodput a GPU against the number of GPUs."""
-    own = frame[frame["model"] == model].sort_values(["replicas"], kind="stable")
+    model, own = own["model"].iloc[0], own.sort_values(["replicas"], kind="stable")
     title = f"{model}: goodput at 90 % (requests/s a GPU) against GPUs"
     return [pivot(title, "", own, "scheduler", "replicas", "goodput_90")]
 
 
-def knowledge(frame: pd.DataFrame, model: str) -> list[Table]:
+def knowledge(own: pd.DataFrame) -> list[Table]:
     """Goodput when predictions are wrong, not corrected, or the truth."""
     names = {("online", 0.0): "as is", ("online", -0.2): "-20 %", ("online", 0.2): "+20 %"}
     names |= {("fixed", 0.0): "not corrected online", ("oracle", 0.0): "oracle"}
-    own = frame[frame["model"] == model]
+    model = own["model"].iloc[0]
     what = [names[key] for key in zip(own["knowledge"], own["error"], strict=True)]
     note = "An error lasts: online correction does not remove it. The oracle knows the world's durations without noise."
     title = f"{model}: goodput at 90 % (requests/s a GPU) by what the predictor knows"
     return [pivot(title, note, own.assign(predictor=what), "scheduler", "predictor", "goodput_90")]
 
 
-def ablation(frame: pd.DataFrame, model: str) -> list[Table]:
+def ablation(own: pd.DataFrame) -> list[Table]:
     """One ingredient more a row."""
-    own = frame[frame["model"] == model]
+    model = own["model"].iloc[0]
     steps = {
         ("same-size-continuous", "whole", "online"): "whole images, same-size continuous batching",
         ("mixed-fcfs", "patched", "online"): "+ executor: mixed batches, first come first served",
@@ -169,9 +233,9 @@ def ablation(frame: pd.DataFrame, model: str) -> list[Table]:
     return [pivot(f"{model}: ablation, goodput at 90 % (requests/s a GPU)", note, own, "step", "figure", "goodput_90")]
 
 
-def claims(frame: pd.DataFrame, model: str) -> list[Table]:
+def claims(own: pd.DataFrame) -> list[Table]:
     """The paper's comparisons in its set-up, beside its figures."""
-    own = frame[frame["model"] == model]
+    model = own["model"].iloc[0]
     system = own["scheduler"].where(own["engine"] == "patched", own["scheduler"] + ", whole images")
     system = system.where(own["steps_skipped"] == 0, system + ", half skip steps")
     own = own.assign(system=system)
@@ -184,10 +248,10 @@ def claims(frame: pd.DataFrame, model: str) -> list[Table]:
     tables = [
         pivot(f"{model}: attainment (%) at the paper's rates", note, fixed, "system", "rate", "attainment", percent)
     ]
-    for base in ("patchedserve", "patchedserve-joins"):
+    for base in [name for name in dict.fromkeys(own["system"]) if name.startswith("patchedserve")]:
         rows = []
         for name in dict.fromkeys(own["system"]):
-            if name != base and base in set(own["system"]):
+            if name != base:
                 points = _paired(fixed, base, name, "attainment", ["rate", "seed"], np.subtract)
                 gain = _paired(found, base, name, "goodput_90", ["seed"], np.divide)
                 rows.append([name, interval(points.groupby("seed").mean().tolist(), percent), interval(gain.tolist())])
@@ -204,55 +268,6 @@ def _paired(
     first, second = (frame[frame["system"] == name].set_index(on)[value] for name in (one, other))
     first, second = first.align(second, join="inner")
     return pd.Series(how(first, second.replace(0.0, np.nan) if how is np.divide else second), index=first.index)
-
-
-def verdict(frame: pd.DataFrame, wrong: pd.DataFrame, ours: str, base: str = "patchedserve") -> Table:
-    """Our scheduler's goodput at 90 % against the published one, the best other one on each mix, and the oracle.
-
-    Args:
-        frame: points of all mixes.
-        wrong: points of wrong, uncorrected and perfect knowledge, on one mix.
-    """
-    loads = ["model", "mix"]
-    over = _over_others(frame, ours, loads)
-    best = _over_best(over, loads)
-    least = best.groupby(loads)["ratio"].mean()
-    model, mix = least.index[int(least.argmin())]
-    rows = [
-        [f"over {base}, mean over models and mixes", _by_seed(over[over["other"] == base]), "1.25"],
-        ["over the best other one, mean over models and mixes", _by_seed(best), "1.10"],
-        [f"over the best other one, least ({model} {mix})", number(least.min()), "0.98"],
-    ]
-    for error in (-0.2, 0.2):
-        led = _over_best(_over_others(wrong[wrong["error"] == error], ours, ["model"]), ["model"])
-        rows.append([f"over the best other one with {100 * error:+.0f} % prediction error", _by_seed(led), "1"])
-    own = wrong[(wrong["scheduler"] == ours) & (wrong["error"] == 0)]
-    knowing = own.pivot_table("goodput_90", ["model", "seed"], "knowledge")
-    itself = (knowing["online"] / knowing["oracle"]).rename("ratio").reset_index()
-    rows.append(["over itself with the oracle predictor", _by_seed(itself), "–"])
-    note = "Ratios of paired seeds; the best other one is the one that comes nearest on that mix."
-    return Table(f"{ours}: goodput at 90 % attainment", note, ["ratio", "found", "goal"], rows)
-
-
-def _over_others(frame: pd.DataFrame, ours: str, loads: list[str]) -> pd.DataFrame:
-    """Ratios of our goodput to that of each ``other`` one under the same load and seed."""
-    on = [*loads, "seed"]
-    own = frame[frame["scheduler"] == ours][[*on, "goodput_90"]]
-    joined = frame[frame["scheduler"] != ours].merge(own, on=on, suffixes=("", "_ours"))
-    ratio = joined["goodput_90_ours"] / joined["goodput_90"].replace(0.0, np.nan)
-    return joined.assign(other=joined["scheduler"], ratio=ratio)[[*on, "other", "ratio"]]
-
-
-def _over_best(over: pd.DataFrame, loads: list[str]) -> pd.DataFrame:
-    """The ratios to the other one that comes nearest under each load."""
-    nearest = over.groupby([*loads, "other"])["ratio"].mean().reset_index()
-    nearest = nearest.loc[nearest.groupby(loads)["ratio"].idxmin(), [*loads, "other"]]
-    return over.merge(nearest, on=[*loads, "other"])
-
-
-def _by_seed(ratios: pd.DataFrame) -> str:
-    """The interval over seeds of the mean over loads."""
-    return interval(ratios.groupby("seed")["ratio"].mean().tolist())
 
 
 def prediction(source: Source, simulated: pd.DataFrame) -> list[Table]:
