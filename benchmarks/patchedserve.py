@@ -1,6 +1,6 @@
 """PatchedServe's comparison, simulated on the measurements published with it: one command.
 
-    python -m benchmarks.patchedserve [--quick] [--real] [--data ../shared/data] [-o out/patchedserve]
+    python -m benchmarks.patchedserve [--quick] [--regimes] [--real] [--data ../shared/data] [-o out/patchedserve]
 
 Prints and writes, for SDXL and SD3: ours against the strongest reading of PatchedServe and against the best other one
 in every regime, and where ours does not win; then goodput, attainment by rate and size, latencies, several GPUs, what
@@ -236,10 +236,11 @@ def tables(source: Source, scale: Scale, sections: dict[str, list[Point]], journ
     for model in dict.fromkeys(compared["model"]):
         yield report.by_regime(compared, model)
         for name, (_, shown) in SECTIONS.items():
-            own = frames[name]
+            own = frames.get(name, pd.DataFrame())
             if len(own) and len(own := own[own["model"] == model]):
                 yield from shown(own)
-    yield from report.prediction(source, frames["rates"])
+    if "rates" in frames:
+        yield from report.prediction(source, frames["rates"])
 
 
 def by_regime(source: Source, scale: Scale, points: Sequence[Point], journal: Journal) -> pd.DataFrame:
@@ -260,7 +261,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two seeds, short traces, one mix: to see that it works")
-    parser.add_argument("--seeds", type=int, help="by default 5, of --quick 2")
+    parser.add_argument("--seeds", type=int, help="by default 5; with --quick 2")
+    parser.add_argument("--requests", type=int, help="of a simulation, by default 400; with --quick 120")
+    parser.add_argument("--regimes", action="store_true", help="ours against others in every regime, and nothing else")
     parser.add_argument("--data", type=Path, default=ROOT / "../shared/data", help="folder with mixfusion/ and more")
     parser.add_argument("--profile", type=Path, help="a profile instead of the published measurements")
     parser.add_argument("--models", nargs="+", help="by default all that have mixed batches")
@@ -285,11 +288,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not models:
         raise BadInput(f"{asked.profile}: no model measured with the executor 'patched'")
     scale = Scale.quick() if asked.quick else Scale()
-    scale = replace(scale, seeds=asked.seeds or scale.seeds)
+    scale = replace(scale, seeds=asked.seeds or scale.seeds, requests=asked.requests or scale.requests)
     started = time.perf_counter()
     asked.output.mkdir(parents=True, exist_ok=True)
     journal = Journal(asked.output / "points.jsonl", source)
     sections = plan(source, models, schedulers, scale)
+    if asked.regimes:
+        sections = {"regimes": sections["regimes"]}
     points = [point for section in sections.values() for point in section]
     run(source, points, journal, asked.jobs)
     lines = [
@@ -308,8 +313,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for left in ("bursty", "diffusiondb"):
         if left not in source.mixes():
             lines += [f"Mix {left!r} is left out: its data is not under {asked.data}.", ""]
-    timed = [name for name in schedulers if name in SCHEDULERS]
-    shown = [*tables(source, scale, sections, journal), decisions(source, models[-1], timed, scale, journal)]
+    shown = list(tables(source, scale, sections, journal))
+    if not asked.regimes:
+        timed = [name for name in schedulers if name in SCHEDULERS]
+        shown.append(decisions(source, models[-1], timed, scale, journal))
     text = "\n".join([*lines, *(table.markdown() for table in shown)])
     write_document(BENCHMARK.comment(text, ".md"), asked.output / "report.md", BENCHMARK)
     frame = journal.frame(list(dict.fromkeys(points)))

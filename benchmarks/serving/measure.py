@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.serving.contenders import CONTENDERS
-from benchmarks.serving.point import Point, Source, mean_alone_s, predictor_of, requests_of, truth, world_of
+from benchmarks.serving.point import Point, Source, capacity, predictor_of, requests_of, truth, world_of
 from policies.contract import Launch, Outcome
 from policies.controller import Controller
 from sim.driver import Simulation
@@ -77,11 +77,11 @@ def measure(source: Source, point: Point) -> Figures:
     return goodput(source, point) if point.rate is None else simulate(source, point, point.rate)
 
 
-def goodput(source: Source, point: Point, within: float = 0.02) -> Figures:
+def goodput(source: Source, point: Point, within: float = 0.03) -> Figures:
     """``goodput_90`` and so on: the largest rate (requests a second and replica) at which 90 % of the requests meet
     their deadline, by bisection to ``within``, then interpolated; 0 when no rate does.
     """
-    mean_s = mean_alone_s(source, point)
+    start = 0.8 * capacity(source, point)
     seen: dict[float, float] = {}
 
     def attainment(rate: float) -> float:
@@ -91,15 +91,16 @@ def goodput(source: Source, point: Point, within: float = 0.02) -> Figures:
 
     found = {}
     for goal in point.goals:
-        good = max((rate for rate, share in seen.items() if share >= goal), default=0.7 / mean_s)
-        while attainment(good) < goal and good > 0.03 / mean_s:
-            good /= 1.5
+        good = max((rate for rate, share in seen.items() if share >= goal), default=start)
+        apart = 1.25
+        while attainment(good) < goal and good > 0.03 * start:
+            good, apart = good / apart, apart**1.5
         if attainment(good) < goal:
             found[f"goodput_{100 * goal:.0f}"] = 0.0
             continue
-        bad = min((rate for rate, share in seen.items() if share < goal and rate > good), default=good * 1.5)
+        bad = min((rate for rate, share in seen.items() if share < goal and rate > good), default=good * 1.25)
         while attainment(bad) >= goal:
-            good, bad = bad, bad * 1.5
+            good, bad = bad, bad * 1.25
         while bad / good > 1 + within:
             middle = math.sqrt(good * bad)
             good, bad = (middle, bad) if attainment(middle) >= goal else (good, middle)

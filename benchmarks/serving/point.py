@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -212,11 +212,16 @@ def mean_alone_s(source: Source, point: Point) -> float:
     return float(np.mean([table.standalone_s(request) for request in requests_of(source, point, 1.0)]))
 
 
-def capacity(source: Source, point: Point, most: int = 12) -> float:
+def capacity(source: Source, point: Point) -> float:
     """Requests of the point's mix a second and replica that full batches of one size would carry.
 
-    Every request takes its part of the quickest batch of at most ``most`` of its size, and decodes alone.
+    Every request takes its part of the quickest batch of at most 12 of its size, and decodes alone.
     """
+    return _capacity(source, Point(point.model, "", mix=point.mix, engine=point.engine, requests=point.requests))
+
+
+@lru_cache(maxsize=64)
+def _capacity(source: Source, point: Point) -> float:
     table = truth(source, point.model, point.engine)
 
     def shared_s(request: Request) -> float:
@@ -224,9 +229,9 @@ def capacity(source: Source, point: Point, most: int = 12) -> float:
             batch = Batch(point.model, composition_of([(request.size, images)]))
             return request.steps * table.step_s("denoise", batch) / images
 
-        return table.standalone_s(request) - denoise_s(1) + min(map(denoise_s, range(1, most + 1)))
+        return table.standalone_s(request) - denoise_s(1) + min(map(denoise_s, range(1, 13)))
 
-    sizes = Counter(request.size for request in requests_of(source, replace(point, seed=0), 1.0))
+    sizes = Counter(request.size for request in requests_of(source, point, 1.0))
     spent_s = [count * shared_s(Request("alone", 0.0, size[0], size[1], 50)) for size, count in sizes.items()]
     return sizes.total() / sum(spent_s)
 

@@ -10,9 +10,12 @@ import pandas as pd
 import pytest
 
 from benchmarks import patchedserve
+from benchmarks.serving import journal
+from benchmarks.serving.contenders import CONTENDERS, OURS, PUBLISHED
 from benchmarks.serving.measure import decision_times, goodput, simulate
-from benchmarks.serving.point import Point, Source, known, predictor_of, requests_of, truth
-from benchmarks.serving.report import interval, ratios, verdict
+from benchmarks.serving.point import Point, Source, capacity, known, predictor_of, requests_of, truth
+from benchmarks.serving.regimes import REGIMES
+from benchmarks.serving.report import interval, ratio, verdict
 from predictors.costs import Batch
 from predictors.profile import Profile
 from traces.composition import composition_of, format_composition
@@ -46,25 +49,35 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 def test_the_command_runs_resumes_and_writes(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(patchedserve.Scale, "quick", lambda: patchedserve.Scale(1, 40, ("uniform",), (1, 2), 3, True))
-    schedulers = ["same-size-continuous", "mixed-fcfs", "patchedserve", "nirvana"]
+    some = [
+        regime for regime in REGIMES if regime.name in ("5x", "5x, whole", "5x, 2x overload", "5x, GenTD26 arrivals")
+    ]
+    some.append(next(regime for regime in REGIMES if regime.less_is_better))
+    scale = patchedserve.Scale(1, 40, (2,), 3, tuple(some), sparse=True)
+    monkeypatch.setattr(patchedserve.Scale, "quick", lambda: scale)
+    schedulers = ["same-size-continuous", "mixed-fcfs", "patchedserve", "patchedserve-seconds", "nirvana", "lookahead"]
     arguments = ["--quick", "--profile", source.profile, "--jobs", "1", "-o", tmp_path, "--data", tmp_path]
     command = [*map(str, arguments), "--", *schedulers]
     assert patchedserve.main(command) == 0
     text = (tmp_path / "report.md").read_text()
-    for section in ("(%) against requests/s", "by size", "against SLO scale", "goodput at 99 %", "against GPUs"):
+    for section in ("(%) against requests/s", "by size", "lookahead over the others", "every regime", "against GPUs"):
         assert section in text
     for section in ("predictor knows", "ablation", "paper's rates", "patchedserve over", "under load", "thinks"):
         assert section in text
     assert "Mix 'bursty' is left out" in text
+    for regime in some:
+        assert (f"| {regime.name} |" in text) == ("GenTD26" not in regime.name)
     points = pd.read_parquet(tmp_path / "points.parquet")
     assert set(points["scheduler"]) == set(schedulers)
     assert (points["goodput_90"].dropna() > 0).all()
-    journal = (tmp_path / "points.jsonl").read_text()
+    points_kept = (tmp_path / "points.jsonl").read_text()
     assert patchedserve.main(command) == 0
-    assert (tmp_path / "points.jsonl").read_text() == journal
+    assert (tmp_path / "points.jsonl").read_text() == points_kept
     assert (tmp_path / "report.md").read_text() == text
     assert "0 points" not in capsys.readouterr().out
+    assert patchedserve.main(["--regimes", *command]) == 0
+    assert text.startswith((tmp_path / "report.md").read_text().split("### sd3: the figure")[0])
+    assert "predictor knows" not in (tmp_path / "report.md").read_text()
 
 
 def test_without_measurements_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,44 +134,74 @@ def test_intervals_and_ratios() -> None:
     assert interval([1.0, 2.0, 3.0]) == "2 ± 2.48"  # t(0.975, 2) / sqrt(3)
     assert interval([0.5]) == "0.5"
     assert interval([float("nan")]) == "–"
-    frame = pd.DataFrame({"scheduler": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1], "value": [2.0, 4.0, 3.0, 8.0]})
-    found = ratios(frame, [], "value", "a").set_index(["scheduler", "seed"])["ratio"]
-    assert found["b"].tolist() == [1.5, 2.0]
+    assert ratio([2.0, 6.0], [1.0, 3.0]) == (2.0, 0.0)  # a seed with more of everything changes nothing
+    found, half = ratio([1.0, 2.0, 3.0], [2.0, 2.0, 2.0])
+    assert (found, half) == (1.0, pytest.approx(2.48 / 2, abs=0.01))
+    assert np.isnan(ratio([1.0, 1.0], [0.0, 0.0])[0])
 
 
-def test_the_verdict_is_over_means_of_each_mix() -> None:
-    rows = [("a", "ours", 1.2), ("a", "patchedserve", 1.0), ("a", "third", 0.5)]
-    rows += [("b", "ours", 1.5), ("b", "patchedserve", 1.0), ("b", "third", 2.0)]
-    frame = pd.DataFrame(rows, columns=["mix", "scheduler", "goodput_90"]).assign(model="m", seed=0)
-    known = [("online", error, name, value) for error in (-0.2, 0.2) for name, value in (("ours", 2.0), ("third", 1.6))]
-    known += [("online", 0.0, "ours", 1.8), ("oracle", 0.0, "ours", 2.0)]
-    wrong = pd.DataFrame(known, columns=["knowledge", "error", "scheduler", "goodput_90"]).assign(model="m", seed=0)
-    found = [row[1] for row in verdict(frame, wrong, "ours").rows]
-    assert found == ["1.35", "0.975", "0.75", "1.25", "1.25", "0.9"]
-    both = pd.concat([frame, frame.assign(seed=1, goodput_90=10 * frame["goodput_90"])])
-    assert verdict(both, wrong, "ours").rows[0][1] == "1.35 ± 0"  # a seed with more of everything changes nothing
+def test_the_verdict_takes_the_strongest_of_each_kind_and_says_where_ours_does_not_win() -> None:
+    rows = [("5x", "ours", 1.2), ("5x", "text", 1.0), ("5x", "code", 0.75), ("5x", "third", 0.6)]
+    rows += [("none", "ours", 4.0), ("none", "text", 5.0), ("none", "code", 6.0), ("none", "third", 3.0)]
+    frame = pd.DataFrame(rows, columns=["regime", "scheduler", "value"]).assign(model="m", seed=0)
+    frame["less_is_better"] = frame["regime"] == "none"
+    shown = verdict(frame, "ours", ["text", "code"]).rows
+    assert shown[:2] == [["5x", "1.20 (text)", "1.20 (text)"], ["none", "1.25 (text)", "0.75 (third)"]]
+    assert shown[2:4] == [["**mean**", "**1.225**", "**0.975**"], ["**least**", "1.200", "0.750"]]
+    assert shown[-1][:2] == ["not better", "m none: 0.750 of third"]
+    alone = frame[frame["scheduler"].isin(["ours", "code"])]
+    assert verdict(alone, "ours", ["text", "code"]).rows[-1][1] == "nowhere"
+
+
+def test_all_get_the_batches_and_drops_of_ours_where_they_have_the_choice() -> None:
+    for contender in CONTENDERS.values():
+        policy = contender.policy()
+        assert getattr(policy, "max_batch", 12) == 12
+        assert getattr(policy, "drop_late", True)
+    assert {CONTENDERS[name].policy().slack for name in PUBLISHED} == {"multiples", "seconds"}  # type: ignore[attr-defined]
+    assert set(PUBLISHED) < set(CONTENDERS)
+
+
+def test_an_overload_is_a_share_of_what_full_batches_of_one_size_carry(source: Source) -> None:
+    """One step costs 0.02 s and 1e-8 s a pixel, a decode 0.01 s and 1e-8 s a pixel; of three sizes alike often."""
+    point = Point("sd3", OURS, requests=3000)
+    pixels = np.mean([side**2 for side in (512, 768, 1024)])
+    exact = 1 / (50 * (0.02 / 12 + 1e-8 * pixels) + 0.01 + 1e-8 * pixels)
+    assert capacity(source, point) == pytest.approx(exact, rel=0.05)
+    twice = next(regime for regime in REGIMES if regime.load == 2.0).point(source, point)
+    assert twice.rate == pytest.approx(2 * exact, rel=0.05)
+    assert simulate(source, twice, twice.rate or 0.0)["attainment"] < 0.8
+
+
+def test_without_deadlines_all_finish_and_in_bursts_the_rate_is_the_same(source: Source) -> None:
+    without = simulate(source, Point("sd3", OURS, requests=80, slo=float("inf")), 0.5)
+    assert (without["attainment"], without["worst_size"], without["dropped"]) == (1.0, 1.0, 0.0)
+    assert without["p50_s"] / 3 < without["mean_s"] < without["p99_s"]
+    arrivals = [request.arrival_s for request in requests_of(source, Point("sd3", OURS, mix="cv-4", requests=400), 0.5)]
+    assert arrivals[-1] == pytest.approx(399 / 0.5)
+    assert np.std(np.diff(arrivals)) / np.mean(np.diff(arrivals)) > 2
 
 
 def test_a_changed_scheduler_leaves_the_points_of_others(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edf, nirvana = Point("sd3", "edf"), Point("sd3", "nirvana")
-    journal = patchedserve.Journal(tmp_path / "points.jsonl", source)
-    journal.add(edf, {"attainment": 0.5})
-    journal.add(nirvana, {"attainment": 0.25})
+    kept = journal.Journal(tmp_path / "points.jsonl", source)
+    kept.add(edf, {"attainment": 0.5})
+    kept.add(nirvana, {"attainment": 0.25})
     for folder in ("benchmarks", "policies", "predictors", "sim", "traces"):
-        shutil.copytree(patchedserve.ROOT / folder, tmp_path / folder)
-    monkeypatch.setattr(patchedserve, "ROOT", tmp_path)
-    same = patchedserve.Journal(tmp_path / "points.jsonl", source)
+        shutil.copytree(journal.ROOT / folder, tmp_path / folder)
+    monkeypatch.setattr(journal, "ROOT", tmp_path)
+    same = journal.Journal(tmp_path / "points.jsonl", source)
     assert (same[edf], same[nirvana]) == ({"attainment": 0.5}, {"attainment": 0.25})
     with (tmp_path / "policies/scheduling/nirvana.py").open("a") as file:
         file.write("# changed\n")
-    changed = patchedserve.Journal(tmp_path / "points.jsonl", source)
+    changed = journal.Journal(tmp_path / "points.jsonl", source)
     assert edf in changed
     assert nirvana not in changed
     with (tmp_path / "policies/controller.py").open("a") as file:
         file.write("# changed\n")
-    assert edf not in patchedserve.Journal(tmp_path / "points.jsonl", source)
+    assert edf not in journal.Journal(tmp_path / "points.jsonl", source)
 
 
 def test_a_cache_makes_the_world_and_the_predictor_faster(source: Source) -> None:
