@@ -2,7 +2,7 @@
 
 Runs are doubled in length until they have shown whether the cluster is steady: a queue that grows slowly looks well in
 a short run. Then replications are added until the promise is decided. What fails in a short run is not run longer:
-starting empty only flatters a cluster.
+starting empty only flatters a cluster. What a few replications show to fail clearly is not run more often.
 
 Looking again after more replications makes luck likelier to decide: of clusters exactly at the promise some 6 % are
 called good with intervals of 95 %, not 2.5 %.
@@ -22,6 +22,9 @@ from tilecast.studies.experiment import AS_PLANNED, Change, Evaluate, Experiment
 from tilecast.studies.replication import Replication
 from tilecast.studies.search import Option
 from tilecast.studies.verdict import Throughput, Verdict, figures, judge, lucky, need_longer
+
+FIRST_SEEDS = 3
+"""Replications that may be enough to turn a candidate down, never to take it."""
 
 SATURATING_REQUESTS = 500
 SATURATING_SEEDS = 3
@@ -124,22 +127,29 @@ class Assessor:
         """The demand at which the promise must still be kept."""
         return replace(change, rate_scale=round(change.rate_scale * (1 + self.target.headroom), 9))
 
+    def failing(self, candidate: Candidate) -> Evaluation | None:
+        """What is known of the smallest cluster that does not keep the promise as planned although it has as many
+        replicas, or more; None: nothing."""
+        known = [said for said in self.as_planned if key(said.candidate) == key(candidate) and not said.keeps]
+        large = [said for said in known if said.candidate.replicas >= candidate.replicas]
+        return min(large, key=lambda said: said.candidate.replicas, default=None)
+
     def like(self, model: Candidate, candidate: Candidate, change: Change = AS_PLANNED) -> Evaluation:
         """A candidate by the replications of ``model`` under the demand planned for: as long, seed by seed, and as many
-        up to twice those of a verdict at first; of ``model`` itself what was said."""
+        up to those of a verdict at first; of ``model`` itself what was said."""
         if (candidate, change) == (model, AS_PLANNED):
             return self(model)
         return self._evaluation(candidate, change, self.runs_like(model, candidate, change))
 
-    def runs_like(self, model: Candidate, candidate: Candidate, change: Change) -> list[Replication]:
-        """What `like` rests on, in the order of seeds; of ``model`` itself no more of them."""
+    def runs_like(self, model: Candidate, candidate: Candidate, change: Change, times: int = 1) -> list[Replication]:
+        """What `like` rests on, in the order of seeds, or so many times as much; no more of them than ``model`` has."""
         runs = self.replications(model)
-        seeds = range(min(len(runs), 2 * self._effort.seeds))
+        seeds = range(min(len(runs), times * self._effort.seeds))
         return self._evaluate([Experiment(candidate, seed, runs[0].submitted, change) for seed in seeds])
 
     def near(self, candidate: Candidate, harder: float) -> Evaluation:
         """What was said under the demand planned for, near its knee if ``harder`` times the demand breaks it."""
-        worse = self.runs_like(candidate, candidate, Change(rate_scale=harder))
+        worse = self.runs_like(candidate, candidate, Change(rate_scale=harder), times=2)
         evaluation = self._evaluation(candidate, AS_PLANNED, self.replications(candidate), worse)
         evaluation = self._with_headroom(evaluation, AS_PLANNED)
         self._said[candidate, AS_PLANNED] = evaluation
@@ -164,12 +174,15 @@ class Assessor:
 
     def _decided(self, candidate: Candidate, change: Change) -> list[Replication]:
         effort, target = self._effort, self.target
-        seeds, requests = effort.seeds, effort.requests
+        seeds, requests = min(FIRST_SEEDS, effort.seeds), effort.requests
         while True:
             runs = self._evaluate([Experiment(candidate, seed, requests, change) for seed in range(seeds)])
             kept = self._judge(candidate, change, runs).keeps
             if kept is False:
                 return runs
+            if seeds < effort.seeds:
+                seeds = effort.seeds
+                continue
             longer = need_longer(runs, target.confidence)
             if longer and requests < effort.max_requests:
                 requests = min(2 * requests, effort.max_requests)

@@ -52,12 +52,8 @@ def run_experiment(experiment: ExperimentRun) -> dict[str, Any]:
         BadInput: the scenario cannot be simulated.
     """
     scenario = experiment.scenario
-    trace = drawn(experiment.reference, experiment.requests, experiment.replication)
-    if experiment.saturate:
-        frame = trace.frame
-        trace = Trace(frame.assign(arrival_s=0.0, deadline_s=float("nan"), slo_s=float("nan")), trace.source)
-    elif scenario.trace.rate_scale != 1.0:
-        trace = trace.scale_rate(scenario.trace.rate_scale)
+    rate_scale = None if experiment.saturate else scenario.trace.rate_scale
+    trace = demanded(experiment.reference, experiment.requests, experiment.replication, rate_scale)
     requests = trace.requests()
     run = replace(
         shared(scenario),
@@ -124,6 +120,16 @@ def drawn(reference: Scenario, requests: int, replication: int) -> Trace:
     if slo.scale is not None:
         return trace.with_slo(scale=slo.scale, standalone=_prepared(reference).costs.standalone_s)
     return trace if slo.absolute_s is None else trace.with_slo(slo.absolute_s)
+
+
+@lru_cache(maxsize=32)
+def demanded(reference: Scenario, requests: int, replication: int, rate_scale: float | None) -> Trace:
+    """What `drawn` draws, at a rate, or, None, all at once and without deadlines. Its requests are made once."""
+    trace = drawn(reference, requests, replication)
+    if rate_scale is None:
+        frame = trace.frame
+        return Trace(frame.assign(arrival_s=0.0, deadline_s=float("nan"), slo_s=float("nan")), trace.source)
+    return trace if rate_scale == 1.0 else trace.scale_rate(rate_scale)
 
 
 @lru_cache(maxsize=8)

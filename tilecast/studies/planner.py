@@ -15,7 +15,7 @@ from tilecast.studies.assess import Assessor
 from tilecast.studies.experiment import AS_PLANNED, Change
 from tilecast.studies.headroom import LOADS
 from tilecast.studies.headroom import headroom as headroom_of
-from tilecast.studies.search import Found, Option, search
+from tilecast.studies.search import Found, Option, least_cluster, search, surprises
 from tilecast.studies.speeds import possible_speeds, within
 from tilecast.studies.verdict import by_size
 from traces.notes import Note, remark
@@ -49,23 +49,25 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
     """
     target, searched = assess.target, not wanted.clusters
     if searched:
-        found = {name: _least(assess, _of(assess, (name,)), AS_PLANNED) for name in wanted.policies}
+        found = _of_policies(assess, wanted.policies)
     else:
         found = {cluster.scheduler: _asked(assess(cluster)) for cluster in wanted.clusters}
     about = _best(assess, [least.answer for least in found.values() if least.answer is not None])
     if about is None and not searched:
         about = max(wanted.clusters, key=lambda cluster: assess(cluster).figures.attainment.mean)
     answer, runs, headroom = None, [], UNKNOWN
-    surprises: tuple[str, ...] = ()
     if about is not None:
         runs, headroom = assess.replications(about), headroom_of(assess, about)
         evaluation = assess.near(about, HARDER)
-        answer, surprises = evaluation if evaluation.keeps else None, found[about.scheduler].surprises
-    notes = tuple([Note(surprise) for surprise in surprises])
+        answer = evaluation if evaluation.keeps else None
+    notes: tuple[Note, ...] = ()
+    if searched and answer is not None:
+        odd = surprises(assess.option(answer.candidate), answer, assess, target.attainment)
+        notes = tuple([Note(surprise) for surprise in odd])
     if about is not None and not searched:
         notes = (remark(_carries(assess, about, headroom)), *notes)
     if searched and answer is not None and answer.label != MEASURED:
-        notes = (*notes, *map(remark, _measured(assess, _of(assess, wanted.policies))))
+        notes = (*notes, *map(remark, _measured(assess, _of(assess, (answer.candidate.scheduler,)))))
     confirmed = _confirmed(assess, answer)
     bought = None if answer is None else assess.option(answer.candidate)
     return Plan(
@@ -91,6 +93,17 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
         notes=notes,
         asked_about=None if searched else about,
     )
+
+
+def _of_policies(assess: Assessor, policies: Sequence[str]) -> dict[str, Found]:
+    """The least cluster with each policy; what one takes is a guess of what the next one does."""
+    found: dict[str, Found] = {}
+    near: Candidate | None = None
+    for name in policies:
+        found[name] = _least(assess, _of(assess, (name,)), AS_PLANNED, near)
+        if (answer := found[name].answer) is not None:
+            near = answer.candidate
+    return found
 
 
 def _asked(evaluation: Evaluation) -> Found:
@@ -142,10 +155,10 @@ def _of(assess: Assessor, schedulers: Sequence[str]) -> list[Option]:
 
 
 def _least(assess: Assessor, options: Sequence[Option], change: Change, near: Candidate | None = None) -> Found:
-    """The least cluster under a demand; ``near`` is the one for a little less of it."""
+    """The least cluster under a demand; ``near`` is the one for a little less of it, or with another policy."""
 
     def guess(option: Option) -> int:
-        if near is not None and option == assess.option(near):
+        if near is not None and (option.hardware, option.devices) == (near.hardware, near.devices):
             return near.replicas
         return math.ceil(HARDER * assess.load(option.cluster(1), assess.hardest(change)).mean)
 
@@ -175,12 +188,20 @@ def _speeds(assess: Assessor, answer: Candidate, searched: bool) -> tuple[Possib
     if not bought.log_sd:
         return ()
 
-    def least(slowdown: float) -> Evaluation | None:
+    def least(slowdown: float, fewest: int, most: int | None) -> Evaluation | None:
         change = Change(slowdown=slowdown)
-        if searched:
-            return _least(assess, [bought], change, answer).answer
-        evaluation = assess(answer, change)
-        return evaluation if evaluation.keeps else None
+        if not searched:
+            evaluation = assess(answer, change)
+            return evaluation if evaluation.keeps else None
+        rate_rps = assess.target.rate_rps * assess.hardest(change).rate_scale
+        low, high = max(fewest, bought.at_least(rate_rps * slowdown)), most or bought.max_replicas
+        guess = round(answer.replicas * slowdown)
+        found = least_cluster(bought, low, high, lambda candidate: assess(candidate, change), guess)
+        if found is None and high < bought.max_replicas:  # the luck of the draw: what kept the promise more slowly
+            found = least_cluster(
+                bought, high + 1, bought.max_replicas, lambda candidate: assess(candidate, change), high + 1
+            )
+        return found
 
     return possible_speeds(bought.log_sd, least)
 

@@ -5,7 +5,7 @@ and looks at the one below it, too, so that the answer does not rest on a bound.
 looked at only where it could be cheaper than what was found (branch and bound), and given up at once if the largest
 cluster that would be cheaper does not keep the promise. A promise not decided counts as not kept.
 
-The search takes a cluster with more replicas to be no worse. Where that is not so, `Found.surprises` says it.
+The search takes a cluster with more replicas to be no worse. Where that is not so, `surprises` says it.
 """
 
 from __future__ import annotations
@@ -75,12 +75,10 @@ class Found:
     Attributes:
         answer: the cheapest cluster that keeps the promise; None: none does.
         refused: what was not looked at, and why.
-        surprises: where more replicas did worse than fewer, in sentences.
     """
 
     answer: Evaluation | None
     refused: tuple[Refused, ...]
-    surprises: tuple[str, ...] = ()
 
 
 def search(
@@ -125,13 +123,10 @@ def search(
                 spelled = "1 replica" if high == 1 else f"{high} replicas"
                 refuse(option, f"of what is cheaper than {than} the largest, {spelled}, does not do: {why}")
                 continue
-        least = _least(option, low, high, assess, guess(option))
+        least = least_cluster(option, low, high, assess, guess(option))
         if least is not None:
             best = option, least
-    if best is None:
-        return Found(None, tuple(refused))
-    option, answer = best
-    return Found(answer, tuple(refused), tuple(_surprises(option, answer, assess, promised)))
+    return Found(None if best is None else best[1], tuple(refused))
 
 
 def _most_below(option: Option, rank: tuple[float, int, Candidate], most: int) -> int:
@@ -143,10 +138,11 @@ def _most_below(option: Option, rank: tuple[float, int, Candidate], most: int) -
     return low
 
 
-def _least(
+def least_cluster(
     option: Option, low: int, high: int, assess: Callable[[Candidate], Evaluation], guess: int
 ) -> Evaluation | None:
-    """The least cluster of ``low`` to ``high`` replicas that keeps the promise; None: none."""
+    """The least cluster of ``low`` to ``high`` replicas that keeps the promise; None: none. With fewer than ``low``
+    none is taken to."""
     fails, keeps, kept = low - 1, high + 1, None
     at, stride = min(max(guess, low), high), 1
     while keeps - fails > 1:
@@ -165,9 +161,10 @@ def _least(
     return kept
 
 
-def _surprises(
+def surprises(
     option: Option, answer: Evaluation, assess: Callable[[Candidate], Evaluation], promised: float
 ) -> Iterable[str]:
+    """Where more replicas than the answer's did worse, in sentences."""
     replicas = answer.candidate.replicas
     if replicas < option.max_replicas:
         more = assess(option.cluster(replicas + 1))

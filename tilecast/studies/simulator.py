@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from functools import partial
+from functools import lru_cache, partial
 
 from tilecast.studies.case import Case
 from tilecast.studies.experiment import Experiment
@@ -33,6 +33,7 @@ class Simulator:
         self._workers = workers
         self._progress = progress
         self._replications: dict[Experiment, Replication] = {}
+        self._reference_key = lru_cache(maxsize=8)(point_key)  # of a few, asked for by every simulation
 
     @property
     def simulations(self) -> int:
@@ -64,5 +65,5 @@ class Simulator:
         return [self._replications[experiment] for experiment in experiments]
 
     def _key(self, run: ExperimentRun) -> str:
-        of_demand = [point_key(run.reference), run.reference.plan.demand]
+        of_demand = [self._reference_key(run.reference), run.reference.plan.demand]
         return point_key(run.scenario, [of_demand, run.replication, run.requests, run.saturate, _FIGURES])

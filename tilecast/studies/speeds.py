@@ -9,8 +9,8 @@ what is said is in how many of them a cluster keeps the promise. Deadlines are p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from statistics import NormalDist
+from typing import Protocol
 
 from reports.plan.result import Evaluation, PossibleSpeed
 
@@ -18,16 +18,33 @@ QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """The middles of equally likely parts of what the error of the seconds leaves open, the fastest first."""
 
 
-def possible_speeds(log_sd: float, least: Callable[[float], Evaluation | None]) -> tuple[PossibleSpeed, ...]:
-    """The least cluster at each of `QUANTILES`.
+class Least(Protocol):
+    """The least cluster that keeps the promise where all steps take ``slowdown`` times as long; None: none does.
+
+    It is known to have at least ``fewest`` replicas, and at most ``most``, unless that is None.
+    """
+
+    def __call__(self, slowdown: float, fewest: int, most: int | None) -> Evaluation | None: ...
+
+
+def possible_speeds(log_sd: float, least: Least) -> tuple[PossibleSpeed, ...]:
+    """The least cluster at each of `QUANTILES`, from the best guess to both sides: a slower one takes no fewer replicas
+    than a faster one.
 
     Args:
         log_sd: standard deviation of the logarithm of true over predicted seconds, above 0.
-        least: the least cluster that keeps the promise where all steps take so many times as long; None: none does.
+        least: searches for it.
     """
-    normal = NormalDist(0.0, log_sd)
-    slowdowns = [(quantile, round(math.exp(normal.inv_cdf(quantile)), 4)) for quantile in QUANTILES]
-    return tuple([PossibleSpeed(quantile, slowdown, least(slowdown)) for quantile, slowdown in slowdowns])
+    normal, middle = NormalDist(0.0, log_sd), len(QUANTILES) // 2
+    slowdowns = [round(math.exp(normal.inv_cdf(quantile)), 4) for quantile in QUANTILES]
+    found = {middle: least(slowdowns[middle], 1, None)}
+    for at in range(middle + 1, len(QUANTILES)):
+        faster = found[at - 1]
+        found[at] = None if faster is None else least(slowdowns[at], faster.candidate.replicas, None)
+    for at in reversed(range(middle)):
+        slower = found[at + 1]
+        found[at] = least(slowdowns[at], 1, None if slower is None else slower.candidate.replicas)
+    return tuple([PossibleSpeed(QUANTILES[at], slowdown, found[at]) for at, slowdown in enumerate(slowdowns)])
 
 
 def within(ratio: float) -> int:

@@ -53,7 +53,8 @@ def confirmed(assess: Assessor, evaluation: Evaluation) -> Evaluation:
     """A cluster that does not keep the promise, with the reason held against what it would do otherwise.
 
     Twice the batches, if memory has room for them; and the other policies considered, on as many devices. Where those
-    do not keep it either, it is no policy's fault that requests wait.
+    do not keep it either, it is no policy's fault that requests wait; what is known to fail, even on more devices, is
+    not simulated for it.
     """
     candidate, option = evaluation.candidate, assess.option(evaluation.candidate)
     load = assess.hardest()
@@ -61,18 +62,21 @@ def confirmed(assess: Assessor, evaluation: Evaluation) -> Evaluation:
         wider = assess.like(candidate, candidate, replace(load, max_batch=2 * option.max_batch))
         if wider.keeps:
             return _because(evaluation, BATCH_CAP, f"with batches of up to {2 * option.max_batch}", wider)
-    others = [
-        assess.like(candidate, replace(candidate, scheduler=scheduler), load)
+    rivals = [
+        replace(candidate, scheduler=scheduler)
         for hardware, devices, scheduler in assess.options
         if (hardware, devices) == (candidate.hardware, candidate.devices) and scheduler != candidate.scheduler
     ]
+    others = [assess.failing(rival) or assess.like(candidate, rival, load) for rival in rivals]
     if not others:
         return evaluation
     best = max(others, key=lambda other: other.figures.attainment.mean)
     if best.keeps:
         return _because(evaluation, POLICY, f"with {best.candidate.scheduler}", best)
     if evaluation.reason == POLICY:
-        return _because(evaluation, COMPUTE, f"with {best.candidate.scheduler}, the best of the others,", best)
+        on = best.candidate.replicas
+        many = "" if on == candidate.replicas else f" on {on} replicas"
+        return _because(evaluation, COMPUTE, f"with {best.candidate.scheduler}{many}, the best of the others,", best)
     return evaluation
 
 

@@ -60,10 +60,10 @@ def assessor(queues: Queues) -> Assessor:
 
 
 def test_a_clear_case_takes_the_least_effort() -> None:
-    for attained, kept in ((0.99, True), (0.5, False)):
+    for attained, kept, seeds in ((0.99, True, 4), (0.5, False, 3)):
         queues = Queues(lambda ask, attained=attained: attained)
         assert assessor(queues)(OPTIONS[0].cluster(4)).keeps is kept
-        assert queues.of(OPTIONS[0].cluster(4)) == [(seed, 1000) for seed in range(4)]
+        assert queues.of(OPTIONS[0].cluster(4)) == [(seed, 1000) for seed in range(seeds)]
 
 
 def test_replications_are_added_while_the_promise_is_not_decided() -> None:
@@ -101,6 +101,9 @@ def test_seconds_that_are_not_certain_ask_for_the_least_cluster_at_every_speed()
         least = [speed.evaluation.candidate.replicas for speed in plan.speeds if speed.evaluation]
         assert least == [math.floor(3 * slowdown) + 1 for slowdown in slowdowns] == [3, 3, 4, 4, 5]
         assert plan.speeds_if_measured == 1
+        looked = {(ask.change.slowdown, ask.candidate.replicas) for ask in queues.asked if not ask.saturate}
+        assert all(replicas >= 4 for slowdown, replicas in looked if slowdown > 1.1)  # three do not do faster
+        assert all(replicas <= 4 for slowdown, replicas in looked if slowdown < 0.9)  # four do slower
         asked_about = make_plan(assess, Wanted(("fcfs",), (option.cluster(4),)), DEMAND, "")
         assert [speed.evaluation is not None for speed in asked_about.speeds] == [True, True, True, True, False]
 
@@ -255,6 +258,21 @@ def test_the_reason_of_the_cluster_below_the_answer_is_confirmed(wider: bool, ot
     [below] = [said for said in made.considered if said.candidate == capped.cluster(3)]
     assert below.reason == reason
     assert "it attains 99.0 %" in below.detail
+
+
+def test_a_policy_that_is_known_to_fail_is_not_simulated_to_confirm_a_reason() -> None:
+    def attained(ask: Experiment) -> float:
+        carries = ask.candidate.replicas * (1.2 if ask.candidate.scheduler == "rival" else 0.8)
+        return 0.99 if carries > 3.0 * ask.change.rate_scale else 0.5
+
+    queues = Queues(attained)
+    options = [replace(OPTIONS[0], scheduler=name) for name in ("rival", "own")]
+    assess = Assessor(queues, {key(option): option for option in options}, SloTarget(0.9, 0.95, 3.0), EFFORT)
+    made = make_plan(assess, Wanted(("rival", "own")), DEMAND, "soon")
+    assert made.answer is not None
+    assert made.answer.candidate == options[0].cluster(3)
+    tried = {ask.candidate.replicas for ask in queues.asked if ask.candidate.scheduler == "own" and not ask.saturate}
+    assert tried == {3, 4}  # what the other one takes, and the next
 
 
 def test_batches_that_memory_caps_are_limited_by_memory() -> None:

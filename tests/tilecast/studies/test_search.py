@@ -12,7 +12,7 @@ from benchmarks.queueing import wait_quantile_s
 from predictors.basis import MEASURED
 from reports.output_analysis import Interval
 from reports.plan.result import STABLE, UNSTABLE, Candidate, Evaluation, Figures
-from tilecast.studies.search import Option, search
+from tilecast.studies.search import Option, search, surprises
 
 RATE_RPS = 3.0
 TARGET = 0.95
@@ -87,7 +87,8 @@ def test_the_answer_is_that_of_looking_at_every_cluster(
         fewer = replace(best, replicas=best.replicas - 1)
         bound = next(option for option in options if option.hardware == best.hardware).at_least(RATE_RPS)
         assert fewer.replicas < bound or fewer in queues.looked_at
-        assert not found.surprises
+        bought = next(option for option in options if option.hardware == best.hardware)
+        assert not list(surprises(bought, found.answer, queues, TARGET))
     looked_at = {candidate.hardware for candidate in queues.looked_at}
     said = {refused.hardware for refused in found.refused}
     assert looked_at | said == {option.hardware for option in options}
@@ -118,12 +119,15 @@ def test_few_clusters_of_many_are_simulated() -> None:
 def test_an_undecided_cluster_is_not_bought_and_a_surprise_is_said() -> None:
     kept = {1: False, 2: None, 3: True, 4: False}
     option = Option("odd", 1, "fcfs", 1.0, 4, MEASURED)
-    found = search(
-        [option], 1.0, lambda candidate: evaluation(candidate, kept[candidate.replicas], 0.9), lambda _: 3, TARGET
-    )
+
+    def assess(candidate: Candidate) -> Evaluation:
+        return evaluation(candidate, kept[candidate.replicas], 0.9)
+
+    found = search([option], 1.0, assess, lambda _: 3, TARGET)
     assert found.answer is not None
     assert found.answer.candidate.replicas == 3
-    assert found.surprises == ("3 x odd with fcfs keep the promise, 4 do not: 90.0 % kept of 95 %.",)
+    [surprise] = surprises(option, found.answer, assess, TARGET)
+    assert surprise == "3 x odd with fcfs keep the promise, 4 do not: 90.0 % kept of 95 %."
 
 
 def test_a_demand_beyond_all_that_may_be_bought_is_refused_unseen() -> None:
