@@ -34,8 +34,9 @@ from sim.timeline import Part, Timeline
 from traces.stages import STAGES
 from traces.streams import stream
 
-_FIRST_DRAWN, _MOST_DRAWN = 1024, 16384
-"""Steps whose noise is drawn at a time: twice as many every time."""
+_FIRST_DRAWN, _MOST_DRAWN = 256, 16384
+"""Steps whose noise is drawn at a time: few at first, as a large cluster has many streams, and twice as many every
+time."""
 _MOST_KNOWN = 100_000
 _Value = TypeVar("_Value")
 

@@ -2,8 +2,8 @@
 
 A policy that weighs whom to admit asks for many batches that differ by one request. To spell out the composition of
 each anew would cost more than the answer. Here batches are nodes that know their neighbours: one request
-more is one dictionary lookup. Seconds are remembered too, unless the costs learn from launches: then they may change
-at any time, and are asked every time.
+more is one dictionary lookup. What a step costs is kept with each (`predictors.costs.StepCost`), and what follows from
+that for a request alone, as long as no step costs anything else: where costs learn from launches, it may at any time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from policies.job import BatchKey, Job, JobKind
-from predictors.costs import Batch, CostModel
+from predictors.costs import Batch, CostModel, StepCost
 from traces.composition import Composition, composition_of
 from traces.request import Size
 from traces.stages import STAGES, Recipe
@@ -42,11 +42,12 @@ class BatchKind:
         pixels: pixels of all its images.
         recipe: (stage, steps) in order.
         mixes: whether it can share a batch with other sizes.
-        seconds: remembered, like the next.
-        of_stages: predicted seconds of a step of each stage.
+        step_costs: of each stage, in order.
+        steps_s: seconds of a step of each stage, when these were added up:
+        seconds: of the whole request.
     """
 
-    __slots__ = ("batch", "images", "mixes", "of_stages", "pixels", "recipe", "seconds", "size", "steps")
+    __slots__ = ("batch", "images", "mixes", "pixels", "recipe", "seconds", "size", "step_costs", "steps", "steps_s")
 
     def __init__(self, job: Job) -> None:
         self.size: Size = job.request.size
@@ -57,7 +58,8 @@ class BatchKind:
         self.recipe = job.recipe
         self.mixes = job.mixes
         self.seconds: Alone | None = None
-        self.of_stages: dict[str, float] | None = None
+        self.step_costs: list[StepCost] | None = None
+        self.steps_s: list[float] = []
 
 
 class MixedBatch:
@@ -66,7 +68,7 @@ class MixedBatch:
     ``kind`` is the one that is alone in it, because it mixes with no other.
     """
 
-    __slots__ = ("composition", "guided", "guided_pixels", "kind", "less", "model", "more", "pixels", "step_s")
+    __slots__ = ("composition", "guided", "guided_pixels", "kind", "less", "model", "more", "pixels", "step_cost")
 
     def __init__(
         self, model: str, composition: Composition, pixels: int, guided_pixels: int, kind: BatchKind | None = None
@@ -77,7 +79,7 @@ class MixedBatch:
         self.guided_pixels = guided_pixels
         self.guided = guided_pixels / pixels if pixels else 0.0
         self.kind = kind
-        self.step_s: float | None = None
+        self.step_cost: StepCost | None = None
         self.more: dict[BatchKind, MixedBatch] = {}
         self.less: dict[BatchKind, MixedBatch] = {}
 
@@ -96,7 +98,7 @@ class BatchCosts:
     """
 
     def __init__(self, costs: CostModel) -> None:
-        self._step_s = costs.step_s
+        self._step_cost = costs.step_cost
         self._remember = not costs.learns
         self._kinds: dict[tuple[Recipe, BatchKey, int], BatchKind] = {}
         self._kind_of: dict[JobKind, BatchKind] = {}
@@ -157,17 +159,19 @@ class BatchCosts:
         """Seconds of one denoising step of a batch that is not empty."""
         if batch.kind is not None:
             return self.alone(batch.kind).step_s
-        step_s = batch.step_s
-        if step_s is None:
-            step_s = self._step_s("denoise", Batch(batch.model, batch.composition, batch.guided))
-            if self._remember:
-                batch.step_s = step_s
-        return step_s
+        cost = batch.step_cost
+        if cost is None:
+            cost = self._step_cost("denoise", Batch(batch.model, batch.composition, batch.guided))
+            batch.step_cost = cost
+        return cost.step_s
 
     def alone(self, kind: BatchKind) -> Alone:
         """Seconds of each stage of a request alone."""
         seconds = kind.seconds
-        if seconds is None:
+        if seconds is not None and self._remember:
+            return seconds
+        steps_s = self._steps_s(kind)
+        if seconds is None or steps_s != kind.steps_s:
             of_stages = self.of_stages(kind)
             encode_s, decode_s = around_s(kind.recipe, of_stages)
             if kind.mixes:
@@ -175,18 +179,18 @@ class BatchCosts:
             else:
                 whole_s = sum([steps * of_stages[stage] for stage, steps in kind.recipe])
                 seconds = Alone(encode_s, (whole_s - encode_s - decode_s) / kind.steps, decode_s)
-            if self._remember:
-                kind.seconds = seconds
+            kind.seconds, kind.steps_s = seconds, steps_s
         return seconds
 
     def of_stages(self, kind: BatchKind) -> dict[str, float]:
         """Seconds of a step of each stage of a request alone."""
-        of_stages = kind.of_stages
-        if of_stages is None:
-            of_stages = {stage: self._step_s(stage, kind.batch) for stage, _ in kind.recipe}
-            if self._remember:
-                kind.of_stages = of_stages
-        return of_stages
+        return {stage: step_s for (stage, _), step_s in zip(kind.recipe, self._steps_s(kind), strict=True)}
+
+    def _steps_s(self, kind: BatchKind) -> list[float]:
+        step_costs = kind.step_costs
+        if step_costs is None:
+            step_costs = kind.step_costs = [self._step_cost(stage, kind.batch) for stage, _ in kind.recipe]
+        return [cost.step_s for cost in step_costs]
 
     def whole_s(self, kind: BatchKind) -> float:
         """Seconds of a whole request alone."""
