@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -79,5 +80,6 @@ def replay(
     result = read(output)
     show(result.comparison)
     say(f"{done} -> {output}")
+    say(f"every figure: tilecast report {shlex.quote(str(output))} --all")
     if nothing_finished(result.log):
         raise typer.Exit(NEGATIVE)

@@ -19,10 +19,12 @@ def report(
             "--timelines", help="Also write REPORT.RUN.perfetto.json for ui.perfetto.dev: some 2 kB for each request."
         ),
     ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Print every figure here, as the page has them.")] = False,
 ) -> None:
     """Show one run, or compare several: a table here, an HTML page, and REPORT.md beside it, the table as Markdown."""
     from policies.runlog import read_run
     from reports.comparison import Comparison
+    from reports.formatting import file_size
     from reports.markdown import REPORT, write_markdown
     from reports.page import write_page
     from reports.perfetto import write_perfetto
@@ -39,10 +41,10 @@ def report(
     written = [output, table, *drawn]
     for path in written:
         check_file(path, REPORT)
-    show(comparison)
+    show(comparison, every=every)
     write_page(comparison, output)
     write_markdown(comparison, table)
     for path, run in drawn.items():
         write_perfetto(run, path)
     for path in written:
-        say(f"wrote {path} ({path.stat().st_size / 1e6:.3g} MB)")
+        say(f"wrote {path} ({file_size(path.stat().st_size)})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -49,5 +50,6 @@ def simulate(
     show(result.comparison)
     count = len(result.requests)
     say(f"{count} requests in {result.wall_s:.2f} s ({count / result.wall_s:,.0f} requests/s) -> {output}")
+    say(f"every figure: tilecast report {shlex.quote(str(output))} --all")
     if nothing_finished(result.log):
         raise typer.Exit(NEGATIVE)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from policies.run_arrays import RunArrays
 from policies.runlog import Run
 from reports.checks import checked
-from reports.figures import figure, summary
+from reports.figures import LEADING, TOPICS, figure, summary, worst_size
 from reports.formatting import format_value
 from reports.notes import run_notes
-from traces.notes import Note, grave, ordered
+from traces.notes import Note, grave, ordered, remark
+from traces.sizes import format_size
 from traces.stages import STAGES
 
 
@@ -25,13 +27,11 @@ class Row:
         label: what the cells are.
         cells: one a run.
         best: positions of the best cells; none when all are alike, or when there is no best.
-        part: whether it details another row, for one stage only.
     """
 
     label: str
     cells: tuple[str, ...]
     best: frozenset[int] = frozenset()
-    part: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +62,37 @@ class Comparison:
                 rows.append(Row(label, tuple("–" if value in (None, "") else str(value) for value in values)))
         return rows
 
+    def alike(self) -> str:
+        """What was run, as far as it is the same in all runs, in a line."""
+        return " · ".join([f"{row.label}: {row.cells[0]}" for row in self.setup() if len(set(row.cells)) == 1])
+
+    def leading(self) -> list[Row]:
+        """What answers: how the runs differ in what was run, and the few figures that most ask for."""
+        return [*(row for row in self.setup() if len(set(row.cells)) > 1), *self._of(LEADING)]
+
+    def topics(self) -> list[tuple[str, list[Row]]]:
+        """Every figure that at least one run defines, by topic."""
+        of_stages = list(dict.fromkeys(name for values in self.summaries for name in values if ":" in name))
+        topics = [*TOPICS.items(), ("Predictions by stage", of_stages)]
+        return [(topic, rows) for topic, names in topics if (rows := self._of(names))]
+
     def rows(self) -> list[Row]:
         """Every figure that at least one run defines."""
-        names = list(dict.fromkeys(name for values in self.summaries for name in values))
+        return self._of(dict.fromkeys(name for values in self.summaries for name in values))
+
+    def _of(self, names: Iterable[str]) -> list[Row]:
+        """Rows of figures, without those that no run defines."""
         rows = []
         for name in names:
             described = figure(name)
             values = [values.get(name, math.nan) for values in self.summaries]
             if all(math.isnan(value) for value in values):
                 continue
-            cells = tuple(format_value(value, described.unit) for value in values)
-            best = _best(values) if described.more_is_better else frozenset[int]()
-            rows.append(Row(described.label, cells, best, part=":" in name))
+            cells = [format_value(value, described.unit) for value in values]
+            best = _best(values, cells) if described.more_is_better else frozenset[int]()
+            if name == "slo_attainment_worst_size":
+                cells = [_with_size(cell, run) for cell, run in zip(cells, self.arrays, strict=True)]
+            rows.append(Row(described.label, tuple(cells), best))
         return rows
 
     def answer(self) -> str:
@@ -104,7 +123,7 @@ class Comparison:
             notes.append(grave("The runs did not serve the same requests, so their figures are not comparable."))
         hardware = {str(run.info["hardware"]) for run in self.runs if run.info.get("hardware")}
         if len(hardware) > 1:
-            notes.append(Note(f"The runs are of different hardware: {', '.join(sorted(hardware))}."))
+            notes.append(remark(f"The runs are of different hardware: {', '.join(sorted(hardware))}."))
         about: defaultdict[Note, list[str]] = defaultdict(list)
         for run, name, arrays, values in zip(self.runs, self.names, self.arrays, self.summaries, strict=True):
             for note in run_notes(run, arrays, values):
@@ -181,11 +200,17 @@ def names_of(runs: list[Run]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _best(values: list[float]) -> frozenset[int]:
-    known = [value for value in values if not math.isnan(value)]
-    if len(values) < 2 or len(set(known)) < 2:
-        return frozenset()
-    return frozenset(at for at, value in enumerate(values) if value == max(known))
+def _with_size(cell: str, run: RunArrays) -> str:
+    _, size = worst_size(run)
+    return cell if size is None or len(run.requests.sizes) == 1 else f"{cell} ({format_size(size)})"
+
+
+def _best(values: list[float], cells: list[str]) -> frozenset[int]:
+    """Where the best values are, and those that are not told apart from them; none where all look alike."""
+    top = cells[max(range(len(values)), key=lambda at: -math.inf if math.isnan(values[at]) else values[at])]
+    best = frozenset(at for at, cell in enumerate(cells) if cell == top)
+    known = sum(not math.isnan(value) for value in values)
+    return best if len(best) < known else frozenset()
 
 
 def _or_zero(value: float) -> float:

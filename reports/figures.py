@@ -22,12 +22,16 @@ import numpy.typing as npt
 from policies.run_arrays import RunArrays, StepArrays
 from reports.formatting import Unit
 from reports.output_analysis import quantiles
+from traces.request import Size
 from traces.stages import ORDINARY, STAGES
 
 Floats = npt.NDArray[np.float64]
 
 DENOISING = STAGES.named(lambda stage: stage.sampler)
 """Stages whose steps are those of a sampler."""
+
+FREQUENT = 0.01
+"""Share of the requests from which on a size may be the worst."""
 
 _TILED = STAGES.named(lambda stage: not stage.mixes)
 _LOADING = STAGES.named(lambda stage: not stage.serves)
@@ -139,6 +143,23 @@ def _quantile(of: Callable[[RunArrays], Experienced], share: float) -> Callable[
     return lambda run: of(run).quantile(share)
 
 
+def worst_size(run: RunArrays) -> tuple[float, Size | None]:
+    """The least SLO attainment of a size, and that size; NaN and None without requests.
+
+    Of the sizes that at least `FREQUENT` of the requests have, since one request of a rare size says little; of all
+    where none is so frequent. Of equals, the smallest.
+    """
+    requests = run.requests
+    if not len(requests):
+        return math.nan, None
+    asked = np.bincount(requests.size, minlength=len(requests.sizes))
+    met = np.bincount(requests.size[requests.met], minlength=len(requests.sizes))
+    frequent = np.flatnonzero(asked >= max(1, FREQUENT * len(requests)))
+    codes = frequent if len(frequent) else np.flatnonzero(asked)
+    share, size = min((met[code] / asked[code], requests.sizes[code]) for code in codes.tolist())
+    return float(share), size
+
+
 def _goodput(run: RunArrays) -> float:
     return _ratio(run.ended.met.sum(), run.span_s)
 
@@ -167,6 +188,12 @@ def _batch_by_time(run: RunArrays) -> float:
 
 def _utilisation(run: RunArrays) -> float:
     return _ratio(run.steps.device_s.sum(), run.span_s * run.replicas * run.devices)
+
+
+def _device_s_per_image(run: RunArrays) -> float:
+    """What is paid for: all devices from the first arrival to the last end, busy or not."""
+    images = float(run.ended.images[run.ended.finished].sum())
+    return _ratio(run.span_s * run.replicas * run.devices, images)
 
 
 def _reuse(run: RunArrays) -> float:
@@ -236,6 +263,7 @@ def _ratio(part: float, whole: float) -> float:
 
 FIGURES: dict[str, Figure] = {
     "slo_attainment": Figure("SLO attainment", "%", lambda run: _mean(run.requests.met), True),
+    "slo_attainment_worst_size": Figure("SLO attainment, worst size", "%", lambda run: worst_size(run)[0], True),
     "goodput_rps": Figure("Goodput", "1/s", _goodput, True),
     "throughput_rps": Figure("Throughput", "1/s", _throughput, True),
     "images_per_s": Figure("Images finished", "1/s", _images, True),
@@ -261,6 +289,7 @@ FIGURES: dict[str, Figure] = {
     "batch_mean": Figure("Requests a launch, mean", "x", _batch),
     "batch_denoise": Figure("Requests a denoising launch by time", "x", _batch_by_time),
     "utilisation": Figure("Utilisation of devices, mean", "%", _utilisation),
+    "device_s_per_image": Figure("Cost, device time per image", "s", _device_s_per_image),
     "reuse": Figure("Units reused from caches", "%", _reuse),
     "loads": Figure("Loads of weights", "", _of_loads(lambda run, loads: float(len(loads)))),
     "loading": Figure(
@@ -286,3 +315,34 @@ FIGURES: dict[str, Figure] = {
     ),
 }
 """Every figure by its name in files, in the order of reports."""
+
+LEADING = (
+    "slo_attainment",
+    "slo_attainment_worst_size",
+    "latency_p50_s",
+    "latency_p95_s",
+    "latency_p99_s",
+    "throughput_rps",
+    "device_s_per_image",
+)
+"""What most who open a report ask for: shown first, whatever shows it."""
+
+TOPICS = {
+    "Requests": (
+        *("slo_attainment", "slo_attainment_worst_size", "goodput_rps", "throughput_rps", "images_per_s", "requests"),
+        *("with_deadline", "finished", "dropped", "failed", "cancelled", "span_s"),
+    ),
+    "Latency": (
+        *("latency_mean_s", "latency_p50_s", "latency_p90_s", "latency_p95_s", "latency_p99_s", "slowdown_mean"),
+        *("slowdown_p50", "slowdown_p95", "queueing_mean_s", "queueing_p50_s", "queueing_p95_s"),
+    ),
+    "Batches and devices": (
+        *("launches", "batch_mean", "batch_denoise", "utilisation", "device_s_per_image", "reuse"),
+        *("loads", "loading", "resident", "availability", "restarts"),
+    ),
+    "Predictions": (
+        *("extrapolated_launches", "extrapolated_requests", "extrapolated_time", "prediction_mape"),
+        *("prediction_mape_by_time", "prediction_bias", "prediction_bias_by_time"),
+    ),
+}
+"""Every figure once, by what it is about."""

@@ -47,6 +47,11 @@ def about(value: float) -> str:
     return f"{100 * value:.2g} %"
 
 
+def file_size(count: int) -> str:
+    """Bytes for people: ``1.3 MB``, ``4 kB``."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{math.ceil(count / 1e3)} kB"
+
+
 def times(value: float) -> str:
     """``1.31×``."""
     return NONE if math.isnan(value) else f"{value:.2f}×"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from reports.comparison import Comparison
+from reports.comparison import Comparison, Row
 from traces.files import write_document
 from traces.marks import OutputKind
 from traces.notes import Note, Severity, ordered
@@ -15,15 +15,23 @@ REPORT = OutputKind("report")
 
 
 def markdown(comparison: Comparison) -> str:
-    """What must be known first, the answer, the table with a column a run, and remarks."""
+    """What must be known first, the answer, the few figures that most ask for with a column a run, remarks, and every
+    other figure folded by topic."""
     first, last = told(comparison.notes())
-    lines = [*first, text(comparison.answer()), "", line(["", *comparison.names])]
-    lines.append("|:--|" + "--:|" * len(comparison.names))
-    lines += [line([row.label, *row.cells]) for row in comparison.setup()]
-    for row in comparison.rows():
+    names = list(comparison.names)
+    lines = [*first, text(comparison.answer()), "", text(comparison.alike()), "", *_table(names, comparison.leading())]
+    lines += last
+    for topic, rows in [*comparison.topics(), ("What was run", comparison.setup())]:
+        lines += ["", f"<details><summary>{topic}</summary>", "", *_table(names, rows), "", "</details>"]
+    return "\n".join(lines) + "\n"
+
+
+def _table(names: list[str], rows: Iterable[Row]) -> list[str]:
+    lines = [line(["", *names]), "|:--|" + "--:|" * len(names)]
+    for row in rows:
         cells = [f"**{cell}**" if at in row.best else cell for at, cell in enumerate(map(text, row.cells))]
         lines.append("| " + " | ".join([text(row.label), *cells]) + " |")
-    return "\n".join([*lines, *last]) + "\n"
+    return lines
 
 
 def told(notes: Iterable[Note | str]) -> tuple[list[str], list[str]]:

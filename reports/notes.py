@@ -14,13 +14,16 @@ from policies.runlog import Run
 from predictors.basis import ESTIMATED, MEASURED
 from reports.drift import stalls
 from reports.figures import figure
-from reports.formatting import format_value
+from reports.formatting import about, format_value
 from reports.overload import MOST_WAITING, Backlog, backlog
 from reports.reasons import reasons, remarks
 from traces.notes import Note, grave, remark
 
-MANY_LOST = 0.05
-"""Share of the requests that never finish from which on P95 is none."""
+SOME_LOST, MANY_LOST = 0.01, 0.05
+"""Shares of the requests that never finish from which on P99 is none, and P95."""
+
+LITTLE_TIME = 0.01
+"""A smaller share of launch time outside the measured range changes no figure."""
 
 DRIFT, GREAT_DRIFT = 0.05, 0.1
 """Share by which measured steps differ from the profile from which on that is said, and said before the figures."""
@@ -84,7 +87,10 @@ def _lost(run: Run, arrays: RunArrays) -> Iterable[Note]:
         f"{format_value(share, '%')} of the requests never finished ({spelled}{cause}): percentiles count them as "
         f"infinite, means are of the {format_value(1 - share, '%')} that finished."
     )
-    yield grave(text[0].upper() + text[1:]) if share > MANY_LOST else Note(text)
+    if share > MANY_LOST:
+        yield grave(text[0].upper() + text[1:])
+    else:
+        yield Note(text) if share > SOME_LOST else remark(text)
 
 
 def _main_reason(run: Run, status: str) -> str:
@@ -150,12 +156,12 @@ def _undefined(values: dict[str, float]) -> Iterable[Note]:
 
 def _predictions(run: Run, values: dict[str, float]) -> Iterable[Note]:
     if values["extrapolated_launches"] > 0:
-        time = values["extrapolated_time"]
-        yield Note(
-            f"{100 * values['extrapolated_launches']:.1f} % of the launches "
-            f"({0.0 if math.isnan(time) else 100 * time:.1f} % of launch time) were predicted by "
-            "extrapolation, outside the measured range."
+        time = 0.0 if math.isnan(values["extrapolated_time"]) else values["extrapolated_time"]
+        text = (
+            f"{about(values['extrapolated_launches'])} of the launches ({about(time)} of launch time) were predicted "
+            "by extrapolation, outside the measured range."
         )
+        yield Note(text) if time > LITTLE_TIME else remark(text)
     elif values["launches"] and _basis(run) != ESTIMATED:
         yield remark("all predictions lie within the measured range.")
 

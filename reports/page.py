@@ -80,8 +80,10 @@ def page(comparison: Comparison) -> str:
         version=comparison.runs[0].info.get("tilecast", ""),
         answer=comparison.answer(),
         notes=comparison.notes(),
+        alike=comparison.alike(),
+        leading=comparison.leading(),
+        topics=comparison.topics(),
         setup=comparison.setup(),
-        rows=comparison.rows(),
         lost=[
             (name, *row)
             for name, run in zip(comparison.names, comparison.runs, strict=True)

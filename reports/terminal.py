@@ -11,7 +11,7 @@ from rich.text import Text
 
 from policies.run_arrays import RunArrays
 from reports.breakdown import by_batch, by_replica, by_size
-from reports.comparison import Comparison
+from reports.comparison import Comparison, Row
 from reports.console import new_console
 from reports.fidelity import Answer, Fidelity, format_difference
 from reports.figures import figure
@@ -22,34 +22,47 @@ from reports.validate import Validation, format_error
 from traces.notes import Note, Severity, ordered
 
 
-def show(comparison: Comparison, console: Console | None = None) -> None:
-    """Print a comparison: one run with its sizes and replicas, several side by side."""
-    layout = one_run if len(comparison.runs) == 1 else side_by_side
-    (console or new_console()).print(layout(comparison))
+def show(comparison: Comparison, console: Console | None = None, every: bool = False) -> None:
+    """Print a comparison: one run with its sizes, several side by side.
+
+    Args:
+        comparison: what to print.
+        console: where; by default the standard output.
+        every: whether to print all figures, not only the few that most ask for.
+    """
+    (console or new_console()).print(Group(*_parts(comparison, every)))
 
 
-def one_run(comparison: Comparison) -> RenderableType:
-    """The first run's figures, its sizes, its batches, its replicas and why requests were lost."""
-    run = comparison.arrays[0]
-    parts: list[RenderableType] = [side_by_side(comparison), _sizes(run), _batches(run), _replicas(run)]
-    lost = reasons(comparison.runs[0])
-    if len(lost):
-        rows = lost.astype(str).to_numpy().tolist()
-        parts.append(_table("Not finished", ["status", "reason", "requests"], rows))
-    return Group(*parts)
+def _parts(comparison: Comparison, every: bool) -> Iterable[RenderableType]:
+    """What must be known first, the answer, what was run, the figures (the best in bold), the breakdowns of a single
+    run, and remarks."""
+    first, last = told(comparison.notes())
+    yield from first
+    yield Text(comparison.answer(), style="bold")
+    yield Text(comparison.alike(), style="dim")
+    yield _figures(comparison, None, comparison.leading())
+    for topic, rows in comparison.topics() if every else ():
+        yield _figures(comparison, topic, rows)
+    if len(comparison.runs) == 1:
+        run = comparison.arrays[0]
+        yield _sizes(run)
+        if every:
+            yield _batches(run)
+            yield _replicas(run)
+        lost = reasons(comparison.runs[0])
+        if len(lost):
+            rows = lost.astype(str).to_numpy().tolist()
+            yield _table("Not finished", ["status", "reason", "requests"], rows)
+    yield from last
 
 
-def side_by_side(comparison: Comparison) -> RenderableType:
-    """What must be known first, the answer, a column of figures a run (best in bold), and remarks."""
-    table = headed(None, ["", *comparison.names])
-    for row in comparison.setup():
-        table.add_row(Text(row.label), *map(Text, row.cells))
-    table.add_section()
-    for row in comparison.rows():
+def _figures(comparison: Comparison, title: str | None, rows: Iterable[Row]) -> Table:
+    """A column a run."""
+    table = headed(title, ["", *comparison.names])
+    for row in rows:
         cells = [Text(cell, style="bold" if at in row.best else "") for at, cell in enumerate(row.cells)]
         table.add_row(Text(row.label), *cells)
-    first, last = told(comparison.notes())
-    return Group(*first, Text(comparison.answer(), style="bold"), table, *last)
+    return table
 
 
 def told(notes: Iterable[Note | str]) -> tuple[list[Text], list[Text]]:
@@ -119,7 +132,7 @@ def _sizes(run: RunArrays) -> Table:
         "latency_p95_s": "s",
         "slowdown_mean": "x",
     }
-    heads = ["size", "requests", "finished", "SLO attainment", "latency P50", "latency P95", "slowdown"]
+    heads = ["size", "requests", "finished", "attainment", "latency P50", "latency P95", "slowdown"]
     return _table("By size", heads, _cells(by_size(run), units))
 
 

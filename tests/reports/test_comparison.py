@@ -9,6 +9,7 @@ from rich.console import Console
 
 from reports.comparison import Comparison
 from reports.markdown import markdown
+from reports.page import page
 from reports.terminal import show
 
 
@@ -57,13 +58,65 @@ def test_the_predictor_is_what_was_fitted(make_run, predictor, line):
     assert [row.cells for row in Comparison.of([run]).setup() if row.label == "Predictor"] == [(line,)]
 
 
+def test_the_few_figures_that_answer_come_first(make_run):
+    comparison = Comparison.of([make_run("one"), make_run("two", edit=hasten, scheduler="edf")])
+    assert [row.label for row in comparison.leading()] == [
+        "Scheduler",  # what they differ in
+        "SLO attainment",
+        "SLO attainment, worst size",
+        "Latency, P50",
+        "Latency, P95",
+        "Latency, P99",
+        "Throughput",
+        "Cost, device time per image",
+    ]
+    assert "Model: sd3" in comparison.alike()
+    assert "Scheduler" not in comparison.alike()
+    shown = [row.label for _, rows in comparison.topics() for row in rows]
+    assert sorted(shown) == sorted(row.label for row in comparison.rows())
+    written, read = markdown(comparison), page(comparison)
+    for text in (written, read):
+        places = [text.index(row.label) for row in comparison.leading()]
+        assert places == sorted(places)
+        assert places[-1] < text.index("<details><summary>Requests") < text.index("Goodput")
+
+
+def test_the_terminal_shows_every_figure_where_it_is_asked_to(make_run):
+    comparison = Comparison.of([make_run()])
+    printed = []
+    for every in (False, True):
+        out = io.StringIO()
+        show(comparison, Console(file=out, width=140), every=every)
+        printed.append(out.getvalue())
+    assert all("SLO attainment, worst size" in text for text in printed)
+    assert ["Goodput" in text for text in printed] == [False, True]
+    assert ["By replica" in text for text in printed] == [False, True]
+    assert all(row.label in printed[1] for row in comparison.rows())
+
+
+def test_the_worst_size_is_named(make_run):
+    comparison = Comparison.of([make_run()])
+    [worst] = [row for row in comparison.leading() if "worst" in row.label]
+    assert worst.cells == ("0.0 % (512x768)",)
+
+
+def test_what_looks_alike_is_not_best(make_run):
+    def nearly(requests, _):
+        requests["finish_s"] = requests["finish_s"] * (1 + 1e-7)  # fewer a second, by less than is shown
+
+    runs = [make_run("one"), make_run("two", edit=nearly), make_run("fast", edit=hasten)]
+    rows = {row.label: row for row in Comparison.of(runs).rows()}
+    assert rows["SLO attainment"].best == {2}
+    assert rows["Throughput"].best == frozenset()
+
+
 def test_cautions(make_run, interrupted_run):
     other = make_run("other", edit=lambda requests, _: requests.replace("f", "g", inplace=True), hardware="L4")
     notes = " ".join(map(str, Comparison.of([other, interrupted_run]).notes()))
     assert "did not serve the same requests" in notes
     assert "different hardware: 2x H200, L4" in notes
     assert "interrupted: the run was interrupted" in notes
-    assert "20.0 % of the launches (59.3 % of launch time) were predicted by extrapolation" in notes
+    assert "20 % of the launches (59 % of launch time) were predicted by extrapolation" in notes
 
 
 def test_notes_on_requests_are_counted(make_run):
@@ -98,8 +151,9 @@ def test_terminal_shows_markup_as_text(make_run):
     out = io.StringIO()
     run = make_run(scheduler="[bold]mine[/x]")
     show(Comparison.of([run]), Console(file=out, width=140))
-    show(Comparison.of([run, run]), Console(file=out, width=140))
-    assert out.getvalue().count("[bold]mine[/x]") == 3
+    show(Comparison.of([run, make_run("other", scheduler="[red]yours")]), Console(file=out, width=140))
+    assert out.getvalue().count("[bold]mine[/x]") == 2
+    assert "[red]yours" in out.getvalue()
     assert "out of memory" in out.getvalue()
 
 
@@ -110,3 +164,4 @@ def test_markdown_table(make_run):
     assert lines[table + 1] == "|:--|--:|--:|"
     assert "| SLO attainment | 33.3 % | **50.0 %** |" in lines
     assert r"| Scheduler | a\|b \<i\> | fcfs |" in lines
+    assert text.count("<details>") == text.count("</details>") > 1

@@ -10,13 +10,14 @@ import pytest
 
 from reports.breakdown import by_batch, by_replica, by_size
 from reports.checks import checked
-from reports.figures import FIGURES, figure, summary
+from reports.figures import FIGURES, LEADING, TOPICS, figure, summary, worst_size
 from reports.formatting import format_value
 from reports.reasons import reasons
 from traces.errors import BadInput
 
 EXPECTED = {
     "slo_attainment": 2 / 6,
+    "slo_attainment_worst_size": 0,  # the only one of 512x768
     "goodput_rps": 2 / 20,
     "throughput_rps": 3 / 20,
     "images_per_s": 3 / 20,
@@ -42,6 +43,7 @@ EXPECTED = {
     "batch_mean": 8 / 5,
     "batch_denoise": 31 / 25,
     "utilisation": 27 / 40,
+    "device_s_per_image": 2 * 20 / 3,
     "reuse": 5 / 45,
     "loads": math.nan,
     "loading": math.nan,
@@ -77,6 +79,23 @@ def test_summary_by_hand(make_run):
 def test_every_figure_is_described_in_order(make_run):
     names = [name for name in summary(checked(make_run())) if ":" not in name]
     assert names == list(FIGURES)
+
+
+def test_every_figure_has_one_topic():
+    assert sorted(name for names in TOPICS.values() for name in names) == sorted(FIGURES)
+    assert set(LEADING) <= set(FIGURES)
+
+
+def test_the_worst_size_is_a_frequent_one(make_run):
+    first = make_run().requests
+
+    def many(count):
+        rows = pd.concat([first.iloc[[0]]] * count + [first.iloc[[4]]], ignore_index=True)  # one failed, of 512x768
+        rows["request_id"] = [str(at) for at in range(count + 1)]
+        return make_run(f"of-{count}", requests=rows, steps=make_run(f"no-{count}").steps.head(0))
+
+    assert worst_size(checked(many(98))) == (0.0, (512, 768, 1))
+    assert worst_size(checked(many(200))) == (1.0, (512, 512, 1))
 
 
 def test_by_size(make_run):
