@@ -159,7 +159,7 @@ def test_lookahead_learns_from_tiled_requests_alone() -> None:
     costs = tiled_costs(devices=TileDevices(2, link=NOTHING))
     c = simulate(SCHEDULERS["lookahead"](), [clip(f"r{i}", 80.0 * i) for i in range(20)], costs, slowdown=1.3)
     assert {job.state for job in c.jobs} == {"finished"}
-    assert c.policy._costs.ratio == pytest.approx(1.3, rel=0.05)  # type: ignore[attr-defined]
+    assert c.policy._errors.ratio == pytest.approx(1.3, rel=0.05)  # type: ignore[attr-defined]
 
 
 def request_strategy() -> st.SearchStrategy[Request]:
