@@ -10,11 +10,58 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from policies.contract import Cluster, Launch, Replica, SchedulingPolicy
+from policies.contract import Cluster, IdleReplicas, Launch, Replica, SchedulingPolicy
 from policies.job import Job
 from policies.scheduling.mixing import BatchCosts
 from predictors.costs import CostModel
 from predictors.loading import LoadTimes
+
+
+class Occupancy:
+    """What replicas are doing; bit i is replica i's. So one of a thousand is found without asking all.
+
+    Attributes:
+        up: those that work.
+        free: of them, those that run nothing.
+        holding: those on which jobs live.
+        queued: those that requests may wait for; one may still be here when its queue is empty again.
+    """
+
+    __slots__ = ("free", "holding", "queued", "up")
+
+    def __init__(self, replicas: int) -> None:
+        self.up = self.free = (1 << replicas) - 1
+        self.holding = self.queued = 0
+
+
+class _Idle(IdleReplicas):
+    """Idle replicas found by their bits."""
+
+    __slots__ = ("_by_bit", "_occupancy", "_own")
+
+    _by_bit: dict[int, Replica]
+    _occupancy: Occupancy
+    _own: int
+
+    def __init__(self, replicas: tuple[Replica, ...], occupancy: Occupancy) -> None:
+        super().__init__(replicas)
+        object.__setattr__(self, "_by_bit", {1 << replica.index: replica for replica in replicas})
+        object.__setattr__(self, "_occupancy", occupancy)
+        object.__setattr__(self, "_own", sum(self._by_bit))
+
+    def __iter__(self) -> Iterator[Replica]:
+        left = self._bits
+        while left:
+            lowest = left & -left
+            yield self._by_bit[lowest]
+            left ^= lowest
+
+    def __len__(self) -> int:
+        return self._bits.bit_count()
+
+    @property
+    def _bits(self) -> int:
+        return self._own & self._occupancy.up & ~self._occupancy.holding
 
 
 class QueueState:
@@ -23,18 +70,21 @@ class QueueState:
     Attributes:
         waiting, jobs: see `policies.contract.Cluster`.
         view: what the scheduling policy of the queue sees.
+        bits: of the replicas that draw from it, as in `Occupancy`.
         policy: that one; set when it begins.
     """
 
+    bits: int
     policy: SchedulingPolicy
 
     def __init__(self) -> None:
         self.waiting: dict[str, Job] = {}
         self.jobs: dict[str, Job] = {}
 
-    def served_by(self, replicas: tuple[Replica, ...]) -> None:
+    def served_by(self, replicas: tuple[Replica, ...], occupancy: Occupancy) -> None:
         """Show these replicas, which draw from it."""
-        self.view = cluster_of(replicas, self.waiting, self.jobs)
+        self.bits = sum([1 << replica.index for replica in replicas])
+        self.view = cluster_of(replicas, self.waiting, self.jobs, _Idle(replicas, occupancy))
 
 
 class ClusterState:
@@ -51,6 +101,7 @@ class ClusterState:
         waiting, jobs: see `policies.contract.Cluster`.
         resident, loaded: of each replica, see `policies.contract.Replica`.
         queues: of each replica; the same one of all, with the cluster's own ``waiting`` and ``jobs``, if they share it.
+        occupancy: what the replicas are doing.
     """
 
     def __init__(
@@ -61,13 +112,14 @@ class ClusterState:
         shared = QueueState()
         self.waiting, self.jobs = shared.waiting, shared.jobs
         self.queues = [QueueState() if own_queues else shared for _ in range(replicas)]
+        self.occupancy = Occupancy(replicas)
         self._costs, self._batch_costs, self._loads = costs, BatchCosts(costs), loads
         every = tuple([self._replica(index) for index in range(replicas)])
-        shared.served_by(every)
+        shared.served_by(every, self.occupancy)
         self.view = shared.view
         if own_queues:
             for replica, queue in zip(every, self.queues, strict=True):
-                queue.served_by((replica,))
+                queue.served_by((replica,), self.occupancy)
 
     def _replica(self, index: int) -> Replica:
         replica = Replica()
@@ -83,10 +135,16 @@ class ClusterState:
         return replica
 
 
-def cluster_of(replicas: tuple[Replica, ...], waiting: Mapping[str, Job], jobs: Mapping[str, Job]) -> Cluster:
-    """A view of these, which are not copied."""
+def cluster_of(
+    replicas: tuple[Replica, ...],
+    waiting: Mapping[str, Job],
+    jobs: Mapping[str, Job],
+    idle: IdleReplicas | None = None,
+) -> Cluster:
+    """A view of these, which are not copied; the idle replicas are looked for where they are not given."""
     view = Cluster()
     _set_replicas(view, replicas)
+    _set_idle(view, IdleReplicas(replicas) if idle is None else idle)
     _set_waiting(view, MappingProxyType(waiting))
     _set_jobs(view, MappingProxyType(jobs))
     return view
@@ -158,6 +216,7 @@ def replica_for(replica: Replica, checkpoint: str) -> Replica:
 _set_jobs = Cluster.__dict__["jobs"].__set__
 _set_waiting = Cluster.__dict__["waiting"].__set__
 _set_replicas = Cluster.__dict__["replicas"].__set__
+_set_idle = Cluster.__dict__["idle"].__set__
 _set_costs = Replica.__dict__["costs"].__set__
 _set_batch_costs = Replica.__dict__["batch_costs"].__set__
 _set_index = Replica.__dict__["index"].__set__

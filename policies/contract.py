@@ -16,7 +16,7 @@ choose the same. A policy that would choose otherwise after something happened n
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from policies.job import Job, ReadOnly
@@ -200,6 +200,23 @@ class Replica(ReadOnly):
         return 0.0 if self._loads is None else self._loads.expected(self.index, checkpoint)
 
 
+class IdleReplicas(ReadOnly):
+    """The replicas, of some, that work and on which no job lives, in order of their indexes; changes with them."""
+
+    __slots__ = ("_replicas",)
+
+    _replicas: tuple[Replica, ...]
+
+    def __init__(self, replicas: tuple[Replica, ...]) -> None:
+        object.__setattr__(self, "_replicas", replicas)
+
+    def __iter__(self) -> Iterator[Replica]:
+        return (replica for replica in self._replicas if replica.up and not replica.resident)
+
+    def __len__(self) -> int:
+        return sum([replica.up and not replica.resident for replica in self._replicas])
+
+
 class Cluster(ReadOnly):
     """What a policy sees of the world; it reads it.
 
@@ -207,12 +224,14 @@ class Cluster(ReadOnly):
 
     Attributes:
         replicas: in order of their indexes, which need not begin at 0.
+        idle: those of them that work and on which no job lives.
         waiting: jobs never started, by request id, in order of arrival.
         jobs: all jobs not ended, by request id.
     """
 
-    __slots__ = ("jobs", "replicas", "waiting")
+    __slots__ = ("idle", "jobs", "replicas", "waiting")
 
+    idle: IdleReplicas
     jobs: Mapping[str, Job]
     replicas: tuple[Replica, ...]
     waiting: Mapping[str, Job]

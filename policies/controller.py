@@ -109,8 +109,7 @@ class Controller:
         self._replicas = cluster.view.replicas
         places = zip(self._replicas, cluster.resident, cluster.queues, strict=True)
         self._places: dict[int, _Place] = {1 << index: place for index, place in enumerate(places)}
-        self._free = (1 << replicas) - 1  # bit i: replica i is up and runs nothing
-        self._holding = 0  # bit i: requests are resident on replica i
+        self._occupancy = cluster.occupancy
         for held, checkpoints in zip(cluster.loaded, loaded, strict=False):
             held.update(dict.fromkeys(checkpoints))
         self._running: dict[int, _StepCosts] = {}
@@ -172,14 +171,20 @@ class Controller:
     def launches(self, now: float) -> list[Launch]:
         """Work to start now."""
         started: list[Launch] = []
-        waiting, router, left = self._cluster.waiting, self._router, self._free
-        unbound = router.unbound
-        while asked := left if waiting else left & self._holding:
+        waiting, router, occupancy = self._cluster.waiting, self._router, self._occupancy
+        left, unbound, binds = occupancy.free, router.unbound, router.binds
+        while True:
+            anyone = unbound or (waiting and not binds)
+            asked = left if anyone else left & (occupancy.holding | occupancy.queued)
+            if not asked:
+                break
             lowest = asked & -asked
             left ^= lowest
             place = self._places[lowest]
             replica, resident, queue = place
             policy, queued = queue.policy, queue.waiting
+            if binds and not queued:
+                occupancy.queued &= ~lowest
             while queued or resident or (unbound and router.bind_oldest(queue, now)):
                 try:
                     decision = policy.plan(replica, now)
@@ -270,7 +275,7 @@ class Controller:
         queue = self._cluster.queues[index]
         self._changed[queue] = None
         set_launch(self._replicas[index], None)
-        self._free |= 1 << index
+        self._occupancy.free |= 1 << index
         self.launched.append((launch, outcome, now))
         if load is not None:
             self._cluster.loaded[index][load.checkpoint] = None
@@ -309,7 +314,8 @@ class Controller:
             self._on_event("down", (index, in_flight, outcome), now)
         replica = self._replicas[index]
         set_up(replica, False)
-        self._free &= ~(1 << index)
+        self._occupancy.up &= ~(1 << index)
+        self._occupancy.free &= ~(1 << index)
         self.outages.append((index, now, None))
         self._cluster.loaded[index].clear()
         launch = replica.launch
@@ -345,8 +351,9 @@ class Controller:
             self._on_event("up", index, now)
         replica = self._replicas[index]
         set_up(replica, True)
+        self._occupancy.up |= 1 << index
         if replica.launch is None:
-            self._free |= 1 << index
+            self._occupancy.free |= 1 << index
         for at in reversed(range(len(self.outages))):
             failed, down_s, up_s = self.outages[at]
             if failed == index and up_s is None:
@@ -387,8 +394,9 @@ class Controller:
         launch = _new(Launch, (launch_id, index, jobs, work, predicted_step_s, steps, now, None))
         self._running[launch_id] = step_costs
         set_launch(replica, launch)
-        self._free &= ~(1 << index)
-        self._holding |= 1 << index
+        occupancy, bit = self._occupancy, 1 << index
+        occupancy.free &= ~bit
+        occupancy.holding |= bit
         self._next_launch = launch_id + 1
         waiting, queued = self._cluster.waiting, queue.waiting
         for job in jobs:
@@ -445,7 +453,7 @@ class Controller:
         self._next_launch += 1
         self._running[launch.launch_id] = (FixedCost(load.expected_s),)
         set_launch(replica, launch)
-        self._free &= ~(1 << replica.index)
+        self._occupancy.free &= ~(1 << replica.index)
         return launch
 
     def _drop(self, policy: SchedulingPolicy, drop: tuple[tuple[Job, str], ...], now: float) -> int:
@@ -468,7 +476,7 @@ class Controller:
         name = job.request.request_id
         del held[name]
         if not held and job.replica >= 0:
-            self._holding &= ~(1 << job.replica)
+            self._occupancy.holding &= ~(1 << job.replica)
         del self._cluster.jobs[name]
         self.open -= 1
         self._router.ended(job, now)

@@ -35,7 +35,8 @@ class Router:
         unbound: requests left to all replicas, the oldest first.
         changed: queues in which something has changed since their policies were last asked for recalls; the controller
             adds those of launches that start and end.
-        heeds_plans: whether the routing policy is to be told what a launch starts with, by `planned`.
+        binds: whether there is a routing policy.
+        heeds_plans: whether that is to be told what a launch starts with, by `planned`.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Router:
         on_event: Callable[[str, Any, float], None] | None = None,
     ) -> None:
         self.queues = list(dict.fromkeys(cluster.queues))
+        self.binds = routing is not None
         self._shared = self.queues[0] if routing is None else None
         self.unbound: dict[Job, None] = {}
         self.changed: dict[QueueState, None] = {}
@@ -99,6 +101,7 @@ class Router:
         name = job.request.request_id
         self._queue_of[job] = queue
         self.changed[queue] = None
+        self._cluster.occupancy.queued |= queue.bits
         queue.jobs[name] = queue.waiting[name] = job
 
     def bind_oldest(self, queue: QueueState, now: float) -> bool:

@@ -274,3 +274,24 @@ def test_every_request_ends_exactly_once_whatever_happens(data: st.DataObject) -
         assert (job.reason == "") == (job.state == "finished")
         if job.state == "finished":
             assert denoised[job.request.request_id] == job.request.steps == job.steps_done
+
+
+def test_idle_replicas_are_those_that_work_and_hold_nothing() -> None:
+    c = controller(FCFS(), 3)
+    cluster = c.policy.cluster
+
+    def idle() -> list[int]:
+        found = [replica.index for replica in cluster.idle]
+        assert found == [r.index for r in cluster.replicas if r.up and not r.resident]
+        assert len(cluster.idle) == len(found)
+        return found
+
+    assert idle() == [0, 1, 2]
+    c.submit(request("a"), 0.0)
+    (launch,) = c.launches(0.0)
+    assert idle() == [1, 2]
+    c.replica_down(1, 0.5)
+    assert idle() == [2]
+    c.complete(launch, Outcome(launch.steps), 1.0)
+    c.replica_up(1, 1.5)
+    assert idle() == [0, 1, 2]
