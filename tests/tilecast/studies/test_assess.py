@@ -72,6 +72,13 @@ def test_replications_are_added_while_the_promise_is_not_decided() -> None:
     assert queues.of(OPTIONS[0].cluster(4)) == [(seed, 1000) for seed in range(16)]
 
 
+def test_what_hardware_of_another_speed_would_do_is_decided_by_fewer_replications() -> None:
+    for change, most in ((Change(), 16), (Change(rate_scale=1.2), 16), (Change(slowdown=1.2), 8)):
+        queues = Queues(lambda ask: 0.92 if ask.seed % 2 else 0.885)
+        assert assessor(queues)(OPTIONS[0].cluster(4), change).keeps is None
+        assert len(queues.of(OPTIONS[0].cluster(4), change)) == most
+
+
 def test_a_cluster_whose_steadiness_does_not_show_is_run_longer() -> None:
     unclear = {1000: 0.2, 2000: 0.1, 4000: 0.05, 8000: 0.05}
     queues = Queues(lambda ask: 0.99, lambda ask: unclear.get(ask.requests, 0.0) * (1 if ask.seed % 2 else -1))
