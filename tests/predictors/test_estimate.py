@@ -183,6 +183,31 @@ def test_decode_measured_whole_calibrates_a_patched_run() -> None:
     assert table(profile, "whole").bases["denoise"] == ESTIMATED
 
 
+def test_whole_measurements_calibrate_another_executor_with_a_wider_interval(published: Profile) -> None:
+    sd3 = published.select("sd3")
+    whole = sd3.select("sd3", "whole").frame
+    ten = Profile(whole[whole["stage"] == "denoise"].iloc[::3])
+    assert len(ten.frame) == 10
+    borrowed, estimated = table(ten, "patched", "sd3"), table(None, "patched", "sd3")
+    assert borrowed.bases["denoise"] == CALIBRATED
+    assert table(ten, "whole", "sd3").log_sds["denoise"] < borrowed.log_sds["denoise"] < estimated.log_sds["denoise"]
+    unseen = sd3.select("sd3", "patched").frame
+
+    def logarithms(of: LatencyModel) -> np.ndarray:
+        predicted = [of.step_s("denoise", Batch("sd3", parse(text))) for text in unseen["composition"]]
+        return np.log(unseen["seconds"] / unseen["steps"] / predicted).to_numpy()
+
+    assert np.abs(logarithms(borrowed)).mean() < 0.05 < 0.15 < np.abs(logarithms(estimated)).mean()
+    assert (np.abs(logarithms(borrowed)) < 1.2816 * borrowed.log_sds["denoise"]).mean() > 0.8
+
+
+def test_own_measurements_are_preferred_to_whole_ones() -> None:
+    own = measured(TEN, "patched")
+    assert table(Profile.merge([own, measured(TEN[:5], "whole")]), "patched").log_sds["denoise"] == pytest.approx(
+        table(own, "patched").log_sds["denoise"], rel=1e-12
+    )
+
+
 def test_what_cannot_be_estimated_is_refused() -> None:
     with pytest.raises(BadInput, match="unknown model 'other'"):
         estimated_table("other", H100)
