@@ -5,7 +5,8 @@ upscale and decode); in a batch of guided and unguided requests by the guided sh
 convolutions are proportional to the tokens, those of attention to the sum of tokens squared of the single
 images (an image attends only to itself), launching kernels costs the same for any batch, and what a patch pays
 for its neighbours is proportional to the length of the cuts. So a non-negative combination of these columns is
-a reasonable latency, also for sizes that nobody measured.
+a reasonable latency, also for sizes that nobody measured. Whether anything is cut counts by itself: then each layer
+starts kernels that take images apart and put them together, and moves every token, however small the patches are.
 
 A patch cache takes work away: the share of the patches' blocks that were computed scales pixels, tokens, their squares
 (a computed patch still attends to the whole image) and halo; and it costs bookkeeping, which is proportional to the
@@ -40,6 +41,8 @@ FEATURES = (
     "cached_patches",  # the patches when a patch cache looks after them, else 0
     "computed",  # the share that a patch cache computes, else 1
     "launched",  # the share of blocks that at least one image computes, when each skips as many, any of them; else 1
+    "cuts",  # launched, where an image is cut into patches, else 0
+    "cut_tokens",  # tokens, where an image is cut into patches, else 0
 )
 
 
@@ -99,6 +102,8 @@ class FeatureMap:
                 patches += n
         per_row = rows_per_image * computed
         of_size = dict(composition)
+        launched = 1.0 - (1.0 - computed) ** images
+        is_cut = float(patches > images)
         return [
             1.0,
             float(images),
@@ -111,7 +116,9 @@ class FeatureMap:
             per_row * halo,
             rows_per_image * patches if cached else 0.0,
             computed,
-            1.0 - (1.0 - computed) ** images,
+            launched,
+            is_cut * launched,
+            is_cut * per_row * tokens,
             *(rows_per_image * of_size.get(size, 0) for size in self.sizes),
         ]
 

@@ -46,10 +46,11 @@ size nobody measured. These preferences make the answer unique; held-out sizes o
 them.
 """
 PHYSICAL_COLUMNS = tuple(map(FEATURES.index, PHYSICAL_PENALTIES))
-FLOOR_FEATURES = ("launched", "sizes")
-WORK_FEATURES = ("rows", "tokens", "tokens_squared", "halo", "cached_patches")
+FLOOR_FEATURES = ("launched", "sizes", "cuts")
+WORK_FEATURES = ("rows", "tokens", "tokens_squared", "halo", "cached_patches", "cut_tokens")
 """The features of floor and work. What a cache does not compute it does not start either; patches of several sizes, and
-so of one that suits none of them, start more."""
+so of one that suits none of them, start more. What cutting adds is in the floor and by the token as well as by the
+length of the cuts, which alone would say far too much of patches that are smaller than any measured."""
 _MOST_ROUNDS = 30
 _PAPER_COLUMNS = (FEATURES.index("sizes"), FEATURES.index("patches"))
 

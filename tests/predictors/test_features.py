@@ -37,6 +37,8 @@ def test_a_worked_example() -> None:
         "cached_patches": 0,
         "computed": 1,
         "launched": 1,
+        "cuts": 1,
+        "cut_tokens": 2 * (2 * 32 * 48 + 32 * 32),
         "512x512x1": 2,
         "512x768x1": 4,
         "64x64x1": 0,
@@ -48,7 +50,7 @@ def test_without_guidance_there_is_half_the_work(batch: Composition) -> None:
     features = FeatureMap(SD3, "denoise", "patched")
     guided, unguided = named(features, batch), named(features, batch, 0.0)
     for name in FEATURES:
-        share = 1 if name in ("intercept", "images", "sizes", "computed", "launched") else 2
+        share = 1 if name in ("intercept", "images", "sizes", "computed", "launched", "cuts") else 2
         assert guided[name] == share * unguided[name]
 
 
