@@ -136,6 +136,9 @@ class Lookahead(SchedulingPolicy):
 
     def _least_loaded(self) -> int:
         """The replica that is to consider what has come: one that has no news yet, is idle, has room or cheap steps."""
+        for replica in self.cluster.idle:
+            if replica.index not in self._told:
+                return replica.index
         index, least = next(iter(self._replicas)), _TAKEN
         for replica in self.cluster.replicas:
             if not replica.up:
@@ -218,7 +221,7 @@ class Lookahead(SchedulingPolicy):
         That is the front of all that wait, or its share of it when others are idle as it is.
         """
         started = list(replica.resident.values())
-        every = 1 if started else max(1, sum([r.up and not r.resident for r in self.cluster.replicas]))
+        every = 1 if started else max(1, len(self.cluster.idle))
         urgent, patient = self._pool.urgent(self.horizon, every), self._pool.patient(self.max_batch, every)
         finishing = []
         for job in started:
