@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from policies.run_arrays import STATUSES, RunArrays
 from policies.runlog import Run
@@ -18,6 +19,7 @@ from reports.formatting import about, format_value
 from reports.overload import MOST_WAITING, Backlog, backlog
 from reports.reasons import reasons, remarks
 from traces.notes import Note, grave, remark
+from traces.stages import STAGES
 
 SOME_LOST, MANY_LOST = 0.01, 0.05
 """Shares of the requests that never finish from which on P99 is none, and P95."""
@@ -27,6 +29,9 @@ LITTLE_TIME = 0.01
 
 DRIFT, GREAT_DRIFT = 0.05, 0.1
 """Share by which measured steps differ from the profile from which on that is said, and said before the figures."""
+
+TAKING_TURNS = 0.1
+"""Share of the denoising time that batches of several sizes may take where these take turns."""
 
 DEFINED = ("latency_mean_s", "slowdown_mean", "queueing_mean_s", "goodput_rps", "utilisation")
 """Figures that every run with launches should have."""
@@ -44,6 +49,7 @@ def run_notes(run: Run, arrays: RunArrays, values: dict[str, float]) -> list[Not
         *_overload(backlog(arrays.requests)),
         *_lost(run, arrays),
         *_machine(run, arrays),
+        *_pairing(run, arrays),
         *_requests(run),
         *[Note.of(said) for said in run.info.get("warnings") or []],
         *_undefined(values),
@@ -122,6 +128,23 @@ def _machine(run: Run, arrays: RunArrays) -> Iterable[Note]:
         )
 
 
+def _pairing(run: Run, arrays: RunArrays) -> Iterable[Note]:
+    """Whether the scheduler put sizes together that the executor runs one after another."""
+    if _predictor(run).get("executor") != "whole":
+        return
+    steps = arrays.steps
+    taking_turns = steps.of(*[name for name, stage in STAGES.items() if stage.by_executor])
+    total_s = float(steps.seconds[taking_turns].sum())
+    mixed_s = float(steps.seconds[taking_turns & steps.mixed].sum())
+    if mixed_s > TAKING_TURNS * total_s:
+        yield Note(
+            f"{about(mixed_s / total_s)} of the denoising time went to batches of several sizes, which the executor "
+            f"`whole` runs one size after another: {run.info.get('scheduler', 'the scheduler')} gains nothing by them. "
+            "Batches of mixed sizes need cluster.executor patched or packed; without it choose a scheduler that keeps "
+            "sizes apart (same-size-continuous) or asks what a batch costs (lookahead)."
+        )
+
+
 def _requests(run: Run) -> Iterable[Note]:
     for told, count in remarks(run).items():
         yield Note(f"{count:,} request{'s' * (count > 1)}: {told}.")
@@ -167,5 +190,10 @@ def _predictions(run: Run, values: dict[str, float]) -> Iterable[Note]:
 
 
 def _basis(run: Run) -> str:
+    return str(_predictor(run).get("basis", MEASURED))
+
+
+def _predictor(run: Run) -> dict[str, Any]:
+    """What ``run.json`` says of the predictor."""
     predictor = run.info.get("predictor")
-    return str(predictor.get("basis", MEASURED)) if isinstance(predictor, dict) else MEASURED
+    return predictor if isinstance(predictor, dict) else {}

@@ -196,3 +196,17 @@ def test_validation_finds_the_drift_itself(make_run):
 
     found = Validation.of(make_run("sim"), make_run("real", edit=slow, kind="replay")).fidelity
     assert found.drift == pytest.approx(-1 / 24)
+
+
+@pytest.mark.parametrize(
+    ("executor", "composition", "notes"),
+    [("whole", "1@512x512+1@768x768", 1), ("whole", "2@512x512", 0), ("patched", "1@512x512+1@768x768", 0)],
+)
+def test_a_scheduler_that_mixes_sizes_is_told_where_they_take_turns(make_run, executor, composition, notes):
+    def mix(_: object, steps: pd.DataFrame) -> None:
+        steps.loc[steps["stage"] == "denoise", "composition"] = composition
+
+    run = make_run("paired", edit=mix, predictor={"executor": executor})
+    said = [note for note in told(run)["caution"] if "one size after another" in note]
+    assert len(said) == notes
+    assert all("fcfs gains nothing by them" in note for note in said)
