@@ -26,7 +26,7 @@ def parse_percent(text: str, what: str) -> float:
     number, sign, rest = text.strip().partition("%")
     value = number_of(number.strip())
     percent = value if sign or not isinstance(value, int | float) else 100 * value
-    if rest.strip() or not _PERCENT.holds(percent):
+    if rest.strip() or not isinstance(percent, int | float) or not _PERCENT.holds(percent):
         raise BadInput(f"{what} is {text!r}, expected {_PERCENT} like 20%, or 0.2")
     return percent / 100
 

@@ -28,15 +28,14 @@ class Differs:
     """A plain argument that is not the same in all calls: no harm unless the block looks at it."""
 
     def __init__(self, name: str) -> None:
-        object.__setattr__(self, "_name", name)
+        self._name = name
 
     def _used(self, *_: Any, **__: Any) -> Any:
         raise NotPackable(f"argument {self._name} differs")
 
     __bool__ = __index__ = __int__ = __float__ = __len__ = __iter__ = __getitem__ = __call__ = __getattr__ = _used
     __lt__ = __gt__ = __le__ = __ge__ = __add__ = __radd__ = __mul__ = __rmul__ = __sub__ = __rsub__ = __neg__ = _used
-    __eq__ = __ne__ = __floordiv__ = __truediv__ = _used  # type: ignore[assignment]
-    __hash__ = None  # type: ignore[assignment]
+    __eq__ = __ne__ = __floordiv__ = __truediv__ = _used
 
 
 class Streams(NamedTuple):

@@ -126,10 +126,12 @@ def _operator(function: Callable[..., Any], swapped: bool = False) -> Callable[.
     return apply
 
 
-for _name, _function in {"add": torch.add, "mul": torch.mul, "sub": torch.sub, "truediv": torch.div}.items():
+_BINARY: dict[str, Callable[..., Any]] = {"add": torch.add, "mul": torch.mul, "sub": torch.sub, "truediv": torch.div}
+_OTHER: dict[str, Callable[..., Any]] = {"neg": torch.neg, "pow": torch.pow}
+for _name, _function in _BINARY.items():
     setattr(RowEntries, f"__{_name}__", _operator(_function))
     setattr(RowEntries, f"__r{_name}__", _operator(_function, swapped=True))
-for _name, _function in {"neg": torch.neg, "pow": torch.pow}.items():
+for _name, _function in _OTHER.items():
     setattr(RowEntries, f"__{_name}__", _operator(_function))
 
 
