@@ -28,6 +28,8 @@ from backend.decode import WAYS, decode_by
 from backend.loading import load_pipeline
 from backend.merge import Stacked
 from backend.packed import PackedTransformer
+from backend.packed.blocks import Blocks
+from backend.packed.lockstep import Lockstep
 from backend.patched.unet import PatchedUNet
 from benchmarks.interleaved import Timing, interleaved
 from benchmarks.memory import LiveBytes
@@ -71,6 +73,7 @@ def measure(rounds: int, quick: bool, show: Callable[[list[Row]], None] = lambda
         lambda: mixed(sdxl, shaped, three, rounds),
         lambda: by_common_divisor("tiny-image", tiny.unet, 2 * unit, rounds),
         lambda: packed(2 if quick else 6, 2 if quick else 8, three, rounds),
+        lambda: packed(2 if quick else 6, 2, [(4, 4), (8, 4), (8, 8)], rounds),
         lambda: decoded("tiny-image, a drawn picture", tiny.vae, drawn_latents(tiny.vae, 256), rounds),
         lambda: decoded(f"SDXL-shaped, 1/{divisor} of the channels", sdxl_vae(divisor, 16 * unit),
                         random_latents((side, side)), rounds),
@@ -128,11 +131,13 @@ def packed(layers: int, heads: int, sides: Sequence[Side], rounds: int) -> list[
     """Like `mixed`, tokens of a transformer."""
     transformer = sd3_transformer(layers, heads)
     calls = [sd3_call(transformer, side, index) for index, side in enumerate([*sides, *sides])]
-    mixer = PackedTransformer(transformer)
+    mixer, blocks, layer_by_layer = PackedTransformer(transformer), Blocks(transformer), Lockstep(transformer)
     ways = {
         "one by one": lambda: one_by_one(transformer.forward, calls),
         "same size together": lambda: by_size(transformer.forward, calls, len(sides)),
-        "all together, packed": lambda: mixer.run(calls),
+        "all together, by the adapter": lambda: mixer.run(calls),
+        "block by block, as any transformer": lambda: blocks.run(calls),
+        "layer by layer, as any model": lambda: layer_by_layer.run(calls),
     }
     title = f"mixed batch: SD3-shaped, {layers} layers and {heads} heads instead of 24 and 24"
     return compared(f"{title}, two of each of {spell(sides)}", ways, rounds)

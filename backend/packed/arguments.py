@@ -15,7 +15,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from backend.packed.entries import RowEntries
-from backend.packed.pack import NotPackable, Pack
+from backend.packed.pack import Arrangement, NotPackable, Pack
 
 Arguments = Mapping[str, Any]
 TEXT = "encoder_hidden_states"
@@ -85,7 +85,12 @@ class Packer:
     def __init__(self, streams: Streams, device: torch.device) -> None:
         self.streams = streams
         self.device = device
+        self._arrangements: dict[tuple[str, ...], Arrangement] = {}
         self._kept: dict[Any, tuple[Any, Any, bool]] = {}
+
+    def pack(self) -> Pack:
+        """The rows of one more launch."""
+        return Pack(self.streams.lengths, self.device, self._arrangements)
 
     def packed(self, calls: Sequence[Arguments], pack: Pack, image_first: bool) -> dict[str, Any]:
         """One call's arguments for all.

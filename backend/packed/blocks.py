@@ -135,9 +135,10 @@ class Blocks(Lockstep):
     def _packer(self, calls: Sequence[Arguments]) -> tuple[Packer, Pack]:
         streams = streams_of(calls)
         key = (streams.main, streams.rows, tuple(streams.lengths.items()))
-        device = calls[0][streams.main].device
-        packer = self._packers.setdefault(key, Packer(streams, device))
-        return packer, Pack(streams.lengths, device)
+        packer = self._packers.get(key)
+        if packer is None:
+            packer = self._packers[key] = Packer(streams, calls[0][streams.main].device)
+        return packer, packer.pack()
 
     def _compare(self, stops: Sequence[Stop], given: Sequence[Any]) -> None:
         """Refuse a block that gives calls anything else than alone."""

@@ -67,6 +67,10 @@ class RowEntries:
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if len(args) == 2 and not kwargs and func.__name__ in _OF_TWO:
+            given = _of_two(func, *args)
+            if given is not None:
+                return given
         leaves, spec = tree_flatten((args, kwargs or {}))
         first: RowEntries = next(leaf for leaf in leaves if isinstance(leaf, RowEntries))
         tokens, arrangement = _tokens_among(leaves, first.pack)
@@ -133,6 +137,23 @@ for _name, _function in _BINARY.items():
     setattr(RowEntries, f"__r{_name}__", _operator(_function, swapped=True))
 for _name, _function in _OTHER.items():
     setattr(RowEntries, f"__{_name}__", _operator(_function))
+
+
+_OF_TWO = frozenset({"add", "mul", "sub", "__add__", "__radd__", "__mul__", "__rmul__"})
+
+
+def _of_two(func: Callable[..., Any], a: Any, b: Any) -> Any:
+    """What most entries are for, without a look through all arguments: sums and products with tokens or numbers."""
+    entries, other = (a, b) if isinstance(a, RowEntries) else (b, a)
+    if isinstance(other, int | float):
+        values = func(entries.values, other) if entries is a else func(other, entries.values)
+        return RowEntries(values, entries.pack, entries.fold)
+    if isinstance(other, torch.Tensor) and other.ndim > 1 and other.shape[0] == 1:
+        arrangement = entries.pack.arrangement(other.shape[1])
+        if arrangement is not None:
+            tokens = entries.of_tokens(arrangement, other.ndim)
+            return func(tokens, other) if entries is a else func(other, tokens)
+    return None
 
 
 def _tokens_among(leaves: list[Any], pack: Pack) -> tuple[torch.Tensor | None, Arrangement | None]:

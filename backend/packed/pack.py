@@ -90,6 +90,7 @@ class Pack:
     Args:
         streams: tokens of each row, by the name of the stream.
         device: where its tables are.
+        arrangements: those of these streams that are made already, by the names; more are added.
 
     Attributes:
         last: names of the streams that the block joined last; empty: none yet.
@@ -99,9 +100,15 @@ class Pack:
         NotPackable: two arrangements have as many tokens.
     """
 
-    def __init__(self, streams: Mapping[str, tuple[int, ...]], device: torch.device) -> None:
-        self.streams = dict(streams)
+    def __init__(
+        self,
+        streams: Mapping[str, tuple[int, ...]],
+        device: torch.device,
+        arrangements: dict[tuple[str, ...], Arrangement] | None = None,
+    ) -> None:
+        self.streams = streams
         self.device = device
+        self._made = {} if arrangements is None else arrangements
         self.last: tuple[str, ...] = ()
         self.over_joint = False
         self._known: dict[int, Arrangement] = {}
@@ -131,7 +138,9 @@ class Pack:
         return frozenset(one.names for one in self._known.values() if len(one.names) > 1)
 
     def _add(self, names: tuple[str, ...]) -> None:
-        new = Arrangement(names, [self.streams[name] for name in names], self.device)
+        new = self._made.get(names)
+        if new is None:
+            new = self._made[names] = Arrangement(names, [self.streams[name] for name in names], self.device)
         known = self._known.setdefault(new.tokens, new)
-        if known.spans != new.spans:
+        if known is not new and known.spans != new.spans:
             raise NotPackable(f"{' and '.join(known.names)} has as many tokens as {' and '.join(names)}")
