@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 import typer
@@ -36,6 +37,13 @@ class _Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         with _reading(ctx):
             return super().invoke(ctx)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As of `typer`, which suggests the verb that was meant; where none is like it, all are named."""
+        verb, known = args[0], self.list_commands(ctx)
+        if not (verb in known or verb.startswith("-") or get_close_matches(verb, known)):
+            ctx.fail(f"No such command {verb!r}. There are: {', '.join(known)}.")
+        return super().resolve_command(ctx, args)
 
 
 def _reading(ctx: Any) -> Any:

@@ -168,7 +168,7 @@ def _predictor(run: Run) -> str:
         f"{basis} of whole requests, divided between their stages {divided}" if basis and divided else basis,
         predictor.get("profile"),
         _fitted(predictor),
-        predictor.get("executor"),
+        f"executor {predictor['executor']}" if predictor.get("executor") else "",
         "oracle" if predictor.get("oracle") else "",
     ]
     return ", ".join([str(fact) for fact in facts if fact])

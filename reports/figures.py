@@ -327,6 +327,14 @@ LEADING = (
 )
 """What most who open a report ask for: shown first, whatever shows it."""
 
+READING = (
+    "SLO attainment: share of all requests that finished by their deadline, or at all where they have none; worst "
+    f"size: the least of any size that at least {100 * FREQUENT:g} % of the requests have. Latency: from arrival to "
+    "end, of all requests; ∞: so many never finished. Cost: all devices, busy or not, from the first arrival to the "
+    "last end."
+)
+"""How to read `LEADING`."""
+
 TOPICS = {
     "Requests": (
         *("slo_attainment", "slo_attainment_worst_size", "goodput_rps", "throughput_rps", "images_per_s", "requests"),

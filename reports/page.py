@@ -13,6 +13,7 @@ from policies.runlog import Run
 from reports import plots
 from reports.comparison import Comparison
 from reports.document import render
+from reports.figures import READING
 from reports.markdown import REPORT
 from reports.reasons import reasons
 from traces.files import write_document
@@ -82,6 +83,7 @@ def page(comparison: Comparison) -> str:
         notes=comparison.notes(),
         alike=comparison.alike(),
         leading=comparison.leading(),
+        reading=READING,
         topics=comparison.topics(),
         setup=comparison.setup(),
         lost=[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from textwrap import wrap
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -12,14 +13,20 @@ from rich.table import Table
 from rich.text import Text
 
 from reports.figures import FIGURES, figure
-from reports.formatting import NONE, format_interval, times
+from reports.formatting import NONE, format_interval, format_value, times
 from reports.output_analysis import interval, share
 from reports.terminal import told
 from traces.errors import BadInput, did_you_mean
 from traces.notes import Note, grave
 
-_BESIDE = ("slo_attainment", "latency_p95_s")
-"""Figures that are shown beside the one that decides."""
+_BESIDE = ("slo_attainment", "slo_attainment_worst_size", "latency_p95_s")
+"""Figures that are shown beside the one that decides, and decide in turn where it is equal."""
+
+FIGURES_SHOWN = 3
+"""As many have room in 80 columns."""
+
+HEAD, NAME = 11, 8
+"""Letters of a line of a figure's heading, and of a line of a setting at least."""
 
 
 def check_figure(name: str) -> None:
@@ -33,9 +40,9 @@ def best_points(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> 
     known comes first."""
     setup = [key for key in ("case", *keys) if key in frame and key != "seed"]
     good = frame[frame["error"] == ""]
-    shown = [by, *(name for name in _BESIDE if name != by and name in good)]
+    shown = [by, *(name for name in _BESIDE if name != by and name in good)][:FIGURES_SHOWN]
     groups = [group for _, group in good.groupby(setup, sort=False, dropna=False)] if setup else [good]
-    ranked = sorted(groups, key=lambda group: _rank(group, by))
+    ranked = sorted(groups, key=lambda group: [_rank(group, name) for name in shown])
     seeds = max((len(group) for group in groups), default=0)
     bases = list(dict.fromkeys(good["basis"]))
     said = [*([f"{seeds} seeds"] if seeds > 1 else []), *(bases if len(bases) == 1 else [])]
@@ -43,9 +50,9 @@ def best_points(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> 
     left = [*setup, *(["basis"] if len(bases) > 1 else [])]
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for head in _short(left):
-        table.add_column(Text(head), no_wrap=True)
+        table.add_column(Text(head), overflow="fold", min_width=min(NAME, len(head)))
     for name in shown:
-        table.add_column(Text(figure(name).label), justify="right", no_wrap=True)
+        table.add_column(Text("\n".join(wrap(figure(name).label, HEAD))), justify="right")
     overloaded = bool(good["overload"].notna().any())
     if overloaded:
         table.add_column(Text("Overload"), justify="right", no_wrap=True)
@@ -84,6 +91,8 @@ def _rank(group: pd.DataFrame, by: str) -> tuple[bool, float]:
 
 
 def _mean(group: pd.DataFrame, name: str) -> str:
-    values = group[name].tolist()
-    requests = group["requests"].astype(int).tolist()
-    return format_interval(share(values, requests) if name == "slo_attainment" else interval(values), figure(name).unit)
+    values, unit = group[name].tolist(), figure(name).unit
+    if name == "slo_attainment":
+        return format_interval(share(values, group["requests"].astype(int).tolist()), unit)
+    mean = interval(values)
+    return format_value(mean.mean, unit) if name == "slo_attainment_worst_size" else format_interval(mean, unit)

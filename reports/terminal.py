@@ -52,7 +52,7 @@ def _parts(comparison: Comparison, every: bool) -> Iterable[RenderableType]:
         lost = reasons(comparison.runs[0])
         if len(lost):
             rows = lost.astype(str).to_numpy().tolist()
-            yield _table("Not finished", ["status", "reason", "requests"], rows)
+            yield _table("Not finished", ["status", "reason", "requests"], rows, [False, False, True])
     yield from last
 
 
@@ -161,8 +161,8 @@ def _cells(frame: pd.DataFrame, units: dict[str, Unit]) -> list[list[str]]:
     ]
 
 
-def _table(title: str, heads: list[str], rows: list[list[str]]) -> Table:
-    table = headed(title, heads)
+def _table(title: str, heads: list[str], rows: list[list[str]], right: list[bool] | None = None) -> Table:
+    table = headed(title, heads, right)
     for row in rows:
         table.add_row(*map(Text, row))
     return table

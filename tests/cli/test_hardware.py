@@ -63,7 +63,7 @@ def test_an_estimated_run_says_that_it_is(folder: Path) -> None:
     assert done.info["hardware"] == "a fast one"
     assert not done.steps["extrapolated"].any()
     shown = Comparison.of([done])
-    assert "ESTIMATED, roofline, whole" in {cell for row in shown.setup() for cell in row.cells}
+    assert "ESTIMATED, roofline, executor whole" in {cell for row in shown.setup() for cell in row.cells}
     told = [note.text for note in shown.notes()]
     [said] = [text for text in told if "times are ESTIMATED" in text]
     assert said.startswith(

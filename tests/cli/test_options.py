@@ -1,4 +1,4 @@
-"""Every number that an option takes has finite limits, which are said."""
+"""Every number that an option takes has finite limits, which are said; so are the verbs there are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from cli.app import app
 from cli.options import limits_of
@@ -65,3 +66,13 @@ def test_a_number_out_of_its_limits_is_refused_before_any_work(
     monkeypatch.chdir(tmp_path)
     assert said in refused(*arguments.split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_verb_that_is_none_is_answered_with_those_there_are() -> None:
+    for words, said in (
+        (["compare", "a", "b"], "There are: simulate, plan, sweep, replay"),
+        (["simulat"], "Did you mean 'simulate'?"),
+        (["trace", "foo"], "There are: generate, describe"),
+    ):
+        result = CliRunner().invoke(app, words, env={"COLUMNS": "300"})
+        assert (result.exit_code, said in result.output) == (2, True), result.output

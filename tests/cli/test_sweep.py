@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import re
 import signal
@@ -13,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from policies.runlog import read_run
 from reports.checks import checked
 from reports.figures import summary
+from reports.sweep import best_points
 from tests.cli.run_command import refused, run
 from tests.tilecast.studies.kept_points import kept_points
 from tilecast.scenario import load_scenario
@@ -173,7 +177,17 @@ def test_the_best_points_over_their_seeds(folder: Path, undisturbed: Path) -> No
     winner = table.groupby(setup, sort=False)["latency_p95_s"].mean().idxmin()
     assert re.split(" {2,}", row.strip())[:2] == [str(part) for part in winner[:2]]
     assert printed.count("±") == 2
+    assert len(re.findall("attainment", printed)) == 2  # the worst size's beside the mean
     assert printed.count("MEASU") == 1
+
+
+def test_equal_points_are_ranked_by_the_next_figure() -> None:
+    rows = [("late", 1.0, 0.9, 2.0), ("soon", 1.0, 0.9, 1.0), ("fair", 1.0, 1.0, 3.0), ("lost", 0.9, 1.0, 1.0)]
+    frame = pd.DataFrame(rows, columns=["case", "slo_attainment", "slo_attainment_worst_size", "latency_p95_s"])
+    frame = frame.assign(requests=100, basis="MEASURED", notes="", error="", overload=math.nan)
+    out = io.StringIO()
+    Console(file=out, width=80).print(best_points(frame, [], "slo_attainment", 4))
+    assert re.findall("late|soon|fair|lost", out.getvalue()) == ["fair", "soon", "late", "lost"]
 
 
 def test_a_point_that_fails_is_shown_and_the_others_are_there(folder: Path) -> None:

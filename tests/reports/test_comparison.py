@@ -43,14 +43,24 @@ FITTED = {"encode": "linear", "decode": "linear", "denoise": "floor-gaussian"}
 @pytest.mark.parametrize(
     ("predictor", "line"),
     [
-        ({"basis": "MEASURED", "fitted_models": dict.fromkeys(FITTED, "floor")}, "MEASURED, h100, floor, whole"),
-        ({"fitted_models": FITTED}, "h100, linear (encode and decode), floor-gaussian (denoise), whole"),
-        ({"basis": "ESTIMATED", "latency_model": "roofline", "fitted_models": {}}, "ESTIMATED, h100, roofline, whole"),
+        (
+            {"basis": "MEASURED", "fitted_models": dict.fromkeys(FITTED, "floor")},
+            "MEASURED, h100, floor, executor whole",
+        ),
+        ({"fitted_models": FITTED}, "h100, linear (encode and decode), floor-gaussian (denoise), executor whole"),
+        (
+            {"basis": "ESTIMATED", "latency_model": "roofline", "fitted_models": {}},
+            "ESTIMATED, h100, roofline, executor whole",
+        ),
         (
             {"basis": "MEASURED", "divided": "by the roofline of an H100", "fitted_models": {"denoise": "linear"}},
-            "MEASURED of whole requests, divided between their stages by the roofline of an H100, h100, linear, whole",
+            "MEASURED of whole requests, divided between their stages by the roofline of an H100, h100, linear, "
+            "executor whole",
         ),
-        ({"oracle": True, "fitted_models": {"tiles": "floor", "unheard": "floor"}}, "h100, floor, whole, oracle"),
+        (
+            {"oracle": True, "fitted_models": {"tiles": "floor", "unheard": "floor"}},
+            "h100, floor, executor whole, oracle",
+        ),
     ],
 )
 def test_the_predictor_is_what_was_fitted(make_run, predictor, line):
