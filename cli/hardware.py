@@ -187,7 +187,7 @@ def check(
     """How far estimates are from what others measured.
 
     Of the measurements that ship, to which the efficiencies were fitted, also how far an estimate is that has not seen
-    the device, its generation, the model or the source.
+    the source, the device, its generation, the model or the class.
     """
     from collections import Counter
 

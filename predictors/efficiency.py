@@ -8,7 +8,8 @@ the device, and kernels that the host starts one after another. Each kind reache
     seconds           = hypot(device, launches x launch)
 
 The logarithm of every share is a sum of *terms*: one of the kind, and one each of the engine, the precision, the
-device, its generation, what its data sheet says beside its peaks, and the model. A term is known by its name and has a
+device, its generation, what its data sheet says beside its peaks, and the model; that of the seconds to start a kernel
+has one of the host that a measurement was taken on, whose processor starts them. A term is known by its name and has a
 prior; those of devices, generations and models are near zero, so a device that nobody measured is what its generation
 and its data sheet say, and a model that nobody measured is what the others are. `predictors.efficiency_fit` fits the
 terms to published measurements; ``profiles/efficiencies.toml`` holds them.
@@ -52,7 +53,8 @@ class Setting:
         network: the part of the model that runs, see `traces.stages.Stage`.
         model: whose it is.
         upcast: computed in float32 in a pipeline that runs in float16.
-        details: what only measurements say of how they were run: remarks and software of `predictors.published`.
+        details: what only measurements say of how they were run: remarks and software of `predictors.published`, and
+            the host of the device.
     """
 
     hardware: Hardware
@@ -87,6 +89,11 @@ class Setting:
         """The type that operators of one of `COMPUTING` run in."""
         types: tuple[str, ...] = getattr(PRECISIONS[self.precision], kind)
         return next(name for name in types if self.hardware.rate([name]) is not None)
+
+    @property
+    def pads_heads(self) -> bool:
+        """Whether its kernels of attention round the width of a head up."""
+        return self.hardware.generation != "cpu"
 
     @property
     def sums_in_float16(self) -> bool:
@@ -125,8 +132,7 @@ def terms(setting: Setting) -> dict[str, Terms]:
     if engine != "eager":
         sums["elementwise"][f"elementwise {engine}"] = 1.0
         sums["launch"][f"launch {engine}"] = 1.0
-    if "torch-2.0" in setting.details:
-        sums["launch"]["launch torch-2.0"] = 1.0
+    sums["launch"] |= {detail: 1.0 for detail in setting.details if detail.startswith("host ")}
     if setting.hardware.generation == "cpu":
         sums["memory"]["memory cpu"] = 1.0
     return sums
@@ -148,7 +154,8 @@ def _computing(setting: Setting, kind: str) -> Terms:
                 found[f"attention {hardware.generation}"] = 1.0
         if kind_type == "tf32":
             found["convolutions tf32" if kind == "convolutions" else "products tf32"] = 1.0
-        found |= {f"era {detail}": 1.0 for detail in ("torch-2.0", "2022") if detail in setting.details}
+        if hardware.generation in _WITHOUT_ASYNCHRONOUS_COPIES:
+            found["without asynchronous copies"] = 1.0
     if setting.sums_in_float16 and kind != "attention":
         found["float16 accumulate"] = 1.0
     if kind == "attention" and "unfused-attention" in setting.details:
@@ -177,6 +184,15 @@ _QUANTISED = {
     "fp6-weights": "few-bit weights",
     "fp4-weights": "few-bit weights",
 }
+
+
+def host_of(source: str) -> str:
+    """The detail of a `Setting` that says who measured, and so on which hosts."""
+    return f"host {source}"
+
+
+_WITHOUT_ASYNCHRONOUS_COPIES = ("volta", "turing")
+"""Generations whose tensor cores wait for what threads copy to them, and for which there is no FlashAttention 2."""
 
 
 def _data_sheet(hardware: Hardware) -> Terms:
@@ -216,10 +232,10 @@ _PRIORS: dict[str, Prior] = {
     "attention float32": Prior(log(0.6), 0.5),
     "generation cpu": Prior(log(0.4), 0.5),  # near what tiny-image reaches on a core
     "memory cpu": Prior(log(0.4), 0.5),
-    "convolutions vae": Prior(log(0.5), 0.5),
+    "convolutions vae": Prior(0.0, 0.5),
     "convolutions upcast": Prior(0.0, 0.2),
     "attention unfused": Prior(log(0.25), 0.5),
-    "launch torch-2.0": Prior(0.0, 0.5),
+    "without asynchronous copies": Prior(0.0, 0.3),
     "flops a watt": Prior(-0.2, 0.2),
     "flops a byte": Prior(0.0, 0.15),
     "multiprocessors": Prior(0.0, 0.15),
@@ -242,7 +258,7 @@ _FAMILIES = {
     "attention": Prior(0.0, 0.1),
     "model": Prior(0.0, 0.07),
     "software": Prior(0.0, 0.1),
-    "era": Prior(0.0, 0.3),
+    "host": Prior(0.0, 0.3),
     "eager": Prior(log(0.6), 0.6),
 }
 """Of terms without a prior of their own, by the first word of their names."""
@@ -328,32 +344,35 @@ class Spread(BaseModel):
     an 80 % interval is `Z80` of them wide on either side.
 
     Attributes:
-        seen: the device and the model were measured, by others.
+        seen: the source, the device and the model were measured.
+        source: somebody else measures, whose host and habits nobody knows: whoever asks for an estimate.
         device: no measurement of the device.
         generation: no measurement of its generation.
         model: no measurement of the model.
-        devices, generations, models: those that were measured in this class.
+        sources, devices, generations, models: those that were measured in this class.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seen: float
+    source: float
     device: float
     generation: float
     model: float
+    sources: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     generations: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
 
     def log_sd(self, setting: Setting) -> float:
         """Of an estimate, by what of it was measured."""
-        hardware = setting.hardware
-        if hardware.name in self.devices:
-            of_hardware = self.seen
-        else:
-            of_hardware = self.device if hardware.generation in self.generations else self.generation
+        hardware, known = setting.hardware, [self.seen]
+        if not any(host_of(source) in setting.details for source in self.sources):
+            known.append(self.source)
+        if hardware.name not in self.devices:
+            known.append(self.device if hardware.generation in self.generations else self.generation)
         beyond = 0.0 if setting.model in self.models else max(0.0, self.model**2 - self.seen**2)
-        return float((of_hardware**2 + beyond) ** 0.5)
+        return float((max(known) ** 2 + beyond) ** 0.5)
 
 
 class Efficiencies(BaseModel):

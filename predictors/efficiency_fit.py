@@ -30,6 +30,7 @@ from predictors.efficiency import (
     Work,
     error_class,
     forward_seconds,
+    host_of,
     prior,
     terms,
 )
@@ -63,7 +64,7 @@ class PublishedCase:
     def of(cls, row: Published) -> PublishedCase:
         """A row that is not `Published.skipped`."""
         shape, geometry, hardware = shape_of(row.model), geometry_of(row.model), shipped_hardware()[row.hardware]
-        details = row.remarks | {detail for detail in ("2022",) if row.date.startswith(detail)}
+        details = row.remarks | {host_of(row.repository)}
         if row.engine == "vendor":
             details |= {f"software {row.software}"}
         counts = dict.fromkeys(ORDINARY, 1)
@@ -227,20 +228,17 @@ def _bent(residuals: Floats) -> tuple[Floats, Floats]:
     return np.sign(residuals) * bent, far / (root * bent)
 
 
-def _device(row: Published) -> str:
+def _device(case: PublishedCase) -> str:
     """Slices of a device are the device."""
-    return row.hardware.partition("-mig-")[0]
+    return case.row.hardware.partition("-mig-")[0]
 
 
-def _generation(row: Published) -> str:
-    return shipped_hardware()[row.hardware].generation
-
-
-SPLITS: dict[str, Callable[[Published], str]] = {
-    "source": lambda row: row.repository,
+SPLITS: dict[str, Callable[[PublishedCase], str]] = {
+    "source": lambda case: case.row.repository,
     "device": _device,
-    "generation": _generation,
-    "model": lambda row: row.model,
+    "generation": lambda case: case.setting.hardware.generation,
+    "model": lambda case: case.row.model,
+    "class": lambda case: error_class(case.setting),
 }
 """What is left out together, to see what an estimate is worth that has none of it."""
 
@@ -290,18 +288,16 @@ class Assessment:
 
     def groups(self, split: str) -> npt.NDArray[np.str_]:
         """What each case is left out with."""
-        return np.array([SPLITS[split](case.row) for case in self.cases])
+        return np.array([SPLITS[split](case) for case in self.cases])
 
     @cached_property
     def measured_elsewhere(self) -> npt.NDArray[np.bool_]:
-        """The cases whose device and whose model another source measured, too, in the same class: what leaving the
-        source out says of them is what anybody's estimate is worth who asks for what was measured."""
-        sources: dict[tuple[str, str], set[str]] = {}
-        of = list(zip(self.classes.tolist(), [case.row for case in self.cases], strict=True))
-        for name, row in of:
-            for what in (_device(row), row.model):
-                sources.setdefault((name, what), set()).add(row.repository)
-        return np.array([min(len(sources[name, what]) for what in (_device(row), row.model)) > 1 for name, row in of])
+        """The cases whose class another source measured, too: what leaving the source out says of them is what an
+        estimate of this class is worth to anybody."""
+        sources: dict[str, set[str]] = {}
+        for name, source in zip(self.classes.tolist(), self.groups("source").tolist(), strict=True):
+            sources.setdefault(name, set()).add(source)
+        return np.array([len(sources[name]) > 1 for name in self.classes.tolist()])
 
     def log_sds(self, split: str) -> Floats:
         """For each case, the standard deviation of the logarithm that the *other* groups of a split say, by what of the
@@ -335,40 +331,41 @@ def assess(cases: Sequence[PublishedCase], splits: Sequence[str] = tuple(SPLITS)
     model = EfficiencyModel().fit(cases, seconds)
     errors = {"fitted": np.log(model.predict(cases) / seconds)}
     for split in splits:
-        groups = [SPLITS[split](case.row) for case in cases]
+        groups = [SPLITS[split](case) for case in cases]
         again = EfficiencyModel(start=model.terms_)
         predicted = cross_val_predict(again, X, seconds, groups=groups, cv=LeaveOneGroupOut())
         errors[split] = np.log(predicted / seconds)
     return Assessment(cases, errors, model)
 
 
-_POOLED_GROUPS = 1.0
-"""Groups that the errors of all classes together count for beside those of one class."""
-
-_WIDENED = 2.0
-"""The variance learnt from n groups is widened by 1 + this over n: the next group is unlike the few that were seen."""
-
 ALIKE = ("eager", "compiled", "vendor", "float32", "quantised compiled", "decode")
 """The classes whose errors are pooled; quantised without a compiler is slow in ways that no hierarchy knows."""
 
 
 def spreads(assessment: Assessment, among: npt.NDArray[np.bool_] | None = None) -> dict[str, Spread]:
-    """How far estimates are off, by class.
+    """How far estimates are off, by class; also of classes that none of the cases ``among`` is of.
 
     Args:
         among: the cases to learn from, shape (n,); None: all.
     """
     cases, classes = assessment.cases, assessment.classes
     among = np.ones(len(cases), dtype=bool) if among is None else among
+    learnt = {split: _Learnt.of(assessment, split, among) for split in ("fitted", *SPLITS)}
     found = {}
     for name in np.unique(classes).tolist():
-        source, device, generation, model = (_spread(assessment, split, name, among) for split in SPLITS)
-        settings = [cases[place].setting for place in np.flatnonzero(among & (classes == name)).tolist()]
+        of = among & (classes == name)
+        settings = [cases[place].setting for place in np.flatnonzero(of).tolist()]
+        sds = {split: each.log_sd(name) for split, each in learnt.items()}
+        if not settings:
+            of_class = sds["class"]
+            sds = {split: (of_class**2 + sd**2) ** 0.5 for split, sd in sds.items()} | {"fitted": of_class}
         found[name] = Spread(
-            seen=source,
-            device=max(source, device),
-            generation=max(source, device, generation),
-            model=max(source, model),
+            seen=sds["fitted"],
+            source=max(sds["fitted"], sds["source"]),
+            device=max(sds["fitted"], sds["device"]),
+            generation=max(sds["fitted"], sds["device"], sds["generation"]),
+            model=max(sds["fitted"], sds["model"]),
+            sources=tuple(sorted(set(assessment.groups("source")[of].tolist()))),
             devices=tuple(sorted({setting.hardware.name for setting in settings})),
             generations=tuple(sorted({setting.hardware.generation for setting in settings})),
             models=tuple(sorted({setting.model for setting in settings})),
@@ -376,20 +373,52 @@ def spreads(assessment: Assessment, among: npt.NDArray[np.bool_] | None = None) 
     return found
 
 
-def _spread(assessment: Assessment, split: str, name: str, among: npt.NDArray[np.bool_]) -> float:
-    """Of one class in one split, learnt from the cases ``among``, drawn to that of all classes the more, the fewer
-    groups of the class there are."""
-    errors, classes = assessment.errors[split], assessment.classes
-    said = among & assessment.measured_elsewhere if split == "source" else among
-    pooled = robust_sd(errors[said & np.isin(classes, ALIKE)])
-    own = said & (classes == name)
-    weight = float(len(np.unique(assessment.groups(split)[own])))
-    if not weight:
-        return pooled if split == "device" else max(pooled, _spread(assessment, "device", name, among))
-    squares = _POOLED_GROUPS * pooled**2 + (weight + _WIDENED) * robust_sd(errors[own]) ** 2
-    return float((squares / (_POOLED_GROUPS + weight)) ** 0.5)
+@dataclass(frozen=True)
+class _Learnt:
+    """What the errors of one split say of the next group that is left out.
+
+    Each class has a standard deviation of its own, drawn to that of all classes together as if this were one group
+    more. What n groups say of a standard deviation is uncertain itself, so intervals are as wide as Student's
+    distribution of n degrees of freedom is at 80 %.
+
+    Attributes:
+        errors, classes, groups: of the cases that say something, each of shape (n,).
+    """
+
+    errors: Floats
+    classes: npt.NDArray[np.str_]
+    groups: npt.NDArray[np.str_]
+
+    @classmethod
+    def of(cls, assessment: Assessment, split: str, among: npt.NDArray[np.bool_]) -> Self:
+        """Of the cases ``among``, shape (n,)."""
+        said = among & assessment.measured_elsewhere if split == "source" else among
+        groups = assessment.groups("device" if split == "fitted" else split)
+        return cls(assessment.errors[split][said], assessment.classes[said], groups[said])
+
+    def log_sd(self, name: str) -> float:
+        """Of one class; of one without a case, that of all classes."""
+        from scipy.stats import t  # scipy takes a while to import
+
+        own, alike = self.classes == name, np.isin(self.classes, ALIKE)
+        pooled = robust_sd(self.errors[alike], self.groups[alike])
+        if not own.any():
+            return pooled
+        count = len(np.unique(self.groups[own]))
+        squares = pooled**2 + count * robust_sd(self.errors[own], self.groups[own]) ** 2
+        return float((squares / (1 + count)) ** 0.5 * t.ppf(0.9, count) / Z80)
 
 
-def robust_sd(errors: Floats) -> float:
-    """The standard deviation whose normal distribution has 80 % of its absolute values below those of ``errors``."""
-    return float(np.quantile(np.abs(errors), 0.8)) / Z80
+def robust_sd(errors: Floats, groups: npt.NDArray[np.str_]) -> float:
+    """The standard deviation whose normal distribution has as many of its absolute values below that which four of five
+    ``errors`` are below, each group counting as much as any other, however many of its cases were measured."""
+    return _quantile(np.abs(errors), groups) / Z80
+
+
+def _quantile(values: Floats, groups: npt.NDArray[np.str_]) -> float:
+    """What four of five values are below, where each group weighs the same."""
+    _, of, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.argsort(values)
+    weights = (1 / counts[of])[order]
+    middles = (np.cumsum(weights) - weights / 2) / len(counts)
+    return float(np.interp(0.8, middles, values[order]))

@@ -45,9 +45,11 @@ class Roofline:
         if row.cache == "blocks":
             share *= computed
         tokens = [(n, self.shape.tokens(features.stage, features.geometry, size)) for size, n in composition]
-        flops, moved = {}, {}
+        flops, moved, pads = {}, {}, self.setting.pads_heads
         for kind, of in stage.kinds.items():
             flops[kind] = share * sum([n * of.flops.at(*each) for n, each in tokens])
+            if pads:
+                flops[kind] += share * sum([n * of.padding.at(*each) for n, each in tokens])
             activations = share * sum([n * of.bytes.at(*each) for n, each in tokens]) / _COUNTED_BYTES
             weight_bytes = precision.weight_bytes if kind == "products" else precision.number_bytes
             moved[kind] = precision.number_bytes * activations + weight_bytes * of.parameters

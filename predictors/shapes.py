@@ -29,6 +29,7 @@ class KindShape(BaseModel):
     Attributes:
         parameters: parameters that they read in a forward; tables of embeddings are looked up, not read.
         flops: a row, multiply-adds counted twice.
+        padding: a row, what fused attention computes beside them, because it rounds the width of a head up.
         bytes: a row, read and written by operators one by one in a type of two bytes, parameters left out.
     """
 
@@ -36,6 +37,7 @@ class KindShape(BaseModel):
 
     parameters: NonNegativeInt = 0
     flops: Polynomial = Polynomial()
+    padding: Polynomial = Polynomial()
     bytes: Polynomial = Polynomial()
 
 

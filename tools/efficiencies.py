@@ -21,7 +21,7 @@ from traces.output import check_file
 
 ROOT = Path(__file__).parents[1]
 EFFICIENCIES = OutputKind("efficiencies")
-FIGURES = ("seen", "device", "generation", "model")
+FIGURES = ("seen", "source", "device", "generation", "model")
 HEADER = """\
 # What devices reach of their peaks, fitted by 'python -m tools.efficiencies' to profiles/published.csv.
 # Do not edit.
@@ -60,7 +60,7 @@ def spelled(found: Efficiencies) -> str:
     lines += [f'"{name}" = {value}' for name, value in found.terms.items()]
     for name, spread in found.spreads.items():
         lines += ["", f'[spreads."{name}"]', *(f"{of} = {getattr(spread, of)}" for of in FIGURES)]
-        for of in ("devices", "generations", "models"):
+        for of in ("sources", "devices", "generations", "models"):
             lines += [f"{of} = [", *(f'  "{each}",' for each in getattr(spread, of)), "]"]
     return "\n".join(lines) + "\n"
 

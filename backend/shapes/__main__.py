@@ -6,7 +6,7 @@ import argparse
 import logging
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,11 @@ _HEADER = """\
 # What models compute and move, counted by 'python -m backend.shapes'. Do not edit.
 # torch {torch}, diffusers {diffusers}, transformers {transformers}; bfloat16.
 #
-# flops, bytes and peak_bytes are of one row of a batch (an image or clip; guidance has two), launches of a forward.
-# bytes are read and written by operators run one by one, parameters left out; peak_bytes is the most that activations
-# hold at once. Each is a polynomial in the tokens of a frame (area), the frames, and their product (tokens); errors
-# above one in a million are said. The parameters of a kind of operators are those that it reads in a forward.
+# flops, padding, bytes and peak_bytes are of one row of a batch (an image or clip; guidance has two), launches of a
+# forward. padding is what fused attention computes beside flops, because it rounds the width of a head up. bytes are
+# read and written by operators run one by one, parameters left out; peak_bytes is the most that activations hold at
+# once. Each is a polynomial in the tokens of a frame (area), the frames, and their product (tokens); errors above one
+# in a million are said. The parameters of a kind of operators are those that it reads in a forward.
 """
 
 
@@ -176,7 +177,8 @@ def _spell_counts(
         singles, pairs = [counts.kinds[kind] for counts in one], [counts.kinds[kind] for counts in two]
         flops = sizes.fit([pair.flops / 2 for pair in pairs])
         moved = sizes.fit([pair.bytes - single.bytes for single, pair in zip(singles, pairs, strict=True)])
-        lines += _spell_kind(table, kind, pairs[0].parameters, flops, moved)
+        padding = sizes.fit([pair.padding / 2 for pair in pairs])
+        lines += _spell_kind(table, kind, pairs[0].parameters, {"flops": flops, "padding": padding, "bytes": moved})
     return lines
 
 
@@ -195,19 +197,18 @@ def _spell_tiles(table: str, geometry: ModelGeometry, stage: StageWork, modules:
         "",
     ]
     for kind, found in counts.kinds.items():
-        flops, moved = ((Polynomial(tokens=each / tokens), 0.0) for each in (found.flops, found.bytes))
-        lines += _spell_kind(table, kind, found.parameters, flops, moved)
+        each = {"flops": found.flops, "padding": found.padding, "bytes": found.bytes}
+        polynomials = {name: (Polynomial(tokens=value / tokens), 0.0) for name, value in each.items()}
+        lines += _spell_kind(table, kind, found.parameters, polynomials)
     return lines
 
 
 def _spell_kind(
-    table: str, kind: str, parameters: int, flops: tuple[Polynomial, float], moved: tuple[Polynomial, float]
+    table: str, kind: str, parameters: int, quantities: Mapping[str, tuple[Polynomial, float]]
 ) -> list[str]:
     """The table of one kind of operators; nothing where there are none."""
     spelled = [f"parameters = {parameters}"] if parameters else []
-    spelled += [
-        _spell(name, *found) for name, found in (("flops", flops), ("bytes", moved)) if found[0] != Polynomial()
-    ]
+    spelled += [_spell(name, *found) for name, found in quantities.items() if found[0] != Polynomial()]
     return [f"[{table}.{kind}]", *spelled, ""] if spelled else []
 
 

@@ -16,6 +16,9 @@ from torch.utils.flop_counter import flop_registry
 
 from predictors.shapes import KINDS
 
+HEAD_MULTIPLE = 32
+"""FlashAttention rounds the width of a head up to a multiple of this."""
+
 
 @dataclass
 class KindCounts:
@@ -23,11 +26,13 @@ class KindCounts:
 
     Attributes:
         flops: multiply-adds count two.
+        padding: what kernels of attention compute beside them, because they pad heads (`HEAD_MULTIPLE`).
         bytes: read and written by all of them, as eager execution does it: every operator on its own. Parameters are
             counted each time they are read.
     """
 
     flops: float = 0.0
+    padding: float = 0.0
     bytes: float = 0.0
     _read: dict[int, int] = field(default_factory=dict)
 
@@ -188,7 +193,9 @@ class _FusedAttention(TorchFunctionMode):
         with torch.utils._python_dispatch._disable_current_modes():
             out = query.new_empty((*query.shape[:-1], value.shape[-1]))
         attention = self._watch.counts.kinds["attention"]
-        attention.flops += 2 * pairs * (query.shape[-1] + value.shape[-1])
+        widths = (query.shape[-1], value.shape[-1])
+        attention.flops += 2 * pairs * sum(widths)
+        attention.padding += 2 * pairs * sum([-width % HEAD_MULTIPLE for width in widths])
         attention.bytes += sum(map(_bytes, (query, key, value, out)))
         self._watch.counts.launches += 1
         self._watch.keep(out)

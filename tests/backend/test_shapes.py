@@ -59,6 +59,7 @@ def test_every_operator_is_of_one_kind() -> None:
     assert kinds["convolutions"].flops == 2 * pixels * 8 * 4 * 9
     assert kinds["products"].flops == 2 * pixels * 8 * 8 + 3 * 2 * pixels * 8 * 16
     assert kinds["attention"].flops == 2 * 2 * (2 * 30 * 30 * 16)
+    assert kinds["attention"].padding == kinds["attention"].flops  # heads of 16 are computed as if they had 32
     assert kinds["attention"].bytes == 4 * 4 * pixels * 16
     assert kinds["elementwise"].flops == 0
     parameters = {name: kind.parameters for name, kind in kinds.items()}
@@ -111,6 +112,7 @@ def test_the_table_agrees_with_a_fresh_count(stage: str) -> None:
     for kind in KINDS:
         single, pair, of = one.kinds[kind], two.kinds[kind], shape.kinds[kind]
         assert of.flops.at(area, 1) == pytest.approx(pair.flops / 2, rel=1e-9)
+        assert of.padding.at(area, 1) == pytest.approx(pair.padding / 2, rel=1e-9)
         assert of.bytes.at(area, 1) == pytest.approx(pair.bytes - single.bytes, rel=1e-9)
         assert of.parameters == pair.parameters
     assert shape.flops.at(area, 1) == pytest.approx(two.flops / 2, rel=1e-9)
@@ -128,6 +130,7 @@ def test_a_size_that_was_not_counted_is_what_the_table_says(model: str, stage: s
     for kind in KINDS:
         single, pair = one.kinds[kind], two.kinds[kind]
         assert of.kinds[kind].flops.at(*at) == pytest.approx(pair.flops / 2, rel=1e-9)
+        assert of.kinds[kind].padding.at(*at) == pytest.approx(pair.padding / 2, rel=1e-9)
         assert of.kinds[kind].bytes.at(*at) == pytest.approx(pair.bytes - single.bytes, rel=1e-9)
 
 

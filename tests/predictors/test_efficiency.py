@@ -16,6 +16,7 @@ from predictors.efficiency import (
     Work,
     error_class,
     forward_seconds,
+    host_of,
     prior,
     share,
     shipped_efficiencies,
@@ -113,12 +114,30 @@ def test_a_quantisation_that_nobody_measured_is_less_certain() -> None:
 
 def test_the_less_was_measured_the_wider_the_interval() -> None:
     spread = Spread(
-        seen=0.1, device=0.2, generation=0.3, model=0.25, devices=(L4.name,), generations=("ada",), models=("sdxl",)
-    )
-    seen = spread.log_sd(Setting(L4, model="sdxl"))
-    device = spread.log_sd(Setting(find_hardware("l40"), model="sdxl"))
+        seen=0.1, source=0.15, device=0.2, generation=0.3, model=0.25,
+        sources=("theirs",), devices=(L4.name,), generations=("ada",), models=("sdxl",),
+    )  # fmt: skip
+    theirs = frozenset({host_of("theirs")})
+    seen = spread.log_sd(Setting(L4, model="sdxl", details=theirs))
+    device = spread.log_sd(Setting(find_hardware("l40"), model="sdxl", details=theirs))
     generation = spread.log_sd(Setting(find_hardware("b200"), model="sdxl"))
     neither = spread.log_sd(Setting(find_hardware("b200"), model="new"))
     assert (seen, device, generation) == (0.1, 0.2, 0.3)
-    assert spread.log_sd(Setting(L4, model="new")) == pytest.approx(0.25)
+    assert spread.log_sd(Setting(L4, model="sdxl")) == 0.15
+    assert spread.log_sd(Setting(L4, model="new", details=theirs)) == pytest.approx(0.25)
     assert neither == pytest.approx(math.sqrt(0.3**2 + 0.25**2 - 0.1**2))
+
+
+def test_tensor_cores_without_asynchronous_copies_have_what_is_known_of_each_other() -> None:
+    known = Efficiencies(terms={"without asynchronous copies": -0.4}, spreads={}, misfit=0.1)
+    for name, slower in (("t4", True), ("v100", True), ("l4", False)):
+        setting = Setting(find_hardware(name), precision="float16")
+        assert (known.rates(setting).products < NOTHING.rates(setting).products) == slower
+        assert known.rates(setting).launch == NOTHING.rates(setting).launch
+
+
+def test_kernels_start_as_fast_as_a_host_starts_them() -> None:
+    known = Efficiencies(terms={host_of("theirs"): 0.5}, spreads={}, misfit=0.1)
+    theirs = Setting(L4, details=frozenset({host_of("theirs")}))
+    assert known.rates(theirs).launch == pytest.approx(math.exp(0.5) * known.rates(Setting(L4)).launch)
+    assert known.rates(theirs).products == known.rates(Setting(L4)).products

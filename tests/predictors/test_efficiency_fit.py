@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from predictors.efficiency import Z80, Efficiencies, error_class, prior, shipped_efficiencies
+from predictors.efficiency import Z80, Efficiencies, prior, shipped_efficiencies
 from predictors.efficiency_fit import (
     SPLITS,
     Assessment,
@@ -17,6 +17,8 @@ from predictors.efficiency_fit import (
     assess,
     cases_of,
     estimated_errors,
+    robust_sd,
+    spreads,
 )
 from predictors.published import shipped_published
 from tools.efficiencies import HEADER, spelled
@@ -71,7 +73,8 @@ def test_a_known_truth_is_found(cases: list[PublishedCase]) -> None:
     errors = np.log(found.predict(cases) / seconds)
     rest = np.setdiff1d(np.arange(len(cases)), half)
     before = np.log(NOTHING.predict(cases) / seconds)
-    assert np.mean(np.abs(errors[rest])) < 0.06 < 0.2 < np.mean(np.abs(before[rest]))
+    assert np.mean(np.abs(errors[rest])) < 0.06
+    assert np.mean(np.abs(errors[rest])) < np.mean(np.abs(before[rest])) / 3
 
 
 NOTHING = EfficiencyModel()
@@ -115,14 +118,24 @@ def test_what_is_written_is_what_is_read() -> None:
 
 
 LIMITS = {
-    "eager": 15.0,
-    "compiled": 19.5,
+    "eager": 13.5,
+    "compiled": 15.0,
     "vendor": 11.5,
-    "float32": 16.5,
+    "float32": 13.5,
     "quantised compiled": 20.0,
-    "decode": 6.5,
+    "decode": 6.0,
 }
 """Mean absolute error in %, of estimates that did not see the device."""
+
+OF_SOURCES = {
+    "eager": 14.0,
+    "compiled": 14.0,
+    "float32": 21.5,
+    "quantised compiled": 19.0,
+    "vendor": 24.0,
+    "decode": 40.0,
+}
+"""Likewise, of estimates that did not see the source."""
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -140,14 +153,14 @@ def test_four_of_five_measurements_of_a_device_that_was_left_out_are_in_their_in
     inside = np.abs(assessed.errors["device"]) <= Z80 * assessed.log_sds("device")
     assert 0.75 < inside.mean() < 0.92
     for name in LIMITS:
-        assert inside[assessed.classes == name].mean() > 0.7, name
+        assert 0.7 < inside[assessed.classes == name].mean() < 0.97, name
     sources = assessed.groups("source")
     of_sources = [inside[sources == source].mean() for source in np.unique(sources)]
     assert 0.7 < np.mean(of_sources) < 0.95
 
 
 def test_groups_are_left_out_whole(assessed: Assessment) -> None:
-    assert set(SPLITS) == {"source", "device", "generation", "model"}
+    assert set(SPLITS) == {"source", "device", "generation", "model", "class"}
     slices = {
         case.row.hardware
         for case, group in zip(assessed.cases, assessed.groups("device"), strict=True)
@@ -155,8 +168,41 @@ def test_groups_are_left_out_whole(assessed: Assessment) -> None:
     }
     assert {"h100-pcie", "h100-pcie-mig-1g"} <= slices
     elsewhere = assessed.measured_elsewhere
-    for case, name in zip(np.array(assessed.cases, dtype=object)[elsewhere], assessed.classes[elsewhere], strict=True):
-        others = [of.row for of in assessed.cases if error_class(of.setting) == name]
-        others = [row for row in others if row.repository != case.row.repository]
-        assert any(row.hardware.partition("-mig-")[0] == case.row.hardware.partition("-mig-")[0] for row in others)
-        assert any(row.model == case.row.model for row in others)
+    assert elsewhere.any()
+    assert not elsewhere[assessed.classes == "decode"].any()  # one source measured all of them
+    sources = assessed.groups("source")
+    for name in np.unique(assessed.classes[elsewhere]):
+        assert len(set(sources[assessed.classes == name])) > 1
+
+
+@pytest.mark.parametrize("name", OF_SOURCES)
+def test_a_source_that_was_left_out_is_estimated(assessed: Assessment, name: str) -> None:
+    left_out = ErrorSummary.of(assessed.errors["source"][assessed.classes == name])
+    assert left_out.mape < OF_SOURCES[name]
+
+
+def test_four_of_five_measurements_of_a_source_that_was_left_out_are_in_their_interval(assessed: Assessment) -> None:
+    inside = np.abs(assessed.errors["source"]) <= Z80 * assessed.log_sds("source")
+    assert 0.75 < inside.mean() < 0.9
+    for name in ("eager", "compiled", "float32", "vendor"):
+        assert inside[assessed.classes == name].mean() > 0.7, name
+    for name in ("eager", "compiled"):  # of several sources each
+        assert inside[assessed.classes == name].mean() < 0.92, name
+
+
+def test_a_class_that_nobody_measured_has_a_wider_interval_than_one_of_a_new_source(assessed: Assessment) -> None:
+    decodes = assessed.classes == "decode"
+    without = spreads(assessed, ~decodes)["decode"]
+    known = spreads(assessed)["decode"]
+    assert without.seen > known.seen
+    assert without.source > known.source
+    assert without.devices == ()
+
+
+def test_a_group_with_many_measurements_says_no_more_of_the_next_than_one_with_few() -> None:
+    groups = np.array(["many"] * 99 + ["few"])
+    errors = np.array([0.1] * 99 + [0.3])
+    assert robust_sd(errors, groups) > 0.15 / Z80
+    assert robust_sd(errors, np.array(["one"] * 100)) == pytest.approx(0.1 / Z80)
+    alike = robust_sd(np.linspace(-1, 1, 1001), np.array(["one"] * 1001))
+    assert alike == pytest.approx(0.8 / Z80, rel=0.01)
