@@ -227,7 +227,8 @@ def _prepare(scenario: Scenario) -> Prepared:
         warnings.append(f"not in the profile, taken as 0 s: {', '.join(unmeasured)}")
     costs = _costs(scenario, table, tiling)
     limit = scenario.predictor.max_extrapolation
-    check_supported(table, trace.requests() if tiling is None else tiling.untiled(trace.requests()), limit)
+    kinds = trace.one_of_each_kind()
+    check_supported(table, kinds if tiling is None else tiling.untiled(kinds), limit)
     if tiling is not None:
         check_supported(table, tiling.windows, limit)
     slo = scenario.slo

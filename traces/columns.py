@@ -208,7 +208,7 @@ def _faults(fields: Mapping[str, pd.Series[Any]]) -> Iterable[tuple[str, Any, st
     for name, limit in LIMITS.items():
         values = fields[name]
         if isinstance(limit, Text):
-            yield name, ~values.map(limit.holds).astype(bool), str(limit)
+            yield name, values.isin([text for text in values.unique() if not limit.holds(text)]), str(limit)
         else:
             right = limit.mask(values) & (values % 1 == 0) if limit.whole else limit.mask(values)
             optional = name in OPTIONAL

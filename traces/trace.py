@@ -28,6 +28,9 @@ TRACE = OutputKind("trace", columns=tuple(DTYPES))
 
 _SKIPPED_OF = 50
 _FIELDS = tuple(field.name for field in fields(Request))
+_BY_ITSELF = ("request_id", "arrival_s", "prompt", "seed", "deadline_s", "slo_s", "priority", "tenant")
+"""What can differ between requests of which the same is computed."""
+_COMPUTED = [name for name in _FIELDS if name not in _BY_ITSELF]
 
 
 class Trace:
@@ -122,6 +125,17 @@ class Trace:
             ]
             self._requests = [Request(*row) for row in zip(*columns, strict=True)]
         return list(self._requests)
+
+    def one_of_each_kind(self) -> list[Request]:
+        """The first request of each kind: of all of which the same is computed but for prompt and seed."""
+        first, _ = self._kinds()
+        return self._rows(first).requests()
+
+    def _kinds(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """The row of the first request of each kind, in order, and the kind of every row."""
+        kinds = self._frame.groupby(_COMPUTED, sort=False, dropna=False).ngroup().to_numpy()
+        _, first, kind = np.unique(kinds, return_index=True, return_inverse=True)
+        return first, kind
 
     def __len__(self) -> int:
         return len(self._frame)
@@ -335,7 +349,7 @@ class Trace:
         Args:
             seconds: one span for all requests, or one per size (height, width, frames).
             scale: SLO scale, the multiple of the standalone latency.
-            standalone: predicted seconds of a request alone on an idle replica.
+            standalone: predicted seconds of a request alone on an idle replica, asked of one of each kind.
             overwrite: replace the deadlines that requests have; otherwise only requests without one get one.
 
         Raises:
@@ -348,8 +362,9 @@ class Trace:
         fill = np.flatnonzero(np.ones(len(f), bool) if overwrite else (f["deadline_s"].isna() & f["slo_s"].isna()))
         slo, deadline = f["slo_s"].to_numpy(copy=True), f["deadline_s"].to_numpy(copy=True)
         deadline[fill] = np.nan
-        asked = self if len(fill) == len(self) else self._rows(fill)
-        for position, request in zip(fill.tolist(), asked.requests(), strict=True):
+        first, kind = self._rows(fill)._kinds()
+        spans = np.empty(len(first))
+        for number, request in enumerate(self._rows(fill[first]).requests()):
             if scale is not None and standalone is not None:
                 span = scale * standalone(request)
             elif isinstance(seconds, Mapping):
@@ -358,8 +373,9 @@ class Trace:
                 span = float(seconds)  # type: ignore[arg-type]
             if not (span > 0 and math.isfinite(span)):
                 which = f"the SLO of size {request.size} is {'not given' if math.isnan(span) else span}"
-                raise BadInput(f"{self.source}: row {position + 1}: {which}, expected a span above 0 s")
-            slo[position] = span
+                raise BadInput(f"{self.source}: row {fill[first[number]] + 1}: {which}, expected a span above 0 s")
+            spans[number] = span
+        slo[fill] = spans[kind]
         return self._with(slo_s=slo, deadline_s=deadline)
 
     def _native_factors(self, to: ModelGeometry) -> npt.NDArray[Any]:

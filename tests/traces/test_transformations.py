@@ -203,3 +203,19 @@ def test_an_slo_by_size_or_by_standalone_latency() -> None:
         trace.with_slo(-1.0)
     with pytest.raises(TypeError):
         trace.with_slo(5.0, scale=2.0, standalone=standalone)
+
+
+def test_one_of_each_kind_is_the_first_and_an_slo_is_asked_of_it_alone() -> None:
+    asked = [Request(str(n), float(n), 64 * (1 + n % 2), 64, 5, prompt=f"picture {n}", seed=n) for n in range(6)]
+    trace = Trace.from_requests([*asked, Request("guided", 9.0, 64, 64, 5, true_cfg_scale=2.0)])
+    assert [request.request_id for request in trace.one_of_each_kind()] == ["0", "1", "guided"]
+    seen: list[str] = []
+
+    def standalone(request: Request) -> float:
+        seen.append(request.request_id)
+        return request.height / 64
+
+    spans = [request.slo_s for request in trace.with_slo(scale=2.0, standalone=standalone).requests()]
+    assert (spans, seen) == ([2.0, 4.0, 2.0, 4.0, 2.0, 4.0, 2.0], ["0", "1", "guided"])
+    with pytest.raises(BadInput, match="row 2: the SLO"):
+        trace.with_slo(scale=1.0, standalone=lambda request: 1.0 if request.height == 64 else 0.0)
