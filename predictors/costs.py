@@ -76,7 +76,7 @@ class FixedCost(StepCost):
 
     __slots__ = ("step_s",)
 
-    step_s: float  # type: ignore[misc]
+    step_s: float
 
     def __init__(self, step_s: float) -> None:
         self.step_s = step_s

@@ -51,8 +51,8 @@ def _parts(comparison: Comparison, every: bool) -> Iterable[RenderableType]:
             yield _replicas(run)
         lost = reasons(comparison.runs[0])
         if len(lost):
-            rows = lost.astype(str).to_numpy().tolist()
-            yield _table("Not finished", ["status", "reason", "requests"], rows, [False, False, True])
+            cells = lost.astype(str).to_numpy().tolist()
+            yield _table("Not finished", ["status", "reason", "requests"], cells, [False, False, True])
     yield from last
 
 
