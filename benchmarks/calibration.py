@@ -8,6 +8,9 @@ batch that contains it is held out, the rows are chosen from the others) and an 
 sizes; tested on all batches that are not among them). Ten rows are chosen as a user could, evenly spread over the
 tokens of a batch; and at random, to see how much the choice matters. SDXL's mixed batches were taken with a patch cache
 that saved an unknown share of the work, so what is estimated for them is too long.
+
+Then, whether mixed batches need measurements of their own: their error, and how many of them lie in the 80 % interval
+of the estimate, calibrated by random rows of mixed batches, tested on the other compositions, and by whole rows.
 """
 
 from __future__ import annotations
@@ -43,6 +46,9 @@ PUBLISHED = (
 )
 SHIPPED = (("tiny-image", "whole", "denoise"), ("tiny-image", "patched", "denoise"), ("tiny-image", "whole", "decode"))
 FULL = ("floor-gaussian", "boosted", "linear")
+INTERVAL_ROWS = (3, 10, 30)
+TO_THE_END = 1.2816
+"""Standard deviations from the middle of an 80 % interval to its ends."""
 
 Rows = npt.NDArray[np.intp]
 
@@ -130,6 +136,21 @@ class Case:
             tuple(full),
         )
 
+    def interval(self, source: Case, rows: int, seeds: int) -> tuple[float, float, float]:
+        """Calibrated by so many random rows of ``source``, means over seeds, in %: the error on batches that are not
+        among them, the share of these in the 80 % interval, and how far its upper end is.
+        """
+        found = []
+        for seed in range(seeds):
+            chosen = stream(seed, "calibration").choice(len(source.data.frame), rows, replace=False)
+            cost = self._calibrated(chosen, source)
+            test = self._others(chosen) if source is self else np.arange(len(self.data.frame))
+            end = TO_THE_END * cost.log_sd
+            off = np.log(self._predicted(cost, test) / self.data.per_step[test])
+            found.append((np.abs(np.expm1(off)).mean(), (np.abs(off) <= end).mean(), np.expm1(end)))
+        error, inside, width = (100 * np.mean(found, axis=0)).tolist()
+        return error, inside, width
+
     def spread(self, train: Rows, rows: int) -> Rows:
         """Rows of ``train`` evenly spread over the order of tokens in a batch."""
         order = train[np.argsort(self.tokens[train], kind="stable")]
@@ -147,16 +168,19 @@ class Case:
         names = self.data.frame["composition"]
         return np.flatnonzero(~names.isin(names.iloc[chosen]).to_numpy())
 
-    def _calibrated(self, rows: Rows) -> RooflineCost:
-        calibration = Profile(self.data.frame.iloc[rows]) if len(rows) else None
+    def _calibrated(self, rows: Rows, source: Case | None = None) -> RooflineCost:
+        frame = (self if source is None else source).data.frame
+        calibration = Profile(frame.iloc[rows]) if len(rows) else None
         table = estimated_table(self.model, self.hardware, self.executor, self.dtype, calibration=calibration)
         cost = table.costs[self.stage]
         assert isinstance(cost, RooflineCost)
         return cost
 
     def _error(self, cost: RooflineCost, test: Rows) -> float:
-        predicted = [cost.of(self.data.compositions[row], 1.0, 1.0, False) for row in test]
-        return self._mape(np.array(predicted), test)
+        return self._mape(self._predicted(cost, test), test)
+
+    def _predicted(self, cost: RooflineCost, test: Rows) -> npt.NDArray[np.float64]:
+        return np.array([cost.of(self.data.compositions[row], 1.0, 1.0, False) for row in test])
 
     def _mape(self, predicted: npt.NDArray[np.float64], test: Rows) -> float:
         return 100 * float(np.mean(np.abs(predicted / self.data.per_step[test] - 1)))
@@ -185,13 +209,20 @@ def main() -> None:
     full = " ".join(FULL)
     print(f"{'model':10} {'run':7} {'stage':7} {'held out':12} {'estimated':>9} {few}   {full}")
     if files:
-        for text in study(import_mixfusion(files), "h100-sxm", "float16", PUBLISHED, asked.rows, asked.seeds):
+        published = import_mixfusion(files)
+        for text in study(published, "h100-sxm", "float16", PUBLISHED, asked.rows, asked.seeds):
+            print(text, flush=True)
+        print(INTERVALS)
+        for text in intervals(published, "h100-sxm", "float16", ("sdxl", "sd3"), asked.seeds):
             print(text, flush=True)
     else:
         print(f"no published measurements in {asked.data}; --data names the folder that has mixfusion/profile")
     shipped = Profile.load(find("cpu-1core"))
     exact = Profile(shipped.frame[~shipped.frame["cached"]], shipped.metadata)
     for text in study(exact, "cpu-1core", "float32", SHIPPED, asked.rows, asked.seeds):
+        print(text, flush=True)
+    print(INTERVALS)
+    for text in intervals(exact, "cpu-1core", "float32", ("tiny-image",), asked.seeds):
         print(text, flush=True)
 
 
@@ -217,6 +248,20 @@ def study(
     yield f"What all measurements say is reached of the peaks of {hardware}:"
     yield from explained
     yield ""
+
+
+INTERVALS = f"{'mixed batches':13} {'by rows of':>10} {'rows':>5} {'error':>7} {'in 80 %':>8} {'upper end':>10}"
+
+
+def intervals(profile: Profile, hardware: str, dtype: str, models: Iterable[str], seeds: int) -> Iterator[str]:
+    """The lines of how well mixed batches are known from rows of their own, and of whole ones."""
+    for model in models:
+        mixed, whole = (Case(profile, hardware, dtype, model, run, "denoise") for run in ("patched", "whole"))
+        for source in (mixed, whole):
+            for rows in INTERVAL_ROWS:
+                if rows <= len(source.data.frame):
+                    error, inside, width = mixed.interval(source, rows, seeds)
+                    yield f"{model:13} {source.executor:>10} {rows:5} {error:7.1f} {inside:8.0f} {width:+10.0f}"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.calibration import SHIPPED, Case, study
+from benchmarks.calibration import INTERVAL_ROWS, SHIPPED, Case, intervals, study
 from predictors.profile import Profile
 from predictors.shipped import find
 
@@ -37,3 +37,13 @@ def test_a_study_has_a_line_for_every_question() -> None:
     lines = list(study(shipped(), "cpu-1core", "float32", SHIPPED[1:2], 10, 1))
     assert sum("compositions" in line for line in lines) == 2  # and its mean
     assert any("attention" in line and "us a kernel" in line for line in lines)
+
+
+def test_intervals_narrow_with_rows_of_either_executor_and_are_wider_of_the_other() -> None:
+    found = [line.split() for line in intervals(shipped(), "cpu-1core", "float32", ("tiny-image",), 2)]
+    assert [(by, int(rows)) for _, by, rows, *_ in found] == [
+        (r, n) for r in ("patched", "whole") for n in INTERVAL_ROWS
+    ]
+    ends = {(by, int(rows)): float(end) for _, by, rows, _, _, end in found}
+    assert all(ends["whole", rows] > ends["patched", rows] for rows in INTERVAL_ROWS)
+    assert all(0 <= float(inside) <= 100 for *_, inside, _ in found)
