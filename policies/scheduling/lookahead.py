@@ -19,10 +19,11 @@ from typing import NamedTuple
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job
-from policies.parameters import Weight, Width
+from policies.parameters import Part, Weight, Width
 from policies.scheduling.batch import next_quantum
 from policies.scheduling.forecast import Due
 from policies.scheduling.lookahead_errors import Errors
+from policies.scheduling.lookahead_fair import Floors
 from policies.scheduling.lookahead_pool import Pool
 from policies.scheduling.lookahead_rides import Schedule, Task, schedule
 from policies.scheduling.lookahead_search import choose
@@ -97,6 +98,9 @@ class Lookahead(SchedulingPolicy):
         patience: a request without a deadline is due this many times its standalone seconds after it came. Until then
             it makes way for those with deadlines; the one that is most overdue is always in the batch, so none starves.
         horizon: requests that are looked at, most urgent first.
+        fair: the share of its requests that every size, and every tenant, is to have in time; 0: none. Others pay for
+            it: SD3 at 0.555/s on an H100 keeps 92.0 % in all and 78.2 % of the largest; with a floor of 0.9 it keeps
+            88.7 % and 83.9 % (``python -m benchmarks.fairness``).
     """
 
     def __init__(
@@ -106,12 +110,14 @@ class Lookahead(SchedulingPolicy):
         drop_late: bool = True,
         patience: Weight = 10.0,
         horizon: Width = 48,
+        fair: Part = 0.0,
     ) -> None:
         self.max_batch = max_batch
         self.margin = margin
         self.drop_late = drop_late
         self.patience = patience
         self.horizon = horizon
+        self.fair = fair
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
@@ -123,6 +129,7 @@ class Lookahead(SchedulingPolicy):
         self._told: dict[int, float] = {}  # replica: the most urgent due time of what it is to consider
         self._wanted_s: dict[Job, float] = {}  # when jobs are due that must be run even if they are late
         self._errors = Errors()
+        self._floors = Floors(self.fair) if self.fair else None
 
     def arrived(self, job: Job, now: float) -> None:
         if job.request.deadline == math.inf:
@@ -156,6 +163,8 @@ class Lookahead(SchedulingPolicy):
         return index
 
     def ended(self, job: Job, now: float) -> None:
+        if self._floors is not None and job.request.deadline < math.inf:
+            self._floors.ended(job)
         self._wanted_s.pop(job, None)
         if job in self._pool:
             self._pool.take(job)
@@ -313,7 +322,7 @@ class Lookahead(SchedulingPolicy):
             leave_s=alone.decode_s,
             alone_s=alone_s,
             must=job in self._wanted_s,
-            worth=1.0,
+            worth=1.0 if self._floors is None else self._floors.worth(job),
             kind=kind,
             job=job,
         )
