@@ -132,7 +132,7 @@ def _sizes(run: RunArrays) -> Table:
         "latency_p95_s": "s",
         "slowdown_mean": "x",
     }
-    heads = ["size", "requests", "finished", "attainment", "latency P50", "latency P95", "slowdown"]
+    heads = ["size", "requests", "finished", "in time", "latency P50", "latency P95", "slowdown"]
     return _table("By size", heads, _cells(by_size(run), units))
 
 
