@@ -147,7 +147,9 @@ def import_files(
             "--format", help="mixfusion, mlperf, vllm-omni, sglang or published; by default as the contents show."
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The model, by the name of one that Tilecast knows.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model, by a name that Tilecast knows: flux, FLUX.1-dev.")
+    ] = None,
     hardware: Annotated[str | None, NAME, typer.Option(help="What ran it, where the files do not say it.")] = None,
     size: Annotated[str | None, typer.Option(help="Likewise: height x width (x frames), like 1024x1024.")] = None,
     steps: Annotated[int | None, STEPS, typer.Option(help="Likewise: denoising steps of a request.")] = None,

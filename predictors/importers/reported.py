@@ -13,6 +13,7 @@ from typing import Any
 
 from traces.composition import Composition, composition_of
 from traces.errors import BadInput
+from traces.geometry import known_model
 from traces.limits import DEVICES, FRAMES, IMAGES, SIDE, SPAN, STEPS, Range
 from traces.request import Size
 
@@ -104,7 +105,8 @@ class ImportOptions:
     """What a person says of files: what they leave open, and which of their rows are meant.
 
     Attributes:
-        model: the model, as `traces.geometry.KNOWN_MODELS` calls it; empty: as the files say.
+        model: the model, by any name that `traces.geometry.known_model` knows, kept as that of `KNOWN_MODELS`; empty:
+            as the files say.
         hardware: what ran it; empty: as the files say.
         size: (height, width, frames) in pixels, of files without sizes.
         steps: denoising steps of a request, of files without steps.
@@ -125,6 +127,7 @@ class ImportOptions:
     where: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "model", known_model(self.model) or self.model)
         for name, value, limit in (
             ("steps", self.steps, STEPS),
             ("batch", self.batch, IMAGES),

@@ -331,6 +331,16 @@ def test_guidance_is_as_said(model: str, usual: bool, tmp_path: Path) -> None:
         assert any("guidance is taken to be" in remark for remark in result.remarks) is (said is None)
 
 
+@pytest.mark.parametrize("name", ["flux", "FLUX.1-dev", "black-forest-labs/FLUX.1-dev"])
+def test_a_model_that_is_asked_for_is_called_by_any_of_its_names(name: str, tmp_path: Path) -> None:
+    bench = imported(tmp_path, "bench.json", json.dumps(serving_result()), replace(H100, model=name)).profile
+    assert bench.models == ("flux",)
+    mixed = imported(tmp_path, "mine.csv", MIXFUSION_MIXED, ImportOptions(model=name, hardware="mine")).profile
+    assert mixed.models == ("flux",)
+    with pytest.raises(BadInput, match=r"unknown model 'flux\.1-def'; did you mean"):
+        imported(tmp_path, "mine.csv", MIXFUSION_MIXED, ImportOptions(model="flux.1-def", hardware="mine"))
+
+
 def test_models_are_kept_apart_and_named(tmp_path: Path) -> None:
     text = published(row(), row(3.0, model="sd15"), row(2.0, model="kandinsky"))
     result = imported(tmp_path, "r.csv", text)
