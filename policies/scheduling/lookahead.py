@@ -250,7 +250,8 @@ class Lookahead(SchedulingPolicy):
         self, state: _ReplicaState, finishing: list[Job], urgent: list[Task], patient: list[Task], now: float
     ) -> _Batch:
         costs = self._costs
-        jobs, until, step_s, full, last_due_s = finishing, [], 0.0, False, math.inf
+        jobs, step_s, full, last_due_s = finishing, 0.0, False, math.inf
+        until: list[tuple[Job, int]] = []
         if urgent or patient:
             start_s = now + self._errors.ratio * sum([costs.alone(costs.kind(job)).decode_s for job in finishing])
             queue, found = self._queue(state, urgent, patient, start_s, now)

@@ -101,7 +101,8 @@ def schedule(
         own_s = math.inf if must else (due - now) / scale - spent_s
         images, mixes = kind.images, kind.mixes
         least_s, rest, joined, ended = math.inf, steps, j, -1
-        for k in (range(j) if early else range(j - 1, -1, -1)) if mixes else ():
+        leaders = range(j) if early else range(j - 1, -1, -1)
+        for k in leaders if mixes else range(0):
             if early:
                 least_s = min(slack[k:j])
             elif slack[k] < least_s:
