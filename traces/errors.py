@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
@@ -46,13 +46,23 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"]]
     where = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        section: Any = model
-        for part in [part for part in location[:-1] if not part.isdigit()]:
-            annotation = section.model_fields[part].annotation
-            section = next((a for a in get_args(annotation) if a is not type(None)), annotation)
+        section = _section(model, location[:-1])
         known = [name for name, field in section.model_fields.items() if not field.exclude]
         return f"unknown key {where!r}; {did_you_mean(location[-1], known, 0.5)}"
+    if problem["type"] == "model_type":
+        needed = [name for name, field in _section(model, location).model_fields.items() if field.is_required()]
+        keys = f" with {', '.join(needed)}" if needed else ""
+        return f"{where} is {problem['input']!r}, expected a table{keys}"
     if problem["type"] == "missing":
         return f"key {where!r} is missing"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{where} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _section(model: type[BaseModel], location: Sequence[str]) -> Any:
+    """What the part of a document at ``location`` is checked by; places in lists are left out."""
+    section: Any = model
+    for part in [part for part in location if not part.isdigit()]:
+        annotation = section.model_fields[part].annotation
+        section = next((a for a in get_args(annotation) if a is not type(None)), annotation)
+    return section

@@ -129,6 +129,7 @@ def test_extrapolation_is_marked_and_limited(folder: Path) -> None:
         (("scale = 4.0", "scale = -1"), "slo.scale is -1"),
         (("seed = 3", "seed = ["), "is not TOML"),
         (('model = "tiny-image"', ""), "key 'model' is missing"),
+        (("[slo]", "[plan]\nhardware = ['l4']\n[slo]"), "plan.hardware.0 is 'l4', expected a table with name"),
         (('model = "tiny-image"', 'model = "sdxl"'), "the profile measured tiny-image, not 'sdxl'"),
         (("trace.parquet", "nothing.parquet"), "nothing.parquet"),
         (("profile.parquet", "nothing.parquet"), "nothing.parquet"),
