@@ -20,7 +20,7 @@ import torch
 from greenlet import greenlet
 
 from backend.isolation import Changes, check_stateless, intercepted, own_pipeline
-from backend.loading import denoiser_name
+from backend.loading import denoiser_names
 from backend.prompts import CutPrompts
 from traces.request import Request
 
@@ -29,7 +29,7 @@ class DenoiserCall(NamedTuple):
     """The pipeline waits for its denoiser.
 
     ``request_id`` and ``steps`` are the request's, ``step`` counts its sampler's steps from 0, ``part`` the calls of
-    one step: some pipelines call once with and once without the text.
+    one step: some pipelines call once with and once without the text. ``denoiser`` is the component that is called.
     """
 
     args: tuple[Any, ...]
@@ -38,6 +38,7 @@ class DenoiserCall(NamedTuple):
     step: int = 0
     steps: int = 1
     part: int = 0
+    denoiser: str = ""
 
 
 class StepDone(NamedTuple):
@@ -60,28 +61,33 @@ class Finished(NamedTuple):
 
 class _RequestGreenlet(greenlet):
     hub: greenlet
-    begun = False  # with its first denoiser call
+    begun: frozenset[str] = frozenset()  # denoisers that it has called
 
 
-def intercept_denoiser(pipeline: Any) -> Callable[..., Any]:
-    """Make the pipeline's denoiser hand calls that come from a `RequestRun` to its executor. Done once a pipeline.
+def intercept_denoisers(pipeline: Any) -> dict[str, Callable[..., Any]]:
+    """Make the pipeline's denoisers hand calls that come from a `RequestRun` to its executor. Done once a pipeline.
 
-    Returns the denoiser's own forward, for the executor to run. The module's hooks run in the request's own call.
+    Returns the denoisers' own forwards by name, the first denoiser first, for the executor to run. Hooks of the modules
+    run in the request's own call.
 
     Raises:
-        BadInput: the denoiser would remember one request while it runs another.
+        BadInput: a denoiser would remember one request while it runs another.
     """
-    denoiser = getattr(pipeline, denoiser_name(pipeline))
+    return {name: _intercepted(pipeline, name) for name in denoiser_names(pipeline)}
+
+
+def _intercepted(pipeline: Any, name: str) -> Callable[..., Any]:
+    denoiser = getattr(pipeline, name)
     check_stateless(pipeline, denoiser)
     forward: Callable[..., Any] = denoiser.forward
 
     def hand_over(*args: Any, **kwargs: Any) -> Any:
         current = greenlet.getcurrent()
         if isinstance(current, _RequestGreenlet):
-            if not current.begun:
+            if name not in current.begun:
                 changes.check()
-                current.begun = True
-            return current.hub.switch(DenoiserCall(args, kwargs))
+                current.begun |= {name}
+            return current.hub.switch(DenoiserCall(args, kwargs, denoiser=name))
         return forward(*args, **kwargs)
 
     denoiser.forward = hand_over
@@ -93,7 +99,7 @@ class RequestRun:
     """One request on its way through one pipeline.
 
     Args:
-        pipeline: shared by all requests of a replica, prepared by `intercept_denoiser`. Its modules and tokenizers are
+        pipeline: shared by all requests of a replica, prepared by `intercept_denoisers`. Its modules and tokenizers are
             shared, all else of it is not, see `backend.isolation`.
         request: what to make.
         arguments: more arguments of the pipeline, such as the ``image`` of an image-to-video model.

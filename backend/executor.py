@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from backend.cache import BlockCache
-from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, intercept_denoiser
+from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, intercept_denoisers
 from backend.decode import decode_by
 from backend.inputs import Start, check_arguments, check_start, image_use, start_of
 from backend.kernels.choice import REFERENCE, Kernels, kernels_for
 from backend.kernels.cuda_graphs import recorder_on
 from backend.kernels.graphs import Recorder
-from backend.loading import denoiser_name, other_denoisers
-from backend.merge import Mixer, Stacked, run_merged
+from backend.loading import denoiser_names
+from backend.merge import Mixer, Several, Stacked, run_merged
 from backend.patched.unet import PATCH_FLOOR, PatchedUNet
 from backend.tiled.execution import TiledExecution, Tiling
 from backend.tiled.group import RankLost
@@ -98,24 +98,30 @@ class Executor:
         known = kernels_for(kernels, self.device)
         self.kernels = Kernels(known.fused and mode != "whole", known.graphs and own is None)
         self.recorder = recorder_on(self.device) if self.kernels.graphs else Recorder()
-        self._mixer = mixer_for(
-            pipeline=pipeline,
-            mode=mode,
-            caching=own,
-            cache_bytes=cache_bytes,
-            cache_patch=cache_patch,
-            patch_floor=patch_floor,
-            kernels=self.kernels,
-            recorder=self.recorder,
-        )
+        names = denoiser_names(pipeline)
+        if own is not None and len(names) > 1:
+            raise BadInput(f"no caching policy knows two denoisers: {name} has {names[1]} too; expected no caching")
+        mixers = {
+            denoiser: mixer_for(
+                pipeline=pipeline,
+                denoiser=denoiser,
+                mode=mode,
+                caching=own,
+                cache_bytes=cache_bytes,
+                cache_patch=cache_patch,
+                patch_floor=patch_floor,
+                kernels=self.kernels,
+                recorder=self.recorder,
+            )
+            for denoiser in names
+        }
+        self._mixer: Mixer = mixers[names[0]] if len(names) == 1 else Several(mixers)
         self.cache: BlockCache | None = getattr(self._mixer, "cache", None)
-        forward = intercept_denoiser(pipeline)
+        forward = intercept_denoisers(pipeline)[names[0]]
         decode_by(pipeline, decode)
         self.tiles = None if tiling is None else TiledExecution(pipeline, forward, tiling)
         self.images = images
         self.conditions = {"decode": decode}
-        if others := other_denoisers(pipeline):
-            self.conditions["unbatched"] = ", ".join(others)
         if mode == "patched":
             self.conditions["patch_floor"] = str(PATCH_FLOOR if patch_floor is None else patch_floor)
         if own is not None:
@@ -129,9 +135,7 @@ class Executor:
     @property
     def notes(self) -> list[str]:
         """What a reader of its figures must know, a line each."""
-        others = self.conditions.get("unbatched")
-        said = [f"{others} is not batched: each request calls it alone"] if others else []
-        return [*said, *getattr(self._mixer, "notes", [])]
+        return list(getattr(self._mixer, "notes", []))
 
     @property
     def resident(self) -> list[str]:
@@ -505,6 +509,7 @@ def _named(request: Request, note: str) -> dict[str, str]:
 
 def mixer_for(
     pipeline: Any,
+    denoiser: str,
     mode: str,
     caching: CachingPolicy | None = None,
     cache_bytes: int = 2**30,
@@ -513,7 +518,7 @@ def mixer_for(
     kernels: Kernels = REFERENCE,
     recorder: Recorder | None = None,
 ) -> Mixer:
-    """What runs the denoiser calls of a pipeline in this mode. To be made before `intercept_denoiser`.
+    """What runs the calls of one of a pipeline's denoisers in this mode. To be made before `intercept_denoisers`.
 
     Raises:
         BadInput: the mode does not fit the pipeline.
@@ -532,10 +537,10 @@ def mixer_for(
     if mode == "packed":
         from backend.packed import packer_of
 
-        return packer_of(pipeline, caching, cache_bytes, cache_patch, kernels, recorder)
+        return packer_of(getattr(pipeline, denoiser), caching, cache_bytes, cache_patch, kernels, recorder)
     if caching is not None:
         raise BadInput(f"a caching policy needs cluster.executor 'patched' or 'packed', not {mode!r}")
-    return Stacked(getattr(pipeline, denoiser_name(pipeline)).forward, recorder)
+    return Stacked(getattr(pipeline, denoiser).forward, recorder)
 
 
 def reason(error: BaseException) -> str:

@@ -225,11 +225,11 @@ def denoiser_name(pipeline: Any) -> str:
     raise BadInput(f"pipeline {type(pipeline).__name__} has neither a unet nor a transformer")
 
 
-def other_denoisers(pipeline: Any) -> list[str]:
-    """Further denoisers, such as the ``transformer_2`` of Wan 2.2, which makes the second part of the steps."""
+def denoiser_names(pipeline: Any) -> list[str]:
+    """All denoisers, the first one first: Wan 2.2 has a ``transformer_2``, which makes the second part of the steps."""
     first = denoiser_name(pipeline)
     kind = type(getattr(pipeline, first))
-    return [name for name, part in pipeline.components.items() if name != first and isinstance(part, kind)]
+    return [first, *(name for name, part in pipeline.components.items() if name != first and isinstance(part, kind))]
 
 
 _SPATIAL = ("vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_spatial_scale_factor")

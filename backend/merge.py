@@ -9,7 +9,7 @@ be merged and say so by their key.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, Protocol
@@ -108,6 +108,28 @@ class Mixer(Protocol):
     def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
         """The outputs of calls of one `key`, in order, as the model's own forward would give them to each alone."""
         ...
+
+
+class Several:
+    """A `Mixer` for each of a pipeline's denoisers: calls of different ones never share a forward.
+
+    Args:
+        mixers: by the name of the denoiser.
+    """
+
+    def __init__(self, mixers: Mapping[str, Mixer]) -> None:
+        self.mixers = mixers
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of its figures must know, a line each."""
+        return [f"{name}: {note}" for name, mixer in self.mixers.items() for note in getattr(mixer, "notes", [])]
+
+    def key(self, call: DenoiserCall) -> Hashable:
+        return call.denoiser, self.mixers[call.denoiser].key(call)
+
+    def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
+        return self.mixers[calls[0].denoiser].run(calls)
 
 
 def run_merged(mixer: Mixer, calls: Sequence[DenoiserCall]) -> tuple[list[Any], dict[int, BaseException]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffusers import UNet2DConditionModel
+
 from backend.kernels.choice import REFERENCE, Kernels
 from backend.kernels.graphs import Recorder
-from backend.loading import denoiser_name
 from backend.packed.blocks import Blocks
 from backend.packed.transformer import PackedTransformer, supports
 from policies.caching import CachingPolicy
@@ -14,21 +15,19 @@ from traces.errors import BadInput
 
 
 def packer_of(
-    pipeline: Any,
+    denoiser: Any,
     caching: CachingPolicy | None = None,
     cache_bytes: int = 2**30,
     cache_patch: int = 32,
     kernels: Kernels = REFERENCE,
     recorder: Recorder | None = None,
 ) -> PackedTransformer | Blocks:
-    """What packs the calls of a pipeline's denoiser: by an adapter where there is one for its class, else as any other.
+    """What packs the calls of a denoiser: by an adapter where there is one for its class, else as any other.
 
     Raises:
         BadInput: the denoiser is no transformer, or there is a caching policy and no adapter.
     """
-    name = denoiser_name(pipeline)
-    denoiser = getattr(pipeline, name)
-    if name != "transformer":
+    if isinstance(denoiser, UNet2DConditionModel):
         raise BadInput(f"cluster.executor 'packed' packs transformers, not {type(denoiser).__name__}; use 'patched'")
     if supports(denoiser):
         return PackedTransformer(denoiser, caching, cache_bytes, cache_patch, kernels, recorder)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from backend.coroutine import DenoiserCall, RequestRun, intercept_denoiser
+from backend.coroutine import DenoiserCall, RequestRun, intercept_denoisers
 from backend.loading import geometry_of_pipeline, load_pipeline
 from backend.patched.cache import top_blocks
 from backend.patched.layout import Side
@@ -78,7 +78,7 @@ def record_signals(
     geometry = geometry_of_pipeline(pipeline, model)
     mixer = PatchedUNet(pipeline, cache_patch=patch)
     recorder = _Recorder(pipeline.unet, max_age, stream(seed, "record/ages"))
-    intercept_denoiser(pipeline)
+    intercept_denoisers(pipeline)
     frames = []
     for index in range(requests):
         height, width, count = sizes[index % len(sizes)]

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from backend.inputs import Start
-from backend.loading import other_denoisers
 from backend.merge import Stacked
 from backend.tiled.adapters import adapter_for
 from backend.tiled.coordinator import Coordinator
@@ -130,8 +129,6 @@ class TiledExecution:
     """
 
     def __init__(self, pipeline: Any, forward: Callable[..., Any], tiling: Tiling) -> None:
-        if others := other_denoisers(pipeline):
-            raise BadInput(f"[tiling] cannot refine with two denoisers: {type(pipeline).__name__} has {others[0]} too")
         self.tiling = tiling
         self._pipeline = pipeline
         self._mixer = Stacked(forward)

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from backend.coroutine import intercept_denoiser
+from backend.coroutine import intercept_denoisers
 from backend.inputs import image_use, start_of
-from backend.loading import load_pipeline
+from backend.loading import denoiser_name, load_pipeline
 from backend.merge import Stacked
 from backend.tiled.adapters import adapter_for
 from backend.tiled.evaluate import evaluate_windows, not_finite
@@ -42,7 +42,7 @@ class Rank:
         images: str | None = None,
     ) -> None:
         self._pipeline = load_pipeline(model, device, dtype)
-        self._mixer = Stacked(intercept_denoiser(self._pipeline))
+        self._mixer = Stacked(intercept_denoisers(self._pipeline)[denoiser_name(self._pipeline)])
         self._adapter = adapter_for(self._pipeline, positions, (native[0], native[1]))
         self._batch = batch
         self._images = None if images is None else Path(images)

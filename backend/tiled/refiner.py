@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from backend.coroutine import DenoiserCall, Finished, intercept_denoiser
-from backend.loading import geometry_of_pipeline, load_pipeline
+from backend.coroutine import DenoiserCall, Finished, intercept_denoisers
+from backend.loading import denoiser_name, geometry_of_pipeline, load_pipeline
 from backend.merge import Stacked
 from backend.tiled.adapters import Adapter, adapter_for
 from backend.tiled.coordinator import Coordinator
@@ -68,7 +68,7 @@ class Refiner:
         self.pipeline = load_pipeline(model, device, dtype)
         self.rule = TilingRule(geometry_of_pipeline(self.pipeline, model), **options)
         self.adapter = adapter_for(self.pipeline)
-        self._mixer = Stacked(intercept_denoiser(self.pipeline))
+        self._mixer = Stacked(intercept_denoisers(self.pipeline)[denoiser_name(self.pipeline)])
 
     def check(self, request: Request) -> None:
         """BadInput where the model cannot make the request's size, or would make it without tiles."""

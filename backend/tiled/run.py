@@ -30,7 +30,7 @@ class TiledRun:
     """One tiled request on one rank.
 
     Attributes:
-        pipeline: shared by all requests of a replica, prepared by `backend.coroutine.intercept_denoiser`.
+        pipeline: shared by all requests of a replica, prepared by `backend.coroutine.intercept_denoisers`.
         request: what to make.
         shape: what it becomes.
         adapter: adapter of the pipeline.

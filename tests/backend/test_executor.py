@@ -16,8 +16,10 @@ from backend.coroutine import DenoiserCall, pipeline_arguments  # noqa: E402
 from backend.executor import Executor  # noqa: E402
 from backend.merge import merge  # noqa: E402
 from backend.prompts import CutPrompts  # noqa: E402
+from policies.caching import Threshold  # noqa: E402
 from tests.backend import tiny_families, tiny_pipelines, tiny_stateful  # noqa: E402
 from tests.backend.mixed import largest_difference, latents_alone, latents_together  # noqa: E402
+from traces.errors import BadInput  # noqa: E402
 from traces.request import Request  # noqa: E402
 
 torch.set_num_threads(1)
@@ -259,8 +261,34 @@ def test_a_size_that_the_pipeline_rounds_is_said(build: Any, request_: Request, 
     assert outcome.notes == {"a": note}
 
 
-def test_a_denoiser_that_is_not_batched_is_said() -> None:
-    executor = Executor(tiny_stateful.wan_of_two())
-    assert executor.notes == ["transformer_2 is not batched: each request calls it alone"]
-    assert executor.conditions["unbatched"] == "transformer_2"
-    assert Executor(tiny_pipelines.wan()).notes == []
+@pytest.mark.parametrize("mode", ["whole", "packed"])
+def test_both_denoisers_are_batched(mode: str) -> None:
+    """Wan 2.2: requests on both sides of the boundary run side by side, each half with its own."""
+    pipeline = tiny_stateful.wan_of_two().to(torch.float64)
+    sizes = [(32, 16, 5), (32, 16, 5), (32, 16, 5)] if mode == "whole" else [(32, 16, 5), (16, 16, 9), (32, 32, 5)]
+    requests = [
+        Request(name, 0.0, width, height, steps=6, seed=seed, frames=frames, prompt=name * 5)
+        for seed, (name, (width, height, frames)) in enumerate(zip("abc", sizes, strict=True))
+    ]
+    alone = {r.request_id: latents_alone(pipeline, r) for r in requests}
+    rows: dict[str, list[int]] = {"transformer": [], "transformer_2": []}
+    for name, seen in rows.items():
+        first = next(iter(getattr(pipeline, name).blocks))
+        first.ffn.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0].shape[0]))
+    executor = Executor(pipeline, mode)
+    first, second, late = requests
+    executor.execute("encode", [first, second])
+    executor.execute("denoise", [first, second], 3)
+    executor.execute("encode", [late])
+    executor.execute("denoise", requests, 3)
+    executor.execute("denoise", [late], 3)
+    together = {r.request_id: executor.latents(r.request_id) for r in requests}
+    assert largest_difference(alone, together) <= 1e-12
+    for seen in rows.values():
+        assert max(seen) > 1
+    assert executor.notes == []
+
+
+def test_no_cache_for_two_denoisers() -> None:
+    with pytest.raises(BadInput, match="WanPipeline has transformer_2 too"):
+        Executor(tiny_stateful.wan_of_two(), "packed", Threshold(0.1))

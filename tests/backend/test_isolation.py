@@ -19,7 +19,7 @@ from diffusers.guiders import SkipLayerGuidance  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from backend import executor as executing  # noqa: E402
-from backend.coroutine import DenoiserCall, Finished, RequestRun, intercept_denoiser, pipeline_arguments  # noqa: E402
+from backend.coroutine import DenoiserCall, Finished, RequestRun, intercept_denoisers, pipeline_arguments  # noqa: E402
 from backend.executor import Executor  # noqa: E402
 from backend.inputs import Start  # noqa: E402
 from backend.isolation import own_pipeline  # noqa: E402
@@ -92,7 +92,7 @@ def alone(pipeline: Any, request: Request, arguments: Mapping[str, Any]) -> np.n
 @torch.no_grad()
 def by_turns(pipeline: Any, requests: list[Request], arguments: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
     """What requests make when each goes on to its next stop in turn."""
-    forward = intercept_denoiser(pipeline)
+    forwards = intercept_denoisers(pipeline)
     runs = [RequestRun(pipeline, request, arguments) for request in requests]
     made: dict[str, np.ndarray[Any, Any]] = {}
     while len(made) < len(runs):
@@ -100,7 +100,7 @@ def by_turns(pipeline: Any, requests: list[Request], arguments: Mapping[str, Any
             if run.request.request_id in made:
                 continue
             call = run.pending
-            stop = run.resume(None if call is None else forward(*call.args, **call.kwargs))
+            stop = run.resume(None if call is None else forwards[call.denoiser](*call.args, **call.kwargs))
             if isinstance(stop, Finished):
                 made[run.request.request_id] = np.asarray(stop.output)
                 run.close()
@@ -157,7 +157,7 @@ def test_what_cannot_be_copied_is_named() -> None:
 @torch.no_grad()
 def test_a_request_is_freed_when_it_is_given_up() -> None:
     pipeline = tiny_stateful.hunyuan_image()
-    intercept_denoiser(pipeline)
+    intercept_denoisers(pipeline)
     run = RequestRun(pipeline, requests_of(CASES["hunyuan-image"])[0])
     call = run.resume()
     assert isinstance(call, DenoiserCall)

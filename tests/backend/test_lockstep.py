@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from backend.coroutine import DenoiserCall, RequestRun, intercept_denoiser, pipeline_arguments  # noqa: E402
+from backend.coroutine import DenoiserCall, RequestRun, intercept_denoisers, pipeline_arguments  # noqa: E402
 from backend.executor import Executor  # noqa: E402
 from backend.loading import geometry_of_pipeline  # noqa: E402
 from backend.merge import run_merged  # noqa: E402
@@ -104,7 +104,7 @@ def test_a_clip_and_its_sound_go_together() -> None:
 
 def caught(pipeline: Any, requests: list[Request]) -> list[DenoiserCall]:
     """The first denoiser call of each request, exactly as its pipeline makes it."""
-    intercept_denoiser(pipeline)
+    intercept_denoisers(pipeline)
     return first_calls(pipeline, requests)
 
 
@@ -139,7 +139,7 @@ def test_whole_blocks_run_once_for_all(name: str) -> None:
     """A second time too, when they are trusted; where a block cannot be packed it is said why."""
     pipeline = (FAMILIES | OTHERS)[name]().to(torch.float64)
     mixer = Blocks(pipeline.transformer)
-    intercept_denoiser(pipeline)
+    intercept_denoisers(pipeline)
     for seed in (0, 0, 1):
         assert errors(pipeline, mixer, first_calls(pipeline, mixed_requests(pipeline, UNIT.get(name, 0), seed))) <= 1e-9
     if name in ("sana", "mochi"):

@@ -18,7 +18,7 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from backend.coroutine import DenoiserCall, RequestRun, intercept_denoiser  # noqa: E402
+from backend.coroutine import DenoiserCall, RequestRun, intercept_denoisers  # noqa: E402
 from backend.executor import Executor  # noqa: E402
 from backend.kernels import modulate_triton  # noqa: E402
 from backend.kernels.choice import Kernels  # noqa: E402
@@ -147,7 +147,7 @@ def test_half_precision_stays_within_its_rounding(name: str, tmp_path: Path) -> 
 
 def caught(pipeline: Any, requests: list[Request]) -> list[DenoiserCall]:
     """The first denoiser call of each request, exactly as its pipeline makes it."""
-    intercept_denoiser(pipeline)
+    intercept_denoisers(pipeline)
     calls = [RequestRun(pipeline, request).resume() for request in requests]
     assert all(isinstance(call, DenoiserCall) for call in calls)
     return calls  # type: ignore[return-value]

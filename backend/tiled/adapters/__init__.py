@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend.loading import denoiser_name
+from backend.loading import denoiser_names
 from backend.tiled.adapters.adapter import Adapter, Extent
 from backend.tiled.adapters.cogvideox import TiledCogVideoX
 from backend.tiled.adapters.flux import TiledFlux
@@ -39,9 +39,10 @@ def adapter_for(pipeline: Any, positions: str = "local", native: Extent | None =
     Raises:
         BadInput: no adapter knows the denoiser, or it does not allow these positions.
     """
-    denoiser = type(getattr(pipeline, denoiser_name(pipeline))).__name__
+    first, *others = denoiser_names(pipeline)
+    denoiser = type(getattr(pipeline, first)).__name__
     if denoiser not in ADAPTERS:
         raise BadInput(f"cannot tile {denoiser}; known: {', '.join(sorted(ADAPTERS))}")
-    if getattr(pipeline, "transformer_2", None) is not None:
-        raise BadInput(f"cannot tile this {type(pipeline).__name__}: it has two denoisers")
+    if others:
+        raise BadInput(f"cannot tile this {type(pipeline).__name__}: it has two denoisers, {first} and {others[0]}")
     return ADAPTERS[denoiser](pipeline, positions, native)

@@ -13,11 +13,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from backend.coroutine import DenoiserCall, RequestRun, intercept_denoiser  # noqa: E402
+from backend.coroutine import DenoiserCall, RequestRun, intercept_denoisers  # noqa: E402
 from backend.executor import Executor, mixer_for  # noqa: E402
 from backend.kernels import graphs  # noqa: E402
 from backend.kernels.choice import Kernels  # noqa: E402
 from backend.kernels.graphs import RECORDINGS, STALE, TRIALS, Recorder, replaced  # noqa: E402
+from backend.loading import denoiser_name  # noqa: E402
 from backend.merge import Mixer  # noqa: E402
 from policies.caching import FixedInterval  # noqa: E402
 from tests.backend import tiny_pipelines, tiny_unets  # noqa: E402
@@ -247,7 +248,7 @@ def test_exchanged_weights_are_seen_after_clear() -> None:
 
 def calls_of(pipeline: Any, requests: list[Request]) -> list[DenoiserCall]:
     """The first denoiser call of each request."""
-    intercept_denoiser(pipeline)
+    intercept_denoisers(pipeline)
     calls = [RequestRun(pipeline, request).resume() for request in requests]
     assert all(isinstance(call, DenoiserCall) for call in calls)
     return calls  # type: ignore[return-value]
@@ -323,8 +324,8 @@ def test_replayed_forwards_are_the_eager_ones_to_the_bit(
 ) -> None:
     pipeline, capture = build(), Replayer()
     recorder = Recorder(capture)
-    plain = mixer_for(build(), mode, patch_floor=1)
-    mixer = mixer_for(pipeline, mode, patch_floor=1, recorder=recorder)
+    plain = mixer_for(alone := build(), denoiser_name(alone), mode, patch_floor=1)
+    mixer = mixer_for(pipeline, denoiser_name(pipeline), mode, patch_floor=1, recorder=recorder)
     calls = calls_of(pipeline, requests)
     draw = torch.Generator().manual_seed(0)
     order = [*range(len(BATCHES))] * TRIALS + torch.randint(len(BATCHES), (6,), generator=draw).tolist()
@@ -373,8 +374,8 @@ def test_cuda_graphs_give_what_the_eager_forwards_give(
     monkeypatch.setattr(graphs, "GAIN", float("inf"))
     pipeline = on_device(build)
     recorder = recorder_on(torch.device("cuda", torch.cuda.current_device()))
-    plain = mixer_for(on_device(build), mode, patch_floor=1)
-    mixer = mixer_for(pipeline, mode, patch_floor=1, recorder=recorder)
+    plain = mixer_for(alone := on_device(build), denoiser_name(alone), mode, patch_floor=1)
+    mixer = mixer_for(pipeline, denoiser_name(pipeline), mode, patch_floor=1, recorder=recorder)
     calls = calls_of(pipeline, requests)
     draw = torch.Generator().manual_seed(0)
     for _ in range(TRIALS + 3):
