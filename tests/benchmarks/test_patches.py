@@ -21,7 +21,7 @@ def tables() -> dict[str, dict[str, dict]]:
 
 
 def test_every_exact_way_gives_the_whole_images(tables: dict[str, dict[str, dict]]) -> None:
-    assert len(tables) == 8
+    assert len(tables) == 9
     for rows in tables.values():
         base, *others = rows.values()
         assert (base["difference"], base["ratio"]) == (0, 1)

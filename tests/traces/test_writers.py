@@ -40,7 +40,7 @@ NAMED = {
     "benchmarks/fidelity/study.py": "a part of a study, in its own folder",
     "benchmarks/golden.py": "a trace in its own folder, which is new",
     "benchmarks/gpu_suite/store.py": "a line more of what failed, in its own folder",
-    "benchmarks/patchedserve.py": "a line more of what was measured, in its own folder",
+    "benchmarks/serving/journal.py": "a line more of what was measured, in its own folder",
 }
 
 
