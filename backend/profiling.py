@@ -35,7 +35,7 @@ from backend.tiled.execution import Tiling
 from policies.caching import CachingPolicy
 from policies.contract import Outcome
 from policies.tiling.recipe import TilingRule
-from predictors.profile import Profile
+from predictors.profile import Profile, metadata_of
 from traces.composition import Composition, composition_of, format_composition
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
@@ -424,7 +424,7 @@ def _profile(
         **driver_facts(executor.device),
         **({} if cached is None else cached.conditions),
         **executor.conditions,
-        **({"note": "; ".join(executor.notes)} if executor.notes else {}),
+        **metadata_of(executor.notes),
     }
     if weights is not None:
         metadata["block_weights"] = json.dumps([round(weight, 4) for weight in weights])

@@ -307,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "lost, where they have the choice. PatchedServe counts slack in multiples of a request's own latency or in "
         "seconds, and takes requests for relaxed from half of that on or (`relaxed`) always.",
         "",
-        f"Of the measurements: {profile.metadata.get('note', 'nothing to note')}.",
+        f"Of the measurements: {'; '.join(map(str, profile.notes)) or 'nothing to note'}.",
         "",
     ]
     for left in ("bursty", "diffusiondb"):

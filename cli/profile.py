@@ -133,7 +133,7 @@ def measure(
             ) from None
         kept.done()
     say(f"{output}: {len(profile.frame)} measurements on {profile.hardware}")
-    if note := profile.metadata.get("note"):
+    for note in profile.notes:
         say(f"note: {note}")
 
 
@@ -196,7 +196,7 @@ def import_files(
     profile = Profile.merge([*others, imported.profile]) if others else imported.profile
     profile.save(output)
     say(f"{output}: {len(profile.frame)} measurements on {profile.hardware}")
-    if note := profile.metadata.get("note"):
+    for note in profile.notes:
         say(f"note: {note}")
     for remark in imported.remarks:
         say(remark)

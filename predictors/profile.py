@@ -26,6 +26,7 @@ from traces.errors import BadInput
 from traces.geometry import GEOMETRIES
 from traces.limits import SPAN
 from traces.marks import OutputKind
+from traces.notes import Note, Severity, grave
 from traces.output import whole_file
 from traces.stages import STAGES
 
@@ -35,6 +36,9 @@ MEASURED_STAGES = STAGES.named(lambda stage: stage.measured)
 """What is measured; upscale and refine, of tiled requests, by the canvas: a step of refine on one device."""
 EXECUTORS = ("whole", "patched", "packed")
 """How a batch was run: equal sizes stacked, cut into equal patches, or tokens packed one after another."""
+
+WHOLE_REQUESTS = "whole requests were measured, not each of their stages"
+"""How a note begins of seconds that were divided between stages."""
 
 COLUMNS: dict[str, str] = {
     "hardware": "str",  # one kind a profile
@@ -203,9 +207,17 @@ class Profile:
         measured = set(self.frame.loc[self.frame["model"] == model, "stage"])
         return tuple(s for s in MEASURED_STAGES if s in measured)
 
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What a reader of its figures must know: grave where they are not what they are called."""
+        told = [(grave, "warning"), (Note, "note")]
+        return tuple([note(said) for note, key in told if (said := self.metadata.get(key))])
+
     def divided(self, model: str) -> str:
         """How the seconds of whole requests of ``model`` were divided between their stages, such as ``by the roofline
         of h100-sxm``; empty: every stage was measured by itself."""
+        if "divided" not in self.metadata and WHOLE_REQUESTS in self.metadata.get("note", ""):
+            return "as its note says"
         parts = [part.partition(": ") for part in self.metadata.get("divided", "").split("; ")]
         return ", ".join(dict.fromkeys(way for name, _, way in parts if name == model))
 
@@ -214,6 +226,14 @@ class Profile:
         """SHA-256 of the rows, independent of their order and of the metadata."""
         rows = self.frame[list(COLUMNS)].astype(object).to_numpy().tolist()
         return hashlib.sha256("\n".join(sorted(map(repr, rows))).encode()).hexdigest()
+
+
+def metadata_of(notes: Iterable[Note | str]) -> dict[str, str]:
+    """Metadata of which `Profile.notes` makes these notes again: one for the grave ones, one for the others."""
+    said: dict[str, list[str]] = {}
+    for note in dict.fromkeys(map(Note.of, notes)):
+        said.setdefault("warning" if note.severity is Severity.GRAVE else "note", []).append(note.text)
+    return {key: "; ".join(texts) for key, texts in said.items()}
 
 
 def _known_columns(table: pa.Table) -> tuple[pa.Table, dict[str, str]]:

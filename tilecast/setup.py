@@ -46,7 +46,7 @@ from traces.clock import format_start, on_run_clock
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.mix import parse_counts
-from traces.notes import Note, grave, ordered
+from traces.notes import Note, ordered
 from traces.request import Request, Size
 from traces.spikes import parse_spike, with_spikes
 from traces.stages import STAGES, Recipe, ordinary
@@ -144,13 +144,13 @@ class Prepared:
     @property
     def notes(self) -> list[Note]:
         """What is known before it runs and a reader must know, the gravest first."""
-        own = () if self.profile is None else (self.profile.metadata.get("note", ""),)
+        own = () if self.profile is None else self.profile.notes
         tiled = self.tiling is not None and len(self.tiling.sizes) > 0
         tiles_cached = tiled and self.tiling is not None and self.tiling.caching is not None
         changed = lossy(self.scenario, self.cache is not None, tiled, tiles_cached)
         return ordered(
             [
-                *(grave(f"the profile's own note: {note}") for note in own if note),
+                *(Note(f"the profile's own note: {note}", note.severity) for note in own),
                 *([changed] if changed else []),
                 *self.warnings,
             ]

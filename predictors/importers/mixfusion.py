@@ -39,6 +39,7 @@ from traces.exact import number_of
 from traces.files import require_columns
 from traces.geometry import known_model
 from traces.limits import IMAGES, SIDE, Range
+from traces.notes import Note, grave
 from traces.request import Size
 
 HARDWARE = "NVIDIA H100 80GB"
@@ -47,7 +48,7 @@ STEPS = 50
 ADDRESS = "PPoPP '26, https://ppopp26.sigplan.org/details/PPoPP-2026-papers/10"
 """Where the artifact is had: the paper it belongs to."""
 
-CACHED = (
+CACHED = grave(
     "the SDXL mixed table was most likely taken with the patch cache on: "
     "do not compare its seconds with those of whole batches"
 )
@@ -119,7 +120,7 @@ class _Table:
     cells: Cells
     facts: dict[str, str]
     steps: int
-    notes: list[str]
+    notes: list[Note | str]
 
     def number(self, position: int, column: str, limit: Range) -> float:
         value = self.frame[column].iat[position]
@@ -155,7 +156,7 @@ class _MixedBatch(ReportedRow):
         seconds = self.table.number(self.position, _MIXED_COLUMN, SECONDS)
         return [ReportedTime(seconds, composition_of(items), "denoise", self.table.steps, "patched")]
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Note | str]:
         return self.table.notes
 
 

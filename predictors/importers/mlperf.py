@@ -31,6 +31,7 @@ from traces.errors import BadInput
 from traces.exact import is_missing, named, number_of
 from traces.files import require_columns
 from traces.limits import DEVICES, SPAN, Range
+from traces.notes import Note, grave
 
 TITLE = "MLPerf Results Summary"
 MODEL = "stable-diffusion-xl"
@@ -69,8 +70,10 @@ _RATES = {
     "offline": ("Samples per second",),
     _SERVER: ("Completed samples per second", "Scheduled samples per second"),
 }
-_AT_MOST = "MLPerf Server: from the rate under a bound on the latency, so a batch takes at most as long as this says"
-_TAIL = "MLPerf SingleStream: the 90th percentile of the latency, for want of its mean"
+_AT_MOST = grave(
+    "MLPerf Server: from the rate under a bound on the latency, so a batch takes at most as long as this says"
+)
+_TAIL = grave("MLPerf SingleStream: the 90th percentile of the latency, for want of its mean")
 
 
 def recognises(contents: FileContents) -> bool:
@@ -106,7 +109,7 @@ class _Result(ReportedRow):
         asked = {"hardware": self.options.hardware or self.facts["system"]}
         return asked | ({"batch": self.options.batch} if self.scenario in _RATES else {})
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Note | str]:
         if self.scenario not in _RATES:
             return []
         said = f"MLPerf {self.facts['scenario']}: batches of {self.options.batch} are taken, as --batch says"
@@ -147,12 +150,12 @@ class _Summary(_Result):
             return [self.batch(self.options.gpus or 1, rate)]
         return [ReportedTime(self.number(self._latency(), LATENCY_NS) / 1e9, alike(SIZE, 1), steps=STEPS)]
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Note | str]:
         notes = super().notes()
         if self.scenario not in _RATES and self._latency() != MEAN:
             notes.append(_TAIL)
         if (result := self.said.get("Result is", "VALID")) != "VALID":
-            notes.append(f"MLPerf: a result is {shown(result)}")
+            notes.append(grave(f"MLPerf: a result is {shown(result)}"))
         return notes
 
     def number(self, name: str, limit: Range) -> float:
@@ -189,7 +192,7 @@ class _Submission(_Result):
         nodes = self.number("number_of_nodes", DEVICES) if "number_of_nodes" in self.table else 1
         return [self.batch(self.number("accelerators_per_node", DEVICES) * nodes, self.number("Result", RATE))]
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Note | str]:
         return super().notes() or [_TAIL]
 
     def text(self, column: str) -> str:

@@ -15,6 +15,7 @@ from traces.composition import Composition, composition_of
 from traces.errors import BadInput
 from traces.geometry import known_model
 from traces.limits import DEVICES, FRAMES, IMAGES, SIDE, SPAN, STEPS, Range
+from traces.notes import Note
 from traces.request import Size
 
 SECONDS = Range(0, SPAN.most, "s", above=True)
@@ -76,8 +77,8 @@ class ReportedRow:
         """
         raise NotImplementedError
 
-    def notes(self) -> list[str]:
-        """What a reader of figures must know of it, in sentences."""
+    def notes(self) -> list[Note | str]:
+        """What a reader of figures must know of it; grave where they are not what they are called."""
         return []
 
 

@@ -33,11 +33,12 @@ from predictors.importers.reported import (
     shown,
 )
 from predictors.latency_model import LatencyModel
-from predictors.profile import Profile
+from predictors.profile import WHOLE_REQUESTS, Profile, metadata_of
 from traces.composition import Composition, format_composition
 from traces.errors import BadInput, did_you_mean
 from traces.geometry import KNOWN_MODELS, geometry_of, known_model
 from traces.limits import LABEL
+from traces.notes import Note
 from traces.stages import ORDINARY, STAGES
 
 AGREE = (
@@ -59,7 +60,7 @@ class ImportedProfile:
     """A profile that was made from files.
 
     Attributes:
-        profile: the profile; what a reader of figures must know is its metadata ``note``.
+        profile: the profile; what a reader of figures must know is in its `Profile.notes`.
         remarks: what else the person who imports should know, in sentences.
     """
 
@@ -89,7 +90,7 @@ def profile_of(files: Sequence[ReportedFile], options: ImportOptions) -> Importe
         if not times:
             empty[row.facts.get("quantity", "")] += 1
     remarks += [f"left out, of no stage of a request: {count} rows of {name}" for name, count in empty.items()]
-    notes = list(dict.fromkeys(note for row in rows for note in row.notes()))
+    notes: list[Note | str] = [note for row in rows for note in row.notes()]
     gpus = _count(facts.get("gpus", "1"))
     if gpus != 1:
         notes.append(f"a device of this profile stands for {_devices(facts)}")
@@ -111,8 +112,7 @@ def profile_of(files: Sequence[ReportedFile], options: ImportOptions) -> Importe
         remarks.append(f"classifier-free guidance is taken to be {switched}; --guided and --no-guided say otherwise")
     frame = pd.DataFrame(records).assign(hardware=hardware, software=software)
     known = {"source": _sources(files, rows)}
-    if notes:
-        known["note"] = "; ".join(dict.fromkeys(notes))
+    known |= metadata_of(notes)
     if divisions:
         known["divided"] = "; ".join(dict.fromkeys(divisions))
     return ImportedProfile(Profile.from_frame(frame, known), tuple(remarks))
@@ -333,13 +333,13 @@ class _Division:
         notes = []
         if counts["estimated"]:
             notes.append(
-                f"whole requests were measured, not each of their stages: {_times(counts['estimated'])} divided by "
+                f"{WHOLE_REQUESTS}: {_times(counts['estimated'])} divided by "
                 f"the roofline of {self._like}, so that each stage alone is ESTIMATED and their sum measured"
             )
         if counts["whole"]:
             covered = ", ".join(map(str, sorted(steps)))
             notes.append(
-                f"whole requests were measured, not each of their stages, and no data sheet of {self.hardware} is "
+                f"{WHOLE_REQUESTS}, and no data sheet of {self.hardware} is "
                 f"known: {_times(counts['whole'])} taken for {_SAMPLER} alone, right for requests of {covered} steps"
             )
         if counts["rest"]:

@@ -31,6 +31,7 @@ from predictors.importers.reported import (
 )
 from traces.errors import BadInput
 from traces.limits import DEVICES, FRAMES, SIDE, STEPS
+from traces.notes import Note
 from traces.stages import STAGES
 
 VLLM_OMNI, SGLANG = "vLLM-Omni", "SGLang-Diffusion"
@@ -162,8 +163,8 @@ class _Run(ReportedRow):
         options = self.options
         return {"size": options.size, "steps": options.steps, "batch": options.batch} | self.said()
 
-    def notes(self) -> list[str]:
-        notes = []
+    def notes(self) -> list[Note | str]:
+        notes: list[Note | str] = []
         if "batch" not in self.said():
             together = self.options.batch
             notes.append(f"{self.facts['engine']}: {together} images are taken to run together, as --batch says")

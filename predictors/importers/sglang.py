@@ -31,6 +31,7 @@ from predictors.importers.reported import (
 )
 from traces.errors import BadInput
 from traces.limits import SPAN, STEPS, Range
+from traces.notes import Note
 
 DURATION_MS = Range(0, SPAN.most * 1e3, "ms")
 WARM = 3.0
@@ -133,8 +134,8 @@ class _Request(ReportedRow):
             )
         return times
 
-    def notes(self) -> list[str]:
-        notes = []
+    def notes(self) -> list[Note | str]:
+        notes: list[Note | str] = []
         durations = self.durations()
         if len(durations) > 2 and durations[0] > WARM * median(durations) > 0:
             times = durations[0] / median(durations)

@@ -40,6 +40,7 @@ from tests.predictors.reported_files import (
 )
 from traces.errors import BadInput
 from traces.geometry import known_model
+from traces.notes import Severity
 from traces.request import Request
 
 SHIPPED = Path(str(files("profiles"))) / "published.csv"
@@ -203,13 +204,15 @@ def test_mlperf_scenarios(tmp_path: Path) -> None:
     assert "batches of 8 are taken" in offline.metadata["note"]
     server = imported(tmp_path, "b.txt", SERVER, options).profile
     assert rows_of(server) == [("sdxl", "denoise", "8@1024x1024", True, 20, 12.8)]
-    assert "at most as long" in server.metadata["note"]
+    assert "at most as long" in server.metadata["warning"]
     single = imported(tmp_path, "c.txt", SINGLE, ImportOptions(hardware="Abacus")).profile
     assert rows_of(single) == [("sdxl", "denoise", "1@1024x1024", True, 20, 4.0)]
     tail = mlperf_summary("SingleStream", "90th percentile latency (ns) : 4400000000", result="INVALID")
-    note = imported(tmp_path, "d.txt", tail, ImportOptions(hardware="Abacus")).profile.metadata["note"]
-    assert "the 90th percentile" in note
-    assert "a result is 'INVALID'" in note
+    wrong, plain = imported(tmp_path, "d.txt", tail, ImportOptions(hardware="Abacus")).profile.notes
+    assert "the 90th percentile" in wrong.text
+    assert "a result is 'INVALID'" in wrong.text
+    assert [wrong.severity, plain.severity] == [Severity.GRAVE, Severity.CAUTION]
+    assert "taken for denoise alone" in plain.text
 
 
 def test_the_table_of_mlperf(tmp_path: Path) -> None:
@@ -488,6 +491,8 @@ def test_the_seconds_of_whole_requests_are_kept(
     assert set(profile.frame["stage"]) == ({"encode", "denoise", "decode"} if known else {"denoise"})
     for model in profile.models:
         assert profile.divided(model).startswith("by the roofline of " if known else "all to denoise")
+        unsaid = {key: value for key, value in profile.metadata.items() if key != "divided"}
+        assert replace(profile, metadata=unsaid).divided(model) == "as its note says"
     assert profile.divided("sd3") == ""
 
 

@@ -24,7 +24,7 @@ def test_published_tables(published: Profile) -> None:
         ("sdxl", "whole", "denoise"): 30,
         ("sdxl", "whole", "decode"): 30,
     }
-    assert "patch cache" in published.metadata["note"]
+    assert "patch cache" in published.metadata["warning"]
 
 
 def test_rows_become_measurements(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ class Case:
     def noted(self) -> tuple[str, ...]:
         """The kinds whose profile carries a note of its own."""
         profiles = {kind.name: shared(self.on(kind)).profile for kind in self.kinds}
-        return tuple([name for name, profile in profiles.items() if profile and profile.metadata.get("note")])
+        return tuple([name for name, profile in profiles.items() if profile and profile.notes])
 
     def slo_target(self) -> SloTarget:
         """What must hold.
