@@ -116,7 +116,7 @@ def _with_checkpoints(source: Path, target: Path) -> None:
     frame = pd.read_parquet(source)
     place = pd.Series(range(len(frame)))
     frame["checkpoint"] = "M" + (place * 7 % 11 % CHECKPOINTS).astype(str)
-    frame["adapters"] = (place % 4 == 0).astype("int32")
+    frame["adapters"] = (place % 4 == 0).map({True: "style", False: ""})
     frame.to_parquet(target, index=False)
 
 

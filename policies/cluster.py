@@ -7,7 +7,7 @@ the replicas that draw from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from policies.contract import Cluster, IdleReplicas, Launch, Replica, SchedulingPolicy
@@ -150,66 +150,84 @@ def cluster_of(
     return view
 
 
+Variant = tuple[str, str]
+"""The weights that compute a request: a checkpoint (empty: all requests want the same), and the adapters on it."""
+VariantOf = Callable[[Job], Variant]
+
+
+def variant_of(job: Job) -> Variant:
+    """Checkpoint and adapters of a job."""
+    return job.request.checkpoint, job.kind.adapters
+
+
+def adapters_alone(job: Job) -> Variant:
+    """The variant of a job where all checkpoints are taken for one."""
+    return "", job.kind.adapters
+
+
 class JobsFor(Mapping[str, Job]):
-    """Those of some jobs, by request id, that want one checkpoint: a view that changes with them."""
+    """Those of some jobs, by request id, that want one variant: a view that changes with them."""
 
-    __slots__ = ("_checkpoint", "_jobs")
+    __slots__ = ("_jobs", "_of", "_variant")
 
-    def __init__(self, checkpoint: str, jobs: Mapping[str, Job]) -> None:
-        self._checkpoint = checkpoint
+    def __init__(self, variant: Variant, of: VariantOf, jobs: Mapping[str, Job]) -> None:
+        self._variant = variant
+        self._of = of
         self._jobs = jobs
 
     def __getitem__(self, name: str) -> Job:
         job = self._jobs[name]
-        if job.request.checkpoint != self._checkpoint:
+        if self._of(job) != self._variant:
             raise KeyError(name)
         return job
 
     def __iter__(self) -> Iterator[str]:
-        checkpoint = self._checkpoint
-        return (name for name, job in self._jobs.items() if job.request.checkpoint == checkpoint)
+        variant, of = self._variant, self._of
+        return (name for name, job in self._jobs.items() if of(job) == variant)
 
     def __len__(self) -> int:
-        return sum([job.request.checkpoint == self._checkpoint for job in self._jobs.values()])
+        return sum([self._of(job) == self._variant for job in self._jobs.values()])
 
     def __bool__(self) -> bool:
-        return any(job.request.checkpoint == self._checkpoint for job in self._jobs.values())
+        return any(self._of(job) == self._variant for job in self._jobs.values())
 
 
 class _ReplicaFor(Replica):
     """See `replica_for`."""
 
-    __slots__ = ("_checkpoint", "_whole")
+    __slots__ = ("_of", "_variant", "_whole")
 
-    _checkpoint: str
+    _of: VariantOf
+    _variant: Variant
     _whole: Replica
 
     @property
     def launch(self) -> Launch | None:  # type: ignore[override]
-        """What runs on it now, if it is of this checkpoint."""
+        """What runs on it now, if it is of this variant."""
         launch = self._whole.launch
-        is_own = launch is not None and launch.jobs and launch.jobs[0].request.checkpoint == self._checkpoint
+        is_own = launch is not None and launch.jobs and self._of(launch.jobs[0]) == self._variant
         return launch if is_own else None
 
     @property
     def up(self) -> bool:  # type: ignore[override]
         """Whether it works, and the weights lie there."""
         whole = self._whole
-        return whole.up and (whole.weights is None or self._checkpoint in whole.loaded)
+        return whole.up and (whole.weights is None or self._variant[0] in whole.loaded)
 
 
-def replica_for(replica: Replica, checkpoint: str) -> Replica:
-    """A replica as the policy of one checkpoint sees it: it works when the weights lie there, and for no other."""
+def replica_for(replica: Replica, variant: Variant, of: VariantOf) -> Replica:
+    """A replica as the policy of one variant sees it: it works when the weights lie there, and for no other."""
     view = _ReplicaFor()
     object.__setattr__(view, "_whole", replica)
-    object.__setattr__(view, "_checkpoint", checkpoint)
+    object.__setattr__(view, "_variant", variant)
+    object.__setattr__(view, "_of", of)
     _set_index(view, replica.index)
     _set_costs(view, replica.costs)
     _set_batch_costs(view, replica.batch_costs)
     _set_loads(view, replica._loads)
     _set_loaded(view, replica.loaded)
-    _set_queue(view, MappingProxyType(JobsFor(checkpoint, replica.queue)))
-    _set_resident(view, MappingProxyType(JobsFor(checkpoint, replica.resident)))
+    _set_queue(view, MappingProxyType(JobsFor(variant, of, replica.queue)))
+    _set_resident(view, MappingProxyType(JobsFor(variant, of, replica.resident)))
     return view
 
 

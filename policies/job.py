@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from predictors.costs import Batch
+from traces.adapters import same_adapters
 from traces.composition import Composition
 from traces.request import Request, Size
 from traces.stages import STAGES, Recipe, ordinary
@@ -51,7 +52,7 @@ class ReadOnly:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JobKind:
-    """What jobs of one recipe, shape and guidance have in common: one object for all of them, found fast in a table.
+    """What jobs of one recipe, shape, guidance and set of adapters have in common: one object, found fast in a table.
 
     Attributes:
         steps: steps in all stages.
@@ -59,6 +60,8 @@ class JobKind:
         finish_steps: of them, those after the last of a sampler.
         mixes, alone, batch_key: as of a `Job`.
         batch: one of them alone, what costs are asked for.
+        adapters: their adapters, in one spelling (`traces.adapters.same_adapters`). The weights that run a batch are
+            those of one set of adapters, so that jobs with others share no launch.
     """
 
     steps: int
@@ -68,6 +71,7 @@ class JobKind:
     alone: Composition
     batch_key: BatchKey
     batch: Batch
+    adapters: str
 
 
 class Job(ReadOnly):
@@ -92,7 +96,7 @@ class Job(ReadOnly):
         cancelling: why it ends at the next step boundary; empty: it does not.
         batch_key: jobs with equal keys can share a batch of equal shapes.
         images: pictures it makes.
-        kind: what it has in common with others of its recipe, shape and guidance.
+        kind: what it has in common with others of its recipe, shape, guidance and adapters.
         alone: its composition when nothing runs beside it.
         earlier: the same request on a replica that failed; None: this is its first job.
         adapters_left: adapters to put on before its first step; a launch of it does that by itself.
@@ -149,7 +153,8 @@ class Job(ReadOnly):
         self.images = images = request.images
         self._stage_index = 0
         self.stage, self.stage_left = recipe[0]
-        self.kind = kind = _kind(recipe, request.model, request.size, request.guided, images)
+        adapters_of_kind = same_adapters(request.adapters) if request.adapters else ""
+        self.kind = kind = _kind(recipe, request.model, request.size, request.guided, images, adapters_of_kind)
         self.steps_left = kind.steps
         self.denoise_steps = kind.denoise_steps
         self.mixes = kind.mixes
@@ -377,7 +382,7 @@ def _no_way(job: Job, state: str) -> RuntimeError:
 
 
 @lru_cache(maxsize=4096)
-def _kind(recipe: Recipe, model: str, size: Size, guided: bool, images: int) -> JobKind:
+def _kind(recipe: Recipe, model: str, size: Size, guided: bool, images: int, adapters: str) -> JobKind:
     steps = sum([steps for _, steps in recipe])
     denoise_steps = sum([steps for stage, steps in recipe if STAGES[stage].sampler])
     finish_steps = sum([steps for stage, steps in recipe if STAGES[stage].finishes])
@@ -392,6 +397,7 @@ def _kind(recipe: Recipe, model: str, size: Size, guided: bool, images: int) -> 
         alone=alone,
         batch_key=key,
         batch=batch,
+        adapters=adapters,
     )
 
 

@@ -103,6 +103,12 @@ def _check_together(policy: SchedulingPolicy, jobs: Sequence[Job], steps: int) -
     for job in jobs:
         if job.kind is kind and job.steps_left == left:
             continue
+        if job.kind.adapters != kind.adapters:
+            raise broken(
+                policy,
+                f"mixes adapters in one launch: {first.request.request_id!r} wants {kind.adapters or 'none'}, "
+                f"{job.request.request_id!r} {job.kind.adapters or 'none'}",
+            )
         alike = job.steps_left == left and job.recipe == first.recipe
         if not alike and job.segments(steps) != first.segments(steps):
             raise broken(

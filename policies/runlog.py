@@ -48,7 +48,7 @@ REQUEST_COLUMNS: dict[str, str] = {
     "replica": "int32",  # -1: never started
     "extrapolated": "bool",  # a launch of it was predicted outside the measured range
     "checkpoint": "str",  # the weights it wants; empty: the model's
-    "adapters": "int32",  # on top of them
+    "adapters": "str",  # on top of them, with their weights
     "attempts": "int32",  # 1 more for every replica, or run that was resumed, that ended under it; 0: never submitted
 }
 

@@ -129,4 +129,4 @@ class AdapterCosts(CostLayer):
 
 def with_adapters(request: Request, recipe: Recipe) -> Recipe:
     """The recipe of a request that puts on its adapters first."""
-    return (("adapt", request.adapters), *recipe) if request.adapters else recipe
+    return (("adapt", len(request.adapter_set)), *recipe) if request.adapters else recipe

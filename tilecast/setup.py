@@ -16,7 +16,7 @@ from policies.contract import SchedulingPolicy
 from policies.controller import Controller
 from policies.guard import name_of
 from policies.record import Served, request_table, run_arrays, step_table
-from policies.routing import RoutingPolicy
+from policies.routing import RoutingPolicy, usual_routing
 from policies.run_arrays import RunArrays
 from policies.runlog import write_run
 from policies.watchdog import watched
@@ -83,15 +83,18 @@ class Prepared:
         scenario, section = self.scenario, self.scenario.predictor
         costs = _costs(scenario, self.predictor if section.oracle else self.table, self.tiling)
         believed = _costs_of_run(_expecting(costs, self.shares), section)
+        routing = self.routing
+        if routing is None and scenario.weights is None and scenario.cluster.replicas > 1:
+            routing = usual_routing(self.policy)  # several sets of adapters lie wherever the model does
         return Controller(
-            policy=serving_many(scenario, self.policy),
+            policy=serving_many(scenario, self.policy, self.trace),
             costs=believed,
             replicas=scenario.cluster.replicas,
             recipe=adapting_first(scenario, _recipe(self.tiling)),
             on_event=on_event,
             weights=None if scenario.weights is None else weights_of(scenario.weights),
             loaded=preloaded(scenario, self.requests),
-            routing=self.routing,
+            routing=routing,
         )
 
     @property
@@ -246,7 +249,7 @@ def _prepare(scenario: Scenario) -> Prepared:
         warnings.append("the profile was measured without a cache: what reuse saves is taken from the work it spares")
     warnings += _unlike_the_profile(scenario, profile)
     scheduling = policies.scheduling.policy("scheduling", scenario.base)
-    serving_many(scenario, scheduling)
+    serving_many(scenario, scheduling, trace)
     preloaded(scenario, trace.requests())
     if scenario.predictor.oracle:
         predictor = _world_table(scenario, profile, table).scaled(scenario.world.slowdown)
@@ -361,8 +364,10 @@ def _load_trace(
         warnings.append(format_start(clock_start_s))
     if unused := without_effect(trace.frame):
         warnings.append(unused)
-    if scenario.weights is None and trace.frame["adapters"].any():
-        warnings.append("adapters have no effect: [weights] says what they cost")
+    if scenario.weights is None and (trace.frame["adapters"] != "").any():
+        warnings.append(
+            "adapters are taken to cost nothing, neither to put on nor in a step; weights.adapter_s says otherwise"
+        )
     clock_start_s += section.start_s
     if section.rate_scale != 1.0:
         trace = trace.scale_rate(section.rate_scale)

@@ -54,15 +54,15 @@ def unknown_checkpoints(scenario: Scenario, trace: Trace) -> list[str]:
     return [f"weights.checkpoints_gb: the trace never asks for {', '.join(unknown)}"] if unknown else []
 
 
-def serving_many(scenario: Scenario, policy: SchedulingPolicy) -> SchedulingPolicy:
-    """The scheduling policy of a scenario, serving many checkpoints if it has the section.
+def serving_many(scenario: Scenario, policy: SchedulingPolicy, trace: Trace) -> SchedulingPolicy:
+    """The scheduling policy of a scenario, serving many checkpoints if it has the section, and sets of adapters.
 
     Raises:
         BadInput: an unknown weights policy, or a parameter it does not take.
     """
     section = scenario.weights
     if section is None:
-        return policy
+        return ModelSwapping(policy) if trace.frame["adapters"].nunique() > 1 else policy
     chosen = scenario.policies.weights
     evict = None if chosen is None else chosen.policy("weights", scenario.base)
     return ModelSwapping(policy, evict, section.patience, section.visit)

@@ -39,11 +39,13 @@ DTYPES: dict[str, str] = {
     "priority": "int32",
     "tenant": "str",
     "checkpoint": "str",
-    "adapters": "int32",
+    "adapters": "str",
     "negative_prompt": "str",
     "true_cfg_scale": "float64",
     "strength": "float64",
     "schedule_steps": "int32",
+    "mask": "str",
+    "reference_pixels": "int64",
 }
 """The canonical columns, in the order of `Request`'s fields."""
 
@@ -58,8 +60,8 @@ DEFAULTS: dict[str, float] = {
     "seed": 0,
     "guidance_scale": 5.0,
     "priority": 0,
-    "adapters": 0,
     "schedule_steps": 0,
+    "reference_pixels": 0,
 }
 
 _SEED = "a whole number of 64 bits, from 0 to 2^64 - 1 (where one is negative, all from -2^63 to 2^63 - 1)"

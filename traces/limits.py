@@ -129,6 +129,7 @@ MOST_REQUESTS = 10_000_000
 """Of a trace. A million take about a gigabyte."""
 MOST_PIXELS = 2**37
 """Height x width x frames of one picture or clip: 8k at 4,000 frames."""
+PIXELS = Range(0, MOST_PIXELS, "pixels", whole=True)
 
 INSTANT = Range(0, 1e10, "s")
 """A point on a clock; seconds since 1970 are among them until the year 2286, milliseconds are not."""
@@ -150,7 +151,6 @@ SIDE = Range(1, 65_536, "pixels", whole=True)
 STEPS = Range(1, 10_000, "steps", whole=True)
 FRAMES = Range(1, 100_000, "frames", whole=True)
 IMAGES = Range(1, 1_000, "images", whole=True)
-ADAPTERS = Range(0, 1_000, "adapters", whole=True)
 GUIDANCE = Range(0, 1_000)
 PRIORITY = Range(-(2**31), 2**31 - 1, whole=True)
 REPLICAS = Range(1, 20_000, "replicas", whole=True)

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from operator import attrgetter
 
+from traces.adapters import ADAPTERS, AdapterSet, adapters_in
 from traces.errors import BadInput
 from traces.limits import (
-    ADAPTERS,
     FRAMES,
     GUIDANCE,
     IMAGES,
@@ -17,6 +17,7 @@ from traces.limits import (
     MODEL,
     MOST_PIXELS,
     NAME,
+    PIXELS,
     POSITIVE_SPAN,
     PRIORITY,
     PROMPT,
@@ -51,6 +52,8 @@ LIMITS: dict[str, Range | Text] = {
     "true_cfg_scale": GUIDANCE,
     "strength": Range(0, 1, above=True),
     "schedule_steps": Range(0, STEPS.most, "steps", whole=True),
+    "mask": MODEL,
+    "reference_pixels": PIXELS,
 }
 """What each field of a request may be, in a trace's columns too. Seeds are limited by the bits that hold them."""
 _BOUNDS = [(field, limit.least, limit.most) for field, limit in LIMITS.items() if isinstance(limit, Range)]
@@ -66,9 +69,11 @@ class Request:
     Times are seconds on the trace's clock. ``deadline_s`` is a point on that clock, ``slo_s`` a span after the
     arrival; a request has at most one of them, and without either it is never late. ``images`` pictures are
     made from the same prompt (seeds ``seed``, ``seed + 1``, ... on the backend's generator). ``image`` names a
-    picture or clip to start from: what an image-to-video model is shown, or what is enlarged and refined.
+    picture or clip to start from: what an image-to-video model is shown, what is edited, or what is enlarged and
+    refined; several pictures for an edit are parted by semicolons. ``mask`` names a picture that is white where
+    ``image`` is to be painted anew.
     ``priority`` is larger for more important requests. ``checkpoint`` names the weights it wants, of the architecture
-    ``model``, and ``adapters`` is the number of adapters (LoRAs) on top of them.
+    ``model``, and ``adapters`` the adapters (LoRAs) on top of them with their weights, ``style:0.8+detail:0.5``.
 
     ``negative_prompt`` is what the picture shall not show; empty: the pipeline's own default (a space is a text).
     ``true_cfg_scale`` guides the models that take ``guidance_scale`` as an input (Flux, Qwen-Image) and need a negative
@@ -76,7 +81,8 @@ class Request:
     own default.
 
     ``steps`` are the denoising steps that are made. Image to image makes the last ``steps`` of a schedule of
-    ``schedule_steps``, see `traces.strength`; 0: of ``steps``, or by its strength of them.
+    ``schedule_steps``, see `traces.strength`; 0: of ``steps``, or by its strength of them. ``reference_pixels`` are the
+    pixels of the pictures that an edit's denoiser sees beside the one it makes, see `traces.references`.
 
     Raises:
         BadInput: a value no diffusion request can have.
@@ -99,11 +105,13 @@ class Request:
     priority: int = 0
     tenant: str = ""
     checkpoint: str = ""
-    adapters: int = 0
+    adapters: str = ""
     negative_prompt: str = ""
     true_cfg_scale: float | None = None
     strength: float | None = None
     schedule_steps: int = 0
+    mask: str = ""
+    reference_pixels: int = 0
 
     def __post_init__(self) -> None:
         for value, (field, least, most) in zip(_bounded(self), _BOUNDS, strict=True):
@@ -133,6 +141,11 @@ class Request:
     def size(self) -> Size:
         """(height, width, frames)."""
         return (self.height, self.width, self.frames)
+
+    @property
+    def adapter_set(self) -> AdapterSet:
+        """((name, weight), ...) of its adapters, sorted by name."""
+        return adapters_in(self.adapters)
 
     @property
     def deadline(self) -> float:

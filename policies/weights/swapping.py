@@ -1,17 +1,20 @@
 """Several models on every replica: a scheduling policy that loads weights and has any other decide what runs.
 
-Each checkpoint has a copy of the other policy, which sees the requests for it and no others, on the replicas as they
-are (`policies.cluster.replica_for`). What is decided here is whose turn it is on a replica that is idle, and what makes
-room when weights must be loaded.
+A batch runs on one checkpoint with one set of adapters, a *variant* of the model. Each variant has a copy of the other
+policy, which sees the requests for it and no others, on the replicas as they are (`policies.cluster.replica_for`). What
+is decided here is whose turn it is on a replica that is idle, and what makes room when weights must be loaded.
 
-The turn passes when a request of the checkpoint that has it ends, or when it has nothing to run; then it goes to the
-checkpoint with the most urgent request of those whose weights are there. One that would have to be loaded waits until
+The turn passes when a request of the variant that has it ends, or when it has nothing to run; then it goes to the
+variant with the most urgent request of those whose weights are there. One that would have to be loaded waits until
 nothing else is to do, or until waiting longer might make its most urgent request late. And a load has to pay: weights
 that came for requests stay until they have been used for some time, while there is use for them. Both bounds are
 ``visit`` times what the load takes, so that of a replica with too much to do at most 1 / (1 + visit) goes into loading.
 
 A load binds no request: where several replicas draw from one queue, whoever has the weights first runs it. Weights that
 lie on one of them are loaded on another only when so much waits for them that this copy pays, too.
+
+Adapters bind no place: all that requests name lie beside the model, and to exchange them is taken to cost nothing here.
+Where all checkpoints are always there, only the adapters tell variants apart.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush, heapreplace
 
 from policies import answers
-from policies.cluster import JobsFor, cluster_of, replica_for
+from policies.cluster import JobsFor, Variant, VariantOf, adapters_alone, cluster_of, replica_for, variant_of
 from policies.contract import Cluster, Decision, Load, Policy, Replica, SchedulingPolicy
 from policies.guard import ask, begun, broken, has_own, short
 from policies.job import Job
@@ -31,10 +34,10 @@ from policies.weights.cost import CostAware
 
 
 class ModelSwapping(SchedulingPolicy):
-    """Runs a scheduling policy for every checkpoint.
+    """Runs a scheduling policy for every variant: a checkpoint with a set of adapters.
 
     Each copy of the policy plans as if the replicas were its own, so what it believes about deadlines is too hopeful
-    where several checkpoints share one.
+    where several variants share one.
 
     Args:
         policy: the scheduling policy; copied.
@@ -61,7 +64,10 @@ class ModelSwapping(SchedulingPolicy):
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
-        self._models: dict[str, _Model] = {}
+        loads = any(replica.weights is not None for replica in cluster.replicas)
+        self._variant = variant_of if loads else adapters_alone
+        self._models: dict[Variant, _Model] = {}
+        self._on: dict[str, list[_Model]] = {}
         self._stale: dict[_Model, None] = {}  # those that have had news since they were last asked for recalls
         self._wakes = has_own(self.policy, "wakeup")
         self._places = {replica.index: self._place(replica) for replica in cluster.replicas}
@@ -73,21 +79,23 @@ class ModelSwapping(SchedulingPolicy):
         return place
 
     def arrived(self, job: Job, now: float) -> None:
-        checkpoint = job.request.checkpoint
-        model = self._models.get(checkpoint)
+        variant = self._variant(job)
+        model = self._models.get(variant)
         if model is None:
-            model = self._models[checkpoint] = _Model(checkpoint, self.policy, self.cluster, self.patience)
+            model = _Model(variant, self._variant, self.policy, self.cluster, self.patience)
+            self._models[variant] = model
+            self._on.setdefault(model.checkpoint, []).append(model)
         model.add(job, now)
         self._stale[model] = None
         ask(model.policy, "arrived", job, now)
 
     def returned(self, job: Job, now: float) -> None:
-        model = self._models[job.request.checkpoint]
+        model = self._models[self._variant(job)]
         self._stale[model] = None
         ask(model.policy, "returned", job, now)
 
     def ended(self, job: Job, now: float) -> None:
-        model = self._models[job.request.checkpoint]
+        model = self._models[self._variant(job)]
         model.remove(job)
         self._stale[model] = None
         if job.replica >= 0:
@@ -133,17 +141,19 @@ class ModelSwapping(SchedulingPolicy):
                 return decision
         return None
 
-    def _wants(self, place: _Place, model: _Model | None) -> bool:
+    def _wanted(self, place: _Place, checkpoint: str) -> bool:
+        """Whether requests for a checkpoint, with whatever adapters, wait for a replica, or have started there."""
+        return any(self._wants(place, model) for model in self._on.get(checkpoint, ()))
+
+    def _wants(self, place: _Place, model: _Model) -> bool:
         """Whether requests for a model wait for a replica, or have started there."""
-        if model is None:
-            return False
         return bool(model.waiting) or any(model.owns(job) for job in place.replica.resident.values())
 
     def _order(self, place: _Place, now: float) -> list[_Model]:
         """Whose turn it is, the first first; see the module."""
         started: dict[_Model, list[Job]] = {}
         for job in place.replica.resident.values():
-            started.setdefault(self._models[job.request.checkpoint], []).append(job)
+            started.setdefault(self._models[self._variant(job)], []).append(job)
         here: list[tuple[float, int, Job, _Model]] = []
         missing: list[tuple[float, int, Job, _Model]] = []
         for model in self._models.values():
@@ -167,7 +177,10 @@ class ModelSwapping(SchedulingPolicy):
     def _pays(self, place: _Place, model: _Model) -> bool:
         """Whether a copy of a model's weights on one replica more is worth its load."""
         copies = sum([other.holds(model.checkpoint) for other in self._places.values()])
-        return copies == 0 or model.waiting_s() > copies * self.visit * place.replica.load_s(model.checkpoint)
+        if not copies:
+            return True
+        waiting_s = sum([other.waiting_s() for other in self._on[model.checkpoint]])
+        return waiting_s > copies * self.visit * place.replica.load_s(model.checkpoint)
 
     def _ask(self, place: _Place, model: _Model, now: float) -> Decision | None:
         """Ask the policy of a model whose weights are there; it has the turn if it runs anything."""
@@ -201,7 +214,7 @@ class ModelSwapping(SchedulingPolicy):
             open_to = [held for held in loaded if not self._must_stay(place, held)]
             if not open_to:
                 return None
-            unwanted = [held for held in open_to if not self._wants(place, self._models.get(held))]
+            unwanted = [held for held in open_to if not self._wanted(place, held)]
             asked = unwanted or open_to
             victim = answers.victim(place.evict, ask(place.evict, "victim", tuple(asked), now), asked)
             loaded.remove(victim)
@@ -210,16 +223,15 @@ class ModelSwapping(SchedulingPolicy):
             ask(place.evict, "left", victim)
         load_s = place.replica.load_s(model.checkpoint)
         place.tell("came", model.checkpoint, now)
-        place.load_s[model], place.served_s[model] = load_s, 0.0
+        place.load_s[model.checkpoint], place.served_s[model.checkpoint] = load_s, 0.0
         place.begin_turn(model, now)
         place.loading = True
         return Decision(load=Load(model.checkpoint, tuple(evict), load_s))
 
     def _must_stay(self, place: _Place, checkpoint: str) -> bool:
-        model = self._models.get(checkpoint)
-        if model is None or not self._wants(place, model):
+        if not self._wanted(place, checkpoint):
             return False
-        return place.served_s.get(model, 0.0) <= self.visit * place.load_s.get(model, 0.0)
+        return place.served_s.get(checkpoint, 0.0) <= self.visit * place.load_s.get(checkpoint, 0.0)
 
 
 @dataclass
@@ -233,25 +245,27 @@ class _Request:
 
 
 class _Model:
-    """One checkpoint: the policy that schedules its requests, and these.
+    """One variant: the policy that schedules its requests, and these.
 
     Attributes:
-        checkpoint: which.
+        checkpoint: its checkpoint.
         replicas: as the policy sees them, by index.
         policy: that one.
         requests: jobs that have not ended.
         waiting: of them, those that have not started.
     """
 
-    def __init__(self, checkpoint: str, policy: SchedulingPolicy, cluster: Cluster, patience: float) -> None:
-        self.checkpoint = checkpoint
-        self.replicas = {replica.index: replica_for(replica, checkpoint) for replica in cluster.replicas}
+    def __init__(
+        self, variant: Variant, of: VariantOf, policy: SchedulingPolicy, cluster: Cluster, patience: float
+    ) -> None:
+        self.checkpoint, _ = variant
+        self.replicas = {replica.index: replica_for(replica, variant, of) for replica in cluster.replicas}
         self.requests: dict[Job, _Request] = {}
         self.waiting: dict[Job, None] = {}
         self._by_due: list[tuple[float, int, Job]] = []
         self._costs = cluster.replicas[0].costs
         self._patience = patience
-        waiting, jobs = JobsFor(checkpoint, cluster.waiting), JobsFor(checkpoint, cluster.jobs)
+        waiting, jobs = JobsFor(variant, of, cluster.waiting), JobsFor(variant, of, cluster.jobs)
         self.policy = begun(policy, cluster_of(tuple(self.replicas.values()), waiting, jobs))
 
     def owns(self, job: Job) -> bool:
@@ -313,8 +327,8 @@ class _Place:
         loading: its weights are on their way, or have just come.
         passes: the turn is to pass.
         running: jobs of its last launch.
-        load_s: what the last load of each model was expected to take,
-        served_s: and for how long the model has had the turn since.
+        load_s: what the last load of each checkpoint was expected to take,
+        served_s: and for how long the checkpoint has had the turn since.
     """
 
     def __init__(self, replica: Replica, evict: WeightsPolicy) -> None:
@@ -323,8 +337,8 @@ class _Place:
         self.turn: _Model | None = None
         self.loading = self.passes = False
         self.running: frozenset[Job] = frozenset()
-        self.load_s: dict[_Model, float] = {}
-        self.served_s: dict[_Model, float] = {}
+        self.load_s: dict[str, float] = {}
+        self.served_s: dict[str, float] = {}
         self._turn_s = 0.0
 
     def has(self, checkpoint: str) -> bool:
@@ -344,7 +358,8 @@ class _Place:
     def end_turn(self, now: float) -> None:
         """It is no model's turn."""
         if self.turn is not None and not self.loading:
-            self.served_s[self.turn] = self.served_s.get(self.turn, 0.0) + now - self._turn_s
+            served = self.turn.checkpoint
+            self.served_s[served] = self.served_s.get(served, 0.0) + now - self._turn_s
         self.turn, self.loading, self.passes = None, False, False
 
     def tell(self, hook: str, checkpoint: str, now: float) -> None:

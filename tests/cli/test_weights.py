@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
     plain = Trace.load(tmp_path / "plain.parquet")
     rng, frame = np.random.default_rng(0), plain.frame.copy()
     frame["checkpoint"] = rng.choice(["base", "photo", "anime", "ink"], len(frame), p=[0.5, 0.25, 0.15, 0.1])
-    frame["adapters"] = rng.choice([0, 0, 2], len(frame))
+    frame["adapters"] = rng.choice(["", "", "ink+gold:0.7"], len(frame))
     Trace(frame, plain.source).save(tmp_path / "trace.parquet")
     return tmp_path
 
@@ -64,9 +64,9 @@ def test_checkpoints_are_loaded_and_adapters_put_on(folder: Path) -> None:
     requests, steps = log.requests, log.steps
     assert (requests["status"] == "finished").all()
     assert set(steps.loc[steps["stage"] == "load", "checkpoint"]) == {"base", "photo", "anime", "ink"}
-    assert steps.loc[steps["stage"] == "adapt", "steps"].sum() == requests["adapters"].sum() > 0
+    assert steps.loc[steps["stage"] == "adapt", "steps"].sum() == 2 * (requests["adapters"] != "").sum() > 0
     alone = requests.groupby(["height", "adapters"])["standalone_s"].first()
-    assert alone[64, 2] - alone[64, 0] == pytest.approx(2 * 0.05)
+    assert alone[64, "ink+gold:0.7"] - alone[64, ""] == pytest.approx(2 * 0.05)
     assert not log.info["warnings"]
 
 
@@ -86,7 +86,7 @@ def test_without_the_section_the_checkpoints_are_one_and_a_warning_says_so(folde
     log = read_run(folder / "plain")
     assert set(log.steps["stage"]) == {"encode", "denoise", "decode"}
     assert log.info["warnings"] == [
-        "adapters have no effect: [weights] says what they cost",
+        "adapters are taken to cost nothing, neither to put on nor in a step; weights.adapter_s says otherwise",
         "the 4 checkpoints of the trace are taken for one; [weights] tells them apart",
         "policies.weights has no effect: no [weights] are loaded",
     ]

@@ -15,7 +15,7 @@ from policies.routing import Affinity, LeastWork, RoundRobin, RoutingPolicy, Sha
 from policies.scheduling import FCFS, MixedFCFS
 from policies.weights import EVICTIONS, ModelSwapping
 from predictors.costs import Batch
-from predictors.loading import Weights
+from predictors.loading import Weights, with_adapters
 from sim.check_worlds import IrregularCosts
 from traces.errors import BadInput
 from traces.request import Request
@@ -224,31 +224,45 @@ def test_requests_of_two_checkpoints_never_share_a_launch_and_of_one_do() -> Non
     assert run.finish() == [(0, "a1 a2"), (0, "b1 b2")]
 
 
+def test_requests_with_other_adapters_never_share_a_launch_though_all_weights_are_there() -> None:
+    asked = [("a1", ""), ("b1", "style:0.5"), ("a2", ""), ("b2", "style:0.50"), ("c1", "style"), ("d1", "x+style:0.5")]
+    run = Run(Controller(ModelSwapping(MixedFCFS()), Second(), 1))
+    run.submit(*[request(name, name, adapters=adapters) for name, adapters in asked])
+    assert [what for _, what in run.finish()] == ["a1 a2", "b1 b2", "c1", "d1"]
+
+
+def test_a_policy_that_mixes_adapters_is_told_so() -> None:
+    run = Run(Controller(MixedFCFS(), Second(), 1))
+    run.submit(request("x", adapters="style"), request("y"))
+    with pytest.raises(PolicyError, match="mixes adapters in one launch: 'x' wants style, 'y' none"):
+        run.start()
+
+
 def adapted(*requests: Request) -> Run:
     """On one replica, with each adapter a step of the stage ``adapt``."""
-    recipe = lambda r: (*((("adapt", r.adapters),) if r.adapters else ()), ("denoise", r.steps))  # noqa: E731
+    recipe = lambda r: with_adapters(r, (("denoise", r.steps),))  # noqa: E731
     run = Run(Controller(ModelSwapping(MixedFCFS()), Second(), 1, recipe, weights=SECONDS, loaded=(("a",),)))
     run.submit(*requests)
     return run
 
 
 def test_adapters_go_on_before_the_batch_runs_in_the_same_launch() -> None:
-    run = adapted(request("x", adapters=2), request("y"), request("z", adapters=1))
+    run = adapted(request("x", adapters="a+b"), request("y", adapters="b:1.0 + a"))
     (launch,) = run.step()
-    assert [(segment.stage, segment.steps) for segment in launch.segments] == [("adapt", 3), ("denoise", 3)]
-    assert launch.steps == 6
-    assert run.log == [(0, "x y z")]
+    assert [(segment.stage, segment.steps) for segment in launch.segments] == [("adapt", 4), ("denoise", 3)]
+    assert launch.steps == 7
+    assert run.log == [(0, "x y")]
     assert not run.controller.open
 
 
 def test_adapters_that_are_on_stay_on_when_a_launch_is_cut_short() -> None:
-    run = adapted(request("x", adapters=2), request("z", adapters=1))
+    run = adapted(request("x", adapters="a+b"), request("z", adapters="a+b"))
     (launch,) = run.start()
-    run.controller.complete(launch, Outcome(2), 2.0)
+    run.controller.complete(launch, Outcome(3), 3.0)
     assert [(job.adapters_left, job.steps_left) for job in run.controller.jobs] == [(0, 3), (1, 3)]
     (rest,) = run.start()
     assert [(segment.stage, segment.steps) for segment in rest.segments] == [("adapt", 1), ("denoise", 3)]
-    run.controller.complete(rest, Outcome(2), 3.0)
+    run.controller.complete(rest, Outcome(2), 4.0)
     assert [(job.adapters_left, job.steps_left) for job in run.controller.jobs] == [(0, 2), (0, 2)]
 
 

@@ -73,7 +73,7 @@ def test_a_layer_passes_on_what_it_says_nothing_about(layer: type[CostLayer]) ->
 
 
 def test_layers_stack_in_any_order() -> None:
-    request = Request("r", 0.0, 384, 384, 10, checkpoint="a", adapters=2)
+    request = Request("r", 0.0, 384, 384, 10, checkpoint="a", adapters="a+b")
     tiled = TiledCosts(AdapterCosts(TileTable(), 0.25), tiled_costs().rule)
     adapted = AdapterCosts(tiled_costs(), 0.25)
     assert adapted.recipe(request)[0] == ("adapt", 2)

@@ -54,7 +54,7 @@ def test_sizes_that_cannot_be(fields: tuple, message: str) -> None:
 
 
 def test_adapters_are_a_stage_of_the_requests_that_have_them() -> None:
-    plain, adapted = (Request("r", 0.0, 256, 256, 4, adapters=count) for count in (0, 3))
+    plain, adapted = (Request("r", 0.0, 256, 256, 4, adapters=text) for text in ("", "a+b:0.5+c"))
     table = IrregularCosts()
     costs = AdapterCosts(table, 0.25)
     assert with_adapters(plain, costs.recipe(plain)) == costs.recipe(plain)

@@ -41,9 +41,9 @@ def requests_of(world: CheckedWorld, count: int, seed: int = 0, checkpoints: int
     rng = stream(seed, f"residency/{count}")
     weights = 1 / np.arange(1, checkpoints + 1)
     drawn = rng.choice(checkpoints, count, p=weights / weights.sum())
-    adapters = rng.choice([0, 0, 1, 3], count)
+    adapters = rng.choice(["", "", "style", "detail:0.5+ink+style"], count)
     return [
-        replace(request, checkpoint=f"c{c}", adapters=int(a))
+        replace(request, checkpoint=f"c{c}", adapters=str(a))
         for request, c, a in zip(world.requests(seed, count), drawn, adapters, strict=True)
     ]
 
@@ -99,13 +99,13 @@ def check(controller: Controller, requests: list[Request], weights: Weights) -> 
             assert weights.fit([*here, *([] if outcome.steps_done else [launch.load.checkpoint])])
         else:
             assert {job.request.checkpoint for job in launch.jobs} <= set(here)
-            assert len({job.request.checkpoint for job in launch.jobs}) == 1
+            assert len({(job.request.checkpoint, job.request.adapters) for job in launch.jobs}) == 1
         for segment in launch.done(outcome.steps_done):
             for job in launch.jobs:
                 done[job, segment.stage] += segment.steps
             adapted += segment.steps if segment.stage == "adapt" else 0
     if not controller.outages and all(job.state == "finished" for job in controller.jobs):
-        assert adapted == sum([request.adapters for request in requests])
+        assert adapted == sum([len(request.adapter_set) for request in requests])
     for job in controller.jobs:
         if job.state == "finished":
             assert not job.adapters_left
@@ -226,7 +226,7 @@ def test_the_log_names_what_was_loaded_and_what_adapters_took() -> None:
     assert set(loads["checkpoint"]) == {request.checkpoint for request in requests}
     assert not loads["requests"].any()
     adapt = steps[steps["stage"] == "adapt"]
-    assert adapt["steps"].sum() == sum([request.adapters for request in requests])
+    assert adapt["steps"].sum() == sum([len(request.adapter_set) for request in requests])
     assert (adapt["end_s"] - adapt["start_s"]).to_numpy() == pytest.approx(0.017 * adapt["steps"].to_numpy())
     log = request_table(controller, requests, steps, COSTS.standalone_s)
     assert log["standalone_s"].tolist() == [COSTS.standalone_s(request) for request in requests]

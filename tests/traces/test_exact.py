@@ -158,9 +158,9 @@ def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_traces_from_before_have_the_defaults_of_newer_fields(suffix: str, tmp_path: Path) -> None:
-    newer = {"negative_prompt", "true_cfg_scale", "strength", "schedule_steps"}
+    newer = {"negative_prompt", "true_cfg_scale", "strength", "schedule_steps", "mask", "reference_pixels"}
     older = [field.name for field in fields(Request) if field.name not in newer]
-    request = Request("a", 0.5, 64, 64, 4, seed=-3, prompt="a cat", priority=2, adapters=1, slo_s=3.0)
+    request = Request("a", 0.5, 64, 64, 4, seed=-3, prompt="a cat", priority=2, adapters="style:0.5", slo_s=3.0)
     write(tmp_path / f"t{suffix}", {name: [getattr(request, name)] for name in older})
     assert Trace.load(tmp_path / f"t{suffix}").requests() == [request]
 

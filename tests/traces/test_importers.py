@@ -52,7 +52,7 @@ def test_gentd26_rows_become_requests(tmp_path: Path) -> None:
     assert {request.size for request in trace} <= set(SIZES.values)
     frame = trace.frame
     assert frame["checkpoint"].tolist() == ["M1", "M0", ""]
-    assert frame["adapters"].tolist() == [2, 0, 1]
+    assert frame["adapters"].tolist() == ["lora1+lora2", "", "lora1"]
     assert frame["status_recorded"].tolist() == ["FAILED", "SUCCEED", "SUCCEED"]
     assert frame["exec_s"].tolist() == [5.0, 32.0, 9.0]
     assert report.left_out == {"status PENDING": 1, "no steps": 1, "no images a request": 1}

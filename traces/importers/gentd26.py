@@ -1,7 +1,8 @@
 """Alibaba GenTD26: production Stable Diffusion requests (``lora_request_trace.csv``).
 
 The published file has one row a request with its time in whole seconds, type, status, execution time, group,
-steps, images, checkpoint and adapters, but no width or height: those are drawn from a size table. Source:
+steps, images, checkpoint and number of adapters, but no width or height: those are drawn from a size table, and
+adapters are called ``lora1``, ``lora2``, ...: requests with as many are taken to want the same ones. Source:
 cluster-trace-v2026-GenAI; "Understanding Diffusion Model Serving in Production", SoCC '25.
 """
 
@@ -9,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from traces.adapters import MOST
 from traces.columns import Cells, numbers, texts
 from traces.dates import seconds_since_1970
 from traces.errors import BadInput
 from traces.files import read_frame, require_columns
 from traces.importers.imported import Imported, Sieve, spread_ties
+from traces.limits import Range
 from traces.mix import Mix
 from traces.request import Size
 from traces.streams import stream
@@ -30,9 +34,10 @@ _TEXT = ("predict_type", "predict_status", "groupId", "checkpoint_model_version_
 _NUMBERS = {
     "steps": "num_inference_steps",
     "images": "num_images_per_prompt",
-    "adapters": "num_lora",
     "exec_s": "exec_time_seconds",
 }
+_ADAPTERS = "num_lora"
+_COUNT = Range(0, MOST, "adapters", whole=True)
 
 
 def import_gentd26(
@@ -65,7 +70,7 @@ def import_gentd26(
             no row left.
     """
     source = str(path)
-    used = (_TIME, *_TEXT, *_NUMBERS.values())
+    used = (_TIME, *_TEXT, *_NUMBERS.values(), _ADAPTERS)
     table = read_frame(path, text=(_TIME, *_TEXT))
     require_columns(table, used, source)
     table = table.assign(**{name: texts(table[name], name, Cells(source)) for name in _TEXT})
@@ -82,7 +87,7 @@ def import_gentd26(
     created = seconds_since_1970(table[_TIME], "arrival_s", Cells(source, columns={"arrival_s": _TIME}))
     order = created[sieve.frame.index].sort_values(kind="stable").index
     kept = sieve.frame = sieve.frame.loc[order]
-    cells = Cells(source, sieve.rows, _NUMBERS)
+    cells = Cells(source, sieve.rows, {**_NUMBERS, "adapters": _ADAPTERS})
     arrival = (created[order] - created.min()).to_numpy()
     _, together = np.unique(arrival, return_counts=True)
     sieve.notable["arrivals, rows kept"] = {"in the same second as another": int(together[together > 1].sum())}
@@ -99,12 +104,32 @@ def import_gentd26(
             "seed": stream(seed, "gentd26 seeds").integers(2**31, size=len(kept)),
             "tenant": kept["groupId"].to_numpy(),
             "checkpoint": kept["checkpoint_model_version_id"].fillna("").to_numpy(),
+            "adapters": _counts(kept[_ADAPTERS], cells).map(_named).to_numpy(),
             "type_recorded": kept["predict_type"].to_numpy(),
             "status_recorded": kept["predict_status"].to_numpy(),
             **{field: numbers(kept[column], field, cells).to_numpy() for field, column in _NUMBERS.items()},
         }
     )
     sieve.note("images a request, rows kept", frame["images"])
-    sieve.note("adapters a request, rows kept", frame["adapters"])
+    sieve.note("adapters a request, rows kept", _counts(kept[_ADAPTERS], cells))
     sieve.note_unused([name for name in table.columns if name not in used])
-    return sieve.imported(frame, {**_NUMBERS, "arrival_s": _TIME}, limit)
+    return sieve.imported(frame, {**_NUMBERS, "adapters": _ADAPTERS, "arrival_s": _TIME}, limit)
+
+
+def _counts(values: pd.Series[Any], cells: Cells) -> pd.Series[Any]:
+    """How many adapters each request has; an empty cell is none.
+
+    Raises:
+        BadInput: the first cell that is no such number.
+    """
+    counts = numbers(values, "adapters", cells)
+    wrong = ~(counts.isna() | ((counts % 1 == 0) & _COUNT.mask(counts))).to_numpy(dtype=bool)
+    if wrong.any():
+        position = int(np.argmax(wrong))
+        raise cells.bad(position, "adapters", counts.iloc[position], str(_COUNT))
+    return counts
+
+
+def _named(count: float) -> str:
+    """Names for so many adapters, which the file only counts."""
+    return "" if count != count else "+".join([f"lora{number}" for number in range(1, int(count) + 1)])
