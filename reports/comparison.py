@@ -67,8 +67,11 @@ class Comparison:
         return " · ".join([f"{row.label}: {row.cells[0]}" for row in self.setup() if len(set(row.cells)) == 1])
 
     def leading(self) -> list[Row]:
-        """What answers: how the runs differ in what was run, and the few figures that most ask for."""
-        return [*(row for row in self.setup() if len(set(row.cells)) > 1), *self._of(LEADING)]
+        """What answers: how the runs differ in what was run, whether each kept its promise, and the few figures that
+        most ask for."""
+        kept = [self._kept(at) for at in range(len(self.runs))]
+        promise = [Row("Promise", tuple([said or "–" for said in kept]))] if any(kept) else []
+        return [*(row for row in self.setup() if len(set(row.cells)) > 1), *promise, *self._of(LEADING)]
 
     def topics(self) -> list[tuple[str, list[Row]]]:
         """Every figure that at least one run defines, by topic."""
@@ -100,7 +103,8 @@ class Comparison:
         if not any(values["requests"] for values in self.summaries):
             return "There are no requests."
         if len(self.runs) == 1:
-            return f"{self.names[0]}: {self._score(0)}."
+            kept = self._kept(0)
+            return f"{self.names[0]}: {self._score(0)}{f'; promise of {kept}' if kept else ''}."
         attainment = [_or_zero(values["slo_attainment"]) for values in self.summaries]
         order = sorted(range(len(self.runs)), key=lambda at: -attainment[at])
         first, second = order[0], order[1]
@@ -140,6 +144,15 @@ class Comparison:
         share = format_value(values["slo_attainment"], "%")
         return f"{within:,} of {values['requests']:,.0f} requests {how} ({share})"
 
+    def _kept(self, at: int) -> str:
+        """What was promised of the deadlines, and whether it was kept; empty: no request has one, or the run does not
+        say what is promised."""
+        promised, values = _promised(self.runs[at]), self.summaries[at]
+        if promised is None or not values["with_deadline"]:
+            return ""
+        kept = values["slo_attainment"] >= promised
+        return f"{format_value(promised, '%')} {'kept' if kept else 'broken'}"
+
     def _deadlines(self) -> bool:
         return any(values["with_deadline"] for values in self.summaries)
 
@@ -156,6 +169,14 @@ _SETUP = {
     "started": "Started",
     "tilecast": "Tilecast",
 }
+
+
+def _promised(run: Run) -> float | None:
+    """The share of its requests that the scenario of a run wants in time (``plan.attainment``)."""
+    scenario = run.info.get("scenario")
+    section = scenario.get("plan") if isinstance(scenario, dict) else None
+    share = section.get("attainment") if isinstance(section, dict) else None
+    return share if isinstance(share, float) and 0 < share < 1 else None
 
 
 def _predictor(run: Run) -> str:

@@ -37,6 +37,35 @@ def test_the_answer_without_deadlines(make_run):
     assert Comparison.of([run]).answer() == "hand: 3 of 6 requests finished (50.0 %)."
 
 
+@pytest.mark.parametrize(("promised", "said"), [(0.3, "30.0 % kept"), (0.5, "50.0 % broken")])
+def test_a_run_leads_with_the_promise_of_its_deadlines(make_run, promised, said):
+    run = make_run(scenario={"plan": {"attainment": promised}})
+    comparison = Comparison.of([run])
+    assert comparison.answer() == f"hand: 2 of 6 requests in time (33.3 %); promise of {said}."
+    first = comparison.leading()[0]
+    assert (first.label, first.cells) == ("Promise", (said,))
+    assert f"promise of {said}" in markdown(comparison)
+    assert "<dt>Promise</dt>" in page(comparison)
+    other = make_run("other", scenario={"trace": "burst.csv"})
+    rows = {row.label: row.cells for row in Comparison.of([run, other]).leading()}
+    assert rows["Promise"] == (said, "–")
+
+
+@pytest.mark.parametrize(
+    "scenario", [{}, {"plan": None}, {"plan": {"attainment": "all"}}, {"plan": {"attainment": 7.0}}]
+)
+def test_where_no_promise_is_made_none_is_kept(make_run, scenario):
+    assert "promise" not in Comparison.of([make_run(scenario=scenario)]).answer()
+
+
+def test_without_deadlines_there_is_no_promise(make_run):
+    def never(requests, _):
+        requests["deadline_s"] = float("nan")
+
+    run = make_run(edit=never, scenario={"plan": {"attainment": 0.95}})
+    assert "romise" not in "".join([row.label for row in Comparison.of([run]).leading()])
+
+
 FITTED = {"encode": "linear", "decode": "linear", "denoise": "floor-gaussian"}
 
 
