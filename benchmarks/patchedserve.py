@@ -36,6 +36,7 @@ from predictors.importers.mixfusion import ADDRESS
 from reports.progress import bar
 from traces.errors import BadInput
 from traces.files import write_document, write_frame
+from traces.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 
@@ -185,7 +186,7 @@ def plan(source: Source, models: Sequence[str], names: Sequence[str], scale: Sca
     for seed in range(scale.seeds):
         for model in models:
             whole = "whole" in profile_of(source).executors(model)
-            has_whole = whole and "denoise" in truth(source, model, "whole").costs
+            has_whole = whole and any(STAGES[stage].sampler for stage in truth(source, model, "whole").costs)
             base = Point(model, "", requests=scale.requests, seed=seed)
             load = Load(source, base, names, has_whole, scale)
             sections["regimes"] += regimes(load)

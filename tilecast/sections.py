@@ -376,7 +376,7 @@ class WeightsSection(Section):
     adapter_s: Annotated[float, Range(0, 1e6, "s")] = Field(
         0.0, description="Of an adapter (LoRA), put on before a request begins."
     )
-    patience: Annotated[float, Range(1e-3, 1e6, "times")] = Field(
+    soft_slo_scale: Annotated[float, Range(1e-3, 1e6, "times")] = Field(
         30.0, description="A request without a deadline is due so many times its standalone seconds after it came."
     )
     visit: Annotated[float, Range(0, 1e6, "times")] = Field(

@@ -65,7 +65,7 @@ def serving_many(scenario: Scenario, policy: SchedulingPolicy, trace: Trace) -> 
         return ModelSwapping(policy) if trace.frame["adapters"].nunique() > 1 else policy
     chosen = scenario.policies.weights
     evict = None if chosen is None else chosen.policy("weights", scenario.base)
-    return ModelSwapping(policy, evict, section.patience, section.visit)
+    return ModelSwapping(policy, evict, section.soft_slo_scale, section.visit)
 
 
 def adapting(scenario: Scenario, costs: CostModel) -> CostModel:

@@ -20,6 +20,7 @@ from predictors.estimate import estimated_table
 from predictors.hardware import NUMBER_BYTES, Hardware
 from predictors.shapes import shape_of
 from traces.composition import Composition
+from traces.stages import STAGES
 
 MARGIN = 0.1
 """Share of the time that no plan uses."""
@@ -123,7 +124,7 @@ class Estimated:
             return 2 * [self._forward(point.name, point.way, stage, batch)]
         of_size = self._forward(point.name, "whole", stage, batch)
         if point.group != "mix":
-            return [of_size * (_IN_TILES.get(point.name, 1.0) if stage == "decode" else 1.0)]
+            return [of_size * (_IN_TILES.get(point.name, 1.0) if STAGES[stage].network == "vae" else 1.0)]
         own = self._forward(point.name, point.way, stage, batch)
         alone = sum(n * self._forward(point.name, "whole", stage, ((size, 1),)) for size, n in batch)
         other = of_size if point.way == "patched" else own  # another memory format, or images of one size
@@ -227,7 +228,7 @@ def plan(points: Sequence[Point], minutes: float, costs: Costs) -> list[Planned]
 
 
 def _stage(point: Point) -> str:
-    return point.group if point.group in ("decode", "encode") else "denoise"
+    return point.group if point.group in STAGES else "denoise"
 
 
 def _network(point: Point) -> tuple[str, str]:

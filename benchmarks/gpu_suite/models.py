@@ -22,6 +22,7 @@ from traces.composition import Composition
 from traces.errors import BadInput
 from traces.geometry import geometry_of
 from traces.request import Size
+from traces.stages import STAGES
 
 CALLED_TWICE = ("wan-1.3b", "wan-14b")
 """Models whose pipeline calls the denoiser once with the text and once without it, instead of with two rows."""
@@ -99,7 +100,7 @@ def model_of(name: str, narrow: bool) -> Model:
 def latent_shape(name: str, size: Size, stage: str = "denoise", frame_patch: int = 1) -> Shape:
     """(frames, height, width) of the latent of a size in pixels; a denoiser's frames are padded to whole tokens."""
     _, frames, height, width = geometry_of(name).latent_shape(size)
-    return -(-frames // frame_patch) * frame_patch if stage == "denoise" else frames, height, width
+    return -(-frames // frame_patch) * frame_patch if STAGES[stage].network == "denoiser" else frames, height, width
 
 
 def sizes_of(composition: Composition) -> list[Size]:

@@ -28,7 +28,7 @@ from predictors.profile import Profile
 from traces.composition import Composition, composition_of, format_composition, parse
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES
-from traces.stages import ORDINARY
+from traces.stages import ORDINARY, STAGES
 
 LEAST_BATCHES = 3
 """Different batches whose step an executor must have been measured with."""
@@ -36,6 +36,8 @@ MOST_REPEATS = 8
 """Rows of one batch; those of more repeats say nothing new and would outweigh others."""
 IN_TURN = (1, 2, 4)
 """Images whose encode and decode are put together from repeats."""
+USUAL_WAYS = {"decode": "whole", "encode": "eager"}
+"""How the stages that have groups of their own run in a profile: other ways are compared with it."""
 FACTS = ("driver", "cuda", "kernels")
 """Of a run, kept in the profile."""
 
@@ -124,10 +126,10 @@ def _of_mixes(measured: Mapping[Point, Result]) -> Iterator[Row]:
 
 def _of_other_stages(measured: Mapping[Point, Result], sizes: Mapping[str, Iterable[Any]]) -> Iterator[Row]:
     for point, result in measured.items():
-        usual = (point.group, point.way) in (("decode", "whole"), ("encode", "eager"))
-        if usual and sum(images for _, images in point.composition) == 1:
+        if point.way == USUAL_WAYS.get(point.group) and sum(images for _, images in point.composition) == 1:
             (size, _), *_ = point.composition
-            for each in [size] if point.group == "decode" else sorted({size, *sizes.get(point.name, ())}):
+            same = sizes.get(point.name, ()) if STAGES[point.group].network == "text" else ()  # whatever is drawn
+            for each in sorted({size, *same}):
                 for images in IN_TURN:
                     batch = composition_of([(each, images)])
                     yield from _rows(point.name, "whole", point.group, batch, _in_turn(result["repeats"], images))
@@ -149,16 +151,16 @@ def _enough(model: str, rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     if lacking:
         return [], [f"{model} is left out: no {' and no '.join(lacking)} was measured"]
     executors, notes = [], []
-    for executor in sorted({row.executor for row in rows if row.stage == "denoise"}):
-        batches = {row.composition for row in rows if row.executor == executor and row.stage == "denoise"}
+    for executor in sorted({row.executor for row in rows if STAGES[row.stage].by_executor}):
+        batches = {row.composition for row in rows if row.executor == executor and STAGES[row.stage].by_executor}
         if len(batches) >= LEAST_BATCHES:
             executors.append(executor)
         else:
             few = f"steps of {len(batches)} batches were measured, expected at least {LEAST_BATCHES}"
             notes.append(f"{model} ({executor}) is left out: {few}")
     kept = [row for row in rows if row.executor in executors]
-    if executors and not {"encode", "decode"} <= {row.stage for row in kept}:  # the same whatever the executor
-        others = [row for row in rows if row.executor not in executors and row.stage != "denoise"]
+    if executors and not set(ORDINARY) <= {row.stage for row in kept}:  # the same whatever the executor
+        others = [row for row in rows if row.executor not in executors and not STAGES[row.stage].by_executor]
         kept += [row._replace(executor=executors[0]) for row in others]
     return kept, notes
 

@@ -28,6 +28,7 @@ from policies.caching import CachingPolicy
 from predictors.shapes import shape_of
 from traces.composition import Composition
 from traces.geometry import geometry_of
+from traces.stages import STAGES
 
 Rounds = Sequence[Sequence[DenoiserCall]]
 """The calls of a step, one an image; the second round waits for the first."""
@@ -212,7 +213,7 @@ def weighed(result: Result, modules: Sequence[Any], held_bytes: int = 0) -> Resu
 def tflop_of(name: str, stage: str, composition: Composition) -> float:
     """Of one forward (denoise: a guided step) of a real model, by the counts in ``profiles/shapes.toml``."""
     shape, geometry = shape_of(name), geometry_of(name)
-    rows = 1 if stage == "decode" else shape.guidance_rows
+    rows = shape.guidance_rows if STAGES[stage].guided else 1
     flops = 0.0
     for size, images in composition:
         flops += images * rows * shape.stage(stage).flops.at(*shape.tokens(stage, geometry, size))

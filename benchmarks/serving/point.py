@@ -150,7 +150,7 @@ def known(source: Source, model: str, engine: str, seed: int) -> LatencyModel:
     frame = profile.frame
     compositions = sorted(set(frame["composition"]))
     chosen = stream(seed, "benchmark/known").permutation(compositions)[: -(-len(compositions) // 2)]
-    keep = frame["composition"].isin(chosen) | (frame["stage"] != "denoise")
+    keep = frame["composition"].isin(chosen) | ~frame["stage"].isin(STAGES.named(lambda stage: stage.sampler))
     return LatencyModel.fit(Profile(frame[keep], profile.metadata), model, engine)
 
 

@@ -65,7 +65,7 @@ class RegionAware(BoundedReuse):
     def reusable(self, signals: Signals, ages: Ints) -> Flags:
         expected, limit = self.expected_change(signals), np.full(len(signals.unit), float(self.threshold))
         for tiles, at in self._by_request(signals):
-            limit[at] *= tiles.patience[signals.unit[at]]
+            limit[at] *= tiles.leniency[signals.unit[at]]
         return expected < limit
 
     def expected_change(self, signals: Signals) -> Floats:
@@ -113,11 +113,12 @@ class RegionAware(BoundedReuse):
 class _Tiles:
     """What is known of the tiles of one request, by their index; in ``clamp`` mode some are missing at some steps.
 
-    ``count``, ``mean`` and ``squares`` (the sum of squared deviations) are Welford's, of the output level over steps.
+    ``count``, ``mean`` and ``squares`` (the sum of squared deviations) are Welford's, of the output level over steps;
+    ``leniency`` multiplies the threshold of reuse.
     """
 
     gain: Floats = field(default_factory=lambda: np.zeros(0))
-    patience: Floats = field(default_factory=lambda: np.zeros(0))
+    leniency: Floats = field(default_factory=lambda: np.zeros(0))
     count: Floats = field(default_factory=lambda: np.zeros(0))
     mean: Floats = field(default_factory=lambda: np.zeros(0))
     squares: Floats = field(default_factory=lambda: np.zeros(0))
@@ -126,7 +127,7 @@ class _Tiles:
         """Know at least so many tiles."""
         more = max(0, tiles - len(self.gain))
         self.gain = np.append(self.gain, np.full(more, np.nan))
-        self.patience = np.append(self.patience, np.ones(more))
+        self.leniency = np.append(self.leniency, np.ones(more))
         self.count, self.mean, self.squares = (
             np.append(values, np.zeros(more)) for values in (self.count, self.mean, self.squares)
         )
@@ -147,11 +148,11 @@ class _Tiles:
         return np.sqrt(self.squares / np.maximum(self.count, 1))
 
     def rank(self, bonus: float) -> None:
-        """Give the two tiles that vary most their patience; of equal ones the first."""
-        self.patience = np.ones(len(self.gain))
+        """Give the two tiles that vary most a higher threshold; of equal ones the first."""
+        self.leniency = np.ones(len(self.gain))
         for tile, share in zip(np.argsort(-self.spread, kind="stable"), (1.0, 0.5), strict=False):
             if self.spread[tile] > 0:
-                self.patience[tile] = 1 + bonus * share
+                self.leniency[tile] = 1 + bonus * share
 
 
 def _of_tiles(signals: Signals) -> tuple[Floats, Floats, Floats, Floats]:

@@ -95,8 +95,8 @@ class Lookahead(SchedulingPolicy):
             were usually off, where that is less.
         drop_late: drop a request once it could not meet its deadline even alone; otherwise it is served as one
             without a deadline.
-        patience: a request without a deadline is due this many times its standalone seconds after it came. Until then
-            it makes way for those with deadlines; the one that is most overdue is always in the batch, so none starves.
+        soft_slo_scale: a request without a deadline is due this many times its standalone seconds after it came. Until
+            then it makes way for those with deadlines; the most overdue one is always in the batch, so none starves.
         horizon: requests that are looked at, most urgent first.
         fair: the share of its requests that every size, and every tenant, is to have in time; 0: none. Others pay for
             it: SD3 at 0.555/s on an H100 keeps 92.0 % in all and 78.2 % of the largest; with a floor of 0.9 it keeps
@@ -108,14 +108,14 @@ class Lookahead(SchedulingPolicy):
         max_batch: Width = 12,
         margin: Weight = 0.12,
         drop_late: bool = True,
-        patience: Weight = 10.0,
+        soft_slo_scale: Weight = 10.0,
         horizon: Width = 48,
         fair: Part = 0.0,
     ) -> None:
         self.max_batch = max_batch
         self.margin = margin
         self.drop_late = drop_late
-        self.patience = patience
+        self.soft_slo_scale = soft_slo_scale
         self.horizon = horizon
         self.fair = fair
 
@@ -133,7 +133,7 @@ class Lookahead(SchedulingPolicy):
 
     def arrived(self, job: Job, now: float) -> None:
         if job.request.deadline == math.inf:
-            self._wanted_s[job] = now + self.patience * self._costs.remaining_s(job)
+            self._wanted_s[job] = now + self.soft_slo_scale * self._costs.remaining_s(job)
         due_s = self._put(job)
         self._known += 1
         index = self._least_loaded()
@@ -331,7 +331,7 @@ class Lookahead(SchedulingPolicy):
     def _must(self, task: Task) -> Task:
         """The task of a job that lost its deadline, as one of a request without."""
         job = task.job
-        self._wanted_s[job] = task.due + self.patience * task.alone_s
+        self._wanted_s[job] = task.due + self.soft_slo_scale * task.alone_s
         if job in self._pool:
             self._pool.take(job)
             self._put(job)

@@ -124,13 +124,13 @@ class SameSizeContinuous(SchedulingPolicy):
     """Same-size continuous batching: requests of the running size join and leave between denoising steps.
 
     A replica works on one size at a time. To keep the other sizes from starving, nothing joins any more once the
-    oldest waiting request of another size has waited ``patience`` times its own standalone latency; the batch then
+    oldest waiting request of another size has waited ``drain_after`` times its own standalone latency; the batch then
     drains, and the replica turns to the size of the oldest request.
     """
 
-    def __init__(self, max_batch: Width = 8, patience: Weight = 2.0) -> None:
+    def __init__(self, max_batch: Width = 8, drain_after: Weight = 2.0) -> None:
         self.max_batch = max_batch
-        self.patience = patience
+        self.drain_after = drain_after
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
@@ -180,7 +180,7 @@ class SameSizeContinuous(SchedulingPolicy):
             return False  # decodes go first; who joins is settled after
         standalone_s = self.cluster.replicas[0].costs.standalone_s
         return all(
-            other is head or now - other.request.arrival_s < self.patience * standalone_s(other.request)
+            other is head or now - other.request.arrival_s < self.drain_after * standalone_s(other.request)
             for other in self._queues.heads()
         )
 

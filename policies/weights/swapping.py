@@ -42,19 +42,23 @@ class ModelSwapping(SchedulingPolicy):
     Args:
         policy: the scheduling policy; copied.
         evict: which weights make room; copied; None: `CostAware`.
-        patience: a request without a deadline is due this many times its standalone seconds after it came; one that
-            cannot meet its deadline any more is due again so much later.
+        soft_slo_scale: a request without a deadline is due this many times its standalone seconds after it came; one
+            that cannot meet its deadline any more is due again so much later.
         visit: seconds of use, and of waiting, that a second of loading is worth.
     """
 
     usual_routing = "affinity"
 
     def __init__(
-        self, policy: SchedulingPolicy, evict: WeightsPolicy | None = None, patience: float = 30.0, visit: float = 4.0
+        self,
+        policy: SchedulingPolicy,
+        evict: WeightsPolicy | None = None,
+        soft_slo_scale: float = 30.0,
+        visit: float = 4.0,
     ) -> None:
         self.policy = policy
         self.evict = evict
-        self.patience = patience
+        self.soft_slo_scale = soft_slo_scale
         self.visit = visit
 
     @property
@@ -82,7 +86,7 @@ class ModelSwapping(SchedulingPolicy):
         variant = self._variant(job)
         model = self._models.get(variant)
         if model is None:
-            model = _Model(variant, self._variant, self.policy, self.cluster, self.patience)
+            model = _Model(variant, self._variant, self.policy, self.cluster, self.soft_slo_scale)
             self._models[variant] = model
             self._on.setdefault(model.checkpoint, []).append(model)
         model.add(job, now)
@@ -256,7 +260,7 @@ class _Model:
     """
 
     def __init__(
-        self, variant: Variant, of: VariantOf, policy: SchedulingPolicy, cluster: Cluster, patience: float
+        self, variant: Variant, of: VariantOf, policy: SchedulingPolicy, cluster: Cluster, soft_slo_scale: float
     ) -> None:
         self.checkpoint, _ = variant
         self.replicas = {replica.index: replica_for(replica, variant, of) for replica in cluster.replicas}
@@ -264,7 +268,7 @@ class _Model:
         self.waiting: dict[Job, None] = {}
         self._by_due: list[tuple[float, int, Job]] = []
         self._costs = cluster.replicas[0].costs
-        self._patience = patience
+        self._soft_slo_scale = soft_slo_scale
         waiting, jobs = JobsFor(variant, of, cluster.waiting), JobsFor(variant, of, cluster.jobs)
         self.policy = begun(policy, cluster_of(tuple(self.replicas.values()), waiting, jobs))
 
@@ -278,7 +282,7 @@ class _Model:
         seconds = {stage: step_s(stage, batch) for stage in job.launched_stages}
         alone_s, deadline = job.seconds_left(seconds), job.request.deadline
         patient = deadline == math.inf
-        due_s = now + self._patience * alone_s if patient else deadline
+        due_s = now + self._soft_slo_scale * alone_s if patient else deadline
         self.requests[job] = _Request(due_s, patient, seconds, alone_s)
         self.waiting[job] = None
         heappush(self._by_due, (due_s, job.order, job))
@@ -312,7 +316,7 @@ class _Model:
     def _due_s(self, job: Job, now: float) -> float:
         request = self.requests[job]
         if not request.patient and request.due_s - self.left_s(job) < now:
-            request.due_s += self._patience * request.alone_s
+            request.due_s += self._soft_slo_scale * request.alone_s
             request.patient = True
         return request.due_s
 

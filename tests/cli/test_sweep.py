@@ -191,10 +191,10 @@ def test_equal_points_are_ranked_by_the_next_figure() -> None:
 
 
 def test_a_point_that_fails_is_shown_and_the_others_are_there(folder: Path) -> None:
-    text = '[grid]\npolicies.scheduling = ["fcfs", {name = "fcfs", patience = 3}]\n'
+    text = '[grid]\npolicies.scheduling = ["fcfs", {name = "fcfs", depth = 3}]\n'
     (folder / "failing.toml").write_text(text)
     printed = sweep(folder, "failing", "--grid", folder / "failing.toml", "--workers", 1)
-    assert "! 1 failed: scheduling policy 'fcfs' has no parameter 'patience'" in " ".join(printed.split())
+    assert "! 1 failed: scheduling policy 'fcfs' has no parameter 'depth'" in " ".join(printed.split())
     table = pd.read_parquet(folder / "failing" / "sweep.parquet")
     assert table["slo_attainment"].isna().tolist() == [False, True]
     assert table["error"].iloc[0] == ""

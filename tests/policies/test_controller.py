@@ -109,7 +109,7 @@ def test_requests_of_one_size_join_and_leave_between_steps() -> None:
 
 
 def test_other_sizes_are_not_starved() -> None:
-    c = controller(SameSizeContinuous(max_batch=4, patience=2.0))
+    c = controller(SameSizeContinuous(max_batch=4, drain_after=2.0))
     c.submit(request("small", side=64, steps=50), 0.0)
     c.complete(c.launches(0.0)[0], Outcome(1), 0.1)
     (running,) = c.launches(0.1)

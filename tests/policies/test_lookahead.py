@@ -149,7 +149,7 @@ def test_nobody_starves(seed: int, drop_late: bool, replicas: int) -> None:
         for i in range(150)
     ]
     requests = sorted([patient, *urgent], key=lambda r: r.arrival_s)
-    policy = Lookahead(drop_late=drop_late, patience=4.0)
+    policy = Lookahead(drop_late=drop_late, soft_slo_scale=4.0)
     controller = simulate(requests, policy, replicas=replicas)
     job = next(job for job in controller.jobs if job.request is patient)
     assert job.state == "finished"
