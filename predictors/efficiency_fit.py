@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
@@ -27,6 +28,7 @@ from predictors.efficiency import (
     Efficiencies,
     Setting,
     Spread,
+    Terms,
     Work,
     error_class,
     forward_seconds,
@@ -96,6 +98,32 @@ class PublishedCase:
         """How the stage was run that takes longest: the denoiser, where it was measured."""
         return max(self.stages, key=lambda stage: stage[0] * stage[2].flops)[1]
 
+    @cached_property
+    def lines(self) -> list[_Line]:
+        """Its stages as `_Design` takes them, worked out once for all fits that see it."""
+        return [
+            _Line(
+                count=count,
+                work=astuple(work),
+                peaks=[setting.peak(kind) for kind in COMPUTING],
+                bends=[setting.saturates(kind) for kind in COMPUTING],
+                bandwidth=setting.hardware.memory_bytes_per_s,
+                terms=terms(setting),
+            )
+            for count, setting, work in self.stages
+        ]
+
+
+class _Line(NamedTuple):
+    """A stage of a case: its forwards, the work of one, and by `COMPUTING` the peaks and whether they bend."""
+
+    count: int
+    work: tuple[float, ...]
+    peaks: list[float]
+    bends: list[bool]
+    bandwidth: float
+    terms: dict[str, Terms]
+
 
 def cases_of(rows: Sequence[Published]) -> list[PublishedCase]:
     """Of the rows that can be compared."""
@@ -106,40 +134,41 @@ class _Design:
     """Cases as arrays: a line a stage."""
 
     def __init__(self, cases: Sequence[PublishedCase]) -> None:
-        lines = [
-            (place, count, setting, work, terms(setting))
-            for place, case in enumerate(cases)
-            for count, setting, work in case.stages
-        ]
+        lines = [line for case in cases for line in case.lines]
         self.cases = len(cases)
-        self.case = np.array([line[0] for line in lines])
-        self.counts = np.array([line[1] for line in lines], dtype=np.float64)
-        self.works = np.array([astuple(line[3]) for line in lines], dtype=np.float64)
-        self.peaks = np.array([[line[2].peak(kind) for kind in COMPUTING] for line in lines])
-        self.bends = np.array([[line[2].saturates(kind) for kind in COMPUTING] for line in lines])
-        self.bandwidth = np.array([line[2].hardware.memory_bytes_per_s for line in lines])
-        self.terms = [line[4] for line in lines]
-        self.names = sorted({name for sums in self.terms for of in sums.values() for name in of})
+        self.case = np.repeat(np.arange(len(cases)), [len(case.lines) for case in cases])
+        self.counts = np.array([line.count for line in lines], dtype=np.float64)
+        self.works = np.array([line.work for line in lines], dtype=np.float64)
+        self.peaks = np.array([line.peaks for line in lines])
+        self.bends = np.array([line.bends for line in lines])
+        self.bandwidth = np.array([line.bandwidth for line in lines])
+        self.names = sorted({name for line in lines for of in line.terms.values() for name in of})
+        column = {name: place for place, name in enumerate(self.names)}
+        rows: list[int] = []
+        columns: list[int] = []
+        weights: list[float] = []
+        for which, quantity in enumerate(QUANTITIES):
+            for at, line in enumerate(lines):
+                of = line.terms[quantity]
+                rows += [which * len(lines) + at] * len(of)
+                columns += [column[name] for name in of]
+                weights += of.values()
+        shape = (len(QUANTITIES) * len(lines), len(self.names))
+        self._terms = csr_array((weights, (rows, columns)), shape)  # the lines of each quantity, one under another
 
-    def matrices(self, names: Sequence[str]) -> dict[str, Floats]:
-        """By quantity, how often each term counts in each line; terms that are not among ``names`` are left out."""
-        column = {name: place for place, name in enumerate(names)}
-        found = {quantity: np.zeros((len(self.terms), len(names))) for quantity in QUANTITIES}
-        for line, sums in enumerate(self.terms):
-            for quantity, of in sums.items():
-                for name, weight in of.items():
-                    if name in column:
-                        found[quantity][line, column[name]] = weight
-        return found
-
-    def log_seconds(self, matrices: Mapping[str, Floats], values: Floats) -> tuple[Floats, Floats]:
+    def log_seconds(self, values: Floats) -> tuple[Floats, Floats]:
         """The logarithm of each case's seconds, shape (cases,), and its derivatives, shape (cases, terms).
 
         The formulas are those of `predictors.efficiency.forward_seconds` and `share`, on arrays.
+
+        Args:
+            values: of each term in ``names``.
         """
-        logs = {quantity: matrix @ values for quantity, matrix in matrices.items()}
+        lines = len(self.case)
+        logs = dict(zip(QUANTITIES, (self._terms @ values).reshape(-1, lines), strict=True))
+        slopes = {quantity: np.zeros(lines) for quantity in QUANTITIES}  # of seconds by the logarithm of a quantity
         memory = self.bandwidth * np.exp(logs["memory"])
-        device, gradient = np.zeros(len(memory)), np.zeros_like(matrices["memory"])
+        device = np.zeros(lines)
         for place, kind in enumerate(COMPUTING):
             bends = self.bends[:, place]
             log_share = np.where(bends, -0.5 * np.log1p(np.exp(-2 * logs[kind])), logs[kind])
@@ -148,19 +177,21 @@ class _Design:
             traffic = self.works[:, 3 + place] / memory
             seconds = np.maximum(np.hypot(arithmetic, traffic), 1e-30)
             device += seconds
-            gradient -= (arithmetic**2 / seconds * slope)[:, None] * matrices[kind]
-            gradient -= (traffic**2 / seconds)[:, None] * matrices["memory"]
+            slopes[kind] = -(arithmetic**2) / seconds * slope
+            slopes["memory"] -= traffic**2 / seconds
         elementwise = self.works[:, 6] / memory * np.exp(logs["elementwise"])
         device += elementwise
-        gradient += elementwise[:, None] * (matrices["elementwise"] - matrices["memory"])
+        slopes["elementwise"] = elementwise
+        slopes["memory"] -= elementwise
         host = self.works[:, 7] * np.exp(logs["launch"])
         forward = np.hypot(device, host)
-        gradient *= (self.counts * device / forward)[:, None]
-        gradient += (self.counts * host**2 / forward)[:, None] * matrices["launch"]
-        total, slopes = np.zeros(self.cases), np.zeros((self.cases, len(values)))
-        np.add.at(total, self.case, self.counts * forward)
-        np.add.at(slopes, self.case, gradient)
-        return np.log(total), slopes / total[:, None]
+        slopes = {quantity: of * device / forward for quantity, of in slopes.items()}
+        slopes["launch"] = host**2 / forward
+        total = np.bincount(self.case, self.counts * forward, self.cases)
+        of_lines = np.concatenate([self.counts / total[self.case] * slopes[quantity] for quantity in QUANTITIES])
+        places = np.tile(self.case, len(QUANTITIES)), np.arange(len(of_lines))
+        of_terms = csr_array((of_lines, places), (self.cases, len(of_lines))) @ self._terms
+        return np.log(total), of_terms.toarray()
 
 
 class EfficiencyModel(RegressorMixin, BaseEstimator):
@@ -191,21 +222,22 @@ class EfficiencyModel(RegressorMixin, BaseEstimator):
 
         design, measured = _Design(X), np.log(np.asarray(y, dtype=np.float64))
         names = design.names
-        matrices = design.matrices(names)
         means = np.array([prior(name).mean for name in names])
         sds = np.array([prior(name).sd for name in names])
         start = self.start or {}
-        slopes: dict[str, Floats] = {}
+        at: dict[bytes, Floats] = {}  # the derivatives at the values that were tried last
 
         def residuals(values: Floats) -> Floats:
-            predicted, derivatives = design.log_seconds(matrices, values)
+            predicted, derivatives = design.log_seconds(values)
             bent, slope = _bent((measured - predicted) / self.noise)
-            slopes["of"] = -derivatives * (slope / self.noise)[:, None]
+            at.clear()
+            at[values.tobytes()] = np.concatenate([-derivatives * (slope / self.noise)[:, None], np.diag(1 / sds)])
             return np.concatenate([bent, (values - means) / sds])
 
         def jacobian(values: Floats) -> Floats:
-            residuals(values)
-            return np.concatenate([slopes["of"], np.diag(1 / sds)])
+            if values.tobytes() not in at:
+                residuals(values)
+            return at[values.tobytes()]
 
         first = np.array([start.get(name, mean) for name, mean in zip(names, means, strict=True)])
         found = least_squares(residuals, first, jacobian, x_scale=sds, max_nfev=100, ftol=1e-8, xtol=1e-8)
@@ -216,7 +248,7 @@ class EfficiencyModel(RegressorMixin, BaseEstimator):
         """Seconds of each case, shape (n,); terms that the fit never saw are at their priors' means."""
         design = _Design(X)
         values = np.array([self.terms_.get(name, prior(name).mean) for name in design.names])
-        seconds: Floats = np.exp(design.log_seconds(design.matrices(design.names), values)[0])
+        seconds: Floats = np.exp(design.log_seconds(values)[0])
         return seconds
 
 

@@ -312,7 +312,7 @@ class TestRun:
             return took(0.1)
 
         assert self.run(store, measure, points=STEPS[:2]) == (1, [])
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 60  # and not for ever, however busy the machine
         assert store[STEPS[0]] == {"failed": "given up after 1 s"}
 
     def test_the_clock_decides_what_is_left_out(self, store: Store) -> None:
