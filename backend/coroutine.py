@@ -22,6 +22,7 @@ from greenlet import greenlet
 from backend.isolation import Changes, check_stateless, intercepted, own_pipeline
 from backend.loading import denoiser_names
 from backend.prompts import CutPrompts
+from traces.adapters import AdapterSet
 from traces.request import Request
 
 
@@ -29,7 +30,8 @@ class DenoiserCall(NamedTuple):
     """The pipeline waits for its denoiser.
 
     ``request_id`` and ``steps`` are the request's, ``step`` counts its sampler's steps from 0, ``part`` the calls of
-    one step: some pipelines call once with and once without the text. ``denoiser`` is the component that is called.
+    one step: some pipelines call once with and once without the text. ``denoiser`` is the component that is called,
+    ``adapters`` are those that it is to run with.
     """
 
     args: tuple[Any, ...]
@@ -39,6 +41,7 @@ class DenoiserCall(NamedTuple):
     steps: int = 1
     part: int = 0
     denoiser: str = ""
+    adapters: AdapterSet = ()
 
 
 class StepDone(NamedTuple):
@@ -112,6 +115,7 @@ class RequestRun:
         self.latents: torch.Tensor | None = None
         self.steps = request.steps
         self.steps_done = 0
+        self._adapters = request.adapter_set
         self._sampler_calls = 0
         self._part = 0
         self._cut = CutPrompts(pipeline)
@@ -140,7 +144,11 @@ class RequestRun:
         if isinstance(stop, DenoiserCall):
             step = self._sampler_calls * self.steps // max(1, self.evaluations)
             self.pending = stop = stop._replace(
-                request_id=self.request.request_id, step=step, steps=self.steps, part=self._part
+                request_id=self.request.request_id,
+                step=step,
+                steps=self.steps,
+                part=self._part,
+                adapters=self._adapters,
             )
             self._part += 1
         return stop
@@ -203,10 +211,14 @@ def _blacked_out(output: Any) -> str:
 
 def unused_arguments(pipeline: Any, requests: Iterable[Request]) -> list[str]:
     """What of the requests the pipeline has no argument for, in sentences."""
-    count = sum(request.negative_prompt != "" for request in requests)
-    if not count or "negative_prompt" in inspect.signature(type(pipeline).__call__).parameters:
-        return []
-    return [f"negative_prompt of {count} requests has no effect: {type(pipeline).__name__} takes none"]
+    known, asked = inspect.signature(type(pipeline).__call__).parameters, list(requests)
+    counts = {
+        field: sum(getattr(request, field) != "" for request in asked)
+        for field, argument in (("negative_prompt", "negative_prompt"), ("mask", "mask_image"))
+        if argument not in known
+    }
+    name = type(pipeline).__name__
+    return [f"{field} of {count} requests has no effect: {name} takes none" for field, count in counts.items() if count]
 
 
 def pipeline_arguments(pipeline: Any, request: Request) -> dict[str, Any]:
@@ -227,5 +239,6 @@ def pipeline_arguments(pipeline: Any, request: Request) -> dict[str, Any]:
         "negative_prompt": request.negative_prompt or None,
         "true_cfg_scale": request.true_cfg_scale,
         "strength": request.strength,
+        "max_area": request.height * request.width,  # Kontext makes its pictures of this area, whatever was asked
     }
     return {name: value for name, value in arguments.items() if name in known and value is not None}

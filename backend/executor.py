@@ -9,7 +9,7 @@ input, lack of memory or numbers that are not finite, fails alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ import torch
 from backend.cache import BlockCache
 from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, intercept_denoisers
 from backend.decode import decode_by
-from backend.inputs import Start, check_arguments, check_start, image_use, start_of
+from backend.inputs import Start, check_arguments, check_start, image_use, start_of, takes_mask
 from backend.kernels.choice import REFERENCE, Kernels, kernels_for
 from backend.kernels.cuda_graphs import recorder_on
 from backend.kernels.graphs import Recorder
 from backend.loading import denoiser_names
+from backend.lora import Adapters, OneSet
 from backend.merge import Mixer, Several, Stacked, run_merged
 from backend.patched.unet import PATCH_FLOOR, PatchedUNet
 from backend.tiled.execution import TiledExecution, Tiling
@@ -33,6 +34,7 @@ from backend.tiled.saved import load
 from policies.caching import CachingPolicy, ComputeAll
 from policies.contract import Outcome, PolicyError, joined
 from policies.guard import copied_for_run
+from traces.adapters import AdapterSet
 from traces.errors import BadInput
 from traces.request import Request
 from traces.stages import STAGES, Recipe, ordinary
@@ -56,6 +58,7 @@ class Executor:
         patch_floor: least side of a patch of ``patched``, latent pixels; None: see `backend.patched.unet.PATCH_FLOOR`.
         tiling: which requests are refined by tiles, and how; None: none.
         images: the folder of the pictures that requests start from.
+        adapters: the safetensors file of each adapter that requests may name; see `backend.lora`.
         kernels: one of `backend.kernels.choice.CHOICES`. ``whole`` runs the model's own kernels, perhaps recorded.
 
     Attributes:
@@ -81,8 +84,12 @@ class Executor:
         tiling: Tiling | None = None,
         images: Path | None = None,
         kernels: str = "auto",
+        adapters: Mapping[str, Path] | None = None,
     ) -> None:
         check_arguments(pipeline)
+        if adapters and tiling is not None and tiling.devices > 1:
+            raise BadInput("adapters are not put on by all ranks of a replica; expected cluster.devices = 1")
+        self._adapters = Adapters(pipeline, adapters or {})
         use, name = image_use(pipeline), type(pipeline).__name__
         wanted = "condition" if use == "required" else "refine"
         if tiling is not None and tiling.rule.image != wanted:
@@ -117,6 +124,8 @@ class Executor:
         }
         self._mixer: Mixer = mixers[names[0]] if len(names) == 1 else Several(mixers)
         self.cache: BlockCache | None = getattr(self._mixer, "cache", None)
+        if adapters:
+            self._mixer = OneSet(self._mixer, self._put_on)
         forward = intercept_denoisers(pipeline)[names[0]]
         decode_by(pipeline, decode)
         self.tiles = None if tiling is None else TiledExecution(pipeline, forward, tiling)
@@ -179,6 +188,7 @@ class Executor:
         failed: dict[str, str] = {}
         notes: dict[str, str] = {}
         for request in requests:
+            self._put_on(request.adapter_set)
             handle(self, request, failed, notes, deliver)
         return self._done(stage, requests, 1, failed, notes)
 
@@ -217,14 +227,17 @@ class Executor:
         """See, without work, that a request can start here.
 
         Raises:
-            BadInput: its image is missing, cannot be opened, or is none that this pipeline could use.
+            BadInput: its image or mask is missing, cannot be opened, or is none that this pipeline could use; or it
+                names an adapter that is not here.
         """
+        self._adapters.check(request)
         check_start(request, self.images, self.pipeline)
         if request.image and not self._shows_image:
             self._refinable(request)
 
     def _start_of(self, request: Request) -> Start:
-        return start_of(request, self.images, self._shows_image, self._image_use == "required")
+        required = self._image_use == "required"
+        return start_of(request, self.images, self._shows_image, required, takes_mask(self.pipeline))
 
     def _refinable(self, request: Request) -> None:
         if self.tiles is None or not self.tiles.tiling.rule.applies(request.size):
@@ -296,8 +309,12 @@ class Executor:
         if self.tiles is not None:
             self.tiles.close()
 
+    def _put_on(self, adapters: AdapterSet) -> None:
+        self.recorder.weights = adapters
+        self._adapters.put_on(adapters)
+
     def weights_changed(self) -> None:
-        """To be called when the denoiser's weights or adapters were exchanged: recorded forwards have the old ones."""
+        """To be called when the denoiser's weights were exchanged: recorded forwards have the old ones."""
         self.recorder.clear()
 
     def wait(self) -> None:
@@ -362,6 +379,7 @@ class Executor:
         """Refinement steps; computed and reused count tiles."""
         assert self.tiles is not None
         runs = [self._tiled(request) for request in requests]
+        self._put_on(requests[0].adapter_set)
         before = sum(r.refinement.computed for r in runs), sum(r.refinement.reused for r in runs)
         failed: dict[str, str] = {}
         done = 0

@@ -1,4 +1,4 @@
-"""Pictures and clips that requests start from."""
+"""Pictures and clips that requests start from, and the masks of what is painted anew."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FROM_A_PICTURE = re.compile(
     "Image(To|2)Video|I2V|I2I|Img2Img|Edit|Pix2Pix|Upscale|SuperResolution|Refiner|Variation|VideoToWorld|Layered|ControlNet|Adapter"
 )
 """In the names of classes whose signature lets the picture out, but whose code does not."""
-_NOT_ASKED_FOR = ("mask_image", "control_image", "video", "hint", "source_prompt", "image_embeds")
+_NOT_ASKED_FOR = ("control_image", "video", "hint", "source_prompt", "image_embeds")
 """Arguments of pipelines that no request has."""
 
 
@@ -45,7 +45,7 @@ def check_arguments(pipeline: Any) -> None:
     asked = [
         argument
         for argument, parameter in known.items()
-        if argument in ("mask_image", "control_image")
+        if argument == "control_image"
         or (argument in _NOT_ASKED_FOR and (parameter.default is inspect.Parameter.empty or "image" not in known))
     ]
     if asked:
@@ -54,6 +54,11 @@ def check_arguments(pipeline: Any) -> None:
         raise BadInput(f"{name} makes no pictures from a prompt in steps, which is all that is served")
     if "strength" in known and name not in IMAGE_TO_IMAGE:
         raise BadInput(f"{name} takes a strength in a way that is not known; known: {', '.join(IMAGE_TO_IMAGE)}")
+
+
+def takes_mask(pipeline: Any) -> bool:
+    """Whether a pipeline paints inside a mask; then it cannot do without."""
+    return "mask_image" in inspect.signature(type(pipeline).__call__).parameters
 
 
 class Start(NamedTuple):
@@ -72,7 +77,7 @@ def check_start(request: Request, folder: Path | None, pipeline: Any) -> None:
     use = image_use(pipeline)
     if not request.image and use != "required":
         return
-    start = start_of(request, folder, use != "none")
+    start = start_of(request, folder, use != "none", masked=takes_mask(pipeline))
     shown = start.arguments.get("image")
     if shown is None or "height" in inspect.signature(type(pipeline).__call__).parameters:
         return
@@ -83,25 +88,32 @@ def check_start(request: Request, folder: Path | None, pipeline: Any) -> None:
         )
 
 
-def start_of(request: Request, folder: Path | None, takes_image: bool, required: bool = True) -> Start:
-    """What a request's ``image`` is to the pipeline.
+def start_of(
+    request: Request, folder: Path | None, takes_image: bool, required: bool = True, masked: bool = False
+) -> Start:
+    """What a request's ``image`` and ``mask`` are to the pipeline.
 
     Args:
         request: which may name an image.
         folder: where it lies; None: nowhere.
         takes_image: whether the pipeline is shown an image (image to video) rather than refining it.
         required: whether it cannot do without.
+        masked: whether it paints inside a mask.
 
     Raises:
-        BadInput: no such picture, one outside the folder, or a clip of another length.
+        BadInput: no such picture, one outside the folder, a clip of another length, or a mask of another size than its
+            picture.
     """
     if not request.image:
         if takes_image and required:
             raise BadInput(f"request {request.request_id!r}: image is empty, but the model makes all from a picture")
         return Start({}, None)
-    frames = _opened(request, folder)
+    frames = _opened(request, folder, "image")
     if takes_image:
-        return Start({"image": frames[0]}, None)
+        arguments: dict[str, Any] = {"image": frames[0]}
+        if masked:
+            arguments["mask_image"] = _mask(request, folder, frames[0].size)
+        return Start(arguments, None)
     if len(frames) != request.frames:
         raise BadInput(
             f"request {request.request_id!r}: image {request.image!r} has {len(frames)} frames, expected the "
@@ -111,16 +123,30 @@ def start_of(request: Request, folder: Path | None, takes_image: bool, required:
     return Start({}, pixels.permute(3, 0, 1, 2)[None])
 
 
-def _opened(request: Request, folder: Path | None) -> list[Image.Image]:
-    """The frames of a request's image, in RGB."""
+def _mask(request: Request, folder: Path | None, size: tuple[int, int]) -> Image.Image:
+    """The mask of a request, of the (width, height) of its picture; white where it is painted anew."""
+    if not request.mask:
+        raise BadInput(f"request {request.request_id!r}: mask is empty, but the model paints inside one")
+    mask = _opened(request, folder, "mask", "L")[0]
+    if mask.size != size:
+        raise BadInput(
+            f"request {request.request_id!r}: mask {request.mask!r} is {mask.height}x{mask.width}, expected the "
+            f"{size[1]}x{size[0]} of image {request.image!r}"
+        )
+    return mask
+
+
+def _opened(request: Request, folder: Path | None, field: str, mode: str = "RGB") -> list[Image.Image]:
+    """The frames of the picture that a field of a request names."""
+    name = getattr(request, field)
     if folder is None:
-        raise BadInput(f"request {request.request_id!r} names image {request.image!r}; set trace.images to its folder")
+        raise BadInput(f"request {request.request_id!r} names {field} {name!r}; set trace.images to its folder")
     root = folder.resolve()
-    path = (root / request.image).resolve()
+    path = (root / name).resolve()
     if not path.is_relative_to(root):
-        raise BadInput(f"request {request.request_id!r}: image {request.image!r} lies outside {folder}")
+        raise BadInput(f"request {request.request_id!r}: {field} {name!r} lies outside {folder}")
     try:
         with Image.open(path) as picture:
-            return [frame.convert("RGB") for frame in ImageSequence.Iterator(picture)]
+            return [frame.convert(mode) for frame in ImageSequence.Iterator(picture)]
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise BadInput(f"request {request.request_id!r}: cannot open image {path.name!r}: {error}") from error
+        raise BadInput(f"request {request.request_id!r}: cannot open {field} {path.name!r}: {error}") from error

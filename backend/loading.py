@@ -75,9 +75,9 @@ def load_pipeline(model: str, device: str = "cpu", dtype: str = "float32") -> An
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         components = _components(folder, dtype)
-        with _said_of(path, folder.pipeline):
+        with said_of(path, folder.pipeline):
             pipeline = pipeline_class.from_pretrained(str(path), local_files_only=True, **components)
-        with _said_of(path, f"device {device!r}"):
+        with said_of(path, f"device {device!r}"):
             pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     for module in pipeline.components.values():
@@ -137,7 +137,7 @@ def _module(path: Path, cls: Any, variant: str | None, dtype: str) -> torch.nn.M
     options = {"torch_dtype" if ours else "dtype": DTYPES[dtype], "local_files_only": True, "use_safetensors": True}
     if variant is not None:
         options["variant"] = variant
-    with _said_of(path.parent, path.name):
+    with said_of(path.parent, path.name):
         module, told = cls.from_pretrained(
             str(path), output_loading_info=True, ignore_mismatched_sizes=True, low_cpu_mem_usage=True, **options
         )
@@ -156,7 +156,7 @@ def _module(path: Path, cls: Any, variant: str | None, dtype: str) -> torch.nn.M
 
 def _other(folder: ModelFolder, name: str, cls: Any) -> Any:
     """A component without weights: a sampler, a tokenizer, an image processor."""
-    with _said_of(folder.path, name):
+    with said_of(folder.path, name):
         found = cls.from_pretrained(str(folder.path / name), local_files_only=True)
         if isinstance(found, diffusers.SchedulerMixin):
             _check_sampler(found)
@@ -186,7 +186,7 @@ def _check_sampler(sampler: Any) -> None:
 
 
 @contextmanager
-def _said_of(path: Path, part: str) -> Iterator[None]:
+def said_of(path: Path, part: str) -> Iterator[None]:
     """Whatever the libraries raise over a part of a folder is bad input, in one line."""
     try:
         yield

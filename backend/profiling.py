@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from backend.executor import Executor
-from backend.inputs import image_use
+from backend.inputs import image_use, takes_mask
 from backend.kernels.graphs import TRIALS
 from backend.loading import geometry_of_pipeline, load_pipeline
 from backend.measured import Measured
@@ -218,6 +218,7 @@ def _pictures(executors: Sequence[Executor], plan: Sequence[Composition], canvas
                 each.images = Path(folder)
                 for size in [size for composition in plan for size, _ in composition] + list(canvases):
                     _picture(Path(folder), size)
+                    Image.new("L", (size[1], size[0]), 255).save(Path(folder) / _mask_name(size))
         yield
 
 
@@ -315,13 +316,27 @@ def default_sizes(geometry: ModelGeometry) -> list[Size]:
 def _request(size: Size, index: int, steps: int = STEPS_A_ROW, executor: Executor | None = None) -> Request:
     """A request to measure; it starts from a picture where the executor's pipeline does, and makes all of its steps."""
     height, width, frames = size
-    image = strength = None
+    image = mask = strength = None
     if executor is not None and image_use(executor.pipeline) == "required":
         image = _picture_name(size)
+        mask = _mask_name(size) if takes_mask(executor.pipeline) else None
         strength = 1.0 if type(executor.pipeline).__name__ in IMAGE_TO_IMAGE else None
     return Request(
-        f"profile-{index}", 0.0, height, width, steps, frames, seed=index, image=image or "", strength=strength
+        request_id=f"profile-{index}",
+        arrival_s=0.0,
+        height=height,
+        width=width,
+        steps=steps,
+        frames=frames,
+        seed=index,
+        image=image or "",
+        mask=mask or "",
+        strength=strength,
     )
+
+
+def _mask_name(size: Size) -> str:
+    return f"mask-{_picture_name(size)}"
 
 
 def _picture_name(size: Size) -> str:

@@ -295,8 +295,11 @@ class Replay:
 
 
 def warm_up(executors: Sequence[Executor], requests: Sequence[Request], steps: int = 2) -> None:
-    """Run one short request of every size and guidance in ``requests`` on every executor, outside any log."""
-    kinds = {(request.size, request.guided, bool(request.image)): request for request in requests}
+    """Run one short request of every kind in ``requests`` on every executor, outside any log.
+
+    A kind is a size, guidance, a set of adapters, and whether there is a picture to start from.
+    """
+    kinds = {(request.size, request.guided, bool(request.image), request.adapter_set): request for request in requests}
     for executor in executors:
         for kind in sorted(kinds):
             like = kinds[kind]

@@ -83,7 +83,7 @@ def replay_into(
 
     from backend.coroutine import unused_arguments
 
-    for request in {(r.image, r.size): r for r in requests}.values():
+    for request in {(r.image, r.mask, r.size): r for r in requests}.values():
         executors[0].check(request)
     info["warnings"] = [*info["warnings"], *unused_arguments(executors[0].pipeline, requests)]
 
@@ -163,11 +163,13 @@ def _executors(prepared: Prepared) -> list[Any]:
     try:
         from backend.executor import Executor
         from backend.loading import load_pipeline
+        from backend.lora import adapter_files
         from backend.machine import devices_of, use_threads
     except ImportError as error:
         raise BadInput(f"replay needs {error.name}; install tilecast[backend]") from error
     scenario, cluster = prepared.scenario, prepared.scenario.cluster
     caching = prepared.cache.policy if prepared.cache is not None else None
+    adapters = adapter_files(scenario.adapters, prepared.requests)
     use_threads(cluster.threads)
     return [
         Executor(
@@ -181,6 +183,7 @@ def _executors(prepared: Prepared) -> list[Any]:
             tiling=None if prepared.tiling is None else prepared.tiling.execution(prepared.table),
             images=scenario.images,
             kernels=cluster.kernels,
+            adapters=adapters,
         )
         for device in devices_of(cluster.device, cluster.replicas, cluster.devices)
     ]

@@ -132,6 +132,11 @@ class Scenario(Section):
         return None if self.trace.images is None else self.base / self.trace.images
 
     @property
+    def adapters(self) -> Path | None:
+        """The folder of the adapters that requests name."""
+        return None if self.cluster.adapters is None else self.base / self.cluster.adapters
+
+    @property
     def model_source(self) -> str:
         """What the backend loads: the folder beside the scenario if there is one, else the name as it stands."""
         beside = self.base / self.model

@@ -140,6 +140,9 @@ class ClusterSection(Section):
         "whole",
         description="How batches of several sizes run: not at all, cut into patches (UNets), packed (transformers).",
     )
+    adapters: PathText | None = Field(
+        None, description="Folder of the adapters (LoRAs) that requests name, NAME.safetensors, for a replay."
+    )
     kernels: Literal["auto", "reference"] = Field(
         "auto", description="Fused and recorded where the device can, or plain PyTorch."
     )

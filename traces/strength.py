@@ -1,8 +1,8 @@
 """Image to image: which steps of its schedule a request makes.
 
-An image-to-image pipeline adds noise to a picture and takes it away again. ``strength`` says how much: the share of the
-sampler's schedule that runs, its last steps. Families round that share up or down, so what a request costs depends on
-the pipeline's class, which planning must know without loading it.
+An image-to-image pipeline adds noise to a picture and takes it away again, an inpainting one inside a mask.
+``strength`` says how much: the share of the sampler's schedule that runs, its last steps. Families round that share up
+or down, so what a request costs depends on the pipeline's class, which planning must know without loading it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,26 @@ class ImageToImage(NamedTuple):
 
 IMAGE_TO_IMAGE: dict[str, ImageToImage] = {
     "ChromaImg2ImgPipeline": ImageToImage(0.9, True),
+    "ChromaInpaintPipeline": ImageToImage(0.6, True),
+    "FluxFillPipeline": ImageToImage(1.0, True),
     "FluxImg2ImgPipeline": ImageToImage(0.6, True),
+    "FluxInpaintPipeline": ImageToImage(0.6, True),
     "Kandinsky3Img2ImgPipeline": ImageToImage(0.3),
     "KolorsImg2ImgPipeline": ImageToImage(0.3),
     "QwenImageImg2ImgPipeline": ImageToImage(0.6, True),
+    "QwenImageInpaintPipeline": ImageToImage(0.6, True),
     "StableDiffusion3Img2ImgPipeline": ImageToImage(0.6, True),
+    "StableDiffusion3InpaintPipeline": ImageToImage(0.6, True),
     "StableDiffusion3PAGImg2ImgPipeline": ImageToImage(0.6, True),
     "StableDiffusionImg2ImgPipeline": ImageToImage(0.8),
+    "StableDiffusionInpaintPipeline": ImageToImage(1.0),
     "StableDiffusionPAGImg2ImgPipeline": ImageToImage(0.8),
+    "StableDiffusionPAGInpaintPipeline": ImageToImage(0.9999),
     "StableDiffusionXLImg2ImgPipeline": ImageToImage(0.3),
+    "StableDiffusionXLInpaintPipeline": ImageToImage(0.9999),
     "StableDiffusionXLPAGImg2ImgPipeline": ImageToImage(0.3),
+    "StableDiffusionXLPAGInpaintPipeline": ImageToImage(0.9999),
     "ZImageImg2ImgPipeline": ImageToImage(0.6, True),
+    "ZImageInpaintPipeline": ImageToImage(1.0, True),
 }
 """By the class of the pipeline."""

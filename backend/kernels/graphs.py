@@ -90,9 +90,13 @@ class Recorder:
 
     Args:
         capture: how to record; None: nothing is recorded.
+
+    Attributes:
+        weights: says which weights forwards run on now, of several that take turns: each has its own recordings.
     """
 
     def __init__(self, capture: Capture | None = None) -> None:
+        self.weights: Hashable = ()
         self._capture = capture
         self._buckets: dict[Hashable, _Bucket] = {}
         self._calls = 0
@@ -111,7 +115,7 @@ class Recorder:
             return function(*inputs)
         tensors: list[torch.Tensor] = []
         try:
-            bucket = self._bucket((key, _shape_of(inputs, tensors)))
+            bucket = self._bucket((key, self.weights, _shape_of(inputs, tensors)))
         except NotRecordable:
             return function(*inputs)
         if bucket.recording is not None:

@@ -20,12 +20,13 @@ import pandas as pd  # noqa: E402
 from PIL import Image  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from backend.coroutine import pipeline_arguments  # noqa: E402
+from backend.coroutine import pipeline_arguments, unused_arguments  # noqa: E402
 from backend.executor import Executor  # noqa: E402
-from backend.inputs import image_use  # noqa: E402
+from backend.inputs import check_arguments, image_use, takes_mask  # noqa: E402
 from backend.profiling import measure_profile  # noqa: E402
 from cli.app import app  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
+from tests.backend.tiny_families import qwen_image, z_image  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
 from traces.request import Request  # noqa: E402
 from traces.strength import IMAGE_TO_IMAGE  # noqa: E402
@@ -51,33 +52,59 @@ MADE: dict[str, Callable[[], Any]] = {
     "sdxl pndm": lambda: _sdxl(diffusers.PNDMScheduler),
     "flux": lambda: _of(diffusers.FluxImg2ImgPipeline, tiny_pipelines.flux()),
     "sd3": lambda: _of(diffusers.StableDiffusion3Img2ImgPipeline, tiny_pipelines.sd3()),
+    "qwen-image": lambda: _of(diffusers.QwenImageImg2ImgPipeline, qwen_image()),
+    "z-image": lambda: _of(diffusers.ZImageImg2ImgPipeline, z_image()),
+    "sdxl inpaint": lambda: _of(diffusers.StableDiffusionXLInpaintPipeline, tiny_pipelines.sdxl()),
+    "flux inpaint": lambda: _of(diffusers.FluxInpaintPipeline, tiny_pipelines.flux()),
+    "flux fill": tiny_pipelines.flux_fill,
+    "sd3 inpaint": lambda: _of(diffusers.StableDiffusion3InpaintPipeline, tiny_pipelines.sd3(16)),
+    "qwen-image inpaint": lambda: _of(diffusers.QwenImageInpaintPipeline, qwen_image()),
+    "z-image inpaint": lambda: _of(diffusers.ZImageInpaintPipeline, z_image()),
 }
+PACKED = ("flux fill", "sd3 inpaint", "qwen-image inpaint", "z-image")
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     for index, colour in enumerate([(200, 60, 30), (20, 60, 200)]):
         Image.new("RGB", (32, 32), colour).save(tmp_path / f"{index}.png")
+        mask = np.zeros((32, 32), dtype=np.uint8)
+        mask[:, : 16 + 8 * index] = 255
+        Image.fromarray(mask).save(tmp_path / f"mask{index}.png")
     return tmp_path
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_two_requests_together_are_the_stock_pipelines_alone(name: str, pictures: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "mode"), [*((name, "whole") for name in MADE), *((name, "packed") for name in PACKED)]
+)
+def test_two_requests_together_are_the_stock_pipelines_alone(name: str, mode: str, pictures: Path) -> None:
     torch.set_num_threads(1)
     pipeline = MADE[name]()
     ways = IMAGE_TO_IMAGE[type(pipeline).__name__]
     requests, wanted = [], []
     for index, strength in enumerate((None, 0.55)):
         asked = Request(
-            str(index), 0.0, 32, 32, 10, prompt="a cat", image=f"{index}.png", seed=index, strength=strength
+            str(index),
+            0.0,
+            32,
+            32,
+            10,
+            prompt="a cat" * (1 + index),
+            image=f"{index}.png",
+            seed=index,
+            strength=strength,
         )
+        shown = {"image": Image.open(pictures / asked.image)}
+        if takes_mask(pipeline):
+            asked = replace(asked, mask=f"mask{index}.png")
+            shown["mask_image"] = Image.open(pictures / asked.mask)
         stock = copy.copy(pipeline)
         stock.scheduler = copy.deepcopy(pipeline.scheduler)
         with torch.no_grad():
-            wanted.append(stock(**pipeline_arguments(stock, asked), image=Image.open(pictures / asked.image)).images)
+            wanted.append(stock(**pipeline_arguments(stock, asked), **shown).images)
         steps = ways.steps(10, strength or ways.strength)
         requests.append(replace(asked, steps=steps, schedule_steps=10, strength=strength or ways.strength))
-    executor, made = Executor(pipeline, images=pictures), {}
+    executor, made = Executor(pipeline, mode, images=pictures), {}
     outcomes = [executor.execute("encode", requests)]
     for step in range(max(request.steps for request in requests)):
         going = [request for request in requests if request.steps > step]
@@ -113,9 +140,27 @@ def test_a_picture_is_needed_optional_or_none() -> None:
 
 
 def test_pipelines_that_need_more_than_requests_have_are_refused() -> None:
-    made = tiny_pipelines.sdxl()
-    with pytest.raises(BadInput, match="StableDiffusionXLInpaintPipeline needs 'mask_image'"):
-        Executor(_of(diffusers.StableDiffusionXLInpaintPipeline, made))
+    controlled = object.__new__(diffusers.FluxControlInpaintPipeline)
+    with pytest.raises(BadInput, match="FluxControlInpaintPipeline needs 'control_image'"):
+        check_arguments(controlled)
+
+
+def test_a_mask_is_there_lies_in_the_folder_and_is_as_large_as_its_picture(pictures: Path) -> None:
+    Image.new("L", (16, 32)).save(pictures / "narrow.png")
+    executor = Executor(MADE["sdxl inpaint"](), images=pictures)
+    good = Request("r", 0.0, 32, 32, 10, image="0.png", mask="mask0.png")
+    executor.check(good)
+    for mask, words in (
+        ("", "mask is empty, but the model paints inside one"),
+        ("9.png", r"cannot open mask '9\.png'"),
+        ("../0.png", r"mask '\.\./0\.png' lies outside"),
+        ("narrow.png", r"mask 'narrow\.png' is 32x16, expected the 32x32 of image '0\.png'"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            executor.check(replace(good, mask=mask))
+    assert unused_arguments(_sdxl(), [good]) == [
+        "mask of 1 requests has no effect: StableDiffusionXLImg2ImgPipeline takes none"
+    ]
 
 
 def test_what_a_request_starts_from_is_checked_before_any_work(pictures: Path) -> None:

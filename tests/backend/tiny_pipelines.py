@@ -16,6 +16,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxFillPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
     HeunDiscreteScheduler,
@@ -158,6 +159,17 @@ def flux() -> FluxPipeline:
     return pipeline
 
 
+def flux_fill() -> FluxFillPipeline:
+    """Flux Fill: the masked picture and the mask lie beside the latents, in channels of their own."""
+    made = flux()
+    config = {name: value for name, value in made.transformer.config.items() if not name.startswith("_")}
+    transformer = FluxTransformer2DModel(**{**config, "in_channels": 24, "out_channels": 4}).eval()
+    parts = {name: part for name, part in made.components.items() if name not in ("image_encoder", "feature_extractor")}
+    pipeline = FluxFillPipeline(**{**parts, "transformer": transformer})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def wan(expand_timesteps: bool = False) -> WanPipeline:
     """Wan classes: a clip, and two denoiser calls a step (text and no text); a timestep a token on request (2.2 5B)."""
     torch.manual_seed(0)
@@ -188,15 +200,15 @@ def wan(expand_timesteps: bool = False) -> WanPipeline:
     return pipeline
 
 
-def sd3() -> StableDiffusion3Pipeline:
+def sd3(channels: int = 4) -> StableDiffusion3Pipeline:
     """SD3.5 classes: normed queries and keys, a block with a second attention; latent factor 2."""
     torch.manual_seed(0)
     pipeline = StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel(
             sample_size=16,
             patch_size=2,
-            in_channels=4,
-            out_channels=4,
+            in_channels=channels,
+            out_channels=channels,
             num_layers=2,
             attention_head_dim=8,
             num_attention_heads=2,
@@ -207,7 +219,7 @@ def sd3() -> StableDiffusion3Pipeline:
             dual_attention_layers=(0,),
             qk_norm="rms_norm",
         ).eval(),
-        vae=_vae(latent_channels=4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
+        vae=_vae(latent_channels=channels, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         text_encoder=_clip(CLIPTextModelWithProjection),
         text_encoder_2=_clip(CLIPTextModelWithProjection),
