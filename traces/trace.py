@@ -400,5 +400,6 @@ class Trace:
         return self._with(arrival_s=arrival, deadline_s=deadline)
 
     def _with(self, **columns: Any) -> Trace:
-        changed = self._frame.assign(**columns)
-        return Trace(changed.astype({name: DTYPES[name] for name in columns}), self.source)
+        rows = self._frame.index
+        typed = {name: pd.Series(values, rows).astype(DTYPES[name]) for name, values in columns.items()}
+        return Trace(self._frame.assign(**typed), self.source)
