@@ -40,7 +40,7 @@ class ReplayStalled(PolicyError):  # noqa: N818
 
 class _Done(NamedTuple):
     launch: Launch
-    outcome: Outcome | PolicyError
+    outcome: Outcome | Exception
     now: float
 
 
@@ -110,8 +110,15 @@ class _Worker(threading.Thread):
             self._done.put(_Done(launch, outcome, self._clock()))
         self._executor.close()
 
-    def _launch(self, launch: Launch, resident: set[str]) -> Outcome | PolicyError:
-        """Run the stages of a launch one after another, until its end or a recall; or what a policy has done wrong."""
+    def _launch(self, launch: Launch, resident: set[str]) -> Outcome | Exception:
+        """What came of a launch; or what a policy has done wrong, or has made of the requests."""
+        try:
+            return self._stages(launch, resident)
+        except Exception as error:
+            return error
+
+    def _stages(self, launch: Launch, resident: set[str]) -> Outcome:
+        """Run the stages of a launch one after another, until its end or a recall."""
         requests = [job.request for job in launch.jobs]
         failed: dict[str, str] = {}
         notes: dict[str, str] = {}
@@ -140,8 +147,8 @@ class _Worker(threading.Thread):
                 reused += outcome.reused
                 if outcome.steps_done < segment.steps or recalled() or len(failed) == len(requests):
                     break
-        except PolicyError as error:
-            return error
+        except PolicyError:
+            raise
         except Exception as error:  # a fault of ours must not lose the requests
             failed = {request.request_id: reason(error) for request in requests}
         return Outcome(
@@ -218,7 +225,8 @@ class Replay:
                 if worker.error is not None:
                     raise worker.error
             self._started = time.perf_counter() - start_s
-            self._loop(requests)
+            with self._controller.audited():
+                self._loop(requests)
             return False
         except KeyboardInterrupt:
             self._give_up()
@@ -275,7 +283,7 @@ class Replay:
         if isinstance(done, _Stop):
             raise KeyboardInterrupt
         del self._running[done.launch.launch_id]
-        if isinstance(done.outcome, PolicyError):
+        if isinstance(done.outcome, Exception):
             raise done.outcome
         self._controller.complete(done.launch, done.outcome, done.now)
         if self._progress is not None:

@@ -10,12 +10,14 @@ Times are seconds, as floats, on one clock of the driver's choice that never run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from policies import answers
-from policies.cluster import ClusterState, QueueState, set_launch, set_up
+from policies.audit import Audit, Writer
+from policies.cluster import ClusterState, QueueState
 from policies.contract import (
     Decision,
     Launch,
@@ -28,8 +30,8 @@ from policies.contract import (
     guided_share,
     joined,
 )
-from policies.guard import fail, has_own, read
-from policies.job import Job, adapt, cancel_soon, end, finish, remark, rest, set_state, start, through
+from policies.guard import fail, has_own, is_users, read
+from policies.job import Job, through
 from policies.router import Router
 from policies.routing import RoutingPolicy, Shared, usual_routing
 from policies.rules import Rules
@@ -121,6 +123,9 @@ class Controller:
         self._costs = costs
         self._learns = costs.learns
         self._rules = Rules(cluster, self._loads)
+        users = [each for each in (policy, routing) if is_users(each)]
+        self._audit = Audit(cluster, users) if users else None
+        self._write = Writer() if self._audit is None else self._audit.writer
         self._router = Router(cluster, policy, routing if binds else None, on_event)
         self._changed = self._router.changed
         self._recalls, self._returns = (has_own(self.policy, hook) for hook in ("recalls", "returned"))
@@ -129,6 +134,29 @@ class Controller:
     def policy(self) -> SchedulingPolicy:
         """The scheduling policy that runs, or of several copies the first."""
         return self._cluster.queues[0].policy
+
+    @contextmanager
+    def audited(self) -> Iterator[None]:
+        """For a driver, around a whole run: `check_unwritten` in the end, and where the run breaks off.
+
+        Raises:
+            PolicyError: a policy has written; that is said rather than what has come of it.
+        """
+        try:
+            yield
+        except Exception:
+            self.check_unwritten()
+            raise
+        self.check_unwritten()
+
+    def check_unwritten(self) -> None:
+        """Whether a user's policy has written to what it may only read, so far.
+
+        Raises:
+            PolicyError: one has.
+        """
+        if self._audit is not None:
+            self._audit.check()
 
     def submit(self, request: Request, now: float) -> None:
         """A request arrived."""
@@ -148,6 +176,8 @@ class Controller:
     def _add(self, job: Job, now: float) -> None:
         cluster, name = self._cluster, job.request.request_id
         self.jobs.append(job)
+        if self._audit is not None:
+            self._audit.submitted(job)
         self.open += 1
         cluster.jobs[name] = job
         cluster.waiting[name] = job
@@ -161,7 +191,7 @@ class Controller:
         if job is None:
             return
         if job.state == "running":
-            cancel_soon(job, reason)
+            self._write.cancel_soon(job, reason)
             launch = self._replicas[job.replica].launch
             assert launch is not None
             self._cancel_recalls.append(launch.launch_id)
@@ -265,7 +295,7 @@ class Controller:
             self._on_event("complete", (launch.launch_id, outcome), now)
         launch_id, index, jobs, _, _, steps_asked, _, load = launch
         steps, failed, _, _, _, _, notes = outcome
-        own_steps = steps if self._loads is None else adapt(jobs, steps)
+        own_steps = steps if self._loads is None else self._write.adapt(jobs, steps)
         step_costs = self._running.pop(launch_id, None)
         if step_costs is None:
             raise ValueError(f"launch {launch_id} is not running")
@@ -274,7 +304,7 @@ class Controller:
         self._recalled.discard(launch_id)
         queue = self._cluster.queues[index]
         self._changed[queue] = None
-        set_launch(self._replicas[index], None)
+        self._write.set_launch(self._replicas[index], None)
         self._occupancy.free |= 1 << index
         self.launched.append((launch, outcome, now))
         if load is not None:
@@ -284,14 +314,14 @@ class Controller:
             _learn(step_costs, launch, outcome, now)
         for job in jobs:
             if notes and (note := notes.get(job.request.request_id)):
-                remark(job, joined(job.note, note))
+                self._write.remark(job, joined(job.note, note))
             if failed and job.request.request_id in failed:
                 self._end(job, "failed", failed[job.request.request_id], now)
             elif own_steps == job.steps_left:
-                finish(job, now)
+                self._write.finish(job, now)
                 self._ended(job, self._cluster.resident[index], now)
             else:
-                rest(job, own_steps)
+                self._write.rest(job, own_steps)
                 if job.cancelling:
                     self._end(job, "cancelled", job.cancelling, now)
                 elif self._returns:
@@ -313,22 +343,22 @@ class Controller:
         if self._on_event:
             self._on_event("down", (index, in_flight, outcome), now)
         replica = self._replicas[index]
-        set_up(replica, False)
+        self._write.set_up(replica, False)
         self._occupancy.up &= ~(1 << index)
         self._occupancy.free &= ~(1 << index)
         self.outages.append((index, now, None))
         self._cluster.loaded[index].clear()
         launch = replica.launch
-        set_launch(replica, None)
+        self._write.set_launch(replica, None)
         if launch is not None:
             if outcome is None:
                 raise ValueError(f"replica {index} was running launch {launch.launch_id}, which has no outcome")
             del self._running[launch.launch_id]
             self._recalled.discard(launch.launch_id)
             self.launched.append((launch, outcome, now))
-            steps = outcome.steps_done if self._loads is None else adapt(launch.jobs, outcome.steps_done)
+            steps = outcome.steps_done if self._loads is None else self._write.adapt(launch.jobs, outcome.steps_done)
             for job in launch.jobs:
-                rest(job, steps)
+                self._write.rest(job, steps)
         self._router.replica_down(replica, now)
         again = []
         for job in list(self._cluster.resident[index].values()):
@@ -350,7 +380,7 @@ class Controller:
         if self._on_event:
             self._on_event("up", index, now)
         replica = self._replicas[index]
-        set_up(replica, True)
+        self._write.set_up(replica, True)
         self._occupancy.up |= 1 << index
         if replica.launch is None:
             self._occupancy.free |= 1 << index
@@ -393,7 +423,7 @@ class Controller:
         predicted_step_s = tuple([cost.step_s for cost in step_costs])
         launch = _new(Launch, (launch_id, index, jobs, work, predicted_step_s, steps, now, None))
         self._running[launch_id] = step_costs
-        set_launch(replica, launch)
+        self._write.set_launch(replica, launch)
         occupancy, bit = self._occupancy, 1 << index
         occupancy.free &= ~bit
         occupancy.holding |= bit
@@ -406,9 +436,9 @@ class Controller:
                 if queued is not waiting:
                     del queued[name]
                 resident[name] = job
-                start(job, index, now)
+                self._write.start(job, index, now)
             else:
-                set_state(job, "running")
+                self._write.set_state(job, "running")
         return launch
 
     def _work(self, jobs: tuple[Job, ...], steps: int) -> tuple[LaunchWork, _StepCosts]:
@@ -452,7 +482,7 @@ class Controller:
         )
         self._next_launch += 1
         self._running[launch.launch_id] = (FixedCost(load.expected_s),)
-        set_launch(replica, launch)
+        self._write.set_launch(replica, launch)
         self._occupancy.free &= ~(1 << replica.index)
         return launch
 
@@ -468,7 +498,7 @@ class Controller:
 
     def _end(self, job: Job, state: str, reason: str, now: float) -> None:
         held = self._cluster.waiting if job.state == "waiting" else self._cluster.resident[job.replica]
-        end(job, state, reason, now)
+        self._write.end(job, state, reason, now)
         self._ended(job, held, now)
 
     def _ended(self, job: Job, held: dict[str, Job], now: float) -> None:

@@ -180,36 +180,40 @@ def check_parity(
     told = _Told(make_controller(on_event), by_id)
     decisions = 0
     drops: list[Any] = []
-    for event in events:
-        now = event["now"]
-        if "resumed" in event:
-            told, drops = _Told(make_controller(on_event), by_id), []
-            routed.clear()
-        elif "drop" in event:
-            drops.append(event["drop"])
-        elif "route" in event:
-            way = routed.pop(0) if routed else None
-            decisions += 1
-            if way != event["route"]:
-                return Parity(decisions, f"at {now} s, route: recorded {event['route']}, now {way}")
-        elif "launches" in event:
-            if routed:
-                return Parity(decisions + 1, f"at {now} s, route: recorded None, now {routed[0]}")
-            dropped.clear()
-            answer: Any = [_spell_launch(launch) for launch in told.launches(now)]
-            decisions += 1
-            if dropped != drops:
-                return Parity(decisions, f"at {now} s, drops: recorded {drops}, now {dropped}")
-            if answer != event["launches"]:
-                return Parity(decisions, f"at {now} s, launches: recorded {event['launches']}, now {answer}")
-            drops = []
-        elif "recalls" in event:
-            answer = told.controller.recalls(now)
-            decisions += 1
-            if answer != event["recalls"]:
-                return Parity(decisions, f"at {now} s, recalls: recorded {event['recalls']}, now {answer}")
-        else:
-            told.tell(event)
+    try:
+        for event in events:
+            now = event["now"]
+            if "resumed" in event:
+                told, drops = _Told(make_controller(on_event), by_id), []
+                routed.clear()
+            elif "drop" in event:
+                drops.append(event["drop"])
+            elif "route" in event:
+                way = routed.pop(0) if routed else None
+                decisions += 1
+                if way != event["route"]:
+                    return Parity(decisions, f"at {now} s, route: recorded {event['route']}, now {way}")
+            elif "launches" in event:
+                if routed:
+                    return Parity(decisions + 1, f"at {now} s, route: recorded None, now {routed[0]}")
+                dropped.clear()
+                answer: Any = [_spell_launch(launch) for launch in told.launches(now)]
+                decisions += 1
+                if dropped != drops:
+                    return Parity(decisions, f"at {now} s, drops: recorded {drops}, now {dropped}")
+                if answer != event["launches"]:
+                    return Parity(decisions, f"at {now} s, launches: recorded {event['launches']}, now {answer}")
+                drops = []
+            elif "recalls" in event:
+                answer = told.controller.recalls(now)
+                decisions += 1
+                if answer != event["recalls"]:
+                    return Parity(decisions, f"at {now} s, recalls: recorded {event['recalls']}, now {answer}")
+            else:
+                told.tell(event)
+    except Exception:
+        told.controller.check_unwritten()
+        raise
     return Parity(decisions, None)
 
 

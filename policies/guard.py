@@ -144,9 +144,9 @@ def went_wrong(error: BaseException, what: str, *files: str) -> BaseException:
     return _Told(f"{what} raised {class_name(error)}{at}{': ' if text else ''}{text}")
 
 
-def broken(policy: Policy, what: str) -> PolicyError:
-    """A policy has broken a rule of the contract."""
-    return _Told(f"policy {name_of(policy)} {what}")
+def broken(policy: Policy, what: str, *others: Policy) -> PolicyError:
+    """A policy has broken a rule of the contract, or one of ``others`` has."""
+    return _Told(f"policy {' or '.join([name_of(each) for each in (policy, *others)])} {what}")
 
 
 def begun(policy: P, *arguments: Any) -> P:
@@ -226,6 +226,12 @@ def has_own(policy: Policy, hook: str) -> bool:
 def name_of(policy: Policy) -> str:
     """The name of a policy's class; of one that only passes on what another decides, the other's."""
     return one_line(class_name(policy.blamed if _is_shipped(policy) else policy), 80)
+
+
+def is_users(policy: Policy) -> bool:
+    """Whether a policy, or the one that it passes on what it decides, is a user's."""
+    blamed = policy.blamed if _is_shipped(policy) else policy
+    return not _is_shipped(blamed) or any(not code.co_filename.startswith(_OURS) for code in codes_of(blamed))
 
 
 def is_of(value: object, *classes: type[T]) -> TypeGuard[T]:

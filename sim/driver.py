@@ -113,7 +113,7 @@ class Simulation:
         self._times.append(_NEVER)
         if self._happenings is not None:
             env.process(self._happen(self._happenings)).callbacks.append(self._happened)
-        with growing():
+        with self._controller.audited(), growing():
             env.run()
         if self._controller.open:
             waiting = [job.request.request_id for job in self._controller.jobs if not job.ended]
