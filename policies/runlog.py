@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traces.errors import BadInput
+from traces.files import row_at
 from traces.marks import OutputKind
 from traces.output import Folder
 from traces.text import read_text, write_text
@@ -178,16 +179,16 @@ def _table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
         if len(table) and not _HOLDS[kind](cells.type):
             raise BadInput(f"{path}: column {name!r} holds {cells.type}, expected {_KINDS[kind]}")
         if kind != "float64" and cells.null_count:
-            raise BadInput(f"{path}: row {cells.is_null().index(True).as_py() + 1} has no {name}")
+            raise BadInput(f"{path}: {row_at(cells.is_null().index(True).as_py())} has no {name}")
         if kind == "float64":
             seconds = cells.to_numpy().astype("float64")
             none = np.isnan(seconds)
             if name in _NEVER_EMPTY and none.any():
-                raise BadInput(f"{path}: row {int(none.argmax()) + 1} has no {name}")
+                raise BadInput(f"{path}: {row_at(int(none.argmax()))} has no {name}")
             wrong = ~(none | (abs(seconds) <= _MOST_S))
             if wrong.any():
                 row, right = int(wrong.argmax()), f"a time of at most {_MOST_S:g} s"
-                raise BadInput(f"{path}: row {row + 1}: {name} is {seconds[row]:g}, expected {right}")
+                raise BadInput(f"{path}: {row_at(row)}: {name} is {seconds[row]:g}, expected {right}")
     return table.to_pandas().astype({name: kind for name, kind in columns.items() if kind == "float64"})
 
 

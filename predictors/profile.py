@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from traces.composition import format_composition, parse
 from traces.errors import BadInput
+from traces.files import row_at
 from traces.geometry import GEOMETRIES
 from traces.limits import SPAN
 from traces.marks import OutputKind
@@ -315,8 +316,8 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
         try:
             spelling[text] = format_composition(parse(text))
         except BadInput as error:
-            row = int((frame["composition"] == text).to_numpy().argmax()) + 1
-            raise BadInput(f"row {row}: {error}") from None
+            row = int((frame["composition"] == text).to_numpy().argmax())
+            raise BadInput(f"{row_at(row)}: {error}") from None
     return frame.assign(composition=frame["composition"].map(spelling)).astype(COLUMNS)
 
 
@@ -324,4 +325,4 @@ def _require(frame: pd.DataFrame, name: str, good: Any, right: str) -> None:
     wrong = ~good.to_numpy(dtype=bool)
     if wrong.any():
         row = int(wrong.argmax())
-        raise BadInput(f"row {row + 1}: {name} is {frame[name].iat[row]}, expected {right}")
+        raise BadInput(f"{row_at(row)}: {name} is {frame[name].iat[row]}, expected {right}")

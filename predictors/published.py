@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from predictors.hardware import PRECISIONS, shipped_hardware
 from predictors.shapes import shape_of
 from traces.errors import BadInput
+from traces.files import row_at
 from traces.request import Size
 from traces.text import read_text
 
@@ -161,16 +162,16 @@ def load_published(path: Path) -> list[Published]:
         if name not in header:
             raise BadInput(f"{path}: no column {name!r}; the file has: {', '.join(header)}")
     rows = []
-    for number, values in enumerate(lines, 2):
+    for position, values in enumerate(lines):
         if len(values) != len(header):
-            raise BadInput(f"{path}: row {number}: {len(values)} fields, expected {len(header)} as in the header")
+            raise BadInput(f"{path}: {row_at(position)} has {len(values)} fields, expected {len(header)}")
         try:
             rows.append(Published.of(dict(zip(header, values, strict=True))))
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"]))
             message = problem["msg"].removeprefix("Value error, ")
-            raise BadInput(f"{path}: row {number}: {where}: {message[0].lower()}{message[1:]}") from error
+            raise BadInput(f"{path}: {row_at(position)}: {where}: {message[0].lower()}{message[1:]}") from error
     return rows
 
 

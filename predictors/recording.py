@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traces.errors import BadInput
+from traces.files import row_at
 from traces.marks import OutputKind
 from traces.output import whole_file
 from traces.streams import stream
@@ -224,4 +225,4 @@ def require(frame: pd.DataFrame, name: str, good: pd.Series, right: str) -> None
     wrong = ~good.to_numpy(dtype=bool)
     if wrong.any():
         row = int(wrong.argmax())
-        raise BadInput(f"row {row + 1}: {name} is {frame[name].iat[row]}, expected {right}")
+        raise BadInput(f"{row_at(row)}: {name} is {frame[name].iat[row]}, expected {right}")

@@ -17,7 +17,7 @@ import pandas as pd
 
 from traces.errors import BadInput
 from traces.exact import LARGEST_EXACT, column_of, is_missing, named, number_of, unmasked
-from traces.files import require_columns
+from traces.files import require_columns, row_at
 from traces.limits import INSTANT, MOST_PIXELS, Text
 from traces.request import LIMITS
 
@@ -86,12 +86,15 @@ class Cells:
     rows: Sequence[int] | None = None
     columns: Mapping[str, str] | None = None
 
+    def at(self, position: int) -> str:
+        """The file and the row of the frame row at ``position``."""
+        return f"{self.source}: {row_at(position if self.rows is None else self.rows[position] - 1, self.source)}"
+
     def bad(self, position: int, field: str, value: object, right: str) -> BadInput:
         """The error for the cell at frame row ``position``."""
-        row = position + 1 if self.rows is None else self.rows[position]
         column = (self.columns or {}).get(field, field)
         made_from = f" (column {column!r})" if column != field else ""
-        return BadInput(f"{self.source}: row {row}: {field}{made_from} is {_shown(value)}, expected {right}")
+        return BadInput(f"{self.at(position)}: {field}{made_from} is {_shown(value)}, expected {right}")
 
 
 def _shown(value: object) -> str:

@@ -106,6 +106,17 @@ def require_columns(frame: pd.DataFrame, columns: Sequence[str], source: str) ->
             raise BadInput(f"{source}: no column {column!r}; the file has: {have}")
 
 
+def row_at(position: int, source: str = "") -> str:
+    """Where a row of a table stands, for messages: by the number that a spreadsheet shows; the header has 1.
+
+    Args:
+        position: 0, 1, 2, ... of the rows of data.
+        source: the file; one that is neither CSV nor Parquet has no header, and its records are counted from 1.
+    """
+    of_table = Path(source.lower().removesuffix(".gz")).suffix in ("", ".csv", ".parquet")
+    return f"row {position + 2} counting the header" if of_table else f"record {position + 1}"
+
+
 def suffix_of(path: Path, packed: bool = False) -> str:
     """What a table's file is by its name: .parquet, .csv or .jsonl; ``packed``: the latter two also as .gz.
 
@@ -172,10 +183,10 @@ def _csv_header(content: str, path: Path) -> list[str]:
     read = csv.reader(io.StringIO(content, newline=""))
     rows = (row for row in read if len(row) > 1 or (row and row[0].strip(" \t")))  # blank lines are no rows
     header = next(rows, [])
-    for number, row in enumerate(rows, start=1):
+    for position, row in enumerate(rows):
         if len(row) != len(header):
             raise BadInput(
-                f"{path}: row {number} has {len(row)} fields, expected {len(header)}, as the header has columns"
+                f"{path}: {row_at(position)} has {len(row)} fields, expected {len(header)}, as the header has columns"
             )
     return header
 

@@ -151,7 +151,7 @@ class Trace:
         return summarise(self._frame)
 
     def check(self, geometry: ModelGeometry) -> None:
-        """Raise BadInput, naming the row, for the first request whose size the model cannot make."""
+        """Raise BadInput for the first request whose size the model cannot make."""
         f, m = self._frame, geometry.size_multiple
         wrong = (f["height"] % m != 0) | (f["width"] % m != 0) | ((f["frames"] - 1) % geometry.frame_factor != 0)
         if wrong.any():
@@ -160,7 +160,7 @@ class Trace:
             try:
                 geometry.check(request)
             except BadInput as error:
-                raise BadInput(f"{self.source}: row {position + 1}: {error}") from None
+                raise BadInput(f"{self.source}: {error}") from None
 
     def slice(self, start_s: float = 0.0, end_s: float = math.inf, *, rebase: bool = True) -> Trace:
         """The requests that arrive in [start_s, end_s); with ``rebase``, ``start_s`` becomes time 0.
@@ -373,7 +373,7 @@ class Trace:
                 span = float(seconds)  # type: ignore[arg-type]
             if not (span > 0 and math.isfinite(span)):
                 which = f"the SLO of size {request.size} is {'not given' if math.isnan(span) else span}"
-                raise BadInput(f"{self.source}: row {fill[first[number]] + 1}: {which}, expected a span above 0 s")
+                raise BadInput(f"{self.source}: request {request.request_id!r}: {which}, expected a span above 0 s")
             spans[number] = span
         slo[fill] = spans[kind]
         return self._with(slo_s=slo, deadline_s=deadline)

@@ -134,7 +134,7 @@ class _MixedBatch(ReportedRow):
     """A batch of several sizes, run in patches."""
 
     def __init__(self, table: _Table, position: int, columns: list[str]) -> None:
-        self.where = f"{table.cells.source}: row {position + 1}"
+        self.where = table.cells.at(position)
         self.facts = table.facts
         self.table = table
         self.position = position
@@ -164,7 +164,7 @@ class _WholeBatch(ReportedRow):
     """A batch of as many images as the row is far down."""
 
     def __init__(self, table: _Table, position: int, size: Size | None) -> None:
-        self.where = f"{table.cells.source}: row {position + 1}"
+        self.where = table.cells.at(position)
         self.facts = table.facts
         self.table = table
         self.position = position

@@ -174,10 +174,10 @@ class _Submission(_Result):
     """A row of the table of submissions."""
 
     def __init__(self, table: pd.DataFrame, position: int, source: str, options: ImportOptions) -> None:
-        self.where = f"{source}: row {position + 1}"
         self.table = table
         self.position = position
         self.cells = Cells(source)
+        self.where = self.cells.at(position)
         self.facts = {fact: self.text(column) for column, fact in FACTS.items() if column in table}
         self.options = options
 

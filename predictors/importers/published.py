@@ -111,7 +111,7 @@ class _Row(ReportedRow):
         said: Mapping[str, str | None],
     ) -> None:
         facts = {name: (text or "").strip() for name, text in said.items() if name not in ("value", "seconds")}
-        self.where = f"{cells.source}: row {position + 1}"
+        self.where = cells.at(position)
         self.facts = facts | {name: facts.get(name) or otherwise for name, otherwise in FACTS.items()}
         self.guided = _TRUTHS.get(self.facts.get("guided", "").lower())
         self.values = values

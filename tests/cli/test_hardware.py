@@ -198,7 +198,7 @@ def test_published_measurements_of_ones_own_are_checked(tmp_path: Path) -> None:
     line = refused("hardware", "check", "--published", mine, "--by", "weather")
     assert "--by has 'weather', expected some of source, commit" in line
     mine.write_text("\n".join([lines[0], wanted[0].replace(",24.85,", ",fast,")]) + "\n")
-    assert "mine.csv: row 2: seconds: input should be a valid number" in refused(
+    assert "mine.csv: row 2 counting the header: seconds: input should be a valid number" in refused(
         "hardware", "check", "--published", mine
     )
 

@@ -216,7 +216,7 @@ def test_mlperf_scenarios(tmp_path: Path) -> None:
 
 
 def test_the_table_of_mlperf(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="does not say the batch; give --batch N"):
+    with pytest.raises(BadInput, match="does not say the batch; give"):
         imported(tmp_path, "summary.csv", MLPERF)
     with pytest.raises(BadInput, match=r"scenario \('Offline', 'Server'\).*--where scenario=Offline \(2 rows\)"):
         imported(tmp_path, "summary.csv", MLPERF, ImportOptions(batch=8))
@@ -383,22 +383,22 @@ def test_a_choice_that_means_nothing_is_refused(where: dict[str, str], words: st
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (published(row().replace(",5.0,", ",-5.0,")), "row 1: value is -5"),
-        (published(row().replace(",5.0,", ",nan,")), "row 1: value is 'nan'"),
-        (published(row(), row().replace(",5.0,", ",,")), "row 2: value is empty"),
-        (published(row(), row().replace("latency_s", "speed")), "row 2: quantity is 'speed', expected one of step_s"),
-        (published(row().replace("1024,1024,1", "1024,1024.5,1")), "row 1: width is 1024.5"),
-        (published(row().replace(",20,1,", ",1-2,1,")), "row 1: steps is '1-2', expected a whole number"),
-        (published(row().replace(",20,1,", ",20,,")), "row 1 does not say the batch; give --batch N"),
-        (published(row().replace(",20,1,", ",,1,")), "row 1 does not say the steps; give --steps N"),
-        (published(row(gpus="x")), "row 1: gpus is 'x', expected a whole number"),
-        (published(row(system="")), "row 1 does not say the hardware; give --hardware"),
-        (published(row(engine="a\tb")), "row 1: engine is 'a\\tb, fp16', expected text without control characters"),
-        (published(row().replace("1024,1024,1", ",,1")), "row 1 does not say the size; give --size"),
-        (published(row().replace("1024,1024,1", "512,,1")), "row 1: width is empty"),
+        (published(row().replace(",5.0,", ",-5.0,")), "row 2 counting the header: value is -5"),
+        (published(row().replace(",5.0,", ",nan,")), "row 2 counting the header: value is 'nan'"),
+        (published(row(), row().replace(",5.0,", ",,")), "row 3 counting the header: value is empty"),
+        (published(row(), row().replace("latency_s", "speed")), "row 3 counting the header: quantity is 'speed', exp"),
+        (published(row().replace("1024,1024,1", "1024,1024.5,1")), "row 2 counting the header: width is 1024.5"),
+        (published(row().replace(",20,1,", ",1-2,1,")), "row 2 counting the header: steps is '1-2'"),
+        (published(row().replace(",20,1,", ",20,,")), "row 2 counting the header does not say the batch; give"),
+        (published(row().replace(",20,1,", ",,1,")), "row 2 counting the header does not say the steps; give"),
+        (published(row(gpus="x")), "row 2 counting the header: gpus is 'x', expected a whole number"),
+        (published(row(system="")), "row 2 counting the header does not say the hardware; give --hardware"),
+        (published(row(engine="a\tb")), "row 2 counting the header: engine is 'a\\tb, fp16', exp"),
+        (published(row().replace("1024,1024,1", ",,1")), "row 2 counting the header does not say the size; give"),
+        (published(row().replace("1024,1024,1", "512,,1")), "row 2 counting the header: width is empty"),
         ("system,quantity,value\nx,step_s,1\n", "no column 'model'"),
-        (ONE.replace(",5.0,", ",0,"), "row 1: value (column 'seconds') is 0, expected a number above 0"),
-        (ONE.replace(",true,", ",perhaps,"), "row 1: guided is 'perhaps', expected true or false"),
+        (ONE.replace(",5.0,", ",0,"), "row 2 counting the header: value (column 'seconds') is 0, exp"),
+        (ONE.replace(",true,", ",perhaps,"), "row 2 counting the header: guided is 'perhaps', expected true or false"),
         (ONE.replace("measures", "measured"), "no form that is known"),
         (published(), "the file has no rows"),
     ],

@@ -84,7 +84,7 @@ def test_what_cannot_be_compared_says_why(change: dict[str, str], reason: str) -
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"seconds": "0"}, "row 3: seconds: input should be greater than 0"),
+        ({"seconds": "0"}, "row 3 counting the header: seconds: input should be greater than 0"),
         ({"batch": "two"}, "row 3: batch: input should be a valid integer"),
         ({"engine": "abacus"}, "row 3: engine: input should be 'eager', 'compile' or 'vendor'"),
         ({"remarks": "nice"}, "row 3: remarks: 'nice' is no remark, expected some of cached, "),

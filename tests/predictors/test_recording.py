@@ -49,10 +49,10 @@ def test_thinning_keeps_whole_units_and_rounds_a_little(recording: Recording, tm
 @pytest.mark.parametrize(
     ("column", "value", "complaint"),
     [
-        ("step", 10, "row 1: step is 10, expected a step below steps"),
-        ("age", 9, "row 1: age is 9, expected an age of at most the step"),
-        ("block", -1, "row 1: block is -1, expected a whole number of at least 0"),
-        ("input_change", float("inf"), "row 1: input_change is inf, expected a number"),
+        ("step", 10, "row 2 counting the header: step is 10, expected a step below steps"),
+        ("age", 9, "row 2 counting the header: age is 9, expected an age of at most the step"),
+        ("block", -1, "row 2 counting the header: block is -1, expected a whole number of at least 0"),
+        ("input_change", float("inf"), "row 2 counting the header: input_change is inf, expected a number"),
         ("blocks", 7, "blocks is .*expected one value a recording"),
     ],
 )

@@ -37,7 +37,7 @@ def test_a_recording_comes_back_from_its_file(recording: TileRecording, tmp_path
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"step": 0}, "row 1: step is 0, expected a whole number of at least 1"),
+        ({"step": 0}, "row 2 counting the header: step is 0, expected a whole number of at least 1"),
         ({"step": STEPS}, "expected a step below steps"),
         ({"age": STEPS - 1}, "expected an age of at most the step"),
         ({"down": 1.5}, "down is 1.5, expected a share from 0 to 1"),

@@ -87,18 +87,18 @@ def dated(folder: Path, texts: list[str], unit: str = "date") -> Imported:
 @pytest.mark.parametrize(
     ("texts", "right"),
     [
-        (["1715299200009", "1715299201009"], "row 1: .*a number needs its unit, like --map arrival_s=t:ms"),
-        (["1715299200", "1715299201"], "row 1: .*--map arrival_s=t:s"),
-        (["1715299200.25", "1715299201"], "row 1: .*--map arrival_s=t:s"),
-        (["1715299200000000000", "1715299201000000000"], "row 1: .*--map arrival_s=t:ns"),
-        (["2024-05-10 00:00:00", "1715299201009"], "row 2: .*--map arrival_s=t:ms"),
-        (["45422.5", "45423.5"], "row 1: .*days since 1900: have the spreadsheet write dates"),
+        (["1715299200009", "1715299201009"], "row 2 .*a number needs its unit, like --map arrival_s=t:ms"),
+        (["1715299200", "1715299201"], "row 2 .*--map arrival_s=t:s"),
+        (["1715299200.25", "1715299201"], "row 2 .*--map arrival_s=t:s"),
+        (["1715299200000000000", "1715299201000000000"], "row 2 .*--map arrival_s=t:ns"),
+        (["2024-05-10 00:00:00", "1715299201009"], "row 3 .*--map arrival_s=t:ms"),
+        (["45422.5", "45423.5"], "row 2 .*days since 1900: have the spreadsheet write dates"),
         (
             ["2024-05-10T00:00:00+02:00", "2024-05-10T00:00:01"],
-            "row 2: .*expected a time zone, like Z or .02:00, as other rows",
+            "row 3 .*expected a time zone, like Z or .02:00, as other rows",
         ),
-        (["2024-05-10 00:00:00", "10/05/2024 00:00:01"], "row 2: .*'10/05/2024 00:00:01', expected a date like"),
-        (["2024-05-10 00:00:00", " "], "row 2: arrival_s .column 't'. is ' ', expected a date like"),
+        (["2024-05-10 00:00:00", "10/05/2024 00:00:01"], "row 3 .*'10/05/2024 00:00:01', expected a date like"),
+        (["2024-05-10 00:00:00", " "], "row 3 .*: arrival_s .column 't'. is ' ', expected a date like"),
     ],
 )
 def test_numbers_and_mixtures_are_no_dates(texts: list[str], right: str, tmp_path: Path) -> None:
@@ -125,5 +125,5 @@ def test_milliseconds_under_their_unit_are_seconds(tmp_path: Path) -> None:
 
 
 def test_milliseconds_that_are_called_seconds_are_refused() -> None:
-    with pytest.raises(BadInput, match=r"row 1: arrival_s is 1715299200009.*milliseconds are named: .*:ms"):
+    with pytest.raises(BadInput, match=r"row 2 .*: arrival_s is 1715299200009.*milliseconds are named: .*:ms"):
         trace_of([1715299200009, 1715299201009])

@@ -118,13 +118,13 @@ def test_whole_numbers_that_a_file_has_made_floats_name_things_as_whole_numbers(
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"seed": [1.0, 2.0**60]}, "row 2: seed is .*, written as one .a float has lost its last digits"),
-        ({"seed": [0, 2**64]}, "row 2: seed is .*, expected a whole number of 64 bits, from 0 to 2.64 - 1"),
-        ({"seed": [-1, 2**64 - 1]}, "row 2: seed is .*where one is negative"),
-        ({"seed": ["1", "1.5"]}, "row 2: seed is 1.5, expected a whole number"),
-        ({"seed": ["1", "0x1f"]}, "row 2: seed is '0x1f', expected a number"),
-        ({"priority": [1, 2**31]}, "row 2: priority is 2147483648, expected a whole number of -2,147,483,648"),
-        ({"checkpoint": [None, 1.2e17]}, "row 2: checkpoint is 1.2e.17, expected text or a whole number"),
+        ({"seed": [1.0, 2.0**60]}, "row 3 .*: seed is .*, written as one .a float has lost its last digits"),
+        ({"seed": [0, 2**64]}, "row 3 .*: seed is .*, expected a whole number of 64 bits, from 0 to 2.64 - 1"),
+        ({"seed": [-1, 2**64 - 1]}, "row 3 .*: seed is .*where one is negative"),
+        ({"seed": ["1", "1.5"]}, "row 3 .*: seed is 1.5, expected a whole number"),
+        ({"seed": ["1", "0x1f"]}, "row 3 .*: seed is '0x1f', expected a number"),
+        ({"priority": [1, 2**31]}, "row 3 .*: priority is 2147483648, expected a whole number of -2,147,483,648"),
+        ({"checkpoint": [None, 1.2e17]}, "row 3 .*: checkpoint is 1.2e.17, expected text or a whole number"),
     ],
 )
 def test_what_cannot_be_exact_is_refused(columns: dict[str, list[Any]], message: str) -> None:

@@ -101,7 +101,7 @@ def test_a_date_that_no_clock_reaches_is_said(tmp_path: Path, date: str) -> None
     from traces.importers.table import import_table, parse_mapping
 
     (tmp_path / "t.csv").write_text(f"t,height,width,steps\n{date},96,96,2\n")
-    with pytest.raises(BadInput, match=r"row 1.*expected a date like"):
+    with pytest.raises(BadInput, match=r"row 2 counting the header.*expected a date like"):
         import_table(tmp_path / "t.csv", parse_mapping(["arrival_s=t:date"]))
 
 

@@ -121,45 +121,45 @@ def test_text_is_never_taken_for_a_number_or_for_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("columns", "message"),
+    ("columns", "row", "message"),
     [
-        ({"height": [512, 0]}, "t.csv: row 2: height is 0, expected a whole number of 1 to 65,536 pixels"),
-        ({"height": ["512", "tall"]}, "t.csv: row 2: height is 'tall', expected a number"),
-        ({"steps": [30, 2.5]}, "t.csv: row 2: steps is 2.5, expected a whole number of 1 to 10,000 steps"),
-        ({"steps": [30, None]}, "t.csv: row 2: steps is empty, expected a whole number of 1 to 10,000 steps"),
-        ({"width": [2.0**31, 8]}, "t.csv: row 1: width is 2147483648.0, expected a whole number"),
-        ({"arrival_s": [0.0, -1.0]}, "t.csv: row 2: arrival_s is -1.0, expected a number of 0 to 10,000,000,000 s"),
-        ({"arrival_s": [np.inf, 1.0]}, "t.csv: row 1: arrival_s is inf, expected a number of 0 to 10,000,000,000 s"),
-        ({"arrival_s": [0.0, 1e300]}, "t.csv: row 2: arrival_s is 1e+300, expected a number of 0 to"),
-        ({"steps": [30, 2**31 - 1]}, "t.csv: row 2: steps is 2147483647, expected a whole number of 1 to 10,000 steps"),
-        ({"images": [1, 10**6]}, "t.csv: row 2: images is 1000000, expected a whole number of 1 to 1,000 images"),
-        ({"frames": [1, 10**5], "height": 65536, "width": 65536}, "t.csv: row 2: frames is 100000, expected height x"),
-        ({"request_id": ["", "b"]}, "t.csv: row 1: request_id is '', expected text without control characters, of 1"),
-        ({"request_id": ["a", "b" * 301]}, "t.csv: row 2: request_id is 'bbb"),
-        ({"request_id": ["a", "b\x1b[2J"]}, "t.csv: row 2: request_id is 'b\\x1b[2J'"),
-        ({"prompt": ["a\nb", "a\0b"]}, "t.csv: row 2: prompt is 'a\\x00b', expected text, of 0 to 100,000 characters"),
-        ({"seed": [1, 0.5]}, "t.csv: row 2: seed is 0.5, expected a whole number of 64 bits"),
-        ({"guidance_scale": [1, -1]}, "t.csv: row 2: guidance_scale is -1"),
-        ({"true_cfg_scale": [None, -1]}, "t.csv: row 2: true_cfg_scale is -1.0, expected a number of 0 to 1,000 (or"),
-        ({"strength": [None, 0]}, "t.csv: row 2: strength is 0.0, expected a number above 0 and at most 1"),
-        ({"deadline_s": [None, 1.0]}, "t.csv: row 2: deadline_s is 1.0, expected a time after the arrival"),
-        ({"slo_s": [0, 1.0]}, "t.csv: row 1: slo_s is 0.0, expected a number of 0.001 to 1,000,000,000 s"),
-        ({"slo_s": [None, 1], "deadline_s": [None, 9]}, "t.csv: row 2: slo_s is 1.0, expected nothing"),
-        ({"request_id": ["a", "a"]}, "t.csv: row 2: request_id is 'a', expected an id that no earlier row"),
-        ({"steps": [0, 0], "height": [8, 0]}, "t.csv: row 1: steps is 0"),
-        ({"arrival_s": pd.to_datetime(["2024-01-01", "2024-01-02"])}, "t.csv: row 1: arrival_s is '2024"),
-        ({"height": [[1], [2]]}, "t.csv: row 1: height is [1], expected a number"),
+        ({"height": [512, 0]}, 3, "height is 0, expected a whole number of 1 to 65,536 pixels"),
+        ({"height": ["512", "tall"]}, 3, "height is 'tall', expected a number"),
+        ({"steps": [30, 2.5]}, 3, "steps is 2.5, expected a whole number of 1 to 10,000 steps"),
+        ({"steps": [30, None]}, 3, "steps is empty, expected a whole number of 1 to 10,000 steps"),
+        ({"width": [2.0**31, 8]}, 2, "width is 2147483648.0, expected a whole number"),
+        ({"arrival_s": [0.0, -1.0]}, 3, "arrival_s is -1.0, expected a number of 0 to 10,000,000,000 s"),
+        ({"arrival_s": [np.inf, 1.0]}, 2, "arrival_s is inf, expected a number of 0 to 10,000,000,000 s"),
+        ({"arrival_s": [0.0, 1e300]}, 3, "arrival_s is 1e+300, expected a number of 0 to"),
+        ({"steps": [30, 2**31 - 1]}, 3, "steps is 2147483647, expected a whole number of 1 to 10,000 steps"),
+        ({"images": [1, 10**6]}, 3, "images is 1000000, expected a whole number of 1 to 1,000 images"),
+        ({"frames": [1, 10**5], "height": 65536, "width": 65536}, 3, "frames is 100000, expected height x"),
+        ({"request_id": ["", "b"]}, 2, "request_id is '', expected text without control characters, of 1"),
+        ({"request_id": ["a", "b" * 301]}, 3, "request_id is 'bbb"),
+        ({"request_id": ["a", "b\x1b[2J"]}, 3, "request_id is 'b\\x1b[2J'"),
+        ({"prompt": ["a\nb", "a\0b"]}, 3, "prompt is 'a\\x00b', expected text, of 0 to 100,000 characters"),
+        ({"seed": [1, 0.5]}, 3, "seed is 0.5, expected a whole number of 64 bits"),
+        ({"guidance_scale": [1, -1]}, 3, "guidance_scale is -1"),
+        ({"true_cfg_scale": [None, -1]}, 3, "true_cfg_scale is -1.0, expected a number of 0 to 1,000 (or"),
+        ({"strength": [None, 0]}, 3, "strength is 0.0, expected a number above 0 and at most 1"),
+        ({"deadline_s": [None, 1.0]}, 3, "deadline_s is 1.0, expected a time after the arrival"),
+        ({"slo_s": [0, 1.0]}, 2, "slo_s is 0.0, expected a number of 0.001 to 1,000,000,000 s"),
+        ({"slo_s": [None, 1], "deadline_s": [None, 9]}, 3, "slo_s is 1.0, expected nothing"),
+        ({"request_id": ["a", "a"]}, 3, "request_id is 'a', expected an id that no earlier row"),
+        ({"steps": [0, 0], "height": [8, 0]}, 2, "steps is 0"),
+        ({"arrival_s": pd.to_datetime(["2024-01-01", "2024-01-02"])}, 2, "arrival_s is '2024"),
+        ({"height": [[1], [2]]}, 2, "height is [1], expected a number"),
     ],
 )
-def test_the_first_bad_cell_is_named(columns: dict[str, object], message: str) -> None:
+def test_the_first_bad_cell_is_named(columns: dict[str, object], row: int, message: str) -> None:
     with pytest.raises(BadInput) as caught:
         Trace.from_frame(simple(**columns), "t.csv")
-    assert str(caught.value).startswith(message)
+    assert str(caught.value).startswith(f"t.csv: row {row} counting the header: {message}")
     assert "\n" not in str(caught.value)
 
 
 def test_messages_use_the_users_rows_and_columns() -> None:
-    with pytest.raises(BadInput, match=r"row 9: slo_s \(column 'slo_ms'\) is -1"):
+    with pytest.raises(BadInput, match=r"row 10 counting the header: slo_s \(column 'slo_ms'\) is -1"):
         Trace.from_frame(simple(slo_s=[1, -1]), "t", rows=[4, 9], columns={"slo_s": "slo_ms"})
 
 
@@ -205,12 +205,12 @@ def test_a_folder_is_no_trace_and_a_bad_suffix_leaves_no_file(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["f.csv"]
 
 
-def test_check_names_the_row_of_the_first_impossible_size() -> None:
+def test_check_names_the_first_request_of_an_impossible_size() -> None:
     trace = Trace.from_frame(simple(height=[512, 500]), "t.csv")
     trace.check(ModelGeometry("any", 1, 1, 1, (8, 8)))
-    with pytest.raises(BadInput, match=r"t.csv: row 2: request '2': height 500 is not a multiple of 8"):
+    with pytest.raises(BadInput, match=r"t.csv: request '2': height 500 is not a multiple of 8"):
         trace.check(geometry_of("sdxl"))
-    with pytest.raises(BadInput, match=r"row 1: .*frames 2 is not 1 plus a multiple of 4"):
+    with pytest.raises(BadInput, match=r"frames 2 is not 1 plus a multiple of 4"):
         Trace.from_frame(simple(frames=[2, 1])).check(geometry_of("wan-1.3b"))
 
 

@@ -197,7 +197,7 @@ def test_an_slo_by_size_or_by_standalone_latency() -> None:
     assert [request.slo_s for request in scaled] == [45.0, 60.0]
     by_size = trace.with_slo({(1024, 768, 1): 3.0, (1024, 1024, 1): 4.0})
     assert [request.slo_s for request in by_size] == [3.0, 4.0]
-    with pytest.raises(BadInput, match=r"row 2: the SLO of size \(1024, 1024, 1\) is not given"):
+    with pytest.raises(BadInput, match=r"request .2.: the SLO of size \(1024, 1024, 1\) is not given"):
         trace.with_slo({(1024, 768, 1): 3.0})
     with pytest.raises(BadInput, match=r"is -1\.0, expected a span above 0 s"):
         trace.with_slo(-1.0)
@@ -217,5 +217,5 @@ def test_one_of_each_kind_is_the_first_and_an_slo_is_asked_of_it_alone() -> None
 
     spans = [request.slo_s for request in trace.with_slo(scale=2.0, standalone=standalone).requests()]
     assert (spans, seen) == ([2.0, 4.0, 2.0, 4.0, 2.0, 4.0, 2.0], ["0", "1", "guided"])
-    with pytest.raises(BadInput, match="row 2: the SLO"):
+    with pytest.raises(BadInput, match=r"request .2.: the SLO"):
         trace.with_slo(scale=1.0, standalone=lambda request: 1.0 if request.height == 64 else 0.0)
