@@ -85,11 +85,11 @@ def test_what_cannot_be_compared_says_why(change: dict[str, str], reason: str) -
     ("change", "problem"),
     [
         ({"seconds": "0"}, "row 3 counting the header: seconds: input should be greater than 0"),
-        ({"batch": "two"}, "row 3: batch: input should be a valid integer"),
-        ({"engine": "abacus"}, "row 3: engine: input should be 'eager', 'compile' or 'vendor'"),
-        ({"remarks": "nice"}, "row 3: remarks: 'nice' is no remark, expected some of cached, "),
-        ({"date": "May 2025"}, "row 3: date: string should match pattern"),
-        ({"notes": "more"}, "row 3: 22 fields, expected 21 as in the header"),
+        ({"batch": "two"}, "row 3 counting the header: batch: input should be a valid integer"),
+        ({"engine": "abacus"}, "row 3 counting the header: engine: input should be 'eager', 'compile' or 'vendor'"),
+        ({"remarks": "nice"}, "row 3 counting the header: remarks: 'nice' is no remark, expected some of cached, "),
+        ({"date": "May 2025"}, "row 3 counting the header: date: string should match pattern"),
+        ({"notes": "more"}, "row 3 counting the header has 22 fields, expected 21"),
     ],
 )
 def test_a_wrong_row_is_refused_with_its_field(tmp_path: Path, change: dict[str, str], problem: str) -> None:

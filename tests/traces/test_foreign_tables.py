@@ -73,7 +73,7 @@ def parquet(folder: Path, columns: dict[str, Any]) -> Path:
 def test_a_number_is_no_truth_value_and_nothing_nested(reader: str, column: str, wrong: object, tmp_path: Path) -> None:
     row, read = READERS[reader]
     second = {**row, column: wrong} | ({"request_id": "b"} if "request_id" in row else {})
-    with pytest.raises(BadInput, match=r"row 3 .* is .*, expected a number") as caught:
+    with pytest.raises(BadInput, match=r"record 2: .* is .*, expected a number") as caught:
         read(jsonl(tmp_path, row, second))
     assert "\n" not in str(caught.value)
 
@@ -82,7 +82,7 @@ def test_a_number_is_no_truth_value_and_nothing_nested(reader: str, column: str,
 @pytest.mark.parametrize("wrong", [True, ["x"], {"a": "x"}])
 def test_a_text_is_nothing_nested_and_no_truth_value(reader: str, column: str, wrong: object, tmp_path: Path) -> None:
     row, read = READERS[reader]
-    with pytest.raises(BadInput, match=r"row 3 .* is .*, expected (text|a date)"):
+    with pytest.raises(BadInput, match=r"record 2: .* is .*, expected (text|a date)"):
         read(jsonl(tmp_path, row, {**row, column: wrong}))
 
 
@@ -93,7 +93,7 @@ def test_a_text_is_nothing_nested_and_no_truth_value(reader: str, column: str, w
 @pytest.mark.parametrize(("reader", "column"), [("table", "t"), ("gentd26", "gmt_create")])
 def test_a_date_is_a_whole_one(reader: str, column: str, wrong: str, tmp_path: Path) -> None:
     row, read = READERS[reader]
-    with pytest.raises(BadInput, match=r"row 3 .*: arrival_s \(column .*\) is .*, expected a date like"):
+    with pytest.raises(BadInput, match=r"record 2: arrival_s \(column .*\) is .*, expected a date like"):
         read(jsonl(tmp_path, row, {**row, column: wrong}))
 
 
@@ -137,7 +137,10 @@ def test_a_key_twice_is_named(reader: str, tmp_path: Path) -> None:
             "Request(timestamp=0.0, height=96, width=96, num_inference_steps=2, height=128)",
             "line 1 gives 'height' twice",
         ),
-        ("Request(timestamp=0.0, height=True, width=96, num_inference_steps=2)", "row 2 .*: height is True, exp"),
+        (
+            "Request(timestamp=0.0, height=True, width=96, num_inference_steps=2)",
+            "record 1: height is True, expected a",
+        ),
         ("Request(timestamp=0.0, height=96, width=96, num_inference_steps=2, **{'seed': 1})", "line 1 is 'Request"),
     ],
 )

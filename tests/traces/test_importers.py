@@ -220,7 +220,7 @@ def test_dates_become_seconds_after_the_first(tmp_path: Path) -> None:
     trace = import_table(path, parse_mapping(["arrival_s=t:date"]), constants=constants).trace
     assert [request.arrival_s for request in trace] == [0.0, 1.5]
     path.write_text('{"t": "yesterday"}\n')
-    with pytest.raises(BadInput, match=r"row 2 .*: arrival_s \(column 't'\) is 'yesterday', expected a date"):
+    with pytest.raises(BadInput, match=r"record 1: arrival_s \(column 't'\) is 'yesterday', expected a date"):
         import_table(path, parse_mapping(["arrival_s=t:date"]), constants=constants)
 
 

@@ -217,5 +217,5 @@ def test_one_of_each_kind_is_the_first_and_an_slo_is_asked_of_it_alone() -> None
 
     spans = [request.slo_s for request in trace.with_slo(scale=2.0, standalone=standalone).requests()]
     assert (spans, seen) == ([2.0, 4.0, 2.0, 4.0, 2.0, 4.0, 2.0], ["0", "1", "guided"])
-    with pytest.raises(BadInput, match=r"request .2.: the SLO"):
+    with pytest.raises(BadInput, match=r"request .1.: the SLO"):
         trace.with_slo(scale=1.0, standalone=lambda request: 1.0 if request.height == 64 else 0.0)

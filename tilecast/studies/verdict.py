@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from reports.formatting import format_rate
+from reports.formatting import format_interval, format_rate, format_value
 from reports.output_analysis import Interval, interval, share
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Figures, SizeFigures
 from tilecast.studies.bottleneck import AT_CAP, limit
@@ -289,7 +289,7 @@ def _state(
         return NEAR_KNEE, f"the demand is {load.mean:.0%} of what it can do"
     if kept is None:
         met = attainment(replications, confidence)
-        return NEAR_KNEE, f"it meets {met.mean:.1%} ± {met.half_width:.1%} of deadlines, {target:.1%} are promised"
+        return NEAR_KNEE, f"it meets {format_interval(met, '%')} of deadlines, {format_value(target, '%')} are promised"
     if harder and (grows(harder, confidence) or (kept and keeps(harder, target, confidence) is not True)):
         return NEAR_KNEE, "a little more load breaks it"
     return STABLE, f"the backlog stays at {last:.3g} requests, devices are {busy:.0%} busy"

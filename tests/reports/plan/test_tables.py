@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
-from reports.formatting import about, format_interval, percent
+from reports.formatting import Unit, about, format_interval, percent
 from reports.output_analysis import Interval
 from reports.plan import charts, show_plan, tables, write_plan
 from reports.plan.formatting import money, trust
@@ -78,6 +78,24 @@ def test_values_are_written_with_their_uncertainty():
     assert format_interval(Interval(0.9523, math.inf, 1), "%") == "95.2 %"
     assert format_interval(Interval(math.nan, math.nan, 5), "%") == "–"
     assert format_interval(Interval(12.34, 0.44, 5), "s") == "12.3 ± 0.4 s"
+
+
+@pytest.mark.parametrize(
+    ("mean", "half_width", "unit", "shown"),
+    [
+        (0.703, 1.645, "%", "70.3 (0.0–100.0) %"),
+        (0.995, 0.007, "%", "99.5 (98.8–100.0) %"),
+        (0.004, 0.01, "%", "0.4 (0.0–1.4) %"),
+        (1.0, 0.0, "%", "100.0 ± 0.0 %"),
+        (12.34, 40.0, "s", "12.3 (0.0–52.3) s"),
+        (1.18, 2.5, "x", "1.18 (0.00–3.68)"),
+        (1.0, 2.0, "", "1 (0–3)"),
+    ],
+)
+def test_an_interval_reaches_no_further_than_is_possible(
+    mean: float, half_width: float, unit: Unit, shown: str
+) -> None:
+    assert format_interval(Interval(mean, half_width, 5), unit) == shown
     assert (percent(0.95), percent(0.999)) == ("95 %", "99.9 %")
     assert [money(value) for value in (1234.5, 8.97, 0.15, 0.0086, 0.0, math.nan)] == [
         "1,234.50", "8.97", "0.15", "0.0086", "0.00", "–",
@@ -164,7 +182,7 @@ def test_terminal_keeps_within_the_window():
     out = io.StringIO()
     show_plan(plans.plan(), Console(file=out, width=80))
     assert max(map(len, out.getvalue().splitlines())) <= 80
-    assert "99.5 ± 0.7 %" in out.getvalue()
+    assert "99.5 (98.8–100.0) %" in out.getvalue()
 
 
 def test_markdown_holds_the_scenario_and_the_labels():
