@@ -66,9 +66,10 @@ def _tokenizer(length: int, words: str = "") -> PreTrainedTokenizerFast:
     )
 
 
-def _clip(cls: type, hidden: int = 16) -> Any:
+def _clip(cls: type, hidden: int = 16, positions: int = 77) -> Any:
     return cls(
         CLIPTextConfig(
+            max_position_embeddings=positions,
             bos_token_id=0,
             eos_token_id=2,
             pad_token_id=1,
