@@ -221,6 +221,10 @@ def unused_arguments(pipeline: Any, requests: Iterable[Request]) -> list[str]:
     return [f"{field} of {count} requests has no effect: {name} takes none" for field, count in counts.items() if count]
 
 
+_NO_NEGATIVE = {"EasyAnimatePipeline": ""}
+"""Pipelines that fail where they are given no negative prompt, and what is none to them."""
+
+
 def pipeline_arguments(pipeline: Any, request: Request) -> dict[str, Any]:
     """The arguments of ``pipeline.__call__`` that make what ``request`` asks for."""
     known = inspect.signature(type(pipeline).__call__).parameters
@@ -236,7 +240,8 @@ def pipeline_arguments(pipeline: Any, request: Request) -> dict[str, Any]:
         "num_images_per_prompt": request.images,
         "num_videos_per_prompt": request.images,
         "num_frames": request.frames,
-        "negative_prompt": request.negative_prompt or None,
+        "video_length": request.frames,
+        "negative_prompt": request.negative_prompt or _NO_NEGATIVE.get(type(pipeline).__name__),
         "true_cfg_scale": request.true_cfg_scale,
         "strength": request.strength,
         "max_area": request.height * request.width,  # Kontext makes its pictures of this area, whatever was asked

@@ -47,11 +47,14 @@ def check_arguments(pipeline: Any) -> None:
         for argument, parameter in known.items()
         if argument == "control_image"
         or (argument in _NOT_ASKED_FOR and (parameter.default is inspect.Parameter.empty or "image" not in known))
+        if not (argument == "video" and "mask" in known)  # without it, all of the clip is to be made
     ]
     if asked:
         raise BadInput(f"{name} needs {asked[0]!r}, which requests do not have")
     if "prompt" not in known or "num_inference_steps" not in known:
         raise BadInput(f"{name} makes no pictures from a prompt in steps, which is all that is served")
+    if "ar_step" in known:
+        raise BadInput(f"{name} samples each frame by a sampler of its own, which cannot be followed step by step")
     if "strength" in known and name not in IMAGE_TO_IMAGE:
         raise BadInput(f"{name} takes a strength in a way that is not known; known: {', '.join(IMAGE_TO_IMAGE)}")
 

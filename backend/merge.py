@@ -2,22 +2,27 @@
 
 A call is a nest of tensors and plain values. A tensor whose first axis counts the call's rows is stacked, and a list of
 one tensor a row grows; a scalar tensor (a timestep) becomes one entry a row; anything else (position ids, rotary
-tables, flags) is shared and must be equal in all calls. Calls that differ in a shape, a type or a shared value cannot
-be merged and say so by their key.
+tables, flags) is shared and must be equal in all calls. So must positions that are given row by row: models take the
+first row's for all. Calls that differ in a shape, a type or a shared value cannot be merged and say so by their key.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from backend.coroutine import DenoiserCall
 from backend.kernels.graphs import Recorder
+
+_POSITIONS = re.compile(r"(img|image|txt|text|latent|position)_ids|.*(rotary|coords|freqs|img_size).*")
+"""Names of arguments that say where tokens lie."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,7 @@ def _key(value: Any, rows: Rows) -> Hashable:
             return ("rows", value.dtype, tuple(value.shape[1:]))
         return ("shared", _fingerprint(value))
     if isinstance(value, dict):
-        return tuple((name, _key(value[name], rows)) for name in sorted(value))
+        return tuple((name, _key(value[name], rows), _where(name, value[name])) for name in sorted(value))
     if rows.lists(value):
         return ("list of rows", frozenset((row.dtype, _shape(row)) for row in value))
     if isinstance(value, list | tuple):
@@ -179,6 +184,13 @@ def _key(value: Any, rows: Rows) -> Hashable:
     except TypeError:
         return ("object", id(value))
     return value
+
+
+def _where(name: str, value: Any) -> Hashable:
+    """What of an argument must be equal in all calls because it says where tokens lie."""
+    if not _POSITIONS.fullmatch(name):
+        return None
+    return tuple(_fingerprint(leaf) for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor))
 
 
 def _shape(row: torch.Tensor) -> tuple[int, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import pytest
 import torch
 
 from backend.coroutine import pipeline_arguments
@@ -17,6 +19,24 @@ def latents_alone(pipeline: Any, request: Request) -> torch.Tensor:
         output = pipeline(**{**pipeline_arguments(pipeline, request), "output_type": "latent"})
     latents = getattr(output, "images", None)
     return latents if latents is not None else output.frames
+
+
+def sampled_alone(pipeline: Any, request: Request, **more: Any) -> torch.Tensor:
+    """What the sampler of the stock pipeline makes last, before the pipeline gives it another form."""
+    sampler, made = pipeline.scheduler, []
+    stock = type(sampler).step
+
+    @functools.wraps(stock)
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = stock(self, *args, **kwargs)
+        if self is sampler:
+            made.append(result[0] if isinstance(result, tuple) else result.prev_sample)
+        return result
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(type(sampler), "step", step)
+        pipeline(**{**pipeline_arguments(pipeline, request), "output_type": "latent", **more})
+    return made[-1]
 
 
 def latents_together(executor: Executor, requests: list[Request], pause: str = "") -> dict[str, torch.Tensor]:

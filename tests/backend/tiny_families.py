@@ -7,6 +7,7 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 from transformers import (
     ByT5Tokenizer,
     CLIPTextModelWithProjection,
@@ -277,7 +278,7 @@ def chroma() -> Any:
 def pixart_alpha() -> Any:
     """PixArt-alpha: told the size of the picture beside its tokens."""
     sigma = tiny_pipelines.pixart()
-    return made(
+    return made(  # of which all pictures are a megapixel: a latent pixel is 32 pixels wide
         diffusers.PixArtAlphaPipeline,
         transformer=diffusers.PixArtTransformer2DModel(
             sample_size=128,
@@ -290,7 +291,7 @@ def pixart_alpha() -> Any:
             cross_attention_dim=24,
             use_additional_conditions=True,
         ),
-        vae=sigma.vae,
+        vae=_vae(levels=6, latent_channels=4),
         scheduler=sigma.scheduler,
         text_encoder=sigma.text_encoder,
         tokenizer=sigma.tokenizer,
@@ -387,19 +388,19 @@ def ovis_image() -> Any:
     )
 
 
-def qwen_image_edit(cls: type = diffusers.QwenImageEditPlusPipeline) -> Any:
+def qwen_image_edit() -> Any:
     """Qwen-Image-Edit: the tokens of given pictures follow the picture's. They are made a megapixel large whatever
-    they were, so a latent pixel is 64 pixels wide here."""
+    they were; here, 32 by 32 pixels."""
+    pipeline_qwenimage_edit_plus.VAE_IMAGE_SIZE = pipeline_qwenimage_edit_plus.CONDITION_IMAGE_SIZE = 32 * 32
     tokenizer = qwen_letters()
-    pipeline = made(
-        cls,
+    return made(
+        diffusers.QwenImageEditPlusPipeline,
         transformer=_qwen_transformer(zero_cond_t=True),
-        vae=_qwen_autoencoder(base_dim=2, dim_mult=[1] * 7, temperal_downsample=[False] * 5 + [True]),
+        vae=_qwen_autoencoder(),
         text_encoder=qwen25(tokenizer),
         tokenizer=tokenizer,
         processor=qwen_processor(tokenizer),
     )
-    return pipeline
 
 
 def auraflow() -> Any:
@@ -423,8 +424,8 @@ def auraflow() -> Any:
 
 def hidream() -> Any:
     """HiDream: four text encoders, experts of which each token chooses two."""
-    llama = LlamaConfig(pad_token_id=1, **_TEXT)
-    return made(
+    llama = LlamaConfig(pad_token_id=1, attn_implementation="eager", **_TEXT)
+    pipeline = made(
         diffusers.HiDreamImagePipeline,
         transformer=diffusers.HiDreamImageTransformer2DModel(
             patch_size=2,
@@ -437,7 +438,7 @@ def hidream() -> Any:
             caption_channels=[16, 16],
             text_emb_dim=32,
             axes_dims_rope=(4, 2, 2),
-            max_resolution=(32, 32),
+            max_resolution=(16, 16),
             llama_layers=[0, 1],
             force_inference_output=True,
         ),
@@ -451,6 +452,8 @@ def hidream() -> Any:
         text_encoder_4=LlamaForCausalLM(llama),
         tokenizer_4=_tokenizer(128),
     )
+    pipeline.default_sample_size = 16  # all its pictures have that area
+    return pipeline
 
 
 def bria() -> Any:

@@ -158,7 +158,14 @@ def glm_image() -> tuple[Any, Any]:
     special = {"image_token": "<|image|>", "grid_bos_token": "<|grid|>", "grid_eos_token": "<|/grid|>"}
     tokenizer = letters(512, tuple("0123456789"), **special)
     config = transformers.GlmImageConfig(
-        text_config={**_TEXT, "num_hidden_layers": 1, "vision_vocab_size": 24, "pad_token_id": 1, "eos_token_id": None},
+        text_config={
+            **_TEXT,
+            "num_hidden_layers": 1,
+            "vision_vocab_size": 24,
+            "pad_token_id": 1,
+            "eos_token_id": None,
+            "rope_parameters": _rope(),
+        },
         vision_config={
             "depth": 1,
             "hidden_size": HIDDEN,
