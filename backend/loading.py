@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from backend.folder import ModelFolder
 from traces.errors import BadInput
-from traces.geometry import GEOMETRIES, ModelGeometry
+from traces.geometry import GEOMETRIES, ModelGeometry, known_model
 
 EMBEDDED = Path(__file__).parent / "embedded"
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -235,6 +236,8 @@ def denoiser_names(pipeline: Any) -> list[str]:
 _SPATIAL = ("vae_scale_factor", "vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_spatial_scale_factor")
 _TEMPORAL = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor")
 """What pipelines call the pixels and the frames of a latent pixel."""
+_USUAL = 1024
+"""Pixels a side where a pipeline has a size only in its code, as Z-Image has."""
 
 
 def _first(pipeline: Any, names: tuple[str, ...]) -> int:
@@ -244,14 +247,22 @@ def _first(pipeline: Any, names: tuple[str, ...]) -> int:
 
 
 def geometry_of_pipeline(pipeline: Any, name: str) -> ModelGeometry:
-    """The geometry of a loaded pipeline, called ``name``; the known entry when there is one."""
-    if name in GEOMETRIES:
-        return GEOMETRIES[name]
+    """The geometry of a loaded pipeline, called ``name``.
+
+    All is read off the pipeline, but for the native size where ``name`` means a known model of the same shapes: models
+    of several sizes share a pipeline's code, in which one size is the default.
+
+    Raises:
+        BadInput: it has no denoiser, or no autoencoder that tells its scale.
+    """
     config = getattr(pipeline, denoiser_name(pipeline)).config
     factor, frame_factor = _first(pipeline, _SPATIAL), _first(pipeline, _TEMPORAL) or 1
     vae = getattr(getattr(pipeline, "vae", None), "config", None)
     if not factor or vae is None:
         raise BadInput(f"the geometry of {type(pipeline).__name__} cannot be read: no autoencoder tells its scale")
+    levels = len(vae.get("block_out_channels") or ())
+    if hasattr(pipeline, "_pack_latents") and factor == 2**levels:
+        factor //= 2  # Bria's tells the pixels of a token
     if denoiser_name(pipeline) == "unet":
         patch, multiple = 1, factor * 2 ** (len(config.block_out_channels) - 1)
     else:
@@ -260,20 +271,59 @@ def geometry_of_pipeline(pipeline: Any, name: str) -> ModelGeometry:
         patch = patch_size[-1] if isinstance(patch_size, list | tuple) else patch_size
         packs = hasattr(pipeline, "_pack_latents") and not hasattr(pipeline, "transformer_spatial_patch_size")
         patch = max(patch, 2 if packs else 1)
-        multiple = factor * patch
-    sample = config.get("sample_size") or 128 // factor * 4
-    side = (sample if isinstance(sample, int) else max(sample)) * factor
-    side = max(multiple, side // multiple * multiple)
-    return ModelGeometry(
+        multiple = _accepted(pipeline, factor * patch)
+    read = ModelGeometry(
         name=name,
         latent_factor=factor,
         latent_channels=vae.get("latent_channels") or vae.get("z_dim") or config.get("in_channels") or 4,
         size_multiple=multiple,
-        native_size=(side, side),
+        native_size=_default_size(pipeline, config, factor, multiple),
         frame_factor=frame_factor,
         patch=patch,
         **guidance_of(pipeline),
     )
+    known = GEOMETRIES.get(known_model(name))
+    if known is not None and replace(read, name=known.name, native_size=known.native_size) == known:
+        return replace(read, native_size=known.native_size)
+    return read
+
+
+def _accepted(pipeline: Any, multiple: int) -> int:
+    """The least of 1, 2, 4 times this multiple that the pipeline's own check takes for a side, in pixels."""
+    check = getattr(pipeline, "check_inputs", None)
+    known = inspect.signature(check).parameters if check is not None else {}
+    needed = {name: None for name, parameter in known.items() if parameter.default is inspect.Parameter.empty}
+    if check is None or not {"height", "width"} <= known.keys():
+        return multiple
+    for side in (multiple, 2 * multiple, 4 * multiple):
+        try:
+            check(**{**needed, "prompt": "a", "height": side, "width": side})
+        except ValueError as error:
+            if "divisible" in str(error):
+                continue
+        except Exception:  # it misses something else, which it looks at later
+            pass
+        return side
+    return multiple
+
+
+def _default_size(pipeline: Any, config: Any, factor: int, multiple: int) -> tuple[int, int]:
+    """(height, width) in pixels that a pipeline makes where it is told nothing; models are trained near it."""
+    takes = inspect.signature(type(pipeline).__call__).parameters
+    told = [takes[side].default if side in takes else None for side in ("height", "width")]
+    sample = config.get("sample_size")
+    ratio = getattr(pipeline, "default_aspect_ratio", None)
+    if ratio and hasattr(pipeline.video_processor, "calculate_default_height_width"):
+        told = list(pipeline.video_processor.calculate_default_height_width(*ratio[::-1], pipeline.target_size))
+    elif not all(isinstance(side, int) for side in told):
+        told = [getattr(pipeline, f"default_{side}", None) for side in ("height", "width")]
+    if not all(isinstance(side, int) for side in told):
+        told = [config.get(f"sample_{side}", 0) * factor for side in ("height", "width")]
+    if not all(told):
+        square = getattr(pipeline, "default_sample_size", None) or sample or 0
+        told = [side * factor for side in (square if isinstance(square, list | tuple) else (square, square))]
+    height, width = (max(multiple, (side or _USUAL) // multiple * multiple) for side in told)
+    return height, width
 
 
 def guidance_of(pipeline: Any) -> dict[str, Any]:

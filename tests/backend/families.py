@@ -24,6 +24,9 @@ PICTURES = ((32, 48), (64, 32))
 """Sizes of the pictures that requests start from."""
 
 
+_PROCESSOR = "its processor wants torchvision"
+
+
 class Family(NamedTuple):
     """A pipeline, and what is special of it.
 
@@ -34,6 +37,8 @@ class Family(NamedTuple):
         frames: lengths of clips, where the pipeline does not tell.
         dtype: in which it is tried; some pipelines cannot compute in float64.
         refused: what the executor says of it; empty: it is served.
+        count: requests that it is tried with.
+        unfit_for_a_folder: why the small pipeline cannot be loaded from a folder and made small again.
     """
 
     make: Callable[[], Any]
@@ -42,6 +47,8 @@ class Family(NamedTuple):
     frames: tuple[int, ...] = ()
     dtype: torch.dtype = torch.float64
     refused: str = ""
+    count: int = 4
+    unfit_for_a_folder: str = ""
 
     def pipeline(self) -> Any:
         """The pipeline with the same weights in every call, and none of them zero by design."""
@@ -56,7 +63,7 @@ class Family(NamedTuple):
                         torch.nn.init.normal_(weights, std=0.02 if weights.ndim > 1 or "bias" in name else 0.1)
         return pipeline
 
-    def requests(self, pipeline: Any, count: int = 4) -> list[Request]:
+    def requests(self, pipeline: Any) -> list[Request]:
         """Requests of which sizes, prompts, steps, guidance and pictures differ. The second has the size of the first
         turned by a right angle, the last that of the first."""
         geometry = geometry_of_pipeline(pipeline, "mine")
@@ -64,7 +71,7 @@ class Family(NamedTuple):
         factor = geometry.frame_factor
         frames = self.frames or ((1 + factor, 1 + 2 * factor) if factor > 1 else (1,))
         sides = [(h, w) for h in (3, 4, 5, 6) for w in (3, 4, 5, 6) if h != w]
-        first, *others = [(*sides, rng.choice(frames)) for sides in rng.sample(sides, count - 2)]
+        first, *others = [(*sides, rng.choice(frames)) for sides in rng.sample(sides, self.count - 2)]
         turned = (first[1], first[0], first[2])
         pictures = image_use(pipeline) == "required"
         return [
@@ -104,13 +111,15 @@ def draw_pictures(folder: Path) -> None:
         Image.fromarray(pixels).save(folder / f"{number}.png")
 
 
+_IN_FLOAT32: dict[str, Any] = {"dtype": torch.float32, "tolerance": 1e-4, "unfit_for_a_folder": _PROCESSOR}
+
 FAMILIES: dict[str, Family] = {
     "SD3": Family(tiny_pipelines.sd3),
     "Flux": Family(tiny_pipelines.flux),
     "FLUX.2 dev": Family(tiny_families.flux2_dev),
     "FLUX.2 klein": Family(tiny_families.flux2_klein),
     "Qwen-Image": Family(tiny_families.qwen_image),
-    "Qwen-Image-Edit": Family(tiny_families.qwen_image_edit),
+    "Qwen-Image-Edit": Family(tiny_families.qwen_image_edit, unfit_for_a_folder=_PROCESSOR),
     "Z-Image": Family(tiny_families.z_image),
     "Chroma": Family(tiny_families.chroma),
     "PixArt-alpha": Family(tiny_families.pixart_alpha),
@@ -118,16 +127,17 @@ FAMILIES: dict[str, Family] = {
     "CogView 4": Family(tiny_families.cogview4),
     "Lumina 2": Family(tiny_families.lumina2),
     "Krea 2": Family(tiny_families.krea2),
-    "GLM-Image": Family(tiny_families.glm_image, unit=32),
+    "GLM-Image": Family(tiny_families.glm_image, unit=32, count=3),
     "Ovis-Image": Family(tiny_families.ovis_image),
     "HunyuanImage 2.1": Family(tiny_stateful.hunyuan_image),
     "Sana": Family(tiny_families.sana),
     "AuraFlow": Family(tiny_families.auraflow),
-    "HiDream": Family(tiny_families.hidream),
+    "HiDream": Family(tiny_families.hidream, unfit_for_a_folder="all its pictures are a megapixel"),
     "Bria": Family(tiny_families.bria),
     "Lumina-Next": Family(tiny_families.lumina_next),
-    "Kandinsky 5 image": Family(tiny_clips.kandinsky5_image, dtype=torch.float32, tolerance=1e-4),
-    "Cosmos-Predict 2": Family(tiny_clips.cosmos2),
+    "Kandinsky 5 image": Family(
+        tiny_clips.kandinsky5_image, dtype=torch.float32, tolerance=1e-4, unfit_for_a_folder=_PROCESSOR
+    ),
     "Wan 2.1": Family(tiny_pipelines.wan),
     "Wan 2.1 image to video": Family(wan_image_to_video),
     "Wan 2.2 A14B": Family(tiny_stateful.wan_of_two),
@@ -140,9 +150,10 @@ FAMILIES: dict[str, Family] = {
     "HunyuanVideo": Family(tiny_pipelines.hunyuan_video, unit=16),
     "HunyuanVideo 1.5": Family(tiny_clips.hunyuan_video15),
     "LTX": Family(tiny_families.ltx),
+    "LTX image to video": Family(tiny_families.ltx_image_to_video),
     "LTX-2": Family(tiny_stateful.ltx2, unit=32),
     "Mochi": Family(tiny_families.mochi),
-    "Kandinsky 5": Family(tiny_clips.kandinsky5, dtype=torch.float32, tolerance=1e-4),
+    "Kandinsky 5": Family(tiny_clips.kandinsky5, **_IN_FLOAT32),
     "Allegro": Family(tiny_clips.allegro),
     "Latte": Family(tiny_clips.latte, frames=(16,)),
     "EasyAnimate": Family(tiny_clips.easyanimate),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import diffusers
-import torch
 from transformers import ByT5Tokenizer, CLIPTextModel, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from tests.backend.tiny_families import made
@@ -136,42 +135,6 @@ def _kandinsky5(cls: type, vae: Any) -> Any:
         tokenizer=qwen_processor(tokenizer),
         text_encoder_2=_clip(CLIPTextModel),
         tokenizer_2=_tokenizer(77),
-    )
-
-
-class Permissive(torch.nn.Module):
-    """In the place of Cosmos' guardrail, a package of its own: everything is safe."""
-
-    dtype = torch.float32
-    device = torch.device("cpu")
-
-    def check_text_safety(self, prompt: str) -> bool:
-        return True
-
-    def check_video_safety(self, frames: Any) -> Any:
-        return frames
-
-
-def cosmos2() -> Any:
-    """Cosmos-Predict 2, for pictures."""
-    return made(
-        diffusers.Cosmos2TextToImagePipeline,
-        transformer=diffusers.CosmosTransformer3DModel(
-            in_channels=17,
-            out_channels=16,
-            num_attention_heads=2,
-            attention_head_dim=16,
-            num_layers=2,
-            mlp_ratio=2,
-            text_embed_dim=16,
-            adaln_lora_dim=4,
-            max_size=(4, 32, 32),
-            extra_pos_embed_type=None,
-        ),
-        vae=wan_autoencoder(),
-        safety_checker=Permissive(),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True),
-        **_t5_letters(),
     )
 
 

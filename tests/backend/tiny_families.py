@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import diffusers
@@ -25,7 +24,6 @@ from transformers import (
 )
 
 from tests.backend import tiny_pipelines, tiny_texts
-from tests.backend.tiny_image_to_video import cogvideox_image_to_video, wan_image_to_video
 from tests.backend.tiny_pipelines import _clip, _t5, _tokenizer, _vae
 from tests.backend.tiny_texts import (
     HIDDEN,
@@ -485,18 +483,3 @@ def lumina_next() -> Any:
         vae=_vae(levels=4, latent_channels=4),
         text_encoder=GemmaModel(GemmaConfig(head_dim=8, num_key_value_heads=2, **_TEXT)),
     )
-
-
-FAMILIES: dict[str, Callable[[], Any]] = {
-    "ltx": ltx,
-    "ltx image to video": ltx_image_to_video,
-    "sana": sana,
-    "mochi": mochi,
-    "lumina 2": lumina2,
-    "z-image": z_image,
-    "qwen-image": qwen_image,
-    "wan image to video": wan_image_to_video,
-    "cogvideox image to video": cogvideox_image_to_video,
-    "pixart": tiny_pipelines.pixart,
-    "hunyuan video": tiny_pipelines.hunyuan_video,
-}
