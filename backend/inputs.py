@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from traces.errors import BadInput
+from traces.references import REFERENCES, pictures_of
 from traces.request import Request
 from traces.strength import IMAGE_TO_IMAGE
 
@@ -80,6 +81,9 @@ def check_start(request: Request, folder: Path | None, pipeline: Any) -> None:
     use = image_use(pipeline)
     if not request.image and use != "required":
         return
+    name = type(pipeline).__name__
+    if len(pictures_of(request.image)) > 1 and not (name in REFERENCES and REFERENCES[name].several):
+        raise BadInput(f"request {request.request_id!r}: image names several pictures, but {name} starts from one")
     start = start_of(request, folder, use != "none", masked=takes_mask(pipeline))
     shown = start.arguments.get("image")
     if shown is None or "height" in inspect.signature(type(pipeline).__call__).parameters:
@@ -111,9 +115,12 @@ def start_of(
         if takes_image and required:
             raise BadInput(f"request {request.request_id!r}: image is empty, but the model makes all from a picture")
         return Start({}, None)
-    frames = _opened(request, folder, "image")
+    names = pictures_of(request.image)
+    pictures = [_opened(request, folder, "image", name) for name in names]
+    frames = pictures[0]
     if takes_image:
-        arguments: dict[str, Any] = {"image": frames[0]}
+        shown = [picture[0] for picture in pictures]
+        arguments: dict[str, Any] = {"image": shown if len(shown) > 1 else shown[0]}
         if masked:
             arguments["mask_image"] = _mask(request, folder, frames[0].size)
         return Start(arguments, None)
@@ -130,7 +137,7 @@ def _mask(request: Request, folder: Path | None, size: tuple[int, int]) -> Image
     """The mask of a request, of the (width, height) of its picture; white where it is painted anew."""
     if not request.mask:
         raise BadInput(f"request {request.request_id!r}: mask is empty, but the model paints inside one")
-    mask = _opened(request, folder, "mask", "L")[0]
+    mask = _opened(request, folder, "mask", request.mask, "L")[0]
     if mask.size != size:
         raise BadInput(
             f"request {request.request_id!r}: mask {request.mask!r} is {mask.height}x{mask.width}, expected the "
@@ -139,9 +146,8 @@ def _mask(request: Request, folder: Path | None, size: tuple[int, int]) -> Image
     return mask
 
 
-def _opened(request: Request, folder: Path | None, field: str, mode: str = "RGB") -> list[Image.Image]:
-    """The frames of the picture that a field of a request names."""
-    name = getattr(request, field)
+def _opened(request: Request, folder: Path | None, field: str, name: str, mode: str = "RGB") -> list[Image.Image]:
+    """The frames of a picture that a field of a request names."""
     if folder is None:
         raise BadInput(f"request {request.request_id!r} names {field} {name!r}; set trace.images to its folder")
     root = folder.resolve()

@@ -39,6 +39,7 @@ from predictors.profile import Profile, metadata_of
 from traces.composition import Composition, composition_of, format_composition
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
+from traces.references import REFERENCES
 from traces.request import Request, Size
 from traces.stages import STAGES, ordinary
 from traces.streams import stream
@@ -126,6 +127,7 @@ def measure_profile(
                 f"canvas {format_composition(((size, 1),))} is not larger than the native size {geometry.native_size}"
             )
     sizes = sorted({*(sizes or default_sizes(geometry)), *_of_tiles(rule, canvases)})
+    sizes = _with_references(sizes, type(executor.pipeline).__name__, geometry)
     for size in sizes:
         geometry.check(_request(size, 0))
     plan: list[Composition] = [((size, n),) for size in sizes for n in BATCHES if n <= max_batch]
@@ -214,12 +216,24 @@ def _pictures(executors: Sequence[Executor], plan: Sequence[Composition], canvas
     """While the block runs, pictures of every size that is measured lie where pipelines that need one find them."""
     with TemporaryDirectory() as folder:
         for each in executors:
-            if image_use(each.pipeline) == "required":
+            if image_use(each.pipeline) != "none":
                 each.images = Path(folder)
                 for size in [size for composition in plan for size, _ in composition] + list(canvases):
                     _picture(Path(folder), size)
                     Image.new("L", (size[1], size[0]), 255).save(Path(folder) / _mask_name(size))
         yield
+
+
+def _with_references(sizes: Sequence[Size], pipeline: str, geometry: ModelGeometry) -> list[Size]:
+    """The sizes to measure of a pipeline: of one that edits, with a reference picture of the same size.
+
+    One that can do without is measured without, but for the largest size, which is measured with one, too.
+    """
+    reference = REFERENCES.get(pipeline)
+    if reference is None:
+        return list(sizes)
+    seen: list[Size] = [(*size, reference.pixels([(size[0], size[1])], geometry.size_multiple)) for size in sizes]
+    return seen if reference.needed else [*sizes, max(seen, key=geometry.tokens)]
 
 
 def _of_tiles(rule: TilingRule, canvases: Sequence[Size]) -> set[Size]:
@@ -315,9 +329,9 @@ def default_sizes(geometry: ModelGeometry) -> list[Size]:
 
 def _request(size: Size, index: int, steps: int = STEPS_A_ROW, executor: Executor | None = None) -> Request:
     """A request to measure; it starts from a picture where the executor's pipeline does, and makes all of its steps."""
-    height, width, frames = size
+    height, width, frames, *seen = size
     image = mask = strength = None
-    if executor is not None and image_use(executor.pipeline) == "required":
+    if executor is not None and (seen or image_use(executor.pipeline) == "required"):
         image = _picture_name(size)
         mask = _mask_name(size) if takes_mask(executor.pipeline) else None
         strength = 1.0 if type(executor.pipeline).__name__ in IMAGE_TO_IMAGE else None
@@ -332,6 +346,7 @@ def _request(size: Size, index: int, steps: int = STEPS_A_ROW, executor: Executo
         image=image or "",
         mask=mask or "",
         strength=strength,
+        reference_pixels=sum(seen),
     )
 
 
@@ -345,7 +360,7 @@ def _picture_name(size: Size) -> str:
 
 def _picture(folder: Path, size: Size) -> None:
     """A picture of a size, for models that make everything from one: a plain slope of colours."""
-    height, width, _ = size
+    height, width = size[:2]
     slope = np.linspace(0, 255, height)[:, None, None] * np.linspace(0.2, 1, width)[None, :, None]
     Image.fromarray((slope * np.array([1.0, 0.6, 0.3])).astype(np.uint8)).save(folder / _picture_name(size))
 

@@ -307,7 +307,7 @@ def warm_up(executors: Sequence[Executor], requests: Sequence[Request], steps: i
 
     A kind is a size, guidance, a set of adapters, and whether there is a picture to start from.
     """
-    kinds = {(request.size, request.guided, bool(request.image), request.adapter_set): request for request in requests}
+    kinds = {(request.shape, request.guided, bool(request.image), request.adapter_set): request for request in requests}
     for executor in executors:
         for kind in sorted(kinds):
             like = kinds[kind]

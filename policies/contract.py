@@ -328,7 +328,7 @@ def guided_share(jobs: Sequence[Job]) -> float:
     """The share of a batch's pixels that classifier-free guidance doubles."""
     if len(jobs) == 1:
         return 1.0 if jobs[0].guided else 0.0
-    guided = [job.batch_key[4] for job in jobs]
+    guided = [job.batch_key[2] for job in jobs]
     if False not in guided:
         return 1.0
     if True not in guided:

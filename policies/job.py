@@ -35,7 +35,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 }
 ENDED = frozenset(state for state, following in TRANSITIONS.items() if not following)
 
-BatchKey = tuple[str, int, int, int, bool]
+BatchKey = tuple[str, Size, bool]
 
 
 class ReadOnly:
@@ -154,7 +154,7 @@ class Job(ReadOnly):
         self._stage_index = 0
         self.stage, self.stage_left = recipe[0]
         adapters_of_kind = same_adapters(request.adapters) if request.adapters else ""
-        self.kind = kind = _kind(recipe, request.model, request.size, request.guided, images, adapters_of_kind)
+        self.kind = kind = _kind(recipe, request.model, request.shape, request.guided, images, adapters_of_kind)
         self.steps_left = kind.steps
         self.denoise_steps = kind.denoise_steps
         self.mixes = kind.mixes
@@ -175,7 +175,7 @@ class Job(ReadOnly):
     @property
     def guided(self) -> bool:
         """Whether classifier-free guidance doubles its denoising work."""
-        return self.batch_key[4]
+        return self.batch_key[2]
 
     @property
     def preparing(self) -> bool:
@@ -404,7 +404,7 @@ def _kind(recipe: Recipe, model: str, size: Size, guided: bool, images: int, ada
 @lru_cache(maxsize=4096)
 def _shape(model: str, size: Size, guided: bool, images: int) -> tuple[Composition, BatchKey]:
     """`Job.alone` and `Job.batch_key`: the same objects whatever the recipe, so that they are found fast."""
-    return ((size, images),), (model, *size, guided)
+    return ((size, images),), (model, size, guided)
 
 
 @lru_cache(maxsize=4096)

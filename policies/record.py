@@ -313,7 +313,7 @@ def _requests(
     fates = [_fate(jobs.get(request.request_id), until_s) for request in trace]
     status, first_start_s, finish_s, replica, attempts = zip(*fates, strict=True) if fates else [()] * 5
     # Requests of a kind are alike in size, pictures and seconds, so that these are looked up once for all of them.
-    kinds = [(r.height, r.width, r.frames, r.images, r.steps, r.guided, r.adapters) for r in trace]
+    kinds = [(r.height, r.width, r.frames, r.images, r.steps, r.guided, r.adapters, r.reference_pixels) for r in trace]
     kind, one_of = _coded(kinds), dict(zip(kinds, trace, strict=True)).values()
     size, checkpoint = _coded([request.size for request in one_of]), _coded([request.checkpoint for request in trace])
     due_s = np.array([request.deadline for request in trace], dtype=np.float64)

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
 def alone(request: Request) -> Batch:
     """The batch of one request."""
-    return Batch(request.model, ((request.size, request.images),), float(request.guided))
+    return Batch(request.model, ((request.shape, request.images),), float(request.guided))
 
 
 @dataclass(frozen=True, slots=True)

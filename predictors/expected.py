@@ -29,7 +29,7 @@ class ExpectedReuse(CostLayer):
         """The share of a batch's work that is expected to be computed, weighted by pixels."""
         work = {size: n * size[0] * size[1] * size[2] for size, n in composition}
         known = self.shares
-        return sum(pixels * known.get(size, self._otherwise) for size, pixels in work.items()) / sum(work.values())
+        return sum(pixels * known.get(size[:3], self._otherwise) for size, pixels in work.items()) / sum(work.values())
 
     def step_s(self, stage: str, batch: Batch) -> float:
         """Seconds of one step."""

@@ -8,6 +8,9 @@ for its neighbours is proportional to the length of the cuts. So a non-negative 
 a reasonable latency, also for sizes that nobody measured. Whether anything is cut counts by itself: then each layer
 starts kernels that take images apart and put them together, and moves every token, however small the patches are.
 
+Reference pictures of an edit count as pixels and tokens of their image where they are encoded and seen, and not where
+it is decoded.
+
 A patch cache takes work away: the share of the patches' blocks that were computed scales pixels, tokens, their squares
 (a computed patch still attends to the whole image) and halo; and it costs bookkeeping, which is proportional to the
 patches. It takes launches away only where no image computes a block.
@@ -88,10 +91,11 @@ class FeatureMap:
         patch_width = gcd(*(size[1] for size, _ in composition))
         images = pixels = tokens = tokens_squared = patches = halo = 0
         for size, n in composition:
-            height, width, frames = size
-            of_one = self.geometry.tokens(size)
+            height, width, frames = size[:3]
+            seen = size[3:] if STAGES[self.stage].network != "vae" else ()
+            of_one = self.geometry.tokens((height, width, frames, *seen))
             images += n
-            pixels += n * height * width * frames
+            pixels += n * (height * width * frames + sum(seen))
             tokens += n * of_one
             tokens_squared += n * of_one * of_one
             if self.executor == "patched":

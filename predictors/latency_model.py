@@ -22,7 +22,7 @@ from predictors.measured import MeasuredRange
 from predictors.measurements import Measurements
 from predictors.misfit import Misfits
 from predictors.profile import MEASURED_STAGES, Profile
-from traces.composition import Composition, composition_of
+from traces.composition import Composition, composition_of, format_size
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry, geometry_of
 from traces.request import Request, Size
@@ -182,7 +182,7 @@ class LatencyModel(CostModel):
 
     def standalone_s(self, request: Request) -> float:
         """Seconds of a request alone on an idle replica: encode, all its denoising steps, decode."""
-        key = (request.size, request.images, request.steps, request.guided)
+        key = (request.shape, request.images, request.steps, request.guided)
         try:
             return self._standalone[key]
         except KeyError:
@@ -312,7 +312,7 @@ def check_supported(table: LatencyModel, asked: Iterable[Request | Size], limit:
         return
     within: set[Size] = set()
     for item in asked:
-        size = item.size if isinstance(item, Request) else item
+        size = item.shape if isinstance(item, Request) else item
         if size in within:
             continue
         if (above := measured.above(size)) <= limit:
@@ -320,12 +320,7 @@ def check_supported(table: LatencyModel, asked: Iterable[Request | Size], limit:
         else:
             whose = f"request {item.request_id!r}: " if isinstance(item, Request) else ""
             raise BadInput(
-                f"{whose}size {_spell(size)} has {above:.1f} times the tokens of the largest size "
-                f"measured for {table.model!r} on {table.hardware} ({_spell(measured.largest)}), "
+                f"{whose}size {format_size(size)} has {above:.1f} times the tokens of the largest size "
+                f"measured for {table.model!r} on {table.hardware} ({format_size(measured.largest)}), "
                 f"expected at most {limit:g} times; profile larger sizes"
             )
-
-
-def _spell(size: Size) -> str:
-    height, width, frames = size
-    return f"{height}x{width}" + (f"x{frames}" if frames > 1 else "")

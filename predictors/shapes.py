@@ -113,10 +113,11 @@ class ModelShape(BaseModel):
 
     def tokens(self, stage: str, geometry: ModelGeometry, size: Size) -> tuple[int, int]:
         """(tokens of a frame, frames) of one image or clip, as the polynomials of ``stage`` count them."""
-        height, width, _ = size
-        area = geometry.tokens((height, width, 1))
+        height, width, _, *seen = size
+        is_denoiser = STAGES[stage].network == "denoiser"
+        area = geometry.tokens((height, width, 1, *seen) if is_denoiser else (height, width, 1))
         frames = geometry.latent_shape(size)[1]
-        return area, -(-frames // self.frame_patch) if STAGES[stage].network == "denoiser" else frames
+        return area, -(-frames // self.frame_patch) if is_denoiser else frames
 
 
 @cache

@@ -33,7 +33,7 @@ class IrregularCosts(CostModel):
     """Irregular step costs, so that events do not coincide by accident."""
 
     def step_s(self, stage: str, batch: Batch) -> float:
-        pixels = sum(h * w * f * n for (h, w, f), n in batch.composition) / 65536
+        pixels = sum(size[0] * size[1] * size[2] * n for size, n in batch.composition) / 65536
         per_pixel = _PER_PIXEL.get(stage)
         if per_pixel is None:
             return 0.0

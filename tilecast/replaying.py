@@ -83,7 +83,7 @@ def replay_into(
 
     from backend.coroutine import unused_arguments
 
-    for request in {(r.image, r.mask, r.size): r for r in requests}.values():
+    for request in {(r.image, r.mask, r.adapters, r.size): r for r in requests}.values():
         executors[0].check(request)
     info["warnings"] = [*info["warnings"], *unused_arguments(executors[0].pipeline, requests)]
 

@@ -47,6 +47,7 @@ from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.mix import parse_counts
 from traces.notes import Note, ordered
+from traces.references import REFERENCES, sides_in
 from traces.request import Request, Size
 from traces.spikes import parse_spike, with_spikes
 from traces.stages import STAGES, Recipe, ordinary
@@ -389,6 +390,8 @@ def _load_trace(
     elif count := int(trace.frame["strength"].notna().sum()):
         name = scenario.model_name
         warnings.append(f"strength of {count} requests has no effect: {name} is not known to be image to image")
+    if (reference := REFERENCES.get(_pipeline_of(scenario, profile))) is not None:
+        trace = trace.with_references(reference, geometry.size_multiple, sides_in(scenario.images))
     trace, notes = trace.guided_as(geometry)
     warnings += notes
     return trace.with_model(scenario.model_name), clock_start_s

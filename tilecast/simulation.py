@@ -43,7 +43,7 @@ def _run(prepared: Prepared, per_step: bool, progress: Callable[[int], None] | N
             "'tilecast cache record', or policies.caching to none"
         )
     truth = prepared.world_table()
-    truth.tabulate(sorted({request.size for request in prepared.requests}), max_images=16)
+    truth.tabulate(sorted({request.shape for request in prepared.requests}), max_images=16)
     controller = prepared.controller()
     plans = prepared.cache.plans if prepared.cache is not None else None
     tiles = prepared.tiling.plans(truth) if prepared.tiling is not None else None

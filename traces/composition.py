@@ -2,7 +2,8 @@
 
 A composition is the multiset of sizes in a launch, counted in images, because that is all a step's latency
 depends on. It is the key that profiles are measured by and predictors are asked with, so it is canonical
-(sorted) and has one spelling as text: ``2@512x512+1@768x1024``, ``1@480x832x81`` for a clip of 81 frames.
+(sorted) and has one spelling as text: ``2@512x512+1@768x1024``, ``1@480x832x81`` for a clip of 81 frames,
+``1@512x512r1048576`` for an edit that sees reference pictures of so many pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from traces.request import Size
 Composition = tuple[tuple[Size, int], ...]
 """((size, images), ...), sorted by size, every count at least 1."""
 
-_ITEM = re.compile(r"(\d+)@(\d+)x(\d+)(?:x(\d+))?")
+_ITEM = re.compile(r"(\d+)@(\d+)x(\d+)(?:x(\d+))?(?:r(\d+))?")
 
 
 def composition_of(items: Iterable[tuple[Size, int]]) -> Composition:
@@ -31,7 +32,13 @@ def composition_of(items: Iterable[tuple[Size, int]]) -> Composition:
 @lru_cache(maxsize=65536)
 def format_composition(composition: Composition) -> str:
     """The composition as text."""
-    return "+".join(f"{n}@{h}x{w}" + (f"x{f}" if f > 1 else "") for (h, w, f), n in composition)
+    return "+".join(f"{n}@{format_size(size)}" for size, n in composition)
+
+
+def format_size(size: Size) -> str:
+    """A size as text, as it stands in a composition's."""
+    height, width, frames, *seen = size
+    return f"{height}x{width}" + (f"x{frames}" if frames > 1 else "") + "".join([f"r{pixels}" for pixels in seen])
 
 
 def parse(text: str) -> Composition:
@@ -40,9 +47,13 @@ def parse(text: str) -> Composition:
     for part in text.split("+"):
         match = _ITEM.fullmatch(part.strip())
         if match is None:
-            raise BadInput(f"composition {text!r}: {part!r} is not like '2@512x768' (images@heightxwidth[xframes])")
-        n, h, w, f = match.groups()
-        items.append(((int(h), int(w), int(f or 1)), int(n)))
+            raise BadInput(
+                f"composition {text!r}: {part!r} is not like '2@512x768' (images@heightxwidth[xframes][rpixels of "
+                "reference pictures])"
+            )
+        n, h, w, f, seen = match.groups()
+        size = (int(h), int(w), int(f or 1))
+        items.append(((*size, int(seen)) if seen else size, int(n)))
     composition = composition_of(items)
     if any(n < 1 or min(size) < 1 for size, n in composition):
         raise BadInput(f"composition {text!r}: counts and sizes must be at least 1")

@@ -64,14 +64,15 @@ class ModelGeometry:
 
     def latent_shape(self, size: Size) -> tuple[int, int, int, int]:
         """(channels, frames, height, width) of the latent of one image or clip."""
-        height, width, frames = size
+        height, width, frames = size[:3]
         latent_frames = 1 + (frames - 1) // self.frame_factor
         return (self.latent_channels, latent_frames, height // self.latent_factor, width // self.latent_factor)
 
     def tokens(self, size: Size) -> int:
-        """Tokens the denoiser sees for one image or clip (latent pixels for a UNet)."""
+        """Tokens the denoiser sees for one image or clip (latent pixels for a UNet), of reference pictures too."""
         _, frames, height, width = self.latent_shape(size)
-        return frames * (height // self.patch) * (width // self.patch)
+        seen = sum(size[3:]) // (self.latent_factor * self.patch) ** 2
+        return frames * (height // self.patch) * (width // self.patch) + seen
 
     def check(self, request: Request) -> None:
         """Raise BadInput when the model cannot make this request's size."""

@@ -27,8 +27,9 @@ from traces.limits import (
     Text,
 )
 
-Size = tuple[int, int, int]
-"""(height, width, frames) in pixels and frames."""
+Size = tuple[int, ...]
+"""(height, width, frames) in pixels and frames. Of what is counted by its cost there is a fourth number where it has
+reference pictures, their pixels; see `Request.shape`."""
 
 LIMITS: dict[str, Range | Text] = {
     "request_id": NAME,
@@ -146,6 +147,11 @@ class Request:
     def adapter_set(self) -> AdapterSet:
         """((name, weight), ...) of its adapters, sorted by name."""
         return adapters_in(self.adapters)
+
+    @property
+    def shape(self) -> Size:
+        """What its cost depends on: (height, width, frames), and the pixels of its reference pictures if it has any."""
+        return (*self.size, self.reference_pixels) if self.reference_pixels else self.size
 
     @property
     def deadline(self) -> float:

@@ -19,6 +19,7 @@ from traces.files import read_frame, write_frame
 from traces.geometry import GEOMETRIES, ModelGeometry
 from traces.marks import OutputKind
 from traces.mix import Mix
+from traces.references import UNKNOWN, Reference, Sides, pictures_of
 from traces.request import Request
 from traces.sizes import scaled_sides
 from traces.strength import ImageToImage
@@ -256,6 +257,35 @@ class Trace:
             )
         schedule = np.where(known, frame["schedule_steps"], frame["steps"])
         return self._with(steps=np.array(steps), strength=strength, schedule_steps=schedule)
+
+    def with_references(self, reference: Reference, multiple: int, sides: Callable[[str], Sides]) -> Trace:
+        """The same requests with the pixels that an editing pipeline sees of their pictures.
+
+        Requests that say so themselves stay.
+
+        Args:
+            reference: the pipeline's way.
+            multiple: pixels of a token along one side.
+            sides: of a picture, by its name.
+
+        Raises:
+            BadInput: a request with several pictures for a pipeline that sees one.
+        """
+        frame = self._frame
+        asked = frame["image"]
+        seen: dict[str, int] = {}
+        for image in asked.unique():
+            names = pictures_of(image)
+            if len(names) > 1 and not reference.several:
+                name = frame["request_id"].iloc[int(np.argmax((asked == image).to_numpy()))]
+                raise BadInput(
+                    f"{self.source}: request {name!r}: image names {len(names)} pictures, expected one: the pipeline "
+                    "sees no more"
+                )
+            shown = [sides(name) for name in names] or [UNKNOWN] * reference.needed
+            seen[image] = reference.pixels(shown, multiple)
+        given = frame["reference_pixels"].to_numpy()
+        return self._with(reference_pixels=np.where(given > 0, given, asked.map(seen).to_numpy(dtype=np.int64)))
 
     def with_step_reduction(self, share: float, skip: Mix[int], rng: np.random.Generator) -> Trace:
         """The same requests where some skip their first denoising steps, as NIRVANA does (NSDI 2024).

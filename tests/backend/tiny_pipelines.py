@@ -17,6 +17,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxFillPipeline,
+    FluxKontextPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
     HeunDiscreteScheduler,
@@ -31,6 +32,7 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
+from diffusers.pipelines.flux import pipeline_flux_kontext
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     CLIPTextConfig,
@@ -44,6 +46,9 @@ from transformers import (
     UMT5Config,
     UMT5EncoderModel,
 )
+
+KONTEXT_SIDES = ((24, 16), (16, 16), (16, 24))
+"""(width, height) of the pictures that `kontext` is shown."""
 
 
 def _tokenizer(length: int, words: str = "") -> PreTrainedTokenizerFast:
@@ -156,6 +161,14 @@ def flux() -> FluxPipeline:
         tokenizer=_tokenizer(24),
         tokenizer_2=_tokenizer(24),
     )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def kontext() -> FluxKontextPipeline:
+    """Flux Kontext. It gives the picture that it is shown one of the shapes of its training; here, of few pixels."""
+    pipeline_flux_kontext.PREFERRED_KONTEXT_RESOLUTIONS = KONTEXT_SIDES
+    pipeline = FluxKontextPipeline(**flux().components)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
