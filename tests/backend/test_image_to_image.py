@@ -16,21 +16,17 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import diffusers  # noqa: E402
-import pandas as pd  # noqa: E402
 from PIL import Image  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
 
 from backend.coroutine import pipeline_arguments, unused_arguments  # noqa: E402
 from backend.executor import Executor  # noqa: E402
 from backend.inputs import check_arguments, image_use, takes_mask  # noqa: E402
 from backend.profiling import measure_profile  # noqa: E402
-from cli.app import app  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from tests.backend.tiny_families import qwen_image, z_image  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
 from traces.request import Request  # noqa: E402
 from traces.strength import IMAGE_TO_IMAGE  # noqa: E402
-from traces.trace import Trace  # noqa: E402
 
 
 def _of(cls: type, made: Any, **others: Any) -> Any:
@@ -183,27 +179,3 @@ def test_a_model_that_starts_from_pictures_is_measured(tmp_path: Path) -> None:
     profile = measure_profile(str(tmp_path / "mine"), sizes=[(16, 16, 1), (16, 32, 1)], max_batch=2, repeats=1)
     assert set(profile.frame["stage"]) == {"encode", "denoise", "decode"}
     assert profile.metadata["pipeline"] == "StableDiffusionXLImg2ImgPipeline"
-
-
-def test_a_replay_and_a_simulation_count_the_steps_that_run(tmp_path: Path, pictures: Path) -> None:
-    """From the folder's class alone: the profile was measured under another name of the same pipeline."""
-    _sdxl().save_pretrained(tmp_path / "mine")
-    measure_profile(str(tmp_path / "mine"), sizes=[(32, 32, 1)], max_batch=2, repeats=1).save(tmp_path / "p.parquet")
-    asked = [Request(str(i), 0.1 * i, 32, 32, 10, image=f"{i}.png", strength=s) for i, s in enumerate((None, 0.55))]
-    Trace.from_requests(asked).save(tmp_path / "t.parquet")
-    (tmp_path / "s.toml").write_text(
-        'model = "mine"\ntrace = {path = "t.parquet", images = "."}\npredictor = {profile = "p.parquet"}\n'
-        'cluster = {threads = 1}\npolicies = {scheduling = {name = "mixed-fcfs"}}\n'
-    )
-    for verb in ("simulate", "replay"):
-        done = CliRunner().invoke(app, [verb, str(tmp_path / "s.toml"), "-o", str(tmp_path / verb)])
-        assert done.exit_code == 0, done.output
-        rows = pd.read_parquet(tmp_path / verb / "requests.parquet")
-        assert list(rows["status"]) == ["finished"] * 2
-        steps = pd.read_parquet(tmp_path / verb / "steps.parquet")
-        made = steps[steps["stage"] == "denoise"]
-        assert (made["steps"] * made["requests"]).sum() == 3 + 5
-    (tmp_path / "1.png").unlink()
-    with pytest.raises(BadInput, match=r"request '1': cannot open image '1\.png'"):
-        CliRunner().invoke(app, ["replay", str(tmp_path / "s.toml"), "-o", str(tmp_path / "r")], catch_exceptions=False)
-    assert not (tmp_path / "r").exists()

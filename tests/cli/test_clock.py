@@ -28,9 +28,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "s.toml").write_text(SCENARIO)
     arrivals = [EPOCH_S + i / 4 for i in range(4)]
     frame = pd.DataFrame({"arrival_s": arrivals, "height": 64, "width": 64, "steps": 1, "sampler": "euler"})
-    frame.assign(deadline_s=frame["arrival_s"] + 60, adapters=["", "style", "", ""]).to_csv(
-        tmp_path / "trace.csv", index=False
-    )
+    frame.assign(deadline_s=frame["arrival_s"] + 60).to_csv(tmp_path / "trace.csv", index=False)
     return tmp_path
 
 
@@ -43,7 +41,6 @@ def test_simulate_and_replay_start_at_the_first_request(folder: Path) -> None:
         found = read_run(folder / verb)
         assert found.info["clock_start_s"] == EPOCH_S
         assert any("1787000000 s were taken off" in warning for warning in found.info["warnings"])
-        assert any("adapters are taken to cost nothing" in warning for warning in found.info["warnings"])
         assert found.requests["arrival_s"].tolist() == [0.0, 0.25, 0.5, 0.75]
         assert found.requests["deadline_s"].tolist() == [60.0, 60.25, 60.5, 60.75]
         assert found.requests["status"].eq("finished").all()
