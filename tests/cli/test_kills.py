@@ -1,8 +1,9 @@
 """kill -9, SIGTERM and two SIGINT at random moments: what had ended stays, once, nothing is left behind, all goes on.
 
 Real processes, so each command is ended once or twice here. The environment variable KILLS has each ended at as many
-moments by every signal, also one with tiles on two devices, and KILLS_SEED draws others: ``KILLS=10 pytest
-tests/cli/test_kills.py`` takes half an hour on two idle cores.
+moments by every signal, also one with tiles on two devices, and KILLS_SEED draws others: ``KILLS=10 pytest -s
+tests/cli/test_kills.py`` takes half an hour on two idle cores, and says how many were ended. Limits of time grow with
+KILLS, and end only what hangs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import chdir
 from pathlib import Path
 
@@ -23,6 +25,7 @@ import pytest
 
 from policies.runlog import read_run
 from reports.checks import check_run
+from tests.cli.nursery import Forked, Nursery
 from tests.cli.run_command import run
 from tests.tilecast.studies.kept_points import kept_points
 from tilecast.recorded import interrupted_replay
@@ -32,6 +35,8 @@ from traces.errors import BadInput
 
 ROOT = Path(__file__).parents[2]
 MOMENTS = int(os.environ.get("KILLS", "0"))
+PATIENCE_S = 240 * max(1, MOMENTS)
+"""The longest that a command may take to come to work, and half of it to end by a signal."""
 RANDOM = random.Random(int(os.environ.get("KILLS_SEED", "0")))
 SIGNALS = {"KILL": [signal.SIGKILL], "TERM": [signal.SIGTERM], "INT twice": [signal.SIGINT, signal.SIGINT]}
 LEFT_BY = {"KILL": -signal.SIGKILL, "TERM": 128 + signal.SIGTERM, "INT twice": 128 + signal.SIGINT}
@@ -53,13 +58,27 @@ overlap = 48
 
 
 class Command:
-    """A command in a process group of its own, as its own process sees it."""
+    """A command in a process group of its own, as its own process sees it.
 
-    def __init__(self, folder: Path, *words: object) -> None:
+    Args:
+        folder: where it runs.
+        words: after ``tilecast``.
+        nursery: forks it; None: it starts from nothing.
+
+    Attributes:
+        ended: by what, how often.
+    """
+
+    def __init__(self, folder: Path, *words: object, nursery: Nursery | None = None) -> None:
         self.folder = folder
         self.words = words
+        self.ended: Counter[str] = Counter()
+        self._nursery = nursery
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self) -> subprocess.Popen[str] | Forked:
+        if self._nursery is not None:
+            return self._nursery.start(self.folder, *self.words)
+
         def listening() -> None:  # a shell has what it starts in the background ignore Ctrl-C
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -77,17 +96,19 @@ class Command:
     def end(self, how: str, ready: Callable[[], object], after_s: float) -> None:
         """Start it, end it by signals so long after it is ready, and look for what is left."""
         process = self.start()
-        until = time.monotonic() + 240
-        while process.poll() is None and not (heeds(process.pid) and ready()) and time.monotonic() < until:
+        until = time.monotonic() + PATIENCE_S
+        while process.poll() is None and not (heeds(process.pid) and ready()):
+            assert time.monotonic() < until, f"{process.pid} has not come to work for {PATIENCE_S} s"
             time.sleep(0.01)
         time.sleep(after_s)
         for number in SIGNALS[how]:
             process.send_signal(number)
             time.sleep(0.02)
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=PATIENCE_S / 2)
+        self.ended[how if process.returncode else "itself"] += 1
         assert process.returncode in (LEFT_BY[how], 0), (process.returncode, said)
         assert "Traceback" not in said, said
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE_S / 12
         while alive := group(process.pid):
             assert time.monotonic() < until, alive
             time.sleep(0.1)
@@ -100,6 +121,10 @@ class Command:
             said = run(*self.words)
         assert not hidden(self.folder), said
         return said
+
+    def tell(self) -> None:
+        """Say what was tried, when all of it held."""
+        print(f"\n{self.words[0]}: ended by {dict(self.ended)}; nothing lost, doubled or left over")
 
 
 def heeds(process: int) -> bool:
@@ -134,6 +159,13 @@ def moments(longest_s: float, *few: str) -> list[tuple[str, float]]:
     return [(how, RANDOM.uniform(0.0, longest_s)) for how in signals]
 
 
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    pytest.importorskip("torch")
+    with Nursery() as found:
+        yield found
+
+
 def write(folder: Path, scenario: str, requests: int, sizes: tuple[str, ...] = ("96,96,5",)) -> None:
     (folder / "scenario.toml").write_text(scenario)
     rows = [f"{0.3 * at},{sizes[at % len(sizes)]}" for at in range(requests)]
@@ -141,14 +173,14 @@ def write(folder: Path, scenario: str, requests: int, sizes: tuple[str, ...] = (
 
 
 @pytest.mark.parametrize("tiled", [False, True], ids=["one device", "two devices, tiles"])
-def test_replay(tmp_path: Path, tiled: bool) -> None:
-    pytest.importorskip("torch")
+def test_replay(tmp_path: Path, nursery: Nursery, tiled: bool) -> None:
     if tiled and not MOMENTS:
         pytest.skip("KILLS is not set")
     sizes = ("96,96,4", "192,192,4") if tiled else ("96,96,4",)
     requests = 20 + (20 if tiled else 40) * MOMENTS
     write(tmp_path, TILED if tiled else SCENARIO, requests, sizes)
     options = ("scenario.toml", "--save-images", "--resume", "-o", "run")
+    command = Command(tmp_path, "replay", *options, nursery=nursery)
     events, before = tmp_path / "run" / "events.jsonl", {}
     for how, after_s in moments(1.5, "KILL", "TERM"):
         size = events.stat().st_size if events.exists() else 0
@@ -156,7 +188,7 @@ def test_replay(tmp_path: Path, tiled: bool) -> None:
         def grown(size: int = size) -> bool:
             return events.exists() and b"complete" in events.read_bytes()[size:]
 
-        Command(tmp_path, "replay", *options).end(how, grown, after_s)
+        command.end(how, grown, after_s)
         before = finished(tmp_path / "run", before)
     assert len(before) >= 1
     with pytest.raises(BadInput, match="--resume goes on with it; to start over, remove the folder"):
@@ -165,11 +197,12 @@ def test_replay(tmp_path: Path, tiled: bool) -> None:
         interrupted_replay(
             tmp_path / "run", prepare(load_scenario(tmp_path / "scenario.toml", {"seed": 1})), resume=True
         )
-    Command(tmp_path, "replay", *options).whole()
+    command.whole()
     after = finished(tmp_path / "run", before)
     assert len(after) == requests
     assert len(list((tmp_path / "run" / "images").iterdir())) == requests
-    assert f"nothing to resume: all {requests} requests have ended" in Command(tmp_path, "replay", *options).whole()
+    assert f"nothing to resume: all {requests} requests have ended" in command.whole()
+    command.tell()
 
 
 def finished(folder: Path, before: dict[str, float]) -> dict[str, float]:
@@ -195,6 +228,7 @@ def test_simulate(tmp_path: Path) -> None:
         assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir()) or read_run(tmp_path / "run")
     assert "4000 requests in" in command.whole()
     check_run(read_run(tmp_path / "run"))
+    command.tell()
 
 
 def test_sweep(tmp_path: Path) -> None:
@@ -206,6 +240,7 @@ def test_sweep(tmp_path: Path) -> None:
     table = pd.read_parquet(tmp_path / "sweep" / "sweep.parquet")
     assert len(table) == 3 * seeds
     assert not table["point"].duplicated().any()
+    command.tell()
 
 
 def test_plan(tmp_path: Path) -> None:
@@ -213,6 +248,7 @@ def test_plan(tmp_path: Path) -> None:
     command = Command(tmp_path, "plan", "scenario.toml", "-o", "plan", "--replicas", 2, "--workers", 2)
     goes_on(command, tmp_path / "plan", 1.0, "INT twice")
     assert json.loads((tmp_path / "plan" / "plan.json").read_text())
+    command.tell()
 
 
 def goes_on(command: Command, folder: Path, longest_s: float, few: str) -> None:
@@ -239,15 +275,19 @@ def goes_on(command: Command, folder: Path, longest_s: float, few: str) -> None:
     assert len(points) == len(set(points))
 
 
-def test_profile(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    options = ("--model", "tiny-image", "--sizes", "64x64,64x96", "--max-batch", 2, "--repeats", 3 + 12 * MOMENTS)
-    command = Command(tmp_path, "profile", *options, "--threads", 1, "-o", "p.parquet")
+def test_profile(tmp_path: Path, nursery: Nursery) -> None:
+    repeats = 3 + 30 * MOMENTS  # enough for all moments
+    options = ("--model", "tiny-image", "--sizes", "64x64,64x96", "--max-batch", 2, "--repeats", repeats)
+    more = ("--minutes", 60 * max(1, MOMENTS), "--threads", 1, "-o", "p.parquet")
+    command = Command(tmp_path, "profile", *options, *more, nursery=nursery)
     rows, before = tmp_path / "p.parquet.rows.jsonl", b""
     for how, after_s in moments(2.0, "KILL"):
-        command.end(how, lambda: rows.exists() and rows.read_bytes().count(b"measured") > 1, after_s)
-        if (tmp_path / "p.parquet").exists():
-            break
+        known = before.count(b"measured")
+
+        def grown(known: int = known) -> bool:
+            return rows.exists() and rows.read_bytes().count(b"measured") > known + 1
+
+        command.end(how, grown, after_s)
         measured = rows.read_bytes()
         assert measured.startswith(before)
         before = measured[: measured.rfind(b"\n") + 1]
@@ -255,4 +295,5 @@ def test_profile(tmp_path: Path) -> None:
     assert not rows.exists()
     table = pd.read_parquet(tmp_path / "p.parquet")
     assert not table.duplicated(["composition", "stage", "repeat"]).any()
-    assert set(table.groupby(["composition", "stage"]).size()) == {3 + 12 * MOMENTS}
+    assert set(table.groupby(["composition", "stage"]).size()) == {repeats}
+    command.tell()
