@@ -19,7 +19,9 @@ SchedulerOption = Annotated[
     str | None, typer.Option("--scheduler", help="Scheduling policy: a name, or file.py:Class.")
 ]
 SeedOption = Annotated[int | None, SEED, typer.Option("--seed", help="Seed instead of the scenario's.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="Any scenario key: key=value, repeatable.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Any scenario key: key=value; repeatable, of two the last counts.")
+]
 OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Run folder to write.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]

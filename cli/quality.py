@@ -47,9 +47,6 @@ def quality(
 
 
 def _lines(name: str, text: str | None) -> tuple[int, ...]:
-    from traces.errors import BadInput
+    from traces.mix import parse_count
 
-    try:
-        return tuple(int(part) for part in (text or "").split(",") if part.strip())
-    except ValueError:
-        raise BadInput(f"--{name} {text}: expected whole numbers like 64,128") from None
+    return () if text is None else tuple([parse_count(part.strip(), f"--{name}") for part in text.split(",")])

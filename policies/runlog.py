@@ -25,7 +25,7 @@ from traces.errors import BadInput
 from traces.files import row_at
 from traces.marks import OutputKind
 from traces.output import Folder
-from traces.text import read_text, write_text
+from traces.text import read_json, write_text
 
 REQUEST_COLUMNS: dict[str, str] = {
     "request_id": "str",
@@ -153,7 +153,7 @@ def read_run(path: Path) -> Run:
             )
     try:
         requests, steps = (_table(path / name, columns) for name, columns in _COLUMNS.items())
-        info = json.loads(read_text(path / "run.json"))
+        info = read_json(path / "run.json")
     except BadInput:
         raise
     except (OSError, ValueError, RecursionError, pa.ArrowException) as error:

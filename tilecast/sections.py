@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import joblib
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StrictBool, model_validator
 
 from policies.contract import Policy
 from policies.guard import name_of
@@ -118,7 +118,7 @@ class TraceSection(Section):
     limit: Requests | None = Field(None, description="Keep the first requests.")
     rate_scale: Factor = Field(1.0, description="Multiply the arrival rate.")
     images: PathText | None = Field(None, description="Folder of the pictures that requests start from.")
-    fit_sizes: bool = Field(False, description="Scale the sizes to the model's native size.")
+    fit_sizes: StrictBool = Field(False, description="Scale the sizes to the model's native size.")
     steps_scale: Factor = Field(1.0, description="Multiply the denoising steps.")
     step_reduction: StepReductionSection = StepReductionSection()
     spikes: Several = Field(
@@ -235,8 +235,8 @@ class PredictorSection(Section):
         None, description="Recorded cache signals: a file, or what ships under that name; not set: the model's, if any."
     )
     tile_reuse: PathText | None = Field(None, description="The same of tiles.")
-    online: bool = Field(True, description="Corrected by what launches really took; simulate --per-step sets it false.")
-    oracle: bool = Field(
+    online: StrictBool = Field(True, description="Corrected by what launches took; simulate --per-step sets it false.")
+    oracle: StrictBool = Field(
         False,
         description="Simulation: the policy knows the world's durations but for noise (with a cache: what is reused "
         "on average).",
@@ -253,7 +253,7 @@ class WorldSection(Section):
     """How the simulated world differs from the profile."""
 
     latency_model: Name | None = Field(None, description="What the world's durations come from; not set: predictor's.")
-    noise: bool = Field(True, description="Durations scatter as the measurements did.")
+    noise: StrictBool = Field(True, description="Durations scatter as the measurements did.")
     slowdown: Factor = Field(1.0, description="All takes so many times as long as the profile says.")
 
 
@@ -265,7 +265,7 @@ class FaultsSection(Section):
     )
     repair_s: PositiveSpan = Field(300.0, description="From a failure to the end of its repair.")
     cold_start_s: Span = Field(0.0, description="What a replica needs from its repair until it takes work.")
-    starts_cold: bool = Field(False, description="Whether all replicas need that at the beginning, too.")
+    starts_cold: StrictBool = Field(False, description="Whether all replicas need that at the beginning, too.")
     outages: Several = Field((), description="Failures at given times, like 600:0:300: start, replica, seconds.")
     straggler_every_s: Interval | None = Field(
         None, description="Mean time between the slow spells of a replica; not set: none is slow by chance."

@@ -60,7 +60,7 @@ class Range:
 
         def check(value: Any, validate: Any) -> Any:
             try:
-                number = None if isinstance(value, bool) else validate(value)
+                number = None if isinstance(value, bool | str) else validate(value)
             except ValidationError:
                 number = None
             if not self.holds(number):

@@ -48,7 +48,8 @@ def test_without_borders_they_are_searched_for(pictures):
 
 def test_what_cannot_be_used_ends_in_one_line(pictures):
     assert "no such file" in refused("quality", pictures / "nowhere")
-    assert "whole numbers" in refused("quality", pictures / "run", "--rows", "a,b")
+    for wrong in ("a,b", "8,,16", "-8", "8.0", "1_6", ""):
+        assert "whole number" in refused("quality", pictures / "run", f"--rows={wrong}")
     assert "1..95" in refused("quality", pictures / "run", "--rows", "96")
     assert not (pictures / "quality.json").exists()
 

@@ -213,6 +213,8 @@ def test_a_point_that_fails_is_shown_and_the_others_are_there(folder: Path) -> N
         ("[grid]\ncluster.replicas = [1, 0]", "cluster.replicas is 0"),
         ("[grid]\ncluster.replicas = 1", "cluster.replicas is 1, expected a list of values"),
         ("[grid]\nseed = []", "seed is [], expected a list of values"),
+        ("[grid]\nseed = [1, 2, 1.0]", "seed has 1.0 twice, expected it once"),
+        ("seeds = [1, 1]\n[grid]\n", "seeds is [1, 1], expected each of them once"),
         ("[gird]\nseed = [1]", "unknown key 'gird'; did you mean 'grid'?"),
         ("cluster.replicas = [1]", "unknown key 'cluster'"),
         ("seeds = 0", "seeds is 0"),

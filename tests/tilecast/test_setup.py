@@ -136,6 +136,11 @@ def test_extrapolation_is_marked_and_limited(folder: Path) -> None:
         (("[slo]", "[policies]\nscheduling = 'edff'\n[slo]"), "did you mean 'edf'"),
         (("[slo]", "[policies.scheduling]\nname = 'edf'\nmax_bach = 2\n[slo]"), "no parameter 'max_bach'"),
         (("[slo]", "[cluster]\nreplicas = 0\n[slo]"), "cluster.replicas is 0"),
+        (("[slo]", "[cluster]\nreplicas = '2'\n[slo]"), "cluster.replicas is '2': expected a whole number of 1"),
+        (("[slo]", "[cluster]\nreplicas = true\n[slo]"), "cluster.replicas is True: expected a whole number of 1"),
+        (("[slo]", "[world]\nnoise = 'yes'\n[slo]"), "world.noise is 'yes': input should be a valid boolean"),
+        (("[slo]", "[world]\nnoise = 1\n[slo]"), "world.noise is 1: input should be a valid boolean"),
+        (("seed = 3", "seed = 3\nseed = 4"), "is not TOML"),
     ],
 )
 def test_what_is_wrong_with_a_scenario_is_said_in_one_line(folder: Path, edit: tuple[str, str], complaint: str) -> None:
@@ -144,7 +149,7 @@ def test_what_is_wrong_with_a_scenario_is_said_in_one_line(folder: Path, edit: t
     assert not (folder / "none").exists()
 
 
-def test_bad_requests_of_a_trace_are_named_with_their_row(folder: Path) -> None:
+def test_bad_requests_of_a_trace_are_named(folder: Path) -> None:
     pd.DataFrame({"arrival_s": [0, 1], "height": [64, 70], "width": 64, "steps": 4}).to_csv(folder / "t.csv")
     scenario = folder / "scenario.toml"
     message = refused("simulate", scenario, "--trace", folder / "t.csv", "-o", folder / "none")
