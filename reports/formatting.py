@@ -30,15 +30,17 @@ def format_interval(value: Interval, unit: Unit) -> str:
     replication is all there is.
 
     One that reaches beyond what is possible, below nothing or above 100 %, is cut off there and has its ends written:
-    ``70.3 (0.0–100.0) %``.
+    ``70.3 (0–100) %``.
     """
     if not (math.isfinite(value.half_width) and math.isfinite(value.mean)):
         return format_value(value.mean, unit)
     mean = _number(value.mean, unit)
     decimals, scale = len(mean.partition(".")[2]), 100 if unit == "%" else 1
-    low, high = max(0.0, value.low), min(value.high, 1.0 if unit == "%" else math.inf)
-    if value.mean >= 0 and (low > value.low or high < value.high):
-        return f"{mean} ({scale * low:,.{decimals}f}–{scale * high:,.{decimals}f}){_SUFFIXES[unit]}"
+    most = 1.0 if unit == "%" else math.inf
+    if value.mean >= 0 and (value.low < 0 or value.high > most):
+        low = "0" if value.low <= 0 else f"{scale * value.low:,.{decimals}f}"
+        high = "100" if value.high >= most else f"{scale * value.high:,.{decimals}f}"
+        return f"{mean} ({low}–{high}){_SUFFIXES[unit]}"
     return f"{mean} ± {scale * value.half_width:,.{decimals}f}{_SUFFIXES[unit]}"
 
 

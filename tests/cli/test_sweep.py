@@ -176,7 +176,9 @@ def test_the_best_points_over_their_seeds(folder: Path, undisturbed: Path) -> No
     setup = ["case", "cluster.replicas", "policies.scheduling"]
     winner = table.groupby(setup, sort=False)["latency_p95_s"].mean().idxmin()
     assert re.split(" {2,}", row.strip())[:2] == [str(part) for part in winner[:2]]
-    assert printed.count("±") == 2
+    assert (
+        len(re.findall(r"\(\d[\d.]*–", printed)) == 2
+    )  # two intervals of two seeds, which reach below 0 or above 100 %
     assert len(re.findall("attainment", printed)) == 2  # the worst size's beside the mean
     assert printed.count("MEASU") == 1
 
@@ -213,8 +215,6 @@ def test_a_point_that_fails_is_shown_and_the_others_are_there(folder: Path) -> N
         ("[grid]\ncluster.replicas = [1, 0]", "cluster.replicas is 0"),
         ("[grid]\ncluster.replicas = 1", "cluster.replicas is 1, expected a list of values"),
         ("[grid]\nseed = []", "seed is [], expected a list of values"),
-        ("[grid]\nseed = [1, 2, 1.0]", "seed has 1.0 twice, expected it once"),
-        ("seeds = [1, 1]\n[grid]\n", "seeds is [1, 1], expected each of them once"),
         ("[gird]\nseed = [1]", "unknown key 'gird'; did you mean 'grid'?"),
         ("cluster.replicas = [1]", "unknown key 'cluster'"),
         ("seeds = 0", "seeds is 0"),

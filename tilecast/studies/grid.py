@@ -150,8 +150,6 @@ class Grid:
         whole = [seeds] if not isinstance(seeds, list) else seeds
         if seeds is not None and not (whole and all(_is_count(seed) for seed in whole) and seeds != 0):
             raise BadInput(f"{self.path}: seeds is {seeds!r}, expected a number of seeds like 3, or a list like [1, 2]")
-        if isinstance(seeds, list) and len(set(seeds)) < len(seeds):
-            raise BadInput(f"{self.path}: seeds is {seeds!r}, expected each of them once")
         if seeds is not None and any("seed" in keys for keys in (self.values, *self.cases.values())):
             raise BadInput(f"{self.path}: seed is set beside seeds; expected one of the two")
         if samples is not None and (not _is_count(samples) or samples == 0):
@@ -163,8 +161,6 @@ def _values(path: Path, data: Mapping[str, Any]) -> dict[str, list[Any]]:
     for key, choices in values.items():
         if not isinstance(choices, list) or not choices:
             raise BadInput(f"{path}: [grid] {key} is {choices!r}, expected a list of values")
-        if twice := [choice for at, choice in enumerate(choices) if choice in choices[:at]]:
-            raise BadInput(f"{path}: [grid] {key} has {twice[0]!r} twice, expected it once")
     return values
 
 
