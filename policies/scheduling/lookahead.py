@@ -253,20 +253,27 @@ class Lookahead(SchedulingPolicy):
         jobs, step_s, full, last_due_s = finishing, 0.0, False, math.inf
         until: list[tuple[Job, int]] = []
         if urgent or patient:
-            start_s = now + self._errors.ratio * sum([costs.alone(costs.kind(job)).decode_s for job in finishing])
-            queue, found = self._queue(state, urgent, patient, start_s, now)
-            batch = [queue[0], *[queue[position] for position, _ in found.riders]]
-            steps = [queue[0].steps, *[count for _, count in found.riders]]
-            full = len(batch) < len(queue) or sum([task.kind.images for task in batch]) >= self.max_batch
-            mixing = [task for task in batch if task.kind.mixes]
-            step_s = costs.step_s(costs.batch([task.job for task in mixing])) if mixing else 0.0
-            jobs = [*finishing, *[task.job for task in batch]]
-            until = [
-                (task.job, task.job.denoise_left + task.job.kind.finish_steps - count)
-                for task, count in zip(batch, steps, strict=True)
-                if count < task.steps
-            ]
-            last_due_s = max([task.due for task in batch])
+            start_s = now
+            if finishing:
+                start_s += self._errors.ratio * sum([costs.alone(costs.kind(job)).decode_s for job in finishing])
+            queue, riders = self._queue(state, urgent, patient, start_s, now)
+            first = queue[0]
+            jobs = [*finishing, first.job]
+            images, last_due_s = first.kind.images, first.due
+            mixing = costs.empty
+            if first.kind.mixes:
+                mixing = costs.plus(mixing, first.kind)
+            for position, steps in riders:
+                task = queue[position]
+                job, kind = task.job, task.kind
+                jobs.append(job)
+                images += kind.images
+                last_due_s = max(last_due_s, task.due)
+                mixing = costs.plus(mixing, kind)
+                if steps < task.steps:
+                    until.append((job, job.denoise_left + job.kind.finish_steps - steps))
+            full = 1 + len(riders) < len(queue) or images >= self.max_batch
+            step_s = costs.step_s(mixing) if first.kind.mixes else 0.0
         return _Batch(
             jobs=tuple(jobs),
             steps_left=tuple([job.steps_left for job in jobs]),
@@ -280,23 +287,27 @@ class Lookahead(SchedulingPolicy):
 
     def _queue(
         self, state: _ReplicaState, urgent: list[Task], patient: list[Task], start_s: float, now: float
-    ) -> tuple[list[Task], Schedule]:
-        """Whom there is time for, and how they run."""
-        costs, most, errors = self._costs, self.max_batch, self._errors
+    ) -> tuple[list[Task], list[tuple[int, int]]]:
+        """Whom there is time for, and who rides with the first as in `Schedule`."""
+        costs, most, errors = self._costs.now(), self.max_batch, self._errors
         scale = errors.ratio * (1.0 + min(self.margin, errors.margin))
         first = [task for task in patient[:1] if task.due < now]
-        others = sorted([task for task in patient if task not in first], key=_length)[:most]
+        others = sorted(patient[len(first) :], key=_length)[:most]
         queue: list[Task] = []
+        found: Schedule | None = None
         if urgent and state.known == self._known:
             queue = first + [task for task in urgent if task.order in state.planned]
-            if len(queue) == len(first) or schedule(costs, queue, most, start_s, scale).late >= 0:
+            if len(queue) > len(first):
+                found = schedule(costs, queue, most, start_s, scale)
+            if found is None or found.late >= 0:
                 queue = []
         if urgent and not queue:
-            queue = choose(costs, first + urgent, most, start_s, scale).queue
+            queue, found = choose(costs, first + urgent, most, start_s, scale)
             state.planned, state.known = {task.order for task in queue}, self._known
-        queue = queue or first
-        found = schedule(costs, queue + others, most, start_s, scale, early=not urgent)
-        return (queue + others or urgent[:1]), found
+        queue = (queue or first) + others
+        if found is None or others:
+            found = schedule(costs, queue, most, start_s, scale, early=not urgent)
+        return queue or urgent[:1], found.riders
 
     def _due_s(self, job: Job) -> float:
         return self._wanted_s.get(job, job.request.deadline)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from policies.job import Job
-from policies.scheduling.mixing import BatchCosts, BatchKind, MixedBatch
+from policies.scheduling.mixing import BatchKind, CostsNow, MixedBatch
 
 _LEAST_GAIN = 0.02
 """Share of its step alone that a rider gains at least: less does not pay for what it ties together."""
@@ -70,7 +70,7 @@ class Schedule(NamedTuple):
 
 
 def schedule(
-    costs: BatchCosts,
+    costs: CostsNow,
     tasks: Sequence[Task],
     most_images: int,
     now: float = 0.0,
@@ -80,7 +80,7 @@ def schedule(
     """Run tasks in the order given, each with as many as can ride along.
 
     Args:
-        costs: what a step of a batch takes.
+        costs: what a step of a batch takes now.
         tasks: the queue; those that must be run are never late.
         most_images: in a batch; one request alone may have more.
         now: when it starts, seconds.
@@ -101,8 +101,9 @@ def schedule(
         own_s = math.inf if must else (due - now) / scale - spent_s
         images, mixes = kind.images, kind.mixes
         least_s, rest, joined, ended = math.inf, steps, j, -1
+        least_gain_s = _LEAST_GAIN * step_s
         leaders = range(j) if early else range(j - 1, -1, -1)
-        for k in leaders if mixes else range(0):
+        for k in leaders if mixes else ():
             if early:
                 least_s = min(slack[k:j])
             elif slack[k] < least_s:
@@ -111,13 +112,16 @@ def schedule(
                     break
             if not left[k] or images > room[k]:
                 continue
-            batch = plus(batches[k], kind)
+            led = batches[k]
+            batch = led.more.get(kind) or plus(led, kind)
             rate_s = seconds(batch)
-            cost_s = max(0.0, rate_s - rates[k])
+            cost_s = rate_s - rates[k]
+            if cost_s < 0.0:
+                cost_s = 0.0
             gain_s = step_s - cost_s
-            if gain_s <= _LEAST_GAIN * step_s:
+            if gain_s <= least_gain_s:
                 continue
-            able = min(rest, left[k])
+            able = rest if rest < left[k] else left[k]
             spare_s = least_s - join_s
             if able == rest and (early or ended < 0) and able * cost_s + leave_s > spare_s:
                 able -= 1  # then it is decoded in its own turn
@@ -134,7 +138,10 @@ def schedule(
             least_s = min(slack[k:j])
             own_s += gained_s
             spent_s -= gained_s
-            joined, ended = min(k, joined), max(k, ended)
+            if k < joined:
+                joined = k
+            if k > ended:
+                ended = k
             if not k:
                 riders.append((j, able))
             if not rest:
@@ -147,6 +154,6 @@ def schedule(
         left.append(rest)
         slack.append(own_s)
         room.append(most_images - images if mixes else 0)
-        batches.append(plus(empty, kind))
+        batches.append(empty.more.get(kind) or plus(empty, kind))
         rates.append(step_s)
     return Schedule(-1, riders, now + scale * spent_s)

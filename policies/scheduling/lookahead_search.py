@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from policies.scheduling.lookahead_rides import Schedule, Task, schedule
-from policies.scheduling.mixing import BatchCosts, BatchKind
+from policies.scheduling.mixing import BatchKind, CostsNow
 
 _SMALL, _LONGEST = 8, 24
 """Requests of a queue that is searched as it is, and of the longest that is searched."""
@@ -30,7 +30,7 @@ class Chosen(NamedTuple):
 
 
 def choose(
-    costs: BatchCosts,
+    costs: CostsNow,
     tasks: Sequence[Task],
     most_images: int,
     now: float = 0.0,
@@ -49,30 +49,34 @@ def choose(
     """
     if len(tasks) > _SMALL:
         tasks = seemingly(costs, tasks, now, scale)[:_LONGEST]
+    found = schedule(costs, tasks, most_images, now, scale)
+    if found.late < 0:
+        return Chosen(list(tasks), found)
     work_s = [task.join_s + task.steps * task.step_s + task.leave_s for task in tasks]
     ahead: list[tuple[float, float, int]] = []
     lost, saved_s, out = 0.0, 0.0, 0  # bit i: task i is left out
     seen = {0}
+    kept = list(range(len(tasks)))
     while True:
+        able = [position for position in kept[: found.late + 1] if not tasks[position].must]
+        tries -= 1
+        if tries <= 0:
+            out |= 1 << max(able, key=lambda position: work_s[position] / tasks[position].worth)
+        else:
+            for position in able:
+                without = out | 1 << position
+                if without not in seen:
+                    seen.add(without)
+                    heappush(ahead, (lost + tasks[position].worth, saved_s - work_s[position], without))
+            lost, saved_s, out = heappop(ahead)
         kept = [position for position in range(len(tasks)) if not out >> position & 1]
         queue = [tasks[position] for position in kept]
         found = schedule(costs, queue, most_images, now, scale)
         if found.late < 0:
             return Chosen(queue, found)
-        able = [position for position in kept[: found.late + 1] if not tasks[position].must]
-        tries -= 1
-        if tries <= 0:
-            out |= 1 << max(able, key=lambda position: work_s[position] / tasks[position].worth)
-            continue
-        for position in able:
-            without = out | 1 << position
-            if without not in seen:
-                seen.add(without)
-                heappush(ahead, (lost + tasks[position].worth, saved_s - work_s[position], without))
-        lost, saved_s, out = heappop(ahead)
 
 
-def seemingly(costs: BatchCosts, tasks: Sequence[Task], now: float = 0.0, scale: float = 1.0) -> list[Task]:
+def seemingly(costs: CostsNow, tasks: Sequence[Task], now: float = 0.0, scale: float = 1.0) -> list[Task]:
     """Those that could be finished in time one after another if each took its share of steps that several make.
 
     In the order given, that of due times; when one would be late, that is left out which takes longest for what it is
@@ -95,7 +99,7 @@ def seemingly(costs: BatchCosts, tasks: Sequence[Task], now: float = 0.0, scale:
     return [task for position, task in enumerate(tasks) if position not in out] if out else list(tasks)
 
 
-def _share_s(costs: BatchCosts, task: Task, known: dict[BatchKind, float]) -> float:
+def _share_s(costs: CostsNow, task: Task, known: dict[BatchKind, float]) -> float:
     """Seconds of a step for one of several of its kind."""
     share_s = known.get(task.kind)
     if share_s is None:

@@ -8,7 +8,7 @@ that for a request alone, as long as no step costs anything else: where costs le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from policies.job import BatchKey, Job, JobKind
@@ -192,6 +192,10 @@ class BatchCosts:
             step_costs = kind.step_costs = [self._step_cost(stage, kind.batch) for stage, _ in kind.recipe]
         return [cost.step_s for cost in step_costs]
 
+    def now(self) -> CostsNow:
+        """What batches cost until something is learned."""
+        return CostsNow(self)
+
     def whole_s(self, kind: BatchKind) -> float:
         """Seconds of a whole request alone."""
         alone = self.alone(kind)
@@ -210,3 +214,32 @@ class BatchCosts:
             step_s = alone.step_s
         encode_s = alone.encode_s if job.preparing else 0.0
         return encode_s + job.denoise_left * step_s + alone.decode_s
+
+
+class CostsNow:
+    """What steps of batches cost at one instant: nothing is learned meanwhile, so each is looked up once.
+
+    Attributes:
+        empty, plus: as of `BatchCosts`.
+        step_s: seconds of one denoising step of a batch that is not empty.
+    """
+
+    __slots__ = ("empty", "plus", "step_s")
+
+    def __init__(self, costs: BatchCosts) -> None:
+        self.empty = costs.empty
+        self.plus = costs.plus
+        self.step_s = _Steps(costs.step_s).__getitem__
+
+
+class _Steps(dict[MixedBatch, float]):
+    """Seconds of a step by batch, asked for when they are first wanted."""
+
+    __slots__ = ("_ask",)
+
+    def __init__(self, ask: Callable[[MixedBatch], float]) -> None:
+        self._ask = ask
+
+    def __missing__(self, batch: MixedBatch) -> float:
+        step_s = self[batch] = self._ask(batch)
+        return step_s

@@ -15,7 +15,7 @@ from policies.job import Job
 from policies.scheduling import Lookahead
 from policies.scheduling.lookahead_rides import Task, schedule
 from policies.scheduling.lookahead_search import choose, seemingly
-from policies.scheduling.mixing import BatchCosts
+from policies.scheduling.mixing import BatchCosts, CostsNow
 from predictors.costs import Batch, CostModel
 from sim.driver import Simulation
 from sim.world import World
@@ -52,7 +52,7 @@ def bursts(draw: st.DrawFn, most: int = 6) -> list[Request]:
     return made
 
 
-def tasks_of(requests: list[Request], model: CostModel) -> tuple[BatchCosts, list[Task]]:
+def tasks_of(requests: list[Request], model: CostModel) -> tuple[CostsNow, list[Task]]:
     """What a look-ahead knows of requests that wait."""
     costs, tasks = BatchCosts(model), []
     for order, request in enumerate(requests):
@@ -74,7 +74,7 @@ def tasks_of(requests: list[Request], model: CostModel) -> tuple[BatchCosts, lis
             job=job,
         )
         tasks.append(task)
-    return costs, sorted(tasks)
+    return costs.now(), sorted(tasks)
 
 
 @settings(max_examples=60, deadline=None)
