@@ -8,8 +8,8 @@ that for a request alone, as long as no step costs anything else: where costs le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import NamedTuple, TypeVar
 
 from policies.job import BatchKey, Job, JobKind
 from predictors.costs import Batch, CostModel, StepCost
@@ -18,6 +18,8 @@ from traces.request import Size
 from traces.stages import STAGES, Recipe
 
 _MOST_BATCHES = 50_000
+_Asked = TypeVar("_Asked", bound=Hashable)
+_Answer = TypeVar("_Answer")
 
 
 class Alone(NamedTuple):
@@ -217,29 +219,30 @@ class BatchCosts:
 
 
 class CostsNow:
-    """What steps of batches cost at one instant: nothing is learned meanwhile, so each is looked up once.
+    """What batches cost at one instant: nothing is learned meanwhile, so each is looked up once.
 
     Attributes:
-        empty, plus: as of `BatchCosts`.
-        step_s: seconds of one denoising step of a batch that is not empty.
+        empty, kind, plus, remaining_s: as of `BatchCosts`.
+        alone: as there, of a kind.
+        step_s: as there, of a batch.
     """
 
-    __slots__ = ("empty", "plus", "step_s")
+    __slots__ = ("alone", "empty", "kind", "plus", "remaining_s", "step_s")
 
     def __init__(self, costs: BatchCosts) -> None:
-        self.empty = costs.empty
-        self.plus = costs.plus
-        self.step_s = _Steps(costs.step_s).__getitem__
+        self.empty, self.kind, self.plus, self.remaining_s = costs.empty, costs.kind, costs.plus, costs.remaining_s
+        self.alone = _Known(costs.alone).__getitem__
+        self.step_s = _Known(costs.step_s).__getitem__
 
 
-class _Steps(dict[MixedBatch, float]):
-    """Seconds of a step by batch, asked for when they are first wanted."""
+class _Known(dict[_Asked, _Answer]):
+    """Answers that are asked for when they are first wanted."""
 
     __slots__ = ("_ask",)
 
-    def __init__(self, ask: Callable[[MixedBatch], float]) -> None:
+    def __init__(self, ask: Callable[[_Asked], _Answer]) -> None:
         self._ask = ask
 
-    def __missing__(self, batch: MixedBatch) -> float:
-        step_s = self[batch] = self._ask(batch)
-        return step_s
+    def __missing__(self, asked: _Asked) -> _Answer:
+        answer = self[asked] = self._ask(asked)
+        return answer
