@@ -59,19 +59,26 @@ class _Watch(threading.Thread):
         while not self.stopped.wait(_EVERY_S):
             now_s = time.monotonic()
             passed_s, looked_s = now_s - looked_s, now_s
-            seen = {}
-            for thread, innermost in sys._current_frames().items():
-                call = _call(innermost)
-                if call is None:
-                    continue
-                queued_s = _queued_s(thread)
-                before, for_s, before_s = self._seen.get(thread, (None, 0.0, queued_s))
-                for_s = for_s + max(0.0, passed_s - (queued_s - before_s)) if before is call else 0.0
-                if for_s >= self._call_limit_s:
-                    self._end(thread)
-                    for_s -= _AGAIN_S
-                seen[thread] = (call, for_s, queued_s)
-            self._seen = seen
+            self._look(passed_s)
+        self._seen.clear()
+
+    def _look(self, passed_s: float) -> None:
+        """See where the others are, so many seconds after the last time."""
+        seen = {}
+        frames = sys._current_frames()
+        del frames[threading.get_ident()]  # this very one: it would hold itself, and through the others a whole run
+        for thread, innermost in frames.items():
+            call = _call(innermost)
+            if call is None:
+                continue
+            queued_s = _queued_s(thread)
+            before, for_s, before_s = self._seen.get(thread, (None, 0.0, queued_s))
+            for_s = for_s + max(0.0, passed_s - (queued_s - before_s)) if before is call else 0.0
+            if for_s >= self._call_limit_s:
+                self._end(thread)
+                for_s -= _AGAIN_S
+            seen[thread] = (call, for_s, queued_s)
+        self._seen = seen
 
     def _end(self, thread: int) -> None:
         if thread == self._main and self._by_signal:  # which also ends a sleep

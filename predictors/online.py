@@ -101,8 +101,8 @@ class _Mean:
 
     def add(self, value: float, keep: float) -> None:
         self.seen += 1
-        self.weight = keep * self.weight + 1.0
-        self.mean += (value - self.mean) / self.weight
+        weight = self.weight = keep * self.weight + 1.0
+        self.mean += (value - self.mean) / weight
 
     def shrunk(self, towards_zero: float) -> float:
         return self.seen / (self.seen + towards_zero) * self.mean
@@ -135,8 +135,10 @@ class _Stage(_Mean):
         return limit if surprise > 0 else -limit
 
 
-class Corrected(StepCost):
+class Corrected(_Mean, StepCost):
     """Seconds of a step of one stage for one batch, corrected in place: `OnlinePredictor` has one of each.
+
+    As a mean it is that of the batch's departure from its stage.
 
     Args:
         predictor: whose it is.
@@ -144,13 +146,13 @@ class Corrected(StepCost):
         base_s: what is corrected.
     """
 
-    __slots__ = ("_base_s", "_mean", "_of_stage", "_passed", "_predictor", "_step_s")
+    __slots__ = ("_base_s", "_of_stage", "_passed", "_predictor", "_step_s")
 
     def __init__(self, predictor: OnlinePredictor, of_stage: _Stage, base_s: float) -> None:
+        super().__init__()
         self._predictor = predictor
         self._of_stage = of_stage
         self._base_s = base_s
-        self._mean = _Mean()
         self._passed = -1  # how often the stage had passed its belief on when `_step_s` was found; -1: find it anew
         self._step_s = base_s
 
@@ -160,7 +162,7 @@ class Corrected(StepCost):
         of_stage = self._of_stage
         if self._passed != of_stage.passed:
             self._passed = of_stage.passed
-            departure = self._mean.shrunk(self._predictor.composition_shrink)
+            departure = self.shrunk(self._predictor.composition_shrink)
             self._step_s = self._base_s * exp(of_stage.passed_on + departure)
         return self._step_s
 
@@ -170,10 +172,12 @@ class Corrected(StepCost):
             return  # a stage that was not measured has nothing to correct
         predictor, of_stage = self._predictor, self._of_stage
         surprise = log(measured_step_s * (1.0 + predictor.error) / predicted_step_s)
-        value = log(predicted_step_s / self._base_s) + of_stage.limited(surprise, predictor.clip)
-        of_stage.add(value, predictor.keep)
+        if of_stage.cut_off or abs(surprise) > predictor.clip:
+            surprise = of_stage.limited(surprise, predictor.clip)
+        value, keep = log(predicted_step_s / self._base_s) + surprise, predictor.keep
+        of_stage.add(value, keep)
         believed = of_stage.shrunk(predictor.stage_shrink)
-        self._mean.add(value - believed, predictor.keep)
+        self.add(value - believed, keep)
         self._passed = -1
         if abs(believed - of_stage.passed_on) > predictor.tolerance:
             of_stage.passed_on = believed

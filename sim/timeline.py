@@ -106,10 +106,7 @@ class Timeline:
         """What it has come to by a time until its end. A step under way is not done, but its devices were busy."""
         start = self.start
         steps = self.steps if time == self.end else self.steps_by(time)
-        stage_ends_s: tuple[float, ...] = ()
-        for part in self._parts:
-            if part[2] < time:
-                stage_ends_s += (part[2] / PICOSECONDS,)
+        stage_ends_s = tuple([end / PICOSECONDS for _, _, end, _, _, _ in self._parts if end < time])
         if self._account is None:
             device_s = ((time - start) / PICOSECONDS,)
             return _new(Outcome, (steps, None, self._images * steps, 0, device_s, stage_ends_s, None))

@@ -50,6 +50,8 @@ class _Line:
 
     def first(self, count: int, every: int = 1) -> list[Due]:
         """So many from the front, or every second or third of them."""
+        if not self._parts:
+            return []
         front: list[_Place] = []
         for part in self._parts:
             front += part[: count * every - len(front)]
@@ -94,4 +96,6 @@ class Pool:
     def patient(self, count: int, every: int = 1) -> list[Due]:
         """Of those without, the one that is due first and the shortest."""
         first = self._patient.first(1)
+        if not first:
+            return []
         return first + [entry for entry in self._by_length.first(count, every) if entry not in first]

@@ -88,6 +88,11 @@ def schedule(
         early: riders ride with the first that lead, which makes them ready soonest where nobody is to be in time;
             otherwise with those just before them.
     """
+    if len(tasks) == 1:
+        (task,) = tasks
+        spent_s = task.join_s + task.steps * task.step_s + task.leave_s
+        late = not task.must and (task.due - now) / scale - spent_s < 0.0
+        return Schedule(0 if late else -1, [], now + scale * spent_s)
     left: list[int] = []  # steps that each leads
     slack: list[float] = []  # predicted seconds that each has to spare
     room: list[int] = []  # images that fit in beside each and its riders

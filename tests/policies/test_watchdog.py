@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 
 import pytest
 
@@ -43,3 +45,22 @@ def test_what_has_been_waited_is_known() -> None:
 
     assert watchdog._queued_s(threading.get_ident()) >= 0.0
     assert watchdog._queued_s(-1) == 0.0
+
+
+def test_what_ran_while_it_looked_is_freed_without_a_search_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policies.watchdog._EVERY_S", 0.001)
+
+    class Held:
+        pass
+
+    def run() -> weakref.ref[Held]:
+        held = Held()
+        with watched():
+            time.sleep(0.05)
+        return weakref.ref(held)
+
+    gc.disable()
+    try:
+        assert run()() is None
+    finally:
+        gc.enable()
