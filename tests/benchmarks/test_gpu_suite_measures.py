@@ -218,7 +218,8 @@ def test_cached_steps_compute_their_share_and_give_the_same(bench: Bench, name: 
 
 
 @pytest.mark.parametrize(
-    ("name", "way"), [("sdxl", "eager"), ("flux", "graph"), ("sdxl", "reference"), ("flux", "packed")]
+    ("name", "way"),
+    [("sdxl", "eager"), ("flux", "graph"), ("sdxl", "reference"), ("flux", "packed"), ("flux", "compiled")],
 )
 def test_steps(bench: Bench, name: str, way: str) -> None:
     result = measure_step(Point("step", name, way, parse("2@64x64")), bench)
