@@ -102,25 +102,24 @@ def test_a_plan_finds_the_least_cluster_and_says_what_it_rests_on(folder: Path) 
 
 def test_the_best_of_the_policies_named_is_the_answer_whatever_the_scenario_names(folder: Path) -> None:
     given = ("--hardware", "small", "--attainment", 0.8)
-    alone = {name: plan(folder, name, "--policies", name, *given).answer for name in ("fcfs", "clockwork")}
+    alone = {name: plan(folder, "plan", "--policies", name, *given).answer for name in ("fcfs", "clockwork")}
     assert all(alone.values())
-    of_option = plan(folder, "option", "--policies", "fcfs, clockwork", *given)
-    of_key = plan(folder, "key", "--set", 'plan.policies=["fcfs", "clockwork"]', *given)
-    assert of_option.answer is not None
-    assert of_option.answer.price_per_hour == min(least.price_per_hour for least in alone.values() if least)
-    assert of_option.answer == of_key.answer == alone[of_option.answer.candidate.scheduler]
-    assert [cost.scheduler for cost in of_option.policies] == ["fcfs", "clockwork"]
-    assert plan(folder, "one", *given).policies == ()
+    both = plan(folder, "plan", "--set", 'plan.policies=["fcfs", "clockwork"]', *given)
+    assert both.answer is not None
+    assert both.answer.price_per_hour == min(least.price_per_hour for least in alone.values() if least)
+    assert both.answer == alone[both.answer.candidate.scheduler]
+    assert [cost.scheduler for cost in both.policies] == ["fcfs", "clockwork"]
+    assert plan(folder, "plan", *given).policies == ()
 
 
 def test_a_plan_is_for_the_rate_that_is_asked_whatever_the_trace_has(folder: Path) -> None:
-    hourly = plan(folder, "hourly", "--hardware", "small", "--rate", "90000/h")
+    hourly = plan(folder, "plan", "--hardware", "small", "--rate", "90000/h")
     assert hourly.demand.rate_rps == pytest.approx(25.0, rel=1e-12)
     assert hourly.answer is not None
     drawn = hourly.answer.figures.drawn_rps
     assert drawn.mean == pytest.approx(25.0, rel=0.1)
     assert "--rate 90000/h" in hourly.command
-    trace = plan(folder, "trace", "--hardware", "small")
+    trace = plan(folder, "plan", "--hardware", "small")
     assert trace.answer is not None
     assert hourly.answer.candidate.replicas < trace.answer.candidate.replicas
     said = refused("plan", folder / "scenario.toml", "--rate", "5/fortnight", "-o", folder / "no")
@@ -128,7 +127,7 @@ def test_a_plan_is_for_the_rate_that_is_asked_whatever_the_trace_has(folder: Pat
 
 
 def test_a_plan_promises_a_throughput_and_a_headroom_too(folder: Path) -> None:
-    plain = plan(folder, "plain", "--hardware", "small", "--attainment", 0.8)
+    plain = plan(folder, "plan", "--hardware", "small", "--attainment", 0.8)
     given = (
         "--hardware",
         "small",
@@ -139,21 +138,21 @@ def test_a_plan_promises_a_throughput_and_a_headroom_too(folder: Path) -> None:
         "--throughput",
         f"{plain.demand.rate_rps}/s",
     )
-    roomy = plan(folder, "roomy", *given)
+    roomy = plan(folder, "plan", *given)
     assert plain.answer is not None
     assert roomy.answer is not None
     assert roomy.answer.candidate.replicas > plain.answer.candidate.replicas
     assert roomy.headroom.mean >= 1.4
     assert roomy.answer.figures.throughput_rps.mean >= roomy.answer.figures.goodput_rps.mean > 0
-    candidates = pd.read_parquet(folder / "roomy" / "candidates.parquet")
+    candidates = pd.read_parquet(folder / "plan" / "candidates.parquet")
     assert {"throughput_rps", "throughput_rps_half_width", "broken_by"} <= set(candidates)
-    text = (folder / "roomy" / "plan.md").read_text()
-    page = (folder / "roomy" / "plan.html").read_text().replace("&nbsp;", " ").replace("\u00a0", " ")
+    text = (folder / "plan" / "plan.md").read_text()
+    page = (folder / "plan" / "plan.html").read_text().replace("&nbsp;", " ").replace("\u00a0", " ")
     for said in ("are completed, at 1.5 times the demand, too", "with 50 % headroom", "at 1.5 times the load"):
         assert said in text
         assert said in page
     keys = ("--set", "plan.headroom='50%'", "--set", f"plan.throughput='{plain.demand.rate_rps}/s'")
-    assert plan(folder, "keys", *given[:4], *keys).answer == roomy.answer
+    assert plan(folder, "plan", *given[:4], *keys).answer == roomy.answer
 
 
 def test_a_killed_plan_goes_on_to_the_same_bytes_whatever_the_processes(folder: Path) -> None:
