@@ -22,10 +22,11 @@ from predictors.measured import MeasuredRange
 from predictors.measurements import Measurements
 from predictors.misfit import Misfits
 from predictors.profile import MEASURED_STAGES, Profile
-from traces.composition import Composition, composition_of, format_size
+from traces.composition import Composition, composition_of
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry, geometry_of
 from traces.request import Request, Size
+from traces.sizes import format_size
 from traces.stages import ORDINARY, STAGES
 
 if TYPE_CHECKING:

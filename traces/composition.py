@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from traces.errors import BadInput
 from traces.request import Size
+from traces.sizes import format_size
 
 Composition = tuple[tuple[Size, int], ...]
 """((size, images), ...), sorted by size, every count at least 1."""
@@ -33,12 +34,6 @@ def composition_of(items: Iterable[tuple[Size, int]]) -> Composition:
 def format_composition(composition: Composition) -> str:
     """The composition as text."""
     return "+".join(f"{n}@{format_size(size)}" for size, n in composition)
-
-
-def format_size(size: Size) -> str:
-    """A size as text, as it stands in a composition's."""
-    height, width, frames, *seen = size
-    return f"{height}x{width}" + (f"x{frames}" if frames > 1 else "") + "".join([f"r{pixels}" for pixels in seen])
 
 
 def parse(text: str) -> Composition:

@@ -19,7 +19,7 @@ from traces.errors import BadInput
 Sides = tuple[int, int]
 """(height, width) in pixels."""
 
-AREA = 1024 * 1024
+_QWEN_AREA = _FLUX2_AREA = 1024 * 1024
 UNKNOWN: Sides = (1024, 1024)
 """A picture that is not at hand."""
 SEPARATOR = ";"
@@ -40,16 +40,16 @@ def _kontext(sides: Sides) -> Sides:
 def _qwen(sides: Sides) -> Sides:
     """A megapixel in the picture's ratio, in multiples of 32."""
     ratio = sides[1] / sides[0]
-    width = math.sqrt(AREA * ratio)
+    width = math.sqrt(_QWEN_AREA * ratio)
     return round(width / ratio / 32) * 32, round(width / 32) * 32
 
 
 def _flux2(sides: Sides) -> Sides:
     """A megapixel at most, in the picture's ratio."""
     height, width = sides
-    if height * width <= AREA:
+    if height * width <= _FLUX2_AREA:
         return sides
-    scale = math.sqrt(AREA / (width * height))
+    scale = math.sqrt(_FLUX2_AREA / (width * height))
     return int(height * scale), int(width * scale)
 
 

@@ -20,9 +20,12 @@ _SIZE = re.compile(r"(\d{1,18})x(\d{1,18})(?:x(\d{1,18}))?")
 
 
 def format_size(size: Size) -> str:
-    """``512x768`` (height x width), with ``x81`` behind it for a clip of 81 frames."""
-    height, width, frames = size
-    return f"{height}x{width}" + (f"x{frames}" if frames > 1 else "")
+    """``512x768`` (height x width), with ``x81`` behind it for a clip of 81 frames.
+
+    Where reference pictures are seen beside it, their pixels follow: ``512x768r1048576``.
+    """
+    height, width, frames, *seen = size
+    return f"{height}x{width}" + (f"x{frames}" if frames > 1 else "") + "".join([f"r{pixels}" for pixels in seen])
 
 
 def parse_size(text: str) -> Size:

@@ -52,7 +52,7 @@ class BatchKind:
     __slots__ = ("batch", "images", "mixes", "pixels", "recipe", "seconds", "size", "step_costs", "steps", "steps_s")
 
     def __init__(self, job: Job) -> None:
-        self.size: Size = job.request.size
+        self.size: Size = job.request.shape
         self.images = job.images
         self.steps = job.denoise_steps
         self.batch = job.kind.batch

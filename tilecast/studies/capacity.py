@@ -22,7 +22,7 @@ def best_seconds(costs: CostModel, requests: Iterable[Request]) -> float:
     for request in requests:
         count += 1
         for stage, steps in ordinary(request):
-            images[stage, request.model, request.size, request.guided] += steps * request.images
+            images[stage, request.model, request.shape, request.guided] += steps * request.images
     best = {
         (stage, model, size, guided): min(
             [costs.step_s(stage, Batch(model, ((size, n),), float(guided))) / n for n in BATCHES]

@@ -170,7 +170,7 @@ class Case:
         cost = shared(scenario).table.costs.get("denoise")
         if not isinstance(cost, RooflineCost):
             return 1.0
-        sizes = list(dict.fromkeys([request.size for request in shared(self.reference).requests]))
+        sizes = list(dict.fromkeys([request.shape for request in shared(self.reference).requests]))
         batches = [composition_of([(size, images)]) for images in _IMAGES for size in sizes]
         return min(1.0, cost.log_sd_if_measured(batches[:_MEASUREMENTS]) / cost.log_sd)
 
