@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,41 @@ class PictureFolder:
             else:
                 write_clip(self._folder / f"{name}.webp", picture)
                 write_picture(clip_strip(picture), self._folder / f"{name}-strip.png", REPLAY)
+
+
+class PictureWriter:
+    """Encodes and writes pictures on a thread of its own, so that a replica goes on with its next launch meanwhile.
+
+    Args:
+        save: writes those of one request, as `PictureFolder.save`.
+        waiting: requests whose pixels may wait in memory; then `put` waits, too.
+
+    Attributes:
+        failed: what could not be written, by request id, a line each.
+    """
+
+    def __init__(self, save: Callable[[Request, np.ndarray[Any, Any]], None], waiting: int = 8) -> None:
+        self.failed: dict[str, str] = {}
+        self._save = save
+        self._room = threading.Semaphore(waiting)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+
+    def put(self, request: Request, pixels: np.ndarray[Any, Any]) -> None:
+        """Take the pixels of a finished request, on any thread."""
+        self._room.acquire()
+        self._thread.submit(self._write, request, pixels)
+
+    def close(self) -> None:
+        """Wait until all is written."""
+        self._thread.shutdown()
+
+    def _write(self, request: Request, pixels: np.ndarray[Any, Any]) -> None:
+        try:
+            self._save(request, pixels)
+        except Exception as error:
+            self.failed[request.request_id] = f"{type(error).__name__}: {error}".splitlines()[0]
+        finally:
+            self._room.release()
 
 
 def write_picture(picture: Image.Image, path: Path, kind: OutputKind) -> None:

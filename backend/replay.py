@@ -1,26 +1,30 @@
 """The real driver: a controller driven by the wall clock and real devices.
 
-Requests are submitted when their time has come, whether or not earlier ones are done (open loop). Each replica has a
-thread that warms it up and runs its launches (libraries keep by thread which kernels they chose for a shape); the main
-thread alone talks to the controller, so that its events have one order. A recall reaches a running launch at its next
-step boundary.
+Requests are submitted when their time has come, whether or not earlier ones are done (open loop). Replicas are
+elsewhere, see `backend.replicas`, and tell this thread what they have done; it alone talks to the controller, so that
+its events have one order. A recall reaches a running launch at its next step boundary.
+
+A replica that is lost, because its process was killed or its machine is gone, is a replica that failed: its requests
+begin again on another or fail, as the scenario says, and it is started anew. What a scenario has go wrong is done to
+the replicas at its times.
 """
 
 from __future__ import annotations
 
 import queue
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from backend.executor import Executor, reason
-from policies.contract import Launch, Outcome, PolicyError, joined
+from backend.executor import Executor
+from backend.replicas.messages import Delivered, End, Ended, Left, Lost, Ready, Recall, Report, Told, Unready, order_of
+from backend.replicas.replica import ServingReplica
+from policies.contract import Launch, Outcome, PolicyError
 from policies.controller import Controller
+from policies.faults import Happening
 from policies.guard import name_of
 from policies.record import INTERRUPTED
 from policies.watchdog import CALL_LIMIT_S
@@ -30,6 +34,8 @@ _CLOSING_S = 30.0
 """The longest wait for all replicas to free what they hold, at the end of a run."""
 _UNSTARTED_S = 2.0
 """And where the run ended while they were being prepared, which has no step boundaries."""
+_MOST_LOSSES = 3
+"""Of one replica, in a row with no launch carried out between, after which it is not started again."""
 
 Deliver = Callable[[Request, np.ndarray[Any, Any]], None]
 
@@ -38,14 +44,33 @@ class ReplayStalled(PolicyError):  # noqa: N818
     """Nothing runs and nothing will arrive, but requests wait: the policy leaves them waiting."""
 
 
-class _Done(NamedTuple):
-    launch: Launch
-    outcome: Outcome | Exception
+class ReplicasLost(RuntimeError):  # noqa: N818
+    """No replica is left: each was lost several times in a row, or cannot be started again."""
+
+
+class _Heard(NamedTuple):
+    """What a replica told, and when; ``start`` counts how often it was started before."""
+
+    replica: int
+    start: int
+    told: Told
     now: float
 
 
 class _Stop(NamedTuple):
-    """In the place of a launch that ended: the run is to end."""
+    """In the place of what a replica tells: the run is to end."""
+
+
+class _Place:
+    """A replica and what the replay knows of it."""
+
+    def __init__(self, replica: ServingReplica) -> None:
+        self.replica = replica
+        self.starts = 0
+        self.losses = 0  # in a row
+        self.state = "starting"  # or ready, down, left
+        self.running: Launch | None = None
+        self.report = Report()
 
 
 class _Idle:
@@ -74,122 +99,50 @@ class _Idle:
             )
 
 
-class _Worker(threading.Thread):
-    """Runs the launches of one replica, one after another."""
-
-    def __init__(
-        self,
-        executor: Executor,
-        done: queue.SimpleQueue[_Done | _Stop],
-        clock: Callable[[], float],
-        deliver: Deliver | None,
-        prepare: Callable[[Executor], None] | None,
-    ) -> None:
-        super().__init__(daemon=True)
-        self.ready = threading.Event()
-        self.error: Exception | None = None
-        self.orders: queue.SimpleQueue[tuple[Launch, set[str]] | None] = queue.SimpleQueue()
-        self.recalled: set[int] = set()
-        self._executor = executor
-        self._done = done
-        self._clock = clock
-        self._deliver = deliver
-        self._prepare = prepare
-
-    def run(self) -> None:
-        try:
-            if self._prepare is not None:
-                self._prepare(self._executor)
-        except Exception as error:
-            self.error = error
-        self.ready.set()
-        while (order := self.orders.get()) is not None:
-            launch, resident = order
-            outcome = self._launch(launch, resident)
-            self.recalled.discard(launch.launch_id)
-            self._done.put(_Done(launch, outcome, self._clock()))
-        self._executor.close()
-
-    def _launch(self, launch: Launch, resident: set[str]) -> Outcome | Exception:
-        """What came of a launch; or what a policy has done wrong, or has made of the requests."""
-        try:
-            return self._stages(launch, resident)
-        except Exception as error:
-            return error
-
-    def _stages(self, launch: Launch, resident: set[str]) -> Outcome:
-        """Run the stages of a launch one after another, until its end or a recall."""
-        requests = [job.request for job in launch.jobs]
-        failed: dict[str, str] = {}
-        notes: dict[str, str] = {}
-        borders: list[float] = []
-        busy_s = [0.0]
-        done = computed = reused = 0
-
-        def recalled() -> bool:
-            return launch.launch_id in self.recalled
-
-        try:
-            self._executor.keep_only(resident)
-            for segment in launch.segments:
-                if done:
-                    borders.append(self._clock())
-                alive = [request for request in requests if request.request_id not in failed]
-                started = time.perf_counter()
-                outcome = self._executor.execute(segment.stage, alive, segment.steps, recalled, self._deliver)
-                devices_s = outcome.device_s or (time.perf_counter() - started,)
-                busy_s = [sum(both) for both in zip_longest(busy_s, devices_s, fillvalue=0.0)]
-                failed |= outcome.failed or {}
-                for name, note in (outcome.notes or {}).items():
-                    notes[name] = joined(notes.get(name, ""), note)
-                done += outcome.steps_done
-                computed += outcome.computed
-                reused += outcome.reused
-                if outcome.steps_done < segment.steps or recalled() or len(failed) == len(requests):
-                    break
-        except PolicyError:
-            raise
-        except Exception as error:  # a fault of ours must not lose the requests
-            failed = {request.request_id: reason(error) for request in requests}
-        return Outcome(
-            steps_done=done,
-            failed=failed or None,
-            computed=computed,
-            reused=reused,
-            device_s=tuple(busy_s),
-            stage_ends_s=tuple(borders),
-            notes=notes or None,
-        )
-
-
 class Replay:
-    """One replay of a trace on real executors.
+    """One replay of a trace on real replicas.
 
     Args:
-        controller: fresh, nothing submitted, with as many replicas as there are executors.
-        executors: one a replica.
-        deliver: given the pixels of each finished request, on the replica's thread.
+        controller: fresh, nothing submitted.
+        replicas: as many as the controller has; not started.
+        deliver: given the pixels of each finished request, on a thread of its replica's.
         progress: called with the number of requests that have ended, whenever it changes.
-        prepare: called with each executor on its replica's thread, before time starts; see `warm_up`.
         call_limit_s: so long may a policy ask to be woken time and again, when nothing runs and nothing will arrive.
+        happenings: what is to go wrong, in order of time: replicas that go ``down`` and come ``up``, clients that
+            leave (``cancel``); may go on for ever.
+        in_flight: what becomes of the requests on a replica that fails, ``restart`` or ``fail``.
+
+    Attributes:
+        warnings: what went wrong with replicas meanwhile, a line each.
     """
 
     def __init__(
         self,
         controller: Controller,
-        executors: Sequence[Executor],
+        replicas: Sequence[ServingReplica],
         deliver: Deliver | None = None,
         progress: Callable[[int], None] | None = None,
-        prepare: Callable[[Executor], None] | None = None,
         call_limit_s: float = CALL_LIMIT_S,
+        happenings: Iterable[Happening] = (),
+        in_flight: str = "restart",
     ) -> None:
+        self.warnings: list[str] = []
         self._controller = controller
         self._idle = _Idle(call_limit_s)
-        self._done: queue.SimpleQueue[_Done | _Stop] = queue.SimpleQueue()
-        self._workers = [_Worker(executor, self._done, self._now, deliver, prepare) for executor in executors]
+        self._heard: queue.SimpleQueue[_Heard | _Stop] = queue.SimpleQueue()
+        self._places = [_Place(replica) for replica in replicas]
+        self._deliver = deliver
         self._progress = progress
-        self._running: dict[int, Launch] = {}
+        self._happenings: Iterator[Happening] = iter(happenings)
+        self._next: Happening | None = next(self._happenings, None)
+        self._in_flight = in_flight
         self._started = 0.0
+        self._over = False
+
+    @property
+    def reports(self) -> list[Report]:
+        """What each replica last said of itself."""
+        return [place.report for place in self._places]
 
     def _now(self) -> float:
         return time.perf_counter() - self._started
@@ -202,9 +155,9 @@ class Replay:
         """
         if not self._started:
             raise KeyboardInterrupt
-        self._done.put(_Stop())  # which a signal handler may do
+        self._heard.put(_Stop())  # which a signal handler may do
 
-    def run(self, requests: Sequence[Request], start_s: float = 0.0) -> bool:
+    def run(self, requests: Sequence[Request], start_s: float = 0.0, ready: Callable[[], None] = lambda: None) -> bool:
         """Replay until every request has ended; True when `stop` or Ctrl-C ended it early.
 
         Then running launches end at their next step boundary and what has not ended is cancelled.
@@ -212,19 +165,22 @@ class Replay:
         Args:
             requests: in order of arrival.
             start_s: where on the trace's clock time starts, seconds; what had arrived by then is submitted at once.
+            ready: called when all replicas are, before time starts.
 
         Raises:
             ReplayStalled: see there.
+            ReplicasLost: see there.
             PolicyError: the policy broke its contract.
+            Exception: a replica could not be started; what it raised.
         """
-        for worker in self._workers:
-            worker.start()
         try:
-            for worker in self._workers:
-                worker.ready.wait()
-                if worker.error is not None:
-                    raise worker.error
+            for index in range(len(self._places)):
+                self._start(index)
+            self._await_all()
+            ready()
             self._started = time.perf_counter() - start_s
+            while self._next is not None and self._next.at_s < start_s:
+                self._next = next(self._happenings, None)
             with self._controller.audited():
                 self._loop(requests)
             return False
@@ -232,11 +188,46 @@ class Replay:
             self._give_up()
             return True
         finally:
-            until = time.monotonic() + (_CLOSING_S if self._started else _UNSTARTED_S)
-            for worker in self._workers:
-                worker.orders.put(None)
-            for worker in self._workers:
-                worker.join(max(0.0, until - time.monotonic()))
+            self._end()
+
+    def _start(self, index: int) -> None:
+        place = self._places[index]
+        place.starts += 1
+        place.state, start, deliver = "starting", place.starts, self._deliver
+
+        def hear(told: Told) -> None:
+            if not isinstance(told, Delivered):
+                self._heard.put(_Heard(index, start, told, self._now()))
+            elif deliver is not None:
+                deliver(told.request, told.pixels)
+
+        place.replica.start(hear)
+
+    def _await_all(self) -> None:
+        while any(place.state == "starting" for place in self._places):
+            heard = self._heard.get()
+            assert isinstance(heard, _Heard)
+            place = self._places[heard.replica]
+            if isinstance(heard.told, Ready):
+                place.state, place.report = "ready", heard.told.report
+            elif isinstance(heard.told, Unready):
+                raise heard.told.error
+            elif isinstance(heard.told, Lost):
+                raise ReplicasLost(f"replica {heard.replica} was lost while it started: {heard.told.why}")
+
+    def _end(self) -> None:
+        """Have all replicas leave, and leave none behind."""
+        until = time.monotonic() + (_CLOSING_S if self._started else _UNSTARTED_S)
+        for place in self._places:
+            if place.starts:
+                place.replica.tell(End())
+        for place in self._places:
+            if place.starts:
+                place.replica.join(max(0.0, until - time.monotonic()))
+        while not self._heard.empty():
+            heard = self._heard.get()
+            if isinstance(heard, _Heard) and isinstance(heard.told, Left):
+                self._places[heard.replica].report = heard.told.report
 
     def _loop(self, requests: Sequence[Request]) -> None:
         controller = self._controller
@@ -246,25 +237,41 @@ class Replay:
             while upcoming < len(requests) and requests[upcoming].arrival_s <= now:
                 controller.submit(requests[upcoming], now)
                 upcoming += 1
+            while self._next is not None and self._next.at_s <= now:
+                self._happen(self._next, now)
+                self._next = next(self._happenings, None)
             self._start_work(now)
             next_s = requests[upcoming].arrival_s if upcoming < len(requests) else None
             wakeup_s = controller.wakeup(now)
-            if not self._running and next_s is None and controller.open:
+            if not self._is_busy() and next_s is None and controller.open:
                 self._idle.ask(controller, now)
-            self._wait_until(next_s, wakeup_s if wakeup_s is None or wakeup_s > now else None)
+            self._wait_until(
+                next_s,
+                wakeup_s if wakeup_s is None or wakeup_s > now else None,
+                None if self._next is None else self._next.at_s,
+            )
+
+    def _is_busy(self) -> bool:
+        """Whether anything runs, or a replica that is gone comes back."""
+        return any(place.running is not None or place.state in ("starting", "down") for place in self._places)
 
     def _start_work(self, now: float) -> None:
         for launch in self._controller.launches(now):
-            self._running[launch.launch_id] = launch
-            resident = set(self._controller.resident_on(launch.replica))
-            self._workers[launch.replica].orders.put((launch, resident))
+            place = self._places[launch.replica]
+            place.running = launch
+            place.replica.tell(order_of(launch, frozenset(self._controller.resident_on(launch.replica))))
+        self._recall(now)
+
+    def _recall(self, now: float) -> None:
         for launch_id in self._controller.recalls(now):
-            self._workers[self._running[launch_id].replica].recalled.add(launch_id)
+            for place in self._places:
+                if place.running is not None and place.running.launch_id == launch_id:
+                    place.replica.tell(Recall(launch_id))
 
     def _wait_until(self, *times: float | None) -> None:
-        """Sleep until one of the times, or until a launch ends; then take in all launches that have ended."""
+        """Sleep until one of the times, or until a replica tells something; then take in all that they have told."""
         due = [t for t in times if t is not None]
-        if not due and not self._running:
+        if not due and not self._is_busy():
             if self._controller.open:
                 raise ReplayStalled(
                     f"policy {name_of(self._controller.policy)} stalls: {self._controller.open} requests wait, nothing "
@@ -272,34 +279,92 @@ class Replay:
                 )
             return
         try:
-            done = self._done.get(timeout=max(0.0, min(due) - self._now()) if due else None)
+            heard = self._heard.get(timeout=max(0.0, min(due) - self._now()) if due else None)
             while True:
-                self._take_in(done)
-                done = self._done.get_nowait()
+                self._take_in(heard)
+                heard = self._heard.get_nowait()
         except queue.Empty:
             pass
 
-    def _take_in(self, done: _Done | _Stop) -> None:
-        if isinstance(done, _Stop):
+    def _take_in(self, heard: _Heard | _Stop) -> None:
+        if isinstance(heard, _Stop):
             raise KeyboardInterrupt
-        del self._running[done.launch.launch_id]
-        if isinstance(done.outcome, Exception):
-            raise done.outcome
-        self._controller.complete(done.launch, done.outcome, done.now)
+        place, told = self._places[heard.replica], heard.told
+        if heard.start != place.starts or place.state == "left":
+            return  # of a process that was killed meanwhile
+        if isinstance(told, Ended):
+            self._take_outcome(place, told, heard.now)
+        elif isinstance(told, Ready):
+            place.state, place.report = "ready", told.report
+            self._controller.replica_up(heard.replica, heard.now)
+        elif isinstance(told, Lost):
+            self._lost(heard.replica, told.why, heard.now)
+        elif isinstance(told, Unready):
+            place.state = "left"
+            self._warn(f"replica {heard.replica} could not be started again: {told.error}")
+
+    def _take_outcome(self, place: _Place, told: Ended, now: float) -> None:
+        launch, place.running, place.losses = place.running, None, 0
+        assert launch is not None
+        assert launch.launch_id == told.launch_id
+        if isinstance(told.outcome, Exception):
+            raise told.outcome
+        borders = tuple([now - before_s for before_s in told.outcome.stage_ends_s])
+        self._controller.complete(launch, told.outcome._replace(stage_ends_s=borders), now)
         if self._progress is not None:
             self._progress(len(self._controller.jobs) - self._controller.open)
 
+    def _lost(self, index: int, why: str, now: float) -> None:
+        """A replica is gone that nobody meant to end."""
+        place = self._places[index]
+        was_up = place.state == "ready"
+        place.losses += 1
+        if was_up:
+            self._down(index, now)
+        again = place.losses <= _MOST_LOSSES and not self._over
+        ends = "" if place.losses <= _MOST_LOSSES else f"; {place.losses} times in a row, it is not started again"
+        place.state = "down" if again else "left"
+        self._warn(f"replica {index} was lost at {now:.1f} s: {why}{ends}")
+        if again:
+            self._start(index)
+
+    def _down(self, index: int, now: float) -> None:
+        """A replica failed; what it was doing is lost."""
+        place = self._places[index]
+        launch, place.running = place.running, None
+        outcome = None if launch is None else Outcome(0, device_s=(now - launch.start_s,))
+        place.state = "down"
+        self._controller.replica_down(index, now, self._in_flight, outcome)
+
+    def _happen(self, happening: Happening, now: float) -> None:
+        index = happening.replica
+        if happening.what == "cancel":
+            self._controller.cancel(happening.request_id, now)
+        elif happening.what == "down" and self._places[index].state in ("ready", "starting"):
+            place = self._places[index]
+            place.starts += 1  # what it still tells is of a replica that is gone
+            place.replica.kill()
+            if place.state == "ready":
+                self._down(index, now)
+            place.state = "down"
+        elif happening.what == "up" and self._places[index].state == "down":
+            self._start(index)
+
+    def _warn(self, warning: str) -> None:
+        self.warnings.append(warning)
+        if not self._over and all(place.state == "left" for place in self._places):
+            raise ReplicasLost(f"no replica is left; the last: {warning}")
+
     def _give_up(self) -> None:
-        now = self._now()
+        now, self._over = self._now(), True
         for job in self._controller.jobs:
             if not job.ended:
                 self._controller.cancel(job.request.request_id, now, INTERRUPTED)
-        for launch_id in self._controller.recalls(now):
-            self._workers[self._running[launch_id].replica].recalled.add(launch_id)
-        while self._running:
-            done = self._done.get()
-            if isinstance(done, _Done):
-                self._take_in(done)
+        self._recall(now)
+        while any(place.running is not None for place in self._places):
+            heard = self._heard.get()
+            if isinstance(heard, _Heard) and isinstance(heard.told, Ended | Lost):
+                self._take_in(heard)
 
 
 def warm_up(executors: Sequence[Executor], requests: Sequence[Request], steps: int = 2) -> None:

@@ -268,6 +268,7 @@ class Ledger:
         self._extrapolated: set[tuple[str, Composition]] = set()
         self._jobs: list[Job] = []  # of the parts before this one, like the next
         self._launched: list[LaunchRecord] = []
+        self._outages: list[tuple[int, float, float | None]] = []
         self._before: dict[str, Job] = {}
         self._told = self._part()
 
@@ -280,6 +281,11 @@ class Ledger:
     def launched(self) -> list[LaunchRecord]:
         """As `policies.controller.Controller` has it; ids go on through the parts of the run."""
         return self._launched + self._renumbered()
+
+    @property
+    def outages(self) -> list[tuple[int, float, float | None]]:
+        """As `policies.controller.Controller` has them, over all parts of the run."""
+        return self._outages + self._told.controller.outages
 
     def extrapolates(self, stage: str, composition: Composition) -> bool:
         """Whether the run said so of a launch."""
@@ -302,6 +308,8 @@ class Ledger:
         if "resumed" in event:
             self._launched += self._renumbered()
             self._jobs += told.controller.jobs
+            now = event["now"]  # a part begins with replicas that work
+            self._outages += [(index, down, now if up is None else up) for index, down, up in told.controller.outages]
             self._before = {job.request.request_id: job for job in self._jobs}
             self._told = self._part()
         elif "drop" in event:

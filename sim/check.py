@@ -25,6 +25,7 @@ from policies.caching.step import decide_block, needs_gain, wanted_units
 from policies.contract import Outcome, Policy, PolicyError, SchedulingPolicy
 from policies.controller import Controller
 from policies.events import EventRecord, check_parity
+from policies.faults import Happening
 from policies.guard import ask, begun, broken, check_form, copied_for_run, is_of, name_of_class, parameters_of
 from policies.placement import PlacementPolicy, TileWork
 from policies.routing import RoutingPolicy
@@ -34,7 +35,7 @@ from policies.watchdog import watched
 from policies.weights import WeightsPolicy
 from sim.check_weights import check_weights
 from sim.check_worlds import WORLDS, CheckedWorld
-from sim.driver import Happening, Simulation, Stalled
+from sim.driver import Simulation, Stalled
 from traces.request import Request
 from traces.streams import stream
 

@@ -8,13 +8,14 @@ import numpy as np
 
 from policies.controller import Controller
 from policies.events import EventRecord
+from policies.faults import Happening
 from policies.guard import broken, copied_for_run, parameters_of
 from policies.routing import ROUTINGS
 from policies.scheduling import FCFS
 from policies.weights import ModelSwapping, WeightsPolicy
 from predictors.loading import LoadTimes, Weights
 from sim.check_worlds import CheckedWorld, IrregularCosts
-from sim.driver import Happening, Simulation
+from sim.driver import Simulation
 from sim.world import World
 from traces.request import Request
 from traces.stages import ordinary

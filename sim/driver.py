@@ -17,12 +17,13 @@ the next step boundary on, so that it does not depend on how steps are grouped i
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import simpy
 
 from policies.contract import PolicyError
 from policies.controller import Controller
+from policies.faults import Happening
 from policies.guard import has_own, name_of
 from sim.growing import growing
 from sim.timeline import PICOSECONDS, Timeline
@@ -36,20 +37,6 @@ _MOST_WAKES = 300_000
 _MOST_IDLE_WAKES = 20_000
 """How often in a row a policy may ask to be woken and then begin nothing, while something runs and while nothing does:
 a policy that looks every millisecond may wait for twenty seconds so."""
-
-
-class Happening(NamedTuple):
-    """Something that happens to the cluster or a client, at a time in seconds.
-
-    ``what`` is ``down`` or ``up`` (``replica`` fails, is repaired), ``slowdown`` (every step of ``replica`` takes so
-    many thousandths of its time from now on), or ``cancel`` (the client of ``request_id`` leaves).
-    """
-
-    at_s: float
-    what: str
-    replica: int = -1
-    slowdown: int = 1000
-    request_id: str = ""
 
 
 class Stalled(PolicyError):  # noqa: N818

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
 from policies.livelog import LiveLog
 from policies.watchdog import watched
 from reports.console import say
+from tilecast.real_replicas import check_backend, check_faults, launcher_of, real_happenings, replicas_of
 from tilecast.recorded import interrupted_replay, keep_inputs
 from tilecast.scenario import Scenario
 from tilecast.setup import Prepared
 from tilecast.signals import Interrupted, ignored, instead
 from traces.errors import BadInput
+from traces.notes import grave
 from traces.output import Folder
-
-if TYPE_CHECKING:
-    from backend.executor import Executor
 
 
 def check_replayable(scenario: Scenario) -> None:
@@ -28,8 +27,7 @@ def check_replayable(scenario: Scenario) -> None:
     """
     if scenario.predictor.oracle:
         raise BadInput("predictor.oracle is true, but nobody knows how long a real run will take; set it to false")
-    if scenario.faults is not None:
-        raise BadInput("faults are simulated; a real run has its own: take [faults] out of the scenario")
+    check_faults(scenario)
     if scenario.weights is not None:
         raise BadInput("loading many checkpoints is simulated, not replayed: take [weights] out of the scenario")
 
@@ -79,46 +77,56 @@ def replay_into(
         live.info = log.info
         live.close(interrupted=False)
         return f"nothing to resume: all {len(requests)} requests had ended"
-    executors = _executors(prepared)
+    check_backend()
+    from backend.pictures import PictureFolder, PictureWriter
+    from backend.replay import Replay
 
-    from backend.coroutine import unused_arguments
-
-    for request in {(r.image, r.mask, r.adapters, r.size): r for r in requests}.values():
-        executors[0].check(request)
-    info["warnings"] = [*info["warnings"], *unused_arguments(executors[0].pipeline, requests)]
-
-    from backend.kernels.graphs import TRIALS
-    from backend.pictures import PictureFolder
-    from backend.profiling import hardware_name
-    from backend.replay import Replay, warm_up
-
-    steps = TRIALS if any(executor.kernels.graphs for executor in executors) else 2
     left, start_s = (requests, 0.0) if log is None else (log.left, log.now)
     before = len(requests) - len(left)
-    pictures = PictureFolder(folder.path / "images", requests) if save_images else None
-    hardware = hardware_name(prepared.scenario.cluster.device)
-    info["hardware"] = hardware
-    if hardware != prepared.table.hardware:
-        said = f"predictions are of {prepared.table.hardware}, the replay ran on {hardware}"
-        info["warnings"] = [*info["warnings"], said]
+    saved = PictureFolder(folder.path / "images", requests) if save_images else None
+    scenario = prepared.scenario
 
-    def warm(executor: Executor) -> None:
-        warm_up([executor], left, steps)
-
-    with watched(prepared.scenario.policies.call_limit_s), live:
+    with ExitStack() as stack:
+        replicas = replicas_of(prepared, left, stack)
+        stack.enter_context(watched(scenario.policies.call_limit_s))
+        stack.enter_context(live)
+        writer = PictureWriter(saved.save) if saved else None
+        if writer is not None:
+            stack.callback(writer.close)
         replay = Replay(
-            prepared.controller(live.add),
-            executors,
-            pictures.save if pictures else None,
-            lambda ended: progress(before + ended),
-            warm,
-            prepared.scenario.policies.call_limit_s,
+            controller=prepared.controller(live.add),
+            replicas=replicas,
+            deliver=writer.put if writer else None,
+            progress=lambda ended: progress(before + ended),
+            call_limit_s=scenario.policies.call_limit_s,
+            happenings=real_happenings(scenario, requests),
+            in_flight="restart" if scenario.faults is None else scenario.faults.in_flight,
         )
+
+        def ready() -> None:
+            info["hardware"] = hardware = replay.reports[0].hardware
+            said = dict.fromkeys([warning for report in replay.reports for warning in report.warnings])
+            if hardware != prepared.table.hardware:
+                said[f"predictions are of {prepared.table.hardware}, the replay ran on {hardware}"] = None
+            info["warnings"] = [*info["warnings"], *said]
+
         with instead(replay.stop):
-            interrupted = replay.run(left, start_s)
-            caches = [executor.cache.kept.peak_bytes for executor in executors if executor.cache is not None]
-            info["warnings"] = [*info["warnings"], *executors[0].notes]
-            live.close(interrupted, cache_peak_bytes=caches, drift=prepared.drift(live.settle()))
+            interrupted = replay.run(left, start_s, ready)
+            if writer is not None:
+                writer.close()
+            reports = replay.reports
+            caches = [report.cache_peak_bytes for report in reports if report.cache_peak_bytes is not None]
+            notes = dict.fromkeys([note for report in reports for note in report.notes])
+            info["warnings"] = [*info["warnings"], *notes, *[grave(each).document() for each in replay.warnings]]
+            ledger = live.settle()
+            gone = {"outages": ledger.outages} if ledger.outages or scenario.faults is not None else {}
+            live.close(interrupted, cache_peak_bytes=caches, drift=prepared.drift(ledger), **gone)
+    if writer is not None and writer.failed:
+        name, why = next(iter(writer.failed.items()))
+        raise BadInput(
+            f"the pictures of {len(writer.failed)} of {len(requests)} requests could not be written (first: {name!r}: "
+            f"{why}); the log is complete in {folder.path}"
+        )
     if interrupted:
         if not live.ended:
             raise Interrupted("interrupted before any request had ended; nothing is kept")
@@ -147,6 +155,11 @@ def follows(prepared: Prepared) -> bool:
         raise BadInput(
             f"torchrun started {place.size} processes; expected cluster.replicas = 1 and cluster.devices = {place.size}"
         )
+    if launcher_of(prepared.scenario) != "thread":
+        raise BadInput(
+            f"cluster.launcher is {launcher_of(prepared.scenario)!r}, but torchrun has started the processes of the "
+            "replica; expected 'thread', and no [faults] that end it"
+        )
     if place.rank == 0:
         return False
     from backend.machine import use_threads
@@ -157,33 +170,3 @@ def follows(prepared: Prepared) -> bool:
     use_threads(cluster.threads)
     serve_torchrun(prepared.tiling.execution(prepared.table), cluster.device)
     return True
-
-
-def _executors(prepared: Prepared) -> list[Any]:
-    try:
-        from backend.executor import Executor
-        from backend.loading import load_pipeline
-        from backend.lora import adapter_files
-        from backend.machine import devices_of, use_threads
-    except ImportError as error:
-        raise BadInput(f"replay needs {error.name}; install tilecast[backend]") from error
-    scenario, cluster = prepared.scenario, prepared.scenario.cluster
-    caching = prepared.cache.policy if prepared.cache is not None else None
-    adapters = adapter_files(scenario.adapters, prepared.requests)
-    use_threads(cluster.threads)
-    return [
-        Executor(
-            pipeline=load_pipeline(scenario.model_source, device, cluster.dtype),
-            mode=cluster.executor,
-            caching=caching,
-            cache_bytes=cluster.cache_bytes,
-            cache_patch=cluster.cache_patch,
-            decode=cluster.decode,
-            patch_floor=cluster.patch_floor,
-            tiling=None if prepared.tiling is None else prepared.tiling.execution(prepared.table),
-            images=scenario.images,
-            kernels=cluster.kernels,
-            adapters=adapters,
-        )
-        for device in devices_of(cluster.device, cluster.replicas, cluster.devices)
-    ]

@@ -136,6 +136,11 @@ class ClusterSection(Section):
     )
     dtype: Dtype = Field("float32", description="Number format of the model's weights in a replay.")
     threads: Annotated[int, THREADS] | None = Field(None, description="CPU threads of torch; not set: its own choice.")
+    launcher: Literal["thread", "process", "ray"] | None = Field(
+        None,
+        description="What a replica is in a replay: a process of this machine, a Ray actor (on the cluster at "
+        "RAY_ADDRESS, if set), or a thread of the replay; not set: a thread for one replica, else processes.",
+    )
     executor: Literal["whole", "patched", "packed"] = Field(
         "whole",
         description="How batches of several sizes run: not at all, cut into patches (UNets), packed (transformers).",
@@ -258,7 +263,7 @@ class WorldSection(Section):
 
 
 class FaultsSection(Section):
-    """What goes wrong in a simulation, in seconds from the first request on; see `sim.faults.Faults`."""
+    """What goes wrong, in seconds from the first request on; see `policies.faults.Faults`."""
 
     mtbf_s: Interval | None = Field(
         None, description="Mean time between failures of a replica that works; not set: none fails by chance."

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from policies.controller import Controller
+from policies.faults import Faults, Happening
 from policies.watchdog import watched
 from predictors.loading import LoadTimes
-from sim.driver import Happening, Simulation
-from sim.faults import Faults
+from sim.driver import Simulation
 from sim.world import World
 from tilecast.scenario import Scenario
 from tilecast.sections import FaultsSection

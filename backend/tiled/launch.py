@@ -20,13 +20,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 
+from backend.child import child_environment
 from backend.tiled.environment import torchrun
 from backend.tiled.group import Group, OneRank, ProcessGroup
 from backend.tiled.heartbeat import Heartbeat, RankLost, how_it_ended, open_verdict, status_key, verdict_of
@@ -219,12 +219,6 @@ def end_children(children: Mapping[int, subprocess.Popen[bytes]]) -> None:
 
 def _start(order: Order) -> tuple[subprocess.Popen[bytes], int]:
     """The child, and the reading end of the pipe through which it shows that it lives."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
-        "OMP_NUM_THREADS": str(order.threads),
-        "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),  # a lost peer is reported, once
-    }
     pulse, written = os.pipe()
     os.set_blocking(pulse, False)
     try:
@@ -232,7 +226,7 @@ def _start(order: Order) -> tuple[subprocess.Popen[bytes], int]:
             [sys.executable, "-P", "-u", "-X", "faulthandler", "-m", "backend.tiled.worker", str(written)],
             stdin=subprocess.PIPE,
             stdout=2,
-            env=environment,
+            env=child_environment(order.threads),
             process_group=0,
             pass_fds=(written,),
         )

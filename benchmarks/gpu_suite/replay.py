@@ -22,6 +22,7 @@ import torch
 
 from backend.profiling import hardware_name
 from backend.replay import Replay
+from backend.replicas.replica import ThreadReplica
 from benchmarks.fidelity.compare import simulated, speeds
 from benchmarks.gpu_suite.bench import Bench
 from benchmarks.gpu_suite.point import Point, Result
@@ -189,7 +190,7 @@ def _replayed(served: Served, prepared: Prepared, folder: Path) -> Run:
     record = EventRecord()
     controller = prepared.controller(record.add)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    if Replay(controller, [served]).run(prepared.requests):  # type: ignore[list-item]
+    if Replay(controller, [ThreadReplica(lambda: served)]).run(prepared.requests):
         raise KeyboardInterrupt
     hardware = hardware_name(str(served.bench.device))
     info = prepared.info("replay", started=started, speedup=1.0, interrupted=False, hardware=hardware)

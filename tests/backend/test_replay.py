@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ torch = pytest.importorskip("torch")
 from backend.executor import Executor  # noqa: E402
 from backend.pictures import PictureFolder  # noqa: E402
 from backend.replay import Replay, ReplayStalled, warm_up  # noqa: E402
+from backend.replicas.host import nothing  # noqa: E402
+from backend.replicas.messages import Report  # noqa: E402
+from backend.replicas.replica import ThreadReplica  # noqa: E402
 from policies.contract import Decision, Replica, SchedulingPolicy  # noqa: E402
 from policies.controller import Controller  # noqa: E402
 from policies.events import EventRecord, check_parity  # noqa: E402
@@ -37,11 +41,18 @@ def burst(count: int, gap_s: float = 0.02) -> list[Request]:
     ]
 
 
-def replay(policy: SchedulingPolicy, requests: list[Request], **options: Any) -> tuple[Controller, EventRecord, bool]:
+def _same(executor: Executor) -> Executor:
+    return executor
+
+
+def replay(
+    policy: SchedulingPolicy, requests: list[Request], prepare: Any = nothing, **options: Any
+) -> tuple[Controller, EventRecord, bool]:
     record = EventRecord()
     executors = [Executor(tiny_pipelines.sdxl()) for _ in range(options.pop("replicas", 1))]
     controller = Controller(policy, FlatCosts(), len(executors), on_event=record.add)
-    interrupted = Replay(controller, executors, **options).run(requests)
+    replicas = [ThreadReplica(partial(_same, executor), prepare) for executor in executors]
+    interrupted = Replay(controller, replicas, **options).run(requests)
     for executor in executors:
         assert set(executor.resident) <= {job.request.request_id for job in controller.jobs if job.ended}
     return controller, record, interrupted
@@ -53,13 +64,17 @@ def test_a_replica_is_prepared_on_the_thread_that_serves_it() -> None:
     def deliver(request: Request, pixels: np.ndarray[Any, Any]) -> None:
         threads.append(threading.get_ident())
 
-    replay(FCFS(), burst(1), deliver=deliver, prepare=lambda executor: threads.append(threading.get_ident()))
+    def prepare(executor: Executor) -> Report:
+        threads.append(threading.get_ident())
+        return Report()
+
+    replay(FCFS(), burst(1), deliver=deliver, prepare=prepare)
     assert len(threads) == 2
     assert threads[0] == threads[1] != threading.get_ident()
 
 
 def test_a_replica_that_cannot_be_prepared_ends_the_run() -> None:
-    def broken(executor: Executor) -> None:
+    def broken(executor: Executor) -> Report:
         raise RuntimeError("no kernel image")
 
     with pytest.raises(RuntimeError, match="no kernel image"):

@@ -9,7 +9,7 @@ import pytest
 from policies.runlog import read_run
 from reports.checks import checked
 from reports.figures import summary
-from tests.cli.run_command import refused, run
+from tests.cli.run_command import either, refused, run
 
 SCENARIO = """
 model = "tiny-image"
@@ -65,5 +65,35 @@ def test_what_cannot_go_wrong_is_refused(folder: Path) -> None:
     assert "names replica 7" in refused("simulate", folder / "scenario.toml", "--set", wrong, "-o", folder / "x")
     wrong = 'trace.spikes=["5"]'
     assert "start:seconds:factor" in refused("simulate", folder / "scenario.toml", "--set", wrong, "-o", folder / "x")
-    assert "faults are simulated" in refused("replay", folder / "scenario.toml", "-o", folder / "x")
+    for wrong, said in {
+        'faults.slow=["5:1:1:2"]': "faults.slow: slow spells are simulated",
+        "faults.straggler_every_s=60": "faults.straggler_every_s: slow spells are simulated",
+        "faults.in_flight=resume": "a replay can restart or fail",
+        "cluster.launcher=thread": "[faults] end replicas, which cluster.launcher 'thread' cannot",
+    }.items():
+        assert said in refused("replay", folder / "scenario.toml", "--set", wrong, "-o", folder / "x")
     assert not (folder / "x").exists()
+
+
+def test_a_real_replica_is_ended_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes, of which one is killed at its time; pictures are written all the same, decisions reproduced."""
+    pytest.importorskip("torch")
+    monkeypatch.setenv("COLUMNS", "300")
+    rows = [f"{0.4 * at},64,64,6,{at}" for at in range(12)]
+    (tmp_path / "t.csv").write_text("\n".join(["arrival_s,height,width,steps,seed", *rows]) + "\n")
+    settings = (
+        *("--set", "trace.path=t.csv", "--set", "cluster.threads=1"),
+        *("--set", 'faults.outages=["1:0:1"]', "--set", "faults.patience_s=1000"),
+    )
+    (tmp_path / "scenario.toml").write_text(SCENARIO)
+    printed = run("replay", tmp_path / "scenario.toml", *settings, "--save-images", "-o", tmp_path / "real")
+    real = read_run(tmp_path / "real")
+    assert (real.requests["status"] == "finished").all(), printed
+    assert len(list((tmp_path / "real" / "images").glob("*.png"))) == len(rows)
+    [[replica, down_s, up_s]] = real.info["outages"]
+    assert replica == 0
+    assert down_s >= 1.0
+    assert up_s is None or up_s > down_s + 0.9
+    run("simulate", tmp_path / "scenario.toml", *settings, "-o", tmp_path / "sim")
+    said = either("validate", tmp_path / "sim", tmp_path / "real", "-o", tmp_path / "v.json")
+    assert "same" in said

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from policies.controller import IN_FLIGHT
 from policies.events import EventRecord, Ledger, Parity, check_parity, read_events
+from policies.faults import Faults
 from policies.record import INTERRUPTED, Served, request_table, step_table
 from policies.runlog import Run
 from policies.scheduling import SCHEDULERS
 from reports.checks import check_run
 from sim.check_worlds import WORLDS, CheckedWorld
 from sim.driver import Simulation
-from sim.faults import Faults
 from traces.composition import Composition
 from traces.errors import BadInput
 from traces.request import Request

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from policies.controller import IN_FLIGHT, Controller
 from policies.events import EventRecord, check_parity
+from policies.faults import Faults, Happening
 from policies.record import request_table, step_table
 from policies.scheduling import SCHEDULERS
 from policies.scheduling.fcfs import FCFS
 from sim.check_worlds import CheckedWorld
-from sim.driver import Happening, Simulation, Stalled
-from sim.faults import Faults
+from sim.driver import Simulation, Stalled
 from traces.errors import BadInput
 from traces.request import Request
 

@@ -9,12 +9,12 @@ import pytest
 
 from policies.controller import IN_FLIGHT, Controller
 from policies.events import EventRecord, check_parity
+from policies.faults import Faults, Happening
 from policies.routing import ROUTINGS, RoundRobin, RoutingPolicy
 from policies.scheduling import FCFS, SCHEDULERS
 from sim.check import check_policy
 from sim.check_worlds import CheckedWorld
-from sim.driver import Happening, Simulation
-from sim.faults import Faults
+from sim.driver import Simulation
 from traces.request import Request
 
 WORLD = CheckedWorld(3, 12.0, True)

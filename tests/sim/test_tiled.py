@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from policies.caching import CachingPolicy, FixedInterval, RegionAware
 from policies.contract import SchedulingPolicy
 from policies.controller import Controller
+from policies.faults import Happening
 from policies.placement import PLACEMENTS, Contiguous, LongestFirst
 from policies.record import step_table
 from policies.scheduling import EDF, FCFS, SCHEDULERS, SameSizeContinuous
@@ -22,7 +23,7 @@ from policies.tiling.signals import TileSignals
 from policies.tiling.timing import TileDevices
 from predictors.link import Link
 from predictors.tile_reuse import TileReuse
-from sim.driver import Happening, Simulation
+from sim.driver import Simulation
 from sim.world import World
 from tests.policies.tiles import TileTable, tiled_costs
 from tests.predictors.tile_recordings import made_up_tiles

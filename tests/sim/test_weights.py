@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from policies.contract import SchedulingPolicy
 from policies.controller import IN_FLIGHT, Controller
 from policies.events import EventRecord, check_parity
+from policies.faults import Faults, Happening
 from policies.record import request_table, step_table
 from policies.routing import ROUTINGS
 from policies.scheduling import FCFS, SCHEDULERS, LeastSlack, MixedFCFS
@@ -22,8 +23,7 @@ from policies.weights import EVICTIONS, ModelSwapping
 from predictors.loading import AdapterCosts, LoadTimes, Weights, with_adapters
 from sim.check import check_policy
 from sim.check_worlds import CheckedWorld, IrregularCosts
-from sim.driver import Happening, Simulation
-from sim.faults import Faults
+from sim.driver import Simulation
 from sim.world import World
 from traces.request import Request
 from traces.stages import ordinary

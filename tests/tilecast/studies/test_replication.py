@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from benchmarks.queues import CONSTANT, Queue, run
 from policies.contract import SchedulingPolicy
 from policies.controller import Controller
+from policies.faults import Happening
 from policies.record import request_table, run_arrays, step_table
 from policies.run_arrays import RunArrays
 from policies.runlog import Run
 from policies.scheduling import SCHEDULERS
 from reports.breakdown import by_size
 from reports.checks import checked
-from sim.driver import Happening, Simulation
+from sim.driver import Simulation
 from sim.world import World
 from tests.sim.test_driver import Costs
 from tilecast.studies.replication import Replication, area, observe

@@ -1,4 +1,4 @@
-"""What goes wrong in a simulation: replicas fail and are repaired, some run slowly for a while, clients give up.
+"""What goes wrong: replicas fail and are repaired, some run slowly for a while, clients give up.
 
 Every source draws from a random stream of its own, ``faults/<replica>/...`` and ``faults/patience``, so that two
 schedulers meet the same failures at the same times. The clock of all of it starts at the first request: a trace that
@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import NamedTuple
 
-from sim.driver import Happening
 from traces.errors import BadInput
 from traces.limits import POSITIVE_SPAN, REPLICAS, SLOWDOWN, SPAN, Range
 from traces.request import Request
@@ -28,6 +28,20 @@ _Planned = tuple[int, float, list[float]]
 """Its place in the scenario, when it starts, and how long and how much."""
 _Change = tuple[float, int, float]
 """Seconds, a number that orders what happens at once, and what changes: +1 down, -1 up, or a factor of slowdown."""
+
+
+class Happening(NamedTuple):
+    """Something that happens to the cluster or a client, at a time in seconds.
+
+    ``what`` is ``down`` or ``up`` (``replica`` fails, is repaired), ``slowdown`` (every step of ``replica`` takes so
+    many thousandths of its time from now on), or ``cancel`` (the client of ``request_id`` leaves).
+    """
+
+    at_s: float
+    what: str
+    replica: int = -1
+    slowdown: int = 1000
+    request_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,140 @@
+"""The side of a replica on which its model lies: one thread, which loads the model and carries out orders on it.
+
+Libraries keep by thread which kernels they chose for a shape, so the thread that warms the model up serves it.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from itertools import zip_longest
+from typing import Any
+
+from backend.replicas.messages import (
+    Asked,
+    Delivered,
+    End,
+    Ended,
+    LaunchOrder,
+    Left,
+    Ready,
+    Recall,
+    Report,
+    Runs,
+    Told,
+    Unready,
+)
+from policies.contract import Outcome, PolicyError, joined
+
+Make = Callable[[], Any]
+"""Makes what carries out launches, in its own process and on its own thread."""
+Describe = Callable[[Any], Report]
+"""What that says of itself."""
+
+
+def nothing(_: Any) -> Report:
+    """Of something that has nothing to say."""
+    return Report()
+
+
+class Host:
+    """Carries out the orders of one replica, one after another, on the thread that calls `run`.
+
+    Args:
+        make: makes the executor.
+        prepare: warms it up; called once.
+        describe: asked again at the end.
+        tell: given what the replay must know; to be called from this thread alone.
+    """
+
+    def __init__(
+        self,
+        make: Make,
+        prepare: Describe = nothing,
+        describe: Describe = nothing,
+        tell: Callable[[Told], None] = print,
+    ) -> None:
+        self._make = make
+        self._prepare = prepare
+        self._describe = describe
+        self._tell = tell
+        self._orders: queue.SimpleQueue[LaunchOrder | End] = queue.SimpleQueue()
+        self._recalled: set[int] = set()
+
+    def take(self, message: Asked) -> None:
+        """Take a message, on any thread."""
+        if isinstance(message, Recall):
+            self._recalled.add(message.launch_id)
+        else:
+            self._orders.put(message)
+
+    def run(self) -> None:
+        """Serve until told to end."""
+        try:
+            executor = self._make()
+            report = self._prepare(executor)
+        except Exception as error:
+            self._tell(Unready(error))
+            return
+        self._tell(Ready(report))
+        while isinstance(order := self._orders.get(), LaunchOrder):
+            outcome: Outcome | Exception
+            try:
+                outcome = self._carry_out(executor, order)
+            except Exception as error:
+                outcome = error
+            self._recalled.discard(order.launch_id)
+            self._tell(Ended(order.launch_id, outcome))
+        report = self._describe(executor)
+        executor.close()
+        self._tell(Left(report))
+
+    def _carry_out(self, executor: Runs, order: LaunchOrder) -> Outcome:
+        """The stages of a launch one after another, until its end or a recall."""
+        failed: dict[str, str] = {}
+        notes: dict[str, str] = {}
+        borders: list[float] = []
+        busy_s = [0.0]
+        done = computed = reused = 0
+
+        def recalled() -> bool:
+            return order.launch_id in self._recalled
+
+        def deliver(request: Any, pixels: Any) -> None:
+            self._tell(Delivered(request, pixels))
+
+        try:
+            executor.keep_only(set(order.resident))
+            for stage, steps in order.stages:
+                if done:
+                    borders.append(time.perf_counter())
+                alive = [request for request in order.requests if request.request_id not in failed]
+                started = time.perf_counter()
+                outcome = executor.execute(stage, alive, steps, recalled, deliver)
+                devices_s = outcome.device_s or (time.perf_counter() - started,)
+                busy_s = [sum(both) for both in zip_longest(busy_s, devices_s, fillvalue=0.0)]
+                failed |= outcome.failed or {}
+                for name, note in (outcome.notes or {}).items():
+                    notes[name] = joined(notes.get(name, ""), note)
+                done += outcome.steps_done
+                computed += outcome.computed
+                reused += outcome.reused
+                if outcome.steps_done < steps or recalled() or len(failed) == len(order.requests):
+                    break
+        except PolicyError:
+            raise
+        except Exception as error:  # a fault of ours must not lose the requests
+            from backend.executor import reason  # which imports torch, as whoever gets here has done
+
+            failed = {request.request_id: reason(error) for request in order.requests}
+        ended = time.perf_counter()
+        return Outcome(
+            steps_done=done,
+            failed=failed or None,
+            computed=computed,
+            reused=reused,
+            device_s=tuple(busy_s),
+            stage_ends_s=tuple([ended - border for border in borders]),
+            notes=notes or None,
+        )

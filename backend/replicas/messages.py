@@ -1,0 +1,115 @@
+"""What a replay and its replicas tell each other; plain values, that any channel can carry."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from policies.contract import Launch, Outcome
+from traces.request import Request
+from traces.stages import Recipe
+
+
+class LaunchOrder(NamedTuple):
+    """A launch to carry out.
+
+    Attributes:
+        launch_id: of the controller.
+        stages: (stage, steps), in order.
+        requests: of the batch.
+        resident: ids of all requests that live on the replica; it frees what others left there.
+    """
+
+    launch_id: int
+    stages: Recipe
+    requests: tuple[Request, ...]
+    resident: frozenset[str]
+
+
+def order_of(launch: Launch, resident: frozenset[str]) -> LaunchOrder:
+    """A launch as its replica is told of it."""
+    return LaunchOrder(launch.launch_id, launch.work.stages, tuple([job.request for job in launch.jobs]), resident)
+
+
+class Recall(NamedTuple):
+    """A launch is to end at its next step boundary."""
+
+    launch_id: int
+
+
+class End(NamedTuple):
+    """No more orders come: free everything, and leave."""
+
+
+class Report(NamedTuple):
+    """What a replica says of itself.
+
+    Attributes:
+        hardware: what it computes on.
+        warnings: what it cannot do that requests ask for, a line each.
+        notes: what a reader of its figures must know, a line each.
+        cache_peak_bytes: the most that its cache kept; None: it has none.
+    """
+
+    hardware: str = ""
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    cache_peak_bytes: int | None = None
+
+
+class Ready(NamedTuple):
+    """The model is loaded and warmed up."""
+
+    report: Report
+
+
+class Unready(NamedTuple):
+    """It could not be."""
+
+    error: Exception
+
+
+class Delivered(NamedTuple):
+    """The pixels of a request that finished, [images, height, width, 3] or of clips, in 0..1."""
+
+    request: Request
+    pixels: np.ndarray[Any, Any]
+
+
+class Ended(NamedTuple):
+    """An order was carried out, or a policy has done something wrong meanwhile, to the requests perhaps.
+
+    The borders between the stages of the outcome are in seconds before its end: replicas have clocks of their own.
+    """
+
+    launch_id: int
+    outcome: Outcome | Exception
+
+
+class Left(NamedTuple):
+    """Everything is freed."""
+
+    report: Report
+
+
+class Lost(NamedTuple):
+    """The replica is gone, with all that lay there; ``why`` in a few words."""
+
+    why: str
+
+
+Told = Ready | Unready | Delivered | Ended | Left | Lost
+"""What a replica tells."""
+Asked = LaunchOrder | Recall | End
+"""What it is told."""
+
+
+class Runs(Protocol):
+    """What carries out launches: a `backend.executor.Executor`, or what stands for one."""
+
+    def execute(self, stage: str, requests: Any, steps: int, recalled: Any, deliver: Any) -> Outcome: ...
+
+    def keep_only(self, request_ids: set[str]) -> None: ...
+
+    def close(self) -> None: ...

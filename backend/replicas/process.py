@@ -1,0 +1,115 @@
+"""Replicas in processes of their own, on this machine: none waits for the interpreter of another.
+
+A process is made anew rather than forked: threads and GPUs do not survive a fork. It ends when it is told to, and when
+this process dies in any way: it reads a socket of which only this process holds the other end. It leads a process group
+of its own, so that a Ctrl-C reaches this process alone, which ends it in good order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+
+from backend.child import child_environment
+from backend.replicas.host import Describe, Make, nothing
+from backend.replicas.remote import RemoteReplica
+
+_END_S = 1.0
+
+
+class ProcessReplica(RemoteReplica):
+    """A replica in a process of its own.
+
+    Args:
+        make: makes what carries out launches.
+        prepare: warms it up.
+        describe: what it says of itself at the end.
+        threads: CPU threads of torch; None: its own choice.
+        cores: the processor cores that it may run on; empty: all.
+    """
+
+    def __init__(
+        self,
+        make: Make,
+        prepare: Describe = nothing,
+        describe: Describe = nothing,
+        threads: int | None = None,
+        cores: Sequence[int] = (),
+    ) -> None:
+        super().__init__(make, prepare, describe)
+        self.threads = threads
+        self.cores = tuple(cores)
+
+    @property
+    def pid(self) -> int:
+        """Of its process; of a replica that was started."""
+        assert isinstance(self._channel, _Process)
+        return self._channel.child.pid
+
+    def open(self) -> _Process:
+        return _Process(self.threads, self.cores)
+
+
+class _Process:
+    """A child process and the socket to it."""
+
+    def __init__(self, threads: int | None, cores: Sequence[int]) -> None:
+        mine, its = socket.socketpair()
+        with its:
+            self.child = subprocess.Popen(
+                [sys.executable, "-P", "-X", "faulthandler", "-m", "backend.replicas.worker", str(its.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                env=child_environment(threads),
+                process_group=0,
+                pass_fds=(its.fileno(),),
+            )
+        if cores and hasattr(os, "sched_setaffinity"):
+            with contextlib.suppress(OSError):  # fewer cores than were told, or it is dead already
+                os.sched_setaffinity(self.child.pid, cores)
+        self._connection = Connection(mine.detach())
+        self._sending = threading.Lock()
+
+    def send(self, message: bytes) -> None:
+        with self._sending:
+            self._connection.send_bytes(message)
+
+    def receive(self) -> bytes:
+        try:
+            return self._connection.recv_bytes()
+        except (EOFError, OSError) as error:
+            raise EOFError(self._how_it_ended()) from error
+
+    def kill(self) -> None:
+        self.child.kill()
+        self.child.send_signal(signal.SIGCONT)
+
+    def close(self, timeout_s: float) -> None:
+        try:
+            self.child.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.child.wait(_END_S if timeout_s else 0.0)
+            self.kill()
+            self.child.wait()
+
+    def _how_it_ended(self) -> str:
+        try:
+            code = self.child.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            return "its process closed the connection"
+        except OSError:
+            return "its process is gone"
+        if code >= 0:
+            return f"its process ended with exit code {code}"
+        with contextlib.suppress(ValueError):
+            return f"its process was ended by {signal.Signals(-code).name}"
+        return f"its process was ended by signal {-code}"

@@ -1,0 +1,62 @@
+"""An executor that computes nothing, for what is to be seen of processes; to be imported by them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from backend.replicas.messages import Report
+from policies.contract import Outcome, PolicyError
+from traces.request import Request
+
+
+class Sleeper:
+    """Every step takes ``step_s``; a picture's pixels are the process's id."""
+
+    def __init__(self, step_s: float = 0.02) -> None:
+        self.step_s = step_s
+        self.resident: set[str] = set()
+
+    def execute(
+        self,
+        stage: str,
+        requests: Sequence[Request],
+        steps: int,
+        recalled: Callable[[], bool],
+        deliver: Callable[[Request, Any], None],
+    ) -> Outcome:
+        done = 0
+        for _ in range(steps):
+            time.sleep(self.step_s)
+            done += 1
+            if recalled():
+                break
+        for request in requests:
+            self.resident.add(request.request_id)
+            if request.prompt == "break the policy":
+                raise PolicyError("policy Mine raised ValueError")
+            if request.prompt == "end the process":
+                os._exit(7)
+            if stage == "decode":
+                deliver(request, np.full((1, 4, 4, 3), float(os.getpid())))
+        return Outcome(done)
+
+    def keep_only(self, request_ids: set[str]) -> None:
+        self.resident &= request_ids
+
+    def close(self) -> None:
+        self.resident.clear()
+
+
+def described(executor: Sleeper) -> Report:
+    """Where it runs."""
+    return Report(hardware=f"process {os.getpid()}", notes=(f"{executor.step_s:g} s a step",))
+
+
+def unfit(executor: Sleeper) -> Report:
+    """A model that cannot be warmed up."""
+    raise RuntimeError("no kernel image")

@@ -1,0 +1,209 @@
+"""Replicas that are processes, or Ray actors: the same controller, and what becomes of requests when one is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from backend.replay import Replay, ReplicasLost
+from backend.replicas.process import ProcessReplica
+from backend.replicas.replica import ServingReplica, ThreadReplica
+from policies.contract import PolicyError
+from policies.controller import Controller
+from policies.events import EventRecord, check_parity
+from policies.faults import Happening
+from policies.scheduling import FCFS
+from tests.backend.replicas.stub import Sleeper, described, unfit
+from tests.policies.costs import FlatCosts
+from traces.request import Request
+
+
+def asked(count: int, gap_s: float = 0.0, steps: int = 3) -> list[Request]:
+    return [Request(f"r{index}", gap_s * index, 16, 16, steps) for index in range(count)]
+
+
+def processes(count: int, **options: Any) -> list[ProcessReplica]:
+    return [ProcessReplica(partial(Sleeper, **options), described, described) for _ in range(count)]
+
+
+class Run:
+    """A replay, with what it told."""
+
+    def __init__(self, replicas: list[Any], requests: list[Request], **options: Any) -> None:
+        self.record = EventRecord()
+        self.requests = requests
+        self.replicas: list[ServingReplica] = replicas
+        self.made: dict[str, float] = {}
+        self.controller = Controller(FCFS(), FlatCosts(), len(replicas), on_event=self.record.add)
+        self.replay = Replay(self.controller, replicas, deliver=self._take, **options)
+
+    def _take(self, request: Request, pixels: np.ndarray[Any, Any]) -> None:
+        self.made[request.request_id] = float(pixels[0, 0, 0, 0])
+
+    def run(self) -> Run:
+        self.replay.run(self.requests)
+        return self
+
+    @property
+    def finished(self) -> list[str]:
+        return [job.request.request_id for job in self.controller.jobs if job.state == "finished"]
+
+    @property
+    def same_decisions(self) -> bool:
+        events = [json.loads(line) for line in self.record.lines]
+
+        def again(hook: Any) -> Controller:
+            return Controller(FCFS(), FlatCosts(), len(self.replicas), on_event=hook)
+
+        return check_parity(events, self.requests, again).same
+
+
+def gone(pid: int) -> bool:
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_each_replica_is_a_process_of_its_own_and_leaves_with_the_run() -> None:
+    run = Run(processes(2), asked(6)).run()
+    pids = {int(pid) for pid in run.made.values()}
+    assert sorted(run.finished) == sorted(run.made) == [f"r{index}" for index in range(6)]
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+    assert {report.hardware for report in run.replay.reports} == {f"process {pid}" for pid in pids}
+    assert run.replay.reports[0].notes == ("0.02 s a step",)
+    assert all(gone(pid) for pid in pids)
+    assert run.same_decisions
+    for launch, outcome, end_s in run.controller.launched:
+        assert all(launch.start_s <= border <= end_s for border in outcome.stage_ends_s)
+        assert 0 < outcome.device_s[0] <= end_s - launch.start_s + 1e-3
+
+
+def test_a_killed_process_is_a_failed_replica_and_comes_back() -> None:
+    replicas = processes(2, step_s=0.1)
+    requests = asked(8, steps=4)
+    killed: list[int] = []
+
+    def kill(ended: int) -> None:
+        if ended == 2 and not killed:
+            killed.append(replicas[0].pid)
+            os.kill(replicas[0].pid, signal.SIGKILL)
+
+    run = Run(replicas, requests, progress=kill).run()
+    assert sorted(run.finished) == sorted(request.request_id for request in requests)
+    assert len(killed) == 1
+    assert [job.state for job in run.controller.jobs].count("lost") == 1  # it began again, elsewhere or there
+    [warning] = run.replay.warnings
+    assert warning.startswith("replica 0 was lost at ")
+    assert "SIGKILL" in warning
+    [(index, _, up_s)] = run.controller.outages
+    assert index == 0
+    assert up_s is None or replicas[0].pid != killed[0]
+    assert gone(killed[0])
+    assert gone(replicas[0].pid)
+    assert run.same_decisions
+
+
+def test_a_replica_that_always_dies_is_given_up() -> None:
+    request = Request("deadly", 0.0, 16, 16, 1, prompt="end the process")
+    run = Run(processes(1, step_s=0.0), [request])
+    with pytest.raises(ReplicasLost, match=r"no replica is left.*exit code 7; 4 times in a row"):
+        run.run()
+
+
+def test_one_that_cannot_start_ends_the_run_with_its_reason() -> None:
+    replica = ProcessReplica(Sleeper, unfit)
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        Run([replica], asked(1)).run()
+    assert gone(replica.pid)
+
+
+def test_what_a_policy_does_wrong_there_ends_the_run_here() -> None:
+    with pytest.raises(PolicyError, match="policy Mine raised ValueError"):
+        Run(processes(1), [Request("a", 0.0, 16, 16, 1, prompt="break the policy")]).run()
+
+
+@pytest.mark.parametrize("in_flight", ["restart", "fail"])
+def test_faults_of_a_scenario_are_done_to_the_processes(in_flight: str) -> None:
+    replicas = processes(2, step_s=0.1)
+    happenings = [
+        Happening(0.4, "down", 1),
+        Happening(0.55, "cancel", request_id="r5"),
+        Happening(0.9, "up", 1),
+    ]
+    requests = asked(6, gap_s=0.1, steps=3)
+    run = Run(replicas, requests, happenings=happenings, in_flight=in_flight).run()
+    states = {}
+    for job in run.controller.jobs:
+        states[job.request.request_id] = job.state
+    lost = [job.state for job in run.controller.jobs if job.reason == "its replica failed"]
+    assert states["r5"] == "cancelled"
+    assert lost == [{"restart": "lost", "fail": "failed"}[in_flight]]
+    assert list(states.values()).count("finished") == {"restart": 5, "fail": 4}[in_flight]
+    [(index, down_s, _)] = run.controller.outages
+    assert (index, round(down_s, 1)) == (1, 0.4)
+    assert run.replay.warnings == []
+    assert run.same_decisions
+
+
+def test_a_user_policy_that_nobody_can_import_travels_with_its_replica(tmp_path: Path) -> None:
+    from policies.load import load_policy
+
+    (tmp_path / "mine.py").write_text(
+        "from policies.caching import ComputeAll\n\n\nclass Mine(ComputeAll):\n    def __init__(self, most: int = 3):\n"
+        "        self.most = most\n"
+    )
+    policy = load_policy("caching", f"{tmp_path}/mine.py:Mine", {"most": 5}, tmp_path)
+
+    def made() -> Sleeper:
+        return Sleeper(step_s=0.001 * policy.most)
+
+    run = Run([ProcessReplica(made, described)], asked(1)).run()
+    assert run.replay.reports[0].hardware != f"process {os.getpid()}"
+
+
+def test_threads_cannot_be_killed() -> None:
+    with pytest.raises(RuntimeError, match="cannot be killed"):
+        ThreadReplica(Sleeper).kill()
+
+
+def test_ray_actors_serve_and_are_replaced_like_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    from backend.replicas.rays import RayCluster, RayReplica
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    requests = asked(8, steps=4)
+    killed: list[int] = []
+    with RayCluster(2):
+        replicas = [RayReplica(partial(Sleeper, step_s=0.1), described, described) for _ in range(2)]
+
+        def kill(ended: int) -> None:
+            if ended == 2 and not killed:
+                killed.append(int(run.replay.reports[0].hardware.removeprefix("process ")))
+                os.kill(killed[0], signal.SIGKILL)
+
+        run = Run(replicas, requests, progress=kill)
+        run.run()
+        pids = {int(pid) for pid in run.made.values()}
+    assert sorted(run.finished) == sorted(request.request_id for request in requests)
+    assert len(pids) >= 2
+    assert os.getpid() not in pids
+    [warning] = run.replay.warnings
+    assert "Ray actor died" in warning
+    assert run.same_decisions
+    assert all(gone(pid) for pid in pids)
