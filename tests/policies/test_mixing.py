@@ -22,10 +22,13 @@ from traces.stages import Recipe
 
 JOBS = st.lists(
     st.builds(
-        lambda side, images, guidance: Job(Request("r", 0.0, side, 64, 4, images=images, guidance_scale=guidance), 0),
+        lambda side, images, guidance, seen: Job(
+            Request("r", 0.0, side, 64, 4, images=images, guidance_scale=guidance, reference_pixels=seen), 0
+        ),
         st.sampled_from([64, 96, 128]),
         st.integers(1, 3),
         st.sampled_from([5.0, 1.0]),
+        st.sampled_from([0, 4096]),
     ),
     min_size=1,
     max_size=10,

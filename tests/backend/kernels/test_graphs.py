@@ -107,6 +107,21 @@ def test_results_belong_to_the_caller_and_inputs_are_left_alone() -> None:
     assert recorder.run("same", lambda x: (x, x + 1), given[0])[1].tolist() == [1] * 3
 
 
+def test_each_set_of_weights_has_its_own_recordings_which_wait_for_its_return() -> None:
+    capture = Replayer()
+    recorder = Recorder(capture)
+    x = torch.ones(2)
+    for weights, by in (("a", 2.0), ("b", 3.0)):
+        recorder.weights = weights
+        for _ in range(TRIALS):
+            assert torch.equal(recorder.run("double", lambda x, by=by: x * by, x), x * by)
+    assert recorder.recorded == 2
+    replays = capture.replays
+    recorder.weights = "a"
+    assert torch.equal(recorder.run("double", waits, x), x * 2.0)
+    assert capture.replays == replays + 1
+
+
 def test_numbers_flags_shapes_types_and_keys_tell_buckets_apart() -> None:
     recorder = Recorder(Replayer())
 
