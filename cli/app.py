@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from cli import cache, hardware, profile, scenario_keys, trace
+from cli.examples import examples
 from cli.options import limited
 from cli.plan import plan
 from cli.quality import quality
 from cli.replay import replay
-from cli.report import report
+from cli.report import compare, report
 from cli.simulate import simulate
 from cli.sweep import sweep
 from cli.tile_cache import calibrate, record_tiles
@@ -33,5 +34,7 @@ app.command()(sweep)
 app.command()(replay)
 app.command()(validate)
 app.command()(report)
+app.command()(compare)
 app.command()(quality)
+app.command()(examples)
 limited(app)

@@ -1,4 +1,4 @@
-"""``tilecast report``: run logs as tables, a page and timelines."""
+"""``tilecast report`` and ``tilecast compare``: run logs as tables, a page and timelines."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import typer
 
 from reports.console import say
 
+Runs = Annotated[list[Path], typer.Argument(help="Folders written by simulate or replay.", metavar="RUN...")]
+Page = Annotated[Path, typer.Option("--output", "-o", help="The HTML page to write.")]
+Timelines = Annotated[
+    bool,
+    typer.Option(
+        "--timelines", help="Also write REPORT.RUN.perfetto.json for ui.perfetto.dev: some 2 kB for each request."
+    ),
+]
+Every = Annotated[bool, typer.Option("--all", help="Print every figure here, as the page has them.")]
 
-def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders written by simulate or replay.", metavar="RUN...")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML page to write.")] = Path("report.html"),
-    timelines: Annotated[
-        bool,
-        typer.Option(
-            "--timelines", help="Also write REPORT.RUN.perfetto.json for ui.perfetto.dev: some 2 kB for each request."
-        ),
-    ] = False,
-    every: Annotated[bool, typer.Option("--all", help="Print every figure here, as the page has them.")] = False,
-) -> None:
+
+def report(runs: Runs, output: Page = Path("report.html"), timelines: Timelines = False, every: Every = False) -> None:
     """Show one run, or compare several: a table here, an HTML page, and REPORT.md beside it, the table as Markdown."""
     from policies.runlog import read_run
     from reports.comparison import Comparison
@@ -48,3 +48,14 @@ def report(
         write_perfetto(run, path)
     for path in written:
         say(f"wrote {path} ({file_size(path.stat().st_size)})")
+
+
+def compare(
+    runs: Runs, output: Page = Path("comparison.html"), timelines: Timelines = False, every: Every = False
+) -> None:
+    """Show two or more runs side by side: what 'report' shows of several."""
+    from traces.errors import BadInput
+
+    if len(runs) < 2:
+        raise BadInput(f"{runs[0]} is one run, expected two or more to compare; 'tilecast report' shows one")
+    report(runs, output, timelines, every)

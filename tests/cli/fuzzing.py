@@ -278,6 +278,8 @@ BASES: dict[str, tuple[str, ...]] = {
     "replay": ("scenario.toml", "--set", "model='no-such-model'", "-o", "out"),
     "validate": ("trace.csv", "none"),
     "report": ("none",),
+    "compare": ("none", "none"),
+    "examples": ("-o", "out"),
     "quality": ("none",),
     "trace generate": ("--rate", "1", "--duration", "9", "--sizes", "96x96", "-o", "out.csv"),
     "trace describe": ("trace.csv",),

@@ -46,12 +46,14 @@ FILES: dict[str, tuple[str, ...]] = {
     "quality": ("mine.png", "-o", "new.json"),
     "validate": ("run", "run", "-o", "new.json"),
     "report": ("run", "-o", "new.html"),
+    "compare": ("run", "run", "-o", "new.html"),
 }
 FOLDERS: dict[str, tuple[str, ...]] = {
     "simulate": ("sc.toml", "-o", "new"),
     "replay": ("sc.toml", "-o", "new"),
     "plan": ("sc.toml", "-o", "new"),
     "sweep": ("sc.toml", "--grid", "grid.toml", "-o", "new"),
+    "examples": ("-o", "new"),
 }
 VERBS = FILES | FOLDERS
 

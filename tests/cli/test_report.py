@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cli.report import report
+from cli.report import compare, report
 from cli.validate import validate
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS, write_run
 from traces.errors import BadInput
@@ -39,9 +39,10 @@ def invoke(command, *arguments):
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_report_writes_page_and_table(runs, tmp_path):
+@pytest.mark.parametrize("verb", [report, compare])
+def test_report_writes_page_and_table(verb, runs, tmp_path):
     page = tmp_path / "out" / "r.html"
-    result = invoke(report, *runs, "-o", str(page))
+    result = invoke(verb, *runs, "-o", str(page))
     assert result.exit_code == 0, result.output
     assert "equally many" in result.output
     assert sorted(path.name for path in page.parent.iterdir()) == ["r.html", "r.md"]
@@ -62,6 +63,12 @@ def test_report_writes_timelines_where_they_are_asked_for(runs, tmp_path):
 def test_report_refuses_what_is_no_run(tmp_path):
     result = invoke(report, str(tmp_path), "-o", str(tmp_path / "r.html"))
     assert isinstance(result.exception, BadInput)
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_one_run_is_nothing_to_compare(runs, tmp_path):
+    result = invoke(compare, runs[0], "-o", str(tmp_path / "r.html"))
+    assert "'tilecast report' shows one" in str(result.exception)
     assert not (tmp_path / "r.html").exists()
 
 

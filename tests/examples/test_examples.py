@@ -6,15 +6,18 @@ import os
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
+import tilecast.examples
 from policies.runlog import read_run
 from reports.checks import checked
 from reports.figures import summary
 from reports.overload import backlog
 from tests.cli.run_command import refused, run
+from tilecast.examples import example_files
+from traces.errors import BadInput
 from traces.trace import Trace
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -79,6 +82,48 @@ def test_a_policy_and_a_grid(tmp_path: Path) -> None:
     (tmp_path / "few.toml").write_text(few, encoding="utf-8")
     output = ("--workers", 1, "-o", tmp_path / "sweep")
     run("sweep", EXAMPLES / "tiny_image.toml", "--grid", tmp_path / "few.toml", *output)
+
+
+def test_all_but_the_demo_can_be_written_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("examples")
+    copied = {path.relative_to(tmp_path / "examples"): path.read_bytes() for path in files_in(tmp_path / "examples")}
+    assert copied == {path.relative_to(EXAMPLES): path.read_bytes() for path in files_in(EXAMPLES)}
+    run("simulate", "examples/weights.toml", "--set", "trace.limit=20", "-o", "run")
+    assert "choose another -o, or remove it" in refused("examples")
+
+
+def files_in(folder: Path) -> list[Path]:
+    """What is in a folder of examples, but the demo of a clone and what running it left."""
+    found = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return [path for path in found if path.name != "demo.py" and path.suffix != ".parquet"]
+
+
+def test_a_wheel_brings_what_is_written() -> None:
+    root = EXAMPLES.parent
+    shared = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["data-files"]
+    brought = {
+        f"{folder}/{path.name}".removeprefix("share/tilecast/examples/")
+        for folder, patterns in shared.items()
+        for pattern in patterns
+        for path in root.glob(pattern)
+    }
+    assert brought == set(example_files())
+
+
+def test_without_a_clone_they_are_found_by_what_was_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class File(PurePosixPath):
+        def locate(self) -> Path:
+            return tmp_path / self
+
+    installed = ["../../../share/tilecast/examples/traces/a.csv", "../../../share/tilecast/examples/b.toml"]
+    others = ["tilecast/examples.py", "my-share/tilecast/examples/c.toml"]
+    monkeypatch.setattr(tilecast.examples, "__file__", str(tmp_path / "site-packages" / "tilecast" / "examples.py"))
+    monkeypatch.setattr(tilecast.examples, "files", lambda _: [File(name) for name in installed + others])
+    assert example_files() == {"b.toml": tmp_path / installed[1], "traces/a.csv": tmp_path / installed[0]}
+    monkeypatch.setattr(tilecast.examples, "files", lambda _: None)
+    with pytest.raises(BadInput, match="has no examples"):
+        example_files()
 
 
 def test_the_library_in_a_few_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
