@@ -70,7 +70,7 @@ def test_a_number_out_of_its_limits_is_refused_before_any_work(
 
 def test_a_verb_that_is_none_is_answered_with_those_there_are() -> None:
     for words, said in (
-        (["compare", "a", "b"], "There are: simulate, plan, sweep, replay"),
+        (["juxtapose", "a", "b"], "There are: simulate, plan, sweep, replay"),
         (["simulat"], "Did you mean 'simulate'?"),
         (["trace", "foo"], "There are: generate, describe"),
     ):
