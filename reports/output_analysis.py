@@ -86,13 +86,24 @@ def interval(values: Sequence[float], confidence: float = 0.95, luck: float = 0.
 def share(
     values: Sequence[float], counts: Sequence[int], confidence: float = 0.95, recorded: float = math.inf
 ) -> Interval:
-    """`interval` of a share of requests, each value of as many requests as ``counts`` says.
+    """`interval` of a share of requests, as wide as the farther of its `share_ends`; read it as cut off at 0 and 1."""
+    of_runs = interval(values, confidence, _luck(counts, recorded))
+    low, high = share_ends(values, counts, confidence, recorded)
+    return Interval(of_runs.mean, max(of_runs.mean - low, high - of_runs.mean), of_runs.replications)
 
-    Near 0 and 1 replications may all agree (none of 2,000 requests late, five times), and their scatter would say that
-    nothing can go wrong. So the interval is at least as wide as the farther end of the Clopper-Pearson interval of all
-    requests taken together, as if each were on its own; requests are late in clusters, so the truth is not known any
-    better than that. An interval on a transformed scale would stay within 0 and 1, but not be symmetric; this one is
-    to be read as cut off there, and its ends on the inner side, which decide whether a promise is kept, are unharmed.
+
+def share_ends(
+    values: Sequence[float], counts: Sequence[int], confidence: float = 0.95, recorded: float = math.inf
+) -> tuple[float, float]:
+    """Ends of the interval of a share of requests, each value of as many requests as ``counts`` says.
+
+    Near 1 it is wide below and narrow above: a share falls off a knee, so where most runs hardly miss a deadline a few
+    miss many, and a recording that lacks its worst hours shows both a high share and little scatter. On the scale of
+    log-odds the scatter of a share hardly depends on its height, so the interval is one of those.
+
+    Replications may also all agree (none of 2,000 requests late, five times), and their scatter would say that nothing
+    can go wrong. So each end is at least as far off as the farther one of the Clopper-Pearson interval of all requests
+    taken together, as if each were on its own; requests are late in clusters, so the truth is not known any better.
 
     Args:
         values: share of each replication.
@@ -100,17 +111,39 @@ def share(
         confidence: confidence level, 0 to 1.
         recorded: requests of the recording that they were drawn from, whose luck counts as in `interval`; infinity:
             what they are drawn from is known.
+
+    Returns:
+        The lower end and the upper one; infinite where one replication is all there is, NaN where there is none.
     """
     drawn = sum(counts)
-    of_runs = interval(values, confidence, drawn / len(counts) / recorded if counts else 0.0)
+    of_runs = interval(values, confidence, _luck(counts, recorded))
     if of_runs.replications < 2 or not drawn:
-        return of_runs
+        return of_runs.low, of_runs.high
     met = sum(value * count for value, count in zip(values, counts, strict=True) if count) / drawn
     total = max(1, round(1 / (1 / drawn + 1 / recorded)))
     hits = round(met * total)
     low, high = _clopper_pearson(hits, total, confidence)
     exact = max(hits / total - low, high - hits / total)
-    return Interval(of_runs.mean, max(of_runs.half_width, exact), of_runs.replications)
+    below, above = log_odds_ends(of_runs)
+    return min(below, of_runs.mean - exact), max(above, of_runs.mean + exact)
+
+
+def log_odds_ends(of: Interval) -> tuple[float, float]:
+    """Ends of the interval of a share that is symmetric in its log-odds, and as wide as ``of`` where that is narrow."""
+    if not 0 < of.mean < 1:
+        return of.low, of.high
+    middle = math.log(of.mean / (1 - of.mean))
+    reach = of.half_width / (of.mean * (1 - of.mean))
+    return _share_of_odds(middle - reach), _share_of_odds(middle + reach)
+
+
+def _share_of_odds(log_odds: float) -> float:
+    return 0.5 + 0.5 * math.tanh(log_odds / 2)
+
+
+def _luck(counts: Sequence[int], recorded: float) -> float:
+    """See `interval`: the mean length of a replication over that of the recording."""
+    return sum(counts) / len(counts) / recorded if counts else 0.0
 
 
 def quantiles(values: Sequence[float] | Numbers, shares: Sequence[float], never: int = 0) -> tuple[float, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from reports.output_analysis import interval, paired, share, warm_up
+from reports.output_analysis import interval, paired, share, share_ends, warm_up
 from traces.streams import stream
 
 
@@ -38,7 +39,34 @@ def test_a_share_that_never_varied_is_not_certain() -> None:
     assert found.mean == 1.0
     assert found.low == pytest.approx(0.025 ** (1 / 10_000))  # what one late request more would be as likely as 2.5 %
     assert share([0.0] * 5, [2000] * 5).high == pytest.approx(1 - found.low)
-    assert share([0.5, 0.9, 0.7], [10, 10, 10]).half_width == interval([0.5, 0.9, 0.7]).half_width
+    assert share([0.4, 0.6, 0.5], [1000] * 3).half_width < interval([0.4, 0.6, 0.5]).half_width
+
+
+def test_the_ends_of_a_share_lie_as_far_apart_in_log_odds_and_within_what_is_possible() -> None:
+    values, counts = [0.9, 0.99, 0.98, 0.999], [2000] * 4
+    low, high = share_ends(values, counts)
+    found, middle = share(values, counts), math.log(0.96725 / 0.03275)
+    assert math.log(high / (1 - high)) - middle == pytest.approx(middle - math.log(low / (1 - low)))
+    assert low < interval(values).low < found.mean < high < 1 < interval(values).high
+    assert found.low == pytest.approx(low)
+
+
+@pytest.mark.parametrize("usual", [0.97, 0.99])
+def test_a_recording_that_lacks_its_worst_hours_promises_little(usual: float) -> None:
+    """Runs near a knee: the log-odds of what a run attains fall with its load, which differs from recording to
+    recording as it does from run to run. The truth is claimed to be higher than it is by one recording in twenty; as if
+    shares scattered alike at every height, by two and more."""
+    rng = np.random.default_rng(11)
+
+    def attained(load: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return 1 / (1 + np.exp(load) * (1 - usual) / usual)
+
+    runs = attained(rng.normal(size=(600, 1)) + rng.normal(size=(600, 10)))
+    truth = attained(rng.normal(size=100_000)).mean()
+    claimed = np.mean([share_ends(list(of_one), [2000] * 10, recorded=2000)[0] > truth for of_one in runs])
+    evenly = np.mean([interval(list(of_one), luck=1.0).low > truth for of_one in runs])
+    assert claimed <= 0.05
+    assert evenly > 0.1
 
 
 @pytest.mark.parametrize("truth", [0.9, 0.99, 0.999])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reports.formatting import format_interval, format_rate, format_value
-from reports.output_analysis import Interval, interval, share
+from reports.output_analysis import Interval, interval, log_odds_ends, share, share_ends
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Figures, SizeFigures
 from tilecast.studies.bottleneck import AT_CAP, limit
 from tilecast.studies.replication import Replication
@@ -113,10 +113,10 @@ def luck(replications: Sequence[Replication]) -> float:
 
 def keeps(replications: Sequence[Replication], target: float, confidence: float = 0.95) -> bool | None:
     """Whether the attainment is at least ``target``; None: the interval holds both answers."""
-    reached = attainment(replications, confidence)
-    if reached.low >= target:
+    low, high = share_ends(*_shares(replications, "attainment"), confidence, _recorded(replications))
+    if low >= target:
         return True
-    return False if reached.high < target else None
+    return False if high < target else None
 
 
 def completed(replications: Sequence[Replication], confidence: float = 0.95) -> Interval:
@@ -134,9 +134,12 @@ def completed(replications: Sequence[Replication], confidence: float = 0.95) -> 
 
 def lucky(replications: Sequence[Replication], target: float, confidence: float = 0.95) -> bool:
     """Whether the recording is too short to decide, however many replications are drawn from it."""
-    ever = interval([replication.attainment for replication in replications], confidence, luck(replications))
-    more = ever.half_width * math.sqrt(luck(replications) / (1 / len(replications) + luck(replications)))
-    return len(replications) >= LEAST_OF_LUCK and abs(ever.mean - target) < more
+    if len(replications) < LEAST_OF_LUCK:
+        return False
+    seen = interval([replication.attainment for replication in replications], confidence, luck(replications))
+    ever = math.sqrt(luck(replications) / (1 / len(replications) + luck(replications)))
+    low, high = log_odds_ends(replace(seen, half_width=seen.half_width * ever))
+    return low < target < high
 
 
 def by_size(replications: Sequence[Replication]) -> tuple[SizeFigures, ...]:
@@ -308,11 +311,17 @@ def _settled(replications: Sequence[Replication]) -> bool:
 
 
 def _share_of_requests(replications: Sequence[Replication], name: str, confidence: float) -> Interval:
+    return share(*_shares(replications, name), confidence, _recorded(replications))
+
+
+def _shares(replications: Sequence[Replication], name: str) -> tuple[list[float], list[int]]:
+    """The share of each, and of how many requests."""
     values = [getattr(replication, name) for replication in replications]
-    counts = [replication.requests for replication in replications]
-    return share(
-        values, counts, confidence, min([replication.recorded for replication in replications], default=math.inf)
-    )
+    return values, [replication.requests for replication in replications]
+
+
+def _recorded(replications: Sequence[Replication]) -> float:
+    return min([replication.recorded for replication in replications], default=math.inf)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -297,7 +297,7 @@ def test_batches_that_memory_caps_are_limited_by_memory() -> None:
 
 def test_at_its_own_load_a_cluster_does_as_was_said_however_many_replications_that_took() -> None:
     def attained(ask: Experiment) -> float:
-        return min(1.0, 0.925 + (0.04 if ask.seed % 2 else -0.04) - 0.2 * (ask.change.rate_scale - 1))
+        return min(1.0, 0.925 + (0.03 if ask.seed % 2 else -0.03) - 0.2 * (ask.change.rate_scale - 1))
 
     assess, cluster = assessor(Queues(attained)), OPTIONS[0].cluster(4)
     said = assess(cluster)
