@@ -183,7 +183,7 @@ def measure(
         BadInput: a batch cannot be made.
     """
     with _pictures([each for each in (executor, cached, tiled) if each is not None], plan, canvases):
-        kept = kept or Measured()
+        kept = Measured() if kept is None else kept  # which is false while it is empty
         executors = [executor] if cached is None else [executor, cached]
         sizes = sorted({size for composition in plan for size, _ in composition})
         weights = None if cached is None else kept.once("weights", 0.0, partial(block_weights, cached, sizes))

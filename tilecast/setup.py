@@ -349,7 +349,7 @@ def _load_trace(
     section = scenario.trace
     if section.path is None:
         raise BadInput("the scenario names no trace; set trace.path, or pass --trace")
-    whole = trace = section.in_memory or _read_trace(scenario.base / section.path)
+    whole = trace = _read_trace(scenario.base / section.path) if section.in_memory is None else section.in_memory
     if section.start_s or section.end_s is not None:
         trace = trace.slice(section.start_s, section.end_s if section.end_s is not None else float("inf"))
     if section.limit is not None:
