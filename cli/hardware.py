@@ -15,6 +15,7 @@ from traces.errors import BadInput
 from traces.limits import STEPS
 
 if TYPE_CHECKING:
+    from predictors.efficiency_fit import PublishedCase
     from predictors.latency_model import LatencyModel
 
 app = Verbs(
@@ -183,6 +184,13 @@ def check(
     by: Annotated[str, typer.Option(help="Fields of the second table, comma-separated.")] = (
         "hardware,model,engine,precision"
     ),
+    held_out_half: Annotated[
+        bool,
+        typer.Option(
+            "--held-out-half",
+            help="Choose structure and priors of the fit on half of the sources, and report on the other: minutes.",
+        ),
+    ] = False,
 ) -> None:
     """How far estimates are from what others measured.
 
@@ -193,34 +201,58 @@ def check(
 
     import numpy as np
 
-    from predictors.efficiency import error_class, shipped_efficiencies
-    from predictors.efficiency_fit import SPLITS, ErrorSummary, assess, cases_of, estimated_errors
+    from predictors.efficiency import shipped_efficiencies
+    from predictors.efficiency_fit import (
+        LEAST_GROUPS,
+        SPLITS,
+        ErrorSummary,
+        assess,
+        cases_of,
+        effective_groups,
+        estimated_errors,
+        reported_class,
+    )
     from predictors.published import Published, load_published, shipped_published
 
     fields = by.split(",")
     if unknown := [field for field in fields if field not in Published.model_fields]:
         raise BadInput(f"--by has {unknown[0]!r}, expected some of {', '.join(Published.model_fields)}")
+    if held_out_half and published is not None:
+        raise BadInput("--held-out-half is of the measurements that ship, to which the fit was made; leave --published")
     rows = shipped_published() if published is None else load_published(published)
     cases = cases_of(rows)
     for reason, count in Counter(row.skipped for row in rows if row.skipped).most_common():
         say(f"skipped {count}: {reason}")
     if not cases:
         raise BadInput(f"none of {len(rows)} measurements can be compared with an estimate")
+    if held_out_half:
+        _halves(cases)
+        return
     errors, log_sds = estimated_errors(cases, shipped_efficiencies())
     columns, found = ["estimate"], {"estimate": (errors, log_sds)}
     if published is None:
         assessed = assess(cases)
         columns += [f"-{split}" for split in SPLITS]
         found |= {f"-{split}": (assessed.errors[split], assessed.log_sds(split)) for split in SPLITS}
-    classes = np.array([error_class(case.setting) for case in cases])
-    lines = []
+    classes = np.array([reported_class(case) for case in cases])
+    lines, unjudged = [], []
     for name in [*np.unique(classes).tolist(), "all"]:
         among = (classes == name) | (name == "all")
-        summaries = [ErrorSummary.of(found[column][0][among], found[column][1][among]) for column in columns]
-        figures = [f"{each.mape:.1f} {each.bias:+.2f} {100 * each.covered:.0f}" for each in summaries]
-        lines.append((str(name), str(summaries[0].count), *figures))
+        figures = []
+        for column in columns:
+            each = ErrorSummary.of(found[column][0][among], found[column][1][among])
+            covered = f"{100 * each.covered:.0f}"
+            if (split := column.removeprefix("-")) in SPLITS and split != "class":
+                groups = assessed.groups(split)[among]
+                if effective_groups(groups) < LEAST_GROUPS:
+                    covered = "-"
+                    unjudged.append(f"{name} by {split} ({len(groups)} rows, {_plural(len(set(groups)), split)})")
+            figures.append(f"{each.mape:.1f} {each.bias:+.2f} {covered}")
+        lines.append((str(name), str(int(among.sum())), *figures))
     _print(("class", "rows", *columns), lines, words=1)
     say("Each: mean absolute error in %; mean of log(estimated / measured); % of rows inside the 80 % interval.")
+    if unjudged:
+        say(f"- is not judged, because one group has most of the rows: {', '.join(unjudged)}.")
     if published is None:
         say("-device and the like: of an estimate that had none of it. The estimate itself was fitted to these rows.")
     keys = [tuple(str(getattr(case.row, field)) for field in fields) for case in cases]
@@ -231,6 +263,45 @@ def check(
         summaries = [ErrorSummary.of(found[column][0][among]) for column in shown]
         table.append((*key, str(summaries[0].count), *(f"{each.mape:.1f} {each.bias:+.2f}" for each in summaries)))
     _print((*fields, "rows", *shown), table, words=len(fields))
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _halves(cases: Sequence[PublishedCase]) -> None:
+    """What is chosen on half of the sources, and its worth on the other half, both ways."""
+    import numpy as np
+
+    from predictors.efficiency_fit import ErrorSummary, reported_class
+    from predictors.efficiency_halves import VARIANTS, held_out_halves
+
+    reports = held_out_halves(cases)
+    _print(
+        ("variant", "first half", "second half"),
+        [(name, *(f"{report.scores[name]:.1f}" for report in reports)) for name in VARIANTS],
+        words=1,
+    )
+    say("Mean error in % of devices left out, by either half of the sources alone, each class counted once.")
+    lines = []
+    for half, report in zip(("second", "first"), reports, strict=True):
+        classes = np.array([reported_class(case) for case in report.other])
+        for name in [*np.unique(classes).tolist(), "all"]:
+            among = (classes == name) | (name == "all")
+            shipped, left_out = (ErrorSummary.of(errors[among]) for errors in (report.shipped, report.left_out))
+            judged = among & ~np.isnan(report.log_sds)
+            alone = ErrorSummary.of(report.alone[among])
+            covered = (
+                f"{100 * ErrorSummary.of(report.alone[judged], report.log_sds[judged]).covered:.0f}"
+                if judged.any()
+                else "-"
+            )
+            figures = (f"{shipped.mape:.1f}", f"{left_out.mape:.1f}", f"{alone.mape:.1f}", covered)
+            lines.append((half, name, str(shipped.count), report.chosen, *figures))
+    heads = ("half", "class", "rows", "chosen by the other", "as shipped", "as chosen", "other half alone", "in 80 %")
+    _print(heads, lines, words=2)
+    say("as shipped, as chosen: mean error in % on this half, fitted to both without the device; the last two columns:")
+    say("fitted to the other half alone, with intervals learnt there; - where it has nothing of the class.")
 
 
 def _interval(table: LatencyModel, together: Composition, guided: float, steps: int) -> str:

@@ -84,14 +84,15 @@ def _(estimator: GaussianResidual) -> Seconds:
     base = estimator.base_
     if not isinstance(base, LaunchFloor) or estimator.coordinates is not batch_coordinates:
         return PredictOne(estimator)
+    process = estimator.process_
     return GaussianForm(
         base=_floor_form(base),
-        centres=tuple(map(tuple, estimator.centres_.tolist())),
-        weights=tuple(estimator.weights_.tolist()),
-        wide=estimator.wide_,
-        near=estimator.near_,
-        least=estimator.least_,
-        most=estimator.most_,
+        centres=tuple(map(tuple, process.centres.tolist())),
+        weights=tuple(process.weights.tolist()),
+        wide=process.wide,
+        near=process.near,
+        least=process.least,
+        most=process.most,
     )
 
 

@@ -17,6 +17,7 @@ terms to published measurements; ``profiles/efficiencies.toml`` holds them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -164,6 +165,8 @@ def _computing(setting: Setting, kind: str) -> Terms:
         found[f"vae {engine}" if decodes and kind == "convolutions" else f"{kind} {engine}"] = 1.0
     if engine == "vendor":
         found |= {detail: 1.0 for detail in setting.details if detail.startswith("software ")}
+    if engine == "compile" and AUTOTUNED in setting.details and kind == "products" and not decodes:
+        found[f"products {AUTOTUNED}"] = 1.0
     if decodes and kind == "convolutions":
         found["convolutions vae"] = 1.0
         if setting.upcast:
@@ -184,6 +187,10 @@ _QUANTISED = {
     "fp6-weights": "few-bit weights",
     "fp4-weights": "few-bit weights",
 }
+
+
+AUTOTUNED = "max-autotune"
+"""The detail of a `Setting` that says that torch.compile tried kernels out and took the fastest."""
 
 
 def host_of(source: str) -> str:
@@ -240,6 +247,7 @@ _PRIORS: dict[str, Prior] = {
     "flops a byte": Prior(0.0, 0.15),
     "multiprocessors": Prior(0.0, 0.15),
     **{f"{kind} compile": Prior(0.1, 0.2) for kind in COMPUTING},
+    f"products {AUTOTUNED}": Prior(0.1, 0.2),
     **{f"{kind} vendor": Prior(0.15, 0.2) for kind in COMPUTING},
     **{f"vae {engine}": Prior(0.15, 0.2) for engine in ("compile", "vendor")},
     **{f"{what} {engine}": Prior(log(0.4), 0.5) for what in ("elementwise", "launch") for engine in ENGINES[1:]},
@@ -264,9 +272,16 @@ _FAMILIES = {
 """Of terms without a prior of their own, by the first word of their names."""
 
 
-def prior(term: str) -> Prior:
-    """What is thought of a term before anything was measured."""
-    return _PRIORS.get(term) or _FAMILIES[term.partition(" ")[0]]
+def prior(term: str, others: Mapping[str, Prior] | None = None) -> Prior:
+    """What is thought of a term before anything was measured.
+
+    Args:
+        others: by the name of a term, or of a family of terms, what is thought in place of that.
+    """
+    instead, family = others or {}, term.partition(" ")[0]
+    if term in instead:
+        return instead[term]
+    return _PRIORS.get(term) or instead.get(family) or _FAMILIES[family]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ harder than one that is a little off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -18,14 +19,16 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from predictors.efficiency import (
+    AUTOTUNED,
     COMPUTING,
     QUANTITIES,
     Z80,
     Efficiencies,
+    Prior,
     Setting,
     Spread,
     Terms,
@@ -69,6 +72,8 @@ class PublishedCase:
         details = row.remarks | {host_of(row.repository)}
         if row.engine == "vendor":
             details |= {f"software {row.software}"}
+        elif AUTOTUNED in row.software.split("; "):
+            details |= {AUTOTUNED}
         counts = dict.fromkeys(ORDINARY, 1)
         for stage in ORDINARY:
             if STAGES[stage].sampler and row.steps is not None and row.measures == "request":
@@ -201,15 +206,23 @@ class EfficiencyModel(RegressorMixin, BaseEstimator):
         terms_: the fitted terms by name.
     """
 
-    def __init__(self, noise: float = 0.15, start: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        noise: float = 0.15,
+        start: Mapping[str, float] | None = None,
+        priors: Mapping[str, Prior] | None = None,
+    ) -> None:
         """Store the parameters.
 
         Args:
             noise: standard deviation of the logarithm of measured over predicted seconds.
             start: terms from which the fit begins; None: their priors' means.
+            priors: what is thought of a term, or of a family of terms (the first word of their names), in place of
+                `predictors.efficiency.prior`; None: nothing else.
         """
         self.noise = noise
         self.start = start
+        self.priors = priors
 
     def fit(self, X: Sequence[PublishedCase], y: Any) -> Self:  # noqa: N803
         """Fit the terms.
@@ -222,8 +235,8 @@ class EfficiencyModel(RegressorMixin, BaseEstimator):
 
         design, measured = _Design(X), np.log(np.asarray(y, dtype=np.float64))
         names = design.names
-        means = np.array([prior(name).mean for name in names])
-        sds = np.array([prior(name).sd for name in names])
+        means = np.array([self._prior(name).mean for name in names])
+        sds = np.array([self._prior(name).sd for name in names])
         start = self.start or {}
         at: dict[bytes, Floats] = {}  # the derivatives at the values that were tried last
 
@@ -247,9 +260,12 @@ class EfficiencyModel(RegressorMixin, BaseEstimator):
     def predict(self, X: Sequence[PublishedCase]) -> Floats:  # noqa: N803
         """Seconds of each case, shape (n,); terms that the fit never saw are at their priors' means."""
         design = _Design(X)
-        values = np.array([self.terms_.get(name, prior(name).mean) for name in design.names])
+        values = np.array([self.terms_.get(name, self._prior(name).mean) for name in design.names])
         seconds: Floats = np.exp(design.log_seconds(values)[0])
         return seconds
+
+    def _prior(self, name: str) -> Prior:
+        return prior(name, self.priors or {})
 
 
 def _bent(residuals: Floats) -> tuple[Floats, Floats]:
@@ -273,6 +289,25 @@ SPLITS: dict[str, Callable[[PublishedCase], str]] = {
     "class": lambda case: error_class(case.setting),
 }
 """What is left out together, to see what an estimate is worth that has none of it."""
+
+
+LEAST_GROUPS = 2.0
+"""Groups, counted by `effective_groups`, below which one group decides what share of measurements is in its interval,
+so that nothing follows from the share."""
+
+
+def effective_groups(groups: Iterable[str]) -> float:
+    """Of how many equally large groups it would be said with as much certainty: (sum n)^2 / sum n^2."""
+    counts = np.array(list(Counter(groups).values()), dtype=np.float64)
+    return float(counts.sum() ** 2 / (counts**2).sum())
+
+
+def reported_class(case: PublishedCase) -> str:
+    """As `predictors.efficiency.error_class`, engines apart that a single project's measurements could hide."""
+    name = error_class(case.setting)
+    if name != "vendor":
+        return name
+    return "OneDiff" if case.row.software.startswith("OneDiff") else "other engines"
 
 
 @dataclass(frozen=True)
@@ -355,16 +390,22 @@ def estimated_errors(cases: Sequence[PublishedCase], known: Efficiencies) -> tup
     return np.array(errors), np.array([known.log_sd(case.setting) for case in cases])
 
 
-def assess(cases: Sequence[PublishedCase], splits: Sequence[str] = tuple(SPLITS)) -> Assessment:
-    """Fit all cases, and predict each from those that do not share its group, for each of ``splits``."""
+def assess(
+    cases: Sequence[PublishedCase], splits: Sequence[str] = tuple(SPLITS), unfitted: EfficiencyModel | None = None
+) -> Assessment:
+    """Fit all cases, and predict each from those that do not share its group, for each of ``splits``.
+
+    Args:
+        unfitted: what is fitted; None: an `EfficiencyModel` as it is.
+    """
     seconds = np.array([case.row.seconds for case in cases])
     X = np.empty(len(cases), dtype=object)  # noqa: N806
     X[:] = cases
-    model = EfficiencyModel().fit(cases, seconds)
+    model = clone(EfficiencyModel() if unfitted is None else unfitted).fit(cases, seconds)
     errors = {"fitted": np.log(model.predict(cases) / seconds)}
     for split in splits:
         groups = [SPLITS[split](case) for case in cases]
-        again = EfficiencyModel(start=model.terms_)
+        again = clone(model).set_params(start=model.terms_)
         predicted = cross_val_predict(again, X, seconds, groups=groups, cv=LeaveOneGroupOut())
         errors[split] = np.log(predicted / seconds)
     return Assessment(cases, errors, model)
@@ -410,8 +451,8 @@ class _Learnt:
     """What the errors of one split say of the next group that is left out.
 
     Each class has a standard deviation of its own, drawn to that of all classes together as if this were one group
-    more. What n groups say of a standard deviation is uncertain itself, so intervals are as wide as Student's
-    distribution of n degrees of freedom is at 80 %.
+    more; as factors, because that is how they differ. What n groups and this one say of a standard deviation is
+    uncertain itself, so intervals are as wide as Student's distribution of n + 1 degrees of freedom is at 80 %.
 
     Attributes:
         errors, classes, groups: of the cases that say something, each of shape (n,).
@@ -437,8 +478,13 @@ class _Learnt:
         if not own.any():
             return pooled
         count = len(np.unique(self.groups[own]))
-        squares = pooled**2 + count * robust_sd(self.errors[own], self.groups[own]) ** 2
-        return float((squares / (1 + count)) ** 0.5 * t.ppf(0.9, count) / Z80)
+        of_class = max(robust_sd(self.errors[own], self.groups[own]), _LEAST_SD)
+        shrunk = np.exp((np.log(pooled) + count * np.log(of_class)) / (1 + count))
+        return float(shrunk * t.ppf(0.9, 1 + count) / Z80)
+
+
+_LEAST_SD = 0.01
+"""Of errors that happen to be none."""
 
 
 def robust_sd(errors: Floats, groups: npt.NDArray[np.str_]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import hypot
+from math import exp, hypot
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from predictors.calibration import LEAST_ROWS, calibrated
 from predictors.costs import RepeatNoise
 from predictors.efficiency import ENGINES, Efficiencies, Setting, shipped_efficiencies
 from predictors.features import FeatureMap
+from predictors.forms import batch_coordinates
+from predictors.gaussian import ResidualProcess
 from predictors.hardware import Hardware
 from predictors.latency_model import LatencyModel, StageCost
 from predictors.measured import MeasuredRange
@@ -35,6 +37,10 @@ profiles measured both ways, SD3 on an H100 and tiny-image on one core, it makes
 lie in the interval that ten whole ones leave."""
 
 
+LEAST_LIKE = 10
+"""Measurements of a stage from which on a batch like them is taken to be missed as they are."""
+
+
 def forwards_of(executor: str, composition: Composition) -> Sequence[Composition]:
     """What runs together: stacking takes equal sizes, so whole images of several sizes take turns."""
     return [(item,) for item in composition] if executor == "whole" else [composition]
@@ -51,6 +57,7 @@ class RooflineCost(StageCost):
         measured: the range of the calibrating measurements; None: there are none.
         noise: theirs.
         misfits: those of them that the calibrated roofline misses.
+        residual: what the calibrated roofline misses of batches like the measured ones; None: nothing is known of it.
     """
 
     roofline: Roofline
@@ -59,6 +66,7 @@ class RooflineCost(StageCost):
     measured: MeasuredRange | None = None
     noise: RepeatNoise = field(default_factory=RepeatNoise)
     misfits: Misfits = field(default_factory=Misfits)
+    residual: ResidualProcess | None = None
 
     @property
     def features(self) -> FeatureMap:  # type: ignore[override]
@@ -71,8 +79,14 @@ class RooflineCost(StageCost):
 
     def of(self, composition: Composition, guided: float, computed: float, cached: bool) -> float:
         """Seconds of one step; see `FeatureMap.row`."""
-        roofline = self.roofline
-        return sum([roofline.seconds(roofline.work(c, guided, computed)) for c in self.forwards(composition)])
+        return sum([self._forward_s(c, guided, computed, cached) for c in self.forwards(composition)])
+
+    def _forward_s(self, composition: Composition, guided: float, computed: float, cached: bool) -> float:
+        seconds = self.roofline.seconds(self.roofline.work(composition, guided, computed))
+        if self.residual is None:
+            return seconds
+        place = batch_coordinates(self.features.row(composition, guided, computed, cached))
+        return seconds * exp(float(self.residual.log_ratio(np.array([place]))[0]))
 
     def log_sd_if_measured(self, compositions: Sequence[Composition]) -> float:
         """What its `log_sd` would be, calibrated by one measurement of each of these batches, at least three.
@@ -165,6 +179,11 @@ def _calibrated(estimate: RooflineCost, rows: Measurements, misfit: float) -> Ro
     ]
     found = calibrated(roofline, works, rows.per_step, estimate.log_sd, misfit)
     predicted = np.array([sum(map(found.roofline.seconds, forwards)) for forwards in works])
+    residual = None
+    if len(rows.frame) >= LEAST_LIKE and all(len(forwards) == 1 for forwards in works):
+        places = np.array([batch_coordinates(row) for row in rows.matrix.tolist()])
+        residual = ResidualProcess.of(places, np.log(rows.per_step / predicted))
+        predicted *= np.exp(residual.log_ratio(places))
     as_measured = rows.features.executor == estimate.features.executor
     return RooflineCost(
         estimate.roofline.with_rates(found.roofline.rates),
@@ -173,4 +192,5 @@ def _calibrated(estimate: RooflineCost, rows: Measurements, misfit: float) -> Ro
         MeasuredRange.of(rows.compositions, roofline.features.geometry),
         rows.noise(predicted),
         misfits(frame, predicted),
+        residual,
     )

@@ -37,6 +37,50 @@ _MOST_JUDGED, _MOST_KEPT = 300, 2000
 """Batches by which the kernel is chosen, and from which it predicts: as many, evenly spread, of those there are."""
 
 
+Kernel = tuple[float, float]
+Chosen = tuple[Kernel, Kernel, float]
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualProcess:
+    """A Gaussian process fitted to what something misses, see `GaussianResidual`.
+
+    Attributes:
+        centres: shape (batches, coordinates), where something was measured.
+        weights: shape (batches,), of each in the residual.
+        wide, near: (variance, reach) of the kernels.
+        noise: standard deviation of the logarithm of one measurement.
+        least, most: the first coordinate's range.
+    """
+
+    centres: Floats
+    weights: Floats
+    wide: Kernel
+    near: Kernel
+    noise: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, places: Floats, residuals: Floats) -> ResidualProcess:
+        """Of logarithms of measured over predicted seconds, shape (n,), at places, shape (n, coordinates)."""
+        cells = _Cells.of(places, residuals)
+        judged = cells.thinned(_MOST_JUDGED)
+        (wide, near, noise), disturbed = judged.chosen()
+        kept = cells.thinned(_MOST_KEPT)
+        if len(kept.places) == len(judged.places):
+            kept = judged.disturbed(disturbed)
+        least, most = float(places[:, 0].min()), float(places[:, 0].max())
+        return cls(kept.places, kept.weights(wide, near, noise), wide, near, noise, least, most)
+
+    def log_ratio(self, places: Floats) -> Floats:
+        """The logarithm of seconds over what misses them, shape (n,), at places, shape (n, coordinates)."""
+        within = places.copy()
+        within[:, 0] = np.clip(places[:, 0], self.least, self.most)
+        ratios: Floats = kernel(_squared_distances(within, self.centres), self.wide, self.near) @ self.weights
+        return ratios
+
+
 class GaussianResidual(RegressorMixin, BaseEstimator):
     """A latency model times the exponential of a Gaussian process fitted to its log residual.
 
@@ -60,11 +104,7 @@ class GaussianResidual(RegressorMixin, BaseEstimator):
 
     Attributes:
         base_: the fitted model.
-        centres_: shape (batches, coordinates), where something was measured.
-        weights_: shape (batches,), of each in the residual.
-        wide_, near_: (variance, reach) of the kernels.
-        noise_: standard deviation of the logarithm of one measurement.
-        least_, most_: the first coordinate's range.
+        process_: the `ResidualProcess`.
     """
 
     def __init__(
@@ -77,26 +117,14 @@ class GaussianResidual(RegressorMixin, BaseEstimator):
         """Fit to X of shape (n, columns), not negative, and y of shape (n,), positive."""
         features, seconds = validated(self, X, y)
         self.base_ = (LaunchFloor() if self.base is None else clone(self.base)).fit(features, seconds)
-        cells = _Cells.of(self._places(features), np.log(seconds / self.base_.predict(features)))
-        judged = cells.thinned(_MOST_JUDGED)
-        chosen, disturbed = judged.chosen()
-        self.wide_, self.near_, self.noise_ = chosen
-        kept = cells.thinned(_MOST_KEPT)
-        if len(kept.places) == len(judged.places):
-            kept = judged.disturbed(disturbed)
-        self.centres_ = kept.places
-        self.weights_ = kept.weights(self.wide_, self.near_, self.noise_)
-        self.least_, self.most_ = float(cells.places[:, 0].min()), float(cells.places[:, 0].max())
+        self.process_ = ResidualProcess.of(self._places(features), np.log(seconds / self.base_.predict(features)))
         return self
 
     def predict(self, X: Any) -> Floats:  # noqa: N803
         """Seconds per step, shape (n,)."""
         check_is_fitted(self)
         features = asked(self, X)
-        places = self._places(features)
-        places[:, 0] = np.clip(places[:, 0], self.least_, self.most_)
-        log_ratio = kernel(_squared_distances(places, self.centres_), self.wide_, self.near_) @ self.weights_
-        seconds: Floats = self.base_.predict(features) * np.exp(log_ratio)
+        seconds: Floats = self.base_.predict(features) * np.exp(self.process_.log_ratio(self._places(features)))
         return seconds
 
     def _places(self, features: Floats) -> Floats:
@@ -106,10 +134,6 @@ class GaussianResidual(RegressorMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         return cost_tags(super().__sklearn_tags__())
-
-
-Kernel = tuple[float, float]
-Chosen = tuple[Kernel, Kernel, float]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from predictors.efficiency import Z80, Efficiencies, prior, shipped_efficiencies
+from predictors.efficiency import Z80, Efficiencies, Prior, prior, shipped_efficiencies
 from predictors.efficiency_fit import (
+    LEAST_GROUPS,
     SPLITS,
     Assessment,
     EfficiencyModel,
@@ -16,10 +17,13 @@ from predictors.efficiency_fit import (
     _Design,
     assess,
     cases_of,
+    effective_groups,
     estimated_errors,
+    reported_class,
     robust_sd,
     spreads,
 )
+from predictors.efficiency_halves import SHIPPED, halves, held_out_halves
 from predictors.published import shipped_published
 from tools.efficiencies import HEADER, spelled
 from traces.streams import stream
@@ -89,7 +93,7 @@ def test_one_wrong_measurement_bends_little(cases: list[PublishedCase]) -> None:
 
 def test_it_is_an_estimator(cases: list[PublishedCase]) -> None:
     model = EfficiencyModel(noise=0.2)
-    assert clone(model).get_params() == model.get_params() == {"noise": 0.2, "start": None}
+    assert clone(model).get_params() == model.get_params() == {"noise": 0.2, "start": None, "priors": None}
     few = cases[:FEW]
     seconds = np.array([case.row.seconds for case in few])
     again = [clone(model).fit(few, seconds).terms_ for _ in range(2)]
@@ -119,7 +123,7 @@ LIMITS = {
     "compiled": 15.0,
     "vendor": 11.5,
     "float32": 13.5,
-    "quantised compiled": 20.0,
+    "quantised compiled": 19.5,
     "decode": 6.0,
 }
 """Mean absolute error in %, of estimates that did not see the device."""
@@ -128,11 +132,11 @@ OF_SOURCES = {
     "eager": 14.0,
     "compiled": 14.0,
     "float32": 21.5,
-    "quantised compiled": 19.0,
-    "vendor": 24.0,
-    "decode": 40.0,
+    "quantised compiled": 17.5,
+    "vendor": 20.0,
+    "decode": 45.0,
 }
-"""Likewise, of estimates that did not see the source."""
+"""Likewise, of estimates that did not see the source; one source measured all decoders, so nothing of these is left."""
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -150,10 +154,44 @@ def test_four_of_five_measurements_of_a_device_that_was_left_out_are_in_their_in
     inside = np.abs(assessed.errors["device"]) <= Z80 * assessed.log_sds("device")
     assert 0.75 < inside.mean() < 0.92
     for name in LIMITS:
-        assert 0.7 < inside[assessed.classes == name].mean() < 0.97, name
+        assert 0.69 < inside[assessed.classes == name].mean() < 0.91, name
     sources = assessed.groups("source")
     of_sources = [inside[sources == source].mean() for source in np.unique(sources)]
     assert 0.7 < np.mean(of_sources) < 0.95
+
+
+def test_groups_are_counted_by_what_they_weigh() -> None:
+    assert effective_groups(["a", "b", "c", "d"] * 5) == pytest.approx(4)
+    assert effective_groups(["a"] * 99 + ["b"]) == pytest.approx(1, abs=0.03)
+
+
+def test_engines_that_one_project_could_hide_are_reported_apart(cases: list[PublishedCase]) -> None:
+    vendor = [case for case in cases if case.row.engine == "vendor" and case.row.precision == "float16"]
+    software = {
+        name: {c.row.software.partition("/")[0] for c in vendor if reported_class(c) == name} for name in OTHERS
+    }
+    assert software["OneDiff"] == {"OneDiff"}
+    assert {"TensorRT", "AITemplate", "stable-fast"} <= software["other engines"]
+
+
+OTHERS = ("OneDiff", "other engines")
+
+
+def test_what_is_chosen_on_half_of_the_sources_is_not_chosen_on_the_other(cases: list[PublishedCase]) -> None:
+    few = cases[::5]
+    first = halves(few)
+    sources = np.array([case.row.repository for case in few])
+    assert set(sources[first]).isdisjoint(sources[~first])
+    assert 0.3 < first.mean() < 0.7
+    absurd = {"products": Prior(np.log(0.01), 0.01)}
+    reports = held_out_halves(few, {SHIPPED: {}, "absurd": absurd})
+    assert [len(report.other) for report in reports] == [(~first).sum(), first.sum()]
+    for report in reports:
+        assert report.chosen == SHIPPED
+        assert report.scores[SHIPPED] < report.scores["absurd"]
+        assert report.left_out.tolist() == report.shipped.tolist()
+        assert (report.log_sds[~np.isnan(report.log_sds)] > 0).mean() == 1
+        assert 0 < np.abs(report.alone).mean() < 0.4
 
 
 def test_groups_are_left_out_whole(assessed: Assessment) -> None:
@@ -181,10 +219,11 @@ def test_a_source_that_was_left_out_is_estimated(assessed: Assessment, name: str
 def test_four_of_five_measurements_of_a_source_that_was_left_out_are_in_their_interval(assessed: Assessment) -> None:
     inside = np.abs(assessed.errors["source"]) <= Z80 * assessed.log_sds("source")
     assert 0.75 < inside.mean() < 0.9
-    for name in ("eager", "compiled", "float32", "vendor"):
-        assert inside[assessed.classes == name].mean() > 0.7, name
-    for name in ("eager", "compiled"):  # of several sources each
-        assert inside[assessed.classes == name].mean() < 0.92, name
+    sources = assessed.groups("source")
+    judged = [name for name in LIMITS if effective_groups(sources[assessed.classes == name]) >= LEAST_GROUPS]
+    assert judged == ["eager", "compiled"]
+    for name in judged:
+        assert 0.7 < inside[assessed.classes == name].mean() < 0.91, name
 
 
 def test_a_class_that_nobody_measured_has_a_wider_interval_than_one_of_a_new_source(assessed: Assessment) -> None:

@@ -57,7 +57,7 @@ def test_noise_alone_is_not_followed() -> None:
     rng = np.random.default_rng(1)
     places = np.repeat(np.arange(40.0), 3)[:, None]
     found = process(places, np.exp(rng.normal(0, 0.1, 120)))
-    assert found.noise_ == pytest.approx(0.1, rel=0.2)
+    assert found.process_.noise == pytest.approx(0.1, rel=0.2)
     assert np.abs(np.log(found.predict(places))).mean() < 0.03
 
 
@@ -91,7 +91,7 @@ def test_few_places_of_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predictors.gaussian, "_MOST_JUDGED", 30)
     monkeypatch.setattr(predictors.gaussian, "_MOST_KEPT", 60)
     found = process(places, seconds)
-    assert len(found.centres_) == 60
+    assert len(found.process_.centres) == 60
     assert np.log(found.predict(places)) == pytest.approx(true, abs=0.03)
 
 
