@@ -264,7 +264,7 @@ _FAMILIES = {
     "device": Prior(0.0, 0.05),
     "generation": Prior(0.0, 0.2),
     "attention": Prior(0.0, 0.1),
-    "model": Prior(0.0, 0.07),
+    "model": Prior(0.0, 0.14),
     "software": Prior(0.0, 0.1),
     "host": Prior(0.0, 0.3),
     "eager": Prior(log(0.6), 0.6),

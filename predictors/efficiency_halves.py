@@ -31,7 +31,7 @@ VARIANTS: Mapping[str, Mapping[str, Prior]] = {
     "without generations": {"generation": _NONE},
     "without hosts": {"host": _NONE},
     "without models": {"model": _NONE},
-    "models twice as different": {"model": Prior(0.0, 0.14)},
+    "models half as different": {"model": Prior(0.0, 0.07)},
     "devices twice as different": {"device": Prior(0.0, 0.1)},
     "generations half as different": {"generation": Prior(0.0, 0.1)},
 }

@@ -188,9 +188,9 @@ def _calibrated(estimate: RooflineCost, rows: Measurements, misfit: float) -> Ro
     return RooflineCost(
         estimate.roofline.with_rates(found.roofline.rates),
         found.log_sd if as_measured else hypot(found.log_sd, OTHER_EXECUTOR),
-        CALIBRATED,
-        MeasuredRange.of(rows.compositions, roofline.features.geometry),
-        rows.noise(predicted),
-        misfits(frame, predicted),
-        residual,
+        basis=CALIBRATED,
+        measured=MeasuredRange.of(rows.compositions, roofline.features.geometry),
+        noise=rows.noise(predicted),
+        misfits=misfits(frame, predicted),
+        residual=residual,
     )

@@ -24,7 +24,7 @@ from sklearn.model_selection import GroupKFold
 from predictors.choice import BANDS
 from predictors.latency import LATENCY_MODELS, fitted
 from predictors.measurements import Measurements
-from predictors.noise import perfect_mape
+from predictors.noise import attainable_mape, perfect_mape
 from predictors.profile import SAME, Profile
 from predictors.validation import Floats
 from traces.geometry import GEOMETRIES, ModelGeometry, geometry_of
@@ -53,7 +53,8 @@ def evaluate(
         One row a model, executor, stage, way of holding out, number of images (``all``, ``1``, ``2-4``, ``5+``; those
         that were tested) and latency model: ``mape`` (mean absolute percentage error over the held-out rows as a
         fraction; NaN where the profile is too small), ``tested`` (how many), ``perfect`` (what a perfect predictor
-        would show on such batches, see `predictors.noise.perfect_mape`).
+        would show on such batches, see `predictors.noise.perfect_mape`), ``attainable`` (what their own repeats leave,
+        see `predictors.noise.attainable_mape`).
 
     Raises:
         BadInput: a model without a known geometry, or an unknown latency model.
@@ -67,7 +68,10 @@ def evaluate(
             for stage in selected.stages(model):
                 data = Measurements.of(selected, stage, geometry)
                 bands = _bands(data)
-                perfect = {band: perfect_mape(data.frame[of_band]) for band, of_band in bands.items()}
+                perfect = {
+                    band: (perfect_mape(data.frame[of_band]), attainable_mape(data.frame[of_band]))
+                    for band, of_band in bands.items()
+                }
                 for way in held_out:
                     splits = list(_folds(way, data, folds))
                     for name in (*latency_models, MEDIAN) if way == "repeat" else latency_models:
@@ -76,9 +80,9 @@ def evaluate(
                             own = errors[of_band[tested]]
                             if band == ALL or len(own):
                                 mape = float(np.mean(own)) if len(own) else float("nan")
-                                rows.append((model, executor, stage, way, band, name, mape, len(own), perfect[band]))
+                                rows.append((model, executor, stage, way, band, name, mape, len(own), *perfect[band]))
     batch = ["model", "executor", "stage", "held_out", "images"]
-    return pd.DataFrame(rows, columns=[*batch, "latency_model", "mape", "tested", "perfect"])
+    return pd.DataFrame(rows, columns=[*batch, "latency_model", "mape", "tested", "perfect", "attainable"])
 
 
 def _bands(data: Measurements) -> dict[str, npt.NDArray[np.bool_]]:

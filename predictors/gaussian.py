@@ -71,7 +71,8 @@ class ResidualProcess:
         if len(kept.places) == len(judged.places):
             kept = judged.disturbed(disturbed)
         least, most = float(places[:, 0].min()), float(places[:, 0].max())
-        return cls(kept.places, kept.weights(wide, near, noise), wide, near, noise, least, most)
+        weights = kept.weights(wide, near, noise)
+        return cls(kept.places, weights, wide=wide, near=near, noise=noise, least=least, most=most)
 
     def log_ratio(self, places: Floats) -> Floats:
         """The logarithm of seconds over what misses them, shape (n,), at places, shape (n, coordinates)."""

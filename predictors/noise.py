@@ -97,3 +97,23 @@ def perfect_mape(frame: pd.DataFrame) -> float:
             differences.append(from_others / values)
     every = np.concatenate(differences)
     return float(every.mean() / np.sqrt(2)) if len(every) else float("nan")
+
+
+def attainable_mape(frame: pd.DataFrame) -> float:
+    """The mean absolute percentage error, as a fraction, that the batches' own repeats leave whoever predicts one of
+    them; NaN when no batch was repeated.
+
+    How far each repeated measurement lies from the median of the other repeats of its batch. That median of n is noisy
+    itself, which makes the distance sqrt(1 + `median_share`) times as long as it is to the truth. Where few
+    measurements are far slower than the others it is less than `perfect_mape`, which takes noise for normal.
+    """
+    per_step = frame["seconds"] / frame["steps"]
+    errors = [np.empty(0)]
+    for _, group in per_step.groupby([frame[name] for name in SAME]):
+        values = group.to_numpy(dtype=np.float64)
+        if len(values) > 1:
+            others = np.array([np.median(np.delete(values, at)) for at in range(len(values))])
+            noisy = np.sqrt(1 + median_share(np.array([len(values) - 1])))
+            errors.append(np.abs(others / values - 1) / noisy)
+    every = np.concatenate(errors)
+    return float(every.mean()) if len(every) else float("nan")

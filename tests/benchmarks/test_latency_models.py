@@ -21,6 +21,7 @@ def test_a_goal_that_is_missed_is_marked() -> None:
         name="a",
         chosen="floor",
         noise=0.02,
+        attainable=0.018,
         deviation=0.03,
         singles=-0.04,
         compositions=0.02,
@@ -28,10 +29,11 @@ def test_a_goal_that_is_missed_is_marked() -> None:
         repeats=0.02,
         median=0.02,
     )
-    assert good.cells()[2:6] == ["2.0 %", "-4.0 %", "1.00x", "1.50x"]
+    assert good.cells()[2:7] == ["2.0 %", "-4.0 %", "1.00x", "1.50x", "0.90x"]
     assert replace(good, singles=0.06).cells()[3] == "+6.0 %!"
     assert replace(good, singles=0.06, deviation=0.07).cells()[3] == "+6.0 %"
     assert replace(good, compositions=0.03).cells()[4] == "1.50x!"
     assert replace(good, sizes=0.04).cells()[5] == "2.00x!"
     unknown = float("nan")
-    assert replace(good, noise=unknown, deviation=unknown, median=unknown).cells()[4:] == ["2.0 %", "3.0 %", "-"]
+    nothing = replace(good, noise=unknown, attainable=unknown, deviation=unknown, median=unknown)
+    assert nothing.cells()[4:] == ["2.0 %", "3.0 %", "-", "-"]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from predictors.noise import perfect_mape, repeat_noise
+from predictors.noise import attainable_mape, perfect_mape, repeat_noise
 
 
 def frame_of(seconds: list[list[float]], steps: int = 50) -> pd.DataFrame:
@@ -56,3 +56,19 @@ def test_a_perfect_predictor_errs_by_the_noise() -> None:
     for repeats in (2, 3):
         seconds = truth * rng.normal(1, 0.05, (1000, repeats))
         assert perfect_mape(frame_of(seconds.tolist())) == pytest.approx(np.abs(truth / seconds - 1).mean(), rel=0.05)
+
+
+@pytest.mark.parametrize("repeats", [2, 3, 6])
+def test_what_is_attainable_is_what_the_truth_would_leave(repeats: int) -> None:
+    rng = np.random.default_rng(2)
+    normal = rng.normal(1, 0.03, (2000, repeats))
+    assert attainable_mape(frame_of(normal.tolist())) == pytest.approx(0.03 * np.sqrt(2 / np.pi), rel=0.08)
+    assert np.isnan(attainable_mape(frame_of([[1.0], [2.0]])))
+
+
+def test_few_far_slower_measurements_leave_less_than_normal_noise_would() -> None:
+    rng = np.random.default_rng(3)
+    skewed = rng.normal(1, 0.01, (500, 6)) * np.where(rng.uniform(size=(500, 6)) < 0.05, 2.0, 1.0)
+    truth = np.abs(1 / skewed - 1).mean()
+    assert attainable_mape(frame_of(skewed.tolist())) == pytest.approx(truth, rel=0.15)
+    assert perfect_mape(frame_of(skewed.tolist())) > 1.3 * truth
