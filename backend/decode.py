@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderKLAllegro
 
 from backend.patched.decoder import PatchedDecoder
 from backend.patched.hooks import Unpatchable
@@ -32,9 +32,11 @@ def decode_by(pipeline: Any, way: str) -> None:
     """
     if way not in WAYS:
         raise BadInput(f"cluster.decode is {way!r}; known: {', '.join(WAYS)}")
+    vae: Any = getattr(pipeline, "vae", None)
+    if way == "whole" and isinstance(vae, AutoencoderKLAllegro):
+        vae.enable_tiling()  # it has no other way
     if way == "whole":
         return
-    vae: Any = getattr(pipeline, "vae", None)
     is_kl: bool = isinstance(vae, AutoencoderKL)
     if way == "blended":
         if not hasattr(vae, "use_tiling"):

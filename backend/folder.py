@@ -60,8 +60,8 @@ class ModelFolder:
             raise BadInput(f"{file}: _class_name is {pipeline!r}, expected the name of a diffusers pipeline")
         components = {}
         for name, value in index.items():
-            if name.startswith("_") or not isinstance(value, list) or value == [None, None]:
-                continue
+            if name.startswith("_") or not isinstance(value, list) or not any(isinstance(part, str) for part in value):
+                continue  # an absent component, or a list of numbers, which is a setting of the pipeline
             if len(value) != 2 or not all(isinstance(part, str) for part in value):
                 raise BadInput(f"{file}: component {name!r} is {value}, expected [library, class]")
             if not re.fullmatch(r"\w+", name):
