@@ -12,12 +12,13 @@ import argparse
 import re
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.utils import logging
 
 from backend.coroutine import DenoiserCall, RequestRun, intercept_denoisers
 from backend.executor import Executor
@@ -47,8 +48,6 @@ random-weight pipelines of all of them, each of its real classes. Nothing here i
 - **cached**: blocks computed at every second step only, decided by a caching policy.
 - **several devices**: tiles on several devices at once.
 
-Sides are multiples of so many pixels, a latent pixel is so many wide, a latent frame holds so many frames.
-
 """
 
 
@@ -58,7 +57,6 @@ class Row:
 
     family: str
     pipeline: str
-    shapes: str
     cells: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -69,7 +67,7 @@ class Row:
             reason = self.reasons.get(way, "")
             number = f" [{numbers.setdefault(reason, len(numbers) + 1)}]" if reason else ""
             cells.append(f"{self.cells[way]}{number}")
-        return "| " + " | ".join((self.family, self.pipeline, self.shapes, *cells)) + " |"
+        return "| " + " | ".join((self.family, self.pipeline, *cells)) + " |"
 
     @property
     def text(self) -> str:
@@ -80,26 +78,25 @@ class Row:
         )
 
 
-def tried(family: Family, name: str, folder: Path) -> Row:
-    """The row of a family. ``folder`` is an empty folder for what is written meanwhile."""
+def tried(family: Family, name: str, folder: Path, ways: Sequence[str] = WAYS) -> Row:
+    """The row of a family, of these ways.
+
+    Args:
+        family: a family.
+        name: what it is called.
+        folder: an empty folder for what is written meanwhile.
+        ways: some of `WAYS`.
+    """
     torch.set_num_threads(1)
     draw_pictures(folder)
     pipeline = family.pipeline()
-    geometry = geometry_of_pipeline(pipeline, name)
-    shapes = f"{geometry.size_multiple}, {geometry.latent_factor}, {geometry.frame_factor}"
-    row = Row(name, type(pipeline).__name__, shapes)
-    ways: dict[str, Callable[[Row, Family, Path], str]] = {
-        "whole": _whole,
-        "packed": _packed,
-        "tiled": _tiled,
-        "cached": _cached,
-        "several devices": _several_devices,
-    }
-    for way, attempt in ways.items():
+    row = Row(name, type(pipeline).__name__)
+    transformer = type(pipeline.transformer).__name__
+    for way in ways:
         try:
-            row.cells[way] = attempt(row, family, folder)
+            row.cells[way] = _ATTEMPTS[way](row, family, folder)
         except BadInput as error:
-            row.cells[way], row.reasons[way] = "no", str(error)
+            row.cells[way], row.reasons[way] = "no", str(error).replace(transformer, "its transformer")
         except Exception as error:
             row.cells[way], row.reasons[way] = "no", f"{type(error).__name__}: {first_line(error)}"
     return row
@@ -194,20 +191,31 @@ def _cached(row: Row, family: Family, folder: Path) -> str:
     return "yes"
 
 
+_ATTEMPTS: dict[str, Callable[[Row, Family, Path], str]] = {
+    "whole": _whole,
+    "packed": _packed,
+    "tiled": _tiled,
+    "cached": _cached,
+    "several devices": _several_devices,
+}
+
+
 def document(rows: list[Row]) -> str:
     """The whole page."""
     numbers: dict[str, int] = {}
-    names = ("family", "pipeline", "sides, latent pixel, latent frame", *WAYS)
+    names = ("family", "pipeline", *WAYS)
     lines = [f"| {' | '.join(names)} |", "|" + " --- |" * len(names), *(row.line(numbers) for row in rows)]
     reasons = [f"{number}. {reason}" for reason, number in numbers.items()]
     return HEADER + "\n".join(lines) + "\n\nWhy not, in the executor's words:\n\n" + "\n".join(reasons) + "\n"
 
 
-def row_of(name: str) -> Row:
+def row_of(name: str, ways: Sequence[str] = WAYS) -> Row:
     """The row of a family, tried now."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return tried(FAMILIES[name], name, Path(folder))
+        return tried(FAMILIES[name], name, Path(folder), ways)
 
 
 def main() -> None:
