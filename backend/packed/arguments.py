@@ -56,7 +56,7 @@ def streams_of(calls: Sequence[Arguments]) -> Streams:
         raise NotPackable("the calls give different arguments")
     main = next(iter(calls[0]), "")
     names = [name for name in calls[0] if name == main or ("hidden_states" in name and "mask" not in name)]
-    names = [name for name in names if all(_is_stream(call[name]) for call in calls)]
+    names = [name for name in names if all(is_stream(call[name]) for call in calls)]
     if main not in names:
         raise NotPackable(f"its first argument {main!r} is no [rows, tokens, channels]", always=True)
     rows = tuple(len(call[main]) for call in calls)
@@ -70,7 +70,8 @@ def streams_of(calls: Sequence[Arguments]) -> Streams:
     return Streams(main, rows, lengths)
 
 
-def _is_stream(value: Any) -> bool:
+def is_stream(value: Any) -> bool:
+    """Whether a value looks like [rows, tokens, channels]."""
     return isinstance(value, torch.Tensor) and value.ndim == 3 and value.is_floating_point()
 
 
@@ -80,17 +81,22 @@ class Packer:
     Args:
         streams: of the calls.
         device: where their tensors are.
+        arrangements: of the streams, those that are made already; more are added.
+        fused: see `backend.packed.pack.Pack`.
     """
 
-    def __init__(self, streams: Streams, device: torch.device) -> None:
+    def __init__(
+        self, streams: Streams, device: torch.device, arrangements: dict[tuple[str, ...], Arrangement], fused: bool
+    ) -> None:
         self.streams = streams
         self.device = device
-        self._arrangements: dict[tuple[str, ...], Arrangement] = {}
+        self._arrangements = arrangements
+        self._fused = fused
         self._kept: dict[Any, tuple[Any, Any, bool]] = {}
 
     def pack(self) -> Pack:
         """The rows of one more launch."""
-        return Pack(self.streams.lengths, self.device, self._arrangements)
+        return Pack(self.streams.lengths, self.device, self._arrangements, self._fused)
 
     def packed(self, calls: Sequence[Arguments], pack: Pack, image_first: bool) -> dict[str, Any]:
         """One call's arguments for all.
@@ -103,9 +109,10 @@ class Packer:
         Raises:
             NotPackable: an argument is none of what this module knows.
         """
-        return {name: self._argument(name, [call[name] for call in calls], pack, image_first) for name in calls[0]}
+        return {name: self.argument(name, [call[name] for call in calls], pack, image_first) for name in calls[0]}
 
-    def _argument(self, name: str, values: Sequence[Any], pack: Pack, image_first: bool) -> Any:
+    def argument(self, name: str, values: Sequence[Any], pack: Pack, image_first: bool) -> Any:
+        """One argument for all calls, of those that `packed` gives."""
         if name in self.streams.lengths:
             return _end_to_end(self._by_row(values))
         flat, specs = zip(*[tree_flatten(value) for value in values], strict=True)
@@ -206,6 +213,33 @@ class Packer:
                     raise NotPackable(f"{name} of every pair of tokens")
                 return axis, names
         return None
+
+
+def stacked(calls: Sequence[Arguments]) -> tuple[dict[str, Any], list[int]]:
+    """One call's arguments for all of a layer that has no tokens, and how many rows each call has.
+
+    Raises:
+        NotPackable: they differ in more than their rows.
+    """
+    flat, specs = zip(*[tree_flatten(dict(call)) for call in calls], strict=True)
+    if any(spec != specs[0] for spec in specs):
+        raise NotPackable("the calls give different arguments")
+    rows = [next((len(x) for x in leaves if isinstance(x, torch.Tensor) and x.ndim), 0) for leaves in flat]
+    given = []
+    for leaf in zip(*flat, strict=True):
+        first = leaf[0]
+        if not isinstance(first, torch.Tensor):
+            if not all(type(value) is type(first) and value == first for value in leaf):
+                raise NotPackable("the calls give different values")
+            given.append(first)
+            continue
+        alike = all(
+            isinstance(x, torch.Tensor) and x.shape == (n, *first.shape[1:]) for x, n in zip(leaf, rows, strict=True)
+        )
+        if not first.ndim or not alike:
+            raise NotPackable("the calls give different shapes")
+        given.append(torch.cat(leaf))
+    return tree_unflatten(given, specs[0]), rows
 
 
 def _end_to_end(by_row: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -4,31 +4,46 @@ Like `backend.packed.lockstep`, but what the calls share is the model's blocks: 
 together, the stock block runs once, and attention is kept within rows. The first time that a block meets calls of a new
 form, it may call nothing that could mix tokens, and what it gives is compared with what it gives each call alone; from
 then on it is trusted. A block that does not pass runs layer by layer, so the result is the model's own in any case.
+Blocks that are seen to feed each other run one after another (`backend.packed.chain`). What stands beside the blocks
+(what embeds the timestep, the last norm) is packed like one, or its rows are stacked.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from backend.coroutine import DenoiserCall
 from backend.kernels.choice import REFERENCE, Kernels
 from backend.kernels.graphs import Recorder
 from backend.loading import first_line
-from backend.packed.arguments import TEXT, Arguments, Differs, Packer, streams_of
+from backend.packed.arguments import TEXT, Arguments, Differs, Packer, Streams, is_stream, stacked, streams_of
+from backend.packed.chain import Chain, Group, Link, Made, NotChained, Source, named, sources_of
 from backend.packed.entries import RowEntries
-from backend.packed.lockstep import BY_ITSELF, Lockstep, Stop
-from backend.packed.pack import NotPackable, Pack
-from backend.packed.within import Within
+from backend.packed.lockstep import BY_ITSELF, Lockstep, Stop, lora_scale, treats_tokens_alone
+from backend.packed.pack import Arrangement, NotPackable, Pack
+from backend.packed.within import Checking, Rows, within
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 """Largest difference of a checked block from the same alone, in standard deviations; half precision rounds more."""
 _HALF = 0.1
+_COMPOSITIONS = 256
+"""Compositions of which the tables are kept."""
+
+
+class Launch(NamedTuple):
+    """Calls of one block as one call."""
+
+    packer: Packer
+    pack: Pack
+    image_first: bool
+    arguments: dict[str, Any]
+    form: Hashable
 
 
 class Blocks(Lockstep):
@@ -37,7 +52,7 @@ class Blocks(Lockstep):
     Args:
         model: a transformer of diffusers: its blocks are the lists among its children.
         kernels: kernels of the packed blocks.
-        recorder: may record the forwards of calls that are equal in every shape.
+        recorder: may record the forwards of calls that are equal in every shape, and chains of blocks.
 
     Attributes:
         packed: how often blocks ran once for several calls, by their class.
@@ -46,6 +61,7 @@ class Blocks(Lockstep):
 
     def __init__(self, model: torch.nn.Module, kernels: Kernels = REFERENCE, recorder: Recorder | None = None) -> None:
         super().__init__(model, recorder)
+        self.recorder = recorder or Recorder()
         lists = [child for child in model.children() if isinstance(child, torch.nn.ModuleList)]
         self._blocks = {block for blocks in lists for block in blocks if any(True for _ in block.children())}
         self._fused = kernels.fused
@@ -53,92 +69,189 @@ class Blocks(Lockstep):
         self._trusted: dict[Hashable, frozenset[tuple[str, ...]]] = {}
         self._image_first: dict[type, bool] = {}
         self._packers: dict[Hashable, Packer] = {}
-        self._refused: set[type] = set()
+        self._arrangements: dict[Hashable, dict[tuple[str, ...], Arrangement]] = {}
+        self._refused: set[Hashable] = set()
+        self._chains: dict[Hashable, Chain | None] = {}
+        self._learning: _Learning | None = None
+        self._calls = 0
+        self._scale = 1.0
         self.packed: Counter[str] = Counter()
         self.unpacked: Counter[tuple[str, str]] = Counter()
 
     @property
     def notes(self) -> list[str]:
         """Which blocks run layer by layer, and why, a line each."""
-        always = {kind.__name__ for kind in self._refused}
+        always = {kind.__name__ for kind in self._refused if isinstance(kind, type)}
         return [
             f"{name} {'is' if name in always else f'was {count} times'} packed layer by layer, not as a block: {reason}"
             for (name, reason), count in sorted(self.unpacked.items())
         ]
 
     def run_in_step(self, calls: Sequence[DenoiserCall]) -> list[Any]:
-        try:
-            return super().run_in_step(calls)
-        finally:
-            self._packers.clear()
+        """See `Lockstep.run_in_step`. Calls alike stand together, which their attention shares then."""
+        order = sorted(range(len(calls)), key=lambda index: _sizes(calls[index]))
+        outputs = self._in_order([calls[index] for index in order])
+        return [outputs[order.index(index)] for index in range(len(calls))]
+
+    def _in_order(self, calls: Sequence[DenoiserCall]) -> list[Any]:
+        self._calls, self._scale = len(calls), lora_scale(calls[0].kwargs)
+        while True:
+            try:
+                return super().run_in_step(calls)
+            except NotChained as error:
+                error.chain.cut(error.links)
+            finally:
+                self._packers.clear()
+                self._end_chain()
 
     def layers(self) -> Iterator[torch.nn.Module]:
-        yield from self._blocks
-        yield from super().layers()
+        for child in self.model.children():
+            for part in child if isinstance(child, torch.nn.ModuleList) else (child,):
+                if self._is_whole(part):
+                    yield part
+                else:
+                    yield from self._inner(part)
 
-    def meets(self, layer: torch.nn.Module) -> bool:
-        return type(layer) not in self._refused
+    def _inner(self, part: torch.nn.Module) -> Iterator[torch.nn.Module]:
+        return (layer for layer in part.modules() if treats_tokens_alone(layer))
+
+    def _is_whole(self, layer: torch.nn.Module) -> bool:
+        """Whether calls meet there and not at what is in it."""
+        return self._kind(layer) not in self._refused and not treats_tokens_alone(layer)
+
+    def _kind(self, layer: torch.nn.Module) -> Hashable:
+        """What is refused if it is: all blocks of a class, or the one layer beside them."""
+        return type(layer) if layer in self._blocks else layer
 
     def together(self, stops: Sequence[Stop]) -> list[Any]:
-        block = stops[0].layer
-        if block not in self._blocks:
-            return super().together(stops)
-        name = type(block).__name__
-        if len(stops) > 1 and self.meets(block):
+        layer = stops[0].layer
+        if treats_tokens_alone(layer):
+            given = super().together(stops)
+            self._go_on(layer, stops, given)
+            return given
+        if len(stops) > 1 and self._is_whole(layer):
             try:
-                given = self._at_once(block, stops)
-            except torch.OutOfMemoryError:
+                given = self._at_once(layer, stops)
+            except (torch.OutOfMemoryError, NotChained):
                 raise
-            except NotPackable as error:
-                if error.always:
-                    self._refused.add(type(block))
-                self.unpacked[name, str(error)] += 1
             except Exception as error:  # whoever is to blame: by themselves, calls fail alone
-                self.unpacked[name, f"{type(error).__name__}: {first_line(error)}"] += 1
+                known = isinstance(error, NotPackable)
+                if isinstance(error, NotPackable) and (error.always or layer not in self._blocks):
+                    self._refused.add(self._kind(layer))
+                if layer in self._blocks:
+                    reason = str(error) if known else f"{type(error).__name__}: {first_line(error)}"
+                    self.unpacked[type(layer).__name__, reason] += 1
             else:
-                self.packed[name] += 1
                 return given
+        self._end_chain()
+        self.hook(self._inner(layer))
         return [BY_ITSELF] * len(stops)
 
-    def _at_once(self, block: torch.nn.Module, stops: Sequence[Stop]) -> list[Any]:
-        """What the block gives to each call. How it joins image and text is seen when it does, and kept in mind."""
-        kind = type(block)
+    def _go_on(self, layer: torch.nn.Module, stops: Sequence[Stop], given: Sequence[Any]) -> None:
+        """A layer that treats tokens alone may be part of a chain as it is."""
+        if self._learning is None:
+            return
+        try:
+            launch = self._launch(layer, [self._named(layer, stop) for stop in stops], image_first=False)
+        except NotPackable:
+            self._end_chain()
+        else:
+            self._trusted.setdefault(launch.form, frozenset())
+            self._learn(layer, stops, launch, given)
+
+    def _at_once(self, layer: torch.nn.Module, stops: Sequence[Stop]) -> list[Any]:
+        """What the layer gives to each call. How it joins image and text is seen when it does, and kept in mind."""
+        kind = type(layer)
+        calls = [self._named(layer, stop) for stop in stops]
+        if not is_stream(next(iter(calls[0].values()), None)):
+            if layer in self._blocks:
+                streams_of(calls)  # says what it is not
+            return self._rows_at_once(layer, stops, calls)
         known = self._image_first.get(kind)
-        pack, given = self._launched(block, stops, known or False)
-        if pack.over_joint and known is None:
-            if not pack.last:
+        launch = self._launch(layer, calls, known or False)
+        chain = self._chains.get(launch.form)
+        if chain is not None and len(chain.links) > 1 and len(stops) == self._calls:
+            given = self._through(chain, stops, launch)
+            if given is not None:
+                return given
+        given, last = self._launched(layer, stops, launch)
+        if launch.pack.over_joint and known is None:
+            if not last:
                 raise NotPackable("an argument lies over image and text, which it does not join", always=True)
-            self._image_first[kind] = image_first = pack.last[-1] == TEXT
+            self._image_first[kind] = image_first = last[-1] == TEXT
             if image_first:
-                pack, given = self._launched(block, stops, image_first)
+                launch = self._launch(layer, calls, image_first)
+                given, _ = self._launched(layer, stops, launch)
+        if layer in self._blocks:
+            self.packed[kind.__name__] += 1
+        self._learn(layer, stops, launch, given)
         return given
 
-    def _launched(self, block: torch.nn.Module, stops: Sequence[Stop], image_first: bool) -> tuple[Pack, list[Any]]:
-        signature = self._signatures.setdefault(type(block), inspect.signature(type(block).forward))
-        bound = [signature.bind(block, *stop.args, **stop.kwargs) for stop in stops]
-        calls = [{name: value for name, value in one.arguments.items() if name != "self"} for one in bound]
-        packer, pack = self._packer(calls)
-        arguments = packer.packed(calls, pack, image_first)
-        form = (block, image_first, *_form(arguments))
-        trusted = self._trusted.get(form)
-        for names in trusted or ():
-            pack.join(names)
-        with Within(pack, checking=trusted is None, fused=self._fused):
-            out = _called(stops[0], bound[0], arguments)
-        given = _divided(out, pack, packer.streams.rows)
-        settled = not pack.over_joint or type(block) in self._image_first or not pack.last or pack.last[-1] != TEXT
-        if trusted is None and settled:
-            self._compare(stops, given)
-            self._trusted[form] = pack.joins
-        return pack, given
+    def _named(self, layer: torch.nn.Module, stop: Stop) -> dict[str, Any]:
+        """The arguments of a call by name."""
+        bound = self._signature(layer).bind(layer, *stop.args, **stop.kwargs)
+        return {name: value for name, value in bound.arguments.items() if name != "self"}
 
-    def _packer(self, calls: Sequence[Arguments]) -> tuple[Packer, Pack]:
-        streams = streams_of(calls)
-        key = (streams.main, streams.rows, tuple(streams.lengths.items()))
+    def _signature(self, layer: torch.nn.Module) -> inspect.Signature:
+        kind = type(layer)
+        if kind not in self._signatures:
+            self._signatures[kind] = inspect.signature(kind.forward)
+        return self._signatures[kind]
+
+    def _launch(self, layer: torch.nn.Module, calls: Sequence[Arguments], image_first: bool) -> Launch:
+        packer = self._packer(streams_of(calls), calls[0][next(iter(calls[0]))].device)
+        pack = packer.pack()
+        arguments = packer.packed(calls, pack, image_first)
+        form = (layer, image_first, *_form(arguments))
+        for names in self._trusted.get(form, ()):
+            pack.join(names)
+        return Launch(packer, pack, image_first, arguments, form)
+
+    def _launched(
+        self, layer: torch.nn.Module, stops: Sequence[Stop], launch: Launch
+    ) -> tuple[list[Any], tuple[str, ...]]:
+        """What the calls are given, and what the layer joined last."""
+        pack, trusted = launch.pack, launch.form in self._trusted
+        bound = self._signature(layer).bind(layer, *stops[0].args, **stops[0].kwargs)
+        bound.arguments.update(launch.arguments)
+        with within(Rows(pack)):
+            if trusted:
+                out = stops[0].forward(*bound.args[1:], **bound.kwargs)
+            else:
+                with Checking(pack):
+                    out = stops[0].forward(*bound.args[1:], **bound.kwargs)
+        given = _divided(out, pack, launch.packer.streams.rows)
+        settled = not pack.over_joint or type(layer) in self._image_first or not pack.last or pack.last[-1] != TEXT
+        if not trusted and settled:
+            self._compare(stops, given)
+            self._trusted[launch.form] = pack.joins
+        return given, pack.last
+
+    def _packer(self, streams: Streams, device: torch.device) -> Packer:
+        key = (streams.main, streams.rows, tuple(streams.lengths.items()), device)
         packer = self._packers.get(key)
         if packer is None:
-            packer = self._packers[key] = Packer(streams, calls[0][streams.main].device)
-        return packer, packer.pack()
+            if len(self._arrangements) > _COMPOSITIONS:
+                self._arrangements.clear()
+            tables = self._arrangements.setdefault(key, {})
+            packer = self._packers[key] = Packer(streams, device, tables, self._fused)
+        return packer
+
+    def _rows_at_once(self, layer: torch.nn.Module, stops: Sequence[Stop], calls: Sequence[Arguments]) -> list[Any]:
+        """What a layer that has no tokens gives to the rows of each call."""
+        arguments, rows = stacked(calls)
+        form = (layer, *_form(arguments))
+        bound = self._signature(layer).bind(layer, *stops[0].args, **stops[0].kwargs)
+        bound.arguments.update(arguments)
+        leaves, spec = tree_flatten(stops[0].forward(*bound.args[1:], **bound.kwargs))
+        if not all(isinstance(leaf, torch.Tensor) and leaf.ndim and len(leaf) == sum(rows) for leaf in leaves):
+            raise NotPackable("it gives other rows than it is given", always=True)
+        columns = [leaf.split(rows) for leaf in leaves]
+        given = [tree_unflatten([column[index] for column in columns], spec) for index in range(len(rows))]
+        if form not in self._trusted:
+            self._compare(stops, given)
+            self._trusted[form] = frozenset()
+        return given
 
     def _compare(self, stops: Sequence[Stop], given: Sequence[Any]) -> None:
         """Refuse a block that gives calls anything else than alone."""
@@ -148,10 +261,218 @@ class Blocks(Lockstep):
                 if not _equal(one, other):
                     raise NotPackable("packed, it gives other values than alone", always=True)
 
+    def _through(self, chain: Chain, stops: Sequence[Stop], launch: Launch) -> list[Any] | None:
+        """What the first block of a chain gives to each call, when the chain has run; None: it is not for these."""
+        streams, tensors = launch.packer.streams, []
+        packs, templates = [], []
+        for index, group in enumerate(chain.groups):
+            if index:
+                own = {name: streams.lengths[of_first] for name, of_first in group.streams.items()}
+                packer = self._packer(Streams(next(iter(own)), streams.rows, own), launch.packer.device)
+                pack = packer.pack()
+                for names in group.joins:
+                    pack.join(names)
+                others = {
+                    name: packer.argument(name, [source.value(stop) for stop in stops], pack, group.image_first)
+                    for name, source in group.others.items()
+                }
+                if _form(others) != group.form:
+                    return None
+            else:
+                pack, others = launch.pack, {name: launch.arguments[name] for name in group.others}
+            packs.append(pack)
+            templates.append(_Template.of(others, tensors))
+        given_streams = {name: launch.arguments[name] for name in streams.lengths}
+        layers = [(self.stock(link.layer), link) for link in chain.links]
+        key = "chain", launch.form, len(chain.links), tuple(streams.lengths.items()), self._scale
+        leaves = self.recorder.run(key, _run_links(layers, packs, templates), given_streams, tensors)
+        last = chain.links[-1]
+        finals = _divided(tree_unflatten(list(leaves), last.spec), packs[last.group], streams.rows)
+        given, at = [], 0
+        for stop, rows, final in zip(stops, streams.rows, finals, strict=True):
+            tokens = {name: lengths[at] for name, lengths in streams.lengths.items()}
+            given.append(chain.send_ahead(stop, rows, tokens, final))
+            at += rows
+        self.packed.update(type(link.layer).__name__ for link in chain.links if link.layer in self._blocks)
+        return given
 
-def _called(stop: Stop, bound: inspect.BoundArguments, arguments: Arguments) -> Any:
-    bound.arguments.update(arguments)
-    return stop.forward(*bound.args[1:], **bound.kwargs)
+    def _learn(self, layer: torch.nn.Module, stops: Sequence[Stop], launch: Launch, given: Sequence[Any]) -> None:
+        """See whether the layer was fed by the one before, in all calls; else a new chain may begin with it."""
+        if len(stops) != self._calls or launch.form not in self._trusted:
+            self._end_chain()
+            return
+        fed = Fed(layer, self._signature(layer), stops, launch, self._trusted[launch.form], given)
+        if self._learning is not None and self._learning.add(fed):
+            return
+        self._end_chain()
+        if layer in self._blocks and launch.form not in self._chains:
+            begun = _Learning(fed)
+            self._learning = begun if begun.add(fed) else None
+
+    def _end_chain(self) -> None:
+        learned, self._learning = self._learning, None
+        if learned is not None:
+            self._chains[learned.first.launch.form] = learned.chain if len(learned.chain.links) > 1 else None
+
+
+class Fed(NamedTuple):
+    """A layer that ran for all calls at once, what it was given and what it gave."""
+
+    layer: torch.nn.Module
+    signature: inspect.Signature
+    stops: Sequence[Stop]
+    launch: Launch
+    joins: frozenset[tuple[str, ...]]
+    given: Sequence[Any]
+
+
+class _Learning:
+    """A chain as it is seen to be one.
+
+    Args:
+        first: its first block.
+    """
+
+    def __init__(self, first: Fed) -> None:
+        self.first = first
+        self.chain = Chain()
+        self._before: list[list[Any]] = [[] for _ in first.stops]
+
+    def add(self, fed: Fed) -> bool:
+        """Whether the layer goes on with the chain: all that it was given came from the first block's arguments, or
+        from what the last one gave, in all calls alike."""
+        found = [
+            sources_of(stop, first, leaves)
+            for stop, first, leaves in zip(fed.stops, self.first.stops, self._before, strict=True)
+        ]
+        if found[0] is None or any(one != found[0] for one in found):
+            return False
+        args, kwargs = found[0]
+        by_name = named(args, kwargs, fed.signature)
+        if by_name is None:
+            return False
+        lengths, of_first = fed.launch.packer.streams.lengths, self.first.launch.packer.streams.lengths
+        streams: dict[str, str] = {}
+        for name in lengths:
+            source = by_name.get(name)
+            stream = self._stream(source)
+            if stream is None or lengths[name] != of_first[stream]:
+                return False
+            streams[name] = stream
+        others = {name: source for name, source in by_name.items() if name not in streams}
+        if any(source.kind == "out" for source in others.values()):
+            return False
+        leaves, specs = zip(*[tree_flatten(given) for given in fed.given], strict=True)
+        made = [_made(list(column), fed.launch.packer.streams, streams) for column in zip(*leaves, strict=True)]
+        group = Group(
+            type(fed.layer),
+            fed.launch.image_first,
+            streams,
+            others,
+            _form({name: fed.launch.arguments[name] for name in others}),
+            fed.joins,
+        )
+        link = Link(
+            layer=fed.layer,
+            args=args,
+            kwargs=kwargs,
+            group=self.chain.group_of(group),
+            streams={name: by_name[name] for name in streams},
+            of_first=streams,
+            made=tuple(made),
+            spec=specs[0],
+        )
+        self.chain.links.append(link)
+        self._before = list(leaves)
+        return True
+
+    def _stream(self, source: Source | None) -> str | None:
+        """The first block's stream that comes from there."""
+        if source is None or source.kind == "plain":
+            return None
+        if source.kind == "out":
+            made = self.chain.links[-1].made[source.what]
+            return made.stream if isinstance(made, Made) and made.stream else None
+        first = self.first
+        name = list(first.signature.parameters)[source.what + 1] if isinstance(source.what, int) else source.what
+        return name if name in first.launch.packer.streams.lengths else None
+
+
+def _made(column: list[Any], streams: Streams, of_first: dict[str, str]) -> Any:
+    """What a chain keeps of one leaf of what a layer gives; a tensor that is of no one stream is of stream ''."""
+    first = column[0]
+    if not isinstance(first, torch.Tensor):
+        return first
+    tokens = tuple(x.shape[1] for x, rows in zip(column, streams.rows, strict=True) for _ in range(rows))
+    stream = next((of_first[name] for name, lengths in streams.lengths.items() if lengths == tokens), "")
+    return Made(stream, tuple(first.shape[2:]), first.dtype, first.device)
+
+
+class _Template(NamedTuple):
+    """Arguments without their tensors: those stand in a list, from ``at`` on."""
+
+    spec: TreeSpec
+    leaves: tuple[Any, ...]
+    at: int
+
+    @classmethod
+    def of(cls, arguments: dict[str, Any], tensors: list[torch.Tensor]) -> _Template:
+        at = len(tensors)
+        leaves, spec = tree_flatten(arguments)
+        kept: list[Any] = []
+        for leaf in leaves:
+            if isinstance(leaf, torch.Tensor | RowEntries):
+                tensors.append(leaf.values if isinstance(leaf, RowEntries) else leaf)
+                kept.append((leaf.pack, leaf.fold) if isinstance(leaf, RowEntries) else _TENSOR)
+            else:
+                kept.append(_Plain(leaf))
+        return cls(spec, tuple(kept), at)
+
+    def filled(self, tensors: Sequence[torch.Tensor]) -> dict[str, Any]:
+        at, leaves = self.at, []
+        for leaf in self.leaves:
+            if isinstance(leaf, _Plain):
+                leaves.append(leaf.value)
+                continue
+            leaves.append(tensors[at] if leaf is _TENSOR else RowEntries(tensors[at], *leaf))
+            at += 1
+        arguments: dict[str, Any] = tree_unflatten(leaves, self.spec)
+        return arguments
+
+
+class _Plain(NamedTuple):
+    value: Any
+
+
+_TENSOR = object()
+
+
+def _run_links(
+    layers: Sequence[tuple[Callable[..., Any], Link]], packs: Sequence[Pack], templates: Sequence[_Template]
+) -> Callable[..., list[Any]]:
+    """From the streams of a chain to what its last layer gives: what can be recorded."""
+
+    def run(streams: dict[str, torch.Tensor], tensors: Sequence[torch.Tensor]) -> list[Any]:
+        others = [template.filled(tensors) for template in templates]
+        leaves: list[Any] = []
+        rows = Rows(packs[0])
+        with within(rows):
+            for forward, link in layers:
+                rows.pack = packs[link.group]
+                given = {
+                    name: leaves[source.what] if source.kind == "out" else streams[link.of_first[name]]
+                    for name, source in link.streams.items()
+                }
+                leaves = tree_flatten(forward(**given, **others[link.group]))[0]
+        return leaves
+
+    return run
+
+
+def _sizes(call: DenoiserCall) -> list[tuple[int, ...]]:
+    """The shapes of a call's tensors."""
+    leaves = [*call.args, *call.kwargs.values()]
+    return [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 
 def _form(arguments: Arguments) -> tuple[Any, ...]:

@@ -9,9 +9,9 @@ the result is the model's own, to the rounding of the arithmetic, and the larges
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from diffusers.models.attention import FeedForward
@@ -35,6 +35,7 @@ class Stop(NamedTuple):
     forward: Forward
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    call: InStep
 
 
 def treats_tokens_alone(layer: torch.nn.Module) -> bool:
@@ -63,6 +64,7 @@ class Lockstep:
         self.shared = self.apart = 0
         self._forward = model.forward
         self._stacked = Stacked(self._forward, recorder)
+        self._hooked: dict[torch.nn.Module, tuple[bool, Forward]] = {}
 
     def key(self, call: DenoiserCall) -> Hashable:
         """Calls of equal keys share a forward: all but those with another scale of LoRA weights, which they share."""
@@ -81,7 +83,7 @@ class Lockstep:
     def run_in_step(self, calls: Sequence[DenoiserCall]) -> list[Any]:
         """Like `run`, in step in any case."""
         with lora_scaled(self.model, lora_scale(calls[0].kwargs)), self._meeting():
-            return _Walk(self, [_InStep(self._forward, call) for call in calls]).outputs()
+            return _Walk(self, [InStep(self._forward, call) for call in calls]).outputs()
 
     @property
     def notes(self) -> list[str]:
@@ -99,26 +101,42 @@ class Lockstep:
     @contextmanager
     def _meeting(self) -> Iterator[None]:
         """The layers hand over what calls bring to them, instead of running it."""
-        layers = list(self.layers())
-        stock = [vars(layer).get("forward") for layer in layers]
-        for layer in layers:
-            layer.forward = self._handing_over(layer, layer.forward)
         try:
+            self.hook(self.layers())
             yield
         finally:
-            for layer, forward in zip(layers, stock, strict=True):
-                if forward is None:
-                    del layer.forward
+            for layer, (own, forward) in self._hooked.items():
+                if own:
+                    vars(layer)["forward"] = forward
                 else:
-                    layer.forward = forward
+                    del vars(layer)["forward"]
+            self._hooked.clear()
+
+    def hook(self, layers: Iterable[torch.nn.Module]) -> None:
+        """Calls under way meet there, too."""
+        for layer in layers:
+            if layer not in self._hooked:
+                forward = layer.forward
+                self._hooked[layer] = "forward" in vars(layer), forward
+                vars(layer)["forward"] = self._handing_over(layer, forward)
+
+    def stock(self, layer: torch.nn.Module) -> Forward:
+        """The layer's own forward, while calls are under way."""
+        return self._hooked[layer][1] if layer in self._hooked else layer.forward
 
     def _handing_over(self, layer: torch.nn.Module, forward: Forward) -> Forward:
         def hand_over(*args: Any, **kwargs: Any) -> Any:
             call = getcurrent()
-            if isinstance(call, _InStep) and self.meets(layer):
-                given = call.hub.switch(Stop(layer, forward, args, kwargs))
-                if given is not BY_ITSELF:
-                    return given
+            if isinstance(call, InStep):
+                if call.ahead is not None:
+                    given = call.ahead.passing(layer, args, kwargs)
+                    if given is not BY_ITSELF:
+                        call.passed += 1
+                        return given
+                if self.meets(layer):
+                    given = call.hub.switch(Stop(layer, forward, args, kwargs, call))
+                    if given is not BY_ITSELF:
+                        return given
             return forward(*args, **kwargs)
 
         return hand_over
@@ -136,8 +154,18 @@ class Lockstep:
         return [y.view(*x.shape[:-1], y.shape[-1]) for x, y in zip(tokens, done, strict=True) if x is not None]
 
 
-class _InStep(greenlet):
-    """A call under way. ``passed`` counts the layers behind it."""
+class Ahead(Protocol):
+    """What a call is given at layers that have run already."""
+
+    def passing(self, layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the layer gave, or `BY_ITSELF` where it is none of them."""
+        ...
+
+
+class InStep(greenlet):
+    """A call under way. ``passed`` counts the layers behind it; ``ahead``: those before it that have run already."""
+
+    ahead: Ahead | None = None
 
     def __init__(self, forward: Forward, call: DenoiserCall) -> None:
         kwargs = without_lora_scale(call.kwargs)
@@ -155,7 +183,7 @@ class _InStep(greenlet):
 class _Walk:
     """Several calls on their way through one model. The one that is furthest behind says which layer is next."""
 
-    def __init__(self, lockstep: Lockstep, calls: Sequence[_InStep]) -> None:
+    def __init__(self, lockstep: Lockstep, calls: Sequence[InStep]) -> None:
         self._lockstep = lockstep
         self._calls = calls
         self._stops: dict[int, Stop] = {}

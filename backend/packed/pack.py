@@ -46,6 +46,7 @@ class Arrangement:
         rows = len(lengths[0])
         self.spans: tuple[tuple[Span, ...], ...] = tuple(tuple(pieces[row::rows]) for row in range(rows))
         self.tokens = ends[-1]
+        self._lengths = [sum(end - begin for begin, end in spans) for spans in self.spans]
         self._device = device
 
     @cached_property
@@ -58,7 +59,7 @@ class Arrangement:
     @cached_property
     def segments(self) -> Segments:
         """The rows one after another, each whole."""
-        return Segments([sum(end - begin for begin, end in spans) for spans in self.spans], self._device)
+        return Segments(self._lengths, self._device)
 
     @cached_property
     def order(self) -> torch.Tensor | None:
@@ -67,6 +68,10 @@ class Arrangement:
             return None
         pieces = [torch.arange(begin, end) for spans in self.spans for begin, end in spans]
         return torch.cat(pieces).to(self._device)
+
+    def length(self, row: int) -> int:
+        """Tokens of a row."""
+        return self._lengths[row]
 
     def row_by_row(self, x: torch.Tensor) -> torch.Tensor:
         """[tokens, ...] with the rows one after another."""
@@ -91,6 +96,7 @@ class Pack:
         streams: tokens of each row, by the name of the stream.
         device: where its tables are.
         arrangements: those of these streams that are made already, by the names; more are added.
+        fused: attention in whichever way suits the device, and modulations in one kernel.
 
     Attributes:
         last: names of the streams that the block joined last; empty: none yet.
@@ -105,8 +111,10 @@ class Pack:
         streams: Mapping[str, tuple[int, ...]],
         device: torch.device,
         arrangements: dict[tuple[str, ...], Arrangement] | None = None,
+        fused: bool = False,
     ) -> None:
         self.streams = streams
+        self.fused = fused
         self.device = device
         self._made = {} if arrangements is None else arrangements
         self.last: tuple[str, ...] = ()

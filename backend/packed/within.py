@@ -2,7 +2,7 @@
 
 The first time, every function of torch that the block calls must be one that is known to treat each token alone, or to
 move whole tokens. Blocks that passed are only kept from attending across rows. Attention is caught where torch has it,
-and at the kernels of others that diffusers can be told to use.
+under its name in `torch.nn.functional`, and at the kernels of others that diffusers can be told to use.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 import functools
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 import torch
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+from torch.nn import functional
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
@@ -34,42 +37,140 @@ _OF_TOKENS = re.compile(
 """Functions of each token alone, or that move whole tokens; what takes an axis is looked at closer."""
 _OVER_AN_AXIS = frozenset({"mean", "sum", "unbind", "chunk"})
 
+
+class Rows:
+    """Attention within the rows of a pack.
+
+    Args:
+        pack: the rows. It may be exchanged for another one on the way.
+    """
+
+    def __init__(self, pack: Pack) -> None:
+        self.pack = pack
+
+    def attention(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **more: Any,
+    ) -> torch.Tensor:
+        """What torch's attention gives to each row alone; tensors are [1, heads, tokens, channels]."""
+        if is_causal:
+            raise NotPackable("its attention is causal", always=True)
+        if attn_mask is None and not any(more.values()):
+            queries, keys = self._arrangements(query, key)
+            q, k, v = (
+                who.row_by_row(x[0].transpose(0, 1)) for who, x in ((queries, query), (keys, key), (keys, value))
+            )
+            out = attend(q, k, v, queries.segments, keys.segments, self.pack.fused)
+            return queries.arranged(out).transpose(0, 1)[None]
+
+        def some(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+            return scaled_dot_product_attention(q, k, v, attn_mask=mask, **more)
+
+        return self.row_by_row(some, query, key, value, attn_mask)
+
+    def row_by_row(
+        self,
+        attention: Callable[..., torch.Tensor],
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """[1, heads, tokens, channels] by ``attention(query, key, value, mask)`` of rows of equal lengths."""
+        queries, keys = self._arrangements(query, key)
+        out = query.new_empty((*query.shape[:3], value.shape[-1]))
+        for (length, _), run in groupby(range(len(queries.spans)), lambda row: (queries.length(row), keys.length(row))):
+            if not length:
+                continue
+            rows = list(run)
+            q, k, v = (
+                torch.cat([who.of_row(x, row, 2) for row in rows])
+                for who, x in ((queries, query), (keys, key), (keys, value))
+            )
+            masks = None if mask is None else torch.cat([self._mask_of_row(mask, row, queries, keys) for row in rows])
+            for row, done in zip(rows, attention(q, k, v, masks), strict=True):
+                at = 0
+                for begin, end in queries.spans[row]:
+                    out[0, :, begin:end] = done[:, at : at + end - begin]
+                    at += end - begin
+        return out
+
+    def _mask_of_row(self, mask: torch.Tensor, row: int, queries: Arrangement, keys: Arrangement) -> torch.Tensor:
+        """[1, heads or 1, queries or 1, keys]."""
+        if mask.shape[-1] == keys.tokens:
+            mask = keys.of_row(mask, row, mask.ndim - 1)
+        if mask.ndim > 1 and mask.shape[-2] == queries.tokens:
+            mask = queries.of_row(mask, row, mask.ndim - 2)
+        return mask[(None,) * (4 - mask.ndim)]
+
+    def _arrangements(self, query: torch.Tensor, key: torch.Tensor) -> tuple[Arrangement, Arrangement]:
+        queries, keys = (self.pack.arrangement(x.shape[2]) for x in (query, key))
+        if queries is None or keys is None or len(query) != 1:
+            raise NotPackable(f"attention of {tuple(query.shape)} to {tuple(key.shape)}")
+        return queries, keys
+
+
+class _Guard:
+    """Puts `_in_rows` in the place of torch's attention as long as a pack is under way in any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._count += 1
+            functional.scaled_dot_product_attention = _in_rows
+            _guard_other_kernels()
+
+    def __exit__(self, *error: Any) -> None:
+        with self._lock:
+            self._count -= 1
+            if not self._count:
+                functional.scaled_dot_product_attention = scaled_dot_product_attention
+
+
+_guard = _Guard()
 _running = threading.local()
 
 
-class Within(TorchFunctionMode):
-    """Keeps attention within the rows of a pack.
+@contextmanager
+def within(rows: Rows) -> Iterator[None]:
+    """Attention of this thread stays within rows."""
+    with _guard:
+        _running.rows = rows
+        try:
+            yield
+        finally:
+            _running.rows = None
 
-    Args:
-        pack: the rows.
-        checking: refuse, by `NotPackable`, what is not known to treat each token alone.
-        fused: attention in whichever way suits the device.
-    """
 
-    def __init__(self, pack: Pack, checking: bool, fused: bool = False) -> None:
+def _in_rows(*args: Any, **kwargs: Any) -> torch.Tensor:
+    rows: Rows | None = getattr(_running, "rows", None)
+    if rows is None:
+        return scaled_dot_product_attention(*args, **kwargs)
+    with torch._C.DisableTorchFunction():
+        return rows.attention(*args, **kwargs)
+
+
+class Checking(TorchFunctionMode):
+    """Refuses, by `NotPackable`, what is not known to treat each token of a pack alone."""
+
+    def __init__(self, pack: Pack) -> None:
         super().__init__()
         self._pack = pack
-        self._checking = checking
-        self._fused = fused
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if func is scaled_dot_product_attention:
-            return self._torch_attention(*args, **kwargs)
-        if self._checking:
-            self._check(getattr(func, "__name__", str(func)), args, kwargs)
-        return func(*args, **kwargs)
-
-    def __enter__(self) -> Any:
-        _guard_other_kernels()
-        _running.mode = self
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        _running.mode = None
-        super().__exit__(*error)
+        self._check(getattr(func, "__name__", str(func)), args, kwargs or {})
+        return func(*args, **(kwargs or {}))
 
     def _check(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if name == "pad" and not args[0].is_floating_point():
@@ -94,70 +195,9 @@ class Within(TorchFunctionMode):
         if axis % parts[0].ndim != parts[0].ndim - 1 or parts[0].dtype == torch.bool:
             self._pack.joined([part.shape[axis] for part in parts])
 
-    def _torch_attention(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attn_mask: torch.Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        **more: Any,
-    ) -> torch.Tensor:
-        if is_causal:
-            raise NotPackable("its attention is causal", always=True)
-
-        def one(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-            return scaled_dot_product_attention(q, k, v, attn_mask=mask, **more)
-
-        if attn_mask is None and not any(more.values()):
-            queries, keys = self._arrangements(query, key)
-            q, k, v = (
-                who.row_by_row(x[0].transpose(0, 1)) for who, x in ((queries, query), (keys, key), (keys, value))
-            )
-            out = attend(q, k, v, queries.segments, keys.segments, self._fused)
-            return queries.arranged(out).transpose(0, 1)[None]
-        return self.row_by_row(one, query, key, value, attn_mask)
-
-    def row_by_row(
-        self,
-        attention: Callable[..., torch.Tensor],
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        mask: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """[1, heads, tokens, channels] by ``attention(query, key, value, mask)`` of each row."""
-        queries, keys = self._arrangements(query, key)
-        out = query.new_empty((*query.shape[:3], value.shape[-1]))
-        for row, spans in enumerate(queries.spans):
-            own = queries.of_row(query, row, 2)
-            if not own.shape[2]:
-                continue
-            of_row = None if mask is None else self._mask_of_row(mask, row, queries, keys)
-            done = attention(own, keys.of_row(key, row, 2), keys.of_row(value, row, 2), of_row)
-            at = 0
-            for begin, end in spans:
-                out[:, :, begin:end] = done[:, :, at : at + end - begin]
-                at += end - begin
-        return out
-
-    def _mask_of_row(self, mask: torch.Tensor, row: int, queries: Arrangement, keys: Arrangement) -> torch.Tensor:
-        if mask.shape[-1] == keys.tokens:
-            mask = keys.of_row(mask, row, mask.ndim - 1)
-        if mask.ndim > 1 and mask.shape[-2] == queries.tokens:
-            mask = queries.of_row(mask, row, mask.ndim - 2)
-        return mask
-
-    def _arrangements(self, query: torch.Tensor, key: torch.Tensor) -> tuple[Arrangement, Arrangement]:
-        queries, keys = (self._pack.arrangement(x.shape[2]) for x in (query, key))
-        if queries is None or keys is None or len(query) != 1:
-            raise NotPackable(f"attention of {tuple(query.shape)} to {tuple(key.shape)}")
-        return queries, keys
-
 
 def _guard_other_kernels() -> None:
-    """Kernels that no function mode sees attend row by row, too, as long as a pack is under way in their thread."""
+    """Kernels that have no name in torch attend row by row, too."""
     backends = _AttentionBackendRegistry._backends
     for name, backend in list(backends.items()):
         if "native" not in name.value and not hasattr(backend, "__wrapped__"):
@@ -169,17 +209,17 @@ def _within_rows(backend: Callable[..., torch.Tensor]) -> Callable[..., torch.Te
     def attention(
         query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None, **more: Any
     ) -> torch.Tensor:
-        mode: Within | None = getattr(_running, "mode", None)
-        if mode is None:
+        rows: Rows | None = getattr(_running, "rows", None)
+        if rows is None:
             return backend(query, key, value, **_mask(attn_mask), **more)
 
-        def one(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        def some(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
             q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # these have [rows, tokens, heads, channels]
             return backend(q, k, v, **_mask(mask), **more).transpose(1, 2)
 
         with torch._C.DisableTorchFunction():
             q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-            return mode.row_by_row(one, q, k, v, attn_mask).transpose(1, 2)
+            return rows.row_by_row(some, q, k, v, attn_mask).transpose(1, 2)
 
     return attention
 
