@@ -66,6 +66,7 @@ class Blocks(Lockstep):
         self._blocks = {block for blocks in lists for block in blocks if any(True for _ in block.children())}
         self._fused = kernels.fused
         self._signatures: dict[type, inspect.Signature] = {}
+        self._plain_names: dict[type, list[str]] = {}
         self._trusted: dict[Hashable, frozenset[tuple[str, ...]]] = {}
         self._image_first: dict[type, bool] = {}
         self._packers: dict[Hashable, Packer] = {}
@@ -188,7 +189,16 @@ class Blocks(Lockstep):
         return given
 
     def _named(self, layer: torch.nn.Module, stop: Stop) -> dict[str, Any]:
-        """The arguments of a call by name."""
+        """The arguments of a call by name, in the order of the signature."""
+        kind = type(layer)
+        if kind not in self._plain_names:
+            parameters = list(self._signature(layer).parameters.values())[1:]
+            plain = all(one.kind is one.POSITIONAL_OR_KEYWORD for one in parameters)
+            self._plain_names[kind] = [one.name for one in parameters] if plain else []
+        names = self._plain_names[kind]
+        if names and len(stop.args) <= len(names) and not stop.kwargs.keys() - set(names[len(stop.args) :]):
+            given = dict(zip(names, stop.args, strict=False)) | stop.kwargs
+            return {name: given[name] for name in names if name in given}
         bound = self._signature(layer).bind(layer, *stop.args, **stop.kwargs)
         return {name: value for name, value in bound.arguments.items() if name != "self"}
 
@@ -463,7 +473,9 @@ def _run_links(
                     name: leaves[source.what] if source.kind == "out" else streams[link.of_first[name]]
                     for name, source in link.streams.items()
                 }
-                leaves = tree_flatten(forward(**given, **others[link.group]))[0]
+                out = forward(**given, **others[link.group])
+                flat = type(out) is tuple and len(out) == len(link.made)
+                leaves = list(out) if flat else tree_flatten(out)[0]
         return leaves
 
     return run

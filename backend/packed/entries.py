@@ -85,7 +85,7 @@ class RowEntries(_Standing):
         self.values = values
         self.pack = pack
         self.fold = fold
-        self.known: dict[Any, tuple[int, RowEntries]] = {}
+        self.known: dict[Any, tuple[int, RowEntries]] | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -122,6 +122,7 @@ class RowEntries(_Standing):
         """A function of the entries. Every block begins with the same one of the timestep: it is done once."""
         if args or kwargs.keys() - {"inplace"} or kwargs.get("inplace"):
             return self.with_values(func(self.values, *args, **kwargs))
+        self.known = self.known or {}
         version, known = self.known.get(func, (-1, self))
         if version != self.values._version:
             known = self.with_values(func(self.values, **kwargs))
