@@ -27,8 +27,7 @@ from backend.coroutine import DenoiserCall
 from backend.decode import WAYS, decode_by
 from backend.loading import load_pipeline
 from backend.merge import Stacked
-from backend.packed import PackedTransformer
-from backend.packed.blocks import Blocks
+from backend.packed import Blocks
 from backend.packed.lockstep import Lockstep
 from backend.patched.unet import PatchedUNet
 from benchmarks.interleaved import Timing, interleaved
@@ -131,13 +130,12 @@ def packed(layers: int, heads: int, sides: Sequence[Side], rounds: int) -> list[
     """Like `mixed`, tokens of a transformer."""
     transformer = sd3_transformer(layers, heads)
     calls = [sd3_call(transformer, side, index) for index, side in enumerate([*sides, *sides])]
-    mixer, blocks, layer_by_layer = PackedTransformer(transformer), Blocks(transformer), Lockstep(transformer)
+    blocks, layer_by_layer = Blocks(transformer), Lockstep(transformer)
     ways = {
         "one by one": lambda: one_by_one(transformer.forward, calls),
         "same size together": lambda: by_size(transformer.forward, calls, len(sides)),
-        "all together, by the adapter": lambda: mixer.run(calls),
-        "block by block, as any transformer": lambda: blocks.run(calls),
-        "layer by layer, as any model": lambda: layer_by_layer.run(calls),
+        "all together, block by block": lambda: blocks.run(calls),
+        "all together, layer by layer": lambda: layer_by_layer.run(calls),
     }
     title = f"mixed batch: SD3-shaped, {layers} layers and {heads} heads instead of 24 and 24"
     return compared(f"{title}, two of each of {spell(sides)}", ways, rounds)

@@ -1,6 +1,6 @@
-"""Exact packing: images and clips of any sizes in one forward of a diffusion transformer."""
+"""Exact packing: images and clips of any sizes in one forward of a diffusion transformer, whatever its class."""
 
+from backend.packed.blocks import Blocks
 from backend.packed.choice import packer_of
-from backend.packed.transformer import PackedTransformer
 
-__all__ = ["PackedTransformer", "packer_of"]
+__all__ = ["Blocks", "packer_of"]

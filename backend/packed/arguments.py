@@ -83,6 +83,9 @@ class Packer:
         device: where their tensors are.
         arrangements: of the streams, those that are made already; more are added.
         fused: see `backend.packed.pack.Pack`.
+
+    Attributes:
+        along: by id, the axis on which a packed argument has the tokens of which streams.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Packer:
         self._arrangements = arrangements
         self._fused = fused
         self._kept: dict[Any, tuple[Any, Any, bool]] = {}
+        self.along: dict[int, tuple[int, tuple[str, ...]]] = {}
 
     def pack(self) -> Pack:
         """The rows of one more launch."""
@@ -164,11 +168,11 @@ class Packer:
         if found is not None:
             axis, names = found
             if len(names) == 1:
-                return torch.cat(by_row, axis), False
+                return self._along(torch.cat(by_row, axis), axis, names), False
             cut = self.streams.lengths[names[0]]
             begins = [v.narrow(axis, 0, n) for v, n in zip(by_row, cut, strict=True)]
             ends = [v.narrow(axis, n, v.shape[axis] - n) for v, n in zip(by_row, cut, strict=True)]
-            return torch.cat(begins + ends, axis), True
+            return self._along(torch.cat(begins + ends, axis), axis, names), True
         first = values[0]
         if first.ndim > 1 and all(v.shape == by_row[0].shape for v in by_row) and by_row[0].shape[0] == 1:
             return RowEntries(torch.cat(by_row), pack), False
@@ -179,6 +183,10 @@ class Packer:
             folded = [v.unflatten(0, (fold, n)) for v, n in zip(values, rows, strict=True)]
             return RowEntries(torch.cat(folded, 1).flatten(0, 1), pack, fold), False
         raise NotPackable(f"argument {name} of the shapes {[tuple(v.shape) for v in values]}")
+
+    def _along(self, packed: torch.Tensor, axis: int, names: tuple[str, ...]) -> torch.Tensor:
+        self.along[id(packed)] = axis, names
+        return packed
 
     def _by_row(self, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """One tensor a row: [1, ...], or all that the call gives where it is none of rows."""

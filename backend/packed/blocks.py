@@ -23,11 +23,15 @@ from backend.kernels.choice import REFERENCE, Kernels
 from backend.kernels.graphs import Recorder
 from backend.loading import first_line
 from backend.packed.arguments import TEXT, Arguments, Differs, Packer, Streams, is_stream, stacked, streams_of
-from backend.packed.chain import Chain, Group, Link, Made, NotChained, Source, named, sources_of
+from backend.packed.cache import CachedPass, Given, NoRoom, PackedBlock, TokenCache
+from backend.packed.chain import ArgumentSource, Chain, ChainLink, Made, NotChained, PackedAlike, named, sources_of
 from backend.packed.entries import RowEntries
 from backend.packed.lockstep import BY_ITSELF, Lockstep, Stop, lora_scale, treats_tokens_alone
 from backend.packed.pack import Arrangement, NotPackable, Pack
-from backend.packed.within import Checking, Rows, within
+from backend.packed.units import Grid, grid_of_tokens
+from backend.packed.within import Checking, RowAttention, within
+from policies.caching import CachingPolicy
+from policies.contract import PolicyError
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 """Largest difference of a checked block from the same alone, in standard deviations; half precision rounds more."""
@@ -36,7 +40,7 @@ _COMPOSITIONS = 256
 """Compositions of which the tables are kept."""
 
 
-class Launch(NamedTuple):
+class PackedCalls(NamedTuple):
     """Calls of one block as one call."""
 
     packer: Packer
@@ -53,17 +57,38 @@ class Blocks(Lockstep):
         model: a transformer of diffusers: its blocks are the lists among its children.
         kernels: kernels of the packed blocks.
         recorder: may record the forwards of calls that are equal in every shape, and chains of blocks.
+        caching: decides which tokens go through which block, refiners of the text or the image apart; None: all, and
+            nothing is kept.
+        cache_bytes: what the cache may keep.
+        cache_patch: side of the groups of tokens that the cache decides about, latent pixels; 0: whole images.
 
     Attributes:
+        cache: None without a caching policy.
         packed: how often blocks ran once for several calls, by their class.
         unpacked: how often they did not, by their class and the reason.
     """
 
-    def __init__(self, model: torch.nn.Module, kernels: Kernels = REFERENCE, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        kernels: Kernels = REFERENCE,
+        recorder: Recorder | None = None,
+        caching: CachingPolicy | None = None,
+        cache_bytes: int = 2**30,
+        cache_patch: int = 32,
+    ) -> None:
         super().__init__(model, recorder)
         self.recorder = recorder or Recorder()
-        lists = [child for child in model.children() if isinstance(child, torch.nn.ModuleList)]
-        self._blocks = {block for blocks in lists for block in blocks if any(True for _ in block.children())}
+        lists = {name: child for name, child in model.named_children() if isinstance(child, torch.nn.ModuleList)}
+        blocks = {
+            block: name for name, listed in lists.items() for block in listed if any(True for _ in block.children())
+        }
+        self._blocks = set(blocks)
+        self.cache: TokenCache | None = None
+        if caching is not None:
+            cached = [block for block, name in blocks.items() if "refiner" not in name]
+            self.cache = TokenCache(caching, cache_bytes, cached, cache_patch)
+        self._cached: CachedPass | None = None
         self._fused = kernels.fused
         self._signatures: dict[type, inspect.Signature] = {}
         self._plain_names: dict[type, list[str]] = {}
@@ -93,6 +118,53 @@ class Blocks(Lockstep):
         order = sorted(range(len(calls)), key=lambda index: _sizes(calls[index]))
         outputs = self._in_order([calls[index] for index in order])
         return [outputs[order.index(index)] for index in range(len(calls))]
+
+    def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
+        """See `Lockstep.run`. With a cache, calls that are the same part of their steps run together."""
+        if self.cache is None:
+            return super().run(calls)
+        outputs: list[Any] = [None] * len(calls)
+        groups: dict[int, list[int]] = {}
+        for index, call in enumerate(calls):
+            groups.setdefault(call.part, []).append(index)
+        for indices in groups.values():
+            done = self._run_cached([calls[index] for index in indices], self.cache)
+            for index, output in zip(indices, done, strict=True):
+                outputs[index] = output
+        return outputs
+
+    @torch.no_grad()
+    def _run_cached(self, calls: Sequence[DenoiserCall], cache: TokenCache) -> list[Any]:
+        order = sorted(range(len(calls)), key=lambda index: _sizes(calls[index]))
+        ordered = [calls[index] for index in order]
+        try:
+            with CachedPass(cache, ordered, self._grid) as self._cached:
+                done = self._in_order(ordered)
+        except NoRoom as error:
+            self._cached = None
+            done = self._run_some_cached(ordered, cache, error)
+        finally:
+            self._cached = None
+        return [done[order.index(index)] for index in range(len(calls))]
+
+    def _run_some_cached(self, calls: Sequence[DenoiserCall], cache: TokenCache, room: NoRoom) -> list[Any]:
+        """Those for which there is room with the cache, the others without."""
+        outputs: list[Any] = [None] * len(calls)
+        for admitted in (True, False):
+            indices = [index for index, has_room in enumerate(room.admitted) if has_room == admitted]
+            if not indices:
+                continue
+            some = [calls[index] for index in indices]
+            done = self._run_cached(some, cache) if admitted else super().run(some)
+            if not admitted:
+                cache.by_block[:, 0] += sum(room.units[index] for index in indices)
+            for index, output in zip(indices, done, strict=True):
+                outputs[index] = output
+        return outputs
+
+    def _grid(self, call: DenoiserCall, tokens: int) -> tuple[Grid, int]:
+        patch = getattr(self.model.config, "patch_size", 1)  # type: ignore[union-attr]
+        return grid_of_tokens(call, tokens, patch[-1] if isinstance(patch, list | tuple) else patch or 1)
 
     def _in_order(self, calls: Sequence[DenoiserCall]) -> list[Any]:
         self._calls, self._scale = len(calls), lora_scale(calls[0].kwargs)
@@ -130,10 +202,11 @@ class Blocks(Lockstep):
             given = super().together(stops)
             self._go_on(layer, stops, given)
             return given
-        if len(stops) > 1 and self._is_whole(layer):
+        cached = self._cached is not None and self.cache is not None and layer in self.cache.index
+        if (len(stops) > 1 or cached) and self._is_whole(layer):
             try:
-                given = self._at_once(layer, stops)
-            except (torch.OutOfMemoryError, NotChained):
+                given = self._from_cache(layer, stops) if cached else self._at_once(layer, stops)
+            except (torch.OutOfMemoryError, NotChained, NoRoom, PolicyError):
                 raise
             except Exception as error:  # whoever is to blame: by themselves, calls fail alone
                 known = isinstance(error, NotPackable)
@@ -188,6 +261,31 @@ class Blocks(Lockstep):
         self._learn(layer, stops, launch, given)
         return given
 
+    def _from_cache(self, layer: torch.nn.Module, stops: Sequence[Stop]) -> list[Any]:
+        """What the block gives to each call, as much of it as the policy wants computed."""
+        cache, cached, kind = self.cache, self._cached, type(layer)
+        assert cache is not None
+        assert cached is not None
+        if len(stops) != self._calls:
+            raise NotPackable("some calls do not come to it")
+        calls = [self._named(layer, stop) for stop in stops]
+        launch = self._launch(layer, calls, self._image_first.get(kind, False))
+        if launch.form not in self._trusted or layer not in cache.given:
+            rows = sum(launch.packer.streams.rows)
+            self._cached = None
+            try:
+                self._at_once(layer, stops if rows > 1 else [*stops, *stops])  # one row alone would prove nothing
+            finally:
+                self._cached = cached
+            launch = self._launch(layer, calls, self._image_first.get(kind, False))
+        block = PackedBlock(layer, stops[0].forward, launch.packer, launch.pack, launch.arguments)
+        if launch.form not in self._trusted or not cached.takes(block):
+            given, _ = self._launched(layer, stops, launch)
+            return given
+        out = cached.run(block, self._trusted[launch.form])
+        self.packed[kind.__name__] += 1
+        return _divided(out, launch.pack, launch.packer.streams.rows)
+
     def _named(self, layer: torch.nn.Module, stop: Stop) -> dict[str, Any]:
         """The arguments of a call by name, in the order of the signature."""
         kind = type(layer)
@@ -208,29 +306,31 @@ class Blocks(Lockstep):
             self._signatures[kind] = inspect.signature(kind.forward)
         return self._signatures[kind]
 
-    def _launch(self, layer: torch.nn.Module, calls: Sequence[Arguments], image_first: bool) -> Launch:
+    def _launch(self, layer: torch.nn.Module, calls: Sequence[Arguments], image_first: bool) -> PackedCalls:
         packer = self._packer(streams_of(calls), calls[0][next(iter(calls[0]))].device)
         pack = packer.pack()
         arguments = packer.packed(calls, pack, image_first)
         form = (layer, image_first, *_form(arguments))
         for names in self._trusted.get(form, ()):
             pack.join(names)
-        return Launch(packer, pack, image_first, arguments, form)
+        return PackedCalls(packer, pack, image_first, arguments, form)
 
     def _launched(
-        self, layer: torch.nn.Module, stops: Sequence[Stop], launch: Launch
+        self, layer: torch.nn.Module, stops: Sequence[Stop], launch: PackedCalls
     ) -> tuple[list[Any], tuple[str, ...]]:
         """What the calls are given, and what the layer joined last."""
         pack, trusted = launch.pack, launch.form in self._trusted
         bound = self._signature(layer).bind(layer, *stops[0].args, **stops[0].kwargs)
         bound.arguments.update(launch.arguments)
-        with within(Rows(pack)):
+        with within(RowAttention(pack)):
             if trusted:
                 out = stops[0].forward(*bound.args[1:], **bound.kwargs)
             else:
                 with Checking(pack):
                     out = stops[0].forward(*bound.args[1:], **bound.kwargs)
         given = _divided(out, pack, launch.packer.streams.rows)
+        if self.cache is not None:
+            self.cache.given[layer] = Given.of(out, pack)
         settled = not pack.over_joint or type(layer) in self._image_first or not pack.last or pack.last[-1] != TEXT
         if not trusted and settled:
             self._compare(stops, given)
@@ -271,7 +371,7 @@ class Blocks(Lockstep):
                 if not _equal(one, other):
                     raise NotPackable("packed, it gives other values than alone", always=True)
 
-    def _through(self, chain: Chain, stops: Sequence[Stop], launch: Launch) -> list[Any] | None:
+    def _through(self, chain: Chain, stops: Sequence[Stop], launch: PackedCalls) -> list[Any] | None:
         """What the first block of a chain gives to each call, when the chain has run; None: it is not for these."""
         streams, tensors = launch.packer.streams, []
         packs, templates = [], []
@@ -306,9 +406,9 @@ class Blocks(Lockstep):
         self.packed.update(type(link.layer).__name__ for link in chain.links if link.layer in self._blocks)
         return given
 
-    def _learn(self, layer: torch.nn.Module, stops: Sequence[Stop], launch: Launch, given: Sequence[Any]) -> None:
+    def _learn(self, layer: torch.nn.Module, stops: Sequence[Stop], launch: PackedCalls, given: Sequence[Any]) -> None:
         """See whether the layer was fed by the one before, in all calls; else a new chain may begin with it."""
-        if len(stops) != self._calls or launch.form not in self._trusted:
+        if self.cache is not None or len(stops) != self._calls or launch.form not in self._trusted:
             self._end_chain()
             return
         fed = Fed(layer, self._signature(layer), stops, launch, self._trusted[launch.form], given)
@@ -331,7 +431,7 @@ class Fed(NamedTuple):
     layer: torch.nn.Module
     signature: inspect.Signature
     stops: Sequence[Stop]
-    launch: Launch
+    launch: PackedCalls
     joins: frozenset[tuple[str, ...]]
     given: Sequence[Any]
 
@@ -374,7 +474,7 @@ class _Learning:
             return False
         leaves, specs = zip(*[tree_flatten(given) for given in fed.given], strict=True)
         made = [_made(list(column), fed.launch.packer.streams, streams) for column in zip(*leaves, strict=True)]
-        group = Group(
+        group = PackedAlike(
             type(fed.layer),
             fed.launch.image_first,
             streams,
@@ -382,7 +482,7 @@ class _Learning:
             _form({name: fed.launch.arguments[name] for name in others}),
             fed.joins,
         )
-        link = Link(
+        link = ChainLink(
             layer=fed.layer,
             args=args,
             kwargs=kwargs,
@@ -396,7 +496,7 @@ class _Learning:
         self._before = list(leaves)
         return True
 
-    def _stream(self, source: Source | None) -> str | None:
+    def _stream(self, source: ArgumentSource | None) -> str | None:
         """The first block's stream that comes from there."""
         if source is None or source.kind == "plain":
             return None
@@ -458,14 +558,14 @@ _TENSOR = object()
 
 
 def _run_links(
-    layers: Sequence[tuple[Callable[..., Any], Link]], packs: Sequence[Pack], templates: Sequence[_Template]
+    layers: Sequence[tuple[Callable[..., Any], ChainLink]], packs: Sequence[Pack], templates: Sequence[_Template]
 ) -> Callable[..., list[Any]]:
     """From the streams of a chain to what its last layer gives: what can be recorded."""
 
     def run(streams: dict[str, torch.Tensor], tensors: Sequence[torch.Tensor]) -> list[Any]:
         others = [template.filled(tensors) for template in templates]
         leaves: list[Any] = []
-        rows = Rows(packs[0])
+        rows = RowAttention(packs[0])
         with within(rows):
             for forward, link in layers:
                 rows.pack = packs[link.group]

@@ -1,206 +1,385 @@
 """The patch cache of a transformer: before each block a caching policy says which image tokens go through it.
 
-A block is one transformer block, a unit a group of neighbouring image tokens of one row. A unit that is not computed
-keeps the block's output of the last time it was; its keys and values are kept as well, so that the computed tokens
-still attend to the whole image. Text goes through a block with every row of which something is computed; a row of
-which nothing is computed keeps its text too. A block of which nothing is computed is not run. When everything is
-computed the result is exactly that without a cache.
+A block is one transformer block, a unit a group of neighbouring tokens of its main stream (its first argument), of one
+row. A unit that is not computed keeps the block's output of the last time it was; its keys and values are kept as well,
+so that the computed tokens still attend to the whole row. Other streams go through a block with every row of which
+something is computed; a row of which nothing is computed keeps those too. A block of which nothing is computed is not
+run. When everything is computed the result is exactly that without a cache.
 
 What is decided for a row depends on nothing but this row, so a request is served the same whoever runs beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from backend.cache import BlockCache, Part
 from backend.cached_state import Member, State
-from backend.packed.family import Block, Tokens
-from backend.packed.flow import Flow, Selection
-from backend.packed.layout import Layout
-from backend.packed.units import Units
+from backend.coroutine import DenoiserCall
+from backend.packed.arguments import Packer
+from backend.packed.entries import RowEntries
+from backend.packed.pack import Arrangement, NotPackable, Pack
+from backend.packed.units import Grid, Units, units_of
+from backend.packed.within import RowAttention, within
 from policies.caching import CachingPolicy, Signals
 from policies.caching.contract import Flags, Floats
 from policies.caching.step import decide_block, watches_block
+
+Names = tuple[str, ...]
+
+
+class NoRoom(Exception):  # noqa: N818
+    """Some calls have no room in the cache; ``admitted`` says which have, ``units`` how many units each has."""
+
+    def __init__(self, admitted: Sequence[bool], units: Sequence[int]) -> None:
+        super().__init__("no room in the cache")
+        self.admitted = list(admitted)
+        self.units = list(units)
+
+
+class Given(NamedTuple):
+    """What a block gives: for each leaf the streams it is of, or a plain value."""
+
+    leaves: tuple[Any, ...]
+    spec: TreeSpec
+
+    @classmethod
+    def of(cls, out: Any, pack: Pack) -> Given:
+        leaves, spec = tree_flatten(out)
+        named = [Streamed(pack.named(leaf.shape[1])) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        return cls(tuple(named), spec)
+
+    @property
+    def streams(self) -> set[str]:
+        """All streams that it gives."""
+        return {name for leaf in self.leaves if isinstance(leaf, Streamed) for name in leaf.names}
+
+
+class Streamed(NamedTuple):
+    """Stands for a tensor of these streams, end to end."""
+
+    names: Names
 
 
 class TokenCache(BlockCache):
     """Asks a caching policy and keeps what it reuses, for one transformer.
 
-    What is kept has one entry a token: of text and image in joint order, or of the image alone.
-
     Args:
         policy: the executor's own copy.
         budget_bytes: what may be kept; a request that does not fit runs without a cache.
         blocks: the model's, in the order they run.
-        joint: whether text goes through the blocks; else it only conditions them.
+        patch: side of a unit, latent pixels; 0: whole images.
+
+    Attributes:
+        index: of each block.
+        given: what blocks are known to give.
     """
 
-    def __init__(self, policy: CachingPolicy, budget_bytes: int, blocks: Sequence[Any], joint: bool) -> None:
+    def __init__(self, policy: CachingPolicy, budget_bytes: int, blocks: Sequence[Any], patch: int) -> None:
         super().__init__(policy, budget_bytes, blocks)
-        self.joint = joint
+        self.patch = patch
+        self.index = {block: index for index, block in enumerate(blocks)}
+        self.given: dict[torch.nn.Module, Given] = {}
         self._names: dict[str, set[str]] = {}
 
-    def member(self, request_id: str, part: int, tokens: int) -> Member:
+    def member(self, request_id: str, part: int, entries: int) -> Member:
         """A call in the kept state. The calls of one step (with and without the text) are kept apart, and so are the
         batches they stand in: these follow each other in every step."""
         name = f"{request_id}\0{part}" if part else request_id  # no request can be called so
         self._names.setdefault(request_id, set()).add(name)
-        return Member(name, tokens, part)
+        return Member(name, entries, part)
 
     def forget(self, request_id: str) -> None:
         """The request has ended."""
         for name in self._names.pop(request_id, {request_id}):
             super().forget(name)
 
-    def run(
-        self,
-        flow: Flow,
-        blocks: Sequence[Block],
-        tokens: Tokens,
-        units: Units,
-        parts: Sequence[Part],
-        rows: Sequence[int],
-    ) -> torch.Tensor:
-        """The image tokens after all blocks, [image tokens, 1, channels].
 
-        Args:
-            flow: the forward under way, of all tokens.
-            blocks: the family's, in order.
-            tokens: what goes in.
-            units: units of the image tokens.
-            parts: the calls, all the same part of their steps, with ``rows`` rows each.
-        """
-        units_of_parts = units.of_rows(rows)
-        image, text = tokens.image, tokens.text
-        with self.arranged(parts) as (state, known):
-            firsts = np.cumsum([0, *(part.member.units for part in parts)])[:-1]
-            has_output = np.repeat(known.numpy()[firsts], units_of_parts)
-            signals = self.signals(parts, units_of_parts)
-            flow.memory = cached = CachedPass(self, state, flow, units)
-            try:
-                for index, block in enumerate(blocks):
-                    image, text = cached.run_block(index, block, image, text, signals, has_output)
-            finally:
-                flow.memory = None
-        return image
+class PackedBlock(NamedTuple):
+    """A trusted block that has been given calls.
+
+    Attributes:
+        layer: the block.
+        forward: its own, of arguments by name.
+        packer: its streams, and what lies along them.
+        pack: all tokens, with all that the block joins.
+        arguments: of all tokens.
+    """
+
+    layer: torch.nn.Module
+    forward: Callable[..., Any]
+    packer: Packer
+    pack: Pack
+    arguments: dict[str, Any]
+
+    @property
+    def main(self) -> tuple[int, ...]:
+        """Main tokens of each row."""
+        return self.packer.streams.lengths[self.packer.streams.main]
 
 
 class CachedPass:
-    """One forward with the cache; the flow's memory meanwhile.
+    """One forward of some calls with the cache.
 
-    What is kept has an entry a token of the stream that goes through the blocks. ``_at`` are the entries of the tokens
-    that the running block computes, None for all of them; ``_image_at`` are those of image tokens.
+    What is kept has an entry a token of the streams that the blocks join or give, row by row.
+
+    Args:
+        cache: of the model.
+        calls: all the same part of their steps.
+        grid: how the main tokens of each row of a call lie, given the call and their number, and a token's side.
     """
 
-    def __init__(self, cache: TokenCache, state: State, flow: Flow, units: Units) -> None:
+    def __init__(
+        self, cache: TokenCache, calls: Sequence[DenoiserCall], grid: Callable[[DenoiserCall, int], tuple[Grid, int]]
+    ) -> None:
         self._cache = cache
-        self._state = state
-        self._flow = flow
-        self._units = units
-        self._of_token = torch.from_numpy(units.of_token).to(flow.whole.image.rows.device)
-        self._row_of_text = np.repeat(np.arange(len(flow.whole.text.lengths)), flow.whole.text.lengths)
-        self._block = 0
-        self._at: torch.Tensor | None = None
-        self._image_at: torch.Tensor | None = None
+        self._calls = calls
+        self._grid = grid
+        self._stack = ExitStack()
+        self._begun: _Begun | None = None
 
-    def run_block(
-        self, index: int, block: Block, image: torch.Tensor, text: torch.Tensor, signals: Signals, has_output: Flags
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a block gives, computed where the policy says so; ``has_output``: units of which something is kept."""
-        cache, flow = self._cache, self._flow
-        watched = watches_block(cache.policy, index)
-        change = self._change(index, image, has_output) if watched else np.where(has_output, 0.0, np.inf)
-        computed = decide_block(cache.policy, signals._replace(block=index, input_change=change))
+    def __enter__(self) -> CachedPass:
+        self._stack.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def takes(self, block: PackedBlock) -> bool:
+        """Whether a block has a part in the cache: one with the streams of the first one has."""
+        begun, streams = self._begun, block.packer.streams
+        if begun is None:
+            return True
+        same = all(streams.lengths.get(name) == lengths for name, lengths in begun.kept.items())
+        return same and self._cache.given[block.layer].streams <= begun.kept.keys()
+
+    def run(self, block: PackedBlock, joins: Iterable[Names]) -> Any:
+        """What the block gives for all tokens, computed where the policy says so.
+
+        Args:
+            block: the block, and what it is given.
+            joins: the streams that it is known to join.
+
+        Raises:
+            NoRoom: the budget does not allow all of the calls.
+        """
+        begun = self._begun = self._begun or self._begin(block, joins)
+        cache, state, units = self._cache, begun.state, begun.units
+        index, given = cache.index[block.layer], cache.given[block.layer]
+        has_output = begun.has_output & (f"block{index}.0" in state)
+        watched, main = watches_block(cache.policy, index), block.packer.streams.main
+        tokens = block.arguments[main][0]
+        change = np.where(has_output, 0.0, np.inf)
+        if watched and has_output.any():
+            change = np.where(has_output, self._change(index, tokens, main), np.inf)
+        computed = decide_block(cache.policy, begun.signals._replace(block=index, input_change=change))
+        part = None
+        if 0 < computed.sum() < len(computed):
+            try:
+                part = _part_of(block, units, computed, joins)
+            except NotPackable:  # as many tokens as something else: all of them then
+                computed = np.ones_like(computed)
         count = int(computed.sum())
         cache.by_block[index] += count, len(computed) - count
-        if count == 0:
-            return self._parted(self._state[f"block{index}.output"], text)
-        self._block = index
-        if count == len(computed):
-            self._at, self._image_at = None, flow.whole.image_at if cache.joint else None
-            fresh, after = image, block(image, text)
-            self._store(f"block{index}.output", self._whole(*after))
-        else:
-            selection = self._select(computed)
-            self._image_at = flow.whole.image_at[selection.image] if cache.joint else selection.image
-            self._at = self._image_at
-            if cache.joint:
-                self._at = selection.layout.join(flow.whole.text_at[selection.text], self._image_at)
-            fresh = image.index_select(0, selection.image)
-            with flow.computing(selection):
-                computed_after = block(fresh, text.index_select(0, selection.text))
-                kept = self._store(f"block{index}.output", self._whole(*computed_after))
-            after = self._parted(kept, text)
-        if watched:
-            exact = torch.float64 if fresh.dtype == torch.float64 else torch.float32
-            self._store_image(f"block{index}.input", fresh.clone())  # it may be the kept output of the block before
-            self._store_image(f"block{index}.power", fresh.square().mean((1, 2), dtype=exact))
-        return after[0], after[1] if cache.joint else text
+        if count:
+            memory = _Memory(begun, block.pack, f"block{index}", part)
+            pack, arguments = (block.pack, block.arguments) if part is None else (part.pack, part.arguments)
+            with within(RowAttention(pack, memory)):
+                leaves = tree_flatten(block.forward(**arguments))[0]
+            for number, (leaf, of) in enumerate(zip(leaves, given.leaves, strict=True)):
+                if isinstance(of, Streamed):
+                    begun.store(f"block{index}.{number}", leaf[0], begun.places(of.names, part))
+            if watched:
+                fresh = tokens if part is None else tokens.index_select(0, part.tokens[main])
+                exact = torch.float64 if fresh.dtype == torch.float64 else torch.float32
+                at = begun.places((main,), part)
+                begun.store(f"block{index}.input", fresh, at)
+                begun.store(f"block{index}.power", fresh.square().mean(1, dtype=exact), at)
+        leaves = [
+            begun.kept_of(f"block{index}.{number}", of.names)[None] if isinstance(of, Streamed) else of
+            for number, of in enumerate(given.leaves)
+        ]
+        return tree_unflatten(leaves, given.spec)
 
-    def complete(self, name: str, k: torch.Tensor, v: torch.Tensor, joint: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of all tokens, given those of the computed ones. See `backend.packed.flow.CrossMemory`."""
-        store = self._store if joint else self._store_image
-        return store(f"block{self._block}.{name}.key", k), store(f"block{self._block}.{name}.value", v)
-
-    def _change(self, index: int, image: torch.Tensor, has_output: Flags) -> Floats:
-        """Relative mean squared change of each unit's input since its kept output was computed, [units]."""
-        if not has_output.any():
-            return np.full(len(has_output), np.inf)
-        reference, power = (self._image_of(f"block{index}.{name}") for name in ("input", "power"))
-        change = (image - reference).square().mean((1, 2), dtype=power.dtype)
-        sums = power.new_zeros(2, len(self._units)).index_add_(1, self._of_token, torch.stack((change, power)))
-        relative = (sums[0] / sums[1].clamp_min(1e-30)).double().cpu().numpy()
-        return np.where(has_output, relative, np.inf)
-
-    def _select(self, computed: Flags) -> Selection:
-        """The image tokens of some units, and the text of their rows."""
-        units, layout = self._units, self._flow.whole
-        device = layout.image.rows.device
-        tokens = np.bincount(units.row[computed], units.tokens[computed], minlength=len(layout.image.lengths))
-        active = tokens > 0
-        return Selection(
-            image=torch.from_numpy(np.flatnonzero(computed[units.of_token])).to(device),
-            text=torch.from_numpy(np.flatnonzero(active[self._row_of_text])).to(device),
-            layout=Layout(
-                tokens.astype(int).tolist(), (active * np.array(layout.text.lengths)).astype(int).tolist(), device
-            ),
+    def _begin(self, block: PackedBlock, joins: Iterable[Names]) -> _Begun:
+        """The calls take their places in the cache at the first block."""
+        cache, streams = self._cache, block.packer.streams
+        own = {streams.main, *cache.given[block.layer].streams, *(name for names in joins for name in names)}
+        kept = {name: lengths for name, lengths in streams.lengths.items() if name in own}
+        entries, grids, side, units_of_calls, at = [], [], 0, [], 0
+        for call, rows in zip(self._calls, streams.rows, strict=True):
+            entries.append(sum(sum(lengths[at : at + rows]) for lengths in kept.values()))
+            grid, token_side = self._grid(call, block.main[at])
+            side = -(-cache.patch // token_side)
+            grids += [grid] * rows
+            units_of_calls.append(len(units_of((grid,) * rows, side)))
+            at += rows
+        members = [
+            cache.member(call.request_id, call.part, count) for call, count in zip(self._calls, entries, strict=True)
+        ]
+        admitted = cache.admit(members)
+        if not all(admitted):
+            raise NoRoom(admitted, units_of_calls)
+        parts = [Part(member, call.step, call.steps) for member, call in zip(members, self._calls, strict=True)]
+        state, known = self._stack.enter_context(cache.arranged(parts))
+        firsts = np.cumsum([0, *entries])[:-1]
+        return _Begun(
+            kept=kept,
+            state=state,
+            units=units_of(tuple(grids), side),
+            has_output=np.repeat(known.numpy()[firsts], units_of_calls),
+            signals=cache.signals(parts, units_of_calls),
+            device=block.arguments[streams.main].device,
         )
 
-    def _whole(self, image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """The stream that goes through the blocks."""
-        return self._flow.layout.join(text, image) if self._cache.joint else image
+    def _change(self, index: int, tokens: torch.Tensor, main: str) -> Floats:
+        """Relative mean squared change of each unit's input since its kept output was computed, [units]."""
+        begun = self._begun
+        assert begun is not None
+        if f"block{index}.input" not in begun.state:
+            return np.full(len(begun.units), np.inf)
+        reference, power = (begun.kept_of(f"block{index}.{name}", (main,)) for name in ("input", "power"))
+        change = (tokens - reference).square().mean(1, dtype=power.dtype)
+        sums = power.new_zeros(2, len(begun.units)).index_add_(1, begun.of_token, torch.stack((change, power)))
+        return np.asarray((sums[0] / sums[1].clamp_min(1e-30)).double().cpu().numpy())
 
-    def _parted(self, stream: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self._cache.joint:
-            return stream, text
-        text, image = self._flow.whole.split(stream)
-        return image, text
 
-    def _store(self, name: str, fresh: torch.Tensor) -> torch.Tensor:
-        """Keep what was computed of the stream; what is kept of all of it."""
-        state = self._state
-        if self._at is None:
-            state[name] = fresh
+class _Begun:
+    """The calls of a pass in the cache.
+
+    Args:
+        kept: the streams of which something is kept, tokens of each row.
+        state: what is kept: [tokens of these streams, row by row, ...].
+        units: of the main tokens.
+        has_output: [units] whether anything is kept.
+        signals: before any block is known.
+        device: where the tokens are.
+    """
+
+    def __init__(
+        self,
+        kept: dict[str, tuple[int, ...]],
+        state: State,
+        units: Units,
+        has_output: Flags,
+        signals: Signals,
+        device: torch.device,
+    ) -> None:
+        self.kept = kept
+        self.state = state
+        self.units = units
+        self.has_output = has_output
+        self.signals = signals
+        self.of_token = torch.from_numpy(units.of_token).to(device)
+        joint = Arrangement(tuple(kept), list(kept.values()), device)
+        self._count = joint.tokens
+        entry = torch.arange(self._count, device=device)
+        places = joint.arranged(entry).split([sum(lengths) for lengths in kept.values()])
+        self._places = dict(zip(kept, places, strict=True))
+
+    def places(self, names: Names, part: _PartOf | None = None) -> torch.Tensor:
+        """Entries of the tokens of these streams end to end, of those that are computed."""
+        found = [
+            self._places[name] if part is None else self._places[name].index_select(0, part.tokens[name])
+            for name in names
+        ]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def store(self, name: str, fresh: torch.Tensor, at: torch.Tensor) -> None:
+        """Keep what was computed."""
+        if name not in self.state:
+            self.state[name] = fresh.new_zeros(self._count, *fresh.shape[1:])
+        self.state[name].index_copy_(0, at, fresh)
+
+    def kept_of(self, name: str, names: Names) -> torch.Tensor:
+        """What is kept of all tokens of these streams end to end."""
+        return self.state[name].index_select(0, self.places(names))
+
+
+class _PartOf(NamedTuple):
+    """Some of a pack's tokens: their indices by stream, their pack, and the arguments for them alone."""
+
+    tokens: dict[str, torch.Tensor]
+    pack: Pack
+    arguments: dict[str, Any]
+
+
+def _part_of(block: PackedBlock, units: Units, computed: Flags, joins: Iterable[Names]) -> _PartOf:
+    """The tokens of some units, and the other streams of their rows.
+
+    Raises:
+        NotPackable: their numbers are such that tokens cannot be told from something else.
+    """
+    streams, device = block.packer.streams, block.pack.device
+    rows = len(block.main)
+    counts = np.bincount(units.row[computed], units.tokens[computed], minlength=rows).astype(int)
+    active = counts > 0
+    lengths, tokens = {}, {}
+    for name, of_rows in streams.lengths.items():
+        if name == streams.main:
+            lengths[name], chosen = tuple(counts.tolist()), computed[units.of_token]
         else:
-            state[name].index_copy_(0, self._at, fresh)
-        return state[name]
+            lengths[name], chosen = tuple((active * np.array(of_rows)).tolist()), np.repeat(active, of_rows)
+        tokens[name] = torch.from_numpy(np.flatnonzero(chosen)).to(device)
+    if {block.arguments[name].shape[2] for name in lengths} & {sum(of_rows) for of_rows in lengths.values()}:
+        raise NotPackable("there are as many tokens as channels")
+    pack = Pack(lengths, device, fused=block.pack.fused)
+    for names in joins:
+        pack.join(names)
 
-    def _store_image(self, name: str, fresh: torch.Tensor) -> torch.Tensor:
-        """Keep what was computed of the image; what is kept of all of it."""
-        if not self._cache.joint:
-            return self._store(name, fresh)
-        assert self._image_at is not None
-        state = self._state
-        if name not in state:
-            state[name] = fresh.new_zeros(len(self._flow.whole.joint.rows), *fresh.shape[1:])
-        state[name].index_copy_(0, self._image_at, fresh)
-        return self._image_of(name)
+    def chosen_of(leaf: Any) -> Any:
+        if isinstance(leaf, RowEntries):
+            return RowEntries(leaf.values, pack, leaf.fold)
+        axis, names = block.packer.along.get(id(leaf), (0, ()))
+        if not names:
+            return leaf
+        starts = np.cumsum([0, *(sum(streams.lengths[name]) for name in names)]).tolist()
+        at = torch.cat([tokens[name] + start for name, start in zip(names, starts, strict=False)])
+        return leaf.index_select(axis, at)
 
-    def _image_of(self, name: str) -> torch.Tensor:
-        kept = self._state[name]
-        return kept.index_select(0, self._flow.whole.image_at) if self._cache.joint else kept
+    arguments = {
+        name: value.index_select(1, tokens[name]) if name in tokens else tree_map(chosen_of, value)
+        for name, value in block.arguments.items()
+    }
+    return _PartOf(tokens, pack, arguments)
+
+
+class _Memory:
+    """Keys and values of the tokens that a block does not compute. See `backend.packed.within.KeyMemory`."""
+
+    def __init__(self, begun: _Begun, whole: Pack, name: str, part: _PartOf | None) -> None:
+        self._begun = begun
+        self._whole = whole
+        self._name = name
+        self._part = part
+        self._count = 0
+
+    def complete(
+        self, keys: Arrangement, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[Arrangement, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        begun, names = self._begun, keys.names
+        if not begun.kept.keys() >= set(names) or self._whole.of_names(names) is None:
+            return keys, key, value, mask  # a stream that goes through the block with every row
+        name, at = f"{self._name}.attention{self._count}", begun.places(names, self._part)
+        self._count += 1
+        key, value = (
+            self._all(f"{name}.{which}", x[0].transpose(0, 1), at, names).transpose(0, 1)[None]
+            for which, x in (("key", key), ("value", value))
+        )
+        if mask is not None and mask.shape[-1] == keys.tokens:
+            if mask.numel() != keys.tokens:
+                raise NotPackable("a mask of every pair of tokens", always=True)
+            mask = self._all(f"{name}.mask", mask.flatten(), at, names).view(*mask.shape[:-1], -1)
+        whole = self._whole.of_names(names)
+        assert whole is not None
+        return whole, key, value, mask
+
+    def _all(self, name: str, fresh: torch.Tensor, at: torch.Tensor, names: Names) -> torch.Tensor:
+        self._begun.store(name, fresh, at)
+        return fresh if self._part is None else self._begun.kept_of(name, names)

@@ -31,7 +31,7 @@ class NotChained(Exception):  # noqa: N818
         self.links = links
 
 
-class Source(NamedTuple):
+class ArgumentSource(NamedTuple):
     """Where an argument comes from: ``in`` (an argument of the chain's first block), ``out`` (a leaf of what the block
     before gave) or ``plain`` (a value that is no tensor)."""
 
@@ -52,7 +52,7 @@ class Made(NamedTuple):
     device: torch.device
 
 
-class Group(NamedTuple):
+class PackedAlike(NamedTuple):
     """What is packed alike for several blocks.
 
     Attributes:
@@ -67,27 +67,27 @@ class Group(NamedTuple):
     kind: type
     image_first: bool
     streams: dict[str, str]
-    others: dict[str, Source]
+    others: dict[str, ArgumentSource]
     form: Hashable
     joins: frozenset[tuple[str, ...]]
 
 
-class Link(NamedTuple):
+class ChainLink(NamedTuple):
     """One block of a chain.
 
     Attributes:
         layer: the block.
         args: where its arguments come from, as calls give them, and ``kwargs``.
-        group: index of its `Group`.
+        group: index of its `PackedAlike`.
         streams: where its streams come from, by its own names; ``of_first``: the first block's names of them.
         made: what it gives, leaf by leaf: tensors, or plain values; ``spec`` is their nest.
     """
 
     layer: torch.nn.Module
-    args: tuple[Source, ...]
-    kwargs: dict[str, Source]
+    args: tuple[ArgumentSource, ...]
+    kwargs: dict[str, ArgumentSource]
     group: int
-    streams: dict[str, Source]
+    streams: dict[str, ArgumentSource]
     of_first: dict[str, str]
     made: tuple[Any, ...]
     spec: TreeSpec
@@ -98,15 +98,15 @@ class Chain:
 
     Attributes:
         links: in order; the first one's arguments are ``in``.
-        groups: see `Link.group`; the first link's first.
+        groups: see `ChainLink.group`; the first link's first.
     """
 
     def __init__(self) -> None:
-        self.links: list[Link] = []
-        self.groups: list[Group] = []
+        self.links: list[ChainLink] = []
+        self.groups: list[PackedAlike] = []
         self._placeholders: dict[Hashable, list[tuple[Any, list[Any]]]] = {}
 
-    def group_of(self, group: Group) -> int:
+    def group_of(self, group: PackedAlike) -> int:
         """Its index, whether it is new or not."""
         for index, known in enumerate(self.groups):
             if known == group:
@@ -173,7 +173,7 @@ class _Passing:
             return self._final
         return self._given[self._at - 1][0]
 
-    def _is(self, value: Any, source: Source, leaves: list[Any]) -> bool:
+    def _is(self, value: Any, source: ArgumentSource, leaves: list[Any]) -> bool:
         if source.kind == "out":
             return value is leaves[source.what]
         if source.kind == "in":
@@ -186,7 +186,9 @@ def argument_of(stop: Stop, key: int | str) -> Any:
     return stop.args[key] if isinstance(key, int) else stop.kwargs[key]
 
 
-def sources_of(stop: Stop, first: Stop, before: Sequence[Any]) -> tuple[tuple[Source, ...], dict[str, Source]] | None:
+def sources_of(
+    stop: Stop, first: Stop, before: Sequence[Any]
+) -> tuple[tuple[ArgumentSource, ...], dict[str, ArgumentSource]] | None:
     """Where the arguments of a call of a block come from; None: one comes from elsewhere.
 
     Args:
@@ -194,12 +196,14 @@ def sources_of(stop: Stop, first: Stop, before: Sequence[Any]) -> tuple[tuple[So
         first: the same call at the chain's first block.
         before: leaves of what the block before gave.
     """
-    known = {id(value): Source("out", index) for index, value in enumerate(before) if isinstance(value, torch.Tensor)}
+    known = {
+        id(value): ArgumentSource("out", index) for index, value in enumerate(before) if isinstance(value, torch.Tensor)
+    }
     for key, value in [*enumerate(first.args), *first.kwargs.items()]:
         if not _is_plain(value):
-            known.setdefault(id(value), Source("in", key))
+            known.setdefault(id(value), ArgumentSource("in", key))
     values = [*enumerate(stop.args), *stop.kwargs.items()]
-    found = {key: Source("plain", value) if _is_plain(value) else known.get(id(value)) for key, value in values}
+    found = {key: ArgumentSource("plain", value) if _is_plain(value) else known.get(id(value)) for key, value in values}
     if None in found.values():
         return None
     given = {key: source for key, source in found.items() if source is not None}
@@ -208,8 +212,8 @@ def sources_of(stop: Stop, first: Stop, before: Sequence[Any]) -> tuple[tuple[So
 
 
 def named(
-    args: tuple[Source, ...], kwargs: dict[str, Source], signature: inspect.Signature
-) -> dict[str, Source] | None:
+    args: tuple[ArgumentSource, ...], kwargs: dict[str, ArgumentSource], signature: inspect.Signature
+) -> dict[str, ArgumentSource] | None:
     """Sources by the names of a block's forward; None where it takes any number of arguments."""
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     if inspect.Parameter.VAR_POSITIONAL in kinds or inspect.Parameter.POSITIONAL_ONLY in kinds:

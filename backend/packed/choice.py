@@ -1,4 +1,4 @@
-"""Which way of packing a pipeline's transformer gets."""
+"""What packs the calls of a pipeline's denoiser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from diffusers import UNet2DConditionModel
 from backend.kernels.choice import REFERENCE, Kernels
 from backend.kernels.graphs import Recorder
 from backend.packed.blocks import Blocks
-from backend.packed.transformer import PackedTransformer, supports
 from policies.caching import CachingPolicy
 from traces.errors import BadInput
 
@@ -21,19 +20,16 @@ def packer_of(
     cache_patch: int = 32,
     kernels: Kernels = REFERENCE,
     recorder: Recorder | None = None,
-) -> PackedTransformer | Blocks:
-    """What packs the calls of a denoiser: by an adapter where there is one for its class, else as any other.
+) -> Blocks:
+    """What packs the calls of a denoiser. See `Blocks`.
 
     Raises:
-        BadInput: the denoiser is no transformer, or there is a caching policy and no adapter.
+        BadInput: the denoiser is no transformer, or there is a caching policy and the denoiser has no blocks.
     """
+    name = type(denoiser).__name__
     if isinstance(denoiser, UNet2DConditionModel):
-        raise BadInput(f"cluster.executor 'packed' packs transformers, not {type(denoiser).__name__}; use 'patched'")
-    if supports(denoiser):
-        return PackedTransformer(denoiser, caching, cache_bytes, cache_patch, kernels, recorder)
-    if caching is not None:
-        raise BadInput(
-            f"no caching policy knows the tokens of {type(denoiser).__name__}, which is packed as any transformer; "
-            "expected no [policies.caching]"
-        )
-    return Blocks(denoiser, kernels, recorder)
+        raise BadInput(f"cluster.executor 'packed' packs transformers, not {name}; use 'patched'")
+    blocks = Blocks(denoiser, kernels, recorder, caching, cache_bytes, cache_patch)
+    if blocks.cache is not None and not blocks.cache.blocks:
+        raise BadInput(f"{name} has no list of blocks that a caching policy could be asked about")
+    return blocks

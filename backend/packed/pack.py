@@ -127,6 +127,21 @@ class Pack:
         """Which one has so many tokens."""
         return self._known.get(tokens)
 
+    def named(self, tokens: int) -> tuple[str, ...]:
+        """The streams that so many tokens are of.
+
+        Raises:
+            NotPackable: none has so many.
+        """
+        found = self._known.get(tokens)
+        if found is None:
+            raise NotPackable(f"a result of {tokens} tokens")
+        return found.names
+
+    def of_names(self, names: tuple[str, ...]) -> Arrangement | None:
+        """How these streams lie end to end; None: the block does not join them."""
+        return next((one for one in self._known.values() if one.names == names), None)
+
     def joined(self, tokens: Sequence[int]) -> None:
         """The block puts packed tensors of so many tokens end to end."""
         known = [self._known.get(count) for count in tokens]

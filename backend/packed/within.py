@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
@@ -38,15 +38,27 @@ _OF_TOKENS = re.compile(
 _OVER_AN_AXIS = frozenset({"mean", "sum", "unbind", "chunk"})
 
 
-class Rows:
+class KeyMemory(Protocol):
+    """Keys and values of tokens that the pack under way has not."""
+
+    def complete(
+        self, keys: Arrangement, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[Arrangement, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Those of all tokens, and how they lie, given those of the pack."""
+        ...
+
+
+class RowAttention:
     """Attention within the rows of a pack.
 
     Args:
         pack: the rows. It may be exchanged for another one on the way.
+        memory: of the keys that are not among them; None: all are.
     """
 
-    def __init__(self, pack: Pack) -> None:
+    def __init__(self, pack: Pack, memory: KeyMemory | None = None) -> None:
         self.pack = pack
+        self._memory = memory
 
     def attention(
         self,
@@ -63,6 +75,8 @@ class Rows:
             raise NotPackable("its attention is causal", always=True)
         if attn_mask is None and not any(more.values()):
             queries, keys = self._arrangements(query, key)
+            if self._memory is not None:
+                keys, key, value, _ = self._memory.complete(keys, key, value, None)
             q, k, v = (
                 who.row_by_row(x[0].transpose(0, 1)) for who, x in ((queries, query), (keys, key), (keys, value))
             )
@@ -84,6 +98,8 @@ class Rows:
     ) -> torch.Tensor:
         """[1, heads, tokens, channels] by ``attention(query, key, value, mask)`` of rows of equal lengths."""
         queries, keys = self._arrangements(query, key)
+        if self._memory is not None:
+            keys, key, value, mask = self._memory.complete(keys, key, value, mask)
         out = query.new_empty((*query.shape[:3], value.shape[-1]))
         for (length, _), run in groupby(range(len(queries.spans)), lambda row: (queries.length(row), keys.length(row))):
             if not length:
@@ -141,7 +157,7 @@ _running = threading.local()
 
 
 @contextmanager
-def within(rows: Rows) -> Iterator[None]:
+def within(rows: RowAttention) -> Iterator[None]:
     """Attention of this thread stays within rows."""
     with _guard:
         _running.rows = rows
@@ -152,7 +168,7 @@ def within(rows: Rows) -> Iterator[None]:
 
 
 def _in_rows(*args: Any, **kwargs: Any) -> torch.Tensor:
-    rows: Rows | None = getattr(_running, "rows", None)
+    rows: RowAttention | None = getattr(_running, "rows", None)
     if rows is None:
         return scaled_dot_product_attention(*args, **kwargs)
     with torch._C.DisableTorchFunction():
@@ -209,7 +225,7 @@ def _within_rows(backend: Callable[..., torch.Tensor]) -> Callable[..., torch.Te
     def attention(
         query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None, **more: Any
     ) -> torch.Tensor:
-        rows: Rows | None = getattr(_running, "rows", None)
+        rows: RowAttention | None = getattr(_running, "rows", None)
         if rows is None:
             return backend(query, key, value, **_mask(attn_mask), **more)
 

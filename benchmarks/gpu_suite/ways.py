@@ -19,7 +19,7 @@ from backend.kernels.choice import Kernels
 from backend.kernels.cuda_graphs import recorder_on
 from backend.kernels.graphs import TRIALS, Recorder
 from backend.merge import Mixer, Stacked
-from backend.packed import PackedTransformer
+from backend.packed import Blocks
 from backend.patched.unet import PatchedUNet
 from benchmarks.gpu_suite.bench import Bench
 from benchmarks.gpu_suite.models import Random, denoiser_calls, latent_shape, model_of, sizes_of
@@ -94,13 +94,13 @@ class Denoiser:
         whole.recorder.clear()
         return whole
 
-    def mixed(self, kernels: Kernels) -> PackedTransformer | PatchedUNet:
+    def mixed(self, kernels: Kernels) -> Blocks | PatchedUNet:
         """What the executor ``patched`` or ``packed`` runs. Nothing is recorded yet."""
         mixer = self._once(kernels, lambda: self._mixer(kernels, recorder=self._recorder(kernels)))
         mixer.recorder.clear()
         return mixer
 
-    def cached(self, policy: CachingPolicy, cache_bytes: int) -> PackedTransformer | PatchedUNet:
+    def cached(self, policy: CachingPolicy, cache_bytes: int) -> Blocks | PatchedUNet:
         """The same with a cache; a new one each time, and to be given up when it has been measured."""
         return self._mixer(self.kernels, caching=policy, cache_bytes=cache_bytes)
 
@@ -134,9 +134,9 @@ class Denoiser:
             self._mixers[key] = make()
         return self._mixers[key]
 
-    def _mixer(self, kernels: Kernels, **more: Any) -> PackedTransformer | PatchedUNet:
+    def _mixer(self, kernels: Kernels, **more: Any) -> Blocks | PatchedUNet:
         if not self.is_unet:
-            return PackedTransformer(self.module, kernels=kernels, **more)
+            return Blocks(self.module, kernels=kernels, **more)
         reorders = kernels.fused and "caching" not in more  # fused kernels put the weights into another order
         pipeline = SimpleNamespace(unet=copy_of(self.module, shares=not reorders))
         return PatchedUNet(pipeline, floor=1, kernels=kernels, **more)

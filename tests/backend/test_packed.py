@@ -23,9 +23,9 @@ from backend.executor import Executor  # noqa: E402
 from backend.kernels import modulate_triton  # noqa: E402
 from backend.kernels.choice import Kernels  # noqa: E402
 from backend.loading import load_pipeline  # noqa: E402
-from backend.packed import PackedTransformer, attention, flow  # noqa: E402
-from backend.packed.layout import Layout, layout_of  # noqa: E402
-from backend.packed.per_row import PerRow  # noqa: E402
+from backend.packed import Blocks, arguments, within  # noqa: E402
+from backend.packed.entries import RowEntries  # noqa: E402
+from backend.packed.pack import Arrangement  # noqa: E402
 from policies.caching import CachingPolicy, Flags, Signals  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from tests.backend.mixed import largest_difference, latents_alone, latents_together  # noqa: E402
@@ -85,27 +85,31 @@ def across_images(q: Any, k: Any, v: Any, queries: Any, keys: Any, fused: bool) 
 
 
 def without_attention_per_image(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(attention, "attend", across_images)
+    patch.setattr(within, "attend", across_images)
+    of_row = Arrangement.of_row
+    patch.setattr(within, "groupby", lambda rows, key: [((1, 1), rows)])
+    patch.setattr(Arrangement, "of_row", lambda one, x, row, axis: of_row(one, x, 0, axis))
 
 
 def without_modulation_per_token(patch: pytest.MonkeyPatch) -> None:
     """Every token is modulated as the first row's are."""
-
-    def of_the_first(values: Any, rows: Any, *how: Any) -> PerRow:
-        return PerRow(values, torch.zeros_like(rows), *how)
-
-    patch.setattr(flow, "PerRow", of_the_first)
+    patch.setattr(RowEntries, "by_row", lambda one, ndim: one.values.squeeze(1)[:1].expand(len(one.values), -1))
 
 
 def without_positions_per_image(patch: pytest.MonkeyPatch) -> None:
     """Rotary positions in the pack instead of in the image; no sine positions at all."""
-    rotary = flow.Rotary.__init__
+    along = arguments.Packer._along
 
-    def from_the_end_of_the_pack(self: Any, rotate: Any, image: Any, text: Any = None) -> None:
-        rotary(self, rotate, tuple(table.flip(0) for table in image), text)
+    def from_the_end_of_the_pack(packer: Any, packed: Any, axis: int, names: Any) -> Any:
+        return along(packer, packed.flip(axis) if packed.is_floating_point() else packed, axis, names)
 
-    patch.setattr(flow.Rotary, "__init__", from_the_end_of_the_pack)
+    patch.setattr(arguments.Packer, "_along", from_the_end_of_the_pack)
     patch.setattr(PatchEmbed, "forward", lambda embed, x: embed.proj(x).flatten(2).transpose(1, 2))
+
+
+def trusting(patch: pytest.MonkeyPatch) -> None:
+    """Blocks that give something else than alone are not found out."""
+    patch.setattr(Blocks, "_compare", lambda *_: None)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -117,6 +121,7 @@ def test_every_ingredient_is_needed(name: str, without: Callable[..., None], mon
     pipeline = FAMILIES[name]().to(torch.float64)
     alone = {r.request_id: latents_alone(pipeline, r) for r in requests}
     without(monkeypatch)
+    trusting(monkeypatch)
     assert largest_difference(alone, latents_together(Executor(pipeline, "packed"), requests)) > 1e-3
 
 
@@ -140,7 +145,7 @@ def test_half_precision_stays_within_its_rounding(name: str, tmp_path: Path) -> 
     calls = caught(pipeline, mixed_requests(name)[:3])
     with torch.no_grad():
         expected = [pipeline.transformer(*call.args, **call.kwargs)[0] for call in calls]
-    for (given_back,), alone in zip(PackedTransformer(pipeline.transformer).run(calls), expected, strict=True):
+    for (given_back,), alone in zip(Blocks(pipeline.transformer).run(calls), expected, strict=True):
         assert given_back.dtype == torch.bfloat16
         assert (given_back - alone).abs().max() < 0.05 * alone.float().std()
 
@@ -160,13 +165,13 @@ def test_fused_kernels_change_nothing_and_leave_nothing_to_plain_ones(
     """Bit by bit; no modulation is written out once a token, unless each token has a timestep of its own."""
     pipeline = VARIANTS[name]().to(torch.float64)
     calls = caught(pipeline, mixed_requests(name)[:3])
-    expected = PackedTransformer(pipeline.transformer).run_packed(calls)
+    expected = Blocks(pipeline.transformer).run_in_step(calls)
     launched: list[Any] = []
     launch = modulate_triton.multiply_add
     monkeypatch.setattr(modulate_triton, "multiply_add", lambda *args: launched.append(0) or launch(*args))
-    monkeypatch.setattr(PerRow, "tensor", lambda _: pytest.fail("written out once a token"))
+    monkeypatch.setattr(RowEntries, "of_tokens", lambda *_: pytest.fail("written out once a token"))
     with torch.no_grad():
-        fused = PackedTransformer(pipeline.transformer, kernels=Kernels(fused=True)).run_packed(calls)
+        fused = Blocks(pipeline.transformer, kernels=Kernels(fused=True)).run_in_step(calls)
     assert bool(launched) == modulate_triton.runs_on(CPU) * (name != "wan-2.2-5b")
     for (given_back,), (plain,) in zip(fused, expected, strict=True):
         assert torch.equal(given_back, plain)
@@ -183,7 +188,7 @@ class Halves(CachingPolicy):
 def test_fused_kernels_change_nothing_when_a_cache_picks_the_tokens(name: str) -> None:
     pipeline = FAMILIES[name]().to(torch.float64)
     calls = caught(pipeline, mixed_requests(name)[:2])
-    ways = [PackedTransformer(pipeline.transformer, Halves(), cache_patch=1, kernels=Kernels(f)) for f in (False, True)]
+    ways = [Blocks(pipeline.transformer, Kernels(f), caching=Halves(), cache_patch=1) for f in (False, True)]
     for _ in range(2):
         for (fused,), (plain,) in zip(*(way.run(calls) for way in ways), strict=True):
             assert torch.equal(fused, plain)
@@ -215,8 +220,8 @@ def test_modulations_take_no_memory_of_tokens(name: str, chunks: int, fused: boo
     inner = model.config.num_attention_heads * model.config.attention_head_dim
     rows = sum(len(call.kwargs["hidden_states"]) for call in calls)
     with torch.no_grad(), Shapes() as shapes:
-        PackedTransformer(model, kernels=Kernels(fused=fused)).run_packed(calls)
-    batches = {shape[0] for shape in shapes.made if shape[1:] == (1, inner)}
+        Blocks(model, kernels=Kernels(fused=fused)).run_in_step(calls)
+    batches = {shape[1] for shape in shapes.made if shape[0] == 1 and shape[2:] == (inner,)}
     wide = {shape[0] for shape in shapes.made if shape[1:] in {(chunks * inner,), (chunks, inner)}}
     assert max(wide) <= rows < max(batches)
 
@@ -224,7 +229,7 @@ def test_modulations_take_no_memory_of_tokens(name: str, chunks: int, fused: boo
 @pytest.mark.parametrize("name", FAMILIES)
 def test_texts_of_any_length_share_a_forward(name: str) -> None:
     pipeline = FAMILIES[name]().to(torch.float64)
-    mixer = PackedTransformer(pipeline.transformer)
+    mixer = Blocks(pipeline.transformer)
     calls = caught(pipeline, mixed_requests(name))
     for index, call in enumerate(calls):
         for argument in ("encoder_hidden_states", "encoder_attention_mask", "txt_ids"):
@@ -255,7 +260,7 @@ def test_masks_of_any_kind_mean_what_they_mean_to_the_model(name: str) -> None:
         third.kwargs["encoder_attention_mask"][:, -1] = 1  # without any the model divides by zero
     with torch.no_grad():
         expected = [pipeline.transformer(*call.args, **call.kwargs)[0] for call in calls]
-    for (given_back,), alone in zip(PackedTransformer(pipeline.transformer).run(calls), expected, strict=True):
+    for (given_back,), alone in zip(Blocks(pipeline.transformer).run(calls), expected, strict=True):
         assert (given_back - alone).abs().max() < 1e-9
 
 
@@ -265,27 +270,35 @@ def test_mixed_sizes_share_one_forward() -> None:
     requests = mixed_requests("sd3")
     executor.execute("encode", requests)
     forwards: list[tuple[int, ...]] = []
-    pipeline.transformer.proj_out.register_forward_pre_hook(lambda _, args: forwards.append(tuple(args[0].shape)))
+    project = pipeline.transformer.proj_out.forward
+    pipeline.transformer.proj_out.forward = lambda x: forwards.append(tuple(x.shape)) or project(x)
     executor.execute("denoise", requests, 1)
     tokens = [2 * 2 * 2, 2 * 2 * (3 * 1), 1 * 2, 2 * 2 * 2]  # rows x latent patches: guided twice, "two" twice again
-    assert forwards == [(sum(tokens), 1, 16)]
+    assert forwards == [(sum(tokens), 16)]
+    forwards.clear()
+    executor.execute("denoise", requests, 1)
+    assert forwards == [(1, sum(tokens), 16)]  # in a chain of blocks now
     forwards.clear()
     executor.execute("denoise", [requests[0], requests[3]], 1)
     assert forwards == [(4, 4, 16)]  # equal shapes are stacked
 
 
-def test_what_a_pack_has_no_place_for_runs_apart() -> None:
-    pipeline = tiny_pipelines.flux()
-    mixer = PackedTransformer(pipeline.transformer)
-    plain, residual, scaled, _ = caught(pipeline, mixed_requests("flux"))
+def test_residuals_between_blocks_and_other_scales_of_weights() -> None:
+    """A call that gets something between two blocks ends their chain, for as long as it is there."""
+    pipeline = tiny_pipelines.flux().to(torch.float64)
+    mixer = Blocks(pipeline.transformer)
+    plain, residual, scaled, other = caught(pipeline, mixed_requests("flux"))
     samples = torch.ones_like(pipeline.transformer.x_embedder(residual.kwargs["hidden_states"]))
-    residual.kwargs["controlnet_block_samples"] = [samples]
     scaled.kwargs["joint_attention_kwargs"] = {"scale": 0.5}
-    assert len({mixer.key(call) for call in (plain, residual, scaled)}) == 3
-    with torch.no_grad():
-        expected = pipeline.transformer(**residual.kwargs)[0]
-    assert torch.equal(mixer.run([residual])[0][0], expected)
+    assert mixer.key(scaled) != mixer.key(plain) == mixer.key(residual)
     assert mixer.key(plain) == mixer.key(DenoiserCall((), {**plain.kwargs, "joint_attention_kwargs": {}}))
+    with_residual = DenoiserCall((), {**residual.kwargs, "controlnet_block_samples": [samples]})
+    for calls in [(plain, residual, other)] * 3 + [(plain, with_residual, other)] * 3:
+        with torch.no_grad():
+            expected = [pipeline.transformer(**call.kwargs)[0] for call in calls]
+        for (given_back,), alone in zip(mixer.run(list(calls)), expected, strict=True):
+            torch.testing.assert_close(given_back, alone, rtol=0, atol=1e-12)
+    assert not mixer.unpacked
 
 
 def test_a_forward_leaves_the_model_as_it_was_even_when_it_fails() -> None:
@@ -296,17 +309,17 @@ def test_a_forward_leaves_the_model_as_it_was_even_when_it_fails() -> None:
         hooks = [(module, len(module._forward_hooks)) for module in model.modules()]
         return [model.attn_processors, [count for _, count in hooks], [module.forward for module, _ in hooks]]
 
-    mixer = PackedTransformer(model)
+    mixer = Blocks(model)
     calls = caught(pipeline, mixed_requests("hunyuan_video"))
     before = state()
-    mixer.run_packed(calls)
+    mixer.run_in_step(calls)
     assert state() == before
     broken = DenoiserCall((), {**calls[0].kwargs, "pooled_projections": calls[0].kwargs["pooled_projections"][:, :3]})
     with pytest.raises(RuntimeError):
-        mixer.run_packed([broken, *calls[1:]])
+        mixer.run_in_step([broken, *calls[1:]])
     model.single_transformer_blocks[0].proj_out = torch.nn.Linear(1, 1)
     with pytest.raises(RuntimeError):
-        mixer.run_packed(calls)
+        mixer.run_in_step(calls)
     assert state()[:2] == before[:2]
 
 
@@ -322,27 +335,18 @@ def test_two_replicas_run_in_two_threads() -> None:
 def test_only_transformers_are_packed() -> None:
     with pytest.raises(BadInput, match="packs transformers, not UNet2DConditionModel; use 'patched'"):
         Executor(tiny_pipelines.sdxl(), "packed")
-    with pytest.raises(ValueError, match="cannot pack calls of UNet2DConditionModel; known: CogVideoX"):
-        PackedTransformer(tiny_pipelines.sdxl().unet)
 
 
-LENGTHS = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 5)), min_size=1, max_size=6).map(
-    lambda rows: [(4, 1), *rows]
-)
+LENGTHS = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 5)), min_size=1, max_size=6)
 
 
 @given(LENGTHS)
 @settings(deadline=None)
-def test_join_and_split_are_inverse_and_rows_stand_together(lengths: list[tuple[int, int]]) -> None:
-    layout = Layout([i for i, _ in lengths], [t for _, t in lengths], CPU)
-    joint = layout.join(layout.text.rows, layout.image.rows)
-    assert torch.equal(joint, layout.joint.rows)
-    assert torch.equal(joint, joint.sort().values)
-    text, image = layout.split(joint)
-    assert torch.equal(text, layout.text.rows)
-    assert torch.equal(image, layout.image.rows)
-    assert layout.joint.starts.tolist()[-1] == len(joint)
-
-
-def test_layouts_are_kept_by_composition() -> None:
-    assert layout_of((4, 8), (2, 2), CPU) is layout_of((4, 8), (2, 2), CPU)
+def test_rows_of_joined_streams_are_found_again(lengths: list[tuple[int, int]]) -> None:
+    text, image = zip(*lengths, strict=True)
+    joint = Arrangement(("text", "image"), (text, image), CPU)
+    one_by_one = joint.row_by_row(joint.rows)
+    assert torch.equal(one_by_one, joint.segments.rows)
+    assert torch.equal(joint.arranged(one_by_one), joint.rows)
+    for row, (t, i) in enumerate(lengths):
+        assert joint.of_row(joint.rows, row, 0).tolist() == [row] * (t + i)

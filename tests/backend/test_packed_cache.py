@@ -14,7 +14,7 @@ from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from backend.executor import Executor  # noqa: E402
-from backend.packed import PackedTransformer  # noqa: E402
+from backend.packed import Blocks  # noqa: E402
 from backend.packed.units import Units, unit_of_tokens  # noqa: E402
 from backend.profiling import block_weights  # noqa: E402
 from policies.caching import CachingPolicy, FirstBlock, FixedInterval, Flags, Signals, Threshold  # noqa: E402
@@ -88,8 +88,8 @@ def cached(name: str, policy: CachingPolicy, cache_bytes: int = 2**30) -> Execut
     return Executor(pipeline_of(name), "packed", policy, cache_bytes, CACHE_PATCH.get(name, 4))
 
 
-def mixer_of(pipeline: Any, policy: CachingPolicy, name: str) -> PackedTransformer:
-    return PackedTransformer(pipeline.transformer, policy, cache_patch=CACHE_PATCH.get(name, 4))
+def mixer_of(pipeline: Any, policy: CachingPolicy, name: str) -> Blocks:
+    return Blocks(pipeline.transformer, caching=policy, cache_patch=CACHE_PATCH.get(name, 4))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -97,7 +97,7 @@ def test_where_nothing_changed_any_choice_of_units_gives_the_same(name: str) -> 
     """Keys, values and outputs of what is reused are all needed here."""
     pipeline, policy = pipeline_of(name), Random(0)
     mixer = mixer_of(pipeline, policy, name)
-    plain = PackedTransformer(pipeline.transformer)
+    plain = Blocks(pipeline.transformer)
     calls = caught(pipeline, requests_of(name))
     expected = plain.run(calls)
     for _ in range(6):
@@ -224,7 +224,7 @@ def test_a_forward_that_fails_keeps_nothing_of_its_batch() -> None:
         mixer.run([call._replace(step=1) for call in calls])
     assert mixer.cache.kept.bytes == 0
     block.proj_out = projection
-    expected = PackedTransformer(pipeline.transformer).run(calls)
+    expected = Blocks(pipeline.transformer).run(calls)
     for given_back, wanted in zip(mixer.run([call._replace(step=2) for call in calls]), expected, strict=True):
         assert (given_back[0] - wanted[0]).abs().max() < 1e-12
 

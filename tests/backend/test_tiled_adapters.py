@@ -18,7 +18,7 @@ from PIL import Image  # noqa: E402
 from backend.coroutine import DenoiserCall, pipeline_arguments  # noqa: E402
 from backend.loading import denoiser_name  # noqa: E402
 from backend.merge import Stacked, merge_key  # noqa: E402
-from backend.packed import PackedTransformer  # noqa: E402
+from backend.packed import Blocks  # noqa: E402
 from backend.tiled.adapters import Adapter, adapter_for  # noqa: E402
 from backend.tiled.adapters.adapter import replaced  # noqa: E402
 from backend.tiled.adapters.rotary import ntk_base  # noqa: E402
@@ -447,7 +447,7 @@ def test_a_pack_counts_the_window_too(name: str) -> None:
     window = Box(7, 10, *WINDOW)
     part = adapter.cut(call, window, CANVAS)
     with torch.no_grad(), adapter.placed(window, CANVAS):
-        (packed,) = PackedTransformer(adapter.denoiser).run_packed([part])
+        (packed,) = Blocks(adapter.denoiser).run_in_step([part])
         alone = adapter.denoiser(*part.args, **part.kwargs)
     local = adapter.denoiser(*part.args, **part.kwargs)
     torch.testing.assert_close(packed[0], alone[0], rtol=0, atol=1e-12)

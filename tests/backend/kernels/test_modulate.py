@@ -1,4 +1,4 @@
-"""Fused modulations equal PyTorch's bit by bit; a `PerRow` is the tensor it stands for, whatever is done to it."""
+"""Fused modulations equal PyTorch's bit by bit; `RowEntries` are the tensor they stand for, whatever is done to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from hypothesis import strategies as st  # noqa: E402
 from backend.kernels import modulate_triton  # noqa: E402
 from backend.kernels.modulate import gated, gated_bytes, modulate, modulate_bytes  # noqa: E402
 from backend.kernels.modulate_triton import runs_on  # noqa: E402
-from backend.packed.per_row import PerRow  # noqa: E402
+from backend.packed.entries import RowEntries  # noqa: E402
+from backend.packed.pack import Pack  # noqa: E402
 
 torch.set_num_threads(1)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -112,51 +113,32 @@ USES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "scale first": lambda p, x, _: x * (1 + torch.chunk(p, 3, dim=1)[0])[:, None, :] + p.chunk(3, 1)[2].unsqueeze(1),
     "gate, then tokens": lambda p, x, _: p[:, None, :8] * x + x,
     "tokens, then gate": lambda p, x, _: x + x * p[:, None, :8],
-    "table": lambda p, x, t: x * (t[None] + p.reshape(len(x), 3, -1)).chunk(3, dim=1)[1] + x,
+    "table": lambda p, x, t: x * (t[None] + p.reshape(1, 3, -1)).chunk(3, dim=1)[1] + x,
     "in place": lambda p, x, _: x.clone().add_(p[:, None, :8] * x),
     "in float32": lambda p, x, _: (x.float() * (1 + p.float()[:, None, :8])).type_as(x),
-    "alone": lambda p, x, _: p.clone(),
-    "along tokens": lambda p, x, _: torch.cat(p.chunk(2, dim=0)[::-1]),
-    "joined": lambda p, x, _: torch.cat([p[:, None, :8], x], dim=1),
     "fused by torch": lambda p, x, _: torch.addcmul(x, p[:, None, :8], x),
-    "two": lambda p, x, _: p * p + p,
     "product alone": lambda p, x, _: torch.nn.functional.silu(x * p[:, None, :8]),
     "product of product": lambda p, x, _: (x * p[:, None, :8]) * p[:, None, :8] - p[:, None, 8:16],
     "sum of products": lambda p, x, _: x * p[:, None, :8] + x * p[:, None, 8:16],
-    "broadcast": lambda p, x, _: x[..., :1] * p[:, None, :8] + p[:, None, 8:16],
-    "empty stream": lambda p, x, _: x[:, :0] * (1 + p[:, None, :8]) + p[:, None, 8:16],
-    "numbers": lambda p, x, _: (2 * p - 1) / 3 + (-p) ** 2,
-    "of one token": lambda p, x, _: p[:1] + p,
-    "index": lambda p, x, _: p[:, 3] + p[2, 3] + p[..., 1],
-    "in place of itself": lambda p, x, _: p.__iadd__(1) if isinstance(p, torch.Tensor) else p + 1,
-    "length": lambda p, x, _: torch.zeros(len(p), p.shape[1], p.ndim, dtype=p.dtype, device=p.device),
+    "of a layer": lambda p, x, _: (
+        x * torch.nn.functional.silu(p)[:, None, :8] + torch.nn.functional.silu(p)[:, None, 8:16]
+    ),
+    "numbers": lambda p, x, _: x * ((2 * p - 1) / 3 + (-p) ** 2)[:, None, :8],
 }
 
 
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("lengths", [[3, 4], [0, 1], [7]], ids=str)
+@pytest.mark.parametrize("lengths", [[3, 4], [1, 2, 2], [7]], ids=str)
 @pytest.mark.parametrize("use", USES)
 def test_stands_for_the_tensor_with_an_entry_a_token(use: str, lengths: list[int], fused: bool) -> None:
+    """What stock code does with a batch of each row alone, bit by bit."""
     torch.manual_seed(0)
-    rows, values = rows_of(lengths), random(len(lengths), 24)
-    x, table = random(len(rows), 1, 8), random(3, 8)
-    if len(rows) < 3 and use in ("index", "along tokens"):
-        pytest.skip("of several tokens")
-    result = USES[use](PerRow(values, rows, fused), x, table)
-    expected = USES[use](values[rows], x, table)
-    result = result.tensor() if isinstance(result, PerRow) else result
-    assert result.shape == expected.shape
-    assert torch.equal(result, expected)
-
-
-def test_sums_are_made_in_the_type_that_stock_code_casts_them_to() -> None:
-    rows, values = rows_of([2, 3]), random(2, 2, 1, 8, dtype=torch.float32)
-    x = random(5, 1, 8, dtype=torch.float16)
-    for fused in (False, True):
-        scale, shift = (PerRow(of, rows, fused, becomes=torch.float16) for of in values)
-        expected = (x.float() * values[0][rows] + values[1][rows]).half()
-        assert torch.equal(x.float() * scale + shift, expected)
-        assert torch.equal(x.float() + x * scale, (x.float() + x * values[0][rows]).half())
+    values, x, table = random(len(lengths), 24), random(1, sum(lengths), 8), random(3, 8)
+    pack = Pack({"x": tuple(lengths)}, DEVICE, fused=fused)
+    result = USES[use](RowEntries(values, pack), x, table)
+    result = result.tensor() if not isinstance(result, torch.Tensor) else result
+    alone = [USES[use](values[row : row + 1], own, table) for row, own in enumerate(x.split(lengths, dim=1))]
+    assert torch.equal(result, torch.cat(alone, 1))
 
 
 def test_compiles_for_an_h200_without_spills_and_in_wide_accesses() -> None:
