@@ -15,6 +15,7 @@ pytest.importorskip("triton")
 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from torch.nn.functional import silu  # noqa: E402
 
 from backend.kernels import modulate_triton  # noqa: E402
 from backend.kernels.modulate import gated, gated_bytes, modulate, modulate_bytes  # noqa: E402
@@ -117,7 +118,7 @@ USES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "in place": lambda p, x, _: x.clone().add_(p[:, None, :8] * x),
     "in float32": lambda p, x, _: (x.float() * (1 + p.float()[:, None, :8])).type_as(x),
     "fused by torch": lambda p, x, _: torch.addcmul(x, p[:, None, :8], x),
-    "product alone": lambda p, x, _: torch.nn.functional.silu(x * p[:, None, :8]),
+    "product alone": lambda p, x, _: silu(x * p[:, None, :8]),
     "product of product": lambda p, x, _: (x * p[:, None, :8]) * p[:, None, :8] - p[:, None, 8:16],
     "sum of products": lambda p, x, _: x * p[:, None, :8] + x * p[:, None, 8:16],
     "of a layer": lambda p, x, _: (
