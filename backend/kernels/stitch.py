@@ -71,13 +71,27 @@ def stitch(
     if fused and halo <= min(x.shape[2:]) and (kernels := _kernels(x)) is not None:
         return kernels.stitch(x, affine, silu, halo, _cut(layout))
     if affine is not None:
-        scale, shift = (part.to(x.dtype) if layout is None else part.to(x.dtype)[layout.row_of] for part in affine)
-        x = x.mul(scale[:, :, None, None]).add_(shift[:, :, None, None])
+        x = normalised(x, affine, None if layout is None else layout.row_of)
     if silu:
         x = F.silu(x)
     if halo == 0:
         return x
     return F.pad(x, (halo,) * 4) if layout is None else with_halo(x, layout, halo)
+
+
+def normalised(x: torch.Tensor, affine: Affine, rows: torch.Tensor | None) -> torch.Tensor:
+    """[entries, channels, ...] times scale plus shift of each entry's row, rounded to its type once, at the end.
+
+    Args:
+        x: of any type.
+        affine: see `affine`; rounded to half precision itself, it would cost more than all else.
+        rows: [entries] int64; None: the entries are the rows.
+    """
+    view = (len(x), -1) + (1,) * (x.ndim - 2)
+    scale, shift = ((part if rows is None else part.index_select(0, rows)).view(view) for part in affine)
+    if scale.dtype == x.dtype:
+        return x.mul(scale).add_(shift)
+    return torch.addcmul(shift, x, scale).to(x.dtype)
 
 
 def _cut(layout: PatchLayout | None) -> PatchLayout | None:

@@ -66,7 +66,7 @@ def streams_of(calls: Sequence[Arguments]) -> Streams:
     }
     channels = {call[name].shape[2] for call in calls for name in names}
     if channels & {sum(of_rows) for of_rows in lengths.values()}:
-        raise NotPackable("there are as many tokens as channels")
+        raise NotPackable("there are as many tokens as channels", ambiguous=True)
     return Streams(main, rows, lengths)
 
 

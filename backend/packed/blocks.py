@@ -205,7 +205,7 @@ class Blocks(Lockstep):
         cached = self._cached is not None and self.cache is not None and layer in self.cache.index
         if (len(stops) > 1 or cached) and self._is_whole(layer):
             try:
-                given = self._from_cache(layer, stops) if cached else self._at_once(layer, stops)
+                given = self._from_cache(layer, stops) if cached else self._told_apart(layer, stops)
             except (torch.OutOfMemoryError, NotChained, NoRoom, PolicyError):
                 raise
             except Exception as error:  # whoever is to blame: by themselves, calls fail alone
@@ -233,6 +233,20 @@ class Blocks(Lockstep):
             self._trusted.setdefault(launch.form, frozenset())
             self._learn(layer, stops, launch, given)
 
+    def _told_apart(self, layer: torch.nn.Module, stops: Sequence[Stop]) -> list[Any]:
+        """`_at_once`. Packed tensors are told by their number of tokens: if two have the same, a call runs twice."""
+        for more in range(3):
+            try:
+                return self._at_once(layer, [*stops, *[stops[0]] * more])[: len(stops)]
+            except NotPackable as error:
+                if not error.ambiguous or more == 2:
+                    raise
+        raise AssertionError
+
+    def _all(self, stops: Sequence[Stop]) -> bool:
+        """Whether all calls under way have come."""
+        return len({stop.call for stop in stops}) == self._calls
+
     def _at_once(self, layer: torch.nn.Module, stops: Sequence[Stop]) -> list[Any]:
         """What the layer gives to each call. How it joins image and text is seen when it does, and kept in mind."""
         kind = type(layer)
@@ -244,7 +258,7 @@ class Blocks(Lockstep):
         known = self._image_first.get(kind)
         launch = self._launch(layer, calls, known or False)
         chain = self._chains.get(launch.form)
-        if chain is not None and len(chain.links) > 1 and len(stops) == self._calls:
+        if chain is not None and len(chain.links) > 1 and self._all(stops):
             given = self._through(chain, stops, launch)
             if given is not None:
                 return given
@@ -408,7 +422,7 @@ class Blocks(Lockstep):
 
     def _learn(self, layer: torch.nn.Module, stops: Sequence[Stop], launch: PackedCalls, given: Sequence[Any]) -> None:
         """See whether the layer was fed by the one before, in all calls; else a new chain may begin with it."""
-        if self.cache is not None or len(stops) != self._calls or launch.form not in self._trusted:
+        if self.cache is not None or not self._all(stops) or launch.form not in self._trusted:
             self._end_chain()
             return
         fed = Fed(layer, self._signature(layer), stops, launch, self._trusted[launch.form], given)
@@ -451,6 +465,8 @@ class _Learning:
     def add(self, fed: Fed) -> bool:
         """Whether the layer goes on with the chain: all that it was given came from the first block's arguments, or
         from what the last one gave, in all calls alike."""
+        if len(fed.stops) != len(self.first.stops):
+            return False
         found = [
             sources_of(stop, first, leaves)
             for stop, first, leaves in zip(fed.stops, self.first.stops, self._before, strict=True)

@@ -32,6 +32,8 @@ from policies.caching.contract import Flags, Floats
 from policies.caching.step import decide_block, watches_block
 
 Names = tuple[str, ...]
+_TRIES = 16
+"""Tokens that are computed once more until a pack's numbers of tokens are all different."""
 
 
 class NoRoom(Exception):  # noqa: N818
@@ -181,10 +183,7 @@ class CachedPass:
         computed = decide_block(cache.policy, begun.signals._replace(block=index, input_change=change))
         part = None
         if 0 < computed.sum() < len(computed):
-            try:
-                part = _part_of(block, units, computed, joins)
-            except NotPackable:  # as many tokens as something else: all of them then
-                computed = np.ones_like(computed)
+            part = _part_of(block, units, computed, joins)
         count = int(computed.sum())
         cache.by_block[index] += count, len(computed) - count
         if count:
@@ -313,25 +312,32 @@ class _PartOf(NamedTuple):
 def _part_of(block: PackedBlock, units: Units, computed: Flags, joins: Iterable[Names]) -> _PartOf:
     """The tokens of some units, and the other streams of their rows.
 
-    Raises:
-        NotPackable: their numbers are such that tokens cannot be told from something else.
+    Packed tensors are told by their number of tokens. Where two have the same the last main token is computed once
+    more, which changes nothing: what attends to it finds it in the memory.
     """
     streams, device = block.packer.streams, block.pack.device
-    rows = len(block.main)
+    main, rows = streams.main, len(block.main)
     counts = np.bincount(units.row[computed], units.tokens[computed], minlength=rows).astype(int)
     active = counts > 0
-    lengths, tokens = {}, {}
-    for name, of_rows in streams.lengths.items():
-        if name == streams.main:
-            lengths[name], chosen = tuple(counts.tolist()), computed[units.of_token]
-        else:
-            lengths[name], chosen = tuple((active * np.array(of_rows)).tolist()), np.repeat(active, of_rows)
-        tokens[name] = torch.from_numpy(np.flatnonzero(chosen)).to(device)
-    if {block.arguments[name].shape[2] for name in lengths} & {sum(of_rows) for of_rows in lengths.values()}:
-        raise NotPackable("there are as many tokens as channels")
-    pack = Pack(lengths, device, fused=block.pack.fused)
-    for names in joins:
-        pack.join(names)
+    chosen = {name: np.flatnonzero(np.repeat(active, of_rows)) for name, of_rows in streams.lengths.items()}
+    chosen[main] = np.flatnonzero(computed[units.of_token])
+    lengths = {name: tuple((active * np.array(of_rows)).tolist()) for name, of_rows in streams.lengths.items()}
+    channels = {block.arguments[name].shape[2] for name in lengths}
+    for _ in range(_TRIES):
+        lengths[main] = tuple(counts.tolist())
+        try:
+            pack = Pack(lengths, device, fused=block.pack.fused)
+            for names in joins:
+                pack.join(names)
+            if not channels & {sum(of_rows) for of_rows in lengths.values()}:
+                break
+        except NotPackable:
+            pass
+        counts[np.flatnonzero(active)[-1]] += 1
+        chosen[main] = np.append(chosen[main], chosen[main][-1])
+    else:
+        raise NotPackable("streams of equal lengths", ambiguous=True)
+    tokens = {name: torch.from_numpy(at).to(device) for name, at in chosen.items()}
 
     def chosen_of(leaf: Any) -> Any:
         if isinstance(leaf, RowEntries):

@@ -20,11 +20,17 @@ Span = tuple[int, int]
 
 
 class NotPackable(Exception):  # noqa: N818
-    """A block cannot run for these calls at once; the message says why. ``always``: for no others either."""
+    """A block cannot run for these calls at once; the message says why.
 
-    def __init__(self, reason: str, always: bool = False) -> None:
+    Attributes:
+        always: for no others either.
+        ambiguous: for what their numbers of tokens happen to be.
+    """
+
+    def __init__(self, reason: str, always: bool = False, ambiguous: bool = False) -> None:
         super().__init__(reason)
         self.always = always
+        self.ambiguous = ambiguous
 
 
 class Arrangement:
@@ -166,4 +172,5 @@ class Pack:
             new = self._made[names] = Arrangement(names, [self.streams[name] for name in names], self.device)
         known = self._known.setdefault(new.tokens, new)
         if known is not new and known.spans != new.spans:
-            raise NotPackable(f"{' and '.join(known.names)} has as many tokens as {' and '.join(names)}")
+            reason = f"{' and '.join(known.names)} has as many tokens as {' and '.join(names)}"
+            raise NotPackable(reason, ambiguous=True)

@@ -30,7 +30,7 @@ from diffusers.models.upsampling import Upsample2D
 
 from backend.kernels.attention import attend as attend_rows
 from backend.kernels.attention import segments_of
-from backend.kernels.stitch import affine, moments, pool, stitch, with_halo
+from backend.kernels.stitch import affine, moments, normalised, pool, stitch, with_halo
 from backend.patched.context import PatchContext
 from backend.patched.residual import FusedEnd, FusedResidual, FusedUpsample, fused_head
 
@@ -149,12 +149,7 @@ class _PatchedGroupNorm:
             return stitch(x, layout, affine(x, norm, layout))
         if layout is None or layout.whole:
             return self._whole(x)
-        scale, shift = pooled_affine(x, norm, context, self._name)
-        rows = context.rows
-        assert rows is not None
-        view = (len(x), -1) + (1,) * (x.ndim - 2)
-        scale, shift = (of_rows.to(x.dtype).index_select(0, rows).view(view) for of_rows in (scale, shift))
-        return x.mul(scale).add_(shift)
+        return normalised(x, pooled_affine(x, norm, context, self._name), context.rows)
 
 
 def pooled_affine(
