@@ -428,7 +428,7 @@ class Executor:
                     self._advance(run, None, failed)
             calling = [run for run in active if run.pending is not None]
             calls = [run.pending for run in calling if run.pending is not None]
-            outputs, errors = run_merged(self._mixer, calls)
+            outputs, errors = run_merged(self._mixer, calls, free=self.recorder.clear)
             for index, run in enumerate(calling):
                 if index in errors:
                     failed[run.request.request_id] = reason(errors[index])

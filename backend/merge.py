@@ -137,8 +137,10 @@ class Several:
         return self.mixers[calls[0].denoiser].run(calls)
 
 
-def run_merged(mixer: Mixer, calls: Sequence[DenoiserCall]) -> tuple[list[Any], dict[int, BaseException]]:
-    """Run calls in as few forwards as their keys allow.
+def run_merged(
+    mixer: Mixer, calls: Sequence[DenoiserCall], free: Callable[[], None] = lambda: None
+) -> tuple[list[Any], dict[int, BaseException]]:
+    """Run calls in as few forwards as their keys allow; ``free`` is called when there is no memory left.
 
     Returns the outputs in order, and by index what went wrong. A forward that fails for a batch is tried again call by
     call, so that one bad request, or a batch too large for the memory, does not take the others with it.
@@ -155,6 +157,7 @@ def run_merged(mixer: Mixer, calls: Sequence[DenoiserCall]) -> tuple[list[Any], 
             parts = mixer.run([calls[i] for i in indices])
         except Exception as error:
             if isinstance(error, torch.OutOfMemoryError):
+                free()
                 torch.cuda.empty_cache()
             if len(indices) == 1:
                 errors[indices[0]] = error

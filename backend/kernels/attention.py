@@ -14,6 +14,8 @@ from itertools import accumulate, groupby
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from backend.kernels.fallback import kernel_or
+
 FLASH = find_spec("torch.nn.attention.varlen") is not None
 """Whether this torch has attention over rows of any lengths (2.10 and later)."""
 LARGE = 5e10
@@ -67,7 +69,11 @@ def attend(
         [query tokens, heads, channels].
     """
     if fused and _takes_any_lengths(q, v) and not _better_apart(q, queries, keys):
-        return attend_at_once(q, k, v, queries, keys)
+        return kernel_or(
+            "attention of rows of any lengths",
+            lambda: attend_at_once(q, k, v, queries, keys),
+            lambda: attend_by_length(q, k, v, queries, keys),
+        )
     return attend_by_length(q, k, v, queries, keys)
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import torch
 
+from backend.kernels.fallback import kernel_or
+
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
@@ -34,12 +36,16 @@ def modulate(
     Returns:
         [tokens, ...].
     """
-    if fused and _in_one_kernel(rows, (x,), (scale, shift)):
-        from backend.kernels.modulate_triton import multiply_add
 
-        return multiply_add(x, scale, shift, rows, True, dtype)
-    out = x * scale.index_select(0, rows) + shift.index_select(0, rows)
-    return out if dtype is None else out.to(dtype)
+    def plain() -> torch.Tensor:
+        out = x * scale.index_select(0, rows) + shift.index_select(0, rows)
+        return out if dtype is None else out.to(dtype)
+
+    if fused and _in_one_kernel(rows, (x,), (scale, shift)):
+        from backend.kernels import modulate_triton
+
+        return kernel_or("modulate", lambda: modulate_triton.multiply_add(x, scale, shift, rows, True, dtype), plain)
+    return plain()
 
 
 def gated(
@@ -60,12 +66,16 @@ def gated(
     Returns:
         [tokens, ...].
     """
-    if fused and _in_one_kernel(rows, (y, residual), (gate,)):
-        from backend.kernels.modulate_triton import multiply_add
 
-        return multiply_add(y, gate, residual, rows, False, dtype)
-    out = residual + gate.index_select(0, rows) * y
-    return out if dtype is None else out.to(dtype)
+    def plain() -> torch.Tensor:
+        out = residual + gate.index_select(0, rows) * y
+        return out if dtype is None else out.to(dtype)
+
+    if fused and _in_one_kernel(rows, (y, residual), (gate,)):
+        from backend.kernels import modulate_triton
+
+        return kernel_or("gated", lambda: modulate_triton.multiply_add(y, gate, residual, rows, False, dtype), plain)
+    return plain()
 
 
 def modulate_bytes(tokens: int, channels: int, itemsize: int) -> int:

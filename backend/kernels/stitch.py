@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own abbreviation
 
+from backend.kernels.fallback import kernel_or
 from backend.patched.layout import PatchLayout
 
 Affine = tuple[torch.Tensor, torch.Tensor]
@@ -42,10 +43,16 @@ def affine(
             result normalises ``x + added`` when it is given ``x``.
     """
     if fused and (kernels := _kernels(x)) is not None:
-        if added is not None:
-            added = added.to(x.dtype).expand(len(x), -1)
-            added = added if added.stride(1) == 1 else added.contiguous()
-        return kernels.affine(x, norm.num_groups, norm.eps, norm.weight, norm.bias, _cut(layout), added)
+        per_patch = None if added is None else added.to(x.dtype).expand(len(x), -1)
+        if per_patch is not None and per_patch.stride(1) != 1:
+            per_patch = per_patch.contiguous()
+        groups, eps = norm.num_groups, norm.eps
+        moved: Affine = kernel_or(
+            "affine",
+            lambda: kernels.affine(x, groups, eps, norm.weight, norm.bias, _cut(layout), per_patch),
+            lambda: affine(x, norm, layout, added, fused=False),
+        )
+        return moved
     summed = x if added is None else x + added[:, :, None, None]
     scale, shift = pool(moments(summed, norm), norm, layout)
     if added is None:
@@ -69,7 +76,12 @@ def stitch(
     outside the image.
     """
     if fused and halo <= min(x.shape[2:]) and (kernels := _kernels(x)) is not None:
-        return kernels.stitch(x, affine, silu, halo, _cut(layout))
+        framed: torch.Tensor = kernel_or(
+            "stitch",
+            lambda: kernels.stitch(x, affine, silu, halo, _cut(layout)),
+            lambda: stitch(x, layout, affine, silu, halo, fused=False),
+        )
+        return framed
     if affine is not None:
         x = normalised(x, affine, None if layout is None else layout.row_of)
     if silu:

@@ -46,11 +46,12 @@ class Streams(NamedTuple):
     lengths: dict[str, tuple[int, ...]]
 
 
-def streams_of(calls: Sequence[Arguments]) -> Streams:
+def streams_of(calls: Sequence[Arguments], any_lengths: bool = False) -> Streams:
     """The streams of calls of one block, the first argument first.
 
     Raises:
-        NotPackable: the calls give different arguments, or the first is no stream.
+        NotPackable: the calls give different arguments, the first is no stream, or, if not ``any_lengths``, there are
+            as many tokens as channels.
     """
     if any(call.keys() != calls[0].keys() for call in calls):
         raise NotPackable("the calls give different arguments")
@@ -65,7 +66,7 @@ def streams_of(calls: Sequence[Arguments]) -> Streams:
         for name in names
     }
     channels = {call[name].shape[2] for call in calls for name in names}
-    if channels & {sum(of_rows) for of_rows in lengths.values()}:
+    if not any_lengths and channels & {sum(of_rows) for of_rows in lengths.values()}:
         raise NotPackable("there are as many tokens as channels", ambiguous=True)
     return Streams(main, rows, lengths)
 
@@ -98,9 +99,9 @@ class Packer:
         self._kept: dict[Any, tuple[Any, Any, bool]] = {}
         self.along: dict[int, tuple[int, tuple[str, ...]]] = {}
 
-    def pack(self) -> Pack:
-        """The rows of one more launch."""
-        return Pack(self.streams.lengths, self.device, self._arrangements, self._fused)
+    def pack(self, any_lengths: bool = False) -> Pack:
+        """The rows of one more launch. See `Pack` for ``any_lengths``."""
+        return Pack(self.streams.lengths, self.device, self._arrangements, self._fused, any_lengths)
 
     def packed(self, calls: Sequence[Arguments], pack: Pack, image_first: bool) -> dict[str, Any]:
         """One call's arguments for all.

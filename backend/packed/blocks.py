@@ -283,22 +283,21 @@ class Blocks(Lockstep):
         if len(stops) != self._calls:
             raise NotPackable("some calls do not come to it")
         calls = [self._named(layer, stop) for stop in stops]
-        launch = self._launch(layer, calls, self._image_first.get(kind, False))
+        launch = self._launch(layer, calls, self._image_first.get(kind, False), any_lengths=True)
         if launch.form not in self._trusted or layer not in cache.given:
             rows = sum(launch.packer.streams.rows)
             self._cached = None
             try:
-                self._at_once(layer, stops if rows > 1 else [*stops, *stops])  # one row alone would prove nothing
+                self._told_apart(layer, stops if rows > 1 else [*stops, *stops])  # one row alone would prove nothing
             finally:
                 self._cached = cached
-            launch = self._launch(layer, calls, self._image_first.get(kind, False))
+            launch = self._launch(layer, calls, self._image_first.get(kind, False), any_lengths=True)
         block = PackedBlock(layer, stops[0].forward, launch.packer, launch.pack, launch.arguments)
         if launch.form not in self._trusted or not cached.takes(block):
-            given, _ = self._launched(layer, stops, launch)
-            return given
-        out = cached.run(block, self._trusted[launch.form])
+            return self._told_apart(layer, stops) if len(stops) > 1 else [BY_ITSELF]
+        given = cached.run(block, self._trusted[launch.form])
         self.packed[kind.__name__] += 1
-        return _divided(out, launch.pack, launch.packer.streams.rows)
+        return given
 
     def _named(self, layer: torch.nn.Module, stop: Stop) -> dict[str, Any]:
         """The arguments of a call by name, in the order of the signature."""
@@ -320,9 +319,11 @@ class Blocks(Lockstep):
             self._signatures[kind] = inspect.signature(kind.forward)
         return self._signatures[kind]
 
-    def _launch(self, layer: torch.nn.Module, calls: Sequence[Arguments], image_first: bool) -> PackedCalls:
-        packer = self._packer(streams_of(calls), calls[0][next(iter(calls[0]))].device)
-        pack = packer.pack()
+    def _launch(
+        self, layer: torch.nn.Module, calls: Sequence[Arguments], image_first: bool, any_lengths: bool = False
+    ) -> PackedCalls:
+        packer = self._packer(streams_of(calls, any_lengths), calls[0][next(iter(calls[0]))].device)
+        pack = packer.pack(any_lengths)
         arguments = packer.packed(calls, pack, image_first)
         form = (layer, image_first, *_form(arguments))
         for names in self._trusted.get(form, ()):
@@ -634,12 +635,7 @@ def _rows_divided(x: Any, pack: Pack, rows: Sequence[int]) -> list[Any]:
     arrangement = pack.arrangement(x.shape[1]) if x.ndim > 1 and len(x) == 1 else None
     if arrangement is None:
         raise NotPackable(f"a result of the shape {tuple(x.shape)}")
-    parts = [arrangement.of_row(x, row, 1) for row in range(sum(rows))]
-    given, at = [], 0
-    for count in rows:
-        given.append(parts[at] if count == 1 else torch.cat(parts[at : at + count]))
-        at += count
-    return given
+    return arrangement.by_call(x, rows)
 
 
 def _equal(alone: Any, packed: Any) -> bool:

@@ -121,6 +121,13 @@ class PackedBlock(NamedTuple):
     arguments: dict[str, Any]
 
     @property
+    def ambiguous(self) -> bool:
+        """Whether its tokens cannot be told from something else by their number."""
+        streams = self.packer.streams.lengths
+        totals = {sum(of_rows) for of_rows in streams.values()}
+        return self.pack.ambiguous or bool(totals & {self.arguments[name].shape[2] for name in streams})
+
+    @property
     def main(self) -> tuple[int, ...]:
         """Main tokens of each row."""
         return self.packer.streams.lengths[self.packer.streams.main]
@@ -161,8 +168,8 @@ class CachedPass:
         same = all(streams.lengths.get(name) == lengths for name, lengths in begun.kept.items())
         return same and self._cache.given[block.layer].streams <= begun.kept.keys()
 
-    def run(self, block: PackedBlock, joins: Iterable[Names]) -> Any:
-        """What the block gives for all tokens, computed where the policy says so.
+    def run(self, block: PackedBlock, joins: Iterable[Names]) -> list[Any]:
+        """What the block gives to each call, computed where the policy says so.
 
         Args:
             block: the block, and what it is given.
@@ -182,7 +189,7 @@ class CachedPass:
             change = np.where(has_output, self._change(index, tokens, main), np.inf)
         computed = decide_block(cache.policy, begun.signals._replace(block=index, input_change=change))
         part = None
-        if 0 < computed.sum() < len(computed):
+        if 0 < computed.sum() < len(computed) or (computed.any() and block.ambiguous):
             part = _part_of(block, units, computed, joins)
         count = int(computed.sum())
         cache.by_block[index] += count, len(computed) - count
@@ -200,11 +207,17 @@ class CachedPass:
                 at = begun.places((main,), part)
                 begun.store(f"block{index}.input", fresh, at)
                 begun.store(f"block{index}.power", fresh.square().mean(1, dtype=exact), at)
-        leaves = [
-            begun.kept_of(f"block{index}.{number}", of.names)[None] if isinstance(of, Streamed) else of
-            for number, of in enumerate(given.leaves)
-        ]
-        return tree_unflatten(leaves, given.spec)
+        rows = block.packer.streams.rows
+        columns = [self._of_calls(f"block{index}.{number}", of, rows) for number, of in enumerate(given.leaves)]
+        return [tree_unflatten([column[call] for column in columns], given.spec) for call in range(len(rows))]
+
+    def _of_calls(self, name: str, of: Any, rows: Sequence[int]) -> list[Any]:
+        """One leaf of what a block gives, for each call."""
+        begun = self._begun
+        assert begun is not None
+        if not isinstance(of, Streamed):
+            return [of] * len(rows)
+        return begun.arrangement(of.names).by_call(begun.kept_of(name, of.names)[None], rows)
 
     def _begin(self, block: PackedBlock, joins: Iterable[Names]) -> _Begun:
         """The calls take their places in the cache at the first block."""
@@ -281,6 +294,10 @@ class _Begun:
         entry = torch.arange(self._count, device=device)
         places = joint.arranged(entry).split([sum(lengths) for lengths in kept.values()])
         self._places = dict(zip(kept, places, strict=True))
+
+    def arrangement(self, names: Names) -> Arrangement:
+        """These streams end to end."""
+        return Arrangement(names, [self.kept[name] for name in names], self.of_token.device)
 
     def places(self, names: Names, part: _PartOf | None = None) -> torch.Tensor:
         """Entries of the tokens of these streams end to end, of those that are computed."""

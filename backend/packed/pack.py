@@ -94,6 +94,12 @@ class Arrangement:
             return x.narrow(axis, 0, 0)
         return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
 
+    def by_call(self, x: torch.Tensor, rows: Sequence[int]) -> list[torch.Tensor]:
+        """[1, tokens, ...] as a tensor [rows, tokens, ...] for each call, of so many rows."""
+        parts = [self.of_row(x, row, 1) for row in range(sum(rows))]
+        ends = list(accumulate(rows, initial=0))
+        return [torch.cat(parts[at:end]) if end > at + 1 else parts[at] for at, end in pairwise(ends)]
+
 
 class Pack:
     """The streams of one launch of a block, and what the block joins of them.
@@ -103,10 +109,12 @@ class Pack:
         device: where its tables are.
         arrangements: those of these streams that are made already, by the names; more are added.
         fused: attention in whichever way suits the device, and modulations in one kernel.
+        any_lengths: do not raise; nothing can be run on such a pack, but parts of it.
 
     Attributes:
         last: names of the streams that the block joined last; empty: none yet.
         over_joint: whether an argument lay over image and text together.
+        ambiguous: whether two arrangements have as many tokens.
 
     Raises:
         NotPackable: two arrangements have as many tokens.
@@ -118,6 +126,7 @@ class Pack:
         device: torch.device,
         arrangements: dict[tuple[str, ...], Arrangement] | None = None,
         fused: bool = False,
+        any_lengths: bool = False,
     ) -> None:
         self.streams = streams
         self.fused = fused
@@ -125,6 +134,8 @@ class Pack:
         self._made = {} if arrangements is None else arrangements
         self.last: tuple[str, ...] = ()
         self.over_joint = False
+        self.ambiguous = False
+        self._any_lengths = any_lengths
         self._known: dict[int, Arrangement] = {}
         for name in self.streams:
             self._add((name,))
@@ -146,7 +157,7 @@ class Pack:
 
     def of_names(self, names: tuple[str, ...]) -> Arrangement | None:
         """How these streams lie end to end; None: the block does not join them."""
-        return next((one for one in self._known.values() if one.names == names), None)
+        return self._made.get(names)
 
     def joined(self, tokens: Sequence[int]) -> None:
         """The block puts packed tensors of so many tokens end to end."""
@@ -172,5 +183,8 @@ class Pack:
             new = self._made[names] = Arrangement(names, [self.streams[name] for name in names], self.device)
         known = self._known.setdefault(new.tokens, new)
         if known is not new and known.spans != new.spans:
+            self.ambiguous = True
+            if self._any_lengths:
+                return
             reason = f"{' and '.join(known.names)} has as many tokens as {' and '.join(names)}"
             raise NotPackable(reason, ambiguous=True)

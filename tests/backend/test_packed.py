@@ -86,9 +86,7 @@ def across_images(q: Any, k: Any, v: Any, queries: Any, keys: Any, fused: bool) 
 
 def without_attention_per_image(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(within, "attend", across_images)
-    of_row = Arrangement.of_row
-    patch.setattr(within, "groupby", lambda rows, key: [((1, 1), rows)])
-    patch.setattr(Arrangement, "of_row", lambda one, x, row, axis: of_row(one, x, 0, axis))
+    patch.setattr(within.RowAttention, "row_by_row", lambda _, attention, q, k, v, mask: attention(q, k, v, mask))
 
 
 def without_modulation_per_token(patch: pytest.MonkeyPatch) -> None:
@@ -221,7 +219,7 @@ def test_modulations_take_no_memory_of_tokens(name: str, chunks: int, fused: boo
     rows = sum(len(call.kwargs["hidden_states"]) for call in calls)
     with torch.no_grad(), Shapes() as shapes:
         Blocks(model, kernels=Kernels(fused=fused)).run_in_step(calls)
-    batches = {shape[1] for shape in shapes.made if shape[0] == 1 and shape[2:] == (inner,)}
+    batches = {shape[1] for shape in shapes.made if shape[:1] == (1,) and shape[2:] == (inner,)}
     wide = {shape[0] for shape in shapes.made if shape[1:] in {(chunks * inner,), (chunks, inner)}}
     assert max(wide) <= rows < max(batches)
 
@@ -271,7 +269,7 @@ def test_mixed_sizes_share_one_forward() -> None:
     executor.execute("encode", requests)
     forwards: list[tuple[int, ...]] = []
     project = pipeline.transformer.proj_out.forward
-    pipeline.transformer.proj_out.forward = lambda x: forwards.append(tuple(x.shape)) or project(x)
+    pipeline.transformer.proj_out.forward = lambda input: forwards.append(tuple(input.shape)) or project(input)
     executor.execute("denoise", requests, 1)
     tokens = [2 * 2 * 2, 2 * 2 * (3 * 1), 1 * 2, 2 * 2 * 2]  # rows x latent patches: guided twice, "two" twice again
     assert forwards == [(sum(tokens), 16)]
