@@ -58,6 +58,11 @@ class Given(NamedTuple):
         return cls(tuple(named), spec)
 
     @property
+    def first(self) -> int:
+        """Which leaf is the first tensor."""
+        return next(number for number, leaf in enumerate(self.leaves) if isinstance(leaf, Streamed))
+
+    @property
     def streams(self) -> set[str]:
         """All streams that it gives."""
         return {name for leaf in self.leaves if isinstance(leaf, Streamed) for name in leaf.names}
@@ -181,7 +186,7 @@ class CachedPass:
         begun = self._begun = self._begun or self._begin(block, joins)
         cache, state, units = self._cache, begun.state, begun.units
         index, given = cache.index[block.layer], cache.given[block.layer]
-        has_output = begun.has_output & (f"block{index}.0" in state)
+        has_output = begun.has_output & (f"block{index}.{given.first}" in state)
         watched, main = watches_block(cache.policy, index), block.packer.streams.main
         tokens = block.arguments[main][0]
         change = np.where(has_output, 0.0, np.inf)

@@ -81,7 +81,7 @@ def test_equals_the_stock_pipeline_run_alone(name: str, dtype: Any, tolerance: f
 
 def across_images(q: Any, k: Any, v: Any, queries: Any, keys: Any, fused: bool) -> Any:
     heads = [x.transpose(0, 1)[None] for x in (q, k, v)]
-    return torch.nn.functional.scaled_dot_product_attention(*heads)[0].transpose(0, 1)
+    return within.scaled_dot_product_attention(*heads)[0].transpose(0, 1)
 
 
 def without_attention_per_image(patch: pytest.MonkeyPatch) -> None:
