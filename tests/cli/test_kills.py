@@ -124,6 +124,8 @@ class Command:
 
     def tell(self) -> None:
         """Say what was tried, when all of it held."""
+        tried = sum(self.ended.values())
+        assert self.ended["itself"] <= (tried // 2 if MOMENTS else tried), self.ended
         print(f"\n{self.words[0]}: ended by {dict(self.ended)}; nothing lost, doubled or left over")
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from traces.errors import BadInput
+from traces.files import row_at
 from traces.importers.dit import import_dit
 from traces.importers.gentd26 import import_gentd26
 from traces.importers.mixfusion import import_mixfusion
@@ -234,3 +235,19 @@ def test_a_time_for_all_rows_is_a_number_where_times_are_rebased(tmp_path: Path)
     assert [(request.arrival_s, request.deadline_s) for request in trace] == [(0.0, 4.0), (0.0, 4.0)]
     with pytest.raises(BadInput, match="arrival_s is 'x', expected a number"):
         import_table(tmp_path / "t.csv", {}, constants={"arrival_s": "x"}, rebase=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("t.csv", "row 2 counting the header"),
+        ("t.CSV.gz", "row 2 counting the header"),
+        ("t.parquet", "row 2 counting the header"),
+        ("", "row 2 counting the header"),
+        ("t.jsonl", "record 1"),
+        ("t.jsonl.gz", "record 1"),
+        ("log.txt", "record 1"),
+    ],
+)
+def test_a_row_has_the_number_that_a_spreadsheet_shows(source: str, said: str) -> None:
+    assert row_at(0, source) == said
