@@ -88,7 +88,7 @@ class Assessor:
         self._effort = effort
         self._said: dict[tuple[Candidate, Change], Evaluation] = {}
         self._seen: dict[tuple[Candidate, Change], list[Replication]] = {}
-        self._carried: dict[tuple[str, int, str, float, int | None], list[float]] = {}
+        self._carried: dict[tuple[str, int, str, int | None], list[float]] = {}
 
     @property
     def as_planned(self) -> list[Evaluation]:
@@ -106,16 +106,20 @@ class Assessor:
         return self._seen[candidate, AS_PLANNED]
 
     def load(self, candidate: Candidate, change: Change = AS_PLANNED) -> Interval:
-        """The demand over what the cluster carries when it never runs out of work."""
-        known = (*key(candidate), change.slowdown, change.max_batch)
+        """The demand over what the cluster carries when it never runs out of work.
+
+        Where all steps take longer alike it carries as much less, but for a few batches that are formed otherwise; that
+        takes no simulation of its own.
+        """
+        known = (*key(candidate), change.max_batch)
         if known not in self._carried:
-            busy = Change(slowdown=change.slowdown, max_batch=change.max_batch)
+            busy = Change(max_batch=change.max_batch)
             one = replace(candidate, replicas=1)
             experiments = [
                 Experiment(one, seed, SATURATING_REQUESTS, busy, saturate=True) for seed in range(SATURATING_SEEDS)
             ]
             self._carried[known] = [run.drain_s / run.submitted for run in self._evaluate(experiments)]
-        rate_rps = self.target.rate_rps * change.rate_scale / candidate.replicas
+        rate_rps = self.target.rate_rps * change.rate_scale * change.slowdown / candidate.replicas
         return interval([rate_rps * seconds for seconds in self._carried[known]], self.target.confidence)
 
     def __call__(self, candidate: Candidate, change: Change = AS_PLANNED) -> Evaluation:

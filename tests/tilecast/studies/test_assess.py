@@ -108,6 +108,8 @@ def test_seconds_that_are_not_certain_ask_for_the_least_cluster_at_every_speed()
         least = [speed.evaluation.candidate.replicas for speed in plan.speeds if speed.evaluation]
         assert least == [math.floor(3 * slowdown) + 1 for slowdown in slowdowns] == [3, 3, 4, 4, 5]
         assert plan.speeds_if_measured == 1
+        assert {ask.change.slowdown for ask in queues.asked if ask.saturate} == {1.0}
+        assert assess.load(option.cluster(4), Change(slowdown=1.5)).mean == pytest.approx(1.5 * 3.0 / 4)
         looked = {(ask.change.slowdown, ask.candidate.replicas) for ask in queues.asked if not ask.saturate}
         assert all(replicas >= 4 for slowdown, replicas in looked if slowdown > 1.1)  # three do not do faster
         assert all(replicas <= 4 for slowdown, replicas in looked if slowdown < 0.9)  # four do slower
