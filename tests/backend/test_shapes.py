@@ -121,7 +121,10 @@ def test_the_table_agrees_with_a_fresh_count(stage: str) -> None:
     assert shape.peak_bytes.at(area, 1) == pytest.approx(two.peak_bytes - one.peak_bytes, rel=1e-3)
 
 
-@pytest.mark.parametrize(("model", "stage", "size"), [("pixart-sigma", "denoise", (1216, 832, 1))])
+@pytest.mark.parametrize(
+    ("model", "stage", "size"),
+    [("pixart-sigma", "denoise", (1216, 832, 1)), ("sd15", "denoise", (640, 768, 1)), ("sd3", "encode", (640, 640, 1))],
+)
 def test_a_size_that_was_not_counted_is_what_the_table_says(model: str, stage: str, size: tuple[int, int, int]) -> None:
     shape, geometry, work = shape_of(model), geometry_of(model), MODELS[model].stages[stage]
     of, modules = shape.stage(stage), build(work)
