@@ -10,7 +10,6 @@ every clip in one picture, and the first clips to play.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -22,13 +21,22 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 
 from backend.clips import clip_strip, write_clip
 from backend.pictures import picture_grid, write_picture
-from tools.tiny_models.clip_reader import Verdict, accuracy_on_drawn, judge, share_right
-from tools.tiny_models.measure_image import MEASUREMENT, weights_bytes
+from tools.tiny_models.clip_reader import accuracy_on_drawn, judge, share_right
+from tools.tiny_models.measuring import (
+    MEASUREMENT,
+    caption,
+    load,
+    measured,
+    not_right,
+    one_core,
+    spread,
+    step_ends,
+    weights_bytes,
+)
 from tools.tiny_models.moving_scenes import FRAMES, MovingScene, draw_clip, held_out_scenes
 from tools.tiny_models.tiny_video import FOLDER, GUIDANCE_SCALE, NATIVE_SIZE, STEPS
 from traces.files import write_json
@@ -40,17 +48,7 @@ VERDICTS = ("colour", "shape", "motion")
 
 def chosen_scenes(count: int) -> list[MovingScene]:
     """`count` held-out scenes, evenly spread over the fixed order of all of them."""
-    scenes = held_out_scenes()
-    if not 1 <= count <= len(scenes):
-        raise ValueError(f"there are {len(scenes)} held-out prompts, cannot take {count}")
-    return [scenes[int(index)] for index in np.linspace(0, len(scenes) - 1, count)]
-
-
-def load(folder: Path) -> Any:
-    """The stock pipeline in `folder`, without a progress bar."""
-    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return spread(held_out_scenes(), count)
 
 
 def generate(
@@ -93,40 +91,17 @@ def reconstruction_psnr(pipeline: Any, scenes: Sequence[MovingScene], height: in
 
 def times_ms(pipeline: Any, steps: int = STEPS, runs: int = 3) -> tuple[float, float]:
     """Median milliseconds of a guided native-size denoising step and of decoding its clip, on one core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    given = {"height": NATIVE_SIZE, "width": NATIVE_SIZE, "num_frames": FRAMES, "num_inference_steps": steps}
+    prompt = "a big red circle moving right slowly on blue"
     intervals: list[float] = []
     decodings: list[float] = []
-    try:
+    with one_core():
         for run in range(runs + 1):
-            ends: list[float] = []
-
-            def note(_pipeline: Any, _step: int, _timestep: Any, inputs: dict, ends: list[float] = ends) -> dict:
-                ends.append(time.perf_counter())
-                return inputs
-
-            pipeline(
-                prompt="a big red circle moving right slowly on blue",
-                height=NATIVE_SIZE,
-                width=NATIVE_SIZE,
-                num_frames=FRAMES,
-                num_inference_steps=steps,
-                guidance_scale=GUIDANCE_SCALE,
-                generator=torch.Generator().manual_seed(0),
-                callback_on_step_end=note,
-            )
+            ends = step_ends(pipeline, prompt=prompt, guidance_scale=GUIDANCE_SCALE, **given)
             if run > 0:  # the first run warms up
-                intervals.extend(np.diff(ends))
                 decodings.append(time.perf_counter() - ends[-1])
-    finally:
-        torch.set_num_threads(threads)
+                intervals.extend(np.diff(ends))
     return float(np.median(intervals)) * 1e3, float(np.median(decodings)) * 1e3
-
-
-def caption(scene: MovingScene, verdict: Verdict) -> str:
-    """The prompt, and what the clip has wrong."""
-    wrong = [name for name in VERDICTS if not getattr(verdict, name)]
-    return f"WRONG {' and '.join(wrong).upper()}: {scene.prompt}" if wrong else scene.prompt
 
 
 def measure(folder: Path, prompts: int, steps: int, guidance_scale: float, output: Path | None) -> dict:
@@ -152,40 +127,30 @@ def measure(folder: Path, prompts: int, steps: int, guidance_scale: float, outpu
     }
     if output is not None:
         strips = [clip_strip(clip / 255.0) for clip in clips]
-        captions = [caption(scene, verdict) for scene, verdict in zip(scenes, verdicts, strict=True)]
+        captions = [caption(scene, verdict, VERDICTS) for scene, verdict in zip(scenes, verdicts, strict=True)]
         write_picture(picture_grid(strips, captions, columns=2), output / "strips.png", MEASUREMENT)
         for index, clip in enumerate(clips[:PLAYABLE_CLIPS]):
             write_clip(output / f"{index:03d}.webp", clip / 255.0, kind=MEASUREMENT)
-        wrong = {
-            scene.prompt: {name: getattr(verdict, name) for name in VERDICTS}
-            for scene, verdict in zip(scenes, verdicts, strict=True)
-            if not all(getattr(verdict, name) for name in VERDICTS)
-        }
+        wrong = not_right(scenes, verdicts, VERDICTS)
         write_json(figures | {"not_right": wrong}, output / "figures.json", MEASUREMENT)
     return figures
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Measure tiny-video on held-out prompts.")
-    parser.add_argument("--model", type=Path, default=FOLDER, help="a folder saved by train_video")
-    parser.add_argument("--prompts", type=int, default=130)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--guidance", type=float, default=GUIDANCE_SCALE, help="guidance scale")
-    parser.add_argument("-o", "--output", type=Path, help="folder for figures.json, strips.png and a few clips")
-    options = parser.parse_args(arguments)
-    most = len(held_out_scenes())
-    if not (options.model / "model_index.json").is_file():
-        parser.error(f"{options.model} is no model folder: it has no model_index.json")
-    if not 1 <= options.prompts <= most:
-        parser.error(f"--prompts must be 1 to {most}, got {options.prompts}")
-    if options.steps < 1:
-        parser.error(f"--steps must be at least 1, got {options.steps}")
-    if options.output is not None and options.output.is_file():
-        parser.error(f"{options.output} is a file; name a folder")
-
-    figures = measure(options.model, options.prompts, options.steps, options.guidance, options.output)
-    print(f"{figures['prompts']} held-out prompts, {FRAMES} x {NATIVE_SIZE} x {NATIVE_SIZE} px, {options.steps} steps")
+    figures = measured(
+        measure,
+        arguments,
+        model=FOLDER,
+        prompts=130,
+        most=len(held_out_scenes()),
+        steps=STEPS,
+        guidance=GUIDANCE_SCALE,
+        files="figures.json, strips.png and a few clips",
+    )
+    print(
+        f"{figures['prompts']} held-out prompts, {FRAMES} x {NATIVE_SIZE} x {NATIVE_SIZE} px, {figures['steps']} steps"
+    )
     for name in VERDICTS:
         print(f"  {name + 's right':16}{figures['right'][name]:7.1%}   (drawn: {figures['drawn_right'][name]:.1%})")
     print(f"  VAE back and forth {figures['vae_psnr_db']:.1f} dB")

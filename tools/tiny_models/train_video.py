@@ -13,11 +13,9 @@ tells a window from a scene, and what starts there shall be a whole scene.
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,38 +23,31 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor, nn
 
 from tools.tiny_models.moving_scenes import draw_clip, training_scenes
 from tools.tiny_models.tiny_video import LATENT_FACTOR, SIGMA_SHIFT, Parts, save, set_latent_statistics
-from tools.tiny_models.training import CONSOLE, Clock, Meter, descend, set_learning_rate
+from tools.tiny_models.training import CONSOLE, Encoded, Training, encoded, train
 
-VAE_SHARE = 0.28  # of the budget
-ENCODE_SHARE = 0.05
+ENCODE_SHARE = 0.05  # of the budget
+ENCODED_AT_ONCE = 8
 VAE_CROP = 32
 VAE_BATCH = 4
 VAE_FRAMES = (5, 5, 9)  # short clips are cheaper and have all kinds of latent frames but one
 VAE_CANVASES = (32, 48, 64, 96)
-VAE_LEARNING_RATE = 2e-3
-KL_WEIGHT = 1e-3
 
-LEARNING_RATE = 1.5e-3
 BATCH_LATENT_PIXELS = 20 * 16 * 16
 LARGEST_BATCH = 64
-PROMPT_DROPOUT = 0.1  # trains the empty prompt, which guidance subtracts
 SHORT_CLIP_SHARE = 0.08  # batches whose clips end after their second latent frame
 WINDOW_SIGMA = 0.9
-EMA_DECAY = 0.999
-SAVE_EVERY_S = 240.0
-LEAVE_FOR_SAVING_S = 10.0
 
 PROMPT_TOKENS = 10  # the longest sentence has nine words and an end
 PIPELINE_TOKENS = 512  # WanPipeline pads every prompt with zeros to this length and masks none of them
 
 
-@dataclass(frozen=True)
-class Bucket:
+class Bucket(NamedTuple):
     """One canvas size in pixels: its share of the clips' encoding time, and how often it is trained early and late.
 
     With a `window` (pixels) only windows of that size are trained, cut anywhere from the canvas' latents.
@@ -90,13 +81,6 @@ BUCKETS = (
     Bucket(128, 96, 1, 0.1, 0.7, window=(48, 64)),
     Bucket(96, 128, 1, 0.1, 0.7, window=(64, 48)),
 )
-
-
-class Encoded(NamedTuple):
-    """Normalised latents [clips, channels, frames, height, width] and token ids [clips, tokens] of one bucket."""
-
-    latents: Tensor
-    ids: Tensor
 
 
 class PlainAttention:
@@ -137,77 +121,46 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.stack((first * cos - second * sin, first * sin + second * cos), -1).flatten(-2)
 
 
-class Trainer:
-    """The state of one training; `checkpoint` is where it survives an interruption."""
+class Trainer(Training):
+    """Of `tiny-video`."""
+
+    denoiser = "transformer"
+    buckets = BUCKETS
+    vae_share = 0.28
+    kl_weight = 1e-3
+    prompt_tokens = PROMPT_TOKENS
+    statistics = ("latents_mean", "latents_std")
+    save_every_s = 240.0
+    leave_for_saving_s = 10.0
 
     def __init__(self, minutes: float, seed: int, checkpoint: Path) -> None:
-        torch.manual_seed(seed)
-        self.rng = np.random.default_rng(seed)
-        self.clock = Clock(60.0 * minutes)
-        self.checkpoint = checkpoint
-        self.parts = Parts.untrained()
-        self.average = {name: weight.clone() for name, weight in self._denoiser_weights()}
-        self.optimizer: torch.optim.Optimizer | None = None
-        self.vae_is_done = False
-        self.denoiser_start_s = 0.0
-        self.steps = 0
+        super().__init__(minutes, seed, checkpoint, Parts.untrained)
         self.scenes = training_scenes()
-        self.prompt_ids = {scene.prompt: self._token_ids(scene.prompt) for scene in self.scenes}
-        self.no_prompt = self._token_ids("")
 
-    # ------------------------------------------------------------------ clips and prompts
-
-    def _token_ids(self, prompt: str) -> Tensor:
-        ids = self.parts.tokenizer(
-            prompt, padding="max_length", max_length=PROMPT_TOKENS, truncation=True, return_tensors="pt"
-        ).input_ids
-        return ids[0]
-
-    def _drawn(self, count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Clips `(count, 3, frames, height, width)` in -1..1 and their token ids `(count, tokens)`."""
-        clips, ids = [], []
-        for _ in range(count):
-            scene = self.scenes[self.rng.integers(len(self.scenes))]
-            clips.append(draw_clip(scene, height, width, self.rng))
-            ids.append(self.prompt_ids[scene.prompt])
-        stacked = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
-        return stacked.float() / 127.5 - 1.0, torch.stack(ids)
-
-    # ------------------------------------------------------------------ stage one: VAE
+    def draw_scene(self, height: int, width: int) -> tuple[NDArray[np.uint8], str]:
+        """See `Training`."""
+        scene = self.scenes[self.rng.integers(len(self.scenes))]
+        return draw_clip(scene, height, width, self.rng), scene.prompt
 
     def train_vae(self) -> None:
-        """Learn to compress clips: L1 and L2 reconstruction and a small pull to a unit normal latent."""
-        vae = self.parts.vae.train()
-        channels_last(vae)
-        optimizer = torch.optim.AdamW(vae.parameters(), VAE_LEARNING_RATE, (0.9, 0.98), weight_decay=1e-3)
-        end_s = VAE_SHARE * self.clock.budget_s
-        loss_seen = Meter("vae", every=100)
-        for share in self.clock.progress("vae", self.clock.spent_s, end_s):
-            set_learning_rate(optimizer, VAE_LEARNING_RATE, share)
-            clips = self._vae_batch()
-            with torch.autocast("cpu", torch.bfloat16):
-                posterior = vae.encode(clips).latent_dist
-                decoded = vae.decode(posterior.sample()).sample
-            error = decoded.float() - clips
-            kl = posterior.kl().mean() / posterior.mean[0].numel()
-            loss = error.abs().mean() + error.square().mean() + KL_WEIGHT * kl
-            descend(optimizer, loss, vae)
-            loss_seen.add(error.abs().mean().item())
-        vae.eval().requires_grad_(False)
-        clips, _ = self._drawn(64, 64, 64)
-        set_latent_statistics(vae, encoded(vae, clips))
-        self.vae_is_done = True
+        """See `Training`."""
+        channels_last(self.parts.vae)
+        super().train_vae()
 
-    def _vae_batch(self) -> Tensor:
+    def vae_batch(self) -> Tensor:
+        """See `Training`."""
         size, frames = int(self.rng.choice(VAE_CANVASES)), int(self.rng.choice(VAE_FRAMES))
-        clips, _ = self._drawn(VAE_BATCH, size, size)
+        clips, _ = self.drawn(VAE_BATCH, size, size)
         top, left = self.rng.integers(size - VAE_CROP + 1, size=2)
         crop = clips[:, :, :frames, top : top + VAE_CROP, left : left + VAE_CROP]
         return crop.contiguous(memory_format=torch.channels_last_3d)
 
-    # ------------------------------------------------------------------ stage two: clips to latents
+    def settle_vae(self) -> None:
+        """See `Training`."""
+        clips, _ = self.drawn(64, 64, 64)
+        set_latent_statistics(self.parts.vae, encoded(self.parts.vae, clips, ENCODED_AT_ONCE))
 
-    def encode_clips(self) -> list[Encoded]:
+    def encode(self) -> list[Encoded]:
         """Draw and encode as many clips of each bucket as its share of the time allows, at least one batch."""
         shares = sum(bucket.encode for bucket in BUCKETS)
         pools = []
@@ -215,49 +168,28 @@ class Trainer:
             end_s = self.clock.spent_s + ENCODE_SHARE * self.clock.budget_s * bucket.encode / shares
             batches: list[Encoded] = []
             while not batches or self.clock.spent_s < end_s:
-                clips, ids = self._drawn(8, bucket.height, bucket.width)
-                batches.append(Encoded(normalised(self.parts.vae, encoded(self.parts.vae, clips)), ids))
+                clips, ids = self.drawn(ENCODED_AT_ONCE, bucket.height, bucket.width)
+                batches.append(
+                    Encoded(normalised(self.parts.vae, encoded(self.parts.vae, clips, ENCODED_AT_ONCE)), ids)
+                )
             pools.append(Encoded(*(torch.cat(parts) for parts in zip(*batches, strict=True))))
         CONSOLE.print("clips encoded: " + ", ".join(str(len(pool.ids)) for pool in pools))
         return pools
 
-    # ------------------------------------------------------------------ stage three: text encoder and transformer
-
-    def train_denoiser(self) -> None:
-        """Learn to predict the velocity of noised latents from prompt and timestep."""
-        pools = self.encode_clips()
-        text_encoder, transformer = self.parts.text_encoder.train(), self.parts.transformer.train()
+    def plain_attention(self) -> None:
+        """See `Training`."""
         bias = torch.zeros(PROMPT_TOKENS + 1)
         bias[-1] = math.log(PIPELINE_TOKENS - PROMPT_TOKENS)
-        for block in transformer.blocks:
+        for block in self.parts.transformer.blocks:
             block.attn1.set_processor(PlainAttention(bias))
             block.attn2.set_processor(PlainAttention(bias))
-        both = nn.ModuleList([text_encoder, transformer])
-        if self.optimizer is None:
-            self.optimizer = self._denoiser_optimizer()
-            self.denoiser_start_s = self.clock.spent_s
-        saved_s = self.clock.spent_s
-        loss_seen = Meter("transformer")
-        end_s = self.clock.budget_s - LEAVE_FOR_SAVING_S
-        for share in self.clock.progress("transformer", self.denoiser_start_s, end_s):
-            set_learning_rate(self.optimizer, LEARNING_RATE, share)
-            weights = np.array([b.early + (b.late - b.early) * min(1.0, 1.6 * share) for b in BUCKETS])
-            index = int(self.rng.choice(len(BUCKETS), p=weights / weights.sum()))
-            loss = self._denoiser_loss(BUCKETS[index], pools[index])
-            descend(self.optimizer, loss, both)
-            self._update_average()
-            loss_seen.add(loss.item())
-            if self.clock.spent_s - saved_s > SAVE_EVERY_S:
-                self.save_checkpoint()
-                saved_s = self.clock.spent_s
-        self._use_average()
 
-    def _denoiser_loss(self, bucket: Bucket, pool: Encoded) -> Tensor:
+    def denoiser_loss(self, bucket: Bucket, pool: Encoded) -> Tensor:
         """Mean squared velocity error of one batch of one size; `x_sigma = (1 - sigma) x + sigma noise`."""
         height, width = bucket.latent_size
         batch = min(LARGEST_BATCH, BATCH_LATENT_PIXELS // (height * width))
         chosen = torch.randint(len(pool.ids), (batch,))
-        x, prompts = pool.latents[chosen], pool.ids[chosen]
+        x, ids = pool.latents[chosen], pool.ids[chosen]
         if bucket.window is not None:
             # Even offsets: the transformer's patches are two latent pixels wide, and so are the steps of tiles.
             top = 2 * int(self.rng.integers((x.shape[3] - height) // 2 + 1))
@@ -265,7 +197,7 @@ class Trainer:
             x = x[..., top : top + height, left : left + width]
         if self.rng.random() < SHORT_CLIP_SHARE:
             x = x[:, :, :2]
-        prompts = torch.where(torch.rand(batch, 1) < PROMPT_DROPOUT, self.no_prompt, prompts)
+        prompts = self.dropped(ids)
         # One noise level from each of `batch` equal slices: the batch sees all of them.
         u = (torch.arange(batch) + torch.rand(batch)) / batch
         sigma = SIGMA_SHIFT * u / (1 + (SIGMA_SHIFT - 1) * u)
@@ -283,63 +215,6 @@ class Trainer:
         states = self.parts.text_encoder(ids, real.long()).last_hidden_state * real.unsqueeze(-1)
         return nn.functional.pad(states, (0, 0, 0, 1))
 
-    def _denoiser_optimizer(self) -> torch.optim.Optimizer:
-        weights = [weight for _, weight in self._denoiser_weights()]
-        return torch.optim.AdamW(weights, LEARNING_RATE, (0.9, 0.98), weight_decay=1e-2, fused=True)
-
-    def _denoiser_weights(self) -> list[tuple[str, nn.Parameter]]:
-        modules = nn.ModuleDict({"text_encoder": self.parts.text_encoder, "transformer": self.parts.transformer})
-        return list(modules.named_parameters())
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        self.steps += 1
-        decay = min(EMA_DECAY, (1 + self.steps) / (10 + self.steps))
-        for name, weight in self._denoiser_weights():
-            self.average[name].lerp_(weight, 1 - decay)
-
-    @torch.no_grad()
-    def _use_average(self) -> None:
-        for name, weight in self._denoiser_weights():
-            weight.copy_(self.average[name])
-
-    # ------------------------------------------------------------------ interruption
-
-    def save_checkpoint(self) -> None:
-        """Write everything needed to go on, replacing the last checkpoint at once."""
-        config = self.parts.vae.config
-        state = {
-            "spent_s": self.clock.spent_s,
-            "vae_is_done": self.vae_is_done,
-            "denoiser_start_s": self.denoiser_start_s,
-            "steps": self.steps,
-            "vae": self.parts.vae.state_dict(),
-            "latent_statistics": {name: list(config[name]) for name in ("latents_mean", "latents_std")},
-            "text_encoder": self.parts.text_encoder.state_dict(),
-            "transformer": self.parts.transformer.state_dict(),
-            "average": self.average,
-            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
-        }
-        partial = self.checkpoint.with_name(self.checkpoint.name + ".partial")
-        torch.save(state, partial)
-        partial.replace(self.checkpoint)
-
-    def resume(self) -> None:
-        """Go on from the checkpoint (random numbers start afresh)."""
-        state = torch.load(self.checkpoint, weights_only=True)
-        self.clock = Clock(self.clock.budget_s, state["spent_s"])
-        self.vae_is_done, self.denoiser_start_s = state["vae_is_done"], state["denoiser_start_s"]
-        self.steps, self.average = state["steps"], state["average"]
-        self.parts.vae.load_state_dict(state["vae"])
-        self.parts.vae.register_to_config(**state["latent_statistics"])
-        self.parts.text_encoder.load_state_dict(state["text_encoder"])
-        self.parts.transformer.load_state_dict(state["transformer"])
-        if self.vae_is_done:
-            self.parts.vae.eval().requires_grad_(False)
-        if state["optimizer"] is not None:
-            self.optimizer = self._denoiser_optimizer()
-            self.optimizer.load_state_dict(state["optimizer"])
-
 
 def channels_last(module: nn.Module) -> None:
     """Lay the weights of convolutions out for the faster kernels; values and shapes stay."""
@@ -350,13 +225,6 @@ def channels_last(module: nn.Module) -> None:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
-@torch.no_grad()
-def encoded(vae: Any, clips: Tensor) -> Tensor:
-    """Latents (the posterior's mean) of clips `(N, 3, frames, H, W)` in -1..1."""
-    with torch.autocast("cpu", torch.bfloat16):
-        return torch.cat([vae.encode(batch).latent_dist.mean.float() for batch in clips.split(8)])
-
-
 def normalised(vae: Any, latents: Tensor) -> Tensor:
     """Latents as the pipeline denoises them, by the statistics in the VAE's configuration."""
     mean, deviation = (torch.tensor(vae.config[name]).view(1, -1, 1, 1, 1) for name in ("latents_mean", "latents_std"))
@@ -365,39 +233,7 @@ def normalised(vae: Any, latents: Tensor) -> Tensor:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Train tiny-video from nothing, on CPU.")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to create")
-    parser.add_argument("--minutes", type=float, default=55.0, help="time budget of the whole training")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    options = parser.parse_args(arguments)
-    output: Path = options.output
-    if output.exists():
-        parser.error(f"{output} exists; name a new folder")
-    if not 0 < options.minutes <= 24 * 60:
-        parser.error(f"--minutes must be above 0 and at most a day, got {options.minutes:g}")
-    if options.threads < 1:
-        parser.error(f"--threads must be at least 1, got {options.threads}")
-    torch.set_num_threads(options.threads)
-    output.parent.mkdir(parents=True, exist_ok=True)
-
-    trainer = Trainer(options.minutes, options.seed, output.with_name(output.name + ".checkpoint"))
-    if trainer.checkpoint.exists():
-        trainer.resume()
-    try:
-        if not trainer.vae_is_done:
-            trainer.train_vae()
-            trainer.save_checkpoint()
-        trainer.train_denoiser()
-    except KeyboardInterrupt:
-        if trainer.vae_is_done:
-            trainer.save_checkpoint()
-        print(f"interrupted; the same command goes on from {trainer.checkpoint}", file=sys.stderr)
-        return 130
-    save(trainer.parts, output)
-    trainer.checkpoint.unlink(missing_ok=True)
-    print(f"{output}: {trainer.steps} denoiser steps in {trainer.clock.spent_s / 60:.1f} minutes")
-    return 0
+    return train("tiny-video", Trainer, save, arguments)
 
 
 if __name__ == "__main__":

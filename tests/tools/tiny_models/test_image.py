@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from tools.tiny_models import measure_image, train_image  # noqa: E402
+from tools.tiny_models import measure_image, measuring, train_image  # noqa: E402
 from tools.tiny_models.scene_reader import Reading, accuracy_on_drawn, judge, read, share_right  # noqa: E402
 from tools.tiny_models.scenes import (  # noqa: E402
     PALETTE,
@@ -44,7 +44,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
-    return measure_image.load(FOLDER)
+    return measuring.load(FOLDER)
 
 
 def drawn(scene: Scene, height: int = 128, width: int = 128, seed: int = 0) -> np.ndarray:
@@ -201,7 +201,7 @@ def test_normalising_the_latent_space_keeps_the_pictures() -> None:
 
 
 def test_the_shipped_weights_are_small_and_safe() -> None:
-    assert 0 < measure_image.weights_bytes(FOLDER) <= 12_000_000
+    assert 0 < measuring.weights_bytes(FOLDER) <= 12_000_000
     suffixes = {path.suffix for path in FOLDER.rglob("*") if path.is_file()}
     assert suffixes <= {".safetensors", ".json", ".md"}
 

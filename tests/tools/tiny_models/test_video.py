@@ -21,7 +21,7 @@ from backend.executor import Executor  # noqa: E402
 from backend.loading import geometry_of_pipeline, load_pipeline  # noqa: E402
 from tools.tiny_models import measure_video, train_video  # noqa: E402
 from tools.tiny_models.clip_reader import Verdict, accuracy_on_drawn, judge, share_right  # noqa: E402
-from tools.tiny_models.measure_image import weights_bytes  # noqa: E402
+from tools.tiny_models.measuring import weights_bytes  # noqa: E402
 from tools.tiny_models.moving_scenes import (  # noqa: E402
     FRAMES,
     MovingScene,
@@ -245,7 +245,7 @@ def test_training_sees_what_the_pipeline_will_hand_the_transformer(tmp_path: Pat
     prompts = [SCENE.prompt, ""]
     embeddings, _ = trainer.parts.pipeline().encode_prompt(prompts, max_sequence_length=train_video.PIPELINE_TOKENS)
     clip, timesteps = torch.randn(2, 8, 2, 4, 6), torch.tensor([30.0, 900.0])
-    ids = torch.stack([trainer._token_ids(prompt) for prompt in prompts])
+    ids = torch.stack([trainer.token_ids(prompt) for prompt in prompts])
     bias = torch.zeros(train_video.PROMPT_TOKENS + 1)
     bias[-1] = math.log(train_video.PIPELINE_TOKENS - train_video.PROMPT_TOKENS)
     with torch.no_grad():
@@ -260,7 +260,7 @@ def test_training_sees_what_the_pipeline_will_hand_the_transformer(tmp_path: Pat
 def test_latent_statistics_make_what_is_denoised_normal() -> None:
     torch.manual_seed(0)
     vae = Parts.untrained().vae.eval()
-    latents = train_video.encoded(vae, torch.rand(2, 3, 5, 32, 32) * 2 - 1)
+    latents = train_video.encoded(vae, torch.rand(2, 3, 5, 32, 32) * 2 - 1, 2)
     set_latent_statistics(vae, latents)
     normal = train_video.normalised(vae, latents)
     assert torch.allclose(normal.mean((0, 2, 3, 4)), torch.zeros(8), atol=1e-3)
