@@ -303,9 +303,9 @@ def test_one_seed_one_clip_at_any_size(pipeline: Any, size: tuple[int, int], fra
     assert np.array_equal(once, again)
 
 
-@pytest.mark.parametrize(("side", "least_db"), [(64, 25), (128, 22)])  # less beyond the sizes it was trained at
-def test_the_vae_gives_moving_things_back(pipeline: Any, side: int, least_db: float) -> None:
-    assert measure_video.reconstruction_psnr(pipeline, measure_video.chosen_scenes(3), side, side) >= least_db
+@pytest.mark.parametrize(("side", "scenes", "least_db"), [(64, 3, 25), (128, 1, 22)])  # less beyond the trained sizes
+def test_the_vae_gives_moving_things_back(pipeline: Any, side: int, scenes: int, least_db: float) -> None:
+    assert measure_video.reconstruction_psnr(pipeline, measure_video.chosen_scenes(scenes), side, side) >= least_db
 
 
 def test_held_out_prompts_come_out_in_their_colours(pipeline: Any) -> None:
