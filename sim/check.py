@@ -35,7 +35,8 @@ from policies.watchdog import watched
 from policies.weights import WeightsPolicy
 from sim.check_weights import check_weights
 from sim.check_worlds import WORLDS, CheckedWorld
-from sim.driver import Simulation, Stalled
+from sim.driver import Simulation
+from sim.stalled import Stalled
 from traces.request import Request
 from traces.streams import stream
 

@@ -21,11 +21,11 @@ from typing import Any
 
 import simpy
 
-from policies.contract import PolicyError
 from policies.controller import Controller
 from policies.faults import Happening
 from policies.guard import has_own, name_of
 from sim.growing import growing
+from sim.stalled import Stalled
 from sim.timeline import PICOSECONDS, Timeline
 from sim.world import World
 from traces.request import Request
@@ -37,10 +37,6 @@ _MOST_WAKES = 300_000
 _MOST_IDLE_WAKES = 20_000
 """How often in a row a policy may ask to be woken and then begin nothing, while something runs and while nothing does:
 a policy that looks every millisecond may wait for twenty seconds so."""
-
-
-class Stalled(PolicyError):  # noqa: N818
-    """The simulation has nothing left to do, but requests have not ended: the policy leaves them waiting."""
 
 
 class Simulation:

@@ -17,7 +17,8 @@ from policies.job import Job, advance
 from policies.scheduling import EDF, FCFS, SCHEDULERS, SameSizeDynamic
 from predictors.costs import Batch, RepeatNoise
 from predictors.reuse import ReuseModel
-from sim.driver import Simulation, Stalled
+from sim.driver import Simulation
+from sim.stalled import Stalled
 from sim.world import World
 from tests.policies.costs import FlatCosts
 from tests.predictors.recordings import made_up

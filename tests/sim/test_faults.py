@@ -18,7 +18,8 @@ from policies.record import request_table, step_table
 from policies.scheduling import SCHEDULERS
 from policies.scheduling.fcfs import FCFS
 from sim.check_worlds import CheckedWorld
-from sim.driver import Simulation, Stalled
+from sim.driver import Simulation
+from sim.stalled import Stalled
 from traces.errors import BadInput
 from traces.request import Request
 
