@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
@@ -42,22 +42,29 @@ class BuildOrLeave(build_ext):
         try:
             super().run()
         except (BaseError, CCompilerError) as error:
-            print(f"tilecast stays plain Python, which takes twice the time to simulate: {error}", file=sys.stderr)
+            stays_plain(error)
             for output in self.get_outputs():
                 Path(output).unlink(missing_ok=True)
             self.extensions = []
 
 
-def extensions() -> list:
+def stays_plain(why: object) -> None:
+    """Say so; it is no error."""
+    print(f"tilecast stays plain Python, which simulates more slowly: {why}", file=sys.stderr)
+
+
+def extensions() -> list[Extension]:
     """What mypyc makes of the event loop; nothing where it is not wanted or not there."""
     if "bdist_wheel" not in sys.argv or os.environ.get("TILECAST_PLAIN"):
         return []
+    options = ["--config-file=", "--python-version=3.11", "--ignore-missing-imports", "--follow-imports=silent"]
     try:
         from mypyc.build import mypycify
-    except ImportError:
+
+        return mypycify([*options, *COMPILED], opt_level="2", debug_level="0")
+    except (ImportError, SystemExit) as error:  # it ends so where it finds a fault
+        stays_plain(error)
         return []
-    options = ["--config-file=", "--python-version=3.11", "--ignore-missing-imports", "--follow-imports=silent"]
-    return mypycify([*options, *COMPILED], opt_level="2", debug_level="0")
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildOrLeave})

@@ -43,6 +43,8 @@ from traces.stages import ORDINARY, STAGES, Recipe
 LaunchRecord = tuple[Launch, Outcome, float]
 _StepCosts = tuple[StepCost, ...]
 """What the costs say of each stage of a launch's work."""
+_Work = tuple[LaunchWork, _StepCosts, tuple[float, ...]]
+"""What launches compute, what the costs say of it, and the seconds of a step of each stage; (): they must be asked."""
 _Place = tuple[Replica, dict[str, Job], QueueState]
 """Where a launch runs: the replica, what is resident there, the queue it draws from."""
 
@@ -118,7 +120,7 @@ class Controller:
         self._recalled: set[int] = set()
         self._cancel_recalls: list[int] = []
         self._next_launch = 0
-        self._known: dict[tuple[Any, ...], tuple[LaunchWork, _StepCosts]] = {}
+        self._known: dict[tuple[Any, ...], _Work] = {}
         self._on_event = on_event
         self._costs = costs
         self._learns = costs.learns
@@ -414,13 +416,15 @@ class Controller:
     def _start(self, place: _Place, jobs: tuple[Job, ...], steps: int, now: float) -> Launch:
         replica, resident, queue = place
         self._changed[queue] = None
-        work, step_costs = self._work(jobs, steps)
+        work, step_costs, predicted_step_s = self._work(jobs, steps)
         if self._loads is not None and (adapters := sum([job.adapters_left for job in jobs])):
             step_costs = (self._costs.step_cost("adapt", work.batch), *step_costs)
             work = LaunchWork(work.batch, (("adapt", adapters), *work.stages))
             steps += adapters
+            predicted_step_s = ()
         index, launch_id = replica.index, self._next_launch
-        predicted_step_s = tuple([cost.step_s for cost in step_costs])
+        if not predicted_step_s:
+            predicted_step_s = tuple([cost.step_s for cost in step_costs])
         launch = _new(Launch, (launch_id, index, jobs, work, predicted_step_s, steps, now, None))
         self._running[launch_id] = step_costs
         self._write.set_launch(replica, launch)
@@ -441,7 +445,7 @@ class Controller:
                 self._write.set_state(job, "running")
         return launch
 
-    def _work(self, jobs: tuple[Job, ...], steps: int) -> tuple[LaunchWork, _StepCosts]:
+    def _work(self, jobs: tuple[Job, ...], steps: int) -> _Work:
         """What the next steps of a batch are, with what the costs answer."""
         first = jobs[0]
         kind, known = first.kind, self._known
@@ -455,7 +459,8 @@ class Controller:
         if found is None:
             batch = Batch(first.request.model, composition_of_jobs(jobs), guided_share(jobs))
             work = LaunchWork(batch, first.segments(steps))
-            found = work, tuple([self._costs.step_cost(stage, batch) for stage, _ in work.stages])
+            step_costs = tuple([self._costs.step_cost(stage, batch) for stage, _ in work.stages])
+            found = work, step_costs, () if self._learns else tuple([cost.step_s for cost in step_costs])
             if len(known) < _MOST_KNOWN:
                 known[alike] = found
         return found
