@@ -40,6 +40,10 @@ _COMPOSITIONS = 256
 """Compositions of which the tables are kept."""
 
 
+_FORMS = 4096
+"""Forms of calls that are remembered to be trusted."""
+
+
 class PackedCalls(NamedTuple):
     """Calls of one block as one call."""
 
@@ -349,6 +353,9 @@ class Blocks(Lockstep):
         settled = not pack.over_joint or type(layer) in self._image_first or not pack.last or pack.last[-1] != TEXT
         if not trusted and settled:
             self._compare(stops, given)
+            if len(self._trusted) >= _FORMS:
+                self._trusted.clear()
+                self._chains.clear()
             self._trusted[launch.form] = pack.joins
         return given, pack.last
 

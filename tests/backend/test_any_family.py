@@ -13,8 +13,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from backend.executor import Executor  # noqa: E402
-from backend.packed import choice  # noqa: E402
-from backend.packed.transformer import supports  # noqa: E402
 from tests.backend.families import FAMILIES, draw_pictures, mixes, started  # noqa: E402
 from tests.backend.mixed import largest_difference, latents_together, sampled_alone  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
@@ -32,9 +30,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", SERVED)
-def test_equals_the_stock_pipeline_run_alone(
-    name: str, pictures: Path, monkeypatch: pytest.MonkeyPatch, record_property: pytest.RecordProperty
-) -> None:
+def test_equals_the_stock_pipeline_run_alone(name: str, pictures: Path, record_property: pytest.RecordProperty) -> None:
     """Requests join, leave and pause. As any transformer, and by the adapter where there is one."""
     family = FAMILIES[name]
     pipeline = family.pipeline()
@@ -42,14 +38,10 @@ def test_equals_the_stock_pipeline_run_alone(
     alone = {r.request_id: sampled_alone(pipeline, r, **started(pipeline, r, pictures)) for r in requests}
     assert largest_difference({"b": alone["r0"]}, {"b": alone[requests[-1].request_id]}) > 1e-3  # prompts matter
     worst = 0.0
-    for generic in (False, True) if supports(pipeline.transformer) else (True,):
-        with monkeypatch.context() as patch:
-            if generic:
-                patch.setattr(choice, "supports", lambda denoiser: False)
-            executor = Executor(family.pipeline(), "packed", images=pictures)
-        for mix in mixes(requests, MIXES):
-            together = latents_together(executor, mix, pause=mix[0].request_id)
-            worst = max(worst, largest_difference({r: alone[r] for r in together}, together))
+    executor = Executor(family.pipeline(), "packed", images=pictures)
+    for mix in mixes(requests, MIXES):
+        together = latents_together(executor, mix, pause=mix[0].request_id)
+        worst = max(worst, largest_difference({r: alone[r] for r in together}, together))
     record_property("error", worst)
     assert worst <= family.tolerance
 
