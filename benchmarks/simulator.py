@@ -54,7 +54,7 @@ from traces.workload import generate
 
 ROOT = Path(__file__).parents[1]
 FEW_SIZES = "96x96:1,128x128:1,192x192:1"
-MANY_SIZES = ",".join([f"{64 + 8 * row}x{64 + 8 * column}:1" for row in range(20) for column in range(20)])
+MANY_SIZES = ",".join([f"{64 + 32 * row}x{64 + 32 * column}:1" for row in range(20) for column in range(20)])
 LAYERS = {
     "simpy/": "SimPy",
     "sim/driver.py": "driver",
@@ -189,7 +189,7 @@ def measure(case: Case, scheduler: str, count: int) -> Measured:
             scheduler=policy,
             replicas=case.replicas,
             slo={"scale": 5.0},
-        )
+        ).replaced({"predictor.max_extrapolation": 1e6})  # of many sizes most are larger than any that was measured
         table = LatencyModel.fit(tc.Profile.load(ROOT / "profiles" / "cpu-1core.parquet"), "tiny-image")
         workload(case, table, case.requests or count).save(folder / "trace.parquet")
         event_s = [simpy_event_s() for _ in range(5)]
