@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import exp, hypot
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from predictors.costs import RepeatNoise
 from predictors.efficiency import ENGINES, Efficiencies, Setting, shipped_efficiencies
 from predictors.features import FeatureMap
 from predictors.forms import batch_coordinates
-from predictors.gaussian import ResidualProcess
 from predictors.hardware import Hardware
 from predictors.latency_model import LatencyModel, StageCost
 from predictors.measured import MeasuredRange
@@ -28,6 +28,9 @@ from traces.composition import Composition
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry, geometry_of
 from traces.stages import ORDINARY, STAGES
+
+if TYPE_CHECKING:
+    from predictors.gaussian import ResidualProcess
 
 LATENCY_MODEL = "roofline"
 
@@ -181,6 +184,8 @@ def _calibrated(estimate: RooflineCost, rows: Measurements, misfit: float) -> Ro
     predicted = np.array([sum(map(found.roofline.seconds, forwards)) for forwards in works])
     residual = None
     if len(rows.frame) >= LEAST_LIKE and all(len(forwards) == 1 for forwards in works):
+        from predictors.gaussian import ResidualProcess  # scikit-learn, which a mere estimate does not need
+
         places = np.array([batch_coordinates(row) for row in rows.matrix.tolist()])
         residual = ResidualProcess.of(places, np.log(rows.per_step / predicted))
         predicted *= np.exp(residual.log_ratio(places))
