@@ -101,7 +101,7 @@ class Blocks(Lockstep):
         self._packers: dict[Hashable, Packer] = {}
         self._arrangements: dict[Hashable, dict[tuple[str, ...], Arrangement]] = {}
         self._refused: set[Hashable] = set()
-        self._chains: dict[Hashable, Chain | None] = {}
+        self._chains: dict[Hashable, Chain] = {}
         self._learning: _Learning | None = None
         self._calls = 0
         self._scale = 1.0
@@ -262,7 +262,7 @@ class Blocks(Lockstep):
         known = self._image_first.get(kind)
         launch = self._launch(layer, calls, known or False)
         chain = self._chains.get(launch.form)
-        if chain is not None and len(chain.links) > 1 and self._all(stops):
+        if chain is not None and self._all(stops):
             given = self._through(chain, stops, launch)
             if given is not None:
                 return given
@@ -444,7 +444,7 @@ class Blocks(Lockstep):
     def _end_chain(self) -> None:
         learned, self._learning = self._learning, None
         if learned is not None:
-            self._chains[learned.first.launch.form] = learned.chain if len(learned.chain.links) > 1 else None
+            self._chains[learned.first.launch.form] = learned.chain
 
 
 class Fed(NamedTuple):

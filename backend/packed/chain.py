@@ -139,6 +139,8 @@ class Chain:
 
     def send_ahead(self, stop: Stop, rows: int, tokens: dict[str, int], final: Any) -> Any:
         """What the call is given at the first block; it will be given ``final`` at the last one."""
+        if len(self.links) == 1:
+            return final
         given = self.placeholders(rows, tokens)
         stop.call.ahead = _Passing(self, stop, given, final)
         return given[0][0]
