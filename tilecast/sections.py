@@ -443,10 +443,10 @@ class PlanSection(Section):
     attainment: Annotated[float, Range(1e-6, 1 - 1e-6)] = Field(
         0.95, description="Share of the requests that must finish in time."
     )
-    throughput: Annotated[float, BeforeValidator(_rate), RATES_RPS] | None = Field(
+    throughput: Annotated[float, RATES_RPS, BeforeValidator(_rate)] | None = Field(
         None, description="Requests that must be completed, too, like 480/h, of those asked for; not set: no promise."
     )
-    headroom: Annotated[float, BeforeValidator(_percent), Range(0, 10)] = Field(
+    headroom: Annotated[float, Range(0, 10), BeforeValidator(_percent)] = Field(
         0.0, description="The promise must be kept at so much more than the demand, too, like 20%."
     )
     confidence: Annotated[float, Range(0.5, 1 - 1e-9, above=True)] = Field(
