@@ -34,7 +34,8 @@ def decode_by(pipeline: Any, way: str) -> None:
         raise BadInput(f"cluster.decode is {way!r}; known: {', '.join(WAYS)}")
     vae: Any = getattr(pipeline, "vae", None)
     if way == "whole" and isinstance(vae, AutoencoderKLAllegro):
-        vae.enable_tiling()  # it has no other way
+        whole: Any = vae
+        whole.enable_tiling()  # it has no other way
     if way == "whole":
         return
     is_kl: bool = isinstance(vae, AutoencoderKL)

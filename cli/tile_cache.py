@@ -12,6 +12,7 @@ from reports.console import new_console, say
 from traces.errors import BadInput
 from traces.limits import GUIDANCE, SEED32, SHARE, STEPS, Range
 from traces.marks import OutputKind
+from traces.request import Size
 
 if TYPE_CHECKING:
     from backend.tiled.refiner import Refiner
@@ -214,9 +215,7 @@ def _refiner(
     return Refiner(model, device, dtype, refine=refine, mode=mode, tile=sides, overlap=overlap, stand=stand)
 
 
-def _requests(
-    size: tuple[int, int, int], prompts: list[str], count: int, steps: int, seed: int, guidance: float
-) -> list[Request]:
+def _requests(size: Size, prompts: list[str], count: int, steps: int, seed: int, guidance: float) -> list[Request]:
     from traces.request import Request
 
     height, width, frames = size

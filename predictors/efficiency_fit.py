@@ -108,7 +108,7 @@ class PublishedCase:
         """Its stages as `_Design` takes them, worked out once for all fits that see it."""
         return [
             _Line(
-                count=count,
+                forwards=count,
                 work=astuple(work),
                 peaks=[setting.peak(kind) for kind in COMPUTING],
                 bends=[setting.saturates(kind) for kind in COMPUTING],
@@ -122,7 +122,7 @@ class PublishedCase:
 class _Line(NamedTuple):
     """A stage of a case: its forwards, the work of one, and by `COMPUTING` the peaks and whether they bend."""
 
-    count: int
+    forwards: int
     work: tuple[float, ...]
     peaks: list[float]
     bends: list[bool]
@@ -142,7 +142,7 @@ class _Design:
         lines = [line for case in cases for line in case.lines]
         self.cases = len(cases)
         self.case = np.repeat(np.arange(len(cases)), [len(case.lines) for case in cases])
-        self.counts = np.array([line.count for line in lines], dtype=np.float64)
+        self.counts = np.array([line.forwards for line in lines], dtype=np.float64)
         self.works = np.array([line.work for line in lines], dtype=np.float64)
         self.peaks = np.array([line.peaks for line in lines])
         self.bends = np.array([line.bends for line in lines])

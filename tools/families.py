@@ -73,9 +73,7 @@ class Row:
     def text(self) -> str:
         """The row with its reasons written out."""
         told = (f"{self.cells[way]}: {self.reasons[way]}" if way in self.reasons else self.cells[way] for way in WAYS)
-        return "\n".join(
-            (f"{self.family} ({self.pipeline}) {self.shapes}", *map(": ".join, zip(WAYS, told, strict=True)))
-        )
+        return "\n".join((f"{self.family} ({self.pipeline})", *map(": ".join, zip(WAYS, told, strict=True))))
 
 
 def tried(family: Family, name: str, folder: Path, ways: Sequence[str] = WAYS) -> Row:

@@ -20,7 +20,7 @@ from traces.geometry import GEOMETRIES, ModelGeometry
 from traces.marks import OutputKind
 from traces.mix import Mix
 from traces.references import UNKNOWN, Reference, Sides, pictures_of
-from traces.request import Request
+from traces.request import Request, Size
 from traces.sizes import scaled_sides
 from traces.strength import ImageToImage
 from traces.summary import Summary, summarise
@@ -368,7 +368,7 @@ class Trace:
 
     def with_slo(
         self,
-        seconds: float | Mapping[tuple[int, int, int], float] | None = None,
+        seconds: float | Mapping[Size, float] | None = None,
         *,
         scale: float | None = None,
         standalone: Callable[[Request], float] | None = None,
@@ -431,5 +431,6 @@ class Trace:
 
     def _with(self, **columns: Any) -> Trace:
         rows = self._frame.index
-        typed = {name: pd.Series(values, rows).astype(DTYPES[name]) for name, values in columns.items()}
+        dtypes: dict[str, Any] = DTYPES
+        typed = {name: pd.Series(values, rows).astype(dtypes[name]) for name, values in columns.items()}
         return Trace(self._frame.assign(**typed), self.source)

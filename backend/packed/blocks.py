@@ -167,7 +167,7 @@ class Blocks(Lockstep):
         return outputs
 
     def _grid(self, call: DenoiserCall, tokens: int) -> tuple[Grid, int]:
-        patch = getattr(self.model.config, "patch_size", 1)  # type: ignore[union-attr]
+        patch = getattr(self.model.config, "patch_size", 1)
         return grid_of_tokens(call, tokens, patch[-1] if isinstance(patch, list | tuple) else patch or 1)
 
     def _in_order(self, calls: Sequence[DenoiserCall]) -> list[Any]:
@@ -196,7 +196,7 @@ class Blocks(Lockstep):
         """Whether calls meet there and not at what is in it."""
         return self._kind(layer) not in self._refused and not treats_tokens_alone(layer)
 
-    def _kind(self, layer: torch.nn.Module) -> Hashable:
+    def _kind(self, layer: torch.nn.Module) -> Any:
         """What is refused if it is: all blocks of a class, or the one layer beside them."""
         return type(layer) if layer in self._blocks else layer
 
@@ -395,7 +395,8 @@ class Blocks(Lockstep):
 
     def _through(self, chain: Chain, stops: Sequence[Stop], launch: PackedCalls) -> list[Any] | None:
         """What the first block of a chain gives to each call, when the chain has run; None: it is not for these."""
-        streams, tensors = launch.packer.streams, []
+        streams = launch.packer.streams
+        tensors: list[Any] = []
         packs, templates = [], []
         for index, group in enumerate(chain.groups):
             if index:

@@ -246,7 +246,7 @@ class _Placeholder(torch.Tensor):
         raise NotChained(first.chain, first.link + 1)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         first = next(leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, _Placeholder))
         raise NotChained(first.chain, first.link + 1)
 

@@ -65,7 +65,8 @@ def _operator(function: Callable[..., Any], swapped: bool = False) -> Callable[.
     return apply
 
 
-for _name, _function in {"sub": torch.sub, "truediv": torch.div, "neg": torch.neg, "pow": torch.pow}.items():
+_OPERATORS: dict[str, Callable[..., Any]] = {"sub": torch.sub, "truediv": torch.div, "neg": torch.neg, "pow": torch.pow}
+for _name, _function in _OPERATORS.items():
     setattr(_Standing, f"__{_name}__", _operator(_function))
     setattr(_Standing, f"__r{_name}__", _operator(_function, swapped=True))
 

@@ -53,7 +53,8 @@ def serve(receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
             message = message._replace(outcome=_plain(message.outcome))
         send(pickle.dumps(message, protocol=5))
 
-    host = Host(*pickle.loads(receive()), tell=tell)
+    make, prepare, describe = pickle.loads(receive())
+    host = Host(make, prepare, describe, tell)
 
     def pass_on() -> None:
         while True:

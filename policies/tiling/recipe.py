@@ -74,7 +74,7 @@ class TilingRule:
     above: float = 1.0
     refine: float = 0.9
     tile: tuple[int, int] | None = None
-    grids: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    grids: dict[tuple[int, ...], tuple[int, int]] = field(default_factory=dict)
     mode: str = "wrap"
     overlap: int = 0
     stride: float = STRIDE_SHARE

@@ -37,7 +37,7 @@ class Family(NamedTuple):
         frames: lengths of clips, where the pipeline does not tell.
         dtype: in which it is tried; some pipelines cannot compute in float64.
         refused: what the executor says of it; empty: it is served.
-        count: requests that it is tried with.
+        count_of_requests: requests that it is tried with.
         unfit_for_a_folder: why the small pipeline cannot be loaded from a folder and made small again.
     """
 
@@ -47,7 +47,7 @@ class Family(NamedTuple):
     frames: tuple[int, ...] = ()
     dtype: torch.dtype = torch.float64
     refused: str = ""
-    count: int = 4
+    count_of_requests: int = 4
     unfit_for_a_folder: str = ""
 
     def pipeline(self) -> Any:
@@ -71,7 +71,7 @@ class Family(NamedTuple):
         factor = geometry.frame_factor
         frames = self.frames or ((1 + factor, 1 + 2 * factor) if factor > 1 else (1,))
         sides = [(h, w) for h in (3, 4, 5, 6) for w in (3, 4, 5, 6) if h != w]
-        first, *others = [(*sides, rng.choice(frames)) for sides in rng.sample(sides, self.count - 2)]
+        first, *others = [(*sides, rng.choice(frames)) for sides in rng.sample(sides, self.count_of_requests - 2)]
         turned = (first[1], first[0], first[2])
         pictures = image_use(pipeline) == "required"
         return [
@@ -127,7 +127,7 @@ FAMILIES: dict[str, Family] = {
     "CogView 4": Family(tiny_families.cogview4),
     "Lumina 2": Family(tiny_families.lumina2),
     "Krea 2": Family(tiny_families.krea2),
-    "GLM-Image": Family(tiny_families.glm_image, unit=32, count=3),
+    "GLM-Image": Family(tiny_families.glm_image, unit=32, count_of_requests=3),
     "Ovis-Image": Family(tiny_families.ovis_image),
     "HunyuanImage 2.1": Family(tiny_stateful.hunyuan_image),
     "Sana": Family(tiny_families.sana),

@@ -67,7 +67,7 @@ def decoded(executor: Executor, *requests: Request) -> dict[str, np.ndarray[Any,
 
 def made(executor: Executor, *requests: Request) -> dict[str, np.ndarray[Any, Any]]:
     """The pixels of requests, one after another from the first stage to the last."""
-    pixels = {}
+    pixels: dict[str, np.ndarray[Any, Any]] = {}
     for request in requests:
         upscaled(executor, request)
         refine(executor, request)

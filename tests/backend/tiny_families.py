@@ -37,7 +37,13 @@ from tests.backend.tiny_texts import (
     qwen_processor,
 )
 
-_TEXT = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 64}
+_TEXT: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "vocab_size": 64,
+}
 _HEADS = {"num_attention_heads": 2, "num_layers": 1}
 
 

@@ -134,7 +134,7 @@ OF_SOURCES = {
     "float32": 21.5,
     "quantised compiled": 17.5,
     "vendor": 20.0,
-    "decode": 45.0,
+    "decode": 40.0,
 }
 """Likewise, of estimates that did not see the source; one source measured all decoders, so nothing of these is left."""
 
