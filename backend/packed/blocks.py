@@ -24,10 +24,24 @@ from backend.kernels.graphs import Recorder
 from backend.loading import first_line
 from backend.packed.arguments import TEXT, Arguments, Differs, Packer, Streams, is_stream, stacked, streams_of
 from backend.packed.cache import CachedPass, Given, NoRoom, PackedBlock, TokenCache
-from backend.packed.chain import ArgumentSource, Chain, ChainLink, Made, NotChained, PackedAlike, named, sources_of
+from backend.packed.chain import (
+    ArgumentSource,
+    Chain,
+    ChainLink,
+    Made,
+    NotChained,
+    PackedAlike,
+    Sources,
+    leaves_of,
+    named,
+    order_of,
+    sources_of,
+    value_of,
+)
 from backend.packed.entries import RowEntries
 from backend.packed.lockstep import BY_ITSELF, Lockstep, Stop, lora_scale, treats_tokens_alone
 from backend.packed.pack import Arrangement, NotPackable, Pack
+from backend.packed.recent import Recent
 from backend.packed.units import Grid, grid_of_tokens
 from backend.packed.within import Checking, RowAttention, within
 from policies.caching import CachingPolicy
@@ -36,10 +50,8 @@ from policies.contract import PolicyError
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 """Largest difference of a checked block from the same alone, in standard deviations; half precision rounds more."""
 _HALF = 0.1
-_COMPOSITIONS = 256
-"""Compositions of which the tables are kept."""
-
-
+_ARRANGED = 16
+"""Sets of streams of which the tables are kept: a composition has one to four, and stays for some steps."""
 _FORMS = 4096
 """Forms of calls that are remembered to be trusted."""
 
@@ -99,7 +111,7 @@ class Blocks(Lockstep):
         self._trusted: dict[Hashable, frozenset[tuple[str, ...]]] = {}
         self._image_first: dict[type, bool] = {}
         self._packers: dict[Hashable, Packer] = {}
-        self._arrangements: dict[Hashable, dict[tuple[str, ...], Arrangement]] = {}
+        self._arrangements: Recent[Hashable, dict[tuple[str, ...], Arrangement]] = Recent(_ARRANGED)
         self._refused: set[Hashable] = set()
         self._chains: dict[Hashable, Chain] = {}
         self._learning: _Learning | None = None
@@ -363,9 +375,9 @@ class Blocks(Lockstep):
         key = (streams.main, streams.rows, tuple(streams.lengths.items()), device)
         packer = self._packers.get(key)
         if packer is None:
-            if len(self._arrangements) > _COMPOSITIONS:
-                self._arrangements.clear()
-            tables = self._arrangements.setdefault(key, {})
+            tables = self._arrangements.get(key)
+            if tables is None:
+                self._arrangements.keep(key, tables := {})
             packer = self._packers[key] = Packer(streams, device, tables, self._fused)
         return packer
 
@@ -406,8 +418,8 @@ class Blocks(Lockstep):
                 for names in group.joins:
                     pack.join(names)
                 others = {
-                    name: packer.argument(name, [source.value(stop) for stop in stops], pack, group.image_first)
-                    for name, source in group.others.items()
+                    name: packer.argument(name, [value_of(sources, stop) for stop in stops], pack, group.image_first)
+                    for name, sources in group.others.items()
                 }
                 if _form(others) != group.form:
                     return None
@@ -484,18 +496,19 @@ class _Learning:
             return False
         args, kwargs = found[0]
         by_name = named(args, kwargs, fed.signature)
-        if by_name is None:
-            return False
         lengths, of_first = fed.launch.packer.streams.lengths, self.first.launch.packer.streams.lengths
         streams: dict[str, str] = {}
+        sources_of_streams: dict[str, ArgumentSource] = {}
         for name in lengths:
             source = by_name.get(name)
+            if not isinstance(source, ArgumentSource):
+                return False
             stream = self._stream(source)
             if stream is None or lengths[name] != of_first[stream]:
                 return False
-            streams[name] = stream
-        others = {name: source for name, source in by_name.items() if name not in streams}
-        if any(source.kind == "out" for source in others.values()):
+            streams[name], sources_of_streams[name] = stream, source
+        others: dict[str, Sources] = {name: sources for name, sources in by_name.items() if name not in streams}
+        if any(source.kind == "out" for sources in others.values() for source in leaves_of(sources)):
             return False
         leaves, specs = zip(*[tree_flatten(given) for given in fed.given], strict=True)
         made = [_made(list(column), fed.launch.packer.streams, streams) for column in zip(*leaves, strict=True)]
@@ -512,24 +525,26 @@ class _Learning:
             args=args,
             kwargs=kwargs,
             group=self.chain.group_of(group),
-            streams={name: by_name[name] for name in streams},
+            streams=sources_of_streams,
             of_first=streams,
             made=tuple(made),
             spec=specs[0],
+            order=order_of(fed.signature),
         )
         self.chain.links.append(link)
         self._before = list(leaves)
         return True
 
-    def _stream(self, source: ArgumentSource | None) -> str | None:
+    def _stream(self, source: ArgumentSource) -> str | None:
         """The first block's stream that comes from there."""
-        if source is None or source.kind == "plain":
+        if source.kind == "plain":
             return None
         if source.kind == "out":
             made = self.chain.links[-1].made[source.what]
             return made.stream if isinstance(made, Made) and made.stream else None
-        first = self.first
-        name = list(first.signature.parameters)[source.what + 1] if isinstance(source.what, int) else source.what
+        first, name = self.first, source.what
+        if isinstance(name, int):
+            name = dict(enumerate(list(first.signature.parameters)[1:])).get(name)
         return name if name in first.launch.packer.streams.lengths else None
 
 
@@ -598,7 +613,7 @@ def _run_links(
                     name: leaves[source.what] if source.kind == "out" else streams[link.of_first[name]]
                     for name, source in link.streams.items()
                 }
-                out = forward(**given, **others[link.group])
+                out = link.call(forward, given | others[link.group])
                 flat = type(out) is tuple and len(out) == len(link.made)
                 leaves = list(out) if flat else tree_flatten(out)[0]
         return leaves

@@ -10,15 +10,17 @@ something else, is no such model after all: `NotChained` says how far the chain 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from backend.packed.lockstep import BY_ITSELF, Stop
+from backend.packed.recent import Recent
 
-COMPOSITIONS = 256
+_SHAPES = 32
 """Shapes of calls whose placeholders are kept."""
 
 
@@ -38,9 +40,26 @@ class ArgumentSource(NamedTuple):
     kind: str
     what: Any
 
-    def value(self, stop: Stop) -> Any:
-        """Of one call, which gave ``stop`` to the first block; not of what is ``out``."""
-        return argument_of(stop, self.what) if self.kind == "in" else self.what
+
+Sources = ArgumentSource | tuple[ArgumentSource, ...] | dict[str, ArgumentSource]
+"""Of what a block's forward has under one name: of several arguments where it takes any number of them."""
+
+
+def leaves_of(sources: Sources) -> Iterator[ArgumentSource]:
+    """Of each argument under one name."""
+    if isinstance(sources, ArgumentSource):
+        yield sources
+    else:
+        yield from sources.values() if isinstance(sources, dict) else sources
+
+
+def value_of(sources: Sources, stop: Stop) -> Any:
+    """What one call, which gave ``stop`` to the first block, has under one name; of nothing that is ``out``."""
+    if isinstance(sources, ArgumentSource):
+        return argument_of(stop, sources.what) if sources.kind == "in" else sources.what
+    if isinstance(sources, dict):
+        return {name: value_of(source, stop) for name, source in sources.items()}
+    return tuple(value_of(source, stop) for source in sources)
 
 
 class Made(NamedTuple):
@@ -67,7 +86,7 @@ class PackedAlike(NamedTuple):
     kind: type
     image_first: bool
     streams: dict[str, str]
-    others: dict[str, ArgumentSource]
+    others: dict[str, Sources]
     form: Hashable
     joins: frozenset[tuple[str, ...]]
 
@@ -81,6 +100,7 @@ class ChainLink(NamedTuple):
         group: index of its `PackedAlike`.
         streams: where its streams come from, by its own names; ``of_first``: the first block's names of them.
         made: what it gives, leaf by leaf: tensors, or plain values; ``spec`` is their nest.
+        order: parameters of its forward, where not all arguments can be given to it by name.
     """
 
     layer: torch.nn.Module
@@ -91,6 +111,14 @@ class ChainLink(NamedTuple):
     of_first: dict[str, str]
     made: tuple[Any, ...]
     spec: TreeSpec
+    order: inspect.Signature | None
+
+    def call(self, forward: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        """What the forward gives for arguments that are listed under its names."""
+        if self.order is None:
+            return forward(**arguments)
+        bound = inspect.BoundArguments(self.order, OrderedDict(arguments))
+        return forward(*bound.args, **bound.kwargs)
 
 
 class Chain:
@@ -104,7 +132,7 @@ class Chain:
     def __init__(self) -> None:
         self.links: list[ChainLink] = []
         self.groups: list[PackedAlike] = []
-        self._placeholders: dict[Hashable, list[tuple[Any, list[Any]]]] = {}
+        self._placeholders: Recent[Hashable, list[tuple[Any, list[Any]]]] = Recent(_SHAPES)
 
     def group_of(self, group: PackedAlike) -> int:
         """Its index, whether it is new or not."""
@@ -124,9 +152,7 @@ class Chain:
         key = rows, tuple(tokens.items())
         known = self._placeholders.get(key)
         if known is None:
-            if len(self._placeholders) >= COMPOSITIONS:
-                self._placeholders.clear()
-            known = self._placeholders[key] = []
+            known = []
             for index, link in enumerate(self.links):
                 leaves = [
                     _placeholder(self, index, (rows, tokens[made.stream], *made.rest), made)
@@ -135,6 +161,7 @@ class Chain:
                     for made in link.made
                 ]
                 known.append((tree_unflatten(leaves, link.spec), leaves))
+            self._placeholders.keep(key, known)
         return known
 
     def send_ahead(self, stop: Stop, rows: int, tokens: dict[str, int], final: Any) -> Any:
@@ -179,8 +206,9 @@ class _Passing:
         if source.kind == "out":
             return value is leaves[source.what]
         if source.kind == "in":
-            return value is argument_of(self._stop, source.what)
-        return type(value) is type(source.what) and bool(value == source.what)
+            first = argument_of(self._stop, source.what)
+            return value is first or (_is_plain(first) and _alike(value, first))
+        return _alike(value, source.what)
 
 
 def argument_of(stop: Stop, key: int | str) -> Any:
@@ -193,6 +221,8 @@ def sources_of(
 ) -> tuple[tuple[ArgumentSource, ...], dict[str, ArgumentSource]] | None:
     """Where the arguments of a call of a block come from; None: one comes from elsewhere.
 
+    A plain value that the first block was given in the same place comes from there: calls may differ in it.
+
     Args:
         stop: the call.
         first: the same call at the chain's first block.
@@ -201,11 +231,18 @@ def sources_of(
     known = {
         id(value): ArgumentSource("out", index) for index, value in enumerate(before) if isinstance(value, torch.Tensor)
     }
-    for key, value in [*enumerate(first.args), *first.kwargs.items()]:
+    given_first = {**dict(enumerate(first.args)), **first.kwargs}
+    for key, value in given_first.items():
         if not _is_plain(value):
             known.setdefault(id(value), ArgumentSource("in", key))
-    values = [*enumerate(stop.args), *stop.kwargs.items()]
-    found = {key: ArgumentSource("plain", value) if _is_plain(value) else known.get(id(value)) for key, value in values}
+
+    def source_of(key: int | str, value: Any) -> ArgumentSource | None:
+        if not _is_plain(value):
+            return known.get(id(value))
+        same = key in given_first and _alike(value, given_first[key])
+        return ArgumentSource("in", key) if same else ArgumentSource("plain", value)
+
+    found = {key: source_of(key, value) for key, value in [*enumerate(stop.args), *stop.kwargs.items()]}
     if None in found.values():
         return None
     given = {key: source for key, source in found.items() if source is not None}
@@ -215,17 +252,25 @@ def sources_of(
 
 def named(
     args: tuple[ArgumentSource, ...], kwargs: dict[str, ArgumentSource], signature: inspect.Signature
-) -> dict[str, ArgumentSource] | None:
-    """Sources by the names of a block's forward; None where it takes any number of arguments."""
-    kinds = {parameter.kind for parameter in signature.parameters.values()}
-    if inspect.Parameter.VAR_POSITIONAL in kinds or inspect.Parameter.POSITIONAL_ONLY in kinds:
-        return None
-    names = list(signature.parameters)[1:]
-    return dict(zip(names, args, strict=False)) | kwargs
+) -> dict[str, Sources]:
+    """Sources by the names of a block's forward, of which the first is the block."""
+    bound = signature.bind(None, *args, **kwargs).arguments
+    return dict(list(bound.items())[1:])
+
+
+def order_of(signature: inspect.Signature) -> inspect.Signature | None:
+    """Of a block's forward without the block; None: all that it takes can be given by name."""
+    parameters = list(signature.parameters.values())[1:]
+    by_name = all(one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) for one in parameters)
+    return None if by_name else signature.replace(parameters=parameters)
 
 
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
+
+
+def _alike(value: Any, plain: Any) -> bool:
+    return type(value) is type(plain) and bool(value == plain)
 
 
 class _Placeholder(torch.Tensor):
