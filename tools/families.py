@@ -45,7 +45,7 @@ random-weight pipelines of all of them, each of its real classes. Nothing here i
   the spread of the final latents in float64, to 1e-4 where a pipeline cannot compute in it. *Blocks* run once for all
   of them; where blocks cannot, their *layers* do, all but attention.
 - **tiled**: pictures and clips larger than a model was trained for, refined by tiles.
-- **cached**: blocks computed at every second step only, decided by a caching policy.
+- **cached**: blocks computed at every second step only, decided by a caching policy; *no* where nothing is reused.
 - **several devices**: tiles on several devices at once.
 
 """
@@ -131,16 +131,25 @@ def _packed(row: Row, family: Family, folder: Path) -> str:
         error = largest_difference({name: alone[name] for name in together}, together)
         if error > family.tolerance:
             raise BadInput(f"wrong by {error:.0e}")
-    mixers = list(getattr(executor._mixer, "mixers", {"": executor._mixer}).values())
-    unpacked = {
+    unpacked = _unpacked(executor)
+    if unpacked:
+        row.reasons["packed"] = unpacked
+    in_blocks = any(getattr(mixer, "packed", True) for mixer in _mixers(executor))
+    return "layers" if not in_blocks else "blocks, layers" if unpacked else "blocks"
+
+
+def _mixers(executor: Executor) -> list[Any]:
+    return list(getattr(executor._mixer, "mixers", {"": executor._mixer}).values())
+
+
+def _unpacked(executor: Executor) -> str:
+    """Which blocks ran layer by layer, and why; sizes are left out."""
+    reasons = {
         f"{block} layer by layer: {re.sub(r'[([][0-9, ()[]*[])]|[0-9]+ tokens', '...', reason)}"
-        for mixer in mixers
+        for mixer in _mixers(executor)
         for block, reason in getattr(mixer, "unpacked", {})
     }
-    if unpacked:
-        row.reasons["packed"] = "; ".join(sorted(unpacked))
-    in_blocks = any(getattr(mixer, "packed", True) for mixer in mixers)
-    return "layers" if not in_blocks else "blocks, layers" if unpacked else "blocks"
+    return "; ".join(sorted(reasons))
 
 
 def _tiled(row: Row, family: Family, folder: Path) -> str:
@@ -185,8 +194,17 @@ def _made(executor: Executor, request: Request) -> None:
 
 def _cached(row: Row, family: Family, folder: Path) -> str:
     executor = Executor(family.pipeline(), "packed", FixedInterval(2, 1), images=folder)
-    latents_together(executor, family.requests(executor.pipeline)[:2])
-    return "yes"
+    requests = [Request(**{**_fields(r), "steps": 3}) for r in family.requests(executor.pipeline)[:2]]
+    reused = 0
+    for stage, steps in (("encode", 1), ("denoise", 3)):
+        outcome = executor.execute(stage, requests, steps)
+        for reason in (outcome.failed or {}).values():
+            raise BadInput(reason)
+        reused += outcome.reused
+    if reused:
+        return "yes"
+    row.reasons["cached"] = _unpacked(executor) or "every block is computed at every step"
+    return "no"
 
 
 _ATTEMPTS: dict[str, Callable[[Row, Family, Path], str]] = {
