@@ -47,7 +47,7 @@ class Segments:
         return torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32).to(self._device)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def segments_of(lengths: tuple[int, ...], device: torch.device) -> Segments:
     """The rows of a composition; a batch whose composition stays keeps its tables."""
     return Segments(lengths, device)

@@ -85,7 +85,7 @@ class Units:
         return [int(part.sum()) for part in np.split(of_row, np.cumsum(rows)[:-1])]
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=64)
 def units_of(grids: tuple[Grid, ...], side: int) -> Units:
     """The units of a composition; a batch whose composition stays keeps them."""
     return Units(grids, side)

@@ -139,7 +139,7 @@ class PatchLayout:
         return stacks
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def layout_of(sizes: tuple[Side, ...], patch: Side, device: torch.device) -> PatchLayout:
     """The layout of a composition, kept: a batch keeps its composition for many steps."""
     return PatchLayout(sizes, patch, device)

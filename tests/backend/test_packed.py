@@ -22,10 +22,12 @@ from backend.coroutine import DenoiserCall, RequestRun, intercept_denoisers  # n
 from backend.executor import Executor  # noqa: E402
 from backend.kernels import modulate_triton  # noqa: E402
 from backend.kernels.choice import Kernels  # noqa: E402
+from backend.kernels.graphs import Recorder  # noqa: E402
 from backend.loading import load_pipeline  # noqa: E402
 from backend.packed import Blocks, arguments, within  # noqa: E402
 from backend.packed.entries import RowEntries  # noqa: E402
 from backend.packed.pack import Arrangement  # noqa: E402
+from backend.packed.recent import Recent  # noqa: E402
 from policies.caching import CachingPolicy, Flags, Signals  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from tests.backend.mixed import largest_difference, latents_alone, latents_together  # noqa: E402
@@ -297,6 +299,67 @@ def test_residuals_between_blocks_and_other_scales_of_weights() -> None:
         for (given_back,), alone in zip(mixer.run(list(calls)), expected, strict=True):
             torch.testing.assert_close(given_back, alone, rtol=0, atol=1e-12)
     assert not mixer.unpacked
+
+
+class Loose(torch.nn.Module):
+    """A block that takes any number of arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Linear(6, 6)
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        gate, _ = args
+        return hidden_states + self.inner(hidden_states) * gate * kwargs["scale"]
+
+
+class OfLooseBlocks(torch.nn.Module):
+    """Gives them a number that differs between calls, and that they do not look at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(Loose() for _ in range(3))
+
+    def forward(self, hidden_states: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        count = hidden_states.shape[1]
+        for block in self.blocks:
+            hidden_states = block(hidden_states, gate, count, scale=0.5, tokens=count)
+        return hidden_states
+
+
+class ChainsSeen(Recorder):
+    """Notes how many blocks ran as one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[int] = []
+
+    def run(self, key: Any, function: Callable[..., Any], *inputs: Any) -> Any:
+        self.links.append(key[2])
+        return super().run(key, function, *inputs)
+
+
+def test_blocks_that_take_any_number_of_arguments_run_as_one() -> None:
+    model, seen = OfLooseBlocks().double(), ChainsSeen()
+    mixer = Blocks(model, recorder=seen)
+    for lengths in ([5, 8], [5, 8], [9, 4], [3, 7]):
+        calls = [
+            DenoiserCall((torch.randn(1, n, 6, dtype=torch.float64), torch.randn(1, 1, 6, dtype=torch.float64)), {})
+            for n in lengths
+        ]
+        for call, output in zip(calls, mixer.run(calls), strict=True):
+            torch.testing.assert_close(output, model(*call.args), rtol=0, atol=1e-12)
+    assert seen.links == [3, 3, 3]  # the first forward saw that the blocks feed each other
+    assert not mixer.unpacked
+
+
+def test_what_was_used_last_is_kept() -> None:
+    kept: Recent[str, int] = Recent(2)
+    kept.keep("a", 1)
+    kept.keep("b", 2)
+    assert kept.get("a") == 1
+    kept.keep("c", 3)
+    assert (kept.get("a"), kept.get("b"), kept.get("c"), len(kept)) == (1, None, 3, 2)
 
 
 def test_a_forward_leaves_the_model_as_it_was_even_when_it_fails() -> None:
