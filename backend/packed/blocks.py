@@ -50,7 +50,7 @@ from policies.contract import PolicyError
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 """Largest difference of a checked block from the same alone, in standard deviations; half precision rounds more."""
 _HALF = 0.1
-_ARRANGED = 16
+_ARRANGED = 12
 """Sets of streams of which the tables are kept: a composition has one to four, and stays for some steps."""
 _FORMS = 4096
 """Forms of calls that are remembered to be trusted."""
