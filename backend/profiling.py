@@ -220,7 +220,7 @@ def _pictures(executors: Sequence[Executor], plan: Sequence[Composition], canvas
                 each.images = Path(folder)
                 for size in [size for composition in plan for size, _ in composition] + list(canvases):
                     _picture(Path(folder), size)
-                    Image.new("L", (size[1], size[0]), 255).save(Path(folder) / _mask_name(size))
+                    Image.new("L", _sides(size)[::-1], 255).save(Path(folder) / _mask_name(size))
         yield
 
 
@@ -232,7 +232,7 @@ def _with_references(sizes: Sequence[Size], pipeline: str, geometry: ModelGeomet
     reference = REFERENCES.get(pipeline)
     if reference is None:
         return list(sizes)
-    seen: list[Size] = [(*size, reference.pixels([(size[0], size[1])], geometry.size_multiple)) for size in sizes]
+    seen: list[Size] = [(*size, reference.pixels([_sides((*size, 0))], geometry.size_multiple)) for size in sizes]
     return seen if reference.needed else [*sizes, max(seen, key=geometry.tokens)]
 
 
@@ -354,13 +354,20 @@ def _mask_name(size: Size) -> str:
     return f"mask-{_picture_name(size)}"
 
 
+def _sides(size: Size) -> tuple[int, int]:
+    """Height and width of the picture that a size is measured with; a reference is never below 64, as FLUX.2 has it."""
+    least = 64 if len(size) > 3 else 0
+    return max(least, size[0]), max(least, size[1])
+
+
 def _picture_name(size: Size) -> str:
-    return f"{size[0]}x{size[1]}.png"
+    height, width = _sides(size)
+    return f"{height}x{width}.png"
 
 
 def _picture(folder: Path, size: Size) -> None:
     """A picture of a size, for models that make everything from one: a plain slope of colours."""
-    height, width = size[:2]
+    height, width = _sides(size)
     slope = np.linspace(0, 255, height)[:, None, None] * np.linspace(0.2, 1, width)[None, :, None]
     Image.fromarray((slope * np.array([1.0, 0.6, 0.3])).astype(np.uint8)).save(folder / _picture_name(size))
 

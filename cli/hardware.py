@@ -10,13 +10,13 @@ import typer
 
 from cli.verbs import Verbs
 from reports.console import new_console, say
-from traces.composition import Composition
 from traces.errors import BadInput
 from traces.limits import STEPS
 
 if TYPE_CHECKING:
     from predictors.efficiency_fit import PublishedCase
     from predictors.latency_model import LatencyModel
+    from traces.composition import Composition
 
 app = Verbs(
     name="hardware", help="Hardware kinds, models' shapes, and estimates of one on the other.", no_args_is_help=True

@@ -53,7 +53,7 @@ class ProcessReplica(RemoteReplica):
         assert isinstance(self._channel, _Process)
         return self._channel.child.pid
 
-    def open(self) -> _Process:
+    def connect(self) -> _Process:
         return _Process(self.threads, self.cores)
 
 

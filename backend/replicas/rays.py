@@ -37,7 +37,7 @@ class RayReplica(RemoteReplica):
         self._threads = threads or 1
         self._gpus = gpus
 
-    def open(self) -> _Actor:
+    def connect(self) -> _Actor:
         return _Actor(self._threads, self._gpus)
 
 

@@ -45,7 +45,7 @@ class RemoteReplica(ServingReplica):
         super().__init__(make, prepare, describe)
         self._channel: Channel | None = None
 
-    def open(self) -> Channel:
+    def connect(self) -> Channel:
         """A new process, or what else there may be, and the way to it.
 
         Raises:
@@ -56,7 +56,7 @@ class RemoteReplica(ServingReplica):
     def start(self, hear: Hear) -> None:
         if self._channel is not None:
             self._channel.close(0.0)
-        self._channel = channel = self.open()
+        self._channel = channel = self.connect()
         threading.Thread(target=self._listen, args=(channel, hear), daemon=True).start()
         _send(channel, dumped((self.make, self.prepare, self.describe)))
 

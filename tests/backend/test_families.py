@@ -98,7 +98,7 @@ def test_a_family_is_measured_from_its_folder(name: str, tmp_path: Path) -> None
             measure_profile(str(tmp_path / "mine"), sizes=[size], max_batch=1, repeats=1, minutes=0)
         return
     profile = measure_profile(str(tmp_path / "mine"), sizes=[size], max_batch=1, repeats=1, minutes=0)
-    assert list(profile.frame["stage"]) == ["decode", "denoise", "encode"]
+    assert sorted(set(profile.frame["stage"])) == ["decode", "denoise", "encode"]
     assert geometry_from_json(profile.metadata["geometry"]) == geometry
 
 
@@ -113,7 +113,7 @@ def test_what_has_no_scale_or_no_denoiser_is_refused() -> None:
 
 
 def test_a_pipeline_of_other_arguments_is_refused() -> None:
-    for cls in (diffusers.StableDiffusionXLInpaintPipeline, diffusers.FluxControlNetPipeline):
+    for cls in (diffusers.FluxControlPipeline, diffusers.FluxControlNetPipeline):
         pipeline = cls.__new__(cls)
         with pytest.raises(BadInput, match=f"{cls.__name__} needs"):
             Executor(pipeline)

@@ -499,7 +499,7 @@ def test_calls_keep_whose_they_are_and_answers_their_kind() -> None:
     adapter, call = adapter_of("wan"), canvas_call("wan")
     call = call._replace(request_id="r", step=2, steps=9, part=1, denoiser="transformer")
     part = adapter.cut(call, Box(0, 0, *WINDOW), CANVAS)
-    assert part[2:] == ("r", 2, 9, 1, "transformer")
+    assert part[2:] == ("r", 2, 9, 1, "transformer", ())
     prediction = adapter.sample(call, CANVAS)
     assert isinstance(adapter.answer(prediction, call), tuple)
     asked = call._replace(kwargs={**call.kwargs, "return_dict": True})

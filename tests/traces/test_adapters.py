@@ -47,5 +47,5 @@ def test_what_names_no_adapters_is_refused_where_it_stands(text: str, tmp_path: 
         Request("r", 0.0, 64, 64, 4, adapters=text)
     rows = [{"arrival_s": 0, "height": 64, "width": 64, "steps": 4, "adapters": each} for each in ("ok", text)]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(BadInput, match=f"t.jsonl: row 2: adapters is .*{right}"):
+    with pytest.raises(BadInput, match=f"t.jsonl: record 2: adapters is .*{right}"):
         Trace.load(tmp_path / "t.jsonl")

@@ -242,7 +242,7 @@ def test_recordings_are_few_and_the_stale_ones_give_way() -> None:
     call(0, STALE)
     call(RECORDINGS, 1)
     assert recorder.recorded == RECORDINGS
-    recordings = [key for (key, _), bucket in recorder._buckets.items() if bucket.recording]
+    recordings = [key for (key, *_), bucket in recorder._buckets.items() if bucket.recording]
     assert 0 in recordings
     assert RECORDINGS in recordings
     assert 1 not in recordings
