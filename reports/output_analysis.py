@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
 
+_POWER = 0.55
 _LAST_PART = 0.75
 """Warm-up may end in this part of a run; a later end would be judged by too few observations."""
 
@@ -98,8 +99,8 @@ def share_ends(
     """Ends of the interval of a share of requests, each value of as many requests as ``counts`` says.
 
     Near 1 it is wide below and narrow above: a share falls off a knee, so where most runs hardly miss a deadline a few
-    miss many, and a recording that lacks its worst hours shows both a high share and little scatter. On the scale of
-    log-odds the scatter of a share hardly depends on its height, so the interval is one of those.
+    miss many, and a recording that lacks its worst hours shows both a high share and little scatter. So each end is the
+    truth at which what was seen would be as far off as the interval is wide, see `ends_at_their_height`.
 
     Replications may also all agree (none of 2,000 requests late, five times), and their scatter would say that nothing
     can go wrong. So each end is at least as far off as the farther one of the Clopper-Pearson interval of all requests
@@ -124,21 +125,29 @@ def share_ends(
     hits = round(met * total)
     low, high = _clopper_pearson(hits, total, confidence)
     exact = max(hits / total - low, high - hits / total)
-    below, above = log_odds_ends(of_runs)
+    below, above = ends_at_their_height(of_runs)
     return min(below, of_runs.mean - exact), max(above, of_runs.mean + exact)
 
 
-def log_odds_ends(of: Interval) -> tuple[float, float]:
-    """Ends of the interval of a share that is symmetric in its log-odds, and as wide as ``of`` where that is narrow."""
-    if not 0 < of.mean < 1:
+def ends_at_their_height(of: Interval) -> tuple[float, float]:
+    """Ends of the interval of a share, that scatters at each end as much as one of that height does.
+
+    As in Wilson's score interval an end x is where |x - mean| is the half width there: that of ``of``, times
+    (x (1 - x) / (mean (1 - mean))) to a power. The power of requests on their own is 1/2, that of shares whose log-odds
+    scatter alike at every height is 1, which knows nothing of shares near 1. `_POWER` is the least that claims too much
+    of one recording in twenty at most where log-odds do scatter alike.
+    """
+    if not 0 < of.mean < 1 or not math.isfinite(of.half_width):
         return of.low, of.high
-    middle = math.log(of.mean / (1 - of.mean))
-    reach = of.half_width / (of.mean * (1 - of.mean))
-    return _share_of_odds(middle - reach), _share_of_odds(middle + reach)
 
+    from scipy.optimize import brentq  # which takes half a second to import
 
-def _share_of_odds(log_odds: float) -> float:
-    return 0.5 + 0.5 * math.tanh(log_odds / 2)
+    def beyond(x: float) -> float:
+        return abs(x - of.mean) - of.half_width * (x * (1 - x) / (of.mean * (1 - of.mean))) ** _POWER
+
+    if not of.half_width:
+        return of.mean, of.mean
+    return float(brentq(beyond, 0.0, of.mean)), float(brentq(beyond, of.mean, 1.0))
 
 
 def _luck(counts: Sequence[int], recorded: float) -> float:

@@ -133,5 +133,5 @@ def test_the_library_in_a_few_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("lookahead met most deadlines: ")
-    assert "replicas=2" in ran.stdout.splitlines()[-1]
+    assert "replicas=3" in ran.stdout.splitlines()[-1]
     assert not list(tmp_path.iterdir())

@@ -42,13 +42,20 @@ def test_a_share_that_never_varied_is_not_certain() -> None:
     assert share([0.4, 0.6, 0.5], [1000] * 3).half_width < interval([0.4, 0.6, 0.5]).half_width
 
 
-def test_the_ends_of_a_share_lie_as_far_apart_in_log_odds_and_within_what_is_possible() -> None:
+def test_the_ends_of_a_share_are_wide_below_and_within_what_is_possible() -> None:
     values, counts = [0.9, 0.99, 0.98, 0.999], [2000] * 4
     low, high = share_ends(values, counts)
-    found, middle = share(values, counts), math.log(0.96725 / 0.03275)
-    assert math.log(high / (1 - high)) - middle == pytest.approx(middle - math.log(low / (1 - low)))
-    assert low < interval(values).low < found.mean < high < 1 < interval(values).high
+    found, evenly = share(values, counts), interval(values)
+    assert low < evenly.low < found.mean < high < 1 < evenly.high
     assert found.low == pytest.approx(low)
+    for end in (low, high):  # as far off as a share of that height may be
+        ratio = end * (1 - end) / (found.mean * (1 - found.mean))
+        assert abs(end - found.mean) == pytest.approx(evenly.half_width * ratio**0.55)
+
+
+def test_a_few_late_requests_in_one_run_leave_a_share_near_one_where_it_is() -> None:
+    low, high = share_ends([1.0] * 9 + [0.998], [2000] * 10, recorded=2000)
+    assert 0.98 < low < 0.9998 < high <= 1
 
 
 @pytest.mark.parametrize("usual", [0.97, 0.99])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reports.formatting import format_interval, format_rate, format_value
-from reports.output_analysis import Interval, interval, log_odds_ends, share, share_ends
+from reports.output_analysis import Interval, ends_at_their_height, interval, share, share_ends
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Figures, SizeFigures
 from tilecast.studies.bottleneck import AT_CAP, limit
 from tilecast.studies.replication import Replication
@@ -138,7 +138,7 @@ def lucky(replications: Sequence[Replication], target: float, confidence: float 
         return False
     seen = interval([replication.attainment for replication in replications], confidence, luck(replications))
     ever = math.sqrt(luck(replications) / (1 / len(replications) + luck(replications)))
-    low, high = log_odds_ends(replace(seen, half_width=seen.half_width * ever))
+    low, high = ends_at_their_height(replace(seen, half_width=seen.half_width * ever))
     return low < target < high
 
 
