@@ -231,7 +231,8 @@ def sources_of(
     known = {
         id(value): ArgumentSource("out", index) for index, value in enumerate(before) if isinstance(value, torch.Tensor)
     }
-    given_first = {**dict(enumerate(first.args)), **first.kwargs}
+    given_first: dict[int | str, Any] = dict([*enumerate(first.args), *first.kwargs.items()])
+    given_here: dict[int | str, Any] = dict([*enumerate(stop.args), *stop.kwargs.items()])
     for key, value in given_first.items():
         if not _is_plain(value):
             known.setdefault(id(value), ArgumentSource("in", key))
@@ -242,7 +243,7 @@ def sources_of(
         same = key in given_first and _alike(value, given_first[key])
         return ArgumentSource("in", key) if same else ArgumentSource("plain", value)
 
-    found = {key: source_of(key, value) for key, value in [*enumerate(stop.args), *stop.kwargs.items()]}
+    found = {key: source_of(key, value) for key, value in given_here.items()}
     if None in found.values():
         return None
     given = {key: source for key, source in found.items() if source is not None}
