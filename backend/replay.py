@@ -28,6 +28,7 @@ from policies.faults import Happening
 from policies.guard import name_of
 from policies.record import INTERRUPTED
 from policies.watchdog import CALL_LIMIT_S
+from traces.errors import BadInput
 from traces.request import Request
 
 _CLOSING_S = 30.0
@@ -44,7 +45,7 @@ class ReplayStalled(PolicyError):  # noqa: N818
     """Nothing runs and nothing will arrive, but requests wait: the policy leaves them waiting."""
 
 
-class ReplicasLost(RuntimeError):  # noqa: N818
+class ReplicasLost(BadInput):
     """No replica is left: each was lost several times in a row, or cannot be started again."""
 
 

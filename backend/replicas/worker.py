@@ -71,7 +71,8 @@ def _plain(error: Exception) -> Exception:
 
     if isinstance(error, PolicyError):
         return PolicyError(str(error))
-    return error if isinstance(error, BadInput) else RuntimeError(f"{type(error).__name__}: {error}")
+    foreseen = isinstance(error, BadInput | MemoryError | OSError)
+    return error if foreseen else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _follow(connection: Connection, orders: queue.SimpleQueue[bytes]) -> None:

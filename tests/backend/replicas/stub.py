@@ -60,3 +60,8 @@ def described(executor: Sleeper) -> Report:
 def unfit(executor: Sleeper) -> Report:
     """A model that cannot be warmed up."""
     raise RuntimeError("no kernel image")
+
+
+def without_a_file(executor: Sleeper) -> Report:
+    """A model of which a file is missing."""
+    raise FileNotFoundError(2, "No such file or directory", "weights.safetensors")

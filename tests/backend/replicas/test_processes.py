@@ -18,12 +18,13 @@ pytest.importorskip("torch")
 from backend.replay import Replay, ReplicasLost
 from backend.replicas.process import ProcessReplica
 from backend.replicas.replica import ServingReplica, ThreadReplica
+from cli.failures import foreseen
 from policies.contract import PolicyError
 from policies.controller import Controller
 from policies.events import EventRecord, check_parity
 from policies.faults import Happening
 from policies.scheduling import FCFS
-from tests.backend.replicas.stub import Sleeper, described, unfit
+from tests.backend.replicas.stub import Sleeper, described, unfit, without_a_file
 from tests.policies.costs import FlatCosts
 from traces.request import Request
 
@@ -131,6 +132,15 @@ def test_one_that_cannot_start_ends_the_run_with_its_reason() -> None:
     with pytest.raises(RuntimeError, match="no kernel image"):
         Run([replica], asked(1)).run()
     assert gone(replica.pid)
+
+
+def test_what_the_machine_lacks_there_is_told_here_as_what_it_is() -> None:
+    """And so ends the command with exit code 2, as the loss of all replicas does."""
+    with pytest.raises(FileNotFoundError) as lacking:
+        Run([ProcessReplica(Sleeper, without_a_file)], asked(1)).run()
+    assert foreseen(lacking.value)
+    assert lacking.value.filename == "weights.safetensors"
+    assert foreseen(ReplicasLost("no replica is left"))
 
 
 def test_what_a_policy_does_wrong_there_ends_the_run_here() -> None:
