@@ -18,6 +18,7 @@ import torch
 from diffusers.guiders.guider_utils import BaseGuidance
 from transformers import PreTrainedTokenizerBase
 
+from backend.identity import Itself
 from traces.errors import BadInput
 
 _LEAVES = (str, bytes, int, float, complex, torch.Tensor, type, FunctionType, BuiltinFunctionType, ModuleType)
@@ -126,4 +127,4 @@ def _marks(module: torch.nn.Module) -> tuple[Any, ...]:
     own = vars(module)
     processor = own.get("processor", own["_modules"].get("processor"))
     hooks = (*own["_forward_hooks"].values(), *own["_forward_pre_hooks"].values())
-    return id(processor), own.get("forward"), hooks
+    return Itself(processor), own.get("forward"), hooks

@@ -19,6 +19,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from backend.coroutine import DenoiserCall
+from backend.identity import Itself
 from backend.kernels.graphs import Recorder
 
 _POSITIONS = re.compile(r"(img|image|txt|text|latent|position)_ids|.*(rotary|coords|freqs|img_size).*")
@@ -185,7 +186,7 @@ def _key(value: Any, rows: Rows) -> Hashable:
     try:
         hash(value)
     except TypeError:
-        return ("object", id(value))
+        return Itself(value)
     return value
 
 

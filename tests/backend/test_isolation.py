@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import threading
+import types
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from backend import executor as executing  # noqa: E402
 from backend.coroutine import DenoiserCall, Finished, RequestRun, intercept_denoisers, pipeline_arguments  # noqa: E402
 from backend.executor import Executor  # noqa: E402
 from backend.inputs import Start  # noqa: E402
-from backend.isolation import own_pipeline  # noqa: E402
+from backend.isolation import Changes, own_pipeline  # noqa: E402
 from tests.backend import tiny_image_to_video, tiny_pipelines, tiny_stateful, tiny_unets  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
 from traces.request import Request  # noqa: E402
@@ -192,3 +193,16 @@ def test_a_pipeline_that_changes_the_denoiser_fails_every_request_alike() -> Non
         outcome = executor.execute("encode", [request])
         assert outcome.failed is not None
         assert "its pipeline changes mid_block" in outcome.failed[request.request_id]
+
+
+def test_an_exchange_is_seen_even_where_the_new_part_lies_where_the_old_one_lay() -> None:
+    """The first processor is gone when the second is made, which may then have its address."""
+    module = torch.nn.Identity()
+    for _ in range(50):
+        vars(module)["processor"] = first = types.SimpleNamespace()
+        changes = Changes(module)
+        del first
+        vars(module)["processor"] = None
+        vars(module)["processor"] = types.SimpleNamespace()
+        with pytest.raises(BadInput, match="changes the denoiser"):
+            changes.check()
