@@ -24,7 +24,7 @@ from backend.kernels import modulate_triton  # noqa: E402
 from backend.kernels.choice import Kernels  # noqa: E402
 from backend.kernels.graphs import Recorder  # noqa: E402
 from backend.loading import load_pipeline  # noqa: E402
-from backend.packed import Blocks, arguments, within  # noqa: E402
+from backend.packed import Blocks, CachedBlocks, arguments, trust, within  # noqa: E402
 from backend.packed.entries import RowEntries  # noqa: E402
 from backend.packed.pack import Arrangement  # noqa: E402
 from backend.packed.recent import Recent  # noqa: E402
@@ -109,7 +109,7 @@ def without_positions_per_image(patch: pytest.MonkeyPatch) -> None:
 
 def trusting(patch: pytest.MonkeyPatch) -> None:
     """Blocks that give something else than alone are not found out."""
-    patch.setattr(Blocks, "_compare", lambda *_: None)
+    patch.setattr(trust, "_compare", lambda *_: None)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -188,7 +188,7 @@ class Halves(CachingPolicy):
 def test_fused_kernels_change_nothing_when_a_cache_picks_the_tokens(name: str) -> None:
     pipeline = FAMILIES[name]().to(torch.float64)
     calls = caught(pipeline, mixed_requests(name)[:2])
-    ways = [Blocks(pipeline.transformer, Kernels(f), caching=Halves(), cache_patch=1) for f in (False, True)]
+    ways = [CachedBlocks(pipeline.transformer, Halves(), cache_patch=1, kernels=Kernels(f)) for f in (False, True)]
     for _ in range(2):
         for (fused,), (plain,) in zip(*(way.run(calls) for way in ways), strict=True):
             assert torch.equal(fused, plain)

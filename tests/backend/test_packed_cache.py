@@ -14,7 +14,7 @@ from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from backend.executor import Executor  # noqa: E402
-from backend.packed import Blocks  # noqa: E402
+from backend.packed import Blocks, CachedBlocks  # noqa: E402
 from backend.packed.units import Units, unit_of_tokens  # noqa: E402
 from backend.profiling import block_weights  # noqa: E402
 from policies.caching import CachingPolicy, FirstBlock, FixedInterval, Flags, Signals, Threshold  # noqa: E402
@@ -88,8 +88,8 @@ def cached(name: str, policy: CachingPolicy, cache_bytes: int = 2**30) -> Execut
     return Executor(pipeline_of(name), "packed", policy, cache_bytes, CACHE_PATCH.get(name, 4))
 
 
-def mixer_of(pipeline: Any, policy: CachingPolicy, name: str) -> Blocks:
-    return Blocks(pipeline.transformer, caching=policy, cache_patch=CACHE_PATCH.get(name, 4))
+def mixer_of(pipeline: Any, policy: CachingPolicy, name: str) -> CachedBlocks:
+    return CachedBlocks(pipeline.transformer, policy, cache_patch=CACHE_PATCH.get(name, 4))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
