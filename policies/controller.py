@@ -350,6 +350,8 @@ class Controller:
         self._occupancy.free &= ~(1 << index)
         self.outages.append((index, now, None))
         self._cluster.loaded[index].clear()
+        if self._loads is not None:
+            self._loads.lost(index)
         launch = replica.launch
         self._write.set_launch(replica, None)
         if launch is not None:

@@ -13,22 +13,28 @@ A run that was interrupted and went on has parts, each begun by an event ``resum
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from policies.contract import Cluster, Decision, Launch, Outcome, Replica, SchedulingPolicy
+from policies.contract import Cluster, Decision, Launch, Load, Outcome, Replica, SchedulingPolicy
 from policies.controller import Controller, LaunchRecord
 from policies.job import Job, come_after
 from predictors.costs import Batch, CostModel
+from predictors.loading import Weights, with_adapters
 from traces.composition import Composition
 from traces.errors import BadInput
 from traces.request import Request
-from traces.stages import Recipe, ordinary
+from traces.stages import STAGES, Recipe, ordinary
 from traces.text import read_text
 
 Event = dict[str, Any]
+_OF_A_LOAD = 4
+"""Fields of a load of weights, as `_spell_launch` has it; a launch of requests has more."""
+_ANY_ROOM = Weights(math.inf, 1.0)
+"""Weights of a replica on which there is room for all that the run loaded there."""
 
 
 class EventRecord:
@@ -59,8 +65,11 @@ class EventRecord:
         event: Event = {"now": now, verb: payload}
         if verb == "submit":
             event[verb] = payload.request.request_id
-            if payload.recipe != ordinary(payload.request):
-                event["recipe"] = payload.recipe
+            request, recipe = payload.request, payload.recipe
+            if payload.adapters_left:
+                recipe = with_adapters(request, recipe)
+            if recipe != ordinary(request):
+                event["recipe"] = recipe
         elif verb == "cancel":
             event[verb], event["reason"] = payload
         elif verb == "route":
@@ -255,13 +264,17 @@ class Ledger:
     Args:
         requests: all that events may name.
         replicas: replicas of the run.
+        loaded: checkpoints that lay on each replica from the beginning; None: all requests want the same, always there.
 
     Attributes:
         now: time of the last event, seconds.
     """
 
-    def __init__(self, requests: Iterable[Request], replicas: int) -> None:
+    def __init__(
+        self, requests: Iterable[Request], replicas: int, loaded: Sequence[Sequence[str]] | None = None
+    ) -> None:
         self.now = 0.0
+        self._loaded = loaded
         self._requests = {request.request_id: request for request in requests}
         self._replicas = replicas
         self._recipes: dict[str, Recipe] = {}
@@ -333,7 +346,15 @@ class Ledger:
         def recipe(request: Request) -> Recipe:
             return self._recipes.get(request.request_id) or ordinary(request)
 
-        return _Told(Controller(_Decisions(), _Predictions(), self._replicas, recipe), self._requests)
+        controller = Controller(
+            policy=_Decisions(),
+            costs=_Predictions(),
+            replicas=self._replicas,
+            recipe=recipe,
+            weights=None if self._loaded is None else _ANY_ROOM,
+            loaded=self._loaded or (),
+        )
+        return _Told(controller, self._requests)
 
     def _renumbered(self) -> list[LaunchRecord]:
         before = 1 + max((launch.launch_id for launch, _, _ in self._launched), default=-1)
@@ -372,7 +393,12 @@ class _Decisions(SchedulingPolicy):
             return Decision(drop=((jobs[name], reason),))
         if replica.index not in self.next:
             return None
-        (_, _, _, steps, names), segments = self.next.pop(replica.index)
+        spelled, segments = self.next.pop(replica.index)
+        if len(spelled) == _OF_A_LOAD:
+            (_, _, checkpoint, evict), ((_, _, expected_s, _),) = spelled, segments
+            return Decision(load=Load(checkpoint, tuple(evict), expected_s))
+        _, _, _, steps, names = spelled
+        steps -= sum([adapters for stage, adapters, _, _ in segments if STAGES[stage].weights])  # none of the jobs' own
         costs = replica.costs
         assert isinstance(costs, _Predictions)
         costs.next = {stage: step_s for stage, _, step_s, _ in segments}

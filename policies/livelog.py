@@ -30,6 +30,8 @@ from traces.request import Request
 from traces.trace import Trace
 
 EVENTS = "events.jsonl"
+LOADED = "loaded"
+"""What ``run.json`` calls the checkpoints that lay on each replica from the beginning, where weights are loaded."""
 _EVERY_S = 0.5
 _SHARE = 0.02
 
@@ -70,7 +72,7 @@ class LiveLog(EventRecord):
         self._standalone = standalone
         self._inputs = inputs
         self._resumes = bool(before)
-        self._ledger = Ledger(requests, replicas)
+        self._ledger = Ledger(requests, replicas, info.get(LOADED))
         for event in before:
             self._ledger.tell(event)
         self._file: IO[bytes] | None = None
@@ -189,7 +191,7 @@ def recovered(folder: Path, info: dict[str, Any], requests: pd.DataFrame) -> tup
     """
     trace = Trace.load(folder / "trace.parquet").requests()
     standalone = dict(zip(requests["request_id"], requests["standalone_s"], strict=True))
-    ledger = Ledger(trace, info["replicas"])
+    ledger = Ledger(trace, info["replicas"], info.get(LOADED))
     for event in read_events(folder / EVENTS):
         ledger.tell(event)
     return _tables(ledger, trace, lambda request: float(standalone[request.request_id]))

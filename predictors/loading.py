@@ -1,7 +1,7 @@
 """What weights take: memory on a device, and time to get there.
 
 A checkpoint comes onto a replica from disk, or faster from the memory of its host when that still holds it. The host
-keeps what was loaded last; its memory outlives a failure of the replica.
+keeps what was loaded last, in the replica's own process, so that a replica that fails loses that, too.
 """
 
 from __future__ import annotations
@@ -87,6 +87,10 @@ class LoadTimes:
         seconds = self.expected(replica, checkpoint)
         self._keep(replica, checkpoint)
         return seconds
+
+    def lost(self, replica: int) -> None:
+        """A replica failed, and its process with it: its host's memory holds nothing."""
+        self._hosts[replica].clear()
 
     def _keep(self, replica: int, checkpoint: str) -> None:
         host, weights = self._hosts[replica], self.weights

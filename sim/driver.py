@@ -186,6 +186,7 @@ class Simulation:
                 del self._running[timeline.launch.launch_id]
                 outcome = timeline.outcome(now)
                 self._world.put_back(timeline, now)
+        self._world.lost(replica)
         self._controller.replica_down(replica, now / PICOSECONDS, self._in_flight, outcome)
 
     def _settle(self, now: int) -> None:

@@ -173,6 +173,11 @@ class World:
         for stage, steps in timeline.left(time):
             clocks[stage].next -= steps
 
+    def lost(self, replica: int) -> None:
+        """A replica failed: weights that its host kept in memory are gone, too."""
+        if self._loads is not None:
+            self._loads.lost(replica)
+
     def _even_steps(self, launch: Launch) -> _Known:
         """What is the same for all launches that share their work, unless that is loading weights."""
         work, load = launch.work, launch.load

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from policies.events import Event, Ledger, Parity, check_parity, read_events
-from policies.livelog import EVENTS, still_open
+from policies.livelog import EVENTS, LOADED, still_open
 from policies.runlog import UNFINISHED, read_run
 from predictors.profile import Profile
 from tilecast.caching import read_shares
@@ -172,7 +172,7 @@ def interrupted_replay(folder: Path, prepared: Prepared, resume: bool) -> Begun 
         raise BadInput(f"{folder} is the log of another replay: {difference}; choose another -o, or leave out --resume")
     events = read_events(folder / EVENTS)
     requests = Trace.load(folder / "trace.parquet").requests()
-    ledger = Ledger(requests, info["replicas"])
+    ledger = Ledger(requests, info["replicas"], info.get(LOADED))
     for event in events:
         ledger.tell(event)
     left = still_open(ledger, requests)

@@ -20,6 +20,9 @@ def test_a_load_from_the_host_is_faster_until_the_host_has_forgotten() -> None:
     assert loads.seconds(0, "c") == 2.5  # small and b, the oldest, make room
     assert [loads.expected(0, name) for name in ("a", "small", "b", "c")] == [0.7, 1.0, 2.5, 0.7]
     assert loads.expected(1, "a") == 2.5
+    loads.lost(0)
+    assert loads.expected(0, "a") == 2.5
+    assert loads.expected(1, "there") == 0.7
 
 
 def test_without_host_memory_everything_comes_from_disk() -> None:

@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.contract import SchedulingPolicy
 from policies.controller import IN_FLIGHT, Controller
-from policies.events import EventRecord, check_parity
+from policies.events import EventRecord, Ledger, check_parity
 from policies.faults import Faults, Happening
 from policies.record import request_table, step_table
 from policies.routing import ROUTINGS
@@ -230,6 +231,35 @@ def test_the_log_names_what_was_loaded_and_what_adapters_took() -> None:
     assert (adapt["end_s"] - adapt["start_s"]).to_numpy() == pytest.approx(0.017 * adapt["steps"].to_numpy())
     log = request_table(controller, requests, steps, COSTS.standalone_s)
     assert log["standalone_s"].tolist() == [COSTS.standalone_s(request) for request in requests]
+
+
+def test_a_ledger_has_the_loads_and_adapters_of_a_run_whose_replicas_fail() -> None:
+    requests = requests_of(CheckedWorld(3, 12.0, True), 60)
+    happenings = [h for h, _ in zip(Faults(mtbf_s=4.0, repair_s=0.5).happenings(3, requests, 0), range(60))]  # noqa: B905
+    controller, lines = run(ModelSwapping(LeastSlack()), requests, 3, happenings=happenings)
+    ledger = Ledger(requests, 3, [()] * 3)
+    for line in lines:
+        ledger.tell(json.loads(line))
+    mine, theirs = (step_table(each, lambda stage, composition: False) for each in (ledger, controller))
+    assert {"load", "adapt"} <= set(mine["stage"])
+    assert controller.outages
+    pd.testing.assert_frame_equal(mine, theirs)
+    told, done = (
+        request_table(each, requests, steps, COSTS.standalone_s)
+        for each, steps in ((ledger, mine), (controller, theirs))
+    )
+    pd.testing.assert_frame_equal(told, done)
+
+
+def test_a_replica_that_fails_loses_its_weights_and_what_its_host_keeps() -> None:
+    requests = [Request(f"r{i}", 4.0 * i, 256, 256, 2, checkpoint="c0") for i in range(3)]
+    weights = Weights(10.0, 4.0, host_gb=20.0, disk_gb_per_s=4.0, host_gb_per_s=40.0)
+    failure = [Happening(6.0, "down", 0), Happening(7.0, "up", 0)]
+    controller, _ = run(ModelSwapping(FCFS()), requests, 1, happenings=failure, weights=weights)
+    loads = [(launch, end_s) for launch, _, end_s in controller.launched if launch.load]
+    assert [launch.start_s for launch, _ in loads] == [0.0, 8.0]
+    assert [end_s - launch.start_s for launch, end_s in loads] == pytest.approx([1.0, 1.0])
+    assert [launch.load.expected_s for launch, _ in loads if launch.load] == [1.0, 1.0]
 
 
 def test_weights_that_lie_there_from_the_beginning_are_not_loaded() -> None:
