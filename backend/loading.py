@@ -9,6 +9,7 @@ import copy
 import inspect
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ from traces.geometry import GEOMETRIES, ModelGeometry, known_model
 
 EMBEDDED = Path(__file__).parent / "embedded"
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_ONE_AT_A_TIME = threading.Lock()
+"""The libraries patch torch's modules while they build one, for every thread of the process."""
 
 
 def model_folder(model: str) -> Path:
@@ -55,7 +58,7 @@ def load_pipeline(model: str, device: str = "cpu", dtype: str = "float32") -> An
     """A diffusers pipeline in evaluation mode on ``device``.
 
     A folder that has its weights in one variant only (``*.fp16.safetensors``) is loaded from it; of several, the
-    dtype's is taken.
+    dtype's is taken. Threads may load at the same time; they wait for each other.
 
     Raises:
         BadInput: unknown model; a folder that is not whole, cannot be read or whose weights do not fit its
@@ -73,7 +76,7 @@ def load_pipeline(model: str, device: str = "cpu", dtype: str = "float32") -> An
     folder = ModelFolder.read(path)
     pipeline_class = _pipeline_class(folder)
     folder.check()
-    with warnings.catch_warnings():
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         components = _components(folder, dtype)
         with said_of(path, folder.pipeline):

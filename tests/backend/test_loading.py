@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,13 @@ def test_a_folder_loads_in_the_dtype_asked_for(model_folder: Path) -> None:
     pipeline = load_pipeline(str(model_folder), dtype="float64")
     assert pipeline.unet.dtype == torch.float64
     assert not pipeline.unet.training
+
+
+def test_threads_may_load_at_the_same_time(model_folder: Path) -> None:
+    """As replicas on threads do, while the libraries patch torch for all of them."""
+    with ThreadPoolExecutor(2) as threads:
+        pipelines = list(threads.map(load_pipeline, [str(model_folder)] * 4))
+    assert len({float(pipeline.unet.conv_in.weight.sum()) for pipeline in pipelines}) == 1
 
 
 def test_geometry_is_read_off_the_configuration() -> None:
