@@ -27,7 +27,7 @@ COMPILED = [
     "policies/scheduling/forecast.py",
     "policies/scheduling/lookahead_errors.py",
     "policies/scheduling/lookahead_fair.py",
-    "policies/scheduling/lookahead_pool.py",
+    "policies/scheduling/lookahead_waiting.py",
     "policies/scheduling/lookahead_rides.py",
     "policies/scheduling/lookahead_search.py",
     "policies/scheduling/mixing.py",

@@ -7,13 +7,13 @@ the replicas that draw from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from policies.contract import Cluster, IdleReplicas, Launch, Replica, SchedulingPolicy
 from policies.job import Job
+from policies.pool import Pool
 from policies.scheduling.mixing import BatchCosts
-from predictors.costs import CostModel
 from predictors.loading import LoadTimes
 
 
@@ -71,10 +71,12 @@ class QueueState:
         waiting, jobs: see `policies.contract.Cluster`.
         view: what the scheduling policy of the queue sees.
         bits: of the replicas that draw from it, as in `Occupancy`.
+        pool: theirs.
         policy: that one; set when it begins.
     """
 
     bits: int
+    pool: Pool
     policy: SchedulingPolicy
 
     def __init__(self) -> None:
@@ -83,6 +85,7 @@ class QueueState:
 
     def served_by(self, replicas: tuple[Replica, ...], occupancy: Occupancy) -> None:
         """Show these replicas, which draw from it."""
+        self.pool = replicas[0].pool
         self.bits = sum([1 << replica.index for replica in replicas])
         self.view = cluster_of(replicas, self.waiting, self.jobs, _Idle(replicas, occupancy))
 
@@ -91,40 +94,44 @@ class ClusterState:
     """Replicas without work, all of them up, and no jobs.
 
     Args:
-        replicas: number of replicas.
-        costs: costs of each of them, see `policies.contract.Replica`.
-        own_queues: every replica has a queue of its own; otherwise all draw from one.
+        pools: what it consists of.
+        own_queues: every replica has a queue of its own; otherwise all of a pool draw from one.
         loads: what loading weights is expected to take; None: they are always there.
 
     Attributes:
         view: all of it, as a routing policy sees it.
         waiting, jobs: see `policies.contract.Cluster`.
         resident, loaded: of each replica, see `policies.contract.Replica`.
-        queues: of each replica; the same one of all, with the cluster's own ``waiting`` and ``jobs``, if they share it.
+        queues: of each replica. Where all share one, it has the cluster's own ``waiting`` and ``jobs``.
         occupancy: what the replicas are doing.
     """
 
-    def __init__(
-        self, replicas: int, costs: CostModel, own_queues: bool = False, loads: LoadTimes | None = None
-    ) -> None:
+    def __init__(self, pools: Sequence[Pool], own_queues: bool = False, loads: LoadTimes | None = None) -> None:
+        pool_of = [pool for pool in pools for _ in range(pool.replicas)]
+        replicas = len(pool_of)
         self.resident: list[dict[str, Job]] = [{} for _ in range(replicas)]
         self.loaded: list[dict[str, None]] = [{} for _ in range(replicas)]
-        shared = QueueState()
-        self.waiting, self.jobs = shared.waiting, shared.jobs
-        self.queues = [QueueState() if own_queues else shared for _ in range(replicas)]
+        whole = QueueState()
+        self.waiting, self.jobs = whole.waiting, whole.jobs
+        of_pools = {pool: whole if len(pools) == 1 else QueueState() for pool in pools}
+        self.queues = [QueueState() if own_queues else of_pools[pool] for pool in pool_of]
         self.occupancy = Occupancy(replicas)
-        self._costs, self._batch_costs, self._loads = costs, BatchCosts(costs), loads
-        every = tuple([self._replica(index) for index in range(replicas)])
-        shared.served_by(every, self.occupancy)
-        self.view = shared.view
-        if own_queues:
-            for replica, queue in zip(every, self.queues, strict=True):
-                queue.served_by((replica,), self.occupancy)
+        self._batch_costs, self._loads = {pool: BatchCosts(pool.costs) for pool in pools}, loads
+        every = tuple([self._replica(index, pool) for index, pool in enumerate(pool_of)])
+        whole.served_by(every, self.occupancy)
+        self.view = whole.view
+        drawing: dict[QueueState, list[Replica]] = {}
+        for replica, queue in zip(every, self.queues, strict=True):
+            drawing.setdefault(queue, []).append(replica)
+        for queue, replicas_of in drawing.items():
+            if queue is not whole:
+                queue.served_by(tuple(replicas_of), self.occupancy)
 
-    def _replica(self, index: int) -> Replica:
+    def _replica(self, index: int, pool: Pool) -> Replica:
         replica = Replica()
-        _set_costs(replica, self._costs)
-        _set_batch_costs(replica, self._batch_costs)
+        _set_pool(replica, pool)
+        _set_costs(replica, pool.costs)
+        _set_batch_costs(replica, self._batch_costs[pool])
         _set_loads(replica, self._loads)
         _set_index(replica, index)
         _set_queue(replica, MappingProxyType(self.queues[index].waiting))
@@ -151,7 +158,8 @@ def cluster_of(
 
 
 Variant = tuple[str, str]
-"""The weights that compute a request: a checkpoint (empty: all requests want the same), and the adapters on it."""
+"""What computes a request: weights, by their checkpoint or where all are always there by the model, and the adapters
+on them."""
 VariantOf = Callable[[Job], Variant]
 
 
@@ -160,9 +168,9 @@ def variant_of(job: Job) -> Variant:
     return job.request.checkpoint, job.kind.adapters
 
 
-def adapters_alone(job: Job) -> Variant:
-    """The variant of a job where all checkpoints are taken for one."""
-    return "", job.kind.adapters
+def model_variant(job: Job) -> Variant:
+    """The variant of a job where all checkpoints of a model are taken for one."""
+    return job.request.model, job.kind.adapters
 
 
 class JobsFor(Mapping[str, Job]):
@@ -222,6 +230,7 @@ def replica_for(replica: Replica, variant: Variant, of: VariantOf) -> Replica:
     object.__setattr__(view, "_variant", variant)
     object.__setattr__(view, "_of", of)
     _set_index(view, replica.index)
+    _set_pool(view, replica.pool)
     _set_costs(view, replica.costs)
     _set_batch_costs(view, replica.batch_costs)
     _set_loads(view, replica._loads)
@@ -238,6 +247,7 @@ _set_idle = Cluster.__dict__["idle"].__set__
 _set_costs = Replica.__dict__["costs"].__set__
 _set_batch_costs = Replica.__dict__["batch_costs"].__set__
 _set_index = Replica.__dict__["index"].__set__
+_set_pool = Replica.__dict__["pool"].__set__
 _set_resident = Replica.__dict__["resident"].__set__
 _set_loads = Replica.__dict__["_loads"].__set__
 _set_queue = Replica.__dict__["queue"].__set__

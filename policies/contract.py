@@ -3,8 +3,9 @@
 A policy is a class whose constructor only stores parameters. The controller copies it, calls `reset` once and
 then the hooks below; it never sees a clock, a device or a driver, so it cannot tell a simulation from a GPU.
 Which replica a request goes to is not its question: there is a copy for every queue, which sees that queue and the
-replicas that draw from it alone. It is one queue for all replicas, or where a routing policy binds requests
-(`policies.routing`) one for each.
+replicas that draw from it alone. It is one queue for all replicas of a pool, or where a routing policy binds requests
+to replicas (`policies.routing`) one for each; so the replicas that a policy sees are alike, and what it asks one of
+them about costs holds for all.
 The shortest useful policy is `plan` alone; the other hooks exist so that a policy can keep its own queues
 instead of searching the cluster at every decision.
 
@@ -25,6 +26,7 @@ from traces.composition import Composition, composition_of
 from traces.stages import Recipe
 
 if TYPE_CHECKING:
+    from policies.pool import Pool
     from policies.scheduling.mixing import BatchCosts
     from predictors.loading import LoadTimes, Weights
 
@@ -159,20 +161,22 @@ class Replica(ReadOnly):
         launch: what runs now, or None.
         up: whether it works; one that has failed is not asked about until it is repaired.
         loaded: checkpoints whose weights lie here, in the order they came; empty where all requests want the same.
+        pool: to which it belongs; replicas of one pool are alike.
         costs: what steps cost here, as far as policies know; see `predictors.costs.CostModel`.
         batch_costs: the same for whoever asks for many batches that differ by one request; what one policy has asked
             for, all others find there. See `policies.scheduling.mixing.BatchCosts`.
         queue: jobs never started that may start here, by request id, in the order they came: those that were routed
-            here, or those of the queue that all replicas share.
+            here, or those of the queue that all replicas of the pool share.
     """
 
-    __slots__ = ("_loads", "batch_costs", "costs", "index", "launch", "loaded", "queue", "resident", "up")
+    __slots__ = ("_loads", "batch_costs", "costs", "index", "launch", "loaded", "pool", "queue", "resident", "up")
 
     batch_costs: BatchCosts
     costs: CostModel
     index: int
     launch: Launch | None
     loaded: Mapping[str, None]
+    pool: Pool
     queue: Mapping[str, Job]
     resident: Mapping[str, Job]
     up: bool

@@ -32,6 +32,7 @@ from policies.contract import (
 )
 from policies.guard import fail, has_own, is_users, read
 from policies.job import Job, through
+from policies.pool import Pool
 from policies.router import Router
 from policies.routing import RoutingPolicy, Shared, usual_routing
 from policies.rules import Rules
@@ -62,15 +63,15 @@ REPLICA_FAILED = "its replica failed"
 
 
 class Controller:
-    """Runs a scheduling policy over ``replicas`` replicas, to which a routing policy brings the requests.
+    """Runs a scheduling policy over pools of replicas, to which a routing policy brings the requests.
 
     Under a routing policy that binds, every replica has a queue and a scheduling policy of its own; under one that does
-    not, all draw from one queue; see `policies.router`.
+    not, all of a pool draw from one queue; see `policies.router`.
 
     Args:
         policy: copied, so one policy object can serve many runs at once.
-        costs: what the policies may know about cost, the same of every replica.
-        replicas: how many copies of the model there are.
+        pools: the replicas, with what the policies may know about their costs; costs alone are those of one pool.
+        replicas: how many there are, where ``pools`` are costs.
         recipe: what a request goes through, as `policies.tiling.recipe.TilingRule.stages` says; or the stages of an
             ordinary request that every one goes through. Where weights are loaded it may begin with its adapters.
         on_event: called with (verb, payload, now) for every event and answer, in order; see `policies.events`.
@@ -89,7 +90,7 @@ class Controller:
     def __init__(
         self,
         policy: SchedulingPolicy,
-        costs: CostModel,
+        pools: Sequence[Pool] | CostModel,
         replicas: int = 1,
         recipe: Callable[[Request], Recipe] | tuple[str, ...] = ORDINARY,
         on_event: Callable[[str, Any, float], None] | None = None,
@@ -102,6 +103,9 @@ class Controller:
         self.launched: list[LaunchRecord] = []
         self.open = 0
         self.outages: list[tuple[int, float, float | None]] = []
+        if isinstance(pools, CostModel):
+            pools = [Pool(pools, replicas)]
+        replicas = sum([pool.replicas for pool in pools])
         if routing is None:
             routing = usual_routing(policy) if replicas > 1 else Shared()
         self._loads = None
@@ -109,7 +113,7 @@ class Controller:
             loaded = [*loaded, *[()] * (replicas - len(loaded))]
             self._loads = LoadTimes(weights, loaded)
         binds = answers.truth(routing, read(routing, "binds"), "binds")
-        self._cluster = cluster = ClusterState(replicas, costs, binds, self._loads)
+        self._cluster = cluster = ClusterState(pools, binds, self._loads)
         self._replicas = cluster.view.replicas
         places = zip(self._replicas, cluster.resident, cluster.queues, strict=True)
         self._places: dict[int, _Place] = {1 << index: place for index, place in enumerate(places)}
@@ -120,15 +124,14 @@ class Controller:
         self._recalled: set[int] = set()
         self._cancel_recalls: list[int] = []
         self._next_launch = 0
-        self._known: dict[tuple[Any, ...], _Work] = {}
+        self._known: dict[Pool, dict[tuple[Any, ...], _Work]] = {pool: {} for pool in pools}
         self._on_event = on_event
-        self._costs = costs
-        self._learns = costs.learns
+        self._learns = any(pool.costs.learns for pool in pools)
         self._rules = Rules(cluster, self._loads)
         users = [each for each in (policy, routing) if is_users(each)]
         self._audit = Audit(cluster, users) if users else None
         self._write = Writer() if self._audit is None else self._audit.writer
-        self._router = Router(cluster, policy, routing if binds else None, on_event)
+        self._router = Router(cluster, policy, routing if binds or len(pools) > 1 else None, on_event)
         self._changed = self._router.changed
         self._recalls, self._returns = (has_own(self.policy, hook) for hook in ("recalls", "returned"))
 
@@ -418,9 +421,9 @@ class Controller:
     def _start(self, place: _Place, jobs: tuple[Job, ...], steps: int, now: float) -> Launch:
         replica, resident, queue = place
         self._changed[queue] = None
-        work, step_costs, predicted_step_s = self._work(jobs, steps)
+        work, step_costs, predicted_step_s = self._work(replica, jobs, steps)
         if self._loads is not None and (adapters := sum([job.adapters_left for job in jobs])):
-            step_costs = (self._costs.step_cost("adapt", work.batch), *step_costs)
+            step_costs = (replica.costs.step_cost("adapt", work.batch), *step_costs)
             work = LaunchWork(work.batch, (("adapt", adapters), *work.stages))
             steps += adapters
             predicted_step_s = ()
@@ -447,10 +450,10 @@ class Controller:
                 self._write.set_state(job, "running")
         return launch
 
-    def _work(self, jobs: tuple[Job, ...], steps: int) -> _Work:
-        """What the next steps of a batch are, with what the costs answer."""
+    def _work(self, replica: Replica, jobs: tuple[Job, ...], steps: int) -> _Work:
+        """What the next steps of a batch are, with what the costs of a replica answer."""
         first = jobs[0]
-        kind, known = first.kind, self._known
+        kind, known = first.kind, self._known[replica.pool]
         alike: tuple[Any, ...] = (kind, len(jobs), first.steps_left, steps)
         for job in jobs:
             if job.kind is not kind:
@@ -461,7 +464,7 @@ class Controller:
         if found is None:
             batch = Batch(first.request.model, composition_of_jobs(jobs), guided_share(jobs))
             work = LaunchWork(batch, first.segments(steps))
-            step_costs = tuple([self._costs.step_cost(stage, batch) for stage, _ in work.stages])
+            step_costs = tuple([replica.costs.step_cost(stage, batch) for stage, _ in work.stages])
             found = work, step_costs, () if self._learns else tuple([cost.step_s for cost in step_costs])
             if len(known) < _MOST_KNOWN:
                 known[alike] = found

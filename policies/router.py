@@ -1,8 +1,8 @@
 """Where requests wait, and the copies of the scheduling policy that run what waits there.
 
-Under a routing policy that binds, every replica has a queue and a scheduling policy of its own. The router asks the
-routing policy which queue a request goes to, and tells both kinds of policy what becomes of it. Without one all
-replicas draw from one queue, and there is nothing to ask.
+Under a routing policy that binds, every replica has a queue and a scheduling policy of its own; under one that does
+not, every pool has. The router asks the routing policy which queue a request goes to, and tells both kinds of policy
+what becomes of it. Where there is one queue alone, there is nothing to ask.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from policies.routing import RoutingPolicy
 class Router:
     """Brings every request to the queue that it waits in.
 
-    A request that finds no replica that works waits for the first that does. One that the routing policy leaves to all
-    of them waits until a replica has nothing else to run; the oldest is taken first.
+    A request that finds no replica that serves it and works waits for the first that does. One that the routing policy
+    leaves to all of them waits until a replica has nothing else to run; the oldest is taken first.
 
     Args:
-        cluster: has a queue for each replica if there is a routing policy, or else one for all.
+        cluster: has several queues if there is a routing policy, or else one for all.
         scheduling: copied for every queue.
-        routing: copied; one that binds, or None.
+        routing: copied; None: there is one queue.
         on_event: see `policies.controller.Controller`.
 
     Attributes:
@@ -54,7 +54,7 @@ class Router:
         self._nowhere: dict[Job, None] = {}  # waiting for a replica that works
         self._queue_of: dict[Job, QueueState] = {}  # of jobs that are bound, from when they are until they end
         self._cluster = cluster
-        self._working = cluster.view.replicas
+        self._serving: dict[str, tuple[Replica, ...]] = {}  # those that work, by the model that they serve
         self._on_event = on_event
         self._scheduling = scheduling
         for queue in self.queues:
@@ -76,9 +76,18 @@ class Router:
             except BaseException as error:
                 fail(policy, "arrived", error)
 
+    def _working(self, model: str) -> tuple[Replica, ...]:
+        """The replicas that serve a model and work."""
+        found = self._serving.get(model)
+        if found is None:
+            every = self._cluster.view.replicas
+            found = tuple([replica for replica in every if replica.up and replica.pool.serves(model)])
+            self._serving[model] = found
+        return found
+
     def _route(self, job: Job, now: float) -> QueueState | None:
         """The queue to which a job is bound now; None: to none yet."""
-        routing, working = self._routing, self._working
+        routing, working = self._routing, self._working(job.request.model)
         assert routing is not None
         if not working:
             self._nowhere[job] = None
@@ -107,6 +116,8 @@ class Router:
     def bind_oldest(self, queue: QueueState, now: float) -> bool:
         """Bind the oldest request that is left to all replicas, if there is one."""
         for job in self.unbound:
+            if not queue.pool.serves(job.request.model):
+                continue
             del self.unbound[job]
             self._bind(job, queue)
             ask(queue.policy, "arrived", job, now)
@@ -169,14 +180,17 @@ class Router:
         return changed
 
     def replica_down(self, replica: Replica, now: float) -> None:
-        """A replica has failed: what waits in a queue of its own goes elsewhere, and its policy begins anew."""
+        """A replica has failed: what waits where no other draws goes elsewhere, and the policy there begins anew."""
         queue = self._cluster.queues[replica.index]
         if self._routing is None:
             ask(queue.policy, "replica_down", replica, now)
             return
-        self._working = tuple([other for other in self._working if other is not replica])
+        self._serving.clear()
         self.changed[queue] = None
         ask(self._routing, "replica_down", replica, now)
+        if any(other.up for other in queue.view.replicas):
+            ask(queue.policy, "replica_down", replica, now)
+            return
         waiting = list(queue.waiting.values())
         queue.waiting.clear()
         queue.jobs.clear()
@@ -188,7 +202,7 @@ class Router:
 
     def replica_up(self, replica: Replica, now: float) -> None:
         """A replica that had failed works again."""
-        self._working = tuple([other for other in self._cluster.view.replicas if other.up])
+        self._serving.clear()
         queue = self._cluster.queues[replica.index]
         self.changed[queue] = None
         ask(queue.policy, "replica_up", replica, now)

@@ -103,6 +103,12 @@ def _check_together(policy: SchedulingPolicy, jobs: Sequence[Job], steps: int) -
     for job in jobs:
         if job.kind is kind and job.steps_left == left:
             continue
+        if job.request.model != first.request.model:
+            raise broken(
+                policy,
+                f"mixes models in one launch: {first.request.request_id!r} is of {first.request.model!r}, "
+                f"{job.request.request_id!r} of {job.request.model!r}",
+            )
         if job.kind.adapters != kind.adapters:
             raise broken(
                 policy,

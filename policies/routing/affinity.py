@@ -27,4 +27,4 @@ class Affinity(LeastWork):
         checkpoint, load_s = job.request.checkpoint, 0.0
         if not self._backlogs.has_requests_for(checkpoint, replica):  # else the load comes for these
             load_s = replica.load_s(checkpoint)
-        return self._backlogs.seconds(replica, now) + self.load_weight * load_s, -replica.room_gb
+        return self._work_s(job, replica, now) + self.load_weight * load_s, -replica.room_gb

@@ -2,6 +2,7 @@
 
 It is asked when a request arrives and when the request has lost its replica. It sees the whole cluster and decides
 nothing else: what runs next where is the scheduling policy's question (`policies.contract`), which sees one queue.
+Replicas may be of several pools, which are unlike: what a request takes is to be asked of each pool's own costs.
 
 The trap: how many steps a running job has done is known at the ends of launches only, and those fall elsewhere when the
 same steps are grouped into launches otherwise. What an answer depends on may therefore change only when a request is
@@ -21,8 +22,8 @@ class RoutingPolicy(Policy):
     """Base of every routing policy. Only `route` must be written.
 
     Attributes:
-        binds: whether it may ever answer a replica. Then every replica has a queue of its own; otherwise it is never
-            asked, and all replicas draw from one.
+        binds: whether every replica has a queue of its own. Otherwise all of a pool draw from one: an answer names any
+            replica of the pool, and nothing is asked where there is only one.
     """
 
     required = ("route",)
@@ -34,7 +35,8 @@ class RoutingPolicy(Policy):
         self.cluster = cluster
 
     def route(self, job: Job, replicas: Sequence[Replica], now: float) -> Replica | None:
-        """One of these replicas, at least one, which all work; or None: whichever has nothing else to run first."""
+        """One of these replicas, at least one, which all work and serve the request's model; or None: whichever has
+        nothing else to run first."""
         raise NotImplementedError
 
     def planned(self, replica: Replica, jobs: Sequence[Job], now: float) -> None:
@@ -48,4 +50,5 @@ class RoutingPolicy(Policy):
         """A request that it had routed finished, was dropped, failed or was cancelled, or is lost with its replica."""
 
     def replica_down(self, replica: Replica, now: float) -> None:
-        """A replica failed. What waits in its queue is routed again next, and what has started there ends."""
+        """A replica failed. What has started there ends; what waits in its queue is routed again next if no other
+        replica that works draws from it."""

@@ -24,9 +24,9 @@ from policies.scheduling.batch import next_quantum
 from policies.scheduling.forecast import Due
 from policies.scheduling.lookahead_errors import Errors
 from policies.scheduling.lookahead_fair import Floors
-from policies.scheduling.lookahead_pool import Pool
 from policies.scheduling.lookahead_rides import Schedule, Task, schedule
 from policies.scheduling.lookahead_search import choose
+from policies.scheduling.lookahead_waiting import WaitingByDue
 from policies.scheduling.mixing import CostsNow
 
 _new = tuple.__new__  # of a named tuple, it takes a third of the time that its class takes
@@ -125,7 +125,7 @@ class Lookahead(SchedulingPolicy):
         self._costs = cluster.replicas[0].batch_costs
         self._replicas = {replica.index: replica for replica in cluster.replicas}
         self._states = {index: _ReplicaState() for index in self._replicas}
-        self._pool = Pool()
+        self._by_due = WaitingByDue()
         self._known = 0  # requests that have come
         self._told: dict[int, float] = {}  # replica: the most urgent due time of what it is to consider
         self._wanted_s: dict[Job, float] = {}  # when jobs are due that must be run even if they are late
@@ -167,8 +167,8 @@ class Lookahead(SchedulingPolicy):
         if self._floors is not None and job.request.deadline < math.inf:
             self._floors.ended(job)
         self._wanted_s.pop(job, None)
-        if job in self._pool:
-            self._pool.take(job)
+        if job in self._by_due:
+            self._by_due.take(job)
             return
         for state in self._states.values() if job.replica < 0 else (self._states[job.replica],):
             if state.batch is not None and job in state.batch.jobs:
@@ -222,8 +222,8 @@ class Lookahead(SchedulingPolicy):
             return None
         state.batch = self._form(costs, state, finishing, urgent, patient, now)
         for job in state.batch.jobs:
-            if job in self._pool:
-                self._pool.take(job)
+            if job in self._by_due:
+                self._by_due.take(job)
         return state.batch.quantum()
 
     def _candidates(self, costs: CostsNow, replica: Replica) -> tuple[list[Task], list[Task], list[Job]]:
@@ -233,7 +233,10 @@ class Lookahead(SchedulingPolicy):
         """
         started = list(replica.resident.values())
         every = 1 if started else max(1, len(self.cluster.idle))
-        urgent, patient = self._pool.urgent(self.horizon, every), self._pool.patient(self.max_batch, every)
+        urgent, patient = (
+            self._by_due.urgent(self.horizon, every),
+            self._by_due.patient(self.max_batch, every),
+        )
         finishing = []
         for job in started:
             if job.finishing:
@@ -335,15 +338,15 @@ class Lookahead(SchedulingPolicy):
         """The task of a job that lost its deadline, as one of a request without."""
         job = task.job
         self._wanted_s[job] = task.due + self.soft_slo_scale * task.alone_s
-        if job in self._pool:
-            self._pool.take(job)
+        if job in self._by_due:
+            self._by_due.take(job)
             self._put(job)
         return task._replace(due=self._wanted_s[job], must=True)
 
     def _put(self, job: Job) -> float:
         """Let a job wait; when it is due."""
         due_s = self._due_s(job)
-        self._pool.put(job, due_s, self._costs.remaining_s(job) if job in self._wanted_s else None)
+        self._by_due.put(job, due_s, self._costs.remaining_s(job) if job in self._wanted_s else None)
         return due_s
 
     def _learn(self, costs: CostsNow, state: _ReplicaState, batch: _Batch, now: float) -> None:

@@ -14,7 +14,7 @@ A load binds no request: where several replicas draw from one queue, whoever has
 lie on one of them are loaded on another only when so much waits for them that this copy pays, too.
 
 Adapters bind no place: all that requests name lie beside the model, and to exchange them is taken to cost nothing here.
-Where all checkpoints are always there, only the adapters tell variants apart.
+Where all checkpoints are always there, the model and the adapters tell variants apart.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush, heapreplace
 
 from policies import answers
-from policies.cluster import JobsFor, Variant, VariantOf, adapters_alone, cluster_of, replica_for, variant_of
+from policies.cluster import JobsFor, Variant, VariantOf, cluster_of, model_variant, replica_for, variant_of
 from policies.contract import Cluster, Decision, Load, Policy, Replica, SchedulingPolicy
 from policies.guard import ask, begun, broken, has_own, short
 from policies.job import Job
@@ -69,7 +69,7 @@ class ModelSwapping(SchedulingPolicy):
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
         loads = any(replica.weights is not None for replica in cluster.replicas)
-        self._variant = variant_of if loads else adapters_alone
+        self._variant = variant_of if loads else model_variant
         self._models: dict[Variant, _Model] = {}
         self._on: dict[str, list[_Model]] = {}
         self._stale: dict[_Model, None] = {}  # those that have had news since they were last asked for recalls

@@ -1,6 +1,6 @@
 """What waits for a look-ahead: those with deadlines by due time, those without by due time and by what they take.
 
-The pool is kept in order as requests come and go, so that a decision looks at the front of it alone, however many wait.
+They are kept in order as requests come and go, so that a decision looks at the front of it alone, however many wait.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Line:
         return [entry for _, _, entry in front[::every]]
 
 
-class Pool:
+class WaitingByDue:
     """Jobs that wait and are in no batch yet."""
 
     def __init__(self) -> None:
