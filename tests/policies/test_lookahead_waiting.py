@@ -14,7 +14,7 @@ from traces.request import Request
 seconds = st.sampled_from([1.0, 2.0, 2.5, 7.0])
 
 
-@mock.patch("policies.scheduling.lookahead_pool._LONGEST", 2)  # so that few make several parts
+@mock.patch("policies.scheduling.lookahead_waiting._LONGEST", 2)  # so that few make several parts
 @given(st.lists(st.tuples(seconds, st.none() | seconds), max_size=12), st.data())
 def test_the_front_is_what_sorting_gives(waiting: list[tuple[float, float | None]], data: st.DataObject) -> None:
     kept, there = WaitingByDue(), {}
