@@ -4,8 +4,8 @@ Requests are submitted when their time has come, whether or not earlier ones are
 elsewhere, see `backend.replicas`, and tell this thread what they have done; it alone talks to the controller, so that
 its events have one order. A recall reaches a running launch at its next step boundary.
 
-A replica that is lost, because its process was killed or its machine is gone, is a replica that failed: its requests
-begin again on another or fail, as the scenario says, and it is started anew. What a scenario has go wrong is done to
+A replica that is lost, because its process was killed or has stopped, or its machine is gone, is a replica that failed:
+its requests begin again on another or fail, as the scenario says, and it is started anew. What a scenario has go wrong is done to
 the replicas at its times.
 """
 

@@ -38,9 +38,9 @@ ARRIVAL_DRIFT = 0.01
 
 SECTIONS = ("cluster", "tiling", "policies", "slo")
 """Of the scenario: what they set should be the same in both runs."""
-ONE_SIDED = frozenset({"cluster.replicas", "policies.scheduling.name", "cluster.rank_timeout_s"}) | {
-    f"cluster.link_{name}" for name in ("latency_s", "bytes_per_s")
-}
+ONE_SIDED = frozenset(
+    {"cluster.replicas", "policies.scheduling.name", "cluster.rank_timeout_s", "cluster.replica_timeout_s"}
+) | {f"cluster.link_{name}" for name in ("latency_s", "bytes_per_s")}
 """Keys of them that concern one of the runs only, or that ``run.json`` names itself."""
 
 

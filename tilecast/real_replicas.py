@@ -97,12 +97,15 @@ def replicas_of(prepared: Prepared, requests: list[Request], stack: ExitStack) -
         stack.enter_context(RayCluster(cluster.replicas * (threads or 1)))
         gpus = cluster.devices if cluster.device.startswith("cuda") else 0
         ray_make = partial(make, cluster.device)
-        return [RayReplica(ray_make, prepare, _described, threads, gpus) for _ in range(cluster.replicas)]
+        return [
+            RayReplica(ray_make, prepare, _described, threads, gpus, cluster.replica_timeout_s)
+            for _ in range(cluster.replicas)
+        ]
     devices = devices_of(cluster.device, cluster.replicas, cluster.devices)
     if launcher == "thread":
         return [ThreadReplica(partial(make, device), prepare, _described) for device in devices]
     return [
-        ProcessReplica(partial(make, device), prepare, _described, threads, cores)
+        ProcessReplica(partial(make, device), prepare, _described, threads, cores, cluster.replica_timeout_s)
         for device, cores in zip(devices, cores_of(cluster.device, cluster.replicas, threads), strict=True)
     ]
 

@@ -167,6 +167,10 @@ class ClusterSection(Section):
     link_bytes_per_s: Annotated[float, Range(1, 1e15, "bytes/s")] = Field(
         5e10, description="Of one device to the others of its replica, simulated."
     )
+    replica_timeout_s: Annotated[float, Range(1, 1e6, "s")] = Field(
+        60.0,
+        description="Replay: a replica's process that gives no sign of life for so long is lost, and started anew.",
+    )
     rank_timeout_s: Annotated[float, Range(0.01, 1e6, "s")] = Field(
         60.0, description="Replay: the longest wait for another device's process."
     )

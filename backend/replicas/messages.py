@@ -93,13 +93,17 @@ class Left(NamedTuple):
     report: Report
 
 
+class Alive(NamedTuple):
+    """A sign of life, told whatever the replica is doing: a process that gives none for long has stopped or hangs."""
+
+
 class Lost(NamedTuple):
     """The replica is gone, with all that lay there; ``why`` in a few words."""
 
     why: str
 
 
-Told = Ready | Unready | Delivered | Ended | Left | Lost
+Told = Ready | Unready | Delivered | Ended | Left | Alive | Lost
 """What a replica tells."""
 Asked = LaunchOrder | Recall | End
 """What it is told."""

@@ -15,13 +15,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
 
 from backend.child import child_environment
 from backend.replicas.host import Describe, Make, nothing
-from backend.replicas.remote import RemoteReplica
+from backend.replicas.remote import SILENCE_S, RemoteReplica
+from backend.replicas.stream import Stream
 
 _END_S = 1.0
+_BEGIN_S = 60.0
+"""The longest wait for the first sign of life of a process, which has the interpreter's start behind it."""
 
 
 class ProcessReplica(RemoteReplica):
@@ -33,6 +35,7 @@ class ProcessReplica(RemoteReplica):
         describe: what it says of itself at the end.
         threads: CPU threads of torch; None: its own choice.
         cores: the processor cores that it may run on; empty: all.
+        silence_s: so long may it give no sign of life, once it has given one.
     """
 
     def __init__(
@@ -42,8 +45,9 @@ class ProcessReplica(RemoteReplica):
         describe: Describe = nothing,
         threads: int | None = None,
         cores: Sequence[int] = (),
+        silence_s: float = SILENCE_S,
     ) -> None:
-        super().__init__(make, prepare, describe)
+        super().__init__(make, prepare, describe, silence_s)
         self.threads = threads
         self.cores = tuple(cores)
 
@@ -54,13 +58,13 @@ class ProcessReplica(RemoteReplica):
         return self._channel.child.pid
 
     def connect(self) -> _Process:
-        return _Process(self.threads, self.cores)
+        return _Process(self.threads, self.cores, self.silence_s)
 
 
 class _Process:
     """A child process and the socket to it."""
 
-    def __init__(self, threads: int | None, cores: Sequence[int]) -> None:
+    def __init__(self, threads: int | None, cores: Sequence[int], silence_s: float) -> None:
         mine, its = socket.socketpair()
         with its:
             self.child = subprocess.Popen(
@@ -74,18 +78,25 @@ class _Process:
         if cores and hasattr(os, "sched_setaffinity"):
             with contextlib.suppress(OSError):  # fewer cores than were told, or it is dead already
                 os.sched_setaffinity(self.child.pid, cores)
-        self._connection = Connection(mine.detach())
+        self._silence_s = silence_s
+        self._socket = mine
+        self._socket.settimeout(max(_BEGIN_S, silence_s))
+        self._stream = Stream(mine)
         self._sending = threading.Lock()
 
     def send(self, message: bytes) -> None:
         with self._sending:
-            self._connection.send_bytes(message)
+            self._stream.send(message)
 
     def receive(self) -> bytes:
         try:
-            return self._connection.recv_bytes()
+            message = self._stream.receive()
+        except TimeoutError as error:
+            raise TimeoutError(f"its process gave no sign of life for {self._socket.gettimeout():g} s") from error
         except (EOFError, OSError) as error:
             raise EOFError(self._how_it_ended()) from error
+        self._socket.settimeout(self._silence_s)
+        return message
 
     def kill(self) -> None:
         self.child.kill()

@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 from backend.replicas.host import Describe, Make, nothing
-from backend.replicas.remote import RemoteReplica
+from backend.replicas.remote import SILENCE_S, RemoteReplica
 from traces.errors import BadInput
 
 _QUIET: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
@@ -23,6 +23,7 @@ class RayReplica(RemoteReplica):
         describe: what it says of itself at the end.
         threads: processor cores of the actor, and CPU threads of torch in it; None: one.
         gpus: GPUs of the actor.
+        silence_s: so long may it give no sign of life, once it has given one; until then it may wait for a machine.
     """
 
     def __init__(
@@ -32,13 +33,14 @@ class RayReplica(RemoteReplica):
         describe: Describe = nothing,
         threads: int | None = None,
         gpus: int = 0,
+        silence_s: float = SILENCE_S,
     ) -> None:
-        super().__init__(make, prepare, describe)
+        super().__init__(make, prepare, describe, silence_s)
         self._threads = threads or 1
         self._gpus = gpus
 
     def connect(self) -> _Actor:
-        return _Actor(self._threads, self._gpus)
+        return _Actor(self._threads, self._gpus, self.silence_s)
 
 
 class RayCluster:
@@ -108,13 +110,14 @@ class _Server:
 class _Actor:
     """A Ray actor, as a channel."""
 
-    def __init__(self, threads: int, gpus: int) -> None:
+    def __init__(self, threads: int, gpus: int, silence_s: float) -> None:
         import ray
 
         server: Any = ray.remote(_Server)
         self._ray = ray
         self.actor: Any = server.options(num_cpus=threads, num_gpus=gpus, max_concurrency=3).remote(threads)
-        self._gone = threading.Event()
+        self._silence_s = silence_s
+        self._wait_s: float | None = None
 
     def send(self, message: bytes) -> None:
         try:
@@ -124,14 +127,15 @@ class _Actor:
 
     def receive(self) -> bytes:
         try:
-            message: bytes = self._ray.get(self.actor.receive.remote())
+            message: bytes = self._ray.get(self.actor.receive.remote(), timeout=self._wait_s)
+        except self._ray.exceptions.GetTimeoutError as error:
+            raise TimeoutError(f"its Ray actor gave no sign of life for {self._silence_s:g} s") from error
         except self._ray.exceptions.RayError as error:
-            self._gone.set()
             raise EOFError("its Ray actor died") from error
+        self._wait_s = self._silence_s
         return message
 
     def kill(self) -> None:
-        self._gone.set()
         self._ray.kill(self.actor)
 
     def close(self, timeout_s: float) -> None:

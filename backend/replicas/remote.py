@@ -10,8 +10,11 @@ from typing import Any, Protocol
 import cloudpickle
 
 from backend.replicas.host import Describe, Make, nothing
-from backend.replicas.messages import Asked, Left, Lost, Told, Unready
+from backend.replicas.messages import Alive, Asked, Left, Lost, Told, Unready
 from backend.replicas.replica import Hear, ServingReplica
+
+SILENCE_S = 60.0
+"""The longest that a replica may give no sign of life, where nothing else is said."""
 
 
 class Channel(Protocol):
@@ -29,6 +32,7 @@ class Channel(Protocol):
 
         Raises:
             EOFError: the other side is gone; the message says how.
+            TimeoutError: it has shown no sign of life for too long; the message says for how long.
         """
 
     def kill(self) -> None:
@@ -39,10 +43,23 @@ class Channel(Protocol):
 
 
 class RemoteReplica(ServingReplica):
-    """A replica at the other end of a channel, which subclasses open."""
+    """A replica at the other end of a channel, which subclasses open.
 
-    def __init__(self, make: Make, prepare: Describe = nothing, describe: Describe = nothing) -> None:
+    It gives signs of life while it loads and computes. One that gives none for too long has stopped, or its machine
+    has: it is ended, and lost like one that died.
+
+    Args:
+        make: makes what carries out launches.
+        prepare: warms it up.
+        describe: what it says of itself at the end.
+        silence_s: so long may it give no sign of life, once it has given one.
+    """
+
+    def __init__(
+        self, make: Make, prepare: Describe = nothing, describe: Describe = nothing, silence_s: float = SILENCE_S
+    ) -> None:
         super().__init__(make, prepare, describe)
+        self.silence_s = silence_s
         self._channel: Channel | None = None
 
     def connect(self) -> Channel:
@@ -76,9 +93,15 @@ class RemoteReplica(ServingReplica):
         while True:
             try:
                 told: Told = cloudpickle.loads(channel.receive())
+            except TimeoutError as silence:
+                channel.kill()  # it may wake up
+                hear(Lost(str(silence)))
+                return
             except EOFError as end:
                 hear(Lost(str(end) or "it is gone"))
                 return
+            if isinstance(told, Alive):
+                continue
             hear(told)
             if isinstance(told, Left | Unready):
                 return

@@ -11,23 +11,28 @@ import os
 import pickle
 import queue
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+
+from backend.replicas.stream import Stream
 
 _SENT_S = 30.0
+_PULSE_S = 0.5
+"""Between two signs of life."""
 
 
 def main() -> None:
     """Serve until told to end, or until the other process is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    connection = Connection(int(sys.argv[1]))
+    stream = Stream(socket.socket(fileno=int(sys.argv[1])))
     orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     told: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-    threading.Thread(target=_follow, args=(connection, orders), daemon=True).start()
-    sender = threading.Thread(target=_send, args=(connection, told), daemon=True)
+    threading.Thread(target=_follow, args=(stream, orders), daemon=True).start()
+    sender = threading.Thread(target=_send, args=(stream, told), daemon=True)
     sender.start()
     serve(orders.get, told.put)
     told.put(None)
@@ -41,8 +46,9 @@ def serve(receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
 
     Args:
         receive: waits for the next message.
-        send: takes one for the replay; called on this thread.
+        send: takes one for the replay, on any thread.
     """
+    threading.Thread(target=_pulse, args=(send,), daemon=True).start()  # before anything large is imported
     from backend.replicas.host import Host
     from backend.replicas.messages import Ended, Told, Unready
 
@@ -64,6 +70,16 @@ def serve(receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
     host.run()
 
 
+def _pulse(send: Callable[[bytes], None]) -> None:
+    """Give signs of life while other threads load and compute."""
+    from backend.replicas.messages import Alive
+
+    alive = pickle.dumps(Alive(), protocol=5)
+    while True:
+        send(alive)
+        time.sleep(_PULSE_S)
+
+
 def _plain(error: Exception) -> Exception:
     """An error as another process can read it."""
     from policies.contract import PolicyError
@@ -75,18 +91,18 @@ def _plain(error: Exception) -> Exception:
     return error if foreseen else RuntimeError(f"{type(error).__name__}: {error}")
 
 
-def _follow(connection: Connection, orders: queue.SimpleQueue[bytes]) -> None:
+def _follow(stream: Stream, orders: queue.SimpleQueue[bytes]) -> None:
     while True:
         try:
-            orders.put(connection.recv_bytes())
+            orders.put(stream.receive())
         except (EOFError, OSError):
             os._exit(0)
 
 
-def _send(connection: Connection, told: queue.SimpleQueue[bytes | None]) -> None:
+def _send(stream: Stream, told: queue.SimpleQueue[bytes | None]) -> None:
     while (message := told.get()) is not None:
         try:
-            connection.send_bytes(message)
+            stream.send(message)
         except OSError:
             os._exit(0)
 

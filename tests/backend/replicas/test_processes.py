@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from functools import partial
@@ -117,6 +118,25 @@ def test_a_killed_process_is_a_failed_replica_and_comes_back() -> None:
     assert up_s is None or replicas[0].pid != killed[0]
     assert gone(killed[0])
     assert gone(replicas[0].pid)
+    assert run.same_decisions
+
+
+def test_a_process_that_has_stopped_is_lost_ended_and_replaced() -> None:
+    """Its signs of life tell it from the other, which computes for longer than a replica may be silent."""
+    replicas = [ProcessReplica(partial(Sleeper, step_s=0.7), described, silence_s=2.0) for _ in range(2)]
+    run = Run(replicas, asked(2, steps=1))
+    stopped: list[int] = []
+
+    def stop() -> None:
+        stopped.append(replicas[0].pid)
+        os.kill(replicas[0].pid, signal.SIGSTOP)
+
+    run.replay.run(run.requests, ready=stop)
+    assert sorted(run.finished) == ["r0", "r1"]
+    assert [job.state for job in run.controller.jobs].count("lost") == 1
+    [warning] = run.replay.warnings
+    assert re.fullmatch(r"replica 0 was lost at [\d.]+ s: its process gave no sign of life for 2 s", warning)
+    assert gone(stopped[0])
     assert run.same_decisions
 
 
