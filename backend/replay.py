@@ -5,8 +5,8 @@ elsewhere, see `backend.replicas`, and tell this thread what they have done; it 
 its events have one order. A recall reaches a running launch at its next step boundary.
 
 A replica that is lost, because its process was killed or has stopped, or its machine is gone, is a replica that failed:
-its requests begin again on another or fail, as the scenario says, and it is started anew. What a scenario has go wrong is done to
-the replicas at its times.
+its requests begin again on another or fail, as the scenario says, and it is started anew. What a scenario has go wrong
+is done to the replicas at its times.
 """
 
 from __future__ import annotations
