@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from traces.errors import BadInput
 
+EMBEDDED = Path(__file__).parent / "embedded"
 WEIGHTS = ("diffusion_pytorch_model", "model")
 """What files of weights are called, as diffusers and transformers write them."""
 _WEIGHTS = re.compile(
@@ -28,6 +29,23 @@ _TEXTS = (".json", ".txt", ".model", ".jinja")
 _MAX_HEADER = 100_000_000
 VARIANTS = {"float16": ("fp16",), "bfloat16": ("bf16",), "float32": ("fp32",), "float64": ("fp64", "fp32")}
 """What the variant of a dtype is called."""
+
+
+def model_folder(model: str) -> Path:
+    """The folder of a model: an embedded model's name, or a path.
+
+    Raises:
+        BadInput: neither.
+    """
+    embedded = EMBEDDED / model
+    folder = embedded if (embedded / "model_index.json").is_file() else Path(model)
+    if not (folder / "model_index.json").is_file():
+        names = ", ".join(sorted(p.parent.name for p in EMBEDDED.glob("*/model_index.json")))
+        what = "is a file: " if folder.is_file() else "is "
+        raise BadInput(
+            f"model {model!r} {what}neither an embedded model ({names}) nor a diffusers folder with a model_index.json"
+        )
+    return folder
 
 
 @dataclass(frozen=True)
@@ -123,6 +141,26 @@ class ModelFolder:
             )
         return found.pop()
 
+    def tensors(self, dtype: str) -> dict[str, Tensor]:
+        """Every tensor that its files of weights hold, by ``component.tensor``, from their headers alone.
+
+        Args:
+            dtype: that it is loaded in, which chooses between variants.
+
+        Raises:
+            BadInput: a component's folder is missing, a file is not whole, or nothing says which variant is meant.
+        """
+        found: dict[str, Tensor] = {}
+        for name in self.components:
+            files = _files(self.path / name)
+            if not any(_variant_of(file) is not None for file in files):
+                continue  # a sampler, a tokenizer
+            variant = self._variant(name, dtype) or ""
+            for file in files:
+                if _variant_of(file) == variant:
+                    found |= {f"{name}.{tensor}": of for tensor, of in check_safetensors(file).items()}
+        return found
+
     def check_weights(self, name: str, variant: str | None) -> None:
         """See that the chosen weights of a component are whole: their lengths are those their headers tell.
 
@@ -144,8 +182,15 @@ class ModelFolder:
             check_safetensors(file)
 
 
-def check_safetensors(file: Path) -> None:
-    """See that a file of tensors is whole, by its header alone.
+class Tensor(NamedTuple):
+    """What the header of a file says of a tensor: its type, as safetensors spell it (``F16``), and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def check_safetensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file by their names, which is seen to be whole, by its header alone.
 
     Raises:
         BadInput: it cannot be read, it is a git-lfs pointer, no such file, or too short or long.
@@ -161,12 +206,14 @@ def check_safetensors(file: Path) -> None:
         try:
             with file.open("rb") as opened:
                 header = json.loads(opened.read(8 + length)[8:])
-            ends += [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+            header.pop("__metadata__", None)
+            ends += [tensor["data_offsets"][1] for tensor in header.values()]
+            found = {name: Tensor(str(of["dtype"]), tuple(map(int, of["shape"]))) for name, of in header.items()}
             expected = 8 + length + max(ends)
         except (ValueError, TypeError, LookupError, AttributeError):
             raise BadInput(f"{file} is no file of safetensors: its header cannot be read; download it again") from None
         if size == expected:
-            return
+            return found
         raise BadInput(f"{file} has {size} bytes of the {expected} that its header tells; download it again")
     raise BadInput(f"{file} has {size} bytes and ends within its header; download it again")
 

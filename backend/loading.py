@@ -27,31 +27,13 @@ from diffusers.pipelines.pipeline_loading_utils import simple_get_class_obj
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from backend.folder import ModelFolder
+from backend.folder import ModelFolder, model_folder
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES, ModelGeometry, known_model
 
-EMBEDDED = Path(__file__).parent / "embedded"
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ONE_AT_A_TIME = threading.Lock()
 """The libraries patch torch's modules while they build one, for every thread of the process."""
-
-
-def model_folder(model: str) -> Path:
-    """The folder of a model: an embedded model's name, or a path.
-
-    Raises:
-        BadInput: neither.
-    """
-    embedded = EMBEDDED / model
-    folder = embedded if (embedded / "model_index.json").is_file() else Path(model)
-    if not (folder / "model_index.json").is_file():
-        names = ", ".join(sorted(p.parent.name for p in EMBEDDED.glob("*/model_index.json")))
-        what = "is a file: " if folder.is_file() else "is "
-        raise BadInput(
-            f"model {model!r} {what}neither an embedded model ({names}) nor a diffusers folder with a model_index.json"
-        )
-    return folder
 
 
 def load_pipeline(model: str, device: str = "cpu", dtype: str = "float32") -> Any:

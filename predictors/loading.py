@@ -6,8 +6,11 @@ keeps what was loaded last, in the replica's own process, so that a replica that
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from predictors.costs import Batch, CostLayer, CostModel
 from traces.composition import Composition
@@ -30,6 +33,7 @@ class Weights:
         host_gb_per_s: from host memory onto the device.
         load_s: seconds that any load takes beside that.
         of: checkpoints that have another size.
+        host_load_s: seconds that a load from host memory takes beside that; None: as any.
 
     Raises:
         BadInput: a size or a rate that cannot be, or a checkpoint larger than the memory.
@@ -42,6 +46,7 @@ class Weights:
     host_gb_per_s: float = 20.0
     load_s: float = 0.0
     of: Mapping[str, float] = field(default_factory=dict)
+    host_load_s: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("memory_gb", "weights_gb", "disk_gb_per_s", "host_gb_per_s"):
@@ -56,9 +61,73 @@ class Weights:
         """The size of a checkpoint."""
         return self.of.get(checkpoint, self.weights_gb)
 
+    def disk_s(self, checkpoint: str) -> float:
+        """Seconds of a load from disk."""
+        return self.load_s + self.gb(checkpoint) / self.disk_gb_per_s
+
+    def host_s(self, checkpoint: str) -> float:
+        """Seconds of a load from host memory."""
+        beside_s = self.load_s if self.host_load_s is None else self.host_load_s
+        return beside_s + self.gb(checkpoint) / self.host_gb_per_s
+
     def fit(self, checkpoints: Sequence[str]) -> bool:
         """Whether these lie on a device together."""
         return sum([self.gb(checkpoint) for checkpoint in checkpoints]) <= self.memory_gb + _ROUNDING_GB
+
+
+class LoadRate(NamedTuple):
+    """What a load takes: ``s`` seconds, and its bytes at so many GB a second."""
+
+    gb_per_s: float
+    s: float = 0.0
+
+    @classmethod
+    def fitted(cls, parts: Sequence[tuple[float, float]], gb: float, seconds: float) -> LoadRate:
+        """The rate of loads that were measured.
+
+        Args:
+            parts: (GB, seconds) of single components, which say what a byte more takes.
+            gb: of a whole checkpoint.
+            seconds: of loading it, which is met.
+        """
+        mean_gb, mean_s = (sum(each) / len(parts) for each in zip(*parts, strict=True))
+        spread = sum([(size - mean_gb) ** 2 for size, _ in parts])
+        along = sum([(size - mean_gb) * (took_s - mean_s) for size, took_s in parts])
+        slope = along / spread if spread > 0 else 0.0
+        if not 0 < slope * gb < seconds:
+            slope = seconds / gb
+        return cls(1.0 / slope, max(0.0, seconds - slope * gb))
+
+
+class LoadRates(NamedTuple):
+    """What loads take from disk, and from host memory, as they were measured."""
+
+    disk: LoadRate
+    host: LoadRate
+
+    @property
+    def text(self) -> str:
+        """As the metadata of a profile has it."""
+        return json.dumps({name: rate._asdict() for name, rate in self._asdict().items()})
+
+    @classmethod
+    def of(cls, text: str) -> LoadRates:
+        """What such metadata says.
+
+        Raises:
+            BadInput: it says nothing of the kind.
+        """
+        try:
+            said = {
+                name: LoadRate(**{key: float(value) for key, value in of.items()})
+                for name, of in json.loads(text).items()
+            }
+            rates = cls(**said)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise BadInput(f"the profile's loads are {text[:80]!r}, expected rates from disk and host") from error
+        if not all(0 < rate.gb_per_s < math.inf and 0 <= rate.s < math.inf for rate in rates):
+            raise BadInput(f"the profile's loads are {text[:80]!r}, expected rates above 0")
+        return rates
 
 
 class LoadTimes:
@@ -78,9 +147,12 @@ class LoadTimes:
 
     def expected(self, replica: int, checkpoint: str) -> float:
         """Seconds that a load would take now."""
-        weights = self.weights
-        rate = weights.host_gb_per_s if checkpoint in self._hosts[replica] else weights.disk_gb_per_s
-        return weights.load_s + weights.gb(checkpoint) / rate
+        of = self.weights.host_s if checkpoint in self._hosts[replica] else self.weights.disk_s
+        return of(checkpoint)
+
+    def held(self, replica: int) -> tuple[str, ...]:
+        """The checkpoints that a replica's host keeps, the latest last."""
+        return tuple(self._hosts[replica])
 
     def seconds(self, replica: int, checkpoint: str) -> float:
         """Seconds of a load that begins now."""

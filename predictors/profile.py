@@ -64,6 +64,8 @@ SAME = ["software", "composition", "guided", "computed", "cached"]
 
 CONDITIONS = ("patch_floor", "cache_patch", "caching", "decode", "kernels")
 """Metadata that says under which settings of `backend.executor.Executor` mixed, cached and decoded batches ran."""
+LOADS = "loads"
+"""Metadata that says what loading weights took, see `predictors.loading.LoadRates`."""
 
 PROFILE = OutputKind("profile")
 _NOT_BY_SCALE = [name for name, geometry in GEOMETRIES.items() if geometry.guidance != "scale"]
@@ -154,7 +156,7 @@ class Profile:
         """All rows of several profiles of the same hardware.
 
         A row that occurs twice is kept once; repeats are numbered anew. Metadata that differs is joined by
-        ``; ``, but for `CONDITIONS` and ``block_weights``: there the first profile that has them counts.
+        ``; ``, but for `CONDITIONS`, ``block_weights`` and ``loads``: there the first profile that has them counts.
 
         Raises:
             BadInput: no profiles, or different hardware.
@@ -167,7 +169,7 @@ class Profile:
         for part in parts:
             for key, value in part.metadata.items():
                 known = facts.setdefault(key, [])
-                if value not in known and not (known and key in (*CONDITIONS, "block_weights")):
+                if value not in known and not (known and key in (*CONDITIONS, "block_weights", LOADS)):
                     known.append(value)
         return cls.from_frame(frame, {key: "; ".join(values) for key, values in facts.items()})
 

@@ -104,6 +104,13 @@ def _prepared_again(folder: Path) -> Prepared:
     }
     if scenario.predictor.profile is not None:
         given["predictor.profile"] = Profile.load(folder / _PROFILE)
+    if scenario.weights is not None:
+        weights = read_run(folder).info["weights"]  # the sizes as they were: the checkpoints themselves may be gone
+        given |= {
+            "weights.folder": None,
+            "weights.weights_gb": weights["weights_gb"],
+            "weights.checkpoints_gb": [f"{name}:{gb!r}" for name, gb in weights["of"].items()],
+        }
     prepared = prepare(scenario.replaced(given))
     expected = read_run(folder).info["predictor"]
     tiling = prepared.tiling

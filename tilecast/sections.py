@@ -374,17 +374,28 @@ class PoliciesSection(Section):
 
 
 class WeightsSection(Section):
-    """Requests want the checkpoints that the trace names, which have to be loaded; simulated. GB are 10^9 bytes."""
+    """Requests want the checkpoints that the trace names, which have to be loaded. GB are 10^9 bytes."""
 
+    folder: PathText | None = Field(
+        None, description="Folder of the checkpoints, each a diffusers folder NAME/; a replay needs it."
+    )
     memory_gb: Gigabytes = Field(description="Memory of a device for weights: what a batch leaves.")
-    weights_gb: Gigabytes = Field(description="Weights of a checkpoint.")
+    weights_gb: Gigabytes | None = Field(
+        None, description="Weights of a checkpoint; not set: what the headers of its files in folder say."
+    )
     checkpoints_gb: Several = Field((), description="Checkpoints of another size, like M0001:2.1.")
     host_gb: Annotated[float, Range(0, 1e9, "GB")] = Field(
         0.0, description="Host memory in which a replica keeps what it has loaded."
     )
-    disk_gb_per_s: GigabytesPerSecond = Field(2.0, description="How fast weights come from the disk.")
-    host_gb_per_s: GigabytesPerSecond = Field(20.0, description="How fast weights come from host memory.")
-    load_s: Annotated[float, Range(0, 1e6, "s")] = Field(0.0, description="Of any load, beside its bytes.")
+    disk_gb_per_s: GigabytesPerSecond | None = Field(
+        None, description="How fast weights come from the disk; not set: as the profile measured, or else 2."
+    )
+    host_gb_per_s: GigabytesPerSecond | None = Field(
+        None, description="How fast weights come from host memory; not set: as the profile measured, or else 20."
+    )
+    load_s: Annotated[float, Range(0, 1e6, "s")] | None = Field(
+        None, description="Of any load, beside its bytes; not set: as the profile measured, or 0 beside a stated rate."
+    )
     adapter_s: Annotated[float, Range(0, 1e6, "s")] = Field(
         0.0, description="Of an adapter (LoRA), put on before a request begins."
     )
@@ -397,6 +408,12 @@ class WeightsSection(Section):
     preload: Several | Literal["none", "most-used"] = Field(
         "none", description="What lies on each replica from the beginning: none, most-used, or a list of checkpoints."
     )
+
+    @model_validator(mode="after")
+    def _sized(self) -> WeightsSection:
+        if self.weights_gb is None and self.folder is None:
+            raise ValueError("expected weights_gb, the size of a checkpoint, or folder, where their files lie")
+        return self
 
 
 class SloSection(Section):

@@ -15,6 +15,7 @@ import numpy as np
 from policies.contract import SchedulingPolicy
 from policies.controller import Controller
 from policies.guard import name_of
+from policies.livelog import LOADED
 from policies.record import Served, request_table, run_arrays, step_table
 from policies.routing import RoutingPolicy, usual_routing
 from policies.run_arrays import RunArrays
@@ -35,12 +36,13 @@ from tilecast.scenario import Scenario
 from tilecast.sections import PredictorSection
 from tilecast.tiling import PreparedTiling, prepare_tiling
 from tilecast.weights import (
+    PreparedWeights,
     adapting,
     adapting_first,
     preloaded,
+    prepare_weights,
     serving_many,
     unknown_checkpoints,
-    weights_of,
 )
 from traces.clock import format_start, on_run_clock
 from traces.errors import BadInput
@@ -78,6 +80,7 @@ class Prepared:
     shares: dict[Size, float] = field(default_factory=dict)
     clock_start_s: float = 0.0
     routing: RoutingPolicy | None = None
+    weights: PreparedWeights | None = None
 
     def controller(self, on_event: Callable[[str, Any, float], None] | None = None) -> Controller:
         """A fresh controller for this scenario, the same for every driver: its policy sees the same stages in each."""
@@ -93,10 +96,15 @@ class Prepared:
             replicas=scenario.cluster.replicas,
             recipe=adapting_first(scenario, _recipe(self.tiling)),
             on_event=on_event,
-            weights=None if scenario.weights is None else weights_of(scenario.weights),
-            loaded=preloaded(scenario, self.requests),
+            weights=None if self.weights is None else self.weights.weights,
+            loaded=self.loaded,
             routing=routing,
         )
+
+    @property
+    def loaded(self) -> list[list[str]]:
+        """The checkpoints that lie on each replica from the beginning."""
+        return preloaded(self.scenario, None if self.weights is None else self.weights.weights, self.requests)
 
     @property
     def policy_name(self) -> str:
@@ -142,6 +150,7 @@ class Prepared:
             },
             "warnings": [note.document() for note in self.notes],
             "clock_start_s": self.clock_start_s,
+            **({} if self.weights is None else {"weights": self.weights.facts, LOADED: self.loaded}),
             **more,
         }
 
@@ -226,6 +235,9 @@ def _prepare(scenario: Scenario) -> Prepared:
     if scenario.weights is None and checkpoints > 1:
         warnings.append(f"the {checkpoints} checkpoints of the trace are taken for one; [weights] tells them apart")
     warnings += unknown_checkpoints(scenario, trace)
+    weights = prepare_weights(scenario, trace, profile)
+    if weights is not None and weights.note:
+        warnings.append(weights.note)
     tiling = prepare_tiling(scenario, geometry, table, trace)
     if unmeasured := _unmeasured(table, tiling):
         warnings.append(f"not in the profile, taken as 0 s: {', '.join(unmeasured)}")
@@ -251,7 +263,7 @@ def _prepare(scenario: Scenario) -> Prepared:
     warnings += _unlike_the_profile(scenario, profile)
     scheduling = policies.scheduling.policy("scheduling", scenario.base)
     serving_many(scenario, scheduling, trace)
-    preloaded(scenario, trace.requests())
+    preloaded(scenario, None if weights is None else weights.weights, trace.requests())
     if scenario.predictor.oracle:
         predictor = _world_table(scenario, profile, table).scaled(scenario.world.slowdown)
     else:
@@ -271,6 +283,7 @@ def _prepare(scenario: Scenario) -> Prepared:
         shares={} if cache is None else cache.shares,
         clock_start_s=clock_start_s,
         routing=routing_of(scenario),
+        weights=weights,
     )
 
 

@@ -13,7 +13,7 @@ from sim.world import World
 from tilecast.scenario import Scenario
 from tilecast.sections import FaultsSection
 from tilecast.setup import Prepared
-from tilecast.weights import adapting, preloaded, weights_of
+from tilecast.weights import adapting
 from traces.errors import BadInput
 from traces.request import Request
 
@@ -49,9 +49,7 @@ def _run(prepared: Prepared, per_step: bool, progress: Callable[[int], None] | N
     tiles = prepared.tiling.plans(truth) if prepared.tiling is not None else None
     costs = adapting(scenario, truth if tiles is None else tiles.costs)
     section, replicas = scenario.world, scenario.cluster.replicas
-    loads = None
-    if scenario.weights is not None:
-        loads = LoadTimes(weights_of(scenario.weights), preloaded(scenario, prepared.requests))
+    loads = None if prepared.weights is None else LoadTimes(prepared.weights.weights, prepared.loaded)
     world = World(
         costs=costs,
         replicas=replicas,

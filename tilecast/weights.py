@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from policies.contract import SchedulingPolicy
 from policies.weights import ModelSwapping
 from predictors.costs import CostModel
-from predictors.loading import AdapterCosts, Weights, with_adapters
+from predictors.loading import AdapterCosts, LoadRate, LoadRates, Weights, with_adapters
+from predictors.profile import LOADS, Profile
 from tilecast.scenario import Scenario
 from tilecast.sections import WeightsSection
 from traces.errors import BadInput
@@ -16,13 +20,38 @@ from traces.request import Request
 from traces.stages import Recipe
 from traces.trace import Trace
 
+_ASSUMED = LoadRates(LoadRate(2.0), LoadRate(20.0))
+"""What loads take where nobody says."""
 
-def weights_of(section: WeightsSection) -> Weights:
-    """Sizes and rates of the checkpoints.
+
+class PreparedWeights(NamedTuple):
+    """The weights of a scenario.
+
+    Attributes:
+        weights: sizes, memory and rates.
+        folders: of each checkpoint that the trace or the section names; empty where the scenario names no folder.
+        note: where the seconds of loads are taken from, in a sentence; "": the scenario states them.
+    """
+
+    weights: Weights
+    folders: dict[str, Path]
+    note: str = ""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For ``run.json``: what was loaded at which rates."""
+        return {**asdict(self.weights), "loading": self.note or "as [weights] states"}
+
+
+def prepare_weights(scenario: Scenario, trace: Trace, profile: Profile | None) -> PreparedWeights | None:
+    """Sizes and rates of the checkpoints; None: the scenario loads none.
 
     Raises:
-        BadInput: one that does not fit in the memory, or whose size is not spelled as it should be.
+        BadInput: one that does not fit in the memory, whose size is not spelled as it should be, or that has no folder.
     """
+    section = scenario.weights
+    if section is None:
+        return None
     sizes: dict[str, float] = {}
     for text in section.checkpoints_gb:
         checkpoint, _, gb = text.rpartition(":")
@@ -30,15 +59,50 @@ def weights_of(section: WeightsSection) -> Weights:
             sizes[checkpoint] = float(gb)
         except ValueError as error:
             raise BadInput(f"weights.checkpoints_gb: {text!r}, expected checkpoint:GB, like M0001:2.1") from error
-    return Weights(
+    folders: dict[str, Path] = {}
+    if section.folder is not None:
+        from backend.checkpoints import checkpoint_folders, weights_bytes  # which needs no torch
+
+        there = () if isinstance(section.preload, str) else section.preload
+        named = dict.fromkeys([*trace.frame["checkpoint"], *there])
+        folders = checkpoint_folders(scenario.base / section.folder, scenario.model_source, named)
+        if section.weights_gb is None:
+            dtype = scenario.cluster.dtype
+            read = {name: weights_bytes(path, dtype) / 1e9 for name, path in folders.items() if name not in sizes}
+            sizes = read | sizes
+    rates, note = _rates(section, profile)
+    weights = Weights(
         memory_gb=section.memory_gb,
-        weights_gb=section.weights_gb,
+        weights_gb=max(sizes.values()) if section.weights_gb is None else section.weights_gb,
         host_gb=section.host_gb,
-        disk_gb_per_s=section.disk_gb_per_s,
-        host_gb_per_s=section.host_gb_per_s,
-        load_s=section.load_s,
+        disk_gb_per_s=rates.disk.gb_per_s,
+        host_gb_per_s=rates.host.gb_per_s,
+        load_s=rates.disk.s,
+        host_load_s=rates.host.s,
         of=sizes,
     )
+    return PreparedWeights(weights, folders, note)
+
+
+def _rates(section: WeightsSection, profile: Profile | None) -> tuple[LoadRates, str]:
+    """What loads take, and in a sentence where that is from, unless the section states it."""
+    text = None if profile is None else profile.metadata.get(LOADS)
+    usual = _ASSUMED if text is None else LoadRates.of(text)
+    stated = (section.disk_gb_per_s, section.host_gb_per_s)
+    disk, host = (
+        LoadRate(
+            rate.gb_per_s if gb_per_s is None else gb_per_s,
+            section.load_s if section.load_s is not None else rate.s if gb_per_s is None else 0.0,
+        )
+        for rate, gb_per_s in zip(usual, stated, strict=True)
+    )
+    needed = [(disk, "disk", stated[0])]
+    if section.host_gb:
+        needed.append((host, "host memory", stated[1]))
+    open_to = [f"{rate.gb_per_s:.3g} GB/s from {source}" for rate, source, gb_per_s in needed if gb_per_s is None]
+    basis = "neither [weights] nor the profile says" if text is None else "as the profile measured"
+    note = f"loads are predicted at {' and '.join(open_to)}: {basis}" if open_to else ""
+    return LoadRates(disk, host), note
 
 
 def unknown_checkpoints(scenario: Scenario, trace: Trace) -> list[str]:
@@ -82,7 +146,7 @@ def adapting_first(scenario: Scenario, recipe: Callable[[Request], Recipe]) -> C
     return lambda request: with_adapters(request, recipe(request))
 
 
-def preloaded(scenario: Scenario, requests: Sequence[Request]) -> list[list[str]]:
+def preloaded(scenario: Scenario, weights: Weights | None, requests: Sequence[Request]) -> list[list[str]]:
     """The checkpoints that lie on each replica from the beginning.
 
     ``most-used`` deals those of the trace out, the most used first, round and round while there is room.
@@ -92,9 +156,8 @@ def preloaded(scenario: Scenario, requests: Sequence[Request]) -> list[list[str]
     """
     loaded: list[list[str]] = [[] for _ in range(scenario.cluster.replicas)]
     section = scenario.weights
-    if section is None or section.preload == "none":
+    if section is None or weights is None or section.preload == "none":
         return loaded
-    weights = weights_of(section)
     if not isinstance(section.preload, str):
         if not weights.fit(section.preload):
             raise BadInput(f"weights.preload: {', '.join(section.preload)} do not fit in {section.memory_gb} GB")

@@ -13,7 +13,7 @@ from typing import Any
 import diffusers
 import transformers
 
-from backend.loading import EMBEDDED
+from backend.folder import EMBEDDED
 from backend.shapes import networks
 from backend.shapes.denoisers import (
     UNPADDED,

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from policies.runlog import read_run
+from predictors.loading import LoadRate, LoadRates
+from predictors.profile import LOADS, Profile
 from tests.cli.run_command import refused, run
 from tests.tilecast.test_setup import write_profile
 from tilecast.scenario import load_scenario
 from tilecast.setup import prepare
 from tilecast.simulation import run_simulation
-from tilecast.weights import preloaded
 from traces.trace import Trace
 
 SCENARIO = """
@@ -108,7 +109,7 @@ def test_what_lies_there_from_the_beginning(folder: Path) -> None:
     assert loads["start_s"].min() == pytest.approx(others["arrival_s"].min())
     given = {"weights.preload": "most-used"}
     prepared = prepare(load_scenario(folder / "scenario.toml", given))
-    assert preloaded(prepared.scenario, prepared.requests) == [["base", "ink"], ["photo", "base"]]
+    assert prepared.loaded == [["base", "ink"], ["photo", "base"]]
     run_simulation(prepared)
 
 
@@ -133,6 +134,24 @@ def test_what_lies_there_from_the_beginning(folder: Path) -> None:
 def test_what_is_wrong_is_said_in_one_line(folder: Path, setting: str, message: str) -> None:
     assert message in refused("simulate", folder / "scenario.toml", "-o", folder / "run", "--set", setting)
     assert not (folder / "run").exists()
+
+
+def test_loads_are_predicted_as_the_profile_measured_where_the_scenario_does_not_say(folder: Path) -> None:
+    unsaid = [line for line in SCENARIO.splitlines() if "_per_s" not in line]
+    (folder / "scenario.toml").write_text("\n".join(unsaid))
+    log = read_run(simulate(folder, "assumed"))
+    assert log.info["warnings"] == [
+        "loads are predicted at 2 GB/s from disk and 20 GB/s from host memory: neither [weights] nor the profile says"
+    ]
+    profile = Profile.load(folder / "profile.parquet")
+    loads = LoadRates(LoadRate(8.0, 0.25), LoadRate(50.0, 0.125)).text
+    Profile(profile.frame, {**profile.metadata, LOADS: loads}).save(folder / "profile.parquet")
+    log = read_run(simulate(folder, "measured", "--set", "weights.host_gb_per_s=100"))
+    assert log.info["warnings"] == ["loads are predicted at 8 GB/s from disk: as the profile measured"]
+    assert log.info["weights"]["host_load_s"] == 0.0
+    loads_s = log.steps.loc[log.steps["stage"] == "load"].eval("end_s - start_s").round(6)
+    assert set(loads_s) <= {0.75, 1.1875, 0.04, 0.075}
+    assert {0.75, 1.1875} <= set(loads_s)
 
 
 def test_a_plan_draws_from_the_trace_because_a_fitted_workload_names_no_checkpoints(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from predictors.costs import Batch
-from predictors.loading import AdapterCosts, LoadTimes, Weights, with_adapters
+from predictors.loading import AdapterCosts, LoadRate, LoadRates, LoadTimes, Weights, with_adapters
 from sim.check_worlds import IrregularCosts
 from traces.errors import BadInput
 from traces.request import Request
@@ -35,6 +35,24 @@ def test_a_host_does_not_forget_all_for_what_it_cannot_hold() -> None:
     loads.seconds(0, "a")
     loads.seconds(0, "large")
     assert loads.expected(0, "a") == 1.0 / 20
+
+
+def test_a_fitted_rate_meets_the_whole_checkpoint_and_follows_its_parts() -> None:
+    parts = [(0.5, 0.35), (1.0, 0.6), (2.5, 1.35)]  # half a second a GB, and 0.1 s each
+    rate = LoadRate.fitted(parts, 4.0, 2.4)
+    assert rate == pytest.approx((2.0, 0.4))
+    assert LoadRate.fitted([(1.0, 0.5)], 1.0, 0.5) == (2.0, 0.0)
+    assert LoadRate.fitted([(1.0, 0.5), (2.0, 0.1)], 3.0, 0.6) == pytest.approx((5.0, 0.0))  # noise
+
+
+def test_rates_are_a_text_of_a_profile_and_host_memory_has_a_constant_of_its_own() -> None:
+    rates = LoadRates(LoadRate(2.5, 0.3), LoadRate(20.0, 0.05))
+    assert LoadRates.of(rates.text) == rates
+    weights = Weights(10.0, 5.0, disk_gb_per_s=2.5, host_gb_per_s=20.0, load_s=0.3, host_load_s=0.05)
+    assert (weights.disk_s("a"), weights.host_s("a")) == pytest.approx((2.3, 0.3))
+    for text in ("[]", "{}", '{"disk": {"gb_per_s": 0}, "host": {"gb_per_s": 1}}', '{"disk": 1, "host": 2}', "x"):
+        with pytest.raises(BadInput, match="the profile's loads are"):
+            LoadRates.of(text)
 
 
 def test_what_fits() -> None:
