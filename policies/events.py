@@ -348,7 +348,7 @@ class Ledger:
 
         controller = Controller(
             policy=_Decisions(),
-            costs=_Predictions(),
+            pools=_Predictions(),
             replicas=self._replicas,
             recipe=recipe,
             weights=None if self._loaded is None else _ANY_ROOM,

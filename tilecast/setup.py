@@ -92,7 +92,7 @@ class Prepared:
             routing = usual_routing(self.policy)  # several sets of adapters lie wherever the model does
         return Controller(
             policy=serving_many(scenario, self.policy, self.trace),
-            costs=believed,
+            pools=believed,
             replicas=scenario.cluster.replicas,
             recipe=adapting_first(scenario, _recipe(self.tiling)),
             on_event=on_event,
