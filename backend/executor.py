@@ -147,6 +147,11 @@ class Executor:
         return list(getattr(self._mixer, "notes", []))
 
     @property
+    def cache_peak_bytes(self) -> int | None:
+        """The most that the cache kept; None: there is none."""
+        return None if self.cache is None else self.cache.kept.peak_bytes
+
+    @property
     def resident(self) -> list[str]:
         """Ids of the requests whose state lies here."""
         return list(self._runs)
@@ -191,6 +196,11 @@ class Executor:
             self._put_on(request.adapter_set)
             handle(self, request, failed, notes, deliver)
         return self._done(stage, requests, 1, failed, notes)
+
+    def _adapt(self, stage: str, requests: Sequence[Request], steps: int, *_: Any) -> Outcome:
+        """Put on the adapters of a batch, which are the same of all its requests; a step each."""
+        self._put_on(requests[0].adapter_set)
+        return self._done(stage, requests, steps, {}, {})
 
     def _denoise(
         self,
@@ -312,6 +322,13 @@ class Executor:
     def _put_on(self, adapters: AdapterSet) -> None:
         self.recorder.weights = adapters
         self._adapters.put_on(adapters)
+
+    def leave_device(self) -> None:
+        """The weights are about to leave the device: what was made of them, and what a cache keeps, leaves it, too."""
+        self.recorder.clear()
+        if self.cache is not None:
+            for name in self._runs:
+                self.cache.forget(name)
 
     def weights_changed(self) -> None:
         """To be called when the denoiser's weights were exchanged: recorded forwards have the old ones."""
@@ -499,6 +516,7 @@ def _each(handle: Callable[..., None]) -> Callable[..., Outcome]:
 
 
 HANDLERS: dict[str, Callable[..., Outcome]] = {
+    "adapt": Executor._adapt,
     "encode": _each(Executor._encode),
     "denoise": Executor._denoise,
     "sketch": Executor._denoise,

@@ -153,7 +153,7 @@ class ModelFolder:
         found: dict[str, Tensor] = {}
         for name in self.components:
             files = _files(self.path / name)
-            if not any(_variant_of(file) is not None for file in files):
+            if not any(_variant_of(file) is not None or file.suffix in _PICKLED for file in files):
                 continue  # a sampler, a tokenizer
             variant = self._variant(name, dtype) or ""
             for file in files:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ class Weights:
         for name in ("memory_gb", "weights_gb", "disk_gb_per_s", "host_gb_per_s"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"weights.{name} is {getattr(self, name)}, expected a number above 0")
-        sizes = {"weights.weights_gb": self.weights_gb, **{f"checkpoint {c!r}": gb for c, gb in self.of.items()}}
+        sizes = {**{f"checkpoint {c!r}": gb for c, gb in self.of.items()}, "weights.weights_gb": self.weights_gb}
         for what, gb in sizes.items():
             if not 0 < gb <= self.memory_gb:
                 raise BadInput(f"{what} is {gb} GB, expected more than 0 and at most memory_gb, {self.memory_gb}")
@@ -73,6 +73,11 @@ class Weights:
     def fit(self, checkpoints: Sequence[str]) -> bool:
         """Whether these lie on a device together."""
         return sum([self.gb(checkpoint) for checkpoint in checkpoints]) <= self.memory_gb + _ROUNDING_GB
+
+    def most_fitting(self, checkpoints: Iterable[str]) -> int:
+        """How many of these lie on a device together at most, at least one."""
+        smallest = sorted(checkpoints, key=self.gb)
+        return max([count for count in range(1, len(smallest) + 1) if self.fit(smallest[:count])], default=1)
 
 
 class LoadRate(NamedTuple):

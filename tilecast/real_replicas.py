@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from policies.faults import Faults, Happening
 from tilecast.scenario import Scenario
 from tilecast.setup import Prepared
+from tilecast.weights import PreparedWeights
 from traces.errors import BadInput
 from traces.request import Request
 
 if TYPE_CHECKING:
     from backend.executor import Executor
+    from backend.replicas.host import Make
     from backend.replicas.messages import Report
     from backend.replicas.replica import ServingReplica
+    from backend.swapping import SwappingExecutor
     from backend.tiled.execution import Tiling
     from policies.caching import CachingPolicy
 
@@ -86,45 +90,111 @@ def replicas_of(prepared: Prepared, requests: list[Request], stack: ExitStack) -
     from backend.replicas.rays import RayCluster, RayReplica
     from backend.replicas.replica import ThreadReplica
 
-    cluster, launcher = prepared.scenario.cluster, launcher_of(prepared.scenario)
-    tiling = None if prepared.tiling is None else prepared.tiling.execution(prepared.table)
-    caching = None if prepared.cache is None else prepared.cache.policy
-    adapters = adapter_files(prepared.scenario.adapters, prepared.requests)
-    make = partial(_executor, prepared.scenario, caching, tiling, adapters)
-    prepare = partial(_warmed_up, requests=requests)
+    scenario = prepared.scenario
+    cluster, launcher = scenario.cluster, launcher_of(scenario)
+    build = partial(
+        _executor_of,
+        scenario=scenario,
+        caching=None if prepared.cache is None else prepared.cache.policy,
+        tiling=None if prepared.tiling is None else prepared.tiling.execution(prepared.table),
+        adapters=adapter_files(scenario.adapters, prepared.requests),
+    )
+    weights, loaded = checkpoints_of(prepared), prepared.loaded
+
+    def make(index: int, device: str, again: bool = False) -> Make:
+        if weights is None:
+            return partial(_executor, scenario, build, device)
+        return partial(_swapping, scenario, build, weights, () if again else loaded[index], device)
+
+    prepare = partial(_warmed_up if weights is None else _warmed_up_on_one, requests=requests)
     threads = cluster.threads
+    replicas: list[ServingReplica]
     if launcher == "ray":
         stack.enter_context(RayCluster(cluster.replicas * (threads or 1)))
         gpus = cluster.devices if cluster.device.startswith("cuda") else 0
-        ray_make = partial(make, cluster.device)
-        return [
-            RayReplica(ray_make, prepare, _described, threads, gpus, cluster.replica_timeout_s)
-            for _ in range(cluster.replicas)
+        devices = [cluster.device] * cluster.replicas
+        replicas = [
+            RayReplica(make(index, device), prepare, _described, threads, gpus, cluster.replica_timeout_s)
+            for index, device in enumerate(devices)
         ]
-    devices = devices_of(cluster.device, cluster.replicas, cluster.devices)
-    if launcher == "thread":
-        return [ThreadReplica(partial(make, device), prepare, _described) for device in devices]
-    return [
-        ProcessReplica(partial(make, device), prepare, _described, threads, cores, cluster.replica_timeout_s)
-        for device, cores in zip(devices, cores_of(cluster.device, cluster.replicas, threads), strict=True)
-    ]
+    else:
+        devices = devices_of(cluster.device, cluster.replicas, cluster.devices)
+        if launcher == "thread":
+            return [ThreadReplica(make(index, device), prepare, _described) for index, device in enumerate(devices)]
+        cores = cores_of(cluster.device, cluster.replicas, threads)
+        replicas = [
+            ProcessReplica(make(index, device), prepare, _described, threads, own, cluster.replica_timeout_s)
+            for index, (device, own) in enumerate(zip(devices, cores, strict=True))
+        ]
+    for index, (replica, device) in enumerate(zip(replicas, devices, strict=True)):
+        replica.again = make(index, device, again=True)
+    return replicas
 
 
-def _executor(
-    scenario: Scenario, caching: CachingPolicy | None, tiling: Tiling | None, adapters: Mapping[str, Path], device: str
-) -> Executor:
+def checkpoints_of(prepared: Prepared) -> PreparedWeights | None:
+    """The weights of a scenario, with the folder of each checkpoint; None: it loads none.
+
+    Raises:
+        BadInput: a checkpoint has no folder, is not whole, or is of another architecture than the model.
+    """
+    from backend.checkpoints import check_alike, checkpoint_folders
+
+    weights, scenario = prepared.weights, prepared.scenario
+    if weights is None:
+        return None
+    folders = weights.folders or checkpoint_folders(None, scenario.model_source, prepared.trace.frame["checkpoint"])
+    try:
+        own = checkpoint_folders(None, scenario.model_source, [""])
+    except BadInput:
+        own = {}  # a model known by its name, of which the checkpoints alone are here
+    check_alike({**own, **folders}, scenario.cluster.dtype)
+    return weights._replace(folders=folders)
+
+
+def _executor(scenario: Scenario, build: Callable[..., Executor], device: str) -> Executor:
     """An executor of a scenario, on the thread and in the process that it will serve from."""
-    from backend.executor import Executor
     from backend.loading import load_pipeline
     from backend.machine import use_threads
 
+    use_threads(scenario.cluster.threads)
+    return build(load_pipeline(scenario.model_source, device, scenario.cluster.dtype))
+
+
+def _swapping(
+    scenario: Scenario, build: Callable[..., Executor], weights: PreparedWeights, loaded: Sequence[str], device: str
+) -> SwappingExecutor:
+    """The same where weights are loaded; caches share the memory that one would have."""
+    from backend.machine import use_threads
+    from backend.swapping import SwappingExecutor
+
     cluster = scenario.cluster
     use_threads(cluster.threads)
+    return SwappingExecutor(
+        folders=weights.folders,
+        make=partial(build, cache_bytes=cluster.cache_bytes // weights.weights.most_fitting(weights.folders)),
+        weights=weights.weights,
+        device=device,
+        dtype=cluster.dtype,
+        loaded=loaded,
+    )
+
+
+def _executor_of(
+    pipeline: Any,
+    scenario: Scenario,
+    caching: CachingPolicy | None,
+    tiling: Tiling | None,
+    adapters: Mapping[str, Path],
+    cache_bytes: int | None = None,
+) -> Executor:
+    from backend.executor import Executor
+
+    cluster = scenario.cluster
     return Executor(
-        pipeline=load_pipeline(scenario.model_source, device, cluster.dtype),
+        pipeline=pipeline,
         mode=cluster.executor,
         caching=caching,
-        cache_bytes=cluster.cache_bytes,
+        cache_bytes=cluster.cache_bytes if cache_bytes is None else cache_bytes,
         cache_patch=cluster.cache_patch,
         decode=cluster.decode,
         patch_floor=cluster.patch_floor,
@@ -151,9 +221,15 @@ def _warmed_up(executor: Executor, requests: list[Request]) -> Report:
     return _described(executor)._replace(warnings=tuple(unused_arguments(executor.pipeline, requests)))
 
 
-def _described(executor: Executor) -> Report:
+def _warmed_up_on_one(executor: SwappingExecutor, requests: list[Request]) -> Report:
+    """The same where weights are loaded, on those of one checkpoint: all are of one architecture."""
+    ((wanted, _),) = Counter([request.checkpoint for request in requests]).most_common(1)
+    with executor.lent(wanted) as one:
+        return _warmed_up(one, requests)
+
+
+def _described(executor: Executor | SwappingExecutor) -> Report:
     from backend.profiling import hardware_name
     from backend.replicas.messages import Report
 
-    peak = None if executor.cache is None else executor.cache.kept.peak_bytes
-    return Report(hardware_name(str(executor.device)), (), tuple(executor.notes), peak)
+    return Report(hardware_name(str(executor.device)), (), tuple(executor.notes), executor.cache_peak_bytes)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from policies.contract import Launch, Outcome
+from policies.contract import Launch, Load, Outcome
 from traces.request import Request
 from traces.stages import Recipe
 
@@ -19,17 +19,20 @@ class LaunchOrder(NamedTuple):
         stages: (stage, steps), in order.
         requests: of the batch.
         resident: ids of all requests that live on the replica; it frees what others left there.
+        load: weights to bring, instead of requests; None: none.
     """
 
     launch_id: int
     stages: Recipe
     requests: tuple[Request, ...]
     resident: frozenset[str]
+    load: Load | None = None
 
 
 def order_of(launch: Launch, resident: frozenset[str]) -> LaunchOrder:
     """A launch as its replica is told of it."""
-    return LaunchOrder(launch.launch_id, launch.work.stages, tuple([job.request for job in launch.jobs]), resident)
+    requests = tuple([job.request for job in launch.jobs])
+    return LaunchOrder(launch.launch_id, launch.work.stages, requests, resident, launch.load)
 
 
 class Recall(NamedTuple):
@@ -110,7 +113,10 @@ Asked = LaunchOrder | Recall | End
 
 
 class Runs(Protocol):
-    """What carries out launches: a `backend.executor.Executor`, or what stands for one."""
+    """What carries out launches: a `backend.executor.Executor`, or what stands for one.
+
+    Where weights are loaded, a `backend.swapping.SwappingExecutor`, to which loads are told.
+    """
 
     def execute(self, stage: str, requests: Any, steps: int, recalled: Any, deliver: Any) -> Outcome: ...
 

@@ -71,11 +71,13 @@ class RemoteReplica(ServingReplica):
         raise NotImplementedError
 
     def start(self, hear: Hear) -> None:
+        make = self.make
         if self._channel is not None:
             self._channel.close(0.0)
+            make = self.again or make
         self._channel = channel = self.connect()
         threading.Thread(target=self._listen, args=(channel, hear), daemon=True).start()
-        _send(channel, dumped((self.make, self.prepare, self.describe)))
+        _send(channel, dumped((make, self.prepare, self.describe)))
 
     def tell(self, message: Asked) -> None:
         if self._channel is not None:

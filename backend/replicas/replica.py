@@ -19,7 +19,12 @@ class ServingReplica:
         make: makes what carries out launches.
         prepare: warms it up.
         describe: what it says of itself at the end.
+
+    Attributes:
+        again: makes it when it is started again; None: as the first time.
     """
+
+    again: Make | None = None
 
     def __init__(self, make: Make, prepare: Describe = nothing, describe: Describe = nothing) -> None:
         self.make = make

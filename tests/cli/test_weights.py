@@ -159,10 +159,6 @@ def test_a_plan_draws_from_the_trace_because_a_fitted_workload_names_no_checkpoi
     assert "it must be 'bootstrap'" in refused("plan", folder / "scenario.toml", "-o", folder / "plan", *fitted)
 
 
-def test_a_replay_does_not_load_checkpoints(folder: Path) -> None:
-    assert "take [weights] out" in refused("replay", folder / "scenario.toml", "-o", folder / "run")
-
-
 def test_checkpoints_that_the_trace_never_asks_for_are_noted(folder: Path) -> None:
     run("simulate", folder / "scenario.toml", "--set", 'weights.checkpoints_gb=["NOPE:3"]', "-o", folder / "noted")
     assert any("never asks for NOPE" in note for note in read_run(folder / "noted").info["warnings"])

@@ -65,3 +65,25 @@ def unfit(executor: Sleeper) -> Report:
 def without_a_file(executor: Sleeper) -> Report:
     """A model of which a file is missing."""
     raise FileNotFoundError(2, "No such file or directory", "weights.safetensors")
+
+
+class Loading(Sleeper):
+    """One that refuses requests whose weights it lacks, and loads of weights that lie there."""
+
+    def __init__(self, loaded: Sequence[str] = (), step_s: float = 0.02) -> None:
+        super().__init__(step_s)
+        self.loaded = set(loaded)
+
+    def load(self, checkpoint: str, evict: Sequence[str] = ()) -> None:
+        """Bring a checkpoint."""
+        for name in evict:
+            self.loaded.remove(name)
+        if checkpoint in self.loaded:
+            raise RuntimeError(f"{checkpoint} lies there already")
+        self.loaded.add(checkpoint)
+
+    def execute(self, stage: str, requests: Sequence[Request], *launch: Any) -> Outcome:
+        """See `Sleeper`."""
+        if lacking := {request.checkpoint for request in requests} - self.loaded:
+            raise RuntimeError(f"{lacking} is not loaded")
+        return super().execute(stage, requests, *launch)

@@ -25,7 +25,9 @@ from policies.controller import Controller
 from policies.events import EventRecord, check_parity
 from policies.faults import Happening
 from policies.scheduling import FCFS
-from tests.backend.replicas.stub import Sleeper, described, unfit, without_a_file
+from policies.weights import ModelSwapping
+from predictors.loading import Weights
+from tests.backend.replicas.stub import Loading, Sleeper, described, unfit, without_a_file
 from tests.policies.costs import FlatCosts
 from traces.request import Request
 
@@ -119,6 +121,37 @@ def test_a_killed_process_is_a_failed_replica_and_comes_back() -> None:
     assert gone(killed[0])
     assert gone(replicas[0].pid)
     assert run.same_decisions
+
+
+def test_a_killed_process_has_lost_its_weights_and_loads_them_again() -> None:
+    replica = ProcessReplica(partial(Loading, ["a", "b"]), described, described)
+    replica.again = Loading
+    names = "abcabcab"
+    requests = [Request(f"r{index}", 0.0, 16, 16, 2, checkpoint=name) for index, name in enumerate(names)]
+    killed: list[int] = []
+
+    def kill(ended: int) -> None:
+        if ended == 2 and not killed:
+            killed.append(replica.pid)
+            os.kill(replica.pid, signal.SIGKILL)
+
+    run = Run([replica], requests, progress=kill)
+    weights, there = Weights(2.0, 1.0, host_gb=8.0), [["a", "b"]]
+
+    def controller(hook: Any) -> Controller:
+        return Controller(ModelSwapping(FCFS()), FlatCosts(), 1, on_event=hook, weights=weights, loaded=there)
+
+    run.controller = controller(run.record.add)
+    run.replay = Replay(run.controller, [replica], progress=kill)
+    run.run()
+    assert sorted(run.finished) == sorted(request.request_id for request in requests)
+    [(_, down_s, _)] = run.controller.outages
+    loads = [launch for launch, _, _ in run.controller.launched if launch.load]
+    after = {launch.load.checkpoint: launch.load.expected_s for launch in loads if launch.start_s > down_s}
+    assert {"c"} < after.keys()
+    assert set(after.values()) == {0.5}  # from disk: what the host kept was the process's own
+    events = [json.loads(line) for line in run.record.lines]
+    assert check_parity(events, requests, controller).same
 
 
 def test_a_process_that_has_stopped_is_lost_ended_and_replaced() -> None:
