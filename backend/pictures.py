@@ -20,7 +20,7 @@ from traces.request import Request
 
 
 class PictureFolder:
-    """Saves finished requests as ``000012.png``, numbered by their place in the trace.
+    """Saves finished requests as ``000012.png``, numbered by their place in the trace; this file comes last.
 
     A second image of a request is ``000012-1.png``; a clip is ``000012.webp``, which plays, and ``000012-strip.png``,
     frames of it side by side. Names come from the trace's order, never from its ids, so no input can lead out of the
@@ -34,15 +34,22 @@ class PictureFolder:
     def save(self, request: Request, pixels: np.ndarray[Any, Any]) -> None:
         """Save [images, height, width, 3], or [clips, frames, height, width, 3], in 0..1."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        stem = f"{self._number[request.request_id]:06d}"
-        for index, picture in enumerate(pixels):
+        stem = self._stem(request)
+        for index, picture in reversed(list(enumerate(pixels))):
             name = stem if index == 0 else f"{stem}-{index}"
             if picture.ndim == 3:
                 still = Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8))
                 write_picture(still, self._folder / f"{name}.png", REPLAY)
             else:
-                write_clip(self._folder / f"{name}.webp", picture)
                 write_picture(clip_strip(picture), self._folder / f"{name}-strip.png", REPLAY)
+                write_clip(self._folder / f"{name}.webp", picture)
+
+    def holds(self, request: Request) -> bool:
+        """Whether all that there is to save of a request lies there."""
+        return any((self._folder / f"{self._stem(request)}{suffix}").is_file() for suffix in (".png", ".webp"))
+
+    def _stem(self, request: Request) -> str:
+        return f"{self._number[request.request_id]:06d}"
 
 
 class PictureWriter:

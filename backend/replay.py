@@ -20,12 +20,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backend.executor import Executor
-from backend.replicas.messages import Delivered, End, Ended, Left, Lost, Ready, Recall, Report, Told, Unready, order_of
+from backend.replicas.messages import (
+    Delivered,
+    End,
+    Ended,
+    LaunchOrder,
+    Left,
+    Lost,
+    Ready,
+    Recall,
+    Report,
+    Told,
+    Unready,
+    order_of,
+)
 from backend.replicas.replica import ServingReplica
 from policies.contract import Launch, Outcome, PolicyError
 from policies.controller import Controller
 from policies.faults import Happening
 from policies.guard import name_of
+from policies.job import Job
 from policies.record import INTERRUPTED
 from policies.watchdog import CALL_LIMIT_S
 from traces.errors import BadInput
@@ -115,6 +129,7 @@ class Replay:
 
     Attributes:
         warnings: what went wrong with replicas meanwhile, a line each.
+        undelivered: why those that were to be delivered again were not, by request id.
     """
 
     def __init__(
@@ -128,6 +143,7 @@ class Replay:
         in_flight: str = "restart",
     ) -> None:
         self.warnings: list[str] = []
+        self.undelivered: dict[str, str] = {}
         self._controller = controller
         self._idle = _Idle(call_limit_s)
         self._heard: queue.SimpleQueue[_Heard | _Stop] = queue.SimpleQueue()
@@ -158,7 +174,13 @@ class Replay:
             raise KeyboardInterrupt
         self._heard.put(_Stop())  # which a signal handler may do
 
-    def run(self, requests: Sequence[Request], start_s: float = 0.0, ready: Callable[[], None] = lambda: None) -> bool:
+    def run(
+        self,
+        requests: Sequence[Request],
+        start_s: float = 0.0,
+        ready: Callable[[], None] = lambda: None,
+        again: Sequence[Job] = (),
+    ) -> bool:
         """Replay until every request has ended; True when `stop` or Ctrl-C ended it early.
 
         Then running launches end at their next step boundary and what has not ended is cancelled.
@@ -167,10 +189,11 @@ class Replay:
             requests: in order of arrival.
             start_s: where on the trace's clock time starts, seconds; what had arrived by then is submitted at once.
             ready: called when all replicas are, before time starts.
+            again: what finished in an earlier part of the run and is to be delivered once more, without an event.
 
         Raises:
             ReplayStalled: see there.
-            ReplicasLost: see there.
+            ReplicasLost: see there; or one was lost before time started.
             PolicyError: the policy broke its contract.
             Exception: a replica could not be started; what it raised.
         """
@@ -179,6 +202,7 @@ class Replay:
                 self._start(index)
             self._await_all()
             ready()
+            self._deliver_again(again)
             self._started = time.perf_counter() - start_s
             while self._next is not None and self._next.at_s < start_s:
                 self._next = next(self._happenings, None)
@@ -206,15 +230,39 @@ class Replay:
 
     def _await_all(self) -> None:
         while any(place.state == "starting" for place in self._places):
-            heard = self._heard.get()
-            assert isinstance(heard, _Heard)
+            heard = self._heard_before_time()
             place = self._places[heard.replica]
             if isinstance(heard.told, Ready):
                 place.state, place.report = "ready", heard.told.report
             elif isinstance(heard.told, Unready):
                 raise heard.told.error
-            elif isinstance(heard.told, Lost):
-                raise ReplicasLost(f"replica {heard.replica} was lost while it started: {heard.told.why}")
+
+    def _deliver_again(self, jobs: Sequence[Job]) -> None:
+        """Each on the replica where it finished, alone."""
+        waiting = set()
+        for number, job in enumerate(jobs, start=1):
+            order = LaunchOrder(-number, job.recipe, (job.request,), frozenset([job.request.request_id]))
+            self._places[job.replica].replica.tell(order)
+            waiting.add(order.launch_id)
+        while waiting:
+            told = self._heard_before_time().told
+            if isinstance(told, Ended):
+                waiting.remove(told.launch_id)
+                if isinstance(told.outcome, Exception):
+                    raise told.outcome
+                self.undelivered |= told.outcome.failed or {}
+
+    def _heard_before_time(self) -> _Heard:
+        """What a replica tells before time starts.
+
+        Raises:
+            ReplicasLost: it is gone.
+        """
+        heard = self._heard.get()
+        assert isinstance(heard, _Heard)  # to stop is an error until then
+        if isinstance(heard.told, Lost):
+            raise ReplicasLost(f"replica {heard.replica} was lost before the replay began: {heard.told.why}")
+        return heard
 
     def _end(self) -> None:
         """Have all replicas leave, and leave none behind."""

@@ -41,7 +41,8 @@ def replay(
 
     Whatever ends it, what had ended stays, and the same command with --resume runs the requests that had not: those
     under way begin anew. Its clock goes on from the last event of the log, so that the time between does not count; the
-    policy and the caches begin anew there. Without a log, --resume begins; with a whole one, nothing is to do.
+    policy and the caches begin anew there. Without a log, --resume begins; with a whole one, nothing is to do. With
+    --save-images, pictures of finished requests that are not there are made again first, which the log does not count.
 
     Exit code 3: the log is written, but no request finished.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from policies.events import Event, Ledger, Parity, check_parity, read_events
+from policies.job import Job
 from policies.livelog import EVENTS, LOADED, still_open
 from policies.runlog import UNFINISHED, read_run
 from predictors.profile import Profile
@@ -145,12 +146,14 @@ class Begun(NamedTuple):
         info: its ``run.json``.
         events: the events of its log, in order.
         left: the requests that it has not come to the end of.
+        finished: the last job of each request that finished.
         now: time of its last event, seconds.
     """
 
     info: dict[str, Any]
     events: list[Event]
     left: list[Request]
+    finished: list[Job]
     now: float
 
     @property
@@ -192,4 +195,6 @@ def interrupted_replay(folder: Path, prepared: Prepared, resume: bool) -> Begun 
             "--resume goes on with it; to start over, remove the folder or choose another -o"
         )
     info = {key: value for key, value in info.items() if key not in ("generator", UNFINISHED)}
-    return Begun(info, events, left, ledger.now)
+    last = {job.request.request_id: job for job in ledger.jobs}
+    finished = [job for job in last.values() if job.state == "finished"]
+    return Begun(info, events, left, finished, ledger.now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from policies.livelog import LiveLog
 from policies.watchdog import watched
@@ -17,6 +18,10 @@ from tilecast.signals import Interrupted, ignored, instead
 from traces.errors import BadInput
 from traces.notes import grave
 from traces.output import Folder
+from traces.request import Request
+
+if TYPE_CHECKING:
+    from backend.pictures import PictureFolder
 
 
 def check_replayable(scenario: Scenario) -> None:
@@ -59,7 +64,9 @@ def replay_into(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     requests = prepared.requests
     log = interrupted_replay(folder.path, prepared, resume)
-    if log is not None and not log.left and not log.interrupted:
+    saved = _pictures(folder, requests) if save_images else None
+    again = [] if log is None or saved is None else [job for job in log.finished if not saved.holds(job.request)]
+    if log is not None and not log.left and not log.interrupted and not again:
         return f"nothing to resume: all {len(requests)} requests have ended"
     info = prepared.info("replay", started=now, speedup=speedup)
     if log is not None:
@@ -75,21 +82,20 @@ def replay_into(
         inputs=lambda: keep_inputs(prepared, folder),
         before=() if log is None else log.events,
     )
-    if log is not None and not log.left:
+    if log is not None and not log.left and not again:
         live.info = log.info
         live.close(interrupted=False)
         return f"nothing to resume: all {len(requests)} requests had ended"
     check_backend()
-    from backend.pictures import PictureFolder, PictureWriter
+    from backend.pictures import PictureWriter
     from backend.replay import Replay
 
     left, start_s = (requests, 0.0) if log is None else (log.left, log.now)
     before = len(requests) - len(left)
-    saved = PictureFolder(folder.path / "images", requests) if save_images else None
     scenario = prepared.scenario
 
     with ExitStack() as stack:
-        replicas = replicas_of(prepared, left, stack)
+        replicas = replicas_of(prepared, [*left, *[job.request for job in again]], stack)
         stack.enter_context(watched(scenario.policies.call_limit_s))
         stack.enter_context(live)
         writer = PictureWriter(saved.save) if saved else None
@@ -113,7 +119,7 @@ def replay_into(
             info["warnings"] = [*info["warnings"], *said]
 
         with instead(replay.stop):
-            interrupted = replay.run(left, start_s, ready)
+            interrupted = replay.run(left, start_s, ready, again)
             if writer is not None:
                 writer.close()
             reports = replay.reports
@@ -122,11 +128,16 @@ def replay_into(
             info["warnings"] = [*info["warnings"], *notes, *[grave(each).document() for each in replay.warnings]]
             ledger = live.settle()
             gone = {"outages": ledger.outages} if ledger.outages or scenario.faults is not None else {}
-            live.close(interrupted, cache_peak_bytes=caches, drift=prepared.drift(ledger), **gone)
-    if writer is not None and writer.failed:
-        name, why = next(iter(writer.failed.items()))
+            if log is not None and not left:  # nothing happened but for pictures
+                live.info = log.info
+                live.close(interrupted=False)
+            else:
+                live.close(interrupted, cache_peak_bytes=caches, drift=prepared.drift(ledger), **gone)
+    lacking = replay.undelivered | (writer.failed if writer else {})
+    if lacking:
+        name, why = next(iter(lacking.items()))
         raise BadInput(
-            f"the pictures of {len(writer.failed)} of {len(requests)} requests could not be written (first: {name!r}: "
+            f"the pictures of {len(lacking)} of {len(requests)} requests could not be written (first: {name!r}: "
             f"{why}); the log is complete in {folder.path}"
         )
     if interrupted:
@@ -136,7 +147,17 @@ def replay_into(
             f"interrupted: {live.ended} of {len(requests)} requests had ended, which are kept in {folder.path}; "
             "the same command with --resume goes on"
         )
-    return "replayed" if log is None else f"resumed at {start_s:.1f} s, replayed the {len(left)} that were left"
+    if log is None:
+        return "replayed"
+    made = f"; made the lost pictures of {len(again)} finished again" if again else ""
+    return f"resumed at {start_s:.1f} s, replayed the {len(left)} that were left{made}"
+
+
+def _pictures(folder: Folder, requests: list[Request]) -> PictureFolder:
+    check_backend()
+    from backend.pictures import PictureFolder
+
+    return PictureFolder(folder.path / "images", requests)
 
 
 def follows(prepared: Prepared) -> bool:

@@ -19,9 +19,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from policies.runlog import read_run
 from reports.checks import check_run
@@ -174,13 +177,14 @@ def write(folder: Path, scenario: str, requests: int, sizes: tuple[str, ...] = (
     (folder / "trace.csv").write_text("\n".join(["arrival_s,height,width,steps", *rows]) + "\n")
 
 
-@pytest.mark.parametrize("tiled", [False, True], ids=["one device", "two devices, tiles"])
-def test_replay(tmp_path: Path, nursery: Nursery, tiled: bool) -> None:
-    if tiled and not MOMENTS:
+@pytest.mark.parametrize("of", ["one device", "two devices, tiles", "two replicas"])
+def test_replay(tmp_path: Path, nursery: Nursery, of: str) -> None:
+    if of != "one device" and not MOMENTS:
         pytest.skip("KILLS is not set")
-    sizes = ("96,96,4", "192,192,4") if tiled else ("96,96,4",)
-    requests = 20 + (20 if tiled else 40) * MOMENTS
-    write(tmp_path, TILED if tiled else SCENARIO, requests, sizes)
+    sizes = ("96,96,4", "192,192,4") if of == "two devices, tiles" else ("96,96,4",)
+    requests = 20 + (20 if of == "two devices, tiles" else 40) * MOMENTS
+    scenarios = {"two devices, tiles": TILED, "two replicas": f"{SCENARIO}cluster.replicas = 2\n"}
+    write(tmp_path, scenarios.get(of, SCENARIO), requests, sizes)
     options = ("scenario.toml", "--save-images", "--resume", "-o", "run")
     command = Command(tmp_path, "replay", *options, nursery=nursery)
     events, before = tmp_path / "run" / "events.jsonl", {}
@@ -191,24 +195,40 @@ def test_replay(tmp_path: Path, nursery: Nursery, tiled: bool) -> None:
             return events.exists() and b"complete" in events.read_bytes()[size:]
 
         command.end(how, grown, after_s)
-        before = finished(tmp_path / "run", before)
+        before = finished(tmp_path / "run", before, killed=how == "KILL")
     assert len(before) >= 1
+    picture = min((tmp_path / "run" / "images").iterdir())
+    pixels = pixels_of(picture)
+    picture.unlink()
     with pytest.raises(BadInput, match="--resume goes on with it; to start over, remove the folder"):
         interrupted_replay(tmp_path / "run", prepare(load_scenario(tmp_path / "scenario.toml", {})), resume=False)
     with pytest.raises(BadInput, match="is the log of another replay: seed is 1, in the log it is 0"):
         interrupted_replay(
             tmp_path / "run", prepare(load_scenario(tmp_path / "scenario.toml", {"seed": 1})), resume=True
         )
-    command.whole()
+    assert "made the lost pictures of" in command.whole()
     after = finished(tmp_path / "run", before)
     assert len(after) == requests
     assert len(list((tmp_path / "run" / "images").iterdir())) == requests
+    log = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
+    assert np.abs(pixels - pixels_of(picture)).max() <= 1
+    picture.unlink()
+    assert "replayed the 0 that were left; made the lost pictures of 1 finished again" in command.whole()
+    assert {path: path.read_bytes() for path in log} == log
+    assert np.abs(pixels - pixels_of(picture)).max() <= 1
     assert f"nothing to resume: all {requests} requests have ended" in command.whole()
     command.tell()
 
 
-def finished(folder: Path, before: dict[str, float]) -> dict[str, float]:
-    """When each request of a log finished, of which ``before`` must be a part; its tables and its events agree."""
+def pixels_of(picture: Path) -> np.ndarray[Any, Any]:
+    return np.asarray(Image.open(picture)).astype(int)
+
+
+def finished(folder: Path, before: dict[str, float], killed: bool = False) -> dict[str, float]:
+    """When each request of a log finished, of which ``before`` must be a part; its tables and its events agree.
+
+    All pictures of them lie there, unless the run was killed, which takes along what waits to be written.
+    """
     run = read_run(folder)
     check_run(run)
     ends = run.requests[run.requests["status"] == "finished"].set_index("request_id")["finish_s"].to_dict()
@@ -218,7 +238,7 @@ def finished(folder: Path, before: dict[str, float]) -> dict[str, float]:
     stale = set(ends) - set(table.loc[table["status"] == "finished", "request_id"])
     assert all(ends[name] > max(ends.values()) - 3.0 for name in stale)  # a second, and what a busy machine adds
     pictures = {path.stem for path in (folder / "images").glob("*.png")}
-    assert {f"{at:06d}" for at, name in enumerate(run.requests["request_id"]) if name in ends} <= pictures
+    assert killed or {f"{at:06d}" for at, name in enumerate(run.requests["request_id"]) if name in ends} <= pictures
     return ends
 
 
