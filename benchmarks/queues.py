@@ -22,6 +22,7 @@ import numpy.typing as npt
 from benchmarks.queueing import ggc_wait_s
 from policies.contract import SchedulingPolicy
 from policies.controller import Controller
+from policies.pool import Pool
 from policies.record import run_arrays
 from policies.scheduling import EDF, FCFS
 from predictors.costs import Batch, CostModel, RepeatNoise
@@ -111,7 +112,7 @@ def run(
     asked = [Request(str(i), at_s, 64, 64, 1, slo_s=slo_s) for i, at_s in enumerate(times_s.tolist())]
     controller = Controller(policy or FCFS(), queue, servers, ("denoise",))
     Simulation(controller, World(queue, servers, seed)).run(asked)
-    arrays = run_arrays(controller, asked, queue.standalone_s, queue.extrapolates, servers)
+    arrays = run_arrays(controller, asked, [Pool(queue, servers)])
     return observe(controller, arrays, float(times_s[-1]), period_s=period_s)
 
 

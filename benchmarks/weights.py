@@ -27,6 +27,7 @@ from rich.table import Table
 from benchmarks.serving.point import Source
 from policies.controller import Controller
 from policies.load import load_policy
+from policies.pool import Pool
 from policies.record import run_arrays
 from policies.routing import RoutingPolicy
 from policies.weights import ModelSwapping
@@ -96,7 +97,7 @@ def figures(
         routing=routing,
     )
     Simulation(controller, World(costs, replicas, loads=LoadTimes(weights, loaded))).run(requests)
-    return summary(run_arrays(controller, requests, costs.standalone_s, costs.extrapolates, replicas))
+    return summary(run_arrays(controller, requests, [Pool(costs, replicas)]))
 
 
 def combinations(

@@ -24,7 +24,6 @@ from policies.controller import Controller, LaunchRecord
 from policies.job import Job, come_after
 from predictors.costs import Batch, CostModel
 from predictors.loading import Weights, with_adapters
-from traces.composition import Composition
 from traces.errors import BadInput
 from traces.request import Request
 from traces.stages import STAGES, Recipe, ordinary
@@ -41,16 +40,16 @@ class EventRecord:
     """Spells a controller's events as JSON lines; pass its `add` as the controller's ``on_event``.
 
     Args:
-        extrapolates: whether a stage of a composition is predicted outside the measured range, for the record.
+        extrapolates: whether a stage of a launch is predicted outside the measured range, for the record.
 
     Attributes:
         lines: all of them, where nobody else takes them; see `take`.
     """
 
-    def __init__(self, extrapolates: Callable[[str, Composition], bool] | None = None) -> None:
+    def __init__(self, extrapolates: Callable[[str, Launch], bool] | None = None) -> None:
         self.lines: list[str] = []
-        self._extrapolates = extrapolates or (lambda stage, composition: False)
-        self._outside: dict[tuple[str, Composition], bool] = {}
+        self._extrapolates = extrapolates or (lambda stage, launch: False)
+        self._outside: dict[tuple[int, str, Batch], bool] = {}
 
     def add(self, verb: str, payload: Any, now: float) -> None:
         """Take one event."""
@@ -92,9 +91,9 @@ class EventRecord:
         """[stage, steps, predicted seconds of a step, whether that was extrapolated] of each."""
         spelled = []
         for stage, steps, predicted_step_s in launch.segments:
-            key = (stage, launch.composition)
+            key = (launch.replica, stage, launch.batch)
             if key not in self._outside:
-                self._outside[key] = bool(launch.composition) and bool(self._extrapolates(*key))
+                self._outside[key] = bool(launch.composition) and bool(self._extrapolates(stage, launch))
             spelled.append([stage, steps, float(predicted_step_s), self._outside[key]])
         return spelled
 
@@ -278,7 +277,7 @@ class Ledger:
         self._requests = {request.request_id: request for request in requests}
         self._replicas = replicas
         self._recipes: dict[str, Recipe] = {}
-        self._extrapolated: set[tuple[str, Composition]] = set()
+        self._extrapolated: set[tuple[int, str, Batch]] = set()
         self._jobs: list[Job] = []  # of the parts before this one, like the next
         self._launched: list[LaunchRecord] = []
         self._outages: list[tuple[int, float, float | None]] = []
@@ -300,9 +299,9 @@ class Ledger:
         """As `policies.controller.Controller` has them, over all parts of the run."""
         return self._outages + self._told.controller.outages
 
-    def extrapolates(self, stage: str, composition: Composition) -> bool:
+    def extrapolates(self, stage: str, launch: Launch) -> bool:
         """Whether the run said so of a launch."""
-        return (stage, composition) in self._extrapolated
+        return (launch.replica, stage, launch.batch) in self._extrapolated
 
     def tell(self, event: Event) -> None:
         """The next event.
@@ -332,7 +331,8 @@ class Ledger:
             recorded, decisions = event["launches"], _decisions_of(told)
             decisions.next = {each[1]: (each, of) for each, of in zip(recorded, event.get("segments", ()), strict=True)}
             for launch, segments in zip(told.launches(now), event.get("segments", ()), strict=True):
-                self._extrapolated |= {(stage, launch.composition) for stage, _, _, outside in segments if outside}
+                replica, batch = launch.replica, launch.batch
+                self._extrapolated |= {(replica, stage, batch) for stage, _, _, outside in segments if outside}
         elif "submit" in event:
             name = event["submit"]
             if "recipe" in event:

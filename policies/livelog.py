@@ -19,10 +19,10 @@ from typing import IO, Any
 
 import pandas as pd
 
+from policies.contract import Launch
 from policies.events import Event, EventRecord, Ledger, read_events
 from policies.record import INTERRUPTED, request_table, step_table
 from policies.runlog import UNFINISHED, write_info, write_table
-from traces.composition import Composition
 from traces.errors import BadInput
 from traces.lines import append_line, whole_lines
 from traces.output import Folder
@@ -60,7 +60,7 @@ class LiveLog(EventRecord):
         requests: Sequence[Request],
         replicas: int,
         standalone: Standalone,
-        extrapolates: Callable[[str, Composition], bool],
+        extrapolates: Callable[[str, Launch], bool],
         info: dict[str, Any],
         inputs: Callable[[], dict[str, Any]] = dict,
         before: Sequence[Event] = (),

@@ -1,10 +1,17 @@
-"""A pool: replicas of one kind."""
+"""A pool: replicas of one kind, and what is known of them before anything runs."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from predictors.costs import CostModel
+from traces.request import Request
+
+if TYPE_CHECKING:
+    from policies.contract import Launch
 
 
 @dataclass(frozen=True, eq=False)
@@ -12,17 +19,43 @@ class Pool:
     """Replicas that are alike: the same hardware, serving the same models.
 
     Attributes:
-        costs: what steps cost on each of them, as far as policies know.
+        costs: what steps cost on each of them, as far as is known.
         replicas: how many there are.
         name: what people call it; empty where it is the only one.
         models: that it serves; empty: all.
+        devices: of each replica.
+        price_per_hour: of each device, in any currency; NaN: unknown.
     """
 
     costs: CostModel
     replicas: int = 1
     name: str = ""
     models: frozenset[str] = frozenset()
+    devices: int = 1
+    price_per_hour: float = math.nan
 
     def serves(self, model: str) -> bool:
         """Whether requests of a model may run there."""
         return not self.models or model in self.models
+
+
+def standalone_on(pools: Sequence[Pool]) -> Callable[[Request], float]:
+    """Seconds of a request alone, on an idle replica of the pool where that takes least."""
+    if len(pools) == 1:
+        return pools[0].costs.standalone_s
+
+    def standalone_s(request: Request) -> float:
+        return min([pool.costs.standalone_s(request) for pool in pools if pool.serves(request.model)])
+
+    return standalone_s
+
+
+def extrapolates_on(pools: Sequence[Pool]) -> Callable[[str, Launch], bool]:
+    """Whether a stage of a launch lies outside what was measured, by the costs of the replica that ran it."""
+    of_replicas = [pool.costs for pool in pools for _ in range(pool.replicas)]
+
+    def extrapolates(stage: str, launch: Launch) -> bool:
+        costs = of_replicas[launch.replica].of_model(launch.batch.model)
+        return costs.extrapolates(stage, launch.composition)
+
+    return extrapolates

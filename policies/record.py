@@ -18,7 +18,8 @@ from policies.contract import Launch, LaunchWork, Outcome
 from policies.controller import Controller, LaunchRecord
 from policies.events import Ledger
 from policies.job import Job
-from policies.run_arrays import STATUSES, RequestArrays, RunArrays, StepArrays
+from policies.pool import Pool, extrapolates_on, standalone_on
+from policies.run_arrays import STATUSES, PoolShape, RequestArrays, RunArrays, StepArrays
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS
 from traces.composition import Composition, format_composition
 from traces.request import Request
@@ -33,6 +34,7 @@ _CANCELLED = _STATUS["cancelled"]
 NEVER_SUBMITTED = "the run was interrupted before it arrived"
 INTERRUPTED = "the run was interrupted"
 """Why a request was cancelled that the run did not come to the end of."""
+Extrapolates = Callable[[str, Launch], bool]
 Served = Controller | Ledger
 """What came of a run: its jobs, and the launches that ended."""
 
@@ -40,10 +42,7 @@ Served = Controller | Ledger
 def run_arrays(
     run: Served,
     trace: Sequence[Request],
-    standalone: Callable[[Request], float],
-    extrapolates: Callable[[str, Composition], bool],
-    replicas: int,
-    devices: int = 1,
+    pools: Sequence[Pool],
     outages: Sequence[Outage] | None = None,
 ) -> RunArrays:
     """What figures are computed on: what the log of the run would give, without making any.
@@ -51,19 +50,21 @@ def run_arrays(
     Args:
         run: over, all of its requests ended.
         trace: its requests, submitted or not.
-        standalone: predicted seconds of a request alone.
-        extrapolates: whether a launch of this stage and composition lies outside what was measured.
-        replicas: replicas of the cluster.
-        devices: per replica.
+        pools: of the cluster, with what was known of costs before it ran.
         outages: as the controller has them; None: there could be none.
     """
-    recorded = _recorded(run, extrapolates)
-    requests = _requests(run, trace, standalone, recorded.extrapolated_ids(), math.nan)
-    return RunArrays.whole(requests, recorded.steps, replicas, devices, outages)
+    recorded = _recorded(run, extrapolates_on(pools))
+    requests = _requests(run, trace, standalone_on(pools), recorded.extrapolated_ids(), math.nan)
+    return RunArrays.whole(requests, recorded.steps, [PoolShape.of(pool) for pool in pools], outages)
 
 
-def step_table(run: Served, extrapolates: Callable[[str, Composition], bool]) -> pd.DataFrame:
-    """``steps.parquet`` of a run: one row a launch and stage, in order of the launches' starts."""
+def step_table(run: Served, extrapolates: Extrapolates) -> pd.DataFrame:
+    """``steps.parquet`` of a run: one row a launch and stage, in order of the launches' starts.
+
+    Args:
+        run: over.
+        extrapolates: whether a stage of a launch lies outside what was measured.
+    """
     launches, rows, compositions, composition, steps = _recorded(run, extrapolates)
     names = [[job.request.request_id for job in launch.jobs] for launch in launches]
     return pd.DataFrame(
@@ -105,7 +106,7 @@ class _Recorded(NamedTuple):
         return {job.request.request_id for launch in outside for job in self.launches[launch].jobs}
 
 
-def _recorded(run: Served, extrapolates: Callable[[str, Composition], bool]) -> _Recorded:
+def _recorded(run: Served, extrapolates: Extrapolates) -> _Recorded:
     records = sorted(run.launched, key=_launch_id)
     launches = [record[0] for record in records]
     of_launch, of_outcome = _columns(Launch, launches), _columns(Outcome, [record[1] for record in records])
@@ -119,9 +120,14 @@ def _recorded(run: Served, extrapolates: Callable[[str, Composition], bool]) -> 
     cached = np.isin(rows.stage, [code for code, name in enumerate(rows.stages) if STAGES[name].cache])
     others = np.bincount(rows.launch, np.where(cached, 0, image_steps), len(records)).astype(np.int64)
     computed = _whole(of_outcome["computed"]) - others
-    asked, of_asked = np.unique(rows.stage * len(batches) + batch, return_inverse=True)
-    known = [(name, composition) for name in rows.stages for composition in batches]
-    outside = [bool(known[each][1]) and extrapolates(*known[each]) for each in asked.tolist()]
+    replica = _whole(of_launch["replica"])[rows.launch]
+    # launches of one replica that compute the same are asked about once
+    alike = (replica * len(works.values) + works.codes[rows.launch]) * len(rows.stages) + rows.stage
+    _, first, of_asked = np.unique(alike, return_index=True, return_inverse=True)
+    outside = [
+        bool(launches[launch].composition) and extrapolates(rows.stages[stage], launches[launch])
+        for launch, stage in zip(rows.launch[first].tolist(), rows.stage[first].tolist(), strict=True)
+    ]
     checkpoint = _coded(
         [
             jobs[0].request.checkpoint if load is None else load.checkpoint
@@ -130,7 +136,7 @@ def _recorded(run: Served, extrapolates: Callable[[str, Composition], bool]) -> 
     )
     steps = StepArrays(
         launch=_whole(of_launch["launch_id"])[rows.launch],
-        replica=_whole(of_launch["replica"])[rows.launch],
+        replica=replica,
         stage=rows.stage,
         start_s=rows.start_s,
         end_s=rows.end_s,
@@ -313,9 +319,13 @@ def _requests(
     fates = [_fate(jobs.get(request.request_id), until_s) for request in trace]
     status, first_start_s, finish_s, replica, attempts = zip(*fates, strict=True) if fates else [()] * 5
     # Requests of a kind are alike in size, pictures and seconds, so that these are looked up once for all of them.
-    kinds = [(r.height, r.width, r.frames, r.images, r.steps, r.guided, r.adapters, r.reference_pixels) for r in trace]
+    kinds = [
+        (r.model, r.height, r.width, r.frames, r.images, r.steps, r.guided, r.adapters, r.reference_pixels)
+        for r in trace
+    ]
     kind, one_of = _coded(kinds), dict(zip(kinds, trace, strict=True)).values()
-    size, checkpoint = _coded([request.size for request in one_of]), _coded([request.checkpoint for request in trace])
+    size, model = _coded([request.size for request in one_of]), _coded([request.model for request in one_of])
+    checkpoint, tenant = (_coded([getattr(request, name) for request in trace]) for name in ("checkpoint", "tenant"))
     due_s = np.array([request.deadline for request in trace], dtype=np.float64)
     return RequestArrays(
         arrival_s=np.array([request.arrival_s for request in trace], dtype=np.float64),
@@ -330,8 +340,12 @@ def _requests(
         extrapolated=np.array([request.request_id in extrapolated for request in trace], dtype=bool),
         size=size.codes[kind.codes],
         checkpoint=checkpoint.codes,
+        model=model.codes[kind.codes],
+        tenant=tenant.codes,
         sizes=size.values,
         checkpoints=checkpoint.values,
+        models=model.values,
+        tenants=tenant.values,
     )
 
 

@@ -10,13 +10,14 @@ Times are seconds on the run's clock.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from policies.pool import Pool
 from traces.request import Size
 
 Floats = npt.NDArray[np.float64]
@@ -57,8 +58,12 @@ class RequestArrays(_Rows):
         extrapolated: whether a launch of it was predicted outside the measured range.
         size: position in ``sizes``.
         checkpoint: position in ``checkpoints``.
+        model: position in ``models``.
+        tenant: position in ``tenants``.
         sizes: (height, width, frames), each once.
         checkpoints: names of weights.
+        models: names of models.
+        tenants: names of tenants.
     """
 
     arrival_s: Floats
@@ -73,8 +78,12 @@ class RequestArrays(_Rows):
     extrapolated: Truth
     size: Whole
     checkpoint: Whole
+    model: Whole
+    tenant: Whole
     sizes: tuple[Size, ...]
     checkpoints: tuple[str, ...]
+    models: tuple[str, ...]
+    tenants: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -161,6 +170,27 @@ class StepArrays(_Rows):
         return ~np.isnan(self.predicted_s) & (self.steps > 0) & (self.end_s > self.start_s)
 
 
+class PoolShape(NamedTuple):
+    """How much there is of a pool.
+
+    Attributes:
+        name: empty where it is the only one.
+        replicas: how many.
+        devices: of each replica.
+        price_per_hour: of each device, in any currency; NaN: unknown.
+    """
+
+    name: str
+    replicas: int
+    devices: int = 1
+    price_per_hour: float = math.nan
+
+    @classmethod
+    def of(cls, pool: Pool) -> PoolShape:
+        """The shape of a pool."""
+        return cls(pool.name, pool.replicas, pool.devices, pool.price_per_hour)
+
+
 @dataclass(frozen=True, eq=False)
 class RunArrays:
     """A run, or what lies in a span of its time.
@@ -171,8 +201,7 @@ class RunArrays:
         steps: what ran in the span; of what reaches beyond it, the part inside.
         start_s, end_s: of the span: of a whole run its first arrival and the last end of a request or launch; NaN
             without requests.
-        replicas: replicas of the cluster.
-        devices: per replica.
+        pools: of the cluster; replicas are numbered through them.
         outages: (replica, from, to) in seconds of every failure; to None: not repaired; None: there can be none.
     """
 
@@ -181,8 +210,7 @@ class RunArrays:
     steps: StepArrays
     start_s: float
     end_s: float
-    replicas: int
-    devices: int
+    pools: Sequence[PoolShape]
     outages: Sequence[tuple[int, float, float | None]] | None = None
 
     @classmethod
@@ -190,8 +218,7 @@ class RunArrays:
         cls,
         requests: RequestArrays,
         steps: StepArrays,
-        replicas: int,
-        devices: int,
+        pools: Sequence[PoolShape],
         outages: Sequence[tuple[int, float, float | None]] | None = None,
     ) -> RunArrays:
         """A run from beginning to end."""
@@ -205,10 +232,25 @@ class RunArrays:
             steps=steps,
             start_s=start_s,
             end_s=end_s,
-            replicas=replicas,
-            devices=devices,
+            pools=pools,
             outages=outages,
         )
+
+    @property
+    def replicas(self) -> int:
+        """Of all pools."""
+        return sum([pool.replicas for pool in self.pools])
+
+    @property
+    def devices(self) -> int:
+        """Of all replicas."""
+        return sum([pool.replicas * pool.devices for pool in self.pools])
+
+    def replicas_of(self, pool: PoolShape) -> range:
+        """The replicas of a pool."""
+        at = self.pools.index(pool)
+        first = sum([before.replicas for before in self.pools[:at]])
+        return range(first, first + pool.replicas)
 
     @property
     def span_s(self) -> float:
@@ -231,18 +273,27 @@ class RunArrays:
 
     def of_sizes(self, sizes: Sequence[Size]) -> RunArrays:
         """With the requests of these sizes alone; launches are those of all."""
+        return self.of_requests(lambda rows: np.isin(rows.size, [rows.sizes.index(size) for size in sizes]))
 
-        def chosen(requests: RequestArrays) -> RequestArrays:
-            return requests.where(np.isin(requests.size, [requests.sizes.index(size) for size in sizes]))
-
-        return replace(self, requests=chosen(self.requests), ended=chosen(self.ended))
+    def of_requests(self, chosen: Callable[[RequestArrays], Truth]) -> RunArrays:
+        """With the requests alone that are chosen; launches are those of all."""
+        requests, ended = (rows.where(chosen(rows)) for rows in (self.requests, self.ended))
+        return replace(self, requests=requests, ended=ended)
 
     def of_replica(self, replica: int) -> RunArrays:
         """One replica, as if it were the cluster: its launches, and the requests that ran there last."""
-        steps = self.steps.where(self.steps.replica == replica)
-        requests, ended = (rows.where(rows.replica == replica) for rows in (self.requests, self.ended))
-        outages = None if self.outages is None else [each for each in self.outages if each[0] == replica]
-        return replace(self, requests=requests, ended=ended, steps=steps, replicas=1, outages=outages)
+        (pool,) = [pool for pool in self.pools if replica in self.replicas_of(pool)]
+        return self._of_replicas([replica], pool._replace(replicas=1))
+
+    def of_pool(self, pool: PoolShape) -> RunArrays:
+        """One pool, as if it were the cluster: its launches, and the requests that ran there last."""
+        return self._of_replicas(self.replicas_of(pool), pool)
+
+    def _of_replicas(self, replicas: Sequence[int], pool: PoolShape) -> RunArrays:
+        steps = self.steps.where(np.isin(self.steps.replica, replicas))
+        requests, ended = (rows.where(np.isin(rows.replica, replicas)) for rows in (self.requests, self.ended))
+        outages = None if self.outages is None else [each for each in self.outages if each[0] in replicas]
+        return replace(self, requests=requests, ended=ended, steps=steps, pools=(pool,), outages=outages)
 
     def of_steps(self, chosen: Truth) -> RunArrays:
         """With the launches alone that are chosen; requests are all."""

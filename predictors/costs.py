@@ -137,6 +137,10 @@ class CostModel:
     def observe(self, stage: str, batch: Batch, predicted_step_s: float, measured_step_s: float, steps: int) -> None:
         """Be told what ``steps`` steps of a launch took: seconds a step as `step_s` answered and as they were."""
 
+    def of_model(self, model: str) -> CostModel:
+        """The costs of one model's requests, where those of several models are known; else these."""
+        return self
+
     def extrapolation(self, stage: str, composition: Composition) -> float:
         """1.0 inside the measured range, else by what factor the worst of what runs lies outside."""
         return 1.0

@@ -5,12 +5,15 @@ Every figure of a report rests on these, so they are checked before anything is 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from policies.run_arrays import STATUSES, RequestArrays, RunArrays, StepArrays
+from policies.run_arrays import STATUSES, PoolShape, RequestArrays, RunArrays, StepArrays
 from policies.runlog import Run
 from traces.errors import BadInput
 
@@ -25,8 +28,7 @@ def checked(run: Run) -> RunArrays:
         BadInput: the log breaks conservation, see `check_run`.
     """
     check_run(run)
-    replicas, devices = replica_count(run), device_count(run)
-    return RunArrays.whole(_requests(run.requests), _steps(run.steps), replicas, devices, run.info.get("outages"))
+    return RunArrays.whole(_requests(run.requests), _steps(run.steps), _pools(run), run.info.get("outages"))
 
 
 def check_run(run: Run) -> None:
@@ -69,9 +71,25 @@ def replica_count(run: Run) -> int:
     return replicas
 
 
+def _pools(run: Run) -> list[PoolShape]:
+    """The pools of a run; where run.json tells of none, one."""
+    pools = run.info.get("pools")
+    if pools is None:
+        return [PoolShape("", replica_count(run), device_count(run))]
+    try:
+        return [PoolShape(each["name"], each["replicas"], each["devices"], _price(each)) for each in pools]
+    except (TypeError, LookupError) as error:
+        raise BadInput(f"{run.path / 'run.json'}: pools is {pools!r}, expected a table with each's name") from error
+
+
+def _price(pool: Mapping[str, Any]) -> float:
+    price = pool["price_per_hour"]
+    return math.nan if price is None else float(price)
+
+
 def _requests(frame: pd.DataFrame) -> RequestArrays:
     size, sizes = pd.MultiIndex.from_frame(frame[["height", "width", "frames"]]).factorize()
-    checkpoint, checkpoints = pd.factorize(frame["checkpoint"])
+    names = {name: pd.factorize(frame[name]) for name in ("checkpoint", "model", "tenant")}
     status = frame["status"].map({name: code for code, name in enumerate(STATUSES)})
     return RequestArrays(
         **{name: frame[name].to_numpy(np.float64) for name in _REQUEST_TIMES},
@@ -81,9 +99,9 @@ def _requests(frame: pd.DataFrame) -> RequestArrays:
         replica=frame["replica"].to_numpy(np.int64),
         extrapolated=frame["extrapolated"].to_numpy(bool),
         size=size,
-        checkpoint=checkpoint,
+        **{name: codes for name, (codes, _) in names.items()},
         sizes=tuple([(int(height), int(width), int(frames)) for height, width, frames in sizes]),
-        checkpoints=tuple(map(str, checkpoints)),
+        **{f"{name}s": tuple(map(str, values)) for name, (_, values) in names.items()},
     )
 
 

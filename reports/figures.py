@@ -187,13 +187,13 @@ def _batch_by_time(run: RunArrays) -> float:
 
 
 def _utilisation(run: RunArrays) -> float:
-    return _ratio(run.steps.device_s.sum(), run.span_s * run.replicas * run.devices)
+    return _ratio(run.steps.device_s.sum(), run.span_s * run.devices)
 
 
 def _device_s_per_image(run: RunArrays) -> float:
     """What is paid for: all devices from the first arrival to the last end, busy or not."""
     images = float(run.ended.images[run.ended.finished].sum())
-    return _ratio(run.span_s * run.replicas * run.devices, images)
+    return _ratio(run.span_s * run.devices, images)
 
 
 def _reuse(run: RunArrays) -> float:

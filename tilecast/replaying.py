@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from policies.livelog import LiveLog
+from policies.pool import extrapolates_on, standalone_on
 from policies.watchdog import watched
 from reports.console import say
 from tilecast.real_replicas import check_backend, check_faults, launcher_of, real_happenings, replicas_of
@@ -71,13 +72,12 @@ def replay_into(
     info = prepared.info("replay", started=now, speedup=speedup)
     if log is not None:
         info |= {"started": log.info["started"], "resumed": [*log.resumed, {"at_s": log.now, "started": now}]}
-    costs = prepared.costs
     live = LiveLog(
         folder=folder,
         requests=requests,
         replicas=prepared.scenario.cluster.replicas,
-        standalone=costs.standalone_s,
-        extrapolates=costs.extrapolates,
+        standalone=standalone_on(prepared.pools),
+        extrapolates=extrapolates_on(prepared.pools),
         info=info,
         inputs=lambda: keep_inputs(prepared, folder),
         before=() if log is None else log.events,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from policies.controller import Controller
+from policies.pool import extrapolates_on, standalone_on
 from policies.record import request_table, step_table
 from policies.runlog import REQUEST_COLUMNS, SIMULATION, STEP_COLUMNS, Run, read_run, write_run
 from reports.comparison import Comparison
@@ -132,9 +133,8 @@ def compare(runs: Iterable[Result], names: Iterable[str] = ()) -> Comparison:
 
 def simulated(prepared: Prepared, controller: Controller) -> Result:
     """The result of a simulation, its log in memory."""
-    costs = prepared.costs
-    steps = step_table(controller, costs.extrapolates)
-    requests = request_table(controller, prepared.requests, steps, costs.standalone_s)
+    steps = step_table(controller, extrapolates_on(prepared.pools))
+    requests = request_table(controller, prepared.requests, steps, standalone_on(prepared.pools))
     path, info = Path(prepared.policy_name), prepared.simulation_info(controller)
     return Result(Run(path, requests.astype(REQUEST_COLUMNS), steps.astype(STEP_COLUMNS), info))
 

@@ -16,6 +16,7 @@ from policies.contract import SchedulingPolicy
 from policies.controller import Controller
 from policies.guard import name_of
 from policies.livelog import LOADED
+from policies.pool import Pool, extrapolates_on, standalone_on
 from policies.record import Served, request_table, run_arrays, step_table
 from policies.routing import RoutingPolicy, usual_routing
 from policies.run_arrays import RunArrays
@@ -117,6 +118,12 @@ class Prepared:
         """What the stages of a request cost."""
         return _costs(self.scenario, self.table, self.tiling)
 
+    @property
+    def pools(self) -> list[Pool]:
+        """The replicas, with what is known of their costs before anything runs."""
+        cluster = self.scenario.cluster
+        return [Pool(self.costs, cluster.replicas, devices=cluster.devices)]
+
     def world_table(self) -> LatencyModel:
         """The measured table that the simulated world takes its durations from."""
         return _world_table(self.scenario, self.profile, self.table)
@@ -191,23 +198,13 @@ class Prepared:
 
     def arrays(self, controller: Controller) -> RunArrays:
         """What figures of a simulation of this scenario, which is over, are computed on."""
-        costs, cluster = self.costs, self.scenario.cluster
         outages = None if self.scenario.faults is None else controller.outages
-        return run_arrays(
-            run=controller,
-            trace=self.requests,
-            standalone=costs.standalone_s,
-            extrapolates=costs.extrapolates,
-            replicas=cluster.replicas,
-            devices=cluster.devices,
-            outages=outages,
-        )
+        return run_arrays(controller, self.requests, self.pools, outages)
 
     def write(self, folder: Path, controller: Controller, info: dict[str, Any], events: list[str]) -> None:
         """Write the run log of ``controller`` into ``folder``."""
-        costs = self.costs
-        steps = step_table(controller, costs.extrapolates)
-        requests = request_table(controller, self.requests, steps, costs.standalone_s)
+        steps = step_table(controller, extrapolates_on(self.pools))
+        requests = request_table(controller, self.requests, steps, standalone_on(self.pools))
         write_run(folder, requests, steps, info, events)
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.contract import Launch
 from policies.controller import IN_FLIGHT
 from policies.events import EventRecord, Ledger, Parity, check_parity, read_events
 from policies.faults import Faults
@@ -21,15 +22,14 @@ from policies.scheduling import SCHEDULERS
 from reports.checks import check_run
 from sim.check_worlds import WORLDS, CheckedWorld
 from sim.driver import Simulation
-from traces.composition import Composition
 from traces.errors import BadInput
 from traces.request import Request
 
 FAULTS = Faults(mtbf_s=4.0, repair_s=0.5, cold_start_s=0.25)
 
 
-def outside(stage: str, composition: Composition) -> bool:
-    return stage == "denoise" and len(composition) > 1
+def outside(stage: str, launch: Launch) -> bool:
+    return stage == "denoise" and len(launch.composition) > 1
 
 
 def tables(run: Served, requests: list[Request], world: CheckedWorld, **known: Any) -> tuple[pd.DataFrame, ...]:

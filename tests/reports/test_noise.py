@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from policies.pool import extrapolates_on
 from policies.record import request_table, step_table
 from policies.runlog import Run
 from reports.checks import checked
@@ -43,7 +44,7 @@ def simulated(ready: Prepared, seed: int, slowdown: float = 1.0) -> Run:
     world = ready.scenario.world.model_copy(update={"slowdown": slowdown})
     own = replace(ready, scenario=ready.scenario.model_copy(update={"seed": seed, "world": world}))
     controller = run_simulation(own)
-    steps = step_table(controller, own.costs.extrapolates)
+    steps = step_table(controller, extrapolates_on(own.pools))
     requests = request_table(controller, own.requests, steps, own.costs.standalone_s)
     return Run(Path(f"s{seed}"), requests, steps, own.info("simulation"))
 

@@ -35,8 +35,12 @@ def served(arrival_s: np.ndarray, servers: int = 1) -> RequestArrays:
         extrapolated=zero.astype(bool),
         size=zero,
         checkpoint=zero,
+        model=zero,
+        tenant=zero,
         sizes=((64, 64, 1),),
         checkpoints=("",),
+        models=("",),
+        tenants=("",),
     )
 
 

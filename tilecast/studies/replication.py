@@ -196,7 +196,7 @@ def observe(
         **figures,
         **{status: _ratio(value(status, seen), requests) for status in ("dropped", "failed", "cancelled")},
         stage_s={stage: float(seen.steps.seconds[seen.steps.of(stage)].sum()) for stage in run.steps.stages},
-        imbalance=_imbalance(controller.launched) if run.devices > 1 else math.nan,
+        imbalance=_imbalance(controller.launched) if run.devices > run.replicas else math.nan,
         backlog=backlog,
         backlog_least=backlog_least,
         growth=growth / run.replicas,
@@ -344,7 +344,7 @@ def _windows(run: RunArrays, edges_s: Numbers) -> tuple[Window, ...]:
         arrivals,
         np.diff(arrived - begun) / width_s,
         np.diff(begun - ended) / width_s,
-        np.diff(busy) / width_s / (run.replicas * run.devices),
+        np.diff(busy) / width_s / run.devices,
     )
     return tuple(
         [

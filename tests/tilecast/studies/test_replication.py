@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,12 @@ from benchmarks.queues import CONSTANT, Queue, run
 from policies.contract import SchedulingPolicy
 from policies.controller import Controller
 from policies.faults import Happening
+from policies.pool import Pool
 from policies.record import request_table, run_arrays, step_table
 from policies.run_arrays import RunArrays
 from policies.runlog import Run
 from policies.scheduling import SCHEDULERS
+from predictors.costs import CostModel
 from reports.breakdown import by_size
 from reports.checks import checked
 from sim.driver import Simulation
@@ -28,11 +29,10 @@ from sim.world import World
 from tests.sim.test_driver import Costs
 from tilecast.studies.replication import Replication, area, observe
 from traces.composition import Composition
-from traces.request import Request
+from traces.request import Request, Size
 from traces.streams import stream
 
 END_S = 60.0
-Outside = Callable[[str, Composition], bool]
 
 
 def asked(count: int = 60, seed: int = 0) -> list[Request]:
@@ -62,9 +62,22 @@ def simulate(
     return controller, costs
 
 
-def arrays(controller: Controller, replicas: int, outside: Outside = lambda stage, composition: False) -> RunArrays:
+class _Measured(CostModel):
+    """A request takes a second alone; compositions that begin with a size above the largest were not measured."""
+
+    def __init__(self, largest: Size) -> None:
+        self.largest = largest
+
+    def standalone_s(self, request: Request) -> float:
+        return 1.0
+
+    def extrapolation(self, stage: str, composition: Composition) -> float:
+        return 2.0 if composition[0][0] > self.largest else 1.0
+
+
+def arrays(controller: Controller, replicas: int, largest: Size = (9999, 9999, 9)) -> RunArrays:
     trace = [job.request for job in controller.jobs if job.earlier is None]
-    return run_arrays(controller, trace, lambda request: 1.0, outside, replicas)
+    return run_arrays(controller, trace, [Pool(_Measured(largest), replicas)])
 
 
 def seen_of(controller: Controller, end_s: float, replicas: int, **more: Any) -> Replication:
@@ -195,7 +208,7 @@ def test_a_request_whose_replica_failed_counts_once() -> None:
 def test_what_was_outside_the_measured_range_is_a_share_of_time() -> None:
     controller, _ = simulate([Request("a", 0.0, 64, 64, 8), Request("b", 9.0, 128, 64, 8)], SCHEDULERS["fcfs"](), 1)
     large = 0.3 / (0.2 + 0.3)  # seconds of a step, both have as many
-    run = arrays(controller, 1, lambda stage, composition: composition[0][0] == (128, 64, 1))
+    run = arrays(controller, 1, largest=(64, 64, 1))
     seen = observe(controller, run, 20.0, warm_up=0.0)
     assert seen.extrapolated == pytest.approx(large, abs=0.05)
     assert seen_of(controller, 10.0, 1).extrapolated == 0.0
