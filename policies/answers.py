@@ -179,6 +179,15 @@ def replica(policy: Policy, answer: Any, asked: Sequence[Replica]) -> int | None
     raise broken(policy, f"routes to {short(answer)}, expected one of the replicas that it is shown, or None")
 
 
+@_of("wanted")
+def wanted(policy: Policy, answer: Any, least: int, most: int) -> int:
+    """How many replicas ``wanted`` names; the nearest number of those that a pool may have."""
+    count = _whole(answer)
+    if count is None or count < 0:
+        raise broken(policy, f"answers wanted with {short(answer)}, expected a whole number of replicas")
+    return max(least, min(most, count))
+
+
 @_of("victim")
 def victim(policy: Policy, answer: Any, asked: Sequence[str]) -> str:
     """The checkpoint that ``victim`` evicts, of those it was asked about."""

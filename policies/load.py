@@ -17,6 +17,7 @@ from policies.guard import Guard, broken, check_form, class_name, files_of, guar
 from policies.parameters import Signature, checked_parameters
 from policies.placement import PLACEMENTS, PlacementPolicy
 from policies.routing import ROUTINGS, RoutingPolicy
+from policies.scaling import SCALINGS, ScalingPolicy
 from policies.scheduling import SCHEDULERS
 from policies.watchdog import watched
 from policies.weights import EVICTIONS, WeightsPolicy
@@ -31,6 +32,7 @@ BASES: dict[str, type[Policy]] = {
     "caching": CachingPolicy,
     "placement": PlacementPolicy,
     "weights": WeightsPolicy,
+    "scaling": ScalingPolicy,
 }
 """What a policy of each kind is derived from."""
 
@@ -40,6 +42,7 @@ KINDS: dict[str, Mapping[str, type]] = {
     "caching": CACHES,
     "placement": PLACEMENTS,
     "weights": EVICTIONS,
+    "scaling": SCALINGS,
 }
 
 

@@ -18,6 +18,8 @@ from traces.limits import SPAN, STEPS, Range
 
 Width = Annotated[int, Range(1, 10_000, whole=True)]
 """How many go into a batch, or how many are looked at."""
+Spare = Annotated[int, Range(0, 10_000, whole=True)]
+"""How many are there that nothing needs yet."""
 StepCount = Annotated[int, STEPS]
 """Denoising steps."""
 Weight = Annotated[float, Range(0, 1e6)]

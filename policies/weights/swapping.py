@@ -74,12 +74,12 @@ class ModelSwapping(SchedulingPolicy):
         self._on: dict[str, list[_Model]] = {}
         self._stale: dict[_Model, None] = {}  # those that have had news since they were last asked for recalls
         self._wakes = has_own(self.policy, "wakeup")
-        self._places = {replica.index: self._place(replica) for replica in cluster.replicas}
+        self._places = {replica.index: self._place(replica, 0.0) for replica in cluster.replicas}
 
-    def _place(self, replica: Replica) -> _Place:
+    def _place(self, replica: Replica, now: float) -> _Place:
         place = _Place(replica, begun(CostAware() if self.evict is None else self.evict))
         for checkpoint in replica.loaded:
-            place.tell("came", checkpoint, 0.0)
+            place.tell("came", checkpoint, now)
         return place
 
     def arrived(self, job: Job, now: float) -> None:
@@ -113,6 +113,7 @@ class ModelSwapping(SchedulingPolicy):
             ask(model.policy, "replica_down", model.replicas[replica.index], now)
 
     def replica_up(self, replica: Replica, now: float) -> None:
+        self._places[replica.index] = self._place(replica, now)
         for model in self._models.values():
             ask(model.policy, "replica_up", model.replicas[replica.index], now)
 

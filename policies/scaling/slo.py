@@ -1,0 +1,79 @@
+"""As many replicas as would keep the deadlines of what waits, by the predicted seconds of the work before it."""
+
+from __future__ import annotations
+
+import math
+
+from policies.parameters import Part, Spare, Wait, Weight, Width
+from policies.scaling.contract import PoolView
+from policies.scaling.steady import Steady
+
+
+class Slo(Steady):
+    """The fewest replicas with which enough of what waits is predicted to be done in time, were they all there now.
+
+    Replicas that share the work before a request evenly are done with it after its predicted seconds divided by their
+    number; that, and the request itself, must fit into what is left until its deadline. So many that the share
+    ``attainment`` of the requests that still can be in time are: more than there are means that predicted completions
+    miss deadlines, fewer that fewer would still keep them. A request that cannot be in time any more counts as work
+    before others, and asks for nothing; nor does one without a deadline, unless ``soft_slo_scale`` gives it one.
+
+    Args:
+        attainment: the share.
+        batch: requests that share a step, where they mix.
+        soft_slo_scale: a request without a deadline is due so many times its own seconds after it came.
+        every_s: how often it looks at what waits, at most.
+        keep_alive_s, delay_s, cooldown_s, buffer: see `policies.scaling.steady.Steady`.
+    """
+
+    def __init__(
+        self,
+        attainment: Part = 0.95,
+        batch: Width = 1,
+        soft_slo_scale: Weight = 10.0,
+        every_s: Wait = 1.0,
+        keep_alive_s: Wait = 300.0,
+        delay_s: Wait = 0.0,
+        cooldown_s: Wait = 0.0,
+        buffer: Spare = 0,
+    ) -> None:
+        super().__init__(keep_alive_s, delay_s, cooldown_s, buffer)
+        self.attainment = attainment
+        self.batch = batch
+        self.soft_slo_scale = soft_slo_scale
+        self.every_s = every_s
+
+    def reset(self) -> None:
+        super().reset()
+        self._looked_s = -math.inf
+        self._found = 0.0
+        self._stale = False
+
+    def demand(self, pool: PoolView, now: float) -> float:
+        self._stale = now < self._looked_s + self.every_s
+        if not self._stale:
+            self._looked_s, self._found = now, self._needed(pool, now) if pool.jobs else 0.0
+        return self._found
+
+    def look_again(self, now: float) -> float:
+        return self._looked_s + self.every_s if self._stale else math.inf
+
+    def _needed(self, pool: PoolView, now: float) -> float:
+        """How many replicas, as the class says; one at least where there is a request."""
+        waiting, batch = pool.waiting, self.batch
+        before_s = 0.0
+        for name, job in pool.jobs.items():
+            if name not in waiting:
+                before_s += pool.seconds_left(job, now) * pool.seconds(job, batch) / pool.seconds(job)
+        asking = []
+        for job in waiting.values():
+            alone_s, due_s = pool.seconds(job), job.request.deadline
+            if due_s == math.inf:
+                due_s = job.request.arrival_s + self.soft_slo_scale * alone_s
+            slack_s = due_s - now - alone_s
+            if slack_s >= 0:
+                asking.append(before_s / slack_s if slack_s > 0 else math.inf if before_s else 1.0)
+            before_s += pool.seconds(job, batch)
+        asking.sort()
+        in_time = math.ceil(self.attainment * len(asking))
+        return max(1.0, min(asking[in_time - 1], float(pool.most))) if in_time else 1.0
