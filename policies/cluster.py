@@ -25,13 +25,14 @@ class Occupancy:
         free: of them, those that run nothing.
         holding: those on which jobs live.
         queued: those that requests may wait for; one may still be here when its queue is empty again.
+        leaving: those that finish what they have and begin nothing.
     """
 
-    __slots__ = ("free", "holding", "queued", "up")
+    __slots__ = ("free", "holding", "leaving", "queued", "up")
 
     def __init__(self, replicas: int) -> None:
         self.up = self.free = (1 << replicas) - 1
-        self.holding = self.queued = 0
+        self.holding = self.queued = self.leaving = 0
 
 
 class _Idle(IdleReplicas):

@@ -17,7 +17,7 @@ from typing import Any
 
 from policies import answers
 from policies.audit import Audit, Writer
-from policies.cluster import ClusterState, QueueState
+from policies.cluster import ClusterState, QueueState, set_up
 from policies.contract import (
     Decision,
     Launch,
@@ -36,6 +36,9 @@ from policies.pool import Pool
 from policies.router import Router
 from policies.routing import RoutingPolicy, Shared, usual_routing
 from policies.rules import Rules
+from policies.scaler import Members, Scaler
+from policies.scaling.elastic import Lifetime, Resize
+from policies.scheduling.finishing import Finishing
 from predictors.costs import Batch, CostModel, FixedCost, StepCost
 from predictors.loading import LoadTimes, Weights
 from traces.request import Request
@@ -84,7 +87,8 @@ class Controller:
         jobs: every job ever submitted, in order of submission; a request whose replica failed has several.
         launched: (launch, outcome, end time in seconds) of every launch that ended.
         open: jobs not ended.
-        outages: [replica, from, to] in seconds of every failure, in order; one not repaired by the end ends with None.
+        outages: [replica, from, to] in seconds of every failure, in order; one not repaired by the end ends with None,
+            one given up where it is.
     """
 
     def __init__(
@@ -128,17 +132,56 @@ class Controller:
         self._on_event = on_event
         self._learns = any(pool.costs.learns for pool in pools)
         self._rules = Rules(cluster, self._loads)
-        users = [each for each in (policy, routing) if is_users(each)]
+        self._preloaded = loaded
+        self._scaler = self._scaler_of(pools, binds)
+        self._finishing: dict[int, QueueState] = {}  # of replicas that begin nothing any more
+        self._drawn: dict[int, QueueState] = {}  # the queues that those drew from
+        scaling = [] if self._scaler is None else [pool.elastic.policy for pool in pools if pool.elastic is not None]
+        users = [each for each in (policy, routing, *scaling) if is_users(each)]
         self._audit = Audit(cluster, users) if users else None
         self._write = Writer() if self._audit is None else self._audit.writer
         self._router = Router(cluster, policy, routing if binds or len(pools) > 1 else None, on_event)
         self._changed = self._router.changed
         self._recalls, self._returns = (has_own(self.policy, hook) for hook in ("recalls", "returned"))
 
+    def _scaler_of(self, pools: Sequence[Pool], binds: bool) -> Scaler | None:
+        """What looks after the replicas that come and go; those that are not there yet take no work."""
+        cluster = self._cluster
+        members = [
+            Members(pool, pool.elastic, [replica for replica in self._replicas if replica.pool is pool])
+            for pool in pools
+            if pool.elastic is not None
+        ]
+        if not members:
+            return None
+        queues = {index: queue.waiting for index, queue in enumerate(cluster.queues)} if binds else {}
+        scaler = Scaler(members, queues)
+        for index, state in scaler.states.items():
+            if state != "ready":
+                cluster.loaded[index].clear()
+                set_up(self._replicas[index], False)
+                cluster.occupancy.up &= ~(1 << index)
+                cluster.occupancy.free &= ~(1 << index)
+        return scaler
+
     @property
     def policy(self) -> SchedulingPolicy:
         """The scheduling policy that runs, or of several copies the first."""
-        return self._cluster.queues[0].policy
+        return self._router.queues[0].policy
+
+    @property
+    def scales(self) -> bool:
+        """Whether replicas come and go, so that a driver must ask for `resizes`."""
+        return self._scaler is not None
+
+    @property
+    def lifetimes(self) -> list[Lifetime]:
+        """When the replicas that come and go were ordered, ready and gone."""
+        return [] if self._scaler is None else self._scaler.lifetimes
+
+    def state_of(self, index: int) -> str:
+        """The state of a replica, as of `policies.scaler`; one that neither comes nor goes is ready."""
+        return "ready" if self._scaler is None else self._scaler.states.get(index, "ready")
 
     @contextmanager
     def audited(self) -> Iterator[None]:
@@ -208,6 +251,8 @@ class Controller:
         started: list[Launch] = []
         waiting, router, occupancy = self._cluster.waiting, self._router, self._occupancy
         left, unbound, binds = occupancy.free, router.unbound, router.binds
+        if occupancy.leaving:
+            left &= occupancy.holding | ~occupancy.leaving
         while True:
             anyone = unbound or (waiting and not binds)
             asked = left if anyone else left & (occupancy.holding | occupancy.queued)
@@ -294,6 +339,101 @@ class Controller:
             self._on_event("recalls", named, now)
         return named
 
+    def resizes(self, now: float) -> list[Resize]:
+        """Which replicas are to come and go; to be asked after `launches`, which are to be asked for again if any are.
+
+        A driver starts and stops them, and tells `replica_ready` and `replica_stopped`; all else is done.
+        """
+        scaler = self._scaler
+        if scaler is None:
+            return []
+        seen = len(self.jobs), self.open, len(self._cluster.waiting)
+        found = scaler.resizes(self._router.jobs_of, seen, now)
+        if not found:
+            return found
+        if self._on_event:
+            self._on_event("resizes", found, now)
+        leaving = [index for index, change in found if change in ("drain", "stop") and self._replicas[index].up]
+        for index in leaving:
+            self._set_present(index, False)
+        for index in leaving:
+            self._router.replica_down(self._replicas[index], now)
+        for index, change in found:
+            if change == "drain":
+                self._finish(index)
+            elif change == "resume":
+                self._leave_finishing(index)
+                self._set_present(index, True)
+                self._router.replica_up(self._replicas[index], now)
+            elif change == "stop":
+                self._leave_finishing(index)
+                self._empty(index)
+                self._end_outage(index, now)
+        return found
+
+    def _set_present(self, index: int, present: bool) -> None:
+        """Let a replica take requests, or no longer."""
+        occupancy, bit = self._occupancy, 1 << index
+        self._write.set_up(self._replicas[index], present)
+        if present:
+            occupancy.up |= bit
+            if self._replicas[index].launch is None:
+                occupancy.free |= bit
+        else:
+            occupancy.up &= ~bit
+            occupancy.free &= ~bit
+
+    def _finish(self, index: int) -> None:
+        """Let a replica finish what it has, and begin nothing."""
+        occupancy, bit, resident = self._occupancy, 1 << index, self._cluster.resident[index]
+        if occupancy.leaving & bit:
+            return
+        queue = self._finishing.get(index)
+        if queue is None:
+            queue = self._finishing[index] = QueueState()
+            queue.bits, queue.pool, queue.policy = bit, self._replicas[index].pool, Finishing()
+            queue.jobs = resident
+        occupancy.leaving |= bit
+        if self._replicas[index].launch is None:
+            occupancy.free |= bit
+        self._places[bit] = self._replicas[index], resident, queue
+        self._drawn[index], self._cluster.queues[index] = self._cluster.queues[index], queue
+
+    def _leave_finishing(self, index: int) -> None:
+        """A replica has nothing left to finish."""
+        occupancy, bit = self._occupancy, 1 << index
+        if occupancy.leaving & bit:
+            occupancy.leaving &= ~bit
+            occupancy.free &= ~bit
+            queue = self._cluster.queues[index] = self._drawn.pop(index)
+            self._places[bit] = self._replicas[index], self._cluster.resident[index], queue
+
+    def _empty(self, index: int) -> None:
+        """A replica is gone, and what was loaded there."""
+        self._cluster.loaded[index].clear()
+        if self._loads is not None:
+            self._loads.lost(index)
+
+    def replica_ready(self, index: int, now: float) -> None:
+        """A replica that was to start takes requests from now on, unless it was given up meanwhile."""
+        if self._on_event:
+            self._on_event("ready", index, now)
+        assert self._scaler is not None
+        if not self._scaler.ready(index, now):
+            return
+        if self._loads is not None:
+            self._cluster.loaded[index].update(dict.fromkeys(self._preloaded[index]))
+            self._loads.came(index)
+        self._set_present(index, True)
+        self._router.replica_up(self._replicas[index], now)
+
+    def replica_stopped(self, index: int, now: float) -> None:
+        """A replica that was to stop is there no longer."""
+        if self._on_event:
+            self._on_event("stopped", index, now)
+        assert self._scaler is not None
+        self._scaler.gone(index, now)
+
     def complete(self, launch: Launch, outcome: Outcome, now: float) -> None:
         """A launch ended, whole or early, well or with failures."""
         if self._on_event:
@@ -348,13 +488,10 @@ class Controller:
         if self._on_event:
             self._on_event("down", (index, in_flight, outcome), now)
         replica = self._replicas[index]
-        self._write.set_up(replica, False)
-        self._occupancy.up &= ~(1 << index)
-        self._occupancy.free &= ~(1 << index)
+        served = self._scaler is None or self._scaler.failed(index)
+        self._set_present(index, False)
         self.outages.append((index, now, None))
-        self._cluster.loaded[index].clear()
-        if self._loads is not None:
-            self._loads.lost(index)
+        self._empty(index)
         launch = replica.launch
         self._write.set_launch(replica, None)
         if launch is not None:
@@ -366,7 +503,8 @@ class Controller:
             steps = outcome.steps_done if self._loads is None else self._write.adapt(launch.jobs, outcome.steps_done)
             for job in launch.jobs:
                 self._write.rest(job, steps)
-        self._router.replica_down(replica, now)
+        if served:
+            self._router.replica_down(replica, now)
         again = []
         for job in list(self._cluster.resident[index].values()):
             if job.cancelling:
@@ -386,21 +524,27 @@ class Controller:
         """A replica that had failed works again."""
         if self._on_event:
             self._on_event("up", index, now)
-        replica = self._replicas[index]
-        self._write.set_up(replica, True)
-        self._occupancy.up |= 1 << index
-        if replica.launch is None:
-            self._occupancy.free |= 1 << index
+        self._end_outage(index, now)
+        if self._scaler is not None and not self._scaler.repaired(index):
+            return
+        self._set_present(index, True)
+        self._router.replica_up(self._replicas[index], now)
+
+    def _end_outage(self, index: int, now: float) -> None:
+        """A replica that failed works again, or is given up."""
         for at in reversed(range(len(self.outages))):
             failed, down_s, up_s = self.outages[at]
             if failed == index and up_s is None:
                 self.outages[at] = (index, down_s, now)
                 break
-        self._router.replica_up(replica, now)
 
     def wakeup(self, now: float) -> float | None:
         """When to ask again although nothing happened."""
         earliest_s = None
+        if self._scaler is not None:
+            earliest_s = self._scaler.wakeup_s
+            if not self.open:
+                return earliest_s
         for queue in self._router.queues:
             policy = queue.policy
             try:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from policies.scaling.elastic import Elastic
 from predictors.costs import CostModel
 from traces.request import Request
 
@@ -20,11 +21,12 @@ class Pool:
 
     Attributes:
         costs: what steps cost on each of them, as far as is known.
-        replicas: how many there are.
+        replicas: how many there are, or can be at most.
         name: what people call it; empty where it is the only one.
         models: that it serves; empty: all.
         devices: of each replica.
         price_per_hour: of each device, in any currency; NaN: unknown.
+        elastic: how its replicas come and go; None: all are always there.
     """
 
     costs: CostModel
@@ -33,6 +35,7 @@ class Pool:
     models: frozenset[str] = frozenset()
     devices: int = 1
     price_per_hour: float = math.nan
+    elastic: Elastic | None = None
 
     def serves(self, model: str) -> bool:
         """Whether requests of a model may run there."""

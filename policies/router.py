@@ -15,6 +15,7 @@ from policies.cluster import ClusterState, QueueState
 from policies.contract import Replica, SchedulingPolicy
 from policies.guard import ask, begun, fail, has_own
 from policies.job import Job
+from policies.pool import Pool
 from policies.routing import RoutingPolicy
 
 
@@ -163,10 +164,25 @@ class Router:
             self.unbound.pop(job, None)
             return None
         name = job.request.request_id
-        del queue.jobs[name]
         queue.waiting.pop(name, None)
         self.changed[queue] = None
-        return queue
+        return None if queue.jobs.pop(name, None) is None else queue
+
+    def jobs_of(self, pool: Pool) -> tuple[dict[str, Job], dict[str, Job]]:
+        """Those that wait for replicas of a pool, or for any that serve them, by request id; and all not ended."""
+        cluster = self._cluster
+        if self._shared is not None or cluster.view.replicas[0].pool is cluster.view.replicas[-1].pool:
+            return cluster.waiting, cluster.jobs
+        waiting = {}
+        for name, job in cluster.waiting.items():
+            queue = self._queue_of.get(job)
+            if pool.serves(job.request.model) if queue is None else queue.pool is pool:
+                waiting[name] = job
+        jobs = dict(waiting)
+        for replica in cluster.view.replicas:
+            if replica.pool is pool:
+                jobs.update(replica.resident)
+        return waiting, jobs
 
     def recalling(self) -> Iterable[QueueState]:
         """The queues whose policies are to be asked for recalls: where something has changed, or if nothing has, all.

@@ -1,8 +1,8 @@
 """The lives of replicas that come and go, and whom to start and whom to stop.
 
 A scaling policy says how many replicas a pool should have. Which of them, is settled here; what follows from it for the
-requests is the controller's, and what for the machines the driver's. All replicas that a pool may have at most are there
-from the beginning, as places: a place is in one of these states.
+requests is the controller's, and what for the machines the driver's. All replicas that a pool may have at most are
+there from the beginning, as places: a place is in one of these states.
 
     stopped   nothing is there
     starting  ordered; the driver says when it is ready
@@ -17,13 +17,14 @@ requests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from policies import answers
 from policies.contract import Replica
 from policies.guard import ask, begun
 from policies.job import Job
+from policies.pool import Pool
 from policies.scaling.contract import PoolView, ScalingPolicy
 from policies.scaling.elastic import Elastic, Lifetime, Lifetimes, Resize
 
@@ -34,7 +35,7 @@ class Members:
     """The replicas of a pool that come and go.
 
     Args:
-        name: of the pool.
+        pool: which.
         elastic: how they do.
         replicas: as many as it may have.
 
@@ -46,8 +47,8 @@ class Members:
 
     policy: ScalingPolicy
 
-    def __init__(self, name: str, elastic: Elastic, replicas: Sequence[Replica]) -> None:
-        self.name = name
+    def __init__(self, pool: Pool, elastic: Elastic, replicas: Sequence[Replica]) -> None:
+        self.pool = pool
         self.replicas = replicas
         most = len(replicas)
         self.least = min(elastic.least, most)
@@ -94,23 +95,23 @@ class Scaler:
         """When a policy wants to be asked although nothing happens, seconds; None: never."""
         return min([pool.wakeup_s for pool in self._members if pool.wakeup_s is not None], default=None)
 
-    def resizes(self, jobs: Sequence[tuple[Jobs, Jobs]], seen: tuple[int, ...], now: float) -> list[Resize]:
+    def resizes(self, jobs_of: Callable[[Pool], tuple[Jobs, Jobs]], seen: tuple[int, ...], now: float) -> list[Resize]:
         """What is to change now.
 
         Args:
-            jobs: those that wait and all not ended, of each pool.
+            jobs_of: those of a pool that wait, and all not ended.
             seen: counts of which one differs when a request has come, started or ended since.
             now: seconds.
 
         Raises:
             PolicyError: a policy broke its contract.
         """
-        found = self._emptied(now)
+        found = self._emptied()
         due = self._news or seen != self._seen
         self._seen, self._news = seen, False
-        for pool, (waiting, unended) in zip(self._members, jobs, strict=True):
-            if due or (pool.wakeup_s is not None and pool.wakeup_s <= now):
-                found += self._toward(pool, self._wanted(pool, waiting, unended, now), now)
+        for members in self._members:
+            if due or (members.wakeup_s is not None and members.wakeup_s <= now):
+                found += self._toward(members, self._wanted(members, *jobs_of(members.pool), now), now)
         return found
 
     def ready(self, index: int, now: float) -> bool:
@@ -130,18 +131,19 @@ class Scaler:
         self.states[index] = "stopped"
         self._lifetimes.gone(index, now)
 
-    def failed(self, index: int) -> None:
-        """A replica that was ready or draining has failed."""
+    def failed(self, index: int) -> bool:
+        """A replica has failed; True: it took requests until then, and did not only finish what it had."""
         self._failed.add(index)
         self._news = True
+        return self.states.get(index, "ready") == "ready"
 
     def repaired(self, index: int) -> bool:
         """A replica works again; False: it takes no requests, because it was given up meanwhile."""
         self._failed.discard(index)
         self._news = True
-        return self.states[index] == "ready"
+        return self.states.get(index, "ready") == "ready"
 
-    def _emptied(self, now: float) -> list[Resize]:
+    def _emptied(self) -> list[Resize]:
         """Those that have finished what they had."""
         found = []
         for index, state in self.states.items():
@@ -150,7 +152,8 @@ class Scaler:
                     self._kept.discard(index)
                     self.states[index] = "ready"
                     self._news = True
-                    found.append(Resize(index, "resume"))
+                    if index not in self._failed:
+                        found.append(Resize(index, "resume"))
                 else:
                     found.append(self._give_up(index))
         return found
@@ -172,7 +175,7 @@ class Scaler:
         kept = len([replica for replica in pool.replicas if replica.index in self._kept])
         one = pool.replicas[0]
         view = PoolView(
-            name=pool.name,
+            name=pool.pool.name,
             least=pool.least,
             most=len(pool.replicas),
             ready=len(takes),

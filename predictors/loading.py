@@ -146,9 +146,9 @@ class LoadTimes:
     def __init__(self, weights: Weights, loaded: Sequence[Sequence[str]]) -> None:
         self.weights = weights
         self._hosts: list[dict[str, None]] = [{} for _ in loaded]
-        for replica, checkpoints in enumerate(loaded):
-            for checkpoint in checkpoints:
-                self._keep(replica, checkpoint)
+        self._loaded = loaded
+        for replica in range(len(loaded)):
+            self.came(replica)
 
     def expected(self, replica: int, checkpoint: str) -> float:
         """Seconds that a load would take now."""
@@ -168,6 +168,11 @@ class LoadTimes:
     def lost(self, replica: int) -> None:
         """A replica failed, and its process with it: its host's memory holds nothing."""
         self._hosts[replica].clear()
+
+    def came(self, replica: int) -> None:
+        """A replica has come with what lies there from the beginning."""
+        for checkpoint in self._loaded[replica]:
+            self._keep(replica, checkpoint)
 
     def _keep(self, replica: int, checkpoint: str) -> None:
         host, weights = self._hosts[replica], self.weights

@@ -10,6 +10,9 @@ to replicas; the controller is asked for work once everything of that instant ha
 instant in the order they were made, so every event but the last of an instant leaves the asking, and the telling of
 arrivals, to those behind it.
 
+Replicas that the controller starts are ready after seconds that are handed in; those that it stops are gone at once. A
+failure of a replica that is starting delays it until it is repaired; one that is stopped has nothing that could fail.
+
 What else may happen, such as a replica that fails, comes as `Happening`s. A change of a replica's slowdown counts from
 the next step boundary on, so that it does not depend on how steps are grouped into launches either.
 """
@@ -49,6 +52,7 @@ class Simulation:
         progress: called with the number of requests submitted so far, now and then.
         happenings: in order of time; may go on for ever.
         in_flight: what becomes of the requests on a replica that fails, see `policies.controller.IN_FLIGHT`.
+        start_s: what a replica takes from the order to start it until it is ready, seconds, by its index.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Simulation:
         progress: Callable[[int], None] | None = None,
         happenings: Iterable[Happening] | None = None,
         in_flight: str = "restart",
+        start_s: Callable[[int], float] = lambda replica: 0.0,
     ) -> None:
         self._controller = controller
         self._world = world
@@ -68,7 +73,10 @@ class Simulation:
         self._times: list[int] = []  # of the requests' arrivals, picoseconds, and never
         self._arrived = 0
         self._running: dict[int, Timeline] = {}  # by launch id
-        self._sleeps = has_own(controller.policy, "wakeup")
+        self._scales = controller.scales
+        self._start_s = start_s
+        self._starts: dict[int, int] = {}  # of the replicas that are starting, when they are ready
+        self._sleeps = self._scales or has_own(controller.policy, "wakeup")
         self._alarm: int | None = None
         self._wakes = 0  # in a row, with nothing begun or ended since
         self._at_last_wake: tuple[int, ...] = ()
@@ -156,8 +164,7 @@ class Simulation:
             elif happening.what == "down":
                 self._fail(happening.replica, now)
             elif happening.what == "up":
-                self._down.discard(happening.replica)
-                controller.replica_up(happening.replica, now / PICOSECONDS)
+                self._repair(happening.replica, now)
             else:
                 self._slowdowns[happening.replica] = happening.slowdown
                 for timeline in list(self._running.values()):
@@ -172,14 +179,19 @@ class Simulation:
 
     def _is_stuck(self) -> bool:
         """Whether nothing that can still happen makes the policy run anything."""
-        idle = not (self._running or self._down or self._news) and (self._alarm is None or self._alarm <= self._env.now)
+        idle = not (self._running or self._down or self._starts or self._news) and (
+            self._alarm is None or self._alarm <= self._env.now
+        )
         return idle and self._arrived == len(self._requests) and self._controller.open > 0
 
     def _fail(self, replica: int, now: int) -> None:
         """A replica goes down; a step under way is lost."""
-        if replica in self._down:
+        state = self._controller.state_of(replica)
+        if replica in self._down or state == "stopped":
             return
         self._down.add(replica)
+        if state == "starting":
+            return
         outcome = None
         for timeline in list(self._running.values()):
             if timeline.launch.replica == replica:
@@ -188,6 +200,61 @@ class Simulation:
                 self._world.put_back(timeline, now)
         self._world.lost(replica)
         self._controller.replica_down(replica, now / PICOSECONDS, self._in_flight, outcome)
+
+    def _repair(self, replica: int, now: int) -> None:
+        """A replica works again, if it is still wanted; one that was starting goes on with that."""
+        if replica in self._down:
+            self._down.discard(replica)
+            if self._controller.state_of(replica) != "starting":
+                self._controller.replica_up(replica, now / PICOSECONDS)
+            elif self._starts[replica] <= now:
+                self._now_ready(replica, now)
+
+    def _order(self, replica: int, now: int) -> None:
+        """A replica starts."""
+        takes = round(self._start_s(replica) * PICOSECONDS)
+        self._starts[replica] = now + takes
+        self._env.timeout(takes, (replica, now + takes)).callbacks.append(self._started)
+
+    def _started(self, timeout: Any) -> None:
+        _, at = timeout.value
+        if self._env.peek() <= at:
+            self._env.timeout(0, timeout.value).callbacks.append(self._come)  # launches that end now come first
+        else:
+            self._come(timeout)
+
+    def _come(self, timeout: Any) -> None:
+        """A replica is ready, if it was not given up and has not failed meanwhile."""
+        replica, at = timeout.value
+        if self._starts.get(replica) == at and replica not in self._down:
+            if self._times[self._arrived] <= at:
+                self._submit(at)
+            self._now_ready(replica, at)
+        self._settle(at)
+
+    def _now_ready(self, replica: int, now: int) -> None:
+        del self._starts[replica]
+        self._world.came(replica)
+        self._controller.replica_ready(replica, now / PICOSECONDS)
+        self._news = True
+
+    def _resize(self, now: int) -> None:
+        """Ask which replicas come and go, and for work that follows from it."""
+        controller, now_s = self._controller, now / PICOSECONDS
+        while resizes := controller.resizes(now_s):
+            for replica, change in resizes:
+                if change == "start":
+                    self._order(replica, now)
+                elif change == "stop":
+                    self._starts.pop(replica, None)
+                    self._down.discard(replica)
+                    self._world.lost(replica)
+                    controller.replica_stopped(replica, now_s)
+            self._launch(now)
+
+    def _launch(self, now: int) -> None:
+        for launch in self._controller.launches(now / PICOSECONDS):
+            self._run(self._world.timeline(launch, now, self._slowdowns[launch.replica], self._steps), now)
 
     def _settle(self, now: int) -> None:
         """Ask for work, unless something else is still to be told of this instant."""
@@ -200,6 +267,8 @@ class Simulation:
         now_s = now / PICOSECONDS
         for launch in controller.launches(now_s):
             self._run(self._world.timeline(launch, now, self._slowdowns[launch.replica], self._steps), now)
+        if self._scales:
+            self._resize(now)
         for launch_id in controller.recalls(now_s):
             self._recall(self._running[launch_id], now)
         if self._sleeps:
@@ -230,7 +299,9 @@ class Simulation:
             self._settle(now)
 
     def _sleep(self, wakeup_s: float | None, now: int) -> None:
-        if wakeup_s is None or not self._controller.open or len(self._down) == len(self._slowdowns):
+        if wakeup_s is None or len(self._down) == len(self._slowdowns):
+            return
+        if not self._controller.open and not (self._scales and self._arrived < len(self._requests)):
             return
         at = int(wakeup_s * PICOSECONDS)
         while at / PICOSECONDS < wakeup_s:
@@ -243,7 +314,7 @@ class Simulation:
     def _wake(self, _: simpy.Event) -> None:
         controller = self._controller
         at = len(controller.jobs), controller.open, len(controller.launched), len(self._running)
-        self._wakes = self._wakes + 1 if at == self._at_last_wake else 0
+        self._wakes = self._wakes + 1 if at == self._at_last_wake and controller.open else 0
         self._at_last_wake = at
         if self._wakes > (_MOST_WAKES if self._running else _MOST_IDLE_WAKES):
             raise Stalled(

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from policies.scaling.contract import ScalingPolicy
 
 Lifetime = tuple[int, float | None, float | None, float | None]
-"""(Replica, ordered, ready, gone) in seconds: what is paid for lies between the first and the last. Ordered and ready are
-None of one that was there when the run began; ready is None of one that never was; gone is None of one that stays."""
+"""(Replica, ordered, ready, gone) in seconds: it is paid for from the first to the last. Ordered and ready are None of one
+that was there when the run began; ready is None of one that never was; gone is None of one that stays."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,148 @@
+"""Replicas that come and go, in virtual time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from policies.controller import Controller
+from policies.events import EventRecord, check_parity
+from policies.faults import Happening
+from policies.pool import Pool
+from policies.routing import ROUTINGS
+from policies.scaling import PoolView, QueueLength, ScalingPolicy
+from policies.scaling.elastic import Elastic
+from policies.scheduling import SCHEDULERS
+from sim.check_worlds import CheckedWorld, IrregularCosts
+from sim.driver import Simulation
+from traces.request import Request
+
+MOST = 4
+WORLD = CheckedWorld(MOST, 9.0, False)
+
+
+class Whims(ScalingPolicy):
+    """Wants whatever a list says, one entry a question; asks to be asked."""
+
+    def __init__(self, wanted: tuple[int, ...], every_s: float) -> None:
+        self.answers = wanted
+        self.every_s = every_s
+
+    def reset(self) -> None:
+        self.asked_s = -1.0
+        self.times = 0
+
+    def wanted(self, pool: PoolView, now: float) -> int:
+        if now >= self.asked_s + self.every_s:
+            self.asked_s = now
+            self.times += 1
+        found = self.answers[self.times % len(self.answers)]
+        return max(found, int(bool(pool.jobs)))
+
+    def wakeup(self, now: float) -> float | None:
+        return self.asked_s + self.every_s
+
+
+def run(
+    scheduler: str,
+    elastic: Elastic,
+    requests: Sequence[Request],
+    routing: str | None = None,
+    per_step: bool = False,
+    failures: Sequence[Happening] = (),
+    start_s: float = 0.3137,
+) -> tuple[Controller, list[str]]:
+    record = EventRecord()
+    controller = made(scheduler, elastic, routing, record.add)
+    happenings = iter(failures) if failures else None
+    Simulation(
+        controller, WORLD.world(3), per_step, happenings=happenings, start_s=lambda replica: start_s + 0.011 * replica
+    ).run(requests)
+    return controller, record.lines
+
+
+def made(scheduler: str, elastic: Elastic, routing: str | None, on_event: Any) -> Controller:
+    pools = [Pool(IrregularCosts(), MOST, elastic=elastic)]
+    chosen = None if routing is None else ROUTINGS[routing]()
+    return Controller(SCHEDULERS[scheduler](), pools, recipe=WORLD.recipe, on_event=on_event, routing=chosen)
+
+
+def fates(controller: Controller) -> list[tuple[Any, ...]]:
+    return [(job.request.request_id, job.state, job.finish_s, job.replica) for job in controller.jobs]
+
+
+def check(controller: Controller, requests: Sequence[Request]) -> None:
+    """Nothing is lost or doubled, never more or fewer replicas than may be, and work only where a replica is."""
+    last = {job.request.request_id: job for job in controller.jobs}
+    assert list(last) == [request.request_id for request in requests]
+    assert all(job.ended and job.state != "lost" for job in last.values())
+    spans: dict[int, list[tuple[float, float]]] = {}
+    for replica, ordered, ready, gone in controller.lifetimes:
+        begun = -1.0 if ordered is None else ordered
+        assert begun <= (begun if ready is None else ready) <= (1e9 if gone is None else gone)
+        came = -1.0 if ordered is None else 1e9 if ready is None else ready
+        spans.setdefault(replica, []).append((came, 1e9 if gone is None else gone))
+    for launch, _, end_s in controller.launched:
+        assert any(came <= launch.start_s and end_s <= gone for came, gone in spans[launch.replica])
+
+
+failing = st.lists(st.tuples(st.floats(0, 8), st.integers(0, MOST - 1), st.floats(0.05, 2)), max_size=4)
+
+
+@settings(max_examples=60, deadline=None, phases=[Phase.generate])
+@given(
+    st.sampled_from(sorted(SCHEDULERS)),
+    st.sampled_from([None, "shared", "least-work", "earliest-completion", "affinity"]),
+    st.lists(st.integers(0, MOST + 1), min_size=1, max_size=6),
+    st.floats(0.05, 1.5),
+    st.integers(0, 2),
+    failing,
+    st.sampled_from(["restart", "resume", "fail"]),
+)
+def test_whatever_is_wanted_no_request_is_lost_and_a_quantum_is_a_promise(
+    scheduler: str,
+    routing: str | None,
+    wanted: list[int],
+    every_s: float,
+    least: int,
+    outages: list[tuple[float, int, float]],
+    in_flight: str,
+) -> None:
+    del in_flight
+    requests = WORLD.requests(1, 25)
+    elastic = Elastic(Whims(tuple(wanted), every_s), least, start_s=0.3)
+    failures = []
+    until = dict.fromkeys(range(MOST), -1.0)
+    for at, replica, for_s in sorted(outages):
+        if at > until[replica]:
+            failures += [Happening(at, "down", replica), Happening(at + for_s, "up", replica)]
+            until[replica] = at + for_s
+    failures.sort(key=lambda one: one.at_s)
+    controller, events = run(scheduler, elastic, requests, routing, failures=failures)
+    check(controller, requests)
+    again, events_again = run(scheduler, elastic, requests, routing, failures=failures)
+    assert events == events_again
+    oracle, _ = run(scheduler, elastic, requests, routing, per_step=True, failures=failures)
+    assert fates(oracle) == fates(controller)
+    assert oracle.lifetimes == controller.lifetimes
+    parity = check_parity(
+        [json.loads(line) for line in events], requests, lambda hook: made(scheduler, elastic, routing, hook)
+    )
+    assert parity.same, parity.difference
+
+
+def test_a_burst_starts_replicas_and_quiet_stops_them() -> None:
+    requests = [Request(f"r{i}", 0.0, 512, 512, 8) for i in range(12)] + [Request("late", 60.0, 512, 512, 8)]
+    elastic = Elastic(QueueLength(waiting=2.0, keep_alive_s=5.0), least=0, initial=1, start_s=0.3)
+    controller, _ = run("fcfs", elastic, requests)
+    check(controller, requests)
+    started = [life for life in controller.lifetimes if life[1] == 0.0]
+    assert len(started) == MOST - 1
+    assert all(life[3] is not None for life in controller.lifetimes[:-1])
+    _, ordered, ready, gone = controller.lifetimes[-1]
+    assert (ordered, ready, gone) == (60.0, pytest.approx(60.3137), None)  # from nothing
