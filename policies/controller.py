@@ -24,6 +24,7 @@ from policies.contract import (
     LaunchWork,
     Load,
     Outcome,
+    Policy,
     Replica,
     SchedulingPolicy,
     composition_of_jobs,
@@ -126,7 +127,7 @@ class Controller:
             held.update(dict.fromkeys(checkpoints))
         self._running: dict[int, _StepCosts] = {}
         self._recalled: set[int] = set()
-        self._cancel_recalls: list[int] = []
+        self._own_recalls: list[int] = []
         self._next_launch = 0
         self._known: dict[Pool, dict[tuple[Any, ...], _Work]] = {pool: {} for pool in pools}
         self._on_event = on_event
@@ -155,7 +156,7 @@ class Controller:
         if not members:
             return None
         queues = {index: queue.waiting for index, queue in enumerate(cluster.queues)} if binds else {}
-        scaler = Scaler(members, queues)
+        scaler = Scaler(members, queues, len(self._replicas))
         for index, state in scaler.states.items():
             if state != "ready":
                 cluster.loaded[index].clear()
@@ -175,8 +176,13 @@ class Controller:
         return self._scaler is not None
 
     @property
+    def gave_up(self) -> Policy | None:
+        """The scaling policy of a pool that has no replica, and wants none; None: there is no such pool."""
+        return None if self._scaler is None else self._scaler.gave_up
+
+    @property
     def lifetimes(self) -> list[Lifetime]:
-        """When the replicas that come and go were ordered, ready and gone."""
+        """When all replicas were ordered, ready and gone, where some come and go."""
         return [] if self._scaler is None else self._scaler.lifetimes
 
     def state_of(self, index: int) -> str:
@@ -242,7 +248,7 @@ class Controller:
             self._write.cancel_soon(job, reason)
             launch = self._replicas[job.replica].launch
             assert launch is not None
-            self._cancel_recalls.append(launch.launch_id)
+            self._own_recalls.append(launch.launch_id)
         else:
             self._end(job, "cancelled", reason, now)
 
@@ -307,7 +313,7 @@ class Controller:
 
     def recalls(self, now: float) -> list[int]:
         """Ids of running launches to end at their next step boundary; each is named once."""
-        if not (self._recalls or self._cancel_recalls or self._on_event):
+        if not (self._recalls or self._own_recalls or self._on_event):
             return []
         wanted: list[int] = []
         running = self._running
@@ -325,11 +331,11 @@ class Controller:
                 else:
                     continue
             wanted += answers.launch_ids(policy, launch_ids, self._next_launch)
-        if not (wanted or self._cancel_recalls or self._on_event):
+        if not (wanted or self._own_recalls or self._on_event):
             return []
-        if self._cancel_recalls:
-            wanted += self._cancel_recalls
-            self._cancel_recalls = []
+        if self._own_recalls:
+            wanted += self._own_recalls
+            self._own_recalls = []
         named: list[int] = []
         for launch_id in wanted:
             if launch_id in running and launch_id not in self._recalled:
@@ -349,27 +355,44 @@ class Controller:
             return []
         seen = len(self.jobs), self.open, len(self._cluster.waiting)
         found = scaler.resizes(self._router.jobs_of, seen, now)
-        if not found:
-            return found
-        if self._on_event:
-            self._on_event("resizes", found, now)
-        leaving = [index for index, change in found if change in ("drain", "stop") and self._replicas[index].up]
+        if found:
+            if self._on_event:
+                self._on_event("resizes", found, now)
+            self._resize(found, now)
+        return found
+
+    def follow(self, resizes: Sequence[Resize], now: float) -> None:
+        """In the place of `resizes`, where decisions are told: what came of it in the run of which this is the record.
+
+        What launches where is told, too; so all replicas take requests, whatever has become of them.
+        """
+        assert self._scaler is not None
+        self._scaler.follow(resizes, now)
+        for index, change in resizes:
+            if change == "stop":
+                self._empty(index)
+                self._end_outage(index, now)
+
+    def _resize(self, resizes: Sequence[Resize], now: float) -> None:
+        """Let what is to become of replicas become of the requests there."""
+        assert self._scaler is not None
+        leaving = [index for index, change in resizes if change in ("drain", "stop") and self._replicas[index].up]
         for index in leaving:
             self._set_present(index, False)
         for index in leaving:
             self._router.replica_down(self._replicas[index], now)
-        for index, change in found:
+        for index, change in resizes:
             if change == "drain":
                 self._finish(index)
             elif change == "resume":
                 self._leave_finishing(index)
-                self._set_present(index, True)
-                self._router.replica_up(self._replicas[index], now)
+                if self._scaler.works(index):
+                    self._set_present(index, True)
+                    self._router.replica_up(self._replicas[index], now)
             elif change == "stop":
                 self._leave_finishing(index)
                 self._empty(index)
                 self._end_outage(index, now)
-        return found
 
     def _set_present(self, index: int, present: bool) -> None:
         """Let a replica take requests, or no longer."""
@@ -394,8 +417,11 @@ class Controller:
             queue.bits, queue.pool, queue.policy = bit, self._replicas[index].pool, Finishing()
             queue.jobs = resident
         occupancy.leaving |= bit
-        if self._replicas[index].launch is None:
+        launch = self._replicas[index].launch
+        if launch is None:
             occupancy.free |= bit
+        else:  # what runs beside it may join now
+            self._own_recalls.append(launch.launch_id)
         self._places[bit] = self._replicas[index], resident, queue
         self._drawn[index], self._cluster.queues[index] = self._cluster.queues[index], queue
 

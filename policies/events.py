@@ -22,6 +22,9 @@ from typing import Any
 from policies.contract import Cluster, Decision, Launch, Load, Outcome, Replica, SchedulingPolicy
 from policies.controller import Controller, LaunchRecord
 from policies.job import Job, come_after
+from policies.pool import Pool
+from policies.scaling import Fixed
+from policies.scaling.elastic import Elastic, Lifetime, Resize
 from predictors.costs import Batch, CostModel
 from predictors.loading import Weights, with_adapters
 from traces.errors import BadInput
@@ -73,6 +76,8 @@ class EventRecord:
             event[verb], event["reason"] = payload
         elif verb == "route":
             event[verb] = list(payload)
+        elif verb == "resizes":
+            event[verb] = [list(resize) for resize in payload]
         elif verb == "launches":
             event[verb] = [_spell_launch(launch) for launch in payload]
             if payload:
@@ -189,7 +194,7 @@ def check_parity(
     decisions = 0
     drops: list[Any] = []
     try:
-        for event in events:
+        for event in (upcoming := iter(events)):
             now = event["now"]
             if "resumed" in event:
                 told, drops = _Told(make_controller(on_event), by_id), []
@@ -212,6 +217,14 @@ def check_parity(
                 if answer != event["launches"]:
                     return Parity(decisions, f"at {now} s, launches: recorded {event['launches']}, now {answer}")
                 drops = []
+                resizes = [list(resize) for resize in told.controller.resizes(now)]
+                decisions += told.controller.scales
+                if resizes:
+                    following = next(upcoming, {})
+                    if resizes != (recorded := following.get("resizes", [])):
+                        return Parity(decisions, f"at {now} s, resizes: recorded {recorded}, now {resizes}")
+            elif "resizes" in event:
+                return Parity(decisions, f"at {now} s, resizes: recorded {event['resizes']}, now []")
             elif "recalls" in event:
                 answer = told.controller.recalls(now)
                 decisions += 1
@@ -255,6 +268,10 @@ class _Told:
             controller.replica_down(index, now, down["in_flight"], _outcome(down) if "steps" in down else None)
         elif "up" in event:
             controller.replica_up(event["up"], now)
+        elif "ready" in event:
+            controller.replica_ready(event["ready"], now)
+        elif "stopped" in event:
+            controller.replica_stopped(event["stopped"], now)
 
 
 class Ledger:
@@ -264,15 +281,21 @@ class Ledger:
         requests: all that events may name.
         replicas: replicas of the run.
         loaded: checkpoints that lay on each replica from the beginning; None: all requests want the same, always there.
+        initial: replicas that were there in the beginning; None: all, and always.
 
     Attributes:
         now: time of the last event, seconds.
     """
 
     def __init__(
-        self, requests: Iterable[Request], replicas: int, loaded: Sequence[Sequence[str]] | None = None
+        self,
+        requests: Iterable[Request],
+        replicas: int,
+        loaded: Sequence[Sequence[str]] | None = None,
+        initial: Sequence[int] | None = None,
     ) -> None:
         self.now = 0.0
+        self._initial = initial
         self._loaded = loaded
         self._requests = {request.request_id: request for request in requests}
         self._replicas = replicas
@@ -281,6 +304,7 @@ class Ledger:
         self._jobs: list[Job] = []  # of the parts before this one, like the next
         self._launched: list[LaunchRecord] = []
         self._outages: list[tuple[int, float, float | None]] = []
+        self._lifetimes: list[Lifetime] = []
         self._before: dict[str, Job] = {}
         self._told = self._part()
 
@@ -298,6 +322,11 @@ class Ledger:
     def outages(self) -> list[tuple[int, float, float | None]]:
         """As `policies.controller.Controller` has them, over all parts of the run."""
         return self._outages + self._told.controller.outages
+
+    @property
+    def lifetimes(self) -> list[Lifetime]:
+        """As `policies.controller.Controller` has them, over all parts of the run."""
+        return self._lifetimes + self._told.controller.lifetimes
 
     def extrapolates(self, stage: str, launch: Launch) -> bool:
         """Whether the run said so of a launch."""
@@ -322,6 +351,7 @@ class Ledger:
             self._jobs += told.controller.jobs
             now = event["now"]  # a part begins with replicas that work
             self._outages += [(index, down, now if up is None else up) for index, down, up in told.controller.outages]
+            self._lifetimes += [(*life[:3], now if life[3] is None else life[3]) for life in told.controller.lifetimes]
             self._before = {job.request.request_id: job for job in self._jobs}
             self._told = self._part()
         elif "drop" in event:
@@ -339,6 +369,8 @@ class Ledger:
                 self._recipes[name] = tuple((stage, steps) for stage, steps in event["recipe"])
             told.tell(event)
             come_after(told.controller.jobs[-1], self._before.get(name))
+        elif "resizes" in event:
+            told.controller.follow([Resize(index, change) for index, change in event["resizes"]], now)
         elif "recalls" not in event:
             told.tell(event)
 
@@ -346,10 +378,10 @@ class Ledger:
         def recipe(request: Request) -> Recipe:
             return self._recipes.get(request.request_id) or ordinary(request)
 
+        elastic = None if self._initial is None else Elastic(Fixed(), 0, self._initial)
         controller = Controller(
             policy=_Decisions(),
-            pools=_Predictions(),
-            replicas=self._replicas,
+            pools=[Pool(_Predictions(), self._replicas, elastic=elastic)],
             recipe=recipe,
             weights=None if self._loaded is None else _ANY_ROOM,
             loaded=self._loaded or (),

@@ -41,7 +41,8 @@ class Members:
 
     Attributes:
         policy: the copy of the scaling policy that is asked.
-        least, initial: how many there are at least, and are there in the beginning.
+        least: how many there are at least.
+        initial: places of those that are there in the beginning.
         wakeup_s: when the policy wants to be asked again, seconds; None: never.
     """
 
@@ -52,7 +53,8 @@ class Members:
         self.replicas = replicas
         most = len(replicas)
         self.least = min(elastic.least, most)
-        self.initial = self.least if elastic.initial is None else max(self.least, min(elastic.initial, most))
+        initial = self.least if elastic.initial is None else elastic.initial
+        self.initial = range(max(self.least, min(initial, most))) if isinstance(initial, int) else initial
         self.start_s = elastic.start_s
         self.policy = begun(elastic.policy)
         self.wakeup_s: float | None = None
@@ -64,12 +66,13 @@ class Scaler:
     Args:
         members: of every pool in which they do.
         queues: what waits for each replica alone, by its index, where requests are bound to replicas.
+        replicas: how many there are in all pools.
 
     Attributes:
         states: of the replicas that come and go, by index.
     """
 
-    def __init__(self, members: Sequence[Members], queues: Mapping[int, Jobs]) -> None:
+    def __init__(self, members: Sequence[Members], queues: Mapping[int, Jobs], replicas: int) -> None:
         self._members = members
         self._queues = queues
         self.states: dict[int, str] = {}
@@ -79,15 +82,15 @@ class Scaler:
         self._replicas: dict[int, Replica] = {}
         for pool in members:
             for place, replica in enumerate(pool.replicas):
-                self.states[replica.index] = "ready" if place < pool.initial else "stopped"
+                self.states[replica.index] = "ready" if place in pool.initial else "stopped"
                 self._replicas[replica.index] = replica
-        self._lifetimes = Lifetimes([index for index, state in self.states.items() if state == "ready"])
+        self._lifetimes = Lifetimes([i for i in range(replicas) if self.states.get(i, "ready") == "ready"])
         self._seen: tuple[int, ...] | None = None
         self._news = True
 
     @property
     def lifetimes(self) -> list[Lifetime]:
-        """Of all replicas that come and go, see `Lifetimes.all`."""
+        """Of all replicas, see `Lifetimes.all`."""
         return self._lifetimes.all
 
     @property
@@ -107,12 +110,31 @@ class Scaler:
             PolicyError: a policy broke its contract.
         """
         found = self._emptied()
+        self.follow(found, now)
         due = self._news or seen != self._seen
         self._seen, self._news = seen, False
         for members in self._members:
             if due or (members.wakeup_s is not None and members.wakeup_s <= now):
-                found += self._toward(members, self._wanted(members, *jobs_of(members.pool), now), now)
+                more = self._toward(members, self._wanted(members, *jobs_of(members.pool), now))
+                self.follow(more, now)
+                found += more
         return found
+
+    def follow(self, resizes: Sequence[Resize], now: float) -> None:
+        """Take over what is to become of replicas, decided here or by the run of which this is the record."""
+        for index, change in resizes:
+            self._kept.discard(index)
+            if change == "start":
+                self._starts[index] = None
+                self._lifetimes.ordered(index, now)
+            elif change == "stop":
+                self._starts.pop(index, None)
+                self._failed.discard(index)
+            elif change == "keep":
+                self._kept.add(index)
+            elif change == "resume":
+                self._news = True
+            self.states[index] = _BECOMES[change]
 
     def ready(self, index: int, now: float) -> bool:
         """A replica that was starting takes requests from now on; False: it was given up meanwhile."""
@@ -143,31 +165,30 @@ class Scaler:
         self._news = True
         return self.states.get(index, "ready") == "ready"
 
+    @property
+    def gave_up(self) -> ScalingPolicy | None:
+        """The policy of a pool that has no replica, and wants none; None: there is no such pool."""
+        for members in self._members:
+            states = {self.states[replica.index] for replica in members.replicas}
+            if not states & {"ready", "starting", "draining"}:
+                return members.policy
+        return None
+
+    def works(self, index: int) -> bool:
+        """Whether a replica has not failed, or has been repaired."""
+        return index not in self._failed
+
     def _emptied(self) -> list[Resize]:
         """Those that have finished what they had."""
-        found = []
-        for index, state in self.states.items():
-            if state == "draining" and not self._holds(index):
-                if index in self._kept:
-                    self._kept.discard(index)
-                    self.states[index] = "ready"
-                    self._news = True
-                    if index not in self._failed:
-                        found.append(Resize(index, "resume"))
-                else:
-                    found.append(self._give_up(index))
-        return found
+        return [
+            Resize(index, "resume" if index in self._kept else "stop")
+            for index, state in self.states.items()
+            if state == "draining" and not self._holds(index)
+        ]
 
     def _holds(self, index: int) -> bool:
         replica = self._replicas[index]
         return bool(replica.resident) or replica.launch is not None
-
-    def _give_up(self, index: int) -> Resize:
-        self.states[index] = "stopping"
-        self._failed.discard(index)
-        self._kept.discard(index)
-        self._starts.pop(index, None)
-        return Resize(index, "stop")
 
     def _wanted(self, pool: Members, waiting: Jobs, unended: Jobs, now: float) -> int:
         states = [self.states[replica.index] for replica in pool.replicas]
@@ -201,13 +222,22 @@ class Scaler:
         own = self._queues.get(replica.index)
         return len(replica.resident) + loads + (0 if own is None else len(own))
 
-    def _toward(self, pool: Members, wanted: int, now: float) -> list[Resize]:
+    def _toward(self, pool: Members, wanted: int) -> list[Resize]:
         """Come as near to a number of replicas as can be."""
-        states = self.states
-        there = [r for r in pool.replicas if states[r.index] in ("ready", "starting") or r.index in self._kept]
-        if len(there) < wanted:
-            return self._more(pool, wanted - len(there), now)
-        return [self._fewer(replica) for replica in sorted(there, key=self._worth)[: len(there) - wanted]]
+        states, kept = self.states, self._kept
+        there = [r for r in pool.replicas if states[r.index] in ("ready", "starting") or r.index in kept]
+        if len(there) >= wanted:
+            return [self._fewer(replica) for replica in sorted(there, key=self._worth)[: len(there) - wanted]]
+        count, indexes = wanted - len(there), [replica.index for replica in pool.replicas]
+        found = [Resize(i, "keep") for i in indexes if states[i] == "draining" and i not in kept]
+        found += [Resize(i, "start") for i in indexes if states[i] == "stopped"]
+        self._news |= len(found) < count  # others are on their way out
+        return found[:count]
+
+    def _fewer(self, replica: Replica) -> Resize:
+        index = replica.index
+        at_once = self.states[index] == "starting" or not self._holds(index)
+        return Resize(index, "stop" if at_once else "drain")
 
     def _worth(self, replica: Replica) -> tuple[int, int, int]:
         """Of those to stop, the one comes first that is worth least."""
@@ -218,25 +248,6 @@ class Scaler:
             return 1, 0, -index
         return 2, self._load(replica), -index
 
-    def _more(self, pool: Members, count: int, now: float) -> list[Resize]:
-        found = []
-        indexes = [replica.index for replica in pool.replicas]
-        for index in [i for i in indexes if self.states[i] == "draining" and i not in self._kept][:count]:
-            self._kept.add(index)
-            found.append(Resize(index, "keep"))
-        for index in [i for i in indexes if self.states[i] == "stopped"][: count - len(found)]:
-            self.states[index] = "starting"
-            self._starts[index] = None
-            self._lifetimes.ordered(index, now)
-            found.append(Resize(index, "start"))
-        self._news |= len(found) < count and "stopping" in self.states.values()
-        return found
 
-    def _fewer(self, replica: Replica) -> Resize:
-        index = replica.index
-        if index in self._kept:
-            self._kept.discard(index)
-        elif self.states[index] == "starting" or not self._holds(index):
-            return self._give_up(index)
-        self.states[index] = "draining"
-        return Resize(index, "drain")
+_BECOMES = {"start": "starting", "drain": "draining", "keep": "draining", "resume": "ready", "stop": "stopping"}
+"""The state of a replica after each change of it."""

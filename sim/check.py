@@ -8,14 +8,13 @@ Runs any policy, ours or a user's, through one conformance suite, in the spirit 
 For scheduling policies: no request is lost or run twice, no launch overlaps another on its replica, the same seed
 gives the same run, runs do not leak into each other, a quantum is a kept promise (planning at every step boundary
 gives the same completions), and recorded events reproduce every decision. Routing policies are held to the same, while
-replicas fail. Caching, placement and weights policies have suites of their own. It lives in `sim` because it needs a
-driver.
+replicas fail. Scaling, caching, placement and weights policies have suites of their own. It lives in `sim` because it
+needs a driver.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,10 +28,13 @@ from policies.faults import Happening
 from policies.guard import ask, begun, broken, check_form, copied_for_run, is_of, name_of_class, parameters_of
 from policies.placement import PlacementPolicy, TileWork
 from policies.routing import RoutingPolicy
+from policies.scaling import ScalingPolicy
 from policies.scheduling import FCFS, PatchedServeJoins
 from policies.tiling.step import assign_tiles
 from policies.watchdog import watched
 from policies.weights import WeightsPolicy
+from sim.check_ended import check_conservation, check_promise
+from sim.check_scaling import check_scaling
 from sim.check_weights import check_weights
 from sim.check_worlds import WORLDS, CheckedWorld
 from sim.driver import Simulation
@@ -73,6 +75,8 @@ def check_policy(policy: Policy, seed: int = 0) -> None:
             _check_placement(policy, seed)
         elif is_of(policy, WeightsPolicy):
             check_weights(policy, seed)
+        elif is_of(policy, ScalingPolicy):
+            check_scaling(policy, seed)
 
 
 def _check_scheduling(policy: SchedulingPolicy, seed: int) -> None:
@@ -80,12 +84,12 @@ def _check_scheduling(policy: SchedulingPolicy, seed: int) -> None:
     for world in WORLDS:
         requests = world.requests(seed, 60)
         controller, events = _run(policy, requests, world, seed, per_step=False)
-        _check_conservation(policy, controller, requests)
+        check_conservation(policy, controller, requests)
         again, events_again = _run(policy, requests, world, seed, per_step=False)
         if events != events_again:
             raise broken(policy, "is not deterministic: the same run twice gave different decisions")
         oracle, _ = _run(policy, requests, world, seed, per_step=True)
-        _check_promise(policy, again, oracle)
+        check_promise(policy, again, oracle)
         parity = check_parity(
             [json.loads(line) for line in events],
             requests,
@@ -109,11 +113,11 @@ def _check_routing(policy: RoutingPolicy, seed: int) -> None:
                 return _run(scheduler, requests, world, seed, per_step, routing=policy, failures=failures)  # noqa: B023
 
             controller, events = run()
-            _check_conservation(policy, controller, requests)
+            check_conservation(policy, controller, requests)
             again, events_again = run()
             if events != events_again:
                 raise broken(policy, "is not deterministic: the same run twice gave different decisions")
-            _check_promise(policy, again, run(per_step=True)[0])
+            check_promise(policy, again, run(per_step=True)[0])
             parity = check_parity(
                 [json.loads(line) for line in events],
                 requests,
@@ -142,42 +146,6 @@ def _run(
     except Stalled as error:
         raise PolicyError(str(error)) from error
     return controller, record.lines
-
-
-def _check_conservation(policy: Policy, controller: Controller, requests: list[Request]) -> None:
-    lost = {job.earlier for job in controller.jobs}
-    ended = {job.request.request_id: job for job in controller.jobs if job not in lost}
-    if [ended[request.request_id].request for request in requests if request.request_id in ended] != requests:
-        raise broken(policy, "lost or changed a request")
-    done: dict[tuple[str, str], int] = defaultdict(int)
-    free_at: dict[int, float] = defaultdict(float)
-    for launch, outcome, end_s in sorted(controller.launched, key=lambda record: record[0].launch_id):
-        if launch.start_s < free_at[launch.replica]:
-            raise broken(policy, f"has two launches at once on replica {launch.replica}")
-        free_at[launch.replica] = end_s
-        for segment in launch.done(outcome.steps_done):
-            for job in launch.jobs:
-                done[job.request.request_id, segment.stage] += segment.steps
-    for job in controller.jobs:
-        name = job.request.request_id
-        if not job.ended:
-            raise broken(policy, f"left request {name!r} {job.state}")
-        if job.state == "dropped" and not job.reason:
-            raise broken(policy, f"dropped request {name!r} without a reason")
-        if job.state == "finished" and job.earlier is None:
-            for stage, wanted in job.recipe:
-                if done[name, stage] != wanted:
-                    raise broken(policy, f"ran {done[name, stage]} steps of {stage} for {name!r}, not {wanted}")
-
-
-def _check_promise(policy: Policy, quantum: Controller, oracle: Controller) -> None:
-    for job, stepped in zip(quantum.jobs, oracle.jobs, strict=True):
-        if (job.state, job.finish_s, job.replica) != (stepped.state, stepped.finish_s, stepped.replica):
-            raise broken(
-                policy,
-                f"breaks the promise of its quanta: request {job.request.request_id!r} ends as {job.state} at "
-                f"{job.finish_s} s, but as {stepped.state} at {stepped.finish_s} s when planned at every step boundary",
-            )
 
 
 def _check_cancelling(policy: SchedulingPolicy, seed: int) -> None:

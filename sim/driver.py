@@ -108,6 +108,8 @@ class Simulation:
             env.run()
         if self._controller.open:
             waiting = [job.request.request_id for job in self._controller.jobs if not job.ended]
+            if (gave_up := self._controller.gave_up) is not None:
+                raise Stalled(f"policy {name_of(gave_up)} wants no replica, and {len(waiting)} requests wait for one")
             if self._down:
                 raise Stalled(f"{len(waiting)} requests wait for replicas that are down and are never repaired")
             raise Stalled(

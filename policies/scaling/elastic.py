@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from policies.scaling.contract import ScalingPolicy
 
 Lifetime = tuple[int, float | None, float | None, float | None]
-"""(Replica, ordered, ready, gone) in seconds: it is paid for from the first to the last. Ordered and ready are None of one
-that was there when the run began; ready is None of one that never was; gone is None of one that stays."""
+"""(Replica, ordered, ready, gone) in seconds: it is paid for from the first to the last. Ordered and ready are None of
+one that was there when the run began; ready is None of one that never was; gone is None of one that stays."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,13 +20,13 @@ class Elastic:
     Attributes:
         policy: copied for every run.
         least: replicas that there are at least.
-        initial: replicas that are there when a run begins; None: the least.
+        initial: replicas that are there when a run begins, how many or which of the pool's; None: the least.
         start_s: predicted seconds from the order to start a replica until it takes requests.
     """
 
     policy: ScalingPolicy
     least: int = 1
-    initial: int | None = None
+    initial: int | Collection[int] | None = None
     start_s: float = 0.0
 
 
