@@ -97,8 +97,8 @@ def test_the_answer_is_that_of_the_windows(gaps: list[tuple[float, int]], keep_a
         held.append((since, now, value))
         held.append((now, math.inf, running))
         answer = policy.wanted(pool(running=running), now)
-        kept = [v for s, e, v in held if e > now - keep_alive_s or e == math.inf]
-        delayed = [v for s, e, v in held if e > now - delay_s or e == math.inf]
+        kept = [v for s, e, v in held if e + keep_alive_s > now or e == math.inf]
+        delayed = [v for s, e, v in held if e + delay_s > now or e == math.inf]
         assert answer == (min(delayed) if min(delayed) > before else max(kept) if max(kept) < before else before)
         before = answer
 
