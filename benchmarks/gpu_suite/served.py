@@ -12,7 +12,8 @@ import diffusers
 from transformers import PreTrainedTokenizerFast
 
 from backend.executor import Executor
-from backend.loading import EMBEDDED, load_pipeline
+from backend.folder import EMBEDDED
+from backend.loading import load_pipeline
 from backend.profiling import measure
 from backend.replay import warm_up
 from benchmarks.gpu_suite.bench import Bench

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from backend.loading import EMBEDDED
+from backend.folder import EMBEDDED
 from tools.tiny_models.scenes import all_prompts
 
 FOLDER = EMBEDDED / "tiny-image"
