@@ -47,10 +47,7 @@ def load_pipeline(model: str, device: str = "cpu", dtype: str = "float32") -> An
             configuration; unknown dtype; a device that this machine does not have, or that is too small.
     """
     path = model_folder(model)
-    if dtype not in DTYPES:
-        raise BadInput(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise BadInput(f"device {device!r} is not available: torch sees no CUDA device; use --device cpu")
+    check_device(device, dtype)
     diffusers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
@@ -70,6 +67,37 @@ def load_pipeline(model: str, device: str = "cpu", dtype: str = "float32") -> An
         if isinstance(module, torch.nn.Module):
             module.eval().requires_grad_(False)
     return pipeline
+
+
+def check_device(device: str, dtype: str) -> None:
+    """See that a model could run there, in this number format.
+
+    Raises:
+        BadInput: unknown dtype; a device that this machine does not have.
+    """
+    if dtype not in DTYPES:
+        raise BadInput(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise BadInput(f"device {device!r} is not available: torch sees no CUDA device; use --device cpu")
+
+
+def load_modules(path: Path, dtype: str, only: str | None = None) -> dict[str, torch.nn.Module]:
+    """The components of a diffusers folder that have weights, by name, in the host's memory.
+
+    Args:
+        path: the folder.
+        dtype: number format of the weights.
+        only: this component and no other; None: all.
+
+    Raises:
+        BadInput: see `load_pipeline`.
+    """
+    folder = ModelFolder.read(path)
+    chosen = {name: of for name, of in folder.components.items() if only in (None, name)}
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = _components(replace(folder, components=chosen), dtype)
+    return {name: part for name, part in found.items() if isinstance(part, torch.nn.Module)}
 
 
 def _pipeline_class(folder: ModelFolder) -> Any:

@@ -7,6 +7,7 @@ row is one launch of a round, or with a patch cache one step of it, because a st
 
 from __future__ import annotations
 
+import gc
 import json
 import platform
 import subprocess
@@ -29,13 +30,14 @@ from PIL import Image
 from backend.executor import Executor
 from backend.inputs import image_use, takes_mask
 from backend.kernels.graphs import TRIALS
+from backend.load_seconds import load_rates
 from backend.loading import geometry_of_pipeline, load_pipeline
 from backend.measured import Measured
 from backend.tiled.execution import Tiling
 from policies.caching import CachingPolicy
 from policies.contract import Outcome
 from policies.tiling.recipe import TilingRule
-from predictors.profile import Profile, metadata_of
+from predictors.profile import LOADS, Profile, metadata_of
 from traces.composition import Composition, composition_of, format_composition
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
@@ -49,6 +51,8 @@ BATCHES = (1, 2, 3, 4, 6, 8, 12, 16)
 STEPS_A_ROW = 4
 _SKETCHED, _REFINED = 5, 0.8
 """Denoising steps of a tiled request that is measured, and the share of them that is refined: `STEPS_A_ROW` of them."""
+_LOADS = 3
+"""Measurements of a load, at most."""
 CACHED_STEPS = 12
 """Denoising steps of a request that is measured with a cache: each is a row, with the share that was computed."""
 
@@ -86,7 +90,7 @@ def measure_profile(
     kernels: str = "auto",
     kept: Measured | None = None,
 ) -> Profile:
-    """Measure encode, denoising step and decode of batches.
+    """Measure loading, and encode, denoising step and decode of batches.
 
     Args:
         model: an embedded model's name or a diffusers folder.
@@ -113,7 +117,9 @@ def measure_profile(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    executor = Executor(load_pipeline(model, device, dtype), mode, patch_floor=patch_floor, kernels=kernels)
+    kept = Measured() if kept is None else kept  # which is false while it is empty
+    make = partial(Executor, mode=mode, patch_floor=patch_floor, kernels=kernels)
+    executor = make(load_pipeline(model, device, dtype))
     cached = None
     if caching is not None:
         pipeline = load_pipeline(model, device, dtype)
@@ -136,7 +142,7 @@ def measure_profile(
     tiled = None
     if canvases:
         tiled = Executor(load_pipeline(model, device, dtype), tiling=Tiling(rule), kernels=kernels)
-    return measure(
+    profile = measure(
         executor=executor,
         geometry=geometry,
         plan=plan,
@@ -149,6 +155,11 @@ def measure_profile(
         progress=progress,
         kept=kept,
     )
+    del executor, cached, tiled
+    gc.collect()  # a load finds the device free
+    take = partial(load_rates, model, make, device, dtype, min(repeats, _LOADS))
+    loads = kept.once("loads", kept.elapsed_s, lambda: take().text)
+    return Profile(profile.frame, {**profile.metadata, LOADS: loads})
 
 
 def measure(

@@ -22,7 +22,7 @@ import torch
 
 from backend.checkpoints import forget_pages
 from backend.executor import Deliver, Executor
-from backend.loading import load_pipeline, said_of
+from backend.loading import check_device, load_pipeline, said_of
 from policies.contract import Outcome
 from predictors.loading import LoadTimes, Weights
 from traces.request import Request
@@ -69,6 +69,11 @@ class PipelineWeights:
             each.data = each.new_empty(0)
 
 
+def tensors_of(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every parameter and buffer of a module, by name."""
+    return chain(module.named_parameters(), module.named_buffers())
+
+
 def _tensors(pipeline: Any) -> dict[str, torch.Tensor]:
     """Every parameter and buffer of a pipeline by component and name, each once, with adapters on or without."""
     found: dict[str, torch.Tensor] = {}
@@ -76,7 +81,7 @@ def _tensors(pipeline: Any) -> dict[str, torch.Tensor]:
     for component, part in pipeline.components.items():
         if not isinstance(part, torch.nn.Module):
             continue
-        for name, each in chain(part.named_parameters(), part.named_buffers()):
+        for name, each in tensors_of(part):
             if id(each) not in seen:
                 seen.add(id(each))
                 found[f"{component}.{name.replace('.base_layer.', '.')}"] = each
@@ -93,6 +98,9 @@ class SwappingExecutor:
         device: what they run on.
         dtype: number format of the weights.
         loaded: checkpoints to bring at once.
+
+    Raises:
+        BadInput: this machine has no such device, or one of ``loaded`` cannot be loaded.
     """
 
     def __init__(
@@ -104,6 +112,7 @@ class SwappingExecutor:
         dtype: str = "float32",
         loaded: Sequence[str] = (),
     ) -> None:
+        check_device(device, dtype)
         self.device = torch.device(device)
         self._folders, self._make, self._dtype = folders, make, dtype
         self._host = LoadTimes(weights, [()])

@@ -11,12 +11,14 @@ from predictors.costs import Batch
 
 torch = pytest.importorskip("torch")
 
+from backend.checkpoints import weights_bytes  # noqa: E402
 from backend.executor import Executor  # noqa: E402
 from backend.kernels.choice import Kernels  # noqa: E402
 from backend.loading import geometry_of_pipeline, load_pipeline  # noqa: E402
 from backend.profiling import default_sizes, measure, measure_profile  # noqa: E402
 from policies.caching import FixedInterval  # noqa: E402
 from predictors.latency_model import LatencyModel  # noqa: E402
+from predictors.loading import LoadRates  # noqa: E402
 from predictors.profile import Profile  # noqa: E402
 from tests.backend.kernels.test_graphs import Replayer  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
@@ -36,6 +38,10 @@ def test_a_profile_is_measured_saved_and_fitted(model_folder: Path, tmp_path: Pa
     )
     assert len(profile.frame) == 3 * 2 * 2 * 3  # sizes, batches, rounds, stages
     assert told[-1] == (12, 12)
+    loads = LoadRates.of(profile.metadata["loads"])
+    gb = weights_bytes(model_folder, "float32") / 1e9
+    disk_s, host_s = (rate.s + gb / rate.gb_per_s for rate in loads)
+    assert 0 < host_s < disk_s < 60
     path = tmp_path / "p.parquet"
     profile.save(path)
     loaded = Profile.load(path)
