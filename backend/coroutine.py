@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from diffusers import ModelMixin
 from greenlet import greenlet
+from transformers import PreTrainedModel
 
 from backend.isolation import Changes, check_stateless, intercepted, own_pipeline
 from backend.loading import denoiser_names
@@ -44,6 +46,12 @@ class DenoiserCall(NamedTuple):
     adapters: AdapterSet = ()
 
 
+class ComponentCall(NamedTuple):
+    """The pipeline waits for another of its networks; ``call.denoiser`` is that component's name."""
+
+    call: DenoiserCall
+
+
 class StepDone(NamedTuple):
     """The sampler has finished a step; ``latents`` is its result, ``result`` all that it returned."""
 
@@ -64,6 +72,7 @@ class Finished(NamedTuple):
 
 class _RequestGreenlet(greenlet):
     hub: greenlet
+    in_company = False
     begun: frozenset[str] = frozenset()  # denoisers that it has called
 
 
@@ -96,6 +105,34 @@ def _intercepted(pipeline: Any, name: str) -> Callable[..., Any]:
     denoiser.forward = hand_over
     changes = Changes(denoiser)
     return forward
+
+
+def intercept_components(pipeline: Any) -> dict[str, Callable[..., Any]]:
+    """Make the networks beside the denoisers hand calls over that come from a `RequestRun` in company.
+
+    These are the encoders of texts and pictures, and what autoencoders decode with. Done once a pipeline, after all
+    that exchanges a part of them. Returns their own functions by the name of the component, for the executor to run.
+    """
+    functions: dict[str, Callable[..., Any]] = {}
+    for name, part in pipeline.components.items():
+        if isinstance(part, PreTrainedModel):
+            functions[name] = part.forward
+            part.forward = _in_company(name, part.forward)
+        elif isinstance(part, ModelMixin) and hasattr(part, "decode"):
+            functions[name] = part.decode
+            vars(part)["decode"] = _in_company(name, part.decode)
+    return functions
+
+
+def _in_company(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)  # pipelines look at what a decoder takes
+    def hand_over(*args: Any, **kwargs: Any) -> Any:
+        current = greenlet.getcurrent()
+        if isinstance(current, _RequestGreenlet) and current.in_company:
+            return current.hub.switch(ComponentCall(DenoiserCall(args, kwargs, denoiser=name)))
+        return function(*args, **kwargs)
+
+    return hand_over
 
 
 class RequestRun:
@@ -138,9 +175,20 @@ class RequestRun:
 
     def resume(self, value: Any = None) -> DenoiserCall | StepDone | Finished:
         """Run the pipeline to its next stop. Whatever it raises comes out here."""
-        self._greenlet.hub = greenlet.getcurrent()
-        stop: DenoiserCall | StepDone | Finished = self._greenlet.switch(value)
+        stop = self._switched(value, in_company=False)
+        assert not isinstance(stop, ComponentCall)
+        return stop
+
+    def resume_in_company(self, value: Any = None) -> ComponentCall | DenoiserCall | StepDone | Finished:
+        """Like `resume`, but stop at networks other than the denoiser too, of which others may have calls."""
+        return self._switched(value, in_company=True)
+
+    def _switched(self, value: Any, in_company: bool) -> ComponentCall | DenoiserCall | StepDone | Finished:
+        self._greenlet.hub, self._greenlet.in_company = greenlet.getcurrent(), in_company
+        stop: ComponentCall | DenoiserCall | StepDone | Finished = self._greenlet.switch(value)
         self.pending = None
+        if isinstance(stop, ComponentCall):
+            return ComponentCall(stop.call._replace(request_id=self.request.request_id, adapters=self._adapters))
         if isinstance(stop, DenoiserCall):
             step = self._sampler_calls * self.steps // max(1, self.evaluations)
             self.pending = stop = stop._replace(
@@ -195,8 +243,8 @@ class RequestRun:
 
     def _body(self, _: Any) -> Finished:
         output = self._own(**self._arguments())
-        images = getattr(output, "images", None)
-        return Finished(images if images is not None else output.frames, _blacked_out(output))
+        made = [found for name in ("images", "frames", "image") if (found := getattr(output, name, None)) is not None]
+        return Finished(made[0], _blacked_out(output))
 
 
 def _blacked_out(output: Any) -> str:

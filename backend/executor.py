@@ -17,7 +17,15 @@ import numpy as np
 import torch
 
 from backend.cache import BlockCache
-from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone, intercept_denoisers
+from backend.components import Company, Components
+from backend.coroutine import (
+    DenoiserCall,
+    Finished,
+    RequestRun,
+    StepDone,
+    intercept_components,
+    intercept_denoisers,
+)
 from backend.decode import decode_by
 from backend.inputs import Start, check_arguments, check_start, image_use, start_of, takes_mask
 from backend.kernels.choice import REFERENCE, Kernels, kernels_for
@@ -128,6 +136,7 @@ class Executor:
             self._mixer = OneSet(self._mixer, self._put_on)
         forward = intercept_denoisers(pipeline)[names[0]]
         decode_by(pipeline, decode)
+        self._components = Components(pipeline, intercept_components(pipeline))
         self.tiles = None if tiling is None else TiledExecution(pipeline, forward, tiling)
         self.images = images
         self.conditions = {"decode": decode}
@@ -179,23 +188,6 @@ class Executor:
         if handler is None:
             raise ValueError(f"no executor knows a stage {stage!r}; those that it knows: {', '.join(HANDLERS)}")
         return handler(self, stage, requests, steps, recalled, deliver)
-
-    def _one_by_one(
-        self,
-        handle: Callable[[Executor, Request, dict[str, str], dict[str, str], Deliver | None], None],
-        stage: str,
-        requests: Sequence[Request],
-        steps: int,
-        recalled: Callable[[], bool],
-        deliver: Deliver | None,
-    ) -> Outcome:
-        """A stage of one step, which requests do one after another."""
-        failed: dict[str, str] = {}
-        notes: dict[str, str] = {}
-        for request in requests:
-            self._put_on(request.adapter_set)
-            handle(self, request, failed, notes, deliver)
-        return self._done(stage, requests, 1, failed, notes)
 
     def _adapt(self, stage: str, requests: Sequence[Request], steps: int, *_: Any) -> Outcome:
         """Put on the adapters of a batch, which are the same of all its requests; a step each."""
@@ -348,23 +340,55 @@ class Executor:
                 self._step_before.synchronize()
             self._step_before = begun
 
-    def _encode(self, request: Request, failed: dict[str, str], notes: dict[str, str], deliver: Deliver | None) -> None:
-        try:
-            start = self._start_of(request)
-            if self.tiles is not None and self.tiles.tiling.rule.applies(request.size):
-                tiled = self._runs[request.request_id] = self.tiles.run_of(request, start)
-                tiled.encode()
-                notes |= _named(request, tiled.active.note)
-                return
-            if start.pixels is not None:
-                self._refinable(request)
-            run = self._runs[request.request_id] = RequestRun(self.pipeline, request, start.arguments)
-            stop = run.resume()
-            if not isinstance(stop, DenoiserCall):
-                raise RuntimeError("the pipeline ended before its first denoising step")
-            notes |= _named(request, run.note)
-        except Exception as error:
-            failed[request.request_id] = reason(error)
+    def _encode(
+        self,
+        stage: str,
+        requests: Sequence[Request],
+        steps: int,
+        recalled: Callable[[], bool],
+        deliver: Deliver | None,
+    ) -> Outcome:
+        """From the prompt to the first denoiser call, with one forward of a text encoder for all where shapes agree."""
+        failed: dict[str, str] = {}
+        notes: dict[str, str] = {}
+        runs: list[RequestRun] = []
+        for request in requests:
+            try:
+                self._put_on(request.adapter_set)
+                run = self._begun(request)
+                if isinstance(run, TiledRun):
+                    run.encode()
+                    notes |= _named(request, run.active.note)
+                else:
+                    runs.append(run)
+            except Exception as error:
+                failed[request.request_id] = reason(error)
+        for run, stop in self._side_by_side(runs, None, failed).items():
+            if isinstance(stop, DenoiserCall):
+                notes |= _named(run.request, run.note)
+            else:
+                error = RuntimeError("the pipeline ended before its first denoising step")
+                failed[run.request.request_id] = reason(error)
+        return self._done(stage, requests, 1, failed, notes)
+
+    def _begun(self, request: Request) -> RequestRun | TiledRun:
+        start = self._start_of(request)
+        if self.tiles is not None and self.tiles.tiling.rule.applies(request.size):
+            tiled = self._runs[request.request_id] = self.tiles.run_of(request, start)
+            return tiled
+        if start.pixels is not None:
+            self._refinable(request)
+        run = self._runs[request.request_id] = RequestRun(self.pipeline, request, start.arguments)
+        return run
+
+    def _side_by_side(
+        self, runs: Sequence[RequestRun], denoise: Callable[[DenoiserCall], Any] | None, failed: dict[str, str]
+    ) -> dict[RequestRun, DenoiserCall | StepDone | Finished]:
+        """Where requests come to, in order; see `backend.components.Company`."""
+        company = Company(self._components, denoise, self._put_on, self.recorder.clear)
+        stops, errors = company.walk(runs)
+        failed |= {run.request.request_id: reason(error) for run, error in errors.items()}
+        return {run: stops[run] for run in runs if run in stops}
 
     def _active(self, request_id: str) -> RequestRun:
         """The pipeline's run of the stage that a request is in."""
@@ -372,18 +396,29 @@ class Executor:
         return run.active if isinstance(run, TiledRun) else run
 
     def _upscale(
-        self, request: Request, failed: dict[str, str], notes: dict[str, str], deliver: Deliver | None
-    ) -> None:
-        try:
-            run = self._tiled(request)
-            if run.sketch is None:
-                sketch = self._finish(run.active)
-                notes |= _named(request, sketch.note)
-                run.sketched(sketch)
-            assert self.tiles is not None
-            self.tiles.upscale(run)
-        except Exception as error:
-            self._failed(request.request_id, error, failed)
+        self,
+        stage: str,
+        requests: Sequence[Request],
+        steps: int,
+        recalled: Callable[[], bool],
+        deliver: Deliver | None,
+    ) -> Outcome:
+        """From sketches to the latents that are refined, one after another: tiled requests are large."""
+        assert self.tiles is not None
+        failed: dict[str, str] = {}
+        notes: dict[str, str] = {}
+        for request in requests:
+            try:
+                self._put_on(request.adapter_set)
+                run = self._tiled(request)
+                if run.sketch is None:
+                    sketch = self._finish(run.active)
+                    notes |= _named(request, sketch.note)
+                    run.sketched(sketch)
+                self.tiles.upscale(run)
+            except Exception as error:
+                self._failed(request.request_id, error, failed)
+        return self._done(stage, requests, 1, failed, notes)
 
     def _refine(
         self,
@@ -463,25 +498,46 @@ class Executor:
 
     def _decode(
         self,
-        request: Request,
-        failed: dict[str, str],
-        notes: dict[str, str],
+        stage: str,
+        requests: Sequence[Request],
+        steps: int,
+        recalled: Callable[[], bool],
         deliver: Deliver | None,
-    ) -> None:
-        try:
-            run = self._runs[request.request_id]
-            if isinstance(run, TiledRun) and self.tiles is not None:
-                self.tiles.gather(run)
-            finished = self._finish(self._active(request.request_id))
-            pixels = np.asarray(finished.output)
-            notes |= _named(request, joined(finished.note, _unlike(request, pixels)))
-            if not np.isfinite(pixels).all():
-                raise FloatingPointError("not a number in the decoded picture")
-            if deliver is not None:
-                deliver(request, pixels)
-        except Exception as error:
-            self._failed(request.request_id, error, failed)
-        self.release(request.request_id)
+    ) -> Outcome:
+        """From the last latents to pixels; pictures of one size are decoded at once, as many as there is room for."""
+        failed: dict[str, str] = {}
+        notes: dict[str, str] = {}
+        runs: list[RequestRun] = []
+        for request in requests:
+            try:
+                run = self._runs[request.request_id]
+                if isinstance(run, TiledRun) and self.tiles is not None:
+                    self.tiles.gather(run)
+                runs.append(self._active(request.request_id))
+            except Exception as error:
+                self._failed(request.request_id, error, failed)
+        by_run = self._side_by_side(runs, self._denoised, failed)
+        for request in requests:
+            if request.request_id not in failed:
+                try:
+                    note = self._delivered(request, by_run[self._active(request.request_id)], deliver)
+                    notes |= _named(request, note)
+                except Exception as error:
+                    self._failed(request.request_id, error, failed)
+            self.release(request.request_id)
+        return self._done(stage, requests, 1, failed, notes)
+
+    def _denoised(self, call: DenoiserCall) -> Any:
+        return self._mixer.run([call])[0]
+
+    def _delivered(self, request: Request, finished: Any, deliver: Deliver | None) -> str:
+        """Hand the pixels over; a line on what is to be said of them."""
+        pixels = np.asarray(finished.output)
+        if not np.isfinite(pixels).all():
+            raise FloatingPointError("not a number in the decoded picture")
+        if deliver is not None:
+            deliver(request, pixels)
+        return joined(finished.note, _unlike(request, pixels))
 
     def _failed(self, request_id: str, error: Exception, failed: dict[str, str]) -> None:
         failed[request_id] = reason(error)
@@ -506,23 +562,14 @@ class Executor:
                 failed[run.request.request_id] = f"not a number in the latents after step {run.steps_done}"
 
 
-def _each(handle: Callable[..., None]) -> Callable[..., Outcome]:
-    """A stage of one step, which requests do one after another."""
-
-    def handler(executor: Executor, *launch: Any) -> Outcome:
-        return executor._one_by_one(handle, *launch)
-
-    return handler
-
-
 HANDLERS: dict[str, Callable[..., Outcome]] = {
     "adapt": Executor._adapt,
-    "encode": _each(Executor._encode),
+    "encode": Executor._encode,
     "denoise": Executor._denoise,
     "sketch": Executor._denoise,
-    "upscale": _each(Executor._upscale),
+    "upscale": Executor._upscale,
     "refine": Executor._refine,
-    "decode": _each(Executor._decode),
+    "decode": Executor._decode,
 }
 """What runs a launch of each stage of `traces.stages.STAGES`: called with the arguments of `Executor.execute`."""
 

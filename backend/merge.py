@@ -50,6 +50,7 @@ def rows_of(call: DenoiserCall) -> int:
 
 def _rows(call: DenoiserCall) -> Rows:
     given = call.args or [call.kwargs[name] for name in ("hidden_states", "sample", "x") if name in call.kwargs]
+    given = given or [value for value in call.kwargs.values() if isinstance(value, torch.Tensor)]
     sample: Any = given[0]
     if isinstance(sample, list | tuple):
         return Rows(len(sample), listed=True)

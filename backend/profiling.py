@@ -43,7 +43,7 @@ from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.references import REFERENCES
 from traces.request import Request, Size
-from traces.stages import STAGES, ordinary
+from traces.stages import ORDINARY, STAGES, ordinary
 from traces.streams import stream
 from traces.strength import IMAGE_TO_IMAGE
 
@@ -426,10 +426,9 @@ def _warm_up(executor: Executor, plan: Sequence[Composition]) -> None:
         requests = [
             _request(size, i, steps, executor) for i, size in enumerate(s for s, n in composition for _ in range(n))
         ]
-        decoded = requests[:1] if len(requests) == 1 else []  # pictures are decoded one by one
-        for stage, of_stage in (("encode", requests), ("denoise", requests), ("decode", decoded)):
+        for stage in ORDINARY:
             _must(
-                executor.execute(stage, of_stage, steps if STAGES[stage].sampler else 1),
+                executor.execute(stage, requests, steps if STAGES[stage].sampler else 1),
                 format_composition(composition),
             )
         executor.keep_only(set())

@@ -18,7 +18,7 @@ import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from backend.packed.lockstep import BY_ITSELF, Stop
-from backend.packed.recent import Recent
+from backend.recent import Recent
 
 _SHAPES = 32
 """Shapes of calls whose placeholders are kept."""

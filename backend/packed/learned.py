@@ -27,9 +27,9 @@ from backend.packed.chain import (
 from backend.packed.entries import RowEntries
 from backend.packed.lockstep import Stop
 from backend.packed.pack import Pack
-from backend.packed.recent import Recent
 from backend.packed.trust import PackedCalls, Trust, divided, form_of
 from backend.packed.within import RowAttention, within
+from backend.recent import Recent
 
 _CHAINS = 256
 """Chains that are kept: a model has a few a form of calls."""

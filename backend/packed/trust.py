@@ -13,17 +13,15 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from backend.alike import alike
 from backend.identity import Itself
 from backend.packed.arguments import TEXT, Arguments, Differs, Packer, Streams, stacked, streams_of
 from backend.packed.entries import RowEntries
 from backend.packed.lockstep import Stop
 from backend.packed.pack import Arrangement, NotPackable, Pack
-from backend.packed.recent import Recent
 from backend.packed.within import Checking, RowAttention, within
+from backend.recent import Recent
 
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
-"""Largest difference of a checked block from the same alone, in standard deviations; half precision rounds more."""
-_HALF = 0.1
 _ARRANGED = 12
 """Sets of streams of which the tables are kept: a composition has one to four, and stays for some steps."""
 _FORMS = 4096
@@ -209,9 +207,8 @@ def _compare(stops: Sequence[Stop], given: Sequence[Any]) -> None:
     """Refuse a block that gives calls anything else than alone."""
     for stop, packed in zip(stops, given, strict=True):
         alone = stop.forward(*stop.args, **stop.kwargs)
-        for one, other in zip(tree_flatten(alone)[0], tree_flatten(packed)[0], strict=True):
-            if not _equal(one, other):
-                raise NotPackable("packed, it gives other values than alone", always=True)
+        if not alike(alone, packed):
+            raise NotPackable("packed, it gives other values than alone", always=True)
 
 
 def form_of(arguments: Arguments) -> tuple[Any, ...]:
@@ -246,14 +243,3 @@ def _rows_of(x: Any, pack: Pack, rows: Sequence[int]) -> list[Any]:
     if arrangement is None:
         raise NotPackable(f"a result of the shape {tuple(x.shape)}")
     return arrangement.by_call(x, rows)
-
-
-def _equal(alone: Any, packed: Any) -> bool:
-    if not isinstance(alone, torch.Tensor):
-        return bool(alone is packed or alone == packed)
-    if not isinstance(packed, torch.Tensor) or alone.shape != packed.shape or alone.dtype != packed.dtype:
-        return False
-    if not alone.numel():
-        return True
-    tolerance = _TOLERANCE.get(alone.dtype, _HALF) * max(float(alone.double().std(correction=0)), 1e-12)
-    return bool((alone.double() - packed.double()).abs().max() <= tolerance)

@@ -27,7 +27,7 @@ from backend.loading import load_pipeline  # noqa: E402
 from backend.packed import Blocks, CachedBlocks, arguments, trust, within  # noqa: E402
 from backend.packed.entries import RowEntries  # noqa: E402
 from backend.packed.pack import Arrangement  # noqa: E402
-from backend.packed.recent import Recent  # noqa: E402
+from backend.recent import Recent  # noqa: E402
 from policies.caching import CachingPolicy, Flags, Signals  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from tests.backend.mixed import largest_difference, latents_alone, latents_together  # noqa: E402
