@@ -11,6 +11,7 @@ import torch
 
 from backend.tiled.group import Group, Pieces
 from backend.tiled.launch import ranks_from_environment, start_ranks
+from tests.waiting import PATIENCE_S
 from traces.errors import BadInput
 
 
@@ -125,13 +126,13 @@ DEEDS = {deed.__name__: deed for deed in (check_pieces, sum_up, spread, wait, di
 
 def join() -> None:
     """A rank that something else started."""
-    with ranks_from_environment(timeout_s=20.0) as ranks:
+    with ranks_from_environment(timeout_s=PATIENCE_S) as ranks:
         sum_up(ranks.group)
 
 
 def orphan() -> None:
     """Start two ranks, stop one, say who they are, and die."""
-    ranks = start_ranks(serve, 3, timeout_s=20.0)
+    ranks = start_ranks(serve, 3, timeout_s=PATIENCE_S)
     os.kill(ranks.processes[1], signal.SIGSTOP)
     print(*ranks.processes.values(), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -153,10 +152,8 @@ def test_ctrl_c_ends_cleanly_with_what_there_is() -> None:
         if ended >= 3:
             raise KeyboardInterrupt
 
-    started = time.perf_counter()
     controller, _, interrupted = replay(FCFS(), requests, progress=interrupt)
     assert interrupted
-    assert time.perf_counter() - started < 20
     states = [job.state for job in controller.jobs]
     assert set(states) <= ENDED
     assert states.count("finished") == 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,9 +169,7 @@ def test_a_lost_rank_fails_what_it_held_and_nothing_else(one_and_two: tuple[Exec
 
 
 def failure(executor: Executor, request: Request) -> str:
-    """Why a request fails in its next refinement step, which takes a few seconds at most."""
-    started = time.monotonic()
+    """Why a request fails in its next refinement step."""
     outcome = executor.execute("refine", [request], 1)
-    assert time.monotonic() - started < 20
     assert outcome.failed is not None
     return outcome.failed[request.request_id]

@@ -40,7 +40,7 @@ def test_a_small_study_from_measuring_to_the_table(
     (of_run,) = document["runs"]
     assert of_run["reproduced"] is True
     assert of_run["decisions"] >= 8
-    assert 0.2 < of_run["speed"] < 5
+    assert 0.05 < of_run["speed"] < 20  # of a machine that others use
     assert 0 < of_run["utilisation"] <= 1
     (kept,) = (tmp_path / "results").iterdir()
     assert kept.name.startswith("fidelity-")

@@ -14,6 +14,7 @@ import pytest
 
 from cli.main import main
 from tests.cli.run_command import own_signals
+from tests.waiting import PATIENCE_S
 from tilecast.signals import ENDING, Interrupted, came, heeded, instead
 
 ROOT = Path(__file__).parents[2]
@@ -74,9 +75,9 @@ def test_a_third_wish_ends_a_command_that_does_not_end() -> None:
         assert process.stdout.readline() == "ending\n"
         for _ in range(2):
             assert process.poll() is None
-            time.sleep(1.1)
+            time.sleep(1.5)
             process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 143
+        assert process.wait(PATIENCE_S) == 143
         assert process.stderr is not None
         assert process.stderr.read() == "\nending in good order; once more ends at once\n"
 
