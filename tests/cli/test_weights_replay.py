@@ -11,10 +11,13 @@ import pandas as pd
 import pytest
 
 pytest.importorskip("torch")
+pytest.importorskip("peft")
 
 from backend.loading import load_pipeline
+from policies.livelog import recovered
 from policies.runlog import read_run
 from tests.backend.tiny_checkpoints import save_checkpoints
+from tests.backend.tiny_lora import lora_file
 from tests.cli.run_command import refused, run
 from tests.tilecast.test_setup import write_profile
 from tilecast.recorded import parity_of
@@ -84,6 +87,27 @@ def test_a_replay_loads_and_evicts_as_simulated_and_every_decision_is_reproduced
     assert parity is not None
     assert parity.difference is None
     assert parity.decisions > 20
+
+
+def test_adapters_are_a_stage_of_a_replay_and_a_killed_log_has_loads_and_adapters(folder: Path, tmp_path: Path) -> None:
+    lora_file(load_pipeline("tiny-image"), tmp_path / "style.safetensors", 0, ("to_q", "to_k"))
+    rows = pd.read_csv(folder / "t.csv").head(4).assign(adapters=["style", "", "style:0.5", "style"])
+    rows.to_csv(tmp_path / "t.csv", index=False)
+    given = ("--trace", tmp_path / "t.csv", "--set", f"cluster.adapters={tmp_path}", "--set", "weights.adapter_s=0.01")
+    run("replay", folder / "scenario.toml", *given, "-o", tmp_path / "real", "--set", "weights.preload=['a']")
+    log = read_run(tmp_path / "real")
+    assert (log.requests["status"] == "finished").all(), log.requests["reason"].tolist()
+    adapt = log.steps[log.steps["stage"] == "adapt"]
+    assert adapt["steps"].sum() == 3
+    assert (adapt["end_s"] > adapt["start_s"]).all()
+    assert log.info["loaded"] == [["a"]]
+    assert log.steps.loc[log.steps["stage"] == "load", "checkpoint"].tolist() == ["b", "c"]
+    parity = parity_of(tmp_path / "real")
+    assert parity is not None
+    assert parity.difference is None
+    requests, steps = recovered(tmp_path / "real", log.info, log.requests)
+    pd.testing.assert_frame_equal(steps, log.steps, check_dtype=False)
+    assert requests["status"].tolist() == log.requests["status"].tolist()
 
 
 def test_what_is_wrong_is_said_in_one_line_before_anything_runs(folder: Path, tmp_path: Path) -> None:

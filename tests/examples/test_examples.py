@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -135,3 +136,18 @@ def test_the_library_in_a_few_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert ran.stdout.startswith("lookahead met most deadlines: ")
     assert "replicas=3" in ran.stdout.splitlines()[-1]
     assert not list(tmp_path.iterdir())
+
+
+def test_three_checkpoints_on_one_replica_simulated_and_for_real(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(sys, "argv", ["checkpoints.py", str(tmp_path)])
+    runpy.run_path(str(EXAMPLES / "checkpoints.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    simulated, real = printed.partition("real:")[::2]
+    loads = ["day", "night", "dusk", "day"]
+    assert [line.split()[0] for line in simulated.splitlines()[1:]] == loads
+    assert [line.split()[0] for line in real.splitlines()[1:-1]] == loads
+    assert "decisions of the real run the same policies reproduce all" in real
+    assert len(list((tmp_path / "real" / "images").glob("*.png"))) == 5
