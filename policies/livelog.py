@@ -32,6 +32,8 @@ from traces.trace import Trace
 EVENTS = "events.jsonl"
 LOADED = "loaded"
 """What ``run.json`` calls the checkpoints that lay on each replica from the beginning, where weights are loaded."""
+INITIAL = "initial"
+"""What ``run.json`` calls the replicas that were there in the beginning, where some come and go."""
 _EVERY_S = 0.5
 _SHARE = 0.02
 
@@ -72,7 +74,7 @@ class LiveLog(EventRecord):
         self._standalone = standalone
         self._inputs = inputs
         self._resumes = bool(before)
-        self._ledger = Ledger(requests, replicas, info.get(LOADED))
+        self._ledger = Ledger(requests, replicas, info.get(LOADED), info.get(INITIAL))
         for event in before:
             self._ledger.tell(event)
         self._file: IO[bytes] | None = None
@@ -191,7 +193,7 @@ def recovered(folder: Path, info: dict[str, Any], requests: pd.DataFrame) -> tup
     """
     trace = Trace.load(folder / "trace.parquet").requests()
     standalone = dict(zip(requests["request_id"], requests["standalone_s"], strict=True))
-    ledger = Ledger(trace, info["replicas"], info.get(LOADED))
+    ledger = Ledger(trace, info["replicas"], info.get(LOADED), info.get(INITIAL))
     for event in read_events(folder / EVENTS):
         ledger.tell(event)
     return _tables(ledger, trace, lambda request: float(standalone[request.request_id]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from policies.scaling.elastic import Elastic
 from predictors.costs import CostModel
@@ -36,6 +36,12 @@ class Pool:
     devices: int = 1
     price_per_hour: float = math.nan
     elastic: Elastic | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For ``run.json``: how much there is of it."""
+        price = None if math.isnan(self.price_per_hour) else self.price_per_hour
+        return {"name": self.name, "replicas": self.replicas, "devices": self.devices, "price_per_hour": price}
 
     def serves(self, model: str) -> bool:
         """Whether requests of a model may run there."""

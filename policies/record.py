@@ -21,6 +21,7 @@ from policies.job import Job
 from policies.pool import Pool, extrapolates_on, standalone_on
 from policies.run_arrays import STATUSES, PoolShape, RequestArrays, RunArrays, StepArrays
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS
+from policies.scaling.elastic import Lifetime
 from traces.composition import Composition, format_composition
 from traces.request import Request
 from traces.stages import STAGES
@@ -44,6 +45,7 @@ def run_arrays(
     trace: Sequence[Request],
     pools: Sequence[Pool],
     outages: Sequence[Outage] | None = None,
+    lifetimes: Sequence[Lifetime] | None = None,
 ) -> RunArrays:
     """What figures are computed on: what the log of the run would give, without making any.
 
@@ -52,10 +54,11 @@ def run_arrays(
         trace: its requests, submitted or not.
         pools: of the cluster, with what was known of costs before it ran.
         outages: as the controller has them; None: there could be none.
+        lifetimes: as the controller has them; None: all replicas were always there.
     """
     recorded = _recorded(run, extrapolates_on(pools))
     requests = _requests(run, trace, standalone_on(pools), recorded.extrapolated_ids(), math.nan)
-    return RunArrays.whole(requests, recorded.steps, [PoolShape.of(pool) for pool in pools], outages)
+    return RunArrays.whole(requests, recorded.steps, [PoolShape.of(pool) for pool in pools], outages, lifetimes)
 
 
 def step_table(run: Served, extrapolates: Extrapolates) -> pd.DataFrame:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.pool import Pool
+from policies.scaling.elastic import Lifetime
 from traces.request import Size
 
 Floats = npt.NDArray[np.float64]
@@ -191,6 +192,34 @@ class PoolShape(NamedTuple):
         return cls(pool.name, pool.replicas, pool.devices, pool.price_per_hour)
 
 
+class Lives(NamedTuple):
+    """What is paid for of replicas within the span of a run, an entry for every time that one was there.
+
+    Attributes:
+        replica: which.
+        from_s, ready_s, to_s: when it is paid for, and from when on it takes requests.
+        devices: of it.
+        price_per_hour: of it, in any currency; NaN: unknown.
+    """
+
+    replica: Whole
+    from_s: Floats
+    ready_s: Floats
+    to_s: Floats
+    devices: Whole
+    price_per_hour: Floats
+
+    @property
+    def paid_s(self) -> Floats:
+        """Seconds that are paid for."""
+        return self.to_s - self.from_s
+
+    @property
+    def starting_s(self) -> Floats:
+        """Of them, those until it takes requests."""
+        return self.ready_s - self.from_s
+
+
 @dataclass(frozen=True, eq=False)
 class RunArrays:
     """A run, or what lies in a span of its time.
@@ -203,6 +232,8 @@ class RunArrays:
             without requests.
         pools: of the cluster; replicas are numbered through them.
         outages: (replica, from, to) in seconds of every failure; to None: not repaired; None: there can be none.
+        lifetimes: of all replicas where some come and go, see `policies.scaling.elastic.Lifetime`; None: all are there.
+        first: number of the first replica.
     """
 
     requests: RequestArrays
@@ -212,6 +243,8 @@ class RunArrays:
     end_s: float
     pools: Sequence[PoolShape]
     outages: Sequence[tuple[int, float, float | None]] | None = None
+    lifetimes: Sequence[Lifetime] | None = None
+    first: int = 0
 
     @classmethod
     def whole(
@@ -220,6 +253,7 @@ class RunArrays:
         steps: StepArrays,
         pools: Sequence[PoolShape],
         outages: Sequence[tuple[int, float, float | None]] | None = None,
+        lifetimes: Sequence[Lifetime] | None = None,
     ) -> RunArrays:
         """A run from beginning to end."""
         ends = np.concatenate([requests.finish_s, steps.end_s])
@@ -234,7 +268,26 @@ class RunArrays:
             end_s=end_s,
             pools=pools,
             outages=outages,
+            lifetimes=lifetimes,
         )
+
+    def lives(self) -> Lives:
+        """What is paid for of each replica within the span."""
+        lifetimes = self.lifetimes
+        if lifetimes is None:
+            lifetimes = [(self.first + each, None, None, None) for each in range(self.replicas)]
+        begin, end = self.start_s, self.end_s
+        spans = []
+        for replica, ordered, ready, gone in lifetimes:
+            from_s, to_s = (-math.inf if ordered is None else ordered), (math.inf if gone is None else gone)
+            ready_s = from_s if ordered is None else to_s if ready is None else ready
+            spans.append((replica, *[min(end, max(begin, at)) for at in (from_s, ready_s, to_s)]))
+        columns = np.array(spans, dtype=np.float64).reshape(-1, 4).T
+        replica = columns[0].astype(np.int64)
+        devices = np.repeat([pool.devices for pool in self.pools], [pool.replicas for pool in self.pools])
+        price = np.repeat([pool.price_per_hour for pool in self.pools], [pool.replicas for pool in self.pools])
+        at = replica - self.first
+        return Lives(replica, *columns[1:], devices[at], price[at] * devices[at])
 
     @property
     def replicas(self) -> int:
@@ -293,7 +346,17 @@ class RunArrays:
         steps = self.steps.where(np.isin(self.steps.replica, replicas))
         requests, ended = (rows.where(np.isin(rows.replica, replicas)) for rows in (self.requests, self.ended))
         outages = None if self.outages is None else [each for each in self.outages if each[0] in replicas]
-        return replace(self, requests=requests, ended=ended, steps=steps, pools=(pool,), outages=outages)
+        lifetimes = None if self.lifetimes is None else [each for each in self.lifetimes if each[0] in replicas]
+        return replace(
+            self,
+            requests=requests,
+            ended=ended,
+            steps=steps,
+            pools=(pool,),
+            outages=outages,
+            lifetimes=lifetimes,
+            first=min(replicas),
+        )
 
     def of_steps(self, chosen: Truth) -> RunArrays:
         """With the launches alone that are chosen; requests are all."""

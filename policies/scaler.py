@@ -53,11 +53,30 @@ class Members:
         self.replicas = replicas
         most = len(replicas)
         self.least = min(elastic.least, most)
-        initial = self.least if elastic.initial is None else elastic.initial
-        self.initial = range(max(self.least, min(initial, most))) if isinstance(initial, int) else initial
         self.start_s = elastic.start_s
-        self.policy = begun(elastic.policy)
         self.wakeup_s: float | None = None
+        initial = elastic.initial
+        if initial is None:
+            first = begun(elastic.policy)
+            initial = answers.wanted(first, ask(first, "wanted", self.view(), 0.0), self.least, most)
+        self.initial = range(max(self.least, min(initial, most))) if isinstance(initial, int) else initial
+        self.policy = begun(elastic.policy)
+
+    def view(self, waiting: Jobs | None = None, jobs: Jobs | None = None, **counts: int) -> PoolView:
+        """What the policy sees: by default, a pool without a replica that has nothing to do."""
+        one = self.replicas[0]
+        found = dict.fromkeys(("ready", "starting", "draining", "failed", "busy"), 0) | counts
+        return PoolView(
+            name=self.pool.name,
+            least=self.least,
+            most=len(self.replicas),
+            **found,
+            waiting=MappingProxyType({} if waiting is None else waiting),
+            jobs=MappingProxyType({} if jobs is None else jobs),
+            start_s=self.start_s,
+            costs=one.costs,
+            batch_costs=one.batch_costs,
+        )
 
 
 class Scaler:
@@ -194,21 +213,14 @@ class Scaler:
         states = [self.states[replica.index] for replica in pool.replicas]
         takes = [r for r, state in zip(pool.replicas, states, strict=True) if state == "ready" and r.up]
         kept = len([replica for replica in pool.replicas if replica.index in self._kept])
-        one = pool.replicas[0]
-        view = PoolView(
-            name=pool.pool.name,
-            least=pool.least,
-            most=len(pool.replicas),
+        view = pool.view(
+            waiting,
+            unended,
             ready=len(takes),
             starting=states.count("starting") + kept,
             draining=states.count("draining") - kept,
             failed=states.count("ready") - len(takes),
             busy=sum([bool(self._load(replica)) for replica in takes]),
-            waiting=MappingProxyType(waiting),  # type: ignore[arg-type]
-            jobs=MappingProxyType(unended),  # type: ignore[arg-type]
-            start_s=pool.start_s,
-            costs=one.costs,
-            batch_costs=one.batch_costs,
         )
         policy = pool.policy
         wanted = answers.wanted(policy, ask(policy, "wanted", view, now), pool.least, view.most)

@@ -28,7 +28,8 @@ def checked(run: Run) -> RunArrays:
         BadInput: the log breaks conservation, see `check_run`.
     """
     check_run(run)
-    return RunArrays.whole(_requests(run.requests), _steps(run.steps), _pools(run), run.info.get("outages"))
+    requests, steps, pools = _requests(run.requests), _steps(run.steps), _pools(run)
+    return RunArrays.whole(requests, steps, pools, run.info.get("outages"), run.info.get("lifetimes"))
 
 
 def check_run(run: Run) -> None:

@@ -186,14 +186,43 @@ def _batch_by_time(run: RunArrays) -> float:
     return _ratio((steps.requests * steps.seconds).sum(), steps.seconds.sum())
 
 
+def _paid_device_s(run: RunArrays) -> float:
+    """Device seconds that are paid for: all devices, busy or not, from the first arrival to the last end; of replicas
+    that come and go from their order until they are gone."""
+    if run.lifetimes is None:
+        return run.span_s * run.devices
+    lives = run.lives()
+    return float((lives.paid_s * lives.devices).sum())
+
+
+def _paid_replica_s(run: RunArrays) -> float:
+    """Of replicas, likewise."""
+    return run.span_s * run.replicas if run.lifetimes is None else float(run.lives().paid_s.sum())
+
+
 def _utilisation(run: RunArrays) -> float:
-    return _ratio(run.steps.device_s.sum(), run.span_s * run.devices)
+    return _ratio(run.steps.device_s.sum(), _paid_device_s(run))
+
+
+def _cost(run: RunArrays) -> float:
+    lives = run.lives()
+    return float((lives.paid_s / 3600 * lives.price_per_hour).sum())
+
+
+def _of_scaling(count: Callable[[RunArrays], float]) -> Callable[[RunArrays], float]:
+    return lambda run: math.nan if run.lifetimes is None else count(run)
+
+
+def _starts(run: RunArrays) -> float:
+    """How many replicas were ordered within the span."""
+    ordered = [at for _, at, _, _ in run.lifetimes or () if at is not None]
+    return float(sum([run.start_s <= at <= run.end_s for at in ordered]))
 
 
 def _device_s_per_image(run: RunArrays) -> float:
-    """What is paid for: all devices from the first arrival to the last end, busy or not."""
+    """What is paid for, see `_paid_device_s`."""
     images = float(run.ended.images[run.ended.finished].sum())
-    return _ratio(run.span_s * run.devices, images)
+    return _ratio(_paid_device_s(run), images)
 
 
 def _reuse(run: RunArrays) -> float:
@@ -231,7 +260,7 @@ def _availability(run: RunArrays) -> float:
         return math.nan
     begin, end = run.start_s, run.end_s
     down = [max(0.0, min(end, end if to is None else to) - max(begin, since)) for _, since, to in run.outages]
-    return 1.0 - _ratio(sum(down), run.span_s * run.replicas)
+    return 1.0 - _ratio(sum(down), _paid_replica_s(run))
 
 
 def _restarts(run: RunArrays) -> float:
@@ -290,12 +319,27 @@ FIGURES: dict[str, Figure] = {
     "batch_denoise": Figure("Requests a denoising launch by time", "x", _batch_by_time),
     "utilisation": Figure("Utilisation of devices, mean", "%", _utilisation),
     "device_s_per_image": Figure("Cost, device time per image", "s", _device_s_per_image),
+    "cost": Figure("Cost, at the price of the devices", "x", _cost),
+    "replicas_mean": Figure(
+        "Replicas paid for, mean", "x", _of_scaling(lambda run: _ratio(_paid_replica_s(run), run.span_s))
+    ),
+    "saved": Figure(
+        "Saved against the most replicas",
+        "%",
+        _of_scaling(lambda run: 1.0 - _ratio(_paid_device_s(run), run.span_s * run.devices)),
+    ),
+    "starts": Figure("Replicas started", "", _of_scaling(_starts)),
+    "starting": Figure(
+        "Paid time of replicas that are starting",
+        "%",
+        _of_scaling(lambda run: _ratio(run.lives().starting_s.sum(), _paid_replica_s(run))),
+    ),
     "reuse": Figure("Units reused from caches", "%", _reuse),
     "loads": Figure("Loads of weights", "", _of_loads(lambda run, loads: float(len(loads)))),
     "loading": Figure(
         "Time loading weights",
         "%",
-        _of_loads(lambda run, loads: _ratio(loads.seconds.sum(), run.span_s * run.replicas)),
+        _of_loads(lambda run, loads: _ratio(loads.seconds.sum(), _paid_replica_s(run))),
     ),
     "resident": Figure("Requests that found their weights loaded", "%", _of_loads(_found_resident), True),
     "availability": Figure("Replicas in working order", "%", _availability, True),
@@ -324,6 +368,8 @@ LEADING = (
     "latency_p99_s",
     "throughput_rps",
     "device_s_per_image",
+    "cost",
+    "saved",
 )
 """What most who open a report ask for: shown first, whatever shows it."""
 
@@ -331,7 +377,7 @@ READING = (
     "SLO attainment: share of all requests that finished by their deadline, or at all where they have none; worst "
     f"size: the least of any size that at least {100 * FREQUENT:g} % of the requests have. Latency: from arrival to "
     "end, of all requests; ∞: so many never finished. Cost: all devices, busy or not, from the first arrival to the "
-    "last end."
+    "last end; of replicas that come and go from their order until they are gone."
 )
 """How to read `LEADING`."""
 
@@ -346,6 +392,7 @@ TOPICS = {
     ),
     "Batches and devices": (
         *("launches", "batch_mean", "batch_denoise", "utilisation", "device_s_per_image", "reuse"),
+        *("cost", "replicas_mean", "saved", "starts", "starting"),
         *("loads", "loading", "resident", "availability", "restarts"),
     ),
     "Predictions": (

@@ -76,7 +76,7 @@ def _run(
     record = EventRecord()
     controller = _controller(elastic, routing, record.add)
     happenings = iter(failures) if failures else None
-    simulation = Simulation(controller, _WORLD.world(seed), per_step, happenings=happenings, start_s=lambda _: _START_S)
+    simulation = Simulation(controller, _WORLD.world(seed), per_step, happenings=happenings, start_s=[_START_S] * _MOST)
     try:
         simulation.run(requests)
     except Stalled as error:

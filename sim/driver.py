@@ -52,7 +52,8 @@ class Simulation:
         progress: called with the number of requests submitted so far, now and then.
         happenings: in order of time; may go on for ever.
         in_flight: what becomes of the requests on a replica that fails, see `policies.controller.IN_FLIGHT`.
-        start_s: what a replica takes from the order to start it until it is ready, seconds, by its index.
+        start_s: what each replica takes from the order to start it until it is ready, seconds; needed where some come
+            and go.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Simulation:
         progress: Callable[[int], None] | None = None,
         happenings: Iterable[Happening] | None = None,
         in_flight: str = "restart",
-        start_s: Callable[[int], float] = lambda replica: 0.0,
+        start_s: Sequence[float] = (),
     ) -> None:
         self._controller = controller
         self._world = world
@@ -214,7 +215,7 @@ class Simulation:
 
     def _order(self, replica: int, now: int) -> None:
         """A replica starts."""
-        takes = round(self._start_s(replica) * PICOSECONDS)
+        takes = round(self._start_s[replica] * PICOSECONDS)
         self._starts[replica] = now + takes
         self._env.timeout(takes, (replica, now + takes)).callbacks.append(self._started)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from policies.contract import Decision, Launch, Policy, PolicyError, Replica, SchedulingPolicy
     from policies.placement import PlacementPolicy
     from policies.routing import RoutingPolicy
+    from policies.scaling import PoolView, ScalingPolicy
     from policies.weights import WeightsPolicy
     from predictors.profile import Profile
     from reports.comparison import Comparison
@@ -45,11 +46,13 @@ _HOMES = {
     "Plan": "reports.plan.result",
     "Policy": "policies.contract",
     "PolicyError": "policies.contract",
+    "PoolView": "policies.scaling",
     "Profile": "predictors.profile",
     "Replica": "policies.contract",
     "Request": "traces.request",
     "Result": "tilecast.results",
     "RoutingPolicy": "policies.routing",
+    "ScalingPolicy": "policies.scaling",
     "Scenario": "tilecast.scenario",
     "SchedulingPolicy": "policies.contract",
     "Trace": "traces.trace",
@@ -73,11 +76,13 @@ __all__ = [
     "Plan",
     "Policy",
     "PolicyError",
+    "PoolView",
     "Profile",
     "Replica",
     "Request",
     "Result",
     "RoutingPolicy",
+    "ScalingPolicy",
     "Scenario",
     "SchedulingPolicy",
     "Trace",

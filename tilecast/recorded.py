@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from policies.events import Event, Ledger, Parity, check_parity, read_events
 from policies.job import Job
-from policies.livelog import EVENTS, LOADED, still_open
+from policies.livelog import EVENTS, INITIAL, LOADED, still_open
 from policies.runlog import UNFINISHED, read_run
 from predictors.profile import Profile
 from tilecast.caching import read_shares
@@ -182,7 +182,7 @@ def interrupted_replay(folder: Path, prepared: Prepared, resume: bool) -> Begun 
         raise BadInput(f"{folder} is the log of another replay: {difference}; choose another -o, or leave out --resume")
     events = read_events(folder / EVENTS)
     requests = Trace.load(folder / "trace.parquet").requests()
-    ledger = Ledger(requests, info["replicas"], info.get(LOADED))
+    ledger = Ledger(requests, info["replicas"], info.get(LOADED), info.get(INITIAL))
     for event in events:
         ledger.tell(event)
     left = still_open(ledger, requests)

@@ -21,6 +21,7 @@ from tilecast.sections import (
     PoliciesSection,
     PolicySection,
     PredictorSection,
+    ScalingSection,
     Section,
     SloSection,
     TilingSection,
@@ -73,6 +74,7 @@ class Scenario(Section):
     world: WorldSection = WorldSection()
     faults: FaultsSection | None = None  # None: nothing goes wrong
     policies: PoliciesSection = PoliciesSection()
+    scaling: ScalingSection | None = None  # None: all replicas are always there
     weights: WeightsSection | None = None  # None: all requests want the same weights, always there
     slo: SloSection = SloSection()
     plan: PlanSection = Field(PlanSection(), exclude=True)  # decides nothing of a run
@@ -206,4 +208,4 @@ def _table(section: Section) -> dict[str, Any]:
     return table
 
 
-_POLICIES = ("scheduling", "routing", "weights", "caching", "tile_caching", "placement")
+_POLICIES = ("scheduling", "routing", "scaling", "weights", "caching", "tile_caching", "placement")

@@ -129,8 +129,11 @@ class TraceSection(Section):
 class ClusterSection(Section):
     """What it runs on."""
 
-    replicas: Replicas = Field(1, description="How many replicas of the model serve requests.")
+    replicas: Replicas = Field(1, description="How many replicas of the model serve requests, at most with [scaling].")
     devices: Devices = Field(1, description="Of a replica; more than one share the tiles of large requests.")
+    price_per_hour: Annotated[float, Range(1e-6, 1e6)] | None = Field(
+        None, description="Of a device, in any currency; not set: reports say nothing of money."
+    )
     device: Annotated[str, Field(pattern=r"^(cpu|mps|(cuda|xpu)(:\d{1,4})?)$")] = Field(
         "cpu", description="What a replay runs on: cpu, cuda, cuda:1, xpu or mps."
     )
@@ -290,6 +293,27 @@ class FaultsSection(Section):
     )
 
 
+class ScalingSection(Section):
+    """Replicas come and go, as many as policies.scaling wants, up to cluster.replicas."""
+
+    least: Annotated[int, Range(0, REPLICAS.most, "replicas", whole=True)] = Field(
+        1, description="Replicas that there are at least; 0: none while there is nothing to do."
+    )
+    initial: Annotated[int, Range(0, REPLICAS.most, "replicas", whole=True)] | None = Field(
+        None, description="Replicas that are there in the beginning; not set: what the policy wants of an idle pool."
+    )
+    provisioning_s: Span = Field(
+        30.0,
+        description="From the order of a replica until its machine is there, simulated; a real one takes its time.",
+    )
+    load_s: Span | None = Field(
+        None,
+        description="Loading the weights after that, simulated; not set: what [weights] preloads, or the model's bytes "
+        "at the rate of the profile.",
+    )
+    warm_up_s: Span = Field(0.0, description="From there until it takes requests, simulated.")
+
+
 class PolicySection(Section):
     """A policy by name (or file.py:Class); every other key is a parameter of it."""
 
@@ -355,6 +379,10 @@ class PoliciesSection(Section):
         None,
         description="Which replica a request waits for; not set: what the scheduler is used with, mostly shared, or "
         "affinity where weights are loaded.",
+    )
+    scaling: PolicySection | None = Field(
+        None,
+        description="How many replicas there are; not set: all, always, or where [scaling] stands as queue wants.",
     )
     weights: PolicySection | None = Field(None, description="Which weights leave a full replica; not set: cost.")
     caching: PolicySection = Field(PolicySection(name="none"), description="Which blocks of a model are not computed.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -15,12 +15,13 @@ import numpy as np
 from policies.contract import SchedulingPolicy
 from policies.controller import Controller
 from policies.guard import name_of
-from policies.livelog import LOADED
+from policies.livelog import INITIAL, LOADED
 from policies.pool import Pool, extrapolates_on, standalone_on
 from policies.record import Served, request_table, run_arrays, step_table
 from policies.routing import RoutingPolicy, usual_routing
 from policies.run_arrays import RunArrays
 from policies.runlog import write_run
+from policies.scaling.elastic import Elastic
 from policies.watchdog import watched
 from predictors.costs import CostModel
 from predictors.expected import ExpectedReuse
@@ -33,6 +34,7 @@ from tilecast.file_memo import memoised_by_file
 from tilecast.in_memory import is_named
 from tilecast.latency import geometry_for, latency_table, load_profile, trust
 from tilecast.lossy import lossy
+from tilecast.scaling import elastic_of, scaling_section, start_seconds
 from tilecast.scenario import Scenario
 from tilecast.sections import PredictorSection
 from tilecast.tiling import PreparedTiling, prepare_tiling
@@ -82,6 +84,8 @@ class Prepared:
     clock_start_s: float = 0.0
     routing: RoutingPolicy | None = None
     weights: PreparedWeights | None = None
+    elastic: Elastic | None = None
+    start_s: Sequence[float] = ()
 
     def controller(self, on_event: Callable[[str, Any, float], None] | None = None) -> Controller:
         """A fresh controller for this scenario, the same for every driver: its policy sees the same stages in each."""
@@ -93,8 +97,7 @@ class Prepared:
             routing = usual_routing(self.policy)  # several sets of adapters lie wherever the model does
         return Controller(
             policy=serving_many(scenario, self.policy, self.trace),
-            pools=believed,
-            replicas=scenario.cluster.replicas,
+            pools=[Pool(believed, scenario.cluster.replicas, elastic=self.elastic)],
             recipe=adapting_first(scenario, _recipe(self.tiling)),
             on_event=on_event,
             weights=None if self.weights is None else self.weights.weights,
@@ -122,7 +125,14 @@ class Prepared:
     def pools(self) -> list[Pool]:
         """The replicas, with what is known of their costs before anything runs."""
         cluster = self.scenario.cluster
-        return [Pool(self.costs, cluster.replicas, devices=cluster.devices)]
+        price = math.nan if cluster.price_per_hour is None else cluster.price_per_hour
+        return [Pool(self.costs, cluster.replicas, devices=cluster.devices, price_per_hour=price)]
+
+    @property
+    def initial(self) -> list[int]:
+        """The replicas that are there when a run begins."""
+        controller = self.controller()
+        return [index for index in range(self.scenario.cluster.replicas) if controller.state_of(index) == "ready"]
 
     def world_table(self) -> LatencyModel:
         """The measured table that the simulated world takes its durations from."""
@@ -158,6 +168,8 @@ class Prepared:
             "warnings": [note.document() for note in self.notes],
             "clock_start_s": self.clock_start_s,
             **({} if self.weights is None else {"weights": self.weights.facts, LOADED: self.loaded}),
+            **({} if self.elastic is None else {INITIAL: self.initial, "start_s": self.elastic.start_s}),
+            **({} if scenario.cluster.price_per_hour is None else {"pools": [pool.facts for pool in self.pools]}),
             **more,
         }
 
@@ -194,12 +206,18 @@ class Prepared:
 
     def simulation_info(self, controller: Controller) -> dict[str, Any]:
         """``run.json`` of a simulation of this scenario, which is over."""
-        return self.info("simulation", **({} if self.scenario.faults is None else {"outages": controller.outages}))
+        return self.info("simulation", **self.happened(controller))
+
+    def happened(self, run: Served) -> dict[str, Any]:
+        """What became of the replicas of a run, for ``run.json``."""
+        outages = {} if self.scenario.faults is None and not run.outages else {"outages": run.outages}
+        return outages if self.elastic is None else {**outages, "lifetimes": run.lifetimes}
 
     def arrays(self, controller: Controller) -> RunArrays:
         """What figures of a simulation of this scenario, which is over, are computed on."""
         outages = None if self.scenario.faults is None else controller.outages
-        return run_arrays(controller, self.requests, self.pools, outages)
+        lifetimes = None if self.elastic is None else controller.lifetimes
+        return run_arrays(controller, self.requests, self.pools, outages, lifetimes)
 
     def write(self, folder: Path, controller: Controller, info: dict[str, Any], events: list[str]) -> None:
         """Write the run log of ``controller`` into ``folder``."""
@@ -260,6 +278,11 @@ def _prepare(scenario: Scenario) -> Prepared:
     warnings += _unlike_the_profile(scenario, profile)
     scheduling = policies.scheduling.policy("scheduling", scenario.base)
     serving_many(scenario, scheduling, trace)
+    start_s: list[float] = []
+    if scaling_section(scenario) is not None:
+        loaded = preloaded(scenario, None if weights is None else weights.weights, trace.requests())
+        start_s, note = start_seconds(scenario, profile, None if weights is None else weights.weights, loaded)
+        warnings += [note] if note else []
     preloaded(scenario, None if weights is None else weights.weights, trace.requests())
     if scenario.predictor.oracle:
         predictor = _world_table(scenario, profile, table).scaled(scenario.world.slowdown)
@@ -281,6 +304,8 @@ def _prepare(scenario: Scenario) -> Prepared:
         clock_start_s=clock_start_s,
         routing=routing_of(scenario),
         weights=weights,
+        elastic=elastic_of(scenario, max(start_s, default=0.0)),
+        start_s=start_s,
     )
 
 

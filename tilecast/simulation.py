@@ -63,7 +63,15 @@ def _run(prepared: Prepared, per_step: bool, progress: Callable[[int], None] | N
     faults = scenario.faults
     happenings = None if faults is None else _happenings(faults, prepared.requests, scenario)
     in_flight = "restart" if faults is None else faults.in_flight
-    Simulation(controller, world, per_step, progress, happenings, in_flight).run(prepared.requests)
+    Simulation(
+        controller=controller,
+        world=world,
+        per_step=per_step,
+        progress=progress,
+        happenings=happenings,
+        in_flight=in_flight,
+        start_s=prepared.start_s,
+    ).run(prepared.requests)
     return controller
 
 

@@ -20,7 +20,8 @@ class Elastic:
     Attributes:
         policy: copied for every run.
         least: replicas that there are at least.
-        initial: replicas that are there when a run begins, how many or which of the pool's; None: the least.
+        initial: replicas that are there when a run begins, how many or which of the pool's; None: as many as the policy
+            wants then of a pool that has nothing to do.
         start_s: predicted seconds from the order to start a replica until it takes requests.
     """
 

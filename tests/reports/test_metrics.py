@@ -44,6 +44,11 @@ EXPECTED = {
     "batch_denoise": 31 / 25,
     "utilisation": 27 / 40,
     "device_s_per_image": 2 * 20 / 3,
+    "cost": math.nan,  # no price is known
+    "replicas_mean": math.nan,  # none comes or goes
+    "saved": math.nan,
+    "starts": math.nan,
+    "starting": math.nan,
     "reuse": 5 / 45,
     "loads": math.nan,
     "loading": math.nan,

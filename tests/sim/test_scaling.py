@@ -64,7 +64,8 @@ def run(
     controller = made(scheduler, elastic, routing, record.add)
     happenings = iter(failures) if failures else None
     world = WORLD.world(3)
-    Simulation(controller, world, per_step, None, happenings, in_flight, lambda i: 0.3137 + 0.011 * i).run(requests)
+    starts = [0.3137 + 0.011 * i for i in range(MOST)]
+    Simulation(controller, world, per_step, None, happenings, in_flight, starts).run(requests)
     return controller, record.lines
 
 
