@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from policies.contract import PolicyError
@@ -105,7 +105,7 @@ def check(controller: Controller, requests: Sequence[Request], least: int) -> No
 failing = st.lists(st.tuples(st.floats(0, 8), st.integers(0, MOST - 1), st.floats(0.05, 2)), max_size=4)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     st.sampled_from(sorted(SCHEDULERS)),
     st.sampled_from([None, "shared", "least-work", "earliest-completion", "affinity"]),
@@ -141,7 +141,8 @@ def test_whatever_is_wanted_no_request_is_lost_and_a_quantum_is_a_promise(
     assert fates(oracle) == fates(controller)
     assert oracle.lifetimes == controller.lifetimes
     events = [json.loads(line) for line in lines]
-    ledger = Ledger(requests, MOST, initial=range(elastic.least))
+    fresh = made(scheduler, elastic, routing, None)
+    ledger = Ledger(requests, MOST, initial=[index for index in range(MOST) if fresh.state_of(index) == "ready"])
     for event in events:
         ledger.tell(event)
     assert ledger.lifetimes == controller.lifetimes
