@@ -83,6 +83,7 @@ class _Place:
         self.replica = replica
         self.starts = 0
         self.losses = 0  # in a row
+        self.failed = False  # and has not come back since
         self.state = "starting"  # or ready, down, left
         self.running: Launch | None = None
         self.report = Report()
@@ -226,7 +227,7 @@ class Replay:
             elif deliver is not None:
                 deliver(told.request, told.pixels)
 
-        place.replica.start(hear)
+        place.replica.start(hear, place.failed)
 
     def _await_all(self) -> None:
         while any(place.state == "starting" for place in self._places):
@@ -344,7 +345,7 @@ class Replay:
         if isinstance(told, Ended):
             self._take_outcome(place, told, heard.now)
         elif isinstance(told, Ready):
-            place.state, place.report = "ready", told.report
+            place.state, place.failed, place.report = "ready", False, told.report
             self._controller.replica_up(heard.replica, heard.now)
         elif isinstance(told, Lost):
             self._lost(heard.replica, told.why, heard.now)
@@ -382,7 +383,7 @@ class Replay:
         place = self._places[index]
         launch, place.running = place.running, None
         outcome = None if launch is None else Outcome(0, device_s=(now - launch.start_s,))
-        place.state = "down"
+        place.state, place.failed = "down", True
         self._controller.replica_down(index, now, self._in_flight, outcome)
 
     def _happen(self, happening: Happening, now: float) -> None:

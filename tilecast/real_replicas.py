@@ -101,10 +101,10 @@ def replicas_of(prepared: Prepared, requests: list[Request], stack: ExitStack) -
     )
     weights, loaded = checkpoints_of(prepared), prepared.loaded
 
-    def make(index: int, device: str, again: bool = False) -> Make:
+    def make(index: int, device: str, bare: bool = False) -> Make:
         if weights is None:
             return partial(_executor, scenario, build, device)
-        return partial(_swapping, scenario, build, weights, () if again else loaded[index], device)
+        return partial(_swapping, scenario, build, weights, () if bare else loaded[index], device)
 
     prepare = partial(_warmed_up if weights is None else _warmed_up_on_one, requests=requests)
     threads = cluster.threads
@@ -127,7 +127,7 @@ def replicas_of(prepared: Prepared, requests: list[Request], stack: ExitStack) -
             for index, (device, own) in enumerate(zip(devices, cores, strict=True))
         ]
     for index, (replica, device) in enumerate(zip(replicas, devices, strict=True)):
-        replica.again = make(index, device, again=True)
+        replica.bare = make(index, device, bare=True)
     return replicas
 
 

@@ -70,11 +70,10 @@ class RemoteReplica(ServingReplica):
         """
         raise NotImplementedError
 
-    def start(self, hear: Hear) -> None:
-        make = self.make
+    def start(self, hear: Hear, failed: bool = False) -> None:
         if self._channel is not None:
             self._channel.close(0.0)
-            make = self.again or make
+        make = (self.bare if failed else None) or self.make
         self._channel = channel = self.connect()
         threading.Thread(target=self._listen, args=(channel, hear), daemon=True).start()
         _send(channel, dumped((make, self.prepare, self.describe)))

@@ -21,18 +21,23 @@ class ServingReplica:
         describe: what it says of itself at the end.
 
     Attributes:
-        again: makes it when it is started again; None: as the first time.
+        bare: makes it after a failure, without what lies there from the beginning; None: as ever.
     """
 
-    again: Make | None = None
+    bare: Make | None = None
 
     def __init__(self, make: Make, prepare: Describe = nothing, describe: Describe = nothing) -> None:
         self.make = make
         self.prepare = prepare
         self.describe = describe
 
-    def start(self, hear: Hear) -> None:
-        """Begin to load its model; ``hear`` is told what becomes of it."""
+    def start(self, hear: Hear, failed: bool = False) -> None:
+        """Begin to load its model.
+
+        Args:
+            hear: told what becomes of it.
+            failed: it comes back after a failure.
+        """
         raise NotImplementedError
 
     def tell(self, message: Asked) -> None:
@@ -51,7 +56,7 @@ class ServingReplica:
 class ThreadReplica(ServingReplica):
     """On a thread of this process: for one replica, which has nobody to share the interpreter with."""
 
-    def start(self, hear: Hear) -> None:
+    def start(self, hear: Hear, failed: bool = False) -> None:
         self._host = Host(self.make, self.prepare, self.describe, hear)
         self._thread = threading.Thread(target=self._host.run, daemon=True)
         self._thread.start()

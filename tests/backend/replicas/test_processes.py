@@ -125,7 +125,7 @@ def test_a_killed_process_is_a_failed_replica_and_comes_back() -> None:
 
 def test_a_killed_process_has_lost_its_weights_and_loads_them_again() -> None:
     replica = ProcessReplica(partial(Loading, ["a", "b"]), described, described)
-    replica.again = Loading
+    replica.bare = Loading
     names = "abcabcab"
     requests = [Request(f"r{index}", 0.0, 16, 16, 2, checkpoint=name) for index, name in enumerate(names)]
     killed: list[int] = []
