@@ -7,6 +7,9 @@ its events have one order. A recall reaches a running launch at its next step bo
 A replica that is lost, because its process was killed or has stopped, or its machine is gone, is a replica that failed:
 its requests begin again on another or fail, as the scenario says, and it is started anew. What a scenario has go wrong
 is done to the replicas at its times.
+
+Replicas that the controller wants are started, and those that it gives up are told to leave; one that leaves frees what
+it holds, and its place can be started again when it has left.
 """
 
 from __future__ import annotations
@@ -84,7 +87,7 @@ class _Place:
         self.starts = 0
         self.losses = 0  # in a row
         self.failed = False  # and has not come back since
-        self.state = "starting"  # or ready, down, left
+        self.state = "stopped"  # starting, ready, down, stopping; left: it could not be had again
         self.running: Launch | None = None
         self.report = Report()
 
@@ -200,7 +203,8 @@ class Replay:
         """
         try:
             for index in range(len(self._places)):
-                self._start(index)
+                if self._controller.state_of(index) == "ready":
+                    self._start(index)
             self._await_all()
             ready()
             self._deliver_again(again)
@@ -239,11 +243,16 @@ class Replay:
                 raise heard.told.error
 
     def _deliver_again(self, jobs: Sequence[Job]) -> None:
-        """Each on the replica where it finished, alone."""
+        """Each on the replica where it finished, or if that is not there on another, alone."""
         waiting = set()
+        there = [place for place in self._places if place.state == "ready"]
+        if not there:
+            self.undelivered |= {job.request.request_id: "no replica was there in the beginning" for job in jobs}
+            return
         for number, job in enumerate(jobs, start=1):
             order = LaunchOrder(-number, job.recipe, (job.request,), frozenset([job.request.request_id]))
-            self._places[job.replica].replica.tell(order)
+            own = self._places[job.replica]
+            (own if own in there else there[0]).replica.tell(order)
             waiting.add(order.launch_id)
         while waiting:
             told = self._heard_before_time().told
@@ -302,15 +311,41 @@ class Replay:
             )
 
     def _is_busy(self) -> bool:
-        """Whether anything runs, or a replica that is gone comes back."""
-        return any(place.running is not None or place.state in ("starting", "down") for place in self._places)
+        """Whether anything runs, or a replica comes or goes."""
+        passing = ("starting", "down", "stopping")
+        return any(place.running is not None or place.state in passing for place in self._places)
 
     def _start_work(self, now: float) -> None:
+        self._launch(now)
+        while resizes := self._controller.resizes(now):
+            for index, change in resizes:
+                if change == "start":
+                    self._places[index].losses = 0
+                    self._start(index)
+                elif change == "stop":
+                    self._stop(index, now)
+            self._launch(now)
+        self._recall(now)
+
+    def _stop(self, index: int, now: float) -> None:
+        """A replica is to leave, which does nothing."""
+        place = self._places[index]
+        if place.state in ("down", "left"):
+            self._stopped(index, now)
+        else:
+            place.state = "stopping"
+            place.replica.tell(End())
+
+    def _stopped(self, index: int, now: float) -> None:
+        place = self._places[index]
+        place.state, place.failed = "stopped", False
+        self._controller.replica_stopped(index, now)
+
+    def _launch(self, now: float) -> None:
         for launch in self._controller.launches(now):
             place = self._places[launch.replica]
             place.running = launch
             place.replica.tell(order_of(launch, frozenset(self._controller.resident_on(launch.replica))))
-        self._recall(now)
 
     def _recall(self, now: float) -> None:
         for launch_id in self._controller.recalls(now):
@@ -323,6 +358,10 @@ class Replay:
         due = [t for t in times if t is not None]
         if not due and not self._is_busy():
             if self._controller.open:
+                if (gave_up := self._controller.gave_up) is not None:
+                    raise ReplayStalled(
+                        f"policy {name_of(gave_up)} wants no replica, and {self._controller.open} requests wait for one"
+                    )
                 raise ReplayStalled(
                     f"policy {name_of(self._controller.policy)} stalls: {self._controller.open} requests wait, nothing "
                     "runs and nothing will arrive"
@@ -342,16 +381,22 @@ class Replay:
         place, told = self._places[heard.replica], heard.told
         if heard.start != place.starts or place.state == "left":
             return  # of a process that was killed meanwhile
-        if isinstance(told, Ended):
+        if place.state == "stopping":
+            if isinstance(told, Left):
+                place.report = told.report
+            if isinstance(told, Left | Lost | Unready):
+                self._stopped(heard.replica, heard.now)
+        elif isinstance(told, Ended):
             self._take_outcome(place, told, heard.now)
         elif isinstance(told, Ready):
             place.state, place.failed, place.report = "ready", False, told.report
-            self._controller.replica_up(heard.replica, heard.now)
+            come = self._controller.state_of(heard.replica) == "starting"
+            (self._controller.replica_ready if come else self._controller.replica_up)(heard.replica, heard.now)
         elif isinstance(told, Lost):
             self._lost(heard.replica, told.why, heard.now)
         elif isinstance(told, Unready):
             place.state = "left"
-            self._warn(f"replica {heard.replica} could not be started again: {told.error}")
+            self._warn(f"replica {heard.replica} could not be started: {told.error}")
 
     def _take_outcome(self, place: _Place, told: Ended, now: float) -> None:
         launch, place.running, place.losses = place.running, None, 0
@@ -402,7 +447,7 @@ class Replay:
 
     def _warn(self, warning: str) -> None:
         self.warnings.append(warning)
-        if not self._over and all(place.state == "left" for place in self._places):
+        if not self._over and all(place.state in ("left", "stopped") for place in self._places):
             raise ReplicasLost(f"no replica is left; the last: {warning}")
 
     def _give_up(self) -> None:

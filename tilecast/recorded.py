@@ -39,7 +39,7 @@ def _sources(scenario: Scenario) -> list[Path]:
     """The files of a scenario that are kept beside the log of a replay as they are."""
     hardware, policies = scenario.predictor.hardware, scenario.policies
     named = [_file_of(hardware)] if hardware is not None and ".toml" in hardware else []
-    for section in (policies.scheduling, policies.routing, policies.weights):
+    for section in (policies.scheduling, policies.routing, policies.scaling, policies.weights):
         if section is not None and ".py:" in section.name:
             named.append(section.name.rpartition(":")[0])
     return [scenario.base / each for each in dict.fromkeys(named)]
@@ -117,12 +117,15 @@ def _prepared_again(folder: Path) -> Prepared:
     tiling = prepared.tiling
     if tiling is not None:
         tiling = replace(tiling, shares=read_shares(expected.get("expected_tiles", {})))
-    return replace(prepared, tiling=tiling, shares=read_shares(expected.get("expected_computed", {})))
+    elastic = prepared.elastic
+    if elastic is not None:
+        elastic = replace(elastic, start_s=read_run(folder).info["start_s"])
+    return replace(prepared, tiling=tiling, elastic=elastic, shares=read_shares(expected.get("expected_computed", {})))
 
 
 def _recorded_scenario(folder: Path) -> Scenario:
     recorded = json.loads(json.dumps(read_run(folder).info["scenario"]))
-    for kind in ("scheduling", "routing", "weights"):
+    for kind in ("scheduling", "routing", "scaling", "weights"):
         section = recorded["policies"].get(kind)
         if section is not None and ".py:" in section["name"]:
             file, _, class_name = section["name"].rpartition(":")

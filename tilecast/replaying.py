@@ -112,9 +112,10 @@ def replay_into(
         )
 
         def ready() -> None:
-            info["hardware"] = hardware = replay.reports[0].hardware
+            hardware = next((report.hardware for report in replay.reports if report.hardware), "")
+            info["hardware"] = hardware or prepared.table.hardware
             said = dict.fromkeys([warning for report in replay.reports for warning in report.warnings])
-            if hardware != prepared.table.hardware:
+            if hardware and hardware != prepared.table.hardware:
                 said[f"predictions are of {prepared.table.hardware}, the replay ran on {hardware}"] = None
             info["warnings"] = [*info["warnings"], *said]
 
@@ -127,12 +128,13 @@ def replay_into(
             notes = dict.fromkeys([note for report in reports for note in report.notes])
             info["warnings"] = [*info["warnings"], *notes, *[grave(each).document() for each in replay.warnings]]
             ledger = live.settle()
-            gone = {"outages": ledger.outages} if ledger.outages or scenario.faults is not None else {}
             if log is not None and not left:  # nothing happened but for pictures
                 live.info = log.info
                 live.close(interrupted=False)
             else:
-                live.close(interrupted, cache_peak_bytes=caches, drift=prepared.drift(ledger), **gone)
+                live.close(
+                    interrupted, cache_peak_bytes=caches, drift=prepared.drift(ledger), **prepared.happened(ledger)
+                )
     lacking = replay.undelivered | (writer.failed if writer else {})
     if lacking:
         name, why = next(iter(lacking.items()))
@@ -177,6 +179,10 @@ def follows(prepared: Prepared) -> bool:
     if cluster.replicas > 1 or place.size != cluster.devices:
         raise BadInput(
             f"torchrun started {place.size} processes; expected cluster.replicas = 1 and cluster.devices = {place.size}"
+        )
+    if prepared.elastic is not None:
+        raise BadInput(
+            "torchrun has started the processes of the one replica, which can neither come nor go: [scaling]"
         )
     if launcher_of(prepared.scenario) != "thread":
         raise BadInput(

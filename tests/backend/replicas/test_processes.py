@@ -23,6 +23,9 @@ from policies.contract import PolicyError
 from policies.controller import Controller
 from policies.events import EventRecord, check_parity
 from policies.faults import Happening
+from policies.pool import Pool
+from policies.scaling import PoolView, QueueLength, ScalingPolicy
+from policies.scaling.elastic import Elastic
 from policies.scheduling import FCFS
 from policies.weights import ModelSwapping
 from predictors.loading import Weights
@@ -48,7 +51,8 @@ class Run:
         self.requests = requests
         self.replicas: list[ServingReplica] = replicas
         self.made: dict[str, float] = {}
-        self.controller = Controller(FCFS(), FlatCosts(), len(replicas), on_event=self.record.add)
+        self.elastic: Elastic | None = options.pop("elastic", None)
+        self.controller = self._controller(self.record.add)
         self.replay = Replay(self.controller, replicas, deliver=self._take, **options)
 
     def _take(self, request: Request, pixels: np.ndarray[Any, Any]) -> None:
@@ -66,10 +70,10 @@ class Run:
     def same_decisions(self) -> bool:
         events = [json.loads(line) for line in self.record.lines]
 
-        def again(hook: Any) -> Controller:
-            return Controller(FCFS(), FlatCosts(), len(self.replicas), on_event=hook)
+        return check_parity(events, self.requests, self._controller).same
 
-        return check_parity(events, self.requests, again).same
+    def _controller(self, hook: Any) -> Controller:
+        return Controller(FCFS(), [Pool(FlatCosts(), len(self.replicas), elastic=self.elastic)], on_event=hook)
 
 
 def gone(pid: int) -> bool:
@@ -271,3 +275,34 @@ def test_ray_actors_serve_and_are_replaced_like_processes(monkeypatch: pytest.Mo
     assert "Ray actor died" in warning
     assert run.same_decisions
     assert all(gone(pid) for pid in pids)
+
+
+def test_replicas_come_and_go_as_the_policy_decides() -> None:
+    """One in the beginning, two for the burst, none in the quiet that follows, and one for the last request."""
+    requests = [*asked(6), Request("last", 6.0, 16, 16, 3)]
+    queue = QueueLength(waiting=2.0, keep_alive_s=0.3)
+    run = Run(processes(2), requests, elastic=Elastic(queue, 0, 1)).run()
+    assert sorted(run.finished) == sorted(request.request_id for request in requests)
+    lifetimes = sorted(run.controller.lifetimes, key=lambda life: (life[1] or -1.0, life[0]))
+    first, second, last = lifetimes
+    assert first[1:3] == (None, None)
+    assert second[0] == 1
+    assert second[1] < 1.0 < second[3] < 6.0
+    assert second[2] is None or second[1] < second[2]
+    assert 6.0 <= last[1] < last[2]
+    assert last[3] is None
+    assert len({int(pid) for pid in run.made.values()}) >= 2
+    assert run.same_decisions
+    for launch, _, end_s in run.controller.launched:
+        spans = [(life[2] or -1.0, life[3] or 1e9) for life in lifetimes if life[0] == launch.replica]
+        assert any(came <= launch.start_s and end_s <= left for came, left in spans)
+
+
+class OneThenNone(ScalingPolicy):
+    def wanted(self, pool: PoolView, now: float) -> int:
+        return int(now < 0.1)
+
+
+def test_a_policy_that_wants_no_replica_is_told_in_a_line() -> None:
+    with pytest.raises(PolicyError, match=r"policy OneThenNone wants no replica, and 1 requests wait for one"):
+        Run(processes(1), asked(2, gap_s=1.0), elastic=Elastic(OneThenNone(), 0, 1)).run()
