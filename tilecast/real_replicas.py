@@ -18,7 +18,7 @@ from traces.request import Request
 
 if TYPE_CHECKING:
     from backend.executor import Executor
-    from backend.replicas.host import Make
+    from backend.replicas.host import Describe, Make
     from backend.replicas.messages import Report
     from backend.replicas.replica import ServingReplica
     from backend.swapping import SwappingExecutor
@@ -106,7 +106,9 @@ def replicas_of(prepared: Prepared, requests: list[Request], stack: ExitStack) -
             return partial(_executor, scenario, build, device)
         return partial(_swapping, scenario, build, weights, () if bare else loaded[index], device)
 
-    prepare = partial(_warmed_up if weights is None else _warmed_up_on_one, requests=requests)
+    prepare: Describe = partial(_warmed_up, requests=requests)
+    if weights is not None:
+        prepare = partial(_warmed_up_on_one, requests=requests)
     threads = cluster.threads
     replicas: list[ServingReplica]
     if launcher == "ray":

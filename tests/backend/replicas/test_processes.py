@@ -32,6 +32,7 @@ from predictors.loading import Weights
 from tests.backend.replicas.stub import Loading, Sleeper, described, unfit, without_a_file
 from tests.policies.costs import FlatCosts
 from tests.waiting import comes_true
+from traces.errors import BadInput
 from traces.request import Request
 
 
@@ -156,6 +157,17 @@ def test_a_killed_process_has_lost_its_weights_and_loads_them_again() -> None:
     assert set(after.values()) == {0.5}  # from disk: what the host kept was the process's own
     events = [json.loads(line) for line in run.record.lines]
     assert check_parity(events, requests, controller).same
+
+
+def test_a_load_that_fails_ends_the_run_with_its_reason() -> None:
+    class Torn(Loading):
+        def load(self, checkpoint: str, evict: Any = ()) -> None:
+            raise BadInput(f"{checkpoint}/unet is not whole")
+
+    request = Request("r", 0.0, 16, 16, 1, checkpoint="a")
+    controller = Controller(ModelSwapping(FCFS()), FlatCosts(), 1, weights=Weights(1.0, 1.0))
+    with pytest.raises(BadInput, match="a/unet is not whole"):
+        Replay(controller, [ThreadReplica(Torn)]).run([request])
 
 
 def test_a_process_that_has_stopped_is_lost_ended_and_replaced() -> None:
