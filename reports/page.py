@@ -24,11 +24,12 @@ REASONS = 8
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A plot of the page: what draws it, and how to read it."""
+    """A plot of the page: what draws it, how to read it, and whether it is wanted of some runs."""
 
     title: str
     caption: str
     draw: Callable[[Comparison], go.Figure]
+    wanted: Callable[[Comparison], bool] = lambda comparison: True
 
     @property
     def name(self) -> str:
@@ -62,6 +63,13 @@ PLOTS = (
         "Share of time the replicas were busy: their mean; the band holds the middle 80 % of them.",
         plots.utilisation_over_time,
     ),
+    Plot(
+        "Replicas over time",
+        "Above: paid for, and dotted those of them that take requests. Below: what they have cost so far, and dotted "
+        "what the most that there may be would have cost.",
+        plots.replicas_over_time,
+        lambda comparison: any(run.lifetimes is not None for run in comparison.arrays),
+    ),
     Plot("Batch sizes", "Requests in a denoising launch.", plots.batch_sizes),
     Plot(
         "Predicted against actual launch times",
@@ -71,12 +79,18 @@ PLOTS = (
 )
 
 
+def plots_of(comparison: Comparison) -> list[Plot]:
+    """The plots that say something of these runs."""
+    return [plot for plot in PLOTS if plot.wanted(comparison)]
+
+
 def page(comparison: Comparison) -> str:
     """The page as text. Every text that comes from a run log is escaped."""
+    shown = plots_of(comparison)
     return render(
         "page.html",
         REPORT,
-        {plot.name: plot.draw(comparison) for plot in PLOTS},
+        {plot.name: plot.draw(comparison) for plot in shown},
         names=comparison.names,
         version=comparison.runs[0].info.get("tilecast", ""),
         answer=comparison.answer(),
@@ -91,7 +105,7 @@ def page(comparison: Comparison) -> str:
             for name, run in zip(comparison.names, comparison.runs, strict=True)
             for row in reasons(run).head(REASONS).itertuples(index=False)
         ],
-        plots=PLOTS,
+        plots=shown,
         scenarios=[(name, _scenario(run)) for name, run in zip(comparison.names, comparison.runs, strict=True)],
     )
 

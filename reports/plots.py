@@ -20,7 +20,7 @@ from reports.comparison import Comparison
 from reports.document import blank
 from reports.figures import DENOISING, latency, value
 from reports.palette import DASHES, DATA
-from reports.series import load, spread, thin_load, utilisation
+from reports.series import load, replicas, spread, thin_load, utilisation
 from traces.request import Size
 from traces.sizes import format_size
 
@@ -117,6 +117,35 @@ def utilisation_over_time(comparison: Comparison) -> go.Figure:
         figure.add_scatter(x=np.float32(edges[:-1]), y=mean, legendgroup=str(at), **_line(comparison, at))
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%")
     return figure.update_xaxes(rangemode="tozero")
+
+
+def replicas_over_time(comparison: Comparison) -> go.Figure:
+    """Replicas paid for, and of them those ready; below what they have cost so far, and what the most would have."""
+    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06, figure=blank("", ""))
+    priced = False
+    for at, run in enumerate(comparison.arrays):
+        if not len(run.requests):
+            continue
+        counts = replicas(run)
+        counts = counts.iloc[spread(len(counts), _share(comparison) // 2)]
+        time_s = counts["time_s"].astype(np.float32)
+        priced |= not math.isnan(value("cost", run))
+        line, shape = _line(comparison, at) | {"legendgroup": str(at)}, {"line_shape": "hv"}
+        hidden = line | {"showlegend": False}
+        figure.add_scatter(x=time_s, y=counts["paid"].astype(np.int32), row=1, col=1, **shape, **line)
+        if run.lifetimes is None:
+            figure.add_scatter(x=time_s, y=np.float32(counts["cost"]), row=2, col=1, **hidden)
+            continue
+        dotted = {"line": {"color": _colour(at), "dash": "dot", "width": 1}}
+        figure.add_scatter(
+            x=time_s, y=counts["ready"].astype(np.int32), row=1, col=1, **shape, **(hidden | {"opacity": 0.6} | dotted)
+        )
+        figure.add_scatter(x=time_s, y=np.float32(counts["cost"]), row=2, col=1, **hidden)
+        figure.add_scatter(x=time_s, y=np.float32(counts["cost_of_most"]), row=2, col=1, **(hidden | dotted))
+    figure.update_yaxes(title_text="replicas", row=1, col=1)
+    figure.update_yaxes(title_text="cost so far" if priced else "device hours so far", row=2, col=1)
+    figure.update_xaxes(title_text="time (s)", row=2, col=1).update_layout(height=480)
+    return figure.update_yaxes(rangemode="tozero")
 
 
 def batch_sizes(comparison: Comparison) -> go.Figure:

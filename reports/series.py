@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from policies.run_arrays import RunArrays
 from policies.runlog import Run
 from reports.checks import device_count, replica_count
 
@@ -59,6 +60,35 @@ def utilisation(run: Run, edges: Numbers) -> Numbers:
         so_far = np.concatenate([[0.0], np.column_stack([busy[:-1], busy[1:]]).ravel()])
         share[int(str(replica))] = np.diff(np.interp(edges, instants, so_far)) / np.diff(edges)
     return share.clip(0.0, 1.0)
+
+
+def replicas(run: RunArrays) -> pd.DataFrame:
+    """Replicas after each change of them, one row an instant at which something changed, from the start of the run to
+    its end.
+
+    Columns: ``time_s``; ``paid`` for, and ``ready`` of them, so that the others start; ``cost`` until then, in device
+    hours where no price is known; and ``cost_of_most``, had as many as there may be been there all the time.
+    """
+    lives = run.lives()
+    price = np.where(np.isnan(lives.price_per_hour), lives.devices, lives.price_per_hour) / 3600
+    changes = pd.concat(
+        [
+            pd.DataFrame({"time_s": times, "paid": sign * paid, "ready": sign * ready, "rate": sign * paid * price})
+            for times, sign, paid, ready in (
+                (lives.from_s, 1, 1, 0),
+                (lives.ready_s, 1, 0, 1),
+                (lives.to_s, -1, 1, 1),
+            )
+        ]
+    )
+    summed = changes.groupby("time_s").sum().cumsum().reset_index()
+    elapsed_s = np.diff(summed["time_s"], append=run.end_s)
+    cost = np.concatenate([[0.0], np.cumsum(summed["rate"] * elapsed_s)[:-1]])
+    most = sum(
+        [p.replicas * (p.devices if np.isnan(p.price_per_hour) else p.devices * p.price_per_hour) for p in run.pools]
+    )
+    found = summed[["time_s", "paid", "ready"]].astype({"paid": int, "ready": int})
+    return found.assign(cost=cost, cost_of_most=(summed["time_s"] - run.start_s) * most / 3600)
 
 
 def spread(length: int, points: int) -> npt.NDArray[np.int64]:

@@ -141,9 +141,9 @@ def simulated(prepared: Prepared, controller: Controller) -> Result:
 
 def plots(comparison: Comparison) -> dict[str, go.Figure]:
     """The plots of a comparison's report by title."""
-    from reports.page import PLOTS
+    from reports.page import plots_of
 
-    return {plot.title: plot.draw(comparison) for plot in PLOTS}
+    return {plot.title: plot.draw(comparison) for plot in plots_of(comparison)}
 
 
 def _spelled(comparison: Comparison) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from reports.boxes import BoxPlot, add_boxes
 from reports.comparison import Comparison
 from reports.document import TRACES, render
 from reports.markdown import REPORT
-from reports.page import PLOTS, page, write_page
+from reports.page import PLOTS, page, plots_of, write_page
 
 EVIL = "<img src=x onerror=alert(1)></script><a href='https://example.com'>"
 
@@ -56,11 +56,21 @@ def test_page_needs_no_network(make_run):
 
 
 def test_page_says_what_matters(make_run):
-    text = " ".join(read(page(Comparison.of([make_run("one"), make_run("two", warnings=["odd size"])]))).text)
+    comparison = Comparison.of([make_run("one"), make_run("two", warnings=["odd size"])])
+    text = " ".join(read(page(comparison)).text)
     for needle in ("one", "two", "met equally many deadlines", "odd size", "by extrapolation", "burst.csv"):
         assert needle in text
-    for plot in PLOTS:
+    for plot in plots_of(comparison):
         assert plot.title in text
+    assert "Replicas over time" not in text
+
+
+def test_page_shows_replicas_that_come_and_go(make_run):
+    lifetimes = [[0, None, None, None], [1, 1.0, 2.0, 19.0]]
+    comparison = Comparison.of([make_run("one"), make_run("two", lifetimes=lifetimes)])
+    text = " ".join(read(page(comparison)).text)
+    assert "Replicas over time" in text
+    assert "Saved against the most replicas" in text
 
 
 def test_text_of_a_run_log_is_escaped(make_run):
@@ -94,9 +104,10 @@ def test_same_runs_same_bytes(make_run, tmp_path):
 def test_page_of_odd_runs(fixture, request, make_run):
     run = request.getfixturevalue(fixture)
     for runs in ([run], [run, make_run("other")]):
-        text = page(Comparison.of(runs))
+        comparison = Comparison.of(runs)
+        text = page(comparison)
         data = text.split('type="application/json">')[1].split("</script>")[0]
-        assert set(json.loads(data)) == {plot.name for plot in PLOTS}
+        assert set(json.loads(data)) == {plot.name for plot in plots_of(comparison)}
 
 
 def test_latency_curve_ends_at_the_share_that_finished(make_run):

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.series import load, spread, thin_load, utilisation
+from reports.checks import checked
+from reports.series import load, replicas, spread, thin_load, utilisation
 
 
 def test_load_by_hand(make_run):
@@ -77,3 +78,19 @@ def test_nothing_waits_less_than_never(make_run):
         requests.loc[requests["request_id"] == "c", "first_start_s"] = 2 - 1e-13
 
     assert load(make_run(edit=early))[["waiting", "running"]].min().tolist() == [0, 0]
+
+
+def test_replicas_by_hand(make_run):
+    """The first is there all the time, the second is ready from 3 to 11 s, and again to the end; the third never came."""
+    lifetimes = [[0, None, None, None], [1, 1.0, 3.0, 11.0], [1, 16.0, 17.0, None], [2, 2.0, None, 4.0]]
+    found = replicas(checked(make_run(lifetimes=lifetimes, replicas=3))).set_index("time_s")
+    assert found["paid"].to_dict() == {0: 1, 1: 2, 2: 3, 3: 3, 4: 2, 11: 1, 16: 2, 17: 2, 20: 0}
+    assert found["ready"].to_dict() == {0: 1, 1: 1, 2: 1, 3: 2, 4: 2, 11: 1, 16: 1, 17: 2, 20: 0}
+    assert found["cost"].iloc[-1] == pytest.approx((20 + 10 + 4 + 2) / 3600)
+    assert found["cost_of_most"].iloc[-1] == pytest.approx(60 / 3600)
+
+
+def test_replicas_that_are_always_there(make_run):
+    found = replicas(checked(make_run()))
+    assert found["paid"].tolist() == found["ready"].tolist() == [2, 0]
+    assert found["cost"].tolist() == pytest.approx([0, 40 / 3600])
