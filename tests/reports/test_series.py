@@ -81,7 +81,7 @@ def test_nothing_waits_less_than_never(make_run):
 
 
 def test_replicas_by_hand(make_run):
-    """The first is there all the time, the second is ready from 3 to 11 s, and again to the end; the third never came."""
+    """The first is there always, the second is ready from 3 to 11 s, and again to the end; the third never came."""
     lifetimes = [[0, None, None, None], [1, 1.0, 3.0, 11.0], [1, 16.0, 17.0, None], [2, 2.0, None, 4.0]]
     found = replicas(checked(make_run(lifetimes=lifetimes, replicas=3))).set_index("time_s")
     assert found["paid"].to_dict() == {0: 1, 1: 2, 2: 3, 3: 3, 4: 2, 11: 1, 16: 2, 17: 2, 20: 0}
