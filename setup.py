@@ -17,8 +17,10 @@ from setuptools.errors import BaseError, CCompilerError
 
 COMPILED = [
     "sim/driver.py",
+    "sim/durations.py",
     "sim/timeline.py",
     "sim/world.py",
+    "sim/worlds.py",
     "policies/controller.py",
     "policies/router.py",
     "policies/rules.py",

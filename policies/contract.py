@@ -185,7 +185,7 @@ class Replica(ReadOnly):
     @property
     def weights(self) -> Weights | None:
         """Sizes of the checkpoints and the memory for them; None: all requests want the same weights, always there."""
-        return None if self._loads is None else self._loads.weights
+        return None if self._loads is None else self._loads.of[self.index]
 
     @property
     def room_gb(self) -> float:

@@ -79,8 +79,8 @@ class Controller:
         recipe: what a request goes through, as `policies.tiling.recipe.TilingRule.stages` says; or the stages of an
             ordinary request that every one goes through. Where weights are loaded it may begin with its adapters.
         on_event: called with (verb, payload, now) for every event and answer, in order; see `policies.events`.
-        weights: replicas run only what they have loaded, and hold no more than fits; None: all requests want the same
-            weights, always there.
+        weights: of the replicas, where ``pools`` are costs, see `policies.pool.Pool`; of several pools all have
+            weights or none.
         loaded: checkpoints that lie on each replica from the beginning; empty: none on any.
         routing: copied; None: what the scheduling policy is used with.
 
@@ -109,22 +109,23 @@ class Controller:
         self.open = 0
         self.outages: list[tuple[int, float, float | None]] = []
         if isinstance(pools, CostModel):
-            pools = [Pool(pools, replicas)]
+            pools = [Pool(pools, replicas, weights=weights)]
         replicas = sum([pool.replicas for pool in pools])
         if routing is None:
             routing = usual_routing(policy) if replicas > 1 else Shared()
         self._loads = None
-        if weights is not None:
+        held = [pool.weights for pool in pools for _ in range(pool.replicas) if pool.weights is not None]
+        if held:
             loaded = [*loaded, *[()] * (replicas - len(loaded))]
-            self._loads = LoadTimes(weights, loaded)
+            self._loads = LoadTimes(held, loaded)
         binds = answers.truth(routing, read(routing, "binds"), "binds")
         self._cluster = cluster = ClusterState(pools, binds, self._loads)
         self._replicas = cluster.view.replicas
         places = zip(self._replicas, cluster.resident, cluster.queues, strict=True)
         self._places: dict[int, _Place] = {1 << index: place for index, place in enumerate(places)}
         self._occupancy = cluster.occupancy
-        for held, checkpoints in zip(cluster.loaded, loaded, strict=False):
-            held.update(dict.fromkeys(checkpoints))
+        for here, checkpoints in zip(cluster.loaded, loaded, strict=False):
+            here.update(dict.fromkeys(checkpoints))
         self._running: dict[int, _StepCosts] = {}
         self._recalled: set[int] = set()
         self._own_recalls: list[int] = []

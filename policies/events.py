@@ -379,11 +379,11 @@ class Ledger:
             return self._recipes.get(request.request_id) or ordinary(request)
 
         elastic = None if self._initial is None else Elastic(Fixed(), 0, self._initial)
+        weights = None if self._loaded is None else _ANY_ROOM
         controller = Controller(
             policy=_Decisions(),
-            pools=[Pool(_Predictions(), self._replicas, elastic=elastic)],
+            pools=[Pool(_Predictions(), self._replicas, elastic=elastic, weights=weights)],
             recipe=recipe,
-            weights=None if self._loaded is None else _ANY_ROOM,
             loaded=self._loaded or (),
         )
         return _Told(controller, self._requests)

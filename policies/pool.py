@@ -13,6 +13,7 @@ from traces.request import Request
 
 if TYPE_CHECKING:
     from policies.contract import Launch
+    from predictors.loading import Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,8 @@ class Pool:
         devices: of each replica.
         price_per_hour: of each device, in any currency; NaN: unknown.
         elastic: how its replicas come and go; None: all are always there.
+        weights: its replicas run only what they have loaded, and hold no more than fits; None: all that requests of
+            the pool want always lies there.
     """
 
     costs: CostModel
@@ -36,6 +39,7 @@ class Pool:
     devices: int = 1
     price_per_hour: float = math.nan
     elastic: Elastic | None = None
+    weights: Weights | None = None
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Rules:
             if checkpoint not in replica.loaded:
                 raise broken(policy, f"evicts {checkpoint!r}, which does not lie on replica {replica.index}")
         beside = [checkpoint for checkpoint in replica.loaded if checkpoint not in load.evict]
-        weights = self._loads.weights
+        weights = self._loads.of[replica.index]
         if not weights.fit([*beside, name]):
             what = f"beside {', '.join(beside)} in {weights.memory_gb:g} GB"
             raise broken(policy, f"loads {name!r} onto replica {replica.index}, which does not fit {what}")

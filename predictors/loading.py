@@ -139,12 +139,15 @@ class LoadTimes:
     """How long loads take in one run; remembers what each replica's host holds, the latest last.
 
     Args:
-        weights: weights of the cluster.
+        weights: weights of all replicas, or of each.
         loaded: what lies on each replica from the beginning, and so in its host's memory, too.
+
+    Attributes:
+        of: weights of each replica.
     """
 
-    def __init__(self, weights: Weights, loaded: Sequence[Sequence[str]]) -> None:
-        self.weights = weights
+    def __init__(self, weights: Weights | Sequence[Weights], loaded: Sequence[Sequence[str]]) -> None:
+        self.of = [weights] * len(loaded) if isinstance(weights, Weights) else list(weights)
         self._hosts: list[dict[str, None]] = [{} for _ in loaded]
         self._loaded = loaded
         for replica in range(len(loaded)):
@@ -152,8 +155,8 @@ class LoadTimes:
 
     def expected(self, replica: int, checkpoint: str) -> float:
         """Seconds that a load would take now."""
-        of = self.weights.host_s if checkpoint in self._hosts[replica] else self.weights.disk_s
-        return of(checkpoint)
+        weights = self.of[replica]
+        return weights.host_s(checkpoint) if checkpoint in self._hosts[replica] else weights.disk_s(checkpoint)
 
     def held(self, replica: int) -> tuple[str, ...]:
         """The checkpoints that a replica's host keeps, the latest last."""
@@ -175,7 +178,7 @@ class LoadTimes:
             self._keep(replica, checkpoint)
 
     def _keep(self, replica: int, checkpoint: str) -> None:
-        host, weights = self._hosts[replica], self.weights
+        host, weights = self._hosts[replica], self.of[replica]
         host.pop(checkpoint, None)
         if weights.gb(checkpoint) > weights.host_gb:
             return

@@ -1,4 +1,4 @@
-"""Figures of a run by parts: by size of request, by replica, by kind of batch."""
+"""Figures of a run by parts: by size, model and tenant of requests, by pool and replica, by kind of batch."""
 
 from __future__ import annotations
 
@@ -23,6 +23,34 @@ def by_size(run: RunArrays) -> pd.DataFrame:
     columns = ("requests", "finished", *OF_SIZES)
     rows = {format_size(size): _row(run.of_sizes([size]), columns) for size in sorted(sizes_of(run))}
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns)).rename_axis("size")
+
+
+def by_model(run: RunArrays) -> pd.DataFrame:
+    """One row a model, by name: ``requests``, ``finished`` and the figures of `OF_SIZES`."""
+    return _by_name(run, "model")
+
+
+def by_tenant(run: RunArrays) -> pd.DataFrame:
+    """One row a tenant, by name: ``requests``, ``finished`` and the figures of `OF_SIZES`."""
+    return _by_name(run, "tenant")
+
+
+def by_pool(run: RunArrays) -> pd.DataFrame:
+    """One row a pool: ``replicas``, ``requests`` (that ran there last), figures of `OF_SIZES` of these, ``utilisation``
+    and what its replicas ``cost`` (see `reports.figures`)."""
+    columns = ("requests", *OF_SIZES, "utilisation", "cost")
+    rows = {pool.name: {"replicas": pool.replicas, **_row(run.of_pool(pool), columns)} for pool in run.pools}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("pool")
+
+
+def _by_name(run: RunArrays, field: str) -> pd.DataFrame:
+    names: tuple[str, ...] = getattr(run.requests, f"{field}s")
+    columns = ("requests", "finished", *OF_SIZES)
+    rows = {}
+    for name in sorted(names):
+        code = names.index(name)
+        rows[name] = _row(run.of_requests(lambda rows, code=code: getattr(rows, field) == code), columns)  # type: ignore[misc]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns)).rename_axis(field)
 
 
 def by_replica(run: RunArrays) -> pd.DataFrame:

@@ -27,10 +27,10 @@ import simpy
 from policies.controller import Controller
 from policies.faults import Happening
 from policies.guard import has_own, name_of
+from sim.durations import Durations
 from sim.growing import growing
 from sim.stalled import Stalled
 from sim.timeline import PICOSECONDS, Timeline
-from sim.world import World
 from traces.request import Request
 
 _NEVER = 10**30
@@ -59,7 +59,7 @@ class Simulation:
     def __init__(
         self,
         controller: Controller,
-        world: World,
+        world: Durations,
         per_step: bool = False,
         progress: Callable[[int], None] | None = None,
         happenings: Iterable[Happening] | None = None,
@@ -85,7 +85,7 @@ class Simulation:
         self._happenings = happenings
         self._in_flight = in_flight
         self._steps = 1 if per_step else None
-        self._slowdowns = [1000] * len(world.clocks)
+        self._slowdowns = [1000] * world.replicas
         self._down: set[int] = set()
         self._over = self._env.event()  # all requests have ended, or never will
         self._over.callbacks.append(simpy.core.StopSimulation.callback)

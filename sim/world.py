@@ -30,6 +30,7 @@ from policies.tiling.plan import TilePlans
 from policies.tiling.timing import Timing
 from predictors.costs import Batch, CostModel
 from predictors.loading import LoadTimes
+from sim.durations import Durations
 from sim.timeline import Part, Timeline
 from traces.stages import STAGES
 from traces.streams import stream
@@ -80,8 +81,8 @@ class NoiseStream:
         self.sums, self.next = sums, 0
 
 
-class World:
-    """Durations of launches in a simulation.
+class World(Durations):
+    """Durations of launches of one model on replicas of one kind.
 
     Args:
         costs: what the truth is taken from.
@@ -92,6 +93,7 @@ class World:
         plans: what a cache computes of each request; None: there is no cache.
         tiles: what refinement takes; None: no request is tiled.
         loads: what loading takes; None: all requests want the same weights, always there.
+        model: of several that are served, whose streams this world has: ``world/<replica>/<model>/<stage>``.
     """
 
     def __init__(
@@ -104,7 +106,10 @@ class World:
         plans: CachePlans | None = None,
         tiles: TilePlans | None = None,
         loads: LoadTimes | None = None,
+        model: str = "",
     ) -> None:
+        self.replicas = replicas
+        self._model = f"{model}/" if model else ""
         self._loads = loads
         self._costs = costs
         self._slowdown = slowdown
@@ -123,18 +128,10 @@ class World:
         if STAGES[stage].weights:
             return NoiseStream((1.0,), 1, None)
         measured = self._costs.noise(stage)
-        rng = stream(seed, f"world/{replica}/{stage}") if noise and len(measured.ratios) > 1 else None
+        rng = stream(seed, f"world/{replica}/{self._model}{stage}") if noise and len(measured.ratios) > 1 else None
         return NoiseStream(measured.ratios, measured.steps, rng)
 
     def timeline(self, launch: Launch, start: int, slowdown: int = 1000, steps: int | None = None) -> Timeline:
-        """When the steps of a launch end that starts now. Where it ends earlier, `put_back` must be told.
-
-        Args:
-            launch: which.
-            start: now, picoseconds.
-            slowdown: thousandths of its time that every step takes.
-            steps: steps of the launch, the first alone; None: all.
-        """
         work, planned = launch.work, launch.steps
         known = self._known.get(id(work))
         if known is None or known[0] is not work or launch.load is not None:
@@ -168,7 +165,6 @@ class World:
         return Timeline(launch, start, parts, planned, images, self._account)
 
     def put_back(self, timeline: Timeline, time: int) -> None:
-        """A launch ends at a time before the end of its timeline: noise of what it does not run is still to come."""
         clocks = self.clocks[timeline.launch.replica]
         for stage, steps in timeline.left(time):
             clocks[stage].next -= steps

@@ -7,11 +7,11 @@ in it, so that two scenarios are the same if and only if they hold the same thin
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from policies.contract import Policy
 from tilecast.sections import (
@@ -20,6 +20,7 @@ from tilecast.sections import (
     PlanSection,
     PoliciesSection,
     PolicySection,
+    PoolSection,
     PredictorSection,
     ScalingSection,
     Section,
@@ -69,6 +70,7 @@ class Scenario(Section):
     seed: Seed = Field(0, description="Of all random draws; the same seed gives the same bytes.")
     trace: TraceSection = TraceSection()
     cluster: ClusterSection = ClusterSection()
+    pool: Annotated[tuple[PoolSection, ...], Field(max_length=1000)] = ()  # none: what [cluster] says is all
     tiling: TilingSection | None = None  # None: no request is tiled
     predictor: PredictorSection = PredictorSection()
     world: WorldSection = WorldSection()
@@ -127,6 +129,62 @@ class Scenario(Section):
             BadInput: an unknown key, or a wrong value.
         """
         return _made(_table(self), given, self.base, self._source)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Scenario:
+        names = [pool.name for pool in self.pool]
+        if len(set(names)) < len(names):
+            raise ValueError("expected pools of different names")
+        if len({pool.price_per_hour is None for pool in self.pool}) > 1:
+            raise ValueError("expected a price_per_hour for every pool or for none")
+        for pool in self.pool:
+            for key, given in (("profile", pool.profile), ("executor", pool.executor)):
+                served = pool.models or (self.model,)
+                unknown = [model for model in given if model not in served] if isinstance(given, dict) else []
+                if unknown:
+                    raise ValueError(f"pool {pool.name!r}: {key} of {unknown[0]!r}, which is none of its models")
+        return self
+
+    @property
+    def pools(self) -> tuple[PoolSection, ...]:
+        """What it runs on; a scenario that names no pools has one, of all replicas."""
+        return self.pool or (PoolSection(name="all", replicas=self.cluster.replicas),)
+
+    @property
+    def replicas(self) -> int:
+        """Of all pools."""
+        return sum([pool.replicas for pool in self.pools])
+
+    def serving(self, pool: PoolSection, model: str) -> Scenario:
+        """The same scenario as if one pool were the cluster, and served one of its models alone."""
+        if not self.pool:
+            return self
+        given: dict[str, Any] = {"model": model, "pool": (), "cluster.replicas": pool.replicas}
+        if pool.profile is not None or pool.hardware is not None:
+            given |= {"predictor.profile": _of_model(pool.profile, model), "predictor.hardware": pool.hardware}
+        own = {
+            "predictor.engine": pool.engine,
+            "predictor.dtype": pool.precision,
+            "cluster.executor": _of_model(pool.executor, model),
+            "cluster.devices": pool.devices,
+            "cluster.price_per_hour": pool.price_per_hour,
+            "cluster.device": pool.device,
+            "cluster.dtype": pool.dtype,
+            "weights.memory_gb": pool.memory_gb,
+            "scaling.least": pool.least,
+            "scaling.initial": pool.initial,
+        }
+        sections = {"weights": self.weights, "scaling": self.scaling}
+        return self.replaced(
+            {
+                **given,
+                **{
+                    key: value
+                    for key, value in own.items()
+                    if value is not None and sections.get(key.partition(".")[0], self) is not None
+                },
+            }
+        )
 
     @property
     def images(self) -> Path | None:
@@ -193,9 +251,27 @@ def _laid_over(data: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
         inner = by_name(inner)
     if isinstance(inner, Section):
         inner = _table(inner)
+    if isinstance(inner, list | tuple):
+        return {**data, first: _laid_over_named(inner, key, rest, value)}
     if inner is not None and not isinstance(inner, Mapping):
         raise BadInput(f"--set {key}: {first!r} is a value, not a section")
     return {**data, first: _laid_over(inner or {}, rest, value)}
+
+
+def _laid_over_named(sections: Sequence[Any], key: str, rest: str, value: Any) -> list[Any]:
+    """A list of sections of which the one with the name at the head of ``rest`` has a value laid over."""
+    name, dot, inner = rest.partition(".")
+    found = [_table(section) if isinstance(section, Section) else section for section in sections]
+    names = [section.get("name") if isinstance(section, Mapping) else None for section in found]
+    if not dot or name not in names:
+        known = ", ".join([str(each) for each in names])
+        raise BadInput(f"--set {key}: expected {key.partition('.')[0]}.NAME.KEY, with the name of one of: {known}")
+    return [_laid_over(each, inner, value) if each.get("name") == name else each for each in found]
+
+
+def _of_model(given: Any, model: str) -> Any:
+    """What a pool says of one model, where it may say it of all or of each."""
+    return given.get(model) if isinstance(given, Mapping) else given
 
 
 def _table(section: Section) -> dict[str, Any]:

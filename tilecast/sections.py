@@ -63,6 +63,8 @@ Precision = Literal[
     "int4-weights",
 ]
 Engine = Literal["eager", "compile", "vendor"]
+Executor = Literal["whole", "patched", "packed"]
+DeviceName = Annotated[str, Field(pattern=r"^(cpu|mps|(cuda|xpu)(:\d{1,4})?)$")]
 Count = Annotated[int, Range(1, 65_536, whole=True)]
 Pixels = Annotated[int, Range(0, 65_536, "pixels", whole=True)]
 Bytes = Annotated[int, Range(0, 2**60, "bytes", whole=True)]
@@ -134,9 +136,7 @@ class ClusterSection(Section):
     price_per_hour: Annotated[float, Range(1e-6, 1e6)] | None = Field(
         None, description="Of a device, in any currency; not set: reports say nothing of money."
     )
-    device: Annotated[str, Field(pattern=r"^(cpu|mps|(cuda|xpu)(:\d{1,4})?)$")] = Field(
-        "cpu", description="What a replay runs on: cpu, cuda, cuda:1, xpu or mps."
-    )
+    device: DeviceName = Field("cpu", description="What a replay runs on: cpu, cuda, cuda:1, xpu or mps.")
     dtype: Dtype = Field("float32", description="Number format of the model's weights in a replay.")
     threads: Annotated[int, THREADS] | None = Field(None, description="CPU threads of torch; not set: its own choice.")
     launcher: Literal["thread", "process", "ray"] | None = Field(
@@ -144,7 +144,7 @@ class ClusterSection(Section):
         description="What a replica is in a replay: a process of this machine, a Ray actor (on the cluster at "
         "RAY_ADDRESS, if set), or a thread of the replay; not set: a thread for one replica, else processes.",
     )
-    executor: Literal["whole", "patched", "packed"] = Field(
+    executor: Executor = Field(
         "whole",
         description="How batches of several sizes run: not at all, cut into patches (UNets), packed (transformers).",
     )
@@ -177,6 +177,40 @@ class ClusterSection(Section):
     rank_timeout_s: Annotated[float, Range(0.01, 1e6, "s")] = Field(
         60.0, description="Replay: the longest wait for another device's process."
     )
+
+
+class PoolSection(Section):
+    """Replicas of one kind, of several kinds; what it does not say is as in [cluster] and [predictor]."""
+
+    name: Name = Field(description="What reports and --set pool.NAME.KEY call it.")
+    models: Several = Field(
+        (), description="That its replicas serve: known models or diffusers folders; none: the scenario's own."
+    )
+    replicas: Replicas = Field(1, description="How many, at most with [scaling].")
+    least: Annotated[int, Range(0, REPLICAS.most, "replicas", whole=True)] | None = Field(
+        None, description="See scaling.least."
+    )
+    initial: Annotated[int, Range(0, REPLICAS.most, "replicas", whole=True)] | None = Field(
+        None, description="See scaling.initial."
+    )
+    devices: Devices | None = Field(None, description="Of a replica, see cluster.devices.")
+    profile: PathText | dict[PathText, PathText] | None = Field(
+        None, description="Measured on it: a file, what ships under that name, or a table of one for each model."
+    )
+    hardware: PathText | None = Field(
+        None, description="Of the catalogue: estimated without a profile, calibrated with one."
+    )
+    engine: Engine | None = Field(None, description="See predictor.engine.")
+    precision: Precision | None = Field(None, description="See predictor.dtype.")
+    executor: Executor | dict[PathText, Executor] | None = Field(
+        None, description="See cluster.executor; or a table of one for each model."
+    )
+    memory_gb: Gigabytes | None = Field(None, description="See weights.memory_gb.")
+    price_per_hour: Annotated[float, Range(1e-6, 1e6)] | None = Field(
+        None, description="Of a device, in any currency; for all pools or for none."
+    )
+    device: DeviceName | None = Field(None, description="See cluster.device.")
+    dtype: Dtype | None = Field(None, description="See cluster.dtype.")
 
 
 class TilingSection(Section):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -30,10 +29,11 @@ from predictors.online import OnlinePredictor
 from predictors.profile import Profile
 from reports.drift import drift
 from tilecast.caching import PreparedCache, format_shares, prepare_cache
-from tilecast.file_memo import memoised_by_file
+from tilecast.demand import load_demand
 from tilecast.in_memory import is_named
-from tilecast.latency import geometry_for, latency_table, load_profile, trust
+from tilecast.latency import trust
 from tilecast.lossy import lossy
+from tilecast.member import Member, members_of, pools_of
 from tilecast.scaling import elastic_of, scaling_section, start_seconds
 from tilecast.scenario import Scenario
 from tilecast.sections import PredictorSection
@@ -47,25 +47,21 @@ from tilecast.weights import (
     serving_many,
     unknown_checkpoints,
 )
-from traces.clock import format_start, on_run_clock
 from traces.errors import BadInput
-from traces.geometry import ModelGeometry
 from traces.mix import parse_counts
 from traces.notes import Note, ordered
-from traces.references import REFERENCES, sides_in
 from traces.request import Request, Size
-from traces.spikes import parse_spike, with_spikes
 from traces.stages import STAGES, Recipe, ordinary
 from traces.streams import stream
-from traces.strength import IMAGE_TO_IMAGE
 from traces.trace import Trace
-from traces.unused import without_effect
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A scenario with everything loaded, checked and fitted.
 
+    ``members`` are every model on every pool; where nothing else is said, what is asked of the scenario as a whole (its
+    profile, table, tiling) is that of the first. A cache and tiles are only where that is the only one.
     ``shares`` says which share of its work a request of each size is expected to compute, where a cache spares some.
     ``clock_start_s`` is where the run's clock starts on that of the trace's file, in seconds of it.
     """
@@ -73,9 +69,7 @@ class Prepared:
     scenario: Scenario
     trace: Trace
     requests: list[Request]
-    profile: Profile | None
-    table: LatencyModel
-    predictor: LatencyModel
+    members: list[Member]
     policy: SchedulingPolicy
     warnings: list[str]
     cache: PreparedCache | None = None
@@ -84,23 +78,20 @@ class Prepared:
     clock_start_s: float = 0.0
     routing: RoutingPolicy | None = None
     weights: PreparedWeights | None = None
-    elastic: Elastic | None = None
+    elastic: Mapping[str, Elastic] = field(default_factory=dict)
     start_s: Sequence[float] = ()
 
     def controller(self, on_event: Callable[[str, Any, float], None] | None = None) -> Controller:
         """A fresh controller for this scenario, the same for every driver: its policy sees the same stages in each."""
-        scenario, section = self.scenario, self.scenario.predictor
-        costs = _costs(scenario, self.predictor if section.oracle else self.table, self.tiling)
-        believed = _costs_of_run(_expecting(costs, self.shares), section)
+        scenario = self.scenario
         routing = self.routing
-        if routing is None and scenario.weights is None and scenario.cluster.replicas > 1:
+        if routing is None and scenario.weights is None and scenario.replicas > 1:
             routing = usual_routing(self.policy)  # several sets of adapters lie wherever the model does
         return Controller(
             policy=serving_many(scenario, self.policy, self.trace),
-            pools=[Pool(believed, scenario.cluster.replicas, elastic=self.elastic)],
+            pools=self._pools(self._believed),
             recipe=adapting_first(scenario, _recipe(self.tiling)),
             on_event=on_event,
-            weights=None if self.weights is None else self.weights.weights,
             loaded=self.loaded,
             routing=routing,
         )
@@ -108,7 +99,17 @@ class Prepared:
     @property
     def loaded(self) -> list[list[str]]:
         """The checkpoints that lie on each replica from the beginning."""
-        return preloaded(self.scenario, None if self.weights is None else self.weights.weights, self.requests)
+        return preloaded(self.scenario, self.weights, self.requests)
+
+    @property
+    def profile(self) -> Profile | None:
+        """The measurements of the first member."""
+        return self.members[0].profile
+
+    @property
+    def table(self) -> LatencyModel:
+        """What steps of the first member cost."""
+        return self.members[0].table
 
     @property
     def policy_name(self) -> str:
@@ -118,45 +119,57 @@ class Prepared:
 
     @property
     def costs(self) -> CostModel:
-        """What the stages of a request cost."""
-        return _costs(self.scenario, self.table, self.tiling)
+        """What the stages of a request of the first member cost."""
+        return self._costs(self.members[0])
 
     @property
     def pools(self) -> list[Pool]:
         """The replicas, with what is known of their costs before anything runs."""
-        cluster = self.scenario.cluster
-        price = math.nan if cluster.price_per_hour is None else cluster.price_per_hour
-        return [Pool(self.costs, cluster.replicas, devices=cluster.devices, price_per_hour=price)]
+        return self._pools(self._costs)
 
     @property
     def initial(self) -> list[int]:
         """The replicas that are there when a run begins."""
         controller = self.controller()
-        return [index for index in range(self.scenario.cluster.replicas) if controller.state_of(index) == "ready"]
+        return [index for index in range(self.scenario.replicas) if controller.state_of(index) == "ready"]
+
+    def _pools(self, costs: Callable[[Member], CostModel]) -> list[Pool]:
+        weights = None if self.weights is None else self.weights.by_pool
+        return pools_of(self.members, costs, weights, self.elastic)
+
+    def _costs(self, member: Member) -> CostModel:
+        """What a member's steps cost."""
+        return _costs(member, member.table, self.tiling)
+
+    def _believed(self, member: Member) -> CostModel:
+        """What policies are told that a member's steps cost, in one run."""
+        section = self.scenario.predictor
+        costs = _costs(member, member.predictor() if section.oracle else member.table, self.tiling)
+        return _costs_of_run(_expecting(costs, self.shares), section)
 
     def world_table(self) -> LatencyModel:
-        """The measured table that the simulated world takes its durations from."""
-        return _world_table(self.scenario, self.profile, self.table)
+        """The measured table that the simulated world takes the durations of the first member from."""
+        return self.members[0].world_table()
 
     def info(self, kind: str, **more: Any) -> dict[str, Any]:
         """``run.json`` of a run of this scenario."""
-        scenario = self.scenario
+        scenario, priced = self.scenario, self.scenario.cluster.price_per_hour is not None
         return {
             "kind": kind,
             "tilecast": version("tilecast"),
             "model": scenario.model_name,
             "seed": scenario.seed,
             "scheduler": self.policy_name,
-            "replicas": scenario.cluster.replicas,
+            "replicas": scenario.replicas,
             "devices": scenario.cluster.devices,
-            "hardware": self.table.hardware,
+            "hardware": ", ".join(dict.fromkeys([member.table.hardware for member in self.members])),
             "scenario": scenario.model_dump(mode="json"),
             "predictor": {
                 "basis": self.table.basis,
                 "profile": scenario.predictor.profile,
                 "divided": "" if self.profile is None else self.profile.divided(scenario.model_name),
                 "hardware": scenario.predictor.hardware,
-                "content_hash": self.predictor.content_hash,
+                "content_hash": "+".join([member.predictor().content_hash for member in self.members]),
                 "executor": scenario.cluster.executor,
                 "latency_model": self.table.latency_model,
                 "fitted_models": self.table.fitted_models,
@@ -168,15 +181,25 @@ class Prepared:
             "warnings": [note.document() for note in self.notes],
             "clock_start_s": self.clock_start_s,
             **({} if self.weights is None else {"weights": self.weights.facts, LOADED: self.loaded}),
-            **({} if self.elastic is None else {INITIAL: self.initial, "start_s": self.elastic.start_s}),
-            **({} if scenario.cluster.price_per_hour is None else {"pools": [pool.facts for pool in self.pools]}),
+            **({INITIAL: self.initial, "start_s": max(self.start_s)} if self.elastic else {}),
+            **({"pools": list(map(self._facts, self.pools))} if priced or scenario.pool else {}),
             **more,
+        }
+
+    def _facts(self, pool: Pool) -> dict[str, Any]:
+        """What ``run.json`` says of a pool."""
+        own = [member for member in self.members if member.pool.name == pool.name]
+        return {
+            **pool.facts,
+            "models": {member.model: member.table.basis for member in own},
+            "hardware": own[0].table.hardware,
         }
 
     @property
     def notes(self) -> list[Note]:
         """What is known before it runs and a reader must know, the gravest first."""
-        own = () if self.profile is None else self.profile.notes
+        profiles = {profile.content_hash: profile for profile in [member.profile for member in self.members] if profile}
+        own = [note for profile in profiles.values() for note in profile.notes]
         tiled = self.tiling is not None and len(self.tiling.sizes) > 0
         tiles_cached = tiled and self.tiling is not None and self.tiling.caching is not None
         changed = lossy(self.scenario, self.cache is not None, tiled, tiles_cached)
@@ -193,11 +216,12 @@ class Prepared:
 
         Policies' predictions are corrected while a run goes on, so it is asked of the profile anew.
         """
-        costs = _expecting(self.costs, self.shares)
+        of = {(member.pool.name, member.model): _expecting(self._costs(member), self.shares) for member in self.members}
+        pool_of = [pool.name for pool in self.scenario.pools for _ in range(pool.replicas)]
         expected, measured = [], []
         for launch, outcome, end_s in run.launched:
             if launch.load is None and outcome.steps_done:
-                done = launch.done(outcome.steps_done)
+                done, costs = launch.done(outcome.steps_done), of[pool_of[launch.replica], launch.batch.model]
                 seconds = [s.steps * costs.step_s(s.stage, launch.batch) for s in done]
                 expected.append(sum(seconds))
                 measured.append(end_s - launch.start_s)
@@ -211,12 +235,12 @@ class Prepared:
     def happened(self, run: Served) -> dict[str, Any]:
         """What became of the replicas of a run, for ``run.json``."""
         outages = {} if self.scenario.faults is None and not run.outages else {"outages": run.outages}
-        return outages if self.elastic is None else {**outages, "lifetimes": run.lifetimes}
+        return outages if not self.elastic else {**outages, "lifetimes": run.lifetimes}
 
     def arrays(self, controller: Controller) -> RunArrays:
         """What figures of a simulation of this scenario, which is over, are computed on."""
         outages = None if self.scenario.faults is None else controller.outages
-        lifetimes = None if self.elastic is None else controller.lifetimes
+        lifetimes = None if not self.elastic else controller.lifetimes
         return run_arrays(controller, self.requests, self.pools, outages, lifetimes)
 
     def write(self, folder: Path, controller: Controller, info: dict[str, Any], events: list[str]) -> None:
@@ -238,33 +262,38 @@ def prepare(scenario: Scenario) -> Prepared:
 
 def _prepare(scenario: Scenario) -> Prepared:
     warnings: list[str] = []
-    profile = load_profile(scenario)
-    geometry = geometry_for(scenario.model_name, profile)
-    table = latency_table(scenario, profile, geometry)
-    warnings += trust(table, profile)
-    if profile is not None and (ignored := profile.metadata.get("ignored")):
-        warnings.append(f"the profile has columns that this Tilecast does not know, which are ignored: {ignored}")
-    trace, clock_start_s = _load_trace(scenario, geometry, profile, warnings)
-    trace.check(geometry)
+    members = members_of(scenario)
+    first = members[0]
+    scenario_of, profile, geometry, table = first.scenario, first.profile, first.geometry, first.table
+    _check_alone(scenario, members)
+    for member in members:
+        of = f"{member.pool.name}, {member.model}: " if len(members) > 1 else ""
+        warnings += [f"{of}{note}" for note in trust(member.table, member.profile)]
+        if member.profile is not None and (ignored := member.profile.metadata.get("ignored")):
+            warnings.append(f"the profile has columns that this Tilecast does not know, which are ignored: {ignored}")
+    trace, clock_start_s = load_demand(scenario, members, warnings)
     checkpoints = trace.frame["checkpoint"].nunique()
     if scenario.weights is None and checkpoints > 1:
         warnings.append(f"the {checkpoints} checkpoints of the trace are taken for one; [weights] tells them apart")
     warnings += unknown_checkpoints(scenario, trace)
-    weights = prepare_weights(scenario, trace, profile)
+    weights = prepare_weights(scenario, trace, members)
     if weights is not None and weights.note:
         warnings.append(weights.note)
-    tiling = prepare_tiling(scenario, geometry, table, trace)
-    if unmeasured := _unmeasured(table, tiling):
-        warnings.append(f"not in the profile, taken as 0 s: {', '.join(unmeasured)}")
-    costs = _costs(scenario, table, tiling)
+    tiling = None if scenario.pool and len(members) > 1 else prepare_tiling(scenario_of, geometry, table, trace)
+    for member in members:
+        if unmeasured := _unmeasured(member.table, tiling):
+            warnings.append(f"not in the profile, taken as 0 s: {', '.join(unmeasured)}")
     limit = scenario.predictor.max_extrapolation
     kinds = trace.one_of_each_kind()
-    check_supported(table, kinds if tiling is None else tiling.untiled(kinds), limit)
+    for member in members:
+        own = [kind for kind in kinds if kind.model == member.model]
+        check_supported(member.table, own if tiling is None else tiling.untiled(own), limit)
     if tiling is not None:
         check_supported(table, tiling.windows, limit)
     slo = scenario.slo
     if slo.scale is not None:
-        trace = trace.with_slo(scale=slo.scale, standalone=costs.standalone_s)
+        known = pools_of(members, lambda member: _costs(member, member.table, tiling))
+        trace = trace.with_slo(scale=slo.scale, standalone=standalone_on(known))
     elif slo.absolute_s is not None:
         trace = trace.with_slo(slo.absolute_s)
     reduction = scenario.trace.step_reduction
@@ -272,39 +301,31 @@ def _prepare(scenario: Scenario) -> Prepared:
         skip = parse_counts(reduction.skip, "trace.step_reduction.skip")
         trace = trace.with_step_reduction(reduction.share, skip, stream(scenario.seed, "trace/step_reduction"))
     policies = scenario.policies
-    cache = prepare_cache(scenario, profile, geometry, trace)
+    cache = None if len(members) > 1 else prepare_cache(scenario_of, profile, geometry, trace)
     if cache is not None and not (profile is not None and profile.frame["cached"].any()):
         warnings.append("the profile was measured without a cache: what reuse saves is taken from the work it spares")
-    warnings += _unlike_the_profile(scenario, profile)
+    for member in members:
+        warnings += _unlike_the_profile(member.scenario, member.profile)
     scheduling = policies.scheduling.policy("scheduling", scenario.base)
     serving_many(scenario, scheduling, trace)
-    start_s: list[float] = []
-    if scaling_section(scenario) is not None:
-        loaded = preloaded(scenario, None if weights is None else weights.weights, trace.requests())
-        start_s, note = start_seconds(scenario, profile, None if weights is None else weights.weights, loaded)
-        warnings += [note] if note else []
-    preloaded(scenario, None if weights is None else weights.weights, trace.requests())
-    if scenario.predictor.oracle:
-        predictor = _world_table(scenario, profile, table).scaled(scenario.world.slowdown)
-    else:
-        predictor = table.scaled(1.0 + scenario.predictor.error) if scenario.predictor.error else table
+    loaded = preloaded(scenario, weights, trace.requests())
+    elastic, start_s, notes = _elastic(scenario, members, weights, loaded)
+    warnings += notes
     requests = trace.requests()
     return Prepared(
         scenario=scenario,
         trace=trace,
         requests=requests,
-        profile=profile,
-        table=table,
-        predictor=predictor,
+        members=members,
         policy=scheduling,
-        warnings=warnings,
+        warnings=list(dict.fromkeys(warnings)),
         cache=cache,
         tiling=tiling,
         shares={} if cache is None else cache.shares,
         clock_start_s=clock_start_s,
         routing=routing_of(scenario),
         weights=weights,
-        elastic=elastic_of(scenario, max(start_s, default=0.0)),
+        elastic=elastic,
         start_s=start_s,
     )
 
@@ -350,19 +371,55 @@ def _unlike_the_profile(scenario: Scenario, profile: Profile | None) -> list[str
     return warnings
 
 
-def _costs(scenario: Scenario, table: LatencyModel, tiling: PreparedTiling | None) -> CostModel:
-    return adapting(scenario, table if tiling is None else tiling.costs(table))
+def _elastic(
+    scenario: Scenario, members: list[Member], weights: PreparedWeights | None, loaded: list[list[str]]
+) -> tuple[dict[str, Elastic], list[float], list[str]]:
+    """How the replicas of each pool come and go, what each replica takes to start, and where that is from; empty where
+    all are always there."""
+    elastic: dict[str, Elastic] = {}
+    start_s: list[float] = []
+    notes: list[str] = []
+    if scaling_section(scenario) is None:
+        return elastic, start_s, notes
+    first = {member.pool.name: member for member in reversed(members)}
+    for pool in scenario.pools:
+        member, begin = first[pool.name], len(start_s)
+        own = None if weights is None else weights.by_pool[pool.name]
+        seconds, note = start_seconds(member.scenario, member.profile, own, loaded[begin : begin + pool.replicas])
+        start_s += seconds
+        notes += [note] if note else []
+        scaled = elastic_of(member.scenario, max(seconds))
+        assert scaled is not None
+        elastic[pool.name] = scaled
+    return elastic, start_s, notes
+
+
+def _check_alone(scenario: Scenario, members: list[Member]) -> None:
+    """Refuse what is known of one model on one pool alone, where there are several.
+
+    Raises:
+        BadInput: a cache or tiles.
+    """
+    if len(members) == 1:
+        return
+    section = scenario.policies
+    if section.caching.name != "none":
+        raise BadInput(f"policies.caching is {section.caching.name!r}: expected 'none' with several models or pools")
+    if scenario.tiling is not None or section.tile_caching.name != "none":
+        raise BadInput("[tiling] is of one model on one pool: take it out, or leave one pool with one model")
+    if several := [member for member in members if member.scenario.cluster.devices > 1]:
+        raise BadInput(
+            f"pool {several[0].pool.name!r}: devices is {several[0].scenario.cluster.devices}, but only tiles are "
+            "shared, which are of one model on one pool"
+        )
+
+
+def _costs(member: Member, table: LatencyModel, tiling: PreparedTiling | None) -> CostModel:
+    return adapting(member.scenario, table if tiling is None else tiling.costs(table))
 
 
 def _expecting(costs: CostModel, shares: dict[Size, float]) -> CostModel:
     return ExpectedReuse(costs, shares) if shares else costs
-
-
-def _world_table(scenario: Scenario, profile: Profile | None, table: LatencyModel) -> LatencyModel:
-    latency_model = scenario.world.latency_model
-    if latency_model is None:
-        return table
-    return latency_table(scenario, profile, geometry_for(scenario.model_name, profile), latency_model)
 
 
 def _costs_of_run(table: CostModel, section: PredictorSection) -> CostModel:
@@ -372,70 +429,3 @@ def _costs_of_run(table: CostModel, section: PredictorSection) -> CostModel:
     if section.online:
         return OnlinePredictor(table, section.error)
     return table.scaled(1.0 + section.error) if section.error else table
-
-
-_read_trace = memoised_by_file(Trace.load)
-
-
-def _load_trace(
-    scenario: Scenario, geometry: ModelGeometry, profile: Profile | None, warnings: list[str]
-) -> tuple[Trace, float]:
-    """The trace of a run on its clock, and where that starts on the file's, in seconds."""
-    section = scenario.trace
-    if section.path is None:
-        raise BadInput("the scenario names no trace; set trace.path, or pass --trace")
-    whole = trace = _read_trace(scenario.base / section.path) if section.in_memory is None else section.in_memory
-    if section.start_s or section.end_s is not None:
-        trace = trace.slice(section.start_s, section.end_s if section.end_s is not None else float("inf"))
-    if section.limit is not None:
-        trace = trace.head(section.limit)
-    if not len(trace):
-        first_s, last_s = whole.span
-        raise BadInput(
-            f"{section.path}: no requests left after trace.start_s, trace.end_s and trace.limit; "
-            f"its arrivals are at {first_s:.15g} to {last_s:.15g} s"
-        )
-    trace, clock_start_s = on_run_clock(trace)
-    if clock_start_s:
-        warnings.append(format_start(clock_start_s))
-    if unused := without_effect(trace.frame):
-        warnings.append(unused)
-    if scenario.weights is None and (trace.frame["adapters"] != "").any():
-        warnings.append(
-            "adapters are taken to cost nothing, neither to put on nor in a step; weights.adapter_s says otherwise"
-        )
-    clock_start_s += section.start_s
-    if section.rate_scale != 1.0:
-        trace = trace.scale_rate(section.rate_scale)
-    if section.spikes:
-        spikes = [parse_spike(text) for text in section.spikes]
-        trace = with_spikes(trace, spikes, stream(scenario.seed, "trace/spikes"))
-    if section.steps_scale != 1.0:
-        trace = trace.with_steps(section.steps_scale)
-    others = sorted(set(trace.frame["model"]) - {"", scenario.model_name})
-    if section.fit_sizes:
-        trace = trace.scale_sizes(geometry)
-        if others:
-            warnings.append(f"requests for {', '.join(others)} run as {scenario.model_name}, sizes scaled to it")
-    elif others:
-        warnings.append(f"requests for {', '.join(others)} run as {scenario.model_name}")
-    image_to_image = IMAGE_TO_IMAGE.get(_pipeline_of(scenario, profile))
-    if image_to_image is not None:
-        trace = trace.with_schedules(image_to_image)
-    elif count := int(trace.frame["strength"].notna().sum()):
-        name = scenario.model_name
-        warnings.append(f"strength of {count} requests has no effect: {name} is not known to be image to image")
-    if (reference := REFERENCES.get(_pipeline_of(scenario, profile))) is not None:
-        trace = trace.with_references(reference, geometry.size_multiple, sides_in(scenario.images))
-    trace, notes = trace.guided_as(geometry)
-    warnings += notes
-    return trace.with_model(scenario.model_name), clock_start_s
-
-
-def _pipeline_of(scenario: Scenario, profile: Profile | None) -> str:
-    """The class of the scenario's pipeline, as its folder says, or else its profile; "": neither does."""
-    try:
-        index = json.loads((Path(scenario.model_source) / "model_index.json").read_bytes())
-        return str(index["_class_name"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return "" if profile is None else profile.metadata.get("pipeline", "")

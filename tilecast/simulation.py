@@ -9,7 +9,9 @@ from policies.faults import Faults, Happening
 from policies.watchdog import watched
 from predictors.loading import LoadTimes
 from sim.driver import Simulation
+from sim.durations import Durations
 from sim.world import World
+from sim.worlds import Worlds
 from tilecast.scenario import Scenario
 from tilecast.sections import FaultsSection
 from tilecast.setup import Prepared
@@ -42,24 +44,8 @@ def _run(prepared: Prepared, per_step: bool, progress: Callable[[int], None] | N
             f"no cache signals were recorded for {scenario.model_name!r}; set predictor.reuse to a file written by "
             "'tilecast cache record', or policies.caching to none"
         )
-    truth = prepared.world_table()
-    truth.tabulate(sorted({request.shape for request in prepared.requests}), max_images=16)
     controller = prepared.controller()
-    plans = prepared.cache.plans if prepared.cache is not None else None
-    tiles = prepared.tiling.plans(truth) if prepared.tiling is not None else None
-    costs = adapting(scenario, truth if tiles is None else tiles.costs)
-    section, replicas = scenario.world, scenario.cluster.replicas
-    loads = None if prepared.weights is None else LoadTimes(prepared.weights.weights, prepared.loaded)
-    world = World(
-        costs=costs,
-        replicas=replicas,
-        seed=scenario.seed,
-        noise=section.noise,
-        slowdown=section.slowdown,
-        plans=plans,
-        tiles=tiles,
-        loads=loads,
-    )
+    world = _world(prepared)
     faults = scenario.faults
     happenings = None if faults is None else _happenings(faults, prepared.requests, scenario)
     in_flight = "restart" if faults is None else faults.in_flight
@@ -75,8 +61,37 @@ def _run(prepared: Prepared, per_step: bool, progress: Callable[[int], None] | N
     return controller
 
 
+def _world(prepared: Prepared) -> Durations:
+    """How long things take: what is of all models and pools alike is one, noise is each one's own."""
+    scenario, members = prepared.scenario, prepared.members
+    pool_of = [number for number, pool in enumerate(scenario.pools) for _ in range(pool.replicas)]
+    names = [pool.name for pool in scenario.pools]
+    loads = None
+    if prepared.weights is not None:
+        of_replicas = [prepared.weights.by_pool[names[number]] for number in pool_of]
+        loads = LoadTimes(of_replicas, prepared.loaded)
+    worlds = {}
+    for member in members:
+        truth = member.world_table()
+        shapes = sorted({request.shape for request in prepared.requests if request.model == member.model})
+        truth.tabulate(shapes, max_images=16)
+        tiles = prepared.tiling.plans(truth) if prepared.tiling is not None else None
+        worlds[names.index(member.pool.name), member.model] = World(
+            costs=adapting(member.scenario, truth if tiles is None else tiles.costs),
+            replicas=len(pool_of),
+            seed=scenario.seed,
+            noise=scenario.world.noise,
+            slowdown=scenario.world.slowdown,
+            plans=prepared.cache.plans if prepared.cache is not None else None,
+            tiles=tiles,
+            loads=loads,
+            model="" if member.model == members[0].model else member.model,
+        )
+    return next(iter(worlds.values())) if len(worlds) == 1 else Worlds(worlds, pool_of)
+
+
 def _happenings(section: FaultsSection, requests: list[Request], scenario: Scenario) -> Iterator[Happening]:
     faults = Faults(**section.model_dump(exclude={"in_flight"}))
-    replicas = scenario.cluster.replicas
+    replicas = scenario.replicas
     faults.check(replicas, requests[-1].arrival_s - requests[0].arrival_s)
     return faults.happenings(replicas, requests, scenario.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +13,9 @@ from policies.weights import ModelSwapping
 from predictors.costs import CostModel
 from predictors.loading import AdapterCosts, LoadRate, LoadRates, Weights, with_adapters
 from predictors.profile import LOADS, Profile
+from tilecast.member import Member
 from tilecast.scenario import Scenario
-from tilecast.sections import WeightsSection
+from tilecast.sections import PoolSection, WeightsSection
 from traces.errors import BadInput
 from traces.request import Request
 from traces.stages import Recipe
@@ -30,11 +31,13 @@ class PreparedWeights(NamedTuple):
     Attributes:
         weights: sizes, memory and rates.
         folders: of each checkpoint that the trace or the section names; empty where the scenario names no folder.
+        by_pool: the same with the memory of each pool, and the checkpoints of the models that it serves, by its name.
         note: where the seconds of loads are taken from, in a sentence; "": the scenario states them.
     """
 
     weights: Weights
     folders: dict[str, Path]
+    by_pool: dict[str, Weights]
     note: str = ""
 
     @property
@@ -43,11 +46,12 @@ class PreparedWeights(NamedTuple):
         return {**asdict(self.weights), "loading": self.note or "as [weights] states"}
 
 
-def prepare_weights(scenario: Scenario, trace: Trace, profile: Profile | None) -> PreparedWeights | None:
+def prepare_weights(scenario: Scenario, trace: Trace, members: Sequence[Member]) -> PreparedWeights | None:
     """Sizes and rates of the checkpoints; None: the scenario loads none.
 
     Raises:
-        BadInput: one that does not fit in the memory, whose size is not spelled as it should be, or that has no folder.
+        BadInput: one that does not fit in the memory, whose size is not spelled as it should be, that has no folder, or
+            that requests of two models want.
     """
     section = scenario.weights
     if section is None:
@@ -70,7 +74,7 @@ def prepare_weights(scenario: Scenario, trace: Trace, profile: Profile | None) -
             dtype = scenario.cluster.dtype
             read = {name: weights_bytes(path, dtype) / 1e9 for name, path in folders.items() if name not in sizes}
             sizes = read | sizes
-    rates, note = _rates(section, profile)
+    rates, note = _rates(section, members[0].profile)
     weights = Weights(
         memory_gb=section.memory_gb,
         weights_gb=max(sizes.values()) if section.weights_gb is None else section.weights_gb,
@@ -81,7 +85,31 @@ def prepare_weights(scenario: Scenario, trace: Trace, profile: Profile | None) -
         host_load_s=rates.host.s,
         of=sizes,
     )
-    return PreparedWeights(weights, folders, note)
+    return PreparedWeights(weights, folders, _by_pool(weights, trace, members), note)
+
+
+def _by_pool(weights: Weights, trace: Trace, members: Sequence[Member]) -> dict[str, Weights]:
+    """The weights of each pool: its memory, and what its models' requests want."""
+    wanted = trace.frame[["checkpoint", "model"]].drop_duplicates()
+    if (twice := wanted["checkpoint"].duplicated()).any():
+        name = wanted["checkpoint"][twice].iloc[0]
+        of = ", ".join(sorted(wanted["model"][wanted["checkpoint"] == name]))
+        raise BadInput(
+            f"{trace.source}: checkpoint {name!r} is asked for of several models: {of}; expected one of each"
+        )
+    found = {}
+    for name in dict.fromkeys([member.pool.name for member in members]):
+        own = [member for member in members if member.pool.name == name]
+        models = {member.model for member in own}
+        section = own[0].scenario.weights
+        assert section is not None
+        others = set(wanted["checkpoint"][~wanted["model"].isin(models)])
+        of = {checkpoint: gb for checkpoint, gb in weights.of.items() if checkpoint not in others}
+        try:
+            found[name] = replace(weights, memory_gb=section.memory_gb, of=of)
+        except BadInput as error:
+            raise BadInput(f"pool {name!r}: {error}") from error
+    return found
 
 
 def _rates(section: WeightsSection, profile: Profile | None) -> tuple[LoadRates, str]:
@@ -126,7 +154,8 @@ def serving_many(scenario: Scenario, policy: SchedulingPolicy, trace: Trace) -> 
     """
     section = scenario.weights
     if section is None:
-        return ModelSwapping(policy) if trace.frame["adapters"].nunique() > 1 else policy
+        several = len(trace.frame[["model", "adapters"]].drop_duplicates()) > 1
+        return ModelSwapping(policy) if several else policy
     chosen = scenario.policies.weights
     evict = None if chosen is None else chosen.policy("weights", scenario.base)
     return ModelSwapping(policy, evict, section.soft_slo_scale, section.visit)
@@ -146,7 +175,7 @@ def adapting_first(scenario: Scenario, recipe: Callable[[Request], Recipe]) -> C
     return lambda request: with_adapters(request, recipe(request))
 
 
-def preloaded(scenario: Scenario, weights: Weights | None, requests: Sequence[Request]) -> list[list[str]]:
+def preloaded(scenario: Scenario, weights: PreparedWeights | None, requests: Sequence[Request]) -> list[list[str]]:
     """The checkpoints that lie on each replica from the beginning.
 
     ``most-used`` deals those of the trace out, the most used first, round and round while there is room.
@@ -154,20 +183,29 @@ def preloaded(scenario: Scenario, weights: Weights | None, requests: Sequence[Re
     Raises:
         BadInput: the section names more than fit.
     """
-    loaded: list[list[str]] = [[] for _ in range(scenario.cluster.replicas)]
+    pools = [pool for pool in scenario.pools for _ in range(pool.replicas)]
+    loaded: list[list[str]] = [[] for _ in pools]
     section = scenario.weights
     if section is None or weights is None or section.preload == "none":
         return loaded
     if not isinstance(section.preload, str):
-        if not weights.fit(section.preload):
-            raise BadInput(f"weights.preload: {', '.join(section.preload)} do not fit in {section.memory_gb} GB")
+        for pool in scenario.pools:
+            if not weights.by_pool[pool.name].fit(section.preload):
+                memory_gb = weights.by_pool[pool.name].memory_gb
+                raise BadInput(f"weights.preload: {', '.join(section.preload)} do not fit in {memory_gb} GB")
         return [list(section.preload) for _ in loaded]
+    model_of = {request.checkpoint: request.model for request in requests}
     used = [checkpoint for checkpoint, _ in Counter([request.checkpoint for request in requests]).most_common()]
+
+    def takes(pool: PoolSection, here: list[str], checkpoint: str) -> bool:
+        serves = not scenario.pool or model_of[checkpoint] in [Path(model).name for model in pool.models]
+        return serves and checkpoint not in here and weights.by_pool[pool.name].fit([*here, checkpoint])
+
     dealt = True
     while dealt:
         dealt = False
         for checkpoint in used:
-            open_to = [here for here in loaded if checkpoint not in here and weights.fit([*here, checkpoint])]
+            open_to = [here for pool, here in zip(pools, loaded, strict=True) if takes(pool, here, checkpoint)]
             if open_to:
                 min(open_to, key=len).append(checkpoint)
                 dealt = True

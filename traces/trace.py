@@ -333,9 +333,26 @@ class Trace:
         ]
         return Trace.from_frame(stacked(parts), "+".join(part.source for part in (self, *others)))
 
+    def by_part(self, part_of: Sequence[str], change: Callable[[str, Trace], Trace]) -> Trace:
+        """The same requests in the same order, where each part of them was changed by itself.
+
+        Args:
+            part_of: of each request, the name of the part that it belongs to.
+            change: the requests of a part, by its name, as they shall be.
+        """
+        names = np.asarray(part_of, dtype=object)
+        rows = {name: np.flatnonzero(names == name) for name in dict.fromkeys(names)}
+        changed = [change(name, self._rows(at))._frame for name, at in rows.items()]
+        order = np.argsort(np.concatenate(list(rows.values())))
+        return Trace(pd.concat(changed, ignore_index=True).iloc[order].reset_index(drop=True), self.source)
+
     def with_model(self, name: str) -> Trace:
         """The same requests, all asking for the model ``name``."""
         return self._with(model=name)
+
+    def with_checkpoint(self, name: str) -> Trace:
+        """The same requests, where those that name no checkpoint want the one called ``name``."""
+        return self._with(checkpoint=self._frame["checkpoint"].mask(self._frame["checkpoint"] == "", name))
 
     def guided_as(self, geometry: ModelGeometry) -> tuple[Trace, list[str]]:
         """The same requests, guided in the way of the model ``geometry``, and what of theirs has no effect there.

@@ -1,0 +1,135 @@
+"""Clusters of several pools and models, from the scenario to the run's log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+import tilecast as tc
+from policies.record import run_arrays
+from reports.breakdown import by_model, by_pool, by_tenant
+from tilecast.setup import prepare
+from tilecast.simulation import run_simulation
+from traces.errors import BadInput
+from traces.request import Request
+from traces.trace import Trace
+
+FLUX, WAN = {"model": "flux"}, {"model": "wan-1.3b", "frames": 81}
+POOLS = (
+    {"name": "large", "models": ["flux"], "hardware": "h100-sxm", "replicas": 2, "price_per_hour": 2.5},
+    {"name": "small", "models": ["wan-1.3b", "flux"], "hardware": "l40s", "replicas": 1, "price_per_hour": 1.0},
+)
+
+
+def trace(*more: Mapping[str, Any], every_s: float = 4.0) -> Trace:
+    asked = [{**(WAN if at % 6 == 5 else FLUX), "tenant": "ab"[at % 2]} for at in range(30)]
+    return Trace.from_requests(
+        [
+            Request(f"r{at}", every_s * at, 512, 512, 10, **given)  # type: ignore[arg-type]
+            for at, given in enumerate([*asked, *more])
+        ]
+    )
+
+
+def scenario(*, asked: Trace | None = None, pools: tuple[Mapping[str, Any], ...] = POOLS, **more: Any) -> tc.Scenario:
+    given: dict[str, Any] = {"scheduler": "lookahead", "slo": {"scale": 6.0}, **more}
+    return tc.Scenario(model="flux", trace=trace() if asked is None else asked, pool=list(pools), **given)
+
+
+def test_each_model_runs_on_the_pools_that_serve_it_at_their_own_costs() -> None:
+    run = tc.simulate(scenario(asked=trace(every_s=0.5), scheduler="fcfs"))
+    assert set(run.requests["status"]) == {"finished"}
+    ran = run.requests.groupby("model")["replica"].agg(set)
+    assert ran["wan-1.3b"] == {2}
+    assert ran["flux"] >= {0, 1}
+    denoised = run.steps[(run.steps["stage"] == "denoise") & (run.steps["composition"] == "1@512x512")]
+    step_s = (denoised["end_s"] - denoised["start_s"]).groupby(denoised["replica"]).sum() / denoised.groupby("replica")[
+        "steps"
+    ].sum()
+    assert step_s[2] > 1.2 * step_s[0]
+    pools = run.info["pools"]
+    assert [(pool["name"], pool["replicas"], pool["hardware"]) for pool in pools] == [
+        ("large", 2, "NVIDIA H100 SXM 80GB"),
+        ("small", 1, "NVIDIA L40S 48GB"),
+    ]
+    assert pools[1]["models"] == {"wan-1.3b": "ESTIMATED", "flux": "ESTIMATED"}
+
+
+def test_a_run_is_told_by_model_pool_and_tenant_the_same_from_its_log_and_from_memory() -> None:
+    ready = prepare(scenario())
+    arrays = run_arrays(run_simulation(ready), ready.requests, ready.pools)
+    logged = tc.simulate(scenario()).comparison.arrays[0]
+    for table in (by_model, by_pool, by_tenant):
+        assert table(arrays).equals(table(logged))
+    assert by_model(arrays)["requests"].to_dict() == {"flux": 25.0, "wan-1.3b": 5.0}
+    assert by_tenant(arrays)["requests"].to_dict() == {"a": 15.0, "b": 15.0}
+    pools = by_pool(arrays)
+    assert list(pools.index) == ["large", "small"]
+    assert pools["requests"].sum() == 30
+    assert pools["cost"].to_list() == pytest.approx([arrays.span_s / 3600 * each for each in (5.0, 1.0)])
+
+
+def test_per_step_mode_is_an_oracle_for_several_models_and_pools() -> None:
+    ready = prepare(scenario(asked=trace(every_s=1.0)))
+    finished = [
+        [(job.request.request_id, job.state, job.finish_s) for job in run_simulation(ready, per_step).jobs]
+        for per_step in (False, True)
+    ]
+    assert finished[0] == finished[1]
+
+
+def test_deadlines_are_multiples_of_the_latency_where_it_is_least() -> None:
+    ready = prepare(scenario())
+    both = [pool.costs.standalone_s(ready.requests[0]) for pool in ready.pools]
+    assert ready.requests[0].slo_s == pytest.approx(6 * min(both))
+    assert both[0] < both[1]
+
+
+def test_models_are_weights_that_come_and_go_where_a_pool_holds_fewer_than_it_serves() -> None:
+    weights = {"memory_gb": 80.0, "weights_gb": 24.0, "checkpoints_gb": ["wan-1.3b:30"]}
+    pools = [{**POOLS[0], "models": ["flux", "wan-1.3b"]}, {**POOLS[1], "memory_gb": 40.0}]
+    run = tc.simulate(scenario(pools=tuple(pools), asked=trace(every_s=30.0), weights=weights, scheduler="fcfs"))
+    loads = run.steps[run.steps["stage"] == "load"]
+    assert set(loads["checkpoint"]) == {"flux", "wan-1.3b"}
+    assert set(run.requests["status"]) == {"finished"}
+    with pytest.raises(BadInput, match=r"pool 'small': checkpoint 'wan-1.3b' is 30.0 GB, expected .* 25.0"):
+        prepare(scenario(pools=(POOLS[0], {**POOLS[1], "memory_gb": 25.0}), weights=weights))
+
+
+def test_a_key_of_one_pool_is_set_by_its_name() -> None:
+    changed = scenario().replaced({"pool.small.replicas": 7})
+    assert [pool.replicas for pool in changed.pools] == [2, 7]
+    with pytest.raises(BadInput, match=r"--set pool.tiny.replicas: expected pool.NAME.KEY, .* one of: large, small"):
+        scenario().replaced({"pool.tiny.replicas": 7})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"asked": trace({"model": "sdxl"})},
+            "request 'r30': model 'sdxl' is served by no pool; expected one of",
+        ),
+        ({"pools": (POOLS[0],)}, "model 'wan-1.3b' is served by no pool"),
+        (
+            {"pools": (*POOLS, {"name": "idle", "models": ["sdxl"], "hardware": "a10g", "price_per_hour": 1.0})},
+            "pool 'idle' serves sdxl, which no request of .* asks for",
+        ),
+        ({"pools": (POOLS[0], {**POOLS[1], "price_per_hour": None})}, "expected a price_per_hour for every pool"),
+        ({"pools": (POOLS[0], {**POOLS[1], "name": "large"})}, "expected pools of different names"),
+        ({"pools": (POOLS[0], {**POOLS[1], "hardware": "h999"})}, "pool 'small': unknown hardware 'h999'"),
+        ({"pools": (POOLS[0], {**POOLS[1], "models": ["nobody"]})}, "pool 'small': unknown model 'nobody'"),
+        ({"pools": (POOLS[0], {**POOLS[1], "executor": {"sdxl": "whole"}})}, "executor of 'sdxl', which is none of"),
+        ({"pools": (POOLS[0], {**POOLS[1], "replica": 2})}, "unknown key 'pool.1.replica'; did you mean 'replicas'"),
+        ({"policies": {"caching": "first-block", "scheduling": "fcfs"}}, "policies.caching is 'first-block': expected"),
+        ({"tiling": {}}, r"\[tiling\] is of one model on one pool"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(given: dict[str, Any], said: str) -> None:
+    if "policies" in given:
+        given["scheduler"] = None
+    with pytest.raises(BadInput, match=said) as found:
+        prepare(scenario(**given))
+    assert "\n" not in str(found.value)
