@@ -8,8 +8,8 @@ from pathlib import Path
 
 from predictors.profile import Profile
 from tilecast.file_memo import memoised_by_file
-from tilecast.member import Member
 from tilecast.scenario import Scenario
+from tilecast.served import ServedModel
 from traces.clock import format_start, on_run_clock
 from traces.errors import BadInput
 from traces.geometry import known_model
@@ -23,7 +23,7 @@ from traces.unused import without_effect
 _read_trace = memoised_by_file(Trace.load)
 
 
-def load_demand(scenario: Scenario, members: Sequence[Member], warnings: list[str]) -> tuple[Trace, float]:
+def load_demand(scenario: Scenario, members: Sequence[ServedModel], warnings: list[str]) -> tuple[Trace, float]:
     """The trace of a run on its clock, and where that starts on the file's, in seconds.
 
     Args:
@@ -68,7 +68,7 @@ def load_demand(scenario: Scenario, members: Sequence[Member], warnings: list[st
     return _as_served(scenario, members, trace, warnings), clock_start_s
 
 
-def _as_served(scenario: Scenario, members: Sequence[Member], trace: Trace, warnings: list[str]) -> Trace:
+def _as_served(scenario: Scenario, members: Sequence[ServedModel], trace: Trace, warnings: list[str]) -> Trace:
     """The same requests, of each model as that takes them."""
     if not scenario.pool:
         others = sorted(set(trace.frame["model"]) - {"", scenario.model_name})
@@ -101,7 +101,7 @@ def _as_served(scenario: Scenario, members: Sequence[Member], trace: Trace, warn
     return trace.by_part(named.map(called).to_numpy(), taken)
 
 
-def _served_as(name: str, served: Mapping[str, Member]) -> str:
+def _served_as(name: str, served: Mapping[str, ServedModel]) -> str:
     """The served model that a request's model means; empty: none."""
     if name in served:
         return name
@@ -109,7 +109,7 @@ def _served_as(name: str, served: Mapping[str, Member]) -> str:
     return meant if meant in served else ""
 
 
-def _of_member(member: Member, trace: Trace, warnings: list[str]) -> Trace:
+def _of_member(member: ServedModel, trace: Trace, warnings: list[str]) -> Trace:
     """The same requests, all of one model."""
     scenario, geometry = member.scenario, member.geometry
     if scenario.trace.fit_sizes:

@@ -33,10 +33,10 @@ from tilecast.demand import load_demand
 from tilecast.in_memory import is_named
 from tilecast.latency import trust
 from tilecast.lossy import lossy
-from tilecast.member import Member, members_of, pools_of
 from tilecast.scaling import elastic_of, scaling_section, start_seconds
 from tilecast.scenario import Scenario
 from tilecast.sections import PredictorSection
+from tilecast.served import ServedModel, pools_of, served_models
 from tilecast.tiling import PreparedTiling, prepare_tiling
 from tilecast.weights import (
     PreparedWeights,
@@ -69,7 +69,7 @@ class Prepared:
     scenario: Scenario
     trace: Trace
     requests: list[Request]
-    members: list[Member]
+    members: list[ServedModel]
     policy: SchedulingPolicy
     warnings: list[str]
     cache: PreparedCache | None = None
@@ -133,15 +133,15 @@ class Prepared:
         controller = self.controller()
         return [index for index in range(self.scenario.replicas) if controller.state_of(index) == "ready"]
 
-    def _pools(self, costs: Callable[[Member], CostModel]) -> list[Pool]:
+    def _pools(self, costs: Callable[[ServedModel], CostModel]) -> list[Pool]:
         weights = None if self.weights is None else self.weights.by_pool
         return pools_of(self.members, costs, weights, self.elastic)
 
-    def _costs(self, member: Member) -> CostModel:
+    def _costs(self, member: ServedModel) -> CostModel:
         """What a member's steps cost."""
         return _costs(member, member.table, self.tiling)
 
-    def _believed(self, member: Member) -> CostModel:
+    def _believed(self, member: ServedModel) -> CostModel:
         """What policies are told that a member's steps cost, in one run."""
         section = self.scenario.predictor
         costs = _costs(member, member.predictor() if section.oracle else member.table, self.tiling)
@@ -262,7 +262,7 @@ def prepare(scenario: Scenario) -> Prepared:
 
 def _prepare(scenario: Scenario) -> Prepared:
     warnings: list[str] = []
-    members = members_of(scenario)
+    members = served_models(scenario)
     first = members[0]
     scenario_of, profile, geometry, table = first.scenario, first.profile, first.geometry, first.table
     _check_alone(scenario, members)
@@ -372,7 +372,7 @@ def _unlike_the_profile(scenario: Scenario, profile: Profile | None) -> list[str
 
 
 def _elastic(
-    scenario: Scenario, members: list[Member], weights: PreparedWeights | None, loaded: list[list[str]]
+    scenario: Scenario, members: list[ServedModel], weights: PreparedWeights | None, loaded: list[list[str]]
 ) -> tuple[dict[str, Elastic], list[float], list[str]]:
     """How the replicas of each pool come and go, what each replica takes to start, and where that is from; empty where
     all are always there."""
@@ -394,7 +394,7 @@ def _elastic(
     return elastic, start_s, notes
 
 
-def _check_alone(scenario: Scenario, members: list[Member]) -> None:
+def _check_alone(scenario: Scenario, members: list[ServedModel]) -> None:
     """Refuse what is known of one model on one pool alone, where there are several.
 
     Raises:
@@ -414,7 +414,7 @@ def _check_alone(scenario: Scenario, members: list[Member]) -> None:
         )
 
 
-def _costs(member: Member, table: LatencyModel, tiling: PreparedTiling | None) -> CostModel:
+def _costs(member: ServedModel, table: LatencyModel, tiling: PreparedTiling | None) -> CostModel:
     return adapting(member.scenario, table if tiling is None else tiling.costs(table))
 
 

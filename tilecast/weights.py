@@ -13,9 +13,9 @@ from policies.weights import ModelSwapping
 from predictors.costs import CostModel
 from predictors.loading import AdapterCosts, LoadRate, LoadRates, Weights, with_adapters
 from predictors.profile import LOADS, Profile
-from tilecast.member import Member
 from tilecast.scenario import Scenario
 from tilecast.sections import PoolSection, WeightsSection
+from tilecast.served import ServedModel
 from traces.errors import BadInput
 from traces.request import Request
 from traces.stages import Recipe
@@ -46,7 +46,7 @@ class PreparedWeights(NamedTuple):
         return {**asdict(self.weights), "loading": self.note or "as [weights] states"}
 
 
-def prepare_weights(scenario: Scenario, trace: Trace, members: Sequence[Member]) -> PreparedWeights | None:
+def prepare_weights(scenario: Scenario, trace: Trace, members: Sequence[ServedModel]) -> PreparedWeights | None:
     """Sizes and rates of the checkpoints; None: the scenario loads none.
 
     Raises:
@@ -88,7 +88,7 @@ def prepare_weights(scenario: Scenario, trace: Trace, members: Sequence[Member])
     return PreparedWeights(weights, folders, _by_pool(weights, trace, members), note)
 
 
-def _by_pool(weights: Weights, trace: Trace, members: Sequence[Member]) -> dict[str, Weights]:
+def _by_pool(weights: Weights, trace: Trace, members: Sequence[ServedModel]) -> dict[str, Weights]:
     """The weights of each pool: its memory, and what its models' requests want."""
     wanted = trace.frame[["checkpoint", "model"]].drop_duplicates()
     if (twice := wanted["checkpoint"].duplicated()).any():

@@ -21,7 +21,7 @@ from traces.geometry import ModelGeometry
 
 
 @dataclass(frozen=True)
-class Member:
+class ServedModel:
     """A model that a pool serves.
 
     Attributes:
@@ -59,7 +59,7 @@ class Member:
         return self.table.scaled(1.0 + error) if error else self.table
 
 
-def members_of(scenario: Scenario) -> list[Member]:
+def served_models(scenario: Scenario) -> list[ServedModel]:
     """Every model on every pool of a scenario, the pools in order.
 
     Raises:
@@ -72,15 +72,15 @@ def members_of(scenario: Scenario) -> list[Member]:
             try:
                 profile = load_profile(own)
                 geometry = geometry_for(own.model_name, profile)
-                found.append(Member(pool, own, profile, geometry, latency_table(own, profile, geometry)))
+                found.append(ServedModel(pool, own, profile, geometry, latency_table(own, profile, geometry)))
             except BadInput as error:
                 raise BadInput(f"pool {pool.name!r}: {error}" if scenario.pool else str(error)) from error
     return found
 
 
 def pools_of(
-    members: Sequence[Member],
-    costs: Callable[[Member], CostModel],
+    members: Sequence[ServedModel],
+    costs: Callable[[ServedModel], CostModel],
     weights: Mapping[str, Weights] | None = None,
     elastic: Mapping[str, Elastic] | None = None,
 ) -> list[Pool]:
@@ -92,7 +92,7 @@ def pools_of(
         weights: by the name of the pool; None: all that requests want is always there.
         elastic: how its replicas come and go, by its name; empty: they are always there.
     """
-    by_pool: dict[str, list[Member]] = {}
+    by_pool: dict[str, list[ServedModel]] = {}
     for member in members:
         by_pool.setdefault(member.pool.name, []).append(member)
     pools = []
