@@ -367,8 +367,8 @@ class Executor:
             if isinstance(stop, DenoiserCall):
                 notes |= _named(run.request, run.note)
             else:
-                error = RuntimeError("the pipeline ended before its first denoising step")
-                failed[run.request.request_id] = reason(error)
+                early = RuntimeError("the pipeline ended before its first denoising step")
+                failed[run.request.request_id] = reason(early)
         return self._done(stage, requests, 1, failed, notes)
 
     def _begun(self, request: Request) -> RequestRun | TiledRun:

@@ -287,7 +287,7 @@ class RunArrays:
         devices = np.repeat([pool.devices for pool in self.pools], [pool.replicas for pool in self.pools])
         price = np.repeat([pool.price_per_hour for pool in self.pools], [pool.replicas for pool in self.pools])
         at = replica - self.first
-        return Lives(replica, *columns[1:], devices[at], price[at] * devices[at])
+        return Lives(replica, columns[1], columns[2], columns[3], devices[at], price[at] * devices[at])
 
     @property
     def replicas(self) -> int:

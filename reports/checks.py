@@ -90,7 +90,7 @@ def _price(pool: Mapping[str, Any]) -> float:
 
 def _requests(frame: pd.DataFrame) -> RequestArrays:
     size, sizes = pd.MultiIndex.from_frame(frame[["height", "width", "frames"]]).factorize()
-    names = {name: pd.factorize(frame[name]) for name in ("checkpoint", "model", "tenant")}
+    checkpoint, model, tenant = (pd.factorize(frame[name]) for name in ("checkpoint", "model", "tenant"))
     status = frame["status"].map({name: code for code, name in enumerate(STATUSES)})
     return RequestArrays(
         **{name: frame[name].to_numpy(np.float64) for name in _REQUEST_TIMES},
@@ -100,9 +100,13 @@ def _requests(frame: pd.DataFrame) -> RequestArrays:
         replica=frame["replica"].to_numpy(np.int64),
         extrapolated=frame["extrapolated"].to_numpy(bool),
         size=size,
-        **{name: codes for name, (codes, _) in names.items()},
+        checkpoint=checkpoint[0],
+        model=model[0],
+        tenant=tenant[0],
         sizes=tuple([(int(height), int(width), int(frames)) for height, width, frames in sizes]),
-        **{f"{name}s": tuple(map(str, values)) for name, (_, values) in names.items()},
+        checkpoints=tuple(map(str, checkpoint[1])),
+        models=tuple(map(str, model[1])),
+        tenants=tuple(map(str, tenant[1])),
     )
 
 

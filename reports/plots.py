@@ -134,14 +134,14 @@ def replicas_over_time(comparison: Comparison) -> go.Figure:
         hidden = line | {"showlegend": False}
         figure.add_scatter(x=time_s, y=counts["paid"].astype(np.int32), row=1, col=1, **shape, **line)
         if run.lifetimes is None:
-            figure.add_scatter(x=time_s, y=np.float32(counts["cost"]), row=2, col=1, **hidden)
+            figure.add_scatter(x=time_s, y=counts["cost"].astype(np.float32), row=2, col=1, **hidden)
             continue
         dotted = {"line": {"color": _colour(at), "dash": "dot", "width": 1}}
         figure.add_scatter(
             x=time_s, y=counts["ready"].astype(np.int32), row=1, col=1, **shape, **(hidden | {"opacity": 0.6} | dotted)
         )
-        figure.add_scatter(x=time_s, y=np.float32(counts["cost"]), row=2, col=1, **hidden)
-        figure.add_scatter(x=time_s, y=np.float32(counts["cost_of_most"]), row=2, col=1, **(hidden | dotted))
+        figure.add_scatter(x=time_s, y=counts["cost"].astype(np.float32), row=2, col=1, **hidden)
+        figure.add_scatter(x=time_s, y=counts["cost_of_most"].astype(np.float32), row=2, col=1, **(hidden | dotted))
     figure.update_yaxes(title_text="replicas", row=1, col=1)
     figure.update_yaxes(title_text="cost so far" if priced else "device hours so far", row=2, col=1)
     figure.update_xaxes(title_text="time (s)", row=2, col=1).update_layout(height=480)

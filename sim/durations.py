@@ -29,3 +29,9 @@ class Durations:
     def put_back(self, timeline: Timeline, time: int) -> None:
         """A launch ends at a time before the end of its timeline: noise of what it does not run is still to come."""
         raise NotImplementedError
+
+    def came(self, replica: int) -> None:
+        """A replica is ready, with what all have loaded from the beginning."""
+
+    def lost(self, replica: int) -> None:
+        """A replica failed: weights that its host kept in memory are gone, too."""

@@ -170,12 +170,10 @@ class World(Durations):
             clocks[stage].next -= steps
 
     def came(self, replica: int) -> None:
-        """A replica is ready, with what all have loaded from the beginning."""
         if self._loads is not None:
             self._loads.came(replica)
 
     def lost(self, replica: int) -> None:
-        """A replica failed: weights that its host kept in memory are gone, too."""
         if self._loads is not None:
             self._loads.lost(replica)
 

@@ -31,5 +31,11 @@ class Worlds(Durations):
     def put_back(self, timeline: Timeline, time: int) -> None:
         self._world(timeline.launch).put_back(timeline, time)
 
+    def came(self, replica: int) -> None:
+        self._of[self._pool_of[replica], ""].came(replica)  # all of a run share what is loaded
+
+    def lost(self, replica: int) -> None:
+        self._of[self._pool_of[replica], ""].lost(replica)
+
     def _world(self, launch: Launch) -> World:
         return self._of[self._pool_of[launch.replica], launch.batch.model]

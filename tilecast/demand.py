@@ -98,7 +98,7 @@ def _as_served(scenario: Scenario, members: Sequence[ServedModel], trace: Trace,
         part = _of_member(first[model], part, warnings)
         return part if scenario.weights is None or len(first) == 1 else part.with_checkpoint(model)
 
-    return trace.by_part(named.map(called).to_numpy(), taken)
+    return trace.by_part(named.map(called).tolist(), taken)
 
 
 def _served_as(name: str, served: Mapping[str, ServedModel]) -> str:

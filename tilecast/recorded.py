@@ -117,9 +117,8 @@ def _prepared_again(folder: Path) -> Prepared:
     tiling = prepared.tiling
     if tiling is not None:
         tiling = replace(tiling, shares=read_shares(expected.get("expected_tiles", {})))
-    elastic = prepared.elastic
-    if elastic is not None:
-        elastic = replace(elastic, start_s=read_run(folder).info["start_s"])
+    started = read_run(folder).info.get("start_s", {})
+    elastic = {name: replace(each, start_s=started[name]) for name, each in prepared.elastic.items()}
     return replace(prepared, tiling=tiling, elastic=elastic, shares=read_shares(expected.get("expected_computed", {})))
 
 

@@ -181,10 +181,16 @@ class Prepared:
             "warnings": [note.document() for note in self.notes],
             "clock_start_s": self.clock_start_s,
             **({} if self.weights is None else {"weights": self.weights.facts, LOADED: self.loaded}),
-            **({INITIAL: self.initial, "start_s": max(self.start_s)} if self.elastic else {}),
+            **self._of_scaling(),
             **({"pools": list(map(self._facts, self.pools))} if priced or scenario.pool else {}),
             **more,
         }
+
+    def _of_scaling(self) -> dict[str, Any]:
+        """What ``run.json`` says of replicas that come and go."""
+        if not self.elastic:
+            return {}
+        return {INITIAL: self.initial, "start_s": {name: each.start_s for name, each in self.elastic.items()}}
 
     def _facts(self, pool: Pool) -> dict[str, Any]:
         """What ``run.json`` says of a pool."""

@@ -93,17 +93,15 @@ def _by_pool(weights: Weights, trace: Trace, members: Sequence[ServedModel]) -> 
     wanted = trace.frame[["checkpoint", "model"]].drop_duplicates()
     if (twice := wanted["checkpoint"].duplicated()).any():
         name = wanted["checkpoint"][twice].iloc[0]
-        of = ", ".join(sorted(wanted["model"][wanted["checkpoint"] == name]))
-        raise BadInput(
-            f"{trace.source}: checkpoint {name!r} is asked for of several models: {of}; expected one of each"
-        )
+        models = ", ".join(sorted(wanted["model"][wanted["checkpoint"] == name]))
+        raise BadInput(f"{trace.source}: checkpoint {name!r} is asked for of several models: {models}; expected one")
     found = {}
     for name in dict.fromkeys([member.pool.name for member in members]):
         own = [member for member in members if member.pool.name == name]
-        models = {member.model for member in own}
+        served = {member.model for member in own}
         section = own[0].scenario.weights
         assert section is not None
-        others = set(wanted["checkpoint"][~wanted["model"].isin(models)])
+        others = set(wanted["checkpoint"][~wanted["model"].isin(served)])
         of = {checkpoint: gb for checkpoint, gb in weights.of.items() if checkpoint not in others}
         try:
             found[name] = replace(weights, memory_gb=section.memory_gb, of=of)

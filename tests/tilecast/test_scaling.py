@@ -28,7 +28,7 @@ def test_replicas_start_for_a_burst_and_are_paid_for_while_they_are_there(tmp_pa
     queue = {"name": "queue", "waiting": 1.0, "keep_alive_s": 10.0}
     ran = tc.simulate(scenario(BURST + LATER, policies={"scaling": queue}, scaling=scaling), tmp_path / "run")
     info = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert (info["initial"], info["start_s"]) == ([0], 1.75)
+    assert (info["initial"], info["start_s"]) == ([0], {"all": 1.75})
     lifetimes = info["lifetimes"]
     assert [(ordered, ready) for _, ordered, ready, _ in lifetimes if ordered is not None] == [(0.0, 1.75)] * 3
     gone = [until for _, ordered, _, until in lifetimes if ordered is not None]
@@ -89,4 +89,4 @@ def test_what_cannot_be_is_said_in_a_line(keys: dict[str, Any], said: str) -> No
 def test_a_start_loads_what_is_preloaded() -> None:
     weights = {"memory_gb": 10.0, "weights_gb": 5.0, "disk_gb_per_s": 2.0, "preload": "most-used"}
     ran = tc.simulate(scenario(BURST, policies={"scaling": "queue"}, weights=weights))
-    assert ran.log.info["start_s"] == 32.5
+    assert ran.log.info["start_s"] == {"all": 32.5}

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from backend.loading import EMBEDDED
+from backend.folder import EMBEDDED
 from tools.tiny_models.moving_scenes import all_scenes
 
 FOLDER = EMBEDDED / "tiny-video"
