@@ -10,6 +10,10 @@ nothing else is to do, or until waiting longer might make its most urgent reques
 that came for requests stay until they have been used for some time, while there is use for them. Both bounds are
 ``visit`` times what the load takes, so that of a replica with too much to do at most 1 / (1 + visit) goes into loading.
 
+A request of another architecture that comes meanwhile and is more urgent than all that the turn is for, a picture among
+clips, does not wait for the end of one: where its weights lie, the turn passes at the next step boundary, on the
+replica whose own requests are due last, unless another replica is idle or runs requests like it.
+
 A load binds no request: where several replicas draw from one queue, whoever has the weights first runs it. Weights that
 lie on one of them are loaded on another only when so much waits for them that this copy pays, too.
 
@@ -73,6 +77,7 @@ class ModelSwapping(SchedulingPolicy):
         self._models: dict[Variant, _Model] = {}
         self._on: dict[str, list[_Model]] = {}
         self._stale: dict[_Model, None] = {}  # those that have had news since they were last asked for recalls
+        self._giving_way: dict[_Place, None] = {}
         self._wakes = has_own(self.policy, "wakeup")
         self._places = {replica.index: self._place(replica, 0.0) for replica in cluster.replicas}
 
@@ -86,12 +91,41 @@ class ModelSwapping(SchedulingPolicy):
         variant = self._variant(job)
         model = self._models.get(variant)
         if model is None:
-            model = _Model(variant, self._variant, self.policy, self.cluster, self.soft_slo_scale)
+            model = _Model(variant, self._variant, self.policy, self.cluster, self.soft_slo_scale, job.request.model)
             self._models[variant] = model
             self._on.setdefault(model.checkpoint, []).append(model)
         model.add(job, now)
         self._stale[model] = None
         ask(model.policy, "arrived", job, now)
+        if len(self._models) > 1:
+            self._give_way(model, job, now)
+
+    def _give_way(self, model: _Model, job: Job, now: float) -> None:
+        """Have the turn of less urgent requests of another architecture pass at the next step boundary; see above."""
+        places = [place for place in self._places.values() if place.replica.up]
+        busy = [place for place in places if place.replica.launch is not None]
+        if len(busy) < len(places) or any(place.turn is model or place.passes for place in busy):
+            return
+        latest: tuple[tuple[float, int], _Place] | None = None
+        for place in busy:
+            turn = place.turn
+            if (
+                turn is None
+                or turn.architecture == model.architecture
+                or place.loading
+                or not place.has(model.checkpoint)
+            ):
+                continue
+            started = [held for held in place.replica.resident.values() if turn.owns(held)]
+            if not started:
+                continue
+            due_s, order, _ = turn.most_urgent(started, now)
+            if latest is None or (due_s, order) > latest[0]:
+                latest = (due_s, order), place
+        if latest is not None and (model.requests[job].due_s, job.order) < latest[0]:
+            _, place = latest
+            place.passes = True
+            self._giving_way[place] = None
 
     def returned(self, job: Job, now: float) -> None:
         model = self._models[self._variant(job)]
@@ -123,6 +157,11 @@ class ModelSwapping(SchedulingPolicy):
             if place.turn is not None:
                 stale[place.turn] = None
         named: list[int] = []
+        for place in self._giving_way:
+            launch = place.replica.launch
+            if launch is not None:
+                named.append(launch.launch_id)
+        self._giving_way.clear()
         for model in stale:
             named += answers.launch_ids(model.policy, ask(model.policy, "recalls", now), math.inf)
         return named
@@ -254,6 +293,7 @@ class _Model:
 
     Attributes:
         checkpoint: its checkpoint.
+        architecture: what its requests call their model.
         replicas: as the policy sees them, by index.
         policy: that one.
         requests: jobs that have not ended.
@@ -261,8 +301,15 @@ class _Model:
     """
 
     def __init__(
-        self, variant: Variant, of: VariantOf, policy: SchedulingPolicy, cluster: Cluster, soft_slo_scale: float
+        self,
+        variant: Variant,
+        of: VariantOf,
+        policy: SchedulingPolicy,
+        cluster: Cluster,
+        soft_slo_scale: float,
+        architecture: str,
     ) -> None:
+        self.architecture = architecture
         self.checkpoint, _ = variant
         self.replicas = {replica.index: replica_for(replica, variant, of) for replica in cluster.replicas}
         self.requests: dict[Job, _Request] = {}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from policies.contract import Decision, PolicyError, Replica, SchedulingPolicy
+from policies.contract import Decision, Outcome, PolicyError, Replica, SchedulingPolicy
 from policies.controller import Controller
 from policies.pool import Pool
 from policies.routing import ROUTINGS
 from policies.scheduling import SCHEDULERS
+from policies.weights import ModelSwapping
 from predictors.costs import Batch, CostModel
 from traces.request import Request
 
@@ -92,3 +93,57 @@ def test_a_batch_holds_one_model() -> None:
         controller.submit(asked(model, model), 0.0)
     with pytest.raises(PolicyError, match="mixes models in one launch: 'picture' is of 'picture', 'clip' of 'clip'"):
         controller.launches(0.0)
+
+
+CLIP = asked("clip", "clip", slo_s=500.0)
+
+
+def sharing(*requests: Request, replicas: int = 1) -> Controller:
+    """Replicas that serve both models, the requests submitted and the first of them started."""
+    both = Pool(Seconds(picture=1.0, clip=9.0), replicas)
+    controller = Controller(ModelSwapping(SCHEDULERS["fcfs"]()), [both], routing=ROUTINGS["shared"]())
+    for request in requests:
+        controller.submit(request, 0.0)
+        controller.launches(0.0)
+    return controller
+
+
+def test_a_clip_gives_way_to_a_picture_at_the_next_step_and_goes_on_after_it() -> None:
+    controller = sharing(CLIP)
+    (running,) = [replica.launch for replica in controller._replicas]
+    assert running is not None
+    controller.submit(asked("picture", slo_s=60.0), 10.0)
+    assert controller.recalls(10.0) == [running.launch_id]
+    controller.complete(running, Outcome(2), 18.0)
+    (launch,) = controller.launches(18.0)
+    assert [job.request.request_id for job in launch.jobs] == ["picture"]
+    controller.submit(asked("later", slo_s=600.0), 19.0)
+    controller.complete(launch, Outcome(launch.steps), 24.0)
+    while controller.open > 1:
+        (launch,) = controller.launches(24.0)
+        assert controller.recalls(24.0) == []
+        assert [job.request.request_id for job in launch.jobs] == ["clip"]
+        controller.complete(launch, Outcome(launch.steps), 25.0)
+
+
+@pytest.mark.parametrize(
+    ("request_", "replicas", "others"),
+    [
+        (asked("late", slo_s=900.0), 1, ()),  # due after the clip
+        (asked("another", "clip", slo_s=60.0), 1, ()),  # its own policy decides among clips
+        (asked("picture", slo_s=60.0), 2, ()),  # the other replica is idle
+        (asked("picture", slo_s=60.0), 2, (asked("running", slo_s=900.0),)),  # the other runs pictures
+    ],
+)
+def test_nothing_gives_way_where_it_need_not(request_: Request, replicas: int, others: tuple[Request, ...]) -> None:
+    controller = sharing(CLIP, *others, replicas=replicas)
+    controller.submit(request_, 10.0)
+    assert controller.recalls(10.0) == []
+
+
+def test_the_replica_whose_own_requests_are_due_last_gives_way() -> None:
+    controller = sharing(CLIP, asked("patient", "clip", slo_s=800.0), replicas=2)
+    controller.submit(asked("picture", slo_s=60.0), 10.0)
+    (recalled,) = controller.recalls(10.0)
+    (launch,) = [r.launch for r in controller._replicas if r.launch is not None and r.launch.launch_id == recalled]
+    assert [job.request.request_id for job in launch.jobs] == ["patient"]
