@@ -62,6 +62,12 @@ def merge_key(call: DenoiserCall) -> Hashable:
     return _key((call.args, call.kwargs), _rows(call))
 
 
+def where_tokens_lie(call: DenoiserCall) -> Hashable:
+    """What a call says of positions, by the contents of its arguments of that name; empty if nothing."""
+    found = [(name, _where(name, call.kwargs[name])) for name in sorted(call.kwargs)]
+    return tuple(said for said in found if said[1])
+
+
 def merge(calls: Sequence[DenoiserCall]) -> DenoiserCall:
     """One call with the rows of all, in order."""
     if len(calls) == 1:

@@ -99,6 +99,7 @@ class Recorder:
         self.weights: Hashable = ()
         self._capture = capture
         self._buckets: dict[Hashable, _Bucket] = {}
+        self._beside: list[Callable[[], None]] = []
         self._calls = 0
 
     def run(self, key: Hashable, function: Callable[..., Any], *inputs: Any) -> Any:
@@ -138,6 +139,12 @@ class Recorder:
     def clear(self) -> None:
         """Forget everything. To be called when weights have been exchanged: recordings go on with the old ones."""
         self._buckets.clear()
+        for clear in self._beside:
+            clear()
+
+    def clear_beside(self, clear: Callable[[], None]) -> None:
+        """Something else that is kept on the device only to be faster, and is freed when recordings are."""
+        self._beside.append(clear)
 
     @property
     def recorded(self) -> int:

@@ -8,18 +8,23 @@ the block must not look at it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from backend.identity import Itself
 from backend.packed.entries import RowEntries
 from backend.packed.pack import Arrangement, NotPackable, Pack
+from backend.packed.tables import LIMIT_BYTES, Tables
+from backend.recent import Recent
 
 Arguments = Mapping[str, Any]
 TEXT = "encoder_hidden_states"
 """The stream that blocks of diffusers join with their first one."""
+_PACKED = 64
+"""Packed tables that are kept."""
 _FEW = 16
 """Equal lengths of so few tokens could as well be a number of entries a row (six of a modulation)."""
 
@@ -76,6 +81,63 @@ def is_stream(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.ndim == 3 and value.is_floating_point()
 
 
+class PackedTables:
+    """Tables of positions as arguments of several calls at once, kept as long as the calls are the same.
+
+    Args:
+        tables: those of single calls.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._kept: Recent[Hashable, PackedLeaf] = Recent(_PACKED, LIMIT_BYTES)
+
+    def key(self, streams: Streams, name: str, image_first: bool, values: Sequence[Any]) -> Hashable:
+        """Of an argument ``name`` of calls with these streams; None: its values do not stay."""
+        if not all(isinstance(value, torch.Tensor) and value in self._tables for value in values):
+            return None
+        lengths = tuple(streams.lengths.items())
+        return name, image_first, streams.main, streams.rows, lengths, tuple([Itself(value) for value in values])
+
+    def get(self, key: Hashable) -> PackedLeaf | None:
+        """The argument as it was packed, if it is kept and nobody has written to it."""
+        kept = self._kept.get(key)
+        return kept if kept is not None and kept.is_unwritten() else None
+
+    def keep(self, key: Hashable, packed: PackedLeaf) -> None:
+        """Keep a packed argument."""
+        self._kept.keep(key, packed, packed.tensor.nbytes)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()
+
+
+class PackedLeaf(NamedTuple):
+    """An argument of all calls.
+
+    Attributes:
+        value: it.
+        along: on which axis it has the tokens of which streams; None: it is not along tokens.
+        over_joint: whether it lies over image and text.
+        version: of its tensor when it was made.
+    """
+
+    value: torch.Tensor | RowEntries
+    along: tuple[int, tuple[str, ...]] | None
+    over_joint: bool
+    version: int
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """What it holds."""
+        return self.value.values if isinstance(self.value, RowEntries) else self.value
+
+    def is_unwritten(self) -> bool:
+        """Whether it is as it was made."""
+        return self.tensor._version == self.version
+
+
 class Packer:
     """Packs the arguments of one launch after another, and keeps what calls give to every block alike.
 
@@ -84,19 +146,26 @@ class Packer:
         device: where their tensors are.
         arrangements: of the streams, those that are made already; more are added.
         fused: see `backend.packed.pack.Pack`.
+        tables: those that stay from one forward to the next.
 
     Attributes:
-        along: by id, the axis on which a packed argument has the tokens of which streams.
+        along: by id of what is kept here, the axis on which a packed argument has the tokens of which streams.
     """
 
     def __init__(
-        self, streams: Streams, device: torch.device, arrangements: dict[tuple[str, ...], Arrangement], fused: bool
+        self,
+        streams: Streams,
+        device: torch.device,
+        arrangements: dict[tuple[str, ...], Arrangement],
+        fused: bool,
+        tables: PackedTables,
     ) -> None:
         self.streams = streams
         self.device = device
         self._arrangements = arrangements
         self._fused = fused
-        self._kept: dict[Any, tuple[Any, Any, bool]] = {}
+        self._tables = tables
+        self._kept: dict[Any, tuple[PackedLeaf, list[Any]]] = {}
         self.along: dict[int, tuple[int, tuple[str, ...]]] = {}
 
     def pack(self, any_lengths: bool = False) -> Pack:
@@ -127,21 +196,33 @@ class Packer:
         return tree_unflatten(leaves, specs[0])
 
     def _leaf(self, name: str, values: list[Any], pack: Pack, image_first: bool) -> Any:
-        tensors = [isinstance(value, torch.Tensor) for value in values]
-        if not any(tensors):
+        if not any(isinstance(value, torch.Tensor) for value in values):
             first = values[0]
             same = all(type(value) is type(first) and value == first for value in values)
             return first if same else Differs(name)
         key = (name, image_first, *map(id, values))
         if key not in self._kept:
-            given = values if all(tensors) else self._masks(name, values)
-            packed, over_joint = self._tensor(name, given, pack, image_first)
-            self._kept[key] = packed, values, over_joint  # the values are kept so that their ids stay theirs
-        packed, _, over_joint = self._kept[key]
-        pack.over_joint |= over_joint
-        if isinstance(packed, RowEntries):
-            return RowEntries(packed.values, pack, packed.fold)
-        return packed
+            self._kept[key] = self._packed(name, values, pack, image_first), values  # so that their ids stay theirs
+        leaf = self._kept[key][0]
+        if leaf.along is not None:
+            self.along[id(leaf.value)] = leaf.along
+        pack.over_joint |= leaf.over_joint
+        if isinstance(leaf.value, RowEntries):
+            return RowEntries(leaf.value.values, pack, leaf.value.fold)
+        return leaf.value
+
+    def _packed(self, name: str, values: list[Any], pack: Pack, image_first: bool) -> PackedLeaf:
+        key = self._tables.key(self.streams, name, image_first, values)
+        kept = None if key is None else self._tables.get(key)
+        if kept is not None:
+            return kept
+        given = values if all(isinstance(value, torch.Tensor) for value in values) else self._masks(name, values)
+        packed, along, over_joint = self._tensor(name, given, pack, image_first)
+        tensor = packed.values if isinstance(packed, RowEntries) else packed
+        leaf = PackedLeaf(packed, along, over_joint, tensor._version)
+        if key is not None and isinstance(packed, torch.Tensor):
+            self._tables.keep(key, leaf)
+        return leaf
 
     def _masks(self, name: str, values: Sequence[Any]) -> list[torch.Tensor]:
         """A mask that only some calls have: the others keep all of their tokens."""
@@ -162,32 +243,28 @@ class Packer:
 
     def _tensor(
         self, name: str, values: Sequence[torch.Tensor], pack: Pack, image_first: bool
-    ) -> tuple[torch.Tensor | RowEntries, bool]:
-        """The packed argument, and whether it lies over image and text."""
+    ) -> tuple[torch.Tensor | RowEntries, tuple[int, tuple[str, ...]] | None, bool]:
+        """The packed argument, its axis of tokens and their streams, and whether it lies over image and text."""
         by_row = self._by_row(values)
         found = self._along_tokens(name, by_row, image_first)
         if found is not None:
             axis, names = found
             if len(names) == 1:
-                return self._along(torch.cat(by_row, axis), axis, names), False
+                return torch.cat(by_row, axis), found, False
             cut = self.streams.lengths[names[0]]
             begins = [v.narrow(axis, 0, n) for v, n in zip(by_row, cut, strict=True)]
             ends = [v.narrow(axis, n, v.shape[axis] - n) for v, n in zip(by_row, cut, strict=True)]
-            return self._along(torch.cat(begins + ends, axis), axis, names), True
+            return torch.cat(begins + ends, axis), found, True
         first = values[0]
         if first.ndim > 1 and all(v.shape == by_row[0].shape for v in by_row) and by_row[0].shape[0] == 1:
-            return RowEntries(torch.cat(by_row), pack), False
+            return RowEntries(torch.cat(by_row), pack), None, False
         if all(v is first for v in values):
-            return first, False
+            return first, None, False
         fold, rows = (len(first) // self.streams.rows[0] if first.ndim > 1 else 0), self.streams.rows
         if fold > 1 and all(v.shape == (fold * n, *first.shape[1:]) for v, n in zip(values, rows, strict=True)):
             folded = [v.unflatten(0, (fold, n)) for v, n in zip(values, rows, strict=True)]
-            return RowEntries(torch.cat(folded, 1).flatten(0, 1), pack, fold), False
+            return RowEntries(torch.cat(folded, 1).flatten(0, 1), pack, fold), None, False
         raise NotPackable(f"argument {name} of the shapes {[tuple(v.shape) for v in values]}")
-
-    def _along(self, packed: torch.Tensor, axis: int, names: tuple[str, ...]) -> torch.Tensor:
-        self.along[id(packed)] = axis, names
-        return packed
 
     def _by_row(self, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """One tensor a row: [1, ...], or all that the call gives where it is none of rows."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from greenlet import getcurrent
 
 from backend.coroutine import DenoiserCall
 from backend.kernels.choice import REFERENCE, Kernels
@@ -23,8 +24,9 @@ from backend.packed.arguments import is_stream, streams_of
 from backend.packed.cache import NoRoom
 from backend.packed.chain import Chain, NotChained
 from backend.packed.learned import Chains, Fed
-from backend.packed.lockstep import BY_ITSELF, Lockstep, Stop, lora_scale, treats_tokens_alone
+from backend.packed.lockstep import BY_ITSELF, Forward, InStep, Lockstep, Stop, lora_scale, treats_tokens_alone
 from backend.packed.pack import NotPackable
+from backend.packed.tables import Tables
 from backend.packed.trust import Launched, PackedCalls, Trust
 from policies.contract import PolicyError
 
@@ -43,19 +45,26 @@ class Blocks(Lockstep):
     """
 
     def __init__(self, model: torch.nn.Module, kernels: Kernels = REFERENCE, recorder: Recorder | None = None) -> None:
+        recorder = recorder or Recorder()
         super().__init__(model, recorder)
         lists = {name: child for name, child in model.named_children() if isinstance(child, torch.nn.ModuleList)}
         self.blocks = {
             block: name for name, listed in lists.items() for block in listed if any(True for _ in block.children())
         }
         """The model's blocks, and the list that each is in."""
-        self.trust = Trust(kernels.fused)
-        self._chains = Chains(self.trust, recorder or Recorder())
+        self.tables = Tables(model)
+        self.trust = Trust(kernels.fused, self.tables)
+        self._chains = Chains(self.trust, recorder)
         self._refused: set[Any] = set()
         self._calls = 0
         self._scale = 1.0
         self.packed: Counter[str] = Counter()
         self.unpacked: Counter[tuple[str, str]] = Counter()
+        recorder.clear_beside(self._forget_tables)
+
+    def _forget_tables(self) -> None:
+        self.tables.clear()
+        self.trust.packed_tables.clear()
 
     @property
     def notes(self) -> list[str]:
@@ -85,12 +94,24 @@ class Blocks(Lockstep):
                 self._chains.end()
 
     def layers(self) -> Iterator[torch.nn.Module]:
+        for layer in self.tables.layers:
+            self.hook_by(layer, self._keeping)
         for child in self.model.children():
             for part in child if isinstance(child, torch.nn.ModuleList) else (child,):
                 if self._is_whole(part):
                     yield part
                 else:
                     yield from self._inner(part)
+
+    def _keeping(self, layer: torch.nn.Module, forward: Forward) -> Forward:
+        def kept(*args: Any, **kwargs: Any) -> Any:
+            call = getcurrent()
+            if not isinstance(call, InStep):
+                return forward(*args, **kwargs)
+            call.tables += 1
+            return self.tables.of(layer, forward, args, kwargs, call.asked, call.tables)
+
+        return kept
 
     def _inner(self, part: torch.nn.Module) -> Iterator[torch.nn.Module]:
         return (layer for layer in part.modules() if treats_tokens_alone(layer))

@@ -115,10 +115,14 @@ class Lockstep:
     def hook(self, layers: Iterable[torch.nn.Module]) -> None:
         """Calls under way meet there, too."""
         for layer in layers:
-            if layer not in self._hooked:
-                forward = layer.forward
-                self._hooked[layer] = "forward" in vars(layer), forward
-                vars(layer)["forward"] = self._handing_over(layer, forward)
+            self.hook_by(layer, self._handing_over)
+
+    def hook_by(self, layer: torch.nn.Module, way: Callable[[torch.nn.Module, Forward], Forward]) -> None:
+        """While calls are under way, the layer does what ``way`` makes of its forward."""
+        if layer not in self._hooked:
+            forward = layer.forward
+            self._hooked[layer] = "forward" in vars(layer), forward
+            vars(layer)["forward"] = way(layer, forward)
 
     def stock(self, layer: torch.nn.Module) -> Forward:
         """The layer's own forward, while calls are under way."""
@@ -163,7 +167,8 @@ class Ahead(Protocol):
 
 
 class InStep(greenlet):
-    """A call under way. ``passed`` counts the layers behind it; ``ahead``: those before it that have run already."""
+    """A call under way. ``passed`` counts the layers behind it; ``ahead``: those before it that have run already;
+    ``tables``: those of positions that it has asked for."""
 
     ahead: Ahead | None = None
 
@@ -171,6 +176,8 @@ class InStep(greenlet):
         kwargs = without_lora_scale(call.kwargs)
         super().__init__(lambda: forward(*call.args, **kwargs))
         self.gr_context = contextvars.copy_context()
+        self.asked = call
+        self.tables = 0
         self.passed = -1
         self.hub: greenlet = getcurrent()
 

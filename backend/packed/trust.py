@@ -15,10 +15,11 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from backend.alike import alike
 from backend.identity import Itself
-from backend.packed.arguments import TEXT, Arguments, Differs, Packer, Streams, stacked, streams_of
+from backend.packed.arguments import TEXT, Arguments, Differs, PackedTables, Packer, Streams, stacked, streams_of
 from backend.packed.entries import RowEntries
 from backend.packed.lockstep import Stop
 from backend.packed.pack import Arrangement, NotPackable, Pack
+from backend.packed.tables import Tables
 from backend.packed.within import Checking, RowAttention, within
 from backend.recent import Recent
 
@@ -65,10 +66,12 @@ class Trust:
 
     Args:
         fused: see `backend.packed.pack.Pack`.
+        tables: of positions that are kept; packed, they are kept too.
     """
 
-    def __init__(self, fused: bool) -> None:
+    def __init__(self, fused: bool, tables: Tables) -> None:
         self._fused = fused
+        self.packed_tables = PackedTables(tables)
         self._signatures: dict[type, inspect.Signature] = {}
         self._plain_names: dict[type, list[str]] = {}
         self._joins: dict[Hashable, frozenset[tuple[str, ...]]] = {}
@@ -180,10 +183,10 @@ class Trust:
         key = (streams.main, streams.rows, tuple(streams.lengths.items()), device)
         packer = self._packers.get(key)
         if packer is None:
-            tables = self._arrangements.get(key)
-            if tables is None:
-                self._arrangements.keep(key, tables := {})
-            packer = self._packers[key] = Packer(streams, device, tables, self._fused)
+            arrangements = self._arrangements.get(key)
+            if arrangements is None:
+                self._arrangements.keep(key, arrangements := {})
+            packer = self._packers[key] = Packer(streams, device, arrangements, self._fused, self.packed_tables)
         return packer
 
     def rows_at_once(self, layer: torch.nn.Module, stops: Sequence[Stop], calls: Sequence[Arguments]) -> list[Any]:
