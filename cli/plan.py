@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +26,12 @@ def plan(
         typer.Option("--attainment", help="Share of the requests that must finish in time."),
     ] = None,
     rate: Annotated[
-        str | None, typer.Option("--rate", help="Requests to plan for, like 500/h; by default those of the trace.")
+        str | None,
+        typer.Option(
+            "--rate",
+            help="Requests to plan for, like 500/h, of pools by model, too, like flux=2000/h,wan-1.3b=500/h; by "
+            "default those of the trace.",
+        ),
     ] = None,
     throughput: Annotated[
         str | None, typer.Option("--throughput", help="Requests that must be completed, too, like 480/h.")
@@ -70,34 +76,61 @@ def plan(
     from reports.plan.write import write_plan
     from reports.progress import shown
     from tilecast.scenario import load_scenario
+    from tilecast.studies.pools import plan_pools
     from tilecast.studies.run import plan
+    from traces.errors import BadInput
     from traces.rates import parse_percent, parse_rate
     from traces.text import read_text
 
     loaded = load_scenario(scenario, overrides(trace, profile, scheduler, seed, settings))
+    if loaded.pool and replicas is not None:
+        raise BadInput("--replicas is of one cluster; of pools: --set pool.NAME.replicas=N, and simulate")
+    rates = _rates(rate, bool(loaded.pool))
     with shown() as progress:
-        made = plan(
-            loaded,
-            output,
-            attainment=attainment,
-            rate_rps=None if rate is None else parse_rate(rate, "--rate"),
-            throughput_rps=None if throughput is None else parse_rate(throughput, "--throughput"),
-            headroom=None if headroom is None else parse_percent(headroom, "--headroom"),
-            replicas=replicas,
-            hardware=hardware,
-            devices=devices,
-            policies=_names(policies or ""),
-            growth=growth,
-            months=months,
-            workers=workers,
-            progress=progress,
-        )
-    made = replace(made, scenario=read_text(scenario), command=_command(context))
-    written = write_plan(made, output)
-    show_plan(made)
-    say(f"{made.points} simulations -> {written[0]}")
-    if made.answer is None:
+        asked: dict[str, Any] = {
+            "attainment": attainment,
+            "throughput_rps": None if throughput is None else parse_rate(throughput, "--throughput"),
+            "headroom": None if headroom is None else parse_percent(headroom, "--headroom"),
+            "replicas": replicas,
+            "hardware": hardware,
+            "devices": devices,
+            "policies": _names(policies or ""),
+            "growth": growth,
+            "months": months,
+            "workers": workers,
+            "progress": progress,
+        }
+        if loaded.pool:
+            pools = plan_pools(loaded, output, rate_rps=rates, **asked)
+            plans = {output / name: made for name, made in pools.of.items()}
+        else:
+            plans = {output: plan(loaded, output, rate_rps=rates, **asked)}
+    text, command = read_text(scenario), _command(context)
+    for folder, made in plans.items():
+        made = replace(made, scenario=text, command=command)
+        written = write_plan(made, folder)
+        if loaded.pool:
+            say(f"pool {folder.name}:")
+        show_plan(made)
+        say(f"{made.points} simulations -> {written[0]}")
+    if loaded.pool and pools.keeps:
+        price = "" if math.isnan(pools.price_per_hour) else f", for {pools.price_per_hour:.2f} an hour"
+        say(f"All pools: {', '.join([f'{count} of {name}' for name, count in pools.replicas.items()])}{price}.")
+    if any(made.answer is None for made in plans.values()):
         raise typer.Exit(NEGATIVE)
+
+
+def _rates(text: str | None, by_model: bool) -> Any:
+    """Requests a second, or of pools also by model, like ``flux=2000/h,wan-1.3b=500/h``."""
+    from traces.errors import BadInput
+    from traces.rates import parse_rate
+
+    if text is None or "=" not in text:
+        return None if text is None else parse_rate(text, "--rate")
+    if not by_model:
+        raise BadInput(f"--rate {text!r}: rates by model are of a scenario with pools; expected one like 500/h")
+    items = [item.partition("=") for item in text.split(",")]
+    return {model.strip(): parse_rate(rate, f"--rate {model.strip()}") for model, _, rate in items}
 
 
 def _names(text: str) -> list[str]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tilecast.results import Result, compare, read
     from tilecast.running import replay, simulate
     from tilecast.scenario import Scenario
+    from tilecast.studies.pools import PoolPlans, plan_pools
     from tilecast.studies.run import plan, sweep
     from traces.errors import BadInput
     from traces.request import Request
@@ -46,6 +47,7 @@ _HOMES = {
     "Plan": "reports.plan.result",
     "Policy": "policies.contract",
     "PolicyError": "policies.contract",
+    "PoolPlans": "tilecast.studies.pools",
     "PoolView": "policies.scaling",
     "Profile": "predictors.profile",
     "Replica": "policies.contract",
@@ -60,6 +62,7 @@ _HOMES = {
     "check_policy": "sim.check",
     "compare": "tilecast.results",
     "plan": "tilecast.studies.run",
+    "plan_pools": "tilecast.studies.pools",
     "read": "tilecast.results",
     "replay": "tilecast.running",
     "simulate": "tilecast.running",
@@ -76,6 +79,7 @@ __all__ = [
     "Plan",
     "Policy",
     "PolicyError",
+    "PoolPlans",
     "PoolView",
     "Profile",
     "Replica",
@@ -90,6 +94,7 @@ __all__ = [
     "check_policy",
     "compare",
     "plan",
+    "plan_pools",
     "read",
     "replay",
     "simulate",

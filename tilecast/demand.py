@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from predictors.profile import Profile
@@ -23,6 +23,18 @@ from traces.unused import without_effect
 _read_trace = memoised_by_file(Trace.load)
 
 
+def read_trace(scenario: Scenario) -> Trace:
+    """The trace that a scenario names, as it is.
+
+    Raises:
+        BadInput: there is none, or it is wrong.
+    """
+    section = scenario.trace
+    if section.path is None:
+        raise BadInput("the scenario names no trace; set trace.path, or pass --trace")
+    return _read_trace(scenario.base / section.path) if section.in_memory is None else section.in_memory
+
+
 def load_demand(scenario: Scenario, members: Sequence[ServedModel], warnings: list[str]) -> tuple[Trace, float]:
     """The trace of a run on its clock, and where that starts on the file's, in seconds.
 
@@ -34,10 +46,8 @@ def load_demand(scenario: Scenario, members: Sequence[ServedModel], warnings: li
     Raises:
         BadInput: there is no trace, or it is wrong; a request that nothing serves, or a pool that serves none.
     """
-    section = scenario.trace
-    if section.path is None:
-        raise BadInput("the scenario names no trace; set trace.path, or pass --trace")
-    whole = trace = _read_trace(scenario.base / section.path) if section.in_memory is None else section.in_memory
+    section, whole = scenario.trace, read_trace(scenario)
+    trace = whole
     if section.start_s or section.end_s is not None:
         trace = trace.slice(section.start_s, section.end_s if section.end_s is not None else float("inf"))
     if section.limit is not None:
@@ -78,7 +88,7 @@ def _as_served(scenario: Scenario, members: Sequence[ServedModel], trace: Trace,
         return _of_member(members[0], trace, warnings)
     first = {member.model: member for member in reversed(members)}
     named = trace.frame["model"]
-    called = {name: _served_as(name or scenario.model_name, first) for name in named.unique()}
+    called = {name: served_as(name or scenario.model_name, first) for name in named.unique()}
     if unknown := [name for name, meant in called.items() if not meant]:
         at = named[named == unknown[0]].index[0]
         raise BadInput(
@@ -101,7 +111,7 @@ def _as_served(scenario: Scenario, members: Sequence[ServedModel], trace: Trace,
     return trace.by_part(named.map(called).tolist(), taken)
 
 
-def _served_as(name: str, served: Mapping[str, ServedModel]) -> str:
+def served_as(name: str, served: Container[str]) -> str:
     """The served model that a request's model means; empty: none."""
     if name in served:
         return name

@@ -182,7 +182,9 @@ class ClusterSection(Section):
 class PoolSection(Section):
     """Replicas of one kind, of several kinds; what it does not say is as in [cluster] and [predictor]."""
 
-    name: Name = Field(description="What reports and --set pool.NAME.KEY call it.")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")] = Field(
+        description="What reports and --set pool.NAME.KEY call it: letters, digits, - and _."
+    )
     models: Several = Field(
         (), description="That its replicas serve: known models or diffusers folders; none: the scenario's own."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,3 +134,42 @@ def test_what_cannot_be_is_said_in_one_line(given: dict[str, Any], said: str) ->
     with pytest.raises(BadInput, match=said) as found:
         prepare(scenario(**given))
     assert "\n" not in str(found.value)
+
+
+FEW = {"seeds": 2, "max_seeds": 2, "requests": 60, "max_requests": 60}
+APART = (POOLS[0], {**POOLS[1], "models": ["wan-1.3b"]})
+
+
+def test_pools_of_different_models_are_planned_each_for_its_own_requests_at_the_rates_asked_for(tmp_path: Path) -> None:
+    planned = scenario(pools=APART, scheduler="fcfs", plan=FEW)
+    made = tc.plan_pools(planned, tmp_path / "plan", rate_rps={"flux": 0.5, "wan-1.3b": 0.02}, workers=1)
+    assert {name: each.demand.model for name, each in made.of.items()} == {"large": "flux", "small": "wan-1.3b"}
+    assert [each.demand.rate_rps for each in made.of.values()] == pytest.approx([0.5, 0.02])
+    together = tc.plan_pools(planned, tmp_path / "plan", rate_rps=0.6, workers=1)
+    assert [each.demand.rate_rps for each in together.of.values()] == pytest.approx([0.5, 0.1], rel=0.1)
+    assert sorted(path.name for path in (tmp_path / "plan").iterdir()) == ["large", "small"]
+    answers = [each.answer for each in made.of.values()]
+    if made.keeps:
+        assert made.price_per_hour == pytest.approx(sum(answer.price_per_hour for answer in answers if answer))
+    considered = {each.candidate.hardware for each in made.of["small"].considered}
+    assert considered == {"NVIDIA L40S 48GB"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "pool 'small' serves 2 models: a plan takes pools of one model each"),
+        ({"pools": (POOLS[0], {**POOLS[0], "name": "more"})}, "flux is served by the pools 'large' and 'more'"),
+        ({"pools": APART, "asked": trace({"model": "sdxl"})}, "model 'sdxl' is served by no pool"),
+    ],
+)
+def test_what_cannot_be_planned_is_said_in_one_line(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        tc.plan_pools(scenario(plan=FEW, **given))
+    with pytest.raises(BadInput, match="each of which is planned for itself: ask plan_pools"):
+        tc.plan(scenario(plan=FEW, **given))
+
+
+def test_rates_by_model_name_every_model() -> None:
+    with pytest.raises(BadInput, match=r"rates are given for flux; expected one for each of flux, wan-1\.3b"):
+        tc.plan_pools(scenario(pools=APART, plan=FEW), rate_rps={"flux": 1.0})

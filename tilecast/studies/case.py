@@ -60,7 +60,9 @@ class Case:
         scenario = self.scenario
         kinds = scenario.plan.hardware
         if not kinds:
-            kinds = (HardwareSection(name=shared(scenario).table.hardware, devices=(scenario.cluster.devices,)),)
+            own = scenario.cluster
+            name, price = shared(scenario).table.hardware, own.price_per_hour
+            kinds = (HardwareSection(name=name, devices=(own.devices,), price_per_hour=price),)
         chosen = tuple([kind for kind in kinds if self.hardware in (None, kind.name)])
         if not chosen:
             raise BadInput(f"no hardware {self.hardware!r}; there is: {', '.join([kind.name for kind in kinds])}")

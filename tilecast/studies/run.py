@@ -73,6 +73,8 @@ def plan(
     """
     if months is not None and growth is None:
         raise BadInput("--months goes with --growth, the share by which the demand grows a month")
+    if scenario.pool:
+        raise BadInput("the scenario has pools, each of which is planned for itself: ask plan_pools")
     if devices is not None and replicas is None:
         raise BadInput("--devices goes with --replicas; a search tries the devices of plan.hardware")
     asked: dict[str, Any] = {"attainment": attainment, "throughput": throughput_rps, "headroom": headroom}
