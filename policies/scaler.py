@@ -238,7 +238,9 @@ class Scaler:
         """Come as near to a number of replicas as can be."""
         states, kept = self.states, self._kept
         there = [r for r in pool.replicas if states[r.index] in ("ready", "starting") or r.index in kept]
-        if len(there) >= wanted:
+        if len(there) == wanted:
+            return []
+        if len(there) > wanted:
             return [self._fewer(replica) for replica in sorted(there, key=self._worth)[: len(there) - wanted]]
         count, indexes = wanted - len(there), [replica.index for replica in pool.replicas]
         found = [Resize(i, "keep") for i in indexes if states[i] == "draining" and i not in kept]

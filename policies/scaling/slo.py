@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from policies.parameters import Part, Spare, Wait, Weight, Width
+from policies.scaling.busy import BusyMean
 from policies.scaling.contract import PoolView
 from policies.scaling.steady import Steady
+from traces.limits import POSITIVE_SPAN, Range
 
 
 class Slo(Steady):
@@ -15,13 +18,16 @@ class Slo(Steady):
     Replicas that share the work before a request evenly are done with it after its predicted seconds divided by their
     number; that, and the request itself, must fit into what is left until its deadline. So many that the share
     ``attainment`` of the requests that still can be in time are: more than there are means that predicted completions
-    miss deadlines, fewer that fewer would still keep them. A request that cannot be in time any more counts as work
-    before others, and asks for nothing; nor does one without a deadline, unless ``soft_slo_scale`` gives it one.
+    miss deadlines, fewer that fewer would still keep them. But not fewer than what came of late keeps busy for the
+    share ``target`` of their time, or those that come next would be late. A request that cannot be in time any more
+    counts as work before others, and asks for nothing. One without a deadline is due after ``soft_slo_scale`` times its
+    own seconds.
 
     Args:
-        attainment: the share.
+        attainment: the share of what waits.
+        target: the share of its time that each is to be busy at most, over the last ``window_s`` seconds.
         batch: requests that share a step, where they mix.
-        soft_slo_scale: a request without a deadline is due so many times its own seconds after it came.
+        soft_slo_scale: how long one without a deadline may take, in its own seconds.
         every_s: how often it looks at what waits, at most.
         keep_alive_s, delay_s, cooldown_s, buffer: see `policies.scaling.steady.Steady`.
     """
@@ -29,6 +35,8 @@ class Slo(Steady):
     def __init__(
         self,
         attainment: Part = 0.95,
+        target: Annotated[float, Range(0.01, 1)] = 0.7,
+        window_s: Annotated[float, POSITIVE_SPAN] = 300.0,
         batch: Width = 1,
         soft_slo_scale: Weight = 10.0,
         every_s: Wait = 1.0,
@@ -39,12 +47,15 @@ class Slo(Steady):
     ) -> None:
         super().__init__(keep_alive_s, delay_s, cooldown_s, buffer)
         self.attainment = attainment
+        self.target = target
+        self.window_s = window_s
         self.batch = batch
         self.soft_slo_scale = soft_slo_scale
         self.every_s = every_s
 
     def reset(self) -> None:
         super().reset()
+        self._busy = BusyMean(self.window_s)
         self._looked_s = -math.inf
         self._found = 0.0
         self._stale = False
@@ -53,10 +64,10 @@ class Slo(Steady):
         self._stale = now < self._looked_s + self.every_s
         if not self._stale:
             self._looked_s, self._found = now, self._needed(pool, now) if pool.jobs else 0.0
-        return self._found
+        return max(self._found, self._busy.tell(pool.busy, now) / self.target)
 
     def look_again(self, now: float) -> float:
-        return self._looked_s + self.every_s if self._stale else math.inf
+        return min(self._looked_s + self.every_s if self._stale else math.inf, self._busy.look_again(now))
 
     def _needed(self, pool: PoolView, now: float) -> float:
         """How many replicas, as the class says; one at least where there is a request."""

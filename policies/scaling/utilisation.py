@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from typing import Annotated
 
 from policies.parameters import Spare, Wait
+from policies.scaling.busy import BusyMean
 from policies.scaling.contract import PoolView
 from policies.scaling.steady import Steady
 from traces.limits import POSITIVE_SPAN, Range
-
-_LOOKS = 8
-"""In a window, while what was busy within it changes."""
 
 
 class Utilisation(Steady):
@@ -42,25 +38,10 @@ class Utilisation(Steady):
 
     def reset(self) -> None:
         super().reset()
-        self._busy = 0
-        self._since_s = -math.inf
-        self._before: deque[tuple[float, float, int]] = deque()  # (from, to, replicas busy), in order
-        self._unequal = False
+        self._busy = BusyMean(self.window_s)
 
     def demand(self, pool: PoolView, now: float) -> float:
-        before, begin_s = self._before, now - self.window_s
-        if now > self._since_s:
-            if self._since_s > -math.inf:
-                before.append((self._since_s, now, self._busy))
-            self._since_s = now
-        self._busy = pool.busy
-        while before and before[0][1] <= begin_s:
-            before.popleft()
-        self._unequal = any(busy != pool.busy for _, _, busy in before)
-        seconds = [(to - max(since, begin_s), busy) for since, to, busy in before]
-        known_s = sum([spent_s for spent_s, _ in seconds])
-        mean = sum([spent_s * busy for spent_s, busy in seconds]) / known_s if known_s else float(pool.busy)
-        return mean / self.target
+        return self._busy.tell(pool.busy, now) / self.target
 
     def look_again(self, now: float) -> float:
-        return now + self.window_s / _LOOKS if self._unequal else math.inf
+        return self._busy.look_again(now)

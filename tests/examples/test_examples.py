@@ -151,3 +151,17 @@ def test_three_checkpoints_on_one_replica_simulated_and_for_real(
     assert [line.split()[0] for line in real.splitlines()[1:-1]] == loads
     assert "decisions of the real run the same policies reproduce all" in real
     assert len(list((tmp_path / "real" / "images").glob("*.png"))) == 5
+
+
+def test_a_day_with_replicas_that_come_and_go_costs_less_than_the_fixed_cluster_that_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["scaling.py", str(tmp_path / "report.html")])
+    runpy.run_path(str(EXAMPLES / "scaling.py"), run_name="__main__")
+    printed = [line.split(":") for line in capsys.readouterr().out.splitlines()]
+    in_time = {name.strip(): float(said.split("%")[0]) for name, said in printed}
+    cost = {name.strip(): float(said.split("cost")[1].split(",")[0]) for name, said in printed}
+    assert in_time["three, always"] > 99.5
+    assert in_time["by the deadlines"] > 95
+    assert cost["by the deadlines"] < cost["by the queue"] < cost["by the hour"] < cost["three, always"]
+    assert "Replicas over time" in (tmp_path / "report.html").read_text()

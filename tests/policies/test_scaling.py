@@ -161,7 +161,14 @@ def test_what_has_started_counts_for_what_is_left_of_it() -> None:
     for job in running:
         start(job, 0, 10.0)
     asking = [Job(request("w", 10.5, steps=3, slo_s=2.5), 9)]
-    assert begun(Slo(keep_alive_s=0.0)).wanted(pool(asking, running), 10.5) == 2
+    assert begun(Slo(keep_alive_s=0.0)).wanted(pool(asking, running, busy=1), 10.5) == 2
+
+
+def test_it_keeps_what_the_load_of_late_needs() -> None:
+    """Four were busy for the last seconds, each for half its time at most, though nothing waits."""
+    policy = begun(Slo(keep_alive_s=0.0, target=0.5, window_s=10.0))
+    policy.wanted(pool(running=4), 0.0)
+    assert policy.wanted(pool(running=4), 5.0) == 8
 
 
 def test_it_looks_once_in_a_while() -> None:

@@ -1,0 +1,136 @@
+"""Scaling policies over a bursty day: what each costs and keeps, beside clusters of fixed size. One command.
+
+    python -m benchmarks.scaling [--seeds 4] [--data ../shared/data] [--start 30 --load 24 --warm-up 10]
+
+FLUX.1-dev, 50 steps, on L40S by the data sheet, first come first served, deadlines of three times the latency alone,
+and at most eight replicas at 0.99 an hour (an example, put yours in its place). Two days: *synthetic*, whose rate
+follows a sine between night and noon and quadruples or falls back every ten minutes or so, and *recorded*, in which it
+follows the hours of GenTD26's sixteen days and is as bursty as they are (left out where ``--data`` has no gentd26/).
+Every policy meets the same requests; a seed is another day of the kind. What a start takes is assumed: 30 s until a
+machine is there, 24 GB of weights at 1 GB/s, 10 s of warm-up.
+
+Prints, for each day, from the cheapest to the dearest: cost, attainment, P95, replicas paid for, starts; with intervals
+of 95 % over the seeds. ``*`` marks those of which the lower end of the attainment's interval is at least the promise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import tilecast as tc
+from reports.formatting import format_interval
+from reports.output_analysis import Interval, interval
+from traces.arrivals import Arrivals, parse_arrivals
+from traces.importers.gentd26 import import_gentd26
+from traces.mix import Mix
+from traces.sizes import load_sizes
+from traces.streams import stream
+from traces.workload import Workload, fit
+
+ROOT = Path(__file__).parents[1]
+MODEL, HARDWARE, PRICE = "flux", "l40s", 0.99
+MOST, SCALE, PROMISE, RATE = 8, 3.0, 0.95, 0.055
+DAY_S = 86_400.0
+BURSTY = "mmpp:4:600+diurnal:0.8"
+FIGURES = {"cost": "x", "slo_attainment": "%", "latency_p95_s": "s", "replicas_mean": "x", "starts": ""}
+Section = dict[str, Any]
+
+
+def contenders(trace: tc.Trace, alone_s: float) -> dict[str, Section]:
+    """What is compared, by name: a scaling policy with its knobs.
+
+    Args:
+        trace: a day, by whose hours the schedule is made: what an operator knows who has looked at the day before.
+        alone_s: seconds of a request.
+    """
+    hours = np.bincount((trace.frame["arrival_s"].to_numpy() // 3600).astype(int) % 24, minlength=24)
+    wanted = [min(MOST, max(1, math.ceil(count / 3600 * alone_s / 0.7))) for count in hours.tolist()]
+    hourly = " ".join(f"{hour:02d}:00={count}" for hour, count in enumerate(wanted))
+    found: dict[str, Section] = {f"fixed {count}": {"name": "fixed", "replicas": count} for count in (3, 4, 5, MOST)}
+    found["schedule, yesterday's hours at 70 %"] = {"name": "schedule", "hours": hourly, "ahead_s": 120.0}
+    for target in (0.6, 0.8):
+        found[f"utilisation {target:.0%}"] = {"name": "utilisation", "target": target}
+    for waiting in (1.0, 3.0):
+        found[f"queue {waiting:g}"] = {"name": "queue", "waiting": waiting}
+    found["queue 1, keep alive 60 s"] = {"name": "queue", "waiting": 1.0, "keep_alive_s": 60.0}
+    found["slo"] = {"name": "slo"}
+    found["slo, keep alive 60 s"] = {"name": "slo", "keep_alive_s": 60.0}
+    found["slo, buffer 1, keep alive 60 s"] = {"name": "slo", "buffer": 1, "keep_alive_s": 60.0}
+    return found
+
+
+def scenario(trace: tc.Trace, scaling: Section, start: Section, seed: int) -> tc.Scenario:
+    """A day under a scaling policy."""
+    return tc.Scenario(
+        model=MODEL,
+        trace=trace,
+        hardware=HARDWARE,
+        seed=seed,
+        slo={"scale": SCALE},
+        cluster={"replicas": MOST, "price_per_hour": PRICE},
+        policies={"scaling": scaling},
+        scaling={"least": 1, **start},
+    )
+
+
+def days(data: Path) -> dict[str, Arrivals]:
+    """The arrivals of each kind of day."""
+    found = {"synthetic": parse_arrivals(BURSTY)}
+    if (data / "gentd26").is_dir():
+        sizes = load_sizes(data / "diffusiondb_sizes.csv")
+        file = data / "gentd26" / "lora_request_trace.csv.gz"
+        recorded = import_gentd26(file, sizes, spread_seconds=True).trace
+        found["recorded"] = fit(recorded.with_model(MODEL)).arrivals
+    return found
+
+
+def measure(arrivals: Arrivals, seeds: int, start: Section) -> dict[str, dict[str, Interval]]:
+    """Each contender's figures over the seeds."""
+    values: dict[str, dict[str, list[float]]] = {}
+    workload = Workload.asking(MODEL, RATE, arrivals=arrivals, steps=Mix((50,), (1.0,)))
+    before = workload.generate(DAY_S, rng=stream(0, "benchmark/scaling/yesterday"))
+    quiet = tc.simulate(scenario(before.head(1), {"name": "fixed"}, start, 0))
+    alone_s = float(quiet.requests["standalone_s"].iloc[0])
+    for seed in range(seeds):
+        trace = workload.generate(DAY_S, rng=stream(seed, "benchmark/scaling"))
+        for name, scaling in contenders(before, alone_s).items():
+            figures = tc.simulate(scenario(trace, scaling, start, seed)).summary()
+            for figure in FIGURES:
+                values.setdefault(name, {}).setdefault(figure, []).append(float(figures[figure]))
+    return {name: {figure: interval(found) for figure, found in of.items()} for name, of in values.items()}
+
+
+def table(day: str, found: dict[str, dict[str, Interval]]) -> Table:
+    """Cheapest first."""
+    shown = Table("", *FIGURES, title=f"{day} day", title_justify="left")
+    for name, figures in sorted(found.items(), key=lambda item: item[1]["cost"].mean):
+        kept = "* " if figures["slo_attainment"].low >= PROMISE else "  "
+        shown.add_row(kept + name, *[format_interval(figures[each], unit) for each, unit in FIGURES.items()])  # type: ignore[arg-type]
+    return shown
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data", help="folder with gentd26/")
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--start", type=float, default=30.0, help="seconds until a machine is there")
+    parser.add_argument("--load", type=float, default=24.0, help="seconds of its load")
+    parser.add_argument("--warm-up", type=float, default=10.0, help="seconds from there until it takes requests")
+    asked = parser.parse_args(arguments)
+    start = {"provisioning_s": asked.start, "load_s": asked.load, "warm_up_s": asked.warm_up}
+    console = Console(width=130)
+    for day, arrivals in days(asked.data).items():
+        console.print(table(day, measure(arrivals, asked.seeds, start)))
+
+
+if __name__ == "__main__":
+    main()
