@@ -54,7 +54,7 @@ class Blocks(Lockstep):
         """The model's blocks, and the list that each is in."""
         self.tables = Tables(model)
         self.trust = Trust(kernels.fused, self.tables)
-        self._chains = Chains(self.trust, recorder)
+        self._chains = Chains(self.trust, self.recorder)
         self._refused: set[Any] = set()
         self._calls = 0
         self._scale = 1.0

@@ -56,6 +56,7 @@ class Lockstep:
         recorder: may record the forwards of calls that are equal in every shape.
 
     Attributes:
+        recorder: what it was given.
         shared: layers that ran once for several calls, so far; ``apart``: for one.
     """
 
@@ -63,7 +64,8 @@ class Lockstep:
         self.model = model
         self.shared = self.apart = 0
         self._forward = model.forward
-        self._stacked = Stacked(self._forward, recorder)
+        self.recorder = recorder or Recorder()
+        self._stacked = Stacked(self._forward, self.recorder)
         self._hooked: dict[torch.nn.Module, tuple[bool, Forward]] = {}
 
     def key(self, call: DenoiserCall) -> Hashable:

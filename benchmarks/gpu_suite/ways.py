@@ -20,6 +20,7 @@ from backend.kernels.cuda_graphs import recorder_on
 from backend.kernels.graphs import TRIALS, Recorder
 from backend.merge import Mixer, Stacked
 from backend.packed import Blocks
+from backend.packed.cached_blocks import CachedBlocks
 from backend.patched.unet import PatchedUNet
 from benchmarks.gpu_suite.bench import Bench
 from benchmarks.gpu_suite.models import Random, denoiser_calls, latent_shape, model_of, sizes_of
@@ -102,6 +103,8 @@ class Denoiser:
 
     def cached(self, policy: CachingPolicy, cache_bytes: int) -> Blocks | PatchedUNet:
         """The same with a cache; a new one each time, and to be given up when it has been measured."""
+        if not self.is_unet:
+            return CachedBlocks(self.module, policy, cache_bytes, kernels=self.kernels)
         return self._mixer(self.kernels, caching=policy, cache_bytes=cache_bytes)
 
     def channels_last(self) -> Stacked:
