@@ -7,13 +7,22 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("noisy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("noisy machine")  # how long an example takes says nothing there
+from tests.examples_tried import examples
+
+# how long an example takes says nothing on a noisy machine
+_PROFILE: dict[str, Any] = {
+    "max_examples": examples(30),
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow],
+}
+settings.register_profile("noisy machine", **_PROFILE)
+settings.load_profile("noisy machine")
 
 if importlib.util.find_spec("torch"):
     import torch

@@ -29,6 +29,7 @@ from benchmarks.gpu_suite.store import Store, Suite, read_suite
 from benchmarks.gpu_suite.table import results_table
 from benchmarks.gpu_suite.timing import Timer
 from predictors.hardware import find_hardware
+from tests.examples_tried import examples
 from tests.tilecast.studies.kept_points import opened
 from traces.errors import BadInput
 
@@ -109,7 +110,7 @@ class TestPlan:
         assert early >= {"ceiling", "step", "kernel", "mix"}
 
     @given(st.floats(0.2, 20))
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=examples(12), deadline=None)
     def test_what_is_left_out_did_not_fit_when_its_turn_came(self, minutes: float) -> None:
         points, limit = default_points(), (1 - MARGIN) * 60 * minutes
         planned = plan(points, minutes, h200())

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.optimum import in_time, most_in_time
 from policies.scheduling import SCHEDULERS
 from predictors.costs import Batch, CostModel
+from tests.examples_tried import examples
 from traces.request import Request
 
 STAGES = ("denoise",)
@@ -60,7 +61,7 @@ def by_every_schedule(costs: CostModel, of: list[Request], late_s: float = 0.0) 
     return best
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(requests(most=3, most_steps=3))
 def test_the_optimum_bounds_every_schedule_by_less_than_its_rounding(of: list[Request]) -> None:
     bound = most_in_time(Steps(), of, STAGES, max_batch=8)
@@ -70,7 +71,7 @@ def test_the_optimum_bounds_every_schedule_by_less_than_its_rounding(of: list[Re
     )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(requests(most=6, most_steps=10))
 def test_no_scheduler_does_better_than_the_optimum(of: list[Request]) -> None:
     bound = most_in_time(Steps(), of, STAGES, max_batch=12)

@@ -21,6 +21,7 @@ from benchmarks.queueing import (
 )
 from benchmarks.queues import CONSTANT, EXPONENTIAL, HYPEREXPONENTIAL, Queue, poisson, run
 from reports.output_analysis import Interval, interval
+from tests.examples_tried import examples
 from tilecast.studies.replication import WARM_UP
 from traces.streams import stream
 
@@ -51,7 +52,7 @@ def test_thousands_of_servers_do_not_overflow() -> None:
 offered = st.tuples(st.floats(0.05, 0.98), st.integers(1, 60))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(offered, st.floats(0.1, 20), st.floats(0, 4))
 def test_the_mean_wait_is_the_mean_of_the_quantiles(at: tuple[float, int], service_s: float, scv: float) -> None:
     busy, servers = at

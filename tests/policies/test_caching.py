@@ -15,6 +15,7 @@ from policies.caching.step import decide_block
 from policies.contract import PolicyError
 from predictors.forest import Forest, features
 from predictors.forest_fit import fit_forest
+from tests.examples_tried import examples
 from tests.predictors.recordings import made_up
 from traces.errors import BadInput
 
@@ -176,7 +177,7 @@ def test_what_is_computed_from_old_data_is_old() -> None:
     assert [step for step, (_, second) in enumerate(done) if second] == [0, 2, 4, 6, 8]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(
     data=st.data(),
     name=st.sampled_from([n for n, policy in CACHES.items() if n not in ("none", "forest") and not policy.needs_gain]),
@@ -206,7 +207,7 @@ class PlainSteps:
         return [(s.request_ids[r], s.block, u) for r, u in zip(s.request.tolist(), s.unit.tolist(), strict=True)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(data=st.data())
 def test_steps_are_kept_by_request_block_and_unit(data: st.DataObject) -> None:
     kept, plain = DataSteps(), PlainSteps()

@@ -11,6 +11,7 @@ from policies.controller import Controller
 from policies.scheduling import Clockwork
 from sim.driver import Simulation
 from sim.world import World
+from tests.examples_tried import examples
 from tests.policies.costs import FlatCosts
 from tests.policies.driving import Driven, names, request
 from traces.request import Request
@@ -114,7 +115,7 @@ ASKED = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(drawn=st.lists(ASKED, min_size=1, max_size=20), replicas=st.integers(1, 2), max_batch=st.integers(1, 12))
 def test_what_is_admitted_is_in_time_when_predictions_hold(drawn: list[Request], replicas: int, max_batch: int) -> None:
     ordered = sorted(drawn, key=lambda request: request.arrival_s)

@@ -12,6 +12,7 @@ from policies.contract import Decision, Outcome, PolicyError, Replica, Schedulin
 from policies.controller import Controller
 from policies.job import ENDED, TRANSITIONS, Job
 from policies.scheduling import EDF, FCFS, SCHEDULERS, SameSizeContinuous, SameSizeDynamic, UrgencyPolicy
+from tests.examples_tried import examples
 from tests.policies.costs import FlatCosts
 from traces.request import Request
 
@@ -225,7 +226,7 @@ def test_ended_states_lead_nowhere() -> None:
     assert set(TRANSITIONS) == {state for to in TRANSITIONS.values() for state in to} | {"waiting"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.data())
 def test_every_request_ends_exactly_once_whatever_happens(data: st.DataObject) -> None:
     """Any order of arrivals, ends, early ends, failures and cancellations, for any shipped policy."""

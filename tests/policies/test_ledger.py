@@ -22,6 +22,7 @@ from policies.scheduling import SCHEDULERS
 from reports.checks import check_run
 from sim.check_worlds import WORLDS, CheckedWorld
 from sim.driver import Simulation
+from tests.examples_tried import examples
 from traces.errors import BadInput
 from traces.request import Request
 
@@ -85,7 +86,7 @@ def some_run(name: str) -> tuple[list[Request], list[dict[str, Any]]]:
 
 
 @given(st.sampled_from(("fcfs", "patchedserve", "lookahead")), st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_a_run_that_is_killed_anywhere_and_goes_on_keeps_every_request_once(name: str, data: st.DataObject) -> None:
     world = WORLDS[2]
     requests, events = some_run(name)

@@ -13,6 +13,7 @@ from predictors.costs import Batch, CostModel
 from sim.check import check_policy
 from sim.driver import Simulation
 from sim.world import World
+from tests.examples_tried import examples
 from traces.request import Request
 from traces.streams import stream
 
@@ -138,7 +139,7 @@ def test_without_drops_the_late_are_served_after_those_in_time() -> None:
     assert controller.jobs[0].state == "finished"
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(st.integers(0, 10**6), st.booleans(), st.integers(1, 3))
 def test_nobody_starves(seed: int, drop_late: bool, replicas: int) -> None:
     """Under twice the load that can be carried, a request without a deadline is served long before the stream ends."""

@@ -19,6 +19,7 @@ from policies.scheduling.mixing import BatchCosts, CostsNow
 from predictors.costs import Batch, CostModel
 from sim.driver import Simulation
 from sim.world import World
+from tests.examples_tried import examples
 from traces.request import Request
 from traces.stages import ORDINARY
 
@@ -77,7 +78,7 @@ def tasks_of(requests: list[Request], model: CostModel) -> tuple[CostsNow, list[
     return costs.now(), sorted(tasks)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(bursts(), st.floats(0.0, 0.4))
 def test_whom_there_is_time_for_is_in_time(requests: list[Request], shared_s: float) -> None:
     model = Linear(shared_s)
@@ -90,14 +91,14 @@ def test_whom_there_is_time_for_is_in_time(requests: list[Request], shared_s: fl
     assert len(met) >= len(chosen.queue)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=examples(20), deadline=None, derandomize=True)
 @given(bursts())
 def test_at_most_one_is_missed_that_any_schedule_could_finish(requests: list[Request]) -> None:
     costs, tasks = tasks_of(requests, Linear())
     assert len(choose(costs, tasks, 12).queue) >= most_in_time(Linear(), requests, ORDINARY, 12) - 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(33), deadline=None)
 @given(bursts(), st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=6, max_size=6))
 def test_the_search_finds_the_set_that_is_worth_most(requests: list[Request], worths: list[float]) -> None:
     costs, tasks = tasks_of(requests, Linear())
@@ -107,7 +108,7 @@ def test_the_search_finds_the_set_that_is_worth_most(requests: list[Request], wo
     assert sum(task.worth for task in choose(costs, tasks, 12, tries=64).queue) == pytest.approx(best)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(bursts(most=12), st.integers(1, 40), st.data())
 def test_a_search_that_ends_early_leaves_out_nobody_that_must_run(
     requests: list[Request], tries: int, data: st.DataObject
@@ -120,7 +121,7 @@ def test_a_search_that_ends_early_leaves_out_nobody_that_must_run(
     assert chosen.queue == sorted(chosen.queue)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(bursts(), st.integers(1, 6))
 def test_a_batch_holds_no_more_images_than_it_may(requests: list[Request], most_images: int) -> None:
     costs, tasks = tasks_of([Request(r.request_id, 0.0, *r.size[:2], r.steps) for r in requests], Linear())

@@ -15,6 +15,7 @@ from policies.scheduling.forecast import forecast
 from policies.scheduling.mixing import BatchCosts
 from policies.scheduling.queues import KindQueues
 from predictors.costs import Batch
+from tests.examples_tried import examples
 from tests.policies.costs import FlatCosts
 from tests.policies.driving import request
 from traces.request import Request
@@ -43,7 +44,7 @@ class Asked(FlatCosts):
         return super().step_s(stage, batch)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(JOBS, st.randoms(use_true_random=False))
 def test_batches_put_together_in_any_order_are_what_the_controller_asks_for(jobs: list[Job], random: object) -> None:
     predictor = Asked()

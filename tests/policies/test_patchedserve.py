@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.scheduling import PatchedServe, PatchedServeJoins
+from tests.examples_tried import examples
 from tests.policies.driving import Driven, names, request
 
 
@@ -125,7 +126,7 @@ def test_with_joins_a_blocked_request_is_asked_about_again_as_soon_as_it_fits() 
     assert d.controller.jobs[0].finish_s == pytest.approx(2.4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(13), deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([64, 128]), st.integers(1, 8), st.floats(1.0, 9.0)), min_size=1, max_size=12),
     st.booleans(),

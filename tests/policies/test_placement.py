@@ -25,6 +25,7 @@ from policies.placement import (
 from policies.placement.balance import loads, longest_first, shortest
 from predictors.link import Link
 from sim.check import check_policy
+from tests.examples_tried import examples
 from traces.errors import BadInput
 
 
@@ -66,7 +67,7 @@ def test_a_policy_that_remembers_is_found_out() -> None:
 
 
 @given(step=steps())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_the_shortest_makespan_is_that_of_brute_force(step: tuple[list[TileWork], int]) -> None:
     tiles, devices = step
     seconds = [tile.seconds for tile in tiles]
@@ -77,7 +78,7 @@ def test_the_shortest_makespan_is_that_of_brute_force(step: tuple[list[TileWork]
 
 
 @given(step=steps())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_cache_guided_moves_the_least_of_the_shortest(step: tuple[list[TileWork], int]) -> None:
     tiles, devices = step
     answer = CacheGuided(tolerance=0.0).assign(tiles, devices)
@@ -104,7 +105,7 @@ def test_cache_guided_finds_what_exchanges_alone_would_miss() -> None:
 
 
 @given(step=steps(25, 8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_many_tiles_are_balanced_better_than_by_the_rules_it_starts_from(step: tuple[list[TileWork], int]) -> None:
     tiles, devices = step
     guided = CacheGuided(tolerance=0.0).assign(tiles, devices)
@@ -124,7 +125,7 @@ def test_tiles_that_cost_the_same_stay_with_their_owners_where_balance_allows() 
 
 
 @given(step=steps())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(33), deadline=None)
 def test_planned_is_predicted_no_longer_than_the_balanced_and_the_resting_assignment(
     step: tuple[list[TileWork], int],
 ) -> None:
@@ -178,7 +179,7 @@ def test_planned_counts_the_messages_that_come_and_those_that_go() -> None:
 
 
 @given(step=steps())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(16), deadline=None)
 def test_planned_moves_the_fewest_pixels_where_the_link_hardly_matters(step: tuple[list[TileWork], int]) -> None:
     tiles, devices = step
     assert Planned(latency_s=1e-6, bytes_per_s=1e9).assign(tiles, devices) == CacheGuided(0.0).assign(tiles, devices)

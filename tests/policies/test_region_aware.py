@@ -12,6 +12,7 @@ from policies.caching.step import decide_block
 from policies.contract import PolicyError
 from policies.tiling.grid import TileGrid
 from policies.tiling.shifts import ShiftSchedule
+from tests.examples_tried import examples
 
 STEPS = 20
 
@@ -214,7 +215,7 @@ def test_policies_of_blocks_know_tiles(name: str, parameters: dict[str, float], 
     assert computed == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(13), deadline=None)
 @given(
     tiles=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     mode=st.sampled_from(["wrap", "clamp"]),

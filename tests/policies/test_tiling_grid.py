@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from policies.tiling.grid import MODES, Box, TileGrid, cut, split
 from policies.tiling.recipe import TilingRule, sketch_size
 from policies.tiling.shifts import ShiftSchedule
+from tests.examples_tried import examples
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES, ModelGeometry
 
@@ -70,7 +71,7 @@ def check_step(grid: TileGrid, shift: tuple[int, int]) -> None:
 
 
 @given(grid=grids(), data=st.data())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(83), deadline=None)
 def test_each_pixel_is_given_once_and_its_weights_sum_to_one(grid: TileGrid, data: st.DataObject) -> None:
     schedule = ShiftSchedule.of(grid, data.draw(st.sampled_from([0.0, 1 / 16, 0.3, 1.0])))
     for step in data.draw(st.lists(st.integers(0, 300), min_size=1, max_size=3)):
@@ -153,7 +154,7 @@ def test_an_impossible_grid_is_refused(change: dict[str, object], complaint: str
     overlap=st.integers(0, 4),
     step=st.integers(0, 99),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(33), deadline=None)
 def test_a_rule_cuts_requests_of_any_size(
     model: str, sides: tuple[int, int], mode: str, overlap: int, step: int
 ) -> None:

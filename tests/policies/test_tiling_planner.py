@@ -14,6 +14,7 @@ from policies.tiling.planner import GridPlanner
 from policies.tiling.recipe import TilingRule
 from policies.tiling.timing import TileDevices
 from predictors.link import Link
+from tests.examples_tried import examples
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 from traces.request import Size
@@ -34,7 +35,7 @@ def planner(devices: int, mode: str = "wrap", **options: float) -> GridPlanner:
 
 
 @given(sides=st.tuples(st.integers(1, 80), st.integers(1, 80)), least=st.sampled_from([0.3, 0.5, 0.75, 1.0]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(33), deadline=None)
 def test_candidates_fit_the_native_size_and_keep_its_share(sides: tuple[int, int], least: float) -> None:
     size = (sides[0] * 16, sides[1] * 16, 5)
     native = (144, 256) if size[0] <= size[1] else (256, 144)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from policies.tiling.grid import MODES, TileGrid
 from policies.tiling.shifts import ShiftSchedule
+from tests.examples_tried import examples
 from tests.policies.test_tiling_grid import grids
 
 
@@ -24,7 +25,7 @@ PAPER = TileGrid((270, 480), (90, 90, 90), (160, 160, 160), multiple=2)
 
 @given(grid=grids(), share=st.sampled_from([1 / 16, 0.01, 0.25, 0.5, 1.0]))
 @example(grid=PAPER, share=1 / 16)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_everything_is_a_border_within_one_cycle(grid: TileGrid, share: float) -> None:
     schedule = ShiftSchedule.of(grid, share)
     for axis, lengths in enumerate((grid.rows, grid.columns)):
@@ -43,7 +44,7 @@ def test_everything_is_a_border_within_one_cycle(grid: TileGrid, share: float) -
 
 @given(grid=grids(), share=st.sampled_from([1 / 16, 0.25, 1.0]), start=st.integers(0, 50))
 @example(grid=PAPER, share=1 / 16, start=0)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_a_cycle_closes_without_a_jump(grid: TileGrid, share: float, start: int) -> None:
     schedule = ShiftSchedule.of(grid, share)
     for axis in (0, 1):
@@ -59,7 +60,7 @@ def test_a_cycle_closes_without_a_jump(grid: TileGrid, share: float, start: int)
 
 
 @given(grid=grids(), share=st.floats(0, 1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(33), deadline=None)
 def test_strides_are_near_the_share_that_was_asked_for(grid: TileGrid, share: float) -> None:
     schedule = ShiftSchedule.of(grid, share)
     for lengths, stride, cycle in zip((grid.rows, grid.columns), schedule.strides, schedule.cycles, strict=True):
@@ -91,7 +92,7 @@ def test_a_share_that_makes_no_sense_is_refused() -> None:
 
 
 @given(grid=grids(), share=st.sampled_from([0.0, 1 / 16, 0.25, 1.0]), stand=st.integers(1, 5), step=st.integers(0, 200))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_a_grid_that_stands_moves_as_one_that_does_not(grid: TileGrid, share: float, stand: int, step: int) -> None:
     moving, standing = ShiftSchedule.of(grid, share), ShiftSchedule.of(grid, share, stand)
     assert standing.at(step) == moving.at(step // stand)

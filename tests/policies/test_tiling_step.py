@@ -16,6 +16,7 @@ from policies.placement import PLACEMENTS, Contiguous, PlacementPolicy, TileWork
 from policies.tiling.grid import TileGrid
 from policies.tiling.shifts import ShiftSchedule
 from policies.tiling.step import REUSED, Owners, StepPlan, first_owners, owners_after, plan_step
+from tests.examples_tried import examples
 from tests.policies.test_tiling_grid import grids
 
 
@@ -64,7 +65,7 @@ def check_holdings(plan: StepPlan, owners: Owners, devices: int) -> None:
     start=st.integers(0, 40),
     data=st.data(),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(26), deadline=None)
 def test_after_the_moves_each_device_holds_what_it_computes(
     grid: TileGrid, devices: int, name: str, start: int, data: st.DataObject
 ) -> None:

@@ -11,6 +11,7 @@ from predictors.latency import fitted
 from predictors.launch_floor import LaunchFloor
 from predictors.measurements import Measurements
 from predictors.profile import Profile
+from tests.examples_tried import examples
 from traces.composition import Composition, composition_of, parse
 from traces.geometry import geometry_of
 
@@ -84,7 +85,7 @@ def test_positive_and_growing_with_the_batch_beyond_what_was_measured(
     estimator = fitted(latency_model, data.matrix, data.per_step)
 
     @given(BATCHES.map(composition_of), st.integers(2, 5), st.floats(0, 1))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=examples(20), deadline=None)
     def holds(batch: Composition, times: int, guided: float) -> None:
         most = max(8, *(n for _, n in batch))
         beyond = [composition_of((size, n * most * k) for size, n in batch) for k in (1, times)]

@@ -23,6 +23,7 @@ from reports.quality.objects import count_objects, palette_of
 from reports.quality.pictures import gather, in_step, read_picture
 from reports.quality.report import QualityReport
 from reports.quality.seams import find_seams, seam_energy
+from tests.examples_tried import examples
 from traces.errors import BadInput
 
 PHOTOS = ("astronaut", "coffee", "chelsea")
@@ -187,7 +188,7 @@ def test_a_horizon_is_no_grid():
     assert find_seams(one(picture)).energy < 1.5
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(st.integers(1, 70), st.integers(1, 70), st.data())
 def test_seam_energy_of_any_size_and_borders_is_a_number_or_undefined(height, width, drawn):
     picture = np.random.default_rng(height * 71 + width).random((height, width, 3))

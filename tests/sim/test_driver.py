@@ -20,6 +20,7 @@ from predictors.reuse import ReuseModel
 from sim.driver import Simulation
 from sim.stalled import Stalled
 from sim.world import World
+from tests.examples_tried import examples
 from tests.policies.costs import FlatCosts
 from tests.predictors.recordings import made_up
 from traces.request import Request
@@ -180,7 +181,7 @@ class UnevenCosts(Costs):
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(13), deadline=None)
 @given(
     drawn=st.lists(request_strategy(), min_size=1, max_size=14),
     replicas=st.integers(1, 3),

@@ -20,6 +20,7 @@ from policies.scheduling.fcfs import FCFS
 from sim.check_worlds import CheckedWorld
 from sim.driver import Simulation
 from sim.stalled import Stalled
+from tests.examples_tried import examples
 from traces.errors import BadInput
 from traces.request import Request
 
@@ -124,7 +125,7 @@ def test_replicas_that_are_never_repaired_are_named() -> None:
         run("fcfs", happenings=iter([Happening(0.0, "down", replica) for replica in range(WORLD.replicas)]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(13), deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 4))
 def test_happenings_come_in_order_and_downs_and_ups_alternate(seed: int, replicas: int) -> None:
     faults = Faults(mtbf_s=50.0, repair_s=20.0, cold_start_s=5.0, starts_cold=True, outages=("10:0:100", "60:0:10"),

@@ -23,6 +23,7 @@ from policies.scheduling import SCHEDULERS
 from sim.check import check_policy
 from sim.check_worlds import CheckedWorld, IrregularCosts
 from sim.driver import Simulation
+from tests.examples_tried import examples
 from traces.request import Request
 
 MOST = 4
@@ -105,7 +106,7 @@ def check(controller: Controller, requests: Sequence[Request], least: int) -> No
 failing = st.lists(st.tuples(st.floats(0, 8), st.integers(0, MOST - 1), st.floats(0.05, 2)), max_size=4)
 
 
-@settings(max_examples=20, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=examples(12), deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     st.sampled_from(sorted(SCHEDULERS)),
     st.sampled_from([None, "shared", "least-work", "earliest-completion", "affinity"]),

@@ -26,6 +26,7 @@ from sim.check import check_policy
 from sim.check_worlds import CheckedWorld, IrregularCosts
 from sim.driver import Simulation
 from sim.world import World
+from tests.examples_tried import examples
 from traces.request import Request
 from traces.stages import ordinary
 from traces.streams import stream
@@ -179,7 +180,7 @@ def test_failures_slow_spells_and_clients_that_leave(name: str, in_flight: str, 
     assert ends(stepped) == ends(controller)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(
     st.integers(0, 10**6),
     st.sampled_from(sorted(EVICTIONS)),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples_tried import examples
 from traces.clock import LONGEST_WAIT_S, format_start, on_run_clock
 from traces.errors import BadInput
 from traces.importers.dit import import_dit
@@ -24,7 +25,7 @@ def trace_of(arrivals: list[float], **columns: object) -> Trace:
     return Trace.from_frame(pd.DataFrame({"arrival_s": arrivals, "height": 64, "width": 64, "steps": 4} | columns))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(16), deadline=None)
 @given(start=st.floats(LONGEST_WAIT_S + 1, 9e9), gaps=st.lists(st.floats(0, 1e4), min_size=1, max_size=5))
 def test_late_starts_are_taken_off_with_all_spans_as_they_are(start: float, gaps: list[float]) -> None:
     given_s = [start + sum(gaps[:i]) for i in range(len(gaps))]

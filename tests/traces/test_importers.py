@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples_tried import examples
 from traces.errors import BadInput
 from traces.importers.dit import import_dit
 from traces.importers.gentd26 import import_gentd26
@@ -248,7 +249,7 @@ def test_a_mapping_names_what_is_missing(tmp_path: Path) -> None:
 CELLS = st.sampled_from(["", "1", "2"])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(rows=st.lists(st.tuples(CELLS, CELLS, CELLS, CELLS), min_size=1, max_size=8), limit=st.integers(1, 4))
 def test_counts_add_up_whatever_is_empty(
     rows: list[tuple[str, ...]], limit: int, tmp_path_factory: pytest.TempPathFactory

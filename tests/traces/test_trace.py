@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples_tried import examples
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry, geometry_of
 from traces.limits import LABEL
@@ -56,7 +57,7 @@ def simple(**columns: object) -> pd.DataFrame:
     return pd.DataFrame({"arrival_s": [0.0, 1.0], "height": 512, "width": 768, "steps": 30} | columns)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(REQUESTS)
 def test_requests_come_back_sorted_by_arrival(made: list[Request]) -> None:
     trace = Trace.from_requests(made)
@@ -66,7 +67,7 @@ def test_requests_come_back_sorted_by_arrival(made: list[Request]) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(made=REQUESTS.filter(bool))
 def test_files_give_back_what_was_saved(suffix: str, made: list[Request]) -> None:
     with tempfile.TemporaryDirectory() as folder:

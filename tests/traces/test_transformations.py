@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples_tried import examples
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES, geometry_of
 from traces.mix import parse_counts
@@ -25,7 +26,7 @@ def trace_at(arrivals: list[float], **columns: object) -> Trace:
     return Trace.from_frame(pd.DataFrame(base | columns), "t")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(13))
 @given(ARRIVALS, FACTORS)
 def test_scale_rate_is_undone_by_its_inverse_and_keeps_spans(arrivals: list[float], factor: float) -> None:
     trace = trace_at(arrivals, deadline_s=[arrival + 10 for arrival in arrivals])
@@ -43,7 +44,7 @@ def test_a_rate_factor_must_be_a_number_above_0(factor: float) -> None:
         trace_at([0.0, 10.0]).scale_rate(factor)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(13))
 @given(ARRIVALS, st.floats(0, 1e6), st.floats(1, 1e6))
 def test_slices_part_a_trace(arrivals: list[float], start: float, length: float) -> None:
     trace = trace_at(arrivals)

@@ -22,6 +22,7 @@ from backend.kernels.modulate import gated, gated_bytes, modulate, modulate_byte
 from backend.kernels.modulate_triton import runs_on  # noqa: E402
 from backend.packed.entries import RowEntries  # noqa: E402
 from backend.packed.pack import Pack  # noqa: E402
+from tests.examples_tried import examples  # noqa: E402
 
 torch.set_num_threads(1)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,7 +53,7 @@ def _small_programs() -> Iterator[None]:
     st.sampled_from(EXACT),
     st.sampled_from(EXACT),
 )
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=examples(12))
 def test_fused_equals_the_reference_bit_by_bit(lengths: list[int], channels: int, dtype: Any, of_rows: Any) -> None:
     """In every type, also where the rows' entries have another; entries are chunks of a wider tensor."""
     assert runs_on(DEVICE)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st  # noqa: E402
 from backend.kernels import stitch_triton  # noqa: E402
 from backend.kernels.stitch import affine, moments_bytes, pool, stitch, stitch_bytes, with_halo  # noqa: E402
 from backend.patched.layout import PatchLayout  # noqa: E402
+from tests.examples_tried import examples  # noqa: E402
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -54,7 +55,7 @@ def largest_error(found: Any, true: Any) -> float:
     st.sampled_from(FORMATS),
 )
 @example([(1, 1), (1, 2)], (2, 3), (2, 10), 2, True, torch.channels_last)
-@settings(deadline=None, max_examples=4)
+@settings(deadline=None, max_examples=examples(4))
 def test_equals_the_reference_in_float64(
     grids: list[tuple[int, int]], patch: tuple[int, int], groups: tuple[int, int], halo: int, silu: bool, order: Any
 ) -> None:

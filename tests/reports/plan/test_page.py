@@ -22,6 +22,7 @@ from reports.plan.frames import frames
 from reports.plan.markdown import markdown
 from reports.plan.page import page, sections
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Plan, SizeFigures
+from tests.examples_tried import examples
 from tests.reports import plans
 
 EVIL = "</script><img src=x onerror=alert(1)><b>\"'&amp; | `x` [bold]"
@@ -111,7 +112,7 @@ def test_nothing_is_drawn_where_there_is_nothing_to_draw():
     assert "What if" not in drawn
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(any_of(Plan))
 def test_any_plan_is_shown_and_its_words_stay_words(plan):
     reader = Reader(page(plan))

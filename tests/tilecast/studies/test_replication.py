@@ -26,6 +26,7 @@ from reports.breakdown import by_size
 from reports.checks import checked
 from sim.driver import Simulation
 from sim.world import World
+from tests.examples_tried import examples
 from tests.sim.test_driver import Costs
 from tilecast.studies.replication import Replication, area, observe
 from traces.composition import Composition
@@ -226,7 +227,7 @@ def test_all_at_once_has_no_span_but_a_time_to_drain() -> None:
     assert math.isnan(seen.growth)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=examples(5), deadline=None)
 @given(st.integers(0, 9))
 def test_a_file_gives_back_what_was_kept(seed: int) -> None:
     seen = run(Queue(), 0.9, 50, seed, slo_s=3.0)

@@ -12,6 +12,7 @@ from benchmarks.queueing import wait_quantile_s
 from predictors.basis import MEASURED
 from reports.output_analysis import Interval
 from reports.plan.result import STABLE, UNSTABLE, Candidate, Evaluation, Figures
+from tests.examples_tried import examples
 from tilecast.studies.search import Option, search, surprises
 
 RATE_RPS = 3.0
@@ -67,7 +68,7 @@ def options_of(drawn: list[tuple[float, float, int, int, bool]], priced: bool) -
 
 
 @given(drawn=kinds, priced=st.booleans(), off=st.floats(0.2, 4.0))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_the_answer_is_that_of_looking_at_every_cluster(
     drawn: list[tuple[float, float, int, int, bool]], priced: bool, off: float
 ) -> None:
