@@ -230,15 +230,48 @@ def replica_for(replica: Replica, variant: Variant, of: VariantOf) -> Replica:
     object.__setattr__(view, "_whole", replica)
     object.__setattr__(view, "_variant", variant)
     object.__setattr__(view, "_of", of)
+    _copy_facts(replica, view)
+    _set_queue(view, MappingProxyType(JobsFor(variant, of, replica.queue)))
+    _set_resident(view, MappingProxyType(JobsFor(variant, of, replica.resident)))
+    return view
+
+
+class _ReplicaOfQueue(Replica):
+    """See `replica_of_queue`."""
+
+    __slots__ = ("_whole",)
+
+    _whole: Replica
+
+    @property
+    def launch(self) -> Launch | None:  # type: ignore[override]
+        """What runs on it now."""
+        return self._whole.launch
+
+    @property
+    def up(self) -> bool:  # type: ignore[override]
+        """Whether it works."""
+        return self._whole.up
+
+
+def replica_of_queue(replica: Replica, queue: Mapping[str, Job]) -> Replica:
+    """A replica as the policy sees it that is shown some of its queue alone."""
+    view = _ReplicaOfQueue()
+    object.__setattr__(view, "_whole", replica)
+    _copy_facts(replica, view)
+    _set_queue(view, MappingProxyType(queue))
+    _set_resident(view, replica.resident)
+    return view
+
+
+def _copy_facts(replica: Replica, view: Replica) -> None:
+    """Show of a replica what is the same in every view of it."""
     _set_index(view, replica.index)
     _set_pool(view, replica.pool)
     _set_costs(view, replica.costs)
     _set_batch_costs(view, replica.batch_costs)
     _set_loads(view, replica._loads)
     _set_loaded(view, replica.loaded)
-    _set_queue(view, MappingProxyType(JobsFor(variant, of, replica.queue)))
-    _set_resident(view, MappingProxyType(JobsFor(variant, of, replica.resident)))
-    return view
 
 
 _set_jobs = Cluster.__dict__["jobs"].__set__

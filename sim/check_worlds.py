@@ -93,7 +93,7 @@ class CheckedWorld(NamedTuple):
         return World(self.costs, self.replicas, seed, tiles=_tile_plans() if self.tiled else None)
 
     def requests(self, seed: int, count: int) -> list[Request]:
-        """A Poisson trace of a few sizes, with and without deadlines."""
+        """A Poisson trace of a few sizes and two tenants, with and without deadlines."""
         rng = stream(seed, f"check/{count}/{self.rate}")
         costs, sizes = self.costs, _TILED_SIZES if self.tiled else _SIZES
         arrivals = np.cumsum(rng.exponential(1 / self.rate, count))
@@ -108,6 +108,8 @@ class CheckedWorld(NamedTuple):
                 "steps": int(rng.integers(1, 9)),
                 "images": int(rng.choice([1, 1, 1, 2, 6])),
                 "guidance_scale": float(rng.choice([5.0, 5.0, 1.0])),
+                "tenant": "aab"[i % 3],
+                "priority": i % 2,
             }
             slo = float(rng.choice([0, 2, 6])) * costs.standalone_s(Request(**fields))
             requests.append(Request(**fields, slo_s=slo or None))

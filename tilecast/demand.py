@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 from predictors.profile import Profile
 from tilecast.file_memo import memoised_by_file
 from tilecast.scenario import Scenario
+from tilecast.sections import SloSection
 from tilecast.served import ServedModel
 from traces.clock import format_start, on_run_clock
 from traces.errors import BadInput
 from traces.geometry import known_model
 from traces.references import REFERENCES, sides_in
+from traces.request import Request
 from traces.spikes import parse_spike, with_spikes
 from traces.streams import stream
 from traces.strength import IMAGE_TO_IMAGE
@@ -146,3 +148,19 @@ def _pipeline_of(scenario: Scenario, profile: Profile | None) -> str:
         return str(index["_class_name"])
     except (OSError, ValueError, LookupError, TypeError):
         return "" if profile is None else profile.metadata.get("pipeline", "")
+
+
+def with_deadlines(slo: SloSection, trace: Trace, standalone: Callable[[Request], float]) -> Trace:
+    """A trace whose requests have the deadlines that a scenario gives those that have none.
+
+    Args:
+        slo: what it says of them.
+        trace: the requests.
+        standalone: predicted seconds of a request alone on an idle replica.
+
+    Raises:
+        BadInput: a priority that leaves a request no time, or without end.
+    """
+    if slo.scale is not None:
+        return trace.with_slo(scale=slo.scale, standalone=standalone, priority_factor=slo.priority_factor)
+    return trace if slo.absolute_s is None else trace.with_slo(slo.absolute_s, priority_factor=slo.priority_factor)

@@ -68,12 +68,15 @@ def _keys_of(section: type[BaseModel], prefix: str) -> Iterator[Key]:
 
 
 def _parts(annotation: Any) -> list[Any]:
-    """What an annotation is made of: itself, or the members of a union, a list, an annotated type."""
+    """What an annotation is made of: itself, or the members of a union, a list, a table of any names, an annotated
+    type."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return [get_args(annotation)[0]]
     if origin in (Union, types.UnionType, tuple):
         return [item for item in get_args(annotation) if item not in (type(None), Ellipsis)]
+    if origin is dict:
+        return [get_args(annotation)[1]]
     return []
 
 
@@ -103,6 +106,8 @@ def _takes(annotation: Any) -> str:
         return ", ".join([str(choice) for choice in get_args(annotation)])
     if origin is tuple:
         return f"list of {_takes(parts[0])}"
+    if origin is dict:
+        return f"table of {_takes(parts[0])}"
     return " or ".join([_takes(part) for part in parts])
 
 

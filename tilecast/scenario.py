@@ -25,6 +25,7 @@ from tilecast.sections import (
     ScalingSection,
     Section,
     SloSection,
+    TenantsSection,
     TilingSection,
     TraceSection,
     WeightsSection,
@@ -78,6 +79,7 @@ class Scenario(Section):
     policies: PoliciesSection = PoliciesSection()
     scaling: ScalingSection | None = None  # None: all replicas are always there
     weights: WeightsSection | None = None  # None: all requests want the same weights, always there
+    tenants: TenantsSection | None = None  # None: whose a request is decides nothing
     slo: SloSection = SloSection()
     plan: PlanSection = Field(PlanSection(), exclude=True)  # decides nothing of a run
     base: Path = Field(Path(), exclude=True)

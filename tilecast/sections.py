@@ -480,6 +480,19 @@ class WeightsSection(Section):
         return self
 
 
+class TenantsSection(Section):
+    """The tenants of the trace share the devices, whatever policies.scheduling is; see `policies.fair_share`."""
+
+    shares: Annotated[dict[PathText, Annotated[float, Range(1e-6, 1e6)]], Field(max_length=100_000)] = Field(
+        {}, description="Of tenants, beside each other, like {alice = 2, bob = 1}; of those not named 1."
+    )
+    depth: Annotated[int, Range(1, 10_000, "requests", whole=True)] = Field(
+        16,
+        description="Under way for every replica, among which the scheduler chooses: at least the largest batch "
+        "wanted; the fewer, the sooner all have their shares.",
+    )
+
+
 class SloSection(Section):
     """Deadlines for requests that have none: a multiple of the standalone latency, or seconds."""
 
@@ -487,11 +500,16 @@ class SloSection(Section):
         None, description="Deadline as a multiple of the latency of the request alone."
     )
     absolute_s: PositiveSpan | None = Field(None, description="Deadline after the arrival.")
+    priority_factor: Annotated[float, Range(1, 1000, "times")] = Field(
+        1.0, description="2: a request of priority p has 2 to the power of p times less time than one of priority 0."
+    )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> SloSection:
         if self.scale is not None and self.absolute_s is not None:
             raise ValueError("expected either scale or absolute_s, not both")
+        if self.priority_factor != 1.0 and self.scale is None and self.absolute_s is None:
+            raise ValueError("expected scale or absolute_s beside priority_factor, which divides what they make")
         return self
 
 

@@ -29,7 +29,7 @@ from predictors.online import OnlinePredictor
 from predictors.profile import Profile
 from reports.drift import drift
 from tilecast.caching import PreparedCache, format_shares, prepare_cache
-from tilecast.demand import load_demand
+from tilecast.demand import load_demand, with_deadlines
 from tilecast.in_memory import is_named
 from tilecast.latency import trust
 from tilecast.lossy import lossy
@@ -37,6 +37,7 @@ from tilecast.scaling import elastic_of, scaling_section, start_seconds
 from tilecast.scenario import Scenario
 from tilecast.sections import PredictorSection
 from tilecast.served import ServedModel, pools_of, served_models
+from tilecast.tenants import sharing, tenants_without_effect
 from tilecast.tiling import PreparedTiling, prepare_tiling
 from tilecast.weights import (
     PreparedWeights,
@@ -88,7 +89,7 @@ class Prepared:
         if routing is None and scenario.weights is None and scenario.replicas > 1:
             routing = usual_routing(self.policy)  # several sets of adapters lie wherever the model does
         return Controller(
-            policy=serving_many(scenario, self.policy, self.trace),
+            policy=sharing(scenario, serving_many(scenario, self.policy, self.trace)),
             pools=self._pools(self._believed),
             recipe=adapting_first(scenario, _recipe(self.tiling)),
             on_event=on_event,
@@ -282,6 +283,7 @@ def _prepare(scenario: Scenario) -> Prepared:
     if scenario.weights is None and checkpoints > 1:
         warnings.append(f"the {checkpoints} checkpoints of the trace are taken for one; [weights] tells them apart")
     warnings += unknown_checkpoints(scenario, trace)
+    warnings += tenants_without_effect(scenario, trace)
     weights = prepare_weights(scenario, trace, members)
     if weights is not None and weights.note:
         warnings.append(weights.note)
@@ -296,12 +298,8 @@ def _prepare(scenario: Scenario) -> Prepared:
         check_supported(member.table, own if tiling is None else tiling.untiled(own), limit)
     if tiling is not None:
         check_supported(table, tiling.windows, limit)
-    slo = scenario.slo
-    if slo.scale is not None:
-        known = pools_of(members, lambda member: _costs(member, member.table, tiling))
-        trace = trace.with_slo(scale=slo.scale, standalone=standalone_on(known))
-    elif slo.absolute_s is not None:
-        trace = trace.with_slo(slo.absolute_s)
+    known = pools_of(members, lambda member: _costs(member, member.table, tiling))
+    trace = with_deadlines(scenario.slo, trace, standalone_on(known))
     reduction = scenario.trace.step_reduction
     if reduction.skip is not None:
         skip = parse_counts(reduction.skip, "trace.step_reduction.skip")

@@ -17,6 +17,7 @@ from traces.errors import BadInput
 from traces.exact import stacked
 from traces.files import read_frame, write_frame
 from traces.geometry import GEOMETRIES, ModelGeometry
+from traces.limits import POSITIVE_SPAN
 from traces.marks import OutputKind
 from traces.mix import Mix
 from traces.references import UNKNOWN, Reference, Sides, pictures_of
@@ -390,6 +391,7 @@ class Trace:
         scale: float | None = None,
         standalone: Callable[[Request], float] | None = None,
         overwrite: bool = False,
+        priority_factor: float = 1.0,
     ) -> Trace:
         """The same requests with an SLO: ``seconds``, or ``scale`` times the standalone latency.
 
@@ -398,9 +400,10 @@ class Trace:
             scale: SLO scale, the multiple of the standalone latency.
             standalone: predicted seconds of a request alone on an idle replica, asked of one of each kind.
             overwrite: replace the deadlines that requests have; otherwise only requests without one get one.
+            priority_factor: what the span is divided by for each level of priority, and multiplied by below 0.
 
         Raises:
-            BadInput: a span that is not above 0, or a size that has none.
+            BadInput: a span that is not above 0, or a size that has none; or one out of bounds for its priority.
             TypeError: neither or both of ``seconds`` and ``scale`` with ``standalone``.
         """
         if (seconds is None) == (scale is None) or (scale is None) != (standalone is None):
@@ -422,8 +425,25 @@ class Trace:
                 which = f"the SLO of size {request.size} is {'not given' if math.isnan(span) else span}"
                 raise BadInput(f"{self.source}: request {request.request_id!r}: {which}, expected a span above 0 s")
             spans[number] = span
-        slo[fill] = spans[kind]
+        slo[fill] = self._by_priority(fill, spans[kind], priority_factor)
         return self._with(slo_s=slo, deadline_s=deadline)
+
+    def _by_priority(self, rows: npt.NDArray[Any], spans: npt.NDArray[Any], factor: float) -> npt.NDArray[Any]:
+        """Spans of some rows, divided by ``factor`` to the power of their priorities."""
+        if factor == 1.0:
+            return spans
+        priority = self._frame["priority"].to_numpy()[rows]
+        with np.errstate(over="ignore", under="ignore", divide="ignore"):
+            divided = spans / np.float64(factor) ** priority
+        wrong = np.flatnonzero(~((divided >= POSITIVE_SPAN.least) & (divided <= POSITIVE_SPAN.most)))
+        if len(wrong):
+            at = int(wrong[0])
+            raise BadInput(
+                f"{self.source}: request {self._frame['request_id'].iloc[rows[at]]!r}: its SLO of {spans[at]:g} s over "
+                f"{factor:g} to the power of its priority, {priority[at]}, is {divided[at]:g} s, expected "
+                f"{POSITIVE_SPAN.least:g} to {POSITIVE_SPAN.most:g} s"
+            )
+        return divided
 
     def _native_factors(self, to: ModelGeometry) -> npt.NDArray[Any]:
         """Native side of ``to`` over native side of each request's model; a side is the root of the area."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from tilecast.demand import with_deadlines
 from tilecast.latency import geometry_for
 from tilecast.scenario import Scenario
 from tilecast.sections import PolicySection
@@ -116,10 +117,7 @@ def drawn(reference: Scenario, requests: int, replication: int) -> Trace:
     """The first requests of a replication, each with its deadline."""
     trace = demand_of(reference).draw(requests, 1000 * reference.seed + replication)
     trace, _ = trace.guided_as(geometry_for(reference.model_name, _prepared(reference).profile))
-    slo = reference.slo
-    if slo.scale is not None:
-        return trace.with_slo(scale=slo.scale, standalone=_prepared(reference).costs.standalone_s)
-    return trace if slo.absolute_s is None else trace.with_slo(slo.absolute_s)
+    return with_deadlines(reference.slo, trace, _prepared(reference).costs.standalone_s)
 
 
 @lru_cache(maxsize=32)
