@@ -42,7 +42,8 @@ def load_rates(
     gb = weights_bytes(path, dtype) / 1e9
 
     def whole(host_gb: float) -> float:
-        replica = SwappingExecutor({"": path}, make, Weights(math.inf, gb, host_gb=host_gb), device, dtype, [""])
+        sizes = Weights(math.inf, gb, host_gb=host_gb)
+        replica = SwappingExecutor({"": path}, lambda _, pipeline: make(pipeline), sizes, device, dtype, [""])
         seconds = _median_s(lambda: replica.load("", [""]), repeats)
         replica.close()
         return seconds

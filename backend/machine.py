@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from itertools import islice
 
 import torch
 
@@ -15,38 +17,39 @@ def use_threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
-def devices_of(device: str, replicas: int, devices: int) -> list[str]:
-    """The device of each replica: ``cuda`` spreads them over the machine's, all others are shared.
+def devices_of(asked: Sequence[str], devices: Sequence[int]) -> list[str]:
+    """The device of each replica: ``cuda`` spreads them over those of the machine that none names, others are shared.
 
     Args:
-        device: as torch names it.
-        replicas: number of replicas.
-        devices: devices per replica.
+        asked: of each replica, as torch names it.
+        devices: how many each replica has.
 
     Raises:
         BadInput: the machine has fewer, or several replicas are to have several each.
     """
-    if device != "cuda":
-        return [device] * replicas
-    found = torch.cuda.device_count()
-    if 0 < found < replicas:
-        raise BadInput(f"cluster.replicas is {replicas}, but this machine has {found} CUDA devices")
-    if replicas > 1 and devices > 1:
+    spread = [count for device, count in zip(asked, devices, strict=True) if device == "cuda"]
+    found = torch.cuda.device_count() if spread else 0
+    free = [f"cuda:{index}" for index in range(found or len(spread)) if f"cuda:{index}" not in asked]
+    if len(free) < len(spread):
+        named = f", of which {found - len(free)} are named" if len(free) < found else ""
+        raise BadInput(f"{len(spread)} replicas are to have a CUDA device each, but this machine has {found}{named}")
+    if len(spread) > 1 and max(spread) > 1:
         raise BadInput("on CUDA a replay has several replicas or several devices a replica, not both")
-    return [f"cuda:{index}" for index in range(replicas)]
+    given = iter(free)
+    return [next(given) if device == "cuda" else device for device in asked]
 
 
-def cores_of(device: str, replicas: int, threads: int | None) -> list[list[int]]:
+def cores_of(devices: Sequence[str], threads: int | None) -> list[list[int]]:
     """The processor cores of each replica: of its own where a CPU computes and there are enough, else any (empty).
 
     Args:
-        device: as torch names it.
-        replicas: number of replicas.
+        devices: of each replica, as torch names it.
         threads: CPU threads of each; None: as torch chooses.
     """
-    if device != "cpu" or threads is None or not hasattr(os, "sched_getaffinity"):
-        return [[] for _ in range(replicas)]
+    if threads is None or not hasattr(os, "sched_getaffinity"):
+        return [[] for _ in devices]
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < replicas * threads:
-        return [[] for _ in range(replicas)]
-    return [cores[index * threads : (index + 1) * threads] for index in range(replicas)]
+    if len(cores) < devices.count("cpu") * threads:
+        return [[] for _ in devices]
+    free = iter(cores)
+    return [list(islice(free, threads)) if device == "cpu" else [] for device in devices]

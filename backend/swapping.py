@@ -93,7 +93,7 @@ class SwappingExecutor:
 
     Args:
         folders: the diffusers folder of each checkpoint.
-        make: makes the executor of a pipeline that is on the device.
+        make: makes the executor of a checkpoint, by its name, of its pipeline, which is on the device.
         weights: sizes of the checkpoints, and the host's memory for them.
         device: what they run on.
         dtype: number format of the weights.
@@ -106,7 +106,7 @@ class SwappingExecutor:
     def __init__(
         self,
         folders: Mapping[str, Path],
-        make: Callable[[Any], Executor],
+        make: Callable[[str, Any], Executor],
         weights: Weights,
         device: str = "cpu",
         dtype: str = "float32",
@@ -191,7 +191,7 @@ class SwappingExecutor:
         copy = PipelineWeights(pipeline).copied() if keeps else None
         self._put_on(checkpoint, weights, {name: each.data for name, each in read.items()})
         if known is None:
-            self._known[checkpoint] = self._make(pipeline), weights
+            self._known[checkpoint] = self._make(checkpoint, pipeline), weights
         if copy is not None:
             self._copies[checkpoint] = copy
         del pipeline, read  # files stay open as long as something of theirs is used
@@ -224,16 +224,21 @@ class SwappingExecutor:
 
     @contextmanager
     def lent(self, checkpoint: str) -> Iterator[Executor]:
-        """An executor to warm up, before anything is served: of what lies here, or of a checkpoint brought for that."""
-        here = next(iter(self._here), None)
-        if here is not None:
-            yield self._known[here][0]
+        """The executor of a checkpoint to warm up, before anything is served.
+
+        One that does not lie here is brought for that, alone, and then what lay here is brought again.
+        """
+        if checkpoint in self._here:
+            yield self._known[checkpoint][0]
             return
-        self.load(checkpoint)
+        lay_here = self.loaded
+        self.load(checkpoint, lay_here)
         yield self._known[checkpoint][0]
         self._evict(checkpoint)
         self._host.lost(0)
         self._tidy()
+        for name in lay_here:
+            self.load(name)
 
     def execute(
         self,

@@ -67,6 +67,8 @@ def replay(
     if kernels is not None:
         given["cluster.kernels"] = kernels
     loaded = load_scenario(scenario, given)
+    if device is not None:
+        loaded = loaded.replaced({f"pool.{pool.name}.device": device for pool in loaded.pool})
     if speedup != 1.0:
         loaded = loaded.replaced({"trace.rate_scale": loaded.trace.rate_scale * speedup})
     check_replayable(loaded)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policies.faults import Faults, Happening
 from tilecast.scenario import Scenario
+from tilecast.sections import PoolSection
 from tilecast.setup import Prepared
-from tilecast.weights import PreparedWeights
+from tilecast.weights import PreparedWeights, checkpoints_in
 from traces.errors import BadInput
 from traces.request import Request
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from backend.replicas.host import Describe, Make
     from backend.replicas.messages import Report
     from backend.replicas.replica import ServingReplica
+    from backend.several import ModelsExecutor
     from backend.swapping import SwappingExecutor
     from backend.tiled.execution import Tiling
     from policies.caching import CachingPolicy
@@ -54,7 +56,7 @@ def launcher_of(scenario: Scenario) -> str:
     if cluster.launcher is not None:
         return cluster.launcher
     fails = faults is not None and (faults.mtbf_s is not None or bool(faults.outages))
-    return "process" if cluster.replicas > 1 or fails else "thread"
+    return "process" if scenario.replicas > 1 or fails else "thread"
 
 
 def check_backend() -> None:
@@ -71,20 +73,19 @@ def real_happenings(scenario: Scenario, requests: list[Request]) -> Iterator[Hap
     if section is None:
         return iter(())
     given = section.model_dump(exclude={"in_flight", "cold_start_s", "starts_cold"})
-    faults, replicas = Faults(**given), scenario.cluster.replicas
+    faults, replicas = Faults(**given), scenario.replicas
     faults.check(replicas, requests[-1].arrival_s - requests[0].arrival_s)
     return faults.happenings(replicas, requests, scenario.seed)
 
 
 def replicas_of(prepared: Prepared, requests: list[Request], stack: ExitStack) -> Sequence[ServingReplica]:
-    """The replicas of a scenario, not started.
+    """The replicas of a scenario, pool by pool, not started.
 
     Args:
         prepared: what to run.
         requests: that they will serve.
         stack: what they need as long as they live.
     """
-    from backend.lora import adapter_files
     from backend.machine import cores_of, devices_of
     from backend.replicas.process import ProcessReplica
     from backend.replicas.rays import RayCluster, RayReplica
@@ -92,88 +93,168 @@ def replicas_of(prepared: Prepared, requests: list[Request], stack: ExitStack) -
 
     scenario = prepared.scenario
     cluster, launcher = scenario.cluster, launcher_of(scenario)
-    build = partial(
+    threads, silence_s = cluster.threads, cluster.replica_timeout_s
+    weights, loaded = checkpoints_of(prepared), prepared.loaded
+    by_pool = [_PoolReplicas.of(pool, prepared, weights) for pool in scenario.pools]
+    of = [own for own in by_pool for _ in range(own.replicas)]
+    asked = [own.device for own in of]
+    if launcher == "ray":
+        stack.enter_context(RayCluster(len(of) * (threads or 1)))
+    devices = asked if launcher == "ray" else devices_of(asked, [own.devices for own in of])
+    cores = cores_of(devices, threads)
+    replicas: list[ServingReplica] = []
+    for index, (own, device) in enumerate(zip(of, devices, strict=True)):
+        make, prepare = own.make(device, loaded[index]), own.prepare(requests)
+        replica: ServingReplica
+        if launcher == "ray":
+            gpus = own.devices if device.startswith("cuda") else 0
+            replica = RayReplica(make, prepare, _described, threads, gpus, silence_s)
+        elif launcher == "thread":
+            replica = ThreadReplica(make, prepare, _described)
+        else:
+            replica = ProcessReplica(make, prepare, _described, threads, cores[index], silence_s)
+        replica.bare = own.make(device, ())
+        replicas.append(replica)
+    return replicas
+
+
+class _PoolReplicas(NamedTuple):
+    """What the replicas of a pool are made of; plain values, that a process can be sent.
+
+    Attributes:
+        replicas: how many there are.
+        device: that they ask for, as torch names it.
+        devices: of each.
+        scenario: of the first of its models.
+        makes: makes the executor of a pipeline, by the name of its model.
+        sources: what is loaded, by the name of the model.
+        weights: those that it holds and brings; None: all that it serves always lies there.
+    """
+
+    replicas: int
+    device: str
+    devices: int
+    scenario: Scenario
+    makes: Mapping[str, Callable[..., Executor]]
+    sources: Mapping[str, str]
+    weights: PreparedWeights | None
+
+    @classmethod
+    def of(cls, pool: PoolSection, prepared: Prepared, weights: PreparedWeights | None) -> _PoolReplicas:
+        """Those of a pool.
+
+        Args:
+            pool: which.
+            prepared: what to run.
+            weights: of all pools, with their folders.
+        """
+        members = [member for member in prepared.members if member.pool.name == pool.name]
+        served = {member.model: member.scenario for member in members}
+        first = members[0].scenario
+        return cls(
+            replicas=pool.replicas,
+            device=first.cluster.device,
+            devices=first.cluster.devices,
+            scenario=first,
+            makes={model: _making(prepared, model, scenario) for model, scenario in served.items()},
+            sources={model: scenario.model_source for model, scenario in served.items()},
+            weights=None if weights is None else weights._replace(weights=weights.by_pool[pool.name]),
+        )
+
+    def make(self, device: str, loaded: Sequence[str]) -> Make:
+        """Makes what carries out the launches of one of them.
+
+        Args:
+            device: its own.
+            loaded: the checkpoints that lie there from the beginning, where weights are loaded.
+        """
+        how = _swapping if self.weights is not None else _executor if len(self.makes) == 1 else _executors
+        return partial(how, self, device, loaded)
+
+    def prepare(self, requests: Sequence[Request]) -> Describe:
+        """Warms one of them up.
+
+        Args:
+            requests: that the cluster will serve.
+        """
+        own = [request for request in requests if request.model in self.makes]
+        if self.weights is not None:
+            return partial(_warmed_up_on_each, requests=own, models=self.weights.models)
+        return partial(_warmed_up if len(self.makes) == 1 else _warmed_up_all, requests=own)
+
+
+def _making(prepared: Prepared, model: str, scenario: Scenario) -> Callable[..., Executor]:
+    """Makes the executor of a pipeline, of one model of a pool."""
+    from backend.lora import adapter_files
+
+    return partial(
         _executor_of,
         scenario=scenario,
         caching=None if prepared.cache is None else prepared.cache.policy,
         tiling=None if prepared.tiling is None else prepared.tiling.execution(prepared.table),
-        adapters=adapter_files(scenario.adapters, prepared.requests),
+        adapters=adapter_files(scenario.adapters, [each for each in prepared.requests if each.model == model]),
     )
-    weights, loaded = checkpoints_of(prepared), prepared.loaded
-
-    def make(index: int, device: str, bare: bool = False) -> Make:
-        if weights is None:
-            return partial(_executor, scenario, build, device)
-        return partial(_swapping, scenario, build, weights, () if bare else loaded[index], device)
-
-    prepare: Describe = partial(_warmed_up, requests=requests)
-    if weights is not None:
-        prepare = partial(_warmed_up_on_one, requests=requests)
-    threads = cluster.threads
-    replicas: list[ServingReplica]
-    if launcher == "ray":
-        stack.enter_context(RayCluster(cluster.replicas * (threads or 1)))
-        gpus = cluster.devices if cluster.device.startswith("cuda") else 0
-        devices = [cluster.device] * cluster.replicas
-        replicas = [
-            RayReplica(make(index, device), prepare, _described, threads, gpus, cluster.replica_timeout_s)
-            for index, device in enumerate(devices)
-        ]
-    else:
-        devices = devices_of(cluster.device, cluster.replicas, cluster.devices)
-        if launcher == "thread":
-            return [ThreadReplica(make(index, device), prepare, _described) for index, device in enumerate(devices)]
-        cores = cores_of(cluster.device, cluster.replicas, threads)
-        replicas = [
-            ProcessReplica(make(index, device), prepare, _described, threads, own, cluster.replica_timeout_s)
-            for index, (device, own) in enumerate(zip(devices, cores, strict=True))
-        ]
-    for index, (replica, device) in enumerate(zip(replicas, devices, strict=True)):
-        replica.bare = make(index, device, bare=True)
-    return replicas
 
 
 def checkpoints_of(prepared: Prepared) -> PreparedWeights | None:
     """The weights of a scenario, with the folder of each checkpoint; None: it loads none.
 
     Raises:
-        BadInput: a checkpoint has no folder, is not whole, or is of another architecture than the model.
+        BadInput: a checkpoint has no folder, is not whole, or is of another architecture than its model.
     """
     from backend.checkpoints import check_alike, checkpoint_folders
 
-    weights, scenario = prepared.weights, prepared.scenario
+    weights, members = prepared.weights, prepared.members
     if weights is None:
         return None
-    folders = weights.folders or checkpoint_folders(None, scenario.model_source, prepared.trace.frame["checkpoint"])
-    try:
-        own = checkpoint_folders(None, scenario.model_source, [""])
-    except BadInput:
-        own = {}  # a model known by its name, of which the checkpoints alone are here
-    check_alike({**own, **folders}, scenario.cluster.dtype)
+    folders = weights.folders or checkpoints_in(None, members, weights.models)
+    for member in {member.model: member for member in reversed(members)}.values():
+        own = {name: folder for name, folder in folders.items() if weights.models[name] == member.model}
+        try:
+            of_model = checkpoint_folders(None, member.scenario.model_source, [""])
+        except BadInput:
+            of_model = {}  # a model known by its name, of which the checkpoints alone are here
+        check_alike({**of_model, **own}, member.scenario.cluster.dtype)
     return weights._replace(folders=folders)
 
 
-def _executor(scenario: Scenario, build: Callable[..., Executor], device: str) -> Executor:
-    """An executor of a scenario, on the thread and in the process that it will serve from."""
+def _executor(own: _PoolReplicas, device: str, _: Sequence[str] = ()) -> Executor:
+    """The executor of a model alone, on the thread and in the process that it will serve from."""
     from backend.loading import load_pipeline
     from backend.machine import use_threads
 
-    use_threads(scenario.cluster.threads)
-    return build(load_pipeline(scenario.model_source, device, scenario.cluster.dtype))
+    cluster = own.scenario.cluster
+    use_threads(cluster.threads)
+    ((model, make),) = own.makes.items()
+    return make(load_pipeline(own.sources[model], device, cluster.dtype))
 
 
-def _swapping(
-    scenario: Scenario, build: Callable[..., Executor], weights: PreparedWeights, loaded: Sequence[str], device: str
-) -> SwappingExecutor:
+def _executors(own: _PoolReplicas, device: str, _: Sequence[str] = ()) -> ModelsExecutor:
+    """The same of several models, all of them there."""
+    from backend.loading import load_pipeline
+    from backend.machine import use_threads
+    from backend.several import ModelsExecutor
+
+    cluster = own.scenario.cluster
+    use_threads(cluster.threads)
+    return ModelsExecutor(
+        {model: make(load_pipeline(own.sources[model], device, cluster.dtype)) for model, make in own.makes.items()}
+    )
+
+
+def _swapping(own: _PoolReplicas, device: str, loaded: Sequence[str]) -> SwappingExecutor:
     """The same where weights are loaded; caches share the memory that one would have."""
     from backend.machine import use_threads
     from backend.swapping import SwappingExecutor
 
-    cluster = scenario.cluster
+    cluster, weights = own.scenario.cluster, own.weights
+    assert weights is not None
     use_threads(cluster.threads)
+    here = {name: folder for name, folder in weights.folders.items() if weights.models[name] in own.makes}
+    cache_bytes = cluster.cache_bytes // weights.weights.most_fitting(here)
     return SwappingExecutor(
-        folders=weights.folders,
-        make=partial(build, cache_bytes=cluster.cache_bytes // weights.weights.most_fitting(weights.folders)),
+        folders=here,
+        make=lambda checkpoint, pipeline: own.makes[weights.models[checkpoint]](pipeline, cache_bytes=cache_bytes),
         weights=weights.weights,
         device=device,
         dtype=cluster.dtype,
@@ -223,14 +304,44 @@ def _warmed_up(executor: Executor, requests: list[Request]) -> Report:
     return _described(executor)._replace(warnings=tuple(unused_arguments(executor.pipeline, requests)))
 
 
-def _warmed_up_on_one(executor: SwappingExecutor, requests: list[Request]) -> Report:
-    """The same where weights are loaded, on those of one checkpoint: all are of one architecture."""
-    ((wanted, _),) = Counter([request.checkpoint for request in requests]).most_common(1)
-    with executor.lent(wanted) as one:
-        return _warmed_up(one, requests)
+def _warmed_up_all(executor: ModelsExecutor, requests: list[Request]) -> Report:
+    """The same of several models, each on its own requests."""
+    return _joined([_warmed_up(executor.of[model], own) for model, own in _by_model(requests).items()], executor)
 
 
-def _described(executor: Executor | SwappingExecutor) -> Report:
+def _warmed_up_on_each(executor: SwappingExecutor, requests: list[Request], models: Mapping[str, str]) -> Report:
+    """The same where weights are loaded, of each model on one of its checkpoints, as these are of one architecture.
+
+    Args:
+        executor: which.
+        requests: that it will serve.
+        models: of which model each checkpoint is.
+    """
+    here = {models[name]: name for name in reversed(executor.loaded)}
+    reports = []
+    by_model = _by_model(requests)
+    for model in sorted(by_model, key=lambda model: model in here):  # what stays comes last
+        own = by_model[model]
+        ((wanted, _),) = Counter([request.checkpoint for request in own]).most_common(1)
+        with executor.lent(here.get(model, wanted)) as one:
+            reports.append(_warmed_up(one, own))
+    return _joined(reports, executor)
+
+
+def _by_model(requests: Sequence[Request]) -> dict[str, list[Request]]:
+    found: dict[str, list[Request]] = {}
+    for request in requests:
+        found.setdefault(request.model, []).append(request)
+    return found
+
+
+def _joined(reports: Sequence[Report], executor: ModelsExecutor | SwappingExecutor) -> Report:
+    """What a replica of several models says of itself."""
+    warnings = dict.fromkeys([warning for report in reports for warning in report.warnings])
+    return _described(executor)._replace(warnings=tuple(warnings))
+
+
+def _described(executor: Executor | ModelsExecutor | SwappingExecutor) -> Report:
     from backend.profiling import hardware_name
     from backend.replicas.messages import Report
 

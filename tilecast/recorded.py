@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from traces.request import Request
 from traces.trace import Trace
 
 _PROFILE = "profile.parquet"
+_PROFILES = "profiles"
+"""What ``run.json`` calls the files of the profiles of pools: (pool, model, file) of each."""
 
 
 def keep_inputs(prepared: Prepared, folder: Folder) -> dict[str, Any]:
@@ -30,15 +33,30 @@ def keep_inputs(prepared: Prepared, folder: Folder) -> dict[str, Any]:
         what ``run.json`` must say of it: the names of the files that are copies of the user's own.
     """
     prepared.trace.save(folder.path / "trace.parquet")
-    if prepared.profile is not None:
-        prepared.profile.save(folder.path / _PROFILE)
-    return {COPIES: [folder.copy(source) for source in _sources(prepared.scenario)]}
+    kept = _kept_profiles(prepared)
+    for name, profile in dict(kept.values()).items():
+        profile.save(folder.path / name)
+    own = [(pool, model, name) for (pool, model), (name, _) in kept.items()] if prepared.scenario.pool else []
+    copies = {COPIES: [folder.copy(source) for source in _sources(prepared.scenario)]}
+    return copies if not own else {**copies, _PROFILES: own}
+
+
+def _kept_profiles(prepared: Prepared) -> dict[tuple[str, str], tuple[str, Profile]]:
+    """The profile of each pool and model that has one, and the file where a replay's folder has it: each once."""
+    found: dict[tuple[str, str], tuple[str, Profile]] = {}
+    names: dict[str, str] = {}
+    for member in prepared.members:
+        if (profile := member.profile) is not None:
+            first = f"profile-{len(names) + 1}.parquet" if names else _PROFILE
+            found[member.pool.name, member.scenario.model] = names.setdefault(profile.content_hash, first), profile
+    return found
 
 
 def _sources(scenario: Scenario) -> list[Path]:
     """The files of a scenario that are kept beside the log of a replay as they are."""
-    hardware, policies = scenario.predictor.hardware, scenario.policies
-    named = [_file_of(hardware)] if hardware is not None and ".toml" in hardware else []
+    policies = scenario.policies
+    kinds = [scenario.predictor.hardware, *[pool.hardware for pool in scenario.pool]]
+    named = [_file_of(kind) for kind in kinds if kind is not None and ".toml" in kind]
     for section in (policies.scheduling, policies.routing, policies.scaling, policies.weights):
         if section is not None and ".py:" in section.name:
             named.append(section.name.rpartition(":")[0])
@@ -54,7 +72,7 @@ def what_differs(prepared: Prepared, folder: Path) -> str | None:
     mine = _keys(prepared.scenario.model_dump(mode="json"))
     theirs = _keys(read_run(folder).info["scenario"])
     for key in dict.fromkeys([*theirs, *mine]):
-        if mine.get(key) != theirs.get(key) and key not in ("trace.path", "predictor.profile"):
+        if mine.get(key) != theirs.get(key) and not _is_a_path(key):
             return f"{key} is {mine.get(key)}, in the log it is {theirs.get(key)}"
     before = Trace.load(folder / "trace.parquet").requests()
     if len(before) != len(prepared.requests):
@@ -62,16 +80,25 @@ def what_differs(prepared: Prepared, folder: Path) -> str | None:
     for ours, kept in zip(prepared.requests, before, strict=True):
         if ours != kept:
             return f"request {ours.request_id!r} of the trace is not the one of the log"
-    if prepared.profile is not None and prepared.profile.content_hash != Profile.load(folder / _PROFILE).content_hash:
-        return "the profile holds other measurements than that of the log"
+    for (pool, model), (name, profile) in _kept_profiles(prepared).items():
+        if not (folder / name).is_file() or profile.content_hash != Profile.load(folder / name).content_hash:
+            of = f" of {model} on pool {pool}" if prepared.scenario.pool else ""
+            return f"the profile{of} holds other measurements than that of the log"
     for source in _sources(prepared.scenario):
         if not (folder / source.name).is_file() or source.read_bytes() != (folder / source.name).read_bytes():
             return f"{source.name} is not as it was when the log was begun"
     return None
 
 
+def _is_a_path(key: str) -> bool:
+    """Whether a dotted key says where something lies that is compared by what is in it."""
+    return key in ("trace.path", "predictor.profile") or re.match(r"pool\..*\.profile(\.|$)", key) is not None
+
+
 def _keys(facts: Any, name: str = "") -> dict[str, Any]:
-    """Nested tables by dotted key."""
+    """Nested tables by dotted key, as --set names them."""
+    if name == "pool":
+        facts = {pool["name"]: pool for pool in facts}
     if not isinstance(facts, dict):
         return {name: facts}
     found: dict[str, Any] = {}
@@ -104,7 +131,14 @@ def _prepared_again(folder: Path) -> Prepared:
         "policies.tile_caching": "none",
     }
     if scenario.predictor.profile is not None:
-        given["predictor.profile"] = Profile.load(folder / _PROFILE)
+        given["predictor.profile"] = _PROFILE
+    kept = read_run(folder).info.get(_PROFILES, [])
+    for pool in scenario.pool:
+        own = {model: name for of, model, name in kept if of == pool.name}
+        if pool.profile is not None:
+            given[f"pool.{pool.name}.profile"] = own
+        elif pool.hardware is None and own:
+            given["predictor.profile"] = next(iter(own.values()))
     if scenario.weights is not None:
         weights = read_run(folder).info["weights"]  # the sizes as they were: the checkpoints themselves may be gone
         given |= {
@@ -129,9 +163,10 @@ def _recorded_scenario(folder: Path) -> Scenario:
         if section is not None and ".py:" in section["name"]:
             file, _, class_name = section["name"].rpartition(":")
             section["name"] = f"{Path(file).name}:{class_name}"
-    if hardware := recorded["predictor"].get("hardware"):
-        file = _file_of(hardware)
-        recorded["predictor"]["hardware"] = hardware.replace(file, Path(file).name)
+    for section in (recorded["predictor"], *recorded["pool"]):
+        if hardware := section.get("hardware"):
+            file = _file_of(hardware)
+            section["hardware"] = hardware.replace(file, Path(file).name)
     return Scenario(**recorded, base=folder)
 
 

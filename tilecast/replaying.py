@@ -34,10 +34,38 @@ def check_replayable(scenario: Scenario) -> None:
     if scenario.predictor.oracle:
         raise BadInput("predictor.oracle is true, but nobody knows how long a real run will take; set it to false")
     check_faults(scenario)
-    if scenario.weights is not None and scenario.cluster.devices > 1:
-        raise BadInput(
-            "the ranks of a replica do not load weights together; beside [weights] expected cluster.devices = 1"
-        )
+    sources: dict[str, str] = {}
+    for pool in scenario.pools:
+        of = f"pool {pool.name!r}: " if scenario.pool else ""
+        for model in pool.models or (scenario.model,):
+            own = scenario.serving(pool, model)
+            if scenario.weights is not None and own.cluster.devices > 1:
+                raise BadInput(
+                    f"{of}the ranks of a replica do not load weights together; beside [weights] expected "
+                    "cluster.devices = 1"
+                )
+            _check_served(own, of, sources)
+
+
+def _check_served(scenario: Scenario, of: str, sources: dict[str, str]) -> None:
+    """Refuse a model of several that is not here, or that shares its name with another.
+
+    Args:
+        scenario: as if its pool were the cluster.
+        of: names the pool; "": there are none.
+        sources: what the models before it are loaded from, by name; it is added.
+    """
+    from backend.folder import model_folder  # which needs no torch
+
+    name, source = scenario.model_name, scenario.model_source
+    other = sources.setdefault(name, source)
+    if other != source:
+        raise BadInput(f"{of}models {other} and {source} are both called {name!r}; expected folders of different names")
+    if of and scenario.weights is None:
+        try:
+            model_folder(source)
+        except BadInput as error:
+            raise BadInput(f"{of}{error}") from error
 
 
 def replay_into(
@@ -75,7 +103,7 @@ def replay_into(
     live = LiveLog(
         folder=folder,
         requests=requests,
-        replicas=prepared.scenario.cluster.replicas,
+        replicas=prepared.scenario.replicas,
         standalone=standalone_on(prepared.pools),
         extrapolates=extrapolates_on(prepared.pools),
         info=info,
@@ -112,11 +140,13 @@ def replay_into(
         )
 
         def ready() -> None:
-            hardware = next((report.hardware for report in replay.reports if report.hardware), "")
-            info["hardware"] = hardware or prepared.table.hardware
+            hardware = dict.fromkeys([report.hardware for report in replay.reports if report.hardware])
+            info["hardware"] = ", ".join(hardware) or info["hardware"]
             said = dict.fromkeys([warning for report in replay.reports for warning in report.warnings])
-            if hardware and hardware != prepared.table.hardware:
-                said[f"predictions are of {prepared.table.hardware}, the replay ran on {hardware}"] = None
+            believed = {member.pool.name: member.table.hardware for member in reversed(prepared.members)}
+            for pool, report in zip(prepared.scenario.pool_of_replicas, replay.reports, strict=True):
+                if report.hardware and report.hardware != believed[pool.name]:
+                    said[f"predictions are of {believed[pool.name]}, the replay ran on {report.hardware}"] = None
             info["warnings"] = [*info["warnings"], *said]
 
         with instead(replay.stop):
@@ -166,7 +196,7 @@ def follows(prepared: Prepared) -> bool:
     """Under torchrun: whether this was one of the ranks that only help the first, which it has done by now."""
     from backend.tiled.environment import torchrun
 
-    place, cluster = torchrun(), prepared.scenario.cluster
+    place, cluster = torchrun(), prepared.members[0].scenario.cluster
     if place is None:
         return False
     if prepared.tiling is None or cluster.devices == 1:
@@ -176,11 +206,11 @@ def follows(prepared: Prepared) -> bool:
                 f"{place.size} rank 0 replays alone"
             )
         return place.rank > 0
-    if cluster.replicas > 1 or place.size != cluster.devices:
+    if prepared.scenario.replicas > 1 or place.size != cluster.devices:
         raise BadInput(
             f"torchrun started {place.size} processes; expected cluster.replicas = 1 and cluster.devices = {place.size}"
         )
-    if prepared.elastic is not None:
+    if prepared.elastic:
         raise BadInput(
             "torchrun has started the processes of the one replica, which can neither come nor go: [scaling]"
         )

@@ -157,6 +157,11 @@ class Scenario(Section):
         """Of all pools."""
         return sum([pool.replicas for pool in self.pools])
 
+    @property
+    def pool_of_replicas(self) -> list[PoolSection]:
+        """The pool of each replica."""
+        return [pool for pool in self.pools for _ in range(pool.replicas)]
+
     def serving(self, pool: PoolSection, model: str) -> Scenario:
         """The same scenario as if one pool were the cluster, and served one of its models alone."""
         if not self.pool:

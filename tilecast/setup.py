@@ -224,7 +224,7 @@ class Prepared:
         Policies' predictions are corrected while a run goes on, so it is asked of the profile anew.
         """
         of = {(member.pool.name, member.model): _expecting(self._costs(member), self.shares) for member in self.members}
-        pool_of = [pool.name for pool in self.scenario.pools for _ in range(pool.replicas)]
+        pool_of = [pool.name for pool in self.scenario.pool_of_replicas]
         expected, measured = [], []
         for launch, outcome, end_s in run.launched:
             if launch.load is None and outcome.steps_done:

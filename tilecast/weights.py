@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,12 +30,14 @@ class PreparedWeights(NamedTuple):
 
     Attributes:
         weights: sizes, memory and rates.
-        folders: of each checkpoint that the trace or the section names; empty where the scenario names no folder.
+        models: the model of each checkpoint that the trace or the section names.
+        folders: of each of them; empty where the scenario names no folder.
         by_pool: the same with the memory of each pool, and the checkpoints of the models that it serves, by its name.
         note: where the seconds of loads are taken from, in a sentence; "": the scenario states them.
     """
 
     weights: Weights
+    models: dict[str, str]
     folders: dict[str, Path]
     by_pool: dict[str, Weights]
     note: str = ""
@@ -63,15 +65,19 @@ def prepare_weights(scenario: Scenario, trace: Trace, members: Sequence[ServedMo
             sizes[checkpoint] = float(gb)
         except ValueError as error:
             raise BadInput(f"weights.checkpoints_gb: {text!r}, expected checkpoint:GB, like M0001:2.1") from error
+    models = _models(trace, members, () if isinstance(section.preload, str) else section.preload)
     folders: dict[str, Path] = {}
     if section.folder is not None:
-        from backend.checkpoints import checkpoint_folders, weights_bytes  # which needs no torch
+        from backend.checkpoints import weights_bytes  # which needs no torch
 
-        there = () if isinstance(section.preload, str) else section.preload
-        named = dict.fromkeys([*trace.frame["checkpoint"], *there])
-        folders = checkpoint_folders(scenario.base / section.folder, scenario.model_source, named)
+        folders = checkpoints_in(scenario.base / section.folder, members, models)
         if section.weights_gb is None:
-            dtype = scenario.cluster.dtype
+            dtype, *others = dict.fromkeys([member.scenario.cluster.dtype for member in members])
+            if others:
+                raise BadInput(
+                    f"weights.weights_gb: pools load weights as {dtype} and as {others[0]}, which are of other sizes; "
+                    "expected weights_gb, or one dtype"
+                )
             read = {name: weights_bytes(path, dtype) / 1e9 for name, path in folders.items() if name not in sizes}
             sizes = read | sizes
     rates, note = _rates(section, members[0].profile)
@@ -85,23 +91,59 @@ def prepare_weights(scenario: Scenario, trace: Trace, members: Sequence[ServedMo
         host_load_s=rates.host.s,
         of=sizes,
     )
-    return PreparedWeights(weights, folders, _by_pool(weights, trace, members), note)
+    return PreparedWeights(weights, models, folders, _by_pool(weights, models, members), note)
 
 
-def _by_pool(weights: Weights, trace: Trace, members: Sequence[ServedModel]) -> dict[str, Weights]:
-    """The weights of each pool: its memory, and what its models' requests want."""
+def checkpoints_in(folder: Path | None, members: Sequence[ServedModel], models: Mapping[str, str]) -> dict[str, Path]:
+    """The diffusers folder of each checkpoint. Of several models, a checkpoint with the name of one is its own.
+
+    Args:
+        folder: where checkpoints lie; None: nowhere.
+        members: what is served.
+        models: of each checkpoint.
+
+    Raises:
+        BadInput: one has no folder.
+    """
+    from backend.checkpoints import checkpoint_folders  # which needs no torch
+
+    sources = {member.model: member.scenario.model_source for member in reversed(members)}
+    found: dict[str, Path] = {}
+    for name, model in models.items():
+        if len(sources) > 1 and name == model:
+            found[name] = checkpoint_folders(None, sources[model], [""])[""]
+        else:
+            found |= checkpoint_folders(folder, sources[model], [name])
+    return found
+
+
+def _models(trace: Trace, members: Sequence[ServedModel], preloaded: Sequence[str]) -> dict[str, str]:
+    """The model of each checkpoint that the trace or the section names."""
     wanted = trace.frame[["checkpoint", "model"]].drop_duplicates()
     if (twice := wanted["checkpoint"].duplicated()).any():
         name = wanted["checkpoint"][twice].iloc[0]
         models = ", ".join(sorted(wanted["model"][wanted["checkpoint"] == name]))
         raise BadInput(f"{trace.source}: checkpoint {name!r} is asked for of several models: {models}; expected one")
+    found = dict(zip(wanted["checkpoint"], wanted["model"], strict=True))
+    served = sorted({member.model for member in members})
+    for name in preloaded:
+        if name in found:
+            continue
+        if len(served) > 1 and name not in served:
+            raise BadInput(f"weights.preload: no request asks for {name!r}, so which of {', '.join(served)} is it of?")
+        found[name] = name if len(served) > 1 else served[0]
+    return found
+
+
+def _by_pool(weights: Weights, models: Mapping[str, str], members: Sequence[ServedModel]) -> dict[str, Weights]:
+    """The weights of each pool: its memory, and what its models' requests want."""
     found = {}
     for name in dict.fromkeys([member.pool.name for member in members]):
         own = [member for member in members if member.pool.name == name]
         served = {member.model for member in own}
         section = own[0].scenario.weights
         assert section is not None
-        others = set(wanted["checkpoint"][~wanted["model"].isin(served)])
+        others = {checkpoint for checkpoint, model in models.items() if model not in served}
         of = {checkpoint: gb for checkpoint, gb in weights.of.items() if checkpoint not in others}
         try:
             found[name] = replace(weights, memory_gb=section.memory_gb, of=of)
@@ -176,28 +218,35 @@ def adapting_first(scenario: Scenario, recipe: Callable[[Request], Recipe]) -> C
 def preloaded(scenario: Scenario, weights: PreparedWeights | None, requests: Sequence[Request]) -> list[list[str]]:
     """The checkpoints that lie on each replica from the beginning.
 
-    ``most-used`` deals those of the trace out, the most used first, round and round while there is room.
+    ``most-used`` deals those of the trace out, the most used first, round and round while there is room. A list lies on
+    every replica, but for what its pool does not serve.
 
     Raises:
         BadInput: the section names more than fit.
     """
-    pools = [pool for pool in scenario.pools for _ in range(pool.replicas)]
+    pools = scenario.pool_of_replicas
     loaded: list[list[str]] = [[] for _ in pools]
     section = scenario.weights
     if section is None or weights is None or section.preload == "none":
         return loaded
+
+    def serves(pool: PoolSection, checkpoint: str) -> bool:
+        served = [Path(model).name for model in pool.models or (scenario.model,)]
+        return not scenario.pool or weights.models[checkpoint] in served
+
     if not isinstance(section.preload, str):
-        for pool in scenario.pools:
-            if not weights.by_pool[pool.name].fit(section.preload):
+        loaded = [[checkpoint for checkpoint in section.preload if serves(pool, checkpoint)] for pool in pools]
+        for pool, here in zip(pools, loaded, strict=True):
+            if not weights.by_pool[pool.name].fit(here):
                 memory_gb = weights.by_pool[pool.name].memory_gb
-                raise BadInput(f"weights.preload: {', '.join(section.preload)} do not fit in {memory_gb} GB")
-        return [list(section.preload) for _ in loaded]
-    model_of = {request.checkpoint: request.model for request in requests}
+                raise BadInput(f"weights.preload: {', '.join(here)} do not fit in {memory_gb} GB")
+        return loaded
     used = [checkpoint for checkpoint, _ in Counter([request.checkpoint for request in requests]).most_common()]
 
     def takes(pool: PoolSection, here: list[str], checkpoint: str) -> bool:
-        serves = not scenario.pool or model_of[checkpoint] in [Path(model).name for model in pool.models]
-        return serves and checkpoint not in here and weights.by_pool[pool.name].fit([*here, checkpoint])
+        return (
+            serves(pool, checkpoint) and checkpoint not in here and weights.by_pool[pool.name].fit([*here, checkpoint])
+        )
 
     dealt = True
     while dealt:

@@ -45,7 +45,8 @@ def make(pipeline: Any, **options: Any) -> Executor:
 
 
 def swapping(folders: dict[str, Path], weights: Weights = SIZES, **options: Any) -> SwappingExecutor:
-    return SwappingExecutor(folders, options.pop("make", make), weights, dtype="float64", **options)
+    of = options.pop("make", make)
+    return SwappingExecutor(folders, lambda _, pipeline: of(pipeline), weights, dtype="float64", **options)
 
 
 def asked(name: str, checkpoint: str, **more: Any) -> Request:
@@ -219,9 +220,11 @@ def test_one_that_is_lent_to_be_warmed_up_is_gone_again(folders: dict[str, Path]
         assert replica.loaded == ("day",)
     assert replica.loaded == replica.kept == ()
     replica.load("night")
-    with replica.lent("day"):
+    with replica.lent("night"):
         assert replica.loaded == ("night",)
-    assert replica.loaded == ("night",)
+    with replica.lent("other"):
+        assert replica.loaded == ("other",)
+    assert replica.loaded == replica.kept == ("night",)
 
 
 @pytest.mark.parametrize(

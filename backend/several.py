@@ -1,0 +1,69 @@
+"""Several models on one replica, all of them there at once: each launch runs on the executor of its requests' model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from backend.executor import Deliver, Executor
+from policies.contract import Outcome
+from traces.request import Request
+from traces.stages import Recipe
+
+
+class ModelsExecutor:
+    """Runs launches of requests for several models. All calls come from one thread.
+
+    Args:
+        of: the executor of each model, by the name that requests have for it; all on one device.
+    """
+
+    def __init__(self, of: Mapping[str, Executor]) -> None:
+        self.of = dict(of)
+
+    @property
+    def device(self) -> torch.device:
+        """What they run on."""
+        return next(iter(self.of.values())).device
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of its figures must know, a line each."""
+        return list(dict.fromkeys([note for executor in self.of.values() for note in executor.notes]))
+
+    @property
+    def cache_peak_bytes(self) -> int | None:
+        """The most that the cache of one model kept; None: there is none."""
+        peaks = [executor.cache_peak_bytes for executor in self.of.values()]
+        return max([peak for peak in peaks if peak is not None], default=None)
+
+    @property
+    def resident(self) -> list[str]:
+        """Ids of the requests whose state lies here."""
+        return [name for executor in self.of.values() for name in executor.resident]
+
+    def execute(
+        self,
+        stage: str,
+        requests: Sequence[Request],
+        steps: int = 1,
+        recalled: Callable[[], bool] = lambda: False,
+        deliver: Deliver | None = None,
+    ) -> Outcome:
+        """Run one launch of requests for one model; see `backend.executor.Executor.execute`."""
+        return self.of[requests[0].model].execute(stage, requests, steps, recalled, deliver)
+
+    def recipe(self, request: Request) -> Recipe:
+        """(Stage, steps) of a request here."""
+        return self.of[request.model].recipe(request)
+
+    def keep_only(self, request_ids: set[str]) -> None:
+        """Free every request not named: it ended elsewhere (dropped or cancelled)."""
+        for executor in self.of.values():
+            executor.keep_only(request_ids)
+
+    def close(self) -> None:
+        """Free everything."""
+        for executor in self.of.values():
+            executor.close()
