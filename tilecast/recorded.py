@@ -199,6 +199,11 @@ class Begun(NamedTuple):
         return bool(self.info.get("interrupted"))
 
     @property
+    def kept(self) -> dict[str, Any]:
+        """What its ``run.json`` says of the files that it was given."""
+        return {key: self.info[key] for key in (COPIES, _PROFILES) if key in self.info}
+
+    @property
     def resumed(self) -> list[Any]:
         """When it was resumed before."""
         return list(self.info.get("resumed", ()))

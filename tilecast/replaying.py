@@ -99,7 +99,8 @@ def replay_into(
         return f"nothing to resume: all {len(requests)} requests have ended"
     info = prepared.info("replay", started=now, speedup=speedup)
     if log is not None:
-        info |= {"started": log.info["started"], "resumed": [*log.resumed, {"at_s": log.now, "started": now}]}
+        resumed = [*log.resumed, {"at_s": log.now, "started": now}]
+        info |= {**log.kept, "started": log.info["started"], "resumed": resumed}
     live = LiveLog(
         folder=folder,
         requests=requests,

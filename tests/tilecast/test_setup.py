@@ -32,7 +32,7 @@ scale = 4.0
 """
 
 
-def write_profile(path: Path, model: str = "tiny-image") -> None:
+def write_profile(path: Path, model: str = "tiny-image", frames: int = 1) -> None:
     """A plausible profile: affine in pixels and images, with noise."""
     rng = np.random.default_rng(0)
     rows = []
@@ -40,8 +40,8 @@ def write_profile(path: Path, model: str = "tiny-image") -> None:
         for images in (1, 2, 4, 8):
             for stage, steps, weight in (("encode", 1, 0.1), ("denoise", 4, 1.0), ("decode", 1, 0.5)):
                 for repeat in range(4):
-                    step_s = 0.004 + weight * images * (0.001 + side * side * 1e-6)
-                    composition = format_composition(composition_of([((side, side, 1), images)]))
+                    step_s = 0.004 + weight * images * (0.001 + side * side * frames * 1e-6)
+                    composition = format_composition(composition_of([((side, side, frames), images)]))
                     seconds = step_s * steps * rng.uniform(0.97, 1.03)
                     rows.append((stage, composition, steps, repeat, seconds))
     frame = pd.DataFrame(rows, columns=["stage", "composition", "steps", "repeat", "seconds"])
