@@ -98,12 +98,14 @@ def without_modulation_per_token(patch: pytest.MonkeyPatch) -> None:
 
 def without_positions_per_image(patch: pytest.MonkeyPatch) -> None:
     """Rotary positions in the pack instead of in the image; no sine positions at all."""
-    along = arguments.Packer._along
+    tensor = arguments.Packer._tensor
 
-    def from_the_end_of_the_pack(packer: Any, packed: Any, axis: int, names: Any) -> Any:
-        return along(packer, packed.flip(axis) if packed.is_floating_point() else packed, axis, names)
+    def from_the_end_of_the_pack(packer: Any, *given: Any) -> Any:
+        packed, along, over_joint = tensor(packer, *given)
+        turned = along is not None and packed.is_floating_point()
+        return packed.flip(along[0]) if turned else packed, along, over_joint
 
-    patch.setattr(arguments.Packer, "_along", from_the_end_of_the_pack)
+    patch.setattr(arguments.Packer, "_tensor", from_the_end_of_the_pack)
     patch.setattr(PatchEmbed, "forward", lambda embed, x: embed.proj(x).flatten(2).transpose(1, 2))
 
 
