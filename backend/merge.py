@@ -62,9 +62,9 @@ def merge_key(call: DenoiserCall) -> Hashable:
     return _key((call.args, call.kwargs), _rows(call))
 
 
-def where_tokens_lie(call: DenoiserCall) -> Hashable:
-    """What a call says of positions, by the contents of its arguments of that name; empty if nothing."""
-    found = [(name, _where(name, call.kwargs[name])) for name in sorted(call.kwargs)]
+def where_tokens_lie(arguments: Mapping[str, Any]) -> Hashable:
+    """What a call's arguments say of positions, by the contents of those of that name; empty if nothing."""
+    found = [(name, _where(name, arguments[name])) for name in sorted(arguments)]
     return tuple(said for said in found if said[1])
 
 

@@ -26,7 +26,7 @@ from backend.packed.chain import Chain, NotChained
 from backend.packed.learned import Chains, Fed
 from backend.packed.lockstep import BY_ITSELF, Forward, InStep, Lockstep, Stop, lora_scale, treats_tokens_alone
 from backend.packed.pack import NotPackable
-from backend.packed.tables import Tables
+from backend.packed.tables import NO_TABLE, Tables
 from backend.packed.trust import Launched, PackedCalls, Trust
 from policies.contract import PolicyError
 
@@ -104,12 +104,15 @@ class Blocks(Lockstep):
                     yield from self._inner(part)
 
     def _keeping(self, layer: torch.nn.Module, forward: Forward) -> Forward:
+        meeting = self._handing_over(layer, forward)
+
         def kept(*args: Any, **kwargs: Any) -> Any:
             call = getcurrent()
             if not isinstance(call, InStep):
                 return forward(*args, **kwargs)
             call.tables += 1
-            return self.tables.of(layer, forward, args, kwargs, call.asked, call.tables)
+            given = self.tables.of(layer, forward, args, kwargs, call.asked, call.tables)
+            return meeting(*args, **kwargs) if given is NO_TABLE else given
 
         return kept
 

@@ -9,6 +9,7 @@ device to compare is to wait, so there it is done until a table was the same in 
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from backend.coroutine import DenoiserCall
 from backend.merge import where_tokens_lie
 from backend.recent import Recent
 
+NO_TABLE = object()
+"""What is given instead of a table that cannot be kept."""
 LIMIT_BYTES = 2**28
 """Of the tables of one model."""
 _TABLES = 512
@@ -86,6 +89,7 @@ class Tables:
         self._tensors = WeakIdKeyDictionary()
         self._matter: Recent[Hashable, list[int]] = Recent(_TABLES)
         self._refused: set[torch.nn.Module] = set()
+        self._names = list(inspect.signature(model.forward).parameters)
 
     def of(
         self,
@@ -96,19 +100,22 @@ class Tables:
         call: DenoiserCall,
         turn: int,
     ) -> Any:
-        """What ``forward``, the layer's own, gives for these arguments, as the ``turn``-th of a denoiser call."""
+        """What ``forward``, the layer's own, gives for these arguments, as the ``turn``-th of a denoiser call.
+
+        `NO_TABLE`: nothing that could be kept.
+        """
         given = _Given(*tree_flatten((args, kwargs)))
         if layer in self._refused or not all(isinstance(leaf, torch.Tensor) or _plain(leaf) for leaf in given.leaves):
-            return forward(*args, **kwargs)
+            return NO_TABLE
         shape = layer, given.spec, tuple([_known_by(leaf) for leaf in given.leaves])
         matter = self._matter.get(shape)
         if matter is None:
             matter = _which_matter(forward, given)
             self._matter.keep(shape, matter)
         numbers = [given.leaves[at] for at in matter]
-        where = where_tokens_lie(call) if numbers else ()
+        where = where_tokens_lie(dict(zip(self._names, call.args, strict=False)) | call.kwargs) if numbers else ()
         if numbers and not where:
-            return forward(*args, **kwargs)
+            return NO_TABLE
         key = turn, where, shape
         kept = self._kept.get(key)
         if kept is None:
@@ -117,7 +124,7 @@ class Tables:
             return made
         if not kept.is_of(numbers, call.step):
             self._refused.add(layer)
-            return forward(*args, **kwargs)
+            return NO_TABLE
         return kept.made
 
     def __contains__(self, value: torch.Tensor) -> bool:
