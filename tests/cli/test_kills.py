@@ -298,7 +298,7 @@ def goes_on(command: Command, folder: Path, longest_s: float, few: str) -> None:
 
 
 def test_profile(tmp_path: Path, nursery: Nursery) -> None:
-    repeats = 8 + 12 * MOMENTS  # so many that none comes to its end
+    repeats = 4 + 16 * MOMENTS  # so many that none comes to its end
     options = ("--model", "tiny-image", "--sizes", "64x64,64x96", "--max-batch", 2, "--repeats", repeats)
     more = ("--minutes", 60 * max(1, MOMENTS), "--threads", 1, "-o", "p.parquet")
     command = Command(tmp_path, "profile", *options, *more, nursery=nursery)

@@ -66,7 +66,7 @@ def table(count: int, **columns: list[Any]) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(max_examples=examples(10), deadline=None)
+@settings(max_examples=examples(4), deadline=None)
 @given(seeds=SEEDS | SIGNED, names=NAMES)
 def test_seeds_and_names_come_through_every_file(
     suffix: str, seeds: list[int | None], names: list[str | None], tmp_path_factory: pytest.TempPathFactory
