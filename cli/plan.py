@@ -113,6 +113,13 @@ def plan(
             say(f"pool {folder.name}:")
         show_plan(made)
         say(f"{made.points} simulations -> {written[0]}")
+    if loaded.plan.scaling:
+        from reports.terminal import show_scaling
+        from tilecast.studies.scaling import plan_scaling
+
+        with shown() as progress:
+            scaled = plan_scaling(loaded, progress)
+        show_scaling(scaled.rows(), scaled.how)
     if loaded.pool and pools.keeps:
         price = "" if math.isnan(pools.price_per_hour) else f", for {pools.price_per_hour:.2f} an hour"
         say(f"All pools: {', '.join([f'{count} of {name}' for name, count in pools.replicas.items()])}{price}.")

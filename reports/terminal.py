@@ -161,6 +161,19 @@ def _cells(frame: pd.DataFrame, units: dict[str, Unit]) -> list[list[str]]:
     ]
 
 
+def show_scaling(rows: Iterable[tuple[str, ...]], how: str, console: Console | None = None) -> None:
+    """Print what scaling policies cost and keep, the cheapest that keeps the promise first.
+
+    Args:
+        rows: whether each keeps it, its name, cost a day, attainment, replicas in the mean and starts.
+        how: what they were simulated over, in a sentence.
+        console: where; by default the standard output.
+    """
+    heads = ["kept", "policy", "cost", "SLO attainment", "replicas", "starts"]
+    table = _table("Scaling, by cost", heads, [list(row) for row in rows], [False, False, True, True, True, True])
+    (console or new_console()).print(Group(table, Text(how, style="dim")))
+
+
 def _table(title: str, heads: list[str], rows: list[list[str]], right: list[bool] | None = None) -> Table:
     table = headed(title, heads, right)
     for row in rows:

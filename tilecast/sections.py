@@ -561,6 +561,11 @@ class PlanSection(Section):
     policies: Several = Field(
         (), description="Schedulers to compare, of which the best is the answer; none: the scenario's own."
     )
+    scaling: Annotated[tuple[PolicySection, ...], Field(max_length=100)] = Field(
+        (),
+        description="Scaling policies to compare beside fixed sizes up to cluster.replicas; a list as a parameter "
+        "stands for each of its values.",
+    )
     demand: Literal["bootstrap", "fitted"] = Field(
         "bootstrap", description="Whether demand is drawn from the trace or from a workload fitted to it."
     )
@@ -568,6 +573,13 @@ class PlanSection(Section):
     max_seeds: Seeds = Field(20, description="Replications of a candidate at most.")
     requests: Samples = Field(2000, description="Of a replication, at first; three days at least where days are drawn.")
     max_requests: Samples = Field(16000, description="Of a replication at most.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_alone(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("scaling"), list | tuple):
+            return {**data, "scaling": [by_name(each) for each in data["scaling"]]}
+        return data
 
     @model_validator(mode="after")
     def _consistent(self) -> PlanSection:

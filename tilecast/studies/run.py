@@ -77,6 +77,8 @@ def plan(
         raise BadInput("the scenario has pools, each of which is planned for itself: ask plan_pools")
     if devices is not None and replicas is None:
         raise BadInput("--devices goes with --replicas; a search tries the devices of plan.hardware")
+    if scenario.scaling is not None or scenario.policies.scaling is not None:  # a plan is of clusters of fixed size
+        scenario = scenario.replaced({"scaling": None, "policies.scaling": None})
     asked: dict[str, Any] = {"attainment": attainment, "throughput": throughput_rps, "headroom": headroom}
     asked["policies"] = tuple(policies) or None
     given = {f"plan.{name}": value for name, value in asked.items() if value is not None}
