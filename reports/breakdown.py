@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
 from policies.run_arrays import RunArrays
 from reports.figures import DENOISING, value
+from reports.formatting import Unit, format_value
 from traces.request import Size
 from traces.sizes import format_size
 from traces.stages import STAGES
 
 OF_SIZES = ("slo_attainment", "latency_p50_s", "latency_p95_s", "slowdown_mean")
+COLUMNS: dict[str, tuple[str, Unit]] = {
+    "replicas": ("replicas", ""),
+    "requests": ("requests", ""),
+    "finished": ("finished", ""),
+    "slo_attainment": ("in time", "%"),
+    "latency_p50_s": ("latency P50", "s"),
+    "latency_p95_s": ("latency P95", "s"),
+    "slowdown_mean": ("slowdown", "x"),
+    "utilisation": ("utilisation", "%"),
+    "cost": ("cost", "x"),
+}
+"""What columns of tables by parts of the requests are called, and their units."""
+
+MOST = 20
+"""Parts that a table shows for people; of more, those with the most requests."""
+
 _OF_BATCHES = ("prediction_mape", "prediction_mape_by_time", "prediction_bias_by_time")
 
 
@@ -25,14 +45,14 @@ def by_size(run: RunArrays) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns)).rename_axis("size")
 
 
-def by_model(run: RunArrays) -> pd.DataFrame:
-    """One row a model, by name: ``requests``, ``finished`` and the figures of `OF_SIZES`."""
-    return _by_name(run, "model")
+def by_model(run: RunArrays, names: Iterable[str] | None = None) -> pd.DataFrame:
+    """One row a model, by name, of those named or of all: ``requests``, ``finished`` and the figures of `OF_SIZES`."""
+    return _by_name(run, "model", names)
 
 
-def by_tenant(run: RunArrays) -> pd.DataFrame:
-    """One row a tenant, by name: ``requests``, ``finished`` and the figures of `OF_SIZES`."""
-    return _by_name(run, "tenant")
+def by_tenant(run: RunArrays, names: Iterable[str] | None = None) -> pd.DataFrame:
+    """One row a tenant, by name, of those named or of all: ``requests``, ``finished`` and the figures of `OF_SIZES`."""
+    return _by_name(run, "tenant", names)
 
 
 def by_pool(run: RunArrays) -> pd.DataFrame:
@@ -43,14 +63,70 @@ def by_pool(run: RunArrays) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("pool")
 
 
-def _by_name(run: RunArrays, field: str) -> pd.DataFrame:
+def _by_name(run: RunArrays, field: str, wanted: Iterable[str] | None) -> pd.DataFrame:
     names: tuple[str, ...] = getattr(run.requests, f"{field}s")
     columns = ("requests", "finished", *OF_SIZES)
     rows = {}
-    for name in sorted(names):
+    for name in sorted(names if wanted is None else {*names}.intersection(wanted)):
         code = names.index(name)
         rows[name] = _row(run.of_requests(lambda rows, code=code: getattr(rows, field) == code), columns)  # type: ignore[misc]
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns)).rename_axis(field)
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """A table by parts of the requests, as people read it: a row for each part of each run.
+
+    Attributes:
+        title: what the parts are.
+        heads: of the columns; the first are text, the names of the part and, of several runs, of the run.
+        rows: their cells.
+        texts: how many columns are text.
+    """
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    texts: int
+
+
+def breakdowns(runs: Sequence[RunArrays], names: Sequence[str]) -> list[Breakdown]:
+    """Runs by model, by pool and by tenant, each where there are several; ``names`` are the runs'."""
+    tables = []
+    models, tenants = _most_asked(runs, "model"), _most_asked(runs, "tenant")
+    if len(models) > 1:
+        tables.append(_breakdown("model", len(models), [by_model(run, models[:MOST]) for run in runs], names))
+    pools = {pool.name for run in runs for pool in run.pools}
+    if len(pools) > 1:
+        tables.append(_breakdown("pool", len(pools), [by_pool(run) for run in runs], names))
+    if len(tenants) > 1:
+        tables.append(_breakdown("tenant", len(tenants), [by_tenant(run, tenants[:MOST]) for run in runs], names))
+    return tables
+
+
+def _most_asked(runs: Sequence[RunArrays], field: str) -> list[str]:
+    """The names of models or tenants by their requests, those with the most first."""
+    asked: dict[str, int] = {}
+    for run in runs:
+        every: tuple[str, ...] = getattr(run.requests, f"{field}s")
+        counts = np.bincount(getattr(run.requests, field), minlength=len(every)).tolist()
+        for name, count in zip(every, counts, strict=True):
+            asked[name] = asked.get(name, 0) + count
+    return sorted(asked, key=lambda name: (-asked[name], name))
+
+
+def _breakdown(part: str, count: int, frames: Sequence[pd.DataFrame], names: Sequence[str]) -> Breakdown:
+    parts = list(dict.fromkeys(name for frame in frames for name in frame.index))[:MOST]
+    columns = [name for name in frames[0].columns if any(frame[name].notna().any() for frame in frames)]
+    rows = []
+    for name in parts:
+        for run, frame in zip(names, frames, strict=True):
+            if name in frame.index:
+                cells = [format_value(float(frame[column][name]), COLUMNS[column][1]) for column in columns]
+                rows.append((name or "(none)", *([run] if len(frames) > 1 else []), *cells))
+    title = f"By {part}" if count <= MOST else f"By {part}, the {MOST} of {count:,} with the most requests"
+    texts = ("run",) if len(frames) > 1 else ()
+    return Breakdown(title, (part, *texts, *[COLUMNS[name][0] for name in columns]), tuple(rows), 1 + len(texts))
 
 
 def by_replica(run: RunArrays) -> pd.DataFrame:

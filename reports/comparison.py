@@ -10,6 +10,7 @@ from typing import Any
 
 from policies.run_arrays import RunArrays
 from policies.runlog import Run
+from reports.breakdown import Breakdown, breakdowns
 from reports.checks import checked
 from reports.figures import LEADING, TOPICS, figure, summary, worst_size
 from reports.formatting import format_value
@@ -97,6 +98,10 @@ class Comparison:
                 cells = [_with_size(cell, run) for cell, run in zip(cells, self.arrays, strict=True)]
             rows.append(Row(described.label, tuple(cells), best))
         return rows
+
+    def breakdowns(self) -> list[Breakdown]:
+        """Tables by model, by pool and by tenant, each where there are several."""
+        return breakdowns(self.arrays, self.names)
 
     def answer(self) -> str:
         """The comparison in a sentence."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from policies.run_arrays import RunArrays, StepArrays
+from policies.run_arrays import RequestArrays, RunArrays, StepArrays
 from reports.formatting import Unit
 from reports.output_analysis import quantiles
 from traces.request import Size
@@ -160,6 +160,33 @@ def worst_size(run: RunArrays) -> tuple[float, Size | None]:
     return float(share), size
 
 
+def jain(values: Floats) -> float:
+    """Jain's index of fairness, (sum x)^2 / (n sum x^2): 1 where all have as much, 1/n where one has all; NaN where
+    there are no two, or nothing to share (Jain, Chiu and Hawe, DEC-TR-301, 1984)."""
+    return _ratio(float(values.sum()) ** 2, len(values) * float((values**2).sum())) if len(values) > 1 else math.nan
+
+
+def _over_tenants(of: Callable[[RequestArrays], Floats]) -> Callable[[RunArrays], float]:
+    """Jain's index over tenants of what each request has, the mean of each tenant's."""
+
+    def index(run: RunArrays) -> float:
+        values = of(run.requests)
+        known = ~np.isnan(values)
+        codes = run.requests.tenant[known]
+        count = np.bincount(codes)
+        means = np.bincount(codes, weights=values[known])[count > 0] / count[count > 0]
+        return jain(means)
+
+    return index
+
+
+def _speed(requests: RequestArrays) -> Floats:
+    """The reciprocal of the slowdown of each; 0: it never finished; NaN: what it takes alone is unknown."""
+    finished = requests.finished & (requests.latency_s > 0)
+    speed = np.divide(requests.standalone_s, requests.latency_s, out=np.zeros(len(requests)), where=finished)
+    return np.where(requests.submitted & (requests.standalone_s > 0), speed, np.nan)
+
+
 def _goodput(run: RunArrays) -> float:
     return _ratio(run.ended.met.sum(), run.span_s)
 
@@ -293,6 +320,9 @@ def _ratio(part: float, whole: float) -> float:
 FIGURES: dict[str, Figure] = {
     "slo_attainment": Figure("SLO attainment", "%", lambda run: _mean(run.requests.met), True),
     "slo_attainment_worst_size": Figure("SLO attainment, worst size", "%", lambda run: worst_size(run)[0], True),
+    "jain_attainment": Figure(
+        "SLO attainment, Jain's index over tenants", "x", _over_tenants(lambda rows: rows.met.astype(np.float64)), True
+    ),
     "goodput_rps": Figure("Goodput", "1/s", _goodput, True),
     "throughput_rps": Figure("Throughput", "1/s", _throughput, True),
     "images_per_s": Figure("Images finished", "1/s", _images, True),
@@ -311,6 +341,7 @@ FIGURES: dict[str, Figure] = {
     "slowdown_mean": Figure("Slowdown, mean of finished", "x", lambda run: slowdown(run).mean()),
     "slowdown_p50": Figure("Slowdown, P50", "x", _quantile(slowdown, 0.5)),
     "slowdown_p95": Figure("Slowdown, P95", "x", _quantile(slowdown, 0.95)),
+    "jain_slowdown": Figure("Slowdown (1 over it), Jain's index over tenants", "x", _over_tenants(_speed), True),
     "queueing_mean_s": Figure("Queueing delay, mean of started", "s", lambda run: queueing(run).mean()),
     "queueing_p50_s": Figure("Queueing delay, P50", "s", _quantile(queueing, 0.5)),
     "queueing_p95_s": Figure("Queueing delay, P95", "s", _quantile(queueing, 0.95)),
@@ -363,6 +394,7 @@ FIGURES: dict[str, Figure] = {
 LEADING = (
     "slo_attainment",
     "slo_attainment_worst_size",
+    "jain_attainment",
     "latency_p50_s",
     "latency_p95_s",
     "latency_p99_s",
@@ -383,12 +415,13 @@ READING = (
 
 TOPICS = {
     "Requests": (
-        *("slo_attainment", "slo_attainment_worst_size", "goodput_rps", "throughput_rps", "images_per_s", "requests"),
+        *("slo_attainment", "slo_attainment_worst_size", "jain_attainment", "goodput_rps", "throughput_rps"),
+        *("images_per_s", "requests"),
         *("with_deadline", "finished", "dropped", "failed", "cancelled", "span_s"),
     ),
     "Latency": (
         *("latency_mean_s", "latency_p50_s", "latency_p90_s", "latency_p95_s", "latency_p99_s", "slowdown_mean"),
-        *("slowdown_p50", "slowdown_p95", "queueing_mean_s", "queueing_p50_s", "queueing_p95_s"),
+        *("slowdown_p50", "slowdown_p95", "jain_slowdown", "queueing_mean_s", "queueing_p50_s", "queueing_p95_s"),
     ),
     "Batches and devices": (
         *("launches", "batch_mean", "batch_denoise", "utilisation", "device_s_per_image", "reuse"),

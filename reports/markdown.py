@@ -15,12 +15,15 @@ REPORT = OutputKind("report")
 
 
 def markdown(comparison: Comparison) -> str:
-    """What must be known first, the answer, the few figures that most ask for with a column a run, remarks, and every
-    other figure folded by topic."""
+    """What must be known first, the answer, the few figures that most ask for with a column a run, remarks, tables by
+    model, pool and tenant, and every other figure folded by topic."""
     first, last = told(comparison.notes())
     names = list(comparison.names)
     lines = [*first, text(comparison.answer()), "", text(comparison.alike()), "", *_table(names, comparison.leading())]
     lines += last
+    for table in comparison.breakdowns():
+        ruler = "|" + ":--|" * table.texts + "--:|" * (len(table.heads) - table.texts)
+        lines += ["", text(table.title), "", line(list(table.heads)), ruler, *map(line, table.rows)]
     for topic, rows in [*comparison.topics(), ("What was run", comparison.setup())]:
         lines += ["", f"<details><summary>{topic}</summary>", "", *_table(names, rows), "", "</details>"]
     return "\n".join(lines) + "\n"
@@ -54,7 +57,7 @@ def write_markdown(comparison: Comparison, path: Path) -> None:
     write_document(REPORT.comment(markdown(comparison), ".md"), path, REPORT)
 
 
-def line(cells: list[str]) -> str:
+def line(cells: Iterable[str]) -> str:
     """A row of a table."""
     return "| " + " | ".join(map(text, cells)) + " |"
 

@@ -98,6 +98,7 @@ def page(comparison: Comparison) -> str:
         alike=comparison.alike(),
         leading=comparison.leading(),
         reading=READING,
+        breakdowns=comparison.breakdowns(),
         topics=comparison.topics(),
         setup=comparison.setup(),
         lost=[

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from policies.run_arrays import RunArrays
-from reports.breakdown import by_batch, by_replica, by_size
+from reports.breakdown import COLUMNS, by_batch, by_replica, by_size
 from reports.comparison import Comparison, Row
 from reports.console import new_console
 from reports.fidelity import Answer, Fidelity, format_difference
@@ -34,8 +34,8 @@ def show(comparison: Comparison, console: Console | None = None, every: bool = F
 
 
 def _parts(comparison: Comparison, every: bool) -> Iterable[RenderableType]:
-    """What must be known first, the answer, what was run, the figures (the best in bold), the breakdowns of a single
-    run, and remarks."""
+    """What must be known first, the answer, what was run, the figures (the best in bold), the breakdowns, and
+    remarks."""
     first, last = told(comparison.notes())
     yield from first
     yield Text(comparison.answer(), style="bold")
@@ -44,8 +44,12 @@ def _parts(comparison: Comparison, every: bool) -> Iterable[RenderableType]:
     for topic, rows in comparison.topics() if every else ():
         yield _figures(comparison, topic, rows)
     if len(comparison.runs) == 1:
+        yield _sizes(comparison.arrays[0])
+    for table in comparison.breakdowns():
+        right = [at >= table.texts for at in range(len(table.heads))]
+        yield _table(table.title, list(table.heads), list(map(list, table.rows)), right)
+    if len(comparison.runs) == 1:
         run = comparison.arrays[0]
-        yield _sizes(run)
         if every:
             yield _batches(run)
             yield _replicas(run)
@@ -124,16 +128,10 @@ def _verdict(fidelity: Fidelity) -> Text:
 
 
 def _sizes(run: RunArrays) -> Table:
-    units: dict[str, Unit] = {
-        "requests": "",
-        "finished": "",
-        "slo_attainment": "%",
-        "latency_p50_s": "s",
-        "latency_p95_s": "s",
-        "slowdown_mean": "x",
-    }
-    heads = ["size", "requests", "finished", "in time", "latency P50", "latency P95", "slowdown"]
-    return _table("By size", heads, _cells(by_size(run), units))
+    frame = by_size(run)
+    columns = {str(name): COLUMNS[str(name)] for name in frame.columns}
+    heads = ["size", *[head for head, _ in columns.values()]]
+    return _table("By size", heads, _cells(frame, {name: unit for name, (_, unit) in columns.items()}))
 
 
 def _replicas(run: RunArrays) -> Table:

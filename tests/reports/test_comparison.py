@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -194,6 +195,47 @@ def test_terminal_shows_markup_as_text(make_run):
     assert out.getvalue().count("[bold]mine[/x]") == 2
     assert "[red]yours" in out.getvalue()
     assert "out of memory" in out.getvalue()
+
+
+def shown_everywhere(comparison):
+    """As the terminal, Markdown and the page show it."""
+    out = io.StringIO()
+    show(comparison, Console(file=out, width=160))
+    return out.getvalue(), markdown(comparison), page(comparison)
+
+
+def test_tables_by_model_pool_and_tenant_are_shown_where_there_are_several(make_run):
+    def parted(requests, _):
+        requests["tenant"], requests["model"] = ["<b>", "", "<b>", "<b>", "", ""], ["sd3"] * 5 + ["flux|1"]
+
+    pools = [{"name": name, "replicas": 1, "devices": 1, "price_per_hour": 2.0} for name in ("large", "small")]
+    one, two = make_run(), make_run("parted", edit=parted, pools=pools)
+    for told in shown_everywhere(Comparison.of([one])):
+        assert not [part for part in ("By model", "By pool", "By tenant", "Jain") if part in told]
+    several = shown_everywhere(Comparison.of([two]))
+    for told in several:
+        assert all(part in told for part in ("By model", "By pool", "By tenant", "(none)", "large", "Jain"))
+    printed, written, read = several
+    assert "<b>" in printed
+    assert r"| \<b\> | 3 | 2 | 66.7 % |" in written
+    assert r"| flux\|1 | 1 | 0 | 0.0 % | ∞ | ∞ | – |" in written
+    assert "&lt;b&gt;</th>" in read
+    assert "<b>" not in read
+    both = markdown(Comparison.of([one, two]))
+    assert "| tenant | run | requests | finished | in time |" in both
+    assert "| (none) | hand | 6 | 3 | 33.3 % |" in both
+    assert "| (none) | parted | 3 | 1 | 0.0 % |" in both
+    assert "| large | parted | 1 | 3 | 33.3 % |" in both
+
+
+def test_of_many_tenants_those_with_the_most_requests_are_shown(make_run):
+    rows = pd.concat([make_run().requests.iloc[[0]]] * 60, ignore_index=True)
+    rows["request_id"] = [str(at) for at in range(60)]
+    rows["tenant"] = [f"t{max(at, 30)}" for at in range(60)]
+    table = Comparison.of([make_run("many", requests=rows, steps=make_run("no").steps.head(0))]).breakdowns()[-1]
+    assert table.title == "By tenant, the 20 of 30 with the most requests"
+    assert "t30" in [cells[0] for cells in table.rows]
+    assert len(table.rows) == 20
 
 
 def test_markdown_table(make_run):

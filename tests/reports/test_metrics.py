@@ -18,6 +18,7 @@ from traces.errors import BadInput
 EXPECTED = {
     "slo_attainment": 2 / 6,
     "slo_attainment_worst_size": 0,  # the only one of 512x768
+    "jain_attainment": math.nan,  # all of one tenant
     "goodput_rps": 2 / 20,
     "throughput_rps": 3 / 20,
     "images_per_s": 3 / 20,
@@ -36,6 +37,7 @@ EXPECTED = {
     "slowdown_mean": 6.5 / 3,
     "slowdown_p50": 2.25,
     "slowdown_p95": math.inf,
+    "jain_slowdown": math.nan,
     "queueing_mean_s": 1.75,
     "queueing_p50_s": 3,  # of 0, 1, 1, 5 and two that never started
     "queueing_p95_s": math.inf,
@@ -101,6 +103,21 @@ def test_the_worst_size_is_a_frequent_one(make_run):
 
     assert worst_size(checked(many(98))) == (0.0, (512, 768, 1))
     assert worst_size(checked(many(200))) == (1.0, (512, 512, 1))
+
+
+def test_jains_index_over_tenants(make_run):
+    def two(requests, _):
+        requests["tenant"] = ["x", "y", "x", "y", "y", "y"]  # a and c are in time, of b, d, e and f none is
+
+    values = summary(checked(make_run("two", edit=two)))
+    assert values["jain_attainment"] == 1 / 2
+    x, y = (4 / 9 + 8 / 16) / 2, (4 / 9 + 0 + 0) / 3  # of e it is not known what it takes alone
+    assert values["jain_slowdown"] == pytest.approx((x + y) ** 2 / (2 * (x**2 + y**2)))
+
+    def alike(requests, _):
+        requests["tenant"] = ["x", "x", "y", "x", "y", "y"]  # one of three in time
+
+    assert summary(checked(make_run("alike", edit=alike)))["jain_attainment"] == pytest.approx(1)
 
 
 def test_by_size(make_run):
