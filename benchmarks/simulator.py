@@ -89,6 +89,7 @@ class Case:
         load: of what the replicas carry one request at a time.
         requests: how many; None: as many as ``--requests`` says.
         drops: whether schedulers that can give late requests up do.
+        pools: that share the replicas evenly, all of the same hardware.
     """
 
     replicas: int = 8
@@ -96,12 +97,14 @@ class Case:
     load: float = 0.8
     requests: int | None = None
     drops: bool = True
+    pools: int = 1
 
 
 CASES = {
     "8-replicas": Case(),
     "100-replicas": Case(replicas=100),
     "1000-replicas": Case(replicas=1000),
+    "ten-pools": Case(replicas=1000, pools=10),
     "400-sizes": Case(sizes=MANY_SIZES),
     "backlog-2000": Case(load=1000.0, requests=2000, drops=False),
     "backlog-8000": Case(load=1000.0, requests=8000, drops=False),
@@ -190,6 +193,9 @@ def measure(case: Case, scheduler: str, count: int) -> Measured:
             replicas=case.replicas,
             slo={"scale": 5.0},
         ).replaced({"predictor.max_extrapolation": 1e6})  # of many sizes most are larger than any that was measured
+        if case.pools > 1:
+            each = case.replicas // case.pools
+            scenario = scenario.replaced({"pool": [{"name": f"p{at}", "replicas": each} for at in range(case.pools)]})
         table = LatencyModel.fit(tc.Profile.load(ROOT / "profiles" / "cpu-1core.parquet"), "tiny-image")
         workload(case, table, case.requests or count).save(folder / "trace.parquet")
         event_s = [simpy_event_s() for _ in range(5)]
@@ -202,7 +208,7 @@ def measure(case: Case, scheduler: str, count: int) -> Measured:
         requests, launches = len(result.requests), int(result.steps["launch_id"].nunique())
         del result
         prepared = prepare(scenario)
-    bare_s = bare_loop_s(prepared.policy, prepared.requests, prepared.table, case.replicas)
+    bare_s = bare_loop_s(case, prepared.policy, prepared.requests, prepared.table)
     event_s += [simpy_event_s() for _ in range(5)]
     return Measured(
         event_s=statistics.median(event_s),
@@ -215,9 +221,14 @@ def measure(case: Case, scheduler: str, count: int) -> Measured:
     )
 
 
-def bare_loop_s(policy: tc.SchedulingPolicy, requests: list[Request], table: LatencyModel, replicas: int) -> float:
+def bare_loop_s(case: Case, policy: tc.SchedulingPolicy, requests: list[Request], table: LatencyModel) -> float:
     """CPU seconds of the event loop alone, with predictions that do not learn."""
-    simulation = Simulation(Controller(policy, table, replicas), World(table, replicas, seed=0))
+    controller = Controller(policy, table, case.replicas)
+    if case.pools > 1:
+        from policies.pool import Pool  # which older code, to compare with, does not have
+
+        controller = Controller(policy, [Pool(table, case.replicas // case.pools) for _ in range(case.pools)])
+    simulation = Simulation(controller, World(table, case.replicas, seed=0))
     begun_s = time.process_time()
     simulation.run(requests)
     return time.process_time() - begun_s

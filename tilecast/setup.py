@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,34 @@ class Prepared:
     weights: PreparedWeights | None = None
     elastic: Mapping[str, Elastic] = field(default_factory=dict)
     start_s: Sequence[float] = ()
+
+    def running(self, scenario: Scenario, trace: Trace) -> Prepared:
+        """The same for another run of other requests.
+
+        Args:
+            scenario: with other replicas, policies, seed, world or predictor's error: nothing that is loaded or fitted.
+            trace: its requests, with their deadlines.
+        """
+        pools = {pool.name: pool for pool in scenario.pools}
+        members = [
+            replace(
+                member, pool=(pool := pools[member.pool.name]), scenario=scenario.serving(pool, member.scenario.model)
+            )
+            for member in self.members
+        ]
+        requests = trace.requests()
+        elastic, start_s, _ = _elastic(scenario, members, self.weights, preloaded(scenario, self.weights, requests))
+        return replace(
+            self,
+            scenario=scenario,
+            trace=trace,
+            requests=requests,
+            members=members,
+            policy=scenario.policies.scheduling.policy("scheduling", scenario.base),
+            routing=routing_of(scenario),
+            elastic=elastic,
+            start_s=start_s,
+        )
 
     def controller(self, on_event: Callable[[str, Any, float], None] | None = None) -> Controller:
         """A fresh controller for this scenario, the same for every driver: its policy sees the same stages in each."""

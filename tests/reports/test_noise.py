@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,7 @@ def prepared(folder: Path, duration_s: int) -> Prepared:
 def simulated(ready: Prepared, seed: int, slowdown: float = 1.0) -> Run:
     """One run on a machine so many times slower than its profile says."""
     world = ready.scenario.world.model_copy(update={"slowdown": slowdown})
-    own = replace(ready, scenario=ready.scenario.model_copy(update={"seed": seed, "world": world}))
+    own = ready.running(ready.scenario.model_copy(update={"seed": seed, "world": world}), ready.trace)
     controller = run_simulation(own)
     steps = step_table(controller, extrapolates_on(own.pools))
     requests = request_table(controller, own.requests, steps, own.costs.standalone_s)

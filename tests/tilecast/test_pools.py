@@ -136,6 +136,25 @@ def test_what_cannot_be_is_said_in_one_line(given: dict[str, Any], said: str) ->
     assert "\n" not in str(found.value)
 
 
+def test_what_was_prepared_runs_with_other_replicas_noise_and_speed() -> None:
+    ready = prepare(scenario())
+    base = ready.scenario
+    for changed, trace_ in ((base, ready.trace), (base.replaced({"pool.small.replicas": 5, "seed": 3}), ready.trace)):
+        run = ready.running(changed, trace_)
+        again = prepare(changed)
+        assert [pool.replicas for pool in run.pools] == [pool.replicas for pool in again.pools]
+        ended = [[(job.request.request_id, job.finish_s) for job in run_simulation(each).jobs] for each in (run, again)]
+        assert ended[0] == ended[1]
+    alone = prepare(tc.Scenario(model="tiny-image", trace=one_model(), profile="cpu-1core"))
+    more = alone.running(alone.scenario.replaced({"cluster.replicas": 3, "world.slowdown": 2.0}), alone.trace)
+    assert [pool.replicas for pool in more.pools] == [3]
+    assert {job.replica for job in run_simulation(more).jobs} == {0, 1, 2}
+
+
+def one_model() -> Trace:
+    return Trace.from_requests([Request(f"r{at}", 0.01 * at, 64, 64, 4) for at in range(9)])
+
+
 FEW = {"seeds": 2, "max_seeds": 2, "requests": 60, "max_requests": 60}
 APART = (POOLS[0], {**POOLS[1], "models": ["wan-1.3b"]})
 

@@ -13,7 +13,7 @@ from tilecast.demand import with_deadlines
 from tilecast.latency import geometry_for
 from tilecast.scenario import Scenario
 from tilecast.sections import PolicySection
-from tilecast.setup import Prepared, prepare, routing_of
+from tilecast.setup import Prepared, prepare
 from tilecast.simulation import run_simulation
 from tilecast.studies.replication import observe
 from traces.bootstrap import DAY_S, Bootstrap, Fitted
@@ -56,14 +56,7 @@ def run_experiment(experiment: ExperimentRun) -> dict[str, Any]:
     rate_scale = None if experiment.saturate else scenario.trace.rate_scale
     trace = demanded(experiment.reference, experiment.requests, experiment.replication, rate_scale)
     requests = trace.requests()
-    run = replace(
-        shared(scenario),
-        scenario=scenario,
-        trace=trace,
-        requests=requests,
-        policy=scenario.policies.scheduling.policy("scheduling", scenario.base),
-        routing=routing_of(scenario),
-    )
+    run = shared(scenario).running(scenario, trace)
     if run.cache is not None and run.cache.plans is not None:
         run = replace(run, cache=replace(run.cache, plans=run.cache.plans.seeded(scenario.seed)))
     controller = run_simulation(run)
