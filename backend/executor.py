@@ -134,10 +134,10 @@ class Executor:
         self.cache: BlockCache | None = getattr(self._mixer, "cache", None)
         if adapters:
             self._mixer = OneSet(self._mixer, self._put_on)
-        forward = intercept_denoisers(pipeline)[names[0]]
+        forwards = intercept_denoisers(pipeline)
         decode_by(pipeline, decode)
         self._components = Components(pipeline, intercept_components(pipeline))
-        self.tiles = None if tiling is None else TiledExecution(pipeline, forward, tiling)
+        self.tiles = None if tiling is None else TiledExecution(pipeline, forwards, tiling)
         self.images = images
         self.conditions = {"decode": decode}
         if mode == "patched":

@@ -145,6 +145,12 @@ class Several:
         return self.mixers[calls[0].denoiser].run(calls)
 
 
+def stacked(forwards: Mapping[str, Callable[..., Any]]) -> Mixer:
+    """What stacks the calls of a pipeline's denoisers, whose own forwards these are by their names."""
+    mixers = {name: Stacked(forward) for name, forward in forwards.items()}
+    return next(iter(mixers.values())) if len(mixers) == 1 else Several(mixers)
+
+
 def run_merged(
     mixer: Mixer, calls: Sequence[DenoiserCall], free: Callable[[], None] = lambda: None
 ) -> tuple[list[Any], dict[int, BaseException]]:

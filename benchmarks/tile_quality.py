@@ -31,7 +31,7 @@ from rich.table import Table
 
 from backend.clips import clip_strip
 from backend.pictures import picture_grid, write_picture
-from backend.tiled.adapters import adapter_for
+from backend.tiled.adapter import Adapter
 from backend.tiled.pixels import enlarged
 from backend.tiled.refiner import Refiner
 from benchmarks.outputs import BENCHMARK, write_csv
@@ -73,7 +73,7 @@ class Variant:
     Attributes:
         refine: see `policies.tiling.recipe.TilingRule`, as for ``overlap`` (pixels), ``mode`` and ``stride``.
         grid: tiles down, and as many across; 0: the fewest of the native size.
-        positions: see `backend.tiled.adapters`.
+        positions: see `backend.tiled.adapter`.
     """
 
     refine: float
@@ -262,7 +262,7 @@ def of_variant(trial: Refiner, variant: Variant, request: Request) -> Refiner:
     )
     geometry = own.rule.geometry
     height, width = (side // geometry.latent_factor for side in geometry.native_size)
-    own.adapter = adapter_for(trial.pipeline, variant.positions, (height, width))
+    own.adapter = Adapter(trial.pipeline, variant.positions, (height, width))
     return own
 
 

@@ -11,12 +11,13 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 
-from backend.coroutine import RequestRun, StepDone
-from backend.tiled.adapters import Adapter
+from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone
+from backend.tiled.adapter import Adapter
 from traces.errors import BadInput
 from traces.request import Request, Size
 
@@ -113,7 +114,7 @@ class RefineRun(RequestRun):
         self.steps = request.steps - first_step
         if resumed is not None:
             self.steps_done, self._sampler_calls = resumed.steps, resumed.evaluations
-        self._more |= adapter.admit(self._own)
+        self._more |= adapter.admit(self._own, request)
         self._full: torch.Tensor | None = None
         self._evaluations = 0
         self._generators: list[torch.Generator] = []
@@ -212,6 +213,49 @@ class RefineRun(RequestRun):
         if self._full is not None:
             self._sampler.timesteps = self._full  # the pipeline has read what is left of them
         return super()._sampled(*args, **kwargs)
+
+
+class WindowRun(RefineRun):
+    """The refined request as a picture of a window's size, of which only the denoiser's calls are made, not run.
+
+    They say how the stock pipeline calls its denoiser for a picture of this size, step by step with the canvas.
+
+    Args:
+        pipeline: as for `RequestRun`.
+        request: what is made on the canvas.
+        size: (height, width) of the window in latent pixels.
+        prepared: as for the canvas, with ``first_step`` and ``arguments``.
+        first_step: see ``prepared``.
+        arguments: see ``prepared``.
+        adapter: adapter of the pipeline.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        request: Request,
+        size: tuple[int, int],
+        prepared: TiledInputs,
+        first_step: int,
+        arguments: Mapping[str, Any],
+        adapter: Adapter,
+    ) -> None:
+        height, width = (side * adapter.factor for side in size)
+        small = replace(request, height=height, width=width)
+        super().__init__(pipeline, small, prepared, first_step, lambda latents: latents, arguments, adapter)
+        self._adapter, self._extent = adapter, size
+
+    def call_at(self, evaluation: int, part: int) -> DenoiserCall:
+        """The call of the ``evaluation``-th evaluation of the schedule, of its calls the ``part``-th."""
+        while (call := self.pending) is None or (self.sampler_calls, call.part) != (evaluation, part):
+            if self.sampler_calls > evaluation:
+                raise RuntimeError(f"the pipeline makes no call {part} of a window in evaluation {evaluation}")
+            answer = None
+            if call is not None:
+                answer = self._adapter.answer(torch.zeros_like(self._adapter.sample(call, self._extent)), call)
+            if isinstance(self.resume(answer), Finished):
+                raise RuntimeError(f"the pipeline makes no evaluation {evaluation} of a window")
+        return call
 
 
 def begin_at(sampler: Any, first: int) -> None:

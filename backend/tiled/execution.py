@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from backend.inputs import Start
-from backend.merge import Stacked
-from backend.tiled.adapters import adapter_for
+from backend.merge import stacked
+from backend.tiled.adapter import Adapter
 from backend.tiled.coordinator import Coordinator
 from backend.tiled.environment import torchrun
 from backend.tiled.evaluate import evaluate_windows, not_finite
@@ -47,7 +47,7 @@ class Tiling:
 
     Attributes:
         rule: which they are, and what becomes of them.
-        positions: how windows' positions are counted, see `backend.tiled.adapters`.
+        positions: how windows' positions are counted, see `backend.tiled.adapter`.
         caching: decides which tiles are computed; None: all.
         reuse: what a reused tile hands on, see `backend.tiled.refine.REUSE`.
         placement: assigns tiles to devices.
@@ -124,15 +124,16 @@ class TiledExecution:
 
     Args:
         pipeline: the executor's.
-        forward: its denoiser's own.
+        forwards: its denoisers' own, by their names.
         tiling: how.
     """
 
-    def __init__(self, pipeline: Any, forward: Callable[..., Any], tiling: Tiling) -> None:
+    def __init__(self, pipeline: Any, forwards: Mapping[str, Callable[..., Any]], tiling: Tiling) -> None:
         self.tiling = tiling
         self._pipeline = pipeline
-        self._mixer = Stacked(forward)
-        self._adapter = adapter_for(pipeline, tiling.positions, tiling.native)
+        self._forwards = forwards
+        self._mixer = stacked(forwards)
+        self._adapter = Adapter(pipeline, tiling.positions, tiling.native)
         caching = tiling.caching
         self._caching = None if caching is None or isinstance(caching, ComputeAll) else begun(caching)
         self._ranks: Ranks | None = None
@@ -166,7 +167,7 @@ class TiledExecution:
 
         Model, positions, batch and devices must be the same, and no request under way.
         """
-        other = TiledExecution(self._pipeline, self._mixer.forward, tiling)
+        other = TiledExecution(self._pipeline, self._forwards, tiling)
         other._ranks = self._ranks
         return other
 

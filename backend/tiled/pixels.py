@@ -30,40 +30,6 @@ def enlarged(pixels: torch.Tensor, size: Size) -> torch.Tensor:
     return flat.unflatten(0, (images, frames)).transpose(1, 2).reshape(images, channels, frames, *size[:2])
 
 
-def encoded(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """Latents as the denoiser takes them, [images, channels, frames, H, W].
-
-    ``pixels`` are [images, 3, frames, h, w] in 0..1. The mean of the autoencoder's distribution, one picture or clip
-    at a time, so that memory is that of one. An autoencoder that overflows in float16 and says so encodes in float32,
-    as it decodes in the stock pipelines.
-    """
-    precision = vae.dtype
-    upcast = precision == torch.float16 and vae.config.get("force_upcast", False)
-    if upcast:
-        vae.to(torch.float32)
-    try:
-        pixels = (2.0 * pixels - 1.0).to(vae.dtype)
-        is_video = next(vae.encoder.parameters()).ndim == 5
-        parts = []
-        for one in pixels.split(1):
-            latents = vae.encode(one if is_video else one.squeeze(2)).latent_dist.mode()
-            parts.append(latents if is_video else latents.unsqueeze(2))
-    finally:
-        if upcast:
-            vae.to(precision)
-    return _normalised(vae.config, torch.cat(parts))
-
-
-def _normalised(config: Any, latents: torch.Tensor) -> torch.Tensor:
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    factor = config.get("scaling_factor") or 1.0
-    if mean is not None and std is not None:
-        shape = (1, -1, 1, 1, 1)
-        mean, std = (torch.tensor(values).to(latents).view(shape) for values in (mean, std))
-        return (latents - mean) * factor / std
-    return (latents - (config.get("shift_factor") or 0.0)) * factor
-
-
 def drawn_noise(request: Request, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     """The noise of a request's refinement, [images, ...] of ``shape``, from one stream an image on the CPU."""
     noise = []

@@ -9,9 +9,9 @@ import torch
 
 from backend.coroutine import intercept_denoisers
 from backend.inputs import image_use, start_of
-from backend.loading import denoiser_name, load_pipeline
-from backend.merge import Stacked
-from backend.tiled.adapters import adapter_for
+from backend.loading import load_pipeline
+from backend.merge import stacked
+from backend.tiled.adapter import Adapter
 from backend.tiled.evaluate import evaluate_windows, not_finite
 from backend.tiled.group import Group
 from backend.tiled.run import TiledRun
@@ -26,7 +26,7 @@ class Rank:
     Args:
         device: device of this rank.
         model: to load, with ``dtype``.
-        positions: as for `backend.tiled.adapters.adapter_for`, with ``native``.
+        positions: as for `backend.tiled.adapter.Adapter`, with ``native``.
         batch: windows in one forward at most.
         images: the folder of the pictures that requests start from.
     """
@@ -42,8 +42,8 @@ class Rank:
         images: str | None = None,
     ) -> None:
         self._pipeline = load_pipeline(model, device, dtype)
-        self._mixer = Stacked(intercept_denoisers(self._pipeline)[denoiser_name(self._pipeline)])
-        self._adapter = adapter_for(self._pipeline, positions, (native[0], native[1]))
+        self._mixer = stacked(intercept_denoisers(self._pipeline))
+        self._adapter = Adapter(self._pipeline, positions, (native[0], native[1]))
         self._batch = batch
         self._images = None if images is None else Path(images)
         self._runs: dict[str, TiledRun] = {}

@@ -10,14 +10,14 @@ than on one, because the state of its cache goes stale.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from backend.coroutine import DenoiserCall
-from backend.tiled.adapters import Adapter
+from backend.tiled.adapter import Adapter
 from backend.tiled.blend import TileBlend
 from backend.tiled.coordinator import Coordinator
 from backend.tiled.group import Group
@@ -106,11 +106,11 @@ class Refinement:
         canvas = self._adapter.unpack(latents, self.shape.grid.canvas)
         self._device = canvas.device
         if self._cached:
-            self._now = canvas * scale
+            self._now = self._as_long(canvas * scale)
         self.plan = plan = self._decided(step, tiles)
         self._fetch(plan, [latents, *others], len(canvas))
         if self._cached and self._group.size > 1:
-            self._now = self._adapter.unpack(latents, self.shape.grid.canvas) * scale
+            self._now = self._as_long(self._adapter.unpack(latents, self.shape.grid.canvas) * scale)
         if self.shape.grid.overlap:
             self._blend = TileBlend.of(self.shape, step, plan)
         fresh = int(plan.computed.sum())
@@ -126,9 +126,13 @@ class Refinement:
         places = enumerate(zip(self.plan.tiles, self.plan.devices, strict=True))
         return [(place, tile) for place, (tile, device) in places if device == self._group.rank]
 
-    def calls(self, call: DenoiserCall) -> list[DenoiserCall]:
-        """The denoiser calls of this rank's tiles, from the pipeline's call for the whole canvas."""
-        return [self._adapter.cut(call, tile.window, self.shape.grid.canvas) for _, tile in self.mine]
+    def calls(self, call: DenoiserCall, like: Callable[[tuple[int, int]], DenoiserCall]) -> list[DenoiserCall]:
+        """The denoiser calls of this rank's tiles, from the pipeline's call for the whole canvas.
+
+        ``like`` makes of a window's (height, width) the same call for a picture of its size.
+        """
+        windows = [tile.window for _, tile in self.mine]
+        return [self._adapter.cut(call, box, self.shape.grid.canvas, like((box.height, box.width))) for box in windows]
 
     def answer(self, call: DenoiserCall, parts: Sequence[DenoiserCall], outputs: Sequence[Any]) -> Any:
         """What the pipeline's call is answered: the outputs of its `calls`, and what is held of the other tiles."""
@@ -219,6 +223,12 @@ class Refinement:
         own = measured(tiles, owned, self._now, self._then, self._held[0][-len(self._now) :])
         both = self._group.total(torch.cat([own.flatten(), self._own_changes()]))
         return both[: own.numel()].view(own.shape), both[own.numel() :]
+
+    def _as_long(self, canvas: torch.Tensor) -> torch.Tensor:
+        """As many frames as the request began with: some samplers are not given the first, which stays as it was."""
+        if self._then is None or (before := self._then.shape[2] - canvas.shape[2]) <= 0:
+            return canvas
+        return torch.cat([self._then[:, :, :before], canvas], dim=2)
 
     def _own_changes(self) -> torch.Tensor:
         """How far the outputs of the last step's tiles moved, int64 [tiles]; 0 for those of other ranks."""

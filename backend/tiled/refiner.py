@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 
 from backend.coroutine import DenoiserCall, Finished, intercept_denoisers
-from backend.loading import denoiser_name, geometry_of_pipeline, load_pipeline
-from backend.merge import Stacked
-from backend.tiled.adapters import Adapter, adapter_for
+from backend.loading import geometry_of_pipeline, load_pipeline
+from backend.merge import stacked
+from backend.tiled.adapter import Adapter
 from backend.tiled.coordinator import Coordinator
 from backend.tiled.evaluate import evaluate_windows
 from backend.tiled.run import TiledRun
@@ -67,8 +67,8 @@ class Refiner:
     def __init__(self, model: str, device: str = "cpu", dtype: str = "float32", **options: Any) -> None:
         self.pipeline = load_pipeline(model, device, dtype)
         self.rule = TilingRule(geometry_of_pipeline(self.pipeline, model), **options)
-        self.adapter = adapter_for(self.pipeline)
-        self._mixer = Stacked(intercept_denoisers(self.pipeline)[denoiser_name(self.pipeline)])
+        self.adapter = Adapter(self.pipeline)
+        self._mixer = stacked(intercept_denoisers(self.pipeline))
 
     def check(self, request: Request) -> None:
         """BadInput where the model cannot make the request's size, or would make it without tiles."""

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone
-from backend.tiled.adapters import Adapter
+from backend.tiled.adapter import Adapter
 from backend.tiled.coordinator import Coordinator
-from backend.tiled.coroutines import RefineRun, Resumed, SketchRun, begin_at
+from backend.tiled.coroutines import RefineRun, Resumed, SketchRun, WindowRun, begin_at
 from backend.tiled.group import Group, OneRank
-from backend.tiled.pixels import as_pixels, drawn_noise, encoded, enlarged, noisy
+from backend.tiled.pixels import as_pixels, drawn_noise, enlarged, noisy
 from backend.tiled.refine import Refinement
 from policies.tiling.recipe import TiledShape
 from traces.request import Request
@@ -61,6 +61,7 @@ class TiledRun:
         self._refinement: Refinement | None = None
         self._stop: StepDone | None = None
         self._canvas: torch.Tensor | None = None
+        self._windows: dict[tuple[int, int], WindowRun] = {}  # by size in latent pixels
 
     @property
     def active(self) -> RequestRun:
@@ -85,7 +86,7 @@ class TiledRun:
         """From the sketch's pixels to the latents that refinement starts from."""
         if self.sketch is None:
             raise RuntimeError("there is no sketch to enlarge")
-        latents = encoded(self.pipeline.vae, enlarged(self.sketch, self.shape.size))
+        latents = self.adapter.encoded(enlarged(self.sketch, self.shape.size))
         sampler = copy.deepcopy(self.pipeline.scheduler)
         args, kwargs = self._sketching.prepared.schedule
         sampler.set_timesteps(*args, **kwargs)
@@ -113,12 +114,13 @@ class TiledRun:
             gains=self.gains,
             reuse=self.reuse,
         )
+        self._prepared = self._sketching.prepared
         self._refining = RefineRun(
             pipeline=self.pipeline,
             request=self.request,
-            prepared=self._sketching.prepared,
+            prepared=self._prepared,
             first_step=self.shape.first_step,
-            start=self._start if state is None else lambda like: state["latents"],
+            start=self._start if state is None else lambda like: self._packed(state["latents"], like),
             arguments=self.arguments,
             adapter=self.adapter,
             resumed=resumed,
@@ -186,7 +188,7 @@ class TiledRun:
     def calls(self) -> list[DenoiserCall]:
         """The pending call, cut for the tiles of this rank."""
         assert self.pending is not None
-        return self.refinement.calls(self.pending)
+        return self.refinement.calls(self.pending, self._like)
 
     def answer(self, parts: Sequence[DenoiserCall], outputs: Sequence[Any]) -> None:
         """Answer the pending call with the ``outputs`` of its `calls`, and run on."""
@@ -219,9 +221,27 @@ class TiledRun:
         self._sketching.close()
         if self._refining is not None:
             self._refining.close()
+        for window in self._windows.values():
+            window.close()
+        self._windows.clear()
         if self.coordinator is not None:
             self.coordinator.forget()
         self._refinement = self._stop = self._canvas = self.sketch = None
+
+    def _like(self, size: tuple[int, int]) -> DenoiserCall:
+        """The pending call as the stock pipeline makes it for a picture of a window's size."""
+        assert self.pending is not None
+        if size not in self._windows:
+            self._windows[size] = WindowRun(
+                pipeline=self.pipeline,
+                request=self.request,
+                size=size,
+                prepared=self._prepared,
+                first_step=self.shape.first_step,
+                arguments=self.arguments,
+                adapter=self.adapter,
+            )
+        return self._windows[size].call_at(self._run.sampler_calls, self.pending.part)
 
     @property
     def _run(self) -> RefineRun:
@@ -240,6 +260,12 @@ class TiledRun:
         if self._canvas is None:
             return torch.zeros_like(like)
         return self.adapter.pack(self._canvas.to(like), like).contiguous()
+
+    def _packed(self, latents: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """Latents that the sampler made, as the pipeline begins with them."""
+        if latents.shape == like.shape:
+            return latents
+        return self.adapter.pack(self.adapter.unpack(latents, self.shape.grid.canvas), like).contiguous()
 
 
 def _on(device: torch.device, value: Any) -> Any:

@@ -160,7 +160,7 @@ def lumina2() -> Any:
             axes_lens=(512, 64, 64),
             cap_feat_dim=16,
         ),
-        vae=_vae(latent_channels=4, shift_factor=0.06),
+        vae=_vae(levels=4, latent_channels=4, shift_factor=0.06),
         text_encoder=GemmaModel(GemmaConfig(head_dim=8, num_key_value_heads=2, **_TEXT)),
     )
 

@@ -1,0 +1,305 @@
+"""Tiles through the denoiser of any pipeline.
+
+A pipeline that refines a canvas calls its denoiser with the whole of it. An `Adapter` cuts that call into one call a
+window, each exactly what the stock pipeline passes for a picture of the window's size: its latents are the canvas's,
+and what else depends on the size is taken from that pipeline itself, which a second run walks through a picture of
+the window's size without ever running its denoiser (`backend.tiled.coroutines.WindowRun`). So prompts, guidance,
+sampler, conditions and positions stay the pipeline's own code, and no family has code here; what cannot be found out
+by walking the pipeline through small pictures (`backend.tiled.probe`) is refused.
+
+How a window's positions are counted (``positions``):
+
+- ``local``: as if the window were a picture of its own.
+- ``absolute``: as the stock pipeline counts the same pixels on the whole canvas; where the window's place is no whole
+  number of tokens, between two tokens.
+- ``ntk``: as ``absolute``, with the rotary base enlarged so that the canvas's positions turn about as far as the native
+  size's did in training.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Hashable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+
+from backend.coroutine import DenoiserCall
+from backend.loading import denoiser_name
+from backend.tiled.layout import Extent
+from backend.tiled.probe import of_its_size, probed
+from policies.tiling.grid import Box
+from policies.tiling.recipe import along
+from traces.errors import BadInput
+from traces.request import Request
+
+
+class Adapter:
+    """See the module.
+
+    Args:
+        pipeline: whose denoiser is called.
+        positions: ``local``, ``absolute`` or ``ntk``.
+        native: (height, width) in latent pixels that the model was trained at; needed for ``ntk``.
+
+    Attributes:
+        input: the argument of the denoiser that holds the latents.
+        channels: latent channels of a sample and of its prediction.
+        factor: pixels along the side of a latent pixel.
+
+    Raises:
+        BadInput: the pipeline cannot be tiled, or the model cannot count positions this way.
+    """
+
+    def __init__(self, pipeline: Any, positions: str = "local", native: Extent | None = None) -> None:
+        self.pipeline = pipeline
+        self.denoiser = getattr(pipeline, denoiser_name(pipeline))
+        self.config = self.denoiser.config
+        self.positions = positions
+        self.native = native
+        self._names = list(inspect.signature(type(self.denoiser).forward).parameters)[1:]
+        self.found = probed(pipeline)
+        self.input, self.channels, self.factor = self.found.input, self.found.channels, self.found.factor
+        if positions not in self.modes:
+            raise BadInput(
+                f"tiling.positions {positions!r} is not possible with {type(pipeline).__name__}; "
+                f"possible: {', '.join(self.modes)}"
+            )
+        if positions == "ntk" and native is None:
+            raise BadInput("tiling.positions 'ntk' needs the model's native size")
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The ways to count positions that this model allows."""
+        return ("local",)
+
+    def admit(self, own: Any, request: Request) -> dict[str, Any]:
+        """Make a request's own copy of the pipeline take its size, whatever it is.
+
+        Returns further arguments for its ``__call__``.
+        """
+        return of_its_size(own, request)
+
+    def sample(self, call: DenoiserCall, canvas: Extent) -> torch.Tensor:
+        """The latents of a call as the denoiser sees them, without appended conditions.
+
+        Returns:
+            [rows, channels, frames, height, width]; pictures have one frame. It may share memory with the call.
+        """
+        return self.given(call, canvas)[:, : self.channels]
+
+    def given(self, call: DenoiserCall, canvas: Extent) -> torch.Tensor:
+        """The latents of a call and the conditions that are appended to their channels, as `sample`."""
+        return self.found.seen.split(self.argument(call, self.input), canvas)[0]
+
+    def cut(self, call: DenoiserCall, box: Box, canvas: Extent, like: DenoiserCall) -> DenoiserCall:
+        """The call of one window of a canvas-size call: whose it is, text, timestep and guidance stay as they are.
+
+        Args:
+            call: of the pipeline on its canvas.
+            box: the window.
+            canvas: (height, width) in latent pixels.
+            like: the same call of the same pipeline for a picture of the window's size.
+
+        Raises:
+            BadInput: the call has an argument that cannot be cut, or is not of the canvas's size.
+        """
+        named, alike = self._named(call), self._named(like)
+        latents, more = self.found.seen.split(named[self.input], canvas)
+        cutter = _Cutter(self, box, canvas, latents.shape[2])
+        changes = {
+            name: cutter.cut(value, alike.get(name), name) for name, value in named.items() if name != self.input
+        }
+        changes[self.input] = self.found.seen.join(take(latents, box), more)
+        args = tuple(changes.pop(name, value) for name, value in zip(self._names, call.args, strict=False))
+        return call._replace(args=args, kwargs=changes)
+
+    def prediction(self, output: Any, like: DenoiserCall, size: Extent) -> torch.Tensor:
+        """What the denoiser returned for a call of ``size``, [rows, channels, frames, height, width]."""
+        return self.found.seen.split(output[0], size)[0][:, : self.channels]
+
+    def answer(self, prediction: torch.Tensor, call: DenoiserCall) -> Any:
+        """A prediction as the denoiser would return it to ``call``.
+
+        The variance that some models learned beside the noise is what their pipelines throw away.
+        """
+        sample = self.argument(call, self.input)
+        if self.found.variance:
+            prediction = torch.cat([prediction, torch.zeros_like(prediction)], dim=1)
+        like = sample[0] if self.found.seen.listed else sample
+        packed = self.found.seen.join(prediction.to(like))
+        asked = self.argument(call, "return_dict")
+        return (packed,) if asked is False else Transformer2DModelOutput(sample=packed)
+
+    def unpack(self, latents: torch.Tensor, canvas: Extent) -> torch.Tensor:
+        """Latents as the pipeline begins with them, or its sampler makes them, to
+        [rows, channels, frames, height, width].
+
+        Raises:
+            BadInput: they are not of the canvas's size.
+        """
+        started, sampled = self.found.started, self.found.sampled
+        layout = started if started == sampled or latents.ndim == len(started.axes) + 1 else sampled
+        return layout.split(latents, canvas)[0][:, : self.channels]
+
+    def pack(self, latents: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """The way back from `unpack`, in the precision and on the device of ``like``.
+
+        What ``like`` has beside the latents of a canvas of this size (conditions behind its channels, frames that lie
+        before all that is decoded) is kept.
+        """
+        canvas = latents.shape[-2], latents.shape[-1]
+        layout = self.found.started if like.ndim == len(self.found.started.axes) + 1 else self.found.sampled
+        more = None
+        if layout.holds(like, canvas):
+            whole, more = layout.split(like, canvas)
+            latents = latents.to(like)
+            if len(whole) == len(latents):
+                before, after = whole.shape[2] - latents.shape[2], whole[:, latents.shape[1] :]
+                latents = torch.cat([whole[:, : latents.shape[1], :before], latents], dim=2) if before > 0 else latents
+                latents = torch.cat([latents, after], dim=1) if after.shape[1] else latents
+        packed: torch.Tensor = layout.join(latents, more)
+        return packed.to(like)
+
+    def encoded(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Latents as the sampler keeps them, [images, channels, frames, H, W].
+
+        The mean of the autoencoder's distribution, one picture or clip at a time, so that memory is that of one, and
+        scaled so that the pipeline hands its decoder what the encoder made. An autoencoder that overflows in float16
+        and says so encodes in float32, as it decodes in the stock pipelines.
+
+        Args:
+            pixels: [images, 3, frames, h, w] in 0..1.
+
+        Raises:
+            BadInput: the autoencoder does not encode such pictures.
+        """
+        vae = self.pipeline.vae
+        precision = vae.dtype
+        upcast = precision == torch.float16 and vae.config.get("force_upcast", False)
+        if upcast:
+            vae.to(torch.float32)
+        try:
+            pixels = (2.0 * pixels - 1.0).to(vae.dtype)
+            parts = []
+            for one in pixels.split(1):
+                made = vae.encode(one if self.found.clips else one[0].transpose(0, 1))
+                told = made.latent_dist.mode() if hasattr(made, "latent_dist") else made.latent
+                parts.append(told if self.found.clips else told.transpose(0, 1)[None])
+        finally:
+            if upcast:
+                vae.to(precision)
+        latents = torch.cat(parts)
+        height, width = (side // self.factor for side in pixels.shape[-2:])
+        if latents.shape[1] != self.channels or latents.shape[-2:] != (height, width):
+            raise BadInput(
+                f"{type(vae).__name__} makes latents of {tuple(latents.shape[1:])} of a picture, and "
+                f"{type(self.pipeline).__name__} wants {self.channels} channels of {height} x {width}"
+            )
+        patch = self.found.started.patch
+        slope, zero = (
+            part.to(latents).repeat(1, latents.shape[-2] // patch, latents.shape[-1] // patch)[:, None]
+            for part in self.found.scale
+        )
+        return (latents - zero) / slope
+
+    def place(self, box: Box, canvas: Extent) -> Hashable:
+        """Windows of equal places may run under one `placed`, and so in one forward."""
+        return None
+
+    def placed(self, box: Box, canvas: Extent) -> AbstractContextManager[None]:
+        """Positions that live inside the denoiser are the window's meanwhile."""
+        return nullcontext()
+
+    def stretch(self, canvas: Extent) -> tuple[float, float]:
+        """How much larger than the native size the canvas is along each axis, where that changes positions."""
+        if self.positions != "ntk" or self.native is None:
+            return 1.0, 1.0
+        native = along(self.native, (*canvas, 1))
+        return max(1.0, canvas[0] / native[0]), max(1.0, canvas[1] / native[1])
+
+    def argument(self, call: DenoiserCall, name: str) -> Any:
+        """An argument of a call by its name in the denoiser's forward; None where it was not given."""
+        at = self._names.index(name)
+        return call.args[at] if at < len(call.args) else call.kwargs.get(name)
+
+    def _named(self, call: DenoiserCall) -> dict[str, Any]:
+        return {**dict(zip(self._names, call.args, strict=False)), **call.kwargs}
+
+
+class _Cutter:
+    """Makes a window's arguments of the canvas's and of those of a picture of its size.
+
+    What the size alone tells is taken from the picture. What is drawn, or made of a picture, is the canvas's: cut
+    where it has the canvas's pixels or tokens, else whole, for it speaks of the whole canvas as a text does.
+    """
+
+    def __init__(self, adapter: Adapter, box: Box, canvas: Extent, frames: int) -> None:
+        self._adapter, self._box, self._canvas, self._frames = adapter, box, canvas, frames
+
+    def cut(self, whole: Any, like: Any, path: str) -> Any:
+        found = self._adapter.found
+        if isinstance(whole, torch.Tensor):
+            drawn = path in found.drawn
+            if isinstance(like, torch.Tensor) and whole.ndim == like.ndim:
+                if whole.shape == like.shape:
+                    return whole if drawn else like
+                if drawn or path in found.timed:
+                    return self._spatial(whole, like, path)
+                return like
+            raise self._refused(path)
+        if isinstance(whole, Mapping) and isinstance(like, Mapping):
+            return {name: self.cut(value, like.get(name), f"{path}.{name}") for name, value in whole.items()}
+        if isinstance(whole, list | tuple) and isinstance(like, list | tuple) and len(whole) == len(like):
+            items = [self.cut(value, other, path) for value, other in zip(whole, like, strict=True)]
+            return items if isinstance(whole, list) else tuple(items)
+        return like if isinstance(whole, int | float | str | list | tuple) and like is not None else whole
+
+    def _spatial(self, whole: torch.Tensor, like: torch.Tensor, path: str) -> torch.Tensor:
+        """The window's pixels or tokens of an argument."""
+        box, canvas = self._box, self._canvas
+        times = whole.shape[-2] // canvas[0] if whole.ndim > 2 else 0
+        if times and whole.shape[-2:] == (canvas[0] * times, canvas[1] * times):
+            return take(whole, Box(*(side * times for side in box)))
+        axes = [at for at, (n, m) in enumerate(zip(whole.shape, like.shape, strict=True)) if n != m]
+        found = self._tokens(whole.shape[axes[0]], like.shape[axes[0]]) if len(axes) == 1 else None
+        if found is None:
+            raise self._refused(path)
+        return whole.index_select(axes[0], torch.from_numpy(found).to(whole.device))
+
+    def _tokens(self, of_canvas: int, of_window: int) -> np.ndarray[Any, Any] | None:
+        """Which of so many tokens of a canvas are those of a window, in their order; None: they are no tokens."""
+        box, canvas = self._box, self._canvas
+        possible: dict[int, np.ndarray[Any, Any]] = {}  # by frames: for a patch twice as large they are four times as many
+        for patch in range(1, min(box[2:]) + 1):
+            if any(side % patch for side in (*canvas, *box[2:])):
+                continue
+            rows = tokens(box.rows(canvas[0]), canvas[0], patch)
+            columns = tokens(box.columns(canvas[1]), canvas[1], patch)
+            across = canvas[1] // patch
+            grid = canvas[0] // patch * across
+            frames = of_canvas // grid
+            if frames and frames * grid == of_canvas and frames * len(rows) * len(columns) == of_window:
+                places = np.arange(frames)[:, None, None] * grid + rows[:, None] * across + columns
+                possible.setdefault(frames, places.ravel())
+        return possible.get(self._frames, next(iter(possible.values()), None))
+
+    def _refused(self, path: str) -> BadInput:
+        name = type(self._adapter.pipeline).__name__
+        return BadInput(f"{name} cannot be tiled with {path!r} in its denoiser calls")
+
+
+def tokens(pixels: np.ndarray[Any, Any], extent: int, patch: int) -> np.ndarray[Any, Any]:
+    """The tokens in which a window's tokens begin, along one axis of a canvas."""
+    found: np.ndarray[Any, Any] = pixels[::patch] // patch % (extent // patch)
+    return found
+
+
+def take(latents: torch.Tensor, box: Box) -> torch.Tensor:
+    """The pixels of a window, [..., height, width]."""
+    rows, columns = box.rows(latents.shape[-2]), box.columns(latents.shape[-1])
+    on = latents.device
+    return latents.index_select(-2, torch.from_numpy(rows).to(on)).index_select(-1, torch.from_numpy(columns).to(on))
