@@ -18,9 +18,11 @@ How a window's positions are counted (``positions``):
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,13 +30,22 @@ import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
 from backend.coroutine import DenoiserCall
-from backend.loading import denoiser_name
+from backend.loading import denoiser_name, denoiser_names, first_line
 from backend.tiled.layout import Extent
-from backend.tiled.probe import of_its_size, probed
+from backend.tiled.positions import Mover, Turning, leaves_of, with_leaves
+from backend.tiled.probe import Walker, of_its_size
 from policies.tiling.grid import Box
 from policies.tiling.recipe import along
 from traces.errors import BadInput
 from traces.request import Request
+
+_WINDOWS = 16
+"""Windows whose positions are kept."""
+_CROPS = ("original_size", "crops_coords_top_left", "target_size")
+_MARKS = (131, 137, 139, 149, 151, 157)
+"""Arguments of pipelines, (height, width) or (top, left), and numbers by which they are found in a denoiser's call."""
+_TRIED = ((3, 4), (5, 7))
+"""Patches of a small window, and of a small canvas, with which it is tried whether positions can be moved."""
 
 
 class Adapter:
@@ -61,20 +72,70 @@ class Adapter:
         self.positions = positions
         self.native = native
         self._names = list(inspect.signature(type(self.denoiser).forward).parameters)[1:]
-        self.found = probed(pipeline)
+        self._arguments: dict[Any, dict[str, torch.Tensor]] = {}  # positions by window
+        self._walker = Walker(pipeline)
+        self.found = self._walker.found()
         self.input, self.channels, self.factor = self.found.input, self.found.channels, self.found.factor
-        if positions not in self.modes:
+        if positions != "local" and positions not in self.modes:
             raise BadInput(
-                f"tiling.positions {positions!r} is not possible with {type(pipeline).__name__}; "
-                f"possible: {', '.join(self.modes)}"
+                f"tiling.positions {positions!r} is not possible with {type(pipeline).__name__}"
+                f"{f' ({self._why_not})' if self._why_not else ''}; possible: {', '.join(self.modes)}"
             )
         if positions == "ntk" and native is None:
             raise BadInput("tiling.positions 'ntk' needs the model's native size")
 
-    @property
+    @cached_property
     def modes(self) -> tuple[str, ...]:
         """The ways to count positions that this model allows."""
-        return ("local",)
+        if self._why_not:
+            return ("local",)
+        return ("local", "absolute", "ntk") if self._mover is not None and self._mover.can_turn else ("local", "absolute")
+
+    @cached_property
+    def _mover(self) -> Mover | None:
+        """Moves windows; None: nothing tells positions."""
+        multiple = self.found.multiple
+        sizes = tuple((down * multiple, across * multiple) for down, across in _TRIED)
+        mover = Mover(self._walker, self.denoiser, (sizes[0], sizes[1]), self.found)
+        return mover if mover.can_move else None
+
+    @cached_property
+    def _why_not(self) -> str:
+        """Why positions cannot be moved; empty: they can."""
+        if len(denoiser_names(self.pipeline)) > 1:
+            return "it has two denoisers"
+        try:
+            if self._mover is None:
+                told = "nothing that its denoiser is given or makes tells where a token lies"
+                return "" if self._told else told
+            self._tried(1, 1)
+        except Exception as error:
+            return f"tried on small pictures, its denoiser fails: {type(error).__name__}: {first_line(error)}"
+        return ""
+
+    @cached_property
+    def is_relative(self) -> bool:
+        """Whether only the distances of tokens matter, so that a window that crosses no edge needs no moving."""
+        if self._why_not or self._mover is None:
+            return False
+        near, far = self._tried(0, 0), self._tried(2, 3)
+        exact = 1e-9 if near.dtype == torch.float64 else 1e-5
+        return bool((near - far).abs().max() <= exact * near.abs().max())
+
+    @torch.no_grad()
+    def _tried(self, top: int, left: int) -> torch.Tensor:
+        """What the denoiser makes of a small picture as if it were a window of a small canvas."""
+        assert self._mover is not None
+        tried = copy.copy(self)
+        tried.positions, tried._arguments, vars(tried)["is_relative"] = "absolute", {}, False
+        like, call = self._mover.calls
+        small, canvas = ((down * self.found.multiple // self.factor, across * self.found.multiple // self.factor)
+                         for down, across in _TRIED)  # fmt: skip
+        box = Box(top, left, *small)
+        part = tried.cut(call, box, canvas, like)
+        with tried.placed(box, canvas):
+            output = self.denoiser.forward(**{**part.kwargs, self.input: self.argument(like, self.input)})
+        return self.prediction(output, part, small)
 
     def admit(self, own: Any, request: Request) -> dict[str, Any]:
         """Make a request's own copy of the pipeline take its size, whatever it is.
@@ -113,6 +174,13 @@ class Adapter:
         changes = {
             name: cutter.cut(value, alike.get(name), name) for name, value in named.items() if name != self.input
         }
+        if self._moves(box, canvas):
+            assert self._mover is not None
+            changes = self._moved(changes, named, alike, box, canvas)
+            if self._mover.used(self.positions == "ntk"):
+                self._mover.note(named, canvas, latents.shape[2])
+        if self.positions != "local" and self._told:
+            changes = self._cropped(changes, box, canvas)
         changes[self.input] = self.found.seen.join(take(latents, box), more)
         args = tuple(changes.pop(name, value) for name, value in zip(self._names, call.args, strict=False))
         return call._replace(args=args, kwargs=changes)
@@ -208,11 +276,50 @@ class Adapter:
 
     def place(self, box: Box, canvas: Extent) -> Hashable:
         """Windows of equal places may run under one `placed`, and so in one forward."""
-        return None
+        return (box, canvas) if self._moves_inside(box, canvas) else None
+
+    def _moves(self, box: Box, canvas: Extent) -> bool:
+        """Whether a window's positions are others than those of a picture of its size, as far as that matters."""
+        if self.positions == "local" or self._mover is None:
+            return False
+        crosses = box.top + box.height > canvas[0] or box.left + box.width > canvas[1]
+        return crosses or self.positions == "ntk" or not self.is_relative
+
+    def _moves_inside(self, box: Box, canvas: Extent) -> bool:
+        """Whether they are replaced inside the denoiser."""
+        if not self._moves(box, canvas):
+            return False
+        assert self._mover is not None
+        return bool(self._mover.used(self.positions == "ntk"))
 
     def placed(self, box: Box, canvas: Extent) -> AbstractContextManager[None]:
-        """Positions that live inside the denoiser are the window's meanwhile."""
-        return nullcontext()
+        """Positions that live inside the denoiser are the window's meanwhile, of a canvas of which one was `cut`."""
+        if not self._moves_inside(box, canvas):
+            return nullcontext()
+        assert self._mover is not None
+        return self._mover.placed(box, canvas, self._turning(canvas))
+
+    def _turning(self, canvas: Extent) -> Turning | None:
+        if self.positions != "ntk" or self.native is None:
+            return None
+        height, width = along(self.native, (*canvas, 1))
+        return Turning((height, width), self.stretch(canvas))
+
+    def _moved(
+        self, changes: dict[str, Any], named: dict[str, Any], like: dict[str, Any], box: Box, canvas: Extent
+    ) -> dict[str, Any]:
+        """Arguments with the window's positions; windows of one place share them."""
+        assert self._mover is not None
+        if not self._mover.arguments:
+            return changes
+        shapes = {path: tuple(leaf.shape) for path, leaf in leaves_of(like).items() if isinstance(leaf, torch.Tensor)}
+        key = (box, canvas, *(shapes.get(path) for table in self._mover.arguments for path in table.keys))
+        if key not in self._arguments:
+            while len(self._arguments) >= _WINDOWS:
+                self._arguments.pop(next(iter(self._arguments)))
+            self._arguments[key] = self._mover.moved_arguments(named, like, box, canvas, self._turning(canvas))
+        moved: dict[str, Any] = with_leaves(changes, self._arguments[key])
+        return moved
 
     def stretch(self, canvas: Extent) -> tuple[float, float]:
         """How much larger than the native size the canvas is along each axis, where that changes positions."""
@@ -220,6 +327,37 @@ class Adapter:
             return 1.0, 1.0
         native = along(self.native, (*canvas, 1))
         return max(1.0, canvas[0] / native[0]), max(1.0, canvas[1] / native[1])
+
+    @cached_property
+    def _told(self) -> dict[str, list[tuple[int, int]]]:
+        """Where the denoiser is told a picture's size, where it was cropped from and the size that is wanted.
+
+        By argument, the entries of its last axis and which of these numbers they are. SDXL (arXiv 2307.01952, section
+        2.2) and models after it are told so, by arguments of their pipelines.
+        """
+        known = inspect.signature(type(self.pipeline).__call__).parameters
+        asked = {name: _MARKS[2 * at : 2 * at + 2] for at, name in enumerate(_CROPS) if name in known}
+        if "crops_coords_top_left" not in asked:
+            return {}
+        side = 4 * self.found.multiple
+        leaves = leaves_of(self._walker.call(side, side, more=asked).kwargs)
+        rows = {path: leaf[0] for path, leaf in leaves.items() if isinstance(leaf, torch.Tensor) and leaf.ndim == 2}
+        found = {
+            path: [(at, _MARKS.index(int(number))) for at, number in enumerate(row.tolist()) if number in _MARKS]
+            for path, row in rows.items()
+        }
+        return {path: entries for path, entries in found.items() if entries}
+
+    def _cropped(self, changes: dict[str, Any], box: Box, canvas: Extent) -> dict[str, Any]:
+        """Arguments that tell a window that it was cropped from its canvas."""
+        sides = (*canvas, box.top % canvas[0], box.left % canvas[1], box.height, box.width)
+        leaves = leaves_of(changes)
+        cropped = {path: leaves[path].clone() for path in self._told if path in leaves}
+        for path, leaf in cropped.items():
+            for at, which in self._told[path]:
+                leaf[..., at] = self.factor * sides[which]
+        told: dict[str, Any] = with_leaves(changes, cropped)
+        return told
 
     def argument(self, call: DenoiserCall, name: str) -> Any:
         """An argument of a call by its name in the denoiser's forward; None where it was not given."""

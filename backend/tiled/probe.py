@@ -20,7 +20,7 @@ import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from PIL import Image
 
-from backend.coroutine import pipeline_arguments
+from backend.coroutine import DenoiserCall, pipeline_arguments
 from backend.inputs import image_use, takes_mask
 from backend.isolation import own_pipeline
 from backend.loading import denoiser_names, first_line, geometry_of_pipeline
@@ -71,6 +71,7 @@ class Found:
     """How a pipeline can be tiled.
 
     Attributes:
+        frames: latent frames of the clips that it was tried with; 1: pictures.
         input: the denoiser's argument that holds the latents.
         started: layout of what the pipeline begins with.
         sampled: layout of what its sampler makes, which some pipelines give another form, without the first frame.
@@ -86,6 +87,7 @@ class Found:
         multiple: pixels that the sides of what it makes are multiples of.
     """
 
+    frames: int
     input: str
     started: Layout
     sampled: Layout
@@ -98,15 +100,6 @@ class Found:
     drawn: frozenset[str]
     timed: frozenset[str]
     multiple: int
-
-
-def probed(pipeline: Any) -> Found:
-    """Find out how a pipeline can be tiled. It is left as it was.
-
-    Raises:
-        BadInput: it cannot be, and why.
-    """
-    return _Prober(pipeline).found()
 
 
 def of_its_size(pipeline: Any, request: Request) -> dict[str, Any]:
@@ -151,7 +144,9 @@ def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
             del own[name]
 
 
-class _Prober:
+class Walker:
+    """Walks a pipeline through pictures without running its denoiser or decoder. The pipeline is left as it was."""
+
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
         self._names = denoiser_names(pipeline)
@@ -164,7 +159,11 @@ class _Prober:
         self._multiple, self._base = 0, _USUAL_BASE
 
     def found(self) -> Found:
-        """See `probed`."""
+        """Find out how the pipeline can be tiled.
+
+        Raises:
+            BadInput: it cannot be, and why.
+        """
         nothing = self._first()
         assert nothing.latents is not None
         shape = nothing.latents.shape[1:]
@@ -189,6 +188,7 @@ class _Prober:
         second = next((call for call in nothing.calls if call.step > 0 and call.part == 0), None)
         timed = _differing(nothing.calls[0], second) if second is not None else frozenset()
         return Found(
+            frames=at.shape[1],
             input=name,
             started=started,
             sampled=sampled,
@@ -202,6 +202,17 @@ class _Prober:
             timed=timed - {name},
             multiple=self._multiple,
         )
+
+    def call(self, height: int, width: int, seed: int = 0, more: Mapping[str, Any] | None = None) -> DenoiserCall:
+        """The first call of the denoiser for a picture of so many pixels, of a pipeline that is `found` already.
+
+        ``more`` are further arguments of the pipeline.
+        """
+        try:
+            walk = self._walked(None, seed, 0, (height, width), more)
+        except Exception as error:
+            raise self._refused(error) from error
+        return DenoiserCall((), walk.calls[0].arguments, denoiser=self._names[0])
 
     def _first(self) -> _Walk:
         """The first walk that comes to its end: some pipelines want larger multiples than they say."""
@@ -234,20 +245,29 @@ class _Prober:
         said = first_line(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {first_line(error)}"
         return BadInput(f"cannot tile {type(self._pipeline).__name__}: walked through a small picture, {said}")
 
-    def _request(self, seed: int) -> Request:
-        down, across = (side * self._multiple for side in _TOKENS)
+    def _request(self, seed: int, size: tuple[int, int] | None) -> Request:
+        down, across = size or (side * self._multiple for side in _TOKENS)
         return Request("probe", 0.0, down, across, steps=2, seed=seed, frames=self._frames, prompt="a", guidance_scale=3.0)
 
     @torch.no_grad()
-    def _walked(self, start: torch.Tensor | None, seed: int, picture: int) -> _Walk:
+    def _walked(
+        self,
+        start: torch.Tensor | None,
+        seed: int,
+        picture: int,
+        size: tuple[int, int] | None = None,
+        further: Mapping[str, Any] | None = None,
+    ) -> _Walk:
         """Walk the pipeline through a picture.
 
         Args:
             start: the latents that it begins with, one row without its axis; None: its own.
             seed: of its noise.
             picture: which picture it is shown.
+            size: (height, width) in pixels; None: a small one.
+            further: more arguments of the pipeline.
         """
-        walk, request = _Walk(), self._request(seed)
+        walk, request = _Walk(), self._request(seed, size)
         own = own_pipeline(self._pipeline)
         more = of_its_size(own, request)
         if image_use(self._pipeline) == "required":
@@ -300,7 +320,7 @@ class _Prober:
 
         own.encode_prompt, own.prepare_latents = encode_prompt, prepare_latents
         own.scheduler.step = stand
-        arguments = {**pipeline_arguments(own, request), **more, "output_type": "pt"}
+        arguments = {**pipeline_arguments(own, request), **more, **(further or {}), "output_type": "pt"}
         with _all_replaced(self._pipeline, self._names, called), replaced(self._pipeline.vae, "decode", decode):
             try:
                 own(**arguments)

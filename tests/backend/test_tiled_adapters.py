@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +20,9 @@ from backend.coroutine import DenoiserCall, pipeline_arguments  # noqa: E402
 from backend.loading import denoiser_name  # noqa: E402
 from backend.merge import Stacked, merge_key  # noqa: E402
 from backend.packed import Blocks  # noqa: E402
-from backend.tiled.adapters import Adapter, adapter_for  # noqa: E402
-from backend.tiled.adapters.adapter import replaced  # noqa: E402
-from backend.tiled.adapters.rotary import ntk_base  # noqa: E402
+from backend.tiled.adapter import Adapter  # noqa: E402
+from backend.tiled.positions import Places, _Turns  # noqa: E402
+from backend.tiled.probe import replaced  # noqa: E402
 from policies.tiling.grid import Box, TileGrid  # noqa: E402
 from tests.backend import tiny_image_to_video, tiny_pipelines, tiny_unets  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
@@ -92,12 +93,13 @@ def pipeline_of(case: str) -> Any:
     return CASES[case].build().to(torch.float64)
 
 
+@cache
 def adapter_of(case: str, positions: str = "local", native: tuple[int, int] = CANVAS) -> Adapter:
-    return adapter_for(pipeline_of(case), positions, native)
+    return Adapter(pipeline_of(case), positions, native)
 
 
 def patch_of(adapter: Adapter) -> int:
-    return 2 if type(adapter).__name__ == "TiledFlux" else int(np.max(adapter.config.get("patch_size", 1)))
+    return max(adapter.found.seen.patch, int(np.max(adapter.config.get("patch_size", 1))))
 
 
 class Seen(NamedTuple):
@@ -123,7 +125,7 @@ def run(
     height, width = (side * adapter.factor for side in size)
     asked = {"frames": case.frames, "images": case.images, "guidance_scale": 4.0 if guided else 1.0}
     request = Request("r", 0.0, height, width, steps=steps, seed=3, prompt="a cat", **asked)
-    further = adapter.admit(own if instead else copy.copy(own))
+    further = adapter.admit(own, request)
     arguments = {**pipeline_arguments(own, request), **case.more, **further, "output_type": "latent"}
     if latents is not None:
         arguments["latents"] = latents.clone()
@@ -147,15 +149,35 @@ def canvas_call(case: str) -> DenoiserCall:
     return run(adapter_of(case), CASES[case], CANVAS).calls[0]
 
 
-def by_tiles(adapter: Adapter, boxes: Sequence[tuple[Box, Box]], canvas: tuple[int, int]) -> Callable[..., Any]:
+def calls_of(adapter: Adapter, case: Case, size: tuple[int, int], guided: bool = True, steps: int = 1) -> Any:
+    """The denoiser calls of the stock pipeline for pictures of ``size`` latent pixels; the denoiser is not run."""
+
+    def nothing(*args: Any, **kwargs: Any) -> Any:
+        call = DenoiserCall(args, kwargs)
+        return adapter.answer(torch.zeros_like(adapter.sample(call, size)), call)
+
+    return run(adapter, case, size, guided, steps=steps, instead=nothing).calls
+
+
+def by_tiles(
+    adapter: Adapter,
+    case: Case,
+    boxes: Sequence[tuple[Box, Box]],
+    canvas: tuple[int, int],
+    guided: bool = True,
+    steps: int = 1,
+) -> Callable[..., Any]:
     """A denoiser that sees the canvas by windows, of which it keeps the cores."""
     forward = adapter.denoiser.forward
+    sizes = {window[2:] for _, window in boxes}
+    likes = {size: cycle(calls_of(adapter, case, size, guided, steps)) for size in sizes}
 
     def tiled(*args: Any, **kwargs: Any) -> Any:
         call = DenoiserCall(args, kwargs)
+        like = {size: next(calls) for size, calls in likes.items()}
         whole = torch.full_like(adapter.sample(call, canvas), torch.nan)
         for core, window in boxes:
-            part = adapter.cut(call, window, canvas)
+            part = adapter.cut(call, window, canvas, like[window[2:]])
             with adapter.placed(window, canvas):
                 output = forward(*part.args, **part.kwargs)
             prediction = adapter.prediction(output, part, window[2:])
@@ -167,9 +189,22 @@ def by_tiles(adapter: Adapter, boxes: Sequence[tuple[Box, Box]], canvas: tuple[i
     return tiled
 
 
-def one_window(adapter: Adapter, canvas: tuple[int, int]) -> Callable[..., Any]:
+def one_window(
+    adapter: Adapter, case: Case, canvas: tuple[int, int], guided: bool = True, steps: int = 1
+) -> Callable[..., Any]:
     box = Box(0, 0, *canvas)
-    return by_tiles(adapter, [(box, box)], canvas)
+    return by_tiles(adapter, case, [(box, box)], canvas, guided, steps)
+
+
+@cache
+def window_call(case: str, size: tuple[int, int] = WINDOW) -> DenoiserCall:
+    """The first denoiser call for a picture of a window's size."""
+    return calls_of(adapter_of(case), CASES[case], size)[0]
+
+
+def cut(case: str, adapter: Adapter, box: Box, call: DenoiserCall | None = None) -> DenoiserCall:
+    """The first call of a window."""
+    return adapter.cut(call or canvas_call(case), box, CANVAS, window_call(case, box[2:]))
 
 
 @pytest.mark.parametrize("guided", [True, False], ids=["guided", "unguided"])
@@ -177,7 +212,7 @@ def one_window(adapter: Adapter, canvas: tuple[int, int]) -> Callable[..., Any]:
 def test_one_window_is_the_stock_result(name: str, guided: bool) -> None:
     adapter, case = adapter_of(name), CASES[name]
     stock = run(adapter, case, CANVAS, guided, steps=2)
-    tiled = run(adapter, case, CANVAS, guided, steps=2, instead=one_window(adapter, CANVAS))
+    tiled = run(adapter, case, CANVAS, guided, steps=2, instead=one_window(adapter, case, CANVAS, guided, 2))
     assert len(stock.calls) == len(tiled.calls)
     assert torch.equal(stock.latents, tiled.latents)
 
@@ -212,25 +247,26 @@ def test_a_local_window_is_called_as_a_picture_of_its_size(name: str, guided: bo
     noise = torch.randn(case.images, adapter.channels, frames, *CANVAS, dtype=torch.float64)
     canvas = adapter.pack(noise, noise)
     window = adapter.pack(noise[..., 3:7, 1:9], noise)
-    on_canvas = run(adapter, case, CANVAS, guided, canvas, instead=one_window(adapter, CANVAS))
+    on_canvas = run(adapter, case, CANVAS, guided, canvas, instead=one_window(adapter, case, CANVAS, guided))
     stock = run(adapter, case, WINDOW, guided, window)
     assert len(stock.calls) == len(on_canvas.calls)
     # What an image encoder and a VAE make of a picture depends on its size, so there latents are equal in shape alone.
     without = f".1.{adapter.input}" if name in IMAGE_TO_VIDEO else ""
-    for whole, expected in zip(on_canvas.calls, stock.calls, strict=True):
-        assert_same_calls(adapter.cut(whole, box, CANVAS), expected, without)
+    likes = calls_of(adapter, case, WINDOW, guided)
+    for whole, expected, like in zip(on_canvas.calls, stock.calls, likes, strict=True):
+        assert_same_calls(adapter.cut(whole, box, CANVAS, like), expected, without)
 
 
 def latents_of(adapter: Adapter, call: DenoiserCall, size: tuple[int, int]) -> Any:
     """All channels that the denoiser is given, conditions too."""
-    return adapter.unpack(adapter.argument(call, adapter.input), size)
+    return adapter.given(call, size)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_windows_may_cross_the_edges(name: str) -> None:
     adapter, call = adapter_of(name), canvas_call(name)
     box = Box(6, 7, *WINDOW)
-    window = latents_of(adapter, adapter.cut(call, box, CANVAS), WINDOW)
+    window = latents_of(adapter, cut(name, adapter, box), WINDOW)
     rolled = latents_of(adapter, call, CANVAS).roll((-6, -7), (-2, -1))
     assert torch.equal(window, rolled[..., : WINDOW[0], : WINDOW[1]])
     assert (window.shape[1] > adapter.channels) == (name in APPENDED)
@@ -241,9 +277,9 @@ def test_the_condition_of_a_window_is_the_window_of_the_condition() -> None:
     for name in APPENDED:
         adapter, call = adapter_of(name), canvas_call(name)
         condition = latents_of(adapter, call, CANVAS)[:, adapter.channels :]
-        window = latents_of(adapter, adapter.cut(call, Box(2, 3, *WINDOW), CANVAS), WINDOW)[:, adapter.channels :]
+        window = latents_of(adapter, cut(name, adapter, Box(2, 3, *WINDOW)), WINDOW)[:, adapter.channels :]
         assert torch.equal(window, condition[..., 2:6, 3:11])
-        elsewhere = latents_of(adapter, adapter.cut(call, Box(4, 0, *WINDOW), CANVAS), WINDOW)[:, adapter.channels :]
+        elsewhere = latents_of(adapter, cut(name, adapter, Box(4, 0, *WINDOW)), WINDOW)[:, adapter.channels :]
         assert not torch.equal(window, elsewhere)
 
 
@@ -251,9 +287,9 @@ def test_a_timestep_a_token_is_cut_with_the_tokens() -> None:
     adapter, call = adapter_of("wan-2.2-5b-i2v"), canvas_call("wan-2.2-5b-i2v")
     numbered = torch.arange(2 * 4 * 6).reshape(1, 2, 4, 6)
     call = call._replace(kwargs={**call.kwargs, "timestep": numbered.flatten(1)})
-    given = adapter.cut(call, Box(6, 2, *WINDOW), CANVAS).kwargs["timestep"]
+    given = cut("wan-2.2-5b-i2v", adapter, Box(6, 2, *WINDOW), call).kwargs["timestep"]
     assert torch.equal(given.reshape(1, 2, 2, 4), numbered.roll((-3, -1), (2, 3))[:, :, :2, :4])
-    between = adapter.cut(call, Box(7, 3, *WINDOW), CANVAS).kwargs["timestep"]
+    between = cut("wan-2.2-5b-i2v", adapter, Box(7, 3, *WINDOW), call).kwargs["timestep"]
     assert torch.equal(between, given)  # the token in which a window's token begins
 
 
@@ -269,35 +305,49 @@ def test_packing_is_the_way_back(name: str) -> None:
     assert adapter.pack(latents, own.float()).dtype == torch.float32
 
 
-def positions_of(adapter: Adapter, call: DenoiserCall, box: Box, canvas: tuple[int, int] = CANVAS) -> Any:
+def moving(case: str, positions: str, native: tuple[int, int] = CANVAS) -> Adapter:
+    """An adapter that moves every window, also of models for which it makes no difference."""
+    adapter = copy.copy(adapter_of(case, positions, native))
+    vars(adapter)["is_relative"] = False
+    return adapter
+
+
+def positions_of(
+    adapter: Adapter, call: DenoiserCall, box: Box, like: DenoiserCall, canvas: tuple[int, int] = CANVAS
+) -> Any:
     """What a window's tokens are told of their places, [frames, rows, columns, channels]."""
-    part = adapter.cut(call, box, canvas)
+    part = adapter.cut(call, box, canvas, like)
     denoiser, latents = adapter.denoiser, adapter.argument(part, adapter.input)
     with adapter.placed(box, canvas):
         if "image_rotary_emb" in part.kwargs:
             told = part.kwargs["image_rotary_emb"][0]
         elif "img_ids" in part.kwargs:
-            told = denoiser.pos_embed(part.kwargs["img_ids"])[0]
+            texts = part.kwargs["txt_ids"].to(part.kwargs["img_ids"])
+            told = denoiser.pos_embed(torch.cat([texts, part.kwargs["img_ids"]]))[0][len(texts) :]
         elif hasattr(denoiser, "rope"):
             told = denoiser.rope(latents)[0].flatten(0, -2)
         else:
-            told = denoiser.pos_embed.cropped_pos_embed(box.height, box.width)[0]
+            told = denoiser.pos_embed(torch.zeros_like(latents[:1]))[0] - denoiser.pos_embed.proj.bias
     patch = patch_of(adapter)
     return told.reshape(-1, box.height // patch, box.width // patch, told.shape[-1])
 
 
+def positions(case: str, adapter: Adapter, box: Box) -> Any:
+    """`positions_of` a window of the case's canvas."""
+    return positions_of(adapter, canvas_call(case), box, window_call(case, box[2:]))
+
+
 @pytest.mark.parametrize("name", MOVABLE)
 def test_absolute_positions_are_those_of_the_stock_canvas(name: str) -> None:
-    absolute, call = adapter_of(name, "absolute"), canvas_call(name)
-    canvas = positions_of(adapter_of(name), call, Box(0, 0, *CANVAS))
+    absolute = moving(name, "absolute")
+    canvas = positions(name, adapter_of(name), Box(0, 0, *CANVAS))
     step = patch_of(absolute)
     for top, left in ((0, 0), (2, 4), (6, 6)):
-        window = positions_of(absolute, call, Box(top, left, *WINDOW))
+        window = positions(name, absolute, Box(top, left, *WINDOW))
         expected = canvas.roll((-top // step, -left // step), (1, 2))[:, : WINDOW[0] // step, : WINDOW[1] // step]
         torch.testing.assert_close(window, expected, rtol=0, atol=1e-6)
     assert torch.equal(  # a window's own do not depend on its place
-        positions_of(adapter_of(name), call, Box(6, 6, *WINDOW)),
-        positions_of(adapter_of(name), call, Box(0, 0, *WINDOW)),
+        positions(name, adapter_of(name), Box(6, 6, *WINDOW)), positions(name, adapter_of(name), Box(0, 0, *WINDOW))
     )
 
 
@@ -305,15 +355,30 @@ def test_absolute_positions_are_those_of_the_stock_canvas(name: str) -> None:
 def test_absolute_positions_of_the_whole_canvas_are_local_ones(name: str) -> None:
     case = CASES[name]
     stock = run(adapter_of(name), case, CANVAS, steps=2)
-    absolute = adapter_of(name, "absolute")
-    tiled = run(absolute, case, CANVAS, steps=2, instead=one_window(absolute, CANVAS))
+    absolute = moving(name, "absolute")
+    tiled = run(absolute, case, CANVAS, steps=2, instead=one_window(absolute, case, CANVAS, steps=2))
     torch.testing.assert_close(tiled.latents, stock.latents, rtol=0, atol=1e-5)
+
+
+def test_a_window_that_crosses_no_edge_need_not_be_moved_where_only_distances_matter() -> None:
+    """Of Wan, whose text has no positions: as if it were a picture of its own, and so in one forward with others."""
+    absolute, boxes = adapter_of("wan", "absolute"), (Box(2, 4, *WINDOW), Box(3, 1, *WINDOW))
+    assert absolute.is_relative
+    assert [adapter_of(name, "absolute").is_relative for name in ("hunyuan", "flux", "sd3")] == [False] * 3
+    parts = [cut("wan", absolute, box) for box in boxes]
+    assert absolute.place(boxes[0], CANVAS) is absolute.place(boxes[1], CANVAS) is None
+    assert absolute.place(Box(5, 1, *WINDOW), CANVAS) is not None
+    for box, part in zip(boxes, parts, strict=True):
+        with torch.no_grad(), moving("wan", "absolute").placed(box, CANVAS):
+            moved = absolute.denoiser(*part.args, **part.kwargs)[0]
+        with torch.no_grad(), absolute.placed(box, CANVAS):
+            torch.testing.assert_close(absolute.denoiser(*part.args, **part.kwargs)[0], moved, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in ROTARY if name != "hunyuan"])  # a token a pixel
 def test_a_window_between_two_tokens_is_told_so(name: str) -> None:
     """The first channel of an axis turns by one a position."""
-    told = positions_of(adapter_of(name, "absolute"), canvas_call(name), Box(5, 11, *WINDOW))[0].double()
+    told = positions(name, moving(name, "absolute"), Box(5, 11, *WINDOW))[0].double()
     rows, columns = torch.tensor([5, 7]).double() / 2, torch.tensor([11, 1, 3, 5]).double() / 2  # modulo the canvas
     if name == "cogvideox":  # lays 1 x 2 positions, the shape of the canvas in the 2 x 2 of its training, over 4 x 6
         rows, columns = rows / 4, columns / 3
@@ -324,25 +389,24 @@ def test_a_window_between_two_tokens_is_told_so(name: str) -> None:
 
 def test_a_table_of_positions_is_interpolated_between_two_tokens() -> None:
     adapter, call = adapter_of("sd3", "absolute"), canvas_call("sd3")
-    canvas = positions_of(adapter_of("sd3"), call, Box(0, 0, *CANVAS))
-    between = positions_of(adapter, call, Box(3, 2, *WINDOW))
-    torch.testing.assert_close(between, (canvas[:, 1:3, 1:5] + canvas[:, 2:4, 1:5]) / 2)
-    call = call._replace(kwargs={**call.kwargs, "hidden_states": torch.zeros(1, 4, 48, 48)})  # as large as the table
-    edge = positions_of(adapter, call, Box(0, 0, 48, 48), (48, 48))
-    assert torch.equal(edge.flatten(0, 2), adapter.denoiser.pos_embed.pos_embed[0])
-    assert torch.equal(positions_of(adapter, call, Box(1, 0, 48, 48), (48, 48))[0, -1], edge[0, -1])
-    with pytest.raises(BadInput, match=r"canvas of 25 x 24 tokens: this model knows 24 x 24"):
-        adapter.placed(Box(0, 0, 8, 8), (50, 48))
+    canvas = positions("sd3", adapter_of("sd3"), Box(0, 0, *CANVAS))
+    between = positions("sd3", adapter, Box(3, 2, *WINDOW))
+    torch.testing.assert_close(between, (canvas[:, 1:3, 1:5] + canvas[:, 2:4, 1:5]) / 2, rtol=0, atol=1e-12)
+    call = call._replace(kwargs={**call.kwargs, "hidden_states": torch.zeros(1, 4, 48, 48).double()})  # its whole table
+    edge = positions_of(adapter, call, Box(0, 0, 48, 48), call, (48, 48))
+    torch.testing.assert_close(edge.flatten(0, 2), adapter.denoiser.pos_embed.pos_embed[0], rtol=0, atol=1e-12)
+    last = positions_of(adapter, call, Box(1, 0, 48, 48), call, (48, 48))[0, -1]
+    torch.testing.assert_close(last, edge[0, -1], rtol=0, atol=1e-12)
+    large = call._replace(kwargs={**call.kwargs, "hidden_states": torch.zeros(1, 4, 50, 48).double()})
+    with pytest.raises(BadInput, match=r"canvas of 50 x 48 latent pixels: this model makes no positions for it"):
+        adapter.cut(large, Box(0, 0, 8, 8), (50, 48), window_call("sd3", (8, 8)))
 
 
 @pytest.mark.parametrize("name", ROTARY)
 def test_ntk_on_the_native_size_is_absolute(name: str) -> None:
     native = (4, 4) if name == "cogvideox" else CANVAS  # else its positions lie closer than in training
-    call = canvas_call(name)
-    if name == "cogvideox":
-        call = call._replace(kwargs={**call.kwargs, "hidden_states": call.kwargs["hidden_states"][..., :4, :4]})
-    box = Box(0, 0, *native)
-    ntk, absolute = (positions_of(adapter_of(name, p, native), call, box, native) for p in ("ntk", "absolute"))
+    call, box = window_call(name, native), Box(0, 0, *native)
+    ntk, absolute = (positions_of(moving(name, p, native), call, box, call, native) for p in ("ntk", "absolute"))
     torch.testing.assert_close(ntk, absolute, rtol=0, atol=1e-6)
 
 
@@ -350,8 +414,7 @@ def test_ntk_on_the_native_size_is_absolute(name: str) -> None:
 def test_ntk_turns_the_slowest_channel_no_further_than_in_training(name: str) -> None:
     """On a canvas of twice the native height: its last channel of rows ends there, its first is as without."""
     native = (4, 12)
-    call = canvas_call(name)
-    ntk, absolute = (positions_of(adapter_of(name, p, native), call, Box(0, 0, *CANVAS)) for p in ("ntk", "absolute"))
+    ntk, absolute = (positions(name, moving(name, p, native), Box(0, 0, *CANVAS)) for p in ("ntk", "absolute"))
     of_frames, of_rows = {"flux": (4, 4), "wan": (4, 4)}.get(name, (2, 4) if "hunyuan" in name else (4, 6))
     axis = slice(of_frames, of_frames + of_rows)
     if name != "cogvideox":  # its absolute positions lie closer
@@ -366,18 +429,22 @@ def test_ntk_turns_the_slowest_channel_no_further_than_in_training(name: str) ->
 
 def test_ntk_counts_cogvideox_at_the_native_distance() -> None:
     """Not at the smaller one of the canvas: the first channel of an axis turns by one a token, as at 4 x 4."""
-    adapter = adapter_of("cogvideox", "ntk", (4, 4))
-    told = positions_of(adapter, canvas_call("cogvideox"), Box(4, 0, *WINDOW))[0].double()
+    told = positions("cogvideox", adapter_of("cogvideox", "ntk", (4, 4)), Box(4, 0, *WINDOW))[0].double()
     torch.testing.assert_close(told[:, 0, 4], torch.tensor([2, 3]).double().cos(), rtol=0, atol=1e-6)
     torch.testing.assert_close(told[0, :, 10], torch.arange(4).double().cos(), rtol=0, atol=1e-6)
 
 
-def test_the_ntk_base_stretches_only_the_slow_channels() -> None:
-    base = ntk_base(10000.0, 3.0, 64)
-    slowest = (64 - 2) / 64
-    assert 3.0 * base**-slowest == pytest.approx(10000.0**-slowest)
-    assert ntk_base(10000.0, 1.0, 64) == 10000.0
-    assert ntk_base(10000.0, 3.0, 2) == 10000.0
+def test_the_base_is_enlarged_as_ntk_has_it() -> None:
+    """theta' = theta * s^(d / (d - 2)), of a model with 64 channels an axis."""
+    places, theta, stretch, channels = torch.arange(5).double(), 10000.0, 3.0, 64
+    enlarged = theta * stretch ** (channels / (channels - 2))
+
+    def table(base: float) -> Any:
+        angles = places[:, None] * base ** (-torch.arange(0, channels, 2).double() / channels)
+        return torch.polar(torch.ones_like(angles), angles)[None, :, None]
+
+    found = _Turns(table(theta)).at(Places(places, torch.zeros(1)), (stretch, 1.0), table(theta))
+    torch.testing.assert_close(found, table(enlarged), rtol=0, atol=1e-9)
     lying, upright = adapter_of("wan", "ntk", (4, 6)), adapter_of("wan", "ntk", (6, 4))
     assert lying.stretch((8, 6)) == upright.stretch((8, 6)) == (8 / 6, 6 / 4)
     assert lying.stretch((4, 12)) == (1.0, 2.0)
@@ -387,33 +454,20 @@ def test_sdxl_is_told_where_an_absolute_window_was_cropped_from() -> None:
     call, box = canvas_call("sdxl"), Box(6, 7, *WINDOW)
 
     def told(positions: str) -> Any:
-        return adapter_of("sdxl", positions).cut(call, box, CANVAS).kwargs["added_cond_kwargs"]["time_ids"]
+        return cut("sdxl", adapter_of("sdxl", positions), box).kwargs["added_cond_kwargs"]["time_ids"]
 
     assert torch.unique(told("absolute"), dim=0).tolist() == [[16, 24, 12, 14, 8, 16]]
     assert torch.unique(told("local"), dim=0).tolist() == [[8, 16, 0, 0, 8, 16]]
     assert len(told("local")) == 4  # a guided pair
-    whole = adapter_of("sdxl", "absolute").cut(call, Box(0, 0, *CANVAS), CANVAS)
+    whole = cut("sdxl", adapter_of("sdxl", "absolute"), Box(0, 0, *CANVAS))
     assert_same_calls(whole, call)
-    added = {**call.kwargs["added_cond_kwargs"], "time_ids": torch.tensor([[16, 24, 0, 0, 2.5]] * 4)}
-    refiner = call._replace(kwargs={**call.kwargs, "added_cond_kwargs": added})
-    ids = adapter_of("sdxl").cut(refiner, box, CANVAS).kwargs["added_cond_kwargs"]["time_ids"]
-    assert torch.unique(ids, dim=0).tolist() == [[8, 16, 0, 0, 2.5]]  # its score stays
-
-
-def test_pixart_alpha_is_told_the_size_of_the_window() -> None:
-    call = canvas_call("pixart")
-    added = {"resolution": torch.tensor([[64.0, 96.0]] * 4), "aspect_ratio": torch.tensor([[2 / 3]] * 4)}
-    call = call._replace(kwargs={**call.kwargs, "added_cond_kwargs": added})
-    told = adapter_of("pixart").cut(call, Box(0, 0, *WINDOW), CANVAS).kwargs["added_cond_kwargs"]
-    assert told["resolution"].tolist() == [[32.0, 64.0]] * 4
-    assert told["aspect_ratio"].tolist() == [[0.5]] * 4
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_windows_of_one_size_share_a_forward(name: str) -> None:
     adapter, call = adapter_of(name), canvas_call(name)
     boxes = (Box(0, 0, *WINDOW), Box(3, 9, *WINDOW))
-    parts = [adapter.cut(call, box, CANVAS) for box in boxes]
+    parts = [cut(name, adapter, box) for box in boxes]
     assert adapter.place(boxes[0], CANVAS) == adapter.place(boxes[1], CANVAS)
     assert merge_key(parts[0]) == merge_key(parts[1])
     forward = adapter.denoiser.forward
@@ -428,24 +482,18 @@ def test_windows_of_one_size_share_a_forward(name: str) -> None:
 @pytest.mark.parametrize("name", MOVABLE)
 def test_windows_at_other_places_are_kept_apart(name: str) -> None:
     """By their place where the denoiser counts positions, else because what they are told differs."""
-    adapter, call = adapter_of(name, "absolute"), canvas_call(name)
-    boxes = (Box(0, 0, *WINDOW), Box(2, 2, *WINDOW))
-    keys = [merge_key(adapter.cut(call, box, CANVAS)) for box in boxes]
+    adapter, boxes = moving(name, "absolute"), (Box(0, 0, *WINDOW), Box(2, 2, *WINDOW))
+    keys = [merge_key(cut(name, adapter, box)) for box in boxes]
     places = [adapter.place(box, CANVAS) for box in boxes]
     assert (places[0] != places[1]) == (name in COUNTED_WITHIN)
     assert (keys[0] != keys[1]) == (name not in COUNTED_WITHIN)
-
-
-def test_flux_windows_of_one_canvas_share_a_place_with_ntk() -> None:
-    adapter, (one, other) = adapter_of("flux", "ntk", (4, 6)), (Box(0, 0, *WINDOW), Box(3, 1, *WINDOW))
-    assert adapter.place(one, CANVAS) == adapter.place(other, CANVAS) != adapter.place(one, (16, 12))
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux", "wan", "cogvideox", "hunyuan"])
 def test_a_pack_counts_the_window_too(name: str) -> None:
     adapter, call = adapter_of(name, "absolute"), canvas_call(name)
     window = Box(7, 10, *WINDOW)
-    part = adapter.cut(call, window, CANVAS)
+    part = cut(name, adapter, window)
     with torch.no_grad(), adapter.placed(window, CANVAS):
         (packed,) = Blocks(adapter.denoiser).run_in_step([part])
         alone = adapter.denoiser(*part.args, **part.kwargs)
@@ -459,7 +507,8 @@ def test_a_placed_model_is_left_as_it_was_even_when_it_fails() -> None:
     for name in COUNTED_WITHIN:
         adapter = adapter_of(name, "absolute")
         before = [dict(vars(module)) for module in adapter.denoiser.modules()]
-        with pytest.raises(RuntimeError), adapter.placed(Box(0, 0, *WINDOW), CANVAS):
+        cut(name, adapter, Box(7, 10, *WINDOW))
+        with pytest.raises(RuntimeError), adapter.placed(Box(7, 10, *WINDOW), CANVAS):
             raise RuntimeError
         assert [dict(vars(module)) for module in adapter.denoiser.modules()] == before
 
@@ -468,23 +517,23 @@ def test_cogvideox_15_takes_canvases_beyond_its_positions() -> None:
     pipeline = COGVIDEOX_15.build().to(torch.float64)
     tiles = TileGrid(CANVAS, (4, 4), (6, 6), "clamp", multiple=2).tiles((1, 3))
     for positions in ("local", "absolute", "ntk"):
-        adapter = adapter_for(pipeline, positions, (8, 8))
+        adapter = Adapter(pipeline, positions, (8, 8))
         boxes = [(tile.core, tile.window) for tile in tiles]
-        refined = run(adapter, COGVIDEOX_15, CANVAS, steps=2, instead=by_tiles(adapter, boxes, CANVAS)).latents
+        refined = run(adapter, COGVIDEOX_15, CANVAS, steps=2, instead=by_tiles(adapter, COGVIDEOX_15, boxes, CANVAS, steps=2)).latents
         assert refined.shape[-2:] == CANVAS
         assert torch.isfinite(refined).all()
-    local = adapter_for(pipeline)
+    local = Adapter(pipeline)
     stock = run(local, COGVIDEOX_15, (8, 8), steps=2)
-    tiled = run(local, COGVIDEOX_15, (8, 8), steps=2, instead=one_window(local, (8, 8)))
+    tiled = run(local, COGVIDEOX_15, (8, 8), steps=2, instead=one_window(local, COGVIDEOX_15, (8, 8), steps=2))
     assert torch.equal(stock.latents, tiled.latents)
 
 
 @pytest.mark.parametrize("name", ["sdxl", "sd3", "flux", "wan", "cogvideox", "hunyuan"])
 def test_half_precision_is_kept(name: str) -> None:
     case = CASES[name]
-    adapter = adapter_for(case.build().to(torch.bfloat16), "absolute")
+    adapter = Adapter(case.build().to(torch.bfloat16), "absolute")
     tiles = TileGrid(CANVAS, (4, 4), (6, 6)).tiles((3, 5))
-    instead = by_tiles(adapter, [(tile.core, tile.window) for tile in tiles], CANVAS)
+    instead = by_tiles(adapter, case, [(tile.core, tile.window) for tile in tiles], CANVAS)
     for call, stock in zip(
         run(adapter, case, CANVAS, instead=instead).calls, run(adapter, case, CANVAS).calls, strict=True
     ):
@@ -498,7 +547,7 @@ def test_half_precision_is_kept(name: str) -> None:
 def test_calls_keep_whose_they_are_and_answers_their_kind() -> None:
     adapter, call = adapter_of("wan"), canvas_call("wan")
     call = call._replace(request_id="r", step=2, steps=9, part=1, denoiser="transformer")
-    part = adapter.cut(call, Box(0, 0, *WINDOW), CANVAS)
+    part = cut("wan", adapter, Box(0, 0, *WINDOW), call)
     assert part[2:] == ("r", 2, 9, 1, "transformer", ())
     prediction = adapter.sample(call, CANVAS)
     assert isinstance(adapter.answer(prediction, call), tuple)
@@ -514,47 +563,47 @@ def test_calls_keep_whose_they_are_and_answers_their_kind() -> None:
         ("sd15", "absolute", "local"),
         ("sdxl", "ntk", "local, absolute"),
         ("sd3", "ntk", "local, absolute"),
-        ("pixart", "absolute", "local"),
+        ("pixart", "ntk", "local, absolute"),
         ("cogvideox-2b", "ntk", "local"),
         ("wan", "relative", "local, absolute, ntk"),
     ],
 )
 def test_a_model_says_which_positions_it_allows(name: str, positions: str, possible: str) -> None:
-    with pytest.raises(BadInput, match=rf"positions '{positions}' is not possible with \w+; possible: {possible}$"):
+    with pytest.raises(BadInput, match=rf"positions '{positions}' is not possible with \w+( \(.*\))?; possible: {possible}$"):
         adapter_of(name, positions)
 
 
 def test_what_cannot_be_tiled_is_refused() -> None:
     with pytest.raises(BadInput, match="'ntk' needs the model's native size"):
-        adapter_for(pipeline_of("wan"), "ntk")
+        Adapter(pipeline_of("wan"), "ntk")
     two = copy.copy(pipeline_of("wan"))
     two.register_modules(transformer_2=two.transformer)
-    with pytest.raises(BadInput, match="two denoisers"):
-        adapter_for(two)
-    unknown = copy.copy(pipeline_of("wan"))
-    unknown.transformer = pipeline_of("wan").vae
-    with pytest.raises(BadInput, match="cannot tile AutoencoderKLWan; known: CogVideoX"):
-        adapter_for(unknown)
+    with pytest.raises(BadInput, match=r"is not possible with WanPipeline \(it has two denoisers\); possible: local$"):
+        Adapter(two, "absolute")
+    unlike = copy.copy(pipeline_of("wan"))
+    unlike.transformer = pipeline_of("sdxl").unet
+    with pytest.raises(BadInput, match="cannot tile WanPipeline: walked through a small picture"):
+        Adapter(unlike)
     assert denoiser_name(pipeline_of("sdxl")) == "unet"
     call = canvas_call("sdxl")
     controlled = call._replace(kwargs={**call.kwargs, "mid_block_additional_residual": torch.zeros(1)})
     with pytest.raises(BadInput, match="cannot be tiled with 'mid_block_additional_residual'"):
-        adapter_of("sdxl").cut(controlled, Box(0, 0, *WINDOW), CANVAS)
+        cut("sdxl", adapter_of("sdxl"), Box(0, 0, *WINDOW), controlled)
     with pytest.raises(BadInput, match="made 8 x 12 latent pixels of a canvas of 8 x 16"):
-        adapter_of("sdxl").cut(call, Box(0, 0, *WINDOW), (8, 16))
+        adapter_of("sdxl").cut(call, Box(0, 0, *WINDOW), (8, 16), window_call("sdxl"))
     with pytest.raises(BadInput, match="made 24 tokens of a canvas of 8 x 16"):
-        adapter_of("flux").cut(canvas_call("flux"), Box(0, 0, *WINDOW), (8, 16))
+        adapter_of("flux").cut(canvas_call("flux"), Box(0, 0, *WINDOW), (8, 16), window_call("flux"))
 
 
 def test_learned_positions_know_one_size_of_window() -> None:
     pipeline = tiny_image_to_video.cogvideox_image_to_video(learned=True).to(torch.float64)
-    adapter = adapter_for(pipeline)
+    adapter = Adapter(pipeline)
     case = Case(lambda: pipeline, {"image": PICTURE}, 9)
     tiles = TileGrid((12, 8), (6, 6), (4, 4), multiple=2).tiles((3, 1))
     boxes = [(tile.core, tile.window) for tile in tiles]
-    refined = run(adapter, case, (12, 8), instead=by_tiles(adapter, boxes, (12, 8))).latents
+    refined = run(adapter, case, (12, 8), instead=by_tiles(adapter, case, boxes, (12, 8))).latents
     assert torch.isfinite(refined).all()
-    with pytest.raises(BadInput, match="its windows are 6 x 4 latent pixels, not 8 x 4"):
-        run(adapter, case, (12, 8), instead=by_tiles(adapter, [(Box(0, 0, 8, 4),) * 2], (12, 8)))
+    with pytest.raises(ValueError, match="not possible to generate videos at a different resolution"):
+        run(adapter, case, (12, 8), instead=by_tiles(adapter, case, [(Box(0, 0, 8, 4),) * 2], (12, 8)))
     with pytest.raises(BadInput, match=r"possible: local$"):
-        adapter_for(pipeline, "absolute")
+        Adapter(pipeline, "absolute")

@@ -28,9 +28,9 @@ from diffusers import (  # noqa: E402
 )
 
 from backend.coroutine import pipeline_arguments  # noqa: E402
-from backend.tiled.adapters import adapter_for  # noqa: E402
+from backend.tiled.adapter import Adapter  # noqa: E402
 from backend.tiled.coroutines import begin_at  # noqa: E402
-from backend.tiled.pixels import as_pixels, drawn_noise, encoded, enlarged, noisy  # noqa: E402
+from backend.tiled.pixels import as_pixels, drawn_noise, enlarged, noisy  # noqa: E402
 from policies.caching import FixedInterval, RegionAware, Threshold  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from tests.backend.tiled_runs import decoded, executor_of, latents_of, made, refine, upscaled  # noqa: E402
@@ -249,23 +249,26 @@ def test_encoding_undoes_what_the_pipeline_does_before_it_decodes(
     pipeline.scheduler.step, pipeline.vae.decode = stepped, seen
     with torch.no_grad():
         pipeline(**{**pipeline_arguments(pipeline, request), "output_type": "pt"})
-    factor = adapter_for(pipeline).factor
-    wanted = adapter_for(pipeline).unpack(final[-1], (height // factor, width // factor))
+    adapter = Adapter(pipeline)
+    factor = adapter.factor
+    wanted = adapter.unpack(final[-1], (height // factor, width // factor))
     given = iter(decoder_sees[-1].split(1))
     pipeline.vae.encode = lambda pixels: _Given(next(given))
     frames = 1 if wanted.shape[2] == 1 else request.frames
     torch.testing.assert_close(
-        encoded(pipeline.vae, torch.zeros(request.images, 3, frames, height, width)), wanted, rtol=0, atol=1e-5
+        adapter.encoded(torch.zeros(request.images, 3, frames, height, width)), wanted, rtol=0, atol=1e-5
     )
 
 
 def test_an_autoencoder_that_overflows_in_half_precision_encodes_in_single() -> None:
-    vae = tiny_pipelines.sdxl().vae.to(torch.float16)
+    pipeline = tiny_pipelines.sdxl()
+    adapter, vae = Adapter(pipeline), pipeline.vae.to(torch.float16)
     pixels = torch.rand(1, 3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        half = encoded(vae, pixels)
+        half = adapter.encoded(pixels)
         assert vae.dtype == torch.float16
-        assert torch.equal(half, encoded(vae.to(torch.float32), pixels))
+        vae.to(torch.float32)
+        assert torch.equal(half, adapter.encoded(pixels))
         assert half.dtype == torch.float32
 
 
