@@ -41,10 +41,14 @@ from traces.request import Request
 
 _WINDOWS = 16
 """Windows whose positions are kept."""
+_ALIKE = 1e-5
+"""Share of an output that the precision of angles may change."""
+_PRECISE = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""Share of an output that rounding may change, by precision."""
 _CROPS = ("original_size", "crops_coords_top_left", "target_size")
 _MARKS = (131, 137, 139, 149, 151, 157)
 """Arguments of pipelines, (height, width) or (top, left), and numbers by which they are found in a denoiser's call."""
-_TRIED = ((3, 4), (5, 7))
+_TRIED = ((4, 6), (6, 8))
 """Patches of a small window, and of a small canvas, with which it is tried whether positions can be moved."""
 
 
@@ -55,6 +59,7 @@ class Adapter:
         pipeline: whose denoiser is called.
         positions: ``local``, ``absolute`` or ``ntk``.
         native: (height, width) in latent pixels that the model was trained at; needed for ``ntk``.
+        walker: walks the pipeline; None: with nothing but a prompt and a picture.
 
     Attributes:
         input: the argument of the denoiser that holds the latents.
@@ -65,7 +70,9 @@ class Adapter:
         BadInput: the pipeline cannot be tiled, or the model cannot count positions this way.
     """
 
-    def __init__(self, pipeline: Any, positions: str = "local", native: Extent | None = None) -> None:
+    def __init__(
+        self, pipeline: Any, positions: str = "local", native: Extent | None = None, walker: Walker | None = None
+    ) -> None:
         self.pipeline = pipeline
         self.denoiser = getattr(pipeline, denoiser_name(pipeline))
         self.config = self.denoiser.config
@@ -73,7 +80,7 @@ class Adapter:
         self.native = native
         self._names = list(inspect.signature(type(self.denoiser).forward).parameters)[1:]
         self._arguments: dict[Any, dict[str, torch.Tensor]] = {}  # positions by window
-        self._walker = Walker(pipeline)
+        self._walker = walker or Walker(pipeline)
         self.found = self._walker.found()
         self.input, self.channels, self.factor = self.found.input, self.found.channels, self.found.factor
         if positions != "local" and positions not in self.modes:
@@ -83,6 +90,8 @@ class Adapter:
             )
         if positions == "ntk" and native is None:
             raise BadInput("tiling.positions 'ntk' needs the model's native size")
+        if positions == "absolute":
+            _ = self.is_relative  # it is found out now, by running the denoiser, and not between requests
 
     @cached_property
     def modes(self) -> tuple[str, ...]:
@@ -109,9 +118,23 @@ class Adapter:
                 told = "nothing that its denoiser is given or makes tells where a token lies"
                 return "" if self._told else told
             self._tried(1, 1)
+            return "" if self._rolls() else "moved as a whole, a picture does not come out moved"
         except Exception as error:
             return f"tried on small pictures, its denoiser fails: {type(error).__name__}: {first_line(error)}"
-        return ""
+
+    @torch.no_grad()
+    def _rolls(self) -> bool:
+        """Whether a canvas that is rolled over its edges, its positions with it, comes out as it did, but rolled."""
+        assert self._mover is not None
+        tried, (_, call), (_, canvas) = self._trying(), self._mover.calls, self._sizes
+        step = self.found.multiple // self.factor
+        box = Box(2 * step, 3 * step, *canvas)
+        part = tried.cut(call, box, canvas, call)
+        with tried.placed(box, canvas):
+            moved = self.prediction(self.denoiser.forward(**part.kwargs), part, canvas)
+        stock = take(self.prediction(self.denoiser.forward(**call.kwargs), call, canvas), box)
+        least = _PRECISE.get(stock.dtype, 0.1)
+        return bool((moved - stock).abs().max() <= least * stock.abs().max())
 
     @cached_property
     def is_relative(self) -> bool:
@@ -119,23 +142,34 @@ class Adapter:
         if self._why_not or self._mover is None:
             return False
         near, far = self._tried(0, 0), self._tried(2, 3)
-        exact = 1e-9 if near.dtype == torch.float64 else 1e-5
-        return bool((near - far).abs().max() <= exact * near.abs().max())
+        return bool((near - far).abs().max() <= _ALIKE * near.abs().max())
 
     @torch.no_grad()
     def _tried(self, top: int, left: int) -> torch.Tensor:
         """What the denoiser makes of a small picture as if it were a window of a small canvas."""
         assert self._mover is not None
-        tried = copy.copy(self)
-        tried.positions, tried._arguments, vars(tried)["is_relative"] = "absolute", {}, False
-        like, call = self._mover.calls
-        small, canvas = ((down * self.found.multiple // self.factor, across * self.found.multiple // self.factor)
-                         for down, across in _TRIED)  # fmt: skip
+        tried, (like, call), (small, canvas) = self._trying(), self._mover.calls, self._sizes
         box = Box(top, left, *small)
         part = tried.cut(call, box, canvas, like)
         with tried.placed(box, canvas):
             output = self.denoiser.forward(**{**part.kwargs, self.input: self.argument(like, self.input)})
         return self.prediction(output, part, small)
+
+    def _trying(self) -> Adapter:
+        """An adapter that moves every window, with which it is found out whether that works."""
+        tried = copy.copy(self)
+        tried.positions, tried._arguments = "absolute", {}
+        vars(tried)["is_relative"], vars(tried)["_told"] = False, {}
+        return tried
+
+    @property
+    def _sizes(self) -> tuple[Extent, Extent]:
+        """A small window and a small canvas in latent pixels."""
+        small, canvas = (
+            (down * self.found.multiple // self.factor, across * self.found.multiple // self.factor)
+            for down, across in _TRIED
+        )
+        return small, canvas
 
     def admit(self, own: Any, request: Request) -> dict[str, Any]:
         """Make a request's own copy of the pipeline take its size, whatever it is.
@@ -380,6 +414,8 @@ class _Cutter:
 
     def cut(self, whole: Any, like: Any, path: str) -> Any:
         found = self._adapter.found
+        if whole is None and path not in found.drawn:
+            return like
         if isinstance(whole, torch.Tensor):
             drawn = path in found.drawn
             if isinstance(like, torch.Tensor) and whole.ndim == like.ndim:

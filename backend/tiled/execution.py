@@ -126,14 +126,21 @@ class TiledExecution:
         pipeline: the executor's.
         forwards: its denoisers' own, by their names.
         tiling: how.
+        adapter: one of the pipeline that counts positions in this way; None: it is found out.
     """
 
-    def __init__(self, pipeline: Any, forwards: Mapping[str, Callable[..., Any]], tiling: Tiling) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        forwards: Mapping[str, Callable[..., Any]],
+        tiling: Tiling,
+        adapter: Adapter | None = None,
+    ) -> None:
         self.tiling = tiling
         self._pipeline = pipeline
         self._forwards = forwards
         self._mixer = stacked(forwards)
-        self._adapter = Adapter(pipeline, tiling.positions, tiling.native)
+        self._adapter = adapter or Adapter(pipeline, tiling.positions, tiling.native)
         caching = tiling.caching
         self._caching = None if caching is None or isinstance(caching, ComputeAll) else begun(caching)
         self._ranks: Ranks | None = None
@@ -167,7 +174,8 @@ class TiledExecution:
 
         Model, positions, batch and devices must be the same, and no request under way.
         """
-        other = TiledExecution(self._pipeline, self._forwards, tiling)
+        same = (tiling.positions, tiling.native) == (self.tiling.positions, self.tiling.native)
+        other = TiledExecution(self._pipeline, self._forwards, tiling, self._adapter if same else None)
         other._ranks = self._ranks
         return other
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from traces.request import Request
 _BASES = {torch.bfloat16: 16, torch.float16: 16}
 _USUAL_BASE = 4096
 """Digits of numbers that a precision tells apart when they have been scaled and back."""
+_PREPARES_POSITIONS = re.compile("^_?prepare_.*(rotary|position)")
+"""Methods of pipelines whose positions reach only so far, as those of CogVideoX 1.5 do."""
 _TOKENS = (4, 6)
 """Patches of the pictures that are tried."""
 
@@ -108,13 +111,29 @@ def of_its_size(pipeline: Any, request: Request) -> dict[str, Any]:
     Returns further arguments for its ``__call__``.
     """
     height, width = request.height, request.width
+    known = inspect.signature(type(pipeline).__call__).parameters
     if hasattr(pipeline, "resolutions"):
         pipeline.resolutions = [(width, height)]
-    if "height" in inspect.signature(type(pipeline).__call__).parameters and hasattr(pipeline, "default_sample_size"):
+    if "height" in known and hasattr(pipeline, "default_sample_size"):
         scale = getattr(pipeline, "vae_scale_factor", 1)
         pipeline.default_sample_size = math.sqrt(height * width) * (1 + 1e-9) / scale
-    known = inspect.signature(type(pipeline).__call__).parameters
+    for name in dir(type(pipeline)):
+        if _PREPARES_POSITIONS.search(name) and callable(method := getattr(pipeline, name)):
+            setattr(pipeline, name, _or_nothing(method))
     return {"use_resolution_binning": False} if "use_resolution_binning" in known else {}
+
+
+def _or_nothing(prepare: Any) -> Any:
+    """Positions, or nothing where there are none for a size: those of a whole canvas are not needed."""
+
+    @functools.wraps(prepare)
+    def prepared(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return prepare(*args, **kwargs)
+        except Exception:
+            return None
+
+    return prepared
 
 
 def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -145,9 +164,15 @@ def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
 
 
 class Walker:
-    """Walks a pipeline through pictures without running its denoiser or decoder. The pipeline is left as it was."""
+    """Walks a pipeline through pictures without running its denoiser or decoder. The pipeline is left as it was.
 
-    def __init__(self, pipeline: Any) -> None:
+    Args:
+        pipeline: to walk through.
+        more: further arguments of its ``__call__``, such as embeddings where it has no encoder.
+    """
+
+    def __init__(self, pipeline: Any, more: Mapping[str, Any] | None = None) -> None:
+        self._more = dict(more or {})
         self._pipeline = pipeline
         self._names = denoiser_names(pipeline)
         self._texts: list[Any] = []
@@ -168,7 +193,9 @@ class Walker:
         assert nothing.latents is not None
         shape = nothing.latents.shape[1:]
         walks = [nothing, self._walk(torch.ones(shape))]
-        base = self._base = _BASES.get(nothing.latents.dtype, _USUAL_BASE)
+        shown = [nothing.latents, nothing.given, *leaves(nothing.calls[0].arguments, "")]
+        dtypes = [value.dtype for value in (s[1] if isinstance(s, tuple) else s for s in shown) if torch.is_tensor(value)]
+        base = self._base = min(_BASES.get(dtype, _USUAL_BASE) for dtype in dtypes)
         digits = 1 + int(math.log(math.prod(shape), base))
         walks += [self._walk(numbered(shape, digit, base)) for digit in range(digits)]
         name = self._input(walks[0], walks[1])
@@ -187,8 +214,9 @@ class Walker:
             drawn |= _differing(nothing.calls[0], self._walk(torch.zeros(shape), picture=1).calls[0])
         second = next((call for call in nothing.calls if call.step > 0 and call.part == 0), None)
         timed = _differing(nothing.calls[0], second) if second is not None else frozenset()
+        frames = started.split(nothing.latents, (at.shape[2], at.shape[3]))[0].shape[2]
         return Found(
-            frames=at.shape[1],
+            frames=frames,
             input=name,
             started=started,
             sampled=sampled,
@@ -203,13 +231,25 @@ class Walker:
             multiple=self._multiple,
         )
 
-    def call(self, height: int, width: int, seed: int = 0, more: Mapping[str, Any] | None = None) -> DenoiserCall:
+    def call(
+        self,
+        height: int,
+        width: int,
+        seed: int = 0,
+        start: torch.Tensor | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> DenoiserCall:
         """The first call of the denoiser for a picture of so many pixels, of a pipeline that is `found` already.
 
-        ``more`` are further arguments of the pipeline.
+        Args:
+            height: of the picture, pixels.
+            width: of the picture, pixels.
+            seed: of its noise.
+            start: latents that it begins with, as the pipeline lays out one row, without its axis; None: its own.
+            more: further arguments of the pipeline.
         """
         try:
-            walk = self._walked(None, seed, 0, (height, width), more)
+            walk = self._walked(start, seed, 0, (height, width), more)
         except Exception as error:
             raise self._refused(error) from error
         return DenoiserCall((), walk.calls[0].arguments, denoiser=self._names[0])
@@ -320,7 +360,9 @@ class Walker:
 
         own.encode_prompt, own.prepare_latents = encode_prompt, prepare_latents
         own.scheduler.step = stand
-        arguments = {**pipeline_arguments(own, request), **more, **(further or {}), "output_type": "pt"}
+        arguments = {**pipeline_arguments(own, request), **more, **self._more, **(further or {}), "output_type": "pt"}
+        if "prompt_embeds" in self._more:
+            del arguments["prompt"]
         with _all_replaced(self._pipeline, self._names, called), replaced(self._pipeline.vae, "decode", decode):
             try:
                 own(**arguments)

@@ -164,7 +164,7 @@ class Refinement:
                 self._then = self._now
             for _, tile in self.mine:
                 at = self._at(tile.core)
-                self._then[at] = self._now[at]
+                self._then[at] = self._now[at].to(self._then)
         self.owners = owners_after(self.owners, self.plan)
         self._last = len(self.plan.tiles)
         self.plan = None

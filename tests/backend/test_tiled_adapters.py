@@ -22,7 +22,7 @@ from backend.merge import Stacked, merge_key  # noqa: E402
 from backend.packed import Blocks  # noqa: E402
 from backend.tiled.adapter import Adapter  # noqa: E402
 from backend.tiled.positions import Places, _Turns  # noqa: E402
-from backend.tiled.probe import replaced  # noqa: E402
+from backend.tiled.probe import Walker, replaced  # noqa: E402
 from policies.tiling.grid import Box, TileGrid  # noqa: E402
 from tests.backend import tiny_image_to_video, tiny_pipelines, tiny_unets  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
@@ -95,7 +95,8 @@ def pipeline_of(case: str) -> Any:
 
 @cache
 def adapter_of(case: str, positions: str = "local", native: tuple[int, int] = CANVAS) -> Adapter:
-    return Adapter(pipeline_of(case), positions, native)
+    embeddings = {name: value for name, value in CASES[case].more.items() if name != "image"}
+    return Adapter(pipeline_of(case), positions, native, Walker(pipeline_of(case), embeddings))
 
 
 def patch_of(adapter: Adapter) -> int:
@@ -245,8 +246,8 @@ def test_a_local_window_is_called_as_a_picture_of_its_size(name: str, guided: bo
     box = Box(3, 1, *WINDOW)
     frames = adapter.sample(canvas_call(name), CANVAS).shape[2]
     noise = torch.randn(case.images, adapter.channels, frames, *CANVAS, dtype=torch.float64)
-    canvas = adapter.pack(noise, noise)
-    window = adapter.pack(noise[..., 3:7, 1:9], noise)
+    canvas = adapter.pack(noise, noise.flatten())
+    window = adapter.pack(noise[..., 3:7, 1:9], noise.flatten())
     on_canvas = run(adapter, case, CANVAS, guided, canvas, instead=one_window(adapter, case, CANVAS, guided))
     stock = run(adapter, case, WINDOW, guided, window)
     assert len(stock.calls) == len(on_canvas.calls)
@@ -514,13 +515,14 @@ def test_a_placed_model_is_left_as_it_was_even_when_it_fails() -> None:
 
 
 def test_cogvideox_15_takes_canvases_beyond_its_positions() -> None:
-    pipeline = COGVIDEOX_15.build().to(torch.float64)
-    tiles = TileGrid(CANVAS, (4, 4), (6, 6), "clamp", multiple=2).tiles((1, 3))
+    pipeline, canvas = COGVIDEOX_15.build().to(torch.float64), (8, 20)
+    tiles = TileGrid(canvas, (4, 4), (10, 10), "clamp", multiple=2).tiles((1, 3))
     for positions in ("local", "absolute", "ntk"):
         adapter = Adapter(pipeline, positions, (8, 8))
         boxes = [(tile.core, tile.window) for tile in tiles]
-        refined = run(adapter, COGVIDEOX_15, CANVAS, steps=2, instead=by_tiles(adapter, COGVIDEOX_15, boxes, CANVAS, steps=2)).latents
-        assert refined.shape[-2:] == CANVAS
+        tiled = by_tiles(adapter, COGVIDEOX_15, boxes, canvas, steps=2)
+        refined = run(adapter, COGVIDEOX_15, canvas, steps=2, instead=tiled).latents
+        assert refined.shape[-2:] == canvas
         assert torch.isfinite(refined).all()
     local = Adapter(pipeline)
     stock = run(local, COGVIDEOX_15, (8, 8), steps=2)
@@ -532,7 +534,7 @@ def test_cogvideox_15_takes_canvases_beyond_its_positions() -> None:
 def test_half_precision_is_kept(name: str) -> None:
     case = CASES[name]
     adapter = Adapter(case.build().to(torch.bfloat16), "absolute")
-    tiles = TileGrid(CANVAS, (4, 4), (6, 6)).tiles((3, 5))
+    tiles = TileGrid(CANVAS, (4, 4), (4, 4, 4)).tiles((3, 5))
     instead = by_tiles(adapter, case, [(tile.core, tile.window) for tile in tiles], CANVAS)
     for call, stock in zip(
         run(adapter, case, CANVAS, instead=instead).calls, run(adapter, case, CANVAS).calls, strict=True

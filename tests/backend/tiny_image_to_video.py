@@ -131,9 +131,9 @@ def _cogvideox(cls: type, **config: Any) -> Any:
 
 
 def cogvideox15() -> CogVideoXPipeline:
-    """CogVideoX 1.5: two latent frames a token, rotary positions up to 8 x 8 latent pixels and no further."""
+    """CogVideoX 1.5: two latent frames a token, rotary positions up to 16 x 16 latent pixels and no further."""
     return _cogvideox(
-        CogVideoXPipeline, in_channels=4, sample_width=8, sample_height=8, patch_size_t=2, patch_bias=False
+        CogVideoXPipeline, in_channels=4, sample_width=16, sample_height=16, patch_size_t=2, patch_bias=False
     )
 
 
