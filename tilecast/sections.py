@@ -233,7 +233,7 @@ class TilingSection(Section):
     stride: Share = Field(1 / 16, description="Share of a tile that the grid moves at once.")
     stand: Annotated[int, STEPS] = Field(1, description="For how long the grid stands before it moves.")
     positions: Literal["local", "absolute", "ntk"] = Field(
-        "local", description="Where a tile tells the model that it lies, see backend.tiled.adapters."
+        "local", description="Where a tile tells the model that it lies, see backend.tiled.adapter."
     )
     reuse: Literal["output", "residual"] = Field(
         "output", description="What a reused tile hands on, see backend.tiled.refine."

@@ -98,7 +98,9 @@ class Adapter:
         """The ways to count positions that this model allows."""
         if self._why_not:
             return ("local",)
-        return ("local", "absolute", "ntk") if self._mover is not None and self._mover.can_turn else ("local", "absolute")
+        return (
+            ("local", "absolute", "ntk") if self._mover is not None and self._mover.can_turn else ("local", "absolute")
+        )
 
     @cached_property
     def _mover(self) -> Mover | None:
@@ -447,7 +449,9 @@ class _Cutter:
     def _tokens(self, of_canvas: int, of_window: int) -> np.ndarray[Any, Any] | None:
         """Which of so many tokens of a canvas are those of a window, in their order; None: they are no tokens."""
         box, canvas = self._box, self._canvas
-        possible: dict[int, np.ndarray[Any, Any]] = {}  # by frames: for a patch twice as large they are four times as many
+        possible: dict[
+            int, np.ndarray[Any, Any]
+        ] = {}  # by frames: for a patch twice as large they are four times as many
         for patch in range(1, min(box[2:]) + 1):
             if any(side % patch for side in (*canvas, *box[2:])):
                 continue

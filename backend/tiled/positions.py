@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
@@ -56,9 +56,7 @@ class Span(NamedTuple):
     after: int
 
     @classmethod
-    def found(
-        cls, values: tuple[torch.Tensor, torch.Tensor], sizes: tuple[Extent, Extent], frames: int
-    ) -> Span | None:
+    def found(cls, values: tuple[torch.Tensor, torch.Tensor], sizes: tuple[Extent, Extent], frames: int) -> Span | None:
         """How a tensor counts tokens, from the tensors of two sizes (latent pixels); None: it does not."""
         first, second = values
         if first.ndim != second.ndim or first.shape == second.shape:
@@ -175,7 +173,7 @@ def looked_up(tokens: torch.Tensor, places: Places, is_angle: bool, is_linear: b
 
 
 @dataclass(frozen=True)
-class Table:
+class PositionTable:
     """Tensors that tell positions together: one, or cosines and sines.
 
     Attributes:
@@ -206,10 +204,10 @@ class Table:
         }
 
 
-def tables_of(one: Any, other: Any, sizes: tuple[Extent, Extent], frames: int) -> list[Table]:
+def tables_of(one: Any, other: Any, sizes: tuple[Extent, Extent], frames: int) -> list[PositionTable]:
     """The tables of positions in two nests, of pictures of two sizes (latent pixels)."""
     first, second = leaves_of(one), leaves_of(other)
-    found: list[Table] = []
+    found: list[PositionTable] = []
     pending: tuple[str, Span] | None = None
     for key, value in first.items():
         other_value = second.get(key)
@@ -221,7 +219,7 @@ def tables_of(one: Any, other: Any, sizes: tuple[Extent, Extent], frames: int) -
             pending = None
             continue
         if pending is not None and pending[1] == span and _are_turns(first[pending[0]], value):
-            found[-1] = Table((pending[0], key), span, True, False)
+            found[-1] = PositionTable((pending[0], key), span, True, False)
             pending = None
             continue
         tokens = span.tokens(value, sizes[0])
@@ -229,7 +227,7 @@ def tables_of(one: Any, other: Any, sizes: tuple[Extent, Extent], frames: int) -
             pending = None  # it says the same of all tokens
             continue
         is_angle = value.is_complex() and bool(torch.allclose(value.abs(), torch.ones_like(value.abs()), atol=1e-4))
-        found.append(Table((key,), span, is_angle, not is_angle and _grows_evenly(value, span, sizes[0])))
+        found.append(PositionTable((key,), span, is_angle, not is_angle and _grows_evenly(value, span, sizes[0])))
         pending = (key, span)
     return found
 
@@ -255,9 +253,7 @@ def _grows_evenly(value: torch.Tensor, span: Span, size: Extent) -> bool:
     if tokens is None or value.is_complex() or value.dtype == torch.bool:
         return False
     tokens = tokens.double()
-    return all(
-        tokens.shape[axis] < 3 or bool(tokens.diff(n=2, dim=axis).abs().max() < 1e-4) for axis in (1, 2)
-    )
+    return all(tokens.shape[axis] < 3 or bool(tokens.diff(n=2, dim=axis).abs().max() < 1e-4) for axis in (1, 2))
 
 
 @dataclass(frozen=True)
@@ -272,7 +268,7 @@ class Maker:
 
     name: str
     adds: bool
-    tables: tuple[Table, ...]
+    tables: tuple[PositionTable, ...]
 
 
 class _Stopped(BaseException):
@@ -280,7 +276,7 @@ class _Stopped(BaseException):
 
 
 def watched(denoiser: Any, names: Sequence[str], run: Callable[[], Any], stop: bool) -> dict[str, tuple[Any, Any, Any]]:
-    """What modules are given and return in a forward: arguments, keyword arguments and output of the first call of each.
+    """What modules are given and return in a forward, in their first calls: arguments, keyword arguments and output.
 
     Args:
         denoiser: whose modules.
@@ -306,10 +302,8 @@ def watched(denoiser: Any, names: Sequence[str], run: Callable[[], Any], stop: b
     with ExitStack() as stack:
         for name in names:
             stack.enter_context(replaced(modules[name], "forward", recorder(name)))
-        try:
+        with suppress(_Stopped):
             run()
-        except _Stopped:
-            pass
     return seen
 
 
@@ -330,7 +324,9 @@ def makers_in(
     modules = dict(denoiser.named_modules())
     found: list[Maker] = []
     for name in names:
-        if any(name.startswith(f"{maker.name}.") for maker in found) or not all(name in s for s in (first, other, large)):
+        if any(name.startswith(f"{maker.name}.") for maker in found) or not all(
+            name in s for s in (first, other, large)
+        ):
             continue
         outputs = [seen[name][2] for seen in (first, other, large)]
         adds = not _equal(outputs[0], outputs[1])
@@ -338,7 +334,7 @@ def makers_in(
             continue
         if adds:
             given = first[name]
-            if not _takes_a_picture(given, sizes[0], modules[name]):
+            if not _takes_a_picture(given, sizes[0]):
                 continue
             nothing, wide = (_of_nothing(modules[name], seen[name]) for seen in (first, large))
             if nothing is None or wide is None or not _is_added(modules[name], given, nothing):
@@ -362,7 +358,7 @@ def _equal(one: Any, other: Any) -> bool:
     )
 
 
-def _takes_a_picture(seen: tuple[Any, Any, Any], size: Extent, module: Any) -> bool:
+def _takes_a_picture(seen: tuple[Any, Any, Any], size: Extent) -> bool:
     args, kwargs, output = seen
     return len(args) == 1 and not kwargs and _is_picture(args[0], size) and isinstance(output, torch.Tensor)
 
@@ -422,7 +418,7 @@ class Turning(NamedTuple):
 
 
 def moved_table(
-    table: Table,
+    table: PositionTable,
     whole: dict[str, Any],
     like: dict[str, Any],
     native: dict[str, Any] | None,
@@ -607,7 +603,8 @@ class Mover:
                     for (size, _), whole in self._made.items():
                         if size == canvas and not changed.keys() & set(table.keys):
                             changed |= (
-                                moved_table(table, whole[maker.name], own, native, box, canvas, turning, exact=True) or {}
+                                moved_table(table, whole[maker.name], own, native, box, canvas, turning, exact=True)
+                                or {}
                             )
                 if not changed:
                     return output
@@ -617,5 +614,3 @@ class Mover:
 
         makers = {m.name: functools.partial(instead, m) for m in self.used(turning is not None)}
         return replacing(self._denoiser, makers)
-
-

@@ -12,7 +12,7 @@ import inspect
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -194,7 +194,9 @@ class Walker:
         shape = nothing.latents.shape[1:]
         walks = [nothing, self._walk(torch.ones(shape))]
         shown = [nothing.latents, nothing.given, *leaves(nothing.calls[0].arguments, "")]
-        dtypes = [value.dtype for value in (s[1] if isinstance(s, tuple) else s for s in shown) if torch.is_tensor(value)]
+        dtypes = [
+            value.dtype for value in (s[1] if isinstance(s, tuple) else s for s in shown) if torch.is_tensor(value)
+        ]
         base = self._base = min(_BASES.get(dtype, _USUAL_BASE) for dtype in dtypes)
         digits = 1 + int(math.log(math.prod(shape), base))
         walks += [self._walk(numbered(shape, digit, base)) for digit in range(digits)]
@@ -282,12 +284,16 @@ class Walker:
         return walk
 
     def _refused(self, error: Exception) -> BadInput:
+        if isinstance(error, ValueError) and "values to unpack" in str(error):
+            error = BadInput("it takes more than one output of its denoiser, as those do that make sound too")
         said = first_line(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {first_line(error)}"
         return BadInput(f"cannot tile {type(self._pipeline).__name__}: walked through a small picture, {said}")
 
     def _request(self, seed: int, size: tuple[int, int] | None) -> Request:
         down, across = size or (side * self._multiple for side in _TOKENS)
-        return Request("probe", 0.0, down, across, steps=2, seed=seed, frames=self._frames, prompt="a", guidance_scale=3.0)
+        return Request(
+            "probe", 0.0, down, across, steps=2, seed=seed, frames=self._frames, prompt="a", guidance_scale=3.0
+        )
 
     @torch.no_grad()
     def _walked(
@@ -316,6 +322,7 @@ class Walker:
                 more["mask_image"] = more["image"].convert("L")
         texts, told, steps = iter(self._texts), list(self._texts), 0
         encode, prepare, step = own.encode_prompt, own.prepare_latents, own.scheduler.step
+        signature = inspect.signature(type(own.scheduler).step)
 
         @functools.wraps(encode)
         def encode_prompt(*args: Any, **kwargs: Any) -> Any:
@@ -336,7 +343,7 @@ class Walker:
         def stand(*args: Any, **kwargs: Any) -> Any:
             nonlocal steps
             steps += 1
-            bound = inspect.signature(step).bind(*args, **kwargs).arguments
+            bound = signature.bind(own.scheduler, *args, **kwargs).arguments
             sample = bound["sample"]
             if walk.sample is None:
                 walk.sample, walk.output = sample, bound.get("model_output")
@@ -364,10 +371,8 @@ class Walker:
         if "prompt_embeds" in self._more:
             del arguments["prompt"]
         with _all_replaced(self._pipeline, self._names, called), replaced(self._pipeline.vae, "decode", decode):
-            try:
+            with suppress(_Decoding):
                 own(**arguments)
-            except _Decoding:
-                pass
         return walk
 
     def _input(self, nothing: _Walk, ones: _Walk) -> str:

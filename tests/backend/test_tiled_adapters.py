@@ -466,7 +466,7 @@ def test_sdxl_is_told_where_an_absolute_window_was_cropped_from() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_windows_of_one_size_share_a_forward(name: str) -> None:
-    adapter, call = adapter_of(name), canvas_call(name)
+    adapter = adapter_of(name)
     boxes = (Box(0, 0, *WINDOW), Box(3, 9, *WINDOW))
     parts = [cut(name, adapter, box) for box in boxes]
     assert adapter.place(boxes[0], CANVAS) == adapter.place(boxes[1], CANVAS)
@@ -492,7 +492,7 @@ def test_windows_at_other_places_are_kept_apart(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sd3", "flux", "wan", "cogvideox", "hunyuan"])
 def test_a_pack_counts_the_window_too(name: str) -> None:
-    adapter, call = adapter_of(name, "absolute"), canvas_call(name)
+    adapter = adapter_of(name, "absolute")
     window = Box(7, 10, *WINDOW)
     part = cut(name, adapter, window)
     with torch.no_grad(), adapter.placed(window, CANVAS):
@@ -571,7 +571,9 @@ def test_calls_keep_whose_they_are_and_answers_their_kind() -> None:
     ],
 )
 def test_a_model_says_which_positions_it_allows(name: str, positions: str, possible: str) -> None:
-    with pytest.raises(BadInput, match=rf"positions '{positions}' is not possible with \w+( \(.*\))?; possible: {possible}$"):
+    with pytest.raises(
+        BadInput, match=rf"positions '{positions}' is not possible with \w+( \(.*\))?; possible: {possible}$"
+    ):
         adapter_of(name, positions)
 
 
