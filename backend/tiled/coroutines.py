@@ -242,7 +242,15 @@ class WindowRun(RefineRun):
     ) -> None:
         height, width = (side * adapter.factor for side in size)
         small = replace(request, height=height, width=width)
-        super().__init__(pipeline, small, prepared, first_step, lambda latents: latents, arguments, adapter)
+        super().__init__(
+            pipeline=pipeline,
+            request=small,
+            prepared=prepared,
+            first_step=first_step,
+            start=lambda latents: latents,
+            arguments=arguments,
+            adapter=adapter,
+        )
         self._adapter, self._extent = adapter, size
 
     def call_at(self, evaluation: int, part: int) -> DenoiserCall:

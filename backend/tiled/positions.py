@@ -21,7 +21,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map, tree_m
 
 from backend.loading import first_line
 from backend.tiled.layout import Extent
-from backend.tiled.probe import Found, Walker, replaced
+from backend.tiled.probe import PipelineFacts, Walker, replaced
 from policies.tiling.grid import Box
 from traces.errors import BadInput
 
@@ -417,11 +417,18 @@ class Turning(NamedTuple):
     stretch: tuple[float, float]
 
 
+class Sources(NamedTuple):
+    """Leaves that tell positions, by where they are: of the whole canvas, of a picture of the window's size, and of one
+    of the native size, where the rotary base is enlarged."""
+
+    whole: dict[str, Any]
+    like: dict[str, Any]
+    native: dict[str, Any] | None
+
+
 def moved_table(
     table: PositionTable,
-    whole: dict[str, Any],
-    like: dict[str, Any],
-    native: dict[str, Any] | None,
+    sources: Sources,
     box: Box,
     canvas: Extent,
     turning: Turning | None,
@@ -431,9 +438,7 @@ def moved_table(
 
     Args:
         table: which.
-        whole: the leaves of the whole canvas.
-        like: those of a picture of the window's size.
-        native: those of a picture of the native size, where the rotary base is enlarged.
+        sources: what is known of it.
         box: the window.
         canvas: (height, width) in latent pixels.
         turning: how it is enlarged.
@@ -442,6 +447,7 @@ def moved_table(
     Returns:
         None where the canvas has no such positions.
     """
+    whole, like, native = sources
     span = table.span
     places, size = Places.of(box, canvas, span.patch), (box.height, box.width)
     local = table.of(like)
@@ -485,7 +491,7 @@ class Mover:
         makers: the modules of the denoiser that make positions.
     """
 
-    def __init__(self, walker: Walker, denoiser: Any, sizes: tuple[Extent, Extent], found: Found) -> None:
+    def __init__(self, walker: Walker, denoiser: Any, sizes: tuple[Extent, Extent], found: PipelineFacts) -> None:
         self._walker, self._denoiser, self._factor = walker, denoiser, found.factor
         self._forward = denoiser.forward
         frames, content = found.frames, {found.input, *(path.split(".")[0] for path in found.drawn | found.timed)}
@@ -579,7 +585,7 @@ class Mover:
         found: dict[str, torch.Tensor] = {}
         for table in self.arguments:
             native = self.native(turning.native)[0] if turning is not None and table.is_angle else None
-            moved = moved_table(table, whole, alike, native, box, canvas, turning)
+            moved = moved_table(table, Sources(whole, alike, native), box, canvas, turning)
             if moved is None:
                 raise BadInput(
                     f"tiling.positions is not possible on a canvas of {canvas[0]} x {canvas[1]} latent pixels: the "
@@ -603,7 +609,9 @@ class Mover:
                     for (size, _), whole in self._made.items():
                         if size == canvas and not changed.keys() & set(table.keys):
                             changed |= (
-                                moved_table(table, whole[maker.name], own, native, box, canvas, turning, exact=True)
+                                moved_table(
+                                    table, Sources(whole[maker.name], own, native), box, canvas, turning, exact=True
+                                )
                                 or {}
                             )
                 if not changed:

@@ -1,8 +1,8 @@
 """Finds out how a pipeline can be tiled by walking it through small pictures without running its denoiser.
 
-What the walks tell (`Found`): how the latents lie in what the sampler keeps and in what the denoiser is given, what the
-decoder is given of them, and which other arguments are told by the noise, the picture or the step rather than by the
-size alone. No model is known here by its name.
+What the walks tell (`PipelineFacts`): how the latents lie in what the sampler keeps and in what the denoiser is given,
+what the decoder is given of them, and which other arguments are told by the noise, the picture or the step rather than
+by the size alone. No model is known here by its name.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class _Walk:
 
 
 @dataclass(frozen=True)
-class Found:
+class PipelineFacts:
     """How a pipeline can be tiled.
 
     Attributes:
@@ -183,7 +183,7 @@ class Walker:
         self._frames = 1 + 3 * factor if factor > 1 else next(lengths, 1) or 1
         self._multiple, self._base = 0, _USUAL_BASE
 
-    def found(self) -> Found:
+    def found(self) -> PipelineFacts:
         """Find out how the pipeline can be tiled.
 
         Raises:
@@ -217,7 +217,7 @@ class Walker:
         second = next((call for call in nothing.calls if call.step > 0 and call.part == 0), None)
         timed = _differing(nothing.calls[0], second) if second is not None else frozenset()
         frames = started.split(nothing.latents, (at.shape[2], at.shape[3]))[0].shape[2]
-        return Found(
+        return PipelineFacts(
             frames=frames,
             input=name,
             started=started,
@@ -370,9 +370,9 @@ class Walker:
         arguments = {**pipeline_arguments(own, request), **more, **self._more, **(further or {}), "output_type": "pt"}
         if "prompt_embeds" in self._more:
             del arguments["prompt"]
-        with _all_replaced(self._pipeline, self._names, called), replaced(self._pipeline.vae, "decode", decode):
-            with suppress(_Decoding):
-                own(**arguments)
+        vae = self._pipeline.vae
+        with suppress(_Decoding), _all_replaced(self._pipeline, self._names, called), replaced(vae, "decode", decode):
+            own(**arguments)
         return walk
 
     def _input(self, nothing: _Walk, ones: _Walk) -> str:
