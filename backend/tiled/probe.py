@@ -12,7 +12,7 @@ import inspect
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -371,7 +371,11 @@ class Walker:
         if "prompt_embeds" in self._more:
             del arguments["prompt"]
         vae = self._pipeline.vae
-        with suppress(_Decoding), _all_replaced(self._pipeline, self._names, called), replaced(vae, "decode", decode):
+        with ExitStack() as stack:
+            stack.enter_context(suppress(_Decoding))
+            stack.enter_context(torch.random.fork_rng(devices=[]))  # some draw without the request's generator
+            stack.enter_context(_all_replaced(self._pipeline, self._names, called))
+            stack.enter_context(replaced(vae, "decode", decode))
             own(**arguments)
         return walk
 
