@@ -230,6 +230,13 @@ class Adapter:
 
         The variance that some models learned beside the noise is what their pipelines throw away.
         """
+        return self._output(prediction, call)
+
+    def nothing(self, call: DenoiserCall, size: Extent) -> Any:
+        """What the denoiser would return to a call of ``size`` if it predicted nothing."""
+        return self._output(torch.zeros_like(self.sample(call, size)), call)
+
+    def _output(self, prediction: torch.Tensor, call: DenoiserCall) -> Any:
         sample = self.argument(call, self.input)
         if self.found.variance:
             prediction = torch.cat([prediction, torch.zeros_like(prediction)], dim=1)

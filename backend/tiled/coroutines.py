@@ -260,7 +260,7 @@ class WindowRun(RefineRun):
                 raise RuntimeError(f"the pipeline makes no call {part} of a window in evaluation {evaluation}")
             answer = None
             if call is not None:
-                answer = self._adapter.answer(torch.zeros_like(self._adapter.sample(call, self._extent)), call)
+                answer = self._adapter.nothing(call, self._extent)
             if isinstance(self.resume(answer), Finished):
                 raise RuntimeError(f"the pipeline makes no evaluation {evaluation} of a window")
         return call
