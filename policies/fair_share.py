@@ -44,7 +44,7 @@ class FairShare(SchedulingPolicy):
             leave the other policy more to choose from, and tenants longer behind each other.
     """
 
-    def __init__(self, policy: SchedulingPolicy, shares: Mapping[str, Share] | None = None, depth: Width = 16) -> None:
+    def __init__(self, policy: SchedulingPolicy, shares: Mapping[str, Share] | None = None, depth: Width = 8) -> None:
         self.policy = policy
         self.shares = shares
         self.depth = depth

@@ -487,7 +487,7 @@ class TenantsSection(Section):
         {}, description="Of tenants, beside each other, like {alice = 2, bob = 1}; of those not named 1."
     )
     depth: Annotated[int, Range(1, 10_000, "requests", whole=True)] = Field(
-        16,
+        8,
         description="Under way for every replica, among which the scheduler chooses: at least the largest batch "
         "wanted; the fewer, the sooner all have their shares.",
     )
