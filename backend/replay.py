@@ -47,6 +47,7 @@ from policies.record import INTERRUPTED
 from policies.watchdog import CALL_LIMIT_S
 from traces.errors import BadInput
 from traces.request import Request
+from traces.stages import STAGES
 
 _CLOSING_S = 30.0
 """The longest wait for all replicas to free what they hold, at the end of a run."""
@@ -462,23 +463,46 @@ class Replay:
                 self._take_in(heard)
 
 
-def warm_up(executors: Sequence[Executor], requests: Sequence[Request], steps: int = 2) -> None:
-    """Run one short request of every kind in ``requests`` on every executor, outside any log.
+WARMED_TOGETHER = 4
+"""Requests of the batch that is run before any is served."""
 
-    A kind is a size, guidance, a set of adapters, and whether there is a picture to start from.
+
+def warm_up(executors: Sequence[Executor], requests: Sequence[Request], steps: int = 2) -> None:
+    """Run one short request of every kind in ``requests`` on every executor, outside any log, and then some together.
+
+    A kind is a size, guidance, a set of adapters, and whether there is a picture to start from. Together, so that what
+    only a batch needs is done before anything is served: blocks that are checked when calls first meet at them, kernels
+    that only mixed sizes have.
     """
     kinds = {(request.shape, request.guided, bool(request.image), request.adapter_set): request for request in requests}
+    short = [_short(kinds[kind], number, steps) for number, kind in enumerate(sorted(kinds))]
     for executor in executors:
-        for kind in sorted(kinds):
-            like = kinds[kind]
-            short = replace(
-                like,
-                request_id="warm-up",
-                steps=min(steps, like.steps),
-                images=1,
-                strength=None if like.strength is None else 1.0,  # all of its few steps
-                schedule_steps=0,
-            )
-            for stage, count in executor.recipe(short):
-                if executor.execute(stage, [short], count).failed:
-                    break
+        for one in short:
+            _run_through(executor, [one])
+        together = [one for one in short if one.adapter_set == short[0].adapter_set and _mixes(executor, one)]
+        if len(together) > 1:
+            _run_through(executor, together[:WARMED_TOGETHER])
+
+
+def _short(request: Request, number: int, steps: int) -> Request:
+    return replace(
+        request,
+        request_id=f"warm-up {number}",
+        steps=min(steps, request.steps),
+        images=1,
+        strength=None if request.strength is None else 1.0,  # all of its few steps
+        schedule_steps=0,
+    )
+
+
+def _mixes(executor: Executor, request: Request) -> bool:
+    return all(STAGES[stage].mixes for stage, _ in executor.recipe(request))
+
+
+def _run_through(executor: Executor, requests: Sequence[Request]) -> None:
+    """All stages of requests that go through the same ones, or as far as they come."""
+    steps = min(request.steps for request in requests)
+    for stage, count in executor.recipe(requests[0]):
+        if executor.execute(stage, requests, min(count, steps) if STAGES[stage].sampler else count).failed:
+            break
+    executor.keep_only(set())

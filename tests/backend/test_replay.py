@@ -14,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from backend.executor import Executor  # noqa: E402
+from backend.packed import trust  # noqa: E402
 from backend.pictures import PictureFolder  # noqa: E402
 from backend.replay import Replay, ReplayStalled, warm_up  # noqa: E402
 from backend.replicas.host import nothing  # noqa: E402
@@ -174,3 +175,19 @@ def test_warm_up_leaves_nothing_behind() -> None:
     executor = Executor(tiny_pipelines.sdxl())
     warm_up([executor], burst(4))
     assert executor.resident == []
+
+
+def test_what_only_a_mixed_batch_needs_is_done_before_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks are checked against themselves alone when calls first meet at them."""
+    checks: list[int] = []
+    compare = trust._compare
+    monkeypatch.setattr(trust, "_compare", lambda *given: checks.append(1) or compare(*given))
+    executor = Executor(tiny_pipelines.sd3(), "packed")
+    requests = burst(3)
+    warm_up([executor], requests)
+    assert checks
+    checks.clear()
+    executor.execute("encode", requests)
+    executor.execute("denoise", requests, 2)
+    assert not checks
+    assert executor.resident == ["r0", "r1", "r2"]
