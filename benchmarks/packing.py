@@ -6,13 +6,16 @@ For each family a step of several sizes, with random weights of bfloat16. *Error
 the output from the same network with the same weights in float64, over the output's standard deviation, the worst of
 the images; *alone* is the stock network's own, a forward an image. *Kernels* are operations that compute something
 (views do not). *Ratio* is CPU time packed over one by one in float32, the median over interleaved rounds, with the
-least and the greatest of any round. `--medium` adds blocks of real shapes, fewer and narrower.
+least and the greatest of any round. `--medium` adds blocks of real shapes, fewer and narrower. A second table is of
+the stages beside: a launch that encodes or decodes several requests against a launch for each.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from backend.coroutine import DenoiserCall
+from backend.executor import Executor
+from backend.loading import load_pipeline
 from backend.packed import Blocks
 from backend.shapes.denoisers import flux, sd3
 from backend.shapes.models import Model
@@ -32,12 +37,16 @@ from benchmarks.gpu_suite.models import NARROW, Random, build, denoiser_calls
 from benchmarks.interleaved import interleaved
 from benchmarks.outputs import BENCHMARK
 from traces.files import write_json
+from traces.request import Request
+from traces.stages import ORDINARY
 
 Row = dict[str, Any]
 IMAGES: list[Shape] = [(1, 16, 16), (1, 24, 16), (1, 24, 24), (1, 16, 32), (1, 16, 16)]
 CLIPS: list[Shape] = [(2, 8, 8), (2, 12, 8), (4, 8, 8), (2, 12, 12), (2, 8, 8)]
 LARGER: list[Shape] = [(1, 32, 32), (1, 48, 48), (1, 64, 64)]
 """Latents that one step is of, (frames, height, width)."""
+BESIDE = (("tiny-image", 64, 1, 4), ("tiny-image", 64, 1, 8), ("tiny-image", 128, 1, 4), ("tiny-video", 64, 9, 3))
+"""Embedded model, side, frames, and requests of a launch that encodes or decodes."""
 WARM = 3
 """Steps before anything is timed: the first checks blocks, the second learns how they feed each other."""
 _VIEWS = frozenset(
@@ -94,9 +103,12 @@ def main() -> None:
         if name != "sdxl"
     ]
     rows += [measured(name, model, LARGER, arguments.rounds) for name, model in MEDIUM.items() if arguments.medium]
-    Console(width=120).print(table_of(rows))
+    beside = [row for size in BESIDE for row in stages_beside(*size, arguments.rounds)]
+    console = Console(width=120)
+    console.print(table_of(rows))
+    console.print(table_beside(beside))
     if arguments.output:
-        write_json({"rows": rows}, arguments.output, BENCHMARK)
+        write_json({"rows": rows, "beside": beside}, arguments.output, BENCHMARK)
 
 
 @torch.no_grad()
@@ -136,6 +148,43 @@ def measured(name: str, model: Model, shapes: Sequence[Shape], rounds: int) -> R
         "highest": packed.highest,
         "notes": blocks.notes,
     }
+
+
+def stages_beside(name: str, side: int, frames: int, count: int, rounds: int) -> list[Row]:
+    """What a launch of the stages beside denoising takes at once and one by one, CPU seconds."""
+    executor = Executor(load_pipeline(name))
+    requests = [
+        Request(f"r{index}", 0.0, side, side, 1, seed=index, frames=frames, prompt="a red circle left of a blue square")
+        for index in range(count)
+    ]
+    taken: dict[str, list[tuple[float, float]]] = {stage: [] for stage in ORDINARY}
+
+    def launched(stage: str, launches: Sequence[list[Request]]) -> float:
+        started = time.process_time()
+        for launch in launches:
+            executor.execute(stage, launch)
+        return time.process_time() - started
+
+    for _ in range(WARM + rounds):
+        apart = {stage: launched(stage, [[request] for request in requests]) for stage in ORDINARY}
+        for stage in ORDINARY:
+            taken[stage].append((apart[stage], launched(stage, [requests])))
+    rows = []
+    for stage in ORDINARY:
+        ratios = [at_once / apart for apart, at_once in taken[stage][WARM:]]
+        rows.append(
+            {
+                "model": name,
+                "side": side,
+                "stage": stage,
+                "requests": count,
+                "apart_cpu_s": statistics.median(apart for apart, _ in taken[stage][WARM:]),
+                "ratio": statistics.median(ratios),
+                "lowest": min(ratios),
+                "highest": max(ratios),
+            }
+        )
+    return rows
 
 
 def settled(blocks: Blocks, calls: Sequence[DenoiserCall]) -> Callable[[], list[Any]]:
@@ -181,6 +230,18 @@ def table_of(rows: Sequence[Row]) -> Table:
             f"{1000 * row['alone_cpu_s']:.1f}",
             *(f"{row[which]:.2f}" for which in ("ratio", "lowest", "highest")),
         )
+    return table
+
+
+def table_beside(rows: Sequence[Row]) -> Table:
+    """The rows of `stages_beside`, for people."""
+    table = Table(title="a launch of several requests against one each", title_justify="left")
+    for name in ("model", "px", "stage", "requests", "CPU ms apart", "ratio", "low", "high"):
+        table.add_column(name, justify="left" if name in ("model", "stage") else "right")
+    for row in rows:
+        figures = [f"{row[which]:.2f}" for which in ("ratio", "lowest", "highest")]
+        milliseconds = f"{1000 * row['apart_cpu_s']:.1f}"
+        table.add_row(row["model"], str(row["side"]), row["stage"], str(row["requests"]), milliseconds, *figures)
     return table
 
 

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from benchmarks.gpu_suite.models import NARROW  # noqa: E402
-from benchmarks.packing import IMAGES, error_of, measured, table_of  # noqa: E402
+from benchmarks.packing import IMAGES, error_of, measured, stages_beside, table_beside, table_of  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -25,3 +25,10 @@ def test_an_error_is_of_the_worst_image() -> None:
     near, far = torch.tensor([0.0, 2.0]), torch.tensor([1.0, 3.0])
     assert error_of([near, near], exact) == 0
     assert error_of([near, far], exact) == pytest.approx(1 / 2**0.5)
+
+
+def test_stages_beside_denoising_are_launched_both_ways() -> None:
+    rows = stages_beside("tiny-image", 32, 1, 2, rounds=1)
+    assert [row["stage"] for row in rows] == ["encode", "denoise", "decode"]
+    assert all(0 < row["lowest"] <= row["ratio"] <= row["highest"] for row in rows)
+    assert table_beside(rows).row_count == 3
