@@ -113,9 +113,9 @@ def plan_scaling(scenario: Scenario, progress: Tell = silent) -> ScalingPlan:
         cost = interval(columns["device_h" if math.isnan(columns["cost"][0]) else "cost"])
         attainment = interval(columns["slo_attainment"])
         low = attainment.low if math.isfinite(attainment.half_width) else attainment.mean
-        means = [sum(columns[each]) / len(runs) for each in ("replicas_mean", "starts")]
+        replicas, starts = (sum(columns[each]) / len(runs) for each in ("replicas_mean", "starts"))
         keeps = low >= scenario.plan.attainment
-        found.append(ScalingChoice(name, policy, cost, attainment, *means, keeps))
+        found.append(ScalingChoice(name, policy, cost, attainment, replicas, starts, keeps))
         if name in sized and not keeps:
             break  # fewer would keep less
     return ScalingPlan(tuple(sorted(found, key=lambda each: (not each.keeps, each.cost.mean))), how)
