@@ -433,6 +433,8 @@ class Controller:
             occupancy.leaving &= ~bit
             occupancy.free &= ~bit
             queue = self._cluster.queues[index] = self._drawn.pop(index)
+            if queue.waiting:
+                occupancy.queued |= bit
             self._places[bit] = self._replicas[index], self._cluster.resident[index], queue
 
     def _empty(self, index: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -153,6 +154,40 @@ def test_whatever_is_wanted_no_request_is_lost_and_a_quantum_is_a_promise(
     ]
     parity = check_parity(events, requests, lambda hook: made(scheduler, elastic, routing, hook))
     assert parity.same, parity.difference
+
+
+@settings(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(
+    st.sampled_from(["fcfs", "edf", "least-slack", "same-size-continuous"]),
+    st.sampled_from(["shared", "least-work"]),
+    st.lists(st.integers(0, 2), min_size=1, max_size=4),
+    st.lists(st.integers(0, 3), min_size=1, max_size=4),
+    st.floats(0.1, 1.0),
+)
+def test_pools_come_and_go_each_for_itself(
+    scheduler: str, routing: str, small: list[int], large: list[int], every_s: float
+) -> None:
+    """One serves one model alone, and may have no replica; the other serves both."""
+    requests = [replace(one, model="m" if i % 3 else "n") for i, one in enumerate(WORLD.requests(2, 25))]
+
+    def controller(hook: Any) -> Controller:
+        pools = [
+            Pool(IrregularCosts(), 1, "small", frozenset({"m"}), elastic=Elastic(Whims(tuple(small), every_s), 0)),
+            Pool(IrregularCosts(), 3, "large", elastic=Elastic(Whims(tuple(large), every_s + 0.07), 1)),
+        ]
+        return Controller(SCHEDULERS[scheduler](), pools, on_event=hook, routing=ROUTINGS[routing]())
+
+    ended = []
+    for per_step in (False, True):
+        record = EventRecord()
+        ran = controller(record.add)
+        Simulation(ran, WORLD.world(3), per_step, start_s=[0.3, 0.31, 0.32, 0.33]).run(requests)
+        check(ran, requests, 1)
+        assert all(job.request.model == "m" for job in ran.jobs if job.replica == 0)
+        ended.append((fates(ran), ran.lifetimes))
+        parity = check_parity([json.loads(line) for line in record.lines], requests, controller)
+        assert parity.same, parity.difference
+    assert ended[0] == ended[1]
 
 
 def test_a_burst_starts_replicas_and_quiet_stops_them() -> None:
