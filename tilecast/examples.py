@@ -13,7 +13,16 @@ from traces.errors import BadInput
 from traces.marks import OutputKind
 from traces.output import claim_folder, whole_file
 
-SHIPPED = ("*.toml", "checkpoints.py", "library.py", "my_policy.py", "prompts.txt", "scaling.py", "traces/*.csv")
+SHIPPED = (
+    "*.toml",
+    "checkpoints.py",
+    "gives_way.py",
+    "library.py",
+    "my_policy.py",
+    "prompts.txt",
+    "scaling.py",
+    "traces/*.csv",
+)
 """What is shipped of the folder, which also holds the demo of a clone."""
 EXAMPLES = OutputKind("set of examples")
 _SHARED = PurePosixPath("share/tilecast/examples")

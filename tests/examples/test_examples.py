@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -165,3 +166,20 @@ def test_a_day_with_replicas_that_come_and_go_costs_less_than_the_fixed_cluster_
     assert in_time["by the deadlines"] > 95
     assert cost["by the deadlines"] < cost["by the queue"] < cost["by the hour"] < cost["three, always"]
     assert "Replicas over time" in (tmp_path / "report.html").read_text()
+
+
+def test_a_clip_gives_way_to_pictures_simulated_and_for_real(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(sys, "argv", ["gives_way.py", str(tmp_path)])
+    runpy.run_path(str(EXAMPLES / "gives_way.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    said = re.findall(r"(\w+): the clip had done (\d+) and (\d+) of 60 steps", printed)
+    assert [name for name, _, _ in said] == ["simulated", "real"]
+    assert all(int(first) < int(second) < 60 for _, first, second in said)
+    real = read_run(tmp_path / "real").requests
+    assert real["status"].tolist() == ["finished"] * 3
+    assert real["finish_s"].idxmax() == 0
+    assert "decisions of the real run the same policies reproduce all" in printed
+    assert len(list((tmp_path / "real" / "images").glob("*.webp"))) == 1

@@ -99,6 +99,11 @@ def test_models_are_weights_that_come_and_go_where_a_pool_holds_fewer_than_it_se
         prepare(scenario(pools=(POOLS[0], {**POOLS[1], "memory_gb": 25.0}), weights=weights))
 
 
+def test_what_is_loaded_from_the_beginning_lies_where_it_is_served() -> None:
+    weights = {"memory_gb": 80.0, "weights_gb": 24.0, "preload": ["wan-1.3b", "flux"]}
+    assert prepare(scenario(weights=weights)).loaded == [["flux"], ["flux"], ["wan-1.3b", "flux"]]
+
+
 def test_a_key_of_one_pool_is_set_by_its_name() -> None:
     changed = scenario().replaced({"pool.small.replicas": 7})
     assert [pool.replicas for pool in changed.pools] == [2, 7]
@@ -125,6 +130,10 @@ def test_a_key_of_one_pool_is_set_by_its_name() -> None:
         ({"pools": (POOLS[0], {**POOLS[1], "executor": {"sdxl": "whole"}})}, "executor of 'sdxl', which is none of"),
         ({"pools": (POOLS[0], {**POOLS[1], "replica": 2})}, "unknown key 'pool.1.replica'; did you mean 'replicas'"),
         ({"policies": {"caching": "first-block", "scheduling": "fcfs"}}, "policies.caching is 'first-block': expected"),
+        (
+            {"weights": {"memory_gb": 80.0, "weights_gb": 24.0, "preload": ["nobody"]}},
+            "weights.preload: no request asks for 'nobody', so which of flux, wan-1.3b is it of",
+        ),
         ({"tiling": {}}, r"\[tiling\] is of one model on one pool"),
     ],
 )
