@@ -29,7 +29,7 @@ def measure(folder: Path) -> dict[str, str]:
 
 def steps_before_pictures(run: tc.Result) -> list[int]:
     """How many steps of the clip were done when each picture began."""
-    denoised = run.steps[run.steps["stage"] == "denoise"]
+    denoised = run.steps[run.steps["planned_steps"] > 1]  # all others are encode and decode
     of_clip = denoised["composition"].str.endswith(f"x{CLIP[2]}")
     return denoised["steps"].where(of_clip, 0).cumsum()[~of_clip].tolist()
 
