@@ -115,7 +115,7 @@ def plan_scaling(scenario: Scenario, progress: Tell = silent) -> ScalingPlan:
         low = attainment.low if math.isfinite(attainment.half_width) else attainment.mean
         replicas, starts = (sum(columns[each]) / len(runs) for each in ("replicas_mean", "starts"))
         keeps = low >= scenario.plan.attainment
-        found.append(ScalingChoice(name, policy, cost, attainment, replicas, starts, keeps))
+        found.append(ScalingChoice(name, policy, cost, attainment, replicas=replicas, starts=starts, keeps=keeps))
         if name in sized and not keeps:
             break  # fewer would keep less
     return ScalingPlan(tuple(sorted(found, key=lambda each: (not each.keeps, each.cost.mean))), how)
