@@ -46,6 +46,9 @@ QUICK = (
 """Of which every way to lay latents out, and to be told positions, is one."""
 SOME = TILED if SWEEP else QUICK
 
+LARGER = {"Allegro": 2}
+"""Whose autoencoder encodes nothing smaller than a tile of its own."""
+
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -141,6 +144,7 @@ def tiling(name: str, pictures: Path, tile: str = "", **rule: Any) -> tuple[Exec
     family = FAMILIES[name]
     pipeline = family.pipeline()
     unit = max(family.unit, geometry_of_pipeline(pipeline, "mine").size_multiple, 8)
+    unit *= LARGER.get(name, 1)
     use = {"image": "condition" if image_use(pipeline) == "required" else "refine"}
     caching = rule.pop("caching", None)
     if tile == "whole":
