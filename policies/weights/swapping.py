@@ -101,7 +101,11 @@ class ModelSwapping(SchedulingPolicy):
             self._give_way(model, job, now)
 
     def _give_way(self, model: _Model, job: Job, now: float) -> None:
-        """Have the turn of less urgent requests of another architecture pass at the next step boundary; see above."""
+        """Have the turn of less urgent requests of another architecture pass at the next step boundary; see above.
+
+        What is asked of those that run is when they are due, not what they have left: that is known only where a launch
+        ends, and launches end elsewhere when the same steps are grouped otherwise.
+        """
         places = [place for place in self._places.values() if place.replica.up]
         busy = [place for place in places if place.replica.launch is not None]
         if len(busy) < len(places) or any(place.turn is model or place.passes for place in busy):
@@ -119,7 +123,7 @@ class ModelSwapping(SchedulingPolicy):
             started = [held for held in place.replica.resident.values() if turn.owns(held)]
             if not started:
                 continue
-            due_s, order, _ = turn.most_urgent(started, now)
+            due_s, order = min([(turn.requests[held].due_s, held.order) for held in started])
             if latest is None or (due_s, order) > latest[0]:
                 latest = (due_s, order), place
         if latest is not None and (model.requests[job].due_s, job.order) < latest[0]:
