@@ -144,7 +144,7 @@ class MachineLoad:
         for process in descendants(command):
             for path in Path(f"/proc/{process}/task").glob("*/schedstat"):
                 try:
-                    ran, waited, _ = path.read_text().split()
+                    ran, waited, _ = path.read_text(encoding="utf-8").split()
                 except OSError:  # it has ended
                     continue
                 self._spent[path.parent.name] = int(ran), int(waited)
@@ -157,7 +157,7 @@ def descendants(process: int) -> list[int]:
     found: list[int] = []
     for path in Path(f"/proc/{process}/task").glob("*/children"):
         try:
-            children = [int(child) for child in path.read_text().split()]
+            children = [int(child) for child in path.read_text(encoding="utf-8").split()]
         except OSError:
             continue
         for child in children:
@@ -167,7 +167,7 @@ def descendants(process: int) -> list[int]:
 
 def busy_s() -> float:
     """Seconds that all cores of the machine have been busy since it started, idle and waiting for disks apart."""
-    fields = [int(ticks) for ticks in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    fields = [int(ticks) for ticks in Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]]
     return (sum(fields) - fields[3] - fields[4]) / _TICKS_S
 
 

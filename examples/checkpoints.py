@@ -42,11 +42,13 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     write_checkpoints(folder / "checkpoints")
     measure_profile("tiny-image", sizes=[(64, 64, 1)], max_batch=2, repeats=2).save(folder / "profile.parquet")
-    rows = [f"{at_s},64,64,4,a red circle on a white background,{name}" for at_s, name in ASKED]
-    (folder / "trace.csv").write_text("\n".join(["arrival_s,height,width,steps,prompt,checkpoint", *rows]))
+    prompt = "a red circle on a white background"
+    asked = [
+        tc.Request(f"r{at}", at_s, 64, 64, 4, prompt=prompt, checkpoint=name) for at, (at_s, name) in enumerate(ASKED)
+    ]
     scenario = tc.Scenario(
         model="tiny-image",
-        trace=folder / "trace.csv",
+        trace=tc.Trace.from_requests(asked),
         profile=folder / "profile.parquet",
         cluster={"threads": 1},
         policies={"weights": "lru"},

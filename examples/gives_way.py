@@ -36,14 +36,14 @@ def steps_before_pictures(run: tc.Result) -> list[int]:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    rows = [
-        f"{at_s},{model},{side},{side},{frames},{steps},{late_s},a red circle on a white background"
-        for at_s, (model, side, frames, steps, late_s) in ASKED
+    prompt = "a red circle on a white background"
+    asked = [
+        tc.Request(f"r{at}", at_s, side, side, steps, frames=frames, model=model, prompt=prompt, slo_s=late_s)
+        for at, (at_s, (model, side, frames, steps, late_s)) in enumerate(ASKED)
     ]
-    (folder / "trace.csv").write_text("\n".join(["arrival_s,model,height,width,frames,steps,slo_s,prompt", *rows]))
     scenario = tc.Scenario(
         model="tiny-image",
-        trace=folder / "trace.csv",
+        trace=tc.Trace.from_requests(asked),
         pool=[{"name": "both", "models": ["tiny-image", "tiny-video"], "profile": measure(folder)}],
         cluster={"threads": 1},
         base=folder,

@@ -620,5 +620,7 @@ class Mover:
 
             return made
 
-        makers = {m.name: functools.partial(instead, m) for m in self.used(turning is not None)}
+        makers: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+            m.name: functools.partial(instead, m) for m in self.used(turning is not None)
+        }
         return replacing(self._denoiser, makers)

@@ -267,7 +267,7 @@ class Walker:
             except Exception as error:
                 failed = failed or error
                 continue
-            if walk.given is not None and walk.calls:
+            if walk.given is not None and walk.calls and walk.latents is not None:
                 self._shape = walk.latents.shape[1:]
                 return self._walk(torch.zeros(self._shape))
             failed = failed or RuntimeError("it comes to no decoder")

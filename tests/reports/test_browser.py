@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reports.comparison import Comparison
-from reports.page import PLOTS, write_page
+from reports.page import plots_of, write_page
 from reports.palette import DARK, LIGHT
 from reports.plan import write_plan
 from reports.plan.page import sections
@@ -52,8 +52,9 @@ def written(request, make_run, loading_run, tmp_path) -> Written:
         path = write_plan(plans.plan(), tmp_path)[0]
         return Written(path, sum(section.drawn for section in sections(plans.plan())))
     path = tmp_path / "report.html"
-    write_page(Comparison.of([make_run("one"), make_run("two", scheduler="lookahead"), loading_run]), path)
-    return Written(path, len(PLOTS))
+    comparison = Comparison.of([make_run("one"), make_run("two", scheduler="lookahead"), loading_run])
+    write_page(comparison, path)
+    return Written(path, len(plots_of(comparison)))
 
 
 def rgb(colour: str) -> str:

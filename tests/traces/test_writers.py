@@ -38,6 +38,7 @@ NAMED = {
     "tools/tiny_models/tiny_video.py": "a model that was trained, into a new folder",
     "tools/tiny_models/training.py": "a checkpoint of a training",
     "benchmarks/fidelity/study.py": "a part of a study, in its own folder",
+    "examples/checkpoints.py": "models that are saved to be loaded again, into a new folder",
     "benchmarks/golden.py": "a trace in its own folder, which is new",
     "benchmarks/gpu_suite/store.py": "a line more of what failed, in its own folder",
     "benchmarks/serving/journal.py": "a line more of what was measured, in its own folder",
