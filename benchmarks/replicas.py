@@ -17,6 +17,7 @@ figures are of a machine that was shared. The aims hold for the mean of the repe
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -92,7 +93,15 @@ def main(given: Sequence[str] | None = None) -> None:
                 }
             )
     show(simulations, rows)
-    write_json({"simulated": [dict(each) for each in simulations], "real": rows}, out / "replicas.json", BENCHMARK)
+    document = {"simulated": list(map(_finite, simulations)), "real": list(map(_finite, rows))}
+    write_json(document, out / "replicas.json", BENCHMARK)
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has it: None for what is infinite or no number."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
 
 
 def show(simulations: Sequence[Mapping[str, float]], rows: Sequence[Mapping[str, Any]]) -> None:

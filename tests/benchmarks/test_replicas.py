@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from benchmarks import replicas
 from benchmarks.replicas import MachineLoad, descendants, error
 from tests.waiting import comes_true
 
@@ -38,3 +39,8 @@ def test_what_misses_its_aim_is_marked() -> None:
     assert error("latency_p95_s", 0.88, 1.0) == "-12.0 % !"
     assert error("slo_attainment", 0.95, 0.93) == "+2.0 points"
     assert error("slo_attainment", 0.95, 0.9) == "+5.0 points !"
+
+
+def test_what_is_no_number_is_written_as_none() -> None:
+    row = {"launcher": "process", "p95": float("inf"), "waiting": float("nan"), "step": 0.5}
+    assert replicas._finite(row) == {"launcher": "process", "p95": None, "waiting": None, "step": 0.5}
