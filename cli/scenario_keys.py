@@ -30,7 +30,8 @@ def keys(
     from tilecast.keys import scenario_keys
     from traces.errors import BadInput
 
-    found = [key for key in scenario_keys() if section is None or f"{key.name}.".startswith(f"{section}.")]
+    asked = "" if section is None else f"{section}.".replace("[]", "")
+    found = [key for key in scenario_keys() if f"{key.name}.".replace("[]", "").startswith(asked)]
     if not found:
         raise BadInput(f"no scenario key begins with {section!r}; 'tilecast scenario keys' lists all")
     if as_json:

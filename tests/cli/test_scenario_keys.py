@@ -36,6 +36,8 @@ def test_they_are_printed_as_a_table_markdown_and_json() -> None:
     assert all(line.startswith("| faults.") for line in markdown[2:])
     [attainment] = json.loads(run("scenario", "keys", "plan.attainment", "--json"))
     assert attainment["default"] == "0.95"
+    for asked in ("pool", "pool[]", "pool.replicas"):  # a list of sections is found by its name, too
+        assert "pool[].replicas" in run("scenario", "keys", asked, "--markdown")
     assert "no scenario key begins with 'fault.'" in refused("scenario", "keys", "fault.")
 
 

@@ -189,13 +189,14 @@ def test_pools_of_different_models_are_planned_each_for_its_own_requests_at_the_
         ({}, "pool 'small' serves 2 models: a plan takes pools of one model each"),
         ({"pools": (POOLS[0], {**POOLS[0], "name": "more"})}, "flux is served by the pools 'large' and 'more'"),
         ({"pools": APART, "asked": trace({"model": "sdxl"})}, "model 'sdxl' is served by no pool"),
+        ({"pools": APART, "plan": {**FEW, "scaling": ["queue"]}}, r"plan.scaling is of a cluster without \[\[pool\]\]"),
     ],
 )
 def test_what_cannot_be_planned_is_said_in_one_line(given: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        tc.plan_pools(scenario(plan=FEW, **given))
+        tc.plan_pools(scenario(**{"plan": FEW, **given}))
     with pytest.raises(BadInput, match="each of which is planned for itself: ask plan_pools"):
-        tc.plan(scenario(plan=FEW, **given))
+        tc.plan(scenario(**{"plan": FEW, **given}))
 
 
 def test_rates_by_model_name_every_model() -> None:

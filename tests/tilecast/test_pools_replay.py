@@ -26,11 +26,10 @@ from traces.request import Request  # noqa: E402
 from traces.trace import Trace  # noqa: E402
 
 MODELS = ("tiny-image", "tiny-video")
-MODES = {"tiny-image": "patched", "tiny-video": "packed"}
 PROFILES = {"tiny-image": "image.parquet", "tiny-video": "video.parquet"}
 POOLS: tuple[dict[str, Any], ...] = (
     {"name": "pictures", "models": ["tiny-image"], "profile": "image.parquet"},
-    {"name": "both", "models": list(MODELS), "profile": PROFILES, "executor": MODES},
+    {"name": "both", "models": list(MODELS), "profile": PROFILES},
 )
 
 
@@ -60,11 +59,6 @@ def scenario(folder: Path, trace: Trace, pools: tuple[dict[str, Any], ...] = POO
     return tc.Scenario(model="tiny-image", trace=trace, pool=list(pools), predictor=predictor, base=folder, **given)
 
 
-def whole(pools: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
-    """The same, every model run whole, as the profiles were measured."""
-    return tuple([{key: value for key, value in pool.items() if key != "executor"} for pool in pools])
-
-
 def reproduced(run: Path) -> int:
     """Decisions of a replay that its folder alone reproduces: all."""
     parity = parity_of(run)
@@ -77,7 +71,7 @@ def test_each_replica_draws_as_its_pool_says_and_its_log_alone_reproduces_every_
     folder: Path, tmp_path: Path
 ) -> None:
     trace = asked("image", "video", "image", "video", "image")
-    ready = scenario(folder, trace, whole(POOLS))
+    ready = scenario(folder, trace, POOLS)
     run = tc.replay(ready, tmp_path / "real", save_images=True)
     assert run.requests["status"].tolist() == ["finished"] * 5, run.requests["reason"].tolist()
     ran = run.requests.groupby("model")["replica"].agg(set)
@@ -103,7 +97,7 @@ def test_each_replica_draws_as_its_pool_says_and_its_log_alone_reproduces_every_
     assert len(again.info["resumed"]) == 1
     assert all(again.info[key] == run.info[key] for key in ("profiles", "copies"))
     assert reproduced(tmp_path / "elsewhere" / "run") >= 15
-    other = [dict(pool) for pool in whole(POOLS)]
+    other = [dict(pool) for pool in POOLS]
     write_profile(tmp_path / "other.parquet", "tiny-video")
     other[1]["profile"] = {**PROFILES, "tiny-video": str(tmp_path / "other.parquet")}
     changed = what_differs(prepare(scenario(folder, trace, tuple(other))), tmp_path / "elsewhere" / "run")
@@ -125,7 +119,7 @@ def _cut_off(run: Path) -> None:
 
 
 def test_checkpoints_of_several_models_come_and_go_as_their_own(folder: Path, tmp_path: Path) -> None:
-    pools = ({**whole(POOLS)[1], "name": "one"},)
+    pools = ({**POOLS[1], "name": "one"},)
     weights = {"memory_gb": 0.03, "weights_gb": 0.02, "visit": 0.0, "preload": ["tiny-video"], "soft_slo_scale": 1e5}
     cluster = {"threads": 1, "launcher": "process"}
     ready = scenario(folder, asked("image", "video", "image"), pools, weights=weights, cluster=cluster)
@@ -140,10 +134,10 @@ def test_checkpoints_of_several_models_come_and_go_as_their_own(folder: Path, tm
 
 def test_models_are_as_large_as_their_own_files_say_in_one_dtype(folder: Path) -> None:
     weights = {"memory_gb": 1.0, "folder": "."}
-    ready = prepare(scenario(folder, asked("image", "video"), whole(POOLS), weights=weights))
+    ready = prepare(scenario(folder, asked("image", "video"), POOLS, weights=weights))
     assert ready.weights is not None
     assert ready.weights.weights.of == pytest.approx({"tiny-image": 0.016025, "tiny-video": 0.008322}, rel=1e-3)
-    pools = (whole(POOLS)[0], {**whole(POOLS)[1], "dtype": "bfloat16"})
+    pools = (POOLS[0], {**POOLS[1], "dtype": "bfloat16"})
     with pytest.raises(BadInput, match="pools load weights as float32 and as bfloat16, which are of other sizes"):
         prepare(scenario(folder, asked("image", "video"), pools, weights=weights))
 
@@ -166,8 +160,8 @@ def test_what_cannot_be_replayed_is_said_in_one_line(
 ) -> None:
     (folder / "own" / "tiny-image").mkdir(parents=True, exist_ok=True)
     (folder / "own" / "tiny-image" / "model_index.json").write_text("{}")
-    pool = {**whole(POOLS)[1], "profile": None, **changed}
-    given = tc.Scenario(model="tiny-image", pool=[whole(POOLS)[0], pool], base=folder, **more)
+    pool = {**POOLS[1], "profile": None, **changed}
+    given = tc.Scenario(model="tiny-image", pool=[POOLS[0], pool], base=folder, **more)
     with pytest.raises(BadInput, match=said) as found:
         check_replayable(given)
     assert "\n" not in str(found.value)

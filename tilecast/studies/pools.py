@@ -69,6 +69,10 @@ def plan_pools(
         BadInput: whatever is wrong, in one line.
         Interrupted: Ctrl-C; what finished is kept in ``output``.
     """
+    if scenario.plan.scaling:
+        raise BadInput(
+            "plan.scaling is of a cluster without [[pool]] sections: take it or them out, or sweep policies.scaling"
+        )
     own = pool_scenarios(scenario)
     rates = {name: demand_of(each).rate_rps * each.trace.rate_scale for name, each in own.items()}
     asked = _asked(own, rates, rate_rps)

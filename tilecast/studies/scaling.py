@@ -88,6 +88,10 @@ def plan_scaling(scenario: Scenario, progress: Tell = silent) -> ScalingPlan:
     """
     if not scenario.plan.scaling:
         raise BadInput('plan.scaling names no policies; expected some, like ["queue", "slo"]')
+    if scenario.pool:
+        raise BadInput(
+            "plan.scaling is of a cluster without [[pool]] sections: take it or them out, or sweep policies.scaling"
+        )
     base = prepare(scenario.replaced({"policies.scaling": "fixed", "plan": {}}))
     bootstrap = Bootstrap(base.trace)
     if bootstrap.daily:
