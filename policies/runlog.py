@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traces.errors import BadInput
-from traces.files import row_at
+from traces.files import read_table, row_at
 from traces.marks import OutputKind
 from traces.output import Folder
 from traces.text import read_json, write_text
@@ -171,7 +171,7 @@ def _table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
     Raises:
         BadInput: a column is missing or of another kind, or a cell is empty or no time that a run can have.
     """
-    table = pq.read_table(path)
+    table = read_table(path)
     for name, kind in columns.items():
         if name not in table.column_names:
             raise BadInput(f"{path}: column {name!r} is missing")

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traces.errors import BadInput
+from traces.files import read_table
 from traces.marks import OutputKind
 from traces.output import whole_file
 
@@ -113,7 +114,7 @@ class Forest:
         if not path.is_file():
             raise BadInput(f"{path}: no such cache forest; expected a Parquet file written by 'tilecast cache fit'")
         try:
-            table = pq.read_table(path)
+            table = read_table(path)
             facts = FOREST.facts(table.schema.metadata)
             nodes = {name: table.column(name).to_numpy().astype(kind) for name, kind in _COLUMNS.items()}
             return cls.of_nodes(**nodes, metadata=facts)

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from traces.composition import format_composition, parse
 from traces.errors import BadInput
-from traces.files import row_at
+from traces.files import read_table, row_at
 from traces.geometry import GEOMETRIES
 from traces.limits import SPAN
 from traces.marks import OutputKind
@@ -125,7 +125,7 @@ class Profile:
         if not path.is_file():
             raise BadInput(f"{path}: no such profile; expected a Parquet file written by 'tilecast profile'")
         try:
-            table = pq.read_table(path)
+            table = read_table(path)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise BadInput(f"{path}: not a whole Parquet file ({str(error).splitlines()[0]})") from error
         try:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traces.errors import BadInput
-from traces.files import row_at
+from traces.files import read_table, row_at
 from traces.marks import OutputKind
 from traces.output import whole_file
 from traces.streams import stream
@@ -177,7 +177,7 @@ def read_recording(path: Path, kind: OutputKind, command: str) -> tuple[pd.DataF
     if not path.is_file():
         raise BadInput(f"{path}: no such recording; expected a Parquet file written by {command}")
     try:
-        table = pq.read_table(path)
+        table = read_table(path)
         facts = kind.facts(table.schema.metadata)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise BadInput(f"{path}: not a recording of cache signals; {command} writes one") from error

@@ -58,6 +58,16 @@ def read_frame(path: Path, text: Iterable[str] = ()) -> pd.DataFrame:
     return frame
 
 
+def read_table(path: Path) -> pa.Table:
+    """The Parquet table in ``path``, opened once: of a file that is replaced meanwhile, all of the one or the other.
+
+    Raises:
+        OSError, ValueError, pyarrow.ArrowException: it cannot be read, or is no such table.
+    """
+    with Path(path).open("rb") as file:
+        return pq.read_table(file)
+
+
 def write_frame(frame: pd.DataFrame, path: Path, kind: OutputKind) -> None:
     """Write the table to ``path`` by its suffix (.parquet, .csv or .jsonl), whole or not at all.
 
@@ -138,7 +148,7 @@ def suffix_of(path: Path, packed: bool = False) -> str:
 def _read_parquet(path: Path) -> pd.DataFrame:
     read_bytes(path)
     try:
-        frame = _plain_columns(pq.ParquetFile(path).read()).to_pandas(types_mapper=WHOLE_TYPES.get)
+        frame = _plain_columns(read_table(path)).to_pandas(types_mapper=WHOLE_TYPES.get)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInput(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
     if any(name is not None for name in frame.index.names):  # which pandas writes as a column of the file

@@ -22,6 +22,7 @@ from reports.notes import run_notes
 from sim.check_worlds import CheckedWorld
 from sim.driver import Simulation
 from tests.waiting import comes_true
+from traces.files import read_table
 from traces.notes import Note
 from traces.output import Folder, claim_folder
 from traces.request import Request
@@ -117,7 +118,7 @@ def test_tables_follow(tmp_path: Path) -> None:
             simulate(log)
         path = folder.path / "requests.parquet"
         known = read_run(folder.path)
-        assert comes_true(lambda: pd.read_parquet(path).equals(known.requests))
+        assert comes_true(lambda: read_table(path).to_pandas().equals(known.requests))
         assert (known.requests["status"] == "finished").sum() > 3
         log.settle()
 
