@@ -23,7 +23,8 @@ class Batch(NamedTuple):
         model: that all its requests are of.
         composition: how many images of each size, canonical (`traces.composition.composition_of`).
         guided_share: the share of its pixels that classifier-free guidance doubles, 0 to 1.
-        devices: on which a stage runs that uses several; None: all devices of a replica.
+        devices: on which a stage runs that uses several; None: one device of a replica, and all of them of a step that is
+            tiled.
         computed: the share of the work that a cache computes, above 0 to 1; None: no cache looks after it.
     """
 
@@ -141,6 +142,10 @@ class CostModel:
         """The costs of one model's requests, where those of several models are known; else these."""
         return self
 
+    def degrees(self, model: str) -> tuple[int, ...]:
+        """On how many devices a denoising step of a model can run, ascending; by default on one."""
+        return (1,)
+
     def extrapolation(self, stage: str, composition: Composition) -> float:
         """1.0 inside the measured range, else by what factor the worst of what runs lies outside."""
         return 1.0
@@ -183,6 +188,9 @@ class CostLayer(CostModel):
 
     def observe(self, stage: str, batch: Batch, predicted_step_s: float, measured_step_s: float, steps: int) -> None:
         self.table.observe(stage, batch, predicted_step_s, measured_step_s, steps)
+
+    def degrees(self, model: str) -> tuple[int, ...]:
+        return self.table.degrees(model)
 
     def extrapolation(self, stage: str, composition: Composition) -> float:
         return self.table.extrapolation(stage, composition)
