@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 
 from backend.shapes.counting import Counts, count
 from backend.shapes.fitting import fit
@@ -44,7 +45,8 @@ _HEADER = """\
 # forward. padding is what fused attention computes beside flops, because it rounds the width of a head up. bytes are
 # read and written by operators run one by one, parameters left out; peak_bytes is the most that activations hold at
 # once. Each is a polynomial in the tokens of a frame (area), the frames, and their product (tokens); errors above one
-# in a million are said. The parameters of a kind of operators are those that it reads in a forward.
+# in a million are said. The parameters of a kind of operators are those that it reads in a forward. sequence is what
+# can be shared by cutting the tokens of a row: layers that attend over all of them, and what these read and write.
 """
 
 
@@ -179,7 +181,26 @@ def _spell_counts(
         moved = sizes.fit([pair.bytes - single.bytes for single, pair in zip(singles, pairs, strict=True)])
         padding = sizes.fit([pair.padding / 2 for pair in pairs])
         lines += _spell_kind(table, kind, pairs[0].parameters, {"flops": flops, "padding": padding, "bytes": moved})
+    if STAGES[table.rpartition(".")[2]].by_executor:
+        lines += _spell_sequence(table, sizes, modules, one)
     return lines
+
+
+def _spell_sequence(table: str, sizes: _Sizes, modules: list[torch.nn.Module], counts: Sequence[Counts]) -> list[str]:
+    """What attends over all tokens of a row; nothing where nothing does, or other operators mix tokens, too."""
+    if any(isinstance(module, UNet2DConditionModel) for module in modules):
+        return []
+    layers, heads, moved = [], set(), []
+    for of, area, frames in zip(counts, sizes.areas, sizes.frames, strict=True):
+        over_all = {call: times for call, times in of.attended.items() if min(call[:2]) >= area * frames}
+        layers.append(sum(over_all.values()))
+        heads |= {heads for _, _, heads, _ in over_all}
+        moved.append(sum([times * bytes_ for (*_, bytes_), times in over_all.items()]))
+    if not all(layers):
+        return []
+    assert len(set(layers)) == len(heads) == 1, (layers, heads)
+    spelled = [f"layers = {layers[0]}", f"heads = {heads.pop()}"]
+    return [f"[{table}.sequence]", *spelled, _spell("bytes", *sizes.fit(moved)), ""]
 
 
 def _spell_tiles(table: str, geometry: ModelGeometry, stage: StageWork, modules: list[torch.nn.Module]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -54,11 +55,14 @@ class Counts:
         kinds: by the kind of operator, see `predictors.shapes.KINDS`.
         launches: operators that compute or move something.
         peak_bytes: most bytes that tensors made meanwhile held at once.
+        attended: calls of scaled dot-product attention, by tokens of queries, tokens of keys, heads, and bytes that one
+            call reads and writes.
     """
 
     kinds: dict[str, KindCounts] = field(default_factory=lambda: {kind: KindCounts() for kind in KINDS})
     launches: float = 0.0
     peak_bytes: float = 0.0
+    attended: Counter[tuple[int, int, int, int]] = field(default_factory=Counter)
 
     @property
     def flops(self) -> float:
@@ -196,7 +200,9 @@ class _FusedAttention(TorchFunctionMode):
         widths = (query.shape[-1], value.shape[-1])
         attention.flops += 2 * pairs * sum(widths)
         attention.padding += 2 * pairs * sum([-width % HEAD_MULTIPLE for width in widths])
-        attention.bytes += sum(map(_bytes, (query, key, value, out)))
+        moved = sum(map(_bytes, (query, key, value, out)))
+        attention.bytes += moved
+        self._watch.counts.attended[query.shape[-2], key.shape[-2], query.shape[-3], moved] += 1
         self._watch.counts.launches += 1
         self._watch.keep(out)
         return out
