@@ -35,8 +35,8 @@ from backend.loading import denoiser_names
 from backend.lora import Adapters, OneSet
 from backend.merge import Mixer, Several, Stacked, run_merged
 from backend.patched.unet import PATCH_FLOOR, PatchedUNet
+from backend.ranks.group import RankLost
 from backend.tiled.execution import TiledExecution, Tiling
-from backend.tiled.group import RankLost
 from backend.tiled.run import TiledRun
 from backend.tiled.saved import load
 from policies.caching import CachingPolicy, ComputeAll

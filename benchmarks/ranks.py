@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from backend.tiled.group import Group, RankLost
-from backend.tiled.launch import Ranks, start_ranks
+from backend.ranks.group import Group, RankLost
+from backend.ranks.launch import Ranks, start_ranks
 from predictors.link import Link
 
 BYTES = tuple(4**i for i in range(2, 14))  # 16 bytes to 64 MiB

@@ -46,7 +46,7 @@ def replay(
 
     Exit code 3: the log is written, but no request finished.
     """
-    from backend.tiled.environment import torchrun
+    from backend.ranks.environment import torchrun
     from cli.failures import NEGATIVE
     from policies.runlog import REPLAY
     from reports.notes import nothing_finished

@@ -195,7 +195,7 @@ def _pictures(folder: Folder, requests: list[Request]) -> PictureFolder:
 
 def follows(prepared: Prepared) -> bool:
     """Under torchrun: whether this was one of the ranks that only help the first, which it has done by now."""
-    from backend.tiled.environment import torchrun
+    from backend.ranks.environment import torchrun
 
     place, cluster = torchrun(), prepared.members[0].scenario.cluster
     if place is None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from backend.tiled.group import Group
+from backend.ranks.group import Group
 from policies.tiling.grid import Floats, Ints
 from policies.tiling.recipe import TiledShape
 from policies.tiling.step import REUSED, StepPlan

@@ -17,12 +17,12 @@ import torch
 
 from backend.inputs import Start
 from backend.merge import stacked
+from backend.ranks.environment import torchrun
+from backend.ranks.group import Group, RankLost, Traffic
+from backend.ranks.launch import Ranks, ranks_from_environment, start_ranks
 from backend.tiled.adapter import Adapter
 from backend.tiled.coordinator import Coordinator
-from backend.tiled.environment import torchrun
 from backend.tiled.evaluate import evaluate_windows, not_finite
-from backend.tiled.group import Group, RankLost, Traffic
-from backend.tiled.launch import Ranks, ranks_from_environment, start_ranks
 from backend.tiled.rank import Rank
 from backend.tiled.refine import REUSE
 from backend.tiled.run import TiledRun

@@ -11,9 +11,9 @@ from backend.coroutine import intercept_denoisers
 from backend.inputs import image_use, start_of
 from backend.loading import load_pipeline
 from backend.merge import stacked
+from backend.ranks.group import Group
 from backend.tiled.adapter import Adapter
 from backend.tiled.evaluate import evaluate_windows, not_finite
-from backend.tiled.group import Group
 from backend.tiled.run import TiledRun
 from backend.tiled.saved import with_tensors
 from policies.tiling.recipe import shape_from

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from backend.coroutine import DenoiserCall
+from backend.ranks.group import Group
 from backend.tiled.adapter import Adapter
 from backend.tiled.blend import TileBlend
 from backend.tiled.coordinator import Coordinator
-from backend.tiled.group import Group
 from backend.tiled.signals import in_whole_numbers, measured
 from policies.caching.contract import Flags
 from policies.tiling.grid import Box, Tile

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from backend.coroutine import DenoiserCall, Finished, RequestRun, StepDone
+from backend.ranks.group import Group, OneRank
 from backend.tiled.adapter import Adapter
 from backend.tiled.coordinator import Coordinator
 from backend.tiled.coroutines import RefineRun, Resumed, SketchRun, WindowRun, begin_at
-from backend.tiled.group import Group, OneRank
 from backend.tiled.pixels import as_pixels, drawn_noise, enlarged, noisy
 from backend.tiled.refine import Refinement
 from policies.tiling.recipe import TiledShape

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import torch
 
-from backend.tiled.group import Group, Pieces
-from backend.tiled.launch import ranks_from_environment, start_ranks
+from backend.ranks.group import Group, Pieces
+from backend.ranks.launch import ranks_from_environment, start_ranks
 from tests.waiting import PATIENCE_S
 from traces.errors import BadInput
 

@@ -1,4 +1,4 @@
-"""The process of a rank that `backend.tiled.launch.start_ranks` started: ``python -m backend.tiled.worker PULSE``.
+"""The process of a rank that `backend.ranks.launch.start_ranks` started: ``python -m backend.ranks.worker PULSE``.
 
 Its order is the first line of standard input. The rest of it is never written: that it ends means that the process at
 its other end closed it or is dead, and so does this one, whatever it is computing. Until the rank has started, it says
@@ -36,9 +36,9 @@ def main() -> None:
 
     import torch
 
-    from backend.tiled.group import ProcessGroup
-    from backend.tiled.heartbeat import LEFT, Heartbeat, RankLost, first_line, give_verdict, status_key
-    from backend.tiled.launch import Order, connect
+    from backend.ranks.group import ProcessGroup
+    from backend.ranks.heartbeat import LEFT, Heartbeat, RankLost, first_line, give_verdict, status_key
+    from backend.ranks.launch import Order, connect
     from traces.errors import BadInput
 
     order = Order(*json.loads(line))

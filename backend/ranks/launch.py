@@ -27,9 +27,9 @@ import torch
 import torch.distributed as dist
 
 from backend.child import child_environment
-from backend.tiled.environment import torchrun
-from backend.tiled.group import Group, OneRank, ProcessGroup
-from backend.tiled.heartbeat import Heartbeat, RankLost, how_it_ended, open_verdict, status_key, verdict_of
+from backend.ranks.environment import torchrun
+from backend.ranks.group import Group, OneRank, ProcessGroup
+from backend.ranks.heartbeat import Heartbeat, RankLost, how_it_ended, open_verdict, status_key, verdict_of
 from traces.errors import BadInput
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -223,7 +223,7 @@ def _start(order: Order) -> tuple[subprocess.Popen[bytes], int]:
     os.set_blocking(pulse, False)
     try:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-u", "-X", "faulthandler", "-m", "backend.tiled.worker", str(written)],
+            [sys.executable, "-P", "-u", "-X", "faulthandler", "-m", "backend.ranks.worker", str(written)],
             stdin=subprocess.PIPE,
             stdout=2,
             env=child_environment(order.threads),

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from backend.tiled.heartbeat import Heartbeat, RankLost, first_line
-from backend.tiled.transport import gloo, nccl
+from backend.ranks.heartbeat import Heartbeat, RankLost, first_line
+from backend.ranks.transport import gloo, nccl
 
 __all__ = ["Group", "OneRank", "Pieces", "ProcessGroup", "RankLost", "Traffic"]
 
@@ -138,7 +138,7 @@ class OneRank:
 
 
 class ProcessGroup:
-    """Ranks in processes of their own, by torch.distributed. `backend.tiled.launch` makes them.
+    """Ranks in processes of their own, by torch.distributed. `backend.ranks.launch` makes them.
 
     Args:
         store: the group's store, the same on all ranks and used for this group only.

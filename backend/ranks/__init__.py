@@ -1,0 +1,1 @@
+"""The ranks of a replica: processes, one a device, that watch each other and exchange tensors."""
