@@ -18,11 +18,11 @@ torch = pytest.importorskip("torch")
 
 import torch.distributed as dist  # noqa: E402
 
+from backend.ranks import launch  # noqa: E402
 from backend.ranks.environment import torchrun  # noqa: E402
 from backend.ranks.group import OneRank, RankLost, Traffic  # noqa: E402
 from backend.ranks.heartbeat import Heartbeat, how_it_ended, open_verdict, status_key  # noqa: E402
 from backend.ranks.launch import Ranks, connect, end_children, ranks_from_environment, start_ranks  # noqa: E402
-from backend.tiled import launch  # noqa: E402
 from tests.backend import group_targets  # noqa: E402
 from tests.waiting import PATIENCE_S, comes_true  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
