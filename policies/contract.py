@@ -290,7 +290,7 @@ class SchedulingPolicy(Policy):
         """A launch of this job ended and it has more to do; it is resident on its replica."""
 
     def ended(self, job: Job, now: float) -> None:
-        """A job finished, was dropped, failed or was cancelled."""
+        """A job finished, was dropped, failed or was cancelled; or had not started, and its request is routed again."""
 
     def replica_down(self, replica: Replica, now: float) -> None:
         """A replica failed. What was resident on it ends next, and arrives anew if the run starts it again."""

@@ -64,6 +64,7 @@ _FIELDS = len(Decision._fields)
 _LOADING = LaunchWork(Batch("", (), 0.0), (("load", 1),))
 
 REPLICA_FAILED = "its replica failed"
+REPLICA_CAME = "another replica came"
 
 
 class Controller:
@@ -85,7 +86,8 @@ class Controller:
         routing: copied; None: what the scheduling policy is used with.
 
     Attributes:
-        jobs: every job ever submitted, in order of submission; a request whose replica failed has several.
+        jobs: every job ever submitted, in order of submission; a request whose replica failed has several, and so has
+            one that was routed again before it started.
         launched: (launch, outcome, end time in seconds) of every launch that ended.
         open: jobs not ended.
         outages: [replica, from, to] in seconds of every failure, in order; one not repaired by the end ends with None,
@@ -388,8 +390,7 @@ class Controller:
             elif change == "resume":
                 self._leave_finishing(index)
                 if self._scaler.works(index):
-                    self._set_present(index, True)
-                    self._router.replica_up(self._replicas[index], now)
+                    self._take_part(index, now)
             elif change == "stop":
                 self._leave_finishing(index)
                 self._empty(index)
@@ -406,6 +407,15 @@ class Controller:
         else:
             occupancy.up &= ~bit
             occupancy.free &= ~bit
+
+    def _take_part(self, index: int, now: float) -> None:
+        """Let a replica take requests, those too that wait for others: they are routed again, the oldest first."""
+        self._set_present(index, True)
+        again = self._router.replica_up(self._replicas[index], now)
+        for job in again:
+            self._end(job, "rerouted", REPLICA_CAME, now)
+        for job in again:
+            self._add(Job(job.request, len(self.jobs), job.recipe, job.earlier, job.adapters_left), now)
 
     def _finish(self, index: int) -> None:
         """Let a replica finish what it has, and begin nothing."""
@@ -453,8 +463,7 @@ class Controller:
         if self._loads is not None:
             self._cluster.loaded[index].update(dict.fromkeys(self._preloaded[index]))
             self._loads.came(index)
-        self._set_present(index, True)
-        self._router.replica_up(self._replicas[index], now)
+        self._take_part(index, now)
 
     def replica_stopped(self, index: int, now: float) -> None:
         """A replica that was to stop is there no longer."""
@@ -556,8 +565,7 @@ class Controller:
         self._end_outage(index, now)
         if self._scaler is not None and not self._scaler.repaired(index):
             return
-        self._set_present(index, True)
-        self._router.replica_up(self._replicas[index], now)
+        self._take_part(index, now)
 
     def _end_outage(self, index: int, now: float) -> None:
         """A replica that failed works again, or is given up."""

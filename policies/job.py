@@ -9,6 +9,7 @@ so that none can make a request look done that never ran.
     resident  started and not in a launch: its latents and cache lie on its replica
     finished | dropped | failed | cancelled   ended
     lost      ended because its replica failed; the request begins again as another job
+    rerouted  ended before it started because a replica has come; the request is routed again as another job
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from traces.request import Request, Size
 from traces.stages import STAGES, Recipe, ordinary
 
 TRANSITIONS: dict[str, frozenset[str]] = {
-    "waiting": frozenset({"running", "dropped", "cancelled"}),
+    "waiting": frozenset({"running", "dropped", "cancelled", "rerouted"}),
     "running": frozenset({"resident", "finished", "failed", "cancelled"}),
     "resident": frozenset({"running", "dropped", "failed", "cancelled", "lost"}),
     "finished": frozenset(),
@@ -32,6 +33,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "failed": frozenset(),
     "cancelled": frozenset(),
     "lost": frozenset(),
+    "rerouted": frozenset(),
 }
 ENDED = frozenset(state for state, following in TRANSITIONS.items() if not following)
 

@@ -23,7 +23,8 @@ class Router:
     """Brings every request to the queue that it waits in.
 
     A request that finds no replica that serves it and works waits for the first that does. One that the routing policy
-    leaves to all of them waits until a replica has nothing else to run; the oldest is taken first.
+    leaves to all of them waits until a replica has nothing else to run; the oldest is taken first. Whenever a replica
+    comes, or works again, what waits for others and may run there is routed again.
 
     Args:
         cluster: has several queues if there is a routing policy, or else one for all.
@@ -216,8 +217,11 @@ class Router:
         for job in waiting:
             self.arrived(job, now)
 
-    def replica_up(self, replica: Replica, now: float) -> None:
-        """A replica that had failed works again."""
+    def replica_up(self, replica: Replica, now: float) -> list[Job]:
+        """A replica works again, or has come: those that wait for others and may run there, in order of submission.
+
+        The controller ends them, and lets their requests arrive anew.
+        """
         self._serving.clear()
         queue = self._cluster.queues[replica.index]
         self.changed[queue] = None
@@ -225,3 +229,8 @@ class Router:
         nowhere, self._nowhere = self._nowhere, {}
         for job in nowhere:
             self.arrived(job, now)
+        if self._shared is not None:
+            return []
+        elsewhere = [job for other in self.queues if other is not queue for job in other.waiting.values()]
+        serves = replica.pool.serves
+        return sorted([job for job in elsewhere if serves(job.request.model)], key=lambda job: job.order)

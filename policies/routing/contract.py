@@ -47,7 +47,8 @@ class RoutingPolicy(Policy):
         """
 
     def ended(self, job: Job, now: float) -> None:
-        """A request that it had routed finished, was dropped, failed or was cancelled, or is lost with its replica."""
+        """A request that it had routed finished, was dropped, failed or was cancelled, or is lost with its replica; or
+        it had not started, and is routed again next because a replica has come."""
 
     def replica_down(self, replica: Replica, now: float) -> None:
         """A replica failed. What has started there ends; what waits in its queue is routed again next if no other

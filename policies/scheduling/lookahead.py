@@ -134,7 +134,7 @@ class Lookahead(SchedulingPolicy):
 
     def arrived(self, job: Job, now: float) -> None:
         if job.request.deadline == math.inf:
-            self._wanted_s[job] = now + self.soft_slo_scale * self._costs.remaining_s(job)
+            self._wanted_s[job] = job.request.arrival_s + self.soft_slo_scale * self._costs.remaining_s(job)
         due_s = self._put(job)
         self._known += 1
         index = self._least_loaded()
@@ -164,7 +164,7 @@ class Lookahead(SchedulingPolicy):
         return index
 
     def ended(self, job: Job, now: float) -> None:
-        if self._floors is not None and job.request.deadline < math.inf:
+        if self._floors is not None and job.request.deadline < math.inf and job.state != "rerouted":
             self._floors.ended(job)
         self._wanted_s.pop(job, None)
         if job in self._by_due:

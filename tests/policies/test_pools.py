@@ -83,6 +83,18 @@ def test_what_waits_for_a_pool_that_fails_goes_to_another_or_waits() -> None:
     assert [(launch.replica, launch.jobs[0].request.request_id) for launch in controller.launches(2.0)] == [(3, "clip")]
 
 
+@pytest.mark.parametrize("name", ["shared", "earliest-completion"])
+def test_what_waits_for_one_pool_goes_to_another_that_comes(name: str) -> None:
+    controller = Controller(SCHEDULERS["fcfs"](), [SLOW, FAST], routing=ROUTINGS[name]())
+    for index in (2, 3):
+        controller.replica_down(index, 0.0)
+    for at in range(8):
+        controller.submit(asked(f"p{at}"), 0.0)
+    assert {where(controller, f"p{at}") for at in range(8)} == {"slow"}
+    controller.replica_up(3, 1.0)
+    assert {where(controller, f"p{at}") for at in range(8)} == {"slow", "fast"}
+
+
 def test_a_batch_holds_one_model() -> None:
     class Both(SchedulingPolicy):
         def plan(self, replica: Replica, now: float) -> Decision | None:

@@ -96,7 +96,9 @@ def test_round_robin_passes_over_replicas_that_are_down() -> None:
         if at == 3:
             d.controller.replica_up(2, 0.0)
         d.submit(request(name))
-    assert [list(replica.queue) for replica in d.controller._replicas] == [["a", "c"], ["b", "d"], ["e"]]
+        if at == 2:
+            assert [list(replica.queue) for replica in d.controller._replicas] == [["a", "c"], ["b"], []]
+    assert [list(replica.queue) for replica in d.controller._replicas] == [["c"], ["a", "d"], ["b", "e"]]
 
 
 @given(st.sets(st.text("abcdef", min_size=1, max_size=4), min_size=1, max_size=30), st.integers(2, 8), st.data())
@@ -184,6 +186,54 @@ def test_requests_without_any_replica_wait_for_the_first_that_is_repaired() -> N
     assert [(launch.replica, names(launch)) for launch in d.start()] == [(1, ["x"])]
 
 
+@pytest.mark.parametrize("name", ["earliest-completion", "least-work", "least-pixels", "affinity"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_what_waits_is_routed_again_when_a_replica_comes(scheduler: str, name: str) -> None:
+    """Four requests wait for the only replica; of those not started, the one that comes gets its share."""
+    d = Driven(SCHEDULERS[scheduler](), 2, routing=ROUTINGS[name]())
+    d.controller.replica_down(1, 0.0)
+    d.submit(*[request(f"r{i}", side=64 if i else 128) for i in range(4)])
+    d.now = 5.0  # whoever waits for company has waited enough
+    (running,) = d.start()
+    left = {f"r{i}" for i in range(4)} - set(names(running))
+    d.controller.replica_up(1, d.now)
+    assert set(names(running)) == {n for n, state in d.states().items() if state == "running"}
+    went = set(d.controller._replicas[1].queue)
+    assert went <= left
+    assert bool(went) == bool(left)
+    assert set(d.controller._replicas[0].queue) == left - went
+    running_now = [running, *d.start()]
+    assert {launch.replica for launch in running_now} == ({0, 1} if left else {0})
+    while running_now:
+        for launch in running_now:
+            d.end(launch)
+        running_now = d.start()
+    assert d.states() == dict.fromkeys(["r0", "r1", "r2", "r3"], "finished")
+
+
+def test_what_is_routed_again_has_ended_for_its_scheduler_and_comes_anew() -> None:
+    told: list[tuple[str, str]] = []
+
+    class Told(FCFS):
+        def arrived(self, job: Job, now: float) -> None:
+            told.append(("came", job.request.request_id))
+            super().arrived(job, now)
+
+        def ended(self, job: Job, now: float) -> None:
+            told.append((job.state, job.request.request_id))
+
+    d = Driven(Told(), 2, routing=LeastPixels())
+    d.controller.replica_down(1, 0.0)
+    d.submit(*[request(name) for name in "abc"])
+    d.start()
+    told.clear()
+    d.controller.replica_up(1, 1.0)
+    assert told == [("rerouted", "b"), ("rerouted", "c"), ("came", "b"), ("came", "c")]
+    assert d.states() == {"a": "running", "b": "waiting", "c": "waiting"}
+    assert [job.earlier for job in d.controller.jobs] == [None] * 5  # nothing has begun again
+    assert d.controller.open == 3
+
+
 def test_a_scheduler_of_a_replica_that_fails_begins_anew() -> None:
     class Counting(FCFS):
         def reset(self, cluster: Cluster) -> None:
@@ -199,7 +249,7 @@ def test_a_scheduler_of_a_replica_that_fails_begins_anew() -> None:
     d.controller.replica_down(0, 0.0)
     d.controller.replica_up(0, 1.0)
     d.submit(request("b"))
-    assert [queue.policy.seen for queue in d.controller._router.queues] == [["b"], ["a"]]
+    assert [queue.policy.seen for queue in d.controller._router.queues] == [["a", "b"], ["a"]]
 
 
 def test_a_scheduler_may_not_run_what_waits_elsewhere() -> None:
