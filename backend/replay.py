@@ -428,9 +428,9 @@ class Replay:
         """A replica failed; what it was doing is lost."""
         place = self._places[index]
         launch, place.running = place.running, None
-        outcome = None if launch is None else Outcome(0, device_s=(now - launch.start_s,))
+        outcomes = {} if launch is None else {launch.launch_id: Outcome(0, device_s=(now - launch.start_s,))}
         place.state, place.failed = "down", True
-        self._controller.replica_down(index, now, self._in_flight, outcome)
+        self._controller.replica_down(index, now, self._in_flight, outcomes)
 
     def _happen(self, happening: Happening, now: float) -> None:
         index = happening.replica

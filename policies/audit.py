@@ -15,7 +15,7 @@ from operator import attrgetter, is_
 from typing import Any
 
 from policies import job as transitions
-from policies.cluster import ClusterState, set_launch, set_up
+from policies.cluster import ClusterState, set_beside, set_launch, set_up
 from policies.contract import Cluster, Launch, Policy, Replica
 from policies.guard import broken, is_of, short
 from policies.job import Job
@@ -41,7 +41,9 @@ class Writer:
     end: Callable[[Job, str, str, float], None] = transitions.end
     cancel_soon: Callable[[Job, str], None] = transitions.cancel_soon
     remark: Callable[[Job, str], None] = transitions.remark
+    place: Callable[[Job, tuple[int, ...]], None] = transitions.place
     set_launch: Callable[[Replica, Launch | None], None] = set_launch
+    set_beside: Callable[[Replica, tuple[Launch, ...]], None] = set_beside
     set_up: Callable[[Replica, bool], None] = set_up
 
 
@@ -71,7 +73,9 @@ class Audit:
             end=self._of_both(transitions.end),
             cancel_soon=self._of_both(transitions.cancel_soon),
             remark=self._of_both(transitions.remark),
+            place=self._of_both(transitions.place),
             set_launch=self._of_replica("launch", set_launch),
+            set_beside=self._of_replica("beside", set_beside),
             set_up=self._of_replica("up", set_up),
         )
 

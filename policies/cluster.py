@@ -22,7 +22,7 @@ class Occupancy:
 
     Attributes:
         up: those that work.
-        free: of them, those that run nothing.
+        free: of them, those that have devices on which nothing runs.
         holding: those on which jobs live.
         queued: those that requests may wait for; one may still be here when its queue is empty again.
         leaving: those that finish what they have and begin nothing.
@@ -139,6 +139,7 @@ class ClusterState:
         _set_resident(replica, MappingProxyType(self.resident[index]))
         _set_loaded(replica, MappingProxyType(self.loaded[index]))
         set_launch(replica, None)
+        set_beside(replica, ())
         set_up(replica, True)
         return replica
 
@@ -156,6 +157,15 @@ def cluster_of(
     _set_waiting(view, MappingProxyType(waiting))
     _set_jobs(view, MappingProxyType(jobs))
     return view
+
+
+def devices_for(replica: Replica, jobs: Sequence[Job], count: int) -> tuple[int, ...]:
+    """So many devices of a replica that no launch has: first those where the jobs lie, last those where others do."""
+    taken = {device for launch in replica.launches for device in launch.devices}
+    own = {device for job in jobs for device in job.devices if job.replica == replica.index}
+    others = {device for job in replica.resident.values() for device in job.devices}
+    free = [device for device in range(replica.pool.devices) if device not in taken]
+    return tuple(sorted(sorted(free, key=lambda device: (device not in own, device in others, device))[:count]))
 
 
 Variant = tuple[str, str]
@@ -214,8 +224,20 @@ class _ReplicaFor(Replica):
     def launch(self) -> Launch | None:  # type: ignore[override]
         """What runs on it now, if it is of this variant."""
         launch = self._whole.launch
-        is_own = launch is not None and launch.jobs and self._of(launch.jobs[0]) == self._variant
-        return launch if is_own else None
+        return launch if launch is not None and self._is_own(launch) else None
+
+    @property
+    def beside(self) -> tuple[Launch, ...]:  # type: ignore[override]
+        """The others that run on it now and are of this variant."""
+        return tuple([launch for launch in self._whole.beside if self._is_own(launch)])
+
+    @property
+    def free_devices(self) -> int:
+        """How many of its devices no launch has, of whatever variant."""
+        return self._whole.free_devices
+
+    def _is_own(self, launch: Launch) -> bool:
+        return bool(launch.jobs) and self._of(launch.jobs[0]) == self._variant
 
     @property
     def up(self) -> bool:  # type: ignore[override]
@@ -247,6 +269,11 @@ class _ReplicaOfQueue(Replica):
     def launch(self) -> Launch | None:  # type: ignore[override]
         """What runs on it now."""
         return self._whole.launch
+
+    @property
+    def beside(self) -> tuple[Launch, ...]:  # type: ignore[override]
+        """The others that run on it now."""
+        return self._whole.beside
 
     @property
     def up(self) -> bool:  # type: ignore[override]
@@ -287,6 +314,8 @@ _set_loads = Replica.__dict__["_loads"].__set__
 _set_queue = Replica.__dict__["queue"].__set__
 _set_loaded = Replica.__dict__["loaded"].__set__
 set_launch = Replica.__dict__["launch"].__set__
-"""``set_launch(replica, launch)``: what runs on it now, or None."""
+"""``set_launch(replica, launch)``: what runs on it now, of several what began last, or None."""
+set_beside = Replica.__dict__["beside"].__set__
+"""``set_beside(replica, launches)``: what else runs on it now."""
 set_up = Replica.__dict__["up"].__set__
 """``set_up(replica, up)``: whether it works."""

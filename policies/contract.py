@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from policies.job import Job, ReadOnly
 from predictors.costs import Batch, CostModel
 from traces.composition import Composition, composition_of
-from traces.stages import Recipe
+from traces.stages import STAGES, Recipe
 
 if TYPE_CHECKING:
     from policies.pool import Pool
@@ -71,7 +71,11 @@ class Launch(NamedTuple):
 
     A launch with a ``load`` has no jobs: the replica is busy with its weights for one step of the stage ``load``. If
     adapters of its requests are not on yet, they are put on first, one after another: its work begins with the stage
-    ``adapt``, whose steps count among ``steps`` but are none of the jobs' own.
+    ``adapt``, whose steps count among ``steps`` but are none of the jobs' own. Nor is the step of the stage
+    ``reshard``, with which it begins where what lies of its requests on other devices takes time to move.
+
+    ``devices`` are those of the replica that it has to itself, counted from 0, in order. Its steps run on as many of
+    them as its batch says, the first of them; all, where replicas have one.
     """
 
     launch_id: int
@@ -82,6 +86,12 @@ class Launch(NamedTuple):
     steps: int
     start_s: float
     load: Load | None = None
+    devices: tuple[int, ...] = (0,)
+
+    @property
+    def reshards(self) -> bool:
+        """Whether it begins with moving what lies of its requests on other devices."""
+        return STAGES[self.work.stages[0][0]].moves
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -142,7 +152,10 @@ class Decision(NamedTuple):
     ``Decision(drop=...)`` alone drops and has the policy asked again. ``Decision(load=...)`` runs no job, but brings
     weights onto the replica. ``anew`` says that what the replica has started was thought through again just now, at an
     instant that does not depend on how steps are grouped into launches: routing then looks at it again, too, as it
-    does whenever a request starts.
+    does whenever a request starts. ``devices`` is how many devices of the replica it is to run on, of those that are
+    free, one of the degrees that the replica's costs offer; or which; None: it has all of them to itself, and runs on
+    as many as its steps can use. Where only a number is said, the jobs get those where they lie, as far as these are
+    free, and then those where nothing lies. The policy is asked about what is left next.
     """
 
     jobs: tuple[Job, ...] = ()
@@ -150,15 +163,19 @@ class Decision(NamedTuple):
     drop: tuple[tuple[Job, str], ...] = ()
     load: Load | None = None
     anew: bool = False
+    devices: int | tuple[int, ...] | None = None
 
 
 class Replica(ReadOnly):
-    """One copy of a model on one or more devices; runs one launch at a time. Policies read it.
+    """One copy of a model on one or more devices. Policies read it.
+
+    It runs one launch at a time, unless a policy gives a launch fewer than all devices: then others run beside it.
 
     Attributes:
         index: 0, 1, 2, ...
         resident: jobs that live here, by request id, in order of arrival on the replica.
-        launch: what runs now, or None.
+        launch: what runs now, of several launches the one that began last; or None.
+        beside: the others that run now, in the order in which they began.
         up: whether it works; one that has failed is not asked about until it is repaired.
         loaded: checkpoints whose weights lie here, in the order they came; empty where all requests want the same.
         pool: to which it belongs; replicas of one pool are alike.
@@ -169,8 +186,21 @@ class Replica(ReadOnly):
             here, or those of the queue that all replicas of the pool share.
     """
 
-    __slots__ = ("_loads", "batch_costs", "costs", "index", "launch", "loaded", "pool", "queue", "resident", "up")
+    __slots__ = (
+        "_loads",
+        "batch_costs",
+        "beside",
+        "costs",
+        "index",
+        "launch",
+        "loaded",
+        "pool",
+        "queue",
+        "resident",
+        "up",
+    )
 
+    beside: tuple[Launch, ...]
     batch_costs: BatchCosts
     costs: CostModel
     index: int
@@ -181,6 +211,16 @@ class Replica(ReadOnly):
     resident: Mapping[str, Job]
     up: bool
     _loads: LoadTimes | None
+
+    @property
+    def launches(self) -> tuple[Launch, ...]:
+        """All that run now, in the order in which they began."""
+        return self.beside if self.launch is None else (*self.beside, self.launch)
+
+    @property
+    def free_devices(self) -> int:
+        """How many of its devices no launch has."""
+        return self.pool.devices - sum([len(launch.devices) for launch in self.launches])
 
     @property
     def weights(self) -> Weights | None:

@@ -10,9 +10,10 @@ Times are seconds, as floats, on one clock of the driver's choice that never run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from policies import answers
@@ -22,7 +23,6 @@ from policies.contract import (
     Decision,
     Launch,
     LaunchWork,
-    Load,
     Outcome,
     Policy,
     Replica,
@@ -61,6 +61,7 @@ _MOST_KNOWN = 100_000
 _new = tuple.__new__  # of a named tuple, it takes a third of the time that its class takes
 _FIELDS = len(Decision._fields)
 
+_FIRST = (0,)
 _LOADING = LaunchWork(Batch("", (), 0.0), (("load", 1),))
 
 REPLICA_FAILED = "its replica failed"
@@ -134,6 +135,7 @@ class Controller:
         self._next_launch = 0
         self._known: dict[Pool, dict[tuple[Any, ...], _Work]] = {pool: {} for pool in pools}
         self._on_event = on_event
+        self._several = any(pool.devices > 1 for pool in pools)
         self._learns = any(pool.costs.learns for pool in pools)
         self._rules = Rules(cluster, self._loads)
         self._preloaded = loaded
@@ -249,9 +251,8 @@ class Controller:
             return
         if job.state == "running":
             self._write.cancel_soon(job, reason)
-            launch = self._replicas[job.replica].launch
-            assert launch is not None
-            self._own_recalls.append(launch.launch_id)
+            launches = self._replicas[job.replica].launches
+            self._own_recalls += [launch.launch_id for launch in launches if job in launch.jobs]
         else:
             self._end(job, "cancelled", reason, now)
 
@@ -283,7 +284,8 @@ class Controller:
                     launch = self._carry_out(place, decision, now)
                     if launch is not None:
                         started.append(launch)
-                        break
+                        if not occupancy.free & lowest:
+                            break
                 elif not (unbound and router.bind_oldest(queue, now)):
                     break
         if self._on_event:
@@ -296,10 +298,10 @@ class Controller:
         policy = queue.policy
         if type(decision) is not Decision or len(decision) != _FIELDS:
             decision = answers.decision(policy, decision)
-        jobs, steps, drop, load, anew = decision
+        jobs, steps, drop, load, anew, devices = decision
         if load is not None:
             self._drop(policy, drop, now)
-            return self._start_loading(place, jobs, load, now)
+            return self._start_loading(place, decision, now)
         if type(jobs) is not tuple or type(steps) is not int:
             jobs, steps = answers.batch(policy, jobs, steps)
         if anew is not True and anew is not False:
@@ -312,7 +314,9 @@ class Controller:
             if self._drop(policy, drop, now) and not jobs:
                 return None
             self._rules.check_batch(queue, replica, jobs, steps)  # what was dropped does not run
-        return self._start(place, jobs, steps, now)
+        if devices is None and replica.pool.devices == 1:
+            return self._start(place, jobs, steps, now)
+        return self._start(place, jobs, steps, now, self._rules.devices(queue.policy, replica, jobs, devices))
 
     def recalls(self, now: float) -> list[int]:
         """Ids of running launches to end at their next step boundary; each is named once."""
@@ -402,7 +406,7 @@ class Controller:
         self._write.set_up(self._replicas[index], present)
         if present:
             occupancy.up |= bit
-            if self._replicas[index].launch is None:
+            if self._replicas[index].free_devices:
                 occupancy.free |= bit
         else:
             occupancy.up &= ~bit
@@ -428,11 +432,10 @@ class Controller:
             queue.bits, queue.pool, queue.policy = bit, self._replicas[index].pool, Finishing()
             queue.jobs = resident
         occupancy.leaving |= bit
-        launch = self._replicas[index].launch
-        if launch is None:
+        replica = self._replicas[index]
+        if replica.free_devices:
             occupancy.free |= bit
-        else:  # what runs beside it may join now
-            self._own_recalls.append(launch.launch_id)
+        self._own_recalls += [launch.launch_id for launch in replica.launches]  # what runs beside it may join now
         self._places[bit] = self._replicas[index], resident, queue
         self._drawn[index], self._cluster.queues[index] = self._cluster.queues[index], queue
 
@@ -476,9 +479,8 @@ class Controller:
         """A launch ended, whole or early, well or with failures."""
         if self._on_event:
             self._on_event("complete", (launch.launch_id, outcome), now)
-        launch_id, index, jobs, _, _, steps_asked, _, load = launch
+        launch_id, index, jobs, _, _, steps_asked, _, load, _ = launch
         steps, failed, _, _, _, _, notes = outcome
-        own_steps = steps if self._loads is None else self._write.adapt(jobs, steps)
         step_costs = self._running.pop(launch_id, None)
         if step_costs is None:
             raise ValueError(f"launch {launch_id} is not running")
@@ -487,7 +489,8 @@ class Controller:
         self._recalled.discard(launch_id)
         queue = self._cluster.queues[index]
         self._changed[queue] = None
-        self._write.set_launch(self._replicas[index], None)
+        own_steps = self._own_steps(launch, steps)
+        self._leave(self._replicas[index], launch)
         self._occupancy.free |= 1 << index
         self.launched.append((launch, outcome, now))
         if load is not None:
@@ -514,31 +517,49 @@ class Controller:
                     except BaseException as error:
                         fail(policy, "returned", error)
 
-    def replica_down(self, index: int, now: float, in_flight: str = "restart", outcome: Outcome | None = None) -> None:
+    def _leave(self, replica: Replica, launch: Launch) -> None:
+        """A launch runs no longer."""
+        beside = replica.beside
+        if not beside:
+            self._write.set_launch(replica, None)
+            return
+        *others, last = [other for other in replica.launches if other.launch_id != launch.launch_id]
+        self._write.set_beside(replica, tuple(others))
+        self._write.set_launch(replica, last)
+
+    def _own_steps(self, launch: Launch, steps: int) -> int:
+        """How many of a launch's first steps are its jobs' own."""
+        if self._several and launch.reshards and steps:
+            steps -= 1
+        return steps if self._loads is None else self._write.adapt(launch.jobs, steps)
+
+    def replica_down(
+        self, index: int, now: float, in_flight: str = "restart", outcomes: Mapping[int, Outcome] = MappingProxyType({})
+    ) -> None:
         """A replica failed: what lay on it is gone, and it gets no work until `replica_up`.
 
         Args:
             index: which.
             now: seconds.
             in_flight: what becomes of its requests, one of `IN_FLIGHT`.
-            outcome: how far its running launch had come; None: it did not run.
+            outcomes: how far its running launches had come, by their ids.
         """
         if self._on_event:
-            self._on_event("down", (index, in_flight, outcome), now)
+            self._on_event("down", (index, in_flight, outcomes), now)
         replica = self._replicas[index]
         served = self._scaler is None or self._scaler.failed(index)
         self._set_present(index, False)
         self.outages.append((index, now, None))
         self._empty(index)
-        launch = replica.launch
-        self._write.set_launch(replica, None)
-        if launch is not None:
+        for launch in replica.launches:
+            outcome = outcomes.get(launch.launch_id)
             if outcome is None:
                 raise ValueError(f"replica {index} was running launch {launch.launch_id}, which has no outcome")
+            self._leave(replica, launch)
             del self._running[launch.launch_id]
             self._recalled.discard(launch.launch_id)
             self.launched.append((launch, outcome, now))
-            steps = outcome.steps_done if self._loads is None else self._write.adapt(launch.jobs, outcome.steps_done)
+            steps = self._own_steps(launch, outcome.steps_done)
             for job in launch.jobs:
                 self._write.rest(job, steps)
         if served:
@@ -599,23 +620,35 @@ class Controller:
         """Ids of the requests whose state lies on a replica; anything else it holds can be freed."""
         return list(self._cluster.resident[replica])
 
-    def _start(self, place: _Place, jobs: tuple[Job, ...], steps: int, now: float) -> Launch:
+    def _start(
+        self, place: _Place, jobs: tuple[Job, ...], steps: int, now: float, devices: tuple[int, ...] = _FIRST
+    ) -> Launch:
         replica, resident, queue = place
         self._changed[queue] = None
-        work, step_costs, predicted_step_s = self._work(replica, jobs, steps)
+        degree = None if replica.pool.devices == 1 else _degree(replica, jobs[0], len(devices))
+        work, step_costs, predicted_step_s = self._work(replica, jobs, steps, degree)
         if self._loads is not None and (adapters := sum([job.adapters_left for job in jobs])):
             step_costs = (replica.costs.step_cost("adapt", work.batch), *step_costs)
             work = LaunchWork(work.batch, (("adapt", adapters), *work.stages))
             steps += adapters
             predicted_step_s = ()
+        if degree is not None:
+            moving = replica.costs.step_cost("reshard", work.batch)
+            if moving.step_s > 0.0 and any(job.devices and job.devices != devices for job in jobs):
+                step_costs = (moving, *step_costs)
+                work = LaunchWork(work.batch, (("reshard", 1), *work.stages))
+                steps += 1
+                predicted_step_s = ()
+            for job in jobs:
+                if job.devices != devices:
+                    self._write.place(job, devices)
         index, launch_id = replica.index, self._next_launch
         if not predicted_step_s:
             predicted_step_s = tuple([cost.step_s for cost in step_costs])
-        launch = _new(Launch, (launch_id, index, jobs, work, predicted_step_s, steps, now, None))
+        launch = _new(Launch, (launch_id, index, jobs, work, predicted_step_s, steps, now, None, devices))
         self._running[launch_id] = step_costs
-        self._write.set_launch(replica, launch)
+        self._begin(replica, launch)
         occupancy, bit = self._occupancy, 1 << index
-        occupancy.free &= ~bit
         occupancy.holding |= bit
         self._next_launch = launch_id + 1
         waiting, queued = self._cluster.waiting, queue.waiting
@@ -631,19 +664,28 @@ class Controller:
                 self._write.set_state(job, "running")
         return launch
 
-    def _work(self, replica: Replica, jobs: tuple[Job, ...], steps: int) -> _Work:
+    def _begin(self, replica: Replica, launch: Launch) -> None:
+        """A launch runs from now on."""
+        running = replica.launch
+        if running is not None:
+            self._write.set_beside(replica, (*replica.beside, running))
+        self._write.set_launch(replica, launch)
+        if len(launch.devices) == replica.pool.devices or not replica.free_devices:
+            self._occupancy.free &= ~(1 << replica.index)
+
+    def _work(self, replica: Replica, jobs: tuple[Job, ...], steps: int, degree: int | None) -> _Work:
         """What the next steps of a batch are, with what the costs of a replica answer."""
         first = jobs[0]
         kind, known = first.kind, self._known[replica.pool]
-        alike: tuple[Any, ...] = (kind, len(jobs), first.steps_left, steps)
+        alike: tuple[Any, ...] = (kind, len(jobs), first.steps_left, steps, degree)
         for job in jobs:
             if job.kind is not kind:
                 composition, guided = composition_of_jobs(jobs), guided_share(jobs)
-                alike = (kind, composition, guided, first.steps_left, steps)
+                alike = (kind, composition, guided, first.steps_left, steps, degree)
                 break
         found = known.get(alike)
         if found is None:
-            batch = Batch(first.request.model, composition_of_jobs(jobs), guided_share(jobs))
+            batch = Batch(first.request.model, composition_of_jobs(jobs), guided_share(jobs), degree)
             work = LaunchWork(batch, first.segments(steps))
             step_costs = tuple([replica.costs.step_cost(stage, batch) for stage, _ in work.stages])
             found = work, step_costs, () if self._learns else tuple([cost.step_s for cost in step_costs])
@@ -651,10 +693,11 @@ class Controller:
                 known[alike] = found
         return found
 
-    def _start_loading(self, place: _Place, jobs: tuple[Job, ...], load: Load, now: float) -> Launch:
+    def _start_loading(self, place: _Place, decision: Decision, now: float) -> Launch:
         replica, resident, queue = place
-        load = answers.load(queue.policy, load)
-        self._rules.check_load(queue.policy, replica, jobs, load)
+        load = answers.load(queue.policy, decision.load)
+        self._rules.check_load(queue.policy, replica, decision.jobs, load)
+        devices = self._rules.devices(queue.policy, replica, (), decision.devices)
         assert self._loads is not None
         self._loads.seconds(replica.index, load.checkpoint)
         if self._router.heeds_plans:
@@ -670,11 +713,11 @@ class Controller:
             steps=1,
             start_s=now,
             load=load,
+            devices=devices,
         )
         self._next_launch += 1
         self._running[launch.launch_id] = (FixedCost(load.expected_s),)
-        self._write.set_launch(replica, launch)
-        self._occupancy.free &= ~(1 << replica.index)
+        self._begin(replica, launch)
         return launch
 
     def _drop(self, policy: SchedulingPolicy, drop: tuple[tuple[Job, str], ...], now: float) -> int:
@@ -701,6 +744,13 @@ class Controller:
         del self._cluster.jobs[name]
         self.open -= 1
         self._router.ended(job, now)
+
+
+def _degree(replica: Replica, job: Job, devices: int) -> int:
+    """On how many of so many devices the steps of a job's launch run."""
+    if not job.mixes:
+        return devices
+    return max([degree for degree in replica.costs.degrees(job.request.model) if degree <= devices], default=1)
 
 
 def _learn(step_costs: _StepCosts, launch: Launch, outcome: Outcome, now: float) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,8 @@ from traces.stages import STAGES, Recipe, ordinary
 from traces.text import read_text
 
 Event = dict[str, Any]
-_OF_A_LOAD = 4
-"""Fields of a load of weights, as `_spell_launch` has it; a launch of requests has more."""
+_ANY_DEVICES = 1 << 16
+"""Devices of a replica that has all on which the run launched something there."""
 _ANY_ROOM = Weights(math.inf, 1.0)
 """Weights of a replica on which there is room for all that the run loaded there."""
 
@@ -86,10 +87,9 @@ class EventRecord:
             launch_id, outcome = payload
             event[verb] = {"launch": launch_id, **_spell_outcome(outcome)}
         elif verb == "down":
-            replica, in_flight, outcome = payload
-            event[verb] = {"replica": replica, "in_flight": in_flight}
-            if outcome is not None:
-                event[verb] |= _spell_outcome(outcome)
+            replica, in_flight, outcomes = payload
+            ended = [{"launch": launch_id, **_spell_outcome(outcome)} for launch_id, outcome in outcomes.items()]
+            event[verb] = {"replica": replica, "in_flight": in_flight, "outcomes": ended}
         return event
 
     def _spell_segments(self, launch: Launch) -> list[list[Any]]:
@@ -105,9 +105,11 @@ class EventRecord:
 
 def _spell_launch(launch: Launch) -> list[Any]:
     if launch.load is not None:
-        return [launch.launch_id, launch.replica, launch.load.checkpoint, list(launch.load.evict)]
-    names = [job.request.request_id for job in launch.jobs]
-    return [launch.launch_id, launch.replica, launch.stage, launch.steps, names]
+        spelled = [launch.launch_id, launch.replica, launch.load.checkpoint, list(launch.load.evict)]
+    else:
+        names = [job.request.request_id for job in launch.jobs]
+        spelled = [launch.launch_id, launch.replica, launch.stage, launch.steps, names]
+    return spelled if launch.devices == (0,) else [*spelled, list(launch.devices)]
 
 
 def _spell_outcome(outcome: Outcome) -> dict[str, Any]:
@@ -265,7 +267,8 @@ class _Told:
             down = event["down"]
             index = down["replica"]
             self._running = {key: launch for key, launch in self._running.items() if launch.replica != index}
-            controller.replica_down(index, now, down["in_flight"], _outcome(down) if "steps" in down else None)
+            outcomes = {done["launch"]: _outcome(done) for done in down["outcomes"]}
+            controller.replica_down(index, now, down["in_flight"], outcomes)
         elif "up" in event:
             controller.replica_up(event["up"], now)
         elif "ready" in event:
@@ -359,7 +362,9 @@ class Ledger:
             told.launches(now)
         elif "launches" in event:
             recorded, decisions = event["launches"], _decisions_of(told)
-            decisions.next = {each[1]: (each, of) for each, of in zip(recorded, event.get("segments", ()), strict=True)}
+            decisions.next = defaultdict(list)
+            for each, of in zip(recorded, event.get("segments", ()), strict=True):
+                decisions.next[each[1]].append((each, of))
             for launch, segments in zip(told.launches(now), event.get("segments", ()), strict=True):
                 replica, batch = launch.replica, launch.batch
                 self._extrapolated |= {(replica, stage, batch) for stage, _, _, outside in segments if outside}
@@ -382,7 +387,7 @@ class Ledger:
         weights = None if self._loaded is None else _ANY_ROOM
         controller = Controller(
             policy=_Decisions(),
-            pools=[Pool(_Predictions(), self._replicas, elastic=elastic, weights=weights)],
+            pools=[Pool(_Predictions(), self._replicas, devices=_ANY_DEVICES, elastic=elastic, weights=weights)],
             recipe=recipe,
             loaded=self._loaded or (),
         )
@@ -405,9 +410,13 @@ class _Predictions(CostModel):
 
     def __init__(self) -> None:
         self.next: dict[str, float] = {}
+        self.degree = 1
+
+    def degrees(self, model: str) -> tuple[int, ...]:
+        return (self.degree,)
 
     def step_s(self, stage: str, batch: Batch) -> float:
-        return self.next[stage]
+        return self.next.get(stage, 0.0) if STAGES[stage].moves else self.next[stage]
 
 
 class _Decisions(SchedulingPolicy):
@@ -415,7 +424,7 @@ class _Decisions(SchedulingPolicy):
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
-        self.next: dict[int, tuple[Any, Any]] = {}
+        self.next: dict[int, list[tuple[Any, Any]]] = {}
         self.drop: tuple[str, str] | None = None
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
@@ -423,18 +432,24 @@ class _Decisions(SchedulingPolicy):
         if self.drop is not None:
             (name, reason), self.drop = self.drop, None
             return Decision(drop=((jobs[name], reason),))
-        if replica.index not in self.next:
+        if not self.next.get(replica.index):
             return None
-        spelled, segments = self.next.pop(replica.index)
-        if len(spelled) == _OF_A_LOAD:
-            (_, _, checkpoint, evict), ((_, _, expected_s, _),) = spelled, segments
-            return Decision(load=Load(checkpoint, tuple(evict), expected_s))
-        _, _, _, steps, names = spelled
-        steps -= sum([adapters for stage, adapters, _, _ in segments if STAGES[stage].weights])  # none of the jobs' own
+        spelled, segments = self.next[replica.index].pop(0)
+        if isinstance(spelled[3], list):  # of a load it says what makes room, of a batch how many steps
+            _, _, checkpoint, evict, *devices = spelled
+            ((_, _, expected_s, _),) = segments
+            return Decision(load=Load(checkpoint, tuple(evict), expected_s), devices=_named(devices))
+        _, _, _, steps, names, *devices = spelled
+        not_own = [before for stage, before, _, _ in segments if STAGES[stage].weights or STAGES[stage].moves]
         costs = replica.costs
         assert isinstance(costs, _Predictions)
-        costs.next = {stage: step_s for stage, _, step_s, _ in segments}
-        return Decision(tuple([jobs[name] for name in names]), steps)
+        costs.next, costs.degree = {stage: step_s for stage, _, step_s, _ in segments}, len(_named(devices))
+        return Decision(tuple([jobs[name] for name in names]), steps - sum(not_own), devices=_named(devices))
+
+
+def _named(devices: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The devices of a launch as `_spell_launch` has them."""
+    return tuple(devices[0]) if devices else (0,)
 
 
 def _decisions_of(told: _Told) -> _Decisions:

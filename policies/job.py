@@ -102,6 +102,7 @@ class Job(ReadOnly):
         alone: its composition when nothing runs beside it.
         earlier: the same request on a replica that failed; None: this is its first job.
         adapters_left: adapters to put on before its first step; a launch of it does that by itself.
+        devices: of its replica, on which its last launch ran, where replicas have several.
     """
 
     __slots__ = (
@@ -111,6 +112,7 @@ class Job(ReadOnly):
         "batch_key",
         "cancelling",
         "denoise_steps",
+        "devices",
         "earlier",
         "finish_s",
         "first_start_s",
@@ -146,6 +148,7 @@ class Job(ReadOnly):
         self.recipe = recipe = ordinary(request) if recipe is None else recipe
         self.state = "waiting"
         self.replica = -1
+        self.devices: tuple[int, ...] = ()
         self.first_start_s: float | None = None
         self.finish_s: float | None = None
         self.reason = ""
@@ -356,6 +359,13 @@ def come_after(job: Job, earlier: Job | None) -> None:
     """Let a job be the same request as an earlier one, as of an interrupted run."""
     _become(job, _Written)
     job.earlier = earlier
+    job.__class__ = Job
+
+
+def place(job: Job, devices: tuple[int, ...]) -> None:
+    """A job runs on these devices of its replica."""
+    _become(job, _Written)
+    job.devices = devices
     job.__class__ = Job
 
 

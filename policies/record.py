@@ -237,13 +237,15 @@ def _numbered(counts: Whole) -> tuple[Whole, Whole]:
 
 
 def _device_s(rows: _Rows, of_devices: Sequence[Sequence[float]]) -> Floats:
-    """Busy seconds over all devices: those of a row, or where a stage uses them all what the other stages leave."""
+    """Busy seconds over all devices: those of a row, or where a stage uses several what the other stages leave."""
     seconds = rows.end_s - rows.start_s
-    on_all = np.isin(rows.stage, [code for code, name in enumerate(rows.stages) if STAGES[name].devices])
-    if not on_all.any():
+    several = _whole(list(map(len, of_devices))) > 1
+    if not several.any():
         return seconds
-    shared = on_all & (_whole(list(map(len, of_devices))) > 1)[rows.launch]
-    elsewhere_s = np.bincount(rows.launch, np.where(on_all, 0.0, seconds), len(of_devices))
+    of_several = [code for code, name in enumerate(rows.stages) if STAGES[name].devices or STAGES[name].divides]
+    on_several = np.isin(rows.stage, of_several)
+    shared = on_several & several[rows.launch]
+    elsewhere_s = np.bincount(rows.launch, np.where(on_several, 0.0, seconds), len(of_devices))
     whole_s = np.array([sum(of_launch) for of_launch in of_devices], dtype=np.float64)
     return np.where(shared, np.maximum(0.0, (whole_s - elsewhere_s)[rows.launch]), seconds)
 

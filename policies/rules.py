@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from policies.cluster import ClusterState, QueueState
+from policies.cluster import ClusterState, QueueState, devices_for
 from policies.contract import Load, Replica, SchedulingPolicy
 from policies.guard import broken, fail, short
 from policies.job import Job
@@ -64,6 +64,34 @@ class Rules:
             return f"wants to run request {name!r} on replica {replica.index}, but it lives on replica {job.replica}"
         return f"asks for {steps} steps of request {name!r}, which has {job.steps_left} left"
 
+    def devices(
+        self, policy: SchedulingPolicy, replica: Replica, jobs: tuple[Job, ...], wanted: int | tuple[int, ...] | None
+    ) -> tuple[int, ...]:
+        """The devices of a replica that a batch has to itself, of those that are free: those wanted; None: all.
+
+        Raises:
+            PolicyError: so many are not free, or its steps cannot run on so many.
+        """
+        free = replica.free_devices
+        if wanted is None:
+            return devices_for(replica, jobs, free)
+        named = wanted if type(wanted) is tuple else ()
+        count = len(named) if named else wanted
+        if type(count) is not int or count < 1 or any(type(device) is not int for device in named):
+            raise broken(policy, f"answers plan with devices = {short(wanted)}, expected a whole number of at least 1")
+        if count > free:
+            raise broken(policy, f"wants {count} devices of replica {replica.index}, of which {free} are free")
+        if not named:
+            if jobs and jobs[0].mixes and count not in (offered := replica.costs.degrees(jobs[0].request.model)):
+                allowed = ", ".join(map(str, offered))
+                raise broken(policy, f"wants {count} devices for {jobs[0].request.model!r}, which runs on {allowed}")
+            return devices_for(replica, jobs, count)
+        taken = {device for launch in replica.launches for device in launch.devices}
+        had = [device for device in set(named) if 0 <= device < replica.pool.devices and device not in taken]
+        if len(had) < count:
+            raise broken(policy, f"wants devices {short(named)} of replica {replica.index}, which are not all free")
+        return named
+
     def check_load(self, policy: SchedulingPolicy, replica: Replica, jobs: tuple[Job, ...], load: Load) -> None:
         """PolicyError when weights cannot be brought onto a replica."""
         name = load.checkpoint
@@ -73,7 +101,10 @@ class Rules:
             raise broken(policy, f"loads {name!r} and runs requests in one decision")
         if name in replica.loaded:
             raise broken(policy, f"loads {name!r}, which lies on replica {replica.index} already")
+        busy = {job.request.checkpoint for launch in replica.launches for job in launch.jobs}
         for checkpoint in load.evict:
+            if checkpoint in busy:
+                raise broken(policy, f"evicts {checkpoint!r}, which runs on replica {replica.index}")
             if checkpoint not in replica.loaded:
                 raise broken(policy, f"evicts {checkpoint!r}, which does not lie on replica {replica.index}")
         beside = [checkpoint for checkpoint in replica.loaded if checkpoint not in load.evict]

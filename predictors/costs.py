@@ -23,8 +23,8 @@ class Batch(NamedTuple):
         model: that all its requests are of.
         composition: how many images of each size, canonical (`traces.composition.composition_of`).
         guided_share: the share of its pixels that classifier-free guidance doubles, 0 to 1.
-        devices: on which a stage runs that uses several; None: one device of a replica, all of them for a step that is
-            tiled.
+        devices: on which a stage runs that uses several, as what a launch computes says where replicas have several;
+            None: all devices of a replica, as far as its steps can use them.
         computed: the share of the work that a cache computes, above 0 to 1; None: no cache looks after it.
     """
 

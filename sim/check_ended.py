@@ -21,11 +21,12 @@ def check_conservation(policy: Policy, controller: Controller, requests: list[Re
     if [ended[request.request_id].request for request in requests if request.request_id in ended] != requests:
         raise broken(policy, "lost or changed a request")
     done: dict[tuple[str, str], int] = defaultdict(int)
-    free_at: dict[int, float] = defaultdict(float)
+    free_at: dict[tuple[int, int], float] = defaultdict(float)
     for launch, outcome, end_s in sorted(controller.launched, key=lambda record: record[0].launch_id):
-        if launch.start_s < free_at[launch.replica]:
-            raise broken(policy, f"has two launches at once on replica {launch.replica}")
-        free_at[launch.replica] = end_s
+        for device in launch.devices:
+            if launch.start_s < free_at[launch.replica, device]:
+                raise broken(policy, f"has two launches at once on a device of replica {launch.replica}")
+            free_at[launch.replica, device] = end_s
         for segment in launch.done(outcome.steps_done):
             for job in launch.jobs:
                 done[job.request.request_id, segment.stage] += segment.steps

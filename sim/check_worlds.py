@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from policies.controller import Controller
+from policies.pool import Pool
 from policies.routing import RoundRobin, RoutingPolicy
 from policies.tiling.costs import TiledCosts
 from policies.tiling.plan import TilePlans
@@ -18,7 +19,7 @@ from predictors.costs import Batch, CostModel, RepeatNoise
 from sim.world import World
 from traces.geometry import ModelGeometry
 from traces.request import Request
-from traces.stages import Recipe, ordinary
+from traces.stages import STAGES, Recipe, ordinary
 from traces.streams import stream
 
 _SIZES = ((256, 256), (256, 384), (512, 512))
@@ -45,6 +46,20 @@ class IrregularCosts(CostModel):
         return RepeatNoise((0.95, 0.97, 1.0, 1.03, 1.05))
 
 
+class DividedCosts(IrregularCosts):
+    """Costs of replicas of four devices, which a denoising step can use; what a change of them moves takes a while."""
+
+    def degrees(self, model: str) -> tuple[int, ...]:
+        return 1, 2, 4
+
+    def step_s(self, stage: str, batch: Batch) -> float:
+        if STAGES[stage].moves:
+            return 0.0017
+        whole_s = super().step_s(stage, batch)
+        degree = batch.devices or 4
+        return whole_s if degree == 1 or not STAGES[stage].divides else 0.0031 + (0.11 + 0.89 / degree) * whole_s
+
+
 @cache
 def _tile_plans() -> TilePlans:
     return TilePlans(TiledCosts(IrregularCosts(), _RULE, TileDevices(2)))
@@ -59,6 +74,7 @@ class CheckedWorld(NamedTuple):
         whole_seconds: they come at whole seconds, several at once.
         tiled: some are tiled, over two devices a replica.
         bound: every replica has a queue of its own.
+        divided: a replica has four devices, over which a step can be divided.
     """
 
     replicas: int
@@ -66,10 +82,13 @@ class CheckedWorld(NamedTuple):
     whole_seconds: bool
     tiled: bool = False
     bound: bool = False
+    divided: bool = False
 
     @property
     def costs(self) -> CostModel:
         """What the policy may ask, and what is true."""
+        if self.divided:
+            return DividedCosts()
         return _tile_plans().costs if self.tiled else IrregularCosts()
 
     @property
@@ -86,7 +105,8 @@ class CheckedWorld(NamedTuple):
         """A fresh controller of this world."""
         if routing is None and self.bound:
             routing = RoundRobin()
-        return Controller(policy, self.costs, self.replicas, self.recipe, on_event, routing=routing)
+        pool = Pool(self.costs, self.replicas, devices=4 if self.divided else 1)
+        return Controller(policy, [pool], recipe=self.recipe, on_event=on_event, routing=routing)
 
     def world(self, seed: int) -> World:
         """A fresh world."""
@@ -124,4 +144,6 @@ WORLDS = (
     CheckedWorld(3, 12.0, True, bound=True),
     CheckedWorld(1, 1.5, False, tiled=True),
     CheckedWorld(2, 6.0, True, tiled=True),
+    CheckedWorld(1, 9.0, False, divided=True),
+    CheckedWorld(2, 24.0, True, divided=True),
 )

@@ -195,14 +195,14 @@ class Simulation:
         self._down.add(replica)
         if state == "starting":
             return
-        outcome = None
+        outcomes = {}
         for timeline in list(self._running.values()):
             if timeline.launch.replica == replica:
                 del self._running[timeline.launch.launch_id]
-                outcome = timeline.outcome(now)
+                outcomes[timeline.launch.launch_id] = timeline.outcome(now)
                 self._world.put_back(timeline, now)
         self._world.lost(replica)
-        self._controller.replica_down(replica, now / PICOSECONDS, self._in_flight, outcome)
+        self._controller.replica_down(replica, now / PICOSECONDS, self._in_flight, outcomes)
 
     def _repair(self, replica: int, now: int) -> None:
         """A replica works again, if it is still wanted; one that was starting goes on with that."""

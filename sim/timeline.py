@@ -108,12 +108,24 @@ class Timeline:
         steps = self.steps if time == self.end else self.steps_by(time)
         stage_ends_s = tuple([end / PICOSECONDS for _, _, end, _, _, _ in self._parts if end < time])
         if self._account is None:
-            device_s = ((time - start) / PICOSECONDS,)
+            device_s: tuple[float, ...] = ((time - start) / PICOSECONDS,)
+            if len(self.launch.devices) > 1:
+                device_s = self._divided_s(time)
             return _new(Outcome, (steps, None, self._images * steps, 0, device_s, stage_ends_s, None))
         begun, refining = self._refining(time)
         others = time - start - refining
-        work = self._account(self.launch, steps, begun, refining / PICOSECONDS, others / PICOSECONDS)
-        return Outcome(steps, None, *work, stage_ends_s)
+        computed, reused, device_s = self._account(
+            self.launch, steps, begun, refining / PICOSECONDS, others / PICOSECONDS
+        )
+        if len(device_s) == 1 < len(self.launch.devices):
+            device_s = self._divided_s(time)
+        return Outcome(steps, None, computed, reused, device_s, stage_ends_s)
+
+    def _divided_s(self, time: int) -> tuple[float, ...]:
+        """Busy seconds of each of its devices until a time: of the first always, of others where a stage divides."""
+        divided = sum([spent for stage, _, spent in self.stages_by(time) if STAGES[stage].divides])
+        others = (divided / PICOSECONDS,) * ((self.launch.batch.devices or 1) - 1)
+        return ((time - self.start) / PICOSECONDS, *others)
 
     def _refining(self, time: int) -> tuple[int, int]:
         """Steps of refinement begun before a time, and the picoseconds that they had by then."""

@@ -39,6 +39,7 @@ _FIRST_DRAWN, _MOST_DRAWN = 256, 16384
 """Steps whose noise is drawn at a time: few at first, as a large cluster has many streams, and twice as many every
 time."""
 _MOST_KNOWN = 100_000
+_Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 _Known = tuple[LaunchWork, int, list[tuple[str, int, int]]]
@@ -86,8 +87,9 @@ class World(Durations):
 
     Args:
         costs: what the truth is taken from.
-        replicas: number of replicas; each has its own noise.
-        seed: seed of the named random streams ``world/<replica>/<stage>``.
+        replicas: number of replicas; each has its own noise, and so has each of its devices.
+        seed: seed of the named random streams ``world/<replica>/<stage>``; of launches that begin on a later device of
+            their replica, ``world/<replica>.<device>/<stage>``.
         noise: whether to draw repeat noise.
         slowdown: every step takes this many times as long as the table says.
         plans: what a cache computes of each request; None: there is no cache.
@@ -115,17 +117,23 @@ class World(Durations):
         self._slowdown = slowdown
         self._plans = plans
         self._tiles = tiles
-        self._base: dict[Batch, _ByStage[int]] = {}
+        self._base: dict[Batch, _Asked[str, int]] = {}
         self._known: dict[int, _Known] = {}  # by the identity of the work
         self._cached: dict[tuple[str, Batch, int], int] = {}
         self._uneven = frozenset(  # stages whose steps are not alike
             STAGES.named(lambda stage: {"blocks": plans, "tiles": tiles}.get(stage.cache) is not None)
         )
         self._account = None if plans is None and tiles is None else self._work
-        self.clocks = [_ByStage(partial(self._clock, replica, seed, noise)) for replica in range(replicas)]
+        self.clocks = [_Asked(partial(self._clock, str(replica), seed, noise)) for replica in range(replicas)]
+        self._clocks_beside = _Asked(lambda of: _Asked(partial(self._clock, "{}.{}".format(*of), seed, noise)))
 
-    def _clock(self, replica: int, seed: int, noise: bool, stage: str) -> NoiseStream:
-        if STAGES[stage].weights:
+    def _clocks(self, launch: Launch) -> _Asked[str, NoiseStream]:
+        """The noise of a launch's stages: that of the first of its devices, which no other has meanwhile."""
+        first = launch.devices[0]
+        return self._clocks_beside[launch.replica, first] if first else self.clocks[launch.replica]
+
+    def _clock(self, replica: str, seed: int, noise: bool, stage: str) -> NoiseStream:
+        if STAGES[stage].weights or STAGES[stage].moves:
             return NoiseStream((1.0,), 1, None)
         measured = self._costs.noise(stage)
         rng = stream(seed, f"world/{replica}/{self._model}{stage}") if noise and len(measured.ratios) > 1 else None
@@ -139,7 +147,7 @@ class World(Durations):
         _, images, even = known
         if steps is not None:
             planned, even = steps, even[:1]
-        clocks = self.clocks[launch.replica]
+        clocks = self._clocks(launch)
         end = start
         parts: list[Part] = []
         for stage, count, unit in even:
@@ -165,7 +173,7 @@ class World(Durations):
         return Timeline(launch, start, parts, planned, images, self._account)
 
     def put_back(self, timeline: Timeline, time: int) -> None:
-        clocks = self.clocks[timeline.launch.replica]
+        clocks = self._clocks(timeline.launch)
         for stage, steps in timeline.left(time):
             clocks[stage].next -= steps
 
@@ -187,7 +195,7 @@ class World(Durations):
         batch = work.batch
         base = self._base.get(batch)
         if base is None:
-            base = self._base[batch] = _ByStage(lambda stage: self._ns(stage, batch))
+            base = self._base[batch] = _Asked(lambda stage: self._ns(stage, batch))
         even = [(stage, steps, 0 if stage in self._uneven else base[stage]) for stage, steps in work.stages]
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
@@ -304,13 +312,13 @@ class World(Durations):
         return max(1, round(seconds * self._slowdown * 1e9))
 
 
-class _ByStage(dict[str, _Value]):
-    """Something by stage, asked for when it is first wanted."""
+class _Asked(dict[_Key, _Value]):
+    """Something by stage or another key, asked for when it is first wanted."""
 
-    def __init__(self, ask: Callable[[str], _Value]) -> None:
+    def __init__(self, ask: Callable[[_Key], _Value]) -> None:
         super().__init__()
         self._ask = ask
 
-    def __missing__(self, stage: str) -> _Value:
-        value = self[stage] = self._ask(stage)
+    def __missing__(self, key: _Key) -> _Value:
+        value = self[key] = self._ask(key)
         return value

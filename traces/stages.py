@@ -33,8 +33,10 @@ class Stage:
         mixes: requests of several sizes can share its launches.
         resumes: a request whose replica failed can be asked for again with only the steps that it lacks.
         weights: brings weights onto a replica, and takes what it is said to take, without noise.
+        moves: brings what lies of requests onto other devices, and takes what it is said to take, without noise.
         serves: its launches hold requests.
-        devices: a step uses all devices of a replica; other stages run on the first.
+        devices: a step shares out tiles over all devices of a replica; other stages of tiled requests run on the first.
+        divides: a step is divided over the devices of its launch; other stages run on the first of them.
         cache: what a cache counts its work in, ``blocks`` or ``tiles``; ``""``: none looks after it.
         canvas: what it sees of a tiled request: the ``whole`` canvas, its ``sketch`` or its ``tiles``.
         measured: profiles have rows of it.
@@ -50,8 +52,10 @@ class Stage:
     mixes: bool = True
     resumes: bool = True
     weights: bool = False
+    moves: bool = False
     serves: bool = True
     devices: bool = False
+    divides: bool = False
     cache: str = ""
     canvas: str = "whole"
     measured: bool = False
@@ -92,8 +96,9 @@ class Stages(dict[str, Stage]):
 _ROWS = (
     Stage("load", weights=True, serves=False),
     Stage("adapt", weights=True),
+    Stage("reshard", moves=True),
     Stage("encode", "text", prepares=True, canvas="sketch", measured=True, turn=1),
-    Stage("denoise", "denoiser", sampler=True, cache="blocks", measured=True, turn=5),
+    Stage("denoise", "denoiser", sampler=True, divides=True, cache="blocks", measured=True, turn=5),
     Stage("sketch", "denoiser", sampler=True, mixes=False, resumes=False, canvas="sketch", priced_as="denoise", turn=4),
     Stage("upscale", "vae", mixes=False, resumes=False, measured=True, turn=2),
     Stage(

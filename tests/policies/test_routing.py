@@ -165,8 +165,8 @@ def test_under_late_binding_all_replicas_have_the_same_queue() -> None:
 def test_what_waits_for_a_replica_that_fails_is_routed_again_and_what_had_started_too() -> None:
     d = Driven(FCFS(), 2, routing=LeastPixels())
     d.submit(*[request(f"r{i}") for i in range(6)])
-    _, second = d.start()
-    d.controller.replica_down(0, 0.1, "restart", Outcome(0))
+    first, second = d.start()
+    d.controller.replica_down(0, 0.1, "restart", {first.launch_id: Outcome(0)})
     assert [list(replica.queue) for replica in d.controller._replicas] == [[], ["r3", "r5", "r2", "r4", "r0"]]
     d.end(second)
     while started := d.start():

@@ -272,7 +272,7 @@ def test_what_waits_for_a_replica_that_fails_goes_elsewhere() -> None:
     run.submit(*[request(f"r{i}") for i in range(6)])
     first = held.launches(0.0)
     assert spelled(first) == [(0, "r0"), (1, "r1")]
-    held.replica_down(0, 1.0, "restart", Outcome(1))
+    held.replica_down(0, 1.0, "restart", {first[0].launch_id: Outcome(1)})
     run.now = 3.0
     held.complete(first[1], Outcome(first[1].steps), 3.0)
     log = run.finish()

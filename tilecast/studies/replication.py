@@ -319,7 +319,7 @@ def _imbalance(launched: Sequence[LaunchRecord]) -> float:
     """Seconds of the busiest device over the mean of all devices of its replica, in refinement; NaN without."""
     busiest = mean = 0.0
     for launch, outcome, end_s in launched:
-        if len(outcome.device_s) > 1:
+        if len(outcome.device_s) > 1 and any(STAGES[stage].devices for stage, _ in launch.work.stages):
             times = (launch.start_s, *outcome.stage_ends_s, end_s)
             stages = zip(launch.segments, times, times[1:], strict=False)
             others_s = sum([to_s - from_s for segment, from_s, to_s in stages if not STAGES[segment.stage].devices])
