@@ -17,6 +17,7 @@ import torch
 from greenlet import getcurrent
 
 from backend.coroutine import DenoiserCall
+from backend.devices.division import Division
 from backend.kernels.choice import REFERENCE, Kernels
 from backend.kernels.graphs import Recorder
 from backend.loading import first_line
@@ -52,6 +53,7 @@ class Blocks(Lockstep):
             block: name for name, listed in lists.items() for block in listed if any(True for _ in block.children())
         }
         """The model's blocks, and the list that each is in."""
+        self._names = {layer: name for name, layer in model.named_modules()}
         self.tables = Tables(model)
         self.trust = Trust(kernels.fused, self.tables)
         self._chains = Chains(self.trust, self.recorder)
@@ -74,6 +76,18 @@ class Blocks(Lockstep):
             f"{name} {'is' if name in always else f'was {count} times'} packed layer by layer, not as a block: {reason}"
             for (name, reason), count in sorted(self.unpacked.items())
         ]
+
+    def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
+        return super().run(calls) if self.trust.division is None else self.run_in_step(calls)
+
+    def run_divided(self, calls: Sequence[DenoiserCall], division: Division) -> list[Any]:
+        """Like `run`, with the tokens divided over the ranks of ``division``, all of which call it with the same."""
+        self.trust.division = division
+        try:
+            with division.forward():
+                return self.run(calls)
+        finally:
+            self.trust.division = None
 
     def run_in_step(self, calls: Sequence[DenoiserCall]) -> list[Any]:
         """See `Lockstep.run_in_step`. Calls alike stand together, which their attention shares then."""
@@ -151,7 +165,7 @@ class Blocks(Lockstep):
 
     def packs(self, layer: torch.nn.Module, stops: Sequence[Stop]) -> bool:
         """Whether the layer is to run for these calls at once."""
-        return len(stops) > 1
+        return len(stops) > 1 or self.trust.division is not None
 
     def at_once(self, layer: torch.nn.Module, stops: Sequence[Stop]) -> list[Any]:
         """What the layer gives to each call. Packed tensors are told by their number of tokens: if two have the same,
@@ -184,7 +198,7 @@ class Blocks(Lockstep):
             given = self._through(chain, stops, launch)
             if given is not None:
                 return given
-        launched = self.trust.run(layer, stops, calls, launch)
+        launched = self.trust.run(layer, stops, calls, launch, self._names[layer] if layer in self.blocks else "")
         if layer in self.blocks:
             self.packed[type(layer).__name__] += 1
         self.ran(layer, stops, launched)
@@ -192,7 +206,8 @@ class Blocks(Lockstep):
 
     def _through(self, chain: Chain, stops: Sequence[Stop], launch: PackedCalls) -> list[Any] | None:
         forwards = [self.stock(link.layer) for link in chain.links]
-        given = self._chains.run(chain, stops, launch, forwards, self._scale)
+        names = [self._names[link.layer] for link in chain.links] if self.trust.division is not None else []
+        given = self._chains.run(chain, stops, launch, forwards, self._scale, names=names)
         if given is not None:
             self.packed.update(type(link.layer).__name__ for link in chain.links if link.layer in self.blocks)
         return given
@@ -217,7 +232,7 @@ class Blocks(Lockstep):
         if not self.all_came(stops) or launch.form not in self.trust:
             self._chains.end()
             return
-        fed = Fed(layer, self.trust.signature(layer), stops, launch, self.trust.joins(launch.form), given)
+        fed = Fed(layer, self.trust.signature(layer), stops, launch, self.trust.habits(launch.form), given)
         self._chains.learn(fed, begins=layer in self.blocks)
 
 

@@ -117,7 +117,7 @@ class CachedBlocks(Blocks):
         block = PackedBlock(layer, stops[0].forward, launch.packer, launch.pack, launch.arguments)
         if launch.form not in trust or not cached.takes(block):
             return super().at_once(layer, stops) if len(stops) > 1 else [BY_ITSELF]
-        given = cached.run(block, trust.joins(launch.form))
+        given = cached.run(block, trust.habits(launch.form).joins)
         self.packed[type(layer).__name__] += 1
         return given
 

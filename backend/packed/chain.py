@@ -18,6 +18,7 @@ import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from backend.packed.lockstep import BY_ITSELF, Stop
+from backend.packed.trust import Habits
 from backend.recent import Recent
 
 _SHAPES = 32
@@ -80,7 +81,7 @@ class PackedAlike(NamedTuple):
         streams: the first block's name of each of their streams, by their own; their first argument first.
         others: where their other arguments come from.
         form: of these, packed.
-        joins: streams that they join, by their own names.
+        habits: what they do with their streams, by their own names.
     """
 
     kind: type
@@ -88,7 +89,7 @@ class PackedAlike(NamedTuple):
     streams: dict[str, str]
     others: dict[str, Sources]
     form: Hashable
-    joins: frozenset[tuple[str, ...]]
+    habits: Habits
 
 
 class ChainLink(NamedTuple):

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from backend.devices.attention import ShardAttention
+from backend.devices.division import Layers, all_tokens, shared
 from backend.kernels.graphs import Recorder
-from backend.packed.arguments import Streams
+from backend.packed.arguments import Packer, Streams
 from backend.packed.chain import (
     ArgumentSource,
     Chain,
@@ -27,8 +29,9 @@ from backend.packed.chain import (
 from backend.packed.entries import RowEntries
 from backend.packed.lockstep import Stop
 from backend.packed.pack import Pack
-from backend.packed.trust import PackedCalls, Trust, divided, form_of
+from backend.packed.trust import Habits, PackedCalls, Trust, divided, form_of
 from backend.packed.within import RowAttention, within
+from backend.ranks.heartbeat import RankLost
 from backend.recent import Recent
 
 _CHAINS = 256
@@ -42,7 +45,7 @@ class Fed(NamedTuple):
     signature: inspect.Signature
     stops: Sequence[Stop]
     launch: PackedCalls
-    joins: frozenset[tuple[str, ...]]
+    habits: Habits
     given: Sequence[Any]
 
 
@@ -96,6 +99,7 @@ class Chains:
         launch: PackedCalls,
         forwards: Sequence[Callable[..., Any]],
         scale: float,
+        names: Sequence[str] = (),
     ) -> list[Any] | None:
         """What the first block of a chain gives to each call, when the chain has run; None: it is not for these.
 
@@ -104,16 +108,16 @@ class Chains:
             stops: the calls, at its first block; ``launch``: these, packed.
             forwards: of its layers.
             scale: of LoRA weights.
+            names: of its layers, where their tokens may be divided.
         """
         streams = launch.packer.streams
-        tensors: list[Any] = []
-        packs, templates = [], []
+        packers, packs, arguments = [], [], []
         for index, group in enumerate(chain.groups):
             if index:
                 own = {name: streams.lengths[of_first] for name, of_first in group.streams.items()}
                 packer = self._trust.packer(Streams(next(iter(own)), streams.rows, own), launch.packer.device)
                 pack = packer.pack()
-                for names in group.joins:
+                for names in group.habits.joins:
                     pack.join(names)
                 others = {
                     name: packer.argument(name, [value_of(sources, stop) for stop in stops], pack, group.image_first)
@@ -122,13 +126,19 @@ class Chains:
                 if form_of(others) != group.form:
                     return None
             else:
-                pack, others = launch.pack, {name: launch.arguments[name] for name in group.others}
+                packer, pack = launch.packer, launch.pack
+                others = {name: launch.arguments[name] for name in group.others}
+            packers.append(packer)
             packs.append(pack)
-            templates.append(_Template.of(others, tensors))
+            arguments.append(others)
         given_streams = {name: launch.arguments[name] for name in streams.lengths}
         layers = list(zip(forwards, chain.links, strict=True))
-        key = "chain", launch.form, len(chain.links), tuple(streams.lengths.items()), scale
-        leaves = self._recorder.run(key, _run_links(layers, packs, templates), given_streams, tensors)
+        leaves = self._divided(layers, chain, launch, names, packers, arguments) if names else None
+        if leaves is None:
+            key = "chain", launch.form, len(chain.links), tuple(streams.lengths.items()), scale
+            tensors: list[Any] = []
+            templates = [_Template.of(others, tensors) for others in arguments]
+            leaves = self._recorder.run(key, _run_links(layers, packs, templates), given_streams, tensors)
         last = chain.links[-1]
         finals = divided(tree_unflatten(list(leaves), last.spec), packs[last.group], streams.rows)
         given, at = [], 0
@@ -137,6 +147,42 @@ class Chains:
             given.append(chain.send_ahead(stop, rows, tokens, final))
             at += rows
         return given
+
+    def _divided(
+        self,
+        layers: Sequence[tuple[Callable[..., Any], ChainLink]],
+        chain: Chain,
+        launch: PackedCalls,
+        names: Sequence[str],
+        packers: Sequence[Packer],
+        arguments: Sequence[dict[str, Any]],
+    ) -> list[Any] | None:
+        """What the last layer gives where ranks divide the tokens; None: they do not."""
+        division = self._trust.division
+        if division is None:
+            return None
+        streams = launch.packer.streams
+        groups = [Layers(group.streams, *group.habits) for group in chain.groups]
+        given = {name: launch.arguments[name] for name in streams.lengths}
+        channels = frozenset(x.shape[2] for x in given.values())
+        shard = division.shard(names, streams.lengths, groups, channels, launch.packer.device)
+        if shard is None:
+            return None
+        try:
+            with division.computing():
+                tensors: list[Any] = []
+                packs = [shard.pack(group.names, group.joins, launch.pack.fused) for group in groups]
+                templates = [
+                    _Template.of(shared(others, pack, packer.along, (), group), tensors)
+                    for others, pack, packer, group in zip(arguments, packs, packers, groups, strict=True)
+                ]
+                own = {name: shard.taken(x, 1, (name,)) for name, x in given.items()}
+                rows = ShardAttention(packs[0], division.exchange)
+                leaves = _run_links(layers, packs, templates, rows)(own, tensors)
+                last = chain.links[-1].group
+                return list(all_tokens(division, leaves, packs[last], groups[last]))
+        except RankLost:
+            return None
 
 
 class _Learning:
@@ -186,7 +232,7 @@ class _Learning:
             streams,
             others,
             form_of({name: fed.launch.arguments[name] for name in others}),
-            fed.joins,
+            fed.habits,
         )
         link = ChainLink(
             layer=fed.layer,
@@ -266,14 +312,17 @@ _TENSOR = object()
 
 
 def _run_links(
-    layers: Sequence[tuple[Callable[..., Any], ChainLink]], packs: Sequence[Pack], templates: Sequence[_Template]
+    layers: Sequence[tuple[Callable[..., Any], ChainLink]],
+    packs: Sequence[Pack],
+    templates: Sequence[_Template],
+    attention: RowAttention | None = None,
 ) -> Callable[..., list[Any]]:
     """From the streams of a chain to what its last layer gives: what can be recorded."""
 
     def run(streams: dict[str, torch.Tensor], tensors: Sequence[torch.Tensor]) -> list[Any]:
         others = [template.filled(tensors) for template in templates]
         leaves: list[Any] = []
-        rows = RowAttention(packs[0])
+        rows = attention or RowAttention(packs[0])
         with within(rows):
             for forward, link in layers:
                 rows.pack = packs[link.group]

@@ -115,6 +115,8 @@ class Pack:
         last: names of the streams that the block joined last; empty: none yet.
         over_joint: whether an argument lay over image and text together.
         ambiguous: whether two arrangements have as many tokens.
+        attended: attentions so far: the streams of the queries, those of the keys, and what mask they have (`mask_of`);
+            None: nobody wants to know.
 
     Raises:
         NotPackable: two arrangements have as many tokens.
@@ -135,6 +137,7 @@ class Pack:
         self.last: tuple[str, ...] = ()
         self.over_joint = False
         self.ambiguous = False
+        self.attended: set[tuple[tuple[str, ...], tuple[str, ...], str]] | None = None
         self._any_lengths = any_lengths
         self._known: dict[int, Arrangement] = {}
         for name in self.streams:

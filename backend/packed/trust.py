@@ -14,6 +14,8 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from backend.alike import alike
+from backend.devices.attention import ShardAttention
+from backend.devices.division import Division, Layers, all_tokens, shared
 from backend.identity import Itself
 from backend.packed.arguments import TEXT, Arguments, Differs, PackedTables, Packer, Streams, stacked, streams_of
 from backend.packed.entries import RowEntries
@@ -21,6 +23,7 @@ from backend.packed.lockstep import Stop
 from backend.packed.pack import Arrangement, NotPackable, Pack
 from backend.packed.tables import Tables
 from backend.packed.within import Checking, RowAttention, within
+from backend.ranks.heartbeat import RankLost
 from backend.recent import Recent
 
 _ARRANGED = 12
@@ -61,36 +64,52 @@ class Launched(NamedTuple):
     given: list[Any]
 
 
+class Habits(NamedTuple):
+    """What a layer does with streams.
+
+    Attributes:
+        joins: which it puts end to end.
+        attended: see `Pack.attended`.
+    """
+
+    joins: frozenset[tuple[str, ...]] = frozenset()
+    attended: frozenset[tuple[tuple[str, ...], tuple[str, ...], str]] = frozenset()
+
+
 class Trust:
     """Runs a layer once for several calls, and knows for which forms of calls that has been checked.
 
     Args:
         fused: see `backend.packed.pack.Pack`.
         tables: of positions that are kept; packed, they are kept too.
+
+    Attributes:
+        division: with which other ranks tokens are divided; None: with none.
     """
 
     def __init__(self, fused: bool, tables: Tables) -> None:
         self._fused = fused
+        self.division: Division | None = None
         self.packed_tables = PackedTables(tables)
         self._signatures: dict[type, inspect.Signature] = {}
         self._plain_names: dict[type, list[str]] = {}
-        self._joins: dict[Hashable, frozenset[tuple[str, ...]]] = {}
+        self._habits: dict[Hashable, Habits] = {}
         self._image_first: dict[type, bool] = {}
         self._packers: dict[Hashable, Packer] = {}
         self._arrangements: Recent[Hashable, dict[tuple[str, ...], Arrangement]] = Recent(_ARRANGED)
 
     def __contains__(self, form: Hashable) -> bool:
-        return form in self._joins
+        return form in self._habits
 
-    def joins(self, form: Hashable) -> frozenset[tuple[str, ...]]:
-        """The streams that a layer joins in calls of a trusted form."""
-        return self._joins[form]
+    def habits(self, form: Hashable) -> Habits:
+        """What a layer does with its streams in calls of a trusted form."""
+        return self._habits[form]
 
-    def take(self, form: Hashable, joins: frozenset[tuple[str, ...]] = frozenset()) -> None:
+    def take(self, form: Hashable, habits: Habits = Habits()) -> None:  # noqa: B008 - it has no state
         """Trust a form of calls from now on; one that is trusted stays as it is."""
-        if len(self._joins) >= _FORMS:
-            self._joins.clear()
-        self._joins.setdefault(form, joins)
+        if len(self._habits) >= _FORMS:
+            self._habits.clear()
+        self._habits.setdefault(form, habits)
 
     def forget_calls(self) -> None:
         """The calls under way are done: free what was packed of them."""
@@ -132,23 +151,36 @@ class Trust:
         pack = packer.pack(any_lengths)
         arguments = packer.packed(calls, pack, image_first)
         form = (layer, image_first, *form_of(arguments))
-        for names in self._joins.get(form, ()):
+        for names in self._habits.get(form, Habits()).joins:
             pack.join(names)
         return PackedCalls(packer, pack, image_first, arguments, form)
 
     def run(
-        self, layer: torch.nn.Module, stops: Sequence[Stop], calls: Sequence[Arguments], launch: PackedCalls
+        self,
+        layer: torch.nn.Module,
+        stops: Sequence[Stop],
+        calls: Sequence[Arguments],
+        launch: PackedCalls,
+        block: str = "",
     ) -> Launched:
         """What the layer gives to each call. How it joins image and text is seen when it does, and kept in mind.
 
         Args:
             layer: where the calls are.
             stops: the calls; ``calls``: their arguments by name; ``launch``: these, packed.
+            block: its name, if its tokens are worth dividing.
 
         Raises:
             NotPackable: it gives other values than alone, or calls what could mix tokens.
         """
         kind = type(layer)
+        if block and self.division is not None:
+            if launch.form in self:
+                done = self._divided(layer, stops, launch, block)
+                if done is not None:
+                    return done
+            else:
+                self.division.alone()
         launched, last = self._launched(layer, stops, launch)
         if launch.pack.over_joint and kind not in self._image_first:
             if not last:
@@ -169,14 +201,39 @@ class Trust:
             if trusted:
                 out = stops[0].forward(*bound.args[1:], **bound.kwargs)
             else:
+                pack.attended = set()
                 with Checking(pack):
                     out = stops[0].forward(*bound.args[1:], **bound.kwargs)
         given = divided(out, pack, launch.packer.streams.rows)
         settled = not pack.over_joint or type(layer) in self._image_first or not pack.last or pack.last[-1] != TEXT
         if not trusted and settled:
             _compare(stops, given)
-            self.take(launch.form, pack.joins)
+            self.take(launch.form, Habits(pack.joins, frozenset(pack.attended or ())))
         return Launched(launch, out, given), pack.last
+
+    def _divided(
+        self, layer: torch.nn.Module, stops: Sequence[Stop], launch: PackedCalls, block: str
+    ) -> Launched | None:
+        """What the calls are given where ranks divide their tokens; None: they do not."""
+        assert self.division is not None
+        streams = launch.packer.streams
+        layers = Layers({name: name for name in streams.lengths}, *self.habits(launch.form))
+        channels = frozenset(launch.arguments[name].shape[2] for name in streams.lengths)
+        shard = self.division.shard([block], streams.lengths, [layers], channels, launch.packer.device)
+        if shard is None:
+            return None
+        try:
+            with self.division.computing():
+                pack = shard.pack(layers.names, layers.joins, self._fused)
+                arguments = shared(launch.arguments, pack, launch.packer.along, list(streams.lengths), layers)
+                bound = self.signature(layer).bind(layer, *stops[0].args, **stops[0].kwargs)
+                bound.arguments.update(arguments)
+                with within(ShardAttention(pack, self.division.exchange)):
+                    out = stops[0].forward(*bound.args[1:], **bound.kwargs)
+                out = all_tokens(self.division, out, pack, layers)
+        except RankLost:
+            return None
+        return Launched(launch, out, divided(out, launch.pack, streams.rows))
 
     def packer(self, streams: Streams, device: torch.device) -> Packer:
         """Of these streams; the tables of those that were used last are kept."""

@@ -74,7 +74,7 @@ class RowAttention:
         if is_causal:
             raise NotPackable("its attention is causal", always=True)
         if attn_mask is None and not any(more.values()):
-            queries, keys = self._arrangements(query, key)
+            queries, keys = self._arrangements(query, key, None)
             if self._memory is not None:
                 keys, key, value, _ = self._memory.complete(keys, key, value, None)
             q, k, v = (
@@ -97,39 +97,72 @@ class RowAttention:
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
         """[1, heads, tokens, channels] by ``attention(query, key, value, mask)`` of rows of equal lengths."""
-        queries, keys = self._arrangements(query, key)
+        queries, keys = self._arrangements(query, key, mask)
         if self._memory is not None:
             keys, key, value, mask = self._memory.complete(keys, key, value, mask)
-        out = query.new_empty((*query.shape[:3], value.shape[-1]))
-        for (length, _), run in groupby(range(len(queries.spans)), lambda row: (queries.length(row), keys.length(row))):
-            if not length:
-                continue
-            rows = list(run)
-            q, k, v = (
-                torch.cat([who.of_row(x, row, 2) for row in rows])
-                for who, x in ((queries, query), (keys, key), (keys, value))
-            )
-            masks = None if mask is None else torch.cat([self._mask_of_row(mask, row, queries, keys) for row in rows])
-            for row, done in zip(rows, attention(q, k, v, masks), strict=True):
-                at = 0
-                for begin, end in queries.spans[row]:
-                    out[0, :, begin:end] = done[:, at : at + end - begin]
-                    at += end - begin
-        return out
+        return rows_apart(attention, query, key, value, mask, (queries, keys))
 
-    def _mask_of_row(self, mask: torch.Tensor, row: int, queries: Arrangement, keys: Arrangement) -> torch.Tensor:
-        """[1, heads or 1, queries or 1, keys]."""
-        if mask.shape[-1] == keys.tokens:
-            mask = keys.of_row(mask, row, mask.ndim - 1)
-        if mask.ndim > 1 and mask.shape[-2] == queries.tokens:
-            mask = queries.of_row(mask, row, mask.ndim - 2)
-        return mask[(None,) * (4 - mask.ndim)]
-
-    def _arrangements(self, query: torch.Tensor, key: torch.Tensor) -> tuple[Arrangement, Arrangement]:
+    def _arrangements(
+        self, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[Arrangement, Arrangement]:
         queries, keys = (self.pack.arrangement(x.shape[2]) for x in (query, key))
         if queries is None or keys is None or len(query) != 1:
             raise NotPackable(f"attention of {tuple(query.shape)} to {tuple(key.shape)}")
+        if self.pack.attended is not None:
+            self.pack.attended.add((queries.names, keys.names, mask_of(mask)))
         return queries, keys
+
+
+def mask_of(mask: torch.Tensor | None) -> str:
+    """What a mask of attention says: of ``keys``, of ``pairs`` of tokens, or ``both``: pairs of which both count."""
+    if mask is None:
+        return ""
+    if mask.ndim < 2 or mask.shape[-2] == 1:
+        return "keys"
+    if mask.shape[-2] != mask.shape[-1]:
+        return "pairs"
+    counts = mask.diagonal(dim1=-2, dim2=-1)
+    return "both" if torch.equal(mask, counts[..., None] * counts[..., None, :]) else "pairs"
+
+
+def rows_apart(
+    attention: Callable[..., torch.Tensor],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    rows: tuple[Arrangement, Arrangement],
+) -> torch.Tensor:
+    """[1, heads, tokens, channels] by ``attention(query, key, value, mask)`` of rows of equal lengths.
+
+    ``rows``: where those of the queries and those of the keys lie.
+    """
+    queries, keys = rows
+    out = query.new_empty((*query.shape[:3], value.shape[-1]))
+    for (length, _), run in groupby(range(len(queries.spans)), lambda row: (queries.length(row), keys.length(row))):
+        if not length:
+            continue
+        alike = list(run)
+        q, k, v = (
+            torch.cat([who.of_row(x, row, 2) for row in alike])
+            for who, x in ((queries, query), (keys, key), (keys, value))
+        )
+        masks = None if mask is None else torch.cat([_mask_of_row(mask, row, queries, keys) for row in alike])
+        for row, done in zip(alike, attention(q, k, v, masks), strict=True):
+            at = 0
+            for begin, end in queries.spans[row]:
+                out[0, :, begin:end] = done[:, at : at + end - begin]
+                at += end - begin
+    return out
+
+
+def _mask_of_row(mask: torch.Tensor, row: int, queries: Arrangement, keys: Arrangement) -> torch.Tensor:
+    """[1, heads or 1, queries or 1, keys]."""
+    if mask.shape[-1] == keys.tokens:
+        mask = keys.of_row(mask, row, mask.ndim - 1)
+    if mask.ndim > 1 and mask.shape[-2] == queries.tokens:
+        mask = queries.of_row(mask, row, mask.ndim - 2)
+    return mask[(None,) * (4 - mask.ndim)]
 
 
 class _Guard:
