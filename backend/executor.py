@@ -10,6 +10,7 @@ input, lack of memory or numbers that are not finite, fails alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from backend.coroutine import (
     intercept_denoisers,
 )
 from backend.decode import decode_by
+from backend.devices.divided import Divided
 from backend.inputs import Start, check_arguments, check_start, image_use, start_of, takes_mask
 from backend.kernels.choice import REFERENCE, Kernels, kernels_for
 from backend.kernels.cuda_graphs import recorder_on
@@ -36,6 +38,7 @@ from backend.lora import Adapters, OneSet
 from backend.merge import Mixer, Several, Stacked, run_merged
 from backend.patched.unet import PATCH_FLOOR, PatchedUNet
 from backend.ranks.group import RankLost
+from backend.ranks.workers import Devices, Workers
 from backend.tiled.execution import TiledExecution, Tiling
 from backend.tiled.run import TiledRun
 from backend.tiled.saved import load
@@ -67,11 +70,14 @@ class Executor:
         tiling: which requests are refined by tiles, and how; None: none.
         images: the folder of the pictures that requests start from.
         adapters: the safetensors file of each adapter that requests may name; see `backend.lora`.
+        workers: the other devices of the replica; None: those of the tiling.
         kernels: one of `backend.kernels.choice.CHOICES`. ``whole`` runs the model's own kernels, perhaps recorded.
 
     Attributes:
         cache: the block cache, or None.
         tiles: what runs tiled requests, or None.
+        workers: the other ranks of the replica.
+        divided: what runs denoiser calls on several devices; None: they run on one.
         kernels: what runs in the place of plain PyTorch.
         recorder: of forwards; it tells which were recorded, and why others were not.
         conditions: settings that its seconds depend on, by their names in a profile's metadata.
@@ -93,9 +99,12 @@ class Executor:
         images: Path | None = None,
         kernels: str = "auto",
         adapters: Mapping[str, Path] | None = None,
+        workers: Workers | None = None,
     ) -> None:
         check_arguments(pipeline)
-        if adapters and tiling is not None and tiling.devices > 1:
+        if workers is None:
+            workers = Workers(Devices() if tiling is None else tiling.ranks, torch.device(pipeline.device).type)
+        if adapters and workers.devices.count > 1:
             raise BadInput("adapters are not put on by all ranks of a replica; expected cluster.devices = 1")
         self._adapters = Adapters(pipeline, adapters or {})
         use, name = image_use(pipeline), type(pipeline).__name__
@@ -110,34 +119,33 @@ class Executor:
         self.mode = mode
         self.device = torch.device(pipeline.device)
         own = None if caching is None or isinstance(caching, ComputeAll) else copied_for_run(caching)
-        known = kernels_for(kernels, self.device)
-        self.kernels = Kernels(known.fused and mode != "whole", known.graphs and own is None)
+        self.kernels = kernels_of(mode, kernels, self.device, cached=own is not None)
         self.recorder = recorder_on(self.device) if self.kernels.graphs else Recorder()
         names = denoiser_names(pipeline)
         if own is not None and len(names) > 1:
             raise BadInput(f"no caching policy knows two denoisers: {name} has {names[1]} too; expected no caching")
-        mixers = {
-            denoiser: mixer_for(
-                pipeline=pipeline,
-                denoiser=denoiser,
-                mode=mode,
-                caching=own,
-                cache_bytes=cache_bytes,
-                cache_patch=cache_patch,
-                patch_floor=patch_floor,
-                kernels=self.kernels,
-                recorder=self.recorder,
-            )
-            for denoiser in names
-        }
-        self._mixer: Mixer = mixers[names[0]] if len(names) == 1 else Several(mixers)
+        self._mixer: Mixer = mixers_of(
+            pipeline,
+            mode,
+            caching=own,
+            cache_bytes=cache_bytes,
+            cache_patch=cache_patch,
+            patch_floor=patch_floor,
+            kernels=self.kernels,
+            recorder=self.recorder,
+        )
         self.cache: BlockCache | None = getattr(self._mixer, "cache", None)
         if adapters:
             self._mixer = OneSet(self._mixer, self._put_on)
         forwards = intercept_denoisers(pipeline)
         decode_by(pipeline, decode)
         self._components = Components(pipeline, intercept_components(pipeline))
-        self.tiles = None if tiling is None else TiledExecution(pipeline, forwards, tiling)
+        self.workers = workers
+        workers.settings = rank_settings(mode, self.kernels, patch_floor, tiling)
+        self.divided: Divided | None = None
+        if workers.devices.count > 1 and own is None:
+            self._mixer = self.divided = Divided(self._mixer, self.workers)
+        self.tiles = None if tiling is None else TiledExecution(pipeline, forwards, tiling, self.workers)
         self.images = images
         self.conditions = {"decode": decode}
         if mode == "patched":
@@ -173,8 +181,9 @@ class Executor:
         steps: int = 1,
         recalled: Callable[[], bool] = lambda: False,
         deliver: Deliver | None = None,
+        devices: int = 1,
     ) -> Outcome:
-        """Run one launch and wait for the device.
+        """Run one launch and wait for the device, or all ``devices`` of them, over which denoising is divided.
 
         ``recalled`` is asked at every step boundary, True ends the launch there; a CUDA device has by then begun with
         the step that the host has just prepared, while it ran the one before. ``deliver`` is given the pixels of
@@ -187,7 +196,8 @@ class Executor:
         handler = HANDLERS.get(stage)
         if handler is None:
             raise ValueError(f"no executor knows a stage {stage!r}; those that it knows: {', '.join(HANDLERS)}")
-        return handler(self, stage, requests, steps, recalled, deliver)
+        with nullcontext() if self.divided is None else self.divided.on(devices):
+            return handler(self, stage, requests, steps, recalled, deliver)
 
     def _adapt(self, stage: str, requests: Sequence[Request], steps: int, *_: Any) -> Outcome:
         """Put on the adapters of a batch, which are the same of all its requests; a step each."""
@@ -308,8 +318,7 @@ class Executor:
     def close(self) -> None:
         """Free everything, and end the other ranks of the replica."""
         self.keep_only(set())
-        if self.tiles is not None:
-            self.tiles.close()
+        self.workers.close()
 
     def _put_on(self, adapters: AdapterSet) -> None:
         self.recorder.weights = adapters
@@ -588,6 +597,30 @@ def _unlike(request: Request, pixels: np.ndarray[Any, Any]) -> str:
 
 def _named(request: Request, note: str) -> dict[str, str]:
     return {request.request_id: note} if note else {}
+
+
+def kernels_of(mode: str, kernels: str, device: torch.device, cached: bool = False) -> Kernels:
+    """What an executor runs in the place of plain PyTorch. Arguments as for `Executor`; ``cached``: by a policy."""
+    known = kernels_for(kernels, device)
+    return Kernels(known.fused and mode != "whole", known.graphs and not cached)
+
+
+def rank_settings(mode: str, kernels: Kernels, patch_floor: int | None, tiling: Tiling | None) -> dict[str, Any]:
+    """What the other ranks of a replica are told: arguments of `backend.devices.rank.Rank`."""
+    return {
+        "mode": mode,
+        "patch_floor": patch_floor,
+        "fused": kernels.fused,
+        "graphs": kernels.graphs,
+        "tiled": None if tiling is None else tiling.rank_settings,
+    }
+
+
+def mixers_of(pipeline: Any, mode: str, **more: Any) -> Mixer:
+    """What runs the calls of all of a pipeline's denoisers; arguments as for `mixer_for`."""
+    names = denoiser_names(pipeline)
+    mixers = {name: mixer_for(pipeline, name, mode, **more) for name in names}
+    return mixers[names[0]] if len(names) == 1 else Several(mixers)
 
 
 def mixer_for(

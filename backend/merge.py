@@ -45,10 +45,11 @@ class Rows:
 
 def rows_of(call: DenoiserCall) -> int:
     """Rows of a call: the first axis of its sample (2 with classifier-free guidance in one batch)."""
-    return _rows(call).count
+    return rows_in(call).count
 
 
-def _rows(call: DenoiserCall) -> Rows:
+def rows_in(call: DenoiserCall) -> Rows:
+    """How many rows a call has, and in which form."""
     given = call.args or [call.kwargs[name] for name in ("hidden_states", "sample", "x") if name in call.kwargs]
     given = given or [value for value in call.kwargs.values() if isinstance(value, torch.Tensor)]
     sample: Any = given[0]
@@ -59,7 +60,7 @@ def _rows(call: DenoiserCall) -> Rows:
 
 def merge_key(call: DenoiserCall) -> Hashable:
     """Equal keys: the calls can be stacked."""
-    return _key((call.args, call.kwargs), _rows(call))
+    return _key((call.args, call.kwargs), rows_in(call))
 
 
 def where_tokens_lie(arguments: Mapping[str, Any]) -> Hashable:
@@ -72,7 +73,7 @@ def merge(calls: Sequence[DenoiserCall]) -> DenoiserCall:
     """One call with the rows of all, in order."""
     if len(calls) == 1:
         return calls[0]
-    args, kwargs = _merge([(call.args, call.kwargs) for call in calls], [_rows(call) for call in calls])
+    args, kwargs = _merge([(call.args, call.kwargs) for call in calls], [rows_in(call) for call in calls])
     return DenoiserCall(args, kwargs)
 
 
@@ -80,10 +81,17 @@ def split(output: Any, calls: Sequence[DenoiserCall]) -> list[Any]:
     """The output of a merged call, divided among the calls it was made of."""
     if len(calls) == 1:
         return [output]
-    rows = [_rows(call) for call in calls]
+    rows = [rows_in(call) for call in calls]
     starts = list(accumulate((row.count for row in rows), initial=0))
     merged = Rows(starts[-1], rows[0].listed)
     return [_take(output, slice(start, end), merged) for start, end in pairwise(starts)]
+
+
+def some_rows(call: DenoiserCall, part: slice) -> DenoiserCall:
+    """The call for some of its rows, as `merge` would put calls together."""
+    rows = rows_in(call)
+    args, kwargs = _part((call.args, call.kwargs), part, rows)
+    return call._replace(args=args, kwargs=kwargs)
 
 
 class Stacked:
@@ -240,6 +248,18 @@ def _merge(values: Sequence[Any], rows: Sequence[Rows]) -> Any:
     if isinstance(first, list | tuple):
         return type(first)(_merge([v[i] for v in values], rows) for i in range(len(first)))
     return first
+
+
+def _part(value: Any, part: slice, rows: Rows) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value[part] if value.ndim and value.shape[0] == rows.count else value
+    if isinstance(value, dict):
+        return {name: _part(item, part, rows) for name, item in value.items()}
+    if rows.lists(value):
+        return value[part]
+    if isinstance(value, list | tuple):
+        return type(value)(_part(item, part, rows) for item in value)
+    return value
 
 
 def _take(output: Any, part: slice, rows: Rows) -> Any:

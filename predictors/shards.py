@@ -41,6 +41,21 @@ def cuts(rows: Sequence[int], devices: int) -> tuple[int, ...]:
     return (*made, tokens)
 
 
+def row_cuts(weights: Sequence[float], devices: int) -> tuple[int, ...]:
+    """Where the pieces end in a line of whole rows, counted in rows. The first device has one at least.
+
+    Args:
+        weights: of each row, what it costs.
+        devices: how many pieces.
+    """
+    ends = list(accumulate(weights, initial=0.0))
+    made: list[int] = []
+    for device in range(1, devices):
+        even, least = ends[-1] * device / devices, made[-1] if made else 1
+        made.append(min(range(least, len(ends)), key=lambda row: (abs(ends[row] - even), -row)))
+    return (*made, len(weights))
+
+
 def shares(rows: Sequence[int], devices: int) -> tuple[tuple[Share, ...], ...]:
     """The tokens of each row on each device: [devices][rows]."""
     starts = list(accumulate(rows, initial=0))

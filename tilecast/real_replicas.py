@@ -19,6 +19,7 @@ from traces.request import Request
 
 if TYPE_CHECKING:
     from backend.executor import Executor
+    from backend.ranks.workers import Devices
     from backend.replicas.host import Describe, Make
     from backend.replicas.messages import Report
     from backend.replicas.replica import ServingReplica
@@ -262,6 +263,14 @@ def _swapping(own: _PoolReplicas, device: str, loaded: Sequence[str]) -> Swappin
     )
 
 
+def ranks_of(scenario: Scenario) -> Devices:
+    """The devices of a replica of a model."""
+    from backend.ranks.workers import Devices
+
+    cluster = scenario.cluster
+    return Devices(cluster.devices, scenario.model_source, cluster.dtype, cluster.rank_timeout_s)
+
+
 def _executor_of(
     pipeline: Any,
     scenario: Scenario,
@@ -271,9 +280,11 @@ def _executor_of(
     cache_bytes: int | None = None,
 ) -> Executor:
     from backend.executor import Executor
+    from backend.ranks.workers import Workers
 
     cluster = scenario.cluster
     return Executor(
+        workers=Workers(ranks_of(scenario), str(pipeline.device).partition(":")[0]),
         pipeline=pipeline,
         mode=cluster.executor,
         caching=caching,

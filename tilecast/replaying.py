@@ -11,7 +11,7 @@ from policies.livelog import LiveLog
 from policies.pool import extrapolates_on, standalone_on
 from policies.watchdog import watched
 from reports.console import say
-from tilecast.real_replicas import check_backend, check_faults, launcher_of, real_happenings, replicas_of
+from tilecast.real_replicas import check_backend, check_faults, launcher_of, ranks_of, real_happenings, replicas_of
 from tilecast.recorded import interrupted_replay, keep_inputs
 from tilecast.scenario import Scenario
 from tilecast.setup import Prepared
@@ -200,11 +200,11 @@ def follows(prepared: Prepared) -> bool:
     place, cluster = torchrun(), prepared.members[0].scenario.cluster
     if place is None:
         return False
-    if prepared.tiling is None or cluster.devices == 1:
+    if cluster.devices == 1:
         if place.rank:
             say(
-                f"rank {place.rank} of {place.size} has nothing to do: without [tiling] and cluster.devices = "
-                f"{place.size} rank 0 replays alone"
+                f"rank {place.rank} of {place.size} has nothing to do: without cluster.devices = {place.size} rank 0 "
+                "replays alone"
             )
         return place.rank > 0
     if prepared.scenario.replicas > 1 or place.size != cluster.devices:
@@ -222,11 +222,18 @@ def follows(prepared: Prepared) -> bool:
         )
     if place.rank == 0:
         return False
+    from backend.devices.rank import serve_torchrun
     from backend.machine import use_threads
-    from backend.tiled.execution import serve_torchrun
 
     ignored()  # torchrun sends them to every rank; the first ends the run in good order, and the others with it
 
     use_threads(cluster.threads)
-    serve_torchrun(prepared.tiling.execution(prepared.table), cluster.device)
+    serve_torchrun(
+        devices=ranks_of(prepared.members[0].scenario),
+        device=cluster.device,
+        mode=cluster.executor,
+        kernels=cluster.kernels,
+        patch_floor=cluster.patch_floor,
+        tiling=None if prepared.tiling is None else prepared.tiling.execution(prepared.table),
+    )
     return True

@@ -1,1 +1,1 @@
-"""One launch on several devices of a replica, exactly: its tokens, or its rows, are divided among them."""
+"""One launch on several devices of a replica, exactly: its tokens (`backend.packed.division`) or rows are divided."""

@@ -17,13 +17,13 @@ import torch
 from greenlet import getcurrent
 
 from backend.coroutine import DenoiserCall
-from backend.devices.division import Division
 from backend.kernels.choice import REFERENCE, Kernels
 from backend.kernels.graphs import Recorder
 from backend.loading import first_line
 from backend.packed.arguments import is_stream, streams_of
 from backend.packed.cache import NoRoom
 from backend.packed.chain import Chain, NotChained
+from backend.packed.division import Division
 from backend.packed.learned import Chains, Fed
 from backend.packed.lockstep import BY_ITSELF, Forward, InStep, Lockstep, Stop, lora_scale, treats_tokens_alone
 from backend.packed.pack import NotPackable

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from backend.devices.attention import ShardAttention
-from backend.devices.division import Layers, all_tokens, shared
 from backend.kernels.graphs import Recorder
 from backend.packed.arguments import Packer, Streams
 from backend.packed.chain import (
@@ -26,9 +24,11 @@ from backend.packed.chain import (
     sources_of,
     value_of,
 )
+from backend.packed.division import Layers, all_tokens, shared
 from backend.packed.entries import RowEntries
 from backend.packed.lockstep import Stop
 from backend.packed.pack import Pack
+from backend.packed.shard_attention import ShardAttention
 from backend.packed.trust import Habits, PackedCalls, Trust, divided, form_of
 from backend.packed.within import RowAttention, within
 from backend.ranks.heartbeat import RankLost

@@ -14,13 +14,13 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from backend.alike import alike
-from backend.devices.attention import ShardAttention
-from backend.devices.division import Division, Layers, all_tokens, shared
 from backend.identity import Itself
 from backend.packed.arguments import TEXT, Arguments, Differs, PackedTables, Packer, Streams, stacked, streams_of
+from backend.packed.division import Division, Layers, all_tokens, shared
 from backend.packed.entries import RowEntries
 from backend.packed.lockstep import Stop
 from backend.packed.pack import Arrangement, NotPackable, Pack
+from backend.packed.shard_attention import ShardAttention
 from backend.packed.tables import Tables
 from backend.packed.within import Checking, RowAttention, within
 from backend.ranks.heartbeat import RankLost

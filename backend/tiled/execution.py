@@ -7,7 +7,6 @@ decoding are its own work.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,13 +16,11 @@ import torch
 
 from backend.inputs import Start
 from backend.merge import stacked
-from backend.ranks.environment import torchrun
 from backend.ranks.group import Group, RankLost, Traffic
-from backend.ranks.launch import Ranks, ranks_from_environment, start_ranks
+from backend.ranks.workers import Devices, Workers
 from backend.tiled.adapter import Adapter
 from backend.tiled.coordinator import Coordinator
 from backend.tiled.evaluate import evaluate_windows, not_finite
-from backend.tiled.rank import Rank
 from backend.tiled.refine import REUSE
 from backend.tiled.run import TiledRun
 from backend.tiled.saved import Saved, made_by, save, without_tensors
@@ -92,31 +89,19 @@ class Tiling:
         return height // factor, width // factor
 
     @property
+    def ranks(self) -> Devices:
+        """The devices of the replica."""
+        return Devices(self.devices, self.model, self.dtype, self.timeout_s)
+
+    @property
     def rank_settings(self) -> dict[str, Any]:
-        """What another rank is told: arguments of `backend.tiled.rank.Rank`."""
+        """What another rank is told: arguments of `backend.tiled.rank.TiledRank`."""
         return {
-            "model": self.model,
-            "dtype": self.dtype,
             "positions": self.positions,
             "native": list(self.native),
             "batch": self.batch,
             "images": None if self.images is None else str(self.images),
         }
-
-
-def serve_torchrun(tiling: Tiling, device: str) -> None:
-    """Be the rank that torchrun says, which is not the first, until the first one has done with it.
-
-    Args:
-        tiling: as the first rank's.
-        device: ``cpu`` or ``cuda``.
-    """
-    place = torchrun()
-    local = 0 if place is None else place.local
-    rank = Rank(device if device == "cpu" else f"{device}:{local}", **tiling.rank_settings)
-    with ranks_from_environment(tiling.timeout_s, device) as ranks:
-        ranks.group.barrier(patient=True)
-        rank(ranks.group)
 
 
 class TiledExecution:
@@ -126,6 +111,7 @@ class TiledExecution:
         pipeline: the executor's.
         forwards: its denoisers' own, by their names.
         tiling: how.
+        workers: the other ranks of the replica.
         adapter: one of the pipeline that counts positions in this way; None: it is found out.
     """
 
@@ -134,6 +120,7 @@ class TiledExecution:
         pipeline: Any,
         forwards: Mapping[str, Callable[..., Any]],
         tiling: Tiling,
+        workers: Workers,
         adapter: Adapter | None = None,
     ) -> None:
         self.tiling = tiling
@@ -143,31 +130,10 @@ class TiledExecution:
         self._adapter = adapter or Adapter(pipeline, tiling.positions, tiling.native)
         caching = tiling.caching
         self._caching = None if caching is None or isinstance(caching, ComputeAll) else begun(caching)
-        self._ranks: Ranks | None = None
+        self._workers = workers
+        self._losses = workers.losses
         self._open: set[str] = set()  # requests that the other ranks know
         self._busy_s = 0.0
-
-    def start(self) -> None:
-        """Start the other ranks, if there are to be any and none run, or one was lost since the last request."""
-        if self._ranks is not None:
-            try:
-                self._order("nothing")
-            except RankLost:
-                self.lost()
-        if self._ranks is None:
-            tiling, device = self.tiling, torch.device(self._pipeline.device).type
-            if tiling.devices > 1 and torchrun() is not None:
-                self._ranks = ranks_from_environment(tiling.timeout_s, device)
-                self._group.barrier(patient=True)
-            else:
-                self._ranks = start_ranks(
-                    "backend.tiled.rank:Rank",
-                    tiling.devices,
-                    tiling.rank_settings,
-                    tiling.timeout_s,
-                    device,
-                    torch.get_num_threads(),
-                )
 
     def otherwise(self, tiling: Tiling) -> TiledExecution:
         """Tile otherwise with the ranks that run already; this one is not used any more.
@@ -175,9 +141,9 @@ class TiledExecution:
         Model, positions, batch and devices must be the same, and no request under way.
         """
         same = (tiling.positions, tiling.native) == (self.tiling.positions, self.tiling.native)
-        other = TiledExecution(self._pipeline, self._forwards, tiling, self._adapter if same else None)
-        other._ranks = self._ranks
-        return other
+        adapter = self._adapter if same else None
+        self._workers.devices = tiling.ranks
+        return TiledExecution(self._pipeline, self._forwards, tiling, self._workers, adapter)
 
     @property
     def traffic(self) -> Traffic:
@@ -186,7 +152,7 @@ class TiledExecution:
 
     def run_of(self, request: Request, start: Start) -> TiledRun:
         """A tiled request, not begun."""
-        self.start()
+        self._start()
         return self._run(request, self.tiling.rule.shape(request.size, request.steps), start)
 
     def _run(self, request: Request, shape: TiledShape, start: Start) -> TiledRun:
@@ -218,7 +184,7 @@ class TiledExecution:
 
     def upscale(self, run: TiledRun) -> None:
         """Enlarge a finished sketch, and tell the other ranks about the request."""
-        self.start()
+        self._start()
         run.group = self._group
         run.upscale()
         self._open_elsewhere(run, None)
@@ -262,7 +228,7 @@ class TiledExecution:
         Raises:
             BadInput: it was made otherwise.
         """
-        self.start()
+        self._start()
         run = self._run(saved.request, saved.shape, start)
         name = run.request.request_id
         for what, now in made_by(run).items():
@@ -289,8 +255,9 @@ class TiledExecution:
 
     def release(self, request_id: str) -> None:
         """Tell the other ranks that a request has ended."""
-        if request_id in self._open:
-            self._open.discard(request_id)
+        known = request_id in self._open and self._workers.running and self._losses == self._workers.losses
+        self._open.discard(request_id)
+        if known:
             try:
                 self._order("close", request=request_id)
             except RankLost:
@@ -298,26 +265,21 @@ class TiledExecution:
 
     def lost(self) -> None:
         """A rank is lost: end them all. The next request starts new ones."""
-        if self._ranks is not None and self._group.size > 1:
-            self._ranks.close()
-            self._ranks = None
-            self._open.clear()
+        self._workers.lost()
 
-    def close(self) -> None:
-        """End the other ranks."""
-        if self._ranks is not None:
-            with contextlib.suppress(RankLost):
-                self._order("end")
-        self.lost()
+    def _start(self) -> None:
+        self._workers.start()
+        if self._losses != self._workers.losses:  # what the new ones have never heard of
+            self._losses = self._workers.losses
+            self._open.clear()
 
     @property
     def _group(self) -> Group:
-        assert self._ranks is not None
-        return self._ranks.group
+        return self._workers.group
 
     def _is_whole(self, run: TiledRun, errors: dict[str, BaseException]) -> bool:
         """Whether all ranks that hold a part of a request live."""
-        if self._ranks is not None and run.group is self._group:
+        if self._workers.running and run.group is self._group:
             return True
         name = run.request.request_id
         errors[name] = RankLost(f"a part of request {name!r} was lost with a rank of its replica")
@@ -343,5 +305,4 @@ class TiledExecution:
             self._group.broadcast(tensor.cpu().contiguous())
 
     def _order(self, verb: str, **more: Any) -> None:
-        if self._group.size > 1:
-            self._group.broadcast_object({"verb": verb, **more})
+        self._workers.order(verb, **more)

@@ -1,15 +1,14 @@
-"""What a rank does that is not the first: it loads the model and refines what it is told to, step by step."""
+"""What a rank that is not the first does of tiled requests: it refines what it is told to, step by step."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from backend.coroutine import intercept_denoisers
 from backend.inputs import image_use, start_of
-from backend.loading import load_pipeline
 from backend.merge import stacked
 from backend.ranks.group import Group
 from backend.tiled.adapter import Adapter
@@ -20,57 +19,59 @@ from policies.tiling.recipe import shape_from
 from traces.request import Request
 
 
-class Rank:
-    """One rank but the first: made by loading the model, called with its group to obey the first.
+class TiledRank:
+    """What a rank but the first does of tiled requests.
 
     Args:
-        device: device of this rank.
-        model: to load, with ``dtype``.
+        pipeline: of this rank.
+        forwards: its denoisers' own, by their names.
         positions: as for `backend.tiled.adapter.Adapter`, with ``native``.
         batch: windows in one forward at most.
         images: the folder of the pictures that requests start from.
+
+    Attributes:
+        verbs: carries out an order of the first rank, by what it says.
     """
 
     def __init__(
         self,
-        device: str,
-        model: str,
-        dtype: str,
+        pipeline: Any,
+        forwards: Mapping[str, Callable[..., Any]],
         positions: str,
         native: list[int],
         batch: int,
         images: str | None = None,
     ) -> None:
-        self._pipeline = load_pipeline(model, device, dtype)
-        self._mixer = stacked(intercept_denoisers(self._pipeline))
-        self._adapter = Adapter(self._pipeline, positions, (native[0], native[1]))
+        self._pipeline = pipeline
+        self._mixer = stacked(forwards)
+        self._adapter = Adapter(pipeline, positions, (native[0], native[1]))
         self._batch = batch
         self._images = None if images is None else Path(images)
         self._runs: dict[str, TiledRun] = {}
         self._busy_s = 0.0
+        self.verbs: dict[str, Callable[[dict[str, Any], Group], None]] = {
+            "open": self._open,
+            "step": self._step,
+            "gather": self._gather,
+            "report": self._report,
+            "close": self._close,
+        }
 
-    @torch.no_grad()
-    def __call__(self, group: Group) -> None:
-        """Obey the first rank's orders, see `backend.tiled.execution`, until the last one."""
-        while True:
-            order = group.broadcast_object(patient=True)
-            verb = order["verb"]
-            if verb == "open":
-                self._open(order, group)
-            elif verb == "step":
-                runs = [self._runs[name] for name in order["requests"]]
-                self._busy_s += evaluate_windows(runs, self._mixer, self._batch)[1]
-            elif verb == "gather":
-                self._runs[order["request"]].gather()
-            elif verb == "report":
-                group.gather_objects([self._busy_s, not_finite([self._runs[name] for name in order["requests"]])])
-                self._busy_s = 0.0
-            elif verb == "close":
-                self._runs.pop(order["request"]).close()
-            elif verb == "end":
-                return
-            elif verb != "nothing":
-                raise ValueError(f"unknown order {verb!r}")
+    def _step(self, order: dict[str, Any], group: Group) -> None:
+        self._busy_s += evaluate_windows(self._named(order), self._mixer, self._batch)[1]
+
+    def _gather(self, order: dict[str, Any], group: Group) -> None:
+        self._runs[order["request"]].gather()
+
+    def _report(self, order: dict[str, Any], group: Group) -> None:
+        group.gather_objects([self._busy_s, not_finite(self._named(order))])
+        self._busy_s = 0.0
+
+    def _close(self, order: dict[str, Any], group: Group) -> None:
+        self._runs.pop(order["request"]).close()
+
+    def _named(self, order: dict[str, Any]) -> list[TiledRun]:
+        return [self._runs[name] for name in order["requests"]]
 
     def _open(self, order: dict[str, Any], group: Group) -> None:
         request = Request(**order["request"])

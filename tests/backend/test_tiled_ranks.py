@@ -129,8 +129,7 @@ def test_a_saved_request_goes_on_on_another_number_of_ranks(
 
 def lose(executor: Executor, how: signal.Signals) -> int:
     """Kill or stop the only other rank; its process id."""
-    ranks: Any = executor.tiles._ranks  # type: ignore[union-attr]
-    (child,) = ranks.processes.values()
+    (child,) = executor.workers.processes.values()
     os.kill(child, how)
     return int(child)
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from backend.devices.shard import AttentionShare, SharePack
 from backend.kernels.attention import attend
 from backend.packed.pack import Arrangement, NotPackable
+from backend.packed.shard import AttentionShare, SharePack
 from backend.packed.within import RowAttention, rows_apart
 from backend.ranks.group import Pieces
 from predictors.shards import even_parts

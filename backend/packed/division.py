@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from backend.devices.shard import Names, Shard, SharePack, kept_whole
 from backend.packed.entries import RowEntries
 from backend.packed.pack import NotPackable
+from backend.packed.shard import Names, Shard, SharePack, kept_whole
 from backend.ranks.group import Pieces, RankLost
 from backend.recent import Recent
 

@@ -1,0 +1,151 @@
+"""Denoiser calls on several devices: the first rank tells the others which, and all run them together.
+
+The first rank alone has the requests: their pipelines, samplers and latents. So requests join and leave, and the number
+of devices changes, between any two steps; and a lost rank costs nothing but time: the first one runs the calls by
+itself, and the others are started anew for the next.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from backend.coroutine import DenoiserCall
+from backend.devices.calls import NotSendable, SentCalls
+from backend.devices.rows import run_rows
+from backend.merge import Mixer, Several
+from backend.packed import Blocks
+from backend.packed.division import Division
+from backend.ranks.group import Group, RankLost
+from backend.ranks.subgroup import Subgroup
+from backend.ranks.workers import Workers
+
+
+class Traffic(NamedTuple):
+    """What a rank did so far in forwards of several.
+
+    Attributes:
+        exchanges: in which it sent tensors of divided tokens, and their ``sent_bytes``.
+        divided: how often tokens were divided, and ``undivided``: how often the ranks did not agree to.
+    """
+
+    exchanges: int
+    sent_bytes: int
+    divided: int
+    undivided: int
+
+
+class Shares:
+    """How one rank takes part in forwards of several.
+
+    Args:
+        mixer: what runs calls on one.
+        lost: called when another rank is lost.
+        failed: called when this rank fails while others wait for it.
+    """
+
+    def __init__(
+        self, mixer: Mixer, lost: Callable[[], None] = lambda: None, failed: Callable[[BaseException], None] = print
+    ) -> None:
+        self._mixer = mixer
+        self._lost, self._failed = lost, failed
+        self._divisions: dict[tuple[int, ...], tuple[Group, Subgroup, Division]] = {}
+
+    def run(self, calls: Sequence[DenoiserCall], ranks: tuple[int, ...], group: Group) -> list[Any]:
+        """The outputs of calls of one `Mixer.key`, on the first of ``ranks`` at least. All of them call it alike."""
+        mixer = self._mixer
+        while isinstance(mixer, Several):
+            mixer = mixer.mixers[calls[0].denoiser]
+        known = self._divisions.get(ranks)
+        if known is None or known[0] is not group:
+            some = Subgroup(group, ranks)
+            known = self._divisions[ranks] = group, some, Division(some, self._lost, self._failed)
+        _, some, division = known
+        return mixer.run_divided(calls, division) if isinstance(mixer, Blocks) else run_rows(mixer, calls, some)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What this rank did so far, with the ranks that live."""
+        divisions = [division for _, _, division in self._divisions.values()]
+        return Traffic(*[sum(getattr(one, name) for one in divisions) for name in Traffic._fields])
+
+
+class Divided:
+    """A `Mixer` that runs calls on as many devices as it is told: the first rank's.
+
+    Args:
+        mixer: what runs them on one.
+        workers: the other ranks.
+
+    Attributes:
+        ranks: that run calls from now on, this one first; see `on`.
+        alone: forwards that were to run on several ranks and did on one, by why.
+    """
+
+    def __init__(self, mixer: Mixer, workers: Workers) -> None:
+        self.ranks: tuple[int, ...] = (0,)
+        self.alone: Counter[str] = Counter()
+        self._mixer = mixer
+        self._workers = workers
+        self._sent = SentCalls()
+        self._shares = Shares(mixer, lost=workers.lost, failed=lambda error: workers.lost())
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of its figures must know, a line each."""
+        alone = [f"{count} forwards ran on one device instead of several: {why}" for why, count in self.alone.items()]
+        return [*getattr(self._mixer, "notes", []), *alone]
+
+    @property
+    def traffic(self) -> Traffic:
+        """See `Shares.traffic`."""
+        return self._shares.traffic
+
+    @contextmanager
+    def on(self, devices: int) -> Iterator[None]:
+        """Meanwhile, run calls on so many devices."""
+        self.ranks = tuple(range(devices))
+        try:
+            yield
+        finally:
+            self.ranks = (0,)
+
+    def key(self, call: DenoiserCall) -> Hashable:
+        return self._mixer.key(call)
+
+    def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
+        if len(self.ranks) == 1 or not self._told(calls):
+            return self._mixer.run(calls)
+        try:
+            return self._shares.run(calls, self.ranks, self._workers.group)
+        except RankLost as error:
+            self._workers.lost()
+            self.alone[str(error)] += 1
+            return self._mixer.run(calls)
+
+    def _told(self, calls: Sequence[DenoiserCall]) -> bool:
+        """Whether the other ranks know of the calls."""
+        why = ""
+        for _ in range(2):  # one may have died since the last forward
+            try:
+                if not self._workers.running:
+                    self._sent.forget()
+                    self._workers.start()
+                self._tell(calls)
+                return True
+            except NotSendable as error:
+                why = str(error)
+                break
+            except RankLost as error:
+                why = str(error)
+                self._workers.lost()
+        self.alone[why] += 1
+        return False
+
+    def _tell(self, calls: Sequence[DenoiserCall]) -> None:
+        order, tensors = self._sent.order(calls, self.ranks[1:])
+        self._workers.order("forward", ranks=list(self.ranks), **order)
+        pieces = [(rank, tensor) for rank, mine in tensors.items() for tensor in mine]
+        self._workers.group.exchange(pieces, [])

@@ -1,0 +1,42 @@
+"""A rank whose pipeline is made where it is, so that one set of processes tries one family after another."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from backend.devices.rank import PipelineRank
+from backend.ranks.group import Group
+from tests.backend import tiny_pipelines
+from tests.backend.families import FAMILIES
+
+TARGET = "tests.backend.family_rank:FamilyRank"
+
+
+def pipeline_of(name: str) -> Any:
+    """A small pipeline in float64, with the same weights wherever it is made."""
+    return FAMILIES[name].pipeline() if name in FAMILIES else getattr(tiny_pipelines, name)().to(torch.float64)
+
+
+class FamilyRank:
+    """Obeys the first rank, which also says which pipeline is next."""
+
+    def __init__(self, device: str, model: str, dtype: str, **settings: Any) -> None:
+        self._rank: PipelineRank | None = None
+        self.next(model, **settings)
+
+    def next(self, family: str, mode: str = "", **settings: Any) -> None:
+        """The pipeline that it computes with from now on."""
+        self._rank = PipelineRank(pipeline_of(family), mode, **settings) if family else None
+
+    def __call__(self, group: Group) -> None:
+        while (order := group.broadcast_object(patient=True))["verb"] != "end":
+            if order["verb"] == "family":
+                self.next(order["family"], **order["settings"])
+            elif order["verb"] == "die":
+                if group.rank == order["rank"]:
+                    os._exit(3)
+            elif self._rank is not None:
+                self._rank.obey(order, group)

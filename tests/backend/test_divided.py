@@ -1,0 +1,100 @@
+"""Denoising on several ranks, which are real processes, equals that on one, whatever is cut where; bytes as computed.
+
+Two ranks and some families stand for all; TILECAST_MIXES=15 tries every family, on three and four ranks too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from backend.executor import Executor  # noqa: E402
+from backend.ranks.workers import Devices, Workers  # noqa: E402
+from tests.backend.families import FAMILIES  # noqa: E402
+from tests.backend.family_rank import TARGET, pipeline_of  # noqa: E402
+from traces.request import Request  # noqa: E402
+
+torch.set_num_threads(1)
+SWEEP = int(os.environ.get("TILECAST_MIXES", "2")) > 2
+UNITS = {"pixart": 128, "sd3": 4, "flux": 4, "sdxl": 32}
+PACKED = ("flux", "sd3", "pixart", "wan", "hunyuan_video", "cogvideox") if SWEEP else ("flux", "pixart")
+
+
+@pytest.fixture(scope="module", params=(2, 3, 4) if SWEEP else (2,))
+def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
+    """Ranks that compute with one pipeline after another."""
+    made = Workers(Devices(request.param, "flux"), target=TARGET)
+    yield made
+    made.close()
+
+
+def executor_on(workers: Workers, family: str, mode: str) -> Executor:
+    """An executor whose other ranks have the same pipeline."""
+    executor = Executor(pipeline_of(family), mode, workers=workers)
+    if workers.running:
+        workers.order("family", family=family, settings=workers.settings)
+    workers.devices = Devices(workers.devices.count, family)
+    return executor
+
+
+def requests_of(family: str) -> list[Request]:
+    """Sizes, steps, prompts, guidance and numbers of pictures all differ."""
+    if family in FAMILIES:
+        return FAMILIES[family].requests(pipeline_of(family))
+    unit = UNITS.get(family, 16)
+    clip = {"frames": 5} if unit == 16 else {}
+    images = 2 if unit != 16 else 1
+    return [
+        Request("square", 0.0, 2 * unit, 2 * unit, steps=3, seed=1, prompt="a cat", **clip),
+        Request(
+            "two", 0.0, 3 * unit, unit, steps=3, seed=2, prompt="two dogs", images=images, guidance_scale=3.0, **clip
+        ),
+        Request("unguided", 0.0, unit, 2 * unit, steps=2, seed=3, prompt="a small bird", guidance_scale=1.0, **clip),
+    ]
+
+
+def latents_on(executor: Executor, requests: list[Request], degrees: list[int]) -> dict[str, Any]:
+    """Last latents of requests that join one by one and leave when they are done, a step a launch, on as many ranks as
+    ``degrees`` says in turn."""
+    left = {each.request_id: each.steps for each in requests}
+    arriving, joined, final, launch = list(requests), [], {}, 0
+    while any(left.values()):
+        if arriving:
+            joined.append(arriving.pop(0))
+            assert executor.execute("encode", [joined[-1]]).failed is None
+        active = [each for each in joined if left[each.request_id]]
+        outcome = executor.execute("denoise", active, 1, devices=degrees[launch % len(degrees)])
+        assert outcome.failed is None, outcome.failed
+        launch += 1
+        for each in active:
+            left[each.request_id] -= 1
+            latents = executor.latents(each.request_id)
+            assert latents is not None
+            final[each.request_id] = latents.clone()
+    executor.keep_only(set())
+    return final
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """Largest, in standard deviations."""
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max() / one[name].std()) for name in one)
+
+
+@pytest.mark.parametrize(("family", "mode"), [(name, "packed") for name in PACKED] + [("sdxl", "patched")])
+def test_any_number_of_ranks_from_step_to_step_makes_what_one_makes(workers: Workers, family: str, mode: str) -> None:
+    requests, most = requests_of(family), workers.devices.count
+    expected = latents_on(Executor(pipeline_of(family), mode), requests, [1])
+    executor = executor_on(workers, family, mode)
+    found = latents_on(executor, requests, [most, most, 1, 2])
+    found |= latents_on(executor, requests, [most])
+    assert difference(expected, found) <= 1e-12
+    assert executor.notes == []
+    if mode == "packed":
+        assert executor.divided is not None
+        assert executor.divided.traffic.divided >= 3
