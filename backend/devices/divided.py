@@ -23,7 +23,7 @@ from backend.ranks.subgroup import Subgroup
 from backend.ranks.workers import Workers
 
 
-class Traffic(NamedTuple):
+class DividedWork(NamedTuple):
     """What a rank did so far in forwards of several.
 
     Attributes:
@@ -66,10 +66,10 @@ class Shares:
         return mixer.run_divided(calls, division) if isinstance(mixer, Blocks) else run_rows(mixer, calls, some)
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> DividedWork:
         """What this rank did so far, with the ranks that live."""
         divisions = [division for _, _, division in self._divisions.values()]
-        return Traffic(*[sum(getattr(one, name) for one in divisions) for name in Traffic._fields])
+        return DividedWork(*[sum(getattr(one, name) for one in divisions) for name in DividedWork._fields])
 
 
 class Divided:
@@ -99,7 +99,7 @@ class Divided:
         return [*getattr(self._mixer, "notes", []), *alone]
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> DividedWork:
         """See `Shares.traffic`."""
         return self._shares.traffic
 

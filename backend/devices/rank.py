@@ -22,7 +22,7 @@ from backend.ranks.workers import Devices
 from backend.tiled.rank import TiledRank
 
 
-class Left(BaseException):
+class RankFailed(BaseException):
     """This rank has failed in the middle of a forward of several, which nobody can go on with."""
 
 
@@ -113,4 +113,4 @@ class PipelineRank:
 
 
 def _leave(error: BaseException) -> None:
-    raise Left(f"{type(error).__name__}: {error}") from error
+    raise RankFailed(f"{type(error).__name__}: {error}") from error

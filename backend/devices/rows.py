@@ -24,7 +24,7 @@ class RowsFailed(RuntimeError):  # noqa: N818 - named for what it is
     """A rank could not run its rows; the message is its own."""
 
 
-class Part(NamedTuple):
+class CallRows(NamedTuple):
     """Rows ``begin`` to ``end`` of the call ``index``."""
 
     index: int
@@ -32,15 +32,15 @@ class Part(NamedTuple):
     end: int
 
 
-def parts_of(calls: Sequence[DenoiserCall], ranks: int) -> list[list[Part]]:
+def parts_of(calls: Sequence[DenoiserCall], ranks: int) -> list[list[CallRows]]:
     """Which rows of which calls are each rank's. The first rank has some."""
     rows = [rows_in(call) for call in calls]
     weights = [weight for call, row in zip(calls, rows, strict=True) for weight in [_weight(call)] * row.count]
     ends = row_cuts(weights, ranks)
     starts = list(accumulate((row.count for row in rows), initial=0))
-    made: list[list[Part]] = []
+    made: list[list[CallRows]] = []
     for begin, end in zip((0, *ends), ends, strict=False):
-        own = [Part(i, max(begin - s, 0), min(end - s, rows[i].count)) for i, s in enumerate(starts[:-1])]
+        own = [CallRows(i, max(begin - s, 0), min(end - s, rows[i].count)) for i, s in enumerate(starts[:-1])]
         made.append([part for part in own if part.begin < part.end])
     return made
 
