@@ -6,15 +6,20 @@ import functools
 import gc
 import importlib.util
 import os
+import sys
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer.main
 from hypothesis import HealthCheck, settings
 
 from tests.examples_tried import examples
+
+if TYPE_CHECKING:
+    from tests.nursery import Nursery
 
 # how long an example takes says nothing on a noisy machine
 _PROFILE: dict[str, Any] = {
@@ -32,6 +37,9 @@ if importlib.util.find_spec("torch"):
         os.environ.setdefault("TRITON_INTERPRET", "1")  # before any Triton kernel is defined: they run on the CPU then
 
 
+_nurseries: list[Nursery] = []
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """What tests and libraries leave in memory for good is not looked through for garbage: millions of objects."""
@@ -41,6 +49,10 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+        if "backend.executor" in sys.modules and sys.platform == "linux":
+            from tests.nursery import Nursery
+
+            _nurseries.append(Nursery())  # while no test has run, and there are no threads of libraries
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,6 +62,18 @@ def _cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_forked() -> Iterator[None]:
+    """Ranks and replicas need not import everything anew: see `tests.nursery`."""
+    with ExitStack() as stack:
+        for nursery in _nurseries:
+            from tests.nursery import forked
+
+            stack.callback(nursery.close)
+            stack.enter_context(forked(nursery))
         yield
 
 

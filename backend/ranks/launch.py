@@ -16,7 +16,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -26,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from backend.child import child_environment
+from backend.child import start_child
 from backend.ranks.environment import torchrun
 from backend.ranks.group import Group, OneRank, ProcessGroup
 from backend.ranks.heartbeat import Heartbeat, RankLost, how_it_ended, open_verdict, status_key, verdict_of
@@ -222,24 +221,17 @@ def _start(order: Order) -> tuple[subprocess.Popen[bytes], int]:
     pulse, written = os.pipe()
     os.set_blocking(pulse, False)
     try:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-u", "-X", "faulthandler", "-m", "backend.ranks.worker", str(written)],
-            stdin=subprocess.PIPE,
-            stdout=2,
-            env=child_environment(order.threads),
-            process_group=0,
-            pass_fds=(written,),
-        )
+        started = start_child("backend.ranks.worker", written, order.threads, subprocess.PIPE)
     except BaseException:
         os.close(pulse)
         raise
     finally:
         os.close(written)
-    assert child.stdin is not None
+    assert started.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it died already, which the caller will see
-        child.stdin.write(json.dumps(order).encode() + b"\n")
-        child.stdin.flush()
-    return child, pulse
+        started.stdin.write(json.dumps(order).encode() + b"\n")
+        started.stdin.flush()
+    return started, pulse
 
 
 def _await_start(

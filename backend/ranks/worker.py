@@ -21,6 +21,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from backend.child import lasting
+
 PULSE_S = 0.25
 """Seconds between two signs of life of a rank that starts."""
 
@@ -34,12 +36,13 @@ def main() -> None:
     threading.Thread(target=_follow_parent, daemon=True).start()
     threading.Thread(target=_show_life, args=(int(sys.argv[1]), started), daemon=True).start()
 
-    import torch
+    with lasting():
+        import torch
 
-    from backend.ranks.group import ProcessGroup
-    from backend.ranks.heartbeat import LEFT, Heartbeat, RankLost, first_line, give_verdict, status_key
-    from backend.ranks.launch import Order, connect
-    from traces.errors import BadInput
+        from backend.ranks.group import ProcessGroup
+        from backend.ranks.heartbeat import LEFT, Heartbeat, RankLost, first_line, give_verdict, status_key
+        from backend.ranks.launch import Order, connect
+        from traces.errors import BadInput
 
     order = Order(*json.loads(line))
     leave = partial(os._exit, LEFT)
@@ -50,7 +53,8 @@ def main() -> None:
         torch.cuda.set_device(order.rank)
     store = connect(order.port)
     try:
-        target = _imported(order.target)
+        with lasting():
+            target = _imported(order.target)
         act = target(device, **order.args) if isinstance(target, type) else partial(target, **order.args)
         store.set(status_key(order.rank), "0 0")
         started.set()

@@ -12,11 +12,10 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 
-from backend.child import child_environment
+from backend.child import start_child
 from backend.replicas.host import Describe, Make, nothing
 from backend.replicas.remote import SILENCE_S, RemoteReplica
 from backend.replicas.stream import Stream
@@ -67,14 +66,7 @@ class _Process:
     def __init__(self, threads: int | None, cores: Sequence[int], silence_s: float) -> None:
         mine, its = socket.socketpair()
         with its:
-            self.child = subprocess.Popen(
-                [sys.executable, "-P", "-X", "faulthandler", "-m", "backend.replicas.worker", str(its.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-                env=child_environment(threads),
-                process_group=0,
-                pass_fds=(its.fileno(),),
-            )
+            self.child = start_child("backend.replicas.worker", its.fileno(), threads)
         if cores and hasattr(os, "sched_setaffinity"):
             with contextlib.suppress(OSError):  # fewer cores than were told, or it is dead already
                 os.sched_setaffinity(self.child.pid, cores)

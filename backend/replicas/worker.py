@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from backend.child import lasting
 from backend.replicas.stream import Stream
 
 _SENT_S = 30.0
@@ -59,7 +60,9 @@ def serve(receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
             message = message._replace(outcome=_plain(message.outcome))
         send(pickle.dumps(message, protocol=5))
 
-    make, prepare, describe = pickle.loads(receive())
+    message = receive()
+    with lasting():
+        make, prepare, describe = pickle.loads(message)
     host = Host(make, prepare, describe, tell)
 
     def pass_on() -> None:

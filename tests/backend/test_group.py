@@ -24,6 +24,7 @@ from backend.ranks.group import OneRank, RankLost, Traffic  # noqa: E402
 from backend.ranks.heartbeat import Heartbeat, how_it_ended, open_verdict, status_key  # noqa: E402
 from backend.ranks.launch import Ranks, connect, end_children, ranks_from_environment, start_ranks  # noqa: E402
 from tests.backend import group_targets  # noqa: E402
+from tests.nursery import started_anew  # noqa: E402
 from tests.waiting import PATIENCE_S, comes_true  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
 
@@ -34,7 +35,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[Ranks]:
     """Three ranks that do what they are told."""
-    with start_ranks(group_targets.serve, 3, timeout_s=PATIENCE_S) as started:
+    with started_anew():
+        started = start_ranks(group_targets.serve, 3, timeout_s=PATIENCE_S)
+    with started:
         yield started
 
 

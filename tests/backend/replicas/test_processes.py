@@ -30,6 +30,7 @@ from policies.scheduling import FCFS
 from policies.weights import ModelSwapping
 from predictors.loading import Weights
 from tests.backend.replicas.stub import Loading, Sleeper, described, unfit, without_a_file
+from tests.nursery import started_anew
 from tests.policies.costs import FlatCosts
 from tests.waiting import comes_true
 from traces.errors import BadInput
@@ -89,7 +90,8 @@ def gone(pid: int) -> bool:
 
 
 def test_each_replica_is_a_process_of_its_own_and_leaves_with_the_run() -> None:
-    run = Run(processes(2), asked(6)).run()
+    with started_anew():
+        run = Run(processes(2), asked(6)).run()
     pids = {int(pid) for pid in run.made.values()}
     assert sorted(run.finished) == sorted(run.made) == [f"r{index}" for index in range(6)]
     assert len(pids) == 2
