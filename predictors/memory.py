@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from predictors.hardware import PRECISIONS
-from predictors.shapes import ModelShape
+from predictors.shapes import COUNTED_BYTES, ModelShape
 from traces.geometry import ModelGeometry
 from traces.request import Size
 
@@ -19,8 +19,6 @@ CONTEXT_BYTES = 1e9
 
 SLACK = 0.1
 """Share of the activations that fragmentation adds: a round figure."""
-
-_COUNTED_BYTES = 2  # of a number in `predictors.shapes`
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def footprint(
     peaks = {}
     for stage, count in (("encode", rows), ("denoise", rows), ("decode", images)):
         of_row = shape.stage(stage).peak_bytes.at(*shape.tokens(stage, geometry, size))
-        peaks[stage] = count * of_row * number / _COUNTED_BYTES * (1 + SLACK)
+        peaks[stage] = count * of_row * number / COUNTED_BYTES * (1 + SLACK)
     most = max(peaks, key=peaks.__getitem__)
     weights_bytes = number * (shape.parameters - quantised) + precision.weight_bytes * quantised
     return Footprint(float(weights_bytes), peaks[most], most, cache_bytes)

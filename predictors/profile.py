@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from predictors.parallel import TILES, Parallel
 from traces.composition import format_composition, parse
 from traces.errors import BadInput
 from traces.files import read_table, row_at
@@ -31,8 +33,9 @@ from traces.notes import Note, Severity, grave
 from traces.output import whole_file
 from traces.stages import STAGES
 
-SCHEMA_VERSION = 2
-"""2: guided rows are those with classifier-free guidance; 1 called all rows so, also of models that have none."""
+SCHEMA_VERSION = 3
+"""3: rows may be of several devices, and such files have this version; 2: guided rows are those with classifier-free
+guidance; 1 called all rows so, also of models that have none."""
 MEASURED_STAGES = STAGES.named(lambda stage: stage.measured)
 """What is measured; upscale and refine, of tiled requests, by the canvas: a step of refine on one device."""
 EXECUTORS = ("whole", "patched", "packed")
@@ -51,16 +54,20 @@ COLUMNS: dict[str, str] = {
     "guided": "bool",  # classifier-free guidance was on
     "computed": "float64",  # share of the patch cache's patches and blocks that were computed, in (0, 1]
     "cached": "bool",  # a patch cache looked after the patches
+    "devices": "int64",  # that shared the batch
+    "parallel": "str",  # how they did, see predictors.parallel.Parallel; or tiles
     "steps": "int64",  # denoising steps the measurement covers; 1 for encode, upscale and decode
     "repeat": "int64",  # 0, 1, ... over measurements of the same batch
     "seconds": "float64",  # total over these steps
 }
-DEFAULTS: dict[str, Any] = {"computed": 1.0, "cached": False}
-"""What a column holds in a file that lacks it: measured without a patch cache."""
+DEFAULTS: dict[str, Any] = {"computed": 1.0, "cached": False, "devices": 1, "parallel": ""}
+"""What a column holds in a file that lacks it: measured without a patch cache, on one device."""
+SEVERAL = ("devices", "parallel")
+"""The columns that only rows of several devices say something in."""
 BATCH = [name for name in COLUMNS if name not in ("repeat", "seconds")]
 """The columns that say what was measured; rows that agree in them are repeats."""
 SAME = ["software", "composition", "guided", "computed", "cached"]
-"""What repeats agree in among the measurements of one model, executor and stage."""
+"""What repeats agree in among the measurements of one model, executor and stage on one device."""
 
 CONDITIONS = ("patch_floor", "cache_patch", "caching", "decode", "kernels")
 """Metadata that says under which settings of `backend.executor.Executor` mixed, cached and decoded batches ran."""
@@ -145,8 +152,9 @@ class Profile:
         Raises:
             BadInput: the folder cannot be written to.
         """
-        facts = json.dumps({**self.metadata, "schema": str(SCHEMA_VERSION)}, sort_keys=True)
-        table = pa.Table.from_pandas(self.frame, preserve_index=False)
+        version = SCHEMA_VERSION if self._on_several.any() else SCHEMA_VERSION - 1
+        facts = json.dumps({**self.metadata, "schema": str(version)}, sort_keys=True)
+        table = pa.Table.from_pandas(self.frame[self._columns], preserve_index=False)
         table = table.replace_schema_metadata({PROFILE.key: facts.encode()})
         with whole_file(path, PROFILE) as temporary:
             pq.write_table(table, temporary)
@@ -174,12 +182,12 @@ class Profile:
         return cls.from_frame(frame, {key: "; ".join(values) for key, values in facts.items()})
 
     def select(self, model: str | None = None, executor: str | None = None) -> Profile:
-        """The rows of one model, one executor, or both.
+        """The rows of one device of one model, one executor, or both.
 
         Raises:
             BadInput: there are none; the message lists what was measured.
         """
-        keep = np.ones(len(self.frame), dtype=bool)
+        keep = ~self._on_several
         for column, value in (("model", model), ("executor", executor)):
             if value is not None:
                 keep &= (self.frame[column] == value).to_numpy()
@@ -189,6 +197,11 @@ class Profile:
             asked = model if executor is None else f"{model or 'any model'} ({executor})"
             raise BadInput(f"the profile of {self.hardware} has no {asked}; it has: {', '.join(known)}")
         return Profile(self.frame[keep], self.metadata)
+
+    def on_several_devices(self, model: str, executor: str) -> pd.DataFrame:
+        """The rows of several devices of one model and executor, as in `frame`; there may be none."""
+        own = self.frame[(self.frame["model"] == model) & (self.frame["executor"] == executor)]
+        return own[own["devices"] > 1].reset_index(drop=True)
 
     @property
     def hardware(self) -> str:
@@ -201,13 +214,13 @@ class Profile:
         return tuple(sorted(set(self.frame["model"])))
 
     def executors(self, model: str) -> tuple[str, ...]:
-        """The executors ``model`` was measured with, in the order of `EXECUTORS`."""
-        measured = set(self.frame.loc[self.frame["model"] == model, "executor"])
+        """The executors ``model`` was measured with on one device, in the order of `EXECUTORS`."""
+        measured = set(self.frame.loc[(self.frame["model"] == model) & ~self._on_several, "executor"])
         return tuple(e for e in EXECUTORS if e in measured)
 
     def stages(self, model: str) -> tuple[str, ...]:
-        """The stages measured for ``model``, in the order they run."""
-        measured = set(self.frame.loc[self.frame["model"] == model, "stage"])
+        """The stages measured for ``model`` on one device, in the order they run."""
+        measured = set(self.frame.loc[(self.frame["model"] == model) & ~self._on_several, "stage"])
         return tuple(s for s in MEASURED_STAGES if s in measured)
 
     @property
@@ -227,8 +240,20 @@ class Profile:
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 of the rows, independent of their order and of the metadata."""
-        rows = self.frame[list(COLUMNS)].astype(object).to_numpy().tolist()
+        rows = self.frame[self._columns].astype(object).to_numpy().tolist()
         return hashlib.sha256("\n".join(sorted(map(repr, rows))).encode()).hexdigest()
+
+    @cached_property
+    def _on_several(self) -> npt.NDArray[np.bool_]:
+        """Whether each row is of several devices."""
+        several: npt.NDArray[np.bool_] = (self.frame["devices"] > 1).to_numpy(dtype=bool)
+        return several
+
+    @property
+    def _columns(self) -> list[str]:
+        """Those that say something: files and hashes are as they were before there were rows of several devices."""
+        several = bool(self._on_several.any())
+        return [name for name in COLUMNS if several or name not in SEVERAL]
 
 
 def metadata_of(notes: Iterable[Note | str]) -> dict[str, str]:
@@ -306,7 +331,7 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
         _require(frame, name, frame[name].isin([True, False]), "true or false")
     computed = pd.to_numeric(frame["computed"], errors="coerce")
     _require(frame, "computed", (computed > 0) & (computed <= 1), "a share above 0, at most 1")
-    for name, least in (("steps", 1), ("repeat", 0)):
+    for name, least in (("steps", 1), ("devices", 1), ("repeat", 0)):
         number = pd.to_numeric(frame[name], errors="coerce")
         whole = (number >= least) & (number < 2**31) & (number % 1 == 0)
         _require(frame, name, whole, f"a whole number of at least {least}")
@@ -320,7 +345,24 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
         except BadInput as error:
             row = int((frame["composition"] == text).to_numpy().argmax())
             raise BadInput(f"{row_at(row)}: {error}") from None
+    for text, devices in dict.fromkeys(zip(frame["parallel"], frame["devices"].astype(int), strict=True)):
+        if problem := _unlike(text, devices):
+            row = int(((frame["parallel"] == text) & (frame["devices"] == devices)).to_numpy().argmax())
+            raise BadInput(f"{row_at(row)}: {problem}")
     return frame.assign(composition=frame["composition"].map(spelling)).astype(COLUMNS)
+
+
+def _unlike(parallel: object, devices: int) -> str:
+    """What is wrong with how so many devices share a batch; empty: nothing."""
+    if parallel == TILES and devices > 1:
+        return ""
+    try:
+        found = Parallel.parse(parallel) if isinstance(parallel, str) else None
+    except BadInput as error:
+        return str(error)
+    if found is None or found.devices != devices:
+        return f"parallel is {parallel!r} on {devices} devices, expected what so many share, like ulysses{devices}"
+    return ""
 
 
 def _require(frame: pd.DataFrame, name: str, good: Any, right: str) -> None:

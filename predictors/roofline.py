@@ -13,12 +13,12 @@ from dataclasses import astuple, dataclass, replace
 from predictors.efficiency import COMPUTING, Rates, Setting, Work, forward_seconds
 from predictors.features import FEATURES, FeatureMap
 from predictors.hardware import PRECISIONS
-from predictors.shapes import ModelShape
+from predictors.parallel import WHOLE, Cut
+from predictors.shapes import COUNTED_BYTES, ModelShape
 from traces.composition import Composition
 from traces.stages import STAGES
 
 _PIXELS, _HALO = FEATURES.index("pixels"), FEATURES.index("halo")
-_COUNTED_BYTES = 2  # of a number in `predictors.shapes`
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,13 @@ class Roofline:
     setting: Setting
     rates: Rates
 
-    def work(self, composition: Composition, guided: float = 1.0, computed: float = 1.0) -> Work:
-        """What one forward of a batch takes; see `FeatureMap.row` for the arguments."""
+    def work(self, composition: Composition, guided: float = 1.0, computed: float = 1.0, cut: Cut = WHOLE) -> Work:
+        """What one forward of a batch takes of the busiest of the devices that share it.
+
+        Args:
+            composition, guided, computed: see `FeatureMap.row`.
+            cut: what this device has; all of them read all parameters and start all kernels.
+        """
         features, stage = self.features, self.shape.stage(self.features.stage)
         row, precision = STAGES[features.stage], PRECISIONS[self.setting.precision]
         share = (1.0 + guided if row.guided else 1.0) * (1.0 + self._halo(composition))
@@ -47,10 +52,11 @@ class Roofline:
         tokens = [(n, self.shape.tokens(features.stage, features.geometry, size)) for size, n in composition]
         flops, moved, pads = {}, {}, self.setting.pads_heads
         for kind, of in stage.kinds.items():
-            flops[kind] = share * sum([n * of.flops.at(*each) for n, each in tokens])
+            own = share * (cut.attention if kind == "attention" else cut.tokens)
+            flops[kind] = own * sum([n * of.flops.at(*each) for n, each in tokens])
             if pads:
-                flops[kind] += share * sum([n * of.padding.at(*each) for n, each in tokens])
-            activations = share * sum([n * of.bytes.at(*each) for n, each in tokens]) / _COUNTED_BYTES
+                flops[kind] += own * sum([n * of.padding.at(*each) for n, each in tokens])
+            activations = own * sum([n * of.bytes.at(*each) for n, each in tokens]) / COUNTED_BYTES
             weight_bytes = precision.weight_bytes if kind == "products" else precision.number_bytes
             moved[kind] = precision.number_bytes * activations + weight_bytes * of.parameters
         return Work(

@@ -23,6 +23,10 @@ convolutions of single pixels), other convolutions, scaled dot-product attention
 hardly computes."""
 
 
+COUNTED_BYTES = 2
+"""Of a number, in what models move."""
+
+
 class KindShape(BaseModel):
     """What the operators of one of `KINDS` do in a stage.
 
@@ -41,6 +45,22 @@ class KindShape(BaseModel):
     bytes: Polynomial = Polynomial()
 
 
+class SequenceShape(BaseModel):
+    """The attention over all tokens of a row, which several devices share by heads where they share the row's tokens.
+
+    Attributes:
+        layers: that have it, each with one exchange before and one after it.
+        heads: of each.
+        bytes: a row, queries, keys, values and outputs of all layers, of two bytes a number.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: PositiveInt
+    heads: PositiveInt
+    bytes: Polynomial
+
+
 class StageShape(BaseModel):
     """One stage of a model.
 
@@ -50,6 +70,7 @@ class StageShape(BaseModel):
             it reads queries, keys and values and writes its output.
         launches: a forward, whatever the rows.
         peak_bytes: a row, most bytes that activations hold at once, of two bytes a number.
+        sequence: what a row's tokens exchange where several devices share them; None: a row cannot be shared.
         note: what a reader must know.
     """
 
@@ -62,6 +83,7 @@ class StageShape(BaseModel):
     elementwise: KindShape = KindShape()
     launches: Polynomial
     peak_bytes: Polynomial
+    sequence: SequenceShape | None = None
     note: str = ""
 
     @cached_property

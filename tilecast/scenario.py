@@ -174,6 +174,8 @@ class Scenario(Section):
             "predictor.dtype": pool.precision,
             "cluster.executor": _of_model(pool.executor, model),
             "cluster.devices": pool.devices,
+            "cluster.link_latency_s": pool.link_latency_s,
+            "cluster.link_bytes_per_s": pool.link_bytes_per_s,
             "cluster.price_per_hour": pool.price_per_hour,
             "cluster.device": pool.device,
             "cluster.dtype": pool.dtype,

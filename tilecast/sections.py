@@ -74,6 +74,8 @@ Slowdown = Annotated[float, SLOWDOWN]
 Requests = Annotated[int, REQUESTS]
 Replicas = Annotated[int, REPLICAS]
 Devices = Annotated[int, DEVICES]
+LinkLatency = Annotated[float, Range(0, 1000, "s")]
+LinkRate = Annotated[float, Range(1, 1e15, "bytes/s")]
 Samples = Annotated[int, Range(10, REQUESTS.most, "requests", whole=True)]
 Seeds = Annotated[int, Range(2, 1000, "seeds", whole=True)]
 
@@ -164,11 +166,13 @@ class ClusterSection(Section):
     cache_patch: Annotated[int, Range(0, 65_536, "latent pixels", whole=True)] = Field(
         32, description="Largest side of a cached patch; 0: whole images."
     )
-    link_latency_s: Annotated[float, Range(0, 1000, "s")] = Field(
-        1e-5, description="Of a message between two devices of a replica, simulated."
+    link_latency_s: LinkLatency | None = Field(
+        None, description="Of a message between two devices of a replica, simulated; not set: 1e-5."
     )
-    link_bytes_per_s: Annotated[float, Range(1, 1e15, "bytes/s")] = Field(
-        5e10, description="Of one device to the others of its replica, simulated."
+    link_bytes_per_s: LinkRate | None = Field(
+        None,
+        description="Of one device to and from the others of its replica, simulated; not set: of predictor.hardware, "
+        "else 5e10.",
     )
     replica_timeout_s: Annotated[float, Range(1, 1e6, "s")] = Field(
         60.0,
@@ -196,6 +200,8 @@ class PoolSection(Section):
         None, description="See scaling.initial."
     )
     devices: Devices | None = Field(None, description="Of a replica, see cluster.devices.")
+    link_latency_s: LinkLatency | None = Field(None, description="See cluster.link_latency_s.")
+    link_bytes_per_s: LinkRate | None = Field(None, description="See cluster.link_bytes_per_s.")
     profile: PathText | dict[PathText, PathText] | None = Field(
         None, description="Measured on it: a file, what ships under that name, or a table of one for each model."
     )

@@ -13,6 +13,7 @@ from predictors.costs import CostModel
 from predictors.latency_model import LatencyModel
 from predictors.loading import Weights
 from predictors.profile import Profile
+from tilecast.degrees import degree_costs
 from tilecast.latency import geometry_for, latency_table, load_profile
 from tilecast.scenario import Scenario
 from tilecast.sections import PoolSection
@@ -42,6 +43,10 @@ class ServedModel:
     def model(self) -> str:
         """The name of the model in requests and profiles."""
         return self.scenario.model_name
+
+    def on_devices(self, table: LatencyModel) -> CostModel:
+        """What steps cost on the devices of a replica where a table says what they cost on one."""
+        return degree_costs(self.scenario, self.profile, self.geometry, table)
 
     def world_table(self) -> LatencyModel:
         """The measured table that the simulated world takes its durations from."""

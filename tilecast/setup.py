@@ -447,7 +447,8 @@ def _check_alone(scenario: Scenario, members: list[ServedModel]) -> None:
 
 
 def _costs(member: ServedModel, table: LatencyModel, tiling: PreparedTiling | None) -> CostModel:
-    return adapting(member.scenario, table if tiling is None else tiling.costs(table))
+    costs = member.on_devices(table)
+    return adapting(member.scenario, costs if tiling is None else tiling.costs(costs))
 
 
 def _expecting(costs: CostModel, shares: dict[Size, float]) -> CostModel:

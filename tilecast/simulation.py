@@ -75,9 +75,10 @@ def _world(prepared: Prepared) -> Durations:
         truth = member.world_table()
         shapes = sorted({request.shape for request in prepared.requests if request.model == member.model})
         truth.tabulate(shapes, max_images=16)
-        tiles = prepared.tiling.plans(truth) if prepared.tiling is not None else None
+        costs = member.on_devices(truth)
+        tiles = prepared.tiling.plans(costs) if prepared.tiling is not None else None
         worlds[names.index(member.pool.name), member.model] = World(
-            costs=adapting(member.scenario, truth if tiles is None else tiles.costs),
+            costs=adapting(member.scenario, costs if tiles is None else tiles.costs),
             replicas=len(pool_of),
             seed=scenario.seed,
             noise=scenario.world.noise,

@@ -13,12 +13,12 @@ from policies.tiling.planner import GridPlanner
 from policies.tiling.recipe import TilingRule
 from policies.tiling.signals import TileSignals
 from policies.tiling.timing import TileDevices
-from predictors.costs import Batch, alone
+from predictors.costs import Batch, CostModel, alone
 from predictors.latency_model import LatencyModel
-from predictors.link import Link
 from predictors.shipped import find
 from predictors.tile_recording import TileRecording
 from predictors.tile_reuse import TileReuse
+from tilecast.degrees import hardware_of, link_for
 from tilecast.scenario import Scenario
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
@@ -71,11 +71,11 @@ class PreparedTiling:
         """Those of the requests that are not tiled."""
         return [request for request in requests if not self.rule.applies(request.size)]
 
-    def costs(self, table: LatencyModel) -> TiledCosts:
+    def costs(self, table: CostModel) -> TiledCosts:
         """``table`` with the costs of what is tiled."""
         return TiledCosts(table, self.rule, self.devices, self.shares)
 
-    def plans(self, table: LatencyModel) -> TilePlans:
+    def plans(self, table: CostModel) -> TilePlans:
         """What refining simulated requests takes when ``table`` is the truth.
 
         Raises:
@@ -144,7 +144,7 @@ def prepare_tiling(
         image=section.image,
         stand=section.stand,
     )
-    link = Link(cluster.link_latency_s, cluster.link_bytes_per_s)
+    link = link_for(scenario, hardware_of(scenario))
     devices = TileDevices(cluster.devices, placement, link, _NUMBER_BYTES[cluster.dtype])
     sizes = tuple(sorted({request.size for request in trace.requests() if rule.applies(request.size)}))
     if section.tile == "planned":

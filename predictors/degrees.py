@@ -1,0 +1,261 @@
+"""What a denoising step costs on several devices: seconds by the degree.
+
+A step takes the longer of what its hosts need to start it and of what its devices do::
+
+    host    = kernels x start + exchanges x exchange_starts x start
+    devices = seconds of one x (unshared + (1 - unshared) x share) + bytes / bandwidth
+
+with ``start`` the seconds to start a kernel and ``share`` the seconds of the busiest device over those of one, both by
+the roofline: all devices read all parameters, and what they share is cut as `predictors.parallel` says. Kernels,
+exchanges and bytes follow from the model's shape. What else counts, `DegreeRates` says, fitted to published
+measurements (``profiles/degrees.toml``) or to a profile's rows of several devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from importlib.resources import files
+from math import exp
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
+
+from predictors.costs import Batch, CostLayer, CostModel
+from predictors.efficiency import device_seconds, shipped_efficiencies
+from predictors.link import Link, latent_bytes
+from predictors.parallel import WHOLE, Cut, cut_of, degrees_of
+from predictors.roofline import Roofline
+from predictors.shapes import COUNTED_BYTES, ModelShape
+from traces.composition import Composition
+from traces.geometry import ModelGeometry
+from traces.request import Request
+from traces.stages import STAGES
+from traces.text import read_toml
+
+DIRECT = "direct"
+"""Links that devices have to each other, such as NVLink."""
+HOST = "host"
+"""Links by way of the host, such as PCIe."""
+
+
+class MeasuredDegree(BaseModel):
+    """What measurements at one degree say beyond the rates.
+
+    Attributes:
+        factor: of the seconds that the rates say.
+        log_sd: standard deviation of the logarithm of true over predicted seconds.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    factor: PositiveFloat
+    log_sd: NonNegativeFloat
+
+
+class DegreeRates(BaseModel):
+    """What sharing a step loses.
+
+    Attributes:
+        unshared: share of one device's seconds that each device takes whatever the degree.
+        exchange_starts: an exchange keeps a host as long as starting so many kernels.
+        link_share: what links reach of what their data sheet says, `DIRECT` and `HOST`.
+        log_sd: standard deviation of the logarithm of true over predicted seconds on several devices, where those on
+            one are known.
+        measured: degrees that were measured themselves.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    unshared: float = Field(ge=0, lt=1)
+    exchange_starts: NonNegativeFloat
+    link_share: Mapping[str, PositiveFloat]
+    log_sd: NonNegativeFloat
+    measured: Mapping[int, MeasuredDegree] = Field(default_factory=dict)
+
+    def seconds(self, one_s: float, step: SharedStep, link: Link) -> float:
+        """Seconds of a step that takes ``one_s`` on one device."""
+        host_s = min(step.kernels * step.start_s, one_s) + step.exchanges * self.exchange_starts * step.start_s
+        scaled = self.unshared + (1 - self.unshared) * step.share
+        return max(host_s, one_s * scaled + link.seconds(step.moved_bytes, step.exchanges))
+
+    def log_sd_of(self, devices: int) -> float:
+        """The standard deviation at one degree."""
+        found = self.measured.get(devices)
+        return self.log_sd if found is None else found.log_sd
+
+
+@cache
+def shipped_degree_rates() -> DegreeRates:
+    """Those that ship with Tilecast, fitted by ``python -m tools.degrees``."""
+    return DegreeRates.model_validate(read_toml(Path(str(files("profiles"))) / "degrees.toml"))
+
+
+def link_kind(bytes_per_s: float) -> str:
+    """`DIRECT` or `HOST`, of a link that moves so many bytes in one direction."""
+    return DIRECT if bytes_per_s > _FASTEST_HOST_LINK else HOST
+
+
+_FASTEST_HOST_LINK = 64e9  # bytes a second in one direction: PCIe 5.0 with 16 lanes
+
+
+def link_at(bytes_per_s: float, rates: DegreeRates) -> Link:
+    """A link whose data sheet says so many bytes in one direction, as fast as links are."""
+    return Link(bytes_per_s=2 * bytes_per_s * rates.link_share[link_kind(bytes_per_s)])
+
+
+@dataclass(frozen=True, slots=True)
+class SharedStep:
+    """What a step on several devices takes.
+
+    Attributes:
+        share: of one device's seconds, that the busiest has.
+        kernels: that each host starts.
+        start_s: seconds to start one.
+        exchanges: around attention.
+        moved_bytes: that one device sends and receives in them.
+    """
+
+    share: float
+    kernels: float = 0.0
+    start_s: float = 0.0
+    exchanges: int = 0
+    moved_bytes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How devices share one model's steps.
+
+    Attributes:
+        shape: of the model; None: it was not counted, and nothing is known of what devices exchange.
+        geometry: of the model.
+        executor: how batches are denoised, see `predictors.profile.EXECUTORS`.
+        roofline: of denoising on one device; None: nothing is known but the seconds.
+        number_bytes: bytes of a number that is exchanged.
+    """
+
+    shape: ModelShape | None
+    geometry: ModelGeometry
+    executor: str = "whole"
+    roofline: Roofline | None = None
+    number_bytes: float = 2.0
+
+    def shared(self, batch: Batch, devices: int, guided: bool) -> SharedStep:
+        """A denoising step of a batch on so many devices, all of its images guided or none."""
+        if self.shape is None:
+            return SharedStep(1 / devices)
+        shape, sequence = self.shape.denoise, self.shape.denoise.sequence
+        own = whole = sent = kernels = 0.0
+        exchanges = 0
+        for forward in self._forwards(batch.composition):
+            tokens = [(n, self.shape.tokens(_DENOISE, self.geometry, size)) for size, n in forward]
+            cut = cut_of([(n, area * frames) for n, (area, frames) in tokens], guided, devices, sequence)
+            own += self._weight(forward, batch, guided, cut)
+            whole += self._weight(forward, batch, guided, WHOLE)
+            kernels += max([shape.launches.at(*each) for _, each in tokens])
+            if cut.divided and sequence is not None:
+                exchanges += 2 * sequence.layers
+                sent += cut.sent * (1 + guided) * sum([n * sequence.bytes.at(*each) for n, each in tokens])
+        return SharedStep(
+            share=own / whole,
+            kernels=kernels,
+            start_s=self._start_s,
+            exchanges=exchanges,
+            moved_bytes=2 * sent * self.number_bytes / COUNTED_BYTES,
+        )
+
+    def _forwards(self, composition: Composition) -> list[Composition]:
+        """What runs together: stacking takes equal sizes."""
+        return [(item,) for item in composition] if self.executor == "whole" else [composition]
+
+    def _weight(self, forward: Composition, batch: Batch, guided: bool, cut: Cut) -> float:
+        """What a forward takes of the busiest device, in any one unit."""
+        if self.roofline is None:
+            return cut.tokens * sum([n * self.geometry.tokens(size) for size, n in forward])
+        computed = 1.0 if batch.computed is None else batch.computed
+        return device_seconds(self.roofline.work(forward, float(guided), computed, cut), self.roofline.rates)
+
+    @cached_property
+    def _start_s(self) -> float:
+        """Engines of their own that share steps run PyTorch's operators, so they start as many kernels as it does."""
+        if self.roofline is None:
+            return USUAL_START_S
+        if self.roofline.setting.engine != "vendor":
+            return self.roofline.rates.launch
+        return shipped_efficiencies().rates(replace(self.roofline.setting, engine="eager")).launch
+
+
+USUAL_START_S = 3e-5
+"""Seconds to start a kernel on a host of which nothing is known: PyTorch, see ``launch`` in
+``profiles/efficiencies.toml``."""
+
+(_DENOISE,) = STAGES.named(lambda stage: stage.by_executor)
+
+
+class DegreeCosts(CostLayer):
+    """A table of one model's seconds on one device that knows what they are on several.
+
+    Args:
+        table: seconds on one device, which are answered as they are where a batch names none or one.
+        sharing: how the model's steps are shared.
+        devices: of a replica.
+        link: between them.
+        rates: what sharing loses.
+        shift: seconds on several devices are multiplied by the exponential of this many of `DegreeRates.log_sd_of`.
+    """
+
+    def __init__(
+        self,
+        table: CostModel,
+        sharing: Sharing,
+        devices: int,
+        *,
+        link: Link,
+        rates: DegreeRates,
+        shift: float = 0.0,
+    ) -> None:
+        super().__init__(table)
+        self.sharing = sharing
+        self.devices = devices
+        self.link = link
+        self.rates = rates
+        self.shift = shift
+        possible = (1,) if sharing.shape is None else degrees_of(sharing.shape, sharing.geometry, devices)
+        self._degrees = tuple(sorted({*possible, *[degree for degree in rates.measured if degree <= devices]}))
+        self._known: dict[tuple[str, Batch], float] = {}
+
+    def step_s(self, stage: str, batch: Batch) -> float:
+        """Seconds of one step; every stage but denoising runs on one device."""
+        if batch.devices is None:
+            return self.table.step_s(stage, batch)
+        value = self._known.get((stage, batch))
+        if value is None:
+            value = self.table.step_s(stage, batch._replace(devices=None))
+            if batch.devices > 1 and stage == _DENOISE:
+                value = self._several_s(batch, value)
+            if not self.learns:
+                self._known[stage, batch] = value
+        return value
+
+    def _several_s(self, batch: Batch, one_s: float) -> float:
+        devices, seconds = batch.devices or 1, 0.0
+        for part, guided in ((1 - batch.guided_share, False), (batch.guided_share, True)):
+            if part > 0:
+                step = self.sharing.shared(batch, devices, guided)
+                seconds += part * self.rates.seconds(one_s, step, self.link)
+        measured = self.rates.measured.get(devices)
+        known = 1.0 if measured is None else measured.factor
+        return known * seconds * exp(self.shift * self.rates.log_sd_of(devices))
+
+    def change_s(
+        self, request: Request, before: Sequence[int], after: Sequence[int], cache_bytes: float = 0.0
+    ) -> float:
+        return self.link.change_s(latent_bytes(self.sharing.geometry, request) + cache_bytes, before, after)
+
+    def degrees(self, model: str) -> tuple[int, ...]:
+        return self._degrees
+
+    def standalone_s(self, request: Request) -> float:
+        return self.table.standalone_s(request)

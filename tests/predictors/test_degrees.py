@@ -1,0 +1,177 @@
+"""Seconds on several devices: what one device's follow exactly, what bounds them, and what moves between degrees."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from predictors.by_model import ByModel
+from predictors.costs import Batch, CostLayer, CostModel, Scaled
+from predictors.degrees import DegreeCosts, DegreeRates, MeasuredDegree, Sharing, link_at, shipped_degree_rates
+from predictors.estimate import RooflineCost, estimated_table
+from predictors.hardware import find_hardware
+from predictors.latency_model import LatencyModel
+from predictors.link import Link, latent_bytes, moved_bytes
+from predictors.shapes import shape_of
+from traces.geometry import geometry_of
+from traces.request import Request
+from traces.stages import ORDINARY
+
+NOTHING = Link(0.0, float("inf"))
+IDEAL = DegreeRates(unshared=0.0, exchange_starts=0.0, link_share={"direct": 1.0, "host": 1.0}, log_sd=0.1)
+PICTURE = (1024, 1024, 1)
+
+
+def table_of(model: str) -> LatencyModel:
+    return estimated_table(model, find_hardware("h100-sxm"), engine="compile")
+
+
+def costs_of(
+    model: str, *, link: Link = NOTHING, rates: DegreeRates = IDEAL, shift: float = 0.0, executor: str = "packed"
+) -> DegreeCosts:
+    table = table_of(model)
+    cost = table.costs["denoise"]
+    assert isinstance(cost, RooflineCost)
+    sharing = Sharing(shape_of(model), geometry_of(model), executor, cost.roofline)
+    return DegreeCosts(table, sharing, 8, link=link, rates=rates, shift=shift)
+
+
+FLUX, SDXL = costs_of("flux"), costs_of("sdxl")
+
+
+@pytest.mark.parametrize("costs", [FLUX, SDXL, costs_of("wan-1.3b", rates=shipped_degree_rates())])
+def test_one_device_takes_exactly_what_the_table_says(costs: DegreeCosts) -> None:
+    for images in (1, 3):
+        for guided in (0.0, 0.4, 1.0):
+            batch = Batch("", ((PICTURE, images),), guided)
+            for stage in ORDINARY:
+                exactly = costs.table.step_s(stage, batch)
+                assert costs.step_s(stage, batch) == costs.step_s(stage, batch._replace(devices=1)) == exactly
+
+
+def test_other_stages_run_on_one_device() -> None:
+    batch = Batch("flux", ((PICTURE, 2),), 1.0)
+    for stage in ("encode", "decode"):
+        assert FLUX.step_s(stage, batch._replace(devices=4)) == FLUX.step_s(stage, batch)
+
+
+def test_without_hosts_and_links_seconds_are_shared_but_for_parameters() -> None:
+    """Sixteen clips of many tokens: parameters count for nothing, and all is dealt out evenly."""
+    costs = costs_of("wan-1.3b")
+    batch = Batch("wan-1.3b", (((480, 832, 81), 8),), 1.0)
+    one_s = costs.step_s("denoise", batch)
+    for devices in (2, 4, 8):
+        assert costs.step_s("denoise", batch._replace(devices=devices)) == pytest.approx(one_s / devices, rel=0.01)
+
+
+@given(st.sampled_from([2, 3, 4, 6, 8]), st.integers(1, 4), st.sampled_from([0.0, 0.5, 1.0]))
+def test_a_slower_link_never_helps_and_idle_ones_lower_nothing(devices: int, images: int, guided: float) -> None:
+    batch = Batch("flux", ((PICTURE, images),), guided, devices)
+    of_links = [costs_of_link(link).step_s("denoise", batch) for link in (NOTHING, Link(1e-5, 1e11), Link(1e-4, 1e9))]
+    assert of_links == sorted(of_links)
+    assert of_links[0] >= FLUX.step_s("denoise", batch._replace(devices=None)) / devices
+
+
+_LINKED: dict[Link, DegreeCosts] = {}
+
+
+def costs_of_link(link: Link) -> DegreeCosts:
+    if link not in _LINKED:
+        _LINKED[link] = costs_of("flux", link=link)
+    return _LINKED[link]
+
+
+def test_whole_requests_and_guidance_rows_exchange_nothing() -> None:
+    slow = costs_of("flux", link=Link(0.0, 1.0))  # a byte a second
+    for images, guided, devices in ((4, 0.0, 4), (2, 1.0, 4), (1, 1.0, 2)):
+        batch = Batch("flux", ((PICTURE, images),), guided, devices)
+        assert slow.step_s("denoise", batch) == FLUX.step_s("denoise", batch)
+    assert slow.step_s("denoise", Batch("flux", ((PICTURE, 1),), 0.0, 2)) > 1e6
+
+
+def test_bytes_are_those_of_queries_keys_values_and_outputs() -> None:
+    """Flux: 57 layers of 3072 numbers of two bytes, 512 text tokens and 4096 of the picture; a device of four sends
+    three quarters of its quarter of four tensors, and receives as much."""
+    step = FLUX.sharing.shared(Batch("flux", ((PICTURE, 1),)), 4, guided=False)
+    assert step.moved_bytes == 2 * 4 * 57 * 3072 * 2 * (4096 + 512) * 3 / 16
+    assert step.exchanges == 2 * 57
+
+
+def test_hosts_bound_what_devices_could_do() -> None:
+    rates = IDEAL.model_copy(update={"exchange_starts": 10.0})
+    bound = costs_of("flux", rates=rates)
+    step = bound.sharing.shared(Batch("flux", ((PICTURE, 1),)), 8, guided=False)
+    floor_s = step.start_s * (step.kernels + 10 * step.exchanges)
+    assert bound.step_s("denoise", Batch("flux", ((PICTURE, 1),), 0.0, 8)) == pytest.approx(floor_s)
+
+
+def test_a_unet_has_only_rows_to_deal_out() -> None:
+    one_s = SDXL.step_s("denoise", Batch("sdxl", ((PICTURE, 1),), 1.0))
+    two_s, eight_s = (SDXL.step_s("denoise", Batch("sdxl", ((PICTURE, 1),), 1.0, devices)) for devices in (2, 8))
+    assert two_s == eight_s < one_s
+    unguided = Batch("sdxl", ((PICTURE, 1),), 0.0)
+    assert SDXL.step_s("denoise", unguided._replace(devices=2)) == SDXL.step_s("denoise", unguided)
+
+
+def test_sizes_that_take_turns_are_shared_one_after_another() -> None:
+    small = (512, 512, 1)
+    apart = costs_of("flux", executor="whole")
+    mixed, packed = (
+        costs.sharing.shared(Batch("flux", ((small, 2), (PICTURE, 2))), 2, guided=False) for costs in (apart, FLUX)
+    )
+    assert mixed.exchanges == 0  # two of each size
+    assert packed.exchanges == 2 * 57  # the second large one is cut
+    assert mixed.kernels == 2 * packed.kernels
+
+
+def test_the_uncertainty_of_a_degree_shifts_what_several_devices_take() -> None:
+    batch = Batch("flux", ((PICTURE, 1),), 0.0, 4)
+    measured = IDEAL.model_copy(update={"measured": {4: MeasuredDegree(factor=1.25, log_sd=0.0)}})
+    assert costs_of("flux", shift=1.0).step_s("denoise", batch) == pytest.approx(
+        FLUX.step_s("denoise", batch) * 2.718281828**0.1
+    )
+    assert costs_of("flux", rates=measured, shift=1.0).step_s("denoise", batch) == pytest.approx(
+        1.25 * FLUX.step_s("denoise", batch)
+    )
+
+
+def test_degrees_and_changes_are_passed_on_by_every_layer() -> None:
+    assert CostModel().degrees("flux") == (1,)
+    assert FLUX.degrees("flux") == (1, 2, 3, 4, 6, 8)
+    layers: list[CostModel] = [CostLayer(FLUX), Scaled(FLUX, 2.0), ByModel({"flux": FLUX})]
+    request = Request("r", 0.0, 1024, 1024, 28, model="flux")
+    linked = costs_of_link(Link(1e-5, 1e11))
+    for layer in layers:
+        assert layer.degrees("flux") == FLUX.degrees("flux")
+    assert ByModel({"flux": linked}).change_s(request, (0,), (0, 1)) == linked.change_s(request, (0,), (0, 1)) > 0
+
+
+def test_links_reach_what_was_found_of_their_data_sheet() -> None:
+    rates = IDEAL.model_copy(update={"link_share": {"direct": 0.5, "host": 0.25}})
+    assert link_at(450e9, rates).bytes_per_s == 450e9
+    assert link_at(32e9, rates).bytes_per_s == 16e9
+
+
+def test_what_stays_does_not_move() -> None:
+    assert moved_bytes(100.0, (0, 1), (0, 1)) == 0.0
+    assert Link(1.0, 1.0).change_s(100.0, (3,), (3,)) == 0.0
+    assert moved_bytes(100.0, (0,), (1,)) == 100.0
+    assert moved_bytes(100.0, (0,), (0, 1)) == 50.0  # half of it goes
+    assert moved_bytes(100.0, (0, 1), (0,)) == 50.0
+    assert moved_bytes(100.0, (0, 1), (2, 3)) == 50.0
+    assert moved_bytes(100.0, (0, 1), (1, 0)) == 100.0  # each gives its half for the other's
+
+
+@given(st.permutations(range(5)), st.permutations(range(5)), st.integers(1, 5), st.integers(1, 5))
+def test_no_device_moves_more_than_it_had_and_gets(
+    first: list[int], second: list[int], before: int, after: int
+) -> None:
+    moved = moved_bytes(1.0, first[:before], second[:after])
+    assert 0.0 <= moved <= 1 / before + 1 / after + 1e-9
+    assert moved == pytest.approx(moved_bytes(1.0, second[:after], first[:before]))
+
+
+def test_latents_are_what_moves_without_a_cache() -> None:
+    request = Request("r", 0.0, 1024, 1024, 28, images=2, model="flux")
+    assert latent_bytes(geometry_of("flux"), request) == 4 * 2 * 16 * 128 * 128
