@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from predictors.costs import Batch, CostModel, RepeatNoise, StepCost
 from traces.composition import Composition
@@ -52,11 +52,6 @@ class ByModel(CostModel):
 
     def degrees(self, model: str) -> tuple[int, ...]:
         return self._of[model].degrees(model)
-
-    def change_s(
-        self, request: Request, before: Sequence[int], after: Sequence[int], cache_bytes: float = 0.0
-    ) -> float:
-        return self._of[request.model].change_s(request, before, after, cache_bytes)
 
     def extrapolation(self, stage: str, composition: Composition) -> float:
         raise TypeError("sizes without a model: ask of_model(model).extrapolation")

@@ -8,7 +8,6 @@ and one to add is one class.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -147,18 +146,6 @@ class CostModel:
         """On how many devices a denoising step of a model can run, ascending; by default on one."""
         return (1,)
 
-    def change_s(
-        self, request: Request, before: Sequence[int], after: Sequence[int], cache_bytes: float = 0.0
-    ) -> float:
-        """Seconds until a request that ran on some devices of a replica can go on on others, by default none.
-
-        Args:
-            before: the devices that have its state, in the order of their parts.
-            after: the devices that shall have it.
-            cache_bytes: what a cache keeps of it.
-        """
-        return 0.0
-
     def extrapolation(self, stage: str, composition: Composition) -> float:
         """1.0 inside the measured range, else by what factor the worst of what runs lies outside."""
         return 1.0
@@ -204,11 +191,6 @@ class CostLayer(CostModel):
 
     def degrees(self, model: str) -> tuple[int, ...]:
         return self.table.degrees(model)
-
-    def change_s(
-        self, request: Request, before: Sequence[int], after: Sequence[int], cache_bytes: float = 0.0
-    ) -> float:
-        return self.table.change_s(request, before, after, cache_bytes)
 
     def extrapolation(self, stage: str, composition: Composition) -> float:
         return self.table.extrapolation(stage, composition)

@@ -178,7 +178,7 @@ class DegreeCase:
         return Sharing(shape, geometry, roofline=roofline).shared(batch, row.devices, row.guided)
 
 
-(_DENOISE,) = STAGES.named(lambda stage: stage.by_executor)
+(_DENOISE,) = STAGES.named(lambda stage: stage.divides)
 
 _ALIKE = (
     *("source", "hardware", "checkpoint", "height", "width", "frames", "steps", "batch", "guided"),

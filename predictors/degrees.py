@@ -13,24 +13,23 @@ measurements (``profiles/degrees.toml``) or to a profile's rows of several devic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.resources import files
-from math import exp
+from math import exp, prod
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 
 from predictors.costs import Batch, CostLayer, CostModel
 from predictors.efficiency import device_seconds, shipped_efficiencies
-from predictors.link import Link, latent_bytes
+from predictors.link import Link
 from predictors.parallel import WHOLE, Cut, cut_of, degrees_of
 from predictors.roofline import Roofline
 from predictors.shapes import COUNTED_BYTES, ModelShape
 from traces.composition import Composition
 from traces.geometry import ModelGeometry
-from traces.request import Request
 from traces.stages import STAGES
 from traces.text import read_toml
 
@@ -191,14 +190,14 @@ USUAL_START_S = 3e-5
 """Seconds to start a kernel on a host of which nothing is known: PyTorch, see ``launch`` in
 ``profiles/efficiencies.toml``."""
 
-(_DENOISE,) = STAGES.named(lambda stage: stage.by_executor)
+(_DENOISE,) = STAGES.named(lambda stage: stage.divides)
 
 
-class DegreeCosts(CostLayer):
+class ParallelCosts(CostLayer):
     """A table of one model's seconds on one device that knows what they are on several.
 
     Args:
-        table: seconds on one device, which are answered as they are where a batch names none or one.
+        table: seconds on one device, which are answered as they are for one.
         sharing: how the model's steps are shared.
         devices: of a replica.
         link: between them.
@@ -227,20 +226,26 @@ class DegreeCosts(CostLayer):
         self._known: dict[tuple[str, Batch], float] = {}
 
     def step_s(self, stage: str, batch: Batch) -> float:
-        """Seconds of one step; every stage but denoising runs on one device."""
-        if batch.devices is None:
-            return self.table.step_s(stage, batch)
+        """Seconds of one step; one that is not divided takes what it takes on one device.
+
+        What moves a batch to other devices takes as long as all its latents from one device.
+        """
         value = self._known.get((stage, batch))
         if value is None:
-            value = self.table.step_s(stage, batch._replace(devices=None))
-            if batch.devices > 1 and stage == _DENOISE:
-                value = self._several_s(batch, value)
+            row = STAGES[stage]
+            if row.moves:
+                value = self.link.seconds(latent_bytes(self.sharing.geometry, batch.composition), 1)
+            else:
+                devices = self._degrees[-1] if batch.devices is None else batch.devices
+                value = self.table.step_s(stage, batch._replace(devices=None))
+                if devices > 1 and row.divides:
+                    value = self._several_s(batch, devices, value)
             if not self.learns:
                 self._known[stage, batch] = value
         return value
 
-    def _several_s(self, batch: Batch, one_s: float) -> float:
-        devices, seconds = batch.devices or 1, 0.0
+    def _several_s(self, batch: Batch, devices: int, one_s: float) -> float:
+        seconds = 0.0
         for part, guided in ((1 - batch.guided_share, False), (batch.guided_share, True)):
             if part > 0:
                 step = self.sharing.shared(batch, devices, guided)
@@ -249,13 +254,10 @@ class DegreeCosts(CostLayer):
         known = 1.0 if measured is None else measured.factor
         return known * seconds * exp(self.shift * self.rates.log_sd_of(devices))
 
-    def change_s(
-        self, request: Request, before: Sequence[int], after: Sequence[int], cache_bytes: float = 0.0
-    ) -> float:
-        return self.link.change_s(latent_bytes(self.sharing.geometry, request) + cache_bytes, before, after)
-
     def degrees(self, model: str) -> tuple[int, ...]:
         return self._degrees
 
-    def standalone_s(self, request: Request) -> float:
-        return self.table.standalone_s(request)
+
+def latent_bytes(geometry: ModelGeometry, composition: Composition) -> float:
+    """What moves with a batch between two steps: its latents, which samplers keep in float32."""
+    return 4.0 * sum([images * prod(geometry.latent_shape(size)) for size, images in composition])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from predictors.costs import CostModel
-from predictors.degrees import DegreeCosts, DegreeRates, Sharing, link_at, shipped_degree_rates
+from predictors.degrees import DegreeRates, ParallelCosts, Sharing, link_at, shipped_degree_rates
 from predictors.estimate import RooflineCost, estimated_table
 from predictors.hardware import PRECISIONS, Hardware, find_hardware, shipped_hardware
 from predictors.latency_model import LatencyModel
@@ -43,7 +43,7 @@ def degree_costs(
         from predictors.degree_fit import rates_of_rows  # scikit-learn, which a mere estimate does not need
 
         rates = rates_of_rows(rows, sharing, table, _sheet_bytes_per_s(kind), rates)
-    return DegreeCosts(table, sharing, devices, link=link_for(scenario, kind, rates), rates=rates)
+    return ParallelCosts(table, sharing, devices, link=link_for(scenario, kind, rates), rates=rates)
 
 
 def link_for(scenario: Scenario, kind: Hardware | None, rates: DegreeRates | None = None) -> Link:
@@ -88,7 +88,7 @@ def _roofline(
     scenario: Scenario, table: LatencyModel, kind: Hardware | None, geometry: ModelGeometry
 ) -> Roofline | None:
     """Of denoising: that of the table, or one of its kind of device."""
-    (denoise,) = STAGES.named(lambda stage: stage.by_executor)
+    (denoise,) = STAGES.named(lambda stage: stage.divides)
     if kind is not None and not isinstance(table.costs.get(denoise), RooflineCost):
         table = estimated_table(geometry.name, kind, table.executor, engine=scenario.predictor.engine)
     cost = table.costs.get(denoise)

@@ -49,7 +49,7 @@ class TiledCosts(CostLayer):
         row = STAGES[stage]
         if row.canvas == "sketch":
             return self.table.step_s(
-                row.costs_of, batch._replace(composition=self.sketched(batch.composition), computed=None)
+                row.costs_of, batch._replace(composition=self.sketched(batch.composition), devices=1, computed=None)
             )
         if row.canvas == "whole":
             return self.table.step_s(stage, batch)
@@ -116,7 +116,7 @@ class TiledCosts(CostLayer):
     def window_s(self, batch: Batch) -> Callable[[int, int], float]:
         """Seconds of a window of (height, width) latent pixels of requests of one size, the batch's."""
         factor, more, ((size, images),) = self.rule.geometry.latent_factor, self._overhead(batch), batch.composition
-        plain = batch._replace(devices=None, computed=None)
+        plain = batch._replace(devices=1, computed=None)
 
         def seconds(height: int, width: int) -> float:
             window = (((height * factor, width * factor, size[2]), images),)
@@ -134,7 +134,7 @@ class TiledCosts(CostLayer):
 
         Measured are grids that wrap, without overlap, of the fewest tiles: whatever grid is asked about.
         """
-        plain = batch._replace(devices=None, computed=None)
+        plain = batch._replace(devices=1, computed=None)
         measured_s = self.table.step_s("refine", plain)
         if not measured_s:
             return 1.0

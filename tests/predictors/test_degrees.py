@@ -8,14 +8,21 @@ from hypothesis import strategies as st
 
 from predictors.by_model import ByModel
 from predictors.costs import Batch, CostLayer, CostModel, Scaled
-from predictors.degrees import DegreeCosts, DegreeRates, MeasuredDegree, Sharing, link_at, shipped_degree_rates
+from predictors.degrees import (
+    DegreeRates,
+    MeasuredDegree,
+    ParallelCosts,
+    Sharing,
+    latent_bytes,
+    link_at,
+    shipped_degree_rates,
+)
 from predictors.estimate import RooflineCost, estimated_table
 from predictors.hardware import find_hardware
 from predictors.latency_model import LatencyModel
-from predictors.link import Link, latent_bytes, moved_bytes
+from predictors.link import Link
 from predictors.shapes import shape_of
 from traces.geometry import geometry_of
-from traces.request import Request
 from traces.stages import ORDINARY
 
 NOTHING = Link(0.0, float("inf"))
@@ -29,38 +36,44 @@ def table_of(model: str) -> LatencyModel:
 
 def costs_of(
     model: str, *, link: Link = NOTHING, rates: DegreeRates = IDEAL, shift: float = 0.0, executor: str = "packed"
-) -> DegreeCosts:
+) -> ParallelCosts:
     table = table_of(model)
     cost = table.costs["denoise"]
     assert isinstance(cost, RooflineCost)
     sharing = Sharing(shape_of(model), geometry_of(model), executor, cost.roofline)
-    return DegreeCosts(table, sharing, 8, link=link, rates=rates, shift=shift)
+    return ParallelCosts(table, sharing, 8, link=link, rates=rates, shift=shift)
 
 
 FLUX, SDXL = costs_of("flux"), costs_of("sdxl")
 
 
 @pytest.mark.parametrize("costs", [FLUX, SDXL, costs_of("wan-1.3b", rates=shipped_degree_rates())])
-def test_one_device_takes_exactly_what_the_table_says(costs: DegreeCosts) -> None:
+def test_one_device_takes_exactly_what_the_table_says(costs: ParallelCosts) -> None:
     for images in (1, 3):
         for guided in (0.0, 0.4, 1.0):
             batch = Batch("", ((PICTURE, images),), guided)
             for stage in ORDINARY:
                 exactly = costs.table.step_s(stage, batch)
-                assert costs.step_s(stage, batch) == costs.step_s(stage, batch._replace(devices=1)) == exactly
+                assert costs.step_s(stage, batch._replace(devices=1)) == exactly
+
+
+def test_without_a_degree_a_batch_runs_on_all_devices_that_its_model_can_use() -> None:
+    for costs, most in ((FLUX, 8), (SDXL, 2)):
+        batch = Batch("", ((PICTURE, 1),), 1.0)
+        assert costs.step_s("denoise", batch) == costs.step_s("denoise", batch._replace(devices=most))
 
 
 def test_other_stages_run_on_one_device() -> None:
     batch = Batch("flux", ((PICTURE, 2),), 1.0)
     for stage in ("encode", "decode"):
-        assert FLUX.step_s(stage, batch._replace(devices=4)) == FLUX.step_s(stage, batch)
+        assert FLUX.step_s(stage, batch._replace(devices=4)) == FLUX.step_s(stage, batch._replace(devices=1))
 
 
 def test_without_hosts_and_links_seconds_are_shared_but_for_parameters() -> None:
     """Sixteen clips of many tokens: parameters count for nothing, and all is dealt out evenly."""
     costs = costs_of("wan-1.3b")
     batch = Batch("wan-1.3b", (((480, 832, 81), 8),), 1.0)
-    one_s = costs.step_s("denoise", batch)
+    one_s = costs.step_s("denoise", batch._replace(devices=1))
     for devices in (2, 4, 8):
         assert costs.step_s("denoise", batch._replace(devices=devices)) == pytest.approx(one_s / devices, rel=0.01)
 
@@ -70,13 +83,13 @@ def test_a_slower_link_never_helps_and_idle_ones_lower_nothing(devices: int, ima
     batch = Batch("flux", ((PICTURE, images),), guided, devices)
     of_links = [costs_of_link(link).step_s("denoise", batch) for link in (NOTHING, Link(1e-5, 1e11), Link(1e-4, 1e9))]
     assert of_links == sorted(of_links)
-    assert of_links[0] >= FLUX.step_s("denoise", batch._replace(devices=None)) / devices
+    assert of_links[0] >= FLUX.step_s("denoise", batch._replace(devices=1)) / devices
 
 
-_LINKED: dict[Link, DegreeCosts] = {}
+_LINKED: dict[Link, ParallelCosts] = {}
 
 
-def costs_of_link(link: Link) -> DegreeCosts:
+def costs_of_link(link: Link) -> ParallelCosts:
     if link not in _LINKED:
         _LINKED[link] = costs_of("flux", link=link)
     return _LINKED[link]
@@ -107,10 +120,10 @@ def test_hosts_bound_what_devices_could_do() -> None:
 
 
 def test_a_unet_has_only_rows_to_deal_out() -> None:
-    one_s = SDXL.step_s("denoise", Batch("sdxl", ((PICTURE, 1),), 1.0))
+    one_s = SDXL.step_s("denoise", Batch("sdxl", ((PICTURE, 1),), 1.0, 1))
     two_s, eight_s = (SDXL.step_s("denoise", Batch("sdxl", ((PICTURE, 1),), 1.0, devices)) for devices in (2, 8))
     assert two_s == eight_s < one_s
-    unguided = Batch("sdxl", ((PICTURE, 1),), 0.0)
+    unguided = Batch("sdxl", ((PICTURE, 1),), 0.0, 1)
     assert SDXL.step_s("denoise", unguided._replace(devices=2)) == SDXL.step_s("denoise", unguided)
 
 
@@ -136,15 +149,12 @@ def test_the_uncertainty_of_a_degree_shifts_what_several_devices_take() -> None:
     )
 
 
-def test_degrees_and_changes_are_passed_on_by_every_layer() -> None:
+def test_degrees_are_passed_on_by_every_layer() -> None:
     assert CostModel().degrees("flux") == (1,)
     assert FLUX.degrees("flux") == (1, 2, 3, 4, 6, 8)
     layers: list[CostModel] = [CostLayer(FLUX), Scaled(FLUX, 2.0), ByModel({"flux": FLUX})]
-    request = Request("r", 0.0, 1024, 1024, 28, model="flux")
-    linked = costs_of_link(Link(1e-5, 1e11))
     for layer in layers:
         assert layer.degrees("flux") == FLUX.degrees("flux")
-    assert ByModel({"flux": linked}).change_s(request, (0,), (0, 1)) == linked.change_s(request, (0,), (0, 1)) > 0
 
 
 def test_links_reach_what_was_found_of_their_data_sheet() -> None:
@@ -153,25 +163,9 @@ def test_links_reach_what_was_found_of_their_data_sheet() -> None:
     assert link_at(32e9, rates).bytes_per_s == 16e9
 
 
-def test_what_stays_does_not_move() -> None:
-    assert moved_bytes(100.0, (0, 1), (0, 1)) == 0.0
-    assert Link(1.0, 1.0).change_s(100.0, (3,), (3,)) == 0.0
-    assert moved_bytes(100.0, (0,), (1,)) == 100.0
-    assert moved_bytes(100.0, (0,), (0, 1)) == 50.0  # half of it goes
-    assert moved_bytes(100.0, (0, 1), (0,)) == 50.0
-    assert moved_bytes(100.0, (0, 1), (2, 3)) == 50.0
-    assert moved_bytes(100.0, (0, 1), (1, 0)) == 100.0  # each gives its half for the other's
-
-
-@given(st.permutations(range(5)), st.permutations(range(5)), st.integers(1, 5), st.integers(1, 5))
-def test_no_device_moves_more_than_it_had_and_gets(
-    first: list[int], second: list[int], before: int, after: int
-) -> None:
-    moved = moved_bytes(1.0, first[:before], second[:after])
-    assert 0.0 <= moved <= 1 / before + 1 / after + 1e-9
-    assert moved == pytest.approx(moved_bytes(1.0, second[:after], first[:before]))
-
-
-def test_latents_are_what_moves_without_a_cache() -> None:
-    request = Request("r", 0.0, 1024, 1024, 28, images=2, model="flux")
-    assert latent_bytes(geometry_of("flux"), request) == 4 * 2 * 16 * 128 * 128
+def test_what_moves_a_batch_takes_as_long_as_its_latents() -> None:
+    costs = costs_of("flux", link=Link(0.25, 1e6))
+    batch = Batch("flux", (((512, 512, 1), 1), (PICTURE, 2)), 0.0, 4)
+    numbers = 16 * (64 * 64 + 2 * 128 * 128)
+    assert latent_bytes(geometry_of("flux"), batch.composition) == 4 * numbers
+    assert costs.step_s("reshard", batch) == 0.25 + 4 * numbers / 1e6
