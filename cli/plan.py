@@ -72,7 +72,8 @@ def plan(
     from dataclasses import replace
 
     from cli.failures import NEGATIVE
-    from reports.plan.terminal import show_plan
+    from reports.plan.joint import write_joint_plan
+    from reports.plan.terminal import show_joint_plan, show_plan
     from reports.plan.write import write_plan
     from reports.progress import shown
     from tilecast.scenario import load_scenario
@@ -103,8 +104,9 @@ def plan(
         if loaded.pool:
             pools = plan_pools(loaded, output, rate_rps=rates, **asked)
             plans = {output / name: made for name, made in pools.of.items()}
+            joint = {output / name: made for name, made in pools.joint.items()}
         else:
-            plans = {output: plan(loaded, output, rate_rps=rates, **asked)}
+            plans, joint = {output: plan(loaded, output, rate_rps=rates, **asked)}, {}
     text, command = read_text(scenario), _command(context)
     for folder, made in plans.items():
         made = replace(made, scenario=text, command=command)
@@ -113,6 +115,12 @@ def plan(
             say(f"pool {folder.name}:")
         show_plan(made)
         say(f"{made.points} simulations -> {written[0]}")
+    for folder, together in joint.items():
+        together = replace(together, scenario=text, command=command)
+        written = write_joint_plan(together, folder)
+        say(f"pools {folder.name}:")
+        show_joint_plan(together)
+        say(f"{together.points} simulations -> {written[0]}")
     if loaded.plan.scaling:
         from reports.terminal import show_scaling
         from tilecast.studies.scaling import plan_scaling
@@ -123,7 +131,7 @@ def plan(
     if loaded.pool and pools.keeps:
         price = "" if math.isnan(pools.price_per_hour) else f", for {pools.price_per_hour:.2f} an hour"
         say(f"All pools: {', '.join([f'{count} of {name}' for name, count in pools.replicas.items()])}{price}.")
-    if any(made.answer is None for made in plans.values()):
+    if any(made.answer is None for made in [*plans.values(), *joint.values()]):
         raise typer.Exit(NEGATIVE)
 
 

@@ -10,7 +10,7 @@ Times are seconds on the run's clock.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -357,6 +357,25 @@ class RunArrays:
             lifetimes=lifetimes,
             first=min(replicas),
         )
+
+    def of_model(self, model: str, launches: Sequence[int], pools: Collection[str]) -> RunArrays:
+        """One model, as if the pools that serve it were the cluster and served nothing else.
+
+        Args:
+            model: whose requests.
+            launches: ids of its launches.
+            pools: names of the pools that serve it.
+        """
+        shapes = [pool for pool in self.pools if pool.name in pools]
+        numbers = [number for pool in shapes for number in self.replicas_of(pool)]
+        numbered = np.full(self.replicas + 1, -1, dtype=np.int64)  # -1, nowhere, stays what it is
+        numbered[numbers] = np.arange(len(numbers))
+        code = self.requests.models.index(model) if model in self.requests.models else -1
+        own = (rows.where(rows.model == code) for rows in (self.requests, self.ended))
+        requests, ended = (replace(rows, replica=numbered[rows.replica]) for rows in own)
+        steps = self.steps.where(np.isin(self.steps.launch, launches))
+        steps = replace(steps, replica=numbered[steps.replica])
+        return replace(self, requests=requests, ended=ended, steps=steps, pools=shapes)
 
     def of_steps(self, chosen: Truth) -> RunArrays:
         """With the launches alone that are chosen; requests are all."""

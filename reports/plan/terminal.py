@@ -10,6 +10,7 @@ from rich.text import Text
 from reports.console import new_console
 from reports.plan import tables
 from reports.plan.answer import answer, notes, promise
+from reports.plan.joint import JointPlan
 from reports.plan.result import Plan
 from reports.plan.table import Table
 from reports.terminal import headed, told
@@ -23,6 +24,17 @@ def show_plan(plan: Plan, console: Console | None = None) -> None:
     parts += [_table(table.narrow()) for table in shown if table.rows]
     parts += last
     (console or new_console()).print(Group(*parts))
+
+
+def show_joint_plan(plan: JointPlan, console: Console | None = None) -> None:
+    """Print the answer, the clusters about it, and what was not simulated."""
+    width, rows = plan.narrow, plan.rows()
+    shown = headed("Clusters about it, the cheapest first", plan.heads[:width], [True] * width)
+    shown.box, shown.padding, shown.show_edge = SIMPLE, (0, 1, 0, 0), False
+    for at in plan.nearest():
+        shown.add_row(*map(Text, rows[at][:width]), style="bold" if plan.considered[at] == plan.answer else "")
+    parts: list[RenderableType] = [Text(plan.sentence, style="bold"), Text(f"Trust: {plan.trust}."), shown]
+    (console or new_console()).print(Group(*parts, *map(Text, plan.refused)))
 
 
 def _table(table: Table) -> RenderableType:

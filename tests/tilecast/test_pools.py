@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import tilecast as tc
 from policies.record import run_arrays
 from reports.breakdown import by_model, by_pool, by_tenant
+from reports.plan.joint import JointPlan, write_joint_plan
+from reports.plan.terminal import show_joint_plan
 from tilecast.setup import prepare
 from tilecast.simulation import run_simulation
 from traces.errors import BadInput
@@ -36,7 +40,8 @@ def trace(*more: Mapping[str, Any], every_s: float = 4.0) -> Trace:
 
 def scenario(*, asked: Trace | None = None, pools: tuple[Mapping[str, Any], ...] = POOLS, **more: Any) -> tc.Scenario:
     given: dict[str, Any] = {"scheduler": "lookahead", "slo": {"scale": 6.0}, **more}
-    return tc.Scenario(model="flux", trace=trace() if asked is None else asked, pool=list(pools), **given)
+    given.setdefault("trace", trace() if asked is None else asked)
+    return tc.Scenario(model="flux", pool=list(pools), **given)
 
 
 def test_each_model_runs_on_the_pools_that_serve_it_at_their_own_costs() -> None:
@@ -186,10 +191,18 @@ def test_pools_of_different_models_are_planned_each_for_its_own_requests_at_the_
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({}, "pool 'small' serves 2 models: a plan takes pools of one model each"),
-        ({"pools": (POOLS[0], {**POOLS[0], "name": "more"})}, "flux is served by the pools 'large' and 'more'"),
         ({"pools": APART, "asked": trace({"model": "sdxl"})}, "model 'sdxl' is served by no pool"),
-        ({"pools": APART, "plan": {**FEW, "scaling": ["queue"]}}, r"plan.scaling is of a cluster without \[\[pool\]\]"),
+        (
+            {"pools": (*APART, {**POOLS[0], "name": "idle", "models": ["sdxl"]})},
+            "pool 'idle' serves sdxl, which no request of .* asks for",
+        ),
+        ({"trace": {"path": trace(), "limit": 3}}, "trace.limit counts the requests of all pools together"),
+        (
+            {"plan": {**FEW, "policies": ["fcfs"]}},
+            r"plan.policies is of pools that serve one model each, .* large\+small",
+        ),
+        ({"slo": {}}, "no request has a deadline, so any cluster keeps the promise"),
+        ({"faults": {"outages": ["0:1:2"]}}, "faults.outages and faults.slow name replicas"),
     ],
 )
 def test_what_cannot_be_planned_is_said_in_one_line(given: dict[str, Any], said: str) -> None:
@@ -197,6 +210,65 @@ def test_what_cannot_be_planned_is_said_in_one_line(given: dict[str, Any], said:
         tc.plan_pools(scenario(**{"plan": FEW, **given}))
     with pytest.raises(BadInput, match="each of which is planned for itself: ask plan_pools"):
         tc.plan(scenario(**{"plan": FEW, **given}))
+
+
+MANY = Trace.from_requests(
+    [Request(f"r{at}", 0.7 * at + 0.1 * (at % 7), 512, 512, 10, **(WAN if at % 6 == 5 else FLUX)) for at in range(900)]  # type: ignore[arg-type]
+)
+SHORT = {"seeds": 3, "max_seeds": 6, "requests": 300, "max_requests": 600, "attainment": 0.9}
+
+
+def test_pools_that_share_models_are_planned_together(tmp_path: Path) -> None:
+    """Wan runs on the small ones alone; pictures go there too, for less than a large one costs."""
+    planned = scenario(asked=MANY, scheduler="fcfs", plan=SHORT)
+    made = tc.plan_pools(planned, tmp_path / "plan", rate_rps={"flux": 1.5, "wan-1.3b": 0.1}, workers=1)
+    assert not made.of
+    together = made.joint["large+small"]
+    assert together.rates_rps == {"flux": 1.5, "wan-1.3b": 0.1}
+    answer, checked = together.answer, together.checked
+    assert answer is not None
+    assert checked is not None
+    assert all(met.mean >= 0.9 for met in checked.attainment.values())
+    assert made.replicas == answer.replicas
+    assert made.price_per_hour == answer.price_per_hour >= together.least_price
+    cheaper = [each for each in together.considered if each.price_per_hour < answer.price_per_hour]
+    assert cheaper
+    assert not any(each.keeps for each in cheaper)
+    again = tc.plan_pools(planned, tmp_path / "plan", rate_rps={"flux": 1.5, "wan-1.3b": 0.1}, workers=1)
+    assert again.joint["large+small"] == together
+    page, facts = write_joint_plan(together, tmp_path / "plan" / "large+small")
+    assert JointPlan.from_json(facts.read_text()) == together
+    shown = Console(record=True, width=100, file=StringIO())
+    show_joint_plan(together, shown)
+    for said in (page.read_text(), shown.export_text()):
+        assert answer.spelled in said
+        assert f"{answer.price_per_hour:.2f}" in said
+
+
+def test_what_no_pool_can_serve_in_time_is_said_without_a_simulation() -> None:
+    """A deadline of once the latency alone on the large ones is none that a small one keeps."""
+    pools = (POOLS[0], {**POOLS[1], "replicas": 3})
+    hard = scenario(asked=MANY, pools=pools, slo={"scale": 1.2}, scheduler="fcfs", plan=SHORT)
+    made = tc.plan_pools(hard, rate_rps={"flux": 500.0, "wan-1.3b": 1.0}, workers=1).joint["large+small"]
+    assert made.points == 0
+    assert made.answer is None
+    assert "small: even alone only 0% on small of flux would be in time" in made.refused
+    assert "large and small: the work takes more than 64 of large and 64 of small" in made.refused
+    assert made.sentence.startswith("No cluster keeps 90 % of deadlines of flux at 1,800,000/h and wan-1.3b at 3,600/h")
+
+
+def test_one_pool_of_several_models_is_planned_for_all_of_them() -> None:
+    both = {**POOLS[1], "models": ["wan-1.3b", "flux"]}
+    made = tc.plan_pools(scenario(asked=MANY, pools=(both,), scheduler="fcfs", plan=SHORT), workers=1).joint["small"]
+    assert made.answer is not None
+    assert sum(made.rates_rps.values()) == pytest.approx(1 / 0.7, rel=0.01)
+    assert set(made.answer.attainment) == {"flux", "wan-1.3b"}
+
+
+def test_what_is_of_one_model_is_refused_where_pools_share_models() -> None:
+    for name, value in (("growth", 0.1), ("hardware", "l40s"), ("replicas", 2)):
+        with pytest.raises(BadInput, match=f"--{name} is of pools that serve one model each"):
+            tc.plan_pools(scenario(plan=SHORT), **{name: value})
 
 
 def test_rates_by_model_name_every_model() -> None:

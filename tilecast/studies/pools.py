@@ -1,19 +1,26 @@
-"""A plan for several pools: as every model is served by one of them, each is a plan of its own."""
+"""A plan for several pools: a pool whose models no other serves is a plan of its own, pools that share models are
+planned together."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from reports.plan.joint import JointPlan
+from reports.plan.page import PLAN
 from reports.plan.result import Plan
 from reports.progress import Tell, silent
 from tilecast.demand import read_trace, served_as
 from tilecast.scenario import Scenario
+from tilecast.sections import PoolSection
 from tilecast.studies.experiment_run import demand_of
+from tilecast.studies.joint import JointCase, plan_joint
+from tilecast.studies.result_store import kept_in
 from tilecast.studies.run import plan
 from traces.errors import BadInput
 from traces.trace import Trace
@@ -21,28 +28,59 @@ from traces.trace import Trace
 
 @dataclass(frozen=True)
 class PoolPlans:
-    """The least cluster of each pool, each of which keeps the promise for the requests of its models: so all do.
+    """The least replicas of each pool, with which the promise is kept for the requests of every model.
 
     Attributes:
-        of: plans by the name of the pool.
+        of: plans of pools whose one model no other pool serves, by the name of the pool.
+        joint: plans of pools that share models, or of one that serves several, by the names of the pools, joined by +.
     """
 
     of: dict[str, Plan]
+    joint: dict[str, JointPlan] = field(default_factory=dict)
 
     @property
     def keeps(self) -> bool:
-        """Whether every pool has a cluster that keeps the promise."""
-        return all(made.answer is not None for made in self.of.values())
+        """Whether for every model there are pools that keep the promise."""
+        return all(made.answer is not None for made in [*self.of.values(), *self.joint.values()])
 
     @property
     def price_per_hour(self) -> float:
-        """Of all clusters; NaN: a price is not known, or a pool has none that keeps the promise."""
-        return sum([math.nan if made.answer is None else made.answer.price_per_hour for made in self.of.values()])
+        """Of all pools; NaN: a price is not known, or of some pools none keep the promise."""
+        answers = [made.answer for made in [*self.of.values(), *self.joint.values()]]
+        return sum([math.nan if answer is None else answer.price_per_hour for answer in answers])
 
     @property
     def replicas(self) -> dict[str, int]:
-        """The replicas of each pool that has a cluster that keeps the promise."""
-        return {name: made.answer.candidate.replicas for name, made in self.of.items() if made.answer is not None}
+        """The replicas of each pool where the promise is kept; 0: others do its work for less."""
+        found = {name: made.answer.candidate.replicas for name, made in self.of.items() if made.answer is not None}
+        for made in self.joint.values():
+            found |= {} if made.answer is None else made.answer.replicas
+        return found
+
+
+@dataclass(frozen=True)
+class PoolGroup:
+    """Pools that no other shares a model with.
+
+    Attributes:
+        name: of the pool, or of all of them, joined by +.
+        scenario: of the pools and the requests for them alone; of one pool with one model as if it were the cluster.
+        models: that they serve, by the names that requests have.
+    """
+
+    name: str
+    scenario: Scenario
+    models: tuple[str, ...]
+
+    @property
+    def joint(self) -> bool:
+        """Whether several pools share models, or one serves several."""
+        return bool(self.scenario.pool)
+
+    @property
+    def rate_rps(self) -> float:
+        """Requests a second of the trace."""
+        return demand_of(self.scenario).rate_rps * self.scenario.trace.rate_scale
 
 
 def plan_pools(
@@ -51,17 +89,23 @@ def plan_pools(
     *,
     rate_rps: float | Mapping[str, float] | None = None,
     throughput_rps: float | None = None,
+    workers: int | None = None,
     progress: Tell = silent,
     **more: Any,
 ) -> PoolPlans:
-    """Find the least number of replicas of every pool of a scenario that keeps the promise for its requests.
+    """Find the cheapest replicas of every pool of a scenario with which the promise is kept for every model.
+
+    Pools that share models are planned together, see `tilecast.studies.joint`: of them `attainment` and `headroom`
+    alone may be said in ``more``.
 
     Args:
-        scenario: one whose pools serve one model each, none of them the same.
-        output: folder with a folder for each pool, in which its simulations are kept; None: nothing is kept.
+        scenario: one with pools.
+        output: folder with a folder for each pool, or for pools that share models, in which their simulations are kept;
+            None: nothing is kept.
         rate_rps: requests a second to plan for: of all models, in the shares of the trace, or of each model by its
             name; None: those of the trace.
         throughput_rps: requests a second that must be completed, likewise of all.
+        workers: processes; None: one a core.
         progress: told what is simulated.
         more: what else `tilecast.studies.run.plan` takes, the same for all pools.
 
@@ -69,90 +113,143 @@ def plan_pools(
         BadInput: whatever is wrong, in one line.
         Interrupted: Ctrl-C; what finished is kept in ``output``.
     """
-    if scenario.plan.scaling:
-        raise BadInput(
-            "plan.scaling is of a cluster without [[pool]] sections: take it or them out, or sweep policies.scaling"
-        )
-    own = pool_scenarios(scenario)
-    rates = {name: demand_of(each).rate_rps * each.trace.rate_scale for name, each in own.items()}
-    asked = _asked(own, rates, rate_rps)
-    plans = {}
-    for name, each in own.items():
-        share = asked[name] / sum(asked.values())
-        plans[name] = plan(
-            each,
-            None if output is None else Path(output) / name,
-            rate_rps=None if rate_rps is None else asked[name],
-            throughput_rps=None if throughput_rps is None else throughput_rps * share,
-            progress=partial(_told, progress, name),
-            **more,
-        )
-    return PoolPlans(plans)
+    scenario = scenario.replaced({"plan.scaling": (), "scaling": None, "policies.scaling": None})
+    groups = pool_groups(scenario)
+    if any(group.joint for group in groups):
+        _check_joint(scenario, next(group for group in groups if group.joint), more)
+    asked = _asked(groups, rate_rps)
+    total_rps = sum(asked.values())
+    plans: dict[str, Plan] = {}
+    joint: dict[str, JointPlan] = {}
+    for group in groups:
+        own_rps = sum([asked[model] for model in group.models])
+        folder = None if output is None else Path(output) / group.name
+        own_throughput_rps = None if throughput_rps is None else throughput_rps * own_rps / total_rps
+        tell = partial(_told, progress, group.name)
+        if not group.joint:
+            plans[group.name] = plan(
+                group.scenario,
+                folder,
+                rate_rps=None if rate_rps is None else own_rps,
+                throughput_rps=own_throughput_rps,
+                workers=workers,
+                progress=tell,
+                **more,
+            )
+            continue
+        given = {
+            "attainment": more.get("attainment"),
+            "headroom": more.get("headroom"),
+            "throughput": own_throughput_rps,
+        }
+        promised = group.scenario.replaced({f"plan.{key}": each for key, each in given.items() if each is not None})
+        each_rps = tuple([(model, asked[model]) for model in group.models]) if isinstance(rate_rps, Mapping) else ()
+        with kept_in(folder, PLAN) as store:
+            case = JointCase(promised, each_rps, own_rps)
+            joint[group.name] = plan_joint(case, store, workers or os.cpu_count() or 1, tell)
+    return PoolPlans(plans, joint)
 
 
 def _told(progress: Tell, name: str, what: str, *figures: Any) -> Any:
     return progress(f"pool {name}: {what}", *figures)
 
 
-def _asked(
-    own: Mapping[str, Scenario], rates: Mapping[str, float], rate_rps: float | Mapping[str, float] | None
-) -> dict[str, float]:
-    """Requests a second that each pool is planned for."""
-    if rate_rps is None:
-        return dict(rates)
-    if not isinstance(rate_rps, Mapping):
-        total_rps = sum(rates.values())
-        return {name: rate_rps * rate / total_rps for name, rate in rates.items()}
-    models = {each.model_name: name for name, each in own.items()}
-    if set(rate_rps) != set(models):
-        raise BadInput(
-            f"rates are given for {', '.join(sorted(rate_rps))}; expected one for each of {', '.join(sorted(models))}"
-        )
-    return {models[model]: rate for model, rate in rate_rps.items()}
-
-
-def pool_scenarios(scenario: Scenario) -> dict[str, Scenario]:
-    """For each pool the scenario of its model and the requests for it alone.
+def _check_joint(scenario: Scenario, group: PoolGroup, more: Mapping[str, Any]) -> None:
+    """Refuse what a plan of pools that share models does not do.
 
     Raises:
-        BadInput: a pool serves several models, or a model is served by several pools; there is no trace, or no request
-            for a pool's model.
+        BadInput: it is asked for.
     """
-    served: dict[str, str] = {}
-    for pool in scenario.pools:
-        models = pool.models or (scenario.model,)
-        if len(models) > 1:
+    wanted = [f"--{name}" for name, value in more.items() if value and name not in ("attainment", "headroom")]
+    wanted += [f"plan.{name}" for name in ("hardware", "policies") if getattr(scenario.plan, name)]
+    if wanted:
+        raise BadInput(
+            f"{wanted[0]} is of pools that serve one model each, none the same, but {group.name} "
+            f"{'share' if '+' in group.name else 'serves'} {', '.join(group.models)}; expected a plan without it"
+        )
+    if scenario.faults is not None and (scenario.faults.outages or scenario.faults.slow):
+        raise BadInput(
+            "faults.outages and faults.slow name replicas, whose number is what a plan looks for; expected "
+            "faults.mtbf_s and faults.straggler_every_s"
+        )
+
+
+def _asked(groups: list[PoolGroup], rate_rps: float | Mapping[str, float] | None) -> dict[str, float]:
+    """Requests a second of each model that is planned for; of a group in which they are not told apart, of the first
+    model all."""
+    models = [model for group in groups for model in group.models]
+    if isinstance(rate_rps, Mapping):
+        if set(rate_rps) != set(models):
             raise BadInput(
-                f"pool {pool.name!r} serves {len(models)} models: a plan takes pools of one model each; simulate or "
-                f"sweep pool.{pool.name}.replicas instead"
+                f"rates are given for {', '.join(sorted(rate_rps))}; expected one for each of "
+                f"{', '.join(sorted(models))}"
             )
-        (model,) = models
-        if model in served:
-            raise BadInput(
-                f"{model} is served by the pools {served[model]!r} and {pool.name!r}: a plan takes pools of different "
-                f"models; simulate or sweep pool.{pool.name}.replicas instead"
-            )
-        served[model] = pool.name
+        return dict(rate_rps)
+    own = {group.name: group.rate_rps for group in groups}
+    scale = 1.0 if rate_rps is None else rate_rps / sum(own.values())
+    return {
+        model: scale * own[group.name] if model == group.models[0] else 0.0
+        for group in groups
+        for model in group.models
+    }
+
+
+def pool_groups(scenario: Scenario) -> list[PoolGroup]:
+    """The pools of a scenario by the models that they share, each group with the requests for it alone.
+
+    Raises:
+        BadInput: there is no trace; a request whose model no pool serves, or a pool whose models none asks for.
+    """
     if scenario.trace.limit is not None:
         raise BadInput("trace.limit counts the requests of all pools together; expected none where pools are planned")
     whole = read_trace(scenario)
-    own = {
-        model: scenario.serving(pool, model) for pool in scenario.pools for model in pool.models or (scenario.model,)
+    spelled = {  # by the name that requests have
+        scenario.serving(pool, model).model_name: model
+        for pool in scenario.pools
+        for model in pool.models or (scenario.model,)
     }
-    names = {each.model_name: model for model, each in own.items()}
-    wanted = [served_as(name or scenario.model_name, names) for name in whole.frame["model"]]
+    called = {model: name for name, model in spelled.items()}
+    wanted = [served_as(name or scenario.model_name, spelled) for name in whole.frame["model"]]
     if "" in wanted:
         row = whole.frame.iloc[wanted.index("")]
         raise BadInput(
             f"{whole.source}: request {row['request_id']!r}: model {row['model'] or scenario.model_name!r} is served "
-            f"by no pool; expected one of: {', '.join(sorted(names))}"
+            f"by no pool; expected one of: {', '.join(sorted(spelled))}"
         )
+    for pool in scenario.pools:
+        own = [called[model] for model in pool.models or (scenario.model,)]
+        if not set(own) & set(wanted):
+            raise BadInput(
+                f"pool {pool.name!r} serves {', '.join(own)}, which no request of {whole.source} asks for; take it "
+                "out, or give it another model"
+            )
+    groups = _sharing(scenario)
+    at = {called[model]: n for n, pools in enumerate(groups) for pool in pools for model in _models(scenario, pool)}
     parts: dict[str, Trace] = {}
-    whole.by_part(wanted, lambda name, part: parts.setdefault(name, part))
-    if missing := [name for name in names if name not in parts]:
-        pool_name = served[names[missing[0]]]
-        raise BadInput(
-            f"pool {pool_name!r} serves {missing[0]}, which no request of {whole.source} asks for; take it out, or "
-            "give it another model"
-        )
-    return {served[names[name]]: own[names[name]].replaced({"trace.path": part}) for name, part in parts.items()}
+    whole.by_part([str(at[name]) for name in wanted], lambda number, part: parts.setdefault(number, part))
+    found = []
+    for number, pools in enumerate(groups):
+        own = dict.fromkeys([called[model] for pool in pools for model in _models(scenario, pool)])
+        models = tuple([model for model in own if model in wanted])
+        alone = len(pools) == 1 and len(own) == 1
+        base = scenario.serving(pools[0], _models(scenario, pools[0])[0]) if alone else scenario
+        kept = {"trace.path": parts[str(number)], **({} if alone else {"pool": tuple(pools)})}
+        found.append(PoolGroup("+".join([pool.name for pool in pools]), base.replaced(kept), models))
+    return found
+
+
+def _models(scenario: Scenario, pool: PoolSection) -> tuple[str, ...]:
+    return pool.models or (scenario.model,)
+
+
+def _sharing(scenario: Scenario) -> list[list[PoolSection]]:
+    """The pools, in order, those together that share a model with each other, be it by way of others."""
+    groups: list[list[PoolSection]] = []
+    for pool in scenario.pools:
+        own = set(_models(scenario, pool))
+        joined = [group for group in groups if any(own & set(_models(scenario, each)) for each in group)]
+        merged = [each for group in joined for each in group] + [pool]
+        groups = [group for group in groups if group not in joined] + [merged]
+    order = {pool.name: number for number, pool in enumerate(scenario.pools)}
+    groups = [sorted(group, key=lambda pool: order[pool.name]) for group in groups]
+    return sorted(groups, key=lambda group: order[group[0].name])

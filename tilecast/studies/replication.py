@@ -160,6 +160,7 @@ def observe(
     demand_start_s: float = 0.0,
     period_s: float | None = None,
     warm_up: float = WARM_UP,
+    launched: Sequence[LaunchRecord] | None = None,
 ) -> Replication:
     """What a finished simulation says.
 
@@ -175,14 +176,18 @@ def observe(
             ones of the run, so that no time of day counts twice and a busy evening is not taken for growth; what is
             left over at the beginning is the warm-up. It takes two periods to say anything about growth.
         warm_up: share of the time to leave out at the beginning where there is no period.
+        launched: the launches of ``run``, where it is one model's part of a whole run; None: all.
     """
+    launched = controller.launched if launched is None else launched
     cut_s = _cut_s(demand_start_s, demand_end_s, period_s, warm_up)
     seen = run.between(cut_s, demand_end_s)
     last_s = max(demand_end_s, float(run.requests.finish_s.max(initial=demand_end_s)))
     figures = {field: value(name, seen) for field, name in FIELDS.items()}
     requests = len(seen.requests)
     batch_cap, at_cap = _largest_batches(seen.steps)
-    backlog, backlog_least, growth, growth_least = _trend(run, _Work.of(controller, run), cut_s, demand_end_s, period_s)
+    backlog, backlog_least, growth, growth_least = _trend(
+        run, _Work.of(controller, launched), cut_s, demand_end_s, period_s
+    )
     return Replication(
         submitted=len(run.requests),
         recorded=recorded,
@@ -196,7 +201,7 @@ def observe(
         **figures,
         **{status: _ratio(value(status, seen), requests) for status in ("dropped", "failed", "cancelled")},
         stage_s={stage: float(seen.steps.seconds[seen.steps.of(stage)].sum()) for stage in run.steps.stages},
-        imbalance=_imbalance(controller.launched) if run.devices > run.replicas else math.nan,
+        imbalance=_imbalance(launched) if run.devices > run.replicas else math.nan,
         backlog=backlog,
         backlog_least=backlog_least,
         growth=growth / run.replicas,
@@ -235,8 +240,7 @@ class _Work:
     done: Numbers
 
     @classmethod
-    def of(cls, controller: Controller, run: RunArrays) -> _Work:
-        launched = controller.launched
+    def of(cls, controller: Controller, launched: Sequence[LaunchRecord]) -> _Work:
         jobs = [launch.jobs for launch, _, _ in launched]
         orders = np.array([job.order for of_one in jobs for job in of_one], dtype=int)
         requests = np.array(list(map(len, jobs)), dtype=int)

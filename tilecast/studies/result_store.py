@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -110,6 +111,21 @@ class ResultStore:
         with _told("write", self.path):
             self._file.execute(_KEEP, (key, point.encode("utf-8", "replace").decode(), text))
         self._results[key] = json.loads(text)  # as it will be read back: the same whether it was kept or run
+
+
+@contextmanager
+def kept_in(output: Path | str | None, kind: OutputKind) -> Iterator[ResultStore]:
+    """The store of a folder; None: of a folder that is gone when the ``with`` block ends.
+
+    Raises:
+        BadInput: see `ResultStore`.
+    """
+    if output is not None:
+        with ResultStore(Path(output), kind) as store:
+            yield store
+        return
+    with tempfile.TemporaryDirectory(prefix="tilecast-") as folder, ResultStore(Path(folder) / "study", kind) as store:
+        yield store
 
 
 def read_points(folder: Path) -> dict[str, Result]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -22,13 +20,12 @@ from tilecast.studies.assess import Assessor
 from tilecast.studies.case import Case
 from tilecast.studies.grid import Grid
 from tilecast.studies.planner import Wanted, make_plan
-from tilecast.studies.result_store import ResultStore, run_points
+from tilecast.studies.result_store import kept_in, run_points
 from tilecast.studies.simulator import Simulator
 from tilecast.studies.sweep import SWEEP, points_table, simulate_point, tasks
 from tilecast.studies.workers import check_workers
 from traces.errors import BadInput
 from traces.files import write_frame
-from traces.marks import OutputKind
 
 
 def plan(
@@ -94,7 +91,7 @@ def plan(
     clusters = () if replicas is None else case.clusters(replicas, devices)
     wanted = Wanted(case.policies, clusters, growth or 0.0, 0 if growth is None else months or 12)
     slo, demand, target, options = case.slo(), case.demand(), case.slo_target(), case.options
-    with _kept(output, PLAN) as store:
+    with kept_in(output, PLAN) as store:
         simulator = Simulator(case, store, workers or os.cpu_count() or 1, progress)
         made = make_plan(Assessor(simulator, options, target, case.effort()), wanted, demand, slo)
     return replace(
@@ -161,7 +158,7 @@ def sweep(
         grid = Grid.of(grid) if isinstance(grid, Mapping) else Grid.load(Path(grid))
     logs = Path(output).absolute() / "runs" if keep_logs and output is not None else None
     todo = tasks(grid.points(scenario, given), logs)
-    with _kept(output, SWEEP) as store:
+    with kept_in(output, SWEEP) as store:
         before = sum(key in store for key in todo)
         tell = partial(progress, "simulating", len(todo))
         results = run_points(
@@ -181,13 +178,3 @@ def sweep(
     if (frame["error"] != "").all():
         raise BadInput(f"all {len(frame)} points failed, the first with: {frame['error'].iloc[0]}")
     return Sweep(frame, tuple(grid.keys), before, lost)
-
-
-@contextmanager
-def _kept(output: Path | str | None, kind: OutputKind) -> Iterator[ResultStore]:
-    if output is not None:
-        with ResultStore(Path(output), kind) as store:
-            yield store
-        return
-    with tempfile.TemporaryDirectory(prefix="tilecast-") as folder, ResultStore(Path(folder) / "study", kind) as store:
-        yield store

@@ -13,7 +13,7 @@ from tilecast.studies.replication import Replication
 from tilecast.studies.result_store import FAILED, ResultStore, point_key, run_points
 from traces.errors import BadInput
 
-_FIGURES = [figure.name for figure in fields(Replication)]
+FIGURES = [figure.name for figure in fields(Replication)]
 """What an answer says; one that was kept by a Tilecast that asked for others is none."""
 
 
@@ -66,4 +66,4 @@ class Simulator:
 
     def _key(self, run: ExperimentRun) -> str:
         of_demand = [self._reference_key(run.reference), run.reference.plan.demand]
-        return point_key(run.scenario, [of_demand, run.replication, run.requests, run.saturate, _FIGURES])
+        return point_key(run.scenario, [of_demand, run.replication, run.requests, run.saturate, FIGURES])

@@ -1,0 +1,184 @@
+"""One simulation of pools that share models: the demand of all of them together, and what it says of each model.
+
+What runs share is remembered by each process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from reports.figures import value
+from tilecast.scenario import Scenario
+from tilecast.setup import Prepared, prepare
+from tilecast.simulation import run_simulation
+from tilecast.studies.experiment_run import demand_of
+from tilecast.studies.replication import WARM_UP, observe
+from traces.bootstrap import DAY_S, Bootstrap, Fitted
+from traces.streams import stream
+from traces.trace import Trace
+from traces.workload import fit
+
+Rates = tuple[tuple[str, float], ...]
+"""(model, requests a second) of each."""
+
+_MORE = 1.1  # than the mean are drawn at first, so that they reach the end
+
+
+@dataclass(frozen=True)
+class JointRun:
+    """A simulation.
+
+    Attributes:
+        what: what it is, for people.
+        reference: with all pools and the requests of their models; the demand and its deadlines come from it.
+        scenario: what runs: those pools that have replicas.
+        rates: of each model, where they are asked for one by one; empty: all together, in the shares of the trace.
+        rate_rps: of all of them.
+        replication: number of the demand's replication.
+        requests: about so many of it, of all models.
+        harder: times the demand.
+    """
+
+    what: str
+    reference: Scenario
+    scenario: Scenario
+    rates: Rates
+    rate_rps: float
+    replication: int
+    requests: int
+    harder: float = 1.0
+
+    def __str__(self) -> str:
+        return self.what
+
+
+def run_joint(run: JointRun) -> dict[str, Any]:
+    """``models``: by name, as `tilecast.studies.replication.Replication.to_dict`; ``busy``: the share of each pool.
+
+    Raises:
+        BadInput: the scenario cannot be simulated.
+    """
+    trace = drawn(run.reference, run.rates, run.rate_rps, run.requests, run.replication)
+    trace = trace if run.harder == 1.0 else trace.scale_rate(run.harder)
+    ready = prepared_pools(run.scenario).running(run.scenario, trace)
+    controller = run_simulation(ready)
+    arrays = ready.arrays(controller)
+    period_s = _period_s(run)
+    end_s = ready.requests[-1].arrival_s
+    models: dict[str, Any] = {}
+    for model in dict.fromkeys([member.model for member in ready.members]):
+        launched = [record for record in controller.launched if record[0].batch.model == model]
+        serving = {member.pool.name for member in ready.members if member.model == model}
+        own = arrays.of_model(model, [launch.launch_id for launch, _, _ in launched], serving)
+        if not len(own.requests):
+            continue
+        recorded = demand_of_model(run.reference, model).recorded
+        seen = observe(controller, own, end_s, recorded=recorded, period_s=period_s, launched=launched)
+        models[model] = seen.to_dict()
+    within = arrays.between(WARM_UP * end_s, end_s)
+    busy = {pool.name: value("utilisation", within.of_pool(pool)) for pool in within.pools}
+    return {"models": models, "busy": busy}
+
+
+def _period_s(run: JointRun) -> float | None:
+    """Of a demand that repeats itself, seconds."""
+    if not daily(run.reference):
+        return None
+    scale = 1.0 if by_model(run.reference, run.rates) else run.rate_rps / demand_of(run.reference).rate_rps
+    return DAY_S / scale / run.harder
+
+
+def by_model(reference: Scenario, rates: Rates) -> bool:
+    """Whether the demand of each model is drawn for itself: rates are asked for one by one, or a workload is fitted,
+    which is of one model."""
+    return bool(rates) or reference.plan.demand == "fitted"
+
+
+def daily(reference: Scenario) -> bool:
+    """Whether demand has a course of the day."""
+    return demand_of(reference).daily
+
+
+@lru_cache(maxsize=16)
+def demand_of_model(reference: Scenario, model: str) -> Bootstrap | Fitted:
+    """The demand of one model, on the clock of the trace as it was recorded.
+
+    Raises:
+        BadInput: fewer than two requests are of it.
+    """
+    whole = prepared_pools(reference).trace.scale_rate(1.0 / reference.trace.rate_scale)
+    parts: dict[str, Trace] = {}
+    whole.by_part(whole.frame["model"].tolist(), lambda name, part: parts.setdefault(name, part))
+    part = parts[model]
+    return Fitted(fit(part), len(part)) if reference.plan.demand == "fitted" else Bootstrap(part)
+
+
+def shares(reference: Scenario) -> dict[str, float]:
+    """The share of each model in the requests of the trace."""
+    counts = prepared_pools(reference).trace.frame["model"].value_counts(sort=False)
+    return {str(model): float(count) / float(counts.sum()) for model, count in counts.items()}
+
+
+@lru_cache(maxsize=64)
+def drawn(reference: Scenario, rates: Rates, rate_rps: float, requests: int, replication: int) -> Trace:
+    """About so many requests of a replication, each with its deadline.
+
+    Where rates are asked for by model, each model's demand is drawn for itself and taken faster or slower; where it has
+    a course of the day, so many independent draws of it are laid over each other as the rate takes, the last one
+    thinned, so that noon stays noon for all.
+    """
+    seed = 1000 * reference.seed + replication
+    if not by_model(reference, rates):
+        demand = demand_of(reference)
+        return demand.draw(requests, seed).scale_rate(rate_rps / demand.rate_rps)
+    wanted = dict(rates) or {model: share * rate_rps for model, share in shares(reference).items()}
+    span_s = requests / sum(wanted.values())
+    parts = [
+        part
+        for number, (model, own_rps) in enumerate(wanted.items())
+        for part in _parts(demand_of_model(reference, model), own_rps, span_s, 97 * seed + number)
+    ]
+    return parts[0].merge(*parts[1:])
+
+
+def _parts(demand: Bootstrap | Fitted, rate_rps: float, span_s: float, seed: int) -> Iterator[Trace]:
+    """Requests of one model until a time, at a rate, as one trace or several that are to be merged."""
+    factor = rate_rps / demand.rate_rps
+    if not demand.daily:
+        yield _until(demand, span_s * factor, seed).scale_rate(factor)
+        return
+    for copy in range(math.ceil(factor)):
+        part = _until(demand, span_s, 1_000_003 * copy + seed)
+        share = factor - copy
+        if share < 1:
+            kept = stream(seed, "plan/thinned").random(len(part)) < share
+            rows = np.flatnonzero(kept)
+            part = part.rearranged(rows, part.frame["arrival_s"].to_numpy()[rows])
+        if len(part):
+            yield part
+
+
+def _until(demand: Bootstrap | Fitted, span_s: float, seed: int) -> Trace:
+    count = math.ceil(_MORE * span_s * demand.rate_rps) + 1
+    while True:
+        found = demand.draw(count, seed)
+        if found.span[1] >= span_s:
+            return found.slice(0.0, span_s, rebase=False)
+        count *= 2
+
+
+def prepared_pools(scenario: Scenario) -> Prepared:
+    """The scenario prepared, whatever its replicas and seed."""
+    pools = [pool.model_copy(update={"replicas": 1, "least": None, "initial": None}) for pool in scenario.pool]
+    return _prepared(scenario.model_copy(update={"seed": 0, "pool": tuple(pools)}))
+
+
+@lru_cache(maxsize=16)
+def _prepared(scenario: Scenario) -> Prepared:
+    return prepare(scenario)
