@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 
 from backend.devices.rank import PipelineRank
+from backend.packed.shard_attention import ShardAttention
 from backend.ranks.group import Group
 from tests.backend import tiny_pipelines
 from tests.backend.families import FAMILIES
@@ -18,6 +18,10 @@ TARGET = "tests.backend.family_rank:FamilyRank"
 def pipeline_of(name: str) -> Any:
     """A small pipeline in float64, with the same weights wherever it is made."""
     return FAMILIES[name].pipeline() if name in FAMILIES else getattr(tiny_pipelines, name)().to(torch.float64)
+
+
+def _failing(*_: Any, **__: Any) -> torch.Tensor:
+    raise ValueError("as the test wants")
 
 
 class FamilyRank:
@@ -35,8 +39,7 @@ class FamilyRank:
         while (order := group.broadcast_object(patient=True))["verb"] != "end":
             if order["verb"] == "family":
                 self.next(order["family"], **order["settings"])
-            elif order["verb"] == "die":
-                if group.rank == order["rank"]:
-                    os._exit(3)
+            elif order["verb"] == "fail":
+                ShardAttention._by_heads = _failing  # type: ignore[method-assign]
             elif self._rank is not None:
                 self._rank.obey(order, group)

@@ -14,7 +14,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from backend.executor import Executor  # noqa: E402
+from backend.packed import shard_attention  # noqa: E402
 from backend.ranks.workers import Devices, Workers  # noqa: E402
+from predictors.shards import expected_bytes, expected_exchanges  # noqa: E402
 from tests.backend.families import FAMILIES  # noqa: E402
 from tests.backend.family_rank import TARGET, pipeline_of  # noqa: E402
 from traces.request import Request  # noqa: E402
@@ -98,3 +100,70 @@ def test_any_number_of_ranks_from_step_to_step_makes_what_one_makes(workers: Wor
     if mode == "packed":
         assert executor.divided is not None
         assert executor.divided.traffic.divided >= 3
+
+
+def denoised(executor: Executor, requests: list[Request], devices: int) -> dict[str, Any]:
+    """Latents after one step of all."""
+    assert executor.execute("encode", requests).failed is None
+    assert executor.execute("denoise", requests, 1, devices=devices).failed is None
+    final = {each.request_id: executor.latents(each.request_id) for each in requests}
+    executor.keep_only(set())
+    return final
+
+
+def test_bytes_and_exchanges_are_those_of_the_formula(workers: Workers) -> None:
+    executor, most = executor_on(workers, "flux", "packed"), workers.devices.count
+    requests = requests_of("flux")[:2]  # three rows, which no cut between rows divides evenly
+    denoised(executor, requests, most)  # which they learn from
+    assert executor.execute("encode", requests).failed is None
+    calls = [executor._runs[each.request_id].pending for each in requests]  # type: ignore[union-attr]
+    shapes = sorted(call.kwargs["hidden_states"].shape for call in calls if call is not None)
+    text = 9 if calls[0] is None else calls[0].kwargs["encoder_hidden_states"].shape[1]
+    rows = [(tokens, text) for count, tokens, _ in shapes for _ in range(count)]
+    config = executor.pipeline.transformer.config
+    layers = config.num_layers + config.num_single_layers
+    divided: Any = executor.divided
+    before = divided.traffic
+    assert executor.execute("denoise", requests, 1, devices=most).failed is None
+    executor.keep_only(set())
+    expected = expected_bytes(
+        rows=rows,
+        devices=most,
+        layers=layers,
+        heads=config.num_attention_heads,
+        channels=config.attention_head_dim,
+        given_channels=config.in_channels,
+        item_bytes=8,
+    )
+    assert divided.traffic.sent_bytes - before.sent_bytes == expected[0] > 0
+    assert divided.traffic.exchanges - before.exchanges == expected_exchanges(rows, most, layers) > 1
+
+
+def test_what_other_ranks_send_matters(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the tests of equality could not fail."""
+    requests = requests_of("flux")[:2]
+    executor = executor_on(workers, "flux", "packed")
+    expected = denoised(executor, requests, 1)
+    denoised(executor, requests, workers.devices.count)  # which they learn from
+    swapped = shard_attention.ShardAttention._swapped
+
+    def without(attention: Any, given: Any, numbers: Any) -> Any:
+        received = swapped(attention, given, numbers)
+        own = attention.pack.shard.rank
+        return [part if rank == own else torch.zeros_like(part) for rank, part in enumerate(received)]
+
+    monkeypatch.setattr(shard_attention.ShardAttention, "_swapped", without)
+    found = denoised(executor, requests, workers.devices.count)
+    assert difference(expected, found) > 1e-6
+
+
+def test_a_rank_that_fails_among_others_leaves_and_the_first_goes_on_alone(workers: Workers) -> None:
+    """The last test of these ranks."""
+    requests, most = requests_of("flux")[:2], workers.devices.count
+    executor = executor_on(workers, "flux", "packed")
+    expected = denoised(executor, requests, 1)
+    denoised(executor, requests, most)  # which they learn from
+    workers.order("fail")
+    assert difference(expected, denoised(executor, requests, most)) <= 1e-12
+    assert not workers.running
+    assert workers.losses == 1
