@@ -14,6 +14,8 @@ from traces.errors import BadInput
 from traces.limits import STEPS
 
 if TYPE_CHECKING:
+    from predictors.degree_fit import DegreeAssessment
+    from predictors.degrees import ParallelCosts
     from predictors.efficiency_fit import PublishedCase
     from predictors.latency_model import LatencyModel
     from traces.composition import Composition
@@ -118,6 +120,9 @@ def estimate(
     guided: Annotated[
         bool | None, typer.Option(help="With classifier-free guidance or true CFG; by default as the model is.")
     ] = None,
+    devices: Annotated[
+        str, typer.Option(help="On how many devices a step runs, comma-separated; by default on one.")
+    ] = "1",
 ) -> None:
     """What a step and a request take on hardware that was not measured, or hardly: by its roofline."""
     from predictors.costs import Batch
@@ -126,6 +131,7 @@ def estimate(
     from predictors.memory import footprint, largest_batch
     from predictors.profile import EXECUTORS, Profile
     from predictors.shapes import shape_of
+    from tilecast.degrees import degree_notes, on_devices
     from tilecast.latency import trust
     from traces.geometry import model_called
     from traces.sizes import format_size, parse_size_list
@@ -145,10 +151,12 @@ def estimate(
     table = estimated_table(model, kind, executor, dtype, engine=engine, calibration=calibration)
     denoise = table.costs["denoise"]
     assert isinstance(denoise, RooflineCost)
+    asked_sizes = (defaults.size,) if sizes is None else parse_size_list(sizes, "--sizes")
+    degrees = _counts(devices, "--devices")
     rows = []
-    for size in (defaults.size,) if sizes is None else parse_size_list(sizes, "--sizes"):
+    for size in asked_sizes:
         most = largest_batch(shape, geometry, size, kind.memory_bytes, dtype, guided)
-        for images in _counts(batch):
+        for images in _counts(batch, "--batch"):
             together, share = ((size, images),), float(guided)
             each = {stage: table.step_s(stage, Batch(table.model, together, share)) for stage in ORDINARY}
             alone = each["encode"] + steps * each["denoise"] + each["decode"]
@@ -174,6 +182,12 @@ def estimate(
     say("beyond: outside the range of the measurements.")
     for note in trust(table, calibration):
         say(note)
+    if max(degrees) > 1:
+        costs = on_devices(table, max(degrees), geometry=geometry, kind=kind, profile=calibration, engine=engine)
+        batches = [((size, images),) for size in asked_sizes for images in _counts(batch, "--batch")]
+        _print_degrees(costs, degrees, batches, float(guided), steps)
+        for note in degree_notes(costs, model):
+            say(note)
 
 
 @app.command()
@@ -198,9 +212,11 @@ def check(
     the source, the device, its generation, the model or the class.
     """
     from collections import Counter
+    from math import exp
 
     import numpy as np
 
+    from predictors.degree_fit import as_shipped, assess_degrees, degree_cases
     from predictors.efficiency import shipped_efficiencies
     from predictors.efficiency_fit import (
         LEAST_GROUPS,
@@ -220,7 +236,7 @@ def check(
     if held_out_half and published is not None:
         raise BadInput("--held-out-half is of the measurements that ship, to which the fit was made; leave --published")
     rows = shipped_published() if published is None else load_published(published)
-    cases = cases_of(rows)
+    cases, shared = cases_of(rows), degree_cases(rows)
     for reason, count in Counter(row.skipped for row in rows if row.skipped).most_common():
         say(f"skipped {count}: {reason}")
     if not cases:
@@ -263,6 +279,50 @@ def check(
         summaries = [ErrorSummary.of(found[column][0][among]) for column in shown]
         table.append((*key, str(summaries[0].count), *(f"{each.mape:.1f} {each.bias:+.2f}" for each in summaries)))
     _print((*fields, "rows", *shown), table, words=len(fields))
+    if shared and published is not None:
+        _print_shared(as_shipped(shared), [case.estimated_s for case in shared], "by what ships")
+    elif shared:
+        off = {id(case.row): exp(error) for case, error in zip(cases, assessed.errors["source"], strict=True)}
+        without_source = [case.one.seconds * off[id(case.one)] for case in shared]
+        which = "from the other configurations, one device's seconds from other sources"
+        _print_shared(assess_degrees(shared), without_source, which)
+
+
+def _print_shared(assessed: DegreeAssessment, estimated_s: Sequence[float], which: str) -> None:
+    """How far seconds on several devices are from what was measured.
+
+    Args:
+        assessed: the measurements.
+        estimated_s: of each, on one device.
+        which: what the estimates have seen, in words.
+    """
+    import numpy as np
+
+    from predictors.degree_fit import PAYS
+    from predictors.efficiency_fit import ErrorSummary
+
+    measured, predicted = assessed.stops(predicted=False), assessed.stops(predicted=True)
+    lines = []
+    for configuration in measured:
+        own = [place for place, of in enumerate(assessed.configurations) if of == configuration]
+        rows = [(assessed.cases[place], float(assessed.errors[place])) for place in own]
+        found = [(str(case.row.devices), case.one.seconds / case.row.seconds, error) for case, error in rows]
+        speed_ups = (f"{speed_up:.2f}" for _, speed_up, _ in found)
+        said = (f"{speed_up * np.exp(-error):.2f}" for _, speed_up, error in found)
+        stops = f"{measured[configuration]} {predicted[configuration]}"
+        lines.append(
+            (*configuration, " ".join(degree for degree, *_ in found), " ".join(speed_ups), " ".join(said), stops)
+        )
+    heads = ("source", "hardware", "model", "size", "engine", "devices", "speed-up", "predicted", "stops paying")
+    _print(heads, lines, words=5)
+    log_sds = np.full(len(assessed.cases), assessed.log_sd)
+    speed, seconds = (ErrorSummary.of(errors, log_sds) for errors in (-assessed.errors, assessed.errors))
+    whole = ErrorSummary.of(assessed.errors_where(estimated_s))
+    right = sum([measured[each] == predicted[each] for each in measured])
+    say(f"{speed.count} on several devices, {_plural(len(measured), 'configuration')}; predicted {which}:")
+    say(f"speed-up: {speed.mape:.1f} % off in the mean, {100 * speed.covered:.0f} % inside the 80 % interval;")
+    say(f"seconds: {seconds.mape:.1f} % where those on one device are known, {whole.mape:.1f} % where they are not;")
+    say(f"degree where one more saves less than {100 * PAYS:.0f} %: right in {right} of {len(measured)}.")
 
 
 def _plural(count: int, what: str) -> str:
@@ -317,13 +377,57 @@ def _interval(table: LatencyModel, together: Composition, guided: float, steps: 
     return f"{ends[0]:.3g}-{ends[1]:.3g}"
 
 
-def _counts(text: str) -> list[int]:
+def _print_degrees(
+    costs: ParallelCosts, degrees: Sequence[int], batches: Sequence[Composition], guided: float, steps: int
+) -> None:
+    """Seconds of a step and of all by the degree."""
+    from math import exp, hypot
+
+    from predictors.costs import Batch
+    from predictors.efficiency import Z80
+    from predictors.latency_model import LatencyModel
+    from predictors.parallel import Parallel
+    from traces.sizes import format_size
+    from traces.stages import ORDINARY, STAGES
+
+    table = costs.table
+    assert isinstance(table, LatencyModel)
+    (denoise,) = STAGES.named(lambda stage: stage.divides)
+    rows = []
+    for ((size, images),) in batches:
+        one = Batch(table.model, ((size, images),), guided, 1)
+        others = sum([table.step_s(stage, one) for stage in ORDINARY if stage != denoise])
+        one_s = costs.step_s(denoise, one)
+        for degree in degrees:
+            on = one._replace(devices=degree)
+            step_s = costs.step_s(denoise, on)
+            off = exp(Z80 * hypot(table.log_sds[denoise], costs.rates.log_sd_of(degree) if degree > 1 else 0.0))
+            rows.append(
+                (
+                    format_size(size),
+                    str(images),
+                    str(degree) if degree in costs.degrees(table.model) else f"{degree}!",
+                    str(Parallel.of(degree, images, bool(guided))) or "-",
+                    f"{step_s:.3g}",
+                    f"{step_s / off:.3g}-{step_s * off:.3g}",
+                    f"{one_s / step_s:.2f}",
+                    f"{others + steps * step_s:.3g}",
+                    costs.bound(on) if degree > 1 else "-",
+                )
+            )
+    columns = ("size", "batch", "devices", "parallel", "step s", "80 % interval", "speed-up", "total s", "bound by")
+    _print(columns, rows, words=1)
+    say("Encoding and decoding run on one device. devices: with ! a degree that heads and guidance rows do not allow;")
+    say("bound by: what hosts start, what devices compute, or what the link moves.")
+
+
+def _counts(text: str, option: str) -> list[int]:
     try:
         counts = [int(item) for item in text.split(",")]
     except ValueError:
         counts = []
     if not counts or min(counts) < 1:
-        raise BadInput(f"--batch is {text!r}, expected whole numbers of at least 1, like 1,4,8")
+        raise BadInput(f"{option} is {text!r}, expected whole numbers of at least 1, like 1,4,8")
     return counts
 
 

@@ -21,7 +21,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from predictors.costs import Batch, CostModel
-from predictors.degrees import DIRECT, HOST, DegreeRates, MeasuredDegree, SharedStep, Sharing, link_at
+from predictors.degrees import (
+    DIRECT,
+    HOST,
+    DegreeRates,
+    MeasuredDegree,
+    SharedStep,
+    Sharing,
+    link_at,
+    shipped_degree_rates,
+)
 from predictors.efficiency import Z80, Prior, forward_seconds, shipped_efficiencies
 from predictors.efficiency_fit import PublishedCase, robust_sd
 from predictors.features import FeatureMap
@@ -224,11 +233,10 @@ class DegreeAssessment:
         speed-up's."""
         return np.array([case.point.log_error(rates) for case, rates in zip(self.cases, self.left_out, strict=True)])
 
-    @cached_property
-    def estimated_errors(self) -> Floats:
-        """The same where one device's seconds are estimated, too, shape (n,)."""
-        pairs = zip(self.cases, self.left_out, strict=True)
-        return np.array([case.point_where(case.estimated_s).log_error(rates) for case, rates in pairs])
+    def errors_where(self, one_s: Sequence[float]) -> Floats:
+        """The same where one device is believed to take so long, of each, shape (n,)."""
+        of_each = zip(self.cases, one_s, self.left_out, strict=True)
+        return np.array([case.point_where(seconds).log_error(rates) for case, seconds, rates in of_each])
 
     @cached_property
     def log_sd(self) -> float:
@@ -272,6 +280,11 @@ def assess_degrees(cases: Sequence[DegreeCase]) -> DegreeAssessment:
     for configuration in dict.fromkeys([case.configuration for case in cases]):
         by[configuration] = fit_degrees([case.point for case in cases if case.configuration != configuration])
     return DegreeAssessment(cases, [by[case.configuration] for case in cases])
+
+
+def as_shipped(cases: Sequence[DegreeCase]) -> DegreeAssessment:
+    """Each case by what ships, of measurements that this was not fitted to."""
+    return DegreeAssessment(cases, [shipped_degree_rates()] * len(cases))
 
 
 def rates_of_rows(

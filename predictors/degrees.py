@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.resources import files
-from math import exp, prod
+from math import prod
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
@@ -75,9 +75,14 @@ class DegreeRates(BaseModel):
 
     def seconds(self, one_s: float, step: SharedStep, link: Link) -> float:
         """Seconds of a step that takes ``one_s`` on one device."""
+        host_s, device_s, link_s = self.parts(one_s, step, link)
+        return max(host_s, device_s + link_s)
+
+    def parts(self, one_s: float, step: SharedStep, link: Link) -> tuple[float, float, float]:
+        """Seconds that hosts start kernels and exchanges, that devices work, and that links move bytes."""
         host_s = min(step.kernels * step.start_s, one_s) + step.exchanges * self.exchange_starts * step.start_s
-        scaled = self.unshared + (1 - self.unshared) * step.share
-        return max(host_s, one_s * scaled + link.seconds(step.moved_bytes, step.exchanges))
+        device_s = one_s * (self.unshared + (1 - self.unshared) * step.share)
+        return host_s, device_s, link.seconds(step.moved_bytes, step.exchanges)
 
     def log_sd_of(self, devices: int) -> float:
         """The standard deviation at one degree."""
@@ -202,7 +207,6 @@ class ParallelCosts(CostLayer):
         devices: of a replica.
         link: between them.
         rates: what sharing loses.
-        shift: seconds on several devices are multiplied by the exponential of this many of `DegreeRates.log_sd_of`.
     """
 
     def __init__(
@@ -213,14 +217,12 @@ class ParallelCosts(CostLayer):
         *,
         link: Link,
         rates: DegreeRates,
-        shift: float = 0.0,
     ) -> None:
         super().__init__(table)
         self.sharing = sharing
         self.devices = devices
         self.link = link
         self.rates = rates
-        self.shift = shift
         possible = (1,) if sharing.shape is None else degrees_of(sharing.shape, sharing.geometry, devices)
         self._degrees = tuple(sorted({*possible, *[degree for degree in rates.measured if degree <= devices]}))
         self._known: dict[tuple[str, Batch], float] = {}
@@ -251,8 +253,17 @@ class ParallelCosts(CostLayer):
                 step = self.sharing.shared(batch, devices, guided)
                 seconds += part * self.rates.seconds(one_s, step, self.link)
         measured = self.rates.measured.get(devices)
-        known = 1.0 if measured is None else measured.factor
-        return known * seconds * exp(self.shift * self.rates.log_sd_of(devices))
+        return seconds if measured is None else measured.factor * seconds
+
+    def bound(self, batch: Batch) -> str:
+        """What a denoising step on several devices takes longest for: ``host``, ``devices`` or ``link``."""
+        assert batch.devices is not None
+        one_s = self.table.step_s(_DENOISE, batch._replace(devices=None))
+        step = self.sharing.shared(batch, batch.devices, batch.guided_share >= 0.5)
+        host_s, device_s, link_s = self.rates.parts(one_s, step, self.link)
+        if host_s > device_s + link_s:
+            return "host"
+        return "devices" if device_s >= link_s else "link"
 
     def degrees(self, model: str) -> tuple[int, ...]:
         return self._degrees

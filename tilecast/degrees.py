@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from math import exp
 
 from predictors.costs import CostModel
 from predictors.degrees import DegreeRates, ParallelCosts, Sharing, link_at, shipped_degree_rates
+from predictors.efficiency import Z80
 from predictors.estimate import RooflineCost, estimated_table
 from predictors.hardware import PRECISIONS, Hardware, find_hardware, shipped_hardware
 from predictors.latency_model import LatencyModel
@@ -24,17 +27,47 @@ def degree_costs(
 ) -> CostModel:
     """What steps cost on as many devices as a replica has: the table itself where it has one.
 
+    Args:
+        profile: the scenario's.
+        geometry: of the model.
+        table: seconds on one device.
+    """
+    if scenario.cluster.devices == 1:
+        return table
+    return on_devices(
+        table,
+        scenario.cluster.devices,
+        geometry=geometry,
+        kind=_kind(scenario, table),
+        profile=profile,
+        engine=scenario.predictor.engine,
+        link=lambda found: _as_given(scenario, found),
+    )
+
+
+def on_devices(
+    table: LatencyModel,
+    devices: int,
+    *,
+    geometry: ModelGeometry,
+    kind: Hardware | None,
+    profile: Profile | None = None,
+    engine: str = "eager",
+    link: Callable[[Link], Link] = lambda found: found,
+) -> ParallelCosts:
+    """What a model's steps cost on up to so many devices where a table says what they cost on one.
+
     Rates are those of the profile's rows of several devices, where it has some, else the shipped ones.
 
-    Raises:
-        BadInput: nothing says what of the model several devices can share.
+    Args:
+        geometry: of the model.
+        kind: of the devices; None: it is not known.
+        profile: measurements; None: there are none.
+        engine: one of `predictors.efficiency.ENGINES`, where the table was measured.
+        link: makes the link of what is found of it.
     """
-    devices = scenario.cluster.devices
-    if devices == 1:
-        return table
-    kind = _kind(scenario, table)
     shape = _shape(geometry)
-    roofline = None if shape is None else _roofline(scenario, table, kind, geometry)
+    roofline = None if shape is None else _roofline(table, kind, geometry, engine)
     number_bytes = 2.0 if roofline is None else PRECISIONS[roofline.setting.precision].number_bytes
     sharing = Sharing(shape, geometry, table.executor, roofline, number_bytes)
     rates = shipped_degree_rates()
@@ -43,20 +76,33 @@ def degree_costs(
         from predictors.degree_fit import rates_of_rows  # scikit-learn, which a mere estimate does not need
 
         rates = rates_of_rows(rows, sharing, table, _sheet_bytes_per_s(kind), rates)
-    return ParallelCosts(table, sharing, devices, link=link_for(scenario, kind, rates), rates=rates)
+    return ParallelCosts(table, sharing, devices, link=link(_link(kind, rates)), rates=rates)
 
 
-def link_for(scenario: Scenario, kind: Hardware | None, rates: DegreeRates | None = None) -> Link:
-    """The link between the devices of a replica: as the scenario says, else as the data sheet of a kind does.
+def degree_notes(costs: CostModel, model: str) -> list[str]:
+    """What a reader must know before relying on seconds on several devices, in sentences; nothing of one device."""
+    if not isinstance(costs, ParallelCosts):
+        return []
+    offered = [degree for degree in costs.degrees(model) if degree > 1]
+    if not offered:
+        return [f"devices: {model} can run a step on one device only, so the others of a replica do not shorten one"]
+    estimated = [degree for degree in offered if degree not in costs.rates.measured]
+    if not estimated:
+        return []
+    return [
+        f"devices: times on {', '.join(map(str, estimated))} are ESTIMATED from those on one, not measured, and may be "
+        f"wrong by x/÷ {exp(Z80 * costs.rates.log_sd):.2f} (80 %)"
+    ]
 
-    Args:
-        kind: of the devices; None: it is not known.
-        rates: what links reach; None: the shipped ones.
-    """
-    cluster, link = scenario.cluster, Link()
-    if kind is not None:
-        link = link_at(_sheet_bytes_per_s(kind), rates or shipped_degree_rates())
-    given = {"latency_s": cluster.link_latency_s, "bytes_per_s": cluster.link_bytes_per_s}
+
+def tile_link(scenario: Scenario) -> Link:
+    """The link between devices that share tiles: as the scenario says, else by the data sheet of its hardware."""
+    return _as_given(scenario, _link(hardware_of(scenario), shipped_degree_rates()))
+
+
+def _as_given(scenario: Scenario, link: Link) -> Link:
+    """A link with what the scenario says of it."""
+    given = {"latency_s": scenario.cluster.link_latency_s, "bytes_per_s": scenario.cluster.link_bytes_per_s}
     return replace(link, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -72,6 +118,10 @@ def _kind(scenario: Scenario, table: LatencyModel) -> Hardware | None:
     return hardware_of(scenario) or kinds.get(table.hardware)
 
 
+def _link(kind: Hardware | None, rates: DegreeRates) -> Link:
+    return Link() if kind is None else link_at(kind.link_bytes_per_s, rates)
+
+
 def _sheet_bytes_per_s(kind: Hardware | None) -> float:
     """Of a link, in one direction."""
     return Link().bytes_per_s / 2 if kind is None else kind.link_bytes_per_s
@@ -84,12 +134,10 @@ def _shape(geometry: ModelGeometry) -> ModelShape | None:
         return None
 
 
-def _roofline(
-    scenario: Scenario, table: LatencyModel, kind: Hardware | None, geometry: ModelGeometry
-) -> Roofline | None:
+def _roofline(table: LatencyModel, kind: Hardware | None, geometry: ModelGeometry, engine: str) -> Roofline | None:
     """Of denoising: that of the table, or one of its kind of device."""
     (denoise,) = STAGES.named(lambda stage: stage.divides)
     if kind is not None and not isinstance(table.costs.get(denoise), RooflineCost):
-        table = estimated_table(geometry.name, kind, table.executor, engine=scenario.predictor.engine)
+        table = estimated_table(geometry.name, kind, table.executor, engine=engine)
     cost = table.costs.get(denoise)
     return cost.roofline if isinstance(cost, RooflineCost) else None

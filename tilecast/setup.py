@@ -29,6 +29,7 @@ from predictors.online import OnlinePredictor
 from predictors.profile import Profile
 from reports.drift import drift
 from tilecast.caching import PreparedCache, format_shares, prepare_cache
+from tilecast.degrees import degree_notes
 from tilecast.demand import load_demand, with_deadlines
 from tilecast.in_memory import is_named
 from tilecast.latency import trust
@@ -316,6 +317,8 @@ def _prepare(scenario: Scenario) -> Prepared:
     if weights is not None and weights.note:
         warnings.append(weights.note)
     tiling = None if scenario.pool and len(members) > 1 else prepare_tiling(scenario_of, geometry, table, trace)
+    for member in members if tiling is None else ():
+        warnings += degree_notes(member.on_devices(member.table), member.model)
     for member in members:
         if unmeasured := _unmeasured(member.table, tiling):
             warnings.append(f"not in the profile, taken as 0 s: {', '.join(unmeasured)}")

@@ -18,7 +18,7 @@ from predictors.latency_model import LatencyModel
 from predictors.shipped import find
 from predictors.tile_recording import TileRecording
 from predictors.tile_reuse import TileReuse
-from tilecast.degrees import hardware_of, link_for
+from tilecast.degrees import tile_link
 from tilecast.scenario import Scenario
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
@@ -144,8 +144,7 @@ def prepare_tiling(
         image=section.image,
         stand=section.stand,
     )
-    link = link_for(scenario, hardware_of(scenario))
-    devices = TileDevices(cluster.devices, placement, link, _NUMBER_BYTES[cluster.dtype])
+    devices = TileDevices(cluster.devices, placement, tile_link(scenario), _NUMBER_BYTES[cluster.dtype])
     sizes = tuple(sorted({request.size for request in trace.requests() if rule.applies(request.size)}))
     if section.tile == "planned":
         planner = GridPlanner(rule, devices, lambda size: table.step_s("denoise", Batch(table.model, ((size, 1),))))

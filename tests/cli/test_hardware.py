@@ -170,6 +170,20 @@ def _row(printed: str) -> list[str]:
     return next(line.split() for line in printed.splitlines() if line.strip().startswith("1024x1024"))[1:]
 
 
+def test_an_estimate_by_the_degree_names_how_and_what_bounds() -> None:
+    asked = ("hardware", "estimate", "--model", "flux", "--hardware", "h100-sxm", "--engine", "compile")
+    printed = run(*asked, "--devices", "1,2,5", "--guided")
+    rows = {cells[2]: cells for line in printed.splitlines() if len(cells := line.split()) == 9 and cells[0][0] == "1"}
+    assert {degree: cells[3] for degree, cells in rows.items()} == {"1": "-", "2": "cfg2", "5!": "ulysses5"}
+    assert rows["1"][6] == "1.00"
+    assert 1.5 < float(rows["2"][6]) <= 2.0
+    assert rows["2"][8] == "devices"
+    low, high = map(float, rows["2"][5].split("-"))
+    assert low < float(rows["2"][4]) < high
+    assert "devices: times on 2, 3, 4 are ESTIMATED from those on one" in run(*asked, "--devices", "4")
+    assert "--devices is '0'" in refused(*asked, "--devices", "0")
+
+
 def test_a_scenario_may_name_what_there_is() -> None:
     assert get_args(Precision) == tuple(PRECISIONS)
     assert get_args(Engine) == ENGINES
@@ -195,12 +209,23 @@ def test_published_measurements_of_ones_own_are_checked(tmp_path: Path) -> None:
     assert row[1] == "eager"
     assert float(row[3]) < 40
     assert "-device" not in printed
+    assert "several devices, " not in printed
     line = refused("hardware", "check", "--published", mine, "--by", "weather")
     assert "--by has 'weather', expected some of source, commit" in line
     mine.write_text("\n".join([lines[0], wanted[0].replace(",24.85,", ",fast,")]) + "\n")
     assert "mine.csv: row 2 counting the header: seconds: input should be a valid number" in refused(
         "hardware", "check", "--published", mine
     )
+
+
+def test_published_measurements_of_several_devices_are_checked(tmp_path: Path) -> None:
+    lines = (ROOT / "profiles" / "published.csv").read_text().splitlines()
+    mine = tmp_path / "mine.csv"
+    mine.write_text("\n".join([lines[0], *(line for line in lines if line.startswith("SJTU-Liquid/GF-DiT"))]) + "\n")
+    printed = run("hardware", "check", "--published", mine)
+    assert re.search(r"qwen-image +1536x1536x1 +vendor +2 4 +1\.77 3\.36 +\d\.\d\d \d\.\d\d +4 4", printed)
+    assert "6 on several devices, 3 configurations; predicted by what ships" in printed
+    assert "right in 3 of 3" in printed
 
 
 def test_every_model_is_estimated_with_no_more_than_its_name_and_a_device() -> None:

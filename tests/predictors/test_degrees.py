@@ -35,13 +35,13 @@ def table_of(model: str) -> LatencyModel:
 
 
 def costs_of(
-    model: str, *, link: Link = NOTHING, rates: DegreeRates = IDEAL, shift: float = 0.0, executor: str = "packed"
+    model: str, *, link: Link = NOTHING, rates: DegreeRates = IDEAL, executor: str = "packed"
 ) -> ParallelCosts:
     table = table_of(model)
     cost = table.costs["denoise"]
     assert isinstance(cost, RooflineCost)
     sharing = Sharing(shape_of(model), geometry_of(model), executor, cost.roofline)
-    return ParallelCosts(table, sharing, 8, link=link, rates=rates, shift=shift)
+    return ParallelCosts(table, sharing, 8, link=link, rates=rates)
 
 
 FLUX, SDXL = costs_of("flux"), costs_of("sdxl")
@@ -138,15 +138,21 @@ def test_sizes_that_take_turns_are_shared_one_after_another() -> None:
     assert mixed.kernels == 2 * packed.kernels
 
 
-def test_the_uncertainty_of_a_degree_shifts_what_several_devices_take() -> None:
-    batch = Batch("flux", ((PICTURE, 1),), 0.0, 4)
-    measured = IDEAL.model_copy(update={"measured": {4: MeasuredDegree(factor=1.25, log_sd=0.0)}})
-    assert costs_of("flux", shift=1.0).step_s("denoise", batch) == pytest.approx(
-        FLUX.step_s("denoise", batch) * 2.718281828**0.1
-    )
-    assert costs_of("flux", rates=measured, shift=1.0).step_s("denoise", batch) == pytest.approx(
-        1.25 * FLUX.step_s("denoise", batch)
-    )
+def test_a_degree_that_was_measured_departs_from_the_rates() -> None:
+    batch = Batch("flux", ((PICTURE, 1),), 0.0)
+    rates = IDEAL.model_copy(update={"measured": {4: MeasuredDegree(factor=1.25, log_sd=0.02)}})
+    measured = costs_of("flux", rates=rates)
+    for devices, factor, log_sd in ((2, 1.0, 0.1), (4, 1.25, 0.02)):
+        on = batch._replace(devices=devices)
+        assert measured.step_s("denoise", on) == factor * FLUX.step_s("denoise", on)
+        assert rates.log_sd_of(devices) == log_sd
+
+
+def test_what_bounds_a_step_is_named() -> None:
+    batch = Batch("flux", ((PICTURE, 1),), 0.0, 8)
+    assert costs_of("flux", rates=IDEAL.model_copy(update={"exchange_starts": 100.0})).bound(batch) == "host"
+    assert costs_of("flux", link=Link(0.0, 1e6)).bound(batch) == "link"
+    assert FLUX.bound(batch._replace(devices=2)) == "devices"
 
 
 def test_degrees_are_passed_on_by_every_layer() -> None:

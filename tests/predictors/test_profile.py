@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from predictors.profile import COLUMNS, DEFAULTS, Profile
@@ -37,6 +41,53 @@ def test_content_hash_ignores_order_and_metadata_but_no_value(made_up: Profile) 
         frame = made_up.frame.copy()
         frame.loc[5, column] = value
         assert Profile(frame).content_hash != made_up.content_hash
+
+
+def test_rows_of_one_device_have_the_hash_that_they_had_before_there_were_others() -> None:
+    shipped = Profile.load(Path(str(files("profiles"))) / "cpu-1core.parquet")
+    assert shipped.content_hash == "d134cc4bac89653f02bbc5610a021751666c86854bb09cd4c15d594fd33a51f5"
+
+
+def test_rows_of_several_devices_are_kept_apart(made_up: Profile, tmp_path: Path) -> None:
+    model = made_up.models[0]
+    several = made_up.select(model, "whole").frame.assign(devices=4, parallel="cfg2+ulysses2")
+    both = Profile.from_frame(pd.concat([made_up.frame, several, several.assign(devices=2, parallel="tiles")]), {})
+    assert both.select(model, "whole").content_hash == made_up.select(model, "whole").content_hash
+    assert both.content_hash != made_up.content_hash
+    assert both.executors(model) == made_up.executors(model)
+    rows = both.on_several_devices(model, "whole")
+    assert rows.groupby("devices")["parallel"].unique().map(list).to_dict() == {2: ["tiles"], 4: ["cfg2+ulysses2"]}
+    assert len(rows) == 2 * len(several)
+    both.save(tmp_path / "p.parquet")
+    pd.testing.assert_frame_equal(Profile.load(tmp_path / "p.parquet").frame, both.frame)
+
+
+def test_only_files_with_rows_of_several_devices_need_a_reader_that_knows_them(
+    made_up: Profile, tmp_path: Path
+) -> None:
+    versions = []
+    for profile in (made_up, Profile(made_up.frame.assign(devices=2, parallel="ulysses2"))):
+        profile.save(tmp_path / "p.parquet")
+        metadata = pq.read_schema(tmp_path / "p.parquet").metadata
+        versions.append(json.loads(metadata[b"tilecast.profile"])["schema"])
+    assert versions == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "parallel", "words"),
+    [
+        (0, "", "row 4 counting the header: devices is 0, expected a whole number of at least 1"),
+        (2, "", "row 4 counting the header: parallel is '' on 2 devices, expected what so many share, like ulysses2"),
+        (1, "ulysses2", "row 4 counting the header: parallel is 'ulysses2' on 1 devices"),
+        (2, "ring2", "row 4 counting the header: parallel is 'ring2', expected something like ulysses4"),
+        (1, "tiles", "row 4 counting the header: parallel is 'tiles', expected something like ulysses4"),
+    ],
+)
+def test_how_devices_share_a_batch_is_checked(made_up: Profile, devices: int, parallel: str, words: str) -> None:
+    frame = made_up.frame.assign(devices=1, parallel="")
+    frame.loc[2, "devices"], frame.loc[2, "parallel"] = devices, parallel
+    with pytest.raises(BadInput, match=re.escape(words)):
+        Profile(frame)
 
 
 def test_compositions_get_their_one_spelling(made_up: Profile) -> None:

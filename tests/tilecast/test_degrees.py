@@ -1,0 +1,104 @@
+"""From a scenario to seconds on several devices: links, rates, notes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from predictors.costs import Batch
+from predictors.degrees import ParallelCosts, shipped_degree_rates
+from predictors.link import Link
+from predictors.profile import Profile
+from tests.tilecast.test_setup import write_profile
+from tilecast.degrees import degree_notes, tile_link
+from tilecast.scenario import Scenario, load_scenario
+from tilecast.served import ServedModel, served_models
+
+SCENARIO = """
+model = "flux"
+[trace]
+path = "trace.parquet"
+[cluster]
+devices = 8
+[predictor]
+hardware = "h100-sxm"
+"""
+MEASURED = 'profile = "profile.parquet"\nlatency_model = "linear"'
+
+
+def scenario(folder: Path, text: str = SCENARIO, **cluster: object) -> Scenario:
+    (folder / "scenario.toml").write_text(text)
+    return load_scenario(folder / "scenario.toml", {f"cluster.{key}": value for key, value in cluster.items()})
+
+
+def costs_of(member: ServedModel) -> ParallelCosts:
+    costs = member.on_devices(member.table)
+    assert isinstance(costs, ParallelCosts)
+    return costs
+
+
+def test_replicas_of_one_device_have_the_table_itself(tmp_path: Path) -> None:
+    (member,) = served_models(scenario(tmp_path, devices=1))
+    assert member.on_devices(member.table) is member.table
+    assert degree_notes(member.table, "flux") == []
+
+
+def test_degrees_follow_from_the_model_and_the_replica(tmp_path: Path) -> None:
+    (member,) = served_models(scenario(tmp_path))
+    costs = costs_of(member)
+    assert costs.degrees("flux") == (1, 2, 3, 4, 6, 8)
+    batch = Batch("flux", (((2048, 2048, 1), 1),), 0.0)
+    seconds = [costs.step_s("denoise", batch._replace(devices=degree)) for degree in (1, 2, 4, 8)]
+    assert seconds == sorted(seconds, reverse=True)
+    assert seconds[0] == member.table.step_s("denoise", batch)
+    (note,) = degree_notes(costs, "flux")
+    assert note.startswith("devices: times on 2, 3, 4, 6, 8 are ESTIMATED from those on one")
+
+
+def test_a_link_is_the_data_sheets_or_the_scenarios(tmp_path: Path) -> None:
+    share = shipped_degree_rates().link_share["direct"]
+    plain, given = (
+        scenario(tmp_path),
+        scenario(tmp_path, link_bytes_per_s=1e9, link_latency_s=0.5),
+    )
+    sheet = Link(bytes_per_s=2 * 450e9 * share)
+    for asked, link in ((plain, sheet), (given, Link(0.5, 1e9))):
+        (member,) = served_models(asked)
+        assert costs_of(member).link == tile_link(asked) == link
+    pools = SCENARIO.replace("[cluster]\ndevices = 8", '[[pool]]\nname = "a"\ndevices = 2\nlink_bytes_per_s = 3e9')
+    (member,) = served_models(scenario(tmp_path, pools))
+    assert costs_of(member).link == Link(bytes_per_s=3e9)
+
+
+def measured(folder: Path, factor: float) -> Scenario:
+    """A scenario on a profile in which two devices take so many times what one takes."""
+    write_profile(folder / "one.parquet")
+    frame = Profile.load(folder / "one.parquet").frame
+    several = frame[frame["stage"] == "denoise"].assign(devices=2, parallel="cfg2")
+    several = several.assign(seconds=factor * several["seconds"])
+    Profile(pd.concat([frame, several], ignore_index=True)).save(folder / "profile.parquet")
+    text = SCENARIO.replace("flux", "tiny-image").replace('hardware = "h100-sxm"', MEASURED)
+    return scenario(folder, text)
+
+
+def test_a_profiles_rows_of_several_devices_are_what_is_answered(tmp_path: Path) -> None:
+    (member,) = served_models(measured(tmp_path, 0.7))
+    costs = costs_of(member)
+    assert costs.degrees("tiny-image") == (1, 2)
+    batch = Batch("tiny-image", (((128, 128, 1), 2),), 1.0)
+    one_s, two_s = (costs.step_s("denoise", batch._replace(devices=degree)) for degree in (1, 2))
+    assert one_s == member.table.step_s("denoise", batch)
+    assert two_s / one_s == pytest.approx(0.7, rel=0.08)
+    assert degree_notes(costs, "tiny-image") == []
+
+
+def test_a_model_of_which_nothing_is_known_runs_on_one_device(tmp_path: Path) -> None:
+    write_profile(tmp_path / "profile.parquet", "tiny-video", frames=9)
+    text = SCENARIO.replace("flux", "tiny-video").replace('hardware = "h100-sxm"', MEASURED)
+    (member,) = served_models(scenario(tmp_path, text))
+    costs = costs_of(member)
+    assert costs.degrees("tiny-video") == (1,)
+    (note,) = degree_notes(costs, "tiny-video")
+    assert note.startswith("devices: tiny-video can run a step on one device only")
