@@ -76,9 +76,11 @@ def plan(
     from reports.plan.terminal import show_joint_plan, show_plan
     from reports.plan.write import write_plan
     from reports.progress import shown
+    from reports.terminal import show_scaling
     from tilecast.scenario import load_scenario
-    from tilecast.studies.pools import plan_pools
+    from tilecast.studies.pools import plan_pool_scaling, plan_pools
     from tilecast.studies.run import plan
+    from tilecast.studies.scaling import ScalingPlan, plan_scaling
     from traces.errors import BadInput
     from traces.rates import parse_percent, parse_rate
     from traces.text import read_text
@@ -87,6 +89,14 @@ def plan(
     if loaded.pool and replicas is not None:
         raise BadInput("--replicas is of one cluster; of pools: --set pool.NAME.replicas=N, and simulate")
     rates = _rates(rate, bool(loaded.pool))
+    scaled: dict[str, ScalingPlan] = {}
+    if loaded.plan.scaling:  # first, as it takes less
+        with shown() as progress:
+            each: dict[str, Any] = {"rate_rps": rates, "workers": workers, "progress": progress}
+            if loaded.pool:
+                scaled = plan_pool_scaling(loaded, output, **each)
+            else:
+                scaled = {"": plan_scaling(loaded, output, **each)}
     with shown() as progress:
         asked: dict[str, Any] = {
             "attainment": attainment,
@@ -121,13 +131,10 @@ def plan(
         say(f"pools {folder.name}:")
         show_joint_plan(together)
         say(f"{together.points} simulations -> {written[0]}")
-    if loaded.plan.scaling:
-        from reports.terminal import show_scaling
-        from tilecast.studies.scaling import plan_scaling
-
-        with shown() as progress:
-            scaled = plan_scaling(loaded, progress)
-        show_scaling(scaled.rows(), scaled.how)
+    for name, found in scaled.items():
+        if name:
+            say(f"pool {name}:")
+        show_scaling(found.rows(), found.how)
     if loaded.pool and pools.keeps:
         price = "" if math.isnan(pools.price_per_hour) else f", for {pools.price_per_hour:.2f} an hour"
         say(f"All pools: {', '.join([f'{count} of {name}' for name, count in pools.replicas.items()])}{price}.")

@@ -28,6 +28,7 @@ DAY_S = 86400.0
 LEAST_DAYS = 2
 """Whole days that a trace must hold for its days to be drawn rather than runs of requests."""
 
+_EVEN = 1e-9  # rounding of a ratio of rates
 _CHUNK = 1000  # requests, about, of a workload that are drawn at a time
 
 
@@ -175,3 +176,35 @@ class Fitted:
             number += 1
         frame = pd.concat(frames, ignore_index=True).head(requests)
         return Trace.from_frame(frame.assign(request_id=[str(row) for row in range(1, requests + 1)]), "workload")
+
+
+def draws_at(demand: Bootstrap | Fitted, rate_rps: float, span_s: float, seed: int) -> Iterator[Trace]:
+    """A draw of a demand until a time, at another rate than its own: one trace, or several that are to be merged.
+
+    Demand without a course of the day is taken faster or slower. Where it has one, so many independent draws are laid
+    over each other as the rate takes, the last one thinned, so that noon stays noon.
+
+    Args:
+        demand: what is drawn.
+        rate_rps: requests a second, in the mean.
+        span_s: seconds from the beginning to the end.
+        seed: the same draws the same.
+    """
+    factor = rate_rps / demand.rate_rps
+    if not demand.daily:
+        yield _until(demand, span_s * factor, seed).scale_rate(factor)
+        return
+    for copy in range(math.ceil(factor - _EVEN)):
+        part, share = _until(demand, span_s, 1_000_003 * copy + seed), factor - copy
+        if share < 1 - _EVEN:
+            rows = np.flatnonzero(stream(seed, "bootstrap/thinned").random(len(part)) < share)
+            part = part.rearranged(rows, part.frame["arrival_s"].to_numpy()[rows])
+        yield part
+
+
+def _until(demand: Bootstrap | Fitted, span_s: float, seed: int) -> Trace:
+    """The requests of a draw that arrive before a time."""
+    count = math.ceil(span_s * demand.rate_rps) + 1
+    while (found := demand.draw(count, seed)).span[1] < span_s:
+        count *= 2
+    return found.slice(0.0, span_s, rebase=False)

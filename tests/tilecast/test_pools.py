@@ -17,6 +17,7 @@ from reports.plan.joint import JointPlan, write_joint_plan
 from reports.plan.terminal import show_joint_plan
 from tilecast.setup import prepare
 from tilecast.simulation import run_simulation
+from tilecast.studies.pools import plan_pool_scaling
 from traces.errors import BadInput
 from traces.request import Request
 from traces.trace import Trace
@@ -263,6 +264,20 @@ def test_one_pool_of_several_models_is_planned_for_all_of_them() -> None:
     assert made.answer is not None
     assert sum(made.rates_rps.values()) == pytest.approx(1 / 0.7, rel=0.01)
     assert set(made.answer.attainment) == {"flux", "wan-1.3b"}
+
+
+def test_each_pool_has_the_scaling_policy_that_keeps_its_promise_for_least(tmp_path: Path) -> None:
+    scaling = {"plan": {**SHORT, "attainment": 0.8, "scaling": ["queue"]}, "scaling": {"least": 0, "load_s": 5.0}}
+    found = plan_pool_scaling(scenario(pools=APART, scheduler="fcfs", **scaling), tmp_path / "plan", workers=1)
+    assert {name: {each.name for each in made.choices} for name, made in found.items()} == {
+        "large": {"queue", "fixed, 2", "fixed, 1"},
+        "small": {"queue", "fixed, 1"},
+    }
+    cost = {each.name: each.cost.mean for each in found["large"].choices}
+    assert cost["queue"] < cost["fixed, 2"] == pytest.approx(2 * cost["fixed, 1"], rel=0.05)
+    assert sorted(path.name for path in (tmp_path / "plan").iterdir()) == ["large", "small"]
+    with pytest.raises(BadInput, match=r"plan.scaling is of pools that serve one model each, .* large\+small share"):
+        plan_pool_scaling(scenario(**scaling))
 
 
 def test_what_is_of_one_model_is_refused_where_pools_share_models() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.examples_tried import examples
-from traces.bootstrap import DAY_S, Bootstrap, Fitted
+from traces.bootstrap import DAY_S, Bootstrap, Fitted, draws_at
 from traces.errors import BadInput
 from traces.sizes import parse_sizes
 from traces.streams import stream
@@ -88,6 +90,22 @@ def test_a_profile_of_the_day_survives_a_fit() -> None:
     of_day = MADE["fitted"].draw(4000, 0).frame["arrival_s"] % DAY_S
     by_hour = np.bincount((of_day // 3600).astype(int), minlength=24)
     assert by_hour.max() > 2.5 * by_hour.min()
+
+
+@pytest.mark.parametrize("factor", [0.4, 1.0, 2.5])
+def test_a_draw_at_another_rate_has_it_and_noon_stays_noon(factor: float) -> None:
+    demand = MADE["days"]
+    parts = list(draws_at(demand, factor * demand.rate_rps, 2 * DAY_S, 3))
+    assert len(parts) == math.ceil(factor)
+    arrival = np.concatenate([part.frame["arrival_s"].to_numpy() for part in parts])
+    assert 0 <= arrival.min() <= arrival.max() < 2 * DAY_S
+    assert len(arrival) == pytest.approx(2 * DAY_S * factor * demand.rate_rps, rel=0.15)
+    (faster,) = draws_at(MADE["runs"], factor * MADE["runs"].rate_rps, 1000.0, 3)
+    (usual,) = draws_at(MADE["runs"], MADE["runs"].rate_rps, 1000.0 * factor, 3)
+    np.testing.assert_allclose(faster.frame["arrival_s"] * factor, usual.frame["arrival_s"])
+    by_hour = np.bincount((arrival % DAY_S // 3600).astype(int), minlength=24)
+    recorded = np.bincount((demand.trace.frame["arrival_s"] % DAY_S // 3600).astype(int), minlength=24)
+    assert np.corrcoef(by_hour, recorded)[0, 1] > 0.5
 
 
 def test_bad_demands_are_refused() -> None:

@@ -5,13 +5,9 @@ What runs share is remembered by each process.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-
-import numpy as np
 
 from reports.figures import value
 from tilecast.scenario import Scenario
@@ -19,15 +15,12 @@ from tilecast.setup import Prepared, prepare
 from tilecast.simulation import run_simulation
 from tilecast.studies.experiment_run import demand_of
 from tilecast.studies.replication import WARM_UP, observe
-from traces.bootstrap import DAY_S, Bootstrap, Fitted
-from traces.streams import stream
+from traces.bootstrap import DAY_S, Bootstrap, Fitted, draws_at
 from traces.trace import Trace
 from traces.workload import fit
 
 Rates = tuple[tuple[str, float], ...]
 """(model, requests a second) of each."""
-
-_MORE = 1.1  # than the mean are drawn at first, so that they reach the end
 
 
 @dataclass(frozen=True)
@@ -129,9 +122,7 @@ def shares(reference: Scenario) -> dict[str, float]:
 def drawn(reference: Scenario, rates: Rates, rate_rps: float, requests: int, replication: int) -> Trace:
     """About so many requests of a replication, each with its deadline.
 
-    Where rates are asked for by model, each model's demand is drawn for itself and taken faster or slower; where it has
-    a course of the day, so many independent draws of it are laid over each other as the rate takes, the last one
-    thinned, so that noon stays noon for all.
+    Where rates are asked for by model, each model's demand is drawn for itself, see `traces.bootstrap.draws_at`.
     """
     seed = 1000 * reference.seed + replication
     if not by_model(reference, rates):
@@ -142,35 +133,9 @@ def drawn(reference: Scenario, rates: Rates, rate_rps: float, requests: int, rep
     parts = [
         part
         for number, (model, own_rps) in enumerate(wanted.items())
-        for part in _parts(demand_of_model(reference, model), own_rps, span_s, 97 * seed + number)
+        for part in draws_at(demand_of_model(reference, model), own_rps, span_s, 97 * seed + number)
     ]
     return parts[0].merge(*parts[1:])
-
-
-def _parts(demand: Bootstrap | Fitted, rate_rps: float, span_s: float, seed: int) -> Iterator[Trace]:
-    """Requests of one model until a time, at a rate, as one trace or several that are to be merged."""
-    factor = rate_rps / demand.rate_rps
-    if not demand.daily:
-        yield _until(demand, span_s * factor, seed).scale_rate(factor)
-        return
-    for copy in range(math.ceil(factor)):
-        part = _until(demand, span_s, 1_000_003 * copy + seed)
-        share = factor - copy
-        if share < 1:
-            kept = stream(seed, "plan/thinned").random(len(part)) < share
-            rows = np.flatnonzero(kept)
-            part = part.rearranged(rows, part.frame["arrival_s"].to_numpy()[rows])
-        if len(part):
-            yield part
-
-
-def _until(demand: Bootstrap | Fitted, span_s: float, seed: int) -> Trace:
-    count = math.ceil(_MORE * span_s * demand.rate_rps) + 1
-    while True:
-        found = demand.draw(count, seed)
-        if found.span[1] >= span_s:
-            return found.slice(0.0, span_s, rebase=False)
-        count *= 2
 
 
 def prepared_pools(scenario: Scenario) -> Prepared:

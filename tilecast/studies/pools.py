@@ -22,6 +22,7 @@ from tilecast.studies.experiment_run import demand_of
 from tilecast.studies.joint import JointCase, plan_joint
 from tilecast.studies.result_store import kept_in
 from tilecast.studies.run import plan
+from tilecast.studies.scaling import ScalingPlan, plan_scaling
 from traces.errors import BadInput
 from traces.trace import Trace
 
@@ -148,6 +149,41 @@ def plan_pools(
             case = JointCase(promised, each_rps, own_rps)
             joint[group.name] = plan_joint(case, store, workers or os.cpu_count() or 1, tell)
     return PoolPlans(plans, joint)
+
+
+def plan_pool_scaling(
+    scenario: Scenario,
+    output: Path | str | None = None,
+    *,
+    rate_rps: float | Mapping[str, float] | None = None,
+    workers: int | None = None,
+    progress: Tell = silent,
+) -> dict[str, ScalingPlan]:
+    """For each pool the policy of ``plan.scaling`` that keeps the promise for its requests for least, by its name.
+
+    See `tilecast.studies.scaling.plan_scaling` and `plan_pools`; a pool has ``pool.NAME.replicas`` at most.
+
+    Raises:
+        BadInput: whatever is wrong, in one line; pools share models.
+        Interrupted: Ctrl-C; what finished is kept in ``output``.
+    """
+    groups = pool_groups(scenario)
+    if joint := [group for group in groups if group.joint]:
+        raise BadInput(
+            f"plan.scaling is of pools that serve one model each, none the same, but {joint[0].name} "
+            f"{'share' if '+' in joint[0].name else 'serves'} {', '.join(joint[0].models)}; sweep policies.scaling"
+        )
+    asked = _asked(groups, rate_rps)
+    return {
+        group.name: plan_scaling(
+            group.scenario,
+            None if output is None else Path(output) / group.name,
+            rate_rps=None if rate_rps is None else asked[group.models[0]],
+            workers=workers,
+            progress=partial(_told, progress, group.name),
+        )
+        for group in groups
+    }
 
 
 def _told(progress: Tell, name: str, what: str, *figures: Any) -> Any:

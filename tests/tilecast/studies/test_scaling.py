@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tilecast as tc
 from tilecast.sections import PolicySection
+from tilecast.studies.result_store import read_points
 from tilecast.studies.scaling import candidates, plan_scaling
 from traces.errors import BadInput
 from traces.request import Request
@@ -27,28 +29,35 @@ def scenario(days: int, **plan: Any) -> tc.Scenario:
         slo={"scale": 5.0},
         cluster={"replicas": 3, "price_per_hour": 1.0},
         scaling={"least": 1, "load_s": 10.0},
-        plan={"attainment": 0.9, "seeds": 2, "scaling": ["queue"], **plan},
+        plan={"attainment": 0.7, "seeds": 2, "max_seeds": 4, "scaling": ["queue"], **plan},
     )
 
 
-def test_the_cheapest_that_keeps_the_promise_comes_first_beside_fixed_sizes() -> None:
+def test_the_cheapest_that_keeps_the_promise_comes_first_beside_fixed_sizes(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    found = plan_scaling(scenario(3), lambda what, total, done: told.append((total, done)))
-    assert found.how == "2 days drawn from the 2 whole days of the trace"
+    asked = scenario(3)
+    found = plan_scaling(
+        asked, tmp_path / "plan", workers=1, progress=lambda what, total, done: told.append((total, done))
+    )
+    assert found.how == "4 days drawn from the 2 whole days of the trace"
     assert found.answer is not None
     assert found.answer.name == "queue"
-    assert [each.keeps for each in found.choices] == sorted([each.keeps for each in found.choices], reverse=True)
+    kept_first = [each.keeps is True for each in found.choices]
+    assert kept_first == sorted(kept_first, reverse=True)
     cost = {each.name: each.cost.mean for each in found.choices}
     assert 24 < cost["queue"] < cost["fixed, 2"] == pytest.approx(48, rel=0.01)
     assert cost["fixed, 3"] == pytest.approx(72, rel=0.01)
     kept = {each.name: each.attainment.mean for each in found.choices}
     assert kept["fixed, 3"] == 1.0
-    assert told[-1][1] == told[-1][0] == 8
+    assert told[-1][1] == told[-1][0]
+    kept_points = len(read_points(tmp_path / "plan"))
+    assert plan_scaling(asked, tmp_path / "plan", workers=1) == found
+    assert len(read_points(tmp_path / "plan")) == kept_points
     assert found.rows()[0][:2] == ("yes", "queue")
 
 
 def test_of_one_day_there_is_no_interval() -> None:
-    found = plan_scaling(scenario(1))
+    found = plan_scaling(scenario(1), workers=1)
     assert "without an interval" in found.how
     assert all(math.isnan(each.cost.half_width) or math.isinf(each.cost.half_width) for each in found.choices)
 
