@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import UNet2DConditionModel
 
 from backend.cache import BlockCache
 from backend.components import Company, Components
@@ -124,16 +125,12 @@ class Executor:
         names = denoiser_names(pipeline)
         if own is not None and len(names) > 1:
             raise BadInput(f"no caching policy knows two denoisers: {name} has {names[1]} too; expected no caching")
+        ways = {"patch_floor": patch_floor, "kernels": self.kernels, "recorder": self.recorder}
         self._mixer: Mixer = mixers_of(
-            pipeline,
-            mode,
-            caching=own,
-            cache_bytes=cache_bytes,
-            cache_patch=cache_patch,
-            patch_floor=patch_floor,
-            kernels=self.kernels,
-            recorder=self.recorder,
+            pipeline, mode, caching=own, cache_bytes=cache_bytes, cache_patch=cache_patch, **ways
         )
+        divides = workers.devices.count > 1 and own is None
+        of_several = dividing_mixers(pipeline, mode, self._mixer, **ways) if divides else self._mixer
         self.cache: BlockCache | None = getattr(self._mixer, "cache", None)
         if adapters:
             self._mixer = OneSet(self._mixer, self._put_on)
@@ -143,8 +140,8 @@ class Executor:
         self.workers = workers
         workers.settings = rank_settings(mode, self.kernels, patch_floor, tiling)
         self.divided: Divided | None = None
-        if workers.devices.count > 1 and own is None:
-            self._mixer = self.divided = Divided(self._mixer, self.workers)
+        if divides:
+            self._mixer = self.divided = Divided(self._mixer, of_several, self.workers)
         self.tiles = None if tiling is None else TiledExecution(pipeline, forwards, tiling, self.workers)
         self.images = images
         self.conditions = {"decode": decode}
@@ -621,6 +618,22 @@ def mixers_of(pipeline: Any, mode: str, **more: Any) -> Mixer:
     names = denoiser_names(pipeline)
     mixers = {name: mixer_for(pipeline, name, mode, **more) for name in names}
     return mixers[names[0]] if len(names) == 1 else Several(mixers)
+
+
+def dividing_mixers(pipeline: Any, mode: str, own: Mixer, **more: Any) -> Mixer:
+    """What runs calls that are divided over devices: transformers have their tokens divided, whatever the mode is.
+
+    Args:
+        pipeline: before `intercept_denoisers`.
+        mode: of the executor.
+        own: what runs calls on one device.
+        more: as for `mixer_for`.
+    """
+    if mode != "whole" or any(
+        isinstance(getattr(pipeline, name), UNet2DConditionModel) for name in denoiser_names(pipeline)
+    ):
+        return own
+    return mixers_of(pipeline, "packed", **more)
 
 
 def mixer_for(

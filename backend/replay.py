@@ -89,7 +89,7 @@ class _Place:
         self.losses = 0  # in a row
         self.failed = False  # and has not come back since
         self.state = "stopped"  # starting, ready, down, stopping; left: it could not be had again
-        self.running: Launch | None = None
+        self.running: dict[int, Launch] = {}  # by their ids, in the order in which they began
         self.report = Report()
 
 
@@ -314,7 +314,7 @@ class Replay:
     def _is_busy(self) -> bool:
         """Whether anything runs, or a replica comes or goes."""
         passing = ("starting", "down", "stopping")
-        return any(place.running is not None or place.state in passing for place in self._places)
+        return any(place.running or place.state in passing for place in self._places)
 
     def _start_work(self, now: float) -> None:
         self._launch(now)
@@ -345,13 +345,13 @@ class Replay:
     def _launch(self, now: float) -> None:
         for launch in self._controller.launches(now):
             place = self._places[launch.replica]
-            place.running = launch
+            place.running[launch.launch_id] = launch
             place.replica.tell(order_of(launch, frozenset(self._controller.resident_on(launch.replica))))
 
     def _recall(self, now: float) -> None:
         for launch_id in self._controller.recalls(now):
             for place in self._places:
-                if place.running is not None and place.running.launch_id == launch_id:
+                if launch_id in place.running:
                     place.replica.tell(Recall(launch_id))
 
     def _wait_until(self, *times: float | None) -> None:
@@ -400,9 +400,7 @@ class Replay:
             self._warn(f"replica {heard.replica} could not be started: {told.error}")
 
     def _take_outcome(self, place: _Place, told: Ended, now: float) -> None:
-        launch, place.running, place.losses = place.running, None, 0
-        assert launch is not None
-        assert launch.launch_id == told.launch_id
+        launch, place.losses = place.running.pop(told.launch_id), 0
         if isinstance(told.outcome, Exception):
             raise told.outcome
         borders = tuple([now - before_s for before_s in told.outcome.stage_ends_s])
@@ -427,8 +425,11 @@ class Replay:
     def _down(self, index: int, now: float) -> None:
         """A replica failed; what it was doing is lost."""
         place = self._places[index]
-        launch, place.running = place.running, None
-        outcomes = {} if launch is None else {launch.launch_id: Outcome(0, device_s=(now - launch.start_s,))}
+        running, place.running = place.running, {}
+        outcomes = {
+            launch_id: Outcome(0, device_s=(now - launch.start_s,) * len(launch.devices))
+            for launch_id, launch in running.items()
+        }
         place.state, place.failed = "down", True
         self._controller.replica_down(index, now, self._in_flight, outcomes)
 
@@ -457,7 +458,7 @@ class Replay:
             if not job.ended:
                 self._controller.cancel(job.request.request_id, now, INTERRUPTED)
         self._recall(now)
-        while any(place.running is not None for place in self._places):
+        while any(place.running for place in self._places):
             heard = self._heard.get()
             if isinstance(heard, _Heard) and isinstance(heard.told, Ended | Lost):
                 self._take_in(heard)

@@ -50,9 +50,10 @@ class ModelsExecutor:
         steps: int = 1,
         recalled: Callable[[], bool] = lambda: False,
         deliver: Deliver | None = None,
+        devices: int = 1,
     ) -> Outcome:
         """Run one launch of requests for one model; see `backend.executor.Executor.execute`."""
-        return self.of[requests[0].model].execute(stage, requests, steps, recalled, deliver)
+        return self.of[requests[0].model].execute(stage, requests, steps, recalled, deliver, devices=devices)
 
     def recipe(self, request: Request) -> Recipe:
         """(Stage, steps) of a request here."""

@@ -247,9 +247,10 @@ class SwappingExecutor:
         steps: int = 1,
         recalled: Callable[[], bool] = lambda: False,
         deliver: Deliver | None = None,
+        devices: int = 1,
     ) -> Outcome:
         """Run one launch of requests for one checkpoint, which lies here; see `backend.executor.Executor.execute`."""
-        return self._of(requests[0]).execute(stage, requests, steps, recalled, deliver)
+        return self._of(requests[0]).execute(stage, requests, steps, recalled, deliver, devices=devices)
 
     def recipe(self, request: Request) -> Recipe:
         """(Stage, steps) of a request here; its checkpoint lies here."""

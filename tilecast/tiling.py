@@ -122,8 +122,6 @@ def prepare_tiling(
     section, policies, cluster = scenario.tiling, scenario.policies, scenario.cluster
     placement = policies.placement.policy("placement", scenario.base)
     if section is None:
-        if cluster.devices > 1:
-            raise BadInput(f"cluster.devices is {cluster.devices}, but only tiles are shared; add a [tiling] section")
         if policies.tile_caching.name != "none":
             raise BadInput(f"policies.tile_caching is {policies.tile_caching.name!r}; add a [tiling] section")
         return None

@@ -77,6 +77,7 @@ class Divided:
 
     Args:
         mixer: what runs them on one.
+        of_several: what runs them where they are divided.
         workers: the other ranks.
 
     Attributes:
@@ -84,13 +85,13 @@ class Divided:
         alone: forwards that were to run on several ranks and did on one, by why.
     """
 
-    def __init__(self, mixer: Mixer, workers: Workers) -> None:
+    def __init__(self, mixer: Mixer, of_several: Mixer, workers: Workers) -> None:
         self.ranks: tuple[int, ...] = (0,)
         self.alone: Counter[str] = Counter()
         self._mixer = mixer
         self._workers = workers
         self._sent = SentCalls()
-        self._shares = Shares(mixer, lost=workers.lost, failed=lambda error: workers.lost())
+        self._shares = Shares(of_several, lost=workers.lost, failed=lambda error: workers.lost())
 
     @property
     def notes(self) -> list[str]:

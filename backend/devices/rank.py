@@ -10,7 +10,7 @@ import torch
 from backend.coroutine import intercept_denoisers
 from backend.devices.calls import ReceivedCalls
 from backend.devices.divided import Shares
-from backend.executor import kernels_of, mixers_of, rank_settings
+from backend.executor import dividing_mixers, kernels_of, mixers_of, rank_settings
 from backend.kernels.choice import Kernels
 from backend.kernels.cuda_graphs import recorder_on
 from backend.kernels.graphs import Recorder
@@ -84,7 +84,8 @@ class PipelineRank:
     ) -> None:
         device = torch.device(pipeline.device)
         recorder = recorder_on(device) if graphs else Recorder()
-        mixer = mixers_of(pipeline, mode, patch_floor=patch_floor, kernels=Kernels(fused, graphs), recorder=recorder)
+        ways = {"patch_floor": patch_floor, "kernels": Kernels(fused, graphs), "recorder": recorder}
+        mixer = dividing_mixers(pipeline, mode, mixers_of(pipeline, mode, **ways), **ways)
         forwards = intercept_denoisers(pipeline)
         self._shares = Shares(mixer, failed=_leave)
         self._tiled = None if tiled is None else TiledRank(pipeline, forwards, **tiled)

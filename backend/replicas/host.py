@@ -26,6 +26,7 @@ from backend.replicas.messages import (
     Unready,
 )
 from policies.contract import Load, Outcome, PolicyError, joined
+from traces.stages import STAGES
 
 Make = Callable[[], Any]
 """Makes what carries out launches, in its own process and on its own thread."""
@@ -113,8 +114,12 @@ class Host:
                     borders.append(time.perf_counter())
                 alive = [request for request in order.requests if request.request_id not in failed]
                 started = time.perf_counter()
-                outcome = executor.execute(stage, alive, steps, recalled, deliver)
-                devices_s = outcome.device_s or (time.perf_counter() - started,)
+                if STAGES[stage].moves:  # what lies of requests is with the first rank, whatever computes
+                    done += steps
+                    continue
+                outcome = executor.execute(stage, alive, steps, recalled, deliver, order.devices)
+                busy = order.devices if STAGES[stage].divides else 1
+                devices_s = outcome.device_s or (time.perf_counter() - started,) * busy
                 busy_s = [sum(both) for both in zip_longest(busy_s, devices_s, fillvalue=0.0)]
                 failed |= outcome.failed or {}
                 for name, note in (outcome.notes or {}).items():

@@ -20,6 +20,7 @@ class LaunchOrder(NamedTuple):
         requests: of the batch.
         resident: ids of all requests that live on the replica; it frees what others left there.
         load: weights to bring, instead of requests; None: none.
+        devices: that its steps run on, as far as they are divided.
     """
 
     launch_id: int
@@ -27,12 +28,20 @@ class LaunchOrder(NamedTuple):
     requests: tuple[Request, ...]
     resident: frozenset[str]
     load: Load | None = None
+    devices: int = 1
 
 
 def order_of(launch: Launch, resident: frozenset[str]) -> LaunchOrder:
     """A launch as its replica is told of it."""
     requests = tuple([job.request for job in launch.jobs])
-    return LaunchOrder(launch.launch_id, launch.work.stages, requests, resident, launch.load)
+    return LaunchOrder(
+        launch_id=launch.launch_id,
+        stages=launch.work.stages,
+        requests=requests,
+        resident=resident,
+        load=launch.load,
+        devices=min(launch.batch.devices or len(launch.devices), len(launch.devices)),
+    )
 
 
 class Recall(NamedTuple):
@@ -118,7 +127,9 @@ class Runs(Protocol):
     Where weights are loaded, a `backend.swapping.SwappingExecutor`, to which loads are told.
     """
 
-    def execute(self, stage: str, requests: Any, steps: int, recalled: Any, deliver: Any) -> Outcome: ...
+    def execute(
+        self, stage: str, requests: Any, steps: int, recalled: Any, deliver: Any, devices: int = 1
+    ) -> Outcome: ...
 
     def keep_only(self, request_ids: set[str]) -> None: ...
 

@@ -28,6 +28,7 @@ class Sleeper:
         steps: int,
         recalled: Callable[[], bool],
         deliver: Callable[[Request, Any], None],
+        devices: int = 1,
     ) -> Outcome:
         done = 0
         for _ in range(steps):
