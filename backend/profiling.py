@@ -33,10 +33,12 @@ from backend.kernels.graphs import TRIALS
 from backend.load_seconds import load_rates
 from backend.loading import geometry_of_pipeline, load_pipeline
 from backend.measured import Measured
+from backend.ranks.workers import Devices, Workers
 from backend.tiled.execution import Tiling
 from policies.caching import CachingPolicy
 from policies.contract import Outcome
 from policies.tiling.recipe import TilingRule
+from predictors.parallel import Parallel
 from predictors.profile import LOADS, Profile, metadata_of
 from traces.composition import Composition, composition_of, format_composition
 from traces.errors import BadInput
@@ -67,6 +69,14 @@ class ProfileRow(NamedTuple):
     seconds: float
     computed: float
     cached: bool
+    devices: int = 1
+    parallel: str = ""
+
+
+def degrees_up_to(devices: int) -> list[int]:
+    """The degrees that are measured of a replica of so many devices: doubling, and all of them."""
+    doubled = [2**power for power in range(1, devices.bit_length()) if 2**power < devices]
+    return [*doubled, devices] if devices > 1 else []
 
 
 def measure_profile(
@@ -89,6 +99,7 @@ def measure_profile(
     progress: Callable[[int, int], None] | None = None,
     kernels: str = "auto",
     kept: Measured | None = None,
+    devices: int = 1,
 ) -> Profile:
     """Measure loading, and encode, denoising step and decode of batches.
 
@@ -111,6 +122,7 @@ def measure_profile(
         progress: called with (batches measured, batches planned).
         kernels: see `Executor`.
         kept: what was measured before, with the same arguments, and is not measured again.
+        devices: denoising steps are measured on up to so many, too, which the model is loaded on.
 
     Raises:
         BadInput: unknown model or device, a size the model cannot make, or an executor that does not fit the model.
@@ -119,7 +131,8 @@ def measure_profile(
         torch.set_num_threads(threads)
     kept = Measured() if kept is None else kept  # which is false while it is empty
     make = partial(Executor, mode=mode, patch_floor=patch_floor, kernels=kernels)
-    executor = make(load_pipeline(model, device, dtype))
+    several = Workers(Devices(devices, model, dtype), device.partition(":")[0])
+    executor = make(load_pipeline(model, device, dtype), workers=several)
     cached = None
     if caching is not None:
         pipeline = load_pipeline(model, device, dtype)
@@ -142,19 +155,22 @@ def measure_profile(
     tiled = None
     if canvases:
         tiled = Executor(load_pipeline(model, device, dtype), tiling=Tiling(rule), kernels=kernels)
-    profile = measure(
-        executor=executor,
-        geometry=geometry,
-        plan=plan,
-        dtype=dtype,
-        repeats=repeats,
-        minutes=minutes,
-        cached=cached,
-        tiled=tiled,
-        canvases=canvases,
-        progress=progress,
-        kept=kept,
-    )
+    try:
+        profile = measure(
+            executor=executor,
+            geometry=geometry,
+            plan=plan,
+            dtype=dtype,
+            repeats=repeats,
+            minutes=minutes,
+            cached=cached,
+            tiled=tiled,
+            canvases=canvases,
+            progress=progress,
+            kept=kept,
+        )
+    finally:
+        several.close()
     del executor, cached, tiled
     gc.collect()  # a load finds the device free
     take = partial(load_rates, model, make, device, dtype, min(repeats, _LOADS))
@@ -178,7 +194,7 @@ def measure(
     """Measure batches on executors whose pipelines are in memory; nothing else may be resident there.
 
     Args:
-        executor: takes each batch through all stages.
+        executor: takes each batch through all stages, and denoises it on several devices, too, if it has them.
         geometry: geometry of its model, whose name the profile gets.
         plan: the batches; sizes that the model can make.
         dtype: dtype of its weights, for the record.
@@ -201,6 +217,8 @@ def measure(
         started = time.perf_counter() - kept.elapsed_s
         for each in executors:
             _warm_up(each, plan)
+        guided = geometry.guidance == "scale"
+        degrees = degrees_up_to(executor.workers.devices.count) if executor.divided is not None else []
         rows: list[ProfileRow] = []
         for repeat in range(repeats):
             for count, composition in enumerate(plan):
@@ -209,6 +227,10 @@ def measure(
                 for number, each in enumerate(executors):
                     key = f"{repeat} {number} {format_composition(composition)}"
                     take = partial(_measure, each, composition, repeat, weights)
+                    rows += [ProfileRow(*row) for row in kept.once(key, time.perf_counter() - started, take)]
+                for degree in degrees:
+                    key = f"{repeat} on {degree} {format_composition(composition)}"
+                    take = partial(_measure_divided, executor, composition, repeat, guided, degree)
                     rows += [ProfileRow(*row) for row in kept.once(key, time.perf_counter() - started, take)]
                 if progress is not None:
                     progress(repeat * len(plan) + count + 1, repeats * len(plan))
@@ -416,6 +438,40 @@ def _measure(
     return rows
 
 
+def _measure_divided(
+    executor: Executor, composition: Composition, repeat: int, guided: bool, degree: int
+) -> list[ProfileRow]:
+    """Rows of denoising steps on so many devices; none where the batch has too few rows for the model to divide."""
+    images = sum(n for _, n in composition)
+    if executor.divided is None or executor.divided.most(images * (1 + guided)) < degree:
+        return []
+    requests = [
+        _request(s, i, STEPS_A_ROW, executor) for i, s in enumerate(s for s, n in composition for _ in range(n))
+    ]
+    rows = []
+    for stage, steps in ordinary(requests[0]):
+        started = time.perf_counter()
+        _must(executor.execute(stage, requests, steps, devices=degree), format_composition(composition))
+        seconds = time.perf_counter() - started
+        if STAGES[stage].divides:
+            rows.append(
+                ProfileRow(
+                    stage=stage,
+                    composition=format_composition(composition),
+                    steps=steps,
+                    repeat=repeat,
+                    seconds=seconds,
+                    computed=1.0,
+                    cached=False,
+                    devices=degree,
+                    parallel=str(Parallel.of(degree, images, guided)),
+                )
+            )
+            break
+    executor.keep_only(set())
+    return rows
+
+
 def _warm_up(executor: Executor, plan: Sequence[Composition]) -> None:
     """Meet every shape of the plan before it counts: a first launch chooses and compiles kernels, which takes longer.
 
@@ -432,6 +488,10 @@ def _warm_up(executor: Executor, plan: Sequence[Composition]) -> None:
                 format_composition(composition),
             )
         executor.keep_only(set())
+        for degree in degrees_up_to(executor.workers.devices.count if executor.divided is not None else 1):
+            _must(executor.execute("encode", requests), format_composition(composition))
+            _must(executor.execute("denoise", requests, steps, devices=degree), format_composition(composition))
+            executor.keep_only(set())
 
 
 def _must(outcome: Outcome, composition: str) -> None:

@@ -64,6 +64,9 @@ def measure(
     canvases: Annotated[str | None, typer.Option(help="Sizes of requests made by tiles, like --sizes.")] = None,
     tile: Annotated[str | None, typer.Option(help="Their largest tile, like 512x512; by default native.")] = None,
     kernels: KernelsOption = "auto",
+    devices: Annotated[
+        int, Range(1, 1024, whole=True), typer.Option(help="Denoising steps are measured on up to so many, too.")
+    ] = 1,
 ) -> None:
     """Measure the stages of a model on a device: tilecast profile --model tiny-image -o P.parquet.
 
@@ -109,6 +112,7 @@ def measure(
         "canvases": large,
         "tile": largest_tile,
         "kernels": kernels,
+        "devices": devices,
     }
     versions = {name: version(name) for name in ("torch", "diffusers")}
     facts = {**asked, **versions, "caching": caching, "hardware": hardware_name(device)}

@@ -89,6 +89,7 @@ class Divided:
         self.ranks: tuple[int, ...] = (0,)
         self.alone: Counter[str] = Counter()
         self._mixer = mixer
+        self._of_several = of_several
         self._workers = workers
         self._sent = SentCalls()
         self._shares = Shares(of_several, lost=workers.lost, failed=lambda error: workers.lost())
@@ -103,6 +104,12 @@ class Divided:
     def traffic(self) -> DividedWork:
         """See `Shares.traffic`."""
         return self._shares.traffic
+
+    def most(self, rows: int) -> int:
+        """On how many devices a batch of so many rows can run: on any where tokens are divided."""
+        mixers = self._of_several.mixers.values() if isinstance(self._of_several, Several) else [self._of_several]
+        count = self._workers.devices.count
+        return count if all(isinstance(mixer, Blocks) for mixer in mixers) else min(count, rows)
 
     @contextmanager
     def on(self, devices: int) -> Iterator[None]:
