@@ -445,29 +445,28 @@ def _measure_divided(
     images = sum(n for _, n in composition)
     if executor.divided is None or executor.divided.most(images * (1 + guided)) < degree:
         return []
-    requests = [
-        _request(s, i, STEPS_A_ROW, executor) for i, s in enumerate(s for s, n in composition for _ in range(n))
-    ]
+    every_size = [size for size, n in composition for _ in range(n)]
+    requests = [_request(size, i, STEPS_A_ROW, executor) for i, size in enumerate(every_size)]
+    text, spelled = format_composition(composition), str(Parallel.of(degree, images, guided))
     rows = []
-    for stage, steps in ordinary(requests[0]):
+    for stage, steps in ordinary(requests[0])[:-1]:
         started = time.perf_counter()
-        _must(executor.execute(stage, requests, steps, devices=degree), format_composition(composition))
-        seconds = time.perf_counter() - started
+        _must(executor.execute(stage, requests, steps, devices=degree), text)
         if STAGES[stage].divides:
+            seconds = time.perf_counter() - started
             rows.append(
                 ProfileRow(
                     stage=stage,
-                    composition=format_composition(composition),
+                    composition=text,
                     steps=steps,
                     repeat=repeat,
                     seconds=seconds,
                     computed=1.0,
                     cached=False,
                     devices=degree,
-                    parallel=str(Parallel.of(degree, images, guided)),
+                    parallel=spelled,
                 )
             )
-            break
     executor.keep_only(set())
     return rows
 

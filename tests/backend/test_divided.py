@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from backend.executor import Executor  # noqa: E402
+from backend.loading import geometry_of_pipeline  # noqa: E402
 from backend.packed import shard_attention  # noqa: E402
+from backend.profiling import measure  # noqa: E402
 from backend.ranks.workers import Devices, Workers  # noqa: E402
 from predictors.shards import expected_bytes, expected_exchanges  # noqa: E402
 from tests.backend.families import FAMILIES  # noqa: E402
@@ -137,6 +140,17 @@ def test_bytes_and_exchanges_are_those_of_the_formula(workers: Workers) -> None:
     )
     assert divided.traffic.sent_bytes - before.sent_bytes == expected[0] > 0
     assert divided.traffic.exchanges - before.exchanges == expected_exchanges(rows, most, layers) > 1
+
+
+def test_a_profile_has_rows_of_each_degree_that_a_batch_can_have(workers: Workers) -> None:
+    executor = executor_on(workers, "sdxl", "whole")
+    geometry = geometry_of_pipeline(executor.pipeline, "tiny")
+    one, two = ((32, 32, 1), 1), ((32, 32, 1), 2)
+    profile = measure(executor, replace(geometry, guidance="never"), [(one,), (two,)], repeats=1)
+    rows = profile.frame[profile.frame["devices"] > 1]
+    assert set(rows["stage"]) == {"denoise"}
+    assert (rows["composition"].iloc[0], rows["devices"].iloc[0], rows["parallel"].iloc[0]) == ("2@32x32", 2, "data2")
+    assert len(profile.frame) == 6 + len(rows)
 
 
 def test_what_other_ranks_send_matters(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
