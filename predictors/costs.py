@@ -199,6 +199,20 @@ class CostLayer(CostModel):
         return self.table.noise(stage)
 
 
+class OnDevices(CostLayer):
+    """Another model's seconds on so many devices of a replica, whatever a batch says."""
+
+    def __init__(self, table: CostModel, devices: int) -> None:
+        super().__init__(table)
+        self.devices = devices
+
+    def step_s(self, stage: str, batch: Batch) -> float:
+        return self.table.step_s(stage, batch._replace(devices=self.devices))
+
+    def observe(self, stage: str, batch: Batch, predicted_step_s: float, measured_step_s: float, steps: int) -> None:
+        self.table.observe(stage, batch._replace(devices=self.devices), predicted_step_s, measured_step_s, steps)
+
+
 class Scaled(CostLayer):
     """Another model's seconds, multiplied."""
 

@@ -1,0 +1,280 @@
+"""What policies share that choose on how many devices of a replica each request runs.
+
+Such a policy thinks when something happens, a request comes or ends or what was to run has run, and at no other time:
+it says which *units*, requests that run together and a degree, a replica is to work on. Else units only go on.
+So that planning step by step and planning by quanta think the same, how far a unit has come is reckoned from when it
+began and how long its steps are predicted to take, never read off requests that may be in a launch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
+from policies.job import Job
+from policies.scheduling.batch import next_quantum
+from policies.scheduling.mixing import BatchCosts
+from predictors.costs import OnDevices
+
+_ROUNDING = 1e-9
+"""Of a step: sums of the same seconds in another order differ in their last digits."""
+
+
+class DegreeCosts:
+    """What batches cost on some of a replica's devices: `policies.scheduling.mixing.BatchCosts` for each degree.
+
+    Attributes:
+        devices: of a replica.
+        one: on one device.
+    """
+
+    def __init__(self, replica: Replica) -> None:
+        self.devices = replica.pool.devices
+        self._costs = replica.costs
+        self._on = {1: replica.batch_costs if self.devices == 1 else BatchCosts(OnDevices(replica.costs, 1))}
+        self.one = self._on[1]
+        self._offered: dict[str, tuple[int, ...]] = {}
+
+    def offered(self, job: Job) -> tuple[int, ...]:
+        """The degrees that a job can run at here, ascending; one that mixes with no other has one, all devices."""
+        if not job.mixes:
+            return (self.devices,)
+        model = job.request.model
+        found = self._offered.get(model)
+        if found is None:
+            found = tuple([each for each in self._costs.degrees(model) if each <= self.devices])
+            self._offered[model] = found
+        return found
+
+    def on(self, degree: int) -> BatchCosts:
+        """What batches cost on so many devices."""
+        found = self._on.get(degree)
+        if found is None:
+            found = self._on[degree] = BatchCosts(OnDevices(self._costs, degree))
+        return found
+
+    def step_s(self, jobs: Sequence[Job], degree: int) -> float:
+        """Predicted seconds of a denoising step of some jobs together."""
+        costs = self.on(degree)
+        return costs.step_s(costs.batch(jobs))
+
+    def least_s(self, job: Job, denoise_left: int) -> float:
+        """Predicted seconds that a job needs at least, with so many denoising steps left."""
+        return min([self.seconds(job, denoise_left, degree) for degree in self.offered(job)])
+
+    def seconds(self, job: Job, denoise_left: int, degree: int) -> float:
+        """Predicted seconds that a job needs alone at a degree, with so many denoising steps left."""
+        costs = self.on(degree)
+        alone = costs.alone(costs.kind(job))
+        return (alone.encode_s if job.preparing else 0.0) + denoise_left * alone.step_s + alone.decode_s
+
+
+class Unit:
+    """Requests that run together on so many devices, until one of them ends or the policy wants it otherwise.
+
+    Args:
+        jobs: the requests; several run on one device.
+        degree: how many devices.
+        step_s: predicted seconds of a denoising step.
+        encode_s: predicted seconds until all can take such steps.
+        most_steps: denoising steps after which it is over; None: it has no such end.
+
+    Attributes:
+        jobs, degree, step_s: as given.
+        begun_s: when its first launch began; None before.
+    """
+
+    __slots__ = ("_encode_s", "_last", "_left", "begun_s", "degree", "jobs", "step_s")
+
+    def __init__(
+        self, jobs: tuple[Job, ...], degree: int, step_s: float, encode_s: float = 0.0, most_steps: int | None = None
+    ) -> None:
+        self.jobs = jobs
+        self.degree = degree
+        self.step_s = step_s
+        self.begun_s: float | None = None
+        self._encode_s = encode_s
+        self._left = [job.denoise_left for job in jobs]
+        self._last = -1 if most_steps is None else jobs[0].denoise_left - most_steps or -1
+
+    @property
+    def over(self) -> bool:
+        """Whether it has run as far as it was to: a request has ended, or needs fewer devices from now on."""
+        for job in self.jobs:
+            if job.ended or (job.finishing and self.degree > 1 and job.mixes):
+                return True
+        job = self.jobs[0]
+        return job.state != "running" and job.denoise_left <= self._last
+
+    @property
+    def idle(self) -> bool:
+        """Whether none of its requests is in a launch."""
+        return all(job.state != "running" for job in self.jobs)
+
+    def begin(self, now: float) -> None:
+        """Its first launch begins."""
+        if self.begun_s is None:
+            self.begun_s = now
+            self._left = [job.denoise_left for job in self.jobs]
+
+    def left(self, now: float) -> list[int]:
+        """How many denoising steps each of its requests has left, as predicted when it began."""
+        if self.begun_s is None or self.step_s <= 0.0:
+            return self._left
+        done = math.floor((now - self.begun_s - self._encode_s) / self.step_s + _ROUNDING)
+        return [max(0, left - done) if done > 0 else left for left in self._left]
+
+    def decision(self) -> Decision:
+        """Its next launch."""
+        decision = next_quantum(self.jobs)
+        if len(self.jobs) == 1:
+            (job,) = self.jobs
+            steps = decision.steps
+            if self.degree > 1 and job.mixes and not job.finishing:
+                steps -= job.kind.finish_steps  # which run on one device
+            if job.denoise_left > self._last > 0:
+                steps = min(steps, job.preparing + job.denoise_left - self._last)
+            decision = decision._replace(steps=max(1, steps))
+        return decision._replace(devices=self.degree)
+
+
+class _Node:
+    """What is kept of one replica.
+
+    Attributes:
+        units: what it is to work on.
+        news: whether something has happened that has not been thought about.
+        broken: launches of units that are no more.
+        left: denoising steps that requests have left whose unit was broken, until their launch has ended.
+    """
+
+    __slots__ = ("broken", "left", "news", "replica", "units")
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self.units: list[Unit] = []
+        self.news = True
+        self.broken: list[int] = []
+        self.left: dict[Job, int] = {}
+
+
+class ElasticPolicy(SchedulingPolicy):
+    """Base of policies that choose degrees; `assign` must be written.
+
+    Attributes:
+        waiting: requests never started, in order of arrival.
+    """
+
+    def reset(self, cluster: Cluster) -> None:
+        super().reset(cluster)
+        self.costs = DegreeCosts(cluster.replicas[0])
+        self.waiting: dict[Job, None] = {}
+        self._nodes = {replica.index: _Node(replica) for replica in cluster.replicas}
+
+    def assign(self, replica: Replica, units: Sequence[Unit], now: float) -> tuple[list[Unit], list[tuple[Job, str]]]:
+        """What a replica is to work on from now on, in the order in which it is to begin; and what to drop.
+
+        Args:
+            replica: which; what is resident there and in no unit may go on.
+            units: what it works on; one that is not in the answer ends at its next step boundary.
+            now: seconds.
+        """
+        raise NotImplementedError
+
+    def due(self, replica: Replica, now: float) -> bool:
+        """Whether a replica is to be thought about although nothing has happened: then `wakeup` has said so."""
+        return False
+
+    def left(self, job: Job) -> int:
+        """Denoising steps left of a job that is in no unit."""
+        node = self._nodes.get(job.replica)
+        return job.denoise_left if node is None else node.left.get(job, job.denoise_left)
+
+    def tell(self) -> None:
+        """Let every replica be thought about."""
+        for node in self._nodes.values():
+            node.news = True
+
+    def arrived(self, job: Job, now: float) -> None:
+        self.waiting[job] = None
+        self.tell()
+
+    def returned(self, job: Job, now: float) -> None:
+        self._nodes[job.replica].left.pop(job, None)
+
+    def ended(self, job: Job, now: float) -> None:
+        self.waiting.pop(job, None)
+        if job.replica >= 0:
+            node = self._nodes[job.replica]
+            node.left.pop(job, None)
+            node.news = True
+        else:
+            self.tell()
+
+    def replica_down(self, replica: Replica, now: float) -> None:
+        node = self._nodes[replica.index]
+        for unit in node.units:
+            self.waiting.update(dict.fromkeys([job for job in unit.jobs if job.state == "waiting"]))
+        self._nodes[replica.index] = _Node(replica)
+        self.tell()
+
+    def replica_up(self, replica: Replica, now: float) -> None:
+        self.tell()
+
+    def plan(self, replica: Replica, now: float) -> Decision | None:
+        node = self._nodes[replica.index]
+        if drop := self._think(node, now):
+            for job, _ in drop:
+                self.waiting.pop(job, None)
+            return Decision(drop=tuple(drop))
+        free = replica.free_devices
+        for unit in node.units:
+            if unit.degree <= free and unit.idle:
+                if unit.begun_s is None:
+                    unit.begin(now)
+                return unit.decision()
+        return None
+
+    def recalls(self, now: float) -> list[int]:
+        named: list[int] = []
+        for node in self._nodes.values():
+            if node.replica.up:
+                self._think(node, now)  # what is late is dropped when there is a place to fill
+            if node.broken:
+                running = {launch.launch_id: launch.steps for launch in node.replica.launches}
+                named += [launch_id for launch_id in node.broken if running.get(launch_id, 1) > 1]
+                node.broken = []
+        return named
+
+    def _think(self, node: _Node, now: float) -> list[tuple[Job, str]]:
+        """Let a replica be thought about, if it is to be; what is to be dropped."""
+        kept = [unit for unit in node.units if not unit.over]
+        if len(kept) < len(node.units):
+            node.units, node.news = kept, True
+        if not (node.news or self.due(node.replica, now)):
+            return []
+        node.news = False
+        units, drop = self.assign(node.replica, tuple(kept), now)
+        for unit in kept:
+            if unit not in units:
+                self._break(node, unit, now)
+        node.units = units
+        for unit in units:
+            for job in unit.jobs:
+                self.waiting.pop(job, None)
+        return drop
+
+    def _break(self, node: _Node, unit: Unit, now: float) -> None:
+        """A unit ends at its next step boundary."""
+        for job, left in zip(unit.jobs, unit.left(now), strict=True):
+            if job.state == "waiting":
+                self.waiting[job] = None
+            elif unit.begun_s is not None:
+                node.left[job] = max(0, left - 1)
+        node.broken += [launch.launch_id for launch in node.replica.launches if set(launch.jobs) & set(unit.jobs)]
+
+
+def held(units: Iterable[Unit]) -> set[Job]:
+    """The requests of some units."""
+    return {job for unit in units for job in unit.jobs}
