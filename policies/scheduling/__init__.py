@@ -1,5 +1,6 @@
 """Scheduling policies, by the names the command line knows."""
 
+from policies.scheduling.best_fit import BestFit, LoadAdaptive
 from policies.scheduling.clockwork import Clockwork
 from policies.scheduling.fcfs import FCFS
 from policies.scheduling.lookahead import Lookahead
@@ -8,6 +9,7 @@ from policies.scheduling.nirvana import Nirvana
 from policies.scheduling.patchedserve import PatchedServe, PatchedServeJoins
 from policies.scheduling.rounds import Rounds
 from policies.scheduling.same_size import SameSizeContinuous, SameSizeDynamic
+from policies.scheduling.tetriserve import TetriServe
 from policies.scheduling.urgency import EDF, SRPT, LeastSlack, UrgencyPolicy
 
 SCHEDULERS = {
@@ -23,6 +25,9 @@ SCHEDULERS = {
     "patchedserve-joins": PatchedServeJoins,
     "clockwork": Clockwork,
     "rounds": Rounds,
+    "best-fit": BestFit,
+    "load-adaptive": LoadAdaptive,
+    "tetriserve": TetriServe,
     "lookahead": Lookahead,
 }
 
@@ -31,8 +36,10 @@ __all__ = [
     "FCFS",
     "SCHEDULERS",
     "SRPT",
+    "BestFit",
     "Clockwork",
     "LeastSlack",
+    "LoadAdaptive",
     "Lookahead",
     "MixedFCFS",
     "Nirvana",
@@ -41,5 +48,6 @@ __all__ = [
     "Rounds",
     "SameSizeContinuous",
     "SameSizeDynamic",
+    "TetriServe",
     "UrgencyPolicy",
 ]

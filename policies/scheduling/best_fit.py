@@ -27,7 +27,7 @@ class _ChosenOnce(ElasticPolicy):
         return running, []
 
     def _unit(self, job: Job, degree: int) -> Unit:
-        return Unit((job,), degree, self.costs.step_s((job,), degree))
+        return Unit((job,), degree, self.costs.step_s((job,), degree), [self.left(job)])
 
     def degree(self, job: Job, free: int, now: float) -> int:
         """On how many of the free devices a job begins; 0: it waits for more."""

@@ -64,10 +64,11 @@ class DegreeCosts:
         return min([self.seconds(job, denoise_left, degree) for degree in self.offered(job)])
 
     def seconds(self, job: Job, denoise_left: int, degree: int) -> float:
-        """Predicted seconds that a job needs alone at a degree, with so many denoising steps left."""
+        """Predicted seconds that a job needs alone at a degree, with so many denoising steps left; with all, new."""
         costs = self.on(degree)
         alone = costs.alone(costs.kind(job))
-        return (alone.encode_s if job.preparing else 0.0) + denoise_left * alone.step_s + alone.decode_s
+        begun = denoise_left < job.denoise_steps
+        return (0.0 if begun else alone.encode_s) + denoise_left * alone.step_s + alone.decode_s
 
 
 class Unit:
@@ -77,26 +78,33 @@ class Unit:
         jobs: the requests; several run on one device.
         degree: how many devices.
         step_s: predicted seconds of a denoising step.
+        left: denoising steps that each of them has left.
         encode_s: predicted seconds until all can take such steps.
         most_steps: denoising steps after which it is over; None: it has no such end.
 
     Attributes:
-        jobs, degree, step_s: as given.
+        jobs, degree, step_s, encode_s: as given.
         begun_s: when its first launch began; None before.
     """
 
-    __slots__ = ("_encode_s", "_last", "_left", "begun_s", "degree", "jobs", "step_s")
+    __slots__ = ("_last", "_left", "begun_s", "degree", "encode_s", "jobs", "step_s")
 
     def __init__(
-        self, jobs: tuple[Job, ...], degree: int, step_s: float, encode_s: float = 0.0, most_steps: int | None = None
+        self,
+        jobs: tuple[Job, ...],
+        degree: int,
+        step_s: float,
+        left: Sequence[int],
+        encode_s: float = 0.0,
+        most_steps: int | None = None,
     ) -> None:
         self.jobs = jobs
         self.degree = degree
         self.step_s = step_s
+        self.encode_s = encode_s
         self.begun_s: float | None = None
-        self._encode_s = encode_s
-        self._left = [job.denoise_left for job in jobs]
-        self._last = -1 if most_steps is None else jobs[0].denoise_left - most_steps or -1
+        self._left = tuple(left)
+        self._last = -1 if most_steps is None else self._left[0] - most_steps or -1
 
     @property
     def over(self) -> bool:
@@ -116,14 +124,22 @@ class Unit:
         """Its first launch begins."""
         if self.begun_s is None:
             self.begun_s = now
-            self._left = [job.denoise_left for job in self.jobs]
+            self._left = tuple([job.denoise_left for job in self.jobs])
 
-    def left(self, now: float) -> list[int]:
+    def prepared(self, now: float) -> bool:
+        """Whether its first denoising step has begun, as predicted when it began."""
+        return self.begun_s is not None and now >= self.begun_s + self.encode_s
+
+    def done(self) -> int:
+        """How many denoising steps the first of its requests has done in it, which is in no launch."""
+        return self._left[0] - (0 if self.jobs[0].ended else self.jobs[0].denoise_left)
+
+    def left(self, now: float) -> tuple[int, ...]:
         """How many denoising steps each of its requests has left, as predicted when it began."""
         if self.begun_s is None or self.step_s <= 0.0:
             return self._left
-        done = math.floor((now - self.begun_s - self._encode_s) / self.step_s + _ROUNDING)
-        return [max(0, left - done) if done > 0 else left for left in self._left]
+        done = math.floor((now - self.begun_s - self.encode_s) / self.step_s + _ROUNDING)
+        return tuple([max(0, left - done) for left in self._left]) if done > 0 else self._left
 
     def decision(self) -> Decision:
         """Its next launch."""
@@ -187,9 +203,17 @@ class ElasticPolicy(SchedulingPolicy):
         return False
 
     def left(self, job: Job) -> int:
-        """Denoising steps left of a job that is in no unit."""
+        """Denoising steps left of a job that is in no unit, when its launch has ended if it is in one."""
         node = self._nodes.get(job.replica)
         return job.denoise_left if node is None else node.left.get(job, job.denoise_left)
+
+    def prepares(self, job: Job) -> bool:
+        """Whether a job that is in no unit is still to be encoded, when its launch has ended if it is in one."""
+        node = self._nodes.get(job.replica)
+        return job.preparing and (node is None or job not in node.left)
+
+    def closed(self, unit: Unit, now: float) -> None:
+        """A unit is over."""
 
     def tell(self) -> None:
         """Let every replica be thought about."""
@@ -229,12 +253,16 @@ class ElasticPolicy(SchedulingPolicy):
                 self.waiting.pop(job, None)
             return Decision(drop=tuple(drop))
         free = replica.free_devices
-        for unit in node.units:
+        pending = None
+        for unit in node.units:  # what has begun goes on where it is
             if unit.degree <= free and unit.idle:
-                if unit.begun_s is None:
-                    unit.begin(now)
-                return unit.decision()
-        return None
+                if unit.begun_s is not None:
+                    return unit.decision()
+                pending = pending or unit
+        if pending is None:
+            return None
+        pending.begin(now)
+        return pending.decision()
 
     def recalls(self, now: float) -> list[int]:
         named: list[int] = []
@@ -249,9 +277,14 @@ class ElasticPolicy(SchedulingPolicy):
 
     def _think(self, node: _Node, now: float) -> list[tuple[Job, str]]:
         """Let a replica be thought about, if it is to be; what is to be dropped."""
-        kept = [unit for unit in node.units if not unit.over]
-        if len(kept) < len(node.units):
-            node.units, node.news = kept, True
+        kept = []
+        for unit in node.units:
+            if unit.over:
+                self.closed(unit, now)
+                node.news = True
+            else:
+                kept.append(unit)
+        node.units = kept
         if not (node.news or self.due(node.replica, now)):
             return []
         node.news = False
@@ -270,8 +303,8 @@ class ElasticPolicy(SchedulingPolicy):
         for job, left in zip(unit.jobs, unit.left(now), strict=True):
             if job.state == "waiting":
                 self.waiting[job] = None
-            elif unit.begun_s is not None:
-                node.left[job] = max(0, left - 1)
+            elif job.state == "running" and job not in node.left:
+                node.left[job] = max(0, left - unit.prepared(now))  # the step that it is in ends
         node.broken += [launch.launch_id for launch in node.replica.launches if set(launch.jobs) & set(unit.jobs)]
 
 

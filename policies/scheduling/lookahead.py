@@ -22,6 +22,7 @@ from policies.job import Job
 from policies.parameters import Part, Weight, Width
 from policies.scheduling.batch import next_quantum
 from policies.scheduling.forecast import Due
+from policies.scheduling.lookahead_degrees import LookaheadDegrees
 from policies.scheduling.lookahead_errors import Errors
 from policies.scheduling.lookahead_fair import Floors
 from policies.scheduling.lookahead_rides import Schedule, Task, schedule
@@ -131,8 +132,24 @@ class Lookahead(SchedulingPolicy):
         self._wanted_s: dict[Job, float] = {}  # when jobs are due that must be run even if they are late
         self._errors = Errors()
         self._floors = Floors(self.fair) if self.fair else None
+        self._degrees: LookaheadDegrees | None = None
+
+    def _divides(self, job: Job) -> bool:
+        """Whether the steps of requests can be divided over the devices of a replica; of the first that comes."""
+        replica = self.cluster.replicas[0]
+        if self._known or replica.pool.devices == 1 or not job.mixes:
+            return False
+        return max(replica.costs.degrees(job.request.model), default=1) > 1
 
     def arrived(self, job: Job, now: float) -> None:
+        if self._degrees is None and self._divides(job):
+            self._degrees = LookaheadDegrees(
+                self.max_batch, self.margin, self.drop_late, self.soft_slo_scale, self.horizon
+            )
+            self._degrees.reset(self.cluster)
+        if self._degrees is not None:
+            self._degrees.arrived(job, now)
+            return
         if job.request.deadline == math.inf:
             self._wanted_s[job] = job.request.arrival_s + self.soft_slo_scale * self._costs.remaining_s(job)
         due_s = self._put(job)
@@ -163,7 +180,14 @@ class Lookahead(SchedulingPolicy):
                     break
         return index
 
+    def returned(self, job: Job, now: float) -> None:
+        if self._degrees is not None:
+            self._degrees.returned(job, now)
+
     def ended(self, job: Job, now: float) -> None:
+        if self._degrees is not None:
+            self._degrees.ended(job, now)
+            return
         if self._floors is not None and job.request.deadline < math.inf and job.state != "rerouted":
             self._floors.ended(job)
         self._wanted_s.pop(job, None)
@@ -176,7 +200,14 @@ class Lookahead(SchedulingPolicy):
                 if state.closed_s is None:
                     state.closed_s = now
 
+    def replica_up(self, replica: Replica, now: float) -> None:
+        if self._degrees is not None:
+            self._degrees.replica_up(replica, now)
+
     def replica_down(self, replica: Replica, now: float) -> None:
+        if self._degrees is not None:
+            self._degrees.replica_down(replica, now)
+            return
         state = self._states[replica.index]
         left = [job for job in state.batch.jobs if job.state == "waiting"] if state.batch is not None else []
         self._states[replica.index] = _ReplicaState()
@@ -186,6 +217,8 @@ class Lookahead(SchedulingPolicy):
             self._told[index] = min(due_s, self._told.get(index, math.inf))
 
     def recalls(self, now: float) -> list[int]:
+        if self._degrees is not None:
+            return self._degrees.recalls(now)
         told, self._told = self._told, {}
         named = []
         for index, due_s in told.items():
@@ -197,6 +230,8 @@ class Lookahead(SchedulingPolicy):
         return named
 
     def plan(self, replica: Replica, now: float) -> Decision | None:
+        if self._degrees is not None:
+            return self._degrees.plan(replica, now)
         state = self._states[replica.index]
         batch = state.batch
         if batch is not None and not (state.anew or batch.over):

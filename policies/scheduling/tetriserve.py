@@ -81,7 +81,7 @@ class TetriServe(ElasticPolicy):
         drop = [(job, _LATE) for job in late if job.state != "running"] if self.drop_late else []
         timely = [job for job in jobs if not job.finishing and job not in set(late)]
         for job in finishing[:free]:
-            running.append(Unit((job,), 1, 0.0))
+            running.append(Unit((job,), 1, 0.0, [0]))
             free -= 1
         chosen = self._pack(timely, free, now, end_s)
         free -= sum([option.degree for option in chosen.values()])
@@ -92,7 +92,8 @@ class TetriServe(ElasticPolicy):
         self._scale_up(chosen, free, now, end_s)
         for job, option in chosen.items():
             step_s = self.costs.step_s((job,), option.degree)
-            running.append(Unit((job,), option.degree, step_s, self._encode_s(job), max(1, option.steps)))
+            left, most = [self.left(job)], max(1, option.steps)
+            running.append(Unit((job,), option.degree, step_s, left, self._encode_s(job), most))
         if chosen or running:
             self._ends_s[replica.index] = end_s
         else:
@@ -103,7 +104,7 @@ class TetriServe(ElasticPolicy):
         return now + self.costs.least_s(job, self.left(job)) > job.request.deadline
 
     def _encode_s(self, job: Job) -> float:
-        return self.costs.one.alone(self.costs.one.kind(job)).encode_s if job.preparing else 0.0
+        return self.costs.one.alone(self.costs.one.kind(job)).encode_s if self.prepares(job) else 0.0
 
     def _option(self, job: Job, degree: int, now: float, end_s: float) -> _Option:
         """What a round does for a job at a degree."""
