@@ -65,7 +65,8 @@ class Backlogs:
     def planned(self, replica: Replica, jobs: Iterable[Job], now: float) -> None:
         """See `policies.routing.contract.RoutingPolicy.planned`."""
         backlog = self._of[replica.index]
-        backlog.started_s, backlog.seen_s = 0.0, now
+        left_s = max(0.0, backlog.started_s - (now - backlog.seen_s)) if replica.pool.devices > 1 else 0.0
+        backlog.started_s, backlog.seen_s = left_s, now
         for job in jobs:
             routed = self._routed.get(job)
             if routed is None:  # it was left to whichever replica came first
@@ -74,6 +75,8 @@ class Backlogs:
             if routed.waits:
                 routed.waits = False
                 backlog.waiting_s -= routed.alone_s
+            elif replica.pool.devices > 1:  # others run beside, and have come further than their launches say
+                continue
             backlog.started_s += job.seconds_left(routed.seconds)
 
     def ended(self, job: Job) -> None:

@@ -55,12 +55,16 @@ class EarliestCompletion(RoutingPolicy):
         return chosen
 
     def planned(self, replica: Replica, jobs: Sequence[Job], now: float) -> None:
-        index, resident_s, routed = replica.index, 0.0, self._routed
+        index, resident_s, routed, several = replica.index, 0.0, self._routed, replica.pool.devices > 1
+        if several:
+            resident_s = max(0.0, self._resident_s[index] - (now - self._seen_s[index]))
         for job in jobs:
             share_s = routed[job][1]
             if share_s:
                 self._waiting_s[index] -= share_s
                 routed[job] = (index, 0.0)
+            elif several:  # others run beside, and have come further than their launches say
+                continue
             resident_s += self._share_s(job, replica) * job.denoise_left / job.denoise_steps
         self._resident_s[index], self._seen_s[index] = resident_s, now
 

@@ -13,7 +13,7 @@ class _ChosenOnce(ElasticPolicy):
     """Requests begin in the order in which they came, each as soon as its degree is free, and keep it to their end."""
 
     def assign(self, replica: Replica, units: Sequence[Unit], now: float) -> tuple[list[Unit], list[tuple[Job, str]]]:
-        running, free = list(units), self.costs.devices - sum([unit.degree for unit in units])
+        running, free = list(units), max(0, self.room(replica) - sum([unit.degree for unit in units]))
         for job in replica.resident.values():
             if job not in held(running) and free:  # what is decoded, or was taken from a unit
                 running.append(self._unit(job, 1 if job.finishing else self.degree(job, free, now)))

@@ -212,6 +212,10 @@ class ElasticPolicy(SchedulingPolicy):
         node = self._nodes.get(job.replica)
         return job.preparing and (node is None or job not in node.left)
 
+    def room(self, replica: Replica) -> int:
+        """How many devices of a replica are free or have launches of its own: all, but where others use it in turn."""
+        return replica.free_devices + sum([len(launch.devices) for launch in replica.launches])
+
     def closed(self, unit: Unit, now: float) -> None:
         """A unit is over."""
 
@@ -267,8 +271,9 @@ class ElasticPolicy(SchedulingPolicy):
     def recalls(self, now: float) -> list[int]:
         named: list[int] = []
         for node in self._nodes.values():
-            if node.replica.up:
-                self._think(node, now)  # what is late is dropped when there is a place to fill
+            if node.replica.up and self._think(node, now):  # who is late is dropped when a step ends, whoever's it is
+                node.news = True
+                node.broken += [launch.launch_id for launch in node.replica.launches]
             if node.broken:
                 running = {launch.launch_id: launch.steps for launch in node.replica.launches}
                 named += [launch_id for launch_id in node.broken if running.get(launch_id, 1) > 1]
@@ -287,7 +292,7 @@ class ElasticPolicy(SchedulingPolicy):
         node.units = kept
         if not (node.news or self.due(node.replica, now)):
             return []
-        node.news = False
+        node.news = self.room(node.replica) < self.costs.devices
         units, drop = self.assign(node.replica, tuple(kept), now)
         for unit in kept:
             if unit not in units:

@@ -148,8 +148,8 @@ class LookaheadDegrees(ElasticPolicy):
                         late.append(item)
                     continue
             (urgent if item.due_s < math.inf else late).append(item)
-        free = self.costs.devices - sum([unit.degree for unit in finishing])
-        planned, given_up = self._planned(urgent, max(1, free), now, scale)
+        free = max(0, self.room(replica) - sum([unit.degree for unit in finishing]))
+        planned, given_up = self._planned(urgent, free, now, scale)
         return finishing + self._begun(planned, given_up + late, free, now), drop
 
     def _item(self, jobs: tuple[Job, ...], left: tuple[int, ...], unit: Unit | None) -> _Item:

@@ -70,7 +70,7 @@ class TetriServe(ElasticPolicy):
         if now < end_s and units:  # the round goes on
             return list(units), []
         running = list(units)  # what has not ended in time keeps its devices
-        free = self.costs.devices - sum([unit.degree for unit in running])
+        free = max(0, self.room(replica) - sum([unit.degree for unit in running]))
         busy = held(running)
         jobs = [job for job in replica.resident.values() if job not in busy]
         jobs += list(self.waiting)

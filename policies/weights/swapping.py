@@ -160,6 +160,8 @@ class ModelSwapping(SchedulingPolicy):
         for place in self._places.values():
             if place.turn is not None:
                 stale[place.turn] = None
+        if self._wakes:  # policies that look at the clock are asked always
+            stale |= dict.fromkeys(self._models.values())
         named: list[int] = []
         for place in self._giving_way:
             launch = place.replica.launch
