@@ -141,13 +141,13 @@ def test_record_refuses_what_it_cannot_do(tmp_path: Path) -> None:
 def test_a_replay_decides_like_the_simulation_and_can_be_decided_again(folder: Path, model_folder: Path) -> None:
     """The whole way: measured with a cache, signals recorded, simulated and replayed with the same policy."""
     name = str(model_folder)
-    measured = ("--sizes", "32x32,32x48", "--max-batch", 2, "--repeats", 2, "--executor", "patched")
+    measured = ("--sizes", "32x32,32x48", "--max-batch", 1, "--repeats", 2, "--executor", "patched")
     run("profile", "--model", name, *measured, "--caching", "interval", "--threads", 1, "-o", folder / "p.parquet")
     recorded = ("--sizes", "32x32,32x48", "--requests", 2, "--steps", 4)
     run("cache", "record", "--model", name, *recorded, "--threads", 1, "-o", folder / "s.parquet")
     trace = ("--rate", 5, "--duration", 2, "--sizes", "32x32:1,32x48:1", "--steps", 5, "--model", name)
     run("trace", "generate", *trace, "-o", folder / "t.parquet")
-    cluster = '[cluster]\nthreads = 1\nexecutor = "patched"\n[slo]\nscale = 5\n'
+    cluster = '[cluster]\nthreads = 1\nexecutor = "patched"\n[slo]\nscale = 5\n[predictor]\nlatency_model = "linear"\n'
     (folder / "s.toml").write_text(f'model = "{name}"\n{cluster}')
     files = ("--trace", folder / "t.parquet", "--profile", folder / "p.parquet")
     given = (folder / "s.toml", *files, "--scheduler", "edf")

@@ -182,7 +182,7 @@ def test_replay(tmp_path: Path, nursery: Nursery, of: str) -> None:
     if of != "one device" and not MOMENTS:
         pytest.skip("KILLS is not set")
     sizes = ("96,96,4", "192,192,4") if of == "two devices, tiles" else ("96,96,4",)
-    requests = 20 + (20 if of == "two devices, tiles" else 40) * MOMENTS
+    requests = 12 + (20 if of == "two devices, tiles" else 40) * MOMENTS
     scenarios = {"two devices, tiles": TILED, "two replicas": f"{SCENARIO}cluster.replicas = 2\n"}
     write(tmp_path, scenarios.get(of, SCENARIO), requests, sizes)
     options = ("scenario.toml", "--save-images", "--resume", "-o", "run")
@@ -243,18 +243,18 @@ def finished(folder: Path, before: dict[str, float], killed: bool = False) -> di
 
 
 def test_simulate(tmp_path: Path) -> None:
-    write(tmp_path, SCENARIO, 4000)
+    write(tmp_path, SCENARIO, 1500)
     command = Command(tmp_path, "simulate", "scenario.toml", "-o", "run")
-    for how, after_s in moments(3.0, "INT twice"):
+    for how, after_s in moments(2.0, "INT twice"):
         command.end(how, lambda: True, after_s)
         assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir()) or read_run(tmp_path / "run")
-    assert "4000 requests in" in command.whole()
+    assert "1500 requests in" in command.whole()
     check_run(read_run(tmp_path / "run"))
     command.tell()
 
 
 def test_sweep(tmp_path: Path) -> None:
-    seeds = 8 + 5 * MOMENTS
+    seeds = 5 + 5 * MOMENTS
     write(tmp_path, SCENARIO, 100)
     (tmp_path / "grid.toml").write_text(f"seeds = {seeds}\n[grid]\ncluster.replicas = [1, 2, 3]\n")
     command = Command(tmp_path, "sweep", "scenario.toml", "--grid", "grid.toml", "-o", "sweep", "--workers", 2)
@@ -266,7 +266,7 @@ def test_sweep(tmp_path: Path) -> None:
 
 
 def test_plan(tmp_path: Path) -> None:
-    write(tmp_path, f"{SCENARIO}plan.requests = 400\nplan.max_requests = 800\n", 200)
+    write(tmp_path, f"{SCENARIO}plan.requests = 100\nplan.max_requests = 200\n", 200)
     command = Command(tmp_path, "plan", "scenario.toml", "-o", "plan", "--replicas", 2, "--workers", 2)
     goes_on(command, tmp_path / "plan", 1.0, "INT twice")
     assert json.loads((tmp_path / "plan" / "plan.json").read_text())
@@ -298,7 +298,7 @@ def goes_on(command: Command, folder: Path, longest_s: float, few: str) -> None:
 
 
 def test_profile(tmp_path: Path, nursery: Nursery) -> None:
-    repeats = 4 + 16 * MOMENTS  # so many that none comes to its end
+    repeats = 2 + 16 * MOMENTS  # so many that none comes to its end
     options = ("--model", "tiny-image", "--sizes", "64x64,64x96", "--max-batch", 2, "--repeats", repeats)
     more = ("--minutes", 60 * max(1, MOMENTS), "--threads", 1, "-o", "p.parquet")
     command = Command(tmp_path, "profile", *options, *more, nursery=nursery)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -39,8 +40,8 @@ scale = 4.0
 attainment = 0.9
 seeds = 3
 max_seeds = 3
-requests = 200
-max_requests = 400
+requests = 80
+max_requests = 160
 hardware = [
     { name = "small", profile = "profile.parquet", price_per_hour = 1.0, max_replicas = 8 },
     { name = "large", profile = "fast.parquet", price_per_hour = 2.5, max_replicas = 8 },
@@ -48,17 +49,23 @@ hardware = [
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_profile(tmp_path / "profile.parquet")
-    slow = Profile.load(tmp_path / "profile.parquet")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    write_profile(folder / "profile.parquet")
+    slow = Profile.load(folder / "profile.parquet")
     Profile(slow.frame.assign(seconds=slow.frame["seconds"] / 2, hardware="a faster test")).save(
-        tmp_path / "fast.parquet"
+        folder / "fast.parquet"
     )
-    (tmp_path / "scenario.toml").write_text(SCENARIO)
+    (folder / "scenario.toml").write_text(SCENARIO)
     sizes = ("--sizes", "64x64:1,128x128:1", "--steps", 6, "--model", "tiny-image")
-    run("trace", "generate", "--rate", 48, "--duration", 20, *sizes, "-o", tmp_path / "trace.parquet")
-    return tmp_path
+    run("trace", "generate", "--rate", 48, "--duration", 20, *sizes, "-o", folder / "trace.parquet")
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path, dirs_exist_ok=True))
 
 
 def plan(folder: Path, name: str, *more: object, workers: int = 1) -> Plan:
@@ -188,7 +195,7 @@ def test_another_promise_runs_only_what_is_new(folder: Path) -> None:
 def test_a_cluster_that_looks_well_in_a_short_run_is_called_unstable(folder: Path) -> None:
     scenario = folder / "scenario.toml"
     text = SCENARIO.replace("scale = 4.0", "absolute_s = 12.0").replace("max_replicas = 8", "max_replicas = 1")
-    text = text.replace("requests = 200", "requests = 1000").replace("max_requests = 400", "max_requests = 16000")
+    text = text.replace("requests = 80", "requests = 1000").replace("max_requests = 160", "max_requests = 16000")
     scenario.write_text(text)
     one = Candidate("small", 1, 1, "fcfs")
     case = Case(load_scenario(scenario, {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,13 +50,19 @@ def write_profile(path: Path, model: str = "tiny-image", frames: int = 1) -> Non
     Profile(frame).save(path)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_profile(tmp_path / "profile.parquet")
-    (tmp_path / "scenario.toml").write_text(SCENARIO)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    write_profile(folder / "profile.parquet")
+    (folder / "scenario.toml").write_text(SCENARIO)
     trace = ("--rate", 4, "--duration", 20, "--sizes", "64x64:1,128x128:1", "--steps", 6, "--model", "tiny-image")
-    run("trace", "generate", *trace, "-o", tmp_path / "trace.parquet")
-    return tmp_path
+    run("trace", "generate", *trace, "-o", folder / "trace.parquet")
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path, dirs_exist_ok=True))
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -212,11 +219,12 @@ def test_replay_validate_and_report(folder: Path, model_folder: Path) -> None:
     """The real thing, small: a pipeline with random weights on this CPU."""
     pytest.importorskip("torch")
     name = str(model_folder)
-    sizes = ("--sizes", "16x16,32x32,64x64", "--max-batch", 2, "--repeats", 2, "--threads", 1)
+    sizes = ("--sizes", "16x16,32x32", "--max-batch", 2, "--repeats", 2, "--threads", 1)
     run("profile", "--model", name, *sizes, "-o", folder / "p.parquet")
     trace = ("--rate", 8, "--duration", 2, "--sizes", "16x16:1,32x32:1", "--steps", 3, "--model", name)
     run("trace", "generate", *trace, "-o", folder / "t.parquet")
-    (folder / "s.toml").write_text(f'model = "{name}"\n[cluster]\nthreads = 1\n[slo]\nscale = 5\n')
+    more = '[cluster]\nthreads = 1\n[slo]\nscale = 5\n[predictor]\nlatency_model = "linear"\n'
+    (folder / "s.toml").write_text(f'model = "{name}"\n{more}')
     given = (
         folder / "s.toml",
         "--trace",
