@@ -34,6 +34,7 @@ from predictors.degrees import (
 from predictors.efficiency import Z80, Prior, forward_seconds, shipped_efficiencies
 from predictors.efficiency_fit import PublishedCase, robust_sd
 from predictors.features import FeatureMap
+from predictors.link import Link
 from predictors.parallel import Parallel
 from predictors.published import Published
 from predictors.roofline import Roofline
@@ -56,7 +57,8 @@ PRIORS = {
     f"link {DIRECT}": Prior(log(0.7), 0.3),
     f"link {HOST}": Prior(log(0.5), 0.5),
 }
-"""What is thought of each parameter, of all but the first of its logarithm, see `predictors.degrees.DegreeRates`."""
+"""What is thought of each parameter, of all but the first of its logarithm, see `predictors.degrees.DegreeRates`; what
+devices wait for an exchange, published measurements do not tell from the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ def fit_degrees(
         return DegreeRates(
             unshared=found["unshared"],
             exchange_starts=exp(found["exchange"]),
+            latency_s=exp(found["latency"]) if "latency" in found else Link().latency_s,
             link_share={kind: exp(found[f"link {kind}"]) for kind in (DIRECT, HOST)},
             log_sd=log_sd,
         )
@@ -130,10 +133,12 @@ class DegreeCase:
     Attributes:
         row: on several.
         one: on one.
+        parallel: how they shared it.
     """
 
     row: Published
     one: Published
+    parallel: Parallel
 
     @property
     def configuration(self) -> tuple[str, ...]:
@@ -184,7 +189,7 @@ class DegreeCase:
         features = FeatureMap(geometry, _DENOISE, "whole")
         roofline = Roofline(shape, features, setting, shipped_efficiencies().rates(setting))
         batch = Batch(row.model, ((row.size, row.batch),), float(row.guided))
-        return Sharing(shape, geometry, roofline=roofline).shared(batch, row.devices, row.guided)
+        return Sharing(shape, geometry, roofline=roofline).shared(batch, row.devices, row.guided, self.parallel)
 
 
 (_DENOISE,) = STAGES.named(lambda stage: stage.divides)
@@ -196,17 +201,16 @@ _ALIKE = (
 
 
 def degree_cases(rows: Sequence[Published]) -> list[DegreeCase]:
-    """Of the rows of several devices, shared as `Parallel.of` does, whose request was also measured on one."""
+    """Of the rows of several devices, shared in a way that `Parallel` has, whose request was also measured on one."""
     ones = {tuple(getattr(row, name) for name in _ALIKE): row for row in rows if not row.skipped}
     cases = []
     for row in rows:
         one = ones.get(tuple(getattr(row, name) for name in _ALIKE))
-        if (
-            row.devices > 1
-            and one is not None
-            and row.parallelism == str(Parallel.of(row.devices, row.batch, row.guided))
-        ) and not row.model_copy(update={"devices": 1}).skipped:
-            cases.append(DegreeCase(row, one))
+        parallel = Parallel.published(row.parallelism)
+        if one is None or parallel is None or row.devices == 1 or parallel.devices != row.devices:
+            continue
+        if not row.model_copy(update={"devices": 1}).skipped:
+            cases.append(DegreeCase(row, one, parallel))
     return cases
 
 
@@ -324,5 +328,6 @@ def _priors_of_rows(known: DegreeRates) -> dict[str, Prior]:
     return {
         "unshared": Prior(known.unshared, 0.1),
         "exchange": Prior(log(known.exchange_starts), 2.0),
+        "latency": Prior(log(known.latency_s), 3.0),
         **{f"link {kind}": Prior(log(share), 1.0) for kind, share in known.link_share.items()},
     }

@@ -14,7 +14,7 @@ measurements (``profiles/degrees.toml``) or to a profile's rows of several devic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.resources import files
 from math import prod
@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 from predictors.costs import Batch, CostLayer, CostModel
 from predictors.efficiency import device_seconds, shipped_efficiencies
 from predictors.link import Link
-from predictors.parallel import WHOLE, Cut, cut_of, degrees_of
+from predictors.parallel import WHOLE, Cut, Parallel, cut_of, degrees_of
 from predictors.roofline import Roofline
 from predictors.shapes import COUNTED_BYTES, ModelShape
 from traces.composition import Composition
@@ -60,6 +60,7 @@ class DegreeRates(BaseModel):
         unshared: share of one device's seconds that each device takes whatever the degree.
         exchange_starts: an exchange keeps a host as long as starting so many kernels.
         link_share: what links reach of what their data sheet says, `DIRECT` and `HOST`.
+        latency_s: seconds that devices wait for an exchange besides its bytes.
         log_sd: standard deviation of the logarithm of true over predicted seconds on several devices, where those on
             one are known.
         measured: degrees that were measured themselves.
@@ -70,6 +71,7 @@ class DegreeRates(BaseModel):
     unshared: float = Field(ge=0, lt=1)
     exchange_starts: NonNegativeFloat
     link_share: Mapping[str, PositiveFloat]
+    latency_s: NonNegativeFloat = Link().latency_s
     log_sd: NonNegativeFloat
     measured: Mapping[int, MeasuredDegree] = Field(default_factory=dict)
 
@@ -106,7 +108,7 @@ _FASTEST_HOST_LINK = 64e9  # bytes a second in one direction: PCIe 5.0 with 16 l
 
 def link_at(bytes_per_s: float, rates: DegreeRates) -> Link:
     """A link whose data sheet says so many bytes in one direction, as fast as links are."""
-    return Link(bytes_per_s=2 * bytes_per_s * rates.link_share[link_kind(bytes_per_s)])
+    return Link(rates.latency_s, 2 * bytes_per_s * rates.link_share[link_kind(bytes_per_s)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,22 +147,32 @@ class Sharing:
     executor: str = "whole"
     roofline: Roofline | None = None
     number_bytes: float = 2.0
+    _wholes: dict[tuple[Composition, bool, float | None], float] = field(default_factory=dict, init=False, repr=False)
 
-    def shared(self, batch: Batch, devices: int, guided: bool) -> SharedStep:
-        """A denoising step of a batch on so many devices, all of its images guided or none."""
+    def shared(self, batch: Batch, devices: int, guided: bool, parallel: Parallel | None = None) -> SharedStep:
+        """A denoising step of a batch on so many devices, all of its images guided or none.
+
+        Args:
+            batch, devices, guided: as it says.
+            parallel: how they share images of one size; None: as `Parallel.of`.
+        """
         if self.shape is None:
-            return SharedStep(1 / devices)
+            images = sum([n for _, n in batch.composition])
+            divided = Parallel.of(devices, images, guided).ulysses > 1 or len(batch.composition) > 1
+            return SharedStep(1 / devices, exchanges=int(divided))
         shape, sequence = self.shape.denoise, self.shape.denoise.sequence
         own = whole = sent = kernels = 0.0
         exchanges = 0
         for forward in self._forwards(batch.composition):
             tokens = [(n, self.shape.tokens(_DENOISE, self.geometry, size)) for size, n in forward]
-            cut = cut_of([(n, area * frames) for n, (area, frames) in tokens], guided, devices, sequence)
+            images = [(n, area * frames) for n, (area, frames) in tokens]
+            cut = cut_of(images, guided, devices, sequence, parallel)
             own += self._weight(forward, batch, guided, cut)
-            whole += self._weight(forward, batch, guided, WHOLE)
-            kernels += max([shape.launches.at(*each) for _, each in tokens])
+            whole += self._whole(forward, batch, guided)
+            calls = self._calls(forward, guided, parallel or Parallel.of(devices, forward[0][1], guided))
+            kernels += calls * max([shape.launches.at(*each) for _, each in tokens])
             if cut.divided and sequence is not None:
-                exchanges += 2 * sequence.layers
+                exchanges += 2 * sequence.layers * calls
                 sent += cut.sent * (1 + guided) * sum([n * sequence.bytes.at(*each) for n, each in tokens])
         return SharedStep(
             share=own / whole,
@@ -173,6 +185,19 @@ class Sharing:
     def _forwards(self, composition: Composition) -> list[Composition]:
         """What runs together: stacking takes equal sizes."""
         return [(item,) for item in composition] if self.executor == "whole" else [composition]
+
+    def _calls(self, forward: Composition, guided: bool, parallel: Parallel) -> int:
+        """How often each device calls the denoiser: true CFG once for each guidance row, unless these run apart."""
+        assert self.shape is not None
+        apart = len(forward) == 1 and parallel.cfg > 1
+        return 2 if guided and self.shape.guidance_rows == 1 and not apart else 1
+
+    def _whole(self, forward: Composition, batch: Batch, guided: bool) -> float:
+        key = (forward, guided, batch.computed)
+        found = self._wholes.get(key)
+        if found is None:
+            found = self._wholes[key] = self._weight(forward, batch, guided, WHOLE)
+        return found
 
     def _weight(self, forward: Composition, batch: Batch, guided: bool, cut: Cut) -> float:
         """What a forward takes of the busiest device, in any one unit."""

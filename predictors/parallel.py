@@ -17,6 +17,7 @@ TILES = "tiles"
 """How steps that are tiled are shared; what else there is, `Parallel` spells."""
 
 _WAYS = ("data", "cfg", "ulysses")
+_PUBLISHED = re.compile(r"([a-z]+)([1-9]\d{0,3})")
 _SPELLING = re.compile("(" + "|".join(_WAYS) + r")([1-9]\d{0,3})")
 
 
@@ -57,6 +58,17 @@ class Parallel:
         left = devices // data
         cfg = 2 if guided and left % 2 == 0 else 1
         return cls(data, cfg, left // cfg)
+
+    @classmethod
+    def published(cls, text: str) -> Self | None:
+        """The kind that benchmarks spell in their ways, such as ``cfg2 ulysses2 ring1``; None: another one."""
+        degrees = dict.fromkeys(_WAYS, 1)
+        for part in re.split(r"\s*[+x\s]\s*", text) if text else ():
+            match = _PUBLISHED.fullmatch(part)
+            if match is None or (match[1] not in degrees and match[2] != "1"):
+                return None
+            degrees |= {match[1]: int(match[2])} if match[1] in degrees else {}
+        return cls(**degrees)
 
     @property
     def devices(self) -> int:
@@ -139,18 +151,24 @@ WHOLE = Cut()
 """Of one device."""
 
 
-def cut_of(images: Sequence[tuple[int, int]], guided: bool, devices: int, sequence: SequenceShape | None) -> Cut:
+def cut_of(
+    images: Sequence[tuple[int, int]],
+    guided: bool,
+    devices: int,
+    sequence: SequenceShape | None,
+    parallel: Parallel | None = None,
+) -> Cut:
     """How devices share a forward.
 
     Args:
-        images: how many of so many tokens each, text included: (images, tokens).
+        images: how many of so many tokens each: (images, tokens).
         guided: each has a row with the prompt and one without it.
         devices: that share it.
         sequence: of the denoiser; None: only whole rows can be dealt out.
+        parallel: how they share images of one size; None: as `Parallel.of`.
     """
-    count = sum([number for number, _ in images])
     if len(images) == 1:
-        parallel = Parallel.of(devices, count, guided)
+        parallel = parallel or Parallel.of(devices, images[0][0], guided)
         if sequence is not None:
             return Cut.even(parallel, sequence.heads)
         if parallel.ulysses == 1:

@@ -21,6 +21,7 @@ from predictors.estimate import RooflineCost, estimated_table
 from predictors.hardware import find_hardware
 from predictors.latency_model import LatencyModel
 from predictors.link import Link
+from predictors.parallel import Parallel
 from predictors.shapes import shape_of
 from traces.geometry import geometry_of
 from traces.stages import ORDINARY
@@ -109,6 +110,17 @@ def test_bytes_are_those_of_queries_keys_values_and_outputs() -> None:
     step = FLUX.sharing.shared(Batch("flux", ((PICTURE, 1),)), 4, guided=False)
     assert step.moved_bytes == 2 * 4 * 57 * 3072 * 2 * (4096 + 512) * 3 / 16
     assert step.exchanges == 2 * 57
+
+
+def test_true_cfg_calls_the_denoiser_twice_unless_its_rows_run_apart() -> None:
+    batch = Batch("flux", ((PICTURE, 1),), 1.0)
+    once, twice, apart = (
+        FLUX.sharing.shared(batch, 2, guided=guided, parallel=parallel)
+        for guided, parallel in ((False, None), (True, Parallel(ulysses=2)), (True, None))
+    )
+    assert (twice.exchanges, twice.kernels) == (2 * once.exchanges, 2 * once.kernels)
+    assert twice.moved_bytes == 2 * once.moved_bytes
+    assert (apart.exchanges, apart.kernels, apart.moved_bytes) == (0, once.kernels, 0.0)
 
 
 def test_hosts_bound_what_devices_could_do() -> None:

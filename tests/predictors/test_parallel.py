@@ -26,6 +26,23 @@ def test_what_is_no_kind_is_refused(text: str) -> None:
         Parallel.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("ulysses4", Parallel(ulysses=4)),
+        ("cfg2 ulysses2 ring1 pipefusion1", Parallel(cfg=2, ulysses=2)),
+        ("cfg1 ulysses3 ring1", Parallel(ulysses=3)),
+        ("ulysses2+cfg2", Parallel(cfg=2, ulysses=2)),
+        ("ulysses2 x ring2", None),
+        ("ulysses2 async", None),
+        ("sp4", None),
+        ("", Parallel()),
+    ],
+)
+def test_benchmarks_spell_kinds_in_their_ways(text: str, kind: Parallel | None) -> None:
+    assert Parallel.published(text) == kind
+
+
 @given(st.integers(1, 16), st.integers(1, 6), st.booleans())
 def test_requests_are_dealt_out_first_then_guidance_rows_then_tokens(devices: int, images: int, guided: bool) -> None:
     parallel = Parallel.of(devices, images, guided)
