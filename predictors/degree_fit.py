@@ -57,8 +57,9 @@ PRIORS = {
     f"link {DIRECT}": Prior(log(0.7), 0.3),
     f"link {HOST}": Prior(log(0.5), 0.5),
 }
-"""What is thought of each parameter, of all but the first of its logarithm, see `predictors.degrees.DegreeRates`; what
-devices wait for an exchange, published measurements do not tell from the rest."""
+"""What is thought of each parameter, of all but ``unshared`` and ``divide`` of its logarithm, see
+`predictors.degrees.DegreeRates`. What devices wait for an exchange, and what dividing takes, published measurements do
+not tell from the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ def fit_degrees(
             unshared=found["unshared"],
             exchange_starts=exp(found["exchange"]),
             latency_s=exp(found["latency"]) if "latency" in found else Link().latency_s,
+            divide_s=found.get("divide", 0.0),
             link_share={kind: exp(found[f"link {kind}"]) for kind in (DIRECT, HOST)},
             log_sd=log_sd,
         )
@@ -119,8 +121,9 @@ def fit_degrees(
         bent = np.sign(off) * np.sqrt(2 * (np.sqrt(1 + off**2) - 1))
         return np.concatenate([bent, (values - means) / sds])
 
-    is_share, is_host = (np.array([name == of for name in names]) for of in ("unshared", "exchange"))
-    bounds = (np.where(is_share, 0.0, -np.inf), np.where(is_share, 0.5, np.inf))
+    most = {"unshared": 0.5, "divide": np.inf}  # those that are no logarithms
+    bounds = ([0.0 if name in most else -np.inf for name in names], [most.get(name, np.inf) for name in names])
+    is_host = np.array([name == "exchange" for name in names])
     starts = (means, means + is_host, means - is_host)  # a maximum has a flat side
     fits = [least_squares(residuals, start, bounds=bounds, x_scale=sds) for start in starts]
     return rates_at(min(fits, key=lambda fit: fit.cost).x)
@@ -319,7 +322,8 @@ def rates_of_rows(
     measured = {}
     for degree in sorted(set(degrees)):
         own = errors[of == degree]
-        measured[degree] = MeasuredDegree(factor=exp(-own.mean()), log_sd=float(own.std()))
+        square = (((own - own.mean()) ** 2).sum() + NOISE**2) / len(own)  # a few rows may agree by chance
+        measured[degree] = MeasuredDegree(factor=exp(-own.mean()), log_sd=float(square**0.5))
     return rates.model_copy(update={"measured": measured})
 
 
@@ -329,5 +333,6 @@ def _priors_of_rows(known: DegreeRates) -> dict[str, Prior]:
         "unshared": Prior(known.unshared, 0.1),
         "exchange": Prior(log(known.exchange_starts), 2.0),
         "latency": Prior(log(known.latency_s), 3.0),
+        "divide": Prior(0.0, 1.0),
         **{f"link {kind}": Prior(log(share), 1.0) for kind, share in known.link_share.items()},
     }

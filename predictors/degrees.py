@@ -61,6 +61,7 @@ class DegreeRates(BaseModel):
         exchange_starts: an exchange keeps a host as long as starting so many kernels.
         link_share: what links reach of what their data sheet says, `DIRECT` and `HOST`.
         latency_s: seconds that devices wait for an exchange besides its bytes.
+        divide_s: seconds that a step takes longer because it is divided, whatever is exchanged.
         log_sd: standard deviation of the logarithm of true over predicted seconds on several devices, where those on
             one are known.
         measured: degrees that were measured themselves.
@@ -72,13 +73,14 @@ class DegreeRates(BaseModel):
     exchange_starts: NonNegativeFloat
     link_share: Mapping[str, PositiveFloat]
     latency_s: NonNegativeFloat = Link().latency_s
+    divide_s: NonNegativeFloat = 0.0
     log_sd: NonNegativeFloat
     measured: Mapping[int, MeasuredDegree] = Field(default_factory=dict)
 
     def seconds(self, one_s: float, step: SharedStep, link: Link) -> float:
         """Seconds of a step that takes ``one_s`` on one device."""
         host_s, device_s, link_s = self.parts(one_s, step, link)
-        return max(host_s, device_s + link_s)
+        return self.divide_s + max(host_s, device_s + link_s)
 
     def parts(self, one_s: float, step: SharedStep, link: Link) -> tuple[float, float, float]:
         """Seconds that hosts start kernels and exchanges, that devices work, and that links move bytes."""
