@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed browser
 	$(BIN)/ruff check .
 	$(BIN)/mypy >$(VENV)/mypy.log 2>&1 & types=$$!; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder; tests=$$?; \
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder; tests=$$?; \
 	wait $$types; typed=$$?; cat $(VENV)/mypy.log; exit $$((tests || typed))
 
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -77,6 +77,14 @@ def _children_forked() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Nursery:
+    """What forks commands that begin with everything imported."""
+    if not _nurseries:
+        pytest.skip("nothing is forked here")
+    return _nurseries[0]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _commands_built_once() -> Iterator[None]:
     """typer builds all commands anew in every call, as if each had a process of its own: a third of a short test."""

@@ -1,4 +1,4 @@
-"""Ranks and replicas of tests begin with everything imported: they are forked from a process that waits.
+"""Ranks, replicas and commands of tests begin with everything imported: they are forked from a process that waits.
 
 To import torch and diffusers takes six seconds of a processor, to fork a tenth of one. That process is forked itself
 from the one that has imported all tests, before anything has run. Signals, process groups and exit codes are those of
@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -96,12 +96,25 @@ class Nursery:
         ended, its_ended = os.pipe()
         source, own = os.pipe() if stdin == subprocess.PIPE else (os.open(os.devnull, os.O_RDONLY), None)
         order = {"module": module, "environment": child.child_environment(threads), "folder": str(Path.cwd())}
-        with self._asking:
-            socket.send_fds(self._socket, [json.dumps(order).encode()], [its_ended, source, 2, handed])
-            pid = int(self._socket.recv(20))
+        pid = self._ask(order, its_ended, source, 2, handed)
         os.close(source)
         os.close(its_ended)
         return Forked(pid, ended, None if own is None else os.fdopen(own, "wb"))
+
+    def start_command(self, words: Sequence[object], folder: Path, said: Path) -> Forked:
+        """Start ``tilecast WORDS`` in a folder, in a session of its own; what it prints goes into a file."""
+        ended, its_ended = os.pipe()
+        environment = child.child_environment(1)
+        order = {"words": list(map(str, words)), "environment": environment, "folder": str(folder)}
+        with Path(os.devnull).open("rb") as source, said.open("wb") as printed:
+            pid = self._ask(order, its_ended, source.fileno(), printed.fileno(), source.fileno())
+        os.close(its_ended)
+        return Forked(pid, ended, None)
+
+    def _ask(self, order: dict[str, Any], *descriptors: int) -> int:
+        with self._asking:
+            socket.send_fds(self._socket, [json.dumps(order).encode()], descriptors)
+            return int(self._socket.recv(20))
 
 
 def _serve(asked: socket.socket) -> NoReturn:
@@ -147,7 +160,7 @@ def _be(order: dict[str, Any], source: int, error: int, handed: int) -> NoReturn
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.setpgid(0, 0)
+        os.setsid() if "words" in order else os.setpgid(0, 0)
         for target, descriptor in ((0, source), (1, error), (2, error)):
             os.dup2(descriptor, target)
         _close_all_but({0, 1, 2, handed})
@@ -159,13 +172,27 @@ def _be(order: dict[str, Any], source: int, error: int, handed: int) -> NoReturn
         os.environ.clear()
         os.environ.update(order["environment"])
         sys.path[:] = dict.fromkeys([*os.environ["PYTHONPATH"].split(os.pathsep), *sys.path])
-        sys.argv = [order["module"], str(handed)]
-        importlib.import_module(order["module"]).main()
-        code = 0
+        if "words" in order:
+            code = _command(order["words"])
+        else:
+            sys.argv = [order["module"], str(handed)]
+            importlib.import_module(order["module"]).main()
+            code = 0
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _command(words: list[str]) -> int:
+    """Run ``tilecast WORDS``; its exit code."""
+    sys.argv = ["tilecast", *words]
+    try:
+        importlib.import_module("cli.main").main()
+    except SystemExit as ended:
+        sys.stdout.flush()
+        return int(ended.code or 0)
+    return 0
 
 
 def _close_all_but(kept: set[int]) -> None:

@@ -161,6 +161,11 @@ def _keys(rng: random.Random, name: str) -> Case:
     return Case(words, {})
 
 
+def _key(rng: random.Random, name: str) -> Case:
+    """A key of the scenario in one of the two ways."""
+    return rng.choice((_keys, _scenario_text))(rng, name)
+
+
 def _scenario_text(rng: random.Random, name: str) -> Case:
     """A key in a file of some encoding, in a policy's or a hardware kind's table, or a torn file."""
     section, _, key = name.replace("[]", "").rpartition(".")
@@ -304,7 +309,7 @@ BASES: dict[str, tuple[str, ...]] = {
 }
 Kind = Callable[[random.Random, Any], Case]
 TARGETS: list[tuple[Kind, Any]] = [
-    *[(kind, name) for name in KEYS for kind in (_keys, _scenario_text)],
+    *[(_key, name) for name in KEYS],
     *[(_fields, (name, kind)) for name in (*LIMITS, "seed") for kind in ("csv", "jsonl", "parquet")],
     *[(_options, (verb, parameter)) for verb, parameters in COMMANDS.items() for parameter in parameters],
 ]

@@ -156,7 +156,10 @@ def test_a_file_without_a_policy_is_said_to_be_one(policy_folder: Path, tmp_path
         "while True:\n            try: time.sleep(0.01)\n            except Exception: 0",
     ],
 )
-def test_a_hook_that_does_not_answer_is_ended(policy_folder: Path, tmp_path: Path, body: str) -> None:
+def test_a_hook_that_does_not_answer_is_ended(
+    policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.setattr("policies.watchdog._EVERY_S", 0.05)
     policy = policy_file(tmp_path, "Step", f"def arrived(self, job, now):\n        {body}")
     line = line_with(policy_folder, "scheduling", policy, **{"policies.call_limit_s": 0.5})
     assert re.search(r"policy Bad: arrived has not answered for 0.5 s at .*mine.py:\d+", line), line
@@ -171,8 +174,9 @@ def test_a_hook_that_does_not_answer_is_ended(policy_folder: Path, tmp_path: Pat
     ],
 )
 def test_nor_may_it_take_for_ever_to_look_at_an_answer(
-    policy_folder: Path, tmp_path: Path, body: str, says: str
+    policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, says: str
 ) -> None:
+    monkeypatch.setattr("policies.watchdog._EVERY_S", 0.05)
     slow = "class Slow(Exception):\n    def __str__(self):\n        while True: pass"
     policy = policy_file(tmp_path, "Step", body, before=slow)
     line = line_with(policy_folder, "scheduling", policy, **{"policies.call_limit_s": 0.5})

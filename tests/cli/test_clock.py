@@ -44,7 +44,7 @@ def test_simulate_and_replay_start_at_the_first_request(folder: Path) -> None:
         assert found.requests["arrival_s"].tolist() == [0.0, 0.25, 0.5, 0.75]
         assert found.requests["deadline_s"].tolist() == [60.0, 60.25, 60.5, 60.75]
         assert found.requests["status"].eq("finished").all()
-    assert time.monotonic() - started < 300
+    assert time.monotonic() - started < EPOCH_S / 1000
 
 
 def test_spikes_and_outages_count_from_the_first_request(folder: Path) -> None:

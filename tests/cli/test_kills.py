@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+pytest.importorskip("torch")
+
+import backend.executor  # noqa: F401  of which the process that forks commands is to know
 from policies.runlog import read_run
 from reports.checks import check_run
-from tests.cli.nursery import Forked, Nursery
 from tests.cli.run_command import run
+from tests.nursery import Forked, Nursery
 from tests.tilecast.studies.kept_points import kept_points
 from tilecast.recorded import interrupted_replay
 from tilecast.scenario import load_scenario
@@ -77,24 +80,25 @@ class Command:
         self.words = words
         self.ended: Counter[str] = Counter()
         self._nursery = nursery
+        self._said = folder.parent / f"{folder.name}.said"
 
-    def start(self) -> subprocess.Popen[str] | Forked:
+    def start(self) -> subprocess.Popen[bytes] | Forked:
         if self._nursery is not None:
-            return self._nursery.start(self.folder, *self.words)
+            return self._nursery.start_command(self.words, self.folder, self._said)
 
         def listening() -> None:  # a shell has what it starts in the background ignore Ctrl-C
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-        return subprocess.Popen(
-            [sys.executable, "-m", "cli.main", *map(str, self.words)],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            preexec_fn=listening,
-        )
+        with self._said.open("wb") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "cli.main", *map(str, self.words)],
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=listening,
+            )
 
     def end(self, how: str, ready: Callable[[], object], after_s: float) -> None:
         """Start it, end it by signals so long after it is ready, and look for what is left."""
@@ -107,7 +111,8 @@ class Command:
         for number in SIGNALS[how]:
             process.send_signal(number)
             time.sleep(0.02)
-        said, _ = process.communicate(timeout=PATIENCE_S / 2)
+        process.wait(PATIENCE_S / 2)
+        said = self._said.read_text()
         self.ended[how if process.returncode else "itself"] += 1
         assert process.returncode in (LEFT_BY[how], 0), (process.returncode, said)
         assert "Traceback" not in said, said
@@ -162,13 +167,6 @@ def moments(longest_s: float, *few: str) -> list[tuple[str, float]]:
     """(signal, seconds) of every end; where KILLS is not set, one for each of ``few``."""
     signals = [*SIGNALS] * MOMENTS or [*few]
     return [(how, RANDOM.uniform(0.0, longest_s)) for how in signals]
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    pytest.importorskip("torch")
-    with Nursery() as found:
-        yield found
 
 
 def write(folder: Path, scenario: str, requests: int, sizes: tuple[str, ...] = ("96,96,5",)) -> None:

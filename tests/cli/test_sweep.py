@@ -23,6 +23,7 @@ from reports.figures import summary
 from reports.sweep import best_points
 from tests.cli.run_command import refused, run
 from tests.tilecast.studies.kept_points import kept_points
+from tests.waiting import comes_true
 from tilecast.scenario import load_scenario
 from tilecast.studies.grid import Grid
 from traces.errors import BadInput
@@ -77,6 +78,22 @@ def sweep(folder: Path, name: str, *options: object) -> str:
     return run("sweep", folder / "scenario.toml", *grid, "-o", folder / name, *options)
 
 
+FOUR_POINTS = """
+import signal
+from tilecast.studies.result_store import ResultStore
+add, kept = ResultStore.add, []
+def few(*given, **named):
+    if len(kept) == 4:
+        signal.pause()
+    add(*given, **named)
+    kept.append(None)
+ResultStore.add = few
+from cli.main import main
+main()
+"""
+"""A command that has not come to its end when it is killed, however late: it keeps four points more, then waits."""
+
+
 def keys(output: Path) -> list[str]:
     return [row.key for row in kept_points(output)]
 
@@ -125,13 +142,12 @@ def test_a_point_has_the_figures_of_simulate_with_and_without_its_log(folder: Pa
 
 def test_kill_9_and_going_on_with_any_workers_gives_the_same_table(folder: Path, undisturbed: Path) -> None:
     output, rng = folder / "killed", np.random.default_rng(0)
-    command = [sys.executable, "-m", "cli.main", "sweep", str(folder / "scenario.toml")]
+    command = [sys.executable, "-c", FOUR_POINTS, "sweep", str(folder / "scenario.toml")]
     command += ["--grid", str(folder / "grid.toml"), "-o", str(output), "--workers"]
     for workers in ("1", "2"):
         before = len(kept_points(output))
         process = subprocess.Popen([*command, workers], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(kept_points(output)) == before:
-            time.sleep(0.005)
+        assert comes_true(lambda before=before: len(kept_points(output)) > before)
         time.sleep(rng.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
@@ -252,7 +268,7 @@ def test_wrong_options_are_said(folder: Path, options: tuple[object, ...], compl
 def test_ctrl_c_says_how_to_go_on(folder: Path) -> None:
     output = folder / "interrupted"
     (folder / "long.toml").write_text(f"[grid]\ncluster.replicas = {list(range(1, 200))}\n")
-    command = [sys.executable, "-m", "cli.main", "sweep", str(folder / "scenario.toml"), "--workers", "1"]
+    command = [sys.executable, "-c", FOUR_POINTS, "sweep", str(folder / "scenario.toml"), "--workers", "1"]
     command += ["--grid", str(folder / "long.toml"), "-o", str(output)]
 
     def listening() -> None:  # a shell has what it starts in the background ignore Ctrl-C

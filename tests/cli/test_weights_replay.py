@@ -19,6 +19,7 @@ from policies.runlog import read_run
 from tests.backend.tiny_checkpoints import save_checkpoints
 from tests.backend.tiny_lora import lora_file
 from tests.cli.run_command import refused, run
+from tests.examples_tried import examples
 from tests.tilecast.test_setup import write_profile
 from tilecast.recorded import parity_of
 from tilecast.scenario import load_scenario
@@ -67,9 +68,11 @@ def loads_of(run: Path) -> list[tuple[str, list[str]]]:
     return [(launch[2], launch[3]) for launch in launches if len(launch) == 4]
 
 
-@pytest.mark.parametrize(
-    ("evict", "first"), [("cost", "b"), ("lru", "a"), ("lfu", "b"), ("{name='pin', checkpoints=['a']}", "b")]
-)
+EVICTED = [("cost", "b"), ("lru", "a"), ("lfu", "b"), ("{name='pin', checkpoints=['a']}", "b")]
+"""How weights are evicted, and whose leave first; a replay does the first two, or all where more is to be tried."""
+
+
+@pytest.mark.parametrize(("evict", "first"), EVICTED[: examples(2)])
 def test_a_replay_loads_and_evicts_as_simulated_and_every_decision_is_reproduced(
     folder: Path, tmp_path: Path, evict: str, first: str
 ) -> None:

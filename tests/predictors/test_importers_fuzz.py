@@ -35,7 +35,7 @@ from tests.predictors.reported_files import (
 )
 from traces.errors import BadInput
 
-CASES = int(os.environ.get("TILECAST_FUZZ", "50"))
+CASES = int(os.environ.get("TILECAST_FUZZ", "25"))
 SEED = os.environ.get("TILECAST_FUZZ_SEED", "0")
 
 ALL = {

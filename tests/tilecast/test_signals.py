@@ -63,8 +63,8 @@ def test_a_third_wish_ends_a_command_that_does_not_end() -> None:
     endless = (
         "import os, time; from tilecast.signals import heeded\n"
         "with heeded():\n"
-        "    try:\n        print('ready', flush=True); time.sleep(60)\n"
-        "    finally:\n        print('ending', flush=True); time.sleep(60)"
+        "    try:\n        print('ready', flush=True); time.sleep(600)\n"
+        "    finally:\n        print('ending', flush=True); time.sleep(600)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", endless], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -73,13 +73,13 @@ def test_a_third_wish_ends_a_command_that_does_not_end() -> None:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "ending\n"
-        for _ in range(2):
-            assert process.poll() is None
-            time.sleep(1.5)
-            process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE_S) == 143
         assert process.stderr is not None
-        assert process.stderr.read() == "\nending in good order; once more ends at once\n"
+        for heard in ("\nending in good order; once more ends at once\n", ""):
+            assert process.poll() is None
+            time.sleep(1.1)  # what comes sooner is the same wish
+            process.send_signal(signal.SIGTERM)
+            assert "".join([process.stderr.readline() for _ in range(2)]) == heard
+        assert process.wait(PATIENCE_S) == 143
 
 
 def test_a_signal_where_nothing_can_be_raised_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:

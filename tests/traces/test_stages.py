@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import pytest
@@ -62,27 +61,3 @@ def _served(policy: SchedulingPolicy, recipe: object) -> tuple[Controller, dict[
         for segment in launch.done(outcome.steps_done):
             log.setdefault(segment.stage, []).extend(job.request.request_id for job in launch.jobs)
     return controller, log
-
-
-def test_nothing_else_compares_names_of_stages() -> None:
-    """A name may be given as data; what to do with a stage its row says."""
-    found = []
-    for folder in ("traces", "predictors", "policies", "sim", "backend", "reports", "tilecast", "cli"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Compare) and _asks_a_stage(node):
-                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}")
-    assert not found
-
-
-def test_a_comparison_of_a_stage_is_seen() -> None:
-    for text in ('job.stage == "decode"', 'stage in ("encode", "upscale")', 'steps["stage"] != "load"'):
-        assert _asks_a_stage(ast.parse(text).body[0].value), text  # type: ignore[attr-defined]
-    assert not _asks_a_stage(ast.parse('row.canvas == "sketch"').body[0].value)  # type: ignore[attr-defined]
-
-
-def _asks_a_stage(node: ast.Compare) -> bool:
-    """Whether something called a stage is compared with names of stages."""
-    sides = [node.left, *node.comparators]
-    names = {each.value for side in sides for each in ast.walk(side) if isinstance(each, ast.Constant)}
-    return bool(names & set(STAGES)) and any(ast.unparse(side).endswith(("stage", "['stage']")) for side in sides)

@@ -67,7 +67,7 @@ def test_requests_come_back_sorted_by_arrival(made: list[Request]) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
-@settings(max_examples=examples(12), deadline=None)
+@settings(max_examples=examples(6), deadline=None)
 @given(made=REQUESTS.filter(bool))
 def test_files_give_back_what_was_saved(suffix: str, made: list[Request]) -> None:
     with tempfile.TemporaryDirectory() as folder:

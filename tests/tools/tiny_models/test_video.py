@@ -303,14 +303,14 @@ def test_one_seed_one_clip_at_any_size(pipeline: Any, size: tuple[int, int], fra
     assert np.array_equal(once, again)
 
 
-@pytest.mark.parametrize(("side", "scenes", "least_db"), [(64, 3, 25), (128, 1, 22)])  # less beyond the trained sizes
+@pytest.mark.parametrize(("side", "scenes", "least_db"), [(64, 2, 25), (128, 1, 22)])  # less beyond the trained sizes
 def test_the_vae_gives_moving_things_back(pipeline: Any, side: int, scenes: int, least_db: float) -> None:
     assert measure_video.reconstruction_psnr(pipeline, measure_video.chosen_scenes(scenes), side, side) >= least_db
 
 
 def test_held_out_prompts_come_out_in_their_colours(pipeline: Any) -> None:
-    scenes = measure_video.chosen_scenes(10)
-    clips = measure_video.generate(pipeline, scenes, steps=12)
+    scenes = measure_video.chosen_scenes(6)
+    clips = measure_video.generate(pipeline, scenes, steps=10)
     shares = share_right([judge(scene, clip) for scene, clip in zip(scenes, clips, strict=True)])
     # Two colours guessed at random would be right once in twenty. Shapes and motions: see the model's README.
     assert shares["colour"] >= 0.6
