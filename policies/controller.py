@@ -633,8 +633,9 @@ class Controller:
             steps += adapters
             predicted_step_s = ()
         if degree is not None:
-            moving = replica.costs.step_cost("reshard", work.batch)
-            if moving.step_s > 0.0 and any(job.devices and job.devices != devices for job in jobs):
+            moves = any(job.devices and job.devices != devices for job in jobs) and _divides(replica, jobs[0])
+            moving = replica.costs.step_cost("reshard", work.batch) if moves else None
+            if moving is not None and moving.step_s > 0.0:
                 step_costs = (moving, *step_costs)
                 work = LaunchWork(work.batch, (("reshard", 1), *work.stages))
                 steps += 1
@@ -744,6 +745,11 @@ class Controller:
         del self._cluster.jobs[name]
         self.open -= 1
         self._router.ended(job, now)
+
+
+def _divides(replica: Replica, job: Job) -> bool:
+    """Whether the steps of a job can be divided over devices of a replica, so that what lies of it can move there."""
+    return job.mixes and len(replica.costs.degrees(job.request.model)) > 1
 
 
 def _degree(replica: Replica, job: Job, devices: int) -> int:

@@ -88,6 +88,7 @@ def step_table(run: Served, extrapolates: Extrapolates) -> pd.DataFrame:
             "extrapolated": steps.extrapolated,
             "device_s": steps.device_s,
             "checkpoint": _texts(steps.checkpoints, steps.checkpoint),
+            "devices": _spelled_devices(launches, rows),
         },
         columns=list(STEP_COLUMNS),
     )
@@ -248,6 +249,11 @@ def _device_s(rows: _Rows, of_devices: Sequence[Sequence[float]]) -> Floats:
     elsewhere_s = np.bincount(rows.launch, np.where(on_several, 0.0, seconds), len(of_devices))
     whole_s = np.array([sum(of_launch) for of_launch in of_devices], dtype=np.float64)
     return np.where(shared, np.maximum(0.0, (whole_s - elsewhere_s)[rows.launch]), seconds)
+
+
+def _spelled_devices(launches: Sequence[Launch], rows: _Rows) -> Any:
+    coded = _coded([launch.devices for launch in launches])
+    return _texts([" ".join(map(str, devices)) for devices in coded.values], coded.codes[rows.launch])
 
 
 def _launch_id(record: LaunchRecord) -> int:

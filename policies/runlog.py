@@ -57,7 +57,7 @@ STEP_COLUMNS: dict[str, str] = {
     "launch_id": "int64",
     "replica": "int32",
     "stage": "str",  # encode | denoise | decode; of tiled requests encode | sketch | upscale | refine | decode;
-    # adapt: an adapter is put on; load: weights come onto the replica, for no request
+    # adapt: an adapter is put on; reshard: latents move to other devices; load: weights come, for no request
     "start_s": "float64",
     "end_s": "float64",
     "steps": "int32",  # steps done (1 for encode, upscale and decode)
@@ -71,6 +71,7 @@ STEP_COLUMNS: dict[str, str] = {
     "extrapolated": "bool",  # predicted outside the measured range
     "device_s": "float64",  # busy seconds, over all devices of the replica
     "checkpoint": "str",  # whose weights ran, or were loaded; empty: the model's
+    "devices": "str",  # of the replica, that the launch had to itself: 0 for the first, 0 2 for that and the third
 }
 
 FILES = ("requests.parquet", "steps.parquet", "run.json")

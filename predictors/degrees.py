@@ -295,6 +295,9 @@ class ParallelCosts(CostLayer):
     def degrees(self, model: str) -> tuple[int, ...]:
         return self._degrees
 
+    def extrapolation(self, stage: str, composition: Composition) -> float:
+        return 1.0 if STAGES[stage].moves else super().extrapolation(stage, composition)
+
 
 def latent_bytes(geometry: ModelGeometry, composition: Composition) -> float:
     """What moves with a batch between two steps: its latents, which samplers keep in float32."""

@@ -168,9 +168,11 @@ def _check_launches(run: Run) -> None:
     if backwards.any():
         row = steps[backwards].iloc[0]
         raise BadInput(f"{file}: launch {row['launch_id']} starts at {row['start_s']} s and ends at {row['end_s']} s")
-    ordered = steps.sort_values(["replica", "start_s", "end_s"])
+    ordered = steps.assign(devices=steps["devices"].str.split()).explode("devices")
+    ordered = ordered.sort_values(["replica", "devices", "start_s", "end_s"])
     before: pd.DataFrame = ordered.shift()
-    overlap = (ordered["replica"] == before["replica"]) & (ordered["start_s"] < before["end_s"] - CLOCK_SLACK_S)
+    same = (ordered["replica"] == before["replica"]) & (ordered["devices"] == before["devices"])
+    overlap = same & (ordered["start_s"] < before["end_s"] - CLOCK_SLACK_S)
     if overlap.any():
         at = int(np.argmax(overlap))
         raise BadInput(

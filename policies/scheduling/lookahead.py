@@ -103,6 +103,8 @@ class Lookahead(SchedulingPolicy):
         fair: the share of its requests that every size, and every tenant, is to have in time; 0: none. Others pay for
             it: SD3 at 0.555/s on an H100 keeps 92.0 % in all and 78.2 % of the largest; with a floor of 0.9 it keeps
             88.7 % and 83.9 % (``python -m benchmarks.fairness``).
+        elastic: choose on how many devices of a replica each request runs, where steps can be divided; otherwise every
+            launch takes all of them.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Lookahead(SchedulingPolicy):
         soft_slo_scale: Weight = 10.0,
         horizon: Width = 48,
         fair: Part = 0.0,
+        elastic: bool = True,
     ) -> None:
         self.max_batch = max_batch
         self.margin = margin
@@ -120,6 +123,7 @@ class Lookahead(SchedulingPolicy):
         self.soft_slo_scale = soft_slo_scale
         self.horizon = horizon
         self.fair = fair
+        self.elastic = elastic
 
     def reset(self, cluster: Cluster) -> None:
         super().reset(cluster)
@@ -137,7 +141,7 @@ class Lookahead(SchedulingPolicy):
     def _divides(self, job: Job) -> bool:
         """Whether the steps of requests can be divided over the devices of a replica; of the first that comes."""
         replica = self.cluster.replicas[0]
-        if self._known or replica.pool.devices == 1 or not job.mixes:
+        if not self.elastic or self._known or replica.pool.devices == 1 or not job.mixes:
             return False
         return max(replica.costs.degrees(job.request.model), default=1) > 1
 
