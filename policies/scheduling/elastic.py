@@ -286,6 +286,7 @@ class ElasticPolicy(SchedulingPolicy):
         for unit in node.units:
             if unit.over:
                 self.closed(unit, now)
+                self.waiting.update(dict.fromkeys([job for job in unit.jobs if job.state == "waiting"]))
                 node.news = True
             else:
                 kept.append(unit)

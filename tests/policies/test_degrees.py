@@ -13,7 +13,7 @@ from policies.contract import Cluster, Decision, Outcome, PolicyError, Replica, 
 from policies.controller import Controller
 from policies.events import EventRecord, Ledger
 from policies.record import step_table
-from policies.scheduling import FCFS
+from policies.scheduling import FCFS, SCHEDULERS
 from sim.check_worlds import CheckedWorld
 from sim.driver import Simulation
 from tests.examples_tried import examples
@@ -160,3 +160,14 @@ def test_devices_that_cannot_be_had_are_named(devices: Any, said: str) -> None:
 
     with pytest.raises(PolicyError, match=said):
         run(Greedy(), [Request("a", 0.0, 256, 256, 4)])
+
+
+@pytest.mark.parametrize("name", ["lookahead", "tetriserve", "best-fit", "load-adaptive"])
+@pytest.mark.parametrize("seed", range(3))
+def test_everybody_is_served_or_dropped_where_batches_form(name: str, seed: int) -> None:
+    """Small requests in bursts, so that many share a device and one of a batch ends before others have begun."""
+    world = CheckedWorld(1, 120.0, True, divided=True)
+    requests = world.requests(seed, 240)
+    controller = world.controller(SCHEDULERS[name]())
+    Simulation(controller, world.world(seed)).run(requests)
+    check_conservation(controller.policy, controller, requests)

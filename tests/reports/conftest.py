@@ -60,7 +60,22 @@ def request_table() -> pd.DataFrame:
 
 def step_table() -> pd.DataFrame:
     rows = [
-        (at, replica, stage, start, end, steps, max(1, steps), len(names), composition, names, *rest, end - start, "")
+        (
+            at,
+            replica,
+            stage,
+            start,
+            end,
+            steps,
+            max(1, steps),
+            len(names),
+            composition,
+            names,
+            *rest,
+            end - start,
+            "",
+            "0",
+        )
         for at, (replica, stage, start, end, steps, composition, names, *rest) in enumerate(STEPS)
     ]
     return pd.DataFrame(rows, columns=list(STEP_COLUMNS))
@@ -119,6 +134,6 @@ def interrupted_run(make_run: MakeRun) -> Run:
 @pytest.fixture
 def loading_run(make_run: MakeRun) -> Run:
     """Replica 1 loads weights for half a second before it serves c: a launch without requests."""
-    load = (9, 1, "load", 1.0, 1.5, 1, 1, 0, "", [], 0.5, 0, 0, False, 0.5, "anime-xl")
+    load = (9, 1, "load", 1.0, 1.5, 1, 1, 0, "", [], 0.5, 0, 0, False, 0.5, "anime-xl", "0")
     steps = pd.concat([step_table(), pd.DataFrame([load], columns=list(STEP_COLUMNS))], ignore_index=True)
     return make_run("loading", steps=steps)
