@@ -8,7 +8,7 @@ eight devices can do one by one, as a Poisson process or in bursts (gaps of a co
 
 Static degrees are 8, 4, 2 and 1 replicas of 1, 2, 4 and 8 devices, each under `edf`, `clockwork` and our own
 `lookahead`, which batches, looks ahead and drops, but takes all devices of its replica; of these twelve the best is
-taken for every mix, load and kind of arrivals. Beside them TetriServe, the greedy best fit and the load-adaptive degree.
+taken for every mix, load and kind of arrivals. Beside them TetriServe, greedy best fit and the load-adaptive degree.
 
 Prints the share of all requests that are in time, means over the seeds with intervals of 95 %, and for each mix how
 many times as many `lookahead` has in time as each of the others.

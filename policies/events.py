@@ -413,7 +413,7 @@ class _Predictions(CostModel):
         self.degree = 1
 
     def degrees(self, model: str) -> tuple[int, ...]:
-        return (self.degree,)
+        return self.degree, _ANY_DEVICES
 
     def step_s(self, stage: str, batch: Batch) -> float:
         return self.next.get(stage, 0.0) if STAGES[stage].moves else self.next[stage]

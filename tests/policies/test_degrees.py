@@ -14,6 +14,7 @@ from policies.controller import Controller
 from policies.events import EventRecord, Ledger
 from policies.record import step_table
 from policies.scheduling import FCFS, SCHEDULERS
+from sim.check_ended import check_conservation
 from sim.check_worlds import CheckedWorld
 from sim.driver import Simulation
 from tests.examples_tried import examples
