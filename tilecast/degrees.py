@@ -34,8 +34,8 @@ def degree_costs(
     """
     if scenario.cluster.devices == 1:
         return table
-    return on_devices(
-        table,
+    costs = on_devices(
+        replace(table, factor=1.0),
         scenario.cluster.devices,
         geometry=geometry,
         kind=_kind(scenario, table),
@@ -43,6 +43,7 @@ def degree_costs(
         engine=scenario.predictor.engine,
         link=lambda found: _as_given(scenario, found),
     )
+    return costs if table.factor == 1.0 else costs.scaled(table.factor)  # hosts and links, too, are slower
 
 
 def on_devices(

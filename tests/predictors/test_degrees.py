@@ -187,3 +187,4 @@ def test_what_moves_a_batch_takes_as_long_as_its_latents() -> None:
     numbers = 16 * (64 * 64 + 2 * 128 * 128)
     assert latent_bytes(geometry_of("flux"), batch.composition) == 4 * numbers
     assert costs.step_s("reshard", batch) == 0.25 + 4 * numbers / 1e6
+    assert not costs.extrapolates("reshard", batch.composition)

@@ -57,6 +57,15 @@ def test_degrees_follow_from_the_model_and_the_replica(tmp_path: Path) -> None:
     assert note.startswith("devices: times on 2, 3, 4, 6, 8 are ESTIMATED from those on one")
 
 
+def test_whoever_believes_a_slower_table_believes_slower_hosts_and_links(tmp_path: Path) -> None:
+    (member,) = served_models(scenario(tmp_path))
+    plain, slower = costs_of(member), member.on_devices(member.table.scaled(1.5))
+    for degree in (1, 4, 8):
+        batch = Batch("flux", (((512, 512, 1), 1),), 0.0, degree)
+        assert slower.step_s("denoise", batch) == 1.5 * plain.step_s("denoise", batch)
+    assert slower.degrees("flux") == plain.degrees("flux")
+
+
 def test_a_link_is_the_data_sheets_or_the_scenarios(tmp_path: Path) -> None:
     share = shipped_degree_rates().link_share["direct"]
     plain, given = (
