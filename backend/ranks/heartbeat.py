@@ -19,6 +19,8 @@ from typing import Any
 LEFT = 76  # exit code of a rank that left because the group broke; why is in the verdict
 _VERDICT = "verdict"
 _GRACE_S = 2.0  # a closed connection is seen before the cause of it
+_STOOD_STILL_S = 1.0
+"""A rank that looks again only after so long stood still itself, as others may have on a machine that stalls."""
 
 
 class RankLost(RuntimeError):  # noqa: N818 - named for what it is
@@ -129,7 +131,11 @@ class Heartbeat:
         self._store.set(status_key(self.rank), f"{beat} {self.exchange}")
         keys = [_VERDICT, *(status_key(peer) for peer in self._peers)]
         verdict, *statuses = self._store.multi_get(keys)
-        now = self._store_seen = time.monotonic()
+        now = time.monotonic()
+        if now - self._store_seen > _STOOD_STILL_S:
+            stood_still_s = now - self._store_seen
+            self._seen = {peer: seen + stood_still_s for peer, seen in self._seen.items()}
+        self._store_seen = now
         for peer, status in zip(self._peers, statuses, strict=True):
             if status != self._status[peer]:
                 self._status[peer], self._seen[peer] = status, now

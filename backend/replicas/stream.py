@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+import time
 
 _LENGTH = 8
+_STOOD_STILL_S = 0.5
+"""Who wakes so much later than a wait ends stood still itself, as the other may have on a machine that stalls."""
 
 
 class Stream:
@@ -40,8 +43,13 @@ class Stream:
         found = bytearray(count)
         rest = memoryview(found)
         while rest:
+            began = time.monotonic()
             try:
                 got = self._connection.recv_into(rest)
+            except TimeoutError:
+                if time.monotonic() - began > (self._connection.gettimeout() or 0.0) + _STOOD_STILL_S:
+                    continue
+                raise
             except ConnectionError as error:
                 raise EOFError("the connection is broken") from error
             if not got:

@@ -6,7 +6,6 @@ TILECAST_MIXES=15 does all of it for every family, else some stand for the other
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -28,11 +27,11 @@ from policies.tiling.grid import Box  # noqa: E402
 from tests.backend.families import FAMILIES, draw_pictures, started  # noqa: E402
 from tests.backend.mixed import sampled_alone  # noqa: E402
 from tests.backend.tiled_runs import executor_of, refine, upscaled  # noqa: E402
+from tests.sweep import SWEEP  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
 from traces.request import Request  # noqa: E402
 
 torch.set_num_threads(1)
-SWEEP = int(os.environ.get("TILECAST_MIXES", "2")) > 2
 REFUSED = {
     "SkyReels 2 forcing": "samples each frame by a sampler of its own",
     "LTX-2": "cannot tile LTX2Pipeline: .* it takes more than one output of its denoiser",

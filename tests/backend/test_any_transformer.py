@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
 
@@ -14,7 +15,7 @@ from backend.packed.blocks import Blocks  # noqa: E402
 from tests.backend.tiny_transformers import FAMILIES, Asked  # noqa: E402
 
 torch.set_num_threads(1)
-MIXES = 15
+MIXES = int(os.environ.get("TILECAST_MIXES", "5"))
 
 
 def mix(seed: int) -> list[Asked]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +17,10 @@ from backend.profiling import measure_profile  # noqa: E402
 from predictors.loading import LoadRate, LoadRates  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from tests.backend.families import FAMILIES  # noqa: E402
+from tests.sweep import SWEEP  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
 from traces.geometry import GEOMETRIES, geometry_from_json  # noqa: E402
 
-SWEEP = int(os.environ.get("TILECAST_MIXES", "2")) > 2
 LOADED = ("SD3", "Flux", "Sana", "Wan 2.2 A14B", "LTX-2")
 """Of these the seconds of loads are measured, too, where not all are swept; the others' weights are loaded once."""
 SCALES = {  # pixels a latent pixel, frames a latent frame, pixels that sides are multiples of, the size it makes

@@ -45,6 +45,12 @@ def tell(ranks: Ranks, deed: str, **args: Any) -> None:
     ranks.group.broadcast_object({"deed": deed, "args": args})
 
 
+def impatient(ranks: Ranks, timeout_s: float) -> None:
+    """From now on rank 0 alone takes others for lost so soon: what they need for their work is no matter of speed."""
+    group: Any = ranks.group
+    group.timeout_s = group._heartbeat.timeout_s = timeout_s
+
+
 def gone(processes: Sequence[int]) -> bool:
     """Whether these end; one that nobody has waited for yet has ended too."""
 
@@ -114,11 +120,17 @@ def test_impossible_pieces_are_refused_before_any_is_sent(ranks: Ranks, sends: A
         ranks.group.exchange(sends, [])
 
 
-def test_killed_rank_is_named_and_patience_has_no_limit() -> None:
-    with start_ranks(group_targets.serve, 3, timeout_s=2.0) as ranks:
-        tell(ranks, "wait", seconds=2.4)
-        ranks.group.barrier(patient=True)
-        time.sleep(2.4)
+def test_patience_has_no_limit(ranks: Ranks) -> None:
+    group: Any = ranks.group
+    tell(ranks, "wait", seconds=0.3)
+    group.timeout_s = 0.0  # others would not be waited for at all
+    group._announce(range(3), patient=True)
+    group.timeout_s = PATIENCE_S
+    group.total(torch.zeros(1, dtype=torch.int64))
+
+
+def test_killed_rank_is_named() -> None:
+    with start_ranks(group_targets.serve, 3, timeout_s=PATIENCE_S) as ranks:
         tell(ranks, "die", rank=2)
         with pytest.raises(RankLost, match=r"^rank 2 died \(killed by signal 9\)$"):
             ranks.group.barrier()
@@ -130,9 +142,10 @@ def test_killed_rank_is_named_and_patience_has_no_limit() -> None:
 
 
 def test_hung_rank_is_named_not_the_one_that_waits_for_it() -> None:
-    with start_ranks(group_targets.serve, 3, timeout_s=2.5) as ranks:
+    with start_ranks(group_targets.serve, 3, timeout_s=PATIENCE_S) as ranks:
         tell(ranks, "stop", rank=1)
-        with pytest.raises(RankLost, match=r"^rank 1 has not answered for 2.5 s \(no sign of life\)$"):
+        impatient(ranks, 1.0)
+        with pytest.raises(RankLost, match=r"^rank 1 has not answered for 1 s \(no sign of life\)$"):
             group_targets.pass_on(ranks.group)
     assert gone(list(ranks.processes.values()))
 
@@ -168,7 +181,7 @@ def test_rank_that_cannot_start_is_named(capfd: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize("stops", ["as it is made", "before it has imported anything"])
 def test_rank_that_stops_while_it_starts_is_named(stops: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_SILENT_S", 3.0)
+    monkeypatch.setattr(launch, "_SILENT_S", 1.5)
     if stops != "as it is made":
         begin = launch._start
 
@@ -178,7 +191,7 @@ def test_rank_that_stops_while_it_starts_is_named(stops: str, monkeypatch: pytes
             return child, pulse
 
         monkeypatch.setattr(launch, "_start", stopped)
-    with pytest.raises(RankLost, match=r"^rank 1 has not answered for 3 s while it started \(no sign of life\)$"):
+    with pytest.raises(RankLost, match=r"^rank 1 has not answered for 1.5 s while it started \(no sign of life\)$"):
         start_ranks(group_targets.StopsItself, 2, timeout_s=1.0)
 
 
@@ -220,13 +233,14 @@ def test_without_torchrun_the_environment_is_refused(monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def watches() -> Iterator[list[Heartbeat]]:
+def watches(request: pytest.FixtureRequest) -> Iterator[list[Heartbeat]]:
     """The watches of three ranks that live in one process."""
+    timeout_s = getattr(request, "param", PATIENCE_S)
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     open_verdict(store)
     for rank in range(3):
         store.set(status_key(rank), "0 0")
-    started = [Heartbeat(connect(store.port), rank, 3, timeout_s=1.5) for rank in range(3)]
+    started = [Heartbeat(connect(store.port), rank, 3, timeout_s=timeout_s) for rank in range(3)]
     yield started
     for watch in started:
         watch.stop()
@@ -235,16 +249,30 @@ def watches() -> Iterator[list[Heartbeat]]:
 def test_rank_that_lives_but_does_not_come_is_named(watches: list[Heartbeat]) -> None:
     watches[0].exchange, watches[1].exchange, watches[2].exchange = 8, 8, 7
     assert comes_true(lambda: [watches[rank]._come_to(other) for rank, other in ((0, 1), (0, 2), (1, 2))] == [8, 7, 7])
-    verdict = "rank 2 has not answered for 1.5 s (it lives, but the others wait for it in exchange 8)"
+    verdict = f"rank 2 has not answered for {PATIENCE_S:g} s (it lives, but the others wait for it in exchange 8)"
     assert watches[0].timed_out(1) == verdict
     assert watches[1].timed_out(0) == verdict
 
 
+@pytest.mark.parametrize("watches", [1.0], indirect=True)
 def test_rank_without_a_heartbeat_is_lost_and_all_agree_on_it(watches: list[Heartbeat]) -> None:
     watches[1].stop()
     assert comes_true(lambda: None not in (watches[0].lost, watches[2].lost))
-    assert watches[0].lost == watches[2].lost == "rank 1 has not answered for 1.5 s (no sign of life)"
+    assert watches[0].lost == watches[2].lost == "rank 1 has not answered for 1 s (no sign of life)"
     assert watches[0].broken("rank 2 closed its connection") == watches[0].lost
+
+
+def test_rank_that_stood_still_itself_takes_no_other_for_lost(watches: list[Heartbeat]) -> None:
+    """It could not see them: on a machine that stalls all stand still."""
+    watch, ago = watches[0], 2 * PATIENCE_S
+    with watch._lock:
+        watch._seen = {peer: seen - ago for peer, seen in watch._seen.items()}
+        watch._store_seen -= ago
+        before = watch._store_seen
+    assert comes_true(lambda: watch._store_seen > before + ago)
+    watch._look_at_children()
+    assert watch.lost is None
+    assert min(watch._seen.values()) > before
 
 
 def test_how_a_process_ended_is_said() -> None:

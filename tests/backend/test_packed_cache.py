@@ -20,6 +20,7 @@ from backend.profiling import block_weights  # noqa: E402
 from policies.caching import CachingPolicy, FirstBlock, FixedInterval, Flags, Signals, Threshold  # noqa: E402
 from tests.backend.mixed import largest_difference, latents_alone, latents_together  # noqa: E402
 from tests.backend.test_packed import FAMILIES, caught, mixed_requests  # noqa: E402
+from tests.sweep import some  # noqa: E402
 from traces.request import Request  # noqa: E402
 
 torch.set_num_threads(1)
@@ -119,7 +120,7 @@ def test_computing_everything_equals_no_cache_while_requests_join_leave_and_rest
     assert executor.cache.kept.bytes == 0
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", some(FAMILIES, "flux", "pixart", "wan"))
 def test_a_request_is_served_the_same_whoever_runs_beside_it(name: str) -> None:
     requests = requests_of(name)[:3]
     together = latents_together(cached(name, EverySecond()), requests, pause="square")

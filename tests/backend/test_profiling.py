@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,6 +29,14 @@ from traces.geometry import GEOMETRIES, geometry_from_json  # noqa: E402
 torch.set_num_threads(1)
 
 
+@pytest.fixture
+def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured is this thread's own work: that of a machine that stalls could not be compared."""
+    for module in ("profiling", "load_seconds"):
+        monkeypatch.setattr(f"backend.{module}.time", SimpleNamespace(perf_counter=time.thread_time))
+
+
+@pytest.mark.usefixtures("undisturbed")
 def test_a_profile_is_measured_saved_and_fitted(model_folder: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     profile = measure_profile(
@@ -51,6 +61,7 @@ def test_a_profile_is_measured_saved_and_fitted(model_folder: Path, tmp_path: Pa
     assert 0 < table.step_s("denoise", Batch("sd3", (small,))) < table.step_s("denoise", Batch("sd3", (large,)))
 
 
+@pytest.mark.usefixtures("undisturbed")
 def test_mixes_and_a_cache_are_measured(model_folder: Path) -> None:
     sizes = [(16, 16, 1), (16, 32, 1)]
     profile = measure_profile(

@@ -35,7 +35,14 @@ torch.set_num_threads(1)
 def burst(count: int, gap_s: float = 0.02) -> list[Request]:
     return [
         Request(
-            f"r{i}", gap_s * i, 16, 32 if i % 3 == 2 else 16, steps=2 + i % 4, seed=i, prompt="x", slo_s=0.2 + i % 5
+            f"r{i}",
+            gap_s * i,
+            16,
+            32 if i % 3 == 2 else 16,
+            steps=2 + i % 4,
+            seed=i,
+            prompt="x",
+            slo_s=0.2 + i % 5 if i % 2 else None,  # which a machine that stalls may miss
         )
         for i in range(count)
     ]
@@ -96,7 +103,7 @@ def test_every_decision_of_a_real_run_is_reproduced_from_its_events(name: str) -
 
     parity = check_parity([json.loads(line) for line in record.lines], requests, again)
     assert parity.difference is None
-    assert parity.decisions > 20
+    assert parity.decisions >= len(controller.launched) >= 5
 
 
 def test_another_policy_is_caught_by_parity() -> None:

@@ -25,6 +25,7 @@ from backend.tiled.positions import Places, _Turns  # noqa: E402
 from backend.tiled.probe import Walker, replaced  # noqa: E402
 from policies.tiling.grid import Box, TileGrid  # noqa: E402
 from tests.backend import tiny_image_to_video, tiny_pipelines, tiny_unets  # noqa: E402
+from tests.sweep import some  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
 from traces.request import Request  # noqa: E402
 
@@ -82,6 +83,8 @@ CASES = {
     **IMAGE_TO_VIDEO,
 }
 COGVIDEOX_15 = Case(tiny_image_to_video.cogvideox15, frames=9)
+GUIDED_AND_NOT = [(name, True) for name in CASES]
+GUIDED_AND_NOT += [(name, False) for name in some(CASES, "sdxl", "flux", "wan", "cogvideox-1.5-i2v")]
 APPENDED = ("wan-i2v", "cogvideox-1.5-i2v", "hunyuan-i2v-concat")
 MOVABLE = ("sd3", "flux", "wan", "cogvideox", "cogvideox-1.5-i2v", "hunyuan", "hunyuan-i2v-concat")
 ROTARY = tuple(name for name in MOVABLE if name != "sd3")
@@ -208,8 +211,7 @@ def cut(case: str, adapter: Adapter, box: Box, call: DenoiserCall | None = None)
     return adapter.cut(call or canvas_call(case), box, CANVAS, window_call(case, box[2:]))
 
 
-@pytest.mark.parametrize("guided", [True, False], ids=["guided", "unguided"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "guided"), GUIDED_AND_NOT)
 def test_one_window_is_the_stock_result(name: str, guided: bool) -> None:
     adapter, case = adapter_of(name), CASES[name]
     stock = run(adapter, case, CANVAS, guided, steps=2)
@@ -239,8 +241,7 @@ def assert_same_calls(first: DenoiserCall, second: DenoiserCall, without: str = 
             assert value == other[name], name
 
 
-@pytest.mark.parametrize("guided", [True, False], ids=["guided", "unguided"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "guided"), GUIDED_AND_NOT)
 def test_a_local_window_is_called_as_a_picture_of_its_size(name: str, guided: bool) -> None:
     adapter, case = adapter_of(name), CASES[name]
     box = Box(3, 1, *WINDOW)
@@ -530,7 +531,7 @@ def test_cogvideox_15_takes_canvases_beyond_its_positions() -> None:
     assert torch.equal(stock.latents, tiled.latents)
 
 
-@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux", "wan", "cogvideox", "hunyuan"])
+@pytest.mark.parametrize("name", some(CASES, "sdxl", "flux", "wan"))
 def test_half_precision_is_kept(name: str) -> None:
     case = CASES[name]
     adapter = Adapter(case.build().to(torch.bfloat16), "absolute")

@@ -143,7 +143,7 @@ def test_a_lost_rank_fails_what_it_held_and_nothing_else(one_and_two: tuple[Exec
     refining, waiting = VIDEO
     sketching = Request("c", 0.0, 48, 64, 4, 5, prompt="a bird", seed=4)
     executor = one_and_two[1]
-    retile(executor, **DEFAULTS, rule=rule_of(executor.pipeline, (32, 32)), timeout_s=3.0)  # of ranks started later
+    retile(executor, **DEFAULTS, rule=rule_of(executor.pipeline, (32, 32)))
     upscaled(executor, refining, waiting)
     assert executor.execute("encode", [sketching]).failed is None
     refine(executor, refining, steps=1)

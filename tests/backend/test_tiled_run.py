@@ -28,12 +28,23 @@ from diffusers import (  # noqa: E402
 )
 
 from backend.coroutine import pipeline_arguments  # noqa: E402
+from backend.executor import Executor  # noqa: E402
 from backend.tiled.adapter import Adapter  # noqa: E402
 from backend.tiled.coroutines import begin_at  # noqa: E402
 from backend.tiled.pixels import as_pixels, drawn_noise, enlarged, noisy  # noqa: E402
 from policies.caching import FixedInterval, RegionAware, Threshold  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
-from tests.backend.tiled_runs import decoded, executor_of, latents_of, made, refine, upscaled  # noqa: E402
+from tests.backend.tiled_runs import (  # noqa: E402
+    decoded,
+    executor_of,
+    latents_of,
+    made,
+    refine,
+    retile,
+    rule_of,
+    upscaled,
+)
+from tests.sweep import some  # noqa: E402
 from traces.request import Request  # noqa: E402
 
 torch.set_num_threads(1)
@@ -78,8 +89,10 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("share", [1.0, 0.5])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [*((name, 0.5) for name in CASES), *((name, 1.0) for name in some(CASES, "sdxl-heun", "flux", "wan-unipc"))],
+)
 def test_one_tile_is_what_the_stock_image_to_image_pipeline_makes(name: str, share: float) -> None:
     case = CASES[name]
     request = request_of(case["side"], **case.get("more", {}))
@@ -129,15 +142,18 @@ def refined_as_one_tile(pipeline: Any, native: tuple[int, int], request: Request
 def test_a_denoiser_that_sees_one_pixel_makes_the_same_of_any_grid(
     build: Callable[[], Any], request_more: dict[str, Any]
 ) -> None:
-    request = request_of(64, 96, **request_more)
+    request = request_of(64, 96, steps=3, **request_more)
+    pipeline = build().to(torch.float64)
+    denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
+    denoiser.forward = lambda *args, **kwargs: (0.1 * (args[0] if args else kwargs["hidden_states"]),)
+    executor = executor_of(pipeline, (32, 32), {"refine": 0.75})
 
     def latents(**rule: Any) -> Any:
-        pipeline = build().to(torch.float64)
-        denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
-        denoiser.forward = lambda *args, **kwargs: (0.1 * (args[0] if args else kwargs["hidden_states"]),)
-        executor = executor_of(pipeline, (32, 32), {"refine": 0.75, **rule})
+        retile(executor, rule=rule_of(pipeline, (32, 32), refine=0.75, **rule))
         upscaled(executor, request)
-        return refine(executor, request)["a"]
+        found = refine(executor, request)["a"]
+        executor.keep_only(set())
+        return found
 
     whole = latents(tile=request.size[:2])
     for mode in ("wrap", "clamp"):
@@ -150,11 +166,13 @@ def test_a_denoiser_that_sees_one_pixel_makes_the_same_of_any_grid(
 def test_a_denoiser_that_sees_a_window_makes_another_picture_of_another_grid() -> None:
     request = request_of(32)
     tiles = [{"tile": (32, 32)}, {"tile": (16, 16)}, {"tile": (16, 32)}, {"tile": (16, 16), "mode": "clamp"}]
+    executor = executor_of(tiny_pipelines.sdxl(), (16, 16))
     found = []
     for rule in tiles:
-        executor = executor_of(tiny_pipelines.sdxl(), (16, 16), rule)
+        retile(executor, rule=rule_of(executor.pipeline, (16, 16), **rule))
         upscaled(executor, request)
         found.append(refine(executor, request)["a"])
+        executor.keep_only(set())
     for i, one in enumerate(found):
         assert all((one - other).abs().max() > 1e-4 for other in found[:i])
 
@@ -293,7 +311,8 @@ def test_requests_join_pause_and_share_forwards_and_come_out_as_alone(build: Cal
     a, b, c, small = several()
     sampler_order = build().scheduler.order
     rule = {"refine": 0.75, "overlap": 4}
-    alone = {r.request_id: made_of(build(), r, rule) for r in (a, b, c, small)}
+    executor = executor_of(build(), (16, 16), rule)
+    alone = {r.request_id: made_of(executor, r) for r in (a, b, c, small)}
     for batch in (1, 4):
         executor = executor_of(build(), (16, 16), rule, caching=None, batch=batch)
         upscaled(executor, a)
@@ -319,8 +338,7 @@ def test_requests_join_pause_and_share_forwards_and_come_out_as_alone(build: Cal
                 np.testing.assert_array_equal(pixels[name], expected)
 
 
-def made_of(pipeline: Any, request: Request, rule: dict[str, Any]) -> Any:
-    executor = executor_of(pipeline, (16, 16), rule)
+def made_of(executor: Executor, request: Request) -> Any:
     if executor.recipe(request)[1][0] == "denoise":
         for stage, steps in executor.recipe(request)[:-1]:
             executor.execute(stage, [request], steps)
@@ -434,10 +452,7 @@ def test_a_cancelled_request_frees_its_memory_at_once() -> None:
 def test_requests_of_one_cache_do_not_disturb_each_other(caching: Any) -> None:
     a, b, c, _ = several()
     rule = {"refine": 1.0}
-    alone = {}
-    for request in (a, b, c):
-        executor = executor_of(tiny_pipelines.sdxl(), (16, 16), rule, caching=caching)
-        alone |= made(executor, request)
+    alone = made(executor_of(tiny_pipelines.sdxl(), (16, 16), rule, caching=caching), a, b, c)
     executor = executor_of(tiny_pipelines.sdxl(), (16, 16), rule, caching=caching)
     upscaled(executor, a, b, c)
     outcome = executor.execute("refine", [a, b, c], 3)

@@ -31,6 +31,7 @@ torch.set_num_threads(1)
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 RULE = {"refine": 1.0}
+STEPS = 6
 SAVED_AT = (0, 1, 4)
 
 
@@ -72,7 +73,7 @@ def request_for(name: str) -> Request:
     frames = 5 if name in ("wan unipc", "hunyuan") else 1
     side = 64 if name == "hunyuan" else 32
     images = 2 if name in ("euler", "flux") else 1
-    return Request("a", 0.0, side, side, 6, frames, seed=3, prompt="a cat", guidance_scale=3.0, images=images)
+    return Request("a", 0.0, side, side, STEPS, frames, seed=3, prompt="a cat", guidance_scale=3.0, images=images)
 
 
 def executor_for(name: str) -> Executor:
@@ -86,25 +87,24 @@ def test_a_resumed_request_comes_out_bit_equal(name: str, tmp_path: Path) -> Non
     request = request_for(name)
     whole = executor_for(name)
     upscaled(whole, request)
-    outcome = whole.execute("refine", [request], 6)
+    outcome = whole.execute("refine", [request], STEPS)
     assert outcome.failed is None
     assert outcome.reused > 0 or CASES[name][1] is None
     expected = decoded(whole, request)["a"]
 
     first = executor_for(name)
     upscaled(first, request)
-    for done in range(6):
+    for done in range(STEPS):
         if done in SAVED_AT:
             first.save("a", tmp_path / str(done))
         refine(first, request, steps=1)
     np.testing.assert_array_equal(decoded(first, request)["a"], expected)  # it has gone on all the same
     for done in SAVED_AT:
-        other = executor_for(name)
-        resumed, left = other.resume(tmp_path / str(done))
+        resumed, left = whole.resume(tmp_path / str(done))  # where another was made meanwhile
         assert resumed == request
-        assert left == (("refine", 6 - done), ("decode", 1))
-        refine(other, request, steps=6 - done)
-        np.testing.assert_array_equal(decoded(other, request)["a"], expected)
+        assert left == (("refine", STEPS - done), ("decode", 1))
+        refine(whole, request, steps=STEPS - done)
+        np.testing.assert_array_equal(decoded(whole, request)["a"], expected)
 
 
 def test_a_resumed_request_can_be_saved_and_resumed_again(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_resumed_request_can_be_saved_and_resumed_again(tmp_path: Path) -> Non
     request = request_for(name)
     executor = executor_for(name)
     upscaled(executor, request)
-    for step in range(6):
+    for step in range(STEPS):
         executor.save("a", tmp_path / "here")
         executor = executor_for(name)
         executor.resume(tmp_path / "here")
@@ -129,14 +129,14 @@ def test_a_finished_sketch_can_be_saved(tmp_path: Path) -> None:
     upscaled(whole, request)
     refine(whole, request)
     assert first.execute("encode", [request]).failed is None
-    assert first.execute("sketch", [request], 5).failed is None
+    assert first.execute("sketch", [request], STEPS - 1).failed is None
     with pytest.raises(BadInput, match="'a' can be saved when its sketch is done"):
         first.save("a", tmp_path / "sketch")
     assert not (tmp_path / "sketch").exists()
     assert first.execute("sketch", [request], 1).failed is None
     first.save("a", tmp_path / "sketch")
     _, left = other.resume(tmp_path / "sketch")
-    assert left == (("upscale", 1), ("refine", 6), ("decode", 1))
+    assert left == (("upscale", 1), ("refine", STEPS), ("decode", 1))
     expected = decoded(whole, request)["a"]
     for executor in (first, other):
         assert executor.execute("upscale", [request]).failed is None
@@ -154,6 +154,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def refusing() -> Executor:
+    """One that resumes none of what it is given."""
+    return executor_for("dpm, region-aware")
+
+
 def damaged(folder: Path, into: Path, name: str, change: Callable[[bytes], bytes]) -> Path:
     into.mkdir()
     for file in folder.iterdir():
@@ -164,7 +170,9 @@ def damaged(folder: Path, into: Path, name: str, change: Callable[[bytes], bytes
 
 @pytest.mark.parametrize("name", ["request.json", "tensors.safetensors", "sha256.json"])
 @pytest.mark.parametrize("how", ["cut", "flipped", "empty"])
-def test_a_damaged_folder_is_one_clear_error(saved: Path, tmp_path: Path, name: str, how: str) -> None:
+def test_a_damaged_folder_is_one_clear_error(
+    saved: Path, refusing: Executor, tmp_path: Path, name: str, how: str
+) -> None:
     changes: dict[str, Callable[[bytes], bytes]] = {
         "cut": lambda content: content[:-10],
         "flipped": lambda content: content[:-20] + bytes([content[-20] ^ 1]) + content[-19:],
@@ -172,21 +180,21 @@ def test_a_damaged_folder_is_one_clear_error(saved: Path, tmp_path: Path, name: 
     }
     folder = damaged(saved, tmp_path / "bad", name, changes[how])
     with pytest.raises(BadInput, match=r"cannot resume from .*bad: ") as caught:
-        executor_for("dpm, region-aware").resume(folder)
+        refusing.resume(folder)
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_that_is_none_is_one_clear_error(saved: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_none_is_one_clear_error(saved: Path, refusing: Executor, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="No such file"):
-        executor_for("euler").resume(tmp_path / "nothing")
+        refusing.resume(tmp_path / "nothing")
     folder = damaged(saved, tmp_path / "new", "", bytes)
     (folder / "request.json").write_text(json.dumps({"format": 2}))
     (folder / "sha256.json").write_text("{}")
     with pytest.raises(BadInput, match="its format is 2, expected 1"):
-        executor_for("euler").resume(folder)
+        refusing.resume(folder)
     (folder / "request.json").write_text(json.dumps({"format": 1, "request": {"request_id": "a"}}))
     with pytest.raises(BadInput, match="it is no saved request"):
-        executor_for("euler").resume(folder)
+        refusing.resume(folder)
 
 
 def test_what_made_the_request_must_be_the_same(saved: Path) -> None:

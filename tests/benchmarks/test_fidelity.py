@@ -18,6 +18,7 @@ from benchmarks.fidelity.table import markdown, verdict
 from reports.fidelity import GOALS
 from reports.repeats import held_against
 from tests.cli.run_command import either, run
+from traces.stages import ORDINARY
 
 
 def test_a_small_study_from_measuring_to_the_table(
@@ -40,7 +41,8 @@ def test_a_small_study_from_measuring_to_the_table(
     (of_run,) = document["runs"]
     assert of_run["reproduced"] is True
     assert of_run["decisions"] >= 8
-    assert 0.05 < of_run["speed"] < 20  # of a machine that others use
+    of_stages = [of_run[f"speed_{stage}"] for stage in ORDINARY]
+    assert 0 < min(of_stages) <= of_run["speed"] <= max(of_stages)
     assert 0 < of_run["utilisation"] <= 1
     (kept,) = (tmp_path / "results").iterdir()
     assert kept.name.startswith("fidelity-")

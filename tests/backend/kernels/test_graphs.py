@@ -23,6 +23,7 @@ from backend.merge import Mixer  # noqa: E402
 from policies.caching import FixedInterval  # noqa: E402
 from tests.backend import tiny_pipelines, tiny_unets  # noqa: E402
 from tests.backend.mixed import latents_together  # noqa: E402
+from tests.sweep import some  # noqa: E402
 from traces.request import Request  # noqa: E402
 
 torch.set_num_threads(1)
@@ -315,7 +316,8 @@ PIPELINES = {
     ],
 }
 MODELS = [(mode, *pair) for mode, pairs in PIPELINES.items() for pair in pairs]
-MODELS += [("whole", *pair) for pairs in PIPELINES.values() for pair in pairs]
+WHOLE = {build.__name__: ("whole", build, requests) for pairs in PIPELINES.values() for build, requests in pairs}
+MODELS += [WHOLE[name] for name in some(WHOLE, "sdxl", "flux", "wan")]
 
 
 def outputs_of(mixer: Mixer, calls: list[DenoiserCall]) -> list[torch.Tensor]:

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import queue
 import re
 import signal
+import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
 from backend.replay import Replay, ReplicasLost
+from backend.replicas import stream, worker
+from backend.replicas.host import nothing
+from backend.replicas.messages import Alive, End, Ended, LaunchOrder, Ready
 from backend.replicas.process import ProcessReplica
 from backend.replicas.replica import ServingReplica, ThreadReplica
+from backend.replicas.stream import Stream
 from cli.failures import foreseen
-from policies.contract import PolicyError
+from policies.contract import Outcome, PolicyError
 from policies.controller import Controller
 from policies.events import EventRecord, check_parity
 from policies.faults import Happening
@@ -32,7 +41,7 @@ from predictors.loading import Weights
 from tests.backend.replicas.stub import Loading, Sleeper, described, unfit, without_a_file
 from tests.nursery import started_anew
 from tests.policies.costs import FlatCosts
-from tests.waiting import comes_true
+from tests.waiting import PATIENCE_S, comes_true
 from traces.errors import BadInput
 from traces.request import Request
 
@@ -173,8 +182,9 @@ def test_a_load_that_fails_ends_the_run_with_its_reason() -> None:
 
 
 def test_a_process_that_has_stopped_is_lost_ended_and_replaced() -> None:
-    """Its signs of life tell it from the other, which computes for longer than a replica may be silent."""
-    replicas = [ProcessReplica(partial(Sleeper, step_s=0.7), described, silence_s=2.0) for _ in range(2)]
+    replicas = [
+        ProcessReplica(partial(Sleeper, step_s=0.1), described, silence_s=silence_s) for silence_s in (2.0, PATIENCE_S)
+    ]
     run = Run(replicas, asked(2, steps=1))
     stopped: list[int] = []
 
@@ -189,6 +199,70 @@ def test_a_process_that_has_stopped_is_lost_ended_and_replaced() -> None:
     assert re.fullmatch(r"replica 0 was lost at [\d.]+ s: its process gave no sign of life for 2 s", warning)
     assert gone(stopped[0])
     assert run.same_decisions
+
+
+class Held(Sleeper):
+    """Computes until it is told to go on."""
+
+    go_on = threading.Event()
+
+    def execute(self, stage: str, requests: Any, steps: int, recalled: Any, deliver: Any) -> Outcome:
+        assert self.go_on.wait(PATIENCE_S)
+        return Outcome(steps)
+
+
+def test_a_replica_gives_signs_of_life_while_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_PULSE_S", 0.01)
+    orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    told: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    over = threading.Event()
+
+    def send(message: bytes) -> None:
+        if over.is_set():
+            raise SystemExit  # of the thread that gives the signs
+        told.put(message)
+
+    serving = threading.Thread(target=worker.serve, args=(orders.get, send), daemon=True)
+    serving.start()
+    orders.put(cloudpickle.dumps((Held, nothing, nothing)))
+    orders.put(cloudpickle.dumps(LaunchOrder(0, (("denoise", 3),), tuple(asked(1)), frozenset())))
+    kinds = [type(pickle.loads(told.get(timeout=PATIENCE_S))) for _ in range(50)]
+    assert set(kinds) == {Alive, Ready}
+    Held.go_on.set()
+    while type(pickle.loads(told.get(timeout=PATIENCE_S))) is not Ended:
+        pass
+    orders.put(cloudpickle.dumps(End()))
+    serving.join(PATIENCE_S)
+    over.set()
+    assert not serving.is_alive()
+
+
+def test_who_stood_still_itself_waits_once_more_for_the_other() -> None:
+    """The other may have stood still, too: a machine that stalls loses no replica."""
+
+    class Waking:
+        """A socket on which nothing comes in the first wait, which ends so many seconds late, and then a message."""
+
+        def __init__(self, late_s: float) -> None:
+            self.waits, self.late_s = 0, late_s
+            self.left = len(b"alive").to_bytes(8, "big") + b"alive"
+
+        def gettimeout(self) -> float:
+            return 0.0
+
+        def recv_into(self, rest: memoryview) -> int:
+            self.waits += 1
+            if self.waits == 1:
+                time.sleep(self.late_s)
+                raise TimeoutError
+            rest[:], self.left = self.left[: len(rest)], self.left[len(rest) :]
+            return len(rest)
+
+    connection: Any = Waking(stream._STOOD_STILL_S + 0.1)
+    assert Stream(connection).receive() == b"alive"
+    connection = Waking(0.0)
+    with pytest.raises(TimeoutError):
+        Stream(connection).receive()
 
 
 def test_a_replica_that_always_dies_is_given_up() -> None:
