@@ -130,6 +130,8 @@ def test_a_saved_request_goes_on_on_another_number_of_ranks(
 def lose(executor: Executor, how: signal.Signals) -> int:
     """Kill or stop the only other rank; its process id."""
     (child,) = executor.workers.processes.values()
+    group: Any = executor.workers.group
+    group.timeout_s = group._heartbeat.timeout_s = 1.0  # there is nothing to wait for any more
     os.kill(child, how)
     return int(child)
 

@@ -10,6 +10,7 @@ import re
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -206,7 +207,7 @@ class Held(Sleeper):
 
     go_on = threading.Event()
 
-    def execute(self, stage: str, requests: Any, steps: int, recalled: Any, deliver: Any) -> Outcome:
+    def execute(self, stage: str, requests: Sequence[Request], steps: int, *launch: Any) -> Outcome:
         assert self.go_on.wait(PATIENCE_S)
         return Outcome(steps)
 
@@ -226,7 +227,7 @@ def test_a_replica_gives_signs_of_life_while_it_computes(monkeypatch: pytest.Mon
     serving.start()
     orders.put(cloudpickle.dumps((Held, nothing, nothing)))
     orders.put(cloudpickle.dumps(LaunchOrder(0, (("denoise", 3),), tuple(asked(1)), frozenset())))
-    kinds = [type(pickle.loads(told.get(timeout=PATIENCE_S))) for _ in range(50)]
+    kinds = [type(pickle.loads(told.get(timeout=PATIENCE_S))) for _ in range(20)]
     assert set(kinds) == {Alive, Ready}
     Held.go_on.set()
     while type(pickle.loads(told.get(timeout=PATIENCE_S))) is not Ended:
