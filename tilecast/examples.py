@@ -21,6 +21,7 @@ SHIPPED = (
     "my_policy.py",
     "prompts.txt",
     "scaling.py",
+    "tenants.py",
     "traces/*.csv",
 )
 """What is shipped of the folder, which also holds the demo of a clone."""

@@ -166,6 +166,19 @@ def test_a_day_with_replicas_that_come_and_go_costs_less_than_the_fixed_cluster_
     assert "Replicas over time" in (tmp_path / "report.html").read_text()
 
 
+def test_shares_of_the_devices_spare_tenants_the_flood_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tenants.py", str(tmp_path / "report.html")])
+    runpy.run_path(str(EXAMPLES / "tenants.py"), run_name="__main__")
+    rows = capsys.readouterr().out.splitlines()
+    first, equal, unequal = [{name: int(share) for name, share in re.findall(r"(\w+) (\d+)%", row)} for row in rows]
+    for tenant in ("alice", "bob"):
+        assert first[tenant] < 70 < 95 < equal[tenant]
+        assert unequal[tenant] < equal[tenant]
+    assert "carol" in (tmp_path / "report.html").read_text()
+
+
 def test_a_clip_gives_way_to_pictures_simulated_and_for_real(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,38 @@ def test_checkpoints_of_several_models_come_and_go_as_their_own(folder: Path, tm
     assert loads == simulated[simulated["stage"] == "load"]["checkpoint"].tolist() == ["tiny-image"]
     assert run.info["loaded"] == [["tiny-video"]]
     assert reproduced(tmp_path / "real") >= 8
+
+
+def test_pools_fail_and_come_and_go_for_real_and_an_interrupted_log_of_it_goes_on(folder: Path, tmp_path: Path) -> None:
+    """The pool of pictures has a replica while there is work and none in between; that of clips is killed at once."""
+    rows = [(0.0, "image"), (0.0, "video"), (0.0, "image"), (4.0, "video"), (4.0, "image")]
+    trace = Trace.from_requests([replace(asked(model).requests()[0], request_id=f"r{at}", arrival_s=at_s)
+                                 for at, (at_s, model) in enumerate(rows)])  # fmt: skip
+    pools = ({**POOLS[0], "least": 0}, {**POOLS[1], "models": ["tiny-video"], "profile": "video.parquet", "least": 1})
+    ready = scenario(
+        folder,
+        trace,
+        pools,
+        cluster={"threads": 1, "launcher": "process"},
+        policies={"scaling": {"name": "queue", "keep_alive_s": 0.2}},
+        scaling={"least": 0},
+        faults={"outages": ["0:1:0.1"]},
+    )
+    run = tc.replay(ready, tmp_path / "real")
+    assert run.requests["status"].tolist() == ["finished"] * 5, run.requests["reason"].tolist()
+    assert [replica for replica, _, up_s in run.info["outages"] if up_s is not None] == [1]
+    assert run.info["initial"] == [1]
+    lives = [life for life in run.info["lifetimes"] if life[0] == 0]
+    assert len(lives) >= 2  # gone in between
+    assert all(0.0 <= ordered < ready_s for _, ordered, ready_s, _ in lives)
+    assert set(run.requests["replica"][run.requests["model"] == "tiny-video"]) == {1}
+    assert reproduced(tmp_path / "real") >= 15
+    _cut_off(tmp_path / "real")
+    again = tc.replay(ready, tmp_path / "real", resume=True)
+    assert again.requests["status"].tolist() == ["finished"] * 5, again.requests["reason"].tolist()
+    assert len(again.info["resumed"]) == 1
+    assert [life for life in again.info["lifetimes"] if life[0] == 0]
+    assert reproduced(tmp_path / "real") >= 15
 
 
 def test_models_are_as_large_as_their_own_files_say_in_one_dtype(folder: Path) -> None:
