@@ -1,6 +1,7 @@
 """Scaling policies over a bursty day: what each costs and keeps, beside clusters of fixed size. One command.
 
     python -m benchmarks.scaling [--seeds 4] [--data ../shared/data] [--start 30 --load 24 --warm-up 10]
+    python -m benchmarks.scaling --promises [--plans 16] [--days 4] [--fresh 24] [--workers 2]
 
 FLUX.1-dev, 50 steps, on L40S by the data sheet, first come first served, deadlines of three times the latency alone,
 and at most eight replicas at 0.99 an hour (an example, put yours in its place). Two days: *synthetic*, whose rate
@@ -11,6 +12,11 @@ machine is there, 24 GB of weights at 1 GB/s, 10 s of warm-up.
 
 Prints, for each day, from the cheapest to the dearest: cost, attainment, P95, replicas paid for, starts; with intervals
 of 95 % over the seeds. ``*`` marks those of which the lower end of the attainment's interval is at least the promise.
+
+With ``--promises`` it asks how often what a plan chooses breaks its promise: so many times another recording of a few
+synthetic days is planned for (``plan.scaling``, at 0.03 requests a second), and what the plan chooses is simulated over
+days that no plan has seen, the same for all. A promise is broken where fewer requests than promised are in time over
+all of these days. Prints what was chosen, how often, and what it keeps there.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ from rich.table import Table
 import tilecast as tc
 from reports.formatting import format_interval
 from reports.output_analysis import Interval, interval
+from tilecast.studies.scaling import ScalingChoice, plan_scaling
 from traces.arrivals import Arrivals, parse_arrivals
 from traces.importers.gentd26 import import_gentd26
 from traces.mix import Mix
@@ -38,6 +45,13 @@ from traces.workload import Workload, fit
 ROOT = Path(__file__).parents[1]
 MODEL, HARDWARE, PRICE = "flux", "l40s", 0.99
 MOST, SCALE, PROMISE, RATE = 8, 3.0, 0.95, 0.055
+PLANNED_MOST, PLANNED_RATE = 4, 0.03
+PLANNED = [
+    {"name": "queue", "keep_alive_s": 60.0},
+    {"name": "slo", "keep_alive_s": [60.0, 300.0]},
+    {"name": "utilisation", "target": 0.8},
+]
+"""What plans choose from, beside clusters of fixed size."""
 DAY_S = 86_400.0
 BURSTY = "mmpp:4:600+diurnal:0.8"
 FIGURES = {"cost": "x", "slo_attainment": "%", "latency_p95_s": "s", "replicas_mean": "x", "starts": ""}
@@ -108,6 +122,59 @@ def measure(arrivals: Arrivals, seeds: int, start: Section) -> dict[str, dict[st
     return {name: {figure: interval(found) for figure, found in of.items()} for name, of in values.items()}
 
 
+def promises(plans: int, days: int, fresh: int, start: Section, workers: int | None) -> Table:
+    """How often what a plan chooses breaks its promise.
+
+    Args:
+        plans: recordings that are planned for.
+        days: whole days of each.
+        fresh: days over which choices are simulated.
+        start: what a start takes.
+        workers: processes; None: one a core.
+    """
+    workload = Workload.asking(MODEL, PLANNED_RATE, arrivals=parse_arrivals(BURSTY), steps=Mix((50,), (1.0,)))
+    unseen = [workload.generate(DAY_S, rng=stream(day, "benchmark/scaling/fresh")) for day in range(fresh)]
+    chosen: dict[str, list[ScalingChoice]] = {}
+    for number in range(plans):
+        recorded = workload.generate((days + 1) * DAY_S, rng=stream(number, "benchmark/scaling/recorded"))
+        planned = scenario(recorded, {"name": "fixed"}, start, number).replaced(
+            {
+                "cluster.replicas": PLANNED_MOST,
+                "policies.scaling": None,
+                "plan": {"attainment": PROMISE, "seeds": 4, "max_seeds": 8, "scaling": PLANNED},
+            }
+        )
+        answer = plan_scaling(planned, workers=workers).answer
+        if answer is not None:
+            chosen.setdefault(answer.name, []).append(answer)
+    shown = Table("choice", "plans", "plans say", "fresh days", "of them below", "broken", title_justify="left")
+    broken = 0
+    for name, choices in chosen.items():
+        shares, late, asked = [], 0.0, 0.0
+        for day, trace in enumerate(unseen):
+            run = tc.simulate(
+                scenario(trace, choices[0].section.model_dump(), start, day).replaced(
+                    {"cluster.replicas": PLANNED_MOST}
+                )
+            )
+            shares.append(run.summary()["slo_attainment"])
+            late, asked = late + (1 - shares[-1]) * len(trace), asked + len(trace)
+        kept = 1 - late / asked >= PROMISE
+        broken += 0 if kept else len(choices)
+        said = interval([choice.attainment.mean for choice in choices])
+        shown.add_row(
+            name,
+            str(len(choices)),
+            format_interval(said, "%"),
+            format_interval(interval(shares), "%"),
+            f"{sum([share < PROMISE for share in shares])} of {fresh}",
+            "no" if kept else "yes",
+        )
+    made = sum(map(len, chosen.values()))
+    shown.title = f"{broken} of {made} promises broken, {plans - made} of {plans} plans without a choice"
+    return shown
+
+
 def table(day: str, found: dict[str, dict[str, Interval]]) -> Table:
     """Cheapest first."""
     shown = Table("", *FIGURES, title=f"{day} day", title_justify="left")
@@ -122,12 +189,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT / "../shared/data", help="folder with gentd26/")
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--promises", action="store_true", help="how often plans break their promise")
+    parser.add_argument("--plans", type=int, default=16)
+    parser.add_argument("--days", type=int, default=4, help="whole days of a recording that is planned for")
+    parser.add_argument("--fresh", type=int, default=24, help="days over which choices are simulated")
+    parser.add_argument("--workers", type=int, default=None, help="processes; one a core")
     parser.add_argument("--start", type=float, default=30.0, help="seconds until a machine is there")
     parser.add_argument("--load", type=float, default=24.0, help="seconds of its load")
     parser.add_argument("--warm-up", type=float, default=10.0, help="seconds from there until it takes requests")
     asked = parser.parse_args(arguments)
     start = {"provisioning_s": asked.start, "load_s": asked.load, "warm_up_s": asked.warm_up}
     console = Console(width=130)
+    if asked.promises:
+        console.print(promises(asked.plans, asked.days, asked.fresh, start, asked.workers))
+        return
     for day, arrivals in days(asked.data).items():
         console.print(table(day, measure(arrivals, asked.seeds, start)))
 

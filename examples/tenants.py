@@ -1,4 +1,4 @@
-"""A tenant that floods two replicas, and two that do not: who is served in time, first come or by shares of the devices.
+"""A tenant that floods two replicas, and two that do not: who is in time, first come or by shares of the devices.
 
 python examples/tenants.py [REPORT.html]
 """
