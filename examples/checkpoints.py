@@ -49,7 +49,7 @@ def main(folder: Path) -> None:
     scenario = tc.Scenario(
         model="tiny-image",
         trace=tc.Trace.from_requests(asked),
-        profile=folder / "profile.parquet",
+        predictor={"profile": str(folder / "profile.parquet"), "latency_model": "linear"},  # one size was measured
         cluster={"threads": 1},
         policies={"weights": "lru"},
         weights={

@@ -45,6 +45,7 @@ def main(folder: Path) -> None:
         model="tiny-image",
         trace=tc.Trace.from_requests(asked),
         pool=[{"name": "both", "models": ["tiny-image", "tiny-video"], "profile": measure(folder)}],
+        predictor={"latency_model": "linear"},  # few sizes were measured
         cluster={"threads": 1},
         base=folder,
     )

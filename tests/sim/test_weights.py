@@ -126,7 +126,7 @@ SOME = ("clockwork", "lookahead", "same-size-dynamic")
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_scheduler_keeps_its_contract_in_a_queue_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     all_of = CheckedWorld.requests
-    monkeypatch.setattr(CheckedWorld, "requests", lambda world, seed, count: all_of(world, seed, count // 2))
+    monkeypatch.setattr(CheckedWorld, "requests", lambda world, seed, count: all_of(world, seed, min(count, 25)))
     check_policy(ModelSwapping(SCHEDULERS[name]()))
 
 
