@@ -185,6 +185,7 @@ class RequestRun:
 
     def _switched(self, value: Any, in_company: bool) -> ComponentCall | DenoiserCall | StepDone | Finished:
         self._greenlet.hub, self._greenlet.in_company = greenlet.getcurrent(), in_company
+        self._greenlet.parent = self._greenlet.hub  # who is given what it returns or raises at its end
         stop: ComponentCall | DenoiserCall | StepDone | Finished = self._greenlet.switch(value)
         self.pending = None
         if isinstance(stop, ComponentCall):

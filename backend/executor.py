@@ -30,6 +30,7 @@ from backend.coroutine import (
 )
 from backend.decode import decode_by
 from backend.devices.divided import Divided
+from backend.devices.servers import DeviceServers, Served
 from backend.inputs import Start, check_arguments, check_start, image_use, start_of, takes_mask
 from backend.kernels.choice import REFERENCE, Kernels, kernels_for
 from backend.kernels.cuda_graphs import recorder_on
@@ -40,6 +41,7 @@ from backend.merge import Mixer, Several, Stacked, run_merged
 from backend.patched.unet import PATCH_FLOOR, PatchedUNet
 from backend.ranks.group import RankLost
 from backend.ranks.workers import Devices, Workers
+from backend.replicas.hub import LaunchHub
 from backend.tiled.execution import TiledExecution, Tiling
 from backend.tiled.run import TiledRun
 from backend.tiled.saved import load
@@ -72,12 +74,17 @@ class Executor:
         images: the folder of the pictures that requests start from.
         adapters: the safetensors file of each adapter that requests may name; see `backend.lora`.
         workers: the other devices of the replica; None: those of the tiling.
+        servers: what computes in the place of this process, whose pipeline is on the CPU; None: this process. Launches
+            may then run side by side.
         kernels: one of `backend.kernels.choice.CHOICES`. ``whole`` runs the model's own kernels, perhaps recorded.
 
     Attributes:
+        computes_on: the device that computes, or of which kind those are that do.
+        devices: how many there are.
         cache: the block cache, or None.
         tiles: what runs tiled requests, or None.
         workers: the other ranks of the replica.
+        servers: what it was given.
         divided: what runs denoiser calls on several devices; None: they run on one.
         kernels: what runs in the place of plain PyTorch.
         recorder: of forwards; it tells which were recorded, and why others were not.
@@ -101,6 +108,7 @@ class Executor:
         kernels: str = "auto",
         adapters: Mapping[str, Path] | None = None,
         workers: Workers | None = None,
+        servers: DeviceServers | None = None,
     ) -> None:
         check_arguments(pipeline)
         if workers is None:
@@ -120,8 +128,11 @@ class Executor:
         self.mode = mode
         self.device = torch.device(pipeline.device)
         own = None if caching is None or isinstance(caching, ComputeAll) else copied_for_run(caching)
-        self.kernels = kernels_of(mode, kernels, self.device, cached=own is not None)
-        self.recorder = recorder_on(self.device) if self.kernels.graphs else Recorder()
+        self.computes_on = self.device if servers is None else torch.device(servers.device)
+        self.devices = (workers if servers is None else servers).devices.count
+        self.kernels = kernels_of(mode, kernels, self.computes_on, cached=own is not None)
+        graphs = self.kernels.graphs and servers is None
+        self.recorder = recorder_on(self.device) if graphs else Recorder()
         names = denoiser_names(pipeline)
         if own is not None and len(names) > 1:
             raise BadInput(f"no caching policy knows two denoisers: {name} has {names[1]} too; expected no caching")
@@ -136,11 +147,16 @@ class Executor:
             self._mixer = OneSet(self._mixer, self._put_on)
         forwards = intercept_denoisers(pipeline)
         decode_by(pipeline, decode)
-        self._components = Components(pipeline, intercept_components(pipeline))
+        functions = intercept_components(pipeline)
+        self._components = Components(pipeline, functions if servers is None else servers.functions(functions))
         self.workers = workers
         workers.settings = rank_settings(mode, self.kernels, patch_floor, tiling)
-        self.divided: Divided | None = None
-        if divides:
+        self.servers = servers
+        self.divided: Divided | Served | None = None
+        if servers is not None:
+            servers.settings = {**rank_settings(mode, self.kernels, patch_floor, None), "decode": decode}
+            self._mixer = self.divided = Served(self._mixer, servers, tokens=divides_tokens(pipeline, mode))
+        elif divides:
             self._mixer = self.divided = Divided(self._mixer, of_several, self.workers)
         self.tiles = None if tiling is None else TiledExecution(pipeline, forwards, tiling, self.workers)
         self.images = images
@@ -149,7 +165,7 @@ class Executor:
             self.conditions["patch_floor"] = str(PATCH_FLOOR if patch_floor is None else patch_floor)
         if own is not None:
             self.conditions |= {"caching": type(own).__name__, "cache_patch": str(cache_patch)}
-        if self.device.type == "cuda":  # elsewhere there is no choice
+        if self.computes_on.type == "cuda":  # elsewhere there is no choice
             parts = [name for name in ("fused", "graphs") if getattr(self.kernels, name)]
             self.conditions["kernels"] = ", ".join(parts) or "reference"
         self._runs: dict[str, RequestRun | TiledRun] = {}
@@ -159,6 +175,11 @@ class Executor:
     def notes(self) -> list[str]:
         """What a reader of its figures must know, a line each."""
         return list(getattr(self._mixer, "notes", []))
+
+    @property
+    def hub(self) -> LaunchHub | None:
+        """Where launches run side by side; None: they run one after another."""
+        return None if self.servers is None else self.servers.hub
 
     @property
     def cache_peak_bytes(self) -> int | None:
@@ -178,9 +199,10 @@ class Executor:
         steps: int = 1,
         recalled: Callable[[], bool] = lambda: False,
         deliver: Deliver | None = None,
-        devices: int = 1,
+        devices: Sequence[int] = (0,),
     ) -> Outcome:
-        """Run one launch and wait for the device, or all ``devices`` of them, over which denoising is divided.
+        """Run one launch and wait for its ``devices`` of the replica: denoising is divided over them, and what is not
+        divided runs on the first.
 
         ``recalled`` is asked at every step boundary, True ends the launch there; a CUDA device has by then begun with
         the step that the host has just prepared, while it ran the one before. ``deliver`` is given the pixels of
@@ -316,6 +338,8 @@ class Executor:
         """Free everything, and end the other ranks of the replica."""
         self.keep_only(set())
         self.workers.close()
+        if self.servers is not None:
+            self.servers.close()
 
     def _put_on(self, adapters: AdapterSet) -> None:
         self.recorder.weights = adapters
@@ -620,6 +644,12 @@ def mixers_of(pipeline: Any, mode: str, **more: Any) -> Mixer:
     return mixers[names[0]] if len(names) == 1 else Several(mixers)
 
 
+def divides_tokens(pipeline: Any, mode: str) -> bool:
+    """Whether several devices divide the tokens of a row; else they divide rows."""
+    denoisers = [getattr(pipeline, name) for name in denoiser_names(pipeline)]
+    return mode != "patched" and not any(isinstance(denoiser, UNet2DConditionModel) for denoiser in denoisers)
+
+
 def dividing_mixers(pipeline: Any, mode: str, own: Mixer, **more: Any) -> Mixer:
     """What runs calls that are divided over devices: transformers have their tokens divided, whatever the mode is.
 
@@ -629,9 +659,7 @@ def dividing_mixers(pipeline: Any, mode: str, own: Mixer, **more: Any) -> Mixer:
         own: what runs calls on one device.
         more: as for `mixer_for`.
     """
-    if mode != "whole" or any(
-        isinstance(getattr(pipeline, name), UNet2DConditionModel) for name in denoiser_names(pipeline)
-    ):
+    if mode != "whole" or not divides_tokens(pipeline, mode):
         return own
     return mixers_of(pipeline, "packed", **more)
 

@@ -27,13 +27,14 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from backend.devices.servers import DeviceServers
 from backend.executor import Executor
 from backend.inputs import image_use, takes_mask
 from backend.kernels.graphs import TRIALS
 from backend.load_seconds import load_rates
 from backend.loading import geometry_of_pipeline, load_pipeline
 from backend.measured import Measured
-from backend.ranks.workers import Devices, Workers
+from backend.ranks.workers import Devices
 from backend.tiled.execution import Tiling
 from policies.caching import CachingPolicy
 from policies.contract import Outcome
@@ -131,8 +132,8 @@ def measure_profile(
         torch.set_num_threads(threads)
     kept = Measured() if kept is None else kept  # which is false while it is empty
     make = partial(Executor, mode=mode, patch_floor=patch_floor, kernels=kernels)
-    several = Workers(Devices(devices, model, dtype), device.partition(":")[0])
-    executor = make(load_pipeline(model, device, dtype), workers=several)
+    servers = DeviceServers(Devices(devices, model, dtype), device.partition(":")[0]) if devices > 1 else None
+    executor = make(load_pipeline(model, device if servers is None else "cpu", dtype), servers=servers)
     cached = None
     if caching is not None:
         pipeline = load_pipeline(model, device, dtype)
@@ -170,7 +171,7 @@ def measure_profile(
             kept=kept,
         )
     finally:
-        several.close()
+        executor.close()
     del executor, cached, tiled
     gc.collect()  # a load finds the device free
     take = partial(load_rates, model, make, device, dtype, min(repeats, _LOADS))
@@ -218,7 +219,7 @@ def measure(
         for each in executors:
             _warm_up(each, plan)
         guided = geometry.guidance == "scale"
-        degrees = degrees_up_to(executor.workers.devices.count) if executor.divided is not None else []
+        degrees = degrees_up_to(executor.devices) if executor.divided is not None else []
         rows: list[ProfileRow] = []
         for repeat in range(repeats):
             for count, composition in enumerate(plan):
@@ -451,7 +452,7 @@ def _measure_divided(
     rows = []
     for stage, steps in ordinary(requests[0])[:-1]:
         started = time.perf_counter()
-        _must(executor.execute(stage, requests, steps, devices=degree), text)
+        _must(executor.execute(stage, requests, steps, devices=range(degree)), text)
         if STAGES[stage].divides:
             seconds = time.perf_counter() - started
             rows.append(
@@ -487,9 +488,9 @@ def _warm_up(executor: Executor, plan: Sequence[Composition]) -> None:
                 format_composition(composition),
             )
         executor.keep_only(set())
-        for degree in degrees_up_to(executor.workers.devices.count if executor.divided is not None else 1):
+        for degree in degrees_up_to(executor.devices if executor.divided is not None else 1):
             _must(executor.execute("encode", requests), format_composition(composition))
-            _must(executor.execute("denoise", requests, steps, devices=degree), format_composition(composition))
+            _must(executor.execute("denoise", requests, steps, devices=range(degree)), format_composition(composition))
             executor.keep_only(set())
 
 
@@ -516,7 +517,7 @@ def _profile(
 ) -> Profile:
     frame = pd.DataFrame(rows, columns=list(ProfileRow._fields))
     frame = frame.assign(
-        hardware=hardware_name(str(executor.device)),
+        hardware=hardware_name(str(executor.computes_on)),
         software=f"torch {torch.__version__}, diffusers {diffusers.__version__}, {dtype}",
         model=geometry.name,
         executor=executor.mode,
@@ -527,7 +528,7 @@ def _profile(
         "source": "tilecast profile",
         "pipeline": type(executor.pipeline).__name__,
         "geometry": json.dumps(asdict(geometry), sort_keys=True),
-        **driver_facts(executor.device),
+        **driver_facts(executor.computes_on),
         **({} if cached is None else cached.conditions),
         **executor.conditions,
         **metadata_of(executor.notes),

@@ -471,6 +471,7 @@ WARMED_TOGETHER = 4
 def warm_up(executors: Sequence[Executor], requests: Sequence[Request], steps: int = 2) -> None:
     """Run one short request of every kind in ``requests`` on every executor, outside any log, and then some together.
 
+    Where there are several devices, on each alone and on each number of them, twice: they learn what they agree on.
     A kind is a size, guidance, a set of adapters, and whether there is a picture to start from. Together, so that what
     only a batch needs is done before anything is served: blocks that are checked when calls first meet at them, kernels
     that only mixed sizes have.
@@ -478,11 +479,14 @@ def warm_up(executors: Sequence[Executor], requests: Sequence[Request], steps: i
     kinds = {(request.shape, request.guided, bool(request.image), request.adapter_set): request for request in requests}
     short = [_short(kinds[kind], number, steps) for number, kind in enumerate(sorted(kinds))]
     for executor in executors:
-        for one in short:
-            _run_through(executor, [one])
-        together = [one for one in short if one.adapter_set == short[0].adapter_set and _mixes(executor, one)]
-        if len(together) > 1:
-            _run_through(executor, together[:WARMED_TOGETHER])
+        degrees = range(2, executor.devices + 1) if executor.divided is not None else ()
+        alone = range(executor.devices if executor.servers is not None else 1)
+        for devices in [*[(device,) for device in alone], *[tuple(range(degree)) for degree in degrees] * 2]:
+            for one in short:
+                _run_through(executor, [one], devices)
+            together = [one for one in short if one.adapter_set == short[0].adapter_set and _mixes(executor, one)]
+            if len(together) > 1:
+                _run_through(executor, together[:WARMED_TOGETHER], devices)
 
 
 def _short(request: Request, number: int, steps: int) -> Request:
@@ -500,10 +504,12 @@ def _mixes(executor: Executor, request: Request) -> bool:
     return all(STAGES[stage].mixes for stage, _ in executor.recipe(request))
 
 
-def _run_through(executor: Executor, requests: Sequence[Request]) -> None:
-    """All stages of requests that go through the same ones, or as far as they come."""
+def _run_through(executor: Executor, requests: Sequence[Request], devices: tuple[int, ...]) -> None:
+    """All stages of requests that go through the same ones on these devices, or as far as they come."""
     steps = min(request.steps for request in requests)
     for stage, count in executor.recipe(requests[0]):
-        if executor.execute(stage, requests, min(count, steps) if STAGES[stage].sampler else count).failed:
+        if executor.execute(
+            stage, requests, min(count, steps) if STAGES[stage].sampler else count, devices=devices
+        ).failed:
             break
     executor.keep_only(set())

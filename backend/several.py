@@ -32,6 +32,9 @@ class ModelsExecutor:
         """What a reader of its figures must know, a line each."""
         return list(dict.fromkeys([note for executor in self.of.values() for note in executor.notes]))
 
+    hub = None
+    """Launches run one after another."""
+
     @property
     def cache_peak_bytes(self) -> int | None:
         """The most that the cache of one model kept; None: there is none."""
@@ -50,7 +53,7 @@ class ModelsExecutor:
         steps: int = 1,
         recalled: Callable[[], bool] = lambda: False,
         deliver: Deliver | None = None,
-        devices: int = 1,
+        devices: Sequence[int] = (0,),
     ) -> Outcome:
         """Run one launch of requests for one model; see `backend.executor.Executor.execute`."""
         return self.of[requests[0].model].execute(stage, requests, steps, recalled, deliver, devices=devices)

@@ -124,6 +124,9 @@ class SwappingExecutor:
         for checkpoint in loaded:
             self.load(checkpoint)
 
+    hub = None
+    """Launches run one after another."""
+
     @property
     def loaded(self) -> tuple[str, ...]:
         """The checkpoints whose weights lie on the device, in the order they came."""
@@ -247,7 +250,7 @@ class SwappingExecutor:
         steps: int = 1,
         recalled: Callable[[], bool] = lambda: False,
         deliver: Deliver | None = None,
-        devices: int = 1,
+        devices: Sequence[int] = (0,),
     ) -> Outcome:
         """Run one launch of requests for one checkpoint, which lies here; see `backend.executor.Executor.execute`."""
         return self._of(requests[0]).execute(stage, requests, steps, recalled, deliver, devices=devices)

@@ -227,7 +227,7 @@ def _executor(own: _PoolReplicas, device: str, _: Sequence[str] = ()) -> Executo
     cluster = own.scenario.cluster
     use_threads(cluster.threads)
     ((model, make),) = own.makes.items()
-    return make(load_pipeline(own.sources[model], device, cluster.dtype))
+    return make(load_pipeline(own.sources[model], "cpu" if are_served(own.scenario) else device, cluster.dtype))
 
 
 def _executors(own: _PoolReplicas, device: str, _: Sequence[str] = ()) -> ModelsExecutor:
@@ -263,6 +263,16 @@ def _swapping(own: _PoolReplicas, device: str, loaded: Sequence[str]) -> Swappin
     )
 
 
+def are_served(scenario: Scenario) -> bool:
+    """Whether the devices of a replica are processes beside its own, so that launches run side by side.
+
+    Tiles, and what torchrun starts, have the replica's own process as one of the devices.
+    """
+    from backend.ranks.environment import torchrun
+
+    return scenario.cluster.devices > 1 and scenario.tiling is None and torchrun() is None
+
+
 def ranks_of(scenario: Scenario) -> Devices:
     """The devices of a replica of a model."""
     from backend.ranks.workers import Devices
@@ -279,12 +289,16 @@ def _executor_of(
     adapters: Mapping[str, Path],
     cache_bytes: int | None = None,
 ) -> Executor:
+    from backend.devices.servers import DeviceServers
     from backend.executor import Executor
     from backend.ranks.workers import Workers
 
     cluster = scenario.cluster
+    kind, devices = cluster.device.partition(":")[0], ranks_of(scenario)
+    served = are_served(scenario)
     return Executor(
-        workers=Workers(ranks_of(scenario), str(pipeline.device).partition(":")[0]),
+        workers=None if served else Workers(devices, kind),
+        servers=DeviceServers(devices, kind) if served else None,
         pipeline=pipeline,
         mode=cluster.executor,
         caching=caching,
@@ -356,4 +370,4 @@ def _described(executor: Executor | ModelsExecutor | SwappingExecutor) -> Report
     from backend.profiling import hardware_name
     from backend.replicas.messages import Report
 
-    return Report(hardware_name(str(executor.device)), (), tuple(executor.notes), executor.cache_peak_bytes)
+    return Report(hardware_name(str(executor.computes_on)), (), tuple(executor.notes), executor.cache_peak_bytes)

@@ -105,10 +105,12 @@ class ReceivedCalls:
 
     Args:
         device: where it computes.
+        everything: all tensors belong there; else those that are on such a device where they come from.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, everything: bool = False) -> None:
         self._device = device
+        self._everything = everything
         self._tensors: dict[int, torch.Tensor] = {}
 
     def forget(self, numbers: Sequence[int]) -> None:
@@ -120,7 +122,7 @@ class ReceivedCalls:
         """The tensors that this rank is about to be sent, empty."""
         tensors = []
         for number, dtype, shape, on_device in order["new"][str(rank)]:
-            where = self._device if on_device else torch.device("cpu")
+            where = self._device if on_device or self._everything else torch.device("cpu")
             self._tensors[number] = torch.empty(shape, dtype=getattr(torch, dtype), device=where)
             tensors.append(self._tensors[number])
         return tensors

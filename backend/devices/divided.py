@@ -112,9 +112,9 @@ class Divided:
         return count if all(isinstance(mixer, Blocks) for mixer in mixers) else min(count, rows)
 
     @contextmanager
-    def on(self, devices: int) -> Iterator[None]:
-        """Meanwhile, run calls on so many devices."""
-        self.ranks = tuple(range(devices))
+    def on(self, devices: Sequence[int]) -> Iterator[None]:
+        """Meanwhile, run calls on as many devices; the first of the replica leads in any case."""
+        self.ranks = tuple(range(len(devices)))
         try:
             yield
         finally:

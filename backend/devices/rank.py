@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from backend.coroutine import intercept_denoisers
+from backend.coroutine import DenoiserCall, intercept_denoisers
 from backend.devices.calls import ReceivedCalls
 from backend.devices.divided import Shares
 from backend.executor import dividing_mixers, kernels_of, mixers_of, rank_settings
@@ -19,6 +20,7 @@ from backend.ranks.environment import torchrun
 from backend.ranks.group import Group
 from backend.ranks.launch import ranks_from_environment
 from backend.ranks.workers import Devices
+from backend.tiled.execution import Tiling
 from backend.tiled.rank import TiledRank
 
 
@@ -45,7 +47,7 @@ class Rank:
 
 
 def serve_torchrun(
-    devices: Devices, device: str, mode: str, kernels: str, patch_floor: int | None, tiling: Any
+    devices: Devices, device: str, mode: str, kernels: str, patch_floor: int | None, tiling: Tiling | None
 ) -> None:
     """Be the rank that torchrun says, which is not the first, until the first one has done with it.
 
@@ -85,11 +87,16 @@ class PipelineRank:
         device = torch.device(pipeline.device)
         recorder = recorder_on(device) if graphs else Recorder()
         ways = {"patch_floor": patch_floor, "kernels": Kernels(fused, graphs), "recorder": recorder}
-        mixer = dividing_mixers(pipeline, mode, mixers_of(pipeline, mode, **ways), **ways)
+        self._mixer = mixers_of(pipeline, mode, **ways)
+        of_several = dividing_mixers(pipeline, mode, self._mixer, **ways)
         forwards = intercept_denoisers(pipeline)
-        self._shares = Shares(mixer, failed=_leave)
+        self._shares = Shares(of_several, failed=_leave)
         self._tiled = None if tiled is None else TiledRank(pipeline, forwards, **tiled)
         self._received = ReceivedCalls(device)
+
+    def share(self, calls: Sequence[DenoiserCall], ranks: tuple[int, ...], group: Group) -> list[Any]:
+        """The outputs of calls of one `Mixer.key`, which these ranks run together, on the first of them at least."""
+        return self._mixer.run(calls) if len(ranks) == 1 else self._shares.run(calls, ranks, group)
 
     @torch.no_grad()
     def obey(self, order: dict[str, Any], group: Group) -> None:
@@ -110,7 +117,7 @@ class PipelineRank:
         group.exchange([], [(0, tensor) for tensor in self._received.new(order, group.rank)])
         calls = self._received.calls(order)
         with contextlib.suppress(Exception):  # the others see that this one does not go on; the first says what it is
-            self._shares.run(calls, ranks, group)
+            self.share(calls, ranks, group)
 
 
 def _leave(error: BaseException) -> None:

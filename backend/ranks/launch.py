@@ -17,7 +17,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -114,7 +114,89 @@ def start_ranks(
         raise BadInput(f"{size} ranks need {size} GPUs; this machine has {torch.cuda.device_count()}")
     if size == 1:
         return Ranks(OneRank(_device_of(device, 0)), {})
-    name = target if isinstance(target, str) else _name_of(target)
+    store, port = _store_for(size)
+    store.set(status_key(0), "0 0")
+    orders = [
+        Order(
+            target=target if isinstance(target, str) else _name_of(target),
+            args=dict(args or {}),
+            rank=rank,
+            size=size,
+            port=port,
+            timeout_s=timeout_s,
+            device=device,
+            threads=threads,
+        )
+        for rank in range(1, size)
+    ]
+    children = _started(store, orders)
+    try:
+        heartbeat = Heartbeat(connect(port), 0, size, timeout_s, children, on_loss=lambda: _kill(children))
+        group = ProcessGroup(store, 0, size, timeout_s, heartbeat, _device_of(device, 0))
+    except BaseException:
+        end_children(children)
+        raise
+    return Ranks(group, children)
+
+
+class RankProcesses:
+    """Ranks that are all in processes of their own, as the process that started them holds them.
+
+    Args:
+        store: of their group.
+        children: by their rank.
+    """
+
+    def __init__(self, store: Any, children: Mapping[int, subprocess.Popen[bytes]]) -> None:
+        self._store = store
+        self._children = dict(children)
+
+    @property
+    def processes(self) -> dict[int, int]:
+        """Process ids, by rank."""
+        return {rank: child.pid for rank, child in self._children.items()}
+
+    def why_lost(self, rank: int) -> str:
+        """One line on a rank that has gone."""
+        until = time.monotonic() + _END_S
+        while (code := self._children[rank].poll()) is None and time.monotonic() < until:
+            time.sleep(_POLL_S)
+        gone = f"rank {rank} closed its connection" if code is None else how_it_ended(rank, code)
+        return verdict_of(self._store) or gone
+
+    def close(self) -> None:
+        """End them all."""
+        end_children(self._children)
+
+
+def start_processes(
+    target: str, size: int, args: Mapping[str, Any], timeout_s: float, device: str, threads: int
+) -> RankProcesses:
+    """Start ranks 0 .. ``size`` - 1, none of which is the caller's.
+
+    Arguments, and what is raised, are those of `start_ranks`.
+    """
+    if device == "cuda" and torch.cuda.device_count() < size:
+        raise BadInput(f"{size} ranks need {size} GPUs; this machine has {torch.cuda.device_count()}")
+    store, port = _store_for(size)
+    orders = [
+        Order(
+            target=target,
+            args=dict(args),
+            rank=rank,
+            size=size,
+            port=port,
+            timeout_s=timeout_s,
+            device=device,
+            threads=threads,
+        )
+        for rank in range(size)
+    ]
+    return RankProcesses(store, _started(store, orders))
+
+
+def _store_for(size: int) -> tuple[Any, int]:
+    """The store of a new group, and its port."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=2 * size + 8)
     port = listener.getsockname()[1]
     store = dist.TCPStore(
@@ -126,32 +208,28 @@ def start_ranks(
         master_listen_fd=listener.detach(),
     )
     open_verdict(store)
-    store.set(status_key(0), "0 0")
+    return store, port
+
+
+def _started(store: Any, orders: Sequence[Order]) -> dict[int, subprocess.Popen[bytes]]:
+    """Children that have made their targets, by rank.
+
+    Raises:
+        RankLost: one did not start. No process is left.
+    """
     children: dict[int, subprocess.Popen[bytes]] = {}
     pulses: dict[int, int] = {}
     try:
-        for rank in range(1, size):
-            order = Order(
-                target=name,
-                args=dict(args or {}),
-                rank=rank,
-                size=size,
-                port=port,
-                timeout_s=timeout_s,
-                device=device,
-                threads=threads,
-            )
-            children[rank], pulses[rank] = _start(order)
-        _await_start(store, children, pulses, max(timeout_s, _SILENT_S))
-        heartbeat = Heartbeat(connect(port), 0, size, timeout_s, children, on_loss=lambda: _kill(children))
-        group = ProcessGroup(store, 0, size, timeout_s, heartbeat, _device_of(device, 0))
+        for order in orders:
+            children[order.rank], pulses[order.rank] = _start(order)
+        _await_start(store, children, pulses, max(orders[0].timeout_s, _SILENT_S))
     except BaseException:
         end_children(children)
         raise
     finally:
         for pulse in pulses.values():
             os.close(pulse)
-    return Ranks(group, children)
+    return children
 
 
 def ranks_from_environment(timeout_s: float = 60.0, device: str = "cpu") -> Ranks:

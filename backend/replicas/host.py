@@ -6,11 +6,14 @@ Libraries keep by thread which kernels they chose for a shape, so the thread tha
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
+from backend.replicas.hub import LaunchHub
 from backend.replicas.messages import (
     Asked,
     Delivered,
@@ -40,7 +43,7 @@ def nothing(_: Any) -> Report:
 
 
 class Host:
-    """Carries out the orders of one replica, one after another, on the thread that calls `run`.
+    """Carries out the orders of one replica on the thread that calls `run`, one after another or side by side.
 
     Args:
         make: makes the executor.
@@ -62,13 +65,18 @@ class Host:
         self._tell = tell
         self._orders: queue.SimpleQueue[LaunchOrder | End] = queue.SimpleQueue()
         self._recalled: set[int] = set()
+        self._hub: LaunchHub | None = None
+        self._taking = threading.Lock()
 
     def take(self, message: Asked) -> None:
         """Take a message, on any thread."""
         if isinstance(message, Recall):
             self._recalled.add(message.launch_id)
-        else:
-            self._orders.put(message)
+            return
+        self._orders.put(message)
+        with self._taking:
+            if self._hub is not None:
+                self._hub.wake()
 
     def run(self) -> None:
         """Serve until told to end."""
@@ -79,17 +87,25 @@ class Host:
             self._tell(Unready(error))
             return
         self._tell(Ready(report))
-        while isinstance(order := self._orders.get(), LaunchOrder):
-            outcome: Outcome | Exception
-            try:
-                outcome = self._carry_out(executor, order)
-            except Exception as error:
-                outcome = error
-            self._recalled.discard(order.launch_id)
-            self._tell(Ended(order.launch_id, outcome))
+        with self._taking:
+            self._hub = executor.hub
+        if self._hub is not None:
+            self._hub.run(self._orders, partial(self._do, executor), lambda order: isinstance(order, LaunchOrder))
+        else:
+            while isinstance(order := self._orders.get(), LaunchOrder):
+                self._do(executor, order)
         report = self._describe(executor)
         executor.close()
         self._tell(Left(report))
+
+    def _do(self, executor: Runs, order: LaunchOrder) -> None:
+        outcome: Outcome | Exception
+        try:
+            outcome = self._carry_out(executor, order)
+        except Exception as error:
+            outcome = error
+        self._recalled.discard(order.launch_id)
+        self._tell(Ended(order.launch_id, outcome))
 
     def _carry_out(self, executor: Runs, order: LaunchOrder) -> Outcome:
         """The stages of a launch one after another, until its end or a recall."""
@@ -117,9 +133,10 @@ class Host:
                 if STAGES[stage].moves:  # what lies of requests is with the first rank, whatever computes
                     done += steps
                     continue
-                outcome = executor.execute(stage, alive, steps, recalled, deliver, order.devices)
-                busy = order.devices if STAGES[stage].divides else 1
-                devices_s = outcome.device_s or (time.perf_counter() - started,) * busy
+                divided = STAGES[stage].divides or STAGES[stage].devices
+                devices = order.devices if divided else order.devices[:1]
+                outcome = executor.execute(stage, alive, steps, recalled, deliver, devices)
+                devices_s = outcome.device_s or (time.perf_counter() - started,) * len(devices)
                 busy_s = [sum(both) for both in zip_longest(busy_s, devices_s, fillvalue=0.0)]
                 failed |= outcome.failed or {}
                 for name, note in (outcome.notes or {}).items():

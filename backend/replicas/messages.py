@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from backend.replicas.hub import LaunchHub
 from policies.contract import Launch, Load, Outcome
 from traces.request import Request
 from traces.stages import Recipe
@@ -20,7 +22,7 @@ class LaunchOrder(NamedTuple):
         requests: of the batch.
         resident: ids of all requests that live on the replica; it frees what others left there.
         load: weights to bring, instead of requests; None: none.
-        devices: that its steps run on, as far as they are divided.
+        devices: of the replica, that its steps run on: what is not divided, on the first.
     """
 
     launch_id: int
@@ -28,7 +30,7 @@ class LaunchOrder(NamedTuple):
     requests: tuple[Request, ...]
     resident: frozenset[str]
     load: Load | None = None
-    devices: int = 1
+    devices: tuple[int, ...] = (0,)
 
 
 def order_of(launch: Launch, resident: frozenset[str]) -> LaunchOrder:
@@ -40,7 +42,7 @@ def order_of(launch: Launch, resident: frozenset[str]) -> LaunchOrder:
         requests=requests,
         resident=resident,
         load=launch.load,
-        devices=min(launch.batch.devices or len(launch.devices), len(launch.devices)),
+        devices=launch.devices[: launch.batch.devices],
     )
 
 
@@ -125,10 +127,16 @@ class Runs(Protocol):
     """What carries out launches: a `backend.executor.Executor`, or what stands for one.
 
     Where weights are loaded, a `backend.swapping.SwappingExecutor`, to which loads are told.
+
+    Attributes:
+        hub: where launches run side by side; None: they run one after another.
     """
 
+    @property
+    def hub(self) -> LaunchHub | None: ...
+
     def execute(
-        self, stage: str, requests: Any, steps: int, recalled: Any, deliver: Any, devices: int = 1
+        self, stage: str, requests: Any, steps: int, recalled: Any, deliver: Any, devices: Sequence[int] = (0,)
     ) -> Outcome: ...
 
     def keep_only(self, request_ids: set[str]) -> None: ...

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from backend.devices.rank import PipelineRank
+from backend.devices.server import DeviceServer
 from backend.packed.shard_attention import ShardAttention
 from backend.ranks.group import Group
 from tests.backend import tiny_pipelines
@@ -43,3 +44,12 @@ class FamilyRank:
                 ShardAttention._by_heads = _failing  # type: ignore[method-assign]
             elif self._rank is not None:
                 self._rank.obey(order, group)
+
+
+class FamilyServer(DeviceServer):
+    """A device that serves a small pipeline, which it makes where it is."""
+
+    def __init__(self, device: str, model: str, dtype: str, address: str, decode: str, **settings: Any) -> None:
+        self._address = address
+        self._device = torch.device(device)
+        self._prepare(pipeline_of(model), decode, settings)

@@ -73,7 +73,7 @@ def latents_on(executor: Executor, requests: list[Request], degrees: list[int]) 
             joined.append(arriving.pop(0))
             assert executor.execute("encode", [joined[-1]]).failed is None
         active = [each for each in joined if left[each.request_id]]
-        outcome = executor.execute("denoise", active, 1, devices=degrees[launch % len(degrees)])
+        outcome = executor.execute("denoise", active, 1, devices=range(degrees[launch % len(degrees)]))
         assert outcome.failed is None, outcome.failed
         launch += 1
         for each in active:
@@ -108,7 +108,7 @@ def test_any_number_of_ranks_from_step_to_step_makes_what_one_makes(workers: Wor
 def denoised(executor: Executor, requests: list[Request], devices: int) -> dict[str, Any]:
     """Latents after one step of all."""
     assert executor.execute("encode", requests).failed is None
-    assert executor.execute("denoise", requests, 1, devices=devices).failed is None
+    assert executor.execute("denoise", requests, 1, devices=range(devices)).failed is None
     final = {each.request_id: executor.latents(each.request_id) for each in requests}
     executor.keep_only(set())
     return final
@@ -127,7 +127,7 @@ def test_bytes_and_exchanges_are_those_of_the_formula(workers: Workers) -> None:
     layers = config.num_layers + config.num_single_layers
     divided: Any = executor.divided
     before = divided.traffic
-    assert executor.execute("denoise", requests, 1, devices=most).failed is None
+    assert executor.execute("denoise", requests, 1, devices=range(most)).failed is None
     executor.keep_only(set())
     expected = expected_bytes(
         rows=rows,

@@ -17,6 +17,8 @@ from traces.request import Request
 class Sleeper:
     """Every step takes ``step_s``; a picture's pixels are the process's id."""
 
+    hub = None
+
     def __init__(self, step_s: float = 0.02) -> None:
         self.step_s = step_s
         self.resident: set[str] = set()
@@ -28,7 +30,7 @@ class Sleeper:
         steps: int,
         recalled: Callable[[], bool],
         deliver: Callable[[Request, Any], None],
-        devices: int = 1,
+        devices: Sequence[int] = (0,),
     ) -> Outcome:
         done = 0
         for _ in range(steps):
