@@ -28,7 +28,7 @@ import torch.distributed as dist
 from backend.child import start_child
 from backend.ranks.environment import torchrun
 from backend.ranks.group import Group, OneRank, ProcessGroup
-from backend.ranks.heartbeat import Heartbeat, RankLost, how_it_ended, open_verdict, status_key, verdict_of
+from backend.ranks.heartbeat import LEFT, Heartbeat, RankLost, how_it_ended, open_verdict, status_key, verdict_of
 from traces.errors import BadInput
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -159,10 +159,11 @@ class RankProcesses:
     def why_lost(self, rank: int) -> str:
         """One line on a rank that has gone."""
         until = time.monotonic() + _END_S
-        while (code := self._children[rank].poll()) is None and time.monotonic() < until:
+        while self._children[rank].poll() is None and time.monotonic() < until:
             time.sleep(_POLL_S)
-        gone = f"rank {rank} closed its connection" if code is None else how_it_ended(rank, code)
-        return verdict_of(self._store) or gone
+        codes = {other: child.poll() for other, child in self._children.items()}
+        died = [how_it_ended(other, code) for other, code in codes.items() if code is not None and code != LEFT]
+        return died[0] if died else verdict_of(self._store) or f"rank {rank} closed its connection"
 
     def close(self) -> None:
         """End them all."""
