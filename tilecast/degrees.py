@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import exp
 
-from predictors.costs import CostModel
+from predictors.costs import CostLayer, CostModel
 from predictors.degrees import DegreeRates, ParallelCosts, Sharing, link_at, shipped_degree_rates
 from predictors.efficiency import Z80
 from predictors.estimate import RooflineCost, estimated_table
@@ -94,6 +94,16 @@ def degree_notes(costs: CostModel, model: str) -> list[str]:
         f"devices: times on {', '.join(map(str, estimated))} are ESTIMATED from those on one, not measured, and may be "
         f"wrong by x/÷ {exp(Z80 * costs.rates.log_sd):.2f} (80 %)"
     ]
+
+
+def degree_log_sd(costs: CostModel) -> float:
+    """Standard deviation of the logarithm of true over predicted seconds on the largest degree that is offered, where
+    those on one device are known; 0.0 where steps are not divided."""
+    while isinstance(costs, CostLayer) and not isinstance(costs, ParallelCosts):
+        costs = costs.table
+    if not isinstance(costs, ParallelCosts) or (most := costs.degrees("")[-1]) == 1:
+        return 0.0
+    return costs.rates.log_sd_of(most)
 
 
 def tile_link(scenario: Scenario) -> Link:

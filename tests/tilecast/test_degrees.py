@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +12,12 @@ from predictors.costs import Batch
 from predictors.degrees import ParallelCosts, shipped_degree_rates
 from predictors.link import Link
 from predictors.profile import Profile
+from tests.cli.run_command import run
 from tests.tilecast.test_setup import write_profile
 from tilecast.degrees import degree_notes, tile_link
 from tilecast.scenario import Scenario, load_scenario
 from tilecast.served import ServedModel, served_models
+from tilecast.studies.case import Case
 
 SCENARIO = """
 model = "flux"
@@ -111,3 +114,15 @@ def test_a_model_of_which_nothing_is_known_runs_on_one_device(tmp_path: Path) ->
     assert costs.degrees("tiny-video") == (1,)
     (note,) = degree_notes(costs, "tiny-video")
     assert note.startswith("devices: tiny-video can run a step on one device only")
+
+
+def test_a_plan_weighs_replicas_of_several_devices(tmp_path: Path) -> None:
+    """They carry at most so many times as much, and what they take is less certain."""
+    size = ("--sizes", "1024x1024:1", "--steps", 4, "--model", "flux")
+    run("trace", "generate", "--rate", 1, "--duration", 5, *size, "-o", tmp_path / "trace.parquet")
+    plan = '[slo]\nscale = 3.0\n[plan]\nhardware = [{ name = "h100-sxm", hardware = "h100-sxm", devices = [1, 4] }]\n'
+    case = Case(scenario(tmp_path, SCENARIO + plan))
+    one, four = (option for option in case.options.values() if option.scheduler == case.policies[0])
+    assert (one.devices, four.devices) == (1, 4)
+    assert four.capacity_rps == pytest.approx(4 * one.capacity_rps)
+    assert four.log_sd == pytest.approx(math.hypot(one.log_sd, shipped_degree_rates().log_sd))

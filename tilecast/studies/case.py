@@ -17,6 +17,7 @@ from predictors.memory import footprint, largest_batch
 from predictors.shapes import shipped_shapes
 from reports.formatting import format_rate
 from reports.plan.result import Candidate, Demand, Memory
+from tilecast.degrees import degree_log_sd
 from tilecast.scenario import Scenario
 from tilecast.sections import FaultsSection, HardwareSection, PolicySection
 from tilecast.studies.assess import Effort, SloTarget, key
@@ -120,16 +121,11 @@ class Case:
         """Everything that may be bought.
 
         Raises:
-            BadInput: a kind whose scenario is wrong, or devices with nothing to share.
+            BadInput: a kind whose scenario is wrong.
         """
         found = {}
         for kind in self.kinds:
             for devices in kind.devices:
-                if devices > 1 and self.scenario.tiling is None:
-                    raise BadInput(
-                        f"plan.hardware {kind.name!r}: replicas of {devices} devices, but nothing is tiled; expected "
-                        "a [tiling] section, or devices = [1]"
-                    )
                 for scheduler in self.policies:
                     option = self._option(kind, devices, scheduler)
                     found[key(option)] = option
@@ -159,12 +155,15 @@ class Case:
         )
 
     def _log_sd(self, scenario: Scenario) -> float:
-        """How uncertain the seconds of the demand's requests are, alone: see `predictors.latency_model.StageCost`."""
-        table, requests = shared(scenario).table, shared(self.reference).requests
+        """How uncertain the seconds of the demand's requests are, alone (see `predictors.latency_model.StageCost`) and,
+        where steps are divided, on several devices."""
+        prepared, requests = shared(scenario), shared(self.reference).requests
+        table, divided = prepared.table, degree_log_sd(prepared.costs) if prepared.tiling is None else 0.0
         if not any(table.log_sds.values()):
-            return 0.0
+            return divided
         off = table.shifted(1.0)
-        return math.log(sum(map(off.standalone_s, requests)) / sum(map(table.standalone_s, requests)))
+        alone = math.log(sum(map(off.standalone_s, requests)) / sum(map(table.standalone_s, requests)))
+        return math.hypot(alone, divided)
 
     def _measured_error_ratio(self, scenario: Scenario) -> float:
         """What ten measurements of a denoising step would leave of the error: of the demand's sizes, in batches of one
@@ -181,7 +180,8 @@ class Case:
         if prepared.cache is not None or prepared.tiling is not None:
             return math.inf  # what they spare is known only step by step
         requests = shared(self.reference).requests
-        return capacity_rps(prepared.world_table(), requests) / scenario.world.slowdown
+        carried = capacity_rps(prepared.world_table(), requests) / scenario.world.slowdown
+        return scenario.cluster.devices * carried  # at most: a step on several devices has at least its part on each
 
     def demand(self) -> Demand:
         """What is asked, in figures."""
