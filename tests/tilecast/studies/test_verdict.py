@@ -43,7 +43,7 @@ def calm() -> list[Replication]:
 
 
 def test_the_trap_a_cluster_that_looks_fine_on_1000_requests_is_unstable_on_10000() -> None:
-    overloaded = partial(cluster, 1.02)
+    overloaded = partial(cluster, 1.03)
     short = [overloaded(1000, seed) for seed in SEEDS]
     assert attainment(short).mean == 1.0  # every one of the first 1,000 in time
     assert judge(short, None, PROMISE).state != STABLE
