@@ -75,7 +75,8 @@ def undisturbed(folder: Path) -> Path:
 
 def sweep(folder: Path, name: str, *options: object) -> str:
     grid = () if "--grid" in options else ("--grid", folder / "grid.toml")
-    return run("sweep", folder / "scenario.toml", *grid, "-o", folder / name, *options)
+    workers = () if "--workers" in options else ("--workers", 1)
+    return run("sweep", folder / "scenario.toml", *grid, "-o", folder / name, *workers, *options)
 
 
 FOUR_POINTS = """
