@@ -93,6 +93,14 @@ def _commands_built_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def loads_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile's seconds of loads are made up: to measure them takes longer than all the rest of a small model's."""
+    from predictors.loading import LoadRate, LoadRates
+
+    monkeypatch.setattr("backend.profiling.load_rates", lambda *_: LoadRates(LoadRate(1.0), LoadRate(1.0)))
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SDXL-class pipeline with random weights in diffusers' folder layout."""

@@ -12,9 +12,8 @@ torch = pytest.importorskip("torch")
 import diffusers  # noqa: E402
 
 from backend.executor import Executor  # noqa: E402
-from backend.loading import geometry_of_pipeline  # noqa: E402
+from backend.loading import geometry_of_pipeline, load_pipeline  # noqa: E402
 from backend.profiling import measure_profile  # noqa: E402
-from predictors.loading import LoadRate, LoadRates  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
 from tests.backend.families import FAMILIES  # noqa: E402
 from tests.sweep import SWEEP  # noqa: E402
@@ -22,7 +21,13 @@ from traces.errors import BadInput  # noqa: E402
 from traces.geometry import GEOMETRIES, geometry_from_json  # noqa: E402
 
 LOADED = ("SD3", "Flux", "Sana", "Wan 2.2 A14B", "LTX-2")
-"""Of these the seconds of loads are measured, too, where not all are swept; the others' weights are loaded once."""
+"""Of these the seconds of loads are measured, too, where not all are swept."""
+MEASURED = (
+    *(*LOADED, "FLUX.2 klein", "Qwen-Image", "PixArt-sigma", "GLM-Image", "HunyuanImage 2.1"),
+    *("Wan 2.1 image to video", "Wan VACE", "HunyuanVideo 1.5", "Latte"),
+)
+"""These are measured where not all are swept; the others are loaded."""
+FROM_A_FOLDER = {name: family for name, family in FAMILIES.items() if family.unfit_for_a_folder == ""}
 SCALES = {  # pixels a latent pixel, frames a latent frame, pixels that sides are multiples of, the size it makes
     "SD3": (2, 1, 4, (32, 32)),
     "Flux": (2, 1, 4, (256, 256)),
@@ -87,11 +92,25 @@ def test_a_folder_called_like_a_known_model_has_that_models_size_only_if_it_is_o
     assert geometry_of_pipeline(flux, "flux").latent_channels == 4
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.unfit_for_a_folder == ""])
-def test_a_family_is_measured_from_its_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", [name for name in FROM_A_FOLDER if name not in MEASURED and not SWEEP])
+def test_a_family_is_loaded_from_its_folder(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made = FAMILIES[name].make()
+    made.save_pretrained(tmp_path / "mine")
+    if FAMILIES[name].refused:
+        with pytest.raises(BadInput, match=FAMILIES[name].refused):
+            Executor(load_pipeline(str(tmp_path / "mine")))
+        return
+    loaded = Executor(load_pipeline(str(tmp_path / "mine"))).pipeline
+    assert type(loaded) is type(made)
+    assert geometry_of_pipeline(loaded, "mine") == geometry_of_pipeline(made, "mine")
+
+
+@pytest.mark.parametrize("name", [name for name in FROM_A_FOLDER if name in MEASURED or SWEEP])
+def test_a_family_is_measured_from_its_folder(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     torch.set_num_threads(1)
     if name not in LOADED and not SWEEP:
-        monkeypatch.setattr("backend.profiling.load_rates", lambda *_: LoadRates(LoadRate(1.0), LoadRate(1.0)))
+        request.getfixturevalue("loads_not_measured")
     family = FAMILIES[name]
     torch.manual_seed(0)
     made = family.make()

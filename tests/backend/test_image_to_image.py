@@ -174,6 +174,7 @@ def test_what_a_request_starts_from_is_checked_before_any_work(pictures: Path) -
             executor.check(request)
 
 
+@pytest.mark.usefixtures("loads_not_measured")
 def test_a_model_that_starts_from_pictures_is_measured(tmp_path: Path) -> None:
     _sdxl().save_pretrained(tmp_path / "mine")
     profile = measure_profile(str(tmp_path / "mine"), sizes=[(16, 16, 1), (16, 32, 1)], max_batch=2, repeats=1)

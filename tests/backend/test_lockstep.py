@@ -253,6 +253,7 @@ def test_a_cache_needs_blocks() -> None:
         Executor(pipeline, "packed", Some())
 
 
+@pytest.mark.usefixtures("loads_not_measured")
 def test_a_profile_says_which_blocks_are_not_packed(tmp_path: Path) -> None:
     tiny_families.sana().save_pretrained(tmp_path / "sana")
     sizes = [(32, 32, 1), (64, 32, 1)]

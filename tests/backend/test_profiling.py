@@ -61,7 +61,7 @@ def test_a_profile_is_measured_saved_and_fitted(model_folder: Path, tmp_path: Pa
     assert 0 < table.step_s("denoise", Batch("sd3", (small,))) < table.step_s("denoise", Batch("sd3", (large,)))
 
 
-@pytest.mark.usefixtures("undisturbed")
+@pytest.mark.usefixtures("undisturbed", "loads_not_measured")
 def test_mixes_and_a_cache_are_measured(model_folder: Path) -> None:
     sizes = [(16, 16, 1), (16, 32, 1)]
     profile = measure_profile(

@@ -19,7 +19,6 @@ from typer.testing import CliRunner  # noqa: E402
 from backend.profiling import measure_profile  # noqa: E402
 from cli.app import app  # noqa: E402
 from policies.runlog import read_run  # noqa: E402
-from predictors.loading import LoadRate, LoadRates  # noqa: E402
 from tests.backend import tiny_families, tiny_pipelines  # noqa: E402
 from tests.backend.tiny_lora import lora_file  # noqa: E402
 from tilecast.recorded import parity_of  # noqa: E402
@@ -98,6 +97,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("loads_not_measured")
 @pytest.mark.parametrize("name", SERVED)
 def test_a_replay_does_what_a_simulation_predicts_and_its_decisions_are_reproduced(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -112,7 +112,6 @@ def test_a_replay_does_what_a_simulation_predicts_and_its_decisions_are_reproduc
     else:
         for module in ("loading", "profiling"):
             monkeypatch.setattr(f"backend.{module}.load_pipeline", lambda *_: served.made())
-        monkeypatch.setattr("backend.profiling.load_rates", lambda *_: LoadRates(LoadRate(1.0), LoadRate(1.0)))
     profile = measure_profile(str(folder / "mine"), sizes=[(32, 32, 1)], max_batch=2, repeats=1, mode=served.executor)
     profile.save(folder / "p.parquet")
     common = {"height": 32, "width": 32, "steps": 10, "prompt": "a cat"}

@@ -21,6 +21,7 @@ from tests.cli.run_command import either, run
 from traces.stages import ORDINARY
 
 
+@pytest.mark.usefixtures("loads_not_measured")
 def test_a_small_study_from_measuring_to_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
