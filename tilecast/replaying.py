@@ -44,6 +44,10 @@ def check_replayable(scenario: Scenario) -> None:
                     f"{of}the ranks of a replica do not load weights together; beside [weights] expected "
                     "cluster.devices = 1"
                 )
+            if len(pool.models) > 1 and own.cluster.devices > 1:
+                raise BadInput(
+                    f"{of}the devices of a replica hold one model in a replay; expected devices = 1, or a pool a model"
+                )
             _check_served(own, of, sources)
 
 

@@ -442,11 +442,6 @@ def _check_alone(scenario: Scenario, members: list[ServedModel]) -> None:
         raise BadInput(f"policies.caching is {section.caching.name!r}: expected 'none' with several models or pools")
     if scenario.tiling is not None or section.tile_caching.name != "none":
         raise BadInput("[tiling] is of one model on one pool: take it out, or leave one pool with one model")
-    if several := [member for member in members if member.scenario.cluster.devices > 1]:
-        raise BadInput(
-            f"pool {several[0].pool.name!r}: devices is {several[0].scenario.cluster.devices}, but only tiles are "
-            "shared, which are of one model on one pool"
-        )
 
 
 def _costs(member: ServedModel, table: LatencyModel, tiling: PreparedTiling | None) -> CostModel:

@@ -15,9 +15,12 @@ from predictors.profile import Profile
 from tests.cli.run_command import run
 from tests.tilecast.test_setup import write_profile
 from tilecast.degrees import degree_notes, tile_link
+from tilecast.replaying import check_replayable
 from tilecast.scenario import Scenario, load_scenario
 from tilecast.served import ServedModel, served_models
+from tilecast.setup import prepare
 from tilecast.studies.case import Case
+from traces.errors import BadInput
 
 SCENARIO = """
 model = "flux"
@@ -126,3 +129,28 @@ def test_a_plan_weighs_replicas_of_several_devices(tmp_path: Path) -> None:
     assert (one.devices, four.devices) == (1, 4)
     assert four.capacity_rps == pytest.approx(4 * one.capacity_rps)
     assert four.log_sd == pytest.approx(math.hypot(one.log_sd, shipped_degree_rates().log_sd))
+
+
+def test_models_and_pools_have_degrees_of_their_own(tmp_path: Path) -> None:
+    for model in ("flux", "sd3"):
+        size = ("--sizes", "512x512:1", "--steps", 4, "--model", model)
+        run("trace", "generate", "--rate", 1, "--duration", 5, *size, "-o", tmp_path / f"{model}.parquet")
+    both = [pd.read_parquet(tmp_path / f"{model}.parquet") for model in ("flux", "sd3")]
+    both[1]["request_id"] = "other " + both[1]["request_id"]
+    pd.concat(both).sort_values("arrival_s").to_parquet(tmp_path / "trace.parquet")
+    pools = """
+    [[pool]]
+    name = "a"
+    models = ["flux", "sd3"]
+    devices = 8
+    [[pool]]
+    name = "b"
+    models = ["sd3"]
+    devices = 2
+    """
+    asked = scenario(tmp_path, SCENARIO.replace("[cluster]\ndevices = 8", pools))
+    a, b = prepare(asked).pools
+    assert a.costs.degrees("flux") == a.costs.degrees("sd3") == (1, 2, 3, 4, 6, 8)
+    assert b.costs.degrees("sd3") == (1, 2)
+    with pytest.raises(BadInput, match="pool 'a': the devices of a replica hold one model in a replay"):
+        check_replayable(asked)
