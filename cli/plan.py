@@ -138,7 +138,8 @@ def plan(
     if loaded.pool and pools.keeps:
         price = "" if math.isnan(pools.price_per_hour) else f", for {pools.price_per_hour:.2f} an hour"
         say(f"All pools: {', '.join([f'{count} of {name}' for name, count in pools.replicas.items()])}{price}.")
-    if any(made.answer is None for made in [*plans.values(), *joint.values()]):
+    unkept = [*[made.answer is None for made in plans.values()], *[made.answer is None for made in joint.values()]]
+    if any(unkept):
         raise typer.Exit(NEGATIVE)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import exp, log
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -308,6 +309,7 @@ def rates_of_rows(
     """
     rows = frame[frame["stage"] == _DENOISE]
     points, degrees = [], []
+    row: Any
     for row in rows.itertuples():
         computed = float(row.computed) if row.cached else None
         batch = Batch(str(row.model), parse(row.composition), float(row.guided), computed=computed)

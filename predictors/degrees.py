@@ -167,8 +167,8 @@ class Sharing:
         exchanges = 0
         for forward in self._forwards(batch.composition):
             tokens = [(n, self.shape.tokens(_DENOISE, self.geometry, size)) for size, n in forward]
-            images = [(n, area * frames) for n, (area, frames) in tokens]
-            cut = cut_of(images, guided, devices, sequence, parallel)
+            sized = [(n, area * frames) for n, (area, frames) in tokens]
+            cut = cut_of(sized, guided, devices, sequence, parallel)
             own += self._weight(forward, batch, guided, cut)
             whole += self._whole(forward, batch, guided)
             calls = self._calls(forward, guided, parallel or Parallel.of(devices, forward[0][1], guided))

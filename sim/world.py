@@ -125,7 +125,9 @@ class World(Durations):
         )
         self._account = None if plans is None and tiles is None else self._work
         self.clocks = [_Asked(partial(self._clock, str(replica), seed, noise)) for replica in range(replicas)]
-        self._clocks_beside = _Asked(lambda of: _Asked(partial(self._clock, "{}.{}".format(*of), seed, noise)))
+        self._clocks_beside: _Asked[tuple[int, int], _Asked[str, NoiseStream]] = _Asked(
+            lambda of: _Asked(partial(self._clock, "{}.{}".format(*of), seed, noise))
+        )
 
     def _clocks(self, launch: Launch) -> _Asked[str, NoiseStream]:
         """The noise of a launch's stages: that of the first of its devices, which no other has meanwhile."""

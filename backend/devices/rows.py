@@ -25,9 +25,9 @@ class RowsFailed(RuntimeError):  # noqa: N818 - named for what it is
 
 
 class CallRows(NamedTuple):
-    """Rows ``begin`` to ``end`` of the call ``index``."""
+    """Rows ``begin`` to ``end`` of the call number ``call``."""
 
-    index: int
+    call: int
     begin: int
     end: int
 
@@ -58,7 +58,7 @@ def run_rows(mixer: Mixer, calls: Sequence[DenoiserCall], group: Subgroup) -> li
     outputs: list[Any] = []
     try:
         if mine:
-            outputs = mixer.run([some_rows(calls[part.index], slice(part.begin, part.end)) for part in mine])
+            outputs = mixer.run([some_rows(calls[part.call], slice(part.begin, part.end)) for part in mine])
     except Exception as error:
         failed = error
     why = "" if failed is None else f"{type(failed).__name__}: {first_line(failed)}"
@@ -81,7 +81,7 @@ def run_rows(mixer: Mixer, calls: Sequence[DenoiserCall], group: Subgroup) -> li
     by_call: list[list[list[torch.Tensor]]] = [[] for _ in calls]
     for rank in range(group.size):
         for part, one in zip(parts[rank], received[rank], strict=True):
-            by_call[part.index].append(one)
+            by_call[part.call].append(one)
     return [tree_unflatten([torch.cat(column) for column in zip(*of_call, strict=True)], spec) for of_call in by_call]
 
 

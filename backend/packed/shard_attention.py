@@ -105,8 +105,8 @@ class ShardAttention(RowAttention):
         queries, keys = rows
         if some is not None:
             return rows_apart(some, q, k, v, mask, rows)
-        heads_last = (x[0].transpose(0, 1) for x in (q, k, v))
-        return attend(*heads_last, queries.segments, keys.segments, self.pack.fused).transpose(0, 1)[None]
+        own_q, own_k, own_v = (x[0].transpose(0, 1) for x in (q, k, v))
+        return attend(own_q, own_k, own_v, queries.segments, keys.segments, self.pack.fused).transpose(0, 1)[None]
 
     def _by_heads(
         self,

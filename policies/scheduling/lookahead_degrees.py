@@ -136,13 +136,14 @@ class LookaheadDegrees(ElasticPolicy):
                 items.append(self._item((job,), (self.left(job),), None))
         waiting = sorted(self.waiting, key=lambda job: (self._due_s[job], job.order))[: self.horizon]
         items += [self._item((job,), (job.denoise_left,), None) for job in waiting]
-        urgent = []
+        urgent: list[_Item] = []
         for item in sorted(items, key=_urgency):
             if len(item.jobs) == 1 and item.jobs[0].request.deadline < math.inf:
-                (job,), (left,) = item.jobs, item.left
-                if now + self._errors.ratio * self._least_s(item, left) > item.due_s:
+                (job,) = item.jobs
+                least_s = self._least_s(item, item.left[0])
+                if now + self._errors.ratio * least_s > item.due_s:
                     if self.drop_late and item.unit is None and job.state != "running":
-                        over_s = now + self._least_s(item, left) - item.due_s
+                        over_s = now + least_s - item.due_s
                         drop.append((job, f"would miss its deadline by {over_s:.3g} s even alone"))
                     else:
                         late.append(item)

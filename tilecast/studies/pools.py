@@ -40,14 +40,18 @@ class PoolPlans:
     joint: dict[str, JointPlan] = field(default_factory=dict)
 
     @property
+    def _plans(self) -> list[Plan | JointPlan]:
+        return [*self.of.values(), *self.joint.values()]
+
+    @property
     def keeps(self) -> bool:
         """Whether for every model there are pools that keep the promise."""
-        return all(made.answer is not None for made in [*self.of.values(), *self.joint.values()])
+        return all(made.answer is not None for made in self._plans)
 
     @property
     def price_per_hour(self) -> float:
         """Of all pools; NaN: a price is not known, or of some pools none keep the promise."""
-        answers = [made.answer for made in [*self.of.values(), *self.joint.values()]]
+        answers = [made.answer for made in self._plans]
         return sum([math.nan if answer is None else answer.price_per_hour for answer in answers])
 
     @property
@@ -265,11 +269,11 @@ def pool_groups(scenario: Scenario) -> list[PoolGroup]:
     whole.by_part([str(at[name]) for name in wanted], lambda number, part: parts.setdefault(number, part))
     found = []
     for number, pools in enumerate(groups):
-        own = dict.fromkeys([called[model] for pool in pools for model in _models(scenario, pool)])
-        models = tuple([model for model in own if model in wanted])
-        alone = len(pools) == 1 and len(own) == 1
+        served = dict.fromkeys([called[model] for pool in pools for model in _models(scenario, pool)])
+        models = tuple([model for model in served if model in wanted])
+        alone = len(pools) == 1 and len(served) == 1
         base = scenario.serving(pools[0], _models(scenario, pools[0])[0]) if alone else scenario
-        kept = {"trace.path": parts[str(number)], **({} if alone else {"pool": tuple(pools)})}
+        kept: dict[str, Any] = {"trace.path": parts[str(number)], **({} if alone else {"pool": tuple(pools)})}
         found.append(PoolGroup("+".join([pool.name for pool in pools]), base.replaced(kept), models))
     return found
 

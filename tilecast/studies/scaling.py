@@ -191,7 +191,8 @@ class _Look:
     def __call__(self, sections: Mapping[str, Section]) -> list[ScalingChoice]:
         """What became of each policy, by what people call it."""
         plan, days = self._scenario.plan, self._recorded.daily
-        found, left, count = {}, dict(sections), plan.seeds if days else 1
+        found: dict[str, ScalingChoice] = {}
+        left, count = dict(sections), plan.seeds if days else 1
         while left:
             runs = self._runs(left, range(count) if days else [None])
             found |= {name: self._choice(name, left[name], runs[name]) for name in left}
@@ -203,7 +204,7 @@ class _Look:
 
     def _runs(self, sections: Mapping[str, Section], days: Sequence[int | None]) -> dict[str, list[Figures]]:
         keys: dict[str, list[str]] = {}
-        points = {}
+        points: dict[str, ScalingRun] = {}
         for name, section in sections.items():
             scenario = self._scenario.replaced({"policies.scaling": section})
             own = [ScalingRun(name, scenario, self._rate_rps, day) for day in days]
