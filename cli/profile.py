@@ -264,11 +264,12 @@ def _range_table(frame: pd.DataFrame) -> object:
     from traces.sizes import format_size
 
     table = Table(title="What was measured")
-    for name in ("model", "executor", "stage"):
+    several = ["devices"] if frame["devices"].max() > 1 else []
+    for name in ("model", "executor", "stage", *several):
         table.add_column(name)
     for name in ("measurements", "compositions", "images", "smallest", "largest", "ms/step"):
         table.add_column(name, justify="right")
-    for key, rows in frame.groupby(["model", "executor", "stage"], sort=False):
+    for key, rows in frame.groupby(["model", "executor", "stage", *several], sort=False):
         compositions = [parse(text) for text in rows["composition"].unique()]
         images = [sum(n for _, n in c) for c in compositions]
         sizes = sorted(sizes_in(compositions), key=lambda size: (size[0] * size[1] * size[2], size))

@@ -67,6 +67,13 @@ def test_describe_knows_the_geometry_in_the_profile(tmp_path: Path) -> None:
     Profile.from_frame(pd.DataFrame([row]), {"geometry": geometry}).save(path)
     result = CliRunner().invoke(app, ["describe", str(path)], catch_exceptions=False)
     assert result.exit_code == 0
+    assert "devices" not in result.output
+    shared = row | {"devices": 2, "parallel": "cfg2", "seconds": 0.06}
+    Profile.from_frame(pd.DataFrame([{**row, "devices": 1, "parallel": ""}, shared]), {"geometry": geometry}).save(path)
+    result = CliRunner(env={"COLUMNS": "160"}).invoke(app, ["describe", str(path)], catch_exceptions=False)
+    rows = [line.split("│") for line in result.output.splitlines() if line.startswith("│ mine")]
+    spoken = [[cell.strip() for cell in cells[3:6]] for cells in rows]
+    assert spoken[:2] == [["denoise", "1", "1"], ["denoise", "2", "1"]]
 
 
 def test_help_is_quick_to_load() -> None:
