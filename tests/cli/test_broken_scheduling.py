@@ -149,8 +149,8 @@ ANSWERS = {
     "object.__new__(type(replica))": "expected a Decision",
     "tuple.__new__(Launch, (1,))": "expected a Decision",
     "tuple.__new__(Decision, ())": "plan raised TypeError",
-    "tuple.__new__(Decision, (1, 2, 3, 4, 5, 6))": "plan raised TypeError",
-    "tuple.__new__(Decision, ((), 0, (), tuple.__new__(Load, ('x',)), False))": "plan raised ValueError",
+    "tuple.__new__(Decision, (1, 2, 3, 4, 5, 6, 7))": "plan raised TypeError",
+    "tuple.__new__(Decision, ((), 0, (), tuple.__new__(Load, ('x',)), False, None))": "plan raised ValueError",
 }
 EVIL = (
     "Evil()",
