@@ -25,8 +25,8 @@ from traces.request import Request  # noqa: E402
 torch.set_num_threads(1)
 
 IMAGE = [
-    Request("a", 0.0, 160, 192, 4, prompt="a red circle left of a blue square on white", seed=1, guidance_scale=3.0),
-    Request("b", 0.0, 128, 160, 4, prompt="a green triangle on black", seed=2, guidance_scale=1.0),
+    Request("a", 0.0, 160, 192, 6, prompt="a red circle left of a blue square on white", seed=1, guidance_scale=3.0),
+    Request("b", 0.0, 128, 160, 6, prompt="a green triangle on black", seed=2, guidance_scale=1.0),
 ]
 VIDEO = [
     Request("a", 0.0, 64, 80, 6, 5, prompt="a cat", seed=1),
