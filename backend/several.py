@@ -16,24 +16,28 @@ class ModelsExecutor:
     """Runs launches of requests for several models. All calls come from one thread.
 
     Args:
-        of: the executor of each model, by the name that requests have for it; all on one device.
+        of: the executor of each model, by the name that requests have for it; all on the same devices.
+
+    Attributes:
+        hub: where launches run side by side; None: they run one after another.
     """
 
     def __init__(self, of: Mapping[str, Executor]) -> None:
         self.of = dict(of)
+        servers = [executor.servers for executor in self.of.values() if executor.servers is not None]
+        self.hub = servers[0].hub if servers else None
+        for each in servers:
+            each.hub = servers[0].hub
 
     @property
-    def device(self) -> torch.device:
+    def computes_on(self) -> torch.device:
         """What they run on."""
-        return next(iter(self.of.values())).device
+        return next(iter(self.of.values())).computes_on
 
     @property
     def notes(self) -> list[str]:
         """What a reader of its figures must know, a line each."""
         return list(dict.fromkeys([note for executor in self.of.values() for note in executor.notes]))
-
-    hub = None
-    """Launches run one after another."""
 
     @property
     def cache_peak_bytes(self) -> int | None:

@@ -128,6 +128,11 @@ class SwappingExecutor:
     """Launches run one after another."""
 
     @property
+    def computes_on(self) -> torch.device:
+        """What they run on."""
+        return self.device
+
+    @property
     def loaded(self) -> tuple[str, ...]:
         """The checkpoints whose weights lie on the device, in the order they came."""
         return tuple(self._here)

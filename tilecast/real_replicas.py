@@ -238,8 +238,9 @@ def _executors(own: _PoolReplicas, device: str, _: Sequence[str] = ()) -> Models
 
     cluster = own.scenario.cluster
     use_threads(cluster.threads)
+    here = "cpu" if are_served(own.scenario) else device
     return ModelsExecutor(
-        {model: make(load_pipeline(own.sources[model], device, cluster.dtype)) for model, make in own.makes.items()}
+        {model: make(load_pipeline(own.sources[model], here, cluster.dtype)) for model, make in own.makes.items()}
     )
 
 

@@ -143,6 +143,9 @@ class Served:
         """See `backend.replay.warm_up`."""
         self._on_thread(warm_up, [self._executor], requests)
 
+    hub = None
+    """Launches run one after another."""
+
     def execute(self, *given: Any) -> Outcome:
         """See `Executor.execute`."""
         return self._on_thread(self._executor.execute, *given)
