@@ -102,6 +102,18 @@ def test_polynomials_give_back_a_size_that_was_not_counted() -> None:
         assert polynomial.at(40 * 56 / 4, 1) == pytest.approx(getattr(counted(40, 56), quantity), rel=1e-9)
 
 
+def test_attention_is_counted_by_the_tokens_that_see_each_other() -> None:
+    with torch.device("meta"):
+        model = small_transformer()
+
+    def run() -> None:
+        with torch.device("meta"):
+            model(torch.empty(1, 4, 16, 32), torch.empty(1, 7, 32), torch.empty(1, 16), torch.empty(1))
+
+    tokens = 16 * 32 // 4 + 7
+    assert count(run).attended == {(tokens, tokens, 2, 4 * tokens * 16 * 4): 2}  # two layers, four bytes a number
+
+
 @pytest.mark.parametrize("stage", ["encode", "denoise", "decode"])
 def test_the_table_agrees_with_a_fresh_count(stage: str) -> None:
     shape, geometry = shape_of("tiny-image").stage(stage), geometry_of("tiny-image")

@@ -131,3 +131,20 @@ def test_a_token_may_span_latent_frames() -> None:
 def test_an_unknown_model_is_named() -> None:
     with pytest.raises(BadInput, match=r"unknown model 'sdxxl'; did you mean 'sdxl'\?"):
         shape_of("sdxxl")
+
+
+@pytest.mark.parametrize("model", [name for name, shape in shipped_shapes().items() if shape.denoise.sequence])
+def test_what_devices_exchange_is_what_attention_over_all_tokens_reads_and_writes(model: str) -> None:
+    """Queries, keys, values and outputs are four tensors of two bytes; scores and sums over values take four operations
+    a number and a key. An edit sees a reference of as many tokens again."""
+    denoise = shape_of(model).denoise
+    assert denoise.sequence is not None
+    seen = 2 if model.endswith("-edit") else 1
+    assert denoise.sequence.bytes.tokens * seen == pytest.approx(2 * denoise.attention.flops.tokens_squared, rel=0.01)
+    width = denoise.attention.flops.tokens_squared / seen**2 / 4 / denoise.sequence.layers / denoise.sequence.heads
+    assert width == pytest.approx(round(width / 8) * 8, rel=0.01)
+
+
+def test_only_transformers_that_attend_over_all_tokens_can_share_a_row() -> None:
+    none = {name for name, shape in shipped_shapes().items() if shape.denoise.sequence is None}
+    assert none == {"tiny-image", "sd15", "sd21-base", "sdxl", "sana", "latte"}
