@@ -30,6 +30,7 @@ def markdown(plan: Plan) -> str:
         tables.policies(plan),
         tables.growth(plan),
         tables.by_size(plan),
+        tables.engines(plan),
     )
     parts += [f"## {text(table.title)}\n\n{_table(table)}" for table in shown if table.rows]
     parts.append("## Labels of trust\n\n" + "\n".join(f"- **{label}**: {meaning}" for label, meaning in TRUST.items()))

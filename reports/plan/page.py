@@ -146,6 +146,14 @@ def sections(plan: Plan) -> list[PageSection]:
             charts.over_time,
             folded=(tables.over_time(plan),),
         ),
+        PageSection(
+            "To start it in your engine",
+            "One replica; MODEL is your checkpoint. Every request runs on all devices of its replica there: what a "
+            "scheduler gains that chooses batches and degrees is not in these engines. Flags as documented for "
+            "vLLM-Omni 0.26, SGLang Diffusion of September 2026 and xDiT of 2026.",
+            (tables.engines(plan),),
+            (),
+        ),
     ]
     return [section for section in shown if any(table.rows for table in (*section.tables, *section.folded))]
 

@@ -240,6 +240,8 @@ class Demand:
         images_per_request: in the mean.
         sizes: (size, share of the requests), most frequent first.
         how: how replications were drawn from the trace, in a sentence.
+        guided: whether classifier-free guidance doubles most of its requests.
+        tiled: whether large requests are tiled.
     """
 
     source: str
@@ -248,6 +250,8 @@ class Demand:
     images_per_request: float
     sizes: tuple[tuple[str, float], ...]
     how: str
+    guided: bool = False
+    tiled: bool = False
 
 
 @checked(frozen=True, config=_STRICT)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from reports.formatting import NONE, about, format_interval, format_value, percent, times
+from reports.plan.engines import EngineCommand, engine_commands
 from reports.plan.formatting import cluster, kept, money, rejection, subject, trust
 from reports.plan.result import (
     Evaluation,
@@ -182,6 +183,18 @@ def growth(plan: Plan) -> Table:
         Column[Month]("State", lambda row: _of(row.evaluation, lambda e: e.state), "text", brief=False),
     )
     return Table.of("Month by month", columns, plan.growth)
+
+
+def engines(plan: Plan) -> Table:
+    """What starts the answer's cluster."""
+    best = subject(plan)
+    replicas = 0 if best is None else best.candidate.replicas
+    columns = (
+        Column[EngineCommand]("Engine", lambda row: row.engine, "text"),
+        Column[EngineCommand]("Times", lambda row: str(replicas)),
+        Column[EngineCommand]("Command", lambda row: row.command, "sentence"),
+    )
+    return Table.of("To start it in your engine", columns, engine_commands(plan))
 
 
 def speeds(plan: Plan) -> Table:

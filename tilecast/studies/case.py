@@ -195,6 +195,8 @@ class Case:
             images_per_request=summary.images / summary.requests,
             sizes=tuple([(format_size(size), count / summary.requests) for size, count in summary.sizes.items()]),
             how=drawn_from.how,
+            guided=2 * sum([request.guided for request in shared(reference).requests]) > summary.requests,
+            tiled=reference.tiling is not None,
         )
 
     def slo(self) -> str:

@@ -191,3 +191,40 @@ def test_markdown_holds_the_scenario_and_the_labels():
     assert '    path = "gentd26.parquet"' in text
     assert "- **ESTIMATED**:" in text
     assert "| **3 × h100-sxm** | **lookahead** | **yes** |" in text
+
+
+@pytest.mark.parametrize(
+    ("devices", "guided", "commands"),
+    [
+        (1, True, ["vllm serve MODEL --omni", "sglang serve --model-path MODEL --num-gpus 1", "xdit --model MODEL"]),
+        (
+            4,
+            False,
+            [
+                "vllm serve MODEL --omni --usp 4",
+                "sglang serve --model-path MODEL --num-gpus 4 --ulysses-degree 4",
+                "xdit --model MODEL --ulysses_degree 4",
+            ],
+        ),
+        (
+            8,
+            True,
+            [
+                "vllm serve MODEL --omni --usp 4 --cfg-parallel-size 2",
+                "sglang serve --model-path MODEL --num-gpus 8 --ulysses-degree 4 --cfg-parallel-size 2",
+                "xdit --model MODEL --ulysses_degree 4 --use_cfg_parallel",
+            ],
+        ),
+    ],
+)
+def test_the_answer_is_started_in_the_engines_that_people_have(devices: int, guided: bool, commands: list[str]):
+    plan = plans.plan()
+    assert plan.answer is not None
+    answer = replace(plan.answer, candidate=replace(plan.answer.candidate, devices=devices))
+    plan = replace(plan, answer=answer, demand=replace(plan.demand, guided=guided))
+    table = tables.engines(plan)
+    assert [cells(table, row)["Command"] for row in range(3)] == commands
+    assert {cells(table, row)["Times"] for row in range(3)} == {"3"}
+    assert commands[1] in page(plan)
+    assert not tables.engines(replace(plan, demand=replace(plan.demand, tiled=True))).rows
+    assert not tables.engines(plans.no_answer()).rows or plans.no_answer().asked_about is not None
