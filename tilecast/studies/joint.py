@@ -25,7 +25,6 @@ from tilecast.scenario import Scenario
 from tilecast.sections import HardwareSection
 from tilecast.studies.assess import FIRST_SEEDS, Effort
 from tilecast.studies.capacity import capacity_rps
-from tilecast.studies.experiment_run import demand_of
 from tilecast.studies.joint_run import (
     JointRun,
     Rates,
@@ -33,6 +32,7 @@ from tilecast.studies.joint_run import (
     daily,
     demand_of_model,
     prepared_pools,
+    recorded,
     run_joint,
     shares,
 )
@@ -78,8 +78,7 @@ class JointCase:
         """Requests a second of each model."""
         if self.rates:
             return dict(self.rates)
-        demand = demand_of(self.scenario)
-        total_rps = self.rate_rps or demand.rate_rps * self.scenario.trace.rate_scale
+        total_rps = self.rate_rps or recorded(self.scenario).rate_rps * self.scenario.trace.rate_scale
         return {model: share * total_rps for model, share in shares(self.scenario).items()}
 
     @property
@@ -139,13 +138,13 @@ class JointCase:
     def how(self) -> str:
         """How the demand is drawn."""
         if not by_model(self.scenario, self.rates):
-            return demand_of(self.scenario).how
+            return recorded(self.scenario).how
         return "; ".join([f"{model}: {demand_of_model(self.scenario, model).how}" for model in self.rates_rps])
 
     def effort(self) -> Effort:
         """How much is simulated; where demand has a course of the day, three days at least."""
         plan, total_rps = self.scenario.plan, sum(self.rates_rps.values())
-        least = math.ceil(_LEAST_DAYS * DAY_S * total_rps) if daily(self.scenario) else 0
+        least = math.ceil(_LEAST_DAYS * DAY_S * total_rps) if daily(self.scenario, self.rates) else 0
         requests = max(plan.requests, least)
         return Effort(plan.seeds, max(plan.seeds, plan.max_seeds), requests, max(requests, plan.max_requests))
 

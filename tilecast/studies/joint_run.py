@@ -13,7 +13,6 @@ from reports.figures import value
 from tilecast.scenario import Scenario
 from tilecast.setup import Prepared, prepare
 from tilecast.simulation import run_simulation
-from tilecast.studies.experiment_run import demand_of
 from tilecast.studies.replication import WARM_UP, observe
 from traces.bootstrap import DAY_S, Bootstrap, Fitted, draws_at
 from traces.trace import Trace
@@ -71,8 +70,8 @@ def run_joint(run: JointRun) -> dict[str, Any]:
         own = arrays.of_model(model, [launch.launch_id for launch, _, _ in launched], serving)
         if not len(own.requests):
             continue
-        recorded = demand_of_model(run.reference, model).recorded
-        seen = observe(controller, own, end_s, recorded=recorded, period_s=period_s, launched=launched)
+        known = demand_of_model(run.reference, model).recorded
+        seen = observe(controller, own, end_s, recorded=known, period_s=period_s, launched=launched)
         models[model] = seen.to_dict()
     within = arrays.between(WARM_UP * end_s, end_s)
     busy = {pool.name: value("utilisation", within.of_pool(pool)) for pool in within.pools}
@@ -81,10 +80,10 @@ def run_joint(run: JointRun) -> dict[str, Any]:
 
 def _period_s(run: JointRun) -> float | None:
     """Of a demand that repeats itself, seconds."""
-    if not daily(run.reference):
+    if not daily(run.reference, run.rates):
         return None
-    scale = 1.0 if by_model(run.reference, run.rates) else run.rate_rps / demand_of(run.reference).rate_rps
-    return DAY_S / scale / run.harder
+    together = not by_model(run.reference, run.rates)
+    return DAY_S / run.harder / (run.rate_rps / recorded(run.reference).rate_rps if together else 1.0)
 
 
 def by_model(reference: Scenario, rates: Rates) -> bool:
@@ -93,9 +92,17 @@ def by_model(reference: Scenario, rates: Rates) -> bool:
     return bool(rates) or reference.plan.demand == "fitted"
 
 
-def daily(reference: Scenario) -> bool:
+def daily(reference: Scenario, rates: Rates) -> bool:
     """Whether demand has a course of the day."""
-    return demand_of(reference).daily
+    if not by_model(reference, rates):
+        return recorded(reference).daily
+    return any(demand_of_model(reference, model).daily for model in shares(reference))
+
+
+@lru_cache(maxsize=8)
+def recorded(reference: Scenario) -> Bootstrap:
+    """The requests of all models, on the clock of the trace as it was recorded."""
+    return Bootstrap(prepared_pools(reference).trace.scale_rate(1.0 / reference.trace.rate_scale))
 
 
 @lru_cache(maxsize=16)
@@ -105,7 +112,7 @@ def demand_of_model(reference: Scenario, model: str) -> Bootstrap | Fitted:
     Raises:
         BadInput: fewer than two requests are of it.
     """
-    whole = prepared_pools(reference).trace.scale_rate(1.0 / reference.trace.rate_scale)
+    whole = recorded(reference).trace
     parts: dict[str, Trace] = {}
     whole.by_part(whole.frame["model"].tolist(), lambda name, part: parts.setdefault(name, part))
     part = parts[model]
@@ -126,7 +133,7 @@ def drawn(reference: Scenario, rates: Rates, rate_rps: float, requests: int, rep
     """
     seed = 1000 * reference.seed + replication
     if not by_model(reference, rates):
-        demand = demand_of(reference)
+        demand = recorded(reference)
         return demand.draw(requests, seed).scale_rate(rate_rps / demand.rate_rps)
     wanted = dict(rates) or {model: share * rate_rps for model, share in shares(reference).items()}
     span_s = requests / sum(wanted.values())

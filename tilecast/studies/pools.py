@@ -20,6 +20,7 @@ from tilecast.scenario import Scenario
 from tilecast.sections import PoolSection
 from tilecast.studies.experiment_run import demand_of
 from tilecast.studies.joint import JointCase, plan_joint
+from tilecast.studies.joint_run import recorded
 from tilecast.studies.result_store import kept_in
 from tilecast.studies.run import plan
 from tilecast.studies.scaling import ScalingPlan, plan_scaling
@@ -85,7 +86,8 @@ class PoolGroup:
     @property
     def rate_rps(self) -> float:
         """Requests a second of the trace."""
-        return demand_of(self.scenario).rate_rps * self.scenario.trace.rate_scale
+        demand = recorded(self.scenario) if self.joint else demand_of(self.scenario)
+        return demand.rate_rps * self.scenario.trace.rate_scale
 
 
 def plan_pools(
