@@ -72,7 +72,7 @@ def plan(
     from dataclasses import replace
 
     from cli.failures import NEGATIVE
-    from reports.plan.joint import write_joint_plan
+    from reports.plan.joint import JointPlan, write_joint_plan
     from reports.plan.terminal import show_joint_plan, show_plan
     from reports.plan.write import write_plan
     from reports.progress import shown
@@ -90,13 +90,14 @@ def plan(
         raise BadInput("--replicas is of one cluster; of pools: --set pool.NAME.replicas=N, and simulate")
     rates = _rates(rate, bool(loaded.pool))
     scaled: dict[str, ScalingPlan] = {}
+    joint: dict[Path, JointPlan] = {}
     if loaded.plan.scaling:  # first, as it takes less
         with shown() as progress:
-            each: dict[str, Any] = {"rate_rps": rates, "workers": workers, "progress": progress}
+            alike: dict[str, Any] = {"rate_rps": rates, "workers": workers, "progress": progress}
             if loaded.pool:
-                scaled = plan_pool_scaling(loaded, output, **each)
+                scaled = plan_pool_scaling(loaded, output, **alike)
             else:
-                scaled = {"": plan_scaling(loaded, output, **each)}
+                scaled = {"": plan_scaling(loaded, output, **alike)}
     with shown() as progress:
         asked: dict[str, Any] = {
             "attainment": attainment,
@@ -114,9 +115,9 @@ def plan(
         if loaded.pool:
             pools = plan_pools(loaded, output, rate_rps=rates, **asked)
             plans = {output / name: made for name, made in pools.of.items()}
-            joint = {output / name: made for name, made in pools.joint.items()}
+            joint = {output / name: each for name, each in pools.joint.items()}
         else:
-            plans, joint = {output: plan(loaded, output, rate_rps=rates, **asked)}, {}
+            plans = {output: plan(loaded, output, rate_rps=rates, **asked)}
     text, command = read_text(scenario), _command(context)
     for folder, made in plans.items():
         made = replace(made, scenario=text, command=command)

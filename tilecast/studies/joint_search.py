@@ -120,9 +120,10 @@ class JointSearch:
 
     def cheapest(self) -> Counts | None:
         """The cheapest cluster that keeps the promise; None: none was found."""
-        options, best = self._options, None
+        options = self._options
+        best: Counts | None = None
+        choices: list[tuple[float, Counts, Counts]] = []
         self.refused = []
-        choices = []
         for size in range(1, len(options) + 1):
             for chosen in combinations(range(len(options)), size):
                 least = tuple([int(at in chosen) for at in range(len(options))])

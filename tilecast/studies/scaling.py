@@ -194,7 +194,8 @@ class _Look:
         found: dict[str, ScalingChoice] = {}
         left, count = dict(sections), plan.seeds if days else 1
         while left:
-            runs = self._runs(left, range(count) if days else [None])
+            drawn: Sequence[int | None] = list(range(count)) if days else [None]
+            runs = self._runs(left, drawn)
             found |= {name: self._choice(name, left[name], runs[name]) for name in left}
             open_yet = [name for name in left if found[name].keeps is None]
             if not days or count >= plan.max_seeds:
