@@ -43,7 +43,9 @@ def parse_rate(text: str, what: str) -> float:
     """
     number, slash, unit = text.strip().partition("/")
     value = number_of(number.strip())
-    if not isinstance(value, int | float) or math.isnan(value) or (slash and unit.strip() not in _SECONDS):
+    if isinstance(value, int):
+        value = float(number)  # however many digits it has
+    if not isinstance(value, float) or math.isnan(value) or (slash and unit.strip() not in _SECONDS):
         raise BadInput(f"{what} is {text!r}, expected a rate like 500/h; units: {', '.join(_SECONDS)}")
     rate = value / (_SECONDS[unit.strip()] if slash else 1.0)
     if not RATES_RPS.holds(rate):

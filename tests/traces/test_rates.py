@@ -15,7 +15,9 @@ def test_a_rate(text: str, rate: float) -> None:
     assert parse_rate(text, "--rate") == pytest.approx(rate, rel=1e-15)
 
 
-@pytest.mark.parametrize("text", ["", "/h", "500/", "500/year", "-1/s", "0", "nan", "inf/h", "1e9", "five/s"])
+@pytest.mark.parametrize(
+    "text", ["", "/h", "500/", "500/year", "-1/s", "0", "nan", "inf/h", "1e9", "five/s", "9" * 400 + "/h"]
+)
 def test_no_rate(text: str) -> None:
     with pytest.raises(BadInput, match="--rate is"):
         parse_rate(text, "--rate")
@@ -28,7 +30,7 @@ def test_a_percentage(text: str, share: float) -> None:
     assert parse_percent(text, "--headroom") == pytest.approx(share, rel=1e-15)
 
 
-@pytest.mark.parametrize("text", ["", "%", "-1%", "20", "20%%", "20% more", "nan", "inf%", "some", "1001%"])
+@pytest.mark.parametrize("text", ["", "%", "-1%", "20", "20%%", "20% more", "nan", "inf%", "some", "1001%", "9" * 400])
 def test_no_percentage(text: str) -> None:
     with pytest.raises(BadInput, match=r"--headroom is .*expected a number of 0 to 1,000 % like 20%"):
         parse_percent(text, "--headroom")
