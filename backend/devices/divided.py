@@ -63,7 +63,9 @@ class Shares:
             some = Subgroup(group, ranks)
             known = self._divisions[ranks] = group, some, Division(some, self._lost, self._failed)
         _, some, division = known
-        return mixer.run_divided(calls, division) if isinstance(mixer, Blocks) else run_rows(mixer, calls, some)
+        if isinstance(mixer, Blocks) and not division.by_rows:
+            return mixer.run_divided(calls, division)
+        return run_rows(mixer, calls, some)
 
     @property
     def traffic(self) -> DividedWork:

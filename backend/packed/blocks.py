@@ -84,7 +84,7 @@ class Blocks(Lockstep):
         """Like `run`, with the tokens divided over the ranks of ``division``, all of which call it with the same."""
         self.trust.division = division
         try:
-            with division.forward():
+            with division.forward(lambda: any(self._is_whole(block) for block in self.blocks)):
                 return self.run(calls)
         finally:
             self.trust.division = None

@@ -23,7 +23,7 @@ from backend.packed.shard import Names, Shard, SharePack, kept_whole
 from backend.ranks.group import Pieces, RankLost
 from backend.recent import Recent
 
-_END, _ALONE = "end", "alone"
+_END, _ROWS, _ALONE = "end", "end of rows", "alone"
 _SHARDS = 16
 """Shares that are kept: a composition has one to four, and stays for some steps."""
 
@@ -67,6 +67,7 @@ class Division:
         exchanges: in which tensors of divided tokens were sent, so far.
         sent_bytes: of such tensors.
         divided: how often tokens were divided, and ``undivided``: how often ranks did not agree.
+        by_rows: all ranks have found that the model's tokens cannot be divided, whatever is asked.
     """
 
     def __init__(
@@ -81,15 +82,22 @@ class Division:
         self._shards: Recent[Any, Shard] = Recent(_SHARDS)
         self.exchanges = self.sent_bytes = 0
         self.divided = self.undivided = 0
+        self.by_rows = False
 
     @contextmanager
-    def forward(self) -> Iterator[None]:
-        """Go through a forward, as all ranks of the group do. What goes wrong in it comes out."""
+    def forward(self, divisible: Callable[[], bool]) -> Iterator[None]:
+        """Go through a forward, as all ranks of the group do. What goes wrong in it comes out.
+
+        Args:
+            divisible: whether the model has blocks whose tokens could be divided, as far as is known at its end.
+        """
         self._agreeing = True
         try:
             yield
         finally:
-            self._agree(_END)
+            by_rows = not divisible()
+            agreed = self._agree(_ROWS if by_rows else _END)
+            self.by_rows |= agreed and by_rows
 
     def alone(self) -> None:
         """Layers come that this rank does not know yet."""
@@ -183,7 +191,7 @@ class Division:
             self._leave()
             return False
         agreed = all(torch.equal(mine, other) for other in its)
-        if not agreed or what == _END:
+        if not agreed or what in (_END, _ROWS):
             self.undivided += not agreed
             self._agreeing = False
         return agreed

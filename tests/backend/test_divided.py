@@ -27,7 +27,13 @@ from traces.request import Request  # noqa: E402
 torch.set_num_threads(1)
 SWEEP = int(os.environ.get("TILECAST_MIXES", "2")) > 2
 UNITS = {"pixart": 128, "sd3": 4, "flux": 4, "sdxl": 32}
-PACKED = ("flux", "sd3", "pixart", "wan", "hunyuan_video", "cogvideox") if SWEEP else ("flux", "pixart")
+PACKED = ("flux", "pixart")
+BY_ROWS = ("GLM-Image", "Sana", "Lumina-Next", "Mochi", "Allegro")
+"""Families whose blocks cannot be packed, so that only rows are divided."""
+if SWEEP:
+    given_pictures = ("Qwen-Image-Edit", *[name for name in FAMILIES if "image to video" in name])
+    PACKED += ("sd3", "hunyuan_video", "cogvideox")
+    PACKED += tuple(name for name, each in FAMILIES.items() if not each.refused and name not in given_pictures)
 
 
 @pytest.fixture(scope="module", params=(2, 3, 4) if SWEEP else (2,))
@@ -98,11 +104,10 @@ def test_any_number_of_ranks_from_step_to_step_makes_what_one_makes(workers: Wor
     executor = executor_on(workers, family, mode)
     found = latents_on(executor, requests, [most, most, 1, 2])
     found |= latents_on(executor, requests, [most])
-    assert difference(expected, found) <= 1e-12
-    assert executor.notes == []
-    if mode == "packed":
-        assert executor.divided is not None
-        assert executor.divided.traffic.divided >= 3
+    assert difference(expected, found) <= (FAMILIES[family].tolerance if family in FAMILIES else 1e-12)
+    assert not any("instead of several" in note for note in executor.notes)
+    divided: Any = executor.divided
+    assert (divided.traffic.divided >= 3) == (mode == "packed" and family not in BY_ROWS)
 
 
 def denoised(executor: Executor, requests: list[Request], devices: int) -> dict[str, Any]:
