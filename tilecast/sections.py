@@ -134,7 +134,9 @@ class ClusterSection(Section):
     """What it runs on."""
 
     replicas: Replicas = Field(1, description="How many replicas of the model serve requests, at most with [scaling].")
-    devices: Devices = Field(1, description="Of a replica; more than one share the tiles of large requests.")
+    devices: Devices = Field(
+        1, description="Of a replica; they share denoising steps, or with [tiling] the tiles of large requests."
+    )
     price_per_hour: Annotated[float, Range(1e-6, 1e6)] | None = Field(
         None, description="Of a device, in any currency; not set: reports say nothing of money."
     )

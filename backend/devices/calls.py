@@ -56,7 +56,10 @@ class SentCalls:
                 elif leaf is None or isinstance(leaf, bool | int | float | str):
                     told.append(leaf)
                 else:
-                    raise NotSendable(f"an argument is a {type(leaf).__name__}")
+                    raise NotSendable(
+                        f"the denoiser is called with a {type(leaf).__name__}, which other devices cannot be sent; "
+                        "expected cluster.devices = 1"
+                    )
             try:
                 form = treespec_dumps(spec)
             except NotImplementedError as error:

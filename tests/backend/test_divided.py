@@ -28,12 +28,12 @@ torch.set_num_threads(1)
 SWEEP = int(os.environ.get("TILECAST_MIXES", "2")) > 2
 UNITS = {"pixart": 128, "sd3": 4, "flux": 4, "sdxl": 32}
 PACKED = ("flux", "pixart")
-BY_ROWS = ("GLM-Image", "Sana", "Lumina-Next", "Mochi", "Allegro")
+BY_ROWS = ("Sana", "Lumina-Next", "Mochi", "Allegro")
 """Families whose blocks cannot be packed, so that only rows are divided."""
 if SWEEP:
-    given_pictures = ("Qwen-Image-Edit", *[name for name in FAMILIES if "image to video" in name])
+    given_more = ("Qwen-Image-Edit", "GLM-Image", *[name for name in FAMILIES if "image to video" in name])
     PACKED += ("sd3", "hunyuan_video", "cogvideox")
-    PACKED += tuple(name for name, each in FAMILIES.items() if not each.refused and name not in given_pictures)
+    PACKED += tuple(name for name, each in FAMILIES.items() if not each.refused and name not in given_more)
 
 
 @pytest.fixture(scope="module", params=(2, 3, 4) if SWEEP else (2,))
