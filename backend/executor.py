@@ -113,7 +113,7 @@ class Executor:
         check_arguments(pipeline)
         if workers is None:
             workers = Workers(Devices() if tiling is None else tiling.ranks, torch.device(pipeline.device).type)
-        if adapters and workers.devices.count > 1:
+        if adapters and (workers.devices.count > 1 or servers is not None):
             raise BadInput("adapters are not put on by all ranks of a replica; expected cluster.devices = 1")
         self._adapters = Adapters(pipeline, adapters or {})
         use, name = image_use(pipeline), type(pipeline).__name__
@@ -128,6 +128,8 @@ class Executor:
         self.mode = mode
         self.device = torch.device(pipeline.device)
         own = None if caching is None or isinstance(caching, ComputeAll) else copied_for_run(caching)
+        if own is not None and servers is not None:
+            raise BadInput("no caching policy is asked by several devices; expected cluster.devices = 1, or no caching")
         self.computes_on = self.device if servers is None else torch.device(servers.device)
         self.devices = (workers if servers is None else servers).devices.count
         self.kernels = kernels_of(mode, kernels, self.computes_on, cached=own is not None)

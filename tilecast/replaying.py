@@ -48,6 +48,11 @@ def check_replayable(scenario: Scenario) -> None:
                 raise BadInput(
                     f"{of}the devices of a replica hold one model in a replay; expected devices = 1, or a pool a model"
                 )
+            if own.policies.caching.name != "none" and own.tiling is None and own.cluster.devices > 1:
+                raise BadInput(
+                    f"{of}policies.caching is {own.policies.caching.name!r}, which several devices of a replica do not "
+                    "ask; beside it expected cluster.devices = 1"
+                )
             _check_served(own, of, sources)
 
 

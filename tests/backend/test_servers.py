@@ -7,6 +7,7 @@ import queue
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from backend.executor import Executor  # noqa: E402
 from backend.ranks.workers import Devices  # noqa: E402
 from backend.replicas.host import Host  # noqa: E402
 from backend.replicas.messages import Delivered, End, Ended, LaunchOrder, Left, Recall  # noqa: E402
+from policies.caching import Threshold  # noqa: E402
 from tests.backend.family_rank import pipeline_of  # noqa: E402
 from tests.waiting import PATIENCE_S  # noqa: E402
+from traces.errors import BadInput  # noqa: E402
 from traces.request import Request  # noqa: E402
 
 torch.set_num_threads(1)
@@ -101,6 +104,14 @@ def test_launches_on_other_devices_run_side_by_side(executor: Executor, expected
     assert not thread.is_alive()
     assert executor.servers is not None
     assert not executor.servers.running
+
+
+def test_what_several_devices_cannot_do_is_refused() -> None:
+    servers = DeviceServers(Devices(2, "flux"))
+    with pytest.raises(BadInput, match="adapters are not put on by all ranks"):
+        Executor(pipeline_of("flux"), "packed", adapters={"a": Path("a.safetensors")}, servers=servers)
+    with pytest.raises(BadInput, match="no caching policy is asked by several devices"):
+        Executor(pipeline_of("flux"), "packed", caching=Threshold(0.1), servers=servers)
 
 
 def test_a_lost_device_costs_nothing_but_time(executor: Executor, expected: Pixels) -> None:
