@@ -121,7 +121,7 @@ def test_a_replay_does_what_a_simulation_predicts_and_its_decisions_are_reproduc
     (folder / "s.toml").write_text(
         f'model = "mine"\ntrace = {{path = "t.csv", images = "."}}\npredictor = {{profile = "p.parquet"}}\n'
         f'cluster = {{threads = 1, executor = "{served.executor}", adapters = "."}}\n'
-        'policies = {scheduling = {name = "mixed-fcfs"}}\nslo = {scale = 50.0}\n'
+        'policies = {scheduling = {name = "mixed-fcfs"}}\nslo = {scale = 1e4}\n'
     )
     standalone = []
     for verb in ("simulate", "replay"):

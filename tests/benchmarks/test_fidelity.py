@@ -26,6 +26,7 @@ def test_a_small_study_from_measuring_to_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study, "MAX_BATCH", 2)
+    monkeypatch.setattr(study, "SLO_SCALE", 1e4)  # nothing is dropped, however slow the machine
     monkeypatch.setattr(study, "FIRST_ROUNDS", 1)
     monkeypatch.setattr(study, "SIZES", "64x64:2,96x96:1")
     monkeypatch.setattr(study, "tilecast", run)  # a process each would mostly import
