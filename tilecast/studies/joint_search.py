@@ -6,8 +6,9 @@ replicas are taken to be no worse: what has no more of any pool than a cluster t
 
 For each choice of pools, the one with the cheapest bound first, the search gallops along the bound's proportions to a
 cluster that keeps the promise, takes replicas away from one pool after another as far as it goes, and then exchanges
-some of one pool, 1, 2, 3, 5, 8 and so on, for as many of another as are cheaper. The answer cannot be made cheaper by
-taking away a replica, nor by such an exchange; a cheaper one may exist where these fail and one in between does not.
+some of one pool, 1, 2, 3, 4, 5, 7, 9, 12 and so on, for as many of another as are cheaper. The answer cannot be made
+cheaper by taking away a replica, nor by such an exchange; a cheaper one may exist where these fail and one in between
+does not.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from itertools import combinations
 Counts = tuple[int, ...]
 """Replicas of each pool, in order; 0: it is left out."""
 
+_EVEN = 1e-9  # rounding of prices
 _STRIDE = 1.15
 """Times the replicas from one look along the bound's proportions to the next."""
 _FIRST = 2
@@ -178,7 +180,7 @@ class JointSearch:
         while True:
             scale *= _STRIDE
             pairs = zip(bound, self._options, strict=True)
-            step = tuple([min(option.most, math.ceil(scale * count - 1e-9)) for count, option in pairs])
+            step = tuple([min(option.most, math.ceil(scale * count - _EVEN)) for count, option in pairs])
             if best is not None and self.price(step) >= self.price(best):
                 break
             if step != steps[-1]:
@@ -216,11 +218,12 @@ class JointSearch:
             for cheap, takes in enumerate(options):
                 away = 1
                 while cheap != dear and away <= found[dear]:
-                    more = math.ceil(away * gives.price / takes.price - 1e-9) - 1
-                    other = {dear: found[dear] - away, cheap: min(takes.most, found[cheap] + more)}
+                    more = math.ceil(away * gives.price / takes.price - _EVEN) - 1
+                    fewest = min(away, math.floor(more * takes.price / gives.price + _EVEN) + 1)
+                    other = {dear: found[dear] - fewest, cheap: min(takes.most, found[cheap] + more)}
                     if more > 0 and self._keeps(_with(found, other)):
                         return _with(found, other)
-                    away = math.ceil(1.5 * away)
+                    away = math.ceil(1.25 * away)
         return None
 
     def _keeps(self, counts: Counts) -> bool:
