@@ -160,7 +160,10 @@ def _be(order: dict[str, Any], source: int, error: int, handed: int) -> NoReturn
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.setsid() if "words" in order else os.setpgid(0, 0)
+        if "words" in order:
+            os.setsid()
+        else:
+            os.setpgid(0, 0)
         for target, descriptor in ((0, source), (1, error), (2, error)):
             os.dup2(descriptor, target)
         _close_all_but({0, 1, 2, handed})

@@ -148,7 +148,11 @@ def test_kill_9_and_going_on_with_any_workers_gives_the_same_table(folder: Path,
     for workers in ("1", "2"):
         before = len(kept_points(output))
         process = subprocess.Popen([*command, workers], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        assert comes_true(lambda before=before: len(kept_points(output)) > before)
+
+        def grown(before: int = before) -> bool:
+            return len(kept_points(output)) > before
+
+        assert comes_true(grown)
         time.sleep(rng.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
