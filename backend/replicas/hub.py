@@ -64,7 +64,8 @@ class LaunchHub:
             if ending and not self._waiting:
                 return
             closed = [connection for connection in self._waiting if connection.fileno() < 0]
-            ready: list[Any] = closed or select.select([self._woken, *self._waiting], [], [])[0]
+            watched: list[Any] = [self._woken, *self._waiting]
+            ready = closed or select.select(watched, [], [])[0]
             for each in ready:
                 if each == self._woken:
                     os.read(self._woken, 4096)
