@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 import pytest
 
 from backend import child
+from tests.waiting import PATIENCE_S
 
 _WHERE = ("backend.ranks.launch.start_child", "backend.replicas.process.start_child")
 _POLL_S = 0.01
@@ -80,6 +81,7 @@ class Nursery:
 
     def __init__(self) -> None:
         self._socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.settimeout(PATIENCE_S)
         self._asking = threading.Lock()
         self._pid = os.fork()
         if not self._pid:
@@ -87,9 +89,10 @@ class Nursery:
         its.close()
 
     def close(self) -> None:
-        """End it, not those that it forked."""
-        self._socket.close()
+        """End it, not those that it forked, which end with whoever started them."""
+        os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
+        self._socket.close()
 
     def start_child(self, module: str, handed: int, threads: int | None, stdin: int = subprocess.DEVNULL) -> Forked:
         """As `backend.child.start_child`."""
