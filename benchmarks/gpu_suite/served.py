@@ -76,7 +76,7 @@ TRIALS = {
     ),
     "tiny-image": Trial(
         "tiny-image", parse_sizes("64x64:1,96x96:1"), 3, 2,
-        profile_s=1.0, span_s=100.0, requests=8, slo_scale=50.0, patch_floor=4, seeds=3,
+        profile_s=1.0, span_s=100.0, requests=8, slo_scale=1e4, patch_floor=4, seeds=3,
     ),
 }  # fmt: skip
 """By the model: the real one, and one for smoke runs."""
