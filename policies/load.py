@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Mapping
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from policies.caching import CACHES, CachingPolicy
@@ -131,13 +133,21 @@ def _shipped_class(kind: str, name: str) -> type:
     raise BadInput(f"unknown {kind} policy {name!r}; {did_you_mean(name, [*known, 'file.py:Class'])}")
 
 
+class _AsItIs(SourceFileLoader):
+    """Compiles a file anew: bytecode that is kept beside it may be of another text that it had a moment before."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 @guarded
 def _user_class(kind: str, name: str, base: Path) -> type:
     file, _, called = name.rpartition(":")
     path = (base / file).resolve()
     if not path.is_file():
         raise BadInput(f"{kind} policy {name!r}: there is no file {base / file}")
-    spec = importlib.util.spec_from_file_location(f"user_policy_{path.stem}", path)
+    name_there = f"user_policy_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name_there, path, loader=_AsItIs(name_there, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look for it

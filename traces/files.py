@@ -65,7 +65,7 @@ def read_table(path: Path) -> pa.Table:
         OSError, ValueError, pyarrow.ArrowException: it cannot be read, or is no such table.
     """
     with Path(path).open("rb") as file:
-        return pq.read_table(file)
+        return pq.ParquetFile(file).read()
 
 
 def write_frame(frame: pd.DataFrame, path: Path, kind: OutputKind) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,17 @@ def test_a_user_class_loads_from_its_file(tmp_path: Path) -> None:
     )
     policy = load_policy("scheduling", "mine.py:Mine", {"depth": 4}, base=tmp_path)
     assert (type(policy).__name__, policy.depth) == ("Mine", 4)
+
+
+def test_a_file_that_has_just_been_written_anew_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python keeps bytecode by the second and the length of a text."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for depth in range(3):
+        file = tmp_path / "mine.py"
+        file.write_text(f"from policies.scheduling import FCFS\nclass Mine(FCFS):\n    depth = {depth}\n")
+        os.utime(file, (1e9, 1e9))
+        assert load_policy("scheduling", "mine.py:Mine", base=tmp_path).depth == depth
+    assert [each.name for each in tmp_path.iterdir()] == ["mine.py"]
 
 
 @pytest.mark.parametrize(
