@@ -23,6 +23,9 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Any scenario key: key=value; repeatable, of two the last counts.")
 ]
 OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Run folder to write.")]
+EveryOption = Annotated[
+    bool, typer.Option("--all", help="Print all figures and tables, grouped, in the place of the dozen lines.")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Threads = Annotated[int | None, THREADS, typer.Option(help="CPU threads; by default torch's choice.")]

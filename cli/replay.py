@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.options import (
+    EveryOption,
     OutputOption,
     ProfileOption,
     ScenarioFile,
@@ -17,7 +18,7 @@ from cli.options import (
     TraceOption,
     overrides,
 )
-from reports.console import new_console, say
+from reports.console import new_console
 from traces.limits import FACTOR
 
 
@@ -36,6 +37,7 @@ def replay(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the interrupted replay in the folder, if there is one.")
     ] = False,
+    every: EveryOption = False,
 ) -> None:
     """Run a scenario in real time on real devices and write its run log, as it goes.
 
@@ -81,8 +83,7 @@ def replay(
     with claim_folder(output, REPLAY, goes_on=resume) as folder, bar("replaying", count) as progress:
         done = replay_into(prepared, folder, speedup, save_images, resume, progress)
     result = read(output)
-    show(result.comparison)
-    say(f"{done} -> {output}")
-    say(f"every figure: tilecast report {shlex.quote(str(output))} --all")
+    folder = shlex.quote(str(output))
+    show(result.comparison, every=every, ending=[f"tilecast report {folder} --all shows everything ({done})"])
     if nothing_finished(result.log):
         raise typer.Exit(NEGATIVE)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reports.console import say
+from cli.options import EveryOption
 
 Runs = Annotated[list[Path], typer.Argument(help="Folders written by simulate or replay.", metavar="RUN...")]
 Page = Annotated[Path, typer.Option("--output", "-o", help="The HTML page to write.")]
@@ -17,10 +17,11 @@ Timelines = Annotated[
         "--timelines", help="Also write REPORT.RUN.perfetto.json for ui.perfetto.dev: some 2 kB for each request."
     ),
 ]
-Every = Annotated[bool, typer.Option("--all", help="Print every figure here, as the page has them.")]
 
 
-def report(runs: Runs, output: Page = Path("report.html"), timelines: Timelines = False, every: Every = False) -> None:
+def report(
+    runs: Runs, output: Page = Path("report.html"), timelines: Timelines = False, every: EveryOption = False
+) -> None:
     """Show one run, or compare several: a table here, an HTML page, and REPORT.md beside it, the table as Markdown."""
     from policies.runlog import read_run
     from reports.comparison import Comparison
@@ -41,17 +42,16 @@ def report(runs: Runs, output: Page = Path("report.html"), timelines: Timelines 
     written = [output, table, *drawn]
     for path in written:
         check_file(path, REPORT)
-    show(comparison, every=every)
     write_page(comparison, output)
     write_markdown(comparison, table)
     for path, run in drawn.items():
         write_perfetto(run, path)
-    for path in written:
-        say(f"wrote {path} ({file_size(path.stat().st_size)})")
+    sizes = [f"{path} ({file_size(path.stat().st_size)})" for path in written]
+    show(comparison, every=every, ending=[f"wrote {', '.join(sizes)}"])
 
 
 def compare(
-    runs: Runs, output: Page = Path("comparison.html"), timelines: Timelines = False, every: Every = False
+    runs: Runs, output: Page = Path("comparison.html"), timelines: Timelines = False, every: EveryOption = False
 ) -> None:
     """Show two or more runs side by side: what 'report' shows of several."""
     from traces.errors import BadInput

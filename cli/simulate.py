@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.options import (
+    EveryOption,
     OutputOption,
     ProfileOption,
     ScenarioFile,
@@ -17,7 +18,6 @@ from cli.options import (
     TraceOption,
     overrides,
 )
-from reports.console import say
 
 
 def simulate(
@@ -28,6 +28,7 @@ def simulate(
     scheduler: SchedulerOption = None,
     seed: SeedOption = None,
     settings: SetOption = None,
+    every: EveryOption = False,
     per_step: Annotated[
         bool, typer.Option("--per-step", help="One event a step: the slow oracle, for predictor.online=false.")
     ] = False,
@@ -47,9 +48,9 @@ def simulate(
     loaded = load_scenario(scenario, overrides(trace, profile, scheduler, seed, settings))
     with shown() as progress:
         result = simulate(loaded, output, per_step=per_step, progress=progress)
-    show(result.comparison)
     count = len(result.requests)
-    say(f"{count} requests in {result.wall_s:.2f} s ({count / result.wall_s:,.0f} requests/s) -> {output}")
-    say(f"every figure: tilecast report {shlex.quote(str(output))} --all")
+    took = f"{count:,} requests simulated in {result.wall_s:.2f} s"
+    folder = shlex.quote(str(output))
+    show(result.comparison, every=every, ending=[f"tilecast report {folder} --all shows everything ({took})"])
     if nothing_finished(result.log):
         raise typer.Exit(NEGATIVE)

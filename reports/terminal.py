@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 from rich.console import Console, Group, RenderableType
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from policies.run_arrays import RunArrays
 from reports.breakdown import COLUMNS, by_batch, by_replica, by_size
+from reports.brief import WIDEST, Brief
 from reports.comparison import Comparison, Row
 from reports.console import new_console
 from reports.fidelity import Answer, Fidelity, format_difference
@@ -22,37 +23,49 @@ from reports.validate import Validation, format_error
 from traces.notes import Note, Severity, ordered
 
 
-def show(comparison: Comparison, console: Console | None = None, every: bool = False) -> None:
-    """Print a comparison: one run with its sizes, several side by side.
+def show(
+    comparison: Comparison, console: Console | None = None, every: bool = False, ending: Sequence[str] = ()
+) -> None:
+    """Print a comparison: of one run the dozen lines of `reports.brief`, several side by side in a compact table.
 
     Args:
         comparison: what to print.
         console: where; by default the standard output.
-        every: whether to print all figures, not only the few that most ask for.
+        every: whether to print all figures, grouped, and the tables by parts of the requests.
+        ending: sentences for the end, such as where the run was written.
     """
-    (console or new_console()).print(Group(*_parts(comparison, every)))
+    console = console or new_console()
+    if len(comparison.runs) == 1 and not every:
+        for line in Brief.of(comparison).lines(ending, width=min(console.width, WIDEST)):
+            style = "bold" if line.answers else _STYLES[line.severity] if line.severity is not None else ""
+            console.print(Text(line.text, style=style), soft_wrap=True)
+        return
+    console.print(Group(*_parts(comparison, every)))
+    for sentence in ending:
+        console.print(Text(sentence), soft_wrap=True)
 
 
 def _parts(comparison: Comparison, every: bool) -> Iterable[RenderableType]:
-    """What must be known first, the answer, what was run, the figures (the best in bold), the breakdowns, and
-    remarks."""
+    """What must be known first, the answer, what was run, and the figures (the best in bold); where all is asked for,
+    the other figures by topic, the tables by parts of the requests, and remarks."""
     first, last = told(comparison.notes())
     yield from first
     yield Text(comparison.answer(), style="bold")
     yield Text(comparison.alike(), style="dim")
     yield _figures(comparison, None, comparison.leading())
-    for topic, rows in comparison.topics() if every else ():
+    if not every:
+        return
+    for topic, rows in comparison.topics():
         yield _figures(comparison, topic, rows)
-    if len(comparison.runs) == 1:
+    single = len(comparison.runs) == 1
+    if single:
         yield _sizes(comparison.arrays[0])
     for table in comparison.breakdowns():
         right = [at >= table.texts for at in range(len(table.heads))]
         yield _table(table.title, list(table.heads), list(map(list, table.rows)), right)
-    if len(comparison.runs) == 1:
-        run = comparison.arrays[0]
-        if every:
-            yield _batches(run)
-            yield _replicas(run)
+    if single:
+        yield _batches(comparison.arrays[0])
+        yield _replicas(comparison.arrays[0])
         lost = reasons(comparison.runs[0])
         if len(lost):
             cells = lost.astype(str).to_numpy().tolist()

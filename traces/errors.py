@@ -18,14 +18,17 @@ class BadInput(ValueError):  # noqa: N818 - named for what it is, not for how it
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The one of some names that ``name`` is most like; None: none is like it.
+    """The one of some names that ``name`` is most like, capitals or not; None: none is like it.
 
     Args:
         name: what a user wrote.
         known: what may be meant.
         cutoff: how like it must be, 0 to 1.
     """
-    return next(iter(difflib.get_close_matches(name, list(known), 1, cutoff)), None)
+    folded: dict[str, str] = {}
+    for each in known:
+        folded.setdefault(each.casefold(), each)
+    return next((folded[found] for found in difflib.get_close_matches(name.casefold(), folded, 1, cutoff)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:

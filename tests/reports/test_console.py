@@ -12,6 +12,7 @@ import pytest
 from rich.table import Table
 
 from reports.console import any_text, new_console, printable, say
+from reports.progress import ProgressLines, shown
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "a\x1b[2J\x07\x9b31m\u202e[bold]b[/x]"
@@ -71,3 +72,24 @@ def test_nothing_is_printed_another_way() -> None:
         if re.search(r"(?<![\w.])(print|Console|typer\.echo|click\.echo)\(", line)
     ]
     assert others == []
+
+
+def test_progress_that_is_written_to_a_file_is_a_line_now_and_then():
+    lines, now = [], [0.0]
+    progress = ProgressLines(lines.append, lambda: now[0])
+    for second in range(0, 3601):
+        now[0] = float(second)
+        progress.tell("simulating", 7200, 2 * second)
+    assert lines[:3] == [
+        "simulating: 20 of 7,200 (0 %) after 10 s",
+        "simulating: 60 of 7,200 (1 %) after 30 s",
+        "simulating: 140 of 7,200 (2 %) after 70 s",
+    ]
+    assert 10 < len(lines) < 20
+    progress.tell("nothing", 0, 0)
+
+
+def test_progress_is_no_bar_where_there_is_no_terminal(capsys):
+    with shown() as tell:
+        tell("simulating", 10, 3)
+    assert capsys.readouterr() == ("", "")

@@ -57,7 +57,7 @@ def test_an_overload_is_the_first_thing_said_everywhere(overloaded):
     assert "every figure depends on how long the trace is" in said
     comparison, out = Comparison.of([overloaded]), io.StringIO()
     show(comparison, Console(file=out, width=300))
-    assert out.getvalue().startswith("! flood: OVERLOADED")
+    assert out.getvalue().startswith("! OVERLOADED")
     assert markdown(comparison).startswith("- **flood: OVERLOADED")
     text = page(comparison)
     assert text.index("OVERLOADED") < text.index("<h1>")
