@@ -25,54 +25,69 @@ from traces.errors import BadInput
 from traces.files import read_table, row_at
 from traces.marks import OutputKind
 from traces.output import Folder
+from traces.table_columns import TableColumn, dtypes_of
 from traces.text import read_json, write_text
 
-REQUEST_COLUMNS: dict[str, str] = {
-    "request_id": "str",
-    "arrival_s": "float64",
-    "height": "int32",
-    "width": "int32",
-    "frames": "int32",
-    "steps": "int32",  # denoising steps asked for
-    "images": "int32",
-    "model": "str",
-    "tenant": "str",
-    "priority": "int32",
-    "deadline_s": "float64",  # on the trace's clock; NaN: none
-    "standalone_s": "float64",  # predicted seconds alone on an idle replica; NaN: unknown
-    "status": "str",  # finished | dropped | failed | cancelled
-    "reason": "str",  # why it was dropped, failed or cancelled
-    "note": "str",  # what else its client should know: a prompt that was cut, a picture that was blacked out
-    "first_start_s": "float64",  # NaN: never started
-    "finish_s": "float64",  # when it ended, however it ended
-    "steps_done": "int32",  # denoising steps done
-    "replica": "int32",  # -1: never started
-    "extrapolated": "bool",  # a launch of it was predicted outside the measured range
-    "checkpoint": "str",  # the weights it wants; empty: the model's
-    "adapters": "str",  # on top of them, with their weights
-    "attempts": "int32",  # 1 more for every replica, or run that was resumed, that ended under it; 0: never submitted
+REQUESTS: dict[str, TableColumn] = {
+    "request_id": TableColumn("str", "What the trace calls it."),
+    "arrival_s": TableColumn("float64", "When it came, seconds on the trace's clock."),
+    "height": TableColumn("int32", "Of each picture, pixels."),
+    "width": TableColumn("int32", "Of each picture, pixels."),
+    "frames": TableColumn("int32", "Of a clip; 1 for a picture."),
+    "steps": TableColumn("int32", "Denoising steps asked for."),
+    "images": TableColumn("int32", "Pictures of its prompt."),
+    "model": TableColumn("str", "Which model it wants; empty: the scenario's."),
+    "tenant": TableColumn("str", "Whose it is."),
+    "priority": TableColumn("int32", "How important it is; 0 is usual, larger is more important."),
+    "deadline_s": TableColumn("float64", "By when it is to be done, seconds on the trace's clock; NaN: no deadline."),
+    "standalone_s": TableColumn("float64", "Predicted seconds alone on an idle replica; NaN: unknown."),
+    "status": TableColumn("str", "How it ended: finished, dropped, failed or cancelled."),
+    "reason": TableColumn("str", "Why it was dropped, failed or cancelled."),
+    "note": TableColumn(
+        "str", "What else its client should know: a prompt that was cut, a picture that was blacked out."
+    ),
+    "first_start_s": TableColumn("float64", "When it first ran, seconds on the trace's clock; NaN: it never started."),
+    "finish_s": TableColumn("float64", "When it ended, however it ended, seconds on the trace's clock."),
+    "steps_done": TableColumn("int32", "Denoising steps done."),
+    "replica": TableColumn("int32", "Which replica it ran on last; -1: it never started."),
+    "extrapolated": TableColumn("bool", "Whether a launch of it was predicted outside the measured range."),
+    "checkpoint": TableColumn("str", "The weights it wants; empty: the model's."),
+    "adapters": TableColumn("str", "Those on top of the weights, with how much each counts."),
+    "attempts": TableColumn(
+        "int32",
+        "1, and 1 more for every replica, or run that was resumed, that ended under it; 0: it was never submitted.",
+    ),
 }
+REQUEST_COLUMNS = dtypes_of(REQUESTS)
+"""Columns of ``requests.parquet`` with their types."""
 
-STEP_COLUMNS: dict[str, str] = {
-    "launch_id": "int64",
-    "replica": "int32",
-    "stage": "str",  # encode | denoise | decode; of tiled requests encode | sketch | upscale | refine | decode;
-    # adapt: an adapter is put on; reshard: latents move to other devices; load: weights come, for no request
-    "start_s": "float64",
-    "end_s": "float64",
-    "steps": "int32",  # steps done (1 for encode, upscale and decode)
-    "planned_steps": "int32",  # steps asked for; more than done when recalled or failed
-    "requests": "int32",
-    "composition": "str",  # see traces.composition
-    "request_ids": "object",  # list of str, in batch order
-    "predicted_s": "float64",  # the policy's prediction for the steps done; NaN: none
-    "computed": "int64",  # units computed: image-steps, patches or tiles
-    "reused": "int64",  # units taken from a cache
-    "extrapolated": "bool",  # predicted outside the measured range
-    "device_s": "float64",  # busy seconds, over all devices of the replica
-    "checkpoint": "str",  # whose weights ran, or were loaded; empty: the model's
-    "devices": "str",  # of the replica, that the launch had to itself: 0 for the first, 0 2 for that and the third
+LAUNCHES: dict[str, TableColumn] = {
+    "launch_id": TableColumn("int64", "Which launch; one that goes from stage to stage has a row for each."),
+    "replica": TableColumn("int32", "Where it ran."),
+    "stage": TableColumn(
+        "str",
+        "What ran: encode, denoise or decode; of tiled requests encode, sketch, upscale, refine or decode; adapt where "
+        "an adapter is put on, reshard where latents move to other devices, load where weights come, for no request.",
+    ),
+    "start_s": TableColumn("float64", "When it began, seconds on the trace's clock."),
+    "end_s": TableColumn("float64", "When it ended, seconds on the trace's clock."),
+    "steps": TableColumn("int32", "Steps done; 1 for encode, upscale and decode."),
+    "planned_steps": TableColumn("int32", "Steps asked for; more than done where it was recalled or failed."),
+    "requests": TableColumn("int32", "How many requests shared it."),
+    "composition": TableColumn("str", "How many pictures of each size, like 2@1024x1024+1@512x512."),
+    "request_ids": TableColumn("object", "Which requests, a list in the order of the batch."),
+    "predicted_s": TableColumn("float64", "What the policy predicted for the steps done, seconds; NaN: nothing."),
+    "computed": TableColumn("int64", "Units computed: steps of pictures, or with a cache patches or tiles."),
+    "reused": TableColumn("int64", "Units taken from a cache."),
+    "extrapolated": TableColumn("bool", "Whether it was predicted outside the measured range."),
+    "device_s": TableColumn("float64", "Busy seconds, over all devices of the replica."),
+    "checkpoint": TableColumn("str", "Whose weights ran, or were loaded; empty: the model's."),
+    "devices": TableColumn(
+        "str", "Which devices of the replica it had to itself: 0 for the first, 0 2 for that and the third."
+    ),
 }
+STEP_COLUMNS = dtypes_of(LAUNCHES)
+"""Columns of ``steps.parquet`` with their types."""
 
 FILES = ("requests.parquet", "steps.parquet", "run.json")
 _COLUMNS = {"requests.parquet": REQUEST_COLUMNS, "steps.parquet": STEP_COLUMNS}

@@ -32,6 +32,7 @@ from traces.marks import OutputKind
 from traces.notes import Note, Severity, grave
 from traces.output import whole_file
 from traces.stages import STAGES
+from traces.table_columns import TableColumn, dtypes_of
 
 SCHEMA_VERSION = 3
 """3: rows may be of several devices, and such files have this version; 2: guided rows are those with classifier-free
@@ -44,22 +45,26 @@ EXECUTORS = ("whole", "patched", "packed")
 WHOLE_REQUESTS = "whole requests were measured, not each of their stages"
 """How a note begins of seconds that were divided between stages."""
 
-COLUMNS: dict[str, str] = {
-    "hardware": "str",  # one kind a profile
-    "software": "str",  # what ran the batch, with versions
-    "model": "str",
-    "executor": "str",  # whole | patched | packed
-    "stage": "str",  # see MEASURED_STAGES
-    "composition": "str",  # counted in images, see traces.composition
-    "guided": "bool",  # classifier-free guidance was on
-    "computed": "float64",  # share of the patch cache's patches and blocks that were computed, in (0, 1]
-    "cached": "bool",  # a patch cache looked after the patches
-    "devices": "int64",  # that shared the batch
-    "parallel": "str",  # how they did, see predictors.parallel.Parallel; or tiles
-    "steps": "int64",  # denoising steps the measurement covers; 1 for encode, upscale and decode
-    "repeat": "int64",  # 0, 1, ... over measurements of the same batch
-    "seconds": "float64",  # total over these steps
+MEASUREMENTS: dict[str, TableColumn] = {
+    "hardware": TableColumn("str", "What was measured: one kind of hardware a profile."),
+    "software": TableColumn("str", "What ran the batch, with versions."),
+    "model": TableColumn("str", "Which model ran."),
+    "executor": TableColumn("str", "How the batch was put together: whole, patched or packed."),
+    "stage": TableColumn("str", "What ran: encode, denoise, decode, and of tiled requests upscale and refine."),
+    "composition": TableColumn("str", "How many pictures of each size ran together, like 2@1024x1024+1@512x512."),
+    "guided": TableColumn("bool", "Whether classifier-free guidance was on, which doubles the rows of a step."),
+    "computed": TableColumn(
+        "float64", "Share of the patch cache's patches and blocks that were computed, above 0 and at most 1."
+    ),
+    "cached": TableColumn("bool", "Whether a patch cache looked after the patches."),
+    "devices": TableColumn("int64", "How many devices shared the batch."),
+    "parallel": TableColumn("str", "How they shared it, like ulysses4, cfg2 or tiles; empty on one device."),
+    "steps": TableColumn("int64", "Denoising steps that the measurement covers; 1 for encode, upscale and decode."),
+    "repeat": TableColumn("int64", "0, 1, 2, ... over the measurements of the same batch."),
+    "seconds": TableColumn("float64", "What all of these steps took."),
 }
+COLUMNS = dtypes_of(MEASUREMENTS)
+"""The columns with their types."""
 DEFAULTS: dict[str, Any] = {"computed": 1.0, "cached": False, "devices": 1, "parallel": ""}
 """What a column holds in a file that lacks it: measured without a patch cache, on one device."""
 SEVERAL = ("devices", "parallel")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -45,7 +45,22 @@ def scenario_keys() -> list[Key]:
 def limits_of(field: FieldInfo) -> list[Range | Text]:
     """What numbers and texts a field may hold."""
     found = [item for item in field.metadata if isinstance(item, Range | Text)]
-    return found + [item for item in _metadata(field.annotation) if isinstance(item, Range | Text)]
+    return found + limits_in(field.annotation)
+
+
+def limits_in(annotation: Any) -> list[Range | Text]:
+    """What numbers and texts a value of an annotated type may be."""
+    return [item for item in _metadata(annotation) if isinstance(item, Range | Text)]
+
+
+def spelled(limits: Iterable[Range | Text]) -> str:
+    """Limits of numbers in a table's words: ``1 to 8 devices``."""
+    words = [
+        str(limit).removeprefix("a whole number ").removeprefix("a number ").removeprefix("of ")
+        for limit in limits
+        if isinstance(limit, Range)
+    ]
+    return ", ".join(dict.fromkeys(words))
 
 
 def fields_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -53,7 +68,7 @@ def fields_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str,
     for name, field in section.model_fields.items():
         if section is Scenario and name == "base":
             continue
-        inner = _section_in(field.annotation)
+        inner = section_in(field.annotation)
         if inner is None or inner is PolicySection:
             yield prefix + name, field
         else:
@@ -64,7 +79,7 @@ def fields_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str,
 def _keys_of(section: type[BaseModel], prefix: str) -> Iterator[Key]:
     for name, field in fields_of(section, prefix):
         meaning = field.description or ""
-        yield Key(name, _takes(field.annotation), _default(field), _limits(field), meaning)
+        yield Key(name, takes(field.annotation), default_of(field), spelled(limits_of(field)), meaning)
 
 
 def _parts(annotation: Any) -> list[Any]:
@@ -73,7 +88,7 @@ def _parts(annotation: Any) -> list[Any]:
     origin = get_origin(annotation)
     if origin is Annotated:
         return [get_args(annotation)[0]]
-    if origin in (Union, types.UnionType, tuple):
+    if origin in (Union, types.UnionType, tuple, list):
         return [item for item in get_args(annotation) if item not in (type(None), Ellipsis)]
     if origin is dict:
         return [get_args(annotation)[1]]
@@ -85,36 +100,43 @@ def _metadata(annotation: Any) -> list[Any]:
     return own + [item for part in _parts(annotation) for item in _metadata(part)]
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a key holds, or holds a list of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = [_section_in(part) for part in _parts(annotation)]
+    found = [section_in(part) for part in _parts(annotation)]
     return next((section for section in found if section is not None), None)
 
 
 def _is_list(annotation: Any) -> bool:
-    return get_origin(annotation) is tuple or any(_is_list(part) for part in _parts(annotation))
+    return get_origin(annotation) in (tuple, list) or any(_is_list(part) for part in _parts(annotation))
 
 
-def _takes(annotation: Any) -> str:
+def takes(annotation: Any) -> str:
+    """The kind of value that a type stands for, or its choices, in words."""
     if annotation in _WORDS:
         return _WORDS[annotation]
-    if _section_in(annotation) is PolicySection:
+    if section_in(annotation) is PolicySection:
         return "a policy's name, or a table"
     origin, parts = get_origin(annotation), _parts(annotation)
     if origin is Literal:
         return ", ".join([str(choice) for choice in get_args(annotation)])
-    if origin is tuple:
-        return f"list of {_takes(parts[0])}"
+    if origin in (tuple, list):
+        return f"list of {takes(parts[0])}"
     if origin is dict:
-        return f"table of {_takes(parts[0])}"
-    return " or ".join([_takes(part) for part in parts])
+        return f"table of {takes(parts[0])}"
+    return " or ".join([takes(part) for part in parts])
 
 
-def _default(field: FieldInfo) -> str:
-    value = field.default
-    if field.is_required() or value is None:
-        return "required" if field.is_required() else ""
+def default_of(field: FieldInfo) -> str:
+    """The default of a field, as TOML; empty: none."""
+    return "required" if field.is_required() else as_toml(field.default)
+
+
+def as_toml(value: Any) -> str:
+    """A value as it is written in a scenario; empty: None."""
+    if value is None:
+        return ""
     if isinstance(value, PolicySection):
         return f'"{value.name}"'
     if isinstance(value, bool | str | tuple):
@@ -126,12 +148,3 @@ def _toml(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join([_toml(item) for item in value])}]"
     return f'"{value}"' if isinstance(value, str) else str(value)
-
-
-def _limits(field: FieldInfo) -> str:
-    spelled = [
-        str(limit).removeprefix("a whole number ").removeprefix("a number ").removeprefix("of ")
-        for limit in limits_of(field)
-        if isinstance(limit, Range)
-    ]
-    return ", ".join(dict.fromkeys(spelled))

@@ -20,34 +20,54 @@ from traces.exact import LARGEST_EXACT, column_of, is_missing, named, number_of,
 from traces.files import require_columns, row_at
 from traces.limits import INSTANT, MOST_PIXELS, Text
 from traces.request import LIMITS
+from traces.table_columns import TableColumn, dtypes_of
 
-DTYPES: dict[str, str] = {
-    "request_id": "str",
-    "arrival_s": "float64",
-    "height": "int32",
-    "width": "int32",
-    "steps": "int32",
-    "frames": "int32",
-    "images": "int32",
-    "model": "str",
-    "prompt": "str",
-    "image": "str",
-    "seed": "int64",
-    "guidance_scale": "float64",
-    "deadline_s": "float64",
-    "slo_s": "float64",
-    "priority": "int32",
-    "tenant": "str",
-    "checkpoint": "str",
-    "adapters": "str",
-    "negative_prompt": "str",
-    "true_cfg_scale": "float64",
-    "strength": "float64",
-    "schedule_steps": "int32",
-    "mask": "str",
-    "reference_pixels": "int64",
+FIELDS: dict[str, TableColumn] = {
+    "request_id": TableColumn("str", "What it is called; no two are called the same. Not given: the row's number."),
+    "arrival_s": TableColumn("float64", "When it comes, seconds on any clock."),
+    "height": TableColumn("int32", "Of each picture."),
+    "width": TableColumn("int32", "Of each picture."),
+    "steps": TableColumn("int32", "Denoising steps."),
+    "frames": TableColumn("int32", "Of a clip; 1: a picture."),
+    "images": TableColumn("int32", "Pictures of one prompt, whose seeds follow each other."),
+    "model": TableColumn("str", "Which model is to serve it, by its name or a usual alias; empty: the scenario's."),
+    "prompt": TableColumn("str", "What is to be drawn."),
+    "image": TableColumn(
+        "str",
+        "What is edited, painted over, set in motion or refined: a file in the folder trace.images; several, parted by "
+        "semicolons, where the pipeline takes several.",
+    ),
+    "seed": TableColumn("int64", "Of the noise that its pictures begin with."),
+    "guidance_scale": TableColumn(
+        "float64", "Classifier-free guidance; above 1 it doubles a step, but where models take it as an input."
+    ),
+    "deadline_s": TableColumn("float64", "By when it is to be done, on the clock of arrival_s; empty: see slo_s."),
+    "slo_s": TableColumn(
+        "float64", "Within how many seconds of its arrival it is to be done; empty: as [slo] says of all."
+    ),
+    "priority": TableColumn("int32", "How important it is; larger is more important, see slo.priority_factor."),
+    "tenant": TableColumn("str", "Whose it is, see [tenants]."),
+    "checkpoint": TableColumn("str", "The weights it wants, see [weights]; empty: the model's own."),
+    "adapters": TableColumn(
+        "str", "LoRAs on top of the weights, with how much each counts, like style:0.8+detail; see cluster.adapters."
+    ),
+    "negative_prompt": TableColumn("str", "What is not to be drawn."),
+    "true_cfg_scale": TableColumn(
+        "float64",
+        "Guidance of the models that take guidance_scale as an input; with a negative prompt and above 1 it doubles a "
+        "step.",
+    ),
+    "strength": TableColumn("float64", "The share of the schedule that image to image and inpainting make."),
+    "schedule_steps": TableColumn(
+        "int32", "Of how many steps its steps are the last ones; 0: of all, or as strength says."
+    ),
+    "mask": TableColumn("str", "White where image is painted anew: a file as large as it, in the same folder."),
+    "reference_pixels": TableColumn(
+        "int64", "Pixels of the pictures that it is shown in every step; filled in from image where that is at hand."
+    ),
 }
-"""The canonical columns, in the order of `Request`'s fields."""
+"""The canonical columns, in the order of `Request`'s fields; what each may hold says `traces.request.LIMITS`."""
+DTYPES = dtypes_of(FIELDS)
 
 REQUIRED = ("arrival_s", "height", "width", "steps")
 TEXT = tuple(name for name, dtype in DTYPES.items() if dtype == "str")

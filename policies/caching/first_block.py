@@ -14,6 +14,9 @@ class FirstBlock(BoundedReuse):
 
     Little: what it hands to block 1 has changed by less than ``threshold``, averaged over the units of the request.
     Unlike the systems this is known from, it decides for each request of a batch and not for the batch.
+
+    Args:
+        threshold: the mean change, relative and squared, from which on all blocks are computed.
     """
 
     def __init__(self, threshold: Weight = 0.1, warmup: StepCount = 2, max_reuse: StepCount = 4) -> None:

@@ -15,6 +15,9 @@ from traces.limits import Range
 class FixedInterval(BoundedReuse):
     """Computes every ``every``-th step of a request whole and reuses every block in between.
 
+    Args:
+        every: steps from one that is computed to the next.
+
     Raises:
         ValueError: ``every`` below 2, or ``warmup`` below 1.
     """

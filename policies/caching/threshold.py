@@ -14,6 +14,9 @@ class Threshold(BoundedReuse):
 
     The signals are changes since the reused output was computed, so small changes add up from step to step until the
     unit is computed.
+
+    Args:
+        threshold: the change, relative and squared, from which on a unit is computed.
     """
 
     def __init__(self, threshold: Weight = 0.02, warmup: StepCount = 2, max_reuse: StepCount = 4) -> None:

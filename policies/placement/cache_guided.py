@@ -16,6 +16,12 @@ class CacheGuided(PlacementPolicy):
     The paper splits the list of computed tiles evenly, wherever their state is. Here tiles that cost different times
     are balanced too, and of all assignments with the least makespan, give or take a share of ``tolerance``, the one
     is taken for which the fewest pixels travel.
+
+    Args:
+        tolerance: the share by which a step may be longer than the shortest.
+
+    Raises:
+        BadInput: ``tolerance`` below 0.
     """
 
     def __init__(self, tolerance: Weight = 0.01) -> None:

@@ -26,6 +26,7 @@ class Slo(Steady):
     Args:
         attainment: the share of what waits.
         target: the share of its time that each is to be busy at most, over the last ``window_s`` seconds.
+        window_s: seconds of which the share is taken.
         batch: requests that share a step, where they mix.
         soft_slo_scale: how long one without a deadline may take, in its own seconds.
         every_s: how often it looks at what waits, at most.

@@ -78,6 +78,10 @@ class SameSizeDynamic(SchedulingPolicy):
 
     A batch starts when ``max_batch`` images of one size wait, or when the oldest of them has waited ``window_s``
     seconds; among sizes that are ready the one with the oldest request goes first.
+
+    Args:
+        max_batch: images in a batch.
+        window_s: seconds that the oldest waits at most for others of its size.
     """
 
     def __init__(self, max_batch: Width = 8, window_s: Wait = 0.5) -> None:
@@ -126,6 +130,10 @@ class SameSizeContinuous(SchedulingPolicy):
     A replica works on one size at a time. To keep the other sizes from starving, nothing joins any more once the
     oldest waiting request of another size has waited ``drain_after`` times its own standalone latency; the batch then
     drains, and the replica turns to the size of the oldest request.
+
+    Args:
+        max_batch: images in a batch.
+        drain_after: standalone latencies after which the oldest waiting request of another size has its turn.
     """
 
     def __init__(self, max_batch: Width = 8, drain_after: Weight = 2.0) -> None:

@@ -11,7 +11,7 @@ class Pin(LRU):
     """Least recently used, but the checkpoints named go only when nothing else is left to give up.
 
     Args:
-        checkpoints: that stay.
+        checkpoints: those that stay.
     """
 
     def __init__(self, checkpoints: list[str]) -> None:
