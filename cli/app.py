@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
 from cli import cache, hardware, profile, scenario_keys, trace
 from cli.examples import examples
 from cli.options import limited
@@ -14,6 +19,7 @@ from cli.sweep import sweep
 from cli.tile_cache import calibrate, record_tiles
 from cli.validate import validate
 from cli.verbs import Verbs
+from reports.console import say
 
 app = Verbs(
     name="tilecast",
@@ -21,6 +27,23 @@ app = Verbs(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"tilecast {version('tilecast')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    shown: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What-if simulation and real-device execution for serving diffusion models."""
+
+
 app.add_typer(trace.app, name="trace", help="Import, generate, describe and transform request traces.")
 app.add_typer(profile.app, name="profile", help="Measure a model on this machine, or import measurements.")
 app.add_typer(hardware.app, name="hardware", help="Hardware kinds, models' shapes, and estimates of one on the other.")

@@ -23,33 +23,35 @@ app = Verbs(
 )
 
 THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2)
-RecordingFile = Annotated[Path, typer.Argument(help="A recording (Parquet).")]
+RecordingFile = Annotated[Path, typer.Argument(help="The recording (Parquet).")]
 
 
 @app.command()
 def record(
-    model: Annotated[str, typer.Option(help="A known model, or a diffusers folder with a UNet.")],
+    model: Annotated[str, typer.Option(help="Run this model, a known one or a diffusers folder with a UNet.")],
     output: RecordingOutput,
-    sizes: Annotated[str, typer.Option(help="Comma-separated, such as 512x512,768x1024; taken in turn.")],
+    sizes: Annotated[str, typer.Option(help="Run requests of these sizes in turn, like 512x512,768x1024.")],
     requests: Annotated[
-        int, Range(2, 100_000, "requests", whole=True), typer.Option(help="How many requests to run.")
+        int, Range(2, 100_000, "requests", whole=True), typer.Option(help="Run this many requests.")
     ] = 24,
     steps: Annotated[
-        int, Range(2, STEPS.most, "steps", whole=True), typer.Option(help="Denoising steps of each.")
+        int,
+        Range(2, STEPS.most, "steps", whole=True),
+        typer.Option(help="Give each request this many denoising steps."),
     ] = 20,
     patch: Annotated[
         int,
         Range(0, 65_536, "latent pixels", whole=True),
-        typer.Option(help="Largest side of a patch, latent pixels; 0: whole images."),
+        typer.Option(help="Cut images into patches of at most this side, latent pixels; 0 records whole images."),
     ] = 8,
     max_age: MaxAge = 4,
     prompts: Prompts = None,
-    seed: Annotated[int, SEED32, typer.Option(help="Of the noise and of the ages.")] = 0,
+    seed: Annotated[int, SEED32, typer.Option(help="Draw the noise and the ages from this seed.")] = 0,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     threads: Threads = None,
     units: Annotated[
-        int | None, Range(1, 2**31, whole=True), typer.Option(help="Keep only so many units of each request.")
+        int | None, Range(1, 2**31, whole=True), typer.Option(help="Keep only this many units of each request.")
     ] = None,
 ) -> None:
     """Run requests with everything computed, and record what reusing would have cost."""
@@ -100,11 +102,13 @@ def record(
 @app.command()
 def fit(
     recording: RecordingFile,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The forest to write (Parquet).")],
-    trees: Annotated[int, Range(1, 10_000, whole=True), typer.Option(help="Trees of each block.")] = 8,
-    leaves: Annotated[int, Range(2, 100_000, whole=True), typer.Option(help="Leaves of each tree.")] = 24,
-    depth: Annotated[int, Range(1, 64, whole=True), typer.Option(help="Depth of each tree.")] = 6,
-    seed: Annotated[int, SEED32, typer.Option(help="Of the forest and of the requests held out.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Write the forest to this file (Parquet).")],
+    trees: Annotated[int, Range(1, 10_000, whole=True), typer.Option(help="Fit this many trees for each block.")] = 8,
+    leaves: Annotated[
+        int, Range(2, 100_000, whole=True), typer.Option(help="Give each tree at most this many leaves.")
+    ] = 24,
+    depth: Annotated[int, Range(1, 64, whole=True), typer.Option(help="Make no tree deeper than this.")] = 6,
+    seed: Annotated[int, SEED32, typer.Option(help="Draw the forest and the requests held out from this seed.")] = 0,
 ) -> None:
     """Fit a cache forest, and say how good it would be on requests it did not see."""
 
@@ -127,7 +131,7 @@ def fit(
 @app.command()
 def describe(
     recording: RecordingFile,
-    forest: Annotated[Path | None, typer.Option(help="Also say what this forest answers for these requests.")] = None,
+    forest: Annotated[Path | None, typer.Option(help="Say what this forest answers for these requests, too.")] = None,
 ) -> None:
     """Say what a recording holds, and what each caching policy would compute of its requests."""
     from rich.text import Text

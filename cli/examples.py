@@ -11,7 +11,9 @@ from reports.console import say
 
 
 def examples(
-    output: Annotated[Path, typer.Option("--output", "-o", help="A folder, new or empty.")] = Path("examples"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Write them into this folder, new or empty.")] = Path(
+        "examples"
+    ),
 ) -> None:
     """Write the example scenarios, traces and policy here, so that the commands of the README run as they stand."""
     from tilecast.examples import write_examples

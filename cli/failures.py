@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -32,17 +32,39 @@ def failed(error: BaseException) -> int:
     from traces.errors import BadInput
 
     if is_of(error, BadInput, PolicyError):
-        line, code = f"error: {text_of(error)}", UNUSABLE
+        line, code = f"error: {as_written(text_of(error), sys.argv[1:])}", UNUSABLE
     elif is_of(error, MemoryError):
         line, code = "error: not enough memory for this; make it smaller, or run it on a larger machine", UNUSABLE
     elif is_of(error, OSError) and (found := of_system(error)) is not None:
         said, file = found
-        line, code = f"error: {said}{file and f': {file}'}", UNUSABLE
+        line, code = f"error: {said}{file and f': {as_written(file, sys.argv[1:])}'}", UNUSABLE
     else:
         first = (text_of(error).strip().splitlines() or [""])[0]
         line, code = f"internal error: {class_name(error)}: {first[:300]}; {_recorded(error)}", INTERNAL
     say(printable(line, lines=False), err=True)
     return code
+
+
+def as_written(text: str, words: Iterable[str]) -> str:
+    """A message in which files have the names that the user gave them, rather than those of where they lie.
+
+    Args:
+        text: the message.
+        words: of the command line: files, options with ``=`` and a file, ``file.py:Class``.
+    """
+    written: dict[str, str] = {}
+    for word in words:
+        for given in {word, word.partition("=")[2]}:
+            for suffix in ("", ".py", ".toml"):
+                name = given.partition(f"{suffix}:")[0] + suffix if suffix and f"{suffix}:" in given else given
+                if name and "\0" not in name and not Path(name).is_absolute():
+                    with suppress(OSError, RuntimeError):  # no home, or a loop of links
+                        expanded = Path(name).expanduser()
+                        written |= {str(expanded.absolute()): name, str(expanded.resolve()): name}
+    for path in sorted(written, key=len, reverse=True):
+        if len(Path(path).parts) > 1:  # not the root, which every path begins with
+            text = text.replace(path, written[path])
+    return text
 
 
 def foreseen(error: BaseException) -> bool:

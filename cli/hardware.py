@@ -26,7 +26,10 @@ app = Verbs(
 
 _WIDEST = 200  # characters; in a narrower terminal lines wrap, nothing is cut off
 
-Kind = Annotated[str, typer.Option(help="A kind of 'tilecast hardware list', or of a file: mine.toml, mine.toml:kind.")]
+Kind = Annotated[
+    str,
+    typer.Option(help="Take this kind of hardware, one of 'tilecast hardware list' or of a file, as mine.toml:kind."),
+]
 
 
 @app.command("list")
@@ -53,7 +56,11 @@ def list_kinds() -> None:
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A kind, or a file's: mine.toml:kind.")]) -> None:
+def show(
+    name: Annotated[
+        str, typer.Argument(help="The kind, one of 'tilecast hardware list' or of a file, as mine.toml:kind.")
+    ],
+) -> None:
     """Everything known of a hardware kind, and where it is from."""
     from predictors.hardware import find_hardware
 
@@ -100,29 +107,30 @@ def models() -> None:
 
 @app.command()
 def estimate(
-    model: Annotated[str, typer.Option(help="A model of 'tilecast hardware models'.")],
+    model: Annotated[str, typer.Option(help="Estimate this model, one of 'tilecast hardware models'.")],
     hardware: Kind,
     sizes: Annotated[
-        str | None, typer.Option(help="Comma-separated, such as 512x512,480x832x81; by default the model's.")
+        str | None, typer.Option(help="Estimate these sizes, like 512x512,480x832x81; by default the model's own.")
     ] = None,
-    batch: Annotated[str, typer.Option(help="Images of a batch, comma-separated.")] = "1",
+    batch: Annotated[str, typer.Option(help="Estimate batches of this many images, like 1,4.")] = "1",
     steps: Annotated[
-        int | None, STEPS, typer.Option(help="Denoising steps of a request; by default the model's.")
+        int | None, STEPS, typer.Option(help="Give a request this many denoising steps; by default the model's own.")
     ] = None,
-    executor: Annotated[str, typer.Option(help="whole, patched or packed.")] = "whole",
+    executor: Annotated[str, typer.Option(help="Run batches by this executor: whole, patched or packed.")] = "whole",
     dtype: Annotated[
-        str | None, typer.Option(help="Precision of the denoiser, such as float16, tf32, fp8 or int8-weights.")
+        str | None, typer.Option(help="Run the denoiser in this precision, such as float16, tf32, fp8 or int8-weights.")
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="What runs it: eager, compile or vendor (TensorRT, OneDiff, ...).")
+        str, typer.Option(help="Run it by this engine: eager, compile or vendor (TensorRT, OneDiff and the like).")
     ] = "eager",
-    profile: Annotated[Path | None, typer.Option(help="Measurements on this hardware that calibrate it.")] = None,
-    guided: Annotated[
-        bool | None, typer.Option(help="With classifier-free guidance or true CFG; by default as the model is.")
+    profile: Annotated[
+        Path | None, typer.Option(help="Calibrate the estimate by this profile, measured on the same hardware.")
     ] = None,
-    devices: Annotated[
-        str, typer.Option(help="On how many devices a step runs, comma-separated; by default on one.")
-    ] = "1",
+    guided: Annotated[
+        bool | None,
+        typer.Option(help="Say whether classifier-free guidance or true CFG is on; by default as the model has it."),
+    ] = None,
+    devices: Annotated[str, typer.Option(help="Run a step on this many devices, like 1,2,4.")] = "1",
 ) -> None:
     """What a step and a request take on hardware that was not measured, or hardly: by its roofline."""
     from predictors.costs import Batch
@@ -193,16 +201,21 @@ def estimate(
 @app.command()
 def check(
     published: Annotated[
-        Path | None, typer.Option(help="Measurements in the columns of profiles/published.csv; by default those.")
+        Path | None,
+        typer.Option(
+            help="Check against these measurements, with the columns of profiles/published.csv; by "
+            "default against those."
+        ),
     ] = None,
-    by: Annotated[str, typer.Option(help="Fields of the second table, comma-separated.")] = (
+    by: Annotated[str, typer.Option(help="Break the errors down by these fields.")] = (
         "hardware,model,engine,precision"
     ),
     held_out_half: Annotated[
         bool,
         typer.Option(
             "--held-out-half",
-            help="Choose structure and priors of the fit on half of the sources, and report on the other: minutes.",
+            help="Choose structure and priors of the fit on half of the sources and report on the other, "
+            "which takes minutes.",
         ),
     ] = False,
 ) -> None:

@@ -12,27 +12,51 @@ import typer
 from traces.errors import BadInput
 from traces.limits import SEED, STEPS, THREADS, Range, Text
 
-ScenarioFile = Annotated[Path, typer.Argument(help="Scenario (TOML).")]
-TraceOption = Annotated[str | None, typer.Option("--trace", help="Trace file instead of the scenario's.")]
-ProfileOption = Annotated[str | None, typer.Option("--profile", help="Profile instead of the scenario's.")]
+ScenarioFile = Annotated[
+    Path, typer.Argument(help="The scenario to run, a TOML file; 'tilecast scenario init' writes one.")
+]
+TraceOption = Annotated[
+    str | None, typer.Option("--trace", help="Take the requests from this trace instead of the scenario's.")
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        help="Take the measurements from this profile, a file or one that ships, instead of the scenario's.",
+    ),
+]
 SchedulerOption = Annotated[
-    str | None, typer.Option("--scheduler", help="Scheduling policy: a name, or file.py:Class.")
+    str | None,
+    typer.Option("--scheduler", help="Schedule by this policy, a name or file.py:Class, instead of the scenario's."),
 ]
-SeedOption = Annotated[int | None, SEED, typer.Option("--seed", help="Seed instead of the scenario's.")]
+SeedOption = Annotated[
+    int | None, SEED, typer.Option("--seed", help="Draw all random numbers from this seed instead of the scenario's.")
+]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Any scenario key: key=value; repeatable, of two the last counts.")
+    list[str] | None,
+    typer.Option(
+        "--set", help="Set any scenario key, as key=value; may be given several times, and of two the last counts."
+    ),
 ]
-OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Run folder to write.")]
+OutputOption = Annotated[
+    Path, typer.Option("-o", "--output", help="Write the run log into this folder, new or of an earlier run.")
+]
 EveryOption = Annotated[
-    bool, typer.Option("--all", help="Print all figures and tables, grouped, in the place of the dozen lines.")
+    bool, typer.Option("--all", help="Print all figures and tables, grouped, instead of the dozen lines.")
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
-Threads = Annotated[int | None, THREADS, typer.Option(help="CPU threads; by default torch's choice.")]
-Prompts = Annotated[Path | None, typer.Option(help="Text file, a prompt a line; by default no prompt.")]
-RecordingOutput = Annotated[Path, typer.Option("--output", "-o", help="The recording to write (Parquet).")]
-MaxAge = Annotated[int, Range(2, STEPS.most, "steps", whole=True), typer.Option(help="Oldest reuse to record, steps.")]
-ProfileOutput = Annotated[Path, typer.Option("--output", "-o", help="The profile to write (Parquet).")]
+Device = Annotated[str, typer.Option(help="Run on this device: cpu, cuda, cuda:1, xpu or mps.")]
+Dtype = Annotated[str, typer.Option(help="Hold the weights in this number format: float32, bfloat16 or float16.")]
+Threads = Annotated[int | None, THREADS, typer.Option(help="Use this many CPU threads; by default torch's own choice.")]
+Prompts = Annotated[
+    Path | None, typer.Option(help="Draw prompts from this file, one a line; by default there is no prompt.")
+]
+RecordingOutput = Annotated[Path, typer.Option("--output", "-o", help="Write the recording to this file (Parquet).")]
+MaxAge = Annotated[
+    int,
+    Range(2, STEPS.most, "steps", whole=True),
+    typer.Option(help="Record reuse of results that are up to this many steps old."),
+]
+ProfileOutput = Annotated[Path, typer.Option("--output", "-o", help="Write the profile to this file (Parquet).")]
 
 _WORDS = Text(100_000, controls=True)
 

@@ -19,45 +19,61 @@ _NOT_REPEATED = ("output", "workers")
 def plan(
     context: typer.Context,
     scenario: ScenarioFile,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the plan; the same one goes on.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", help="Write the plan into this folder; a plan that is there already is gone on with."
+        ),
+    ],
     attainment: Annotated[
         float | None,
         Range(1e-6, 1 - 1e-6),
-        typer.Option("--attainment", help="Share of the requests that must finish in time."),
+        typer.Option("--attainment", help="Promise that this share of the requests finishes in time."),
     ] = None,
     rate: Annotated[
         str | None,
         typer.Option(
             "--rate",
-            help="Requests to plan for, like 500/h, of pools by model, too, like flux=2000/h,wan-1.3b=500/h; by "
-            "default those of the trace.",
+            help="Plan for this many requests, like 500/h, or by model, like flux=2000/h,wan-1.3b=500/h; "
+            "by default for those of the trace.",
         ),
     ] = None,
     throughput: Annotated[
-        str | None, typer.Option("--throughput", help="Requests that must be completed, too, like 480/h.")
+        str | None, typer.Option("--throughput", help="Promise that this many requests are completed, too, like 480/h.")
     ] = None,
     headroom: Annotated[
-        str | None, typer.Option("--headroom", help="The promise must be kept at so much more load, too, like 20%.")
+        str | None, typer.Option("--headroom", help="Keep the promise at this much more load, too, like 20%.")
     ] = None,
     replicas: Annotated[
-        int | None, REPLICAS, typer.Option("--replicas", help="Say what so many replicas carry; do not search.")
+        int | None,
+        REPLICAS,
+        typer.Option("--replicas", help="Say what this many replicas carry, instead of searching."),
     ] = None,
     hardware: Annotated[
-        str | None, typer.Option("--hardware", help="The only kind of plan.hardware to consider.")
+        str | None, typer.Option("--hardware", help="Consider this kind of plan.hardware alone.")
     ] = None,
-    devices: Annotated[int | None, DEVICES, typer.Option("--devices", help="Of a replica, with --replicas.")] = None,
+    devices: Annotated[
+        int | None, DEVICES, typer.Option("--devices", help="Give each replica this many devices, with --replicas.")
+    ] = None,
     policies: Annotated[
-        str | None, typer.Option("--policies", help="Schedulers of which the best is the answer, like lookahead,fcfs.")
+        str | None,
+        typer.Option("--policies", help="Compare these schedulers and answer with the best, like lookahead,fcfs."),
     ] = None,
     growth: Annotated[
-        float | None, Range(-0.99, 10), typer.Option("--growth", help="Of the demand a month: 0.1 for 10 %.")
+        float | None,
+        Range(-0.99, 10),
+        typer.Option("--growth", help="Let the demand grow by this share a month, 0.1 for 10 %."),
     ] = None,
     months: Annotated[
         int | None,
         Range(1, 120, "months", whole=True),
-        typer.Option("--months", help="To look ahead, with --growth; by default 12."),
+        typer.Option("--months", help="Look this many months ahead, with --growth; by default 12."),
     ] = None,
-    workers: Annotated[int | None, WORKERS, typer.Option("--workers", help="Processes; by default one a core.")] = None,
+    workers: Annotated[
+        int | None,
+        WORKERS,
+        typer.Option("--workers", help="Simulate in this many processes at a time; by default one a core."),
+    ] = None,
     trace: TraceOption = None,
     profile: ProfileOption = None,
     scheduler: SchedulerOption = None,

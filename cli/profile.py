@@ -22,50 +22,64 @@ app = Verbs(
     no_args_is_help=True,
 )
 
-KernelsOption = Annotated[str, typer.Option(help="auto, or reference: plain PyTorch on every device.")]
+KernelsOption = Annotated[
+    str, typer.Option(help="Use the kernels that suit the device (auto), or plain PyTorch (reference).")
+]
 
 
 @app.callback(invoke_without_command=True)
 def measure(
     context: typer.Context,
-    model: Annotated[str | None, typer.Option(help="A known model, or a diffusers folder.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The profile to write (Parquet).")] = None,
+    model: Annotated[str | None, typer.Option(help="Run this model, a known one or a diffusers folder.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the profile to this file (Parquet).")
+    ] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     sizes: Annotated[
         str | None,
-        typer.Option(help="Comma-separated, such as 512x512,768x1024; by default around the native size."),
+        typer.Option(help="Measure these sizes, like 512x512,768x1024; by default some around the native size."),
     ] = None,
-    max_batch: Annotated[int, IMAGES, typer.Option(help="Images in the largest batch.")] = 8,
-    repeats: Annotated[int, Range(1, 10_000, whole=True), typer.Option(help="Measurements of each batch.")] = 5,
+    max_batch: Annotated[int, IMAGES, typer.Option(help="Measure batches of up to this many images.")] = 8,
+    repeats: Annotated[int, Range(1, 10_000, whole=True), typer.Option(help="Measure each batch this many times.")] = 5,
     minutes: Annotated[
-        float, Range(0, 100_000, "minutes"), typer.Option(help="Stop measuring after this long.")
+        float,
+        Range(0, 100_000, "minutes"),
+        typer.Option(help="Stop measuring after this many minutes, and say what was left out."),
     ] = 10.0,
     threads: Threads = None,
     executor: Annotated[
-        str, typer.Option(help="whole; for mixed sizes patched (UNets), packed (transformers).")
+        str,
+        typer.Option(
+            help="Run batches by this executor: whole, or for mixed sizes patched (UNets) or packed (transformers)."
+        ),
     ] = "whole",
     mixes: Annotated[
-        int, Range(0, 10_000, whole=True), typer.Option(help="Batches of several sizes to measure too.")
+        int, Range(0, 10_000, whole=True), typer.Option(help="Measure this many batches of several sizes, too.")
     ] = 12,
     caching: Annotated[
-        str | None, typer.Option(help="Measure with this cache too, like first-block or interval:every=3,warmup=4.")
+        str | None, typer.Option(help="Measure with this cache, too, like first-block or interval:every=3,warmup=4.")
     ] = None,
     cache_patch: Annotated[
         int,
         Range(0, 65_536, "latent pixels", whole=True),
-        typer.Option(help="Largest side of a cached patch, latent pixels."),
+        typer.Option(help="Cut cached images into patches of at most this side, latent pixels."),
     ] = 32,
     patch_floor: Annotated[
         int | None,
         Range(1, 65_536, "latent pixels", whole=True),
-        typer.Option(help="Least side of a patch, latent pixels."),
+        typer.Option(help="Cut no patch smaller than this side, latent pixels; by default what was measured to pay."),
     ] = None,
-    canvases: Annotated[str | None, typer.Option(help="Sizes of requests made by tiles, like --sizes.")] = None,
-    tile: Annotated[str | None, typer.Option(help="Their largest tile, like 512x512; by default native.")] = None,
+    canvases: Annotated[
+        str | None, typer.Option(help="Measure requests of these sizes by tiles, too, like 1024x2048.")
+    ] = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(help="Use tiles of at most this size with --canvases, like 512x512; by default the native size."),
+    ] = None,
     kernels: KernelsOption = "auto",
     devices: Annotated[
-        int, Range(1, 1024, whole=True), typer.Option(help="Denoising steps are measured on up to so many, too.")
+        int, Range(1, 1024, whole=True), typer.Option(help="Measure denoising steps on up to this many devices, too.")
     ] = 1,
 ) -> None:
     """Measure the stages of a model on a device: tilecast profile --model tiny-image -o P.parquet.
@@ -143,31 +157,54 @@ def measure(
 
 @app.command("import")
 def import_files(
-    files: Annotated[list[Path], typer.Argument(help="Files of measurements: CSV, Parquet, JSON or MLPerf's text.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="The files of measurements: CSV, Parquet, JSON or MLPerf's text.")
+    ],
     output: ProfileOutput,
     file_format: Annotated[
         str | None,
         typer.Option(
-            "--format", help="mixfusion, mlperf, vllm-omni, sglang or published; by default as the contents show."
+            "--format",
+            help="Read the files as mixfusion, mlperf, vllm-omni, sglang or published; by default as "
+            "their contents show.",
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="The model, by a name that Tilecast knows: flux, FLUX.1-dev.")
+        str | None,
+        typer.Option(help="Say which model it was, where the files do not, by a known name like flux or FLUX.1-dev."),
     ] = None,
-    hardware: Annotated[str | None, NAME, typer.Option(help="What ran it, where the files do not say it.")] = None,
-    size: Annotated[str | None, typer.Option(help="Likewise: height x width (x frames), like 1024x1024.")] = None,
-    steps: Annotated[int | None, STEPS, typer.Option(help="Likewise: denoising steps of a request.")] = None,
-    batch: Annotated[int | None, IMAGES, typer.Option(help="Likewise: images that ran together.")] = None,
-    gpus: Annotated[int | None, DEVICES, typer.Option(help="Likewise: devices that the times are of.")] = None,
+    hardware: Annotated[
+        str | None, NAME, typer.Option(help="Say what hardware ran it, where the files do not.")
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Say of which size requests were, where the files do not, like 1024x1024 or 480x832x81."),
+    ] = None,
+    steps: Annotated[
+        int | None, STEPS, typer.Option(help="Say how many denoising steps a request had, where the files do not.")
+    ] = None,
+    batch: Annotated[
+        int | None, IMAGES, typer.Option(help="Say how many images ran together, where the files do not.")
+    ] = None,
+    gpus: Annotated[
+        int | None, DEVICES, typer.Option(help="Say of how many devices the times are, where the files do not.")
+    ] = None,
     guided: Annotated[
         bool | None,
-        typer.Option("--guided/--no-guided", help="Classifier-free guidance was on; by default as the model has it."),
+        typer.Option(
+            "--guided/--no-guided", help="Say whether classifier-free guidance was on; by default as the model has it."
+        ),
     ] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Only rows of system=NAME, engine=NAME, precision=NAME and the like; repeatable."),
+        typer.Option(
+            help="Import only rows of system=NAME, engine=NAME, precision=NAME and the like; may be given "
+            "several times."
+        ),
     ] = None,
-    add: Annotated[list[Path] | None, typer.Option(help="A profile whose rows go in too; repeatable.")] = None,
+    add: Annotated[
+        list[Path] | None, typer.Option(help="Add the rows of this profile; may be given several times.")
+    ] = None,
 ) -> None:
     """Make a profile of measurements that others took: tilecast profile import results.csv -o P.parquet.
 
@@ -219,7 +256,7 @@ def _conditions(pairs: list[str]) -> dict[str, str]:
 
 @app.command()
 def describe(
-    path: Annotated[Path, typer.Argument(help="A profile (Parquet).")],
+    path: Annotated[Path, typer.Argument(help="The profile (Parquet).")],
 ) -> None:
     """Say what a profile holds, how well latency models predict measurements they did not see, and which is chosen."""
     from rich.text import Text

@@ -12,16 +12,29 @@ from traces.limits import Range
 
 
 def quality(
-    pictures: Annotated[Path, typer.Argument(help="A picture, clip, folder of them, or run.", metavar="PICTURES")],
+    pictures: Annotated[
+        Path,
+        typer.Argument(help="A picture, a clip, a folder of them, or a run with its pictures.", metavar="PICTURES"),
+    ],
     reference: Annotated[
-        Path | None, typer.Argument(help="What they should look like: the same names.", metavar="REFERENCE")
+        Path | None, typer.Argument(help="What they should look like, under the same names.", metavar="REFERENCE")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file to write.")] = None,
-    sketch: Annotated[Path | None, typer.Option(help="The sketches they were refined from: the same names.")] = None,
-    rows: Annotated[str | None, typer.Option(help="Rows where tiles meet, in pixels, like 64,128.")] = None,
-    columns: Annotated[str | None, typer.Option(help="Columns where tiles meet, in pixels, like 64,128.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the figures to this file, too, as JSON.")
+    ] = None,
+    sketch: Annotated[
+        Path | None, typer.Option(help="Measure against the sketches they were refined from, under the same names.")
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="Look for seams at these rows where tiles meet, in pixels, like 64,128.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Look for seams at these columns where tiles meet, in pixels, like 64,128.")
+    ] = None,
     objects: Annotated[
-        int | None, Range(0, 10_000, "objects", whole=True), typer.Option(help="How many objects each should show.")
+        int | None,
+        Range(0, 10_000, "objects", whole=True),
+        typer.Option(help="Expect each picture to show this many objects."),
     ] = None,
 ) -> None:
     """Measure pictures and clips: PSNR and SSIM to a reference, seams, edge leak, flicker, repeated objects.

@@ -30,10 +30,18 @@ def replay(
     scheduler: SchedulerOption = None,
     seed: SeedOption = None,
     settings: SetOption = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda, instead of the scenario's.")] = None,
-    kernels: Annotated[str | None, typer.Option(help="auto or reference, instead of the scenario's.")] = None,
-    speedup: Annotated[float, FACTOR, typer.Option(help="Trace seconds a real second.")] = 1.0,
-    save_images: Annotated[bool, typer.Option("--save-images", help="Write the pictures too.")] = False,
+    device: Annotated[
+        str | None, typer.Option(help="Run on this device, like cpu or cuda, instead of the scenario's.")
+    ] = None,
+    kernels: Annotated[
+        str | None, typer.Option(help="Use these kernels, auto or reference, instead of the scenario's.")
+    ] = None,
+    speedup: Annotated[
+        float, FACTOR, typer.Option(help="Let this many seconds of the trace pass in a real second.")
+    ] = 1.0,
+    save_images: Annotated[
+        bool, typer.Option("--save-images", help="Write the pictures into the run folder, too.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the interrupted replay in the folder, if there is one.")
     ] = False,

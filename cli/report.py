@@ -9,13 +9,13 @@ import typer
 
 from cli.options import EveryOption
 
-Runs = Annotated[list[Path], typer.Argument(help="Folders written by simulate or replay.", metavar="RUN...")]
-Page = Annotated[Path, typer.Option("--output", "-o", help="The HTML page to write.")]
+Runs = Annotated[list[Path], typer.Argument(help="The folders that simulate or replay wrote.", metavar="RUN...")]
+Page = Annotated[
+    Path, typer.Option("--output", "-o", help="Write the HTML page here, and the table beside it as Markdown.")
+]
 Timelines = Annotated[
     bool,
-    typer.Option(
-        "--timelines", help="Also write REPORT.RUN.perfetto.json for ui.perfetto.dev: some 2 kB for each request."
-    ),
+    typer.Option("--timelines", help="Write REPORT.RUN.perfetto.json for ui.perfetto.dev, too, some 2 kB a request."),
 ]
 
 

@@ -19,9 +19,11 @@ def group() -> None:
 
 @app.command()
 def keys(
-    section: Annotated[str | None, typer.Argument(help="Only this section or key, like faults.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown table.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, a list of keys.")] = False,
+    section: Annotated[
+        str | None, typer.Argument(help="Show only this section or key, like faults or plan.attainment.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a list of keys.")] = False,
 ) -> None:
     """Every key of a scenario: what it takes, its default, its limits and what it means."""
     import json

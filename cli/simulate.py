@@ -30,7 +30,10 @@ def simulate(
     settings: SetOption = None,
     every: EveryOption = False,
     per_step: Annotated[
-        bool, typer.Option("--per-step", help="One event a step: the slow oracle, for predictor.online=false.")
+        bool,
+        typer.Option(
+            "--per-step", help="Simulate one event a step, the slow oracle, which turns predictor.online off."
+        ),
     ] = False,
 ) -> None:
     """Run a scenario in virtual time and write its run log.

@@ -14,14 +14,24 @@ from traces.limits import WORKERS, Range
 
 def sweep(
     scenario: ScenarioFile,
-    grid: Annotated[Path, typer.Option("--grid", help="Keys and their values (TOML), see above.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the sweep, new or to be gone on with.")],
+    grid: Annotated[
+        Path,
+        typer.Option("--grid", help="Take the keys and their values from this grid, a TOML file as described above."),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Keep the sweep in this folder, new or to be gone on with.")
+    ],
     workers: Annotated[
-        int | None, WORKERS, typer.Option(help="Simulations at a time; by default the cores here.")
+        int | None, WORKERS, typer.Option(help="Run this many simulations at a time; by default one a core.")
     ] = None,
-    executor: Annotated[str, typer.Option(help="joblib: processes here; ray: a Ray cluster.")] = "joblib",
+    executor: Annotated[
+        str, typer.Option(help="Run on processes of this machine (joblib) or on a Ray cluster (ray).")
+    ] = "joblib",
     ray_address: Annotated[
-        str | None, typer.Option(help="Of the cluster, instead of RAY_ADDRESS; without either one on this machine.")
+        str | None,
+        typer.Option(
+            help="Use the Ray cluster at this address instead of RAY_ADDRESS; without either, one on this machine."
+        ),
     ] = None,
     trace: TraceOption = None,
     profile: ProfileOption = None,
@@ -29,10 +39,13 @@ def sweep(
     seed: SeedOption = None,
     settings: SetOption = None,
     keep_logs: Annotated[
-        bool, typer.Option("--keep-logs", help="Write every run to FOLDER/runs; points kept without run again.")
+        bool,
+        typer.Option(
+            "--keep-logs", help="Write every run log to FOLDER/runs; points that were kept without one run again."
+        ),
     ] = False,
-    by: Annotated[str, typer.Option(help="The figure that ranks points, like goodput_rps.")] = "slo_attainment",
-    top: Annotated[int, Range(1, 100_000, whole=True), typer.Option(help="Points to show.")] = 10,
+    by: Annotated[str, typer.Option(help="Rank the points by this figure, like goodput_rps.")] = "slo_attainment",
+    top: Annotated[int, Range(1, 100_000, whole=True), typer.Option(help="Show this many points.")] = 10,
 ) -> None:
     """Simulate every combination of a grid of scenario keys.
 

@@ -21,27 +21,33 @@ if TYPE_CHECKING:
 
 CALIBRATION = OutputKind("calibration")
 
-Model = Annotated[str, typer.Option(help="A known model, or a diffusers folder.")]
+Model = Annotated[str, typer.Option(help="Run this model, a known one or a diffusers folder.")]
 SketchSteps = Annotated[
-    int, Range(3, STEPS.most, "steps", whole=True), typer.Option(help="Denoising steps of each sketch.")
+    int, Range(3, STEPS.most, "steps", whole=True), typer.Option(help="Give each sketch this many denoising steps.")
 ]
-FirstSeed = Annotated[int, SEED32, typer.Option(help="Of the first request's noise.")]
-Refine = Annotated[float, SHARE, typer.Option(help="Share of the denoising steps that refinement repeats.")]
-Mode = Annotated[str, typer.Option(help="How the tile grid moves: wrap or clamp.")]
-Tile = Annotated[str | None, typer.Option(help="Largest tile, like 512x512; by default the native size.")]
+FirstSeed = Annotated[int, SEED32, typer.Option(help="Draw the first request's noise from this seed.")]
+Refine = Annotated[float, SHARE, typer.Option(help="Repeat this share of the denoising steps in refinement.")]
+Mode = Annotated[
+    str, typer.Option(help="Move the tile grid so that it wraps around the canvas (wrap) or stays inside (clamp).")
+]
+Tile = Annotated[
+    str | None, typer.Option(help="Use tiles of at most this size, like 512x512; by default the native size.")
+]
 Overlap = Annotated[
-    int, Range(0, 65_536, "pixels", whole=True), typer.Option(help="Pixels a tile's window reaches beyond it.")
+    int,
+    Range(0, 65_536, "pixels", whole=True),
+    typer.Option(help="Let a tile see this many pixels beyond what it draws."),
 ]
-Stand = Annotated[int, STEPS, typer.Option(help="Steps for which the grid stands before it moves.")]
-Guidance = Annotated[float, GUIDANCE, typer.Option(help="Guidance scale.")]
+Stand = Annotated[int, STEPS, typer.Option(help="Let the grid stand for this many steps before it moves.")]
+Guidance = Annotated[float, GUIDANCE, typer.Option(help="Use this guidance scale.")]
 
 
 def record_tiles(
     model: Model,
     output: RecordingOutput,
-    sizes: Annotated[str, typer.Option(help="Comma-separated, such as 1024x2048 or 96x96x17; taken in turn.")],
+    sizes: Annotated[str, typer.Option(help="Run requests of these sizes in turn, like 1024x2048 or 96x96x17.")],
     requests: Annotated[
-        int, Range(1, 100_000, "requests", whole=True), typer.Option(help="How many requests to run.")
+        int, Range(1, 100_000, "requests", whole=True), typer.Option(help="Run this many requests.")
     ] = 8,
     steps: SketchSteps = 20,
     max_age: MaxAge = 4,
@@ -100,20 +106,27 @@ def record_tiles(
 
 def calibrate(
     model: Model,
-    size: Annotated[str, typer.Option(help="What to refine, such as 1024x2048 or 96x96x17.")],
+    size: Annotated[str, typer.Option(help="Refine requests of this size, like 1024x2048 or 96x96x17.")],
     psnr: Annotated[
-        float, Range(0, 1000, "dB"), typer.Option(help="Mean PSNR to the uncached result that must be kept, dB.")
+        float, Range(0, 1000, "dB"), typer.Option(help="Keep this mean PSNR to the uncached result, dB.")
     ] = 30.0,
     policy: Annotated[
-        str, typer.Option(help="A caching policy with a threshold, like region-aware or threshold:max_reuse=3.")
+        str,
+        typer.Option(
+            help="Calibrate this caching policy, one with a threshold, like region-aware or threshold:max_reuse=3."
+        ),
     ] = "region-aware",
-    reuse: Annotated[str, typer.Option(help="What a reused tile hands on: output or residual.")] = "output",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file to write.")] = None,
+    reuse: Annotated[str, typer.Option(help="Let a reused tile hand on its output or its residual.")] = "output",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the figures to this file, too, as JSON.")
+    ] = None,
     requests: Annotated[
-        int, Range(1, 100_000, "requests", whole=True), typer.Option(help="How many requests to compare.")
+        int, Range(1, 100_000, "requests", whole=True), typer.Option(help="Compare this many requests.")
     ] = 4,
     steps: SketchSteps = 20,
-    bisections: Annotated[int, Range(0, 60, whole=True), typer.Option(help="How closely to look.")] = 5,
+    bisections: Annotated[
+        int, Range(0, 60, whole=True), typer.Option(help="Halve the range of the threshold this many times.")
+    ] = 5,
     refine: Refine = 0.9,
     mode: Mode = "wrap",
     tile: Tile = None,

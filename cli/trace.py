@@ -21,34 +21,53 @@ if TYPE_CHECKING:
 app = Verbs(help="Import, generate, fit, change and describe traces.", no_args_is_help=True)
 app.add_typer(trace_import.app, name="import")
 
-Out = Annotated[Path, typer.Option("--output", "-o", help="Trace to write: .parquet, .csv or .jsonl.")]
-Seed = Annotated[int, SEED, typer.Option(help="Of all random draws; the same seed gives the same bytes.")]
-PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="Prompts to draw from, one a line.")]
-TraceFile = Annotated[Path, typer.Argument(help="A trace: .parquet, .csv[.gz] or .jsonl[.gz].")]
+Out = Annotated[Path, typer.Option("--output", "-o", help="Write the trace to this file: .parquet, .csv or .jsonl.")]
+Seed = Annotated[
+    int, SEED, typer.Option(help="Draw all random numbers from this seed; the same seed gives the same bytes.")
+]
+PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="Draw prompts from this file, one a line.")]
+TraceFile = Annotated[
+    Path, typer.Argument(help="The trace: .parquet, .csv or .jsonl, the latter two also packed as .gz.")
+]
 
 
 @app.command()
 def generate(
     output: Out,
-    duration: Annotated[float, POSITIVE_SPAN, typer.Option(help="Seconds to generate.")],
-    rate: Annotated[float | None, RATE, typer.Option(help="Requests a second, mean over a day.")] = None,
-    like: Annotated[Path | None, typer.Option(help="Workload (TOML, see fit) to start from.")] = None,
-    rate_scale: Annotated[float, FACTOR, typer.Option(help="Multiply the rate.")] = 1.0,
+    duration: Annotated[float, POSITIVE_SPAN, typer.Option(help="Generate this many seconds of requests.")],
+    rate: Annotated[
+        float | None, RATE, typer.Option(help="Let this many requests arrive a second, in the mean over a day.")
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="Start from this workload, a TOML file that 'trace fit' wrote.")
+    ] = None,
+    rate_scale: Annotated[float, FACTOR, typer.Option(help="Multiply the rate by this factor.")] = 1.0,
     arrivals: Annotated[
         str | None,
-        typer.Option(help="poisson, gamma:CV, mmpp:RATIO:SECONDS, diurnal:AMPLITUDE, or gamma:2+diurnal:0.5."),
+        typer.Option(
+            help="Draw arrivals as poisson, gamma:CV, mmpp:RATIO:SECONDS, diurnal:AMPLITUDE, or both, "
+            "like gamma:2+diurnal:0.5."
+        ),
     ] = None,
     sizes: Annotated[
         str | None,
-        typer.Option(help="File with height,width,weight, or text like 512x512:2,768x512:1 (default: the model's)."),
+        typer.Option(
+            help="Draw sizes from a file with height,width,weight, or from text like 512x512:2,768x512:1; "
+            "by default the model's own."
+        ),
     ] = None,
     steps: Annotated[
-        str | None, typer.Option(help="Steps, like 30 or 20:1,30:3 (default: the model's, or 30).")
+        str | None,
+        typer.Option(help="Draw denoising steps from these, like 30 or 20:1,30:3; by default the model's, or 30."),
     ] = None,
-    images: Annotated[str | None, typer.Option(help="Images a request, like 1 or 1:3,4:1 (default 1).")] = None,
-    model: Annotated[str | None, typer.Option(help="What the requests ask for.")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Draw images a request from these, like 1 or 1:3,4:1; by default 1.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Let all requests ask for this model.")] = None,
     guidance_scale: Annotated[
-        float | None, GUIDANCE, typer.Option(help="Of all requests (default: the model's, or 5).")
+        float | None,
+        GUIDANCE,
+        typer.Option(help="Give all requests this guidance scale; by default the model's, or 5."),
     ] = None,
     prompts: PromptsFile = None,
     seed: Seed = 0,
@@ -115,7 +134,7 @@ def describe(trace: TraceFile) -> None:
 @app.command()
 def fit(
     trace: TraceFile,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Workload to write (TOML).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Write the workload to this file (TOML).")],
 ) -> None:
     """Fit a workload to a trace: rate, burstiness, course of the day, mixes. Edit it, generate from it."""
     from traces.output import check_file
@@ -132,29 +151,42 @@ def fit(
 def transform(
     trace: TraceFile,
     output: Out,
-    merge: Annotated[list[Path] | None, typer.Option(help="Another trace to merge in; repeatable.")] = None,
-    start: Annotated[float, INSTANT, typer.Option(help="Leave out arrivals before this time, s.")] = 0.0,
-    end: Annotated[float | None, INSTANT, typer.Option(help="Leave out arrivals from this time on, s.")] = None,
+    merge: Annotated[list[Path] | None, typer.Option(help="Merge this trace in; may be given several times.")] = None,
+    start: Annotated[float, INSTANT, typer.Option(help="Leave out arrivals before this time, seconds.")] = 0.0,
+    end: Annotated[float | None, INSTANT, typer.Option(help="Leave out arrivals from this time on, seconds.")] = None,
     rebase: Annotated[bool, typer.Option(help="Make --start the new time 0.")] = True,
-    head: Annotated[int | None, REQUESTS, typer.Option(help="Keep the first requests.")] = None,
-    scale_rate: Annotated[float | None, FACTOR, typer.Option(help="Multiply the arrival rate.")] = None,
+    head: Annotated[int | None, REQUESTS, typer.Option(help="Keep this many requests, the first.")] = None,
+    scale_rate: Annotated[float | None, FACTOR, typer.Option(help="Multiply the arrival rate by this factor.")] = None,
     scale_sizes: Annotated[
-        str | None, typer.Option(help="Model to fit the sizes to (the requests then ask for it).")
+        str | None, typer.Option(help="Fit the sizes to this model, for which the requests then ask.")
     ] = None,
     size_factor: Annotated[
-        float | None, FACTOR, typer.Option(help="For --scale-sizes: of each side (default: native to native).")
+        float | None,
+        FACTOR,
+        typer.Option(
+            help="Multiply each side by this factor, with --scale-sizes; by default from native to native size."
+        ),
     ] = None,
-    min_side: Annotated[int | None, SIDE, typer.Option(help="For --scale-sizes: no side below this, px.")] = None,
-    max_side: Annotated[int | None, SIDE, typer.Option(help="For --scale-sizes: no side above this, px.")] = None,
-    scale_steps: Annotated[float | None, FACTOR, typer.Option(help="Multiply the denoising steps.")] = None,
+    min_side: Annotated[
+        int | None, SIDE, typer.Option(help="Make no side shorter than this with --scale-sizes, pixels.")
+    ] = None,
+    max_side: Annotated[
+        int | None, SIDE, typer.Option(help="Make no side longer than this with --scale-sizes, pixels.")
+    ] = None,
+    scale_steps: Annotated[
+        float | None, FACTOR, typer.Option(help="Multiply the denoising steps by this factor.")
+    ] = None,
     resample: Annotated[
         int | None, REQUESTS, typer.Option(help="Draw this many requests and intervals with replacement.")
     ] = None,
-    with_model: Annotated[str | None, typer.Option(help="What all requests ask for.")] = None,
+    with_model: Annotated[str | None, typer.Option(help="Let all requests ask for this model.")] = None,
     slo: Annotated[
-        str | None, typer.Option(help="SLO where there is no deadline, s: 10, or 512x512:5,1024x1024:20.")
+        str | None,
+        typer.Option(
+            help="Give requests without a deadline this many seconds: 10, or by size, like 512x512:5,1024x1024:20."
+        ),
     ] = None,
-    overwrite_slo: Annotated[bool, typer.Option(help="Replace deadlines too.")] = False,
+    overwrite_slo: Annotated[bool, typer.Option(help="Replace deadlines that are there, too.")] = False,
     prompts: PromptsFile = None,
     seed: Seed = 0,
 ) -> None:

@@ -18,21 +18,29 @@ if TYPE_CHECKING:
 
 app = Verbs(help="Make a trace of a file in another format.", no_args_is_help=True)
 
-Source = Annotated[Path, typer.Argument(help="File to import.")]
-Out = Annotated[Path, typer.Option("--output", "-o", help="Trace to write: .parquet, .csv or .jsonl.")]
-Model = Annotated[str, typer.Option(help="What the requests ask for.")]
-Seed = Annotated[int, SEED, typer.Option(help="Of all random draws; the same seed gives the same bytes.")]
-PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="Prompts to draw from, one a line.")]
-RateScale = Annotated[float, FACTOR, typer.Option(help="Multiply the arrival rate.")]
-Limit = Annotated[int | None, REQUESTS, typer.Option(help="Only the first arrivals.")]
+Source = Annotated[Path, typer.Argument(help="The file to import.")]
+Out = Annotated[Path, typer.Option("--output", "-o", help="Write the trace to this file: .parquet, .csv or .jsonl.")]
+Model = Annotated[str, typer.Option(help="Let all requests ask for this model.")]
+Seed = Annotated[
+    int, SEED, typer.Option(help="Draw all random numbers from this seed; the same seed gives the same bytes.")
+]
+PromptsFile = Annotated[Path | None, typer.Option("--prompts", help="Draw prompts from this file, one a line.")]
+RateScale = Annotated[float, FACTOR, typer.Option(help="Multiply the arrival rate by this factor.")]
+Limit = Annotated[int | None, REQUESTS, typer.Option(help="Import this many arrivals, the first.")]
 
 
 @app.command()
 def gentd26(
     file: Source,
     output: Out,
-    sizes: Annotated[str, typer.Option(help="The file has no sizes. File with height,width,weight, or text.")],
-    statuses: Annotated[str, typer.Option(help="Recorded statuses to import.")] = "SUCCEED,FAILED",
+    sizes: Annotated[
+        str,
+        typer.Option(
+            help="Draw sizes, which the file lacks, from a file with height,width,weight, or from text "
+            "like 512x512:2,768x768:1."
+        ),
+    ],
+    statuses: Annotated[str, typer.Option(help="Import requests with these recorded statuses.")] = "SUCCEED,FAILED",
     spread_seconds: Annotated[
         bool, typer.Option("--spread-seconds", help="Spread arrivals of the same second within it.")
     ] = False,
@@ -42,7 +50,7 @@ def gentd26(
     limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
-    """Alibaba GenTD26: lora_request_trace.csv as published, packed or not."""
+    """Import Alibaba's GenTD26: lora_request_trace.csv as published, packed or not."""
     from traces.importers.gentd26 import import_gentd26
     from traces.sizes import sizes_from
 
@@ -69,7 +77,7 @@ def mixfusion(
     limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
-    """MixFusion: CSV with arrival time(ms), resolution and steps."""
+    """Import a trace of MixFusion: CSV with arrival time(ms), resolution and steps."""
     from traces.importers.mixfusion import import_mixfusion
 
     check(output)
@@ -86,7 +94,7 @@ def dit(
     limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
-    """vLLM-Omni diffusion benchmark: lines of Request(...), JSON lines or CSV."""
+    """Import the requests of vLLM-Omni's diffusion benchmark: lines of Request(...), JSON lines or CSV."""
     from traces.importers.dit import import_dit
 
     check(output)
@@ -99,16 +107,25 @@ def table(
     output: Out,
     mapping: Annotated[
         list[str] | None,
-        typer.Option("--map", help="field=column, with :ms (or ns, us, min, h, date) for a time; repeatable."),
+        typer.Option(
+            "--map",
+            help="Read a field from a column, as field=column, for a time with its unit, like "
+            "arrival_s=ts:ms (ns, us, ms, s, min, h or date); may be given several times.",
+        ),
     ] = None,
-    constant: Annotated[list[str] | None, typer.Option("--set", help="field=value for all rows; repeatable.")] = None,
-    rebase: Annotated[bool, typer.Option("--rebase", help="Count from the first arrival, as dates are.")] = False,
+    constant: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Give a field one value for all rows, as field=value; may be given several times."),
+    ] = None,
+    rebase: Annotated[
+        bool, typer.Option("--rebase", help="Count times from the first arrival, as dates always are.")
+    ] = False,
     prompts: PromptsFile = None,
     rate_scale: RateScale = 1.0,
     limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
-    """Any CSV, Parquet or JSON lines file, its columns named by --map."""
+    """Import any CSV, Parquet or JSON lines file, its columns named by --map."""
     from traces.importers.table import import_table, parse_mapping
 
     check(output)

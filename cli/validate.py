@@ -11,8 +11,13 @@ from reports.console import new_console, say
 
 
 def validate(
-    runs: Annotated[list[Path], typer.Argument(help="Run logs: of the simulation, then of the real run.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file to write.")] = None,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="The run logs to compare: of the simulation, then of the real run; or more, in any order."),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the figures to this file, too, as JSON.")
+    ] = None,
 ) -> None:
     """Show how far a simulation is from a real run of the same trace, by figure and by request.
 

@@ -11,9 +11,9 @@ import pytest
 
 from cli import app as application
 from cli import main as command
-from cli.failures import failed, failing_threads
+from cli.failures import as_written, failed, failing_threads
 from policies.contract import PolicyError
-from tests.cli.run_command import own_signals
+from tests.cli.run_command import own_signals, refused
 from traces.errors import BadInput
 
 
@@ -77,3 +77,36 @@ def test_what_ends_a_thread_is_a_line_too(capsys: pytest.CaptureFixture[str]) ->
         thread.start()
         thread.join()
     assert capsys.readouterr().err == "error: of a thread\n"
+
+
+def test_files_have_the_names_that_the_user_gave_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "there").symlink_to(tmp_path / "in")
+    monkeypatch.chdir(tmp_path / "in")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for text, words, said in (
+        (f"{tmp_path}/in/t.csv: row 3 is bad", ["--trace", "t.csv"], "t.csv: row 3 is bad"),
+        (f"{tmp_path}/in/run/run.json is missing", ["report", "run"], "run/run.json is missing"),
+        (f"{tmp_path}/t.csv: no rows", ["--trace=../t.csv"], "../t.csv: no rows"),
+        (f"no file {tmp_path}/in/p.py", ["p.py:Mine"], "no file p.py"),
+        (f"{tmp_path}/x/k.toml: bad", ["~/x/k.toml:kind"], "~/x/k.toml: bad"),
+        (f"{tmp_path}/in/r is no run", ["../there/r"], "../there/r is no run"),
+        (f"{tmp_path}/other/file", ["t.csv", "/", "", "a\0b"], f"{tmp_path}/other/file"),
+    ):
+        assert as_written(text, words) == said
+
+
+def test_errors_name_files_as_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.toml").write_text('model = "tiny-image"\n', encoding="utf-8")
+    (tmp_path / "t.csv").write_text("arrival_s,height\n1,2\n", encoding="utf-8")
+    for words in (
+        ("simulate", "s.toml", "--trace", "t.csv", "--profile", "cpu-1core", "-o", "r"),
+        ("simulate", "s.toml", "--trace", "none.csv", "--profile", "cpu-1core", "-o", "r"),
+        ("simulate", "s.toml", "--trace", "t.csv", "--profile", "none.parquet", "-o", "r"),
+        ("simulate", "s.toml", "--trace", "t.csv", "--scheduler", "none.py:Mine", "-o", "r"),
+        ("report", "none"),
+        ("validate", "none", "none"),
+        ("trace", "describe", "none.csv"),
+    ):
+        assert str(tmp_path) not in refused(*words)

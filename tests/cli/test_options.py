@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 import typer
+from typer.core import TyperOption
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from cli.app import app
+from cli.groups import FEW, HEADINGS
 from cli.options import limits_of
-from tests.cli.run_command import refused
+from tests.cli.run_command import refused, run
 from traces.limits import Range
 
 
@@ -72,7 +76,44 @@ def test_a_verb_that_is_none_is_answered_with_those_there_are() -> None:
     for words, said in (
         (["juxtapose", "a", "b"], "There are: simulate, plan, sweep, replay"),
         (["simulat"], "Did you mean 'simulate'?"),
+        (["SIMULATE"], "Did you mean 'simulate'?"),
         (["trace", "foo"], "There are: generate, describe"),
     ):
         result = CliRunner().invoke(app, words, env={"COLUMNS": "300"})
         assert (result.exit_code, said in result.output) == (2, True), result.output
+
+
+def test_help_is_no_error_and_the_version_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert "Usage: " in run()
+    for verb in ("simulate", "plan", "sweep", "replay", "report", "validate", "trace", "trace generate", "profile"):
+        assert f"{verb} [OPTIONS]" in run(*verb.split())
+    assert run("--version").strip() == f"tilecast {version('tilecast')}"
+
+
+def test_options_stand_under_headings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    told = run("plan", "--help")
+    places = [told.index(f" {heading} ─") for heading in ("Scenario", "Promise", "Search", "Running", "Output")]
+    assert all(places)
+    known = [name for names in HEADINGS.values() for name in names]
+    assert len(known) == len(set(known))
+    for name, command in all_commands(get_command(app), "tilecast"):
+        options = [each for each in command.params if isinstance(each, TyperOption) and not each.is_eager]
+        if len(options) > FEW:
+            assert {each.name for each in options} <= {*known, "install_completion"}, name
+
+
+def test_every_option_says_what_it_does_in_a_sentence() -> None:
+    for name, command in all_commands(get_command(app), "tilecast"):
+        assert (command.help or "")[:1].isupper(), name
+        for parameter in command.params:
+            told = getattr(parameter, "help", None) or ""
+            assert told[:1].isupper(), (name, parameter.name)
+            assert told.endswith("."), (name, parameter.name)
+
+
+def all_commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    yield name, command
+    for inner, verb in getattr(command, "commands", {}).items():
+        yield from all_commands(verb, f"{name} {inner}")
