@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cli import cache, hardware, profile, scenario_keys, trace
+from cli import cache, hardware, profile, scenario, trace
+from cli.check import check
 from cli.examples import examples
 from cli.options import limited
 from cli.plan import plan
@@ -50,7 +51,7 @@ app.add_typer(hardware.app, name="hardware", help="Hardware kinds, models' shape
 app.add_typer(cache.app, name="cache", help="Record cache signals, fit cache forests, describe both.")
 cache.app.command("record-tiles")(record_tiles)
 cache.app.command("calibrate")(calibrate)
-app.add_typer(scenario_keys.app, name="scenario", help="What a scenario file may say.")
+app.add_typer(scenario.app, name="scenario", help="Write a scenario, check one, list every key.")
 app.command()(simulate)
 app.command()(plan)
 app.command()(sweep)
@@ -58,6 +59,7 @@ app.command()(replay)
 app.command()(validate)
 app.command()(report)
 app.command()(compare)
+app.command()(check)
 app.command()(quality)
 app.command()(examples)
 limited(app)

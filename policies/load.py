@@ -23,7 +23,7 @@ from policies.scaling import SCALINGS, ScalingPolicy
 from policies.scheduling import SCHEDULERS
 from policies.watchdog import watched
 from policies.weights import EVICTIONS, WeightsPolicy
-from traces.errors import BadInput, did_you_mean
+from traces.errors import BadInput, did_you_mean, nearest
 
 _IS_ABSTRACT = 1 << 20  # of a class's flags, as in `inspect.isabstract`
 _LONGEST = 1000
@@ -61,6 +61,28 @@ def load_policy(kind: str, name: str, parameters: Mapping[str, Any] | None = Non
         cls = _user_class(kind, name, base) if ".py:" in name else _shipped_class(kind, name)
         policy = built(cls, parameters or {}, f"{kind} policy {name!r}")
     return checked_policy(kind, policy, f"policy {one_line(name_of_class(cls), 80)}")
+
+
+def kinds_called(name: str, base: Path = Path()) -> list[str]:
+    """The kinds of which there is a policy called ``name``: one of ours may be of several, a class is of one.
+
+    Raises:
+        BadInput: there is none of this name, no such file, or no class in it.
+        PolicyError: the user's file raised, or does not end, or the class is no policy.
+    """
+    if ".py:" not in name:
+        kinds = [kind for kind, known in KINDS.items() if name in known]
+        if not kinds:
+            every = dict.fromkeys(each for known in KINDS.values() for each in known)
+            raise BadInput(f"unknown policy {name!r}; {did_you_mean(name, [*every, 'file.py:Class'])}")
+        return kinds
+    with watched():
+        cls, path = _class_of_file("policy", name, base)
+    kinds = [kind for kind, wanted in BASES.items() if issubclass(cls, wanted)]
+    if not kinds:
+        named = ", ".join([wanted.__name__ for wanted in BASES.values()])
+        raise PolicyError(f"policy {name_of_class(cls)} of {path} is no policy; derive it from one of: {named}")
+    return kinds
 
 
 def built(cls: type, parameters: Mapping[str, Any], what: str) -> Any:
@@ -141,23 +163,34 @@ class _AsItIs(SourceFileLoader):
 
 
 @guarded
-def _user_class(kind: str, name: str, base: Path) -> type:
+def _class_of_file(what: str, name: str, base: Path) -> tuple[type, Path]:
+    """The class called ``file.py:Class``, and its file; ``what`` it is to be, for messages."""
     file, _, called = name.rpartition(":")
     path = (base / file).resolve()
     if not path.is_file():
-        raise BadInput(f"{kind} policy {name!r}: there is no file {base / file}")
+        raise BadInput(f"{what} {name!r}: there is no file {base / file}")
     name_there = f"user_policy_{path.stem}"
     spec = importlib.util.spec_from_file_location(name_there, path, loader=_AsItIs(name_there, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
-    with Guard(f"{kind} policy {name!r}: the file", str(path)):
+    with Guard(f"{what} {name!r}: the file", str(path)):
         spec.loader.exec_module(module)
         found = getattr(module, called, None)
+        there = [each for each, value in vars(module).items() if is_of(value, type)]
     if not is_of(found, type):
-        raise BadInput(f"{kind} policy {name!r}: {file} has no class {called!r}")
-    cls: type = found
+        meant = nearest(called, there)
+        hint = "" if meant is None else f"; did you mean {meant!r}?"
+        raise BadInput(f"{what} {name!r}: {file} has no class {called!r}{hint}")
+    return found, path
+
+
+@guarded
+def _user_class(kind: str, name: str, base: Path) -> type:
+    cls, path = _class_of_file(f"{kind} policy", name, base)
     wanted = BASES[kind]
     if not issubclass(cls, wanted):
-        raise PolicyError(f"policy {called} of {path} is no {kind} policy; derive it from {wanted.__name__}")
+        raise PolicyError(
+            f"policy {name_of_class(cls)} of {path} is no {kind} policy; derive it from {wanted.__name__}"
+        )
     return cls

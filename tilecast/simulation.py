@@ -37,13 +37,22 @@ def run_simulation(
         return _run(prepared, per_step, progress)
 
 
-def _run(prepared: Prepared, per_step: bool, progress: Callable[[int], None] | None) -> Controller:
-    scenario = prepared.scenario
+def check_simulable(prepared: Prepared) -> None:
+    """Refuse what can be replayed but not simulated.
+
+    Raises:
+        BadInput: the scenario has a cache, and no signals of this model were recorded.
+    """
     if prepared.cache is not None and prepared.cache.plans is None:
         raise BadInput(
-            f"no cache signals were recorded for {scenario.model_name!r}; set predictor.reuse to a file written by "
-            "'tilecast cache record', or policies.caching to none"
+            f"no cache signals were recorded for {prepared.scenario.model_name!r}; set predictor.reuse to a file "
+            "written by 'tilecast cache record', or policies.caching to none"
         )
+
+
+def _run(prepared: Prepared, per_step: bool, progress: Callable[[int], None] | None) -> Controller:
+    scenario = prepared.scenario
+    check_simulable(prepared)
     controller = prepared.controller()
     world = _world(prepared)
     faults = scenario.faults
