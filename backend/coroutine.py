@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,8 @@ from diffusers import ModelMixin
 from greenlet import greenlet
 from transformers import PreTrainedModel
 
+from backend.handover.nests import checksum
+from backend.handover.script import CALLED, HandoverRefused, Script
 from backend.isolation import Changes, check_stateless, intercepted, own_pipeline
 from backend.loading import denoiser_names
 from backend.prompts import CutPrompts
@@ -73,6 +76,7 @@ class Finished(NamedTuple):
 class _RequestGreenlet(greenlet):
     hub: greenlet
     in_company = False
+    script: Script | None = None
     begun: frozenset[str] = frozenset()  # denoisers that it has called
 
 
@@ -107,32 +111,62 @@ def _intercepted(pipeline: Any, name: str) -> Callable[..., Any]:
     return forward
 
 
-def intercept_components(pipeline: Any) -> dict[str, Callable[..., Any]]:
+def intercept_components(pipeline: Any, handed: bool = False) -> dict[str, Callable[..., Any]]:
     """Make the networks beside the denoisers hand calls over that come from a `RequestRun` in company.
 
     These are the encoders of texts and pictures, and what autoencoders decode with. Done once a pipeline, after all
     that exchanges a part of them. Returns their own functions by the name of the component, for the executor to run.
+
+    Args:
+        pipeline: which.
+        handed: requests are handed to other replicas: all calls of its networks are known to the request's script.
     """
     functions: dict[str, Callable[..., Any]] = {}
+    denoisers = denoiser_names(pipeline)
     for name, part in pipeline.components.items():
-        if isinstance(part, PreTrainedModel):
-            functions[name] = part.forward
-            part.forward = _in_company(name, part.forward)
-        elif isinstance(part, ModelMixin) and hasattr(part, "decode"):
-            functions[name] = part.decode
-            vars(part)["decode"] = _in_company(name, part.decode)
+        if not isinstance(part, torch.nn.Module):
+            continue
+        decodes = hasattr(part, "decode")
+        batched = "forward" if isinstance(part, PreTrainedModel) else "decode" if decodes else ""
+        if batched and isinstance(part, PreTrainedModel | ModelMixin):
+            functions[name] = getattr(part, batched)
+        others = CALLED if handed and name not in denoisers else ()
+        for method in [batched, *others] if name in functions else others:
+            function = getattr(part, method, None)
+            if function is not None and not isinstance(function, _Asking):
+                vars(part)[method] = _Asking(name, method, function, method == batched, decodes)
     return functions
 
 
-def _in_company(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)  # pipelines look at what a decoder takes
-    def hand_over(*args: Any, **kwargs: Any) -> Any:
-        current = greenlet.getcurrent()
-        if isinstance(current, _RequestGreenlet) and current.in_company:
-            return current.hub.switch(ComponentCall(DenoiserCall(args, kwargs, denoiser=name)))
-        return function(*args, **kwargs)
+class _Asking:
+    """A function of a network: a request's call of it is answered by its script, handed over, or run at once.
 
-    return hand_over
+    Args:
+        name: the network's name in the pipeline.
+        method: of the network.
+        function: its own.
+        batched: whether the executor runs it, when the request is in company.
+        kept: whether its answers are handed on after the denoising.
+    """
+
+    def __init__(self, name: str, method: str, function: Callable[..., Any], batched: bool, kept: bool) -> None:
+        functools.update_wrapper(self, function)  # pipelines look at what a decoder takes
+        self._name, self._method, self._function = name, method, function
+        self._batched, self._kept = batched, kept
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        current = greenlet.getcurrent()
+        if not isinstance(current, _RequestGreenlet):
+            return self._function(*args, **kwargs)
+
+        def compute() -> Any:
+            if self._batched and current.in_company:
+                return current.hub.switch(ComponentCall(DenoiserCall(args, kwargs, denoiser=self._name)))
+            return self._function(*args, **kwargs)
+
+        if current.script is None:
+            return compute()
+        return current.script.answer(self._name, self._method, compute, (args, kwargs), self._kept)
 
 
 class RequestRun:
@@ -143,10 +177,18 @@ class RequestRun:
             shared, all else of it is not, see `backend.isolation`.
         request: what to make.
         arguments: more arguments of the pipeline, such as the ``image`` of an image-to-video model.
+        script: of a request that is handed from replica to replica; None: it stays on one.
     """
 
-    def __init__(self, pipeline: Any, request: Request, arguments: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        request: Request,
+        arguments: Mapping[str, Any] | None = None,
+        script: Script | None = None,
+    ) -> None:
         self.request = request
+        self.script = script
         self._more = dict(arguments or {})
         self.pending: DenoiserCall | None = None
         self.latents: torch.Tensor | None = None
@@ -167,6 +209,7 @@ class RequestRun:
 
         intercepted(self._sampler, sampled)
         self._greenlet = _RequestGreenlet(self._body)
+        self._greenlet.script = script
 
     @property
     def note(self) -> str:
@@ -186,7 +229,10 @@ class RequestRun:
     def _switched(self, value: Any, in_company: bool) -> ComponentCall | DenoiserCall | StepDone | Finished:
         self._greenlet.hub, self._greenlet.in_company = greenlet.getcurrent(), in_company
         self._greenlet.parent = self._greenlet.hub  # who is given what it returns or raises at its end
-        stop: ComponentCall | DenoiserCall | StepDone | Finished = self._greenlet.switch(value)
+        if self.script is not None and self.pending is not None and not self.script.denoised:
+            self.script.predicted(value)
+        with nullcontext() if self.script is None else self.script.looking():
+            stop: ComponentCall | DenoiserCall | StepDone | Finished = self._greenlet.switch(value)
         self.pending = None
         if isinstance(stop, ComponentCall):
             return ComponentCall(stop.call._replace(request_id=self.request.request_id, adapters=self._adapters))
@@ -207,8 +253,60 @@ class RequestRun:
         if self._greenlet and not self._greenlet.dead:
             self._greenlet.throw()
         self.pending = self.latents = None
+        self.stay()
         for own in (self._own, self._sampler):  # both refer to this run: else only the collector would free them
             vars(own).clear()
+
+    def embeddings(self, by: str) -> bytes:
+        """What another replica begins the denoising with; the run is at its first denoiser call.
+
+        Args:
+            by: what has computed this: where the same computes, the same must come to its first denoiser call.
+        """
+        assert self.script is not None
+        assert self.pending is not None
+        self.script.choose()
+        self.script.first = {by: checksum((self.pending.args, self.pending.kwargs))}
+        return self.script.packed()
+
+    def begin(self, by: str) -> None:
+        """Come to the first denoiser call, by what another replica has encoded.
+
+        Raises:
+            HandoverRefused: it is not the same call there.
+        """
+        assert self.script is not None
+        stop = self.resume()
+        if not isinstance(stop, DenoiserCall):
+            raise HandoverRefused("its pipeline does not come to its denoiser here")
+        if self.script.first.get(by, own := checksum((stop.args, stop.kwargs))) != own:
+            raise HandoverRefused("its pipeline asks its denoiser something else than where it was encoded")
+        self.script.forget()
+
+    def denoised(self) -> bytes:
+        """What another replica decodes; the run is at the end of its sampler's last step."""
+        assert self.script is not None
+        self.script.forget()
+        self.script.denoised, self.script.sampler_calls = True, self._sampler_calls
+        return self.script.packed()
+
+    def skip(self) -> None:
+        """Come to the end of the sampler's last step, by what another replica has denoised.
+
+        Raises:
+            HandoverRefused: its pipeline takes another way.
+        """
+        assert self.script is not None
+        stop = self.resume()
+        while not (isinstance(stop, StepDone) and self._sampler_calls == self.script.sampler_calls):
+            if isinstance(stop, Finished):
+                raise HandoverRefused("its pipeline ends before the last step of its sampler here")
+            stop = self.resume(self.script.prediction() if isinstance(stop, DenoiserCall) else None)
+        self.steps_done = self.steps
+
+    def stay(self) -> None:
+        """It is not handed on any more."""
+        self.script = self._greenlet.script = None
 
     def sampler_calls_due(self, steps_done: int) -> int:
         """Sampler calls that make ``steps_done`` of the request's steps (second-order: two, one in the last)."""
@@ -227,7 +325,13 @@ class RequestRun:
         return self._sampler_calls
 
     def _sampled(self, *args: Any, **kwargs: Any) -> Any:
-        result = self._step(*args, **kwargs)
+        script = self.script
+        if script is not None and script.denoised:
+            result = script.stepped(self._sampler_calls + 1)
+        else:
+            result = self._step(*args, **kwargs)
+            if script is not None:
+                script.result = result
         self._sampler_calls += 1
         self._part = 0
         self.latents = result[0] if isinstance(result, tuple) else result.prev_sample

@@ -31,13 +31,15 @@ from backend.coroutine import (
 from backend.decode import decode_by
 from backend.devices.divided import Divided
 from backend.devices.servers import DeviceServers, Served
+from backend.handover.script import Script
 from backend.inputs import Start, check_arguments, check_start, image_use, start_of, takes_mask
 from backend.kernels.choice import REFERENCE, Kernels, kernels_for
 from backend.kernels.cuda_graphs import recorder_on
 from backend.kernels.graphs import Recorder
 from backend.loading import denoiser_names
 from backend.lora import Adapters, OneSet
-from backend.merge import Mixer, Several, Stacked, run_merged
+from backend.machine import hardware_name
+from backend.merge import Elsewhere, Mixer, Several, Stacked, run_merged
 from backend.patched.unet import PATCH_FLOOR, PatchedUNet
 from backend.ranks.group import RankLost
 from backend.ranks.workers import Devices, Workers
@@ -77,6 +79,8 @@ class Executor:
         servers: what computes in the place of this process, whose pipeline is on the CPU; None: this process. Launches
             may then run side by side.
         kernels: one of `backend.kernels.choice.CHOICES`. ``whole`` runs the model's own kernels, perhaps recorded.
+        stages: those that run here; requests are handed over before and after them, see `take` and ``handed``. None:
+            all. The networks of other stages are not used, see `backend.handover.absent`.
 
     Attributes:
         computes_on: the device that computes, or of which kind those are that do.
@@ -87,6 +91,8 @@ class Executor:
         servers: what it was given.
         divided: what runs denoiser calls on several devices; None: they run on one.
         kernels: what runs in the place of plain PyTorch.
+        handed: what requests that have done their last stage here are handed on with, by their ids; whoever hands them
+            on takes it out.
         recorder: of forwards; it tells which were recorded, and why others were not.
         conditions: settings that its seconds depend on, by their names in a profile's metadata.
 
@@ -109,8 +115,12 @@ class Executor:
         adapters: Mapping[str, Path] | None = None,
         workers: Workers | None = None,
         servers: DeviceServers | None = None,
+        stages: Sequence[str] | None = None,
     ) -> None:
         check_arguments(pipeline)
+        if stages is not None and (tiling is not None or adapters):
+            what = "tiled" if adapters is None else "adapters are put on"
+            raise BadInput(f"{what}: a request that is handed from pool to pool goes through ordinary stages alone")
         if workers is None:
             workers = Workers(Devices() if tiling is None else tiling.ranks, torch.device(pipeline.device).type)
         if adapters and (workers.devices.count > 1 or servers is not None):
@@ -139,17 +149,23 @@ class Executor:
         if own is not None and len(names) > 1:
             raise BadInput(f"no caching policy knows two denoisers: {name} has {names[1]} too; expected no caching")
         ways = {"patch_floor": patch_floor, "kernels": self.kernels, "recorder": self.recorder}
-        self._mixer: Mixer = mixers_of(
-            pipeline, mode, caching=own, cache_bytes=cache_bytes, cache_patch=cache_patch, **ways
-        )
-        divides = workers.devices.count > 1 and own is None
+        self._stages = None if stages is None else frozenset(stages)
+        self.handed: dict[str, bytes] = {}
+        denoises = self._stages is None or any(STAGES[stage].sampler for stage in self._stages)
+        self._mixer: Mixer = Elsewhere()
+        if denoises:
+            self._mixer = mixers_of(
+                pipeline, mode, caching=own, cache_bytes=cache_bytes, cache_patch=cache_patch, **ways
+            )
+        divides = workers.devices.count > 1 and own is None and denoises
         of_several = dividing_mixers(pipeline, mode, self._mixer, **ways) if divides else self._mixer
         self.cache: BlockCache | None = getattr(self._mixer, "cache", None)
         if adapters:
             self._mixer = OneSet(self._mixer, self._put_on)
         forwards = intercept_denoisers(pipeline)
-        decode_by(pipeline, decode)
-        functions = intercept_components(pipeline)
+        if self._stages is None or any(STAGES[stage].finishes for stage in self._stages):
+            decode_by(pipeline, decode)
+        functions = intercept_components(pipeline, handed=self._stages is not None)
         self._components = Components(pipeline, functions if servers is None else servers.functions(functions))
         self.workers = workers
         workers.settings = rank_settings(mode, self.kernels, patch_floor, tiling)
@@ -243,6 +259,7 @@ class Executor:
             if recalled():
                 break
         self._check_finite([r for r in requests if r.request_id not in failed], failed)
+        self._hand_on(stage, requests, failed)
         return self._done(stage, requests, done, failed, {})
 
     def _done(
@@ -401,6 +418,7 @@ class Executor:
             else:
                 early = RuntimeError("the pipeline ended before its first denoising step")
                 failed[run.request.request_id] = reason(early)
+        self._hand_on(stage, requests, failed)
         return self._done(stage, requests, 1, failed, notes)
 
     def _begun(self, request: Request) -> RequestRun | TiledRun:
@@ -410,8 +428,72 @@ class Executor:
             return tiled
         if start.pixels is not None:
             self._refinable(request)
-        run = self._runs[request.request_id] = RequestRun(self.pipeline, request, start.arguments)
+        script = None if self._stages is None else Script(self.device)
+        run = self._runs[request.request_id] = RequestRun(self.pipeline, request, start.arguments, script)
         return run
+
+    @torch.no_grad()
+    def take(self, request: Request, handed: bytes) -> None:
+        """Take over a request that another replica has handed on; it is where it was there.
+
+        Raises:
+            ValueError: ``handed`` is not of such a request.
+            HandoverRefused: its pipeline does not come to where it was.
+        """
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        script = Script.of(handed, self.device)
+        run = RequestRun(self.pipeline, request, self._start_of(request).arguments, script)
+        try:
+            if script.denoised:
+                run.skip()
+            else:
+                run.begin(self._by)
+        except BaseException:
+            run.close()
+            raise
+        self.release(request.request_id)
+        self._runs[request.request_id] = run
+        if script.denoised or self._stays(request):
+            run.stay()
+
+    @property
+    def _by(self) -> str:
+        """What computes the arguments of denoiser calls."""
+        return hardware_name(str(self.device))
+
+    def _stays(self, request: Request) -> bool:
+        """Whether all that comes after the preparation of a request runs here."""
+        stages = [stage for stage, _ in self.recipe(request) if not STAGES[stage].prepares]
+        return self._stages is None or self._stages.issuperset(stages)
+
+    def _hand_on(self, stage: str, requests: Sequence[Request], failed: dict[str, str]) -> None:
+        """What requests that have finished a stage are handed on with, whose next one does not run here."""
+        if self._stages is None:
+            return
+        sampler = STAGES[stage].sampler
+        for request in requests:
+            run = self._runs.get(request.request_id)
+            if not isinstance(run, RequestRun) or request.request_id in failed or run.script is None:
+                continue
+            stages = [name for name, _ in self.recipe(request)]
+            if sampler and run.steps_done < run.steps:
+                continue
+            try:
+                if stages[stages.index(stage) + 1] not in self._stages:
+                    self.handed[request.request_id] = run.denoised() if sampler else run.embeddings(self._by)
+                    self.release(request.request_id)
+                elif not sampler:
+                    self._stay_or_forget(request, run, run.script)
+            except Exception as error:
+                self._failed(request.request_id, error, failed)
+
+    def _stay_or_forget(self, request: Request, run: RequestRun, script: Script) -> None:
+        """A request is encoded that is denoised here, too, and decoded here or elsewhere."""
+        if self._stays(request):
+            run.stay()
+        else:
+            script.forget()
 
     def _side_by_side(
         self, runs: Sequence[RequestRun], denoise: Callable[[DenoiserCall], Any] | None, failed: dict[str, str]

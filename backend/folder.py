@@ -161,14 +161,17 @@ class ModelFolder:
                     found |= {f"{name}.{tensor}": of for tensor, of in check_safetensors(file).items()}
         return found
 
+    def weights(self, name: str, variant: str | None) -> list[Path]:
+        """The files of a component's chosen weights."""
+        return [file for file in _files(self.path / name) if _variant_of(file) == (variant or "")]
+
     def check_weights(self, name: str, variant: str | None) -> None:
         """See that the chosen weights of a component are whole: their lengths are those their headers tell.
 
         Raises:
             BadInput: the first file that is not.
         """
-        folder = self.path / name
-        files = [file for file in _files(folder) if _variant_of(file) == (variant or "")]
+        folder, files = self.path / name, self.weights(name, variant)
         ending = ".safetensors.index.json" if variant is None else f".safetensors.index.{variant}.json"
         for index in [file for file in _files(folder) if file.name in {base + ending for base in WEIGHTS}]:
             parts = _json(index)

@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,19 +28,31 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from backend.folder import ModelFolder, model_folder
+from backend.handover.absent import absent, at_once, built_without_weights
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES, ModelGeometry, known_model
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DENOISERS = ("transformer", "unet")
+_HOST = torch.device("cpu")
 _ONE_AT_A_TIME = threading.Lock()
 """The libraries patch torch's modules while they build one, for every thread of the process."""
 
 
-def load_pipeline(model: str, device: str = "cpu", dtype: str = "float32") -> Any:
+def load_pipeline(
+    model: str, device: str = "cpu", dtype: str = "float32", stages: Sequence[str] | None = None
+) -> Any:
     """A diffusers pipeline in evaluation mode on ``device``.
 
     A folder that has its weights in one variant only (``*.fp16.safetensors``) is loaded from it; of several, the
     dtype's is taken. Threads may load at the same time; they wait for each other.
+
+    Args:
+        model: a folder, or the name of an embedded model.
+        device: as torch names it.
+        dtype: number format of the weights.
+        stages: those that it is for; the weights of networks that others need are not loaded, see
+            `backend.handover.absent`. None: all.
 
     Raises:
         BadInput: unknown model; a folder that is not whole, cannot be read or whose weights do not fit its
@@ -57,7 +69,7 @@ def load_pipeline(model: str, device: str = "cpu", dtype: str = "float32") -> An
     folder.check()
     with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        components = _components(folder, dtype)
+        components = _components(folder, dtype, stages, torch.device(device))
         with said_of(path, folder.pipeline):
             pipeline = pipeline_class.from_pretrained(str(path), local_files_only=True, **components)
         with said_of(path, f"device {device!r}"):
@@ -112,19 +124,36 @@ def _pipeline_class(folder: ModelFolder) -> Any:
     return found
 
 
-def _components(folder: ModelFolder, dtype: str) -> dict[str, Any]:
-    """Every component of a folder, loaded."""
+def _components(
+    folder: ModelFolder, dtype: str, stages: Sequence[str] | None = None, home: torch.device = _HOST
+) -> dict[str, Any]:
+    """Every component of a folder, loaded; of those that other ``stages`` need all but the weights."""
     classes = {name: _component_class(folder, name, *value) for name, value in folder.components.items()}
     modules = [name for name, found in classes.items() if issubclass(found, torch.nn.Module)]
     variants = folder.variant(modules, dtype)
     for name in modules:  # all of them, before the first is loaded
         folder.check_weights(name, variants[name])
-    return {
-        name: _module(folder.path / name, found, variants[name], dtype)
-        if name in variants
-        else _other(folder, name, found)
-        for name, found in classes.items()
-    }
+    first = next((name for name in _DENOISERS if name in classes), None)
+
+    def component(name: str, found: Any) -> Any:
+        if name not in variants:
+            return _other(folder, name, found)
+        denoises = first is not None and found is classes[first]
+        if stages is None or at_once(name, found, denoises, stages):
+            return _module(folder.path / name, found, variants[name], dtype)
+        bare = built_without_weights(found, folder.path / name, folder.weights(name, variants[name]), DTYPES[dtype])
+        return absent(bare, home, None if denoises else load(name, found))
+
+    def load(name: str, found: Any) -> Callable[[], torch.nn.Module]:
+        def come() -> torch.nn.Module:
+            with _ONE_AT_A_TIME, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                loaded = _module(folder.path / name, found, variants[name], dtype).to(home)
+            return loaded.eval().requires_grad_(False)
+
+        return come
+
+    return {name: component(name, found) for name, found in classes.items()}
 
 
 def _component_class(folder: ModelFolder, name: str, library: str, class_name: str) -> type:
@@ -233,7 +262,7 @@ def _any_layer(name: str) -> str:
 
 def denoiser_name(pipeline: Any) -> str:
     """The component that is called once or twice a step: ``unet`` or ``transformer``."""
-    for name in ("transformer", "unet"):
+    for name in _DENOISERS:
         if getattr(pipeline, name, None) is not None:
             return name
     raise BadInput(f"pipeline {type(pipeline).__name__} has neither a unet nor a transformer")

@@ -1,10 +1,12 @@
-"""What this machine is asked to give: CPU threads, and a device for each replica."""
+"""What this machine is and is asked to give: CPU threads, and a device for each replica."""
 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 
 import torch
 
@@ -53,3 +55,21 @@ def cores_of(devices: Sequence[str], threads: int | None) -> list[list[int]]:
         return [[] for _ in devices]
     free = iter(cores)
     return [list(islice(free, threads)) if device == "cpu" else [] for device in devices]
+
+
+def hardware_name(device: str) -> str:
+    """What a device is called in profiles and run logs."""
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -131,6 +131,21 @@ class Mixer(Protocol):
         ...
 
 
+class Elsewhere:
+    """The `Mixer` of a replica that does not denoise."""
+
+    def key(self, call: DenoiserCall) -> Hashable:
+        return None
+
+    def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
+        """Never to be asked.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(f"a pipeline calls its {calls[0].denoiser} in a replica that does not denoise")
+
+
 class Several:
     """A `Mixer` for each of a pipeline's denoisers: calls of different ones never share a forward.
 

@@ -550,21 +550,3 @@ def driver_facts(device: torch.device) -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         pass
     return {name: value for name, value in found.items() if value}
-
-
-def hardware_name(device: str) -> str:
-    """What a device is called in profiles and run logs."""
-    if device.startswith("cuda"):
-        return str(torch.cuda.get_device_name(device))
-    threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -106,7 +106,8 @@ def measure(
     from rich.progress import Progress
 
     from backend.measured import KeptMeasurements
-    from backend.profiling import hardware_name, measure_profile
+    from backend.machine import hardware_name
+    from backend.profiling import measure_profile
     from tilecast.caching import parse_caching_policy
     from tilecast.signals import Interrupted
 

@@ -246,7 +246,7 @@ def facts_of(model: str, device: str) -> dict[str, str]:
     from datetime import UTC, datetime
     from importlib.metadata import version
 
-    from backend.profiling import hardware_name
+    from backend.machine import hardware_name
 
     return {
         "model": Path(model).name,

@@ -368,7 +368,7 @@ def _joined(reports: Sequence[Report], executor: ModelsExecutor | SwappingExecut
 
 
 def _described(executor: Executor | ModelsExecutor | SwappingExecutor) -> Report:
-    from backend.profiling import hardware_name
+    from backend.machine import hardware_name
     from backend.replicas.messages import Report
 
     return Report(hardware_name(str(executor.computes_on)), (), tuple(executor.notes), executor.cache_peak_bytes)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from backend.profiling import hardware_name
+from backend.machine import hardware_name
 from backend.replay import Replay
 from backend.replicas.replica import ThreadReplica
 from benchmarks.fidelity.compare import simulated, speeds

@@ -16,7 +16,8 @@ from types import FrameType
 import torch
 
 from backend.kernels.choice import CHOICES
-from backend.profiling import driver_facts, hardware_name
+from backend.machine import hardware_name
+from backend.profiling import driver_facts
 from benchmarks.gpu_suite.bench import Bench
 from benchmarks.gpu_suite.budget import Pace
 from benchmarks.gpu_suite.point import Point, Result
