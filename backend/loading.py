@@ -39,9 +39,7 @@ _ONE_AT_A_TIME = threading.Lock()
 """The libraries patch torch's modules while they build one, for every thread of the process."""
 
 
-def load_pipeline(
-    model: str, device: str = "cpu", dtype: str = "float32", stages: Sequence[str] | None = None
-) -> Any:
+def load_pipeline(model: str, device: str = "cpu", dtype: str = "float32", stages: Sequence[str] | None = None) -> Any:
     """A diffusers pipeline in evaluation mode on ``device``.
 
     A folder that has its weights in one variant only (``*.fp16.safetensors``) is loaded from it; of several, the

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import json
-import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +32,7 @@ from backend.inputs import image_use, takes_mask
 from backend.kernels.graphs import TRIALS
 from backend.load_seconds import load_rates
 from backend.loading import geometry_of_pipeline, load_pipeline
+from backend.machine import hardware_name
 from backend.measured import Measured
 from backend.ranks.workers import Devices
 from backend.tiled.execution import Tiling

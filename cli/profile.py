@@ -105,8 +105,8 @@ def measure(
 
     from rich.progress import Progress
 
-    from backend.measured import KeptMeasurements
     from backend.machine import hardware_name
+    from backend.measured import KeptMeasurements
     from backend.profiling import measure_profile
     from tilecast.caching import parse_caching_policy
     from tilecast.signals import Interrupted

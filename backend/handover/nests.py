@@ -71,7 +71,8 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
         return type(value)([mapped(item, change) for item in value])
     if type(value).__name__ in _DISTRIBUTIONS:
         parameters = change(value.parameters)
-        return value if parameters is value.parameters else _distribution(value, parameters)
+        same = parameters is value.parameters or isinstance(parameters, Form)  # it travels with its numbers
+        return value if same else _distribution(value, parameters)
     return value
 
 
@@ -112,7 +113,7 @@ def unpacked(data: bytes, home: torch.device) -> Any:
     try:
         spec = json.loads(data[_LENGTH:end])
         return _Reader(memoryview(data)[end:], home).nest(spec)
-    except (LookupError, TypeError, AttributeError, ImportError, RuntimeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError) as error:
         raise ValueError(f"what was handed over cannot be read: {error}") from error
 
 
@@ -267,9 +268,10 @@ class _Reader:
         shape, dtype, order = spec["tensor"], _dtype(spec["dtype"]), spec["order"]
         (*_, count) = accumulate(shape, lambda one, other: one * other, initial=1)
         size = count * dtype.itemsize
-        own = torch.frombuffer(bytearray(self._numbers[spec["at"] : spec["at"] + size]), dtype=torch.uint8)
+        own = bytearray(self._numbers[spec["at"] : spec["at"] + size])
+        flat = torch.frombuffer(own, dtype=torch.uint8).view(dtype) if count else torch.empty(0, dtype=dtype)
         inverse = sorted(range(len(order)), key=order.__getitem__)
-        found = (own.view(dtype) if count else torch.empty(0, dtype=dtype)).reshape(shape).permute(inverse)
+        found = flat.reshape(shape).permute(inverse)
         return found.to(self._home) if spec["home"] else found
 
 
