@@ -18,6 +18,7 @@ SHIPPED = (
     "checkpoints.py",
     "gives_way.py",
     "library.py",
+    "log.csv",
     "my_policy.py",
     "prompts.txt",
     "scaling.py",

@@ -1,4 +1,4 @@
-"""Writes ``docs/families.md``: which way of running works for which family of diffusion transformers.
+"""Writes ``docs/reference/families.md``: which way of running works for which family of diffusion transformers.
 
     python -m tools.families [FAMILY ...]
 
@@ -32,7 +32,7 @@ from tests.backend.tiled_runs import decoded, executor_of, refine, upscaled
 from traces.errors import BadInput
 from traces.request import Request
 
-TABLE = Path(__file__).parents[1] / "docs" / "families.md"
+TABLE = Path(__file__).parents[1] / "docs" / "reference" / "families.md"
 WAYS = ("whole", "packed", "tiled", "cached", "several devices")
 HEADER = """\
 # Families
