@@ -166,16 +166,18 @@ class Executor:
         if self._stages is None or any(STAGES[stage].finishes for stage in self._stages):
             decode_by(pipeline, decode)
         functions = intercept_components(pipeline, handed=self._stages is not None)
-        self._components = Components(pipeline, functions if servers is None else servers.functions(functions))
         self.workers = workers
-        workers.settings = rank_settings(mode, self.kernels, patch_floor, tiling)
+        workers.settings = rank_settings(mode, self.kernels, patch_floor, tiling, decode)
         self.servers = servers
         self.divided: Divided | Served | None = None
         if servers is not None:
-            servers.settings = {**rank_settings(mode, self.kernels, patch_floor, None), "decode": decode}
+            servers.settings = rank_settings(mode, self.kernels, patch_floor, None, decode)
+            functions = servers.functions(functions, pipeline)
             self._mixer = self.divided = Served(self._mixer, servers, tokens=divides_tokens(pipeline, mode))
         elif divides:
             self._mixer = self.divided = Divided(self._mixer, of_several, self.workers)
+            functions = self.divided.functions(functions, pipeline)
+        self._components = Components(pipeline, functions)
         self.tiles = None if tiling is None else TiledExecution(pipeline, forwards, tiling, self.workers)
         self.images = images
         self.conditions = {"decode": decode}
@@ -219,8 +221,8 @@ class Executor:
         deliver: Deliver | None = None,
         devices: Sequence[int] = (0,),
     ) -> Outcome:
-        """Run one launch and wait for its ``devices`` of the replica: denoising is divided over them, and what is not
-        divided runs on the first.
+        """Run one launch and wait for its ``devices`` of the replica: denoising and decoding are divided over them, and
+        what is not divided runs on the first.
 
         ``recalled`` is asked at every step boundary, True ends the launch there; a CUDA device has by then begun with
         the step that the host has just prepared, while it ran the one before. ``deliver`` is given the pixels of
@@ -710,7 +712,9 @@ def kernels_of(mode: str, kernels: str, device: torch.device, cached: bool = Fal
     return Kernels(known.fused and mode != "whole", known.graphs and not cached)
 
 
-def rank_settings(mode: str, kernels: Kernels, patch_floor: int | None, tiling: Tiling | None) -> dict[str, Any]:
+def rank_settings(
+    mode: str, kernels: Kernels, patch_floor: int | None, tiling: Tiling | None, decode: str
+) -> dict[str, Any]:
     """What the other ranks of a replica are told: arguments of `backend.devices.rank.Rank`."""
     return {
         "mode": mode,
@@ -718,6 +722,7 @@ def rank_settings(mode: str, kernels: Kernels, patch_floor: int | None, tiling: 
         "fused": kernels.fused,
         "graphs": kernels.graphs,
         "tiled": None if tiling is None else tiling.rank_settings,
+        "decode": decode,
     }
 
 

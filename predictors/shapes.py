@@ -61,6 +61,25 @@ class SequenceShape(BaseModel):
     bytes: Polynomial
 
 
+class BandsShape(BaseModel):
+    """What devices exchange that decode a picture or clip together, each a band of its rows.
+
+    Attributes:
+        exchanges: in which they meet, over the tokens of a frame and the frames.
+        edge_bytes: a row, of what lies at one edge of a band, over its latent pixels and frames: over all convolutions
+            that see beyond it, of two bytes a number.
+        moment_bytes: a row, of the moments of a band, over all norms.
+        key_bytes: a row, keys and values of the whole picture, over all attentions, of two bytes a number.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    exchanges: Polynomial
+    edge_bytes: Polynomial
+    moment_bytes: Polynomial = Polynomial()
+    key_bytes: Polynomial = Polynomial()
+
+
 class StageShape(BaseModel):
     """One stage of a model.
 
@@ -71,6 +90,7 @@ class StageShape(BaseModel):
         launches: a forward, whatever the rows.
         peak_bytes: a row, most bytes that activations hold at once, of two bytes a number.
         sequence: what a row's tokens exchange where several devices share them; None: a row cannot be shared.
+        bands: what bands of a picture exchange that several devices decode; None: they do not share it.
         note: what a reader must know.
     """
 
@@ -84,6 +104,7 @@ class StageShape(BaseModel):
     launches: Polynomial
     peak_bytes: Polynomial
     sequence: SequenceShape | None = None
+    bands: BandsShape | None = None
     note: str = ""
 
     @cached_property

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 SNAP = 0.05
 """A cut this close to the end of a row, in even pieces, is made there: a divided row costs two exchanges a layer."""
@@ -142,6 +143,47 @@ def expected_exchanges(rows: Sequence[tuple[int, int]], devices: int, layers: in
     """Exchanges of one such forward: two a layer if a row is divided, and one that hands out the result."""
     divided = divided_rows(shares([image + text for image, text in rows], devices))
     return 2 * layers * any(divided) + 1
+
+
+class BandTraffic(NamedTuple):
+    """What the ranks of a decode send each other, each of which has a band of rows of the picture.
+
+    Attributes:
+        edge_bytes: of the rows at one edge of a band, over all convolutions that see beyond it.
+        moment_bytes: of the moments of a band, over all norms.
+        key_bytes: of the keys and values of a row of the latents, over all attentions.
+        given_bytes: of the pixels that come of a row of the latents; the first rank is given all.
+        exchanges: in which they meet.
+    """
+
+    edge_bytes: float
+    moment_bytes: float
+    key_bytes: float
+    given_bytes: float
+    exchanges: int
+
+    def moved_bytes(self, rows: Sequence[int]) -> float:
+        """What the busiest rank sends and receives."""
+        last, all_rows = len(rows) - 1, sum(rows)
+        received = [
+            self.edge_bytes * ((rank > 0) + (rank < last))
+            + self.moment_bytes * last
+            + (self.key_bytes + self.given_bytes * (rank == 0)) * (all_rows - own)
+            for rank, own in enumerate(rows)
+        ]
+        return max([sent + taken for sent, taken in zip(self.sent_bytes(rows), received, strict=True)])
+
+    def sent_bytes(self, rows: Sequence[int]) -> tuple[float, ...]:
+        """What each rank sends. ``rows``: of the latents that it has, at least as many as an edge has."""
+        last = len(rows) - 1
+        return tuple(
+            [
+                self.edge_bytes * ((rank > 0) + (rank < last))
+                + (self.moment_bytes + self.key_bytes * own) * last
+                + self.given_bytes * own * (rank > 0)
+                for rank, own in enumerate(rows)
+            ]
+        )
 
 
 def divided_rows(parts: Sequence[Sequence[Share]]) -> list[bool]:

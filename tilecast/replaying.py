@@ -244,5 +244,6 @@ def follows(prepared: Prepared) -> bool:
         kernels=cluster.kernels,
         patch_floor=cluster.patch_floor,
         tiling=None if prepared.tiling is None else prepared.tiling.execution(prepared.table),
+        decode=cluster.decode,
     )
     return True

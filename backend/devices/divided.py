@@ -8,12 +8,14 @@ itself, and the others are started anew for the next.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from backend.coroutine import DenoiserCall
+from backend.devices.bands import Undividable
 from backend.devices.calls import NotSendable, SentCalls
+from backend.devices.decoding import ComponentTask, DecodedAlone, Decoding, in_bands, in_dtype
 from backend.devices.rows import run_rows
 from backend.merge import Mixer, Several
 from backend.packed import Blocks
@@ -85,11 +87,14 @@ class Divided:
     Attributes:
         ranks: that run calls from now on, this one first; see `on`.
         alone: forwards that were to run on several ranks and did on one, by why.
+        decoding: which calls of decoders they share.
     """
 
     def __init__(self, mixer: Mixer, of_several: Mixer, workers: Workers) -> None:
         self.ranks: tuple[int, ...] = (0,)
         self.alone: Counter[str] = Counter()
+        self.decoding = Decoding(self._carried_out)
+        self._own: dict[str, tuple[Any, Callable[..., Any]]] = {}
         self._mixer = mixer
         self._of_several = of_several
         self._workers = workers
@@ -100,7 +105,7 @@ class Divided:
     def notes(self) -> list[str]:
         """What a reader of its figures must know, a line each."""
         alone = [f"{count} forwards ran on one device instead of several: {why}" for why, count in self.alone.items()]
-        return [*getattr(self._mixer, "notes", []), *alone]
+        return [*getattr(self._mixer, "notes", []), *alone, *self.decoding.notes]
 
     @property
     def traffic(self) -> DividedWork:
@@ -122,11 +127,38 @@ class Divided:
         finally:
             self.ranks = (0,)
 
+    def functions(self, own: Mapping[str, Callable[..., Any]], pipeline: Any) -> dict[str, Callable[..., Any]]:
+        """What stands for functions of a pipeline's networks beside the denoisers, by their names."""
+        self._own = {name: (getattr(pipeline, name), function) for name, function in own.items()}
+        return {name: self.decoding.function(name, *of_name, lambda: self.ranks) for name, of_name in self._own.items()}
+
+    def _carried_out(self, task: ComponentTask) -> Any:
+        """What a network beside the denoisers gives on some devices, see `backend.devices.decoding.Asks`."""
+        module, function = self._own[task.name]
+        with in_dtype(module, task.dtype):
+            if len(task.ranks) == 1:
+                return function(*task.args, **task.kwargs)
+            call = DenoiserCall(task.args, task.kwargs, denoiser=task.name)
+            why = self._told("component", [call], task.ranks, dtype=str(task.dtype).removeprefix("torch."))
+            if why:
+                raise DecodedAlone(why)
+            try:
+                return in_bands(function, task, Subgroup(self._workers.group, task.ranks))
+            except Undividable as error:
+                raise DecodedAlone(str(error)) from error
+            except BaseException:
+                self._workers.lost()
+                raise
+
     def key(self, call: DenoiserCall) -> Hashable:
         return self._mixer.key(call)
 
     def run(self, calls: Sequence[DenoiserCall]) -> list[Any]:
-        if len(self.ranks) == 1 or not self._told(calls):
+        if len(self.ranks) == 1:
+            return self._mixer.run(calls)
+        why = self._told("forward", calls, self.ranks)
+        if why:
+            self.alone[why] += 1
             return self._mixer.run(calls)
         try:
             return self._shares.run(calls, self.ranks, self._workers.group)
@@ -135,27 +167,26 @@ class Divided:
             self.alone[str(error)] += 1
             return self._mixer.run(calls)
 
-    def _told(self, calls: Sequence[DenoiserCall]) -> bool:
-        """Whether the other ranks know of the calls."""
+    def _told(self, verb: str, calls: Sequence[DenoiserCall], ranks: tuple[int, ...], **more: Any) -> str:
+        """Why the other ranks do not know of the calls; empty: they do."""
         why = ""
         for _ in range(2):  # one may have died since the last forward
             try:
                 if not self._workers.running:
                     self._sent.forget()
                     self._workers.start()
-                self._tell(calls)
-                return True
+                self._tell(verb, calls, ranks, more)
+                return ""
             except NotSendable as error:
                 why = str(error)
                 break
             except RankLost as error:
                 why = str(error)
                 self._workers.lost()
-        self.alone[why] += 1
-        return False
+        return why
 
-    def _tell(self, calls: Sequence[DenoiserCall]) -> None:
-        order, tensors = self._sent.order(calls, self.ranks[1:])
-        self._workers.order("forward", ranks=list(self.ranks), **order)
+    def _tell(self, verb: str, calls: Sequence[DenoiserCall], ranks: tuple[int, ...], more: Mapping[str, Any]) -> None:
+        order, tensors = self._sent.order(calls, ranks[1:])
+        self._workers.order(verb, ranks=list(ranks), **order, **more)
         pieces = [(rank, tensor) for rank, mine in tensors.items() for tensor in mine]
         self._workers.group.exchange(pieces, [])

@@ -8,8 +8,11 @@ from typing import Any
 
 import torch
 
-from backend.coroutine import DenoiserCall, intercept_denoisers
+from backend.coroutine import DenoiserCall, intercept_components, intercept_denoisers
+from backend.decode import decode_by
+from backend.devices.bands import Undividable
 from backend.devices.calls import ReceivedCalls
+from backend.devices.decoding import ComponentTask, in_bands, in_dtype
 from backend.devices.divided import Shares
 from backend.executor import dividing_mixers, kernels_of, mixers_of, rank_settings
 from backend.kernels.choice import Kernels
@@ -18,7 +21,9 @@ from backend.kernels.graphs import Recorder
 from backend.loading import load_pipeline
 from backend.ranks.environment import torchrun
 from backend.ranks.group import Group
+from backend.ranks.heartbeat import RankLost
 from backend.ranks.launch import ranks_from_environment
+from backend.ranks.subgroup import Subgroup
 from backend.ranks.workers import Devices
 from backend.tiled.execution import Tiling
 from backend.tiled.rank import TiledRank
@@ -47,18 +52,24 @@ class Rank:
 
 
 def serve_torchrun(
-    devices: Devices, device: str, mode: str, kernels: str, patch_floor: int | None, tiling: Tiling | None
+    devices: Devices,
+    device: str,
+    mode: str,
+    kernels: str,
+    patch_floor: int | None,
+    tiling: Tiling | None,
+    decode: str = "whole",
 ) -> None:
     """Be the rank that torchrun says, which is not the first, until the first one has done with it.
 
     Args:
         devices: of the replica.
         device: ``cpu`` or ``cuda``.
-        mode: of the first rank's executor; ``kernels``, ``patch_floor`` and ``tiling`` likewise.
+        mode: of the first rank's executor; ``kernels``, ``patch_floor``, ``tiling`` and ``decode`` likewise.
     """
     place = torchrun()
     own = device if device == "cpu" or place is None else f"{device}:{place.local}"
-    settings = rank_settings(mode, kernels_of(mode, kernels, torch.device(own)), patch_floor, tiling)
+    settings = rank_settings(mode, kernels_of(mode, kernels, torch.device(own)), patch_floor, tiling, decode)
     rank = Rank(own, devices.model, devices.dtype, **settings)
     with ranks_from_environment(devices.timeout_s, device) as ranks:
         ranks.group.barrier(patient=True)
@@ -73,6 +84,7 @@ class PipelineRank:
         mode: of the executor; ``patch_floor`` likewise.
         fused: whether its kernels are fused, and ``graphs`` recorded.
         tiled: arguments of `backend.tiled.rank.TiledRank`; None: nothing is tiled.
+        decode: how latents become pictures, see `backend.decode.decode_by`.
     """
 
     def __init__(
@@ -83,6 +95,7 @@ class PipelineRank:
         fused: bool = False,
         graphs: bool = False,
         tiled: dict[str, Any] | None = None,
+        decode: str = "whole",
     ) -> None:
         device = torch.device(pipeline.device)
         recorder = recorder_on(device) if graphs else Recorder()
@@ -93,10 +106,29 @@ class PipelineRank:
         self._shares = Shares(of_several, failed=_leave)
         self._tiled = None if tiled is None else TiledRank(pipeline, forwards, **tiled)
         self._received = ReceivedCalls(device)
+        decode_by(pipeline, decode)
+        self._pipeline, self._functions = pipeline, intercept_components(pipeline)
 
     def share(self, calls: Sequence[DenoiserCall], ranks: tuple[int, ...], group: Group) -> list[Any]:
         """The outputs of calls of one `Mixer.key`, which these ranks run together, on the first of them at least."""
         return self._mixer.run(calls) if len(ranks) == 1 else self._shares.run(calls, ranks, group)
+
+    def component(self, task: ComponentTask, group: Group) -> Any:
+        """What a network beside the denoisers gives these ranks together, on the first of them at least.
+
+        Raises:
+            Undividable: they cannot share the call, as all of them find.
+        """
+        function = self._functions[task.name]
+        with in_dtype(getattr(self._pipeline, task.name), task.dtype):
+            if len(task.ranks) == 1:
+                return function(*task.args, **task.kwargs)
+            try:
+                return in_bands(function, task, Subgroup(group, task.ranks))
+            except (RankLost, Undividable):
+                raise
+            except Exception as error:  # the others wait for this one
+                _leave(error)
 
     @torch.no_grad()
     def obey(self, order: dict[str, Any], group: Group) -> None:
@@ -104,6 +136,8 @@ class PipelineRank:
         verb = order["verb"]
         if verb == "forward":
             self._forward(order, group)
+        elif verb == "component":
+            self._component(order, group)
         elif self._tiled is not None and verb in self._tiled.verbs:
             self._tiled.verbs[verb](order, group)
         elif verb != "nothing":
@@ -118,6 +152,18 @@ class PipelineRank:
         calls = self._received.calls(order)
         with contextlib.suppress(Exception):  # the others see that this one does not go on; the first says what it is
             self.share(calls, ranks, group)
+
+    def _component(self, order: dict[str, Any], group: Group) -> None:
+        self._received.forget(order["forget"])
+        ranks = tuple(order["ranks"])
+        if group.rank not in ranks:
+            return
+        group.exchange([], [(0, tensor) for tensor in self._received.new(order, group.rank)])
+        (call,) = self._received.calls(order)
+        with contextlib.suppress(Undividable):  # which the first finds, too
+            self.component(
+                ComponentTask(call.denoiser, call.args, call.kwargs, ranks, getattr(torch, order["dtype"])), group
+            )
 
 
 def _leave(error: BaseException) -> None:

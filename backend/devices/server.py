@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
-from backend.coroutine import intercept_components
-from backend.decode import decode_by
+from backend.devices.bands import Undividable
 from backend.devices.calls import ReceivedCalls
+from backend.devices.decoding import ComponentTask
 from backend.devices.rank import PipelineRank
 from backend.loading import load_pipeline
 from backend.ranks.group import Group
@@ -27,22 +27,17 @@ class DeviceServer:
         device: of this rank.
         model: to load, with ``dtype``.
         address: of the socket on which the replica's process waits.
-        decode: how latents become pictures, see `backend.decode.decode_by`.
         settings: see `PipelineRank`.
     """
 
-    def __init__(
-        self, device: str, model: str, dtype: str, address: str, decode: str = "whole", **settings: Any
-    ) -> None:
+    def __init__(self, device: str, model: str, dtype: str, address: str, **settings: Any) -> None:
         self._address = address
         self._device = torch.device(device)
-        self._prepare(load_pipeline(model, device, dtype), decode, settings)
+        self._prepare(load_pipeline(model, device, dtype), settings)
 
-    def _prepare(self, pipeline: Any, decode: str, settings: Mapping[str, Any]) -> None:
+    def _prepare(self, pipeline: Any, settings: Mapping[str, Any]) -> None:
         """Serve a pipeline from now on."""
         self._rank = PipelineRank(pipeline, **settings)
-        decode_by(pipeline, decode)
-        self._functions = intercept_components(pipeline)
         self._received = ReceivedCalls(self._device, everything=True)
 
     @torch.no_grad()
@@ -67,8 +62,7 @@ class DeviceServer:
             if verb == "forward":
                 return self._forward(message, group)
             if verb == "component":
-                args, kwargs = tree_map(self._here, (message["args"], message["kwargs"]))
-                return "", tree_map(_sent_back, self._functions[message["name"]](*args, **kwargs))
+                return self._component(message["task"], group)
             if verb == "forget":
                 self._received.forget(message["forget"])
             return None
@@ -92,6 +86,17 @@ class DeviceServer:
                 raise
             return None  # the others see that this one does not go on; the first says what it is
         return ("", tree_map(_sent_back, outputs)) if leads else None
+
+    def _component(self, task: ComponentTask, group: Group) -> tuple[str, Any] | None:
+        args, kwargs = tree_map(self._here, (task.args, task.kwargs))
+        leads = group.rank == task.ranks[0]
+        try:
+            output = self._rank.component(task._replace(args=args, kwargs=kwargs), group)
+        except Undividable:
+            if leads:
+                raise
+            return None
+        return ("", tree_map(_sent_back, output)) if leads else None
 
     def _here(self, leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor):

@@ -9,7 +9,6 @@ the time to start it again.
 from __future__ import annotations
 
 import contextlib
-import functools
 import pickle
 import shutil
 import socket
@@ -23,7 +22,9 @@ from typing import Any
 import torch
 
 from backend.coroutine import DenoiserCall
+from backend.devices.bands import Undividable
 from backend.devices.calls import SentCalls
+from backend.devices.decoding import ComponentTask, DecodedAlone, Decoding
 from backend.merge import Mixer
 from backend.ranks.heartbeat import RankLost, first_line
 from backend.ranks.launch import RankProcesses, start_processes
@@ -52,6 +53,7 @@ class DeviceServers:
     Attributes:
         settings: more arguments of the target, fit for JSON.
         hub: where launches wait for them.
+        decoding: which calls of decoders they share.
         losses: how often one was lost, which ended all.
     """
 
@@ -59,6 +61,7 @@ class DeviceServers:
         self.devices = devices
         self.settings: Mapping[str, Any] = {}
         self.hub = LaunchHub()
+        self.decoding = Decoding(self._carried_out)
         self.losses = 0
         self.device = device
         self._target = target
@@ -139,24 +142,19 @@ class DeviceServers:
         outputs: list[Any] = self._answer(devices[0])
         return outputs
 
-    def component(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a network beside the denoisers gives on the first device of the launch."""
+    def functions(self, own: Mapping[str, Callable[..., Any]], pipeline: Any) -> dict[str, Callable[..., Any]]:
+        """What stands for functions of a pipeline's networks beside the denoisers, by their names."""
+        return {
+            name: self.decoding.function(name, getattr(pipeline, name), function, _devices.get)
+            for name, function in own.items()
+        }
+
+    def _carried_out(self, task: ComponentTask) -> Any:
+        """What a network beside the denoisers gives on some devices, see `backend.devices.decoding.Asks`."""
         self.start()
-        device = _devices.get()[0]
-        self._send(device, {"verb": "component", "name": name, "args": args, "kwargs": kwargs})
-        return self._answer(device)
-
-    def functions(self, own: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
-        """What stands for functions of networks beside the denoisers, by their names."""
-
-        def asking(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-            @functools.wraps(function)  # what it takes is looked at
-            def ask(*args: Any, **kwargs: Any) -> Any:
-                return self.component(name, args, kwargs)
-
-            return ask
-
-        return {name: asking(name, function) for name, function in own.items()}
+        for device in task.ranks:
+            self._send(device, {"verb": "component", "task": task})
+        return self._answer(task.ranks[0])
 
     def order(self, verb: str, **more: Any) -> None:
         """Tell all something that is not answered."""
@@ -184,6 +182,8 @@ class DeviceServers:
             raise self._lost(device, connection) from error
         if kind == "OutOfMemoryError":
             raise torch.OutOfMemoryError(value)
+        if kind == Undividable.__name__:
+            raise DecodedAlone(value)
         if kind:
             raise ServerFailed(f"{kind}: {value}")
         return value
@@ -219,7 +219,8 @@ class Served:
     @property
     def notes(self) -> list[str]:
         """What a reader of its figures must know, a line each."""
-        return [f"{count} forwards were computed again: {why}" for why, count in self.again.items()]
+        again = [f"{count} forwards were computed again: {why}" for why, count in self.again.items()]
+        return [*again, *self._servers.decoding.notes]
 
     def most(self, rows: int) -> int:
         """On how many devices a batch of so many rows can run."""

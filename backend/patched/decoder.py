@@ -11,6 +11,8 @@ next is computed. Three things make that exact, those of `backend.patched.hooks`
 - self-attention, at the size of the latents, runs over the whole picture.
 
 Bands, not squares: they fit pictures of any size, have two neighbours instead of eight, and their edges are lines.
+
+Where several ranks share a picture (`backend.devices.bands`), each does so with its rows.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D, UpDecoderBlock
 from diffusers.models.upsampling import Upsample2D
 
 from backend.kernels.stitch import moments
+from backend.patched.around import around
 from backend.patched.hooks import Unpatchable
 
 Bands = list[torch.Tensor]
@@ -93,10 +96,11 @@ def framed(bands: Bands, activate: Pointwise) -> Iterator[torch.Tensor]:
 
     A band may be replaced as soon as its frame is there. ``activate`` may work in place.
     """
-    above: torch.Tensor | None = None
+    others = around()
+    above, last = (None, None) if others is None else others.neighbours(bands[0][:, :, :1], bands[-1][:, :, -1:])
     for index, band in enumerate(bands):
         edge = torch.zeros_like(band[:, :, :1])
-        below = bands[index + 1][:, :, :1] if index + 1 < len(bands) else edge
+        below = bands[index + 1][:, :, :1] if index + 1 < len(bands) else edge if last is None else last
         frame = activate(torch.cat([edge if above is None else above, band, below], dim=2))
         if above is None:
             frame[:, :, :1] = 0
@@ -126,6 +130,8 @@ def whole_norm(bands: Bands, norm: torch.nn.GroupNorm) -> Pointwise:
     share = (lines / lines.sum())[:, None]
     mean = (share * means).sum(0)
     variance = (share * (variances + (means - mean).square())).sum(0)
+    if (others := around()) is not None:
+        mean, variance = others.pooled(mean, variance)
     each = norm.num_channels // norm.num_groups
     scale = (variance + norm.eps).rsqrt().repeat_interleave(each)
     shift = -mean.repeat_interleave(each) * scale

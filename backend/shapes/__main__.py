@@ -7,19 +7,21 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 
-from backend.shapes.counting import Counts, count
+from backend.devices.bands import Undividable, bands_of
+from backend.shapes.counting import Counts, MetaBand, count
 from backend.shapes.fitting import fit
 from backend.shapes.models import MODELS, Model
 from backend.shapes.stages import Shape, StageWork
 from predictors.polynomial import Polynomial
 from predictors.shapes import KINDS
+from predictors.shards import BandTraffic
 from traces.files import write_document
 from traces.geometry import GEOMETRIES, ModelGeometry
 from traces.marks import OutputKind
@@ -47,6 +49,8 @@ _HEADER = """\
 # once. Each is a polynomial in the tokens of a frame (area), the frames, and their product (tokens); errors above one
 # in a million are said. The parameters of a kind of operators are those that it reads in a forward. sequence is what
 # can be shared by cutting the tokens of a row: layers that attend over all of them, and what these read and write.
+# bands are what devices exchange that each decode some rows of a picture; the area of edge_bytes is the latent pixels
+# of one row.
 """
 
 
@@ -74,6 +78,27 @@ def count_stage(stage: StageWork, modules: list[torch.nn.Module], rows: int, sha
             stage.run(modules, rows, shape)
 
     return count(run, modules)
+
+
+def count_bands(stage: StageWork, modules: list[torch.nn.Module], shape: Shape) -> BandTraffic:
+    """What a device sends that decodes the upper half of one row of this latent shape, and another the lower.
+
+    ``key_bytes`` are of the whole picture, and ``given_bytes`` not counted.
+
+    Raises:
+        Undividable: devices cannot share it.
+    """
+    frames, height, width = shape
+    rows = bands_of(height, 2)
+    with torch.no_grad(), torch.device("meta"), MetaBand(rows) as band:
+        stage.run(modules[:1], 1, (frames, rows[0], width))
+    return BandTraffic(
+        edge_bytes=band.sent["edges"],
+        moment_bytes=band.sent["moments"],
+        key_bytes=band.sent["keys"] * height / rows[0],
+        given_bytes=0.0,
+        exchanges=band.exchanges,
+    )
 
 
 def build(stage: StageWork) -> list[torch.nn.Module]:
@@ -181,9 +206,29 @@ def _spell_counts(
         moved = sizes.fit([pair.bytes - single.bytes for single, pair in zip(singles, pairs, strict=True)])
         padding = sizes.fit([pair.padding / 2 for pair in pairs])
         lines += _spell_kind(table, kind, pairs[0].parameters, {"flops": flops, "padding": padding, "bytes": moved})
-    if STAGES[table.rpartition(".")[2]].by_executor:
+    row = STAGES[table.rpartition(".")[2]]
+    if row.by_executor:
         lines += _spell_sequence(table, sizes, modules, one)
+    if row.finishes:
+        lines += _spell_bands(table, sizes, stage, modules)
     return lines
+
+
+def _spell_bands(table: str, sizes: _Sizes, stage: StageWork, modules: list[torch.nn.Module]) -> list[str]:
+    """What two devices send each other that decode together; nothing where they cannot."""
+    try:
+        found = [count_bands(stage, modules, shape) for shape in sizes.shapes]
+    except Undividable as error:
+        print(f"{table} is not divided: {error}", file=sys.stderr, flush=True)
+        return []
+    widths = replace(sizes, areas=[width for *_, width in sizes.shapes])
+    spelled = [
+        _spell("exchanges", *sizes.fit([band.exchanges for band in found])),
+        _spell("edge_bytes", *widths.fit([band.edge_bytes for band in found])),
+        _spell("moment_bytes", *sizes.fit([band.moment_bytes for band in found])),
+        _spell("key_bytes", *sizes.fit([band.key_bytes for band in found])),
+    ]
+    return [f"[{table}.bands]", *[line for line in spelled if not line.endswith("{  }")], ""]
 
 
 def _spell_sequence(table: str, sizes: _Sizes, modules: list[torch.nn.Module], counts: Sequence[Counts]) -> list[str]:

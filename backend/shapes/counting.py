@@ -15,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
+from backend.devices.bands import Band
+from backend.ranks.group import Pieces
 from predictors.shapes import KINDS
 
 HEAD_MULTIPLE = 32
@@ -225,3 +227,22 @@ _CONVOLUTIONS = {_aten.convolution, _aten._convolution, _aten.convolution_overri
 
 def _bytes(tensor: torch.Tensor) -> int:
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+
+
+class _FirstOfTwo:
+    """A rank whose peer is never there: on the meta device there is nothing to send."""
+
+    rank, size = 0, 2
+
+    def exchange(self, sends: Pieces, receives: Pieces) -> None:
+        pass
+
+
+class MetaBand(Band):
+    """The upper of two bands, on the meta device: what it would send is counted."""
+
+    def __init__(self, rows: tuple[int, ...]) -> None:
+        super().__init__(_FirstOfTwo(), rows)
+
+    def _spread(self, mask: torch.Tensor) -> torch.Tensor:
+        return mask[..., :1].expand(*mask.shape[:-1], mask.shape[-1] // self._rows[0] * sum(self._rows))

@@ -49,7 +49,7 @@ class FamilyRank:
 class FamilyServer(DeviceServer):
     """A device that serves a small pipeline, which it makes where it is."""
 
-    def __init__(self, device: str, model: str, dtype: str, address: str, decode: str, **settings: Any) -> None:
+    def __init__(self, device: str, model: str, dtype: str, address: str, **settings: Any) -> None:
         self._address = address
         self._device = torch.device(device)
-        self._prepare(pipeline_of(model), decode, settings)
+        self._prepare(pipeline_of(model), settings)

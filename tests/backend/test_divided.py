@@ -44,9 +44,9 @@ def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
     made.close()
 
 
-def executor_on(workers: Workers, family: str, mode: str) -> Executor:
+def executor_on(workers: Workers, family: str, mode: str, decode: str = "whole") -> Executor:
     """An executor whose other ranks have the same pipeline."""
-    executor = Executor(pipeline_of(family), mode, workers=workers)
+    executor = Executor(pipeline_of(family), mode, decode=decode, workers=workers)
     if workers.running:
         workers.order("family", family=family, settings=workers.settings)
     workers.devices = Devices(workers.devices.count, family)
@@ -145,6 +145,27 @@ def test_bytes_and_exchanges_are_those_of_the_formula(workers: Workers) -> None:
     )
     assert divided.traffic.sent_bytes - before.sent_bytes == expected[0] > 0
     assert divided.traffic.exchanges - before.exchanges == expected_exchanges(rows, most, layers) > 1
+
+
+def decoded(executor: Executor, devices: int) -> Any:
+    """Pixels of a request whose decoding so many ranks share."""
+    request = Request("odd", 0.0, 5 * UNITS["sdxl"], 64, steps=1, seed=4, prompt="a cat", images=2)
+    pixels: dict[str, Any] = {}
+    for stage in ("encode", "denoise", "decode"):
+        on = range(devices) if stage == "decode" else (0,)
+        outcome = executor.execute(stage, [request], 1, deliver=lambda r, x: pixels.update(made=x), devices=on)
+        assert outcome.failed is None
+    return pixels["made"]
+
+
+@pytest.mark.parametrize("way", ["whole", "patched"])
+def test_ranks_share_decoding(workers: Workers, way: str) -> None:
+    executor = executor_on(workers, "sdxl", "whole", decode=way)
+    expected, found = decoded(executor, 1), decoded(executor, workers.devices.count)
+    divided: Any = executor.divided
+    assert divided.decoding.divided == 1
+    assert executor.notes == []
+    assert abs(found - expected).max() <= 1e-9  # of float32 pixels in 0..1
 
 
 def test_a_profile_has_rows_of_each_degree_that_a_batch_can_have(workers: Workers) -> None:

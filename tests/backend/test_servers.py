@@ -69,6 +69,8 @@ def test_requests_move_between_devices_from_step_to_step(executor: Executor, exp
         for name, pixels in expected.items():
             assert np.abs(found[name] - pixels).max() <= 1e-9  # of float32 pixels in 0..1
     assert executor.notes == []
+    servers: Any = executor.servers
+    assert servers.decoding.divided >= 2
 
 
 def test_launches_on_other_devices_run_side_by_side(executor: Executor, expected: Pixels) -> None:
