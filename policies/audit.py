@@ -82,7 +82,10 @@ class Audit:
     def submitted(self, job: Job) -> None:
         """A job came: from now on it has a twin."""
         request = job.request
-        self._twins[job] = Job(request, job.order, job.recipe, job.earlier, job.adapters_left), _of_request(request)
+        self._twins[job] = (
+            Job(request, job.order, job.recipe, job.earlier, job.adapters_left, job.leg),
+            _of_request(request),
+        )
 
     def check(self) -> None:
         """Look at everything.

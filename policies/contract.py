@@ -54,11 +54,17 @@ class Segment(NamedTuple):
 class LaunchWork(NamedTuple):
     """What launches compute: the batch that costs are asked for, and (stage, steps) in order.
 
-    Launches of a run that compute the same share one object, whatever was predicted of each.
+    Launches of a run that compute the same share one object, whatever was predicted of each. ``received`` are those of
+    the batch whose state comes from another replica first; None: all is here.
     """
 
     batch: Batch
     stages: Recipe
+    received: Batch | None = None
+
+    def batch_of(self, stage: str) -> Batch:
+        """What costs are asked for, of one of its stages."""
+        return self.received if self.received is not None and STAGES[stage].receives else self.batch
 
 
 class Launch(NamedTuple):
@@ -72,7 +78,9 @@ class Launch(NamedTuple):
     A launch with a ``load`` has no jobs: the replica is busy with its weights for one step of the stage ``load``. If
     adapters of its requests are not on yet, they are put on first, one after another: its work begins with the stage
     ``adapt``, whose steps count among ``steps`` but are none of the jobs' own. Nor is the step of the stage
-    ``reshard``, with which it begins where what lies of its requests on other devices takes time to move.
+    ``reshard``, with which it begins where what lies of its requests on other devices takes time to move; and that of
+    ``receive``, with which it begins where requests begin here that another replica has handed on (``Job.receives``).
+    A request with ``Job.passes_on`` is handed on when its last step is done: see `policies.legs`.
 
     ``devices`` are those of the replica that it has to itself, counted from 0, in order. Its steps run on as many of
     them as its batch says, the first of them; all, where replicas have one.
@@ -89,9 +97,9 @@ class Launch(NamedTuple):
     devices: tuple[int, ...] = (0,)
 
     @property
-    def reshards(self) -> bool:
-        """Whether it begins with moving what lies of its requests on other devices."""
-        return STAGES[self.work.stages[0][0]].moves
+    def moving_steps(self) -> int:
+        """Its first steps that move what lies of its requests elsewhere."""
+        return sum([steps for stage, steps in self.work.stages if STAGES[stage].moves])
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -133,6 +141,7 @@ class Outcome(NamedTuple):
     with a cache in denoising a unit for every block, in refinement tiles. ``device_s`` is the busy time of each device
     of the replica. ``stage_ends_s`` are the times at which it went from one stage into the next. ``notes`` says by
     request id, in a line, what else its client should know: a prompt that was cut, a picture that was blacked out.
+    ``moved_bytes`` are those of its requests that its first steps brought from elsewhere.
     """
 
     steps_done: int
@@ -142,6 +151,7 @@ class Outcome(NamedTuple):
     device_s: tuple[float, ...] = ()
     stage_ends_s: tuple[float, ...] = ()
     notes: dict[str, str] | None = None
+    moved_bytes: int = 0
 
 
 class Decision(NamedTuple):
@@ -330,7 +340,8 @@ class SchedulingPolicy(Policy):
         """A launch of this job ended and it has more to do; it is resident on its replica."""
 
     def ended(self, job: Job, now: float) -> None:
-        """A job finished, was dropped, failed or was cancelled; or had not started, and its request is routed again."""
+        """A job finished, was dropped, failed or was cancelled; or its stages here are done and its request goes on
+        elsewhere; or it had not started, and its request is routed again."""
 
     def replica_down(self, replica: Replica, now: float) -> None:
         """A replica failed. What was resident on it ends next, and arrives anew if the run starts it again."""

@@ -32,7 +32,8 @@ from policies.contract import (
     joined,
 )
 from policies.guard import fail, has_own, is_users, read
-from policies.job import Job, through
+from policies.job import Job, Leg, through
+from policies.legs import Legs
 from policies.pool import Pool
 from policies.router import Router
 from policies.routing import RoutingPolicy, Shared, usual_routing
@@ -43,7 +44,7 @@ from policies.scheduling.finishing import Finishing
 from predictors.costs import Batch, CostModel, FixedCost, StepCost
 from predictors.loading import LoadTimes, Weights
 from traces.request import Request
-from traces.stages import ORDINARY, STAGES, Recipe
+from traces.stages import ORDINARY, RECEIVE, STAGES, Recipe
 
 LaunchRecord = tuple[Launch, Outcome, float]
 _StepCosts = tuple[StepCost, ...]
@@ -85,12 +86,13 @@ class Controller:
             weights or none.
         loaded: checkpoints that lie on each replica from the beginning; empty: none on any.
         routing: copied; None: what the scheduling policy is used with.
+        legs: of requests; None: by the stages that the pools serve.
 
     Attributes:
         jobs: every job ever submitted, in order of submission; a request whose replica failed has several, and so has
-            one that was routed again before it started.
+            one that was routed again before it started, or that has several legs.
         launched: (launch, outcome, end time in seconds) of every launch that ended.
-        open: jobs not ended.
+        open: requests not ended.
         outages: [replica, from, to] in seconds of every failure, in order; one not repaired by the end ends with None,
             one given up where it is.
     """
@@ -105,6 +107,7 @@ class Controller:
         weights: Weights | None = None,
         loaded: Sequence[Sequence[str]] = (),
         routing: RoutingPolicy | None = None,
+        legs: Legs | None = None,
     ) -> None:
         self.recipe = through(recipe) if isinstance(recipe, tuple) else recipe
         self.jobs: list[Job] = []
@@ -114,6 +117,8 @@ class Controller:
         if isinstance(pools, CostModel):
             pools = [Pool(pools, replicas, weights=weights)]
         replicas = sum([pool.replicas for pool in pools])
+        self._legs = Legs(pools) if legs is None and any(pool.stages for pool in pools) else legs
+        self._passing: list[Job] = []  # whose requests go on elsewhere, and have not yet come there
         if routing is None:
             routing = usual_routing(policy) if replicas > 1 else Shared()
         self._loads = None
@@ -135,7 +140,7 @@ class Controller:
         self._next_launch = 0
         self._known: dict[Pool, dict[tuple[Any, ...], _Work]] = {pool: {} for pool in pools}
         self._on_event = on_event
-        self._several = any(pool.devices > 1 for pool in pools)
+        self._moves = self._legs is not None or any(pool.devices > 1 for pool in pools)
         self._learns = any(pool.costs.learns for pool in pools)
         self._rules = Rules(cluster, self._loads)
         self._preloaded = loaded
@@ -228,9 +233,36 @@ class Controller:
 
     def _job(self, request: Request, earlier: Job | None = None) -> Job:
         recipe = self.recipe(request)
+        if self._legs is not None:
+            return self._leg(request, 0, request.arrival_s, earlier)
         if self._loads is not None and STAGES[recipe[0][0]].weights:
             return Job(request, len(self.jobs), recipe[1:], earlier, adapters=recipe[0][1])
         return Job(request, len(self.jobs), recipe, earlier)
+
+    def _leg(self, asked: Request, number: int, now: float, earlier: Job | None) -> Job:
+        """One of the legs of a request."""
+        assert self._legs is not None
+        recipes = self._legs.recipes(asked, self.recipe(asked))
+        leg = Leg(number, recipes[number + 1 :], asked)
+        return Job(self._legs.part(leg, now), len(self.jobs), recipes[number], earlier, leg=leg)
+
+    def pass_on(self, now: float) -> list[Job]:
+        """Let the requests whose legs are done arrive where they go on; their jobs there, in the order of those legs.
+
+        `launches` does it first, so that a driver need not.
+        """
+        if not self._passing:
+            return []
+        passing, self._passing = sorted(self._passing, key=lambda job: job.order), []
+        if self._on_event:
+            self._on_event("pass", passing, now)
+        self.open -= len(passing)
+        arrived = []
+        for job in passing:
+            assert job.leg is not None
+            arrived.append(self._leg(job.leg.asked, job.leg.number + 1, now, job))
+            self._add(arrived[-1], now)
+        return arrived
 
     def _add(self, job: Job, now: float) -> None:
         cluster, name = self._cluster, job.request.request_id
@@ -244,6 +276,7 @@ class Controller:
 
     def cancel(self, request_id: str, now: float, reason: str = "the client left") -> None:
         """Give a request up. A running one ends at the next step boundary, the others of its batch go on."""
+        self.pass_on(now)
         if self._on_event:
             self._on_event("cancel", (request_id, reason), now)
         job = self._cluster.jobs.get(request_id)
@@ -258,6 +291,8 @@ class Controller:
 
     def launches(self, now: float) -> list[Launch]:
         """Work to start now."""
+        if self._passing:
+            self.pass_on(now)
         started: list[Launch] = []
         waiting, router, occupancy = self._cluster.waiting, self._router, self._occupancy
         left, unbound, binds = occupancy.free, router.unbound, router.binds
@@ -419,7 +454,7 @@ class Controller:
         for job in again:
             self._end(job, "rerouted", REPLICA_CAME, now)
         for job in again:
-            self._add(Job(job.request, len(self.jobs), job.recipe, job.earlier, job.adapters_left), now)
+            self._add(Job(job.request, len(self.jobs), job.recipe, job.earlier, job.adapters_left, job.leg), now)
 
     def _finish(self, index: int) -> None:
         """Let a replica finish what it has, and begin nothing."""
@@ -480,7 +515,7 @@ class Controller:
         if self._on_event:
             self._on_event("complete", (launch.launch_id, outcome), now)
         launch_id, index, jobs, _, _, steps_asked, _, load, _ = launch
-        steps, failed, _, _, _, _, notes = outcome
+        steps, failed, _, _, _, _, notes, _ = outcome
         step_costs = self._running.pop(launch_id, None)
         if step_costs is None:
             raise ValueError(f"launch {launch_id} is not running")
@@ -503,9 +538,12 @@ class Controller:
                 self._write.remark(job, joined(job.note, note))
             if failed and job.request.request_id in failed:
                 self._end(job, "failed", failed[job.request.request_id], now)
-            elif own_steps == job.steps_left:
+            elif own_steps == job.steps_left and not (job.cancelling and job.passes_on):
                 self._write.finish(job, now)
                 self._ended(job, self._cluster.resident[index], now)
+                if job.passes_on:
+                    self._passing.append(job)
+                    self.open += 1
             else:
                 self._write.rest(job, own_steps)
                 if job.cancelling:
@@ -529,8 +567,8 @@ class Controller:
 
     def _own_steps(self, launch: Launch, steps: int) -> int:
         """How many of a launch's first steps are its jobs' own."""
-        if self._several and launch.reshards and steps:
-            steps -= 1
+        if self._moves:
+            steps = max(0, steps - launch.moving_steps)
         return steps if self._loads is None else self._write.adapt(launch.jobs, steps)
 
     def replica_down(
@@ -574,10 +612,12 @@ class Controller:
                 self._end(job, "lost", REPLICA_FAILED, now)
                 again.append(job)
         for job in again:
-            request = job.request
-            if in_flight == "resume" and all(STAGES[stage].resumes for stage in job.stages):
-                request = replace(request, steps=max(1, job.denoise_left))
-            self._add(self._job(request, job), now)
+            leg, request = job.leg, job.request
+            asked = request if leg is None else leg.asked
+            samples = STAGES[job.kind.main].sampler  # of a leg that does not, no step is done that counts
+            if in_flight == "resume" and samples and all(STAGES[stage].resumes for stage in job.stages):
+                asked = replace(asked, steps=max(1, job.denoise_left))
+            self._add(self._job(asked, job) if leg is None else self._leg(asked, leg.number, now, job), now)
 
     def replica_up(self, index: int, now: float) -> None:
         """A replica that had failed works again."""
@@ -643,6 +683,12 @@ class Controller:
             for job in jobs:
                 if job.devices != devices:
                     self._write.place(job, devices)
+        if self._legs is not None and (handed := [job for job in jobs if job.receives and job.state == "waiting"]):
+            received = Batch(jobs[0].request.model, composition_of_jobs(handed), guided_share(handed))
+            step_costs = (replica.costs.step_cost(RECEIVE, received), *step_costs)
+            work = LaunchWork(work.batch, ((RECEIVE, 1), *work.stages), received)
+            steps += 1
+            predicted_step_s = ()
         index, launch_id = replica.index, self._next_launch
         if not predicted_step_s:
             predicted_step_s = tuple([cost.step_s for cost in step_costs])

@@ -22,7 +22,8 @@ from typing import Any
 
 from policies.contract import Cluster, Decision, Launch, Load, Outcome, Replica, SchedulingPolicy
 from policies.controller import Controller, LaunchRecord
-from policies.job import Job, come_after
+from policies.job import Job, Leg, come_after
+from policies.legs import Legs
 from policies.pool import Pool
 from policies.scaling import Fixed
 from policies.scaling.elastic import Elastic, Lifetime, Resize
@@ -71,8 +72,14 @@ class EventRecord:
             request, recipe = payload.request, payload.recipe
             if payload.adapters_left:
                 recipe = with_adapters(request, recipe)
+            if payload.leg is not None:
+                recipes = (recipe, *payload.leg.later)
+                event["legs"] = [len(each) for each in recipes]
+                recipe = tuple([stage for each in recipes for stage in each])
             if recipe != ordinary(request):
                 event["recipe"] = recipe
+        elif verb == "pass":
+            event[verb] = [job.request.request_id for job in payload]
         elif verb == "cancel":
             event[verb], event["reason"] = payload
         elif verb == "route":
@@ -122,6 +129,8 @@ def _spell_outcome(outcome: Outcome) -> dict[str, Any]:
         spelled |= {"computed": int(outcome.computed), "reused": int(outcome.reused)}
     if outcome.notes:
         spelled["notes"] = outcome.notes
+    if outcome.moved_bytes:
+        spelled["moved_bytes"] = int(outcome.moved_bytes)
     return spelled
 
 
@@ -134,6 +143,7 @@ def _outcome(spelled: Mapping[str, Any]) -> Outcome:
         device_s=tuple(spelled.get("device_s", ())),
         stage_ends_s=tuple(spelled.get("stage_ends", ())),
         notes=spelled.get("notes"),
+        moved_bytes=spelled.get("moved_bytes", 0),
     )
 
 
@@ -227,6 +237,11 @@ def check_parity(
                         return Parity(decisions, f"at {now} s, resizes: recorded {recorded}, now {resizes}")
             elif "resizes" in event:
                 return Parity(decisions, f"at {now} s, resizes: recorded {event['resizes']}, now []")
+            elif "pass" in event:
+                answer = [job.request.request_id for job in told.controller.pass_on(now)]
+                decisions += 1
+                if answer != event["pass"]:
+                    return Parity(decisions, f"at {now} s, pass: recorded {event['pass']}, now {answer}")
             elif "recalls" in event:
                 answer = told.controller.recalls(now)
                 decisions += 1
@@ -260,6 +275,8 @@ class _Told:
             controller.submit(self._requests[event["submit"]], now)
         elif "cancel" in event:
             controller.cancel(event["cancel"], now, event.get("reason", ""))
+        elif "pass" in event:
+            controller.pass_on(now)
         elif "complete" in event:
             done = event["complete"]
             controller.complete(self._running.pop(done["launch"]), _outcome(done), now)
@@ -303,6 +320,7 @@ class Ledger:
         self._requests = {request.request_id: request for request in requests}
         self._replicas = replicas
         self._recipes: dict[str, Recipe] = {}
+        self._legs = _LegsOfRun()
         self._extrapolated: set[tuple[int, str, Batch]] = set()
         self._jobs: list[Job] = []  # of the parts before this one, like the next
         self._launched: list[LaunchRecord] = []
@@ -372,6 +390,7 @@ class Ledger:
             name = event["submit"]
             if "recipe" in event:
                 self._recipes[name] = tuple((stage, steps) for stage, steps in event["recipe"])
+            self._legs.counts[name] = event.get("legs", [])
             told.tell(event)
             come_after(told.controller.jobs[-1], self._before.get(name))
         elif "resizes" in event:
@@ -390,6 +409,7 @@ class Ledger:
             pools=[Pool(_Predictions(), self._replicas, devices=_ANY_DEVICES, elastic=elastic, weights=weights)],
             recipe=recipe,
             loaded=self._loaded or (),
+            legs=self._legs,
         )
         return _Told(controller, self._requests)
 
@@ -401,6 +421,28 @@ class Ledger:
             (launch._replace(launch_id=before + launch.launch_id), outcome, end_s)
             for launch, outcome, end_s in self._told.controller.launched
         ]
+
+
+class _LegsOfRun(Legs):
+    """The legs that requests had in a run.
+
+    Attributes:
+        counts: the stages of each leg, by request id; none: it was not divided.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(())
+        self.counts: dict[str, Sequence[int]] = {}
+
+    def recipes(self, request: Request, recipe: Recipe) -> tuple[Recipe, ...]:
+        found, begin = [], 0
+        for count in self.counts.get(request.request_id) or [len(recipe)]:
+            found.append(recipe[begin : begin + count])
+            begin += count
+        return tuple(found)
+
+    def part(self, leg: Leg, now: float) -> Request:
+        return leg.asked
 
 
 class _Predictions(CostModel):

@@ -8,6 +8,7 @@ so that none can make a request look done that never ran.
     running   in a launch
     resident  started and not in a launch: its latents and cache lie on its replica
     finished | dropped | failed | cancelled   ended
+    passed    ended because its stages here are done; the request goes on elsewhere as another job, its next leg
     lost      ended because its replica failed; the request begins again as another job
     rerouted  ended before it started because a replica has come; the request is routed again as another job
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from predictors.costs import Batch
 from traces.adapters import same_adapters
@@ -26,9 +28,10 @@ from traces.stages import STAGES, Recipe, ordinary
 
 TRANSITIONS: dict[str, frozenset[str]] = {
     "waiting": frozenset({"running", "dropped", "cancelled", "rerouted"}),
-    "running": frozenset({"resident", "finished", "failed", "cancelled"}),
+    "running": frozenset({"resident", "finished", "passed", "failed", "cancelled"}),
     "resident": frozenset({"running", "dropped", "failed", "cancelled", "lost"}),
     "finished": frozenset(),
+    "passed": frozenset(),
     "dropped": frozenset(),
     "failed": frozenset(),
     "cancelled": frozenset(),
@@ -52,14 +55,32 @@ class ReadOnly:
         raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted: policies read it")
 
 
+class Leg(NamedTuple):
+    """A request's stay on one pool, where pools serve some stages each: one of its jobs.
+
+    Attributes:
+        number: 0, 1, 2, ... of the legs of its request.
+        later: the recipes of those after it.
+        asked: what the client asked. The request of the job is this leg's part of it: it came when the leg before was
+            done, and is due so much earlier that the legs after it have the time that they take alone.
+    """
+
+    number: int
+    later: tuple[Recipe, ...]
+    asked: Request
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class JobKind:
     """What jobs of one recipe, shape, guidance and set of adapters have in common: one object, found fast in a table.
 
     Attributes:
         steps: steps in all stages.
-        denoise_steps: of them, those of a sampler.
-        finish_steps: of them, those after the last of a sampler.
+        counted: the stages whose steps count as denoising steps: those of a sampler; of a leg that has none its last
+            stage, so that policies weigh any leg as they do a request of a few steps.
+        main: the last of them: what a step of a batch of these is.
+        denoise_steps: of the steps, those of the stages that are counted.
+        finish_steps: of them, those after these.
         mixes, alone, batch_key: as of a `Job`.
         batch: one of them alone, what costs are asked for.
         adapters: their adapters, in one spelling (`traces.adapters.same_adapters`). The weights that run a batch are
@@ -67,6 +88,8 @@ class JobKind:
     """
 
     steps: int
+    counted: frozenset[str]
+    main: str
     denoise_steps: int
     finish_steps: int
     mixes: bool
@@ -83,12 +106,14 @@ class Job(ReadOnly):
         request: what was asked.
         order: 0, 1, 2, ... in the order of submission; breaks every tie.
         state: see the table of `TRANSITIONS`.
-        recipe: (stage, steps) of each of its stages, in order; putting on adapters is none of them.
+        recipe: (stage, steps) of each of its stages, in order; putting on adapters is none of them. Where pools serve
+            some stages each, those of its leg alone.
+        leg: which of the legs of its request this is; None: it is all of the request.
         mixes: whether it can share launches with requests of other sizes: all of its stages do.
         stage: the stage it is in or waits for; the last one when it has ended.
         stage_left: steps left in that stage (1 for encode, upscale and decode).
         steps_left: steps left in all stages.
-        denoise_steps: denoising steps in all: the steps of its stages that are a sampler's.
+        denoise_steps: denoising steps in all: the steps of its stages that count, see `JobKind.counted`.
         steps_done: of them.
         replica: index of the replica it lives on, -1 before its first launch.
         first_start_s: start of its first launch, seconds; None before.
@@ -100,7 +125,7 @@ class Job(ReadOnly):
         images: pictures it makes.
         kind: what it has in common with others of its recipe, shape, guidance and adapters.
         alone: its composition when nothing runs beside it.
-        earlier: the same request on a replica that failed; None: this is its first job.
+        earlier: the same request on a replica that failed, or the leg before this one; None: this is its first job.
         adapters_left: adapters to put on before its first step; a launch of it does that by itself.
         devices: of its replica, on which its last launch ran, where replicas have several.
     """
@@ -118,6 +143,7 @@ class Job(ReadOnly):
         "first_start_s",
         "images",
         "kind",
+        "leg",
         "mixes",
         "note",
         "order",
@@ -139,9 +165,11 @@ class Job(ReadOnly):
         recipe: Recipe | None = None,
         earlier: Job | None = None,
         adapters: int = 0,
+        leg: Leg | None = None,
     ) -> None:
         _become(self, _Written)
         self.request = request
+        self.leg = leg
         self.order = order
         self.earlier = earlier
         self.adapters_left = adapters
@@ -185,12 +213,12 @@ class Job(ReadOnly):
     @property
     def preparing(self) -> bool:
         """Whether it is in a stage before its first denoising step."""
-        return STAGES[self.stage].prepares
+        return STAGES[self.stage].prepares and self.stage not in self.kind.counted
 
     @property
     def finishing(self) -> bool:
         """Whether it is done but for the stages after its last denoising step."""
-        return STAGES[self.stage].finishes
+        return STAGES[self.stage].finishes and self.stage not in self.kind.counted
 
     @property
     def denoise_left(self) -> int:
@@ -201,6 +229,26 @@ class Job(ReadOnly):
     def ended(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.state in ENDED
+
+    @property
+    def done(self) -> bool:
+        """Whether all of its steps are done: it has finished, or its request goes on elsewhere."""
+        return self.state in ("finished", "passed")
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether its request goes on elsewhere after its last step."""
+        return self.leg is not None and bool(self.leg.later)
+
+    @property
+    def receives(self) -> bool:
+        """Whether its first launch begins with what the leg before it has handed on."""
+        return self.leg is not None and self.leg.number > 0
+
+    @property
+    def sampled(self) -> int:
+        """Steps done of its stages that are a sampler's."""
+        return self.steps_done if STAGES[self.kind.main].sampler else 0
 
     def segments(self, steps: int) -> Recipe:
         """(stage, steps) of the next ``steps`` steps."""
@@ -288,7 +336,7 @@ def rest(job: Job, steps: int = 0) -> None:
     if steps < job.stage_left:
         job.stage_left -= steps
         job.steps_left -= steps
-        if STAGES[job.stage].sampler:
+        if job.stage in job.kind.counted:
             job.steps_done += steps
     else:
         _count(job, steps)
@@ -308,7 +356,7 @@ def adapt(jobs: Sequence[Job], steps: int) -> int:
 
 
 def finish(job: Job, now: float) -> None:
-    """A launch of a job has ended with the last of its steps: the job ends.
+    """A launch of a job has ended with the last of its steps: the job ends, and its request goes on if it has more.
 
     Raises:
         RuntimeError: it is not running.
@@ -316,7 +364,7 @@ def finish(job: Job, now: float) -> None:
     if job.state != "running":
         raise _no_way(job, "finished")
     _become(job, _Written)
-    job.state = "finished"
+    job.state = "finished" if job.leg is None or not job.leg.later else "passed"
     job.finish_s = now
     _count_all(job)
     job.__class__ = Job
@@ -338,7 +386,7 @@ def _count(job: Job, steps: int) -> None:
         return
     while steps:
         done = min(steps, job.stage_left)
-        if STAGES[job.stage].sampler:
+        if job.stage in job.kind.counted:
             job.steps_done += done
         steps -= done
         job.stage_left -= done
@@ -396,13 +444,17 @@ def _no_way(job: Job, state: str) -> RuntimeError:
 @lru_cache(maxsize=4096)
 def _kind(recipe: Recipe, model: str, size: Size, guided: bool, images: int, adapters: str) -> JobKind:
     steps = sum([steps for _, steps in recipe])
-    denoise_steps = sum([steps for stage, steps in recipe if STAGES[stage].sampler])
-    finish_steps = sum([steps for stage, steps in recipe if STAGES[stage].finishes])
+    samplers = [stage for stage, _ in recipe if STAGES[stage].sampler]
+    counted = frozenset(samplers or [recipe[-1][0]])
+    denoise_steps = sum([steps for stage, steps in recipe if stage in counted])
+    finish_steps = sum([steps for stage, steps in recipe if STAGES[stage].finishes and stage not in counted])
     mixes = all(STAGES[stage].mixes for stage, _ in recipe)
     alone, key = _shape(model, size, guided, images)
     batch = Batch(model, alone, float(guided))
     return JobKind(
         steps=steps,
+        counted=counted,
+        main=samplers[-1] if samplers else recipe[-1][0],
         denoise_steps=denoise_steps,
         finish_steps=finish_steps,
         mixes=mixes,

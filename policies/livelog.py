@@ -22,6 +22,7 @@ import pandas as pd
 from policies.contract import Launch
 from policies.events import Event, EventRecord, Ledger, read_events
 from policies.record import INTERRUPTED, request_table, step_table
+from policies.run_arrays import STATUSES
 from policies.runlog import UNFINISHED, write_info, write_table
 from traces.errors import BadInput
 from traces.lines import append_line, whole_lines
@@ -175,7 +176,9 @@ def still_open(ledger: Ledger, requests: Sequence[Request]) -> list[Request]:
     """Those of ``requests`` that a run has not come to the end of: never submitted, under way, or cut off."""
     last = {job.request.request_id: job for job in ledger.jobs}
     ended = {
-        name for name, job in last.items() if job.ended and not (job.state == "cancelled" and job.reason == INTERRUPTED)
+        name
+        for name, job in last.items()
+        if job.state in STATUSES and not (job.state == "cancelled" and job.reason == INTERRUPTED)
     }
     return [request for request in requests if request.request_id not in ended]
 

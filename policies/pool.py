@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from policies.scaling.elastic import Elastic
 from predictors.costs import CostModel
-from traces.request import Request
+from traces.stages import STAGES
 
 if TYPE_CHECKING:
     from policies.contract import Launch
+    from policies.job import Job
     from predictors.loading import Weights
 
 
@@ -25,6 +26,7 @@ class Pool:
         replicas: how many there are, or can be at most.
         name: what people call it; empty where it is the only one.
         models: that it serves; empty: all.
+        stages: that it serves; empty: all. See `policies.legs`.
         devices: of each replica.
         price_per_hour: of each device, in any currency; NaN: unknown.
         elastic: how its replicas come and go; None: all are always there.
@@ -36,6 +38,7 @@ class Pool:
     replicas: int = 1
     name: str = ""
     models: frozenset[str] = frozenset()
+    stages: frozenset[str] = frozenset()
     devices: int = 1
     price_per_hour: float = math.nan
     elastic: Elastic | None = None
@@ -45,22 +48,22 @@ class Pool:
     def facts(self) -> dict[str, Any]:
         """For ``run.json``: how much there is of it."""
         price = None if math.isnan(self.price_per_hour) else self.price_per_hour
-        return {"name": self.name, "replicas": self.replicas, "devices": self.devices, "price_per_hour": price}
+        served = {"stages": STAGES.named(lambda stage: stage.name in self.stages)} if self.stages else {}
+        return {
+            "name": self.name,
+            "replicas": self.replicas,
+            "devices": self.devices,
+            "price_per_hour": price,
+            **served,
+        }
 
     def serves(self, model: str) -> bool:
         """Whether requests of a model may run there."""
         return not self.models or model in self.models
 
-
-def standalone_on(pools: Sequence[Pool]) -> Callable[[Request], float]:
-    """Seconds of a request alone, on an idle replica of the pool where that takes least."""
-    if len(pools) == 1:
-        return pools[0].costs.standalone_s
-
-    def standalone_s(request: Request) -> float:
-        return min([pool.costs.standalone_s(request) for pool in pools if pool.serves(request.model)])
-
-    return standalone_s
+    def takes(self, job: Job) -> bool:
+        """Whether a job may run there."""
+        return self.serves(job.request.model) and (not self.stages or job.stage in self.stages)
 
 
 def extrapolates_on(pools: Sequence[Pool]) -> Callable[[str, Launch], bool]:

@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from policies.contract import Launch, LaunchWork, Outcome
+from policies.contract import Launch, LaunchWork, Outcome, joined
 from policies.controller import Controller, LaunchRecord
 from policies.events import Ledger
 from policies.job import Job
-from policies.pool import Pool, extrapolates_on, standalone_on
+from policies.legs import standalone_on
+from policies.pool import Pool, extrapolates_on
 from policies.run_arrays import STATUSES, PoolShape, RequestArrays, RunArrays, StepArrays
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS
 from policies.scaling.elastic import Lifetime
@@ -89,6 +90,7 @@ def step_table(run: Served, extrapolates: Extrapolates) -> pd.DataFrame:
             "device_s": steps.device_s,
             "checkpoint": _texts(steps.checkpoints, steps.checkpoint),
             "devices": _spelled_devices(launches, rows),
+            "moved_bytes": steps.moved_bytes,
         },
         columns=list(STEP_COLUMNS),
     )
@@ -152,6 +154,7 @@ def _recorded(run: Served, extrapolates: Extrapolates) -> _Recorded:
         reused=np.where(cached, _whole(of_outcome["reused"])[rows.launch], 0),
         extrapolated=np.array(outside, dtype=bool)[of_asked],
         device_s=_device_s(rows, of_outcome["device_s"]),
+        moved_bytes=_moved_bytes(rows, of_outcome["moved_bytes"]),
         checkpoint=checkpoint.codes[rows.launch],
         stages=tuple(rows.stages),
         checkpoints=checkpoint.values,
@@ -251,6 +254,18 @@ def _device_s(rows: _Rows, of_devices: Sequence[Sequence[float]]) -> Floats:
     return np.where(shared, np.maximum(0.0, (whole_s - elsewhere_s)[rows.launch]), seconds)
 
 
+def _moved_bytes(rows: _Rows, of_launches: Sequence[int]) -> Whole:
+    """Bytes that each row brought from elsewhere: those of a launch, by the first of its stages that moves any."""
+    moved = _whole(of_launches)[rows.launch]
+    if not moved.any():
+        return moved
+    moves = np.isin(rows.stage, [code for code, name in enumerate(rows.stages) if STAGES[name].moves])
+    _, first = np.unique(np.where(moves, rows.launch, -1), return_index=True)
+    begins = np.zeros(len(moves), dtype=bool)
+    begins[first] = True
+    return np.where(moves & begins, moved, 0)
+
+
 def _spelled_devices(launches: Sequence[Launch], rows: _Rows) -> Any:
     coded = _coded([launch.devices for launch in launches])
     return _texts([" ".join(map(str, devices)) for devices in coded.values], coded.codes[rows.launch])
@@ -306,6 +321,7 @@ def request_table(
         "finish_s": requests.finish_s,
         "steps_done": steps_done,
         "replica": requests.replica,
+        "replicas": [" ".join(map(str, requests.ways[code])) for code in requests.way.tolist()],
         "extrapolated": requests.extrapolated,
         "checkpoint": [request.checkpoint for request in trace],
         "adapters": [request.adapters for request in trace],
@@ -328,7 +344,9 @@ def _requests(
 ) -> RequestArrays:
     jobs = {job.request.request_id: job for job in run.jobs}
     fates = [_fate(jobs.get(request.request_id), until_s) for request in trace]
-    status, first_start_s, finish_s, replica, attempts = zip(*fates, strict=True) if fates else [()] * 5
+    status, first_start_s, finish_s, ran_on, attempts = zip(*fates, strict=True) if fates else [()] * 5
+    way = _coded(ran_on)
+    last = _whole([each[-1] if each else -1 for each in way.values])
     # Requests of a kind are alike in size, pictures and seconds, so that these are looked up once for all of them.
     kinds = [
         (r.model, r.height, r.width, r.frames, r.images, r.steps, r.guided, r.adapters, r.reference_pixels)
@@ -347,7 +365,8 @@ def _requests(
         status=_whole(status),
         images=_whole([request.images for request in one_of])[kind.codes],
         attempts=_whole(attempts),
-        replica=_whole(replica),
+        replica=last[way.codes] if len(last) else way.codes,
+        way=way.codes,
         extrapolated=np.array([request.request_id in extrapolated for request in trace], dtype=bool),
         size=size.codes[kind.codes],
         checkpoint=checkpoint.codes,
@@ -357,6 +376,7 @@ def _requests(
         checkpoints=checkpoint.values,
         models=model.values,
         tenants=tenant.values,
+        ways=way.values,
     )
 
 
@@ -375,24 +395,38 @@ def _coded(column: Sequence[_Value]) -> _Coded[_Value]:
     return _Coded(_whole([codes[value] for value in column]), tuple(codes))
 
 
-def _fate(job: Job | None, until_s: float) -> tuple[int, float, float, int, int]:
-    """Status, first start, end, replica and attempts of a request by its last job; None: it was never submitted."""
+def _fate(job: Job | None, until_s: float) -> tuple[int, float, float, tuple[int, ...], int]:
+    """Status, first start, end, replicas and attempts of a request by its last job; None: it was never submitted.
+
+    The replicas are those of its legs, in order: where each ran last.
+    """
     if job is None:
-        return _CANCELLED, math.nan, math.nan, -1, 0
+        return _CANCELLED, math.nan, math.nan, (), 0
     first, start_s, attempts = job, job.first_start_s, 1
+    ran_on = (job.replica,) if job.replica >= 0 else ()
     while first.earlier is not None:
         first = first.earlier
-        attempts += 1
+        if first.state == "passed":
+            ran_on = (first.replica, *ran_on)
+        else:
+            attempts += 1
         start_s = start_s if first.first_start_s is None else first.first_start_s
     started = math.nan if start_s is None else start_s
     if (status := _STATUS.get(job.state)) is None:
-        return _CANCELLED, started, until_s, job.replica, attempts
-    return status, started, math.nan if job.finish_s is None else job.finish_s, job.replica, attempts
+        return _CANCELLED, started, until_s, ran_on, attempts
+    return status, started, math.nan if job.finish_s is None else job.finish_s, ran_on, attempts
 
 
 def _told(request: Request, job: Job | None) -> tuple[str, str, int]:
     """Why a request did not finish, what else its client should know, and denoising steps done."""
     if job is None:
         return NEVER_SUBMITTED, "", 0
-    kept = request.steps - job.request.steps  # done before a failure, and not again
-    return job.reason if job.state in _STATUS else INTERRUPTED, job.note, kept + job.steps_done
+    done = request.steps - job.request.steps + job.sampled  # before a failure, and not again; and since
+    notes, before = [job.note], job.earlier
+    while before is not None:
+        if before.state == "passed":
+            done += before.sampled
+            notes.append(before.note)
+        before = before.earlier
+    note = joined(*reversed(notes)) if len(notes) > 1 else job.note
+    return job.reason if job.state in _STATUS else INTERRUPTED, note, done

@@ -56,7 +56,7 @@ class Router:
         self._nowhere: dict[Job, None] = {}  # waiting for a replica that works
         self._queue_of: dict[Job, QueueState] = {}  # of jobs that are bound, from when they are until they end
         self._cluster = cluster
-        self._serving: dict[str, tuple[Replica, ...]] = {}  # those that work, by the model that they serve
+        self._serving: dict[tuple[str, str], tuple[Replica, ...]] = {}  # those that work, by model and stage
         self._on_event = on_event
         self._scheduling = scheduling
         for queue in self.queues:
@@ -78,18 +78,18 @@ class Router:
             except BaseException as error:
                 fail(policy, "arrived", error)
 
-    def _working(self, model: str) -> tuple[Replica, ...]:
-        """The replicas that serve a model and work."""
-        found = self._serving.get(model)
+    def _working(self, job: Job) -> tuple[Replica, ...]:
+        """The replicas that a job may run on and that work."""
+        key = (job.request.model, job.stage)
+        found = self._serving.get(key)
         if found is None:
             every = self._cluster.view.replicas
-            found = tuple([replica for replica in every if replica.up and replica.pool.serves(model)])
-            self._serving[model] = found
+            found = self._serving[key] = tuple([each for each in every if each.up and each.pool.takes(job)])
         return found
 
     def _route(self, job: Job, now: float) -> QueueState | None:
         """The queue to which a job is bound now; None: to none yet."""
-        routing, working = self._routing, self._working(job.request.model)
+        routing, working = self._routing, self._working(job)
         assert routing is not None
         if not working:
             self._nowhere[job] = None
@@ -118,7 +118,7 @@ class Router:
     def bind_oldest(self, queue: QueueState, now: float) -> bool:
         """Bind the oldest request that is left to all replicas, if there is one."""
         for job in self.unbound:
-            if not queue.pool.serves(job.request.model):
+            if not queue.pool.takes(job):
                 continue
             del self.unbound[job]
             self._bind(job, queue)
@@ -177,7 +177,7 @@ class Router:
         waiting = {}
         for name, job in cluster.waiting.items():
             queue = self._queue_of.get(job)
-            if pool.serves(job.request.model) if queue is None else queue.pool is pool:
+            if pool.takes(job) if queue is None else queue.pool is pool:
                 waiting[name] = job
         jobs = dict(waiting)
         for replica in cluster.view.replicas:
@@ -232,5 +232,5 @@ class Router:
         if self._shared is not None:
             return []
         elsewhere = [job for other in self.queues if other is not queue for job in other.waiting.values()]
-        serves = replica.pool.serves
-        return sorted([job for job in elsewhere if serves(job.request.model)], key=lambda job: job.order)
+        takes = replica.pool.takes
+        return sorted([job for job in elsewhere if takes(job)], key=lambda job: job.order)

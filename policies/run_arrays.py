@@ -56,6 +56,7 @@ class RequestArrays(_Rows):
         images: pictures of each.
         attempts: how often each was begun, see `policies.runlog`.
         replica: where each ran last; -1: nowhere.
+        way: position in ``ways``.
         extrapolated: whether a launch of it was predicted outside the measured range.
         size: position in ``sizes``.
         checkpoint: position in ``checkpoints``.
@@ -65,6 +66,7 @@ class RequestArrays(_Rows):
         checkpoints: names of weights.
         models: names of models.
         tenants: names of tenants.
+        ways: replicas that a request ran on, one for each of its legs.
     """
 
     arrival_s: Floats
@@ -76,6 +78,7 @@ class RequestArrays(_Rows):
     images: Whole
     attempts: Whole
     replica: Whole
+    way: Whole
     extrapolated: Truth
     size: Whole
     checkpoint: Whole
@@ -85,6 +88,7 @@ class RequestArrays(_Rows):
     checkpoints: tuple[str, ...]
     models: tuple[str, ...]
     tenants: tuple[str, ...]
+    ways: tuple[tuple[int, ...], ...]
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -110,6 +114,16 @@ class RequestArrays(_Rows):
         """Seconds from arrival to end of each, however it ended."""
         return self.finish_s - self.arrival_s
 
+    def ran_on(self, replicas: Collection[int]) -> Truth:
+        """Whether each ran on one of these; what was begun again after a failure, whether its last attempt did."""
+        through = np.array([not set(replicas).isdisjoint(way) for way in self.ways], dtype=bool)
+        return through[self.way] if len(through) else np.zeros(len(self), dtype=bool)
+
+    def renumbered(self, numbers: Whole) -> RequestArrays:
+        """The same with other numbers for the replicas."""
+        ways = tuple([tuple(numbers[list(way)].tolist()) for way in self.ways])
+        return replace(self, replica=numbers[self.replica], ways=ways)
+
     def ended_as(self, status: str) -> Truth:
         """Whether each ended so, one of `STATUSES`."""
         return self.status == STATUSES.index(status)
@@ -131,6 +145,7 @@ class StepArrays(_Rows):
         computed, reused: units, see `policies.runlog`.
         extrapolated: whether each was predicted outside the measured range.
         device_s: busy seconds over all devices of the replica.
+        moved_bytes: of its requests, that it brought from elsewhere.
         checkpoint: whose weights ran, or were loaded: position in ``checkpoints``.
         stages: names, each once.
         checkpoints: names of weights.
@@ -149,6 +164,7 @@ class StepArrays(_Rows):
     reused: npt.NDArray[Any]
     extrapolated: Truth
     device_s: Floats
+    moved_bytes: npt.NDArray[Any]
     checkpoint: Whole
     stages: tuple[str, ...]
     checkpoints: tuple[str, ...]
@@ -334,17 +350,17 @@ class RunArrays:
         return replace(self, requests=requests, ended=ended)
 
     def of_replica(self, replica: int) -> RunArrays:
-        """One replica, as if it were the cluster: its launches, and the requests that ran there last."""
+        """One replica, as if it were the cluster: its launches, and the requests that ran there."""
         (pool,) = [pool for pool in self.pools if replica in self.replicas_of(pool)]
         return self._of_replicas([replica], pool._replace(replicas=1))
 
     def of_pool(self, pool: PoolShape) -> RunArrays:
-        """One pool, as if it were the cluster: its launches, and the requests that ran there last."""
+        """One pool, as if it were the cluster: its launches, and the requests that ran there."""
         return self._of_replicas(self.replicas_of(pool), pool)
 
     def _of_replicas(self, replicas: Sequence[int], pool: PoolShape) -> RunArrays:
         steps = self.steps.where(np.isin(self.steps.replica, replicas))
-        requests, ended = (rows.where(np.isin(rows.replica, replicas)) for rows in (self.requests, self.ended))
+        requests, ended = (rows.where(rows.ran_on(replicas)) for rows in (self.requests, self.ended))
         outages = None if self.outages is None else [each for each in self.outages if each[0] in replicas]
         lifetimes = None if self.lifetimes is None else [each for each in self.lifetimes if each[0] in replicas]
         return replace(
@@ -372,7 +388,7 @@ class RunArrays:
         numbered[numbers] = np.arange(len(numbers))
         code = self.requests.models.index(model) if model in self.requests.models else -1
         own = (rows.where(rows.model == code) for rows in (self.requests, self.ended))
-        requests, ended = (replace(rows, replica=numbered[rows.replica]) for rows in own)
+        requests, ended = (rows.renumbered(numbered) for rows in own)
         steps = self.steps.where(np.isin(self.steps.launch, launches))
         steps = replace(steps, replica=numbered[steps.replica])
         return replace(self, requests=requests, ended=ended, steps=steps, pools=shapes)
@@ -398,4 +414,5 @@ def _clipped(steps: StepArrays, start_s: float, end_s: float) -> StepArrays:
         computed=whole.computed * share,
         reused=whole.reused * share,
         device_s=whole.device_s * share,
+        moved_bytes=whole.moved_bytes * share,
     )

@@ -57,6 +57,9 @@ REQUESTS: dict[str, TableColumn] = {
         "int32",
         "1, and 1 more for every replica, or run that was resumed, that ended under it; 0: it was never submitted.",
     ),
+    "replicas": TableColumn(
+        "str", "Where each of its legs ran, of pools that serve some stages each, like 0 4; else the one replica."
+    ),
 }
 REQUEST_COLUMNS = dtypes_of(REQUESTS)
 """Columns of ``requests.parquet`` with their types."""
@@ -67,7 +70,8 @@ LAUNCHES: dict[str, TableColumn] = {
     "stage": TableColumn(
         "str",
         "What ran: encode, denoise or decode; of tiled requests encode, sketch, upscale, refine or decode; adapt where "
-        "an adapter is put on, reshard where latents move to other devices, load where weights come, for no request.",
+        "an adapter is put on, reshard where latents move to other devices, receive where what another replica has handed "
+        "on comes, load where weights come, for no request.",
     ),
     "start_s": TableColumn("float64", "When it began, seconds on the trace's clock."),
     "end_s": TableColumn("float64", "When it ended, seconds on the trace's clock."),
@@ -84,6 +88,9 @@ LAUNCHES: dict[str, TableColumn] = {
     "checkpoint": TableColumn("str", "Whose weights ran, or were loaded; empty: the model's."),
     "devices": TableColumn(
         "str", "Which devices of the replica it had to itself: 0 for the first, 0 2 for that and the third."
+    ),
+    "moved_bytes": TableColumn(
+        "int64", "Bytes of its requests that came from elsewhere, to other devices or another replica."
     ),
 }
 STEP_COLUMNS = dtypes_of(LAUNCHES)

@@ -50,6 +50,9 @@ class ByModel(CostModel):
     def observe(self, stage: str, batch: Batch, predicted_step_s: float, measured_step_s: float, steps: int) -> None:
         self._of[batch.model].observe(stage, batch, predicted_step_s, measured_step_s, steps)
 
+    def moved_bytes(self, stage: str, batch: Batch) -> float:
+        return self._of[batch.model].moved_bytes(stage, batch)
+
     def degrees(self, model: str) -> tuple[int, ...]:
         return self._of[model].degrees(model)
 

@@ -138,6 +138,10 @@ class CostModel:
     def observe(self, stage: str, batch: Batch, predicted_step_s: float, measured_step_s: float, steps: int) -> None:
         """Be told what ``steps`` steps of a launch took: seconds a step as `step_s` answered and as they were."""
 
+    def moved_bytes(self, stage: str, batch: Batch) -> float:
+        """Bytes that a step of a stage that moves what lies of requests brings from elsewhere; by default none."""
+        return 0.0
+
     def of_model(self, model: str) -> CostModel:
         """The costs of one model's requests, where those of several models are known; else these."""
         return self
@@ -188,6 +192,9 @@ class CostLayer(CostModel):
 
     def observe(self, stage: str, batch: Batch, predicted_step_s: float, measured_step_s: float, steps: int) -> None:
         self.table.observe(stage, batch, predicted_step_s, measured_step_s, steps)
+
+    def moved_bytes(self, stage: str, batch: Batch) -> float:
+        return self.table.moved_bytes(stage, batch)
 
     def degrees(self, model: str) -> tuple[int, ...]:
         return self.table.degrees(model)

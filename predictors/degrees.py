@@ -263,7 +263,7 @@ class ParallelCosts(CostLayer):
         if value is None:
             row = STAGES[stage]
             if row.moves:
-                value = self.link.seconds(latent_bytes(self.sharing.geometry, batch.composition), 1)
+                value = self.link.seconds(self.moved_bytes(stage, batch), 1)
             else:
                 devices = self._degrees[-1] if batch.devices is None else batch.devices
                 value = self.table.step_s(stage, batch._replace(devices=None))
@@ -291,6 +291,9 @@ class ParallelCosts(CostLayer):
         if host_s > device_s + link_s:
             return "host"
         return "devices" if device_s >= link_s else "link"
+
+    def moved_bytes(self, stage: str, batch: Batch) -> float:
+        return latent_bytes(self.sharing.geometry, batch.composition) if STAGES[stage].moves else 0.0
 
     def degrees(self, model: str) -> tuple[int, ...]:
         return self._degrees

@@ -82,6 +82,7 @@ class Hardware(BaseModel):
         memory_bytes: bytes of the device.
         memory_bytes_per_s: peak bandwidth.
         link_bytes_per_s: one direction of its fastest link to other devices.
+        network_bytes_per_s: one direction of its share of its host's network adapters; None: hosts differ.
         watts: power that it may draw.
         multiprocessors: streaming multiprocessors or compute units.
         devices_per_node: what one host usually has.
@@ -105,6 +106,7 @@ class Hardware(BaseModel):
     memory_bytes: PositiveFloat
     memory_bytes_per_s: PositiveFloat
     link_bytes_per_s: PositiveFloat
+    network_bytes_per_s: PositiveFloat | None = None
     watts: PositiveFloat | None = None
     multiprocessors: PositiveInt | None = None
     devices_per_node: PositiveInt | None = None

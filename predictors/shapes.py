@@ -131,6 +131,7 @@ class ModelShape(BaseModel):
         guidance_rows: rows of an image in a call with guidance: 2, or 1 where the denoiser takes the scale as an input
             (true CFG calls it twice).
         frame_patch: latent frames of a token of the denoiser.
+        prompt_numbers: numbers of a row's prompt that the denoiser is given: embeddings of every token, and pooled.
         upcasts: its decoder overflows in float16, so that it runs in float32 where the others run in float16.
     """
 
@@ -140,6 +141,7 @@ class ModelShape(BaseModel):
     guidance_rows: PositiveInt = 2
     frame_patch: PositiveInt = 1
     upcasts: bool = False
+    prompt_numbers: PositiveInt
     encode: StageShape
     denoise: StageShape
     decode: StageShape

@@ -91,6 +91,7 @@ def _price(pool: Mapping[str, Any]) -> float:
 def _requests(frame: pd.DataFrame) -> RequestArrays:
     size, sizes = pd.MultiIndex.from_frame(frame[["height", "width", "frames"]]).factorize()
     checkpoint, model, tenant = (pd.factorize(frame[name]) for name in ("checkpoint", "model", "tenant"))
+    way, ways = pd.factorize(frame["replicas"].astype("str"))
     status = frame["status"].map({name: code for code, name in enumerate(STATUSES)})
     return RequestArrays(
         **{name: frame[name].to_numpy(np.float64) for name in _REQUEST_TIMES},
@@ -98,6 +99,7 @@ def _requests(frame: pd.DataFrame) -> RequestArrays:
         images=frame["images"].to_numpy(np.int64),
         attempts=frame["attempts"].to_numpy(np.int64),
         replica=frame["replica"].to_numpy(np.int64),
+        way=way,
         extrapolated=frame["extrapolated"].to_numpy(bool),
         size=size,
         checkpoint=checkpoint[0],
@@ -107,6 +109,7 @@ def _requests(frame: pd.DataFrame) -> RequestArrays:
         checkpoints=tuple(map(str, checkpoint[1])),
         models=tuple(map(str, model[1])),
         tenants=tuple(map(str, tenant[1])),
+        ways=tuple([tuple(map(int, spelled.split())) for spelled in ways]),
     )
 
 
@@ -115,7 +118,7 @@ def _steps(frame: pd.DataFrame) -> StepArrays:
     checkpoint, checkpoints = pd.factorize(frame["checkpoint"])
     return StepArrays(
         **{name: frame[name].to_numpy(np.float64) for name in ("start_s", "end_s", "predicted_s", "device_s")},
-        **{name: frame[name].to_numpy(np.int64) for name in ("replica", "steps", "requests", "computed", "reused")},
+        **{name: frame[name].to_numpy(np.int64) for name in _STEP_COUNTS},
         launch=frame["launch_id"].to_numpy(np.int64),
         stage=stage,
         mixed=frame["composition"].astype("str").str.contains("+", regex=False).to_numpy(bool),
@@ -126,10 +129,12 @@ def _steps(frame: pd.DataFrame) -> StepArrays:
     )
 
 
+_STEP_COUNTS = ("replica", "steps", "requests", "computed", "reused", "moved_bytes")
 _REQUEST_TIMES = ("arrival_s", "deadline_s", "standalone_s", "first_start_s", "finish_s")
 
 
 def _check_requests(run: Run) -> None:
+    _check_ways(run)
     requests, file = run.requests, run.path / "requests.parquet"
     ids = requests["request_id"]
     nameless = ids.isna() | (ids == "")
@@ -151,6 +156,21 @@ def _check_requests(run: Run) -> None:
         raise BadInput(
             f"{file}: request {row['request_id']!r} ended at {row['finish_s']} s, expected a time after its "
             f"arrival at {row['arrival_s']} s"
+        )
+
+
+def _check_ways(run: Run) -> None:
+    """That a request's replicas are numbers, the last of them where it ran last."""
+    requests, file = run.requests, run.path / "requests.parquet"
+    ways = requests["replicas"].astype("str")
+    whole = ways.str.fullmatch(r"(\d{1,9}( \d{1,9})*)?")
+    last = pd.to_numeric(ways.where(whole, "").str.split().str[-1]).fillna(-1)
+    wrong = ~whole | ((last != requests["replica"]) & (last >= 0))
+    if wrong.any():
+        row = requests[wrong].iloc[0]
+        raise BadInput(
+            f"{file}: request {row['request_id']!r} has replicas {row['replicas']!r}, expected numbers like 0 4, the "
+            f"last of them its replica, {row['replica']}"
         )
 
 

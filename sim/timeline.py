@@ -37,16 +37,24 @@ class Timeline:
         images: pictures in each step.
         account: what was computed and which devices were busy, where steps are not alike; None: every step computes
             each of its images, on one device.
+        moved: bytes that each of its first steps brings from elsewhere.
 
     Attributes:
         launch, start, steps: as given.
         end: when the last of its steps ends.
     """
 
-    __slots__ = ("_account", "_images", "_parts", "end", "launch", "start", "steps")
+    __slots__ = ("_account", "_images", "_moved", "_parts", "end", "launch", "start", "steps")
 
     def __init__(
-        self, launch: Launch, start: int, parts: Sequence[Part], steps: int, images: int, account: Account | None = None
+        self,
+        launch: Launch,
+        start: int,
+        parts: Sequence[Part],
+        steps: int,
+        images: int,
+        account: Account | None = None,
+        moved: tuple[int, ...] = (),
     ) -> None:
         self.launch = launch
         self.start = start
@@ -55,6 +63,7 @@ class Timeline:
         self._parts = parts
         self._images = images
         self._account = account
+        self._moved = moved
 
     def steps_by(self, time: int) -> int:
         """How many steps have ended by a time from its start on, one that ends just then among them."""
@@ -86,7 +95,7 @@ class Timeline:
                     break
                 last = (stage, run, began + unit * (sums[first + run] - sums[first]), unit, sums, first)
                 parts = [*self._parts[:index], last]
-                return Timeline(self.launch, self.start, parts, before + run, self._images, self._account)
+                return Timeline(self.launch, self.start, parts, before + run, self._images, self._account, self._moved)
             began = end
             before += steps
         return self
@@ -107,11 +116,12 @@ class Timeline:
         start = self.start
         steps = self.steps if time == self.end else self.steps_by(time)
         stage_ends_s = tuple([end / PICOSECONDS for _, _, end, _, _, _ in self._parts if end < time])
+        moved = sum(self._moved[:steps]) if self._moved else 0
         if self._account is None:
             device_s: tuple[float, ...] = ((time - start) / PICOSECONDS,)
             if len(self.launch.devices) > 1:
                 device_s = self._divided_s(time)
-            return _new(Outcome, (steps, None, self._images * steps, 0, device_s, stage_ends_s, None))
+            return _new(Outcome, (steps, None, self._images * steps, 0, device_s, stage_ends_s, None, moved))
         begun, refining = self._refining(time)
         others = time - start - refining
         computed, reused, device_s = self._account(
@@ -119,7 +129,7 @@ class Timeline:
         )
         if len(device_s) == 1 < len(self.launch.devices):
             device_s = self._divided_s(time)
-        return Outcome(steps, None, computed, reused, device_s, stage_ends_s)
+        return Outcome(steps, None, computed, reused, device_s, stage_ends_s, None, moved)
 
     def _divided_s(self, time: int) -> tuple[float, ...]:
         """Busy seconds of each of its devices until a time: of the first always, of others where a stage divides."""

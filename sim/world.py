@@ -42,9 +42,9 @@ _MOST_KNOWN = 100_000
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
-_Known = tuple[LaunchWork, int, list[tuple[str, int, int]]]
-"""Of launches of the same work: this, the images of a step, and of each stage (its name, steps, nanoseconds of a step
-without noise, at least 1; 0: its steps are not alike)."""
+_Known = tuple[LaunchWork, int, list[tuple[str, int, int]], tuple[int, ...]]
+"""Of launches of the same work: this, the images of a step, of each stage (its name, steps, nanoseconds of a step
+without noise, at least 1; 0: its steps are not alike), and the bytes that each of its first steps moves."""
 
 
 class NoiseStream:
@@ -146,7 +146,7 @@ class World(Durations):
         known = self._known.get(id(work))
         if known is None or known[0] is not work or launch.load is not None:
             known = self._even_steps(launch)
-        _, images, even = known
+        _, images, even, moved = known
         if steps is not None:
             planned, even = steps, even[:1]
         clocks = self._clocks(launch)
@@ -172,7 +172,7 @@ class World(Durations):
                 unit = max(1, unit * slowdown // 1000)
             end += unit * (sums[last] - sums[first])
             parts.append((stage, count, end, unit, sums, first))
-        return Timeline(launch, start, parts, planned, images, self._account)
+        return Timeline(launch, start, parts, planned, images, self._account, moved)
 
     def put_back(self, timeline: Timeline, time: int) -> None:
         clocks = self._clocks(timeline.launch)
@@ -193,15 +193,20 @@ class World(Durations):
         if load is not None:
             assert self._loads is not None
             nanoseconds = max(1, round(1e9 * self._loads.seconds(launch.replica, load.checkpoint)))
-            return work, 0, [("load", 1, nanoseconds)]
+            return work, 0, [("load", 1, nanoseconds)], ()
         batch = work.batch
         base = self._base.get(batch)
         if base is None:
             base = self._base[batch] = _Asked(lambda stage: self._ns(stage, batch))
         even = [(stage, steps, 0 if stage in self._uneven else base[stage]) for stage, steps in work.stages]
+        moved: tuple[int, ...] = ()
+        if STAGES[work.stages[0][0]].moves:
+            moving = [(stage, work.batch_of(stage)) for stage, _ in work.stages if STAGES[stage].moves]
+            even[: len(moving)] = [(stage, 1, self._ns(stage, of)) for stage, of in moving]
+            moved = tuple([round(self._costs.moved_bytes(stage, of)) for stage, of in moving])
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
-        known = self._known[id(work)] = work, sum([count for _, count in batch.composition]), even
+        known = self._known[id(work)] = work, sum([count for _, count in batch.composition]), even, moved
         return known
 
     def _ends(self, launch: Launch, stage: str, factors: Sequence[int]) -> list[int]:

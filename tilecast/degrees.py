@@ -38,7 +38,7 @@ def degree_costs(
         replace(table, factor=1.0),
         scenario.cluster.devices,
         geometry=geometry,
-        kind=_kind(scenario, table),
+        kind=kind_of(scenario, table),
         profile=profile,
         engine=scenario.predictor.engine,
         link=lambda found: _as_given(scenario, found),
@@ -67,7 +67,7 @@ def on_devices(
         engine: one of `predictors.efficiency.ENGINES`, where the table was measured.
         link: makes the link of what is found of it.
     """
-    shape = _shape(geometry)
+    shape = model_shape(geometry)
     roofline = None if shape is None else _roofline(table, kind, geometry, engine)
     number_bytes = 2.0 if roofline is None else PRECISIONS[roofline.setting.precision].number_bytes
     sharing = Sharing(shape, geometry, table.executor, roofline, number_bytes)
@@ -123,7 +123,7 @@ def hardware_of(scenario: Scenario) -> Hardware | None:
     return None if name is None else find_hardware(name, scenario.base)
 
 
-def _kind(scenario: Scenario, table: LatencyModel) -> Hardware | None:
+def kind_of(scenario: Scenario, table: LatencyModel) -> Hardware | None:
     """What the scenario says, or what was measured."""
     kinds = {kind.name: kind for kind in shipped_hardware().values()}
     return hardware_of(scenario) or kinds.get(table.hardware)
@@ -138,7 +138,7 @@ def _sheet_bytes_per_s(kind: Hardware | None) -> float:
     return Link().bytes_per_s / 2 if kind is None else kind.link_bytes_per_s
 
 
-def _shape(geometry: ModelGeometry) -> ModelShape | None:
+def model_shape(geometry: ModelGeometry) -> ModelShape | None:
     try:
         return shape_of(geometry.name)
     except BadInput:

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from policies.legs import standalone_on
 from policies.livelog import LiveLog
-from policies.pool import extrapolates_on, standalone_on
+from policies.pool import extrapolates_on
 from policies.watchdog import watched
 from reports.console import say
 from tilecast.real_replicas import check_backend, check_faults, launcher_of, ranks_of, real_happenings, replicas_of

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from policies.controller import Controller
-from policies.pool import extrapolates_on, standalone_on
+from policies.legs import standalone_on
+from policies.pool import extrapolates_on
 from policies.record import request_table, step_table
 from policies.runlog import REQUEST_COLUMNS, SIMULATION, STEP_COLUMNS, Run, read_run, write_run
 from reports.comparison import Comparison

@@ -176,6 +176,8 @@ class Scenario(Section):
             "cluster.devices": pool.devices,
             "cluster.link_latency_s": pool.link_latency_s,
             "cluster.link_bytes_per_s": pool.link_bytes_per_s,
+            "cluster.network_latency_s": pool.network_latency_s,
+            "cluster.network_bytes_per_s": pool.network_bytes_per_s,
             "cluster.price_per_hour": pool.price_per_hour,
             "cluster.device": pool.device,
             "cluster.dtype": pool.dtype,

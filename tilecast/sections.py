@@ -176,6 +176,13 @@ class ClusterSection(Section):
         description="Of one device to and from the others of its replica, simulated; not set: of predictor.hardware, "
         "else 5e10.",
     )
+    network_latency_s: LinkLatency = Field(
+        1e-4, description="Of what one replica hands on to another, where pools serve some stages, simulated."
+    )
+    network_bytes_per_s: LinkRate | None = Field(
+        None,
+        description="Into a replica from others, simulated; not set: of predictor.hardware, else 1.25e9 (10 Gb/s).",
+    )
     replica_timeout_s: Annotated[float, Range(1, 1e6, "s")] = Field(
         60.0,
         description="Replay: a replica's process that gives no sign of life for so long is lost, and started anew.",
@@ -194,6 +201,11 @@ class PoolSection(Section):
     models: Several = Field(
         (), description="That its replicas serve: known models or diffusers folders; none: the scenario's own."
     )
+    stages: Annotated[tuple[Literal["encode", "denoise", "decode"], ...], Field(max_length=3)] = Field(
+        (),
+        description="That its replicas serve: encode, denoise, decode; none: all. A request goes on from pool to pool "
+        "with its embeddings or latents.",
+    )
     replicas: Replicas = Field(1, description="How many, at most with [scaling].")
     least: Annotated[int, Range(0, REPLICAS.most, "replicas", whole=True)] | None = Field(
         None, description="See scaling.least."
@@ -204,6 +216,8 @@ class PoolSection(Section):
     devices: Devices | None = Field(None, description="Of a replica, see cluster.devices.")
     link_latency_s: LinkLatency | None = Field(None, description="See cluster.link_latency_s.")
     link_bytes_per_s: LinkRate | None = Field(None, description="See cluster.link_bytes_per_s.")
+    network_latency_s: LinkLatency | None = Field(None, description="See cluster.network_latency_s.")
+    network_bytes_per_s: LinkRate | None = Field(None, description="See cluster.network_bytes_per_s.")
     profile: PathText | dict[PathText, PathText] | None = Field(
         None, description="Measured on it: a file, what ships under that name, or a table of one for each model."
     )

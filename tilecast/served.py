@@ -17,6 +17,7 @@ from tilecast.degrees import degree_costs
 from tilecast.latency import geometry_for, latency_table, load_profile
 from tilecast.scenario import Scenario
 from tilecast.sections import PoolSection
+from tilecast.stages import stage_costs
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
 
@@ -46,7 +47,8 @@ class ServedModel:
 
     def on_devices(self, table: LatencyModel) -> CostModel:
         """What steps cost on the devices of a replica where a table says what they cost on one."""
-        return degree_costs(self.scenario, self.profile, self.geometry, table)
+        costs = degree_costs(self.scenario, self.profile, self.geometry, table)
+        return stage_costs(self.scenario, self.pool, self.geometry, table, costs) if self.pool.stages else costs
 
     def world_table(self) -> LatencyModel:
         """The measured table that the simulated world takes its durations from."""
@@ -111,6 +113,7 @@ def pools_of(
                 replicas=section.replicas,
                 name=name,
                 models=frozenset() if sole else frozenset(of),
+                stages=frozenset(section.stages),
                 devices=cluster.devices,
                 price_per_hour=math.nan if cluster.price_per_hour is None else cluster.price_per_hour,
                 elastic=(elastic or {}).get(name),

@@ -14,8 +14,9 @@ import numpy as np
 from policies.contract import SchedulingPolicy
 from policies.controller import Controller
 from policies.guard import name_of
+from policies.legs import standalone_on
 from policies.livelog import INITIAL, LOADED
-from policies.pool import Pool, extrapolates_on, standalone_on
+from policies.pool import Pool, extrapolates_on
 from policies.record import Served, request_table, run_arrays, step_table
 from policies.routing import RoutingPolicy, usual_routing
 from policies.run_arrays import RunArrays
@@ -38,6 +39,7 @@ from tilecast.scaling import elastic_of, scaling_section, start_seconds
 from tilecast.scenario import Scenario
 from tilecast.sections import PredictorSection
 from tilecast.served import ServedModel, pools_of, served_models
+from tilecast.stages import check_pools
 from tilecast.tenants import sharing, tenants_without_effect
 from tilecast.tiling import PreparedTiling, prepare_tiling
 from tilecast.weights import (
@@ -258,7 +260,7 @@ class Prepared:
         for launch, outcome, end_s in run.launched:
             if launch.load is None and outcome.steps_done:
                 done, costs = launch.done(outcome.steps_done), of[pool_of[launch.replica], launch.batch.model]
-                seconds = [s.steps * costs.step_s(s.stage, launch.batch) for s in done]
+                seconds = [s.steps * costs.step_s(s.stage, launch.work.batch_of(s.stage)) for s in done]
                 expected.append(sum(seconds))
                 measured.append(end_s - launch.start_s)
         found = drift(np.array(measured), np.array(expected))
@@ -302,6 +304,7 @@ def _prepare(scenario: Scenario) -> Prepared:
     first = members[0]
     scenario_of, profile, geometry, table = first.scenario, first.profile, first.geometry, first.table
     _check_alone(scenario, members)
+    check_pools(scenario, members)
     for member in members:
         of = f"{member.pool.name}, {member.model}: " if len(members) > 1 else ""
         warnings += [f"{of}{note}" for note in trust(member.table, member.profile)]

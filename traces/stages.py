@@ -34,6 +34,8 @@ class Stage:
         resumes: a request whose replica failed can be asked for again with only the steps that it lacks.
         weights: brings weights onto a replica, and takes what it is said to take, without noise.
         moves: brings what lies of requests onto other devices, and takes what it is said to take, without noise.
+        receives: brings what another replica has handed on.
+        hands_on: what the next stage needs of it, when that runs elsewhere.
         serves: its launches hold requests.
         devices: a step shares out tiles over all devices of a replica; other stages of tiled requests run on the first.
         divides: a step is divided over the devices of its launch; other stages run on the first of them.
@@ -53,6 +55,8 @@ class Stage:
     resumes: bool = True
     weights: bool = False
     moves: bool = False
+    receives: bool = False
+    hands_on: str = ""
     serves: bool = True
     devices: bool = False
     divides: bool = False
@@ -96,9 +100,19 @@ class Stages(dict[str, Stage]):
 _ROWS = (
     Stage("load", weights=True, serves=False),
     Stage("adapt", weights=True),
+    Stage("receive", moves=True, receives=True),
     Stage("reshard", moves=True),
-    Stage("encode", "text", prepares=True, canvas="sketch", measured=True, turn=1),
-    Stage("denoise", "denoiser", sampler=True, divides=True, cache="blocks", measured=True, turn=5),
+    Stage("encode", "text", prepares=True, hands_on="embeddings", canvas="sketch", measured=True, turn=1),
+    Stage(
+        "denoise",
+        "denoiser",
+        sampler=True,
+        hands_on="latents",
+        divides=True,
+        cache="blocks",
+        measured=True,
+        turn=5,
+    ),
     Stage("sketch", "denoiser", sampler=True, mixes=False, resumes=False, canvas="sketch", priced_as="denoise", turn=4),
     Stage("upscale", "vae", mixes=False, resumes=False, measured=True, turn=2),
     Stage(
@@ -118,6 +132,10 @@ _ROWS = (
 )
 STAGES = Stages({row.name: row for row in _ROWS})
 """Every stage, in the order in which a request meets them."""
+
+
+(RECEIVE,) = STAGES.named(lambda stage: stage.receives)
+"""The stage in which a replica gets what another has handed on."""
 
 
 def ordinary(request: Request) -> Recipe:

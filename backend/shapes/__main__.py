@@ -18,7 +18,7 @@ from backend.devices.bands import Undividable, bands_of
 from backend.shapes.counting import Counts, MetaBand, count
 from backend.shapes.fitting import fit
 from backend.shapes.models import MODELS, Model
-from backend.shapes.stages import Shape, StageWork
+from backend.shapes.stages import Shape, StageWork, prompt_numbers
 from predictors.polynomial import Polynomial
 from predictors.shapes import KINDS
 from predictors.shards import BandTraffic
@@ -122,6 +122,7 @@ def _spell_model(name: str, model: Model, counted: _Counted) -> str:
         f"guidance_rows = {model.guidance_rows}",
         f"frame_patch = {model.frame_patch}",
         *(["upcasts = true"] if model.upcasts else []),
+        f"prompt_numbers = {_prompt_numbers(name, model)}",
         "",
     ]
     for title, stage in model.stages.items():
@@ -139,6 +140,11 @@ def _spell_model(name: str, model: Model, counted: _Counted) -> str:
         else:
             lines += _spell_counts(table, _sizes(name, title), stage, modules, counted)
     return "\n".join(lines)
+
+
+def _prompt_numbers(name: str, model: Model) -> int:
+    ((title, denoiser),) = [each for each in model.stages.items() if STAGES[each[0]].by_executor]
+    return prompt_numbers(denoiser, build(denoiser)[0], _sizes(name, title).shapes[:2])
 
 
 class _Counted:

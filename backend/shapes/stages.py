@@ -68,6 +68,41 @@ class Nothing:
         return self.noise(height * width, 3)
 
 
+class _Asked(Nothing):
+    """The same, with how many numbers each normal tensor has."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def noise(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        made = super().noise(*shape, dtype=dtype)
+        self.numbers.append(made.numel())
+        return made
+
+    def times(self, rows: int, most: float = 1000.0, dtype: torch.dtype | None = None) -> torch.Tensor:
+        return super().noise(rows, dtype=dtype)
+
+    def tokens(self, *shape: int, below: int) -> torch.Tensor:
+        return super().noise(*shape, dtype=torch.int64)
+
+    def fixed(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        return super().noise(*shape, dtype=dtype)
+
+    def mask(self, *shape: int) -> torch.Tensor:
+        return super().noise(*shape, dtype=torch.int64)
+
+
+def prompt_numbers(denoiser: StageWork, module: Any, shapes: Sequence[Shape]) -> int:
+    """Numbers of one row's prompt that a denoiser is given: of its inputs those that any latent shape leaves as they
+    are."""
+    of_shapes = []
+    for shape in shapes:
+        asked = _Asked()
+        denoiser.call(0, module, 1, shape, asked)
+        of_shapes.append(asked.numbers)
+    return sum([each[0] for each in zip(*of_shapes, strict=True) if len(set(each)) == 1])
+
+
 class _EveryTokenCounts(TorchFunctionMode):
     """Masks on the meta device say nothing, and some networks ask them: prompts fill their tokens."""
 

@@ -407,7 +407,7 @@ class Lookahead(SchedulingPolicy):
                 done -= 1
             if done and not job.steps_left:
                 predicted_s += alone.decode_s
-                done -= 1
+                done -= job.kind.finish_steps
             if done > steps:
                 steps = done
         measured_s = (now if state.closed_s is None else state.closed_s) - batch.formed_s

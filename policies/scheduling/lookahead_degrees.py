@@ -357,7 +357,7 @@ class LookaheadDegrees(ElasticPolicy):
         if unit.begun_s is None or len(unit.jobs) > 1 or not unit.step_s:
             return
         (job,), steps = unit.jobs, unit.done()
-        decode_s = self.costs.one.alone(self.costs.one.kind(job)).decode_s if job.state == "finished" else 0.0
+        decode_s = self.costs.one.alone(self.costs.one.kind(job)).decode_s if job.done else 0.0
         self._errors.learn(unit.encode_s + steps * unit.step_s + decode_s, now - unit.begun_s, steps)
 
 

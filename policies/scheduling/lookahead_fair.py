@@ -33,7 +33,7 @@ class Floors:
 
     def ended(self, job: Job) -> None:
         """A request with a deadline has ended, in time or not."""
-        met = job.state == "finished" and job.finish_s is not None and job.finish_s <= job.request.deadline
+        met = job.done and job.finish_s is not None and job.finish_s <= job.request.deadline
         for group in _groups(job):
             debt = _KEPT * self._debts.get(group, 0.0) + (not met) - (1.0 - self._floor)
             self._debts[group] = max(0.0, debt)

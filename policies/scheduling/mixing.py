@@ -39,7 +39,9 @@ class BatchKind:
     Attributes:
         size: (height, width, frames) in pixels.
         images: pictures a request makes.
-        steps: denoising steps, of sketch and refinement both.
+        steps: denoising steps, of sketch and refinement both; see `policies.job.JobKind.counted`.
+        main: the stage of such a step.
+        counted: the stages of such steps.
         batch: one alone.
         pixels: pixels of all its images.
         recipe: (stage, steps) in order.
@@ -49,12 +51,26 @@ class BatchKind:
         seconds: of the whole request.
     """
 
-    __slots__ = ("batch", "images", "mixes", "pixels", "recipe", "seconds", "size", "step_costs", "steps", "steps_s")
+    __slots__ = (
+        "batch",
+        "counted",
+        "images",
+        "main",
+        "mixes",
+        "pixels",
+        "recipe",
+        "seconds",
+        "size",
+        "step_costs",
+        "steps",
+        "steps_s",
+    )
 
     def __init__(self, job: Job) -> None:
         self.size: Size = job.request.shape
         self.images = job.images
         self.steps = job.denoise_steps
+        self.main, self.counted = job.kind.main, job.kind.counted
         self.batch = job.kind.batch
         self.pixels = job.images * job.request.pixels
         self.recipe = job.recipe
@@ -67,15 +83,33 @@ class BatchKind:
 class MixedBatch:
     """A batch that was asked for: model, composition, guided share, and the batches of one request more or less.
 
-    ``kind`` is the one that is alone in it, because it mixes with no other.
+    ``kind`` is the one that is alone in it, because it mixes with no other; ``stage`` is that of a step of it.
     """
 
-    __slots__ = ("composition", "guided", "guided_pixels", "kind", "less", "model", "more", "pixels", "step_cost")
+    __slots__ = (
+        "composition",
+        "guided",
+        "guided_pixels",
+        "kind",
+        "less",
+        "model",
+        "more",
+        "pixels",
+        "stage",
+        "step_cost",
+    )
 
     def __init__(
-        self, model: str, composition: Composition, pixels: int, guided_pixels: int, kind: BatchKind | None = None
+        self,
+        model: str,
+        stage: str,
+        composition: Composition,
+        pixels: int,
+        guided_pixels: int,
+        kind: BatchKind | None = None,
     ) -> None:
         self.model = model
+        self.stage = stage
         self.composition = composition
         self.pixels = pixels
         self.guided_pixels = guided_pixels
@@ -86,10 +120,11 @@ class MixedBatch:
         self.less: dict[BatchKind, MixedBatch] = {}
 
 
-def around_s(recipe: Recipe, of_stages: Mapping[str, float]) -> tuple[float, float]:
+def around_s(kind: BatchKind, of_stages: Mapping[str, float]) -> tuple[float, float]:
     """Seconds before the first denoising step and after the last, by the seconds of a step of each stage."""
-    before_s = sum([steps * of_stages[stage] for stage, steps in recipe if STAGES[stage].prepares], 0.0)
-    return before_s, sum([steps * of_stages[stage] for stage, steps in recipe if STAGES[stage].finishes], 0.0)
+    around = [(stage, steps) for stage, steps in kind.recipe if stage not in kind.counted]
+    before_s = sum([steps * of_stages[stage] for stage, steps in around if STAGES[stage].prepares], 0.0)
+    return before_s, sum([steps * of_stages[stage] for stage, steps in around if STAGES[stage].finishes], 0.0)
 
 
 class BatchCosts:
@@ -107,8 +142,8 @@ class BatchCosts:
         self._forget_batches()
 
     def _forget_batches(self) -> None:
-        self.empty = MixedBatch("", (), 0, 0)
-        self._batches: dict[tuple[Composition, int, BatchKind | None], MixedBatch] = {}
+        self.empty = MixedBatch("", "", (), 0, 0)
+        self._batches: dict[tuple[str, Composition, int, BatchKind | None], MixedBatch] = {}
 
     def kind(self, job: Job) -> BatchKind:
         """The kind of a job."""
@@ -147,11 +182,12 @@ class BatchCosts:
         composition = tuple([item for item in counted if item[1]])
         guided_pixels = batch.guided_pixels + (sign * kind.pixels if kind.batch.guided_share else 0)
         alone = None if kind.mixes or batch.pixels else kind
-        key = (composition, guided_pixels, alone)
+        stage = batch.stage if batch.pixels else kind.main
+        key = (stage, composition, guided_pixels, alone)
         found = self._batches.get(key)
         if found is None:
             found = self._batches[key] = MixedBatch(
-                kind.batch.model, composition, batch.pixels + sign * kind.pixels, guided_pixels, alone
+                kind.batch.model, stage, composition, batch.pixels + sign * kind.pixels, guided_pixels, alone
             )
         (batch.more if sign > 0 else batch.less)[kind] = found
         (found.less if sign > 0 else found.more)[kind] = batch
@@ -163,7 +199,7 @@ class BatchCosts:
             return self.alone(batch.kind).step_s
         cost = batch.step_cost
         if cost is None:
-            cost = self._step_cost("denoise", Batch(batch.model, batch.composition, batch.guided))
+            cost = self._step_cost(batch.stage, Batch(batch.model, batch.composition, batch.guided))
             batch.step_cost = cost
         return cost.step_s
 
@@ -175,9 +211,9 @@ class BatchCosts:
         steps_s = self._steps_s(kind)
         if seconds is None or steps_s != kind.steps_s:
             of_stages = self.of_stages(kind)
-            encode_s, decode_s = around_s(kind.recipe, of_stages)
+            encode_s, decode_s = around_s(kind, of_stages)
             if kind.mixes:
-                seconds = Alone(encode_s, of_stages.get("denoise", 0.0), decode_s)
+                seconds = Alone(encode_s, of_stages[kind.main], decode_s)
             else:
                 whole_s = sum([steps * of_stages[stage] for stage, steps in kind.recipe])
                 seconds = Alone(encode_s, (whole_s - encode_s - decode_s) / kind.steps, decode_s)

@@ -222,7 +222,7 @@ def test_a_driver_that_misreports_is_refused() -> None:
 
 
 def test_ended_states_lead_nowhere() -> None:
-    assert {"finished", "dropped", "failed", "cancelled", "lost", "rerouted"} == ENDED
+    assert {"finished", "passed", "dropped", "failed", "cancelled", "lost", "rerouted"} == ENDED
     assert set(TRANSITIONS) == {state for to in TRANSITIONS.values() for state in to} | {"waiting"}
 
 

@@ -86,7 +86,7 @@ def test_another_degree_moves_what_lies_elsewhere_first() -> None:
 def test_the_same_degree_again_moves_nothing() -> None:
     controller, _ = run(ByNumber((2,)), [Request(f"r{i}", 0.0, 256, 256, 8) for i in range(2)])
     assert {launch.devices for launch, _, _ in controller.launched} == {(0, 1), (2, 3)}
-    assert not any(launch.reshards for launch, _, _ in controller.launched)
+    assert not any(launch.moving_steps for launch, _, _ in controller.launched)
 
 
 def test_what_says_nothing_takes_all_and_devices_are_busy_while_a_step_is_divided() -> None:

@@ -26,7 +26,7 @@ def test_the_table_answers_by_name_and_names_an_unknown_stage() -> None:
     assert STAGES.named(lambda stage: stage.measured) == ("encode", "denoise", "upscale", "refine", "decode")
     assert tuple(name for name, _ in ordinary(Request("r", 0.0, 64, 64, 5))) == ORDINARY
     assert STAGES["sketch"].costs_of == "denoise"
-    with pytest.raises(BadInput, match="unknown stage 'polish'; known: load, adapt, reshard, encode, denoise"):
+    with pytest.raises(BadInput, match="unknown stage 'polish'; known: load, adapt, receive, reshard, encode, denoise"):
         STAGES["polish"]
 
 
