@@ -233,10 +233,10 @@ class Controller:
 
     def _job(self, request: Request, earlier: Job | None = None) -> Job:
         recipe = self.recipe(request)
-        if self._legs is not None:
-            return self._leg(request, 0, request.arrival_s, earlier)
         if self._loads is not None and STAGES[recipe[0][0]].weights:
             return Job(request, len(self.jobs), recipe[1:], earlier, adapters=recipe[0][1])
+        if self._legs is not None:
+            return self._leg(request, 0, request.arrival_s, earlier)
         return Job(request, len(self.jobs), recipe, earlier)
 
     def _leg(self, asked: Request, number: int, now: float, earlier: Job | None) -> Job:

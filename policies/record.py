@@ -301,6 +301,7 @@ def request_table(
     jobs = {job.request.request_id: job for job in run.jobs}
     told = [_told(request, jobs.get(request.request_id)) for request in trace]
     reasons, notes, steps_done = zip(*told, strict=True) if told else ((), (), ())
+    ways = [" ".join(map(str, way)) for way in requests.ways]
     columns: dict[str, Any] = {
         "request_id": [request.request_id for request in trace],
         "arrival_s": requests.arrival_s,
@@ -321,11 +322,11 @@ def request_table(
         "finish_s": requests.finish_s,
         "steps_done": steps_done,
         "replica": requests.replica,
-        "replicas": [" ".join(map(str, requests.ways[code])) for code in requests.way.tolist()],
         "extrapolated": requests.extrapolated,
         "checkpoint": [request.checkpoint for request in trace],
         "adapters": [request.adapters for request in trace],
         "attempts": requests.attempts,
+        "replicas": [ways[code] for code in requests.way.tolist()],
     }
     return pd.DataFrame(
         {

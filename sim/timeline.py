@@ -95,7 +95,9 @@ class Timeline:
                     break
                 last = (stage, run, began + unit * (sums[first + run] - sums[first]), unit, sums, first)
                 parts = [*self._parts[:index], last]
-                return Timeline(self.launch, self.start, parts, before + run, self._images, self._account, self._moved)
+                return Timeline(
+                    self.launch, self.start, parts, before + run, self._images, self._account, moved=self._moved
+                )
             began = end
             before += steps
         return self
@@ -129,7 +131,7 @@ class Timeline:
         )
         if len(device_s) == 1 < len(self.launch.devices):
             device_s = self._divided_s(time)
-        return Outcome(steps, None, computed, reused, device_s, stage_ends_s, None, moved)
+        return Outcome(steps, None, computed, reused, device_s, stage_ends_s, moved_bytes=moved)
 
     def _divided_s(self, time: int) -> tuple[float, ...]:
         """Busy seconds of each of its devices until a time: of the first always, of others where a stage divides."""

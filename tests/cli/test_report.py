@@ -16,8 +16,8 @@ from cli.validate import validate
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS, write_run
 from traces.errors import BadInput
 
-REQUEST = ("a", 0, 512, 512, 1, 1, 1, "sd3", "", 0, 3, 1, "finished", "", "", 0, 2, 1, 0, False, "", 0, 1)
-LAUNCH = (0, 0, "denoise", 0, 2, 1, 1, 1, "1@512x512", ["a"], 2, 1, 0, False, 2, "", "0")
+REQUEST = ("a", 0, 512, 512, 1, 1, 1, "sd3", "", 0, 3, 1, "finished", "", "", 0, 2, 1, 0, False, "", 0, 1, "0")
+LAUNCH = (0, 0, "denoise", 0, 2, 1, 1, 1, "1@512x512", ["a"], 2, 1, 0, False, 2, "", "0", 0)
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_what_is_ahead_is_what_is_walked(counts: list[tuple[str, int]], data: st
             done[stage] = done.get(stage, 0) + count
         assert before_s - job.seconds_left(seconds) == sum(seconds[stage] * count for stage, count in ahead)
         assert ended == (not job.steps_left)
-        assert job.steps_done == sum(count for stage, count in done.items() if STAGES[stage].sampler)
+        assert job.sampled == sum(count for stage, count in done.items() if STAGES[stage].sampler)
     assert done == dict(counts)
 
 

@@ -52,7 +52,8 @@ INFO = {
 
 def request_table() -> pd.DataFrame:
     rows = [
-        (name, at, *size, 1, 20, 1, "sd3", "", 0, deadline, alone, *end[:2], "", *end[2:4], 0, *end[4:], "", 0, 1)
+        (name, at, *size, 1, 20, 1, "sd3", "", 0, deadline, alone, *end[:2], "", *end[2:4], 0, *end[4:], "", "", 1)
+        + ("" if end[4] < 0 else str(end[4]),)
         for (name, at, *size), (deadline, alone, *end) in [(row[:4], row[4:]) for row in REQUESTS]
     ]
     return pd.DataFrame(rows, columns=list(REQUEST_COLUMNS))
@@ -75,6 +76,7 @@ def step_table() -> pd.DataFrame:
             end - start,
             "",
             "0",
+            0,
         )
         for at, (replica, stage, start, end, steps, composition, names, *rest) in enumerate(STEPS)
     ]
@@ -115,7 +117,7 @@ def lost_run(make_run: MakeRun) -> Run:
 
     def drop(requests: pd.DataFrame, _: pd.DataFrame) -> None:
         requests["status"], requests["reason"] = "dropped", "queue full"
-        requests["first_start_s"], requests["replica"] = NONE, -1
+        requests["first_start_s"], requests["replica"], requests["replicas"] = NONE, -1, ""
         requests["finish_s"] = requests["arrival_s"]
 
     return make_run("lost", edit=drop, steps=step_table().head(0))
@@ -134,6 +136,6 @@ def interrupted_run(make_run: MakeRun) -> Run:
 @pytest.fixture
 def loading_run(make_run: MakeRun) -> Run:
     """Replica 1 loads weights for half a second before it serves c: a launch without requests."""
-    load = (9, 1, "load", 1.0, 1.5, 1, 1, 0, "", [], 0.5, 0, 0, False, 0.5, "anime-xl", "0")
+    load = (9, 1, "load", 1.0, 1.5, 1, 1, 0, "", [], 0.5, 0, 0, False, 0.5, "anime-xl", "0", 0)
     steps = pd.concat([step_table(), pd.DataFrame([load], columns=list(STEP_COLUMNS))], ignore_index=True)
     return make_run("loading", steps=steps)

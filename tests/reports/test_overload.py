@@ -32,6 +32,7 @@ def served(arrival_s: np.ndarray, servers: int = 1) -> RequestArrays:
         images=one.astype(int),
         attempts=one.astype(int),
         replica=zero,
+        way=zero,
         extrapolated=zero.astype(bool),
         size=zero,
         checkpoint=zero,
@@ -41,6 +42,7 @@ def served(arrival_s: np.ndarray, servers: int = 1) -> RequestArrays:
         checkpoints=("",),
         models=("",),
         tenants=("",),
+        ways=((0,),),
     )
 
 
