@@ -70,8 +70,8 @@ LAUNCHES: dict[str, TableColumn] = {
     "stage": TableColumn(
         "str",
         "What ran: encode, denoise or decode; of tiled requests encode, sketch, upscale, refine or decode; adapt where "
-        "an adapter is put on, reshard where latents move to other devices, receive where what another replica has handed "
-        "on comes, load where weights come, for no request.",
+        "an adapter is put on, reshard where latents move to other devices, receive where what another replica has "
+        "handed on comes, load where weights come, for no request.",
     ),
     "start_s": TableColumn("float64", "When it began, seconds on the trace's clock."),
     "end_s": TableColumn("float64", "When it ended, seconds on the trace's clock."),

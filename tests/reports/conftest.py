@@ -52,8 +52,28 @@ INFO = {
 
 def request_table() -> pd.DataFrame:
     rows = [
-        (name, at, *size, 1, 20, 1, "sd3", "", 0, deadline, alone, *end[:2], "", *end[2:4], 0, *end[4:], "", "", 1)
-        + ("" if end[4] < 0 else str(end[4]),)
+        (
+            name,
+            at,
+            *size,
+            1,
+            20,
+            1,
+            "sd3",
+            "",
+            0,
+            deadline,
+            alone,
+            *end[:2],
+            "",
+            *end[2:4],
+            0,
+            *end[4:],
+            "",
+            "",
+            1,
+            "" if end[4] < 0 else str(end[4]),
+        )
         for (name, at, *size), (deadline, alone, *end) in [(row[:4], row[4:]) for row in REQUESTS]
     ]
     return pd.DataFrame(rows, columns=list(REQUEST_COLUMNS))
