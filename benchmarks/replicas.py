@@ -1,6 +1,7 @@
 """Several real replicas, each a process on a core of its own, against their simulation from one replica's profile.
 
     python -m benchmarks.replicas [--replicas 2] [--repeats 3] [--profile PROFILE] -o FOLDER
+    python -m benchmarks.replicas --replicas 1 --devices 2 -o FOLDER
 
 Measures tiny-image on one core with nobody beside it, or takes a profile that was measured so; generates a trace that
 keeps the replicas busy for 70 % of their time, and replays it ``--repeats`` times with the replicas as processes and
@@ -54,6 +55,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("out/replicas"))
     parser.add_argument("--profile", type=Path, help="of one replica, measured alone on this machine")
     parser.add_argument("--replicas", type=int, default=2)
+    parser.add_argument("--devices", type=int, default=1, help="of a replica, each a process on a core of its own")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=30.0, help="length of the trace")
     parser.add_argument("--scheduler", default="lookahead")
@@ -62,20 +64,22 @@ def main(given: Sequence[str] | None = None) -> None:
     out: Path = arguments.output
     profile = arguments.profile or out / "profile.parquet"
     if not profile.exists():
-        measure(profile)
+        measure(profile, "--devices", arguments.devices)
     trace = out / "trace.parquet"
-    generate(profile, trace, LOAD * arguments.replicas, arguments.seconds, "poisson", seed=1)
+    generate(profile, trace, LOAD * arguments.replicas * arguments.devices, arguments.seconds, "poisson", seed=1)
     keys: dict[str, Any] = {
         "trace.path": str(trace.absolute()),
         "predictor.profile": str(profile.absolute()),
         "policies.scheduling.name": arguments.scheduler,
         "cluster.replicas": arguments.replicas,
+        "cluster.devices": arguments.devices,
         "slo.scale": SLO_SCALE,
     }
     prepared = prepare(load_scenario(HERE / "tiny_image.toml", keys))
     simulations = list(simulated(prepared, arguments.seeds))
     rows = []
-    for launcher, repeats in (("process", arguments.repeats), ("thread", 1)):
+    threads = 1 if arguments.replicas > 1 else 0  # one replica has nobody to share an interpreter with
+    for launcher, repeats in (("process", arguments.repeats), ("thread", threads)):
         for repeat in range(repeats):
             run = out / f"real-{launcher}-{repeat}"
             options = [f"--set={key}={value}" for key, value in keys.items()]
@@ -86,7 +90,7 @@ def main(given: Sequence[str] | None = None) -> None:
             rows.append(
                 {
                     "launcher": launcher,
-                    "step": speeds(log.steps, prepared.table)["speed"],
+                    "step": speeds(log.steps, prepared.table, costs=prepared.costs)["speed"],
                     **{name: figures[name] for name in AIMS if name != "step"},
                     "waiting": load.waiting,
                     "others": load.others,

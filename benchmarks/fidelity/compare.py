@@ -15,7 +15,7 @@ import pandas as pd
 
 from benchmarks.fidelity.study import SCENARIO, RealRun, Study
 from policies.runlog import read_run
-from predictors.costs import Batch
+from predictors.costs import Batch, CostModel
 from predictors.latency_model import LatencyModel
 from predictors.profile import Profile
 from reports.checks import checked
@@ -124,20 +124,25 @@ def _of_run(study: Study, run: RealRun, table: LatencyModel) -> dict[str, Any]:
     }
 
 
-def speeds(launches: pd.DataFrame, table: LatencyModel, cached: bool = False) -> dict[str, float]:
+def speeds(
+    launches: pd.DataFrame, table: LatencyModel, cached: bool = False, costs: CostModel | None = None
+) -> dict[str, float]:
     """``speed``, in all, and ``speed_encode`` and so on, by stage: measured over profiled seconds of launches.
 
     Args:
         launches: of a real run, see `policies.runlog.STEP_COLUMNS`.
         table: fitted to the profile.
         cached: whether a block cache looked after the run.
+        costs: what steps on several devices take; by default, and on one, what the table says.
     """
-    steps = launches[launches["steps"] > 0]
+    costs = table if costs is None else costs
+    measured = [STAGES[STAGES[stage].costs_of].measured for stage in launches["stage"]]
+    steps = launches[measured & (launches["steps"] > 0)]
     spent = pd.DataFrame(
         {
             "stage": steps["stage"],
             "measured_s": steps["end_s"] - steps["start_s"],
-            "profiled_s": [_profiled_s(table, row, cached) for row in steps.to_dict("records")],
+            "profiled_s": [_profiled_s(table, costs, row, cached) for row in steps.to_dict("records")],
         }
     )
     by_stage = spent.groupby("stage").sum()
@@ -149,14 +154,14 @@ def speeds(launches: pd.DataFrame, table: LatencyModel, cached: bool = False) ->
     }
 
 
-def _profiled_s(table: LatencyModel, row: Mapping[Any, Any], cached: bool) -> float:
+def _profiled_s(table: LatencyModel, costs: CostModel, row: Mapping[Any, Any], cached: bool) -> float:
     """What the profile says the launch of a row of ``steps.parquet`` takes on average; its units count equally."""
     stage = row["stage"]
     cached = cached and STAGES[stage].cache == "blocks"
     share = row["computed"] / (row["computed"] + row["reused"]) if cached else None
-    batch = Batch(table.model, parse(row["composition"]), computed=share)
+    batch = Batch(table.model, parse(row["composition"]), computed=share, devices=len(row["devices"].split()))
     usual: float = float(np.mean(table.noise(stage).ratios))
-    return row["steps"] * usual * table.step_s(stage, batch)
+    return row["steps"] * usual * costs.step_s(stage, batch)
 
 
 def _facts(study: Study, seeds: int) -> dict[str, Any]:
