@@ -20,6 +20,7 @@ from cli.sweep import sweep
 from cli.tile_cache import calibrate, record_tiles
 from cli.validate import validate
 from cli.verbs import Verbs
+from cli.why import why
 from reports.console import say
 
 app = Verbs(
@@ -60,6 +61,7 @@ app.command()(validate)
 app.command()(report)
 app.command()(compare)
 app.command()(check)
+app.command()(why)
 app.command()(quality)
 app.command()(examples)
 limited(app)

@@ -54,6 +54,7 @@ def simulate(
     count = len(result.requests)
     took = f"{count:,} requests simulated in {result.wall_s:.2f} s"
     folder = shlex.quote(str(output))
-    show(result.comparison, every=every, ending=[f"tilecast report {folder} --all shows everything ({took})"])
+    more = f"tilecast report {folder} --all shows everything, tilecast why {folder} what they waited for ({took})"
+    show(result.comparison, every=every, ending=[more])
     if nothing_finished(result.log):
         raise typer.Exit(NEGATIVE)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from policies.run_arrays import RunArrays
-from reports.breakdown import COLUMNS, by_batch, by_replica, by_size
+from reports.breakdown import COLUMNS, MOST, by_batch, by_replica, by_size
 from reports.brief import WIDEST, Brief
 from reports.comparison import Comparison, Row
 from reports.console import new_console
@@ -20,6 +20,7 @@ from reports.formatting import Unit, format_value
 from reports.reasons import reasons
 from reports.repeats import Repeats
 from reports.validate import Validation, format_error
+from reports.waiting import CAUSES, PARTS, Waiting
 from traces.notes import Note, Severity, ordered
 
 
@@ -170,6 +171,20 @@ def _cells(frame: pd.DataFrame, units: dict[str, Unit]) -> list[list[str]]:
         [str(index), *(format_value(float(row[column]), unit) for column, unit in units.items())]
         for index, row in frame.iterrows()
     ]
+
+
+def show_waiting(waiting: Waiting, console: Console) -> None:
+    """Print the share of all waiting by cause, and who waited how long in the mean."""
+    shares = [[cause, CAUSES[cause], format_value(share, "%")] for cause, share in waiting.by_cause.items() if share]
+    console.print(_table("Waiting, while", ["", "", "share"], shares, [False, False, True]))
+    for part in PARTS:
+        table = waiting.by(part)
+        if len(table) > 1:
+            rows = [
+                [str(name) or "(none)", f"{int(requests):,}", format_value(float(waited_s), "s")]
+                for name, requests, waited_s in table.head(MOST).itertuples()
+            ]
+            console.print(_table(f"Waiting, by {part}", [part, "requests", "mean"], rows))
 
 
 def show_scaling(rows: Iterable[tuple[str, ...]], how: str, console: Console | None = None) -> None:

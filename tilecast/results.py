@@ -17,6 +17,7 @@ from policies.pool import extrapolates_on
 from policies.record import request_table, step_table
 from policies.runlog import REQUEST_COLUMNS, SIMULATION, STEP_COLUMNS, Run, read_run, write_run
 from reports.comparison import Comparison
+from reports.waiting import Waiting
 from tilecast.setup import Prepared
 from traces.errors import BadInput
 from traces.notes import Note
@@ -62,6 +63,11 @@ class Result:
     def notes(self) -> list[Note]:
         """What must be known before the figures are believed, the gravest first."""
         return self.comparison.notes()
+
+    @cached_property
+    def waiting(self) -> Waiting:
+        """Why its requests waited: ``waiting.sentences()`` says it, see `reports.waiting.Waiting`."""
+        return Waiting.of(self.log)
 
     def summary(self) -> pd.Series:
         """Every figure of the run by name, floats in the units of `reports.figures.FIGURES`; shares are fractions."""
