@@ -21,57 +21,25 @@ NONE = np.nan
 def request(
     name: str, arrival: float, start: float, finish: float, replica: int = 0, **more: object
 ) -> dict[str, object]:
-    row = (
-        name,
-        arrival,
-        512,
-        512,
-        1,
-        1,
-        1,
-        "sd3",
-        "",
-        0,
-        NONE,
-        1,
-        "finished",
-        "",
-        "",
-        start,
-        finish,
-        1,
-        replica,
-        False,
-        "",
-        "",
-        1,
-    )
-    return dict(zip(REQUEST_COLUMNS, row, strict=True)) | more
+    """A row of a log's requests."""
+    known = {"request_id": name, "arrival_s": arrival, "first_start_s": start, "finish_s": finish, "replica": replica}
+    asked = {"height": 512, "width": 512, "model": "sd3", "deadline_s": NONE, "standalone_s": 1.0, "status": "finished"}
+    return {**_row(REQUEST_COLUMNS), **known, **asked, **more}
 
 
 def launch(
     number: int, start: float, end: float, names: list[str], replica: int = 0, **more: object
 ) -> dict[str, object]:
-    row = (
-        number,
-        replica,
-        "denoise",
-        start,
-        end,
-        1,
-        1,
-        len(names),
-        "1@512x512",
-        names,
-        1,
-        1,
-        0,
-        False,
-        end - start,
-        "",
-        "0",
-    )
-    return dict(zip(STEP_COLUMNS, row, strict=True)) | more
+    """A row of a log's launches."""
+    known = {"launch_id": number, "replica": replica, "start_s": start, "end_s": end, "request_ids": names}
+    done = {"stage": "denoise", "requests": len(names), "composition": "1@512x512", "device_s": end - start}
+    return {**_row(STEP_COLUMNS), **known, **done, "devices": "0", **more}
+
+
+def _row(columns: dict[str, str]) -> dict[str, object]:
+    """A cell of each kind."""
+    of: dict[str, object] = {"str": "", "bool": False, "object": []}
+    return {name: of.get(kind, 1) for name, kind in columns.items()}
 
 
 def made(requests: list[dict[str, object]], launches: list[dict[str, object]], **info: object) -> Waiting:
