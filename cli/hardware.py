@@ -405,7 +405,7 @@ def _print_degrees(
 
     table = costs.table
     assert isinstance(table, LatencyModel)
-    (denoise,) = STAGES.named(lambda stage: stage.divides)
+    (denoise,) = STAGES.named(lambda stage: stage.divides and stage.sampler)
     rows = []
     for ((size, images),) in batches:
         one = Batch(table.model, ((size, images),), guided, 1)

@@ -55,12 +55,14 @@ class LaunchWork(NamedTuple):
     """What launches compute: the batch that costs are asked for, and (stage, steps) in order.
 
     Launches of a run that compute the same share one object, whatever was predicted of each. ``received`` are those of
-    the batch whose state comes from another replica first; None: all is here.
+    the batch whose state comes from another replica first; None: all is here. ``degrees`` says on how many of the
+    launch's devices each of the stages runs, as the costs have it; empty where replicas have one device.
     """
 
     batch: Batch
     stages: Recipe
     received: Batch | None = None
+    degrees: tuple[int, ...] = ()
 
     def batch_of(self, stage: str) -> Batch:
         """What costs are asked for, of one of its stages."""
@@ -82,8 +84,8 @@ class Launch(NamedTuple):
     ``receive``, with which it begins where requests begin here that another replica has handed on (``Job.receives``).
     A request with ``Job.passes_on`` is handed on when its last step is done: see `policies.legs`.
 
-    ``devices`` are those of the replica that it has to itself, counted from 0, in order. Its steps run on as many of
-    them as its batch says, the first of them; all, where replicas have one.
+    ``devices`` are those of the replica that it has to itself, counted from 0, in order. Its steps run on the first of
+    them: of a sampler on as many as its batch says, of other stages on as many as the ``degrees`` of its work say.
     """
 
     launch_id: int

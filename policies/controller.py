@@ -669,7 +669,7 @@ class Controller:
         work, step_costs, predicted_step_s = self._work(replica, jobs, steps, degree)
         if self._loads is not None and (adapters := sum([job.adapters_left for job in jobs])):
             step_costs = (replica.costs.step_cost("adapt", work.batch), *step_costs)
-            work = LaunchWork(work.batch, (("adapt", adapters), *work.stages))
+            work = _after("adapt", adapters, work)
             steps += adapters
             predicted_step_s = ()
         if degree is not None:
@@ -677,7 +677,7 @@ class Controller:
             moving = replica.costs.step_cost("reshard", work.batch) if moves else None
             if moving is not None and moving.step_s > 0.0:
                 step_costs = (moving, *step_costs)
-                work = LaunchWork(work.batch, (("reshard", 1), *work.stages))
+                work = _after("reshard", 1, work)
                 steps += 1
                 predicted_step_s = ()
             for job in jobs:
@@ -686,7 +686,7 @@ class Controller:
         if self._legs is not None and (handed := [job for job in jobs if job.receives and job.state == "waiting"]):
             received = Batch(jobs[0].request.model, composition_of_jobs(handed), guided_share(handed))
             step_costs = (replica.costs.step_cost(RECEIVE, received), *step_costs)
-            work = LaunchWork(work.batch, ((RECEIVE, 1), *work.stages), received)
+            work = _after(RECEIVE, 1, work)._replace(received=received)
             steps += 1
             predicted_step_s = ()
         index, launch_id = replica.index, self._next_launch
@@ -733,7 +733,9 @@ class Controller:
         found = known.get(alike)
         if found is None:
             batch = Batch(first.request.model, composition_of_jobs(jobs), guided_share(jobs), degree)
-            work = LaunchWork(batch, first.segments(steps))
+            stages, costs = first.segments(steps), replica.costs
+            degrees = () if degree is None else tuple([costs.degree(stage, batch) for stage, _ in stages])
+            work = LaunchWork(batch, stages, degrees=degrees)
             step_costs = tuple([replica.costs.step_cost(stage, batch) for stage, _ in work.stages])
             found = work, step_costs, () if self._learns else tuple([cost.step_s for cost in step_costs])
             if len(known) < _MOST_KNOWN:
@@ -791,6 +793,11 @@ class Controller:
         del self._cluster.jobs[name]
         self.open -= 1
         self._router.ended(job, now)
+
+
+def _after(stage: str, steps: int, work: LaunchWork) -> LaunchWork:
+    """Work that begins with another stage, on one device."""
+    return work._replace(stages=((stage, steps), *work.stages), degrees=work.degrees and (1, *work.degrees))
 
 
 def _divides(replica: Replica, job: Job) -> bool:

@@ -452,10 +452,10 @@ class _Predictions(CostModel):
 
     def __init__(self) -> None:
         self.next: dict[str, float] = {}
-        self.degree = 1
+        self.devices = 1
 
     def degrees(self, model: str) -> tuple[int, ...]:
-        return self.degree, _ANY_DEVICES
+        return self.devices, _ANY_DEVICES
 
     def step_s(self, stage: str, batch: Batch) -> float:
         return self.next.get(stage, 0.0) if STAGES[stage].moves else self.next[stage]
@@ -485,7 +485,7 @@ class _Decisions(SchedulingPolicy):
         not_own = [before for stage, before, _, _ in segments if STAGES[stage].weights or STAGES[stage].moves]
         costs = replica.costs
         assert isinstance(costs, _Predictions)
-        costs.next, costs.degree = {stage: step_s for stage, _, step_s, _ in segments}, len(_named(devices))
+        costs.next, costs.devices = {stage: step_s for stage, _, step_s, _ in segments}, len(_named(devices))
         return Decision(tuple([jobs[name] for name in names]), steps - sum(not_own), devices=_named(devices))
 
 

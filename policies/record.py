@@ -33,6 +33,8 @@ Outage = tuple[int, float, float | None]
 _STATUS = {status: code for code, status in enumerate(STATUSES)}
 """Codes of the states in which a request has ended; one whose replica took it along has not."""
 _CANCELLED = _STATUS["cancelled"]
+_ROUNDING = 1e-9
+"""Sums of the same seconds in another order differ in their last digits."""
 NEVER_SUBMITTED = "the run was interrupted before it arrived"
 INTERRUPTED = "the run was interrupted"
 """Why a request was cancelled that the run did not come to the end of."""
@@ -241,17 +243,29 @@ def _numbered(counts: Whole) -> tuple[Whole, Whole]:
 
 
 def _device_s(rows: _Rows, of_devices: Sequence[Sequence[float]]) -> Floats:
-    """Busy seconds over all devices: those of a row, or where a stage uses several what the other stages leave."""
+    """Busy seconds over all devices: those of a row, or where a stage uses several what the other stages leave.
+
+    Of two such stages, the sampler's has had all devices as long as it ran, and the other what is left.
+    """
     seconds = rows.end_s - rows.start_s
-    several = _whole(list(map(len, of_devices))) > 1
-    if not several.any():
+    devices = _whole(list(map(len, of_devices)))
+    if not (devices > 1).any():
         return seconds
-    of_several = [code for code, name in enumerate(rows.stages) if STAGES[name].devices or STAGES[name].divides]
-    on_several = np.isin(rows.stage, of_several)
-    shared = on_several & several[rows.launch]
-    elsewhere_s = np.bincount(rows.launch, np.where(on_several, 0.0, seconds), len(of_devices))
     whole_s = np.array([sum(of_launch) for of_launch in of_devices], dtype=np.float64)
-    return np.where(shared, np.maximum(0.0, (whole_s - elsewhere_s)[rows.launch]), seconds)
+
+    def shared(stages: list[str]) -> tuple[Any, Floats]:
+        """The rows of some stages that use several devices, and the seconds of all other rows of each launch."""
+        own = np.isin(rows.stage, [code for code, name in enumerate(rows.stages) if name in stages])
+        return own & (devices > 1)[rows.launch], np.bincount(rows.launch, np.where(own, 0.0, seconds), len(devices))
+
+    several = [name for name in rows.stages if STAGES[name].devices or STAGES[name].divides]
+    sampling, elsewhere_s = shared([name for name in several if STAGES[name].sampler])
+    left_s = np.maximum(0.0, (whole_s - elsewhere_s)[rows.launch])
+    most_s = seconds * devices[rows.launch]
+    found = np.where(sampling, np.where(left_s > most_s * (1 + _ROUNDING), most_s, left_s), seconds)
+    others, _ = shared([name for name in several if not STAGES[name].sampler])
+    rest_s = whole_s - np.bincount(rows.launch, np.where(others, 0.0, found), len(devices))
+    return np.where(others, np.maximum(seconds, rest_s[rows.launch]), found)
 
 
 def _moved_bytes(rows: _Rows, of_launches: Sequence[int]) -> Whole:

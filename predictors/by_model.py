@@ -56,6 +56,9 @@ class ByModel(CostModel):
     def degrees(self, model: str) -> tuple[int, ...]:
         return self._of[model].degrees(model)
 
+    def degree(self, stage: str, batch: Batch) -> int:
+        return self._of[batch.model].degree(stage, batch)
+
     def extrapolation(self, stage: str, composition: Composition) -> float:
         raise TypeError("sizes without a model: ask of_model(model).extrapolation")
 

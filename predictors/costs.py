@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from traces.composition import Composition
 from traces.request import Request
-from traces.stages import Recipe, ordinary
+from traces.stages import STAGES, Recipe, ordinary
 
 
 class Batch(NamedTuple):
@@ -150,6 +150,11 @@ class CostModel:
         """On how many devices a denoising step of a model can run, ascending; by default on one."""
         return (1,)
 
+    def degree(self, stage: str, batch: Batch) -> int:
+        """On how many of a batch's devices a step of a stage runs: by default on all, where it uses several."""
+        row = STAGES[stage]
+        return (batch.devices or 1) if row.divides or row.devices else 1
+
     def extrapolation(self, stage: str, composition: Composition) -> float:
         """1.0 inside the measured range, else by what factor the worst of what runs lies outside."""
         return 1.0
@@ -199,6 +204,9 @@ class CostLayer(CostModel):
     def degrees(self, model: str) -> tuple[int, ...]:
         return self.table.degrees(model)
 
+    def degree(self, stage: str, batch: Batch) -> int:
+        return self.table.degree(stage, batch)
+
     def extrapolation(self, stage: str, composition: Composition) -> float:
         return self.table.extrapolation(stage, composition)
 
@@ -215,6 +223,9 @@ class OnDevices(CostLayer):
 
     def step_s(self, stage: str, batch: Batch) -> float:
         return self.table.step_s(stage, batch._replace(devices=self.devices))
+
+    def degree(self, stage: str, batch: Batch) -> int:
+        return self.table.degree(stage, batch._replace(devices=self.devices))
 
     def observe(self, stage: str, batch: Batch, predicted_step_s: float, measured_step_s: float, steps: int) -> None:
         self.table.observe(stage, batch._replace(devices=self.devices), predicted_step_s, measured_step_s, steps)

@@ -196,7 +196,8 @@ class DegreeCase:
         return Sharing(shape, geometry, roofline=roofline).shared(batch, row.devices, row.guided, self.parallel)
 
 
-(_DENOISE,) = STAGES.named(lambda stage: stage.divides)
+(_DECODE,) = STAGES.named(lambda stage: stage.divides and stage.finishes)
+(_DENOISE,) = STAGES.named(lambda stage: stage.divides and stage.sampler)
 
 _ALIKE = (
     *("source", "hardware", "checkpoint", "height", "width", "frames", "steps", "batch", "guided"),
@@ -296,7 +297,12 @@ def as_shipped(cases: Sequence[DegreeCase]) -> DegreeAssessment:
 
 
 def rates_of_rows(
-    frame: pd.DataFrame, sharing: Sharing, table: CostModel, link_bytes_per_s: float, known: DegreeRates
+    frame: pd.DataFrame,
+    sharing: Sharing,
+    table: CostModel,
+    link_bytes_per_s: float,
+    known: DegreeRates,
+    decoding: bool = False,
 ) -> DegreeRates:
     """The rates that a profile's rows of several devices say, and by what each degree that they have departs from them.
 
@@ -306,15 +312,18 @@ def rates_of_rows(
         table: seconds on one device.
         link_bytes_per_s: of the devices' links by the data sheet, in one direction.
         known: what is thought where they say nothing.
+        decoding: of the rows of decoding, instead of denoising.
     """
-    rows = frame[frame["stage"] == _DENOISE]
+    stage = _DECODE if decoding else _DENOISE
+    rows = frame[frame["stage"] == stage]
     points, degrees = [], []
     row: Any
     for row in rows.itertuples():
         computed = float(row.computed) if row.cached else None
         batch = Batch(str(row.model), parse(row.composition), float(row.guided), computed=computed)
-        if one_s := table.step_s(_DENOISE, batch):
-            step = sharing.shared(batch, int(row.devices), bool(row.guided))
+        if one_s := table.step_s(stage, batch):
+            devices = int(row.devices)
+            step = sharing.decoded(batch, devices) if decoding else sharing.shared(batch, devices, bool(row.guided))
             points.append(SharedPoint(one_s, step, link_bytes_per_s, int(row.steps), 0.0, float(row.seconds)))
             degrees.append(int(row.devices))
     if not points:

@@ -1,4 +1,4 @@
-"""What a denoising step costs on several devices: seconds by the degree.
+"""What a step of denoising or decoding costs on several devices: seconds by the degree.
 
 A step takes the longer of what its hosts need to start it and of what its devices do::
 
@@ -7,8 +7,9 @@ A step takes the longer of what its hosts need to start it and of what its devic
 
 with ``start`` the seconds to start a kernel and ``share`` the seconds of the busiest device over those of one, both by
 the roofline: all devices read all parameters, and what they share is cut as `predictors.parallel` says. Kernels,
-exchanges and bytes follow from the model's shape. What else counts, `DegreeRates` says, fitted to published
-measurements (``profiles/degrees.toml``) or to a profile's rows of several devices.
+exchanges and bytes follow from the model's shape. Devices that decode together have bands of rows, as
+`backend.devices.bands` has them; where one alone is faster, it decodes alone. What else counts, `DegreeRates` says,
+fitted to published measurements (``profiles/degrees.toml``) or to a profile's rows of several devices.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from predictors.link import Link
 from predictors.parallel import WHOLE, Cut, Parallel, cut_of, degrees_of
 from predictors.roofline import Roofline
 from predictors.shapes import COUNTED_BYTES, ModelShape
+from predictors.shards import BandTraffic, even_parts
 from traces.composition import Composition
 from traces.geometry import ModelGeometry
+from traces.request import Size
 from traces.stages import STAGES
 from traces.text import read_toml
 
@@ -141,6 +144,7 @@ class Sharing:
         geometry: of the model.
         executor: how batches are denoised, see `predictors.profile.EXECUTORS`.
         roofline: of denoising on one device; None: nothing is known but the seconds.
+        decoding: the same of decoding.
         number_bytes: bytes of a number that is exchanged.
     """
 
@@ -149,6 +153,7 @@ class Sharing:
     executor: str = "whole"
     roofline: Roofline | None = None
     number_bytes: float = 2.0
+    decoding: Roofline | None = None
     _wholes: dict[tuple[Composition, bool, float | None], float] = field(default_factory=dict, init=False, repr=False)
 
     def shared(self, batch: Batch, devices: int, guided: bool, parallel: Parallel | None = None) -> SharedStep:
@@ -183,6 +188,45 @@ class Sharing:
             exchanges=exchanges,
             moved_bytes=2 * sent * self.number_bytes / COUNTED_BYTES,
         )
+
+    def decoded(self, batch: Batch, devices: int) -> SharedStep:
+        """Decoding a batch on so many devices: pictures of one size at a time, each device some of their rows."""
+        bands = None if self.shape is None else self.shape.decode.bands
+        if self.shape is None or bands is None:
+            return SharedStep(1 / devices, exchanges=1)
+        own = whole = moved = kernels = 0.0
+        exchanges = 0
+        for size, images in batch.composition:
+            tokens = self.shape.tokens(_DECODE, self.geometry, size)
+            _, frames, height, width = self.geometry.latent_shape(size)
+            rows = even_parts(height, min(devices, height))
+            traffic = BandTraffic(
+                edge_bytes=images * bands.edge_bytes.at(width, frames),
+                moment_bytes=images * bands.moment_bytes.at(*tokens),
+                key_bytes=images * bands.key_bytes.at(*tokens) / height,
+                given_bytes=images * COUNTED_BYTES * 3 * prod(size[:3]) / height,
+                exchanges=round(bands.exchanges.at(*tokens)) + 1,
+            )
+            share = max(rows) / height
+            own += self._decoding_weight((size, images), Cut(tokens=share, attention=share))
+            whole += self._decoding_weight((size, images), WHOLE)
+            moved += traffic.moved_bytes(rows)
+            exchanges += traffic.exchanges
+            kernels += self.shape.decode.launches.at(*tokens)
+        return SharedStep(
+            share=own / whole,
+            kernels=kernels,
+            start_s=self._start_s,
+            exchanges=exchanges,
+            moved_bytes=moved * self.number_bytes / COUNTED_BYTES,
+        )
+
+    def _decoding_weight(self, item: tuple[Size, int], cut: Cut) -> float:
+        """What decoding images of a size takes of the busiest device, in any one unit."""
+        size, images = item
+        if self.decoding is None:
+            return cut.tokens * images * prod(size[:3])
+        return device_seconds(self.decoding.work((item,), cut=cut), self.decoding.rates)
 
     def _forwards(self, composition: Composition) -> list[Composition]:
         """What runs together: stacking takes equal sizes."""
@@ -222,7 +266,8 @@ USUAL_START_S = 3e-5
 """Seconds to start a kernel on a host of which nothing is known: PyTorch, see ``launch`` in
 ``profiles/efficiencies.toml``."""
 
-(_DENOISE,) = STAGES.named(lambda stage: stage.divides)
+(_DECODE,) = STAGES.named(lambda stage: stage.divides and stage.finishes)
+(_DENOISE,) = STAGES.named(lambda stage: stage.divides and stage.sampler)
 
 
 class ParallelCosts(CostLayer):
@@ -233,7 +278,8 @@ class ParallelCosts(CostLayer):
         sharing: how the model's steps are shared.
         devices: of a replica.
         link: between them.
-        rates: what sharing loses.
+        rates: what sharing a denoising step loses.
+        decoding: the link as decoding finds it, and what sharing that loses; None: as denoising.
     """
 
     def __init__(
@@ -244,14 +290,17 @@ class ParallelCosts(CostLayer):
         *,
         link: Link,
         rates: DegreeRates,
+        decoding: tuple[Link, DegreeRates] | None = None,
     ) -> None:
         super().__init__(table)
         self.sharing = sharing
         self.devices = devices
         self.link = link
         self.rates = rates
+        self.decoding = decoding or (link, rates.model_copy(update={"measured": {}}))
         possible = (1,) if sharing.shape is None else degrees_of(sharing.shape, sharing.geometry, devices)
         self._degrees = tuple(sorted({*possible, *[degree for degree in rates.measured if degree <= devices]}))
+        self._decodes = sharing.shape is not None and sharing.shape.decode.bands is not None
         self._known: dict[tuple[str, Batch], float] = {}
 
     def step_s(self, stage: str, batch: Batch) -> float:
@@ -265,10 +314,10 @@ class ParallelCosts(CostLayer):
             if row.moves:
                 value = self.link.seconds(self.moved_bytes(stage, batch), 1)
             else:
-                devices = self._degrees[-1] if batch.devices is None else batch.devices
+                devices = self._devices(batch)
                 value = self.table.step_s(stage, batch._replace(devices=None))
                 if devices > 1 and row.divides:
-                    value = self._several_s(batch, devices, value)
+                    value = self._several_s(batch, devices, value) if row.sampler else self._decoded_s(batch, value)
             if not self.learns:
                 self._known[stage, batch] = value
         return value
@@ -281,6 +330,26 @@ class ParallelCosts(CostLayer):
                 seconds += part * self.rates.seconds(one_s, step, self.link)
         measured = self.rates.measured.get(devices)
         return seconds if measured is None else measured.factor * seconds
+
+    def _devices(self, batch: Batch) -> int:
+        return self._degrees[-1] if batch.devices is None else batch.devices
+
+    def _decoded_s(self, batch: Batch, one_s: float) -> float:
+        """Seconds of decoding, on all devices or on one, whichever is faster."""
+        devices = self._devices(batch)
+        link, rates = self.decoding
+        measured = rates.measured.get(devices)
+        if not (self._decodes or measured):
+            return one_s
+        several_s = rates.seconds(one_s, self.sharing.decoded(batch, devices), link)
+        return min(one_s, several_s if measured is None else measured.factor * several_s)
+
+    def degree(self, stage: str, batch: Batch) -> int:
+        row, devices = STAGES[stage], self._devices(batch)
+        if not row.divides or row.sampler:
+            return devices if row.divides or row.devices else 1
+        one_s = self.table.step_s(stage, batch._replace(devices=None))
+        return devices if devices > 1 and self._decoded_s(batch, one_s) < one_s else 1
 
     def bound(self, batch: Batch) -> str:
         """What a denoising step on several devices takes longest for: ``host``, ``devices`` or ``link``."""

@@ -15,6 +15,8 @@ from traces.geometry import ModelGeometry
 
 TILES = "tiles"
 """How steps that are tiled are shared; what else there is, `Parallel` spells."""
+BANDS = "bands"
+"""How decoding is shared: each device has some of a picture's rows."""
 
 _WAYS = ("data", "cfg", "ulysses")
 _PUBLISHED = re.compile(r"([a-z]+)([1-9]\d{0,3})")

@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from predictors.parallel import TILES, Parallel
+from predictors.parallel import BANDS, TILES, Parallel
 from traces.composition import format_composition, parse
 from traces.errors import BadInput
 from traces.files import read_table, row_at
@@ -359,7 +359,7 @@ def _checked(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _unlike(parallel: object, devices: int) -> str:
     """What is wrong with how so many devices share a batch; empty: nothing."""
-    if parallel == TILES and devices > 1:
+    if parallel in (TILES, BANDS) and devices > 1:
         return ""
     try:
         found = Parallel.parse(parallel) if isinstance(parallel, str) else None

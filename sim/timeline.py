@@ -134,10 +134,13 @@ class Timeline:
         return Outcome(steps, None, computed, reused, device_s, stage_ends_s, moved_bytes=moved)
 
     def _divided_s(self, time: int) -> tuple[float, ...]:
-        """Busy seconds of each of its devices until a time: of the first always, of others where a stage divides."""
-        divided = sum([spent for stage, _, spent in self.stages_by(time) if STAGES[stage].divides])
-        others = (divided / PICOSECONDS,) * ((self.launch.batch.devices or 1) - 1)
-        return ((time - self.start) / PICOSECONDS, *others)
+        """Busy seconds of each of its devices until a time: of the first always, of others where a stage uses them."""
+        work = self.launch.work
+        busy = [0] * (work.batch.devices or 1)
+        for (_, _, spent), degree in zip(self.stages_by(time), work.degrees, strict=False):
+            for device in range(degree):
+                busy[device] += spent
+        return ((time - self.start) / PICOSECONDS, *[spent / PICOSECONDS for spent in busy[1:]])
 
     def _refining(self, time: int) -> tuple[int, int]:
         """Steps of refinement begun before a time, and the picoseconds that they had by then."""

@@ -68,16 +68,27 @@ def on_devices(
         link: makes the link of what is found of it.
     """
     shape = model_shape(geometry)
-    roofline = None if shape is None else _roofline(table, kind, geometry, engine)
+    rooflines = dict.fromkeys((_DENOISE, _DECODE)) if shape is None else _rooflines(table, kind, geometry, engine)
+    roofline = rooflines[_DENOISE]
     number_bytes = 2.0 if roofline is None else PRECISIONS[roofline.setting.precision].number_bytes
-    sharing = Sharing(shape, geometry, table.executor, roofline, number_bytes)
-    rates = shipped_degree_rates()
+    sharing = Sharing(shape, geometry, table.executor, roofline, number_bytes, rooflines[_DECODE])
+    rates = decoding = shipped_degree_rates()
     rows = None if profile is None else profile.on_several_devices(table.model, table.executor)
     if rows is not None and len(rows):
         from predictors.degree_fit import rates_of_rows  # scikit-learn, which a mere estimate does not need
 
-        rates = rates_of_rows(rows, sharing, table, _sheet_bytes_per_s(kind), rates)
-    return ParallelCosts(table, sharing, devices, link=link(_link(kind, rates)), rates=rates)
+        sheet = _sheet_bytes_per_s(kind)
+        rates = rates_of_rows(rows, sharing, table, sheet, rates)
+        alike = rates.model_copy(update={"measured": {}})  # of the same hosts and links
+        decoding = rates_of_rows(rows, sharing, table, sheet, alike, decoding=True)
+    return ParallelCosts(
+        table,
+        sharing,
+        devices,
+        link=link(_link(kind, rates)),
+        rates=rates,
+        decoding=(link(_link(kind, decoding)), decoding),
+    )
 
 
 def degree_notes(costs: CostModel, model: str) -> list[str]:
@@ -145,10 +156,15 @@ def model_shape(geometry: ModelGeometry) -> ModelShape | None:
         return None
 
 
-def _roofline(table: LatencyModel, kind: Hardware | None, geometry: ModelGeometry, engine: str) -> Roofline | None:
-    """Of denoising: that of the table, or one of its kind of device."""
-    (denoise,) = STAGES.named(lambda stage: stage.divides)
-    if kind is not None and not isinstance(table.costs.get(denoise), RooflineCost):
+def _rooflines(
+    table: LatencyModel, kind: Hardware | None, geometry: ModelGeometry, engine: str
+) -> dict[str, Roofline | None]:
+    """Of denoising and decoding: those of the table, or of its kind of device."""
+    if kind is not None and not isinstance(table.costs.get(_DENOISE), RooflineCost):
         table = estimated_table(geometry.name, kind, table.executor, engine=engine)
-    cost = table.costs.get(denoise)
-    return cost.roofline if isinstance(cost, RooflineCost) else None
+    costs = {stage: table.costs.get(stage) for stage in (_DENOISE, _DECODE)}
+    return {stage: cost.roofline if isinstance(cost, RooflineCost) else None for stage, cost in costs.items()}
+
+
+(_DENOISE,) = STAGES.named(lambda stage: stage.divides and stage.sampler)
+(_DECODE,) = STAGES.named(lambda stage: stage.divides and stage.finishes)

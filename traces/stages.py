@@ -38,7 +38,8 @@ class Stage:
         hands_on: what the next stage needs of it, when that runs elsewhere.
         serves: its launches hold requests.
         devices: a step shares out tiles over all devices of a replica; other stages of tiled requests run on the first.
-        divides: a step is divided over the devices of its launch; other stages run on the first of them.
+        divides: a step can be divided over the devices of its launch: one of a sampler is, another where its costs say
+            that this is faster. Other stages run on the first of them.
         cache: what a cache counts its work in, ``blocks`` or ``tiles``; ``""``: none looks after it.
         canvas: what it sees of a tiled request: the ``whole`` canvas, its ``sketch`` or its ``tiles``.
         measured: profiles have rows of it.
@@ -128,7 +129,7 @@ _ROWS = (
         priced_as="denoise",
         turn=3,
     ),
-    Stage("decode", "vae", finishes=True, measured=True, turn=0),
+    Stage("decode", "vae", finishes=True, divides=True, measured=True, turn=0),
 )
 STAGES = Stages({row.name: row for row in _ROWS})
 """Every stage, in the order in which a request meets them."""

@@ -125,7 +125,8 @@ class Host:
 
         try:
             executor.keep_only(set(order.resident))
-            for stage, steps in order.stages:
+            degrees = order.degrees or (len(order.devices),) * len(order.stages)
+            for (stage, steps), degree in zip(order.stages, degrees, strict=True):
                 if done:
                     borders.append(time.perf_counter())
                 alive = [request for request in order.requests if request.request_id not in failed]
@@ -133,8 +134,7 @@ class Host:
                 if STAGES[stage].moves:  # what lies of requests is with the first rank, whatever computes
                     done += steps
                     continue
-                divided = STAGES[stage].divides or STAGES[stage].devices
-                devices = order.devices if divided else order.devices[:1]
+                devices = order.devices[:degree]
                 outcome = executor.execute(stage, alive, steps, recalled, deliver, devices)
                 devices_s = outcome.device_s or (time.perf_counter() - started,) * len(devices)
                 busy_s = [sum(both) for both in zip_longest(busy_s, devices_s, fillvalue=0.0)]

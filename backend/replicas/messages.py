@@ -22,7 +22,8 @@ class LaunchOrder(NamedTuple):
         requests: of the batch.
         resident: ids of all requests that live on the replica; it frees what others left there.
         load: weights to bring, instead of requests; None: none.
-        devices: of the replica, that its steps run on: what is not divided, on the first.
+        devices: of the replica, that it has.
+        degrees: on how many of them, the first, each of the stages runs; empty: on all.
     """
 
     launch_id: int
@@ -31,6 +32,7 @@ class LaunchOrder(NamedTuple):
     resident: frozenset[str]
     load: Load | None = None
     devices: tuple[int, ...] = (0,)
+    degrees: tuple[int, ...] = ()
 
 
 def order_of(launch: Launch, resident: frozenset[str]) -> LaunchOrder:
@@ -42,7 +44,8 @@ def order_of(launch: Launch, resident: frozenset[str]) -> LaunchOrder:
         requests=requests,
         resident=resident,
         load=launch.load,
-        devices=launch.devices[: launch.batch.devices],
+        devices=launch.devices,
+        degrees=launch.work.degrees,
     )
 
 
