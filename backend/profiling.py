@@ -39,7 +39,7 @@ from backend.tiled.execution import Tiling
 from policies.caching import CachingPolicy
 from policies.contract import Outcome
 from policies.tiling.recipe import TilingRule
-from predictors.parallel import Parallel
+from predictors.parallel import BANDS, Parallel
 from predictors.profile import LOADS, Profile, metadata_of
 from traces.composition import Composition, composition_of, format_composition
 from traces.errors import BadInput
@@ -123,7 +123,7 @@ def measure_profile(
         progress: called with (batches measured, batches planned).
         kernels: see `Executor`.
         kept: what was measured before, with the same arguments, and is not measured again.
-        devices: denoising steps are measured on up to so many, too, which the model is loaded on.
+        devices: denoising and decoding are measured on up to so many, too, which the model is loaded on.
 
     Raises:
         BadInput: unknown model or device, a size the model cannot make, or an executor that does not fit the model.
@@ -195,7 +195,8 @@ def measure(
     """Measure batches on executors whose pipelines are in memory; nothing else may be resident there.
 
     Args:
-        executor: takes each batch through all stages, and denoises it on several devices, too, if it has them.
+        executor: takes each batch through all stages, and through those that are divided on several devices, too, if it
+            has them.
         geometry: geometry of its model, whose name the profile gets.
         plan: the batches; sizes that the model can make.
         dtype: dtype of its weights, for the record.
@@ -442,19 +443,23 @@ def _measure(
 def _measure_divided(
     executor: Executor, composition: Composition, repeat: int, guided: bool, degree: int
 ) -> list[ProfileRow]:
-    """Rows of denoising steps on so many devices; none where the batch has too few rows for the model to divide."""
+    """Rows of denoising and decoding on so many devices; none of what was not divided over all of them."""
     images = sum(n for _, n in composition)
-    if executor.divided is None or executor.divided.most(images * (1 + guided)) < degree:
+    divided = executor.divided
+    if divided is None:
         return []
+    denoises = divided.most(images * (1 + guided)) >= degree
     every_size = [size for size, n in composition for _ in range(n)]
     requests = [_request(size, i, STEPS_A_ROW, executor) for i, size in enumerate(every_size)]
     text, spelled = format_composition(composition), str(Parallel.of(degree, images, guided))
     rows = []
-    for stage, steps in ordinary(requests[0])[:-1]:
+    for stage, steps in ordinary(requests[0]):
+        row, alone = STAGES[stage], sum(divided.decoding.alone.values())
+        wanted = row.divides and (denoises or not row.sampler)
         started = time.perf_counter()
-        _must(executor.execute(stage, requests, steps, devices=range(degree)), text)
-        if STAGES[stage].divides:
-            seconds = time.perf_counter() - started
+        _must(executor.execute(stage, requests, steps, devices=range(degree if wanted else 1)), text)
+        seconds = time.perf_counter() - started
+        if wanted and sum(divided.decoding.alone.values()) == alone:
             rows.append(
                 ProfileRow(
                     stage=stage,
@@ -465,7 +470,7 @@ def _measure_divided(
                     computed=1.0,
                     cached=False,
                     devices=degree,
-                    parallel=spelled,
+                    parallel=spelled if row.sampler else BANDS,
                 )
             )
     executor.keep_only(set())
@@ -491,6 +496,7 @@ def _warm_up(executor: Executor, plan: Sequence[Composition]) -> None:
         for degree in degrees_up_to(executor.devices if executor.divided is not None else 1):
             _must(executor.execute("encode", requests), format_composition(composition))
             _must(executor.execute("denoise", requests, steps, devices=range(degree)), format_composition(composition))
+            _must(executor.execute("decode", requests, devices=range(degree)), format_composition(composition))
             executor.keep_only(set())
 
 

@@ -79,7 +79,9 @@ def measure(
     ] = None,
     kernels: KernelsOption = "auto",
     devices: Annotated[
-        int, Range(1, 1024, whole=True), typer.Option(help="Measure denoising steps on up to this many devices, too.")
+        int,
+        Range(1, 1024, whole=True),
+        typer.Option(help="Measure denoising and decoding on up to this many devices, too."),
     ] = 1,
 ) -> None:
     """Measure the stages of a model on a device: tilecast profile --model tiny-image -o P.parquet.

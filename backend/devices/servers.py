@@ -217,6 +217,11 @@ class Served:
         self.again: Counter[str] = Counter()
 
     @property
+    def decoding(self) -> Decoding:
+        """Which calls of decoders the devices share."""
+        return self._servers.decoding
+
+    @property
     def notes(self) -> list[str]:
         """What a reader of its figures must know, a line each."""
         again = [f"{count} forwards were computed again: {why}" for why, count in self.again.items()]

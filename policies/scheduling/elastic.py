@@ -68,7 +68,7 @@ class DegreeCosts:
         costs = self.on(degree)
         alone = costs.alone(costs.kind(job))
         begun = denoise_left < job.denoise_steps
-        decode_s = self.one.alone(costs.kind(job)).decode_s if job.mixes else alone.decode_s  # as units end before it
+        decode_s = self.one.alone(self.one.kind(job)).decode_s if job.mixes else alone.decode_s  # units end before it
         return (0.0 if begun else alone.encode_s) + denoise_left * alone.step_s + decode_s
 
 

@@ -173,10 +173,14 @@ def test_a_profile_has_rows_of_each_degree_that_a_batch_can_have(workers: Worker
     geometry = geometry_of_pipeline(executor.pipeline, "tiny")
     one, two = ((32, 32, 1), 1), ((32, 32, 1), 2)
     profile = measure(executor, replace(geometry, guidance="never"), [(one,), (two,)], repeats=1)
-    rows = profile.frame[profile.frame["devices"] > 1]
-    assert set(rows["stage"]) == {"denoise"}
+    several = profile.frame[profile.frame["devices"] > 1]
+    rows = several[several["stage"] == "denoise"]
+    bands = several[several["stage"] == "decode"]
+    assert set(bands["parallel"]) == {"bands"}
+    assert list(bands["devices"][:2]) == [2, 2]  # of one picture, and of two
+    assert len(several) == len(rows) + len(bands)
     assert (rows["composition"].iloc[0], rows["devices"].iloc[0], rows["parallel"].iloc[0]) == ("2@32x32", 2, "data2")
-    assert len(profile.frame) == 6 + len(rows)
+    assert len(profile.frame) == 6 + len(several)
 
 
 def test_what_other_ranks_send_matters(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:

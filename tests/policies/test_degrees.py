@@ -14,6 +14,7 @@ from policies.controller import Controller
 from policies.events import EventRecord, Ledger
 from policies.record import step_table
 from policies.scheduling import FCFS, SCHEDULERS
+from predictors.costs import CostModel
 from sim.check_ended import check_conservation
 from sim.check_worlds import CheckedWorld
 from sim.driver import Simulation
@@ -95,10 +96,21 @@ def test_what_says_nothing_takes_all_and_devices_are_busy_while_a_step_is_divide
     assert launch.devices == (0, 1, 2, 3)
     table = step_table(controller, lambda stage, of: False)
     seconds = table["end_s"] - table["start_s"]
-    degree = table["stage"].map({"encode": 1, "denoise": 4, "decode": 1})
+    degree = table["stage"].map({"encode": 1, "denoise": 4, "decode": 4})
     assert table["device_s"].tolist() == pytest.approx((seconds * degree).tolist())
     assert outcome.device_s[0] == pytest.approx(end_s)
     assert len(outcome.device_s) == 4
+
+
+def test_decoding_has_the_devices_that_its_costs_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CostModel, "degree", lambda _, stage, batch: batch.devices if stage == "denoise" else 1)
+    controller, _ = run(FCFS(), [Request("a", 0.0, 256, 256, 4)])
+    (launch, outcome, end_s), *_ = controller.launched
+    assert launch.work.degrees == (1, 4, 1)
+    table = step_table(controller, lambda stage, of: False)
+    seconds = table["end_s"] - table["start_s"]
+    assert table["device_s"].tolist() == pytest.approx((seconds * launch.work.degrees).tolist())
+    assert sum(outcome.device_s) == pytest.approx(end_s + 3 * seconds[1])
 
 
 @given(st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=4), st.integers(1, 4), st.integers(0, 5))

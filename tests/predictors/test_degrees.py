@@ -64,10 +64,47 @@ def test_without_a_degree_a_batch_runs_on_all_devices_that_its_model_can_use() -
         assert costs.step_s("denoise", batch) == costs.step_s("denoise", batch._replace(devices=most))
 
 
-def test_other_stages_run_on_one_device() -> None:
+def test_encoding_runs_on_one_device() -> None:
     batch = Batch("flux", ((PICTURE, 2),), 1.0)
-    for stage in ("encode", "decode"):
-        assert FLUX.step_s(stage, batch._replace(devices=4)) == FLUX.step_s(stage, batch._replace(devices=1))
+    assert FLUX.step_s("encode", batch._replace(devices=4)) == FLUX.step_s("encode", batch._replace(devices=1))
+    assert FLUX.degree("encode", batch._replace(devices=4)) == 1
+
+
+def test_decoding_is_divided_by_rows_where_that_is_faster() -> None:
+    batch = Batch("flux", ((PICTURE, 2),), 1.0)
+    one_s = FLUX.step_s("decode", batch._replace(devices=1))
+    for devices, rows in ((2, 64), (3, 43), (4, 32)):  # of 128
+        on = batch._replace(devices=devices)
+        assert FLUX.step_s("decode", on) == pytest.approx(one_s * rows / 128, rel=0.02)
+        assert FLUX.degree("decode", on) == devices
+    slow = costs_of("flux", link=Link(one_s / 80, 1e12))  # which is waited for in 65 exchanges
+    assert slow.degree("decode", batch._replace(devices=2)) == 1
+    assert slow.step_s("decode", batch._replace(devices=2)) == one_s
+    assert slow.degree("decode", batch._replace(devices=4)) == 1
+    assert slow.degree("denoise", batch._replace(devices=4)) == 4
+
+
+def test_what_is_not_known_to_be_divided_is_decoded_on_one_device() -> None:
+    sana = costs_of("sana")
+    batch = Batch("sana", ((PICTURE, 1),), 1.0, 2)
+    assert sana.degree("decode", batch) == 1
+    assert sana.step_s("decode", batch) == sana.table.step_s("decode", batch)
+    rates = IDEAL.model_copy(update={"measured": {2: MeasuredDegree(factor=1.1, log_sd=0.02)}})
+    measured = ParallelCosts(sana.table, sana.sharing, 8, link=NOTHING, rates=IDEAL, decoding=(NOTHING, rates))
+    assert measured.degree("decode", batch) == 2
+    assert measured.step_s("decode", batch) == pytest.approx(1.1 * sana.step_s("decode", batch) / 2)
+
+
+def test_bytes_of_bands_are_those_of_edges_keys_and_pixels() -> None:
+    """Flux, 1024 px: the second of three devices has two edges, and hands on its rows."""
+    step = FLUX.sharing.decoded(Batch("flux", ((PICTURE, 1),)), 3)
+    edge, moments = 63520 * 128, 7680
+    keys, pixels = 8192 * 64 * 64 / 128, 2 * 3 * 1024 * 8  # of a row of latents; tokens are of 2x2
+    busiest = 2 * 2 * edge + 2 * 2 * moments + keys * (2 * 43 + 85) + pixels * 43
+    first = 2 * edge + 2 * 2 * moments + keys * (2 * 42 + 86) + pixels * 86
+    assert step.moved_bytes == max(busiest, first)
+    assert step.exchanges == 65
+    assert step.share == pytest.approx(43 / 128, rel=0.02)
 
 
 def test_without_hosts_and_links_seconds_are_shared_but_for_parameters() -> None:
