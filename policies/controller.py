@@ -260,7 +260,7 @@ class Controller:
         arrived = []
         for job in passing:
             assert job.leg is not None
-            arrived.append(self._leg(job.leg.asked, job.leg.number + 1, now, job))
+            arrived.append(self._leg(job.asked, job.leg.number + 1, now, job))
             self._add(arrived[-1], now)
         return arrived
 
@@ -612,8 +612,7 @@ class Controller:
                 self._end(job, "lost", REPLICA_FAILED, now)
                 again.append(job)
         for job in again:
-            leg, request = job.leg, job.request
-            asked = request if leg is None else leg.asked
+            leg, asked = job.leg, job.asked
             samples = STAGES[job.kind.main].sampler  # of a leg that does not, no step is done that counts
             if in_flight == "resume" and samples and all(STAGES[stage].resumes for stage in job.stages):
                 asked = replace(asked, steps=max(1, job.denoise_left))

@@ -236,6 +236,11 @@ class Job(ReadOnly):
         return self.state in ("finished", "passed")
 
     @property
+    def asked(self) -> Request:
+        """What its client asked."""
+        return self.request if self.leg is None else self.leg.asked
+
+    @property
     def passes_on(self) -> bool:
         """Whether its request goes on elsewhere after its last step."""
         return self.leg is not None and bool(self.leg.later)

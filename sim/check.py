@@ -52,6 +52,7 @@ _ROUTED = (
     (CheckedWorld(3, 9.0, False), ()),
     (CheckedWorld(3, 12.0, True), _FAILURES),
     (CheckedWorld(2, 6.0, True, tiled=True), ()),
+    (CheckedWorld(3, 9.0, False, stages=(("encode", "denoise"), ("decode",))), _FAILURES),
 )
 
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from policies.contract import Policy
 from policies.controller import Controller
 from policies.guard import broken
+from policies.job import Job
 from traces.request import Request
 
 
@@ -18,7 +19,7 @@ def check_conservation(policy: Policy, controller: Controller, requests: list[Re
     """
     lost = {job.earlier for job in controller.jobs}
     ended = {job.request.request_id: job for job in controller.jobs if job not in lost}
-    if [ended[request.request_id].request for request in requests if request.request_id in ended] != requests:
+    if [ended[request.request_id].asked for request in requests if request.request_id in ended] != requests:
         raise broken(policy, "lost or changed a request")
     done: dict[tuple[str, str], int] = defaultdict(int)
     free_at: dict[tuple[int, int], float] = defaultdict(float)
@@ -36,10 +37,20 @@ def check_conservation(policy: Policy, controller: Controller, requests: list[Re
             raise broken(policy, f"left request {name!r} {job.state}")
         if job.state == "dropped" and not job.reason:
             raise broken(policy, f"dropped request {name!r} without a reason")
-        if job.state == "finished" and job.earlier is None:
-            for stage, wanted in job.recipe:
+        for leg in _undisturbed(job) if job.state == "finished" else ():
+            for stage, wanted in leg.recipe:
                 if done[name, stage] != wanted:
                     raise broken(policy, f"ran {done[name, stage]} steps of {stage} for {name!r}, not {wanted}")
+
+
+def _undisturbed(job: Job) -> list[Job]:
+    """A job and the legs of its request before it; none, if one of them was begun again."""
+    legs = [job]
+    while legs[-1].earlier is not None:
+        legs.append(legs[-1].earlier)
+        if legs[-1].state != "passed":
+            return []
+    return legs
 
 
 def check_promise(policy: Policy, quantum: Controller, oracle: Controller) -> None:

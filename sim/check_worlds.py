@@ -37,7 +37,7 @@ class IrregularCosts(CostModel):
         pixels = sum(size[0] * size[1] * size[2] * n for size, n in batch.composition) / 65536
         per_pixel = _PER_PIXEL.get(stage)
         if per_pixel is None:
-            return 0.0
+            return 0.0019 if STAGES[stage].receives else 0.0
         return 0.0053 + per_pixel * pixels * (0.51 + 0.49 * batch.guided_share) * (
             1.0 if batch.computed is None else batch.computed
         )
@@ -75,6 +75,7 @@ class CheckedWorld(NamedTuple):
         tiled: some are tiled, over two devices a replica.
         bound: every replica has a queue of its own.
         divided: a replica has four devices, over which a step can be divided.
+        stages: of pools that serve some each, of one replica but for the first, which has all others.
     """
 
     replicas: int
@@ -83,6 +84,7 @@ class CheckedWorld(NamedTuple):
     tiled: bool = False
     bound: bool = False
     divided: bool = False
+    stages: tuple[tuple[str, ...], ...] = ()
 
     @property
     def costs(self) -> CostModel:
@@ -105,8 +107,16 @@ class CheckedWorld(NamedTuple):
         """A fresh controller of this world."""
         if routing is None and self.bound:
             routing = RoundRobin()
-        pool = Pool(self.costs, self.replicas, devices=4 if self.divided else 1)
-        return Controller(policy, [pool], recipe=self.recipe, on_event=on_event, routing=routing)
+        return Controller(policy, self._pools(), recipe=self.recipe, on_event=on_event, routing=routing)
+
+    def _pools(self) -> list[Pool]:
+        if not self.stages:
+            return [Pool(self.costs, self.replicas, devices=4 if self.divided else 1)]
+        replicas = [self.replicas - len(self.stages) + 1, *[1 for _ in self.stages[1:]]]
+        return [
+            Pool(self.costs, count, name="+".join(stages), stages=frozenset(stages))
+            for stages, count in zip(self.stages, replicas, strict=True)
+        ]
 
     def world(self, seed: int) -> World:
         """A fresh world."""
@@ -146,4 +156,5 @@ WORLDS = (
     CheckedWorld(2, 6.0, True, tiled=True),
     CheckedWorld(1, 9.0, False, divided=True),
     CheckedWorld(2, 24.0, True, divided=True),
+    CheckedWorld(3, 12.0, True, stages=(("denoise",), ("encode", "decode"))),
 )
