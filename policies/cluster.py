@@ -168,20 +168,20 @@ def devices_for(replica: Replica, jobs: Sequence[Job], count: int) -> tuple[int,
     return tuple(sorted(sorted(free, key=lambda device: (device not in own, device in others, device))[:count]))
 
 
-Variant = tuple[str, str]
-"""What computes a request: weights, by their checkpoint or where all are always there by the model, and the adapters
-on them."""
+Variant = tuple[str, str, int]
+"""What computes a request: weights, by their checkpoint or where all are always there by the model, the adapters on
+them, and which leg of it, where pools serve some stages each."""
 VariantOf = Callable[[Job], Variant]
 
 
 def variant_of(job: Job) -> Variant:
-    """Checkpoint and adapters of a job."""
-    return job.request.checkpoint, job.kind.adapters
+    """Checkpoint, adapters and leg of a job."""
+    return job.request.checkpoint, job.kind.adapters, 0 if job.leg is None else job.leg.number
 
 
 def model_variant(job: Job) -> Variant:
     """The variant of a job where all checkpoints of a model are taken for one."""
-    return job.request.model, job.kind.adapters
+    return job.request.model, job.kind.adapters, 0 if job.leg is None else job.leg.number
 
 
 class JobsFor(Mapping[str, Job]):

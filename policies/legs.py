@@ -72,16 +72,19 @@ class Legs:
         """
         total_s = 0.0
         for recipe in recipes:
-            total_s += min([self._on(pool, request, recipe, received) for pool in self._serving(request.model, recipe)])
+            pools = self.serving(request.model, recipe)
+            total_s += min([self.seconds_on(pool, request, recipe, received) for pool in pools])
             received = True
         return total_s
 
-    def _on(self, pool: Pool, request: Request, recipe: Recipe, received: bool) -> float:
+    def seconds_on(self, pool: Pool, request: Request, recipe: Recipe, received: bool) -> float:
+        """Predicted seconds of a leg of a request alone on a pool that serves it."""
         batch, step_s = alone(request), pool.costs.step_s
         receive_s = step_s(RECEIVE, batch) if received else 0.0
         return receive_s + sum([steps * step_s(stage, batch) for stage, steps in recipe])
 
-    def _serving(self, model: str, recipe: Recipe) -> list[Pool]:
+    def serving(self, model: str, recipe: Recipe) -> list[Pool]:
+        """The pools on which a leg of a model's requests can be."""
         return [each for each in self._pools if each.serves(model) and (not each.stages or recipe[0][0] in each.stages)]
 
     def _divided(self, model: str, recipe: Recipe) -> tuple[Recipe, ...]:

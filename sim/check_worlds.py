@@ -156,5 +156,5 @@ WORLDS = (
     CheckedWorld(2, 6.0, True, tiled=True),
     CheckedWorld(1, 9.0, False, divided=True),
     CheckedWorld(2, 24.0, True, divided=True),
-    CheckedWorld(3, 12.0, True, stages=(("denoise",), ("encode", "decode"))),
+    CheckedWorld(3, 12.0, True, stages=(("encode",), ("denoise", "decode"))),
 )

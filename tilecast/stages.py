@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from policies.legs import check_stages
@@ -43,6 +44,15 @@ def stage_costs(
     precision = scenario.predictor.dtype or (None if kind is None else kind.dtype)
     number_bytes = 2.0 if precision is None else PRECISIONS[precision].number_bytes
     return StageCosts(costs, pool.stages, HandedOn(geometry, model_shape(geometry), number_bytes), link)
+
+
+def come_twice(scenario: Scenario) -> bool:
+    """Whether a request comes to some pool twice: one that serves stages which do not follow each other."""
+    for pool in scenario.pools:
+        served = [stage in pool.stages for stage in ORDINARY]
+        if sum([here and not next_here for here, next_here in pairwise([*served, False])]) > 1:
+            return True
+    return False
 
 
 def check_pools(scenario: Scenario, members: Sequence[ServedModel]) -> None:

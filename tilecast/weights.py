@@ -16,6 +16,7 @@ from predictors.profile import LOADS, Profile
 from tilecast.scenario import Scenario
 from tilecast.sections import PoolSection, WeightsSection
 from tilecast.served import ServedModel
+from tilecast.stages import come_twice
 from traces.errors import BadInput
 from traces.request import Request
 from traces.stages import Recipe
@@ -187,14 +188,15 @@ def unknown_checkpoints(scenario: Scenario, trace: Trace) -> list[str]:
 
 
 def serving_many(scenario: Scenario, policy: SchedulingPolicy, trace: Trace) -> SchedulingPolicy:
-    """The scheduling policy of a scenario, serving many checkpoints if it has the section, and sets of adapters.
+    """The scheduling policy of a scenario, serving many checkpoints if it has the section, sets of adapters, and
+    requests that come to a pool twice.
 
     Raises:
         BadInput: an unknown weights policy, or a parameter it does not take.
     """
     section = scenario.weights
     if section is None:
-        several = len(trace.frame[["model", "adapters"]].drop_duplicates()) > 1
+        several = len(trace.frame[["model", "adapters"]].drop_duplicates()) > 1 or come_twice(scenario)
         return ModelSwapping(policy) if several else policy
     chosen = scenario.policies.weights
     evict = None if chosen is None else chosen.policy("weights", scenario.base)

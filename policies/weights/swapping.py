@@ -18,7 +18,8 @@ A load binds no request: where several replicas draw from one queue, whoever has
 lie on one of them are loaded on another only when so much waits for them that this copy pays, too.
 
 Adapters bind no place: all that requests name lie beside the model, and to exchange them is taken to cost nothing here.
-Where all checkpoints are always there, the model and the adapters tell variants apart.
+Where all checkpoints are always there, the model and the adapters tell variants apart; and where a pool serves stages
+that do not follow each other (`policies.legs`), which of its legs a request is on.
 """
 
 from __future__ import annotations
@@ -316,7 +317,7 @@ class _Model:
         architecture: str,
     ) -> None:
         self.architecture = architecture
-        self.checkpoint, _ = variant
+        self.checkpoint = variant[0]
         self.replicas = {replica.index: replica_for(replica, variant, of) for replica in cluster.replicas}
         self.requests: dict[Job, _Request] = {}
         self.waiting: dict[Job, None] = {}

@@ -15,6 +15,7 @@ from functools import cached_property, lru_cache, partial
 from importlib.metadata import version
 from typing import NamedTuple
 
+from policies.legs import Legs
 from reports.formatting import format_interval, percent
 from reports.output_analysis import Interval
 from reports.plan.formatting import TRUST
@@ -43,6 +44,7 @@ from tilecast.studies.simulator import FIGURES
 from tilecast.studies.verdict import Throughput, figures, judge, lucky, need_longer
 from traces.bootstrap import DAY_S
 from traces.errors import BadInput
+from traces.stages import ordinary
 
 _UNSEEN = 1_000
 """Number of the first replication that a search does not draw."""
@@ -94,25 +96,45 @@ class JointCase:
             BadInput: no request has a deadline.
         """
         ready, found = prepared_pools(self.scenario), []
+        pools, slowdown = ready.pools, self.scenario.world.slowdown
+        legs = Legs(pools)
         priced = all(each.scenario.cluster.price_per_hour is not None for each in ready.members)
         most = HardwareSection(name="any").max_replicas
         for pool in self.scenario.pool:
             own = [member for member in ready.members if member.pool.name == pool.name]
-            asked = {member.model: [r for r in ready.requests if r.model == member.model] for member in own}
             devices, price = own[0].scenario.cluster.devices, own[0].scenario.cluster.price_per_hour
-            costs = next(each for each in ready.pools if each.name == pool.name).costs
-            slowdown = self.scenario.world.slowdown
-            work_s = {m.model: slowdown / capacity_rps(m.world_table(), asked[m.model]) for m in own if asked[m.model]}
-            in_time = {
-                model: sum(
-                    [_LUCKY * slowdown * costs.standalone_s(r) <= r.deadline - r.arrival_s for r in asked[model]]
-                )
-                / len(asked[model])
-                for model in work_s
-            }
+            (here,) = [each for each in pools if each.name == pool.name]
+            work_s, in_time = {}, {}
+            for member in own:
+                asked, table = [r for r in ready.requests if r.model == member.model], member.world_table()
+                for number, name in enumerate(self.leg_names[member.model] if asked else ()):
+                    divided = [legs.recipes(request, ordinary(request)) for request in asked]
+                    if here not in legs.serving(member.model, divided[0][number]):
+                        continue
+                    recipe_of = {r.request_id: recipes[number] for r, recipes in zip(asked, divided, strict=True)}
+                    work_s[name] = slowdown / capacity_rps(table, asked, lambda r, of=recipe_of: of[r.request_id])  # type: ignore[misc]
+                    timely = []
+                    for request, recipes in zip(asked, divided, strict=True):
+                        here_s = legs.seconds_on(here, request, recipes[number], number > 0)
+                        before_s = legs.seconds(request, recipes[:number])
+                        alone_s = before_s + here_s + legs.seconds(request, recipes[number + 1 :], received=True)
+                        timely.append(_LUCKY * slowdown * alone_s <= request.deadline - request.arrival_s)
+                    in_time[name] = sum(timely) / len(timely)
             each = devices * price if priced and price is not None else float(devices)
             found.append(PoolOption(pool.name, each, max(most, pool.replicas), work_s, in_time))
         return found
+
+    @cached_property
+    def leg_names(self) -> dict[str, list[str]]:
+        """What is asked of pools for each model, one leg after another: all of it, or where pools serve some stages
+        each so many stages."""
+        ready = prepared_pools(self.scenario)
+        legs, names = Legs(ready.pools), {}
+        for model in self.rates_rps:
+            one = next(request for request in ready.requests if request.model == model)
+            stages = ["+".join([stage for stage, _ in recipe]) for recipe in legs.recipes(one, ordinary(one))]
+            names[model] = [f"{model} {each}" for each in stages] if len(stages) > 1 else [model]
+        return names
 
     @property
     def priced(self) -> bool:
@@ -292,7 +314,11 @@ def plan_joint(case: JointCase, store: ResultStore, workers: int, progress: Tell
     """
     plan, slo = case.scenario.plan, case.slo()
     look = _Judge(case, store, workers, progress)
-    hardest = {model: (1 + plan.headroom) * rate_rps for model, rate_rps in case.rates_rps.items()}
+    hardest = {
+        name: (1 + plan.headroom) * rate_rps
+        for model, rate_rps in case.rates_rps.items()
+        for name in case.leg_names[model]
+    }
     search = JointSearch(case.options, Asked(hardest, plan.attainment), look)
     checked = None
     while (best := search.cheapest()) is not None:

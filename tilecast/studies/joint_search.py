@@ -36,7 +36,8 @@ class PoolOption:
         name: of the pool.
         price: of a replica; where no prices are known, its devices.
         most: replicas to consider.
-        work_s: by model that it serves, replica seconds of a request at the very least.
+        work_s: by model that it serves, or leg of its requests (`policies.legs`), replica seconds of a request at the
+            very least.
         in_time: by model, the share of the requests that would be in time there if nobody else were.
     """
 
@@ -52,7 +53,7 @@ class Asked:
     """What is asked of the pools together.
 
     Attributes:
-        rates_rps: by model, requests a second.
+        rates_rps: by model, or leg of its requests, requests a second.
         attainment: the share of each model's requests that must be in time.
     """
 

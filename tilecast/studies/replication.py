@@ -247,7 +247,7 @@ class _Work:
         done_s = np.array([end_s for _, _, end_s in launched], dtype=float)
         took_s = done_s - np.array([launch.start_s for launch, _, _ in launched], dtype=float)
         shares_s = np.repeat(took_s / np.maximum(requests, 1), requests)
-        asked_s = np.array([job.request.arrival_s for job in controller.jobs], dtype=float)
+        asked_s = np.array([job.asked.arrival_s for job in controller.jobs], dtype=float)
         asked = np.bincount(orders, shares_s, len(asked_s)).astype(float)
         return cls(asked_s, asked, done_s, np.where(requests > 0, took_s, 0.0))
 
