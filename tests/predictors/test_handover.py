@@ -51,7 +51,7 @@ def test_of_all_else_the_table_is_asked() -> None:
     asked = Request("a", 0.0, *CLIP[:2], 20, frames=CLIP[2])
     assert costs.recipe(asked) == (("encode", 1), ("decode", 1))
     assert costs.standalone_s(asked) == 2.0
-    assert (on("encode", "denoise").degrees("wan-1.3b"), costs.degrees("wan-1.3b")) == ((1, 2), (1,))
+    assert (costs.degrees("wan-1.3b"), on("encode").degrees("wan-1.3b")) == ((1, 2), (1,))
 
 
 def test_a_model_that_was_not_counted_has_the_embeddings_of_a_t5() -> None:
