@@ -1,9 +1,9 @@
-# Both targets do all their own set-up: a virtual environment in .venv, then the job.
+# Each target does all its own set-up: a virtual environment in .venv, then the job.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test browser clean
+.PHONY: demo test docs browser clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m examples.demo -o out/demo
@@ -14,6 +14,10 @@ test: $(VENV)/installed browser
 	$(BIN)/mypy >$(VENV)/mypy.log 2>&1 & types=$$!; \
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder; tests=$$?; \
 	wait $$types; typed=$$?; cat $(VENV)/mypy.log; exit $$((tests || typed))
+
+# What a browser opens lies in out/site; no page needs the network.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

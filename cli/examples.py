@@ -18,6 +18,9 @@ def examples(
     """Write the example scenarios, traces and policy here, so that the commands of the README run as they stand."""
     from tilecast.examples import write_examples
 
-    for path in write_examples(output):
+    written = write_examples(output)
+    for path in written:
         say(f"wrote {path}")
+    if not written:
+        say(f"the examples are in {output} already")
     say(f"try: tilecast simulate {output / 'tiny_image.toml'} -o run")

@@ -55,15 +55,22 @@ def example_files() -> dict[str, Path]:
 
 
 def write_examples(folder: Path) -> list[Path]:
-    """Copy the examples into a new or empty folder; where they lie there.
+    """Copy the examples into a new or empty folder; where they lie there. Nothing, where all of them lie there already.
 
     Raises:
         BadInput: it holds other things or cannot be written, or Tilecast was installed without examples.
     """
+    wanted = example_files()
+    if all(_same(folder / name, source) for name, source in wanted.items()):
+        return []
     written = []
     with claim_folder(folder, EXAMPLES) as claimed:
-        for name, source in example_files().items():
+        for name, source in wanted.items():
             with whole_file(claimed.path / name, EXAMPLES) as temporary:
                 shutil.copyfile(source, temporary)
             written.append(folder / name)
     return written
+
+
+def _same(path: Path, source: Path) -> bool:
+    return path.is_file() and path.read_bytes() == source.read_bytes()

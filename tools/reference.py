@@ -103,7 +103,7 @@ def policies_page() -> str:
         "```",
         "",
         "On the command line: `--set policies.scheduling.max_batch=8`. What each kind is asked and may answer says "
-        "`policies/KIND/contract.py` (of scheduling `policies/contract.py`); "
+        "`policies/<kind>/contract.py` (of scheduling `policies/contract.py`); "
         "[how to write one](../guides/write-a-scheduler.md).",
     ]
     for kind, known in KINDS.items():

@@ -89,7 +89,10 @@ def test_all_but_the_demo_can_be_written_anywhere(tmp_path: Path, monkeypatch: p
     copied = {path.relative_to(tmp_path / "examples"): path.read_bytes() for path in files_in(tmp_path / "examples")}
     assert copied == {path.relative_to(EXAMPLES): path.read_bytes() for path in files_in(EXAMPLES)}
     run("simulate", "examples/weights.toml", "--set", "trace.limit=20", "-o", "run")
+    assert "the examples are in examples already" in run("examples")
+    (tmp_path / "examples" / "my_policy.py").write_text("mine", encoding="utf-8")
     assert "choose another -o, or remove it" in refused("examples")
+    assert (tmp_path / "examples" / "my_policy.py").read_text(encoding="utf-8") == "mine"
 
 
 def files_in(folder: Path) -> list[Path]:
