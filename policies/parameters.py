@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 from policies.guard import Guard, guarded, one_line
-from traces.errors import BadInput
+from traces.errors import BadInput, nearest
 from traces.limits import SPAN, STEPS, Range
 
 Width = Annotated[int, Range(1, 10_000, whole=True)]
@@ -73,7 +73,9 @@ def checked_parameters(takes: Signature, given: Mapping[str, Any], what: str) ->
     known = ", ".join(takes.needed) or "none"
     for name in given:
         if not takes.open_to_any and name not in takes.needed:
-            raise BadInput(f"{what} has no parameter {name!r}; it takes: {known}")
+            meant = nearest(name, takes.needed)
+            hint = "" if meant is None else f"did you mean {meant!r}? "
+            raise BadInput(f"{what} has no parameter {name!r}; {hint}it takes: {known}")
     missing = [name for name, needed in takes.needed.items() if needed and name not in given]
     if missing:
         raise BadInput(f"{what} needs the parameter {missing[0]!r}; it takes: {known}")

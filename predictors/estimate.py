@@ -25,7 +25,7 @@ from predictors.profile import Profile
 from predictors.roofline import Roofline
 from predictors.shapes import ModelShape, shape_of
 from traces.composition import Composition
-from traces.errors import BadInput
+from traces.errors import BadInput, did_you_mean
 from traces.geometry import ModelGeometry, geometry_of
 from traces.stages import ORDINARY, STAGES
 
@@ -138,7 +138,7 @@ def estimated_table(
     dtype = hardware.dtype if dtype is None else dtype
     hardware.check(dtype)
     if engine not in ENGINES:
-        raise BadInput(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}")
+        raise BadInput(f"unknown engine {engine!r}; {did_you_mean(engine, ENGINES)}")
     known = shipped_efficiencies() if efficiencies is None else efficiencies
     costs: dict[str, RooflineCost] = {}
     for stage in ORDINARY:

@@ -28,7 +28,7 @@ from predictors.forms import ROWS, SMALLEST_SECONDS, batch_coordinates
 from predictors.gaussian import GaussianResidual
 from predictors.launch_floor import LaunchFloor
 from predictors.validation import Floats, asked, cost_tags, validated
-from traces.errors import BadInput
+from traces.errors import BadInput, did_you_mean
 
 PHYSICAL_PENALTIES = {
     "intercept": 0,
@@ -305,7 +305,9 @@ def fitted(latency_model: str, X: Floats, y: Floats) -> Any:  # noqa: N803
     try:
         estimator = LATENCY_MODELS[latency_model]()
     except KeyError:
-        raise BadInput(f"unknown latency model {latency_model!r}; known: {', '.join(LATENCY_MODELS)}") from None
+        raise BadInput(
+            f"unknown latency model {latency_model!r}; {did_you_mean(latency_model, LATENCY_MODELS)}"
+        ) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of passes is part of the model
         return estimator.fit(X, y)

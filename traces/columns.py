@@ -174,7 +174,10 @@ def canonical(frame: pd.DataFrame, cells: Cells) -> pd.DataFrame:
     """
     frame = frame.reset_index(drop=True)
     frame.columns = pd.Index([str(name) for name in frame.columns])
-    require_columns(frame, REQUIRED, cells.source)
+    try:
+        require_columns(frame, REQUIRED, cells.source)
+    except BadInput as error:
+        raise BadInput(f"{error}; 'tilecast trace import table' makes a trace of any table") from error
     count = len(frame)
     fields: dict[str, pd.Series[Any]] = {}
     for name, dtype in DTYPES.items():

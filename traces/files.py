@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from traces.errors import BadInput
+from traces.errors import BadInput, nearest
 from traces.exact import WHOLE_TYPES, column_of, column_of_text, is_missing, unmasked
 from traces.limits import is_control
 from traces.marks import OutputKind
@@ -109,11 +109,14 @@ def frame_of(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def require_columns(frame: pd.DataFrame, columns: Sequence[str], source: str) -> None:
-    """Raise BadInput naming the first of ``columns`` that ``frame`` lacks, and what it has."""
-    for column in columns:
-        if column not in frame.columns:
-            have = ", ".join(str(name) for name in frame.columns)
-            raise BadInput(f"{source}: no column {column!r}; the file has: {have}")
+    """Raise BadInput naming every one of ``columns`` that ``frame`` lacks, what may be meant, and what it has."""
+    have = [str(name) for name in frame.columns]
+    lacks = [column for column in dict.fromkeys(columns) if column not in frame.columns]
+    if not lacks:
+        return
+    like = {column: nearest(column, [name for name in have if name not in columns]) for column in lacks}
+    named = [f"{column!r}" + (f" (did you mean {meant!r}?)" if meant else "") for column, meant in like.items()]
+    raise BadInput(f"{source}: no column {', '.join(named)}; the file has: {', '.join(have)}")
 
 
 def row_at(position: int, source: str = "") -> str:

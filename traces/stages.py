@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from traces.errors import BadInput
+from traces.errors import BadInput, did_you_mean
 from traces.request import Request
 
 Recipe = tuple[tuple[str, int], ...]
@@ -91,7 +91,7 @@ class Stages(dict[str, Stage]):
     """
 
     def __missing__(self, name: str) -> Stage:
-        raise BadInput(f"unknown stage {name!r}; known: {', '.join(self)}")
+        raise BadInput(f"unknown stage {name!r}; {did_you_mean(name, self)}")
 
     def named(self, chosen: Callable[[Stage], object]) -> tuple[str, ...]:
         """The names of the stages for which ``chosen`` holds, in the order of the table."""

@@ -163,7 +163,7 @@ def test_an_estimate_of_a_precision_and_an_engine_has_an_interval() -> None:
     assert float(totals[1][0]) < float(totals[0][0])
     line = refused(*asked[:-1], "a100-80gb", "--dtype", "fp8")
     assert "NVIDIA A100 SXM 80GB cannot run 'fp8', expected one of bfloat16, float16, float32, tf32, int8" in line
-    assert "engine is 'abacus', expected one of eager, compile, vendor" in refused(*asked, "--engine", "abacus")
+    assert "unknown engine 'abacus'; known: eager, compile, vendor" in refused(*asked, "--engine", "abacus")
 
 
 def _row(printed: str) -> list[str]:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from tests.examples_tried import examples
 from traces.errors import BadInput
 from traces.importers.dit import import_dit
-from traces.importers.table import Source, import_table
+from traces.importers.source import Source
+from traces.importers.table import import_table
 from traces.request import Request
 from traces.trace import Trace
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -234,7 +235,7 @@ def test_a_bad_mapping_is_refused(pair: str) -> None:
 def test_a_mapping_names_what_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("ts,height,width\n0,8,8\n")
-    with pytest.raises(BadInput, match="no column for steps; map one, the file has: ts, height, width"):
+    with pytest.raises(BadInput, match=r"no column for steps; map one .*; the file has: ts, height, width"):
         import_table(path, parse_mapping(["arrival_s=ts"]))
     square = import_table(path, parse_mapping(["arrival_s=ts", "width=height", "steps=height"]))
     assert [(r.size, r.steps) for r in square.trace] == [((8, 8, 1), 8)]
@@ -244,6 +245,51 @@ def test_a_mapping_names_what_is_missing(tmp_path: Path) -> None:
         import_table(path, parse_mapping(["arrival_s=ts"]), constants={"speed": "1"})
     with pytest.raises(BadInput, match="mapped twice"):
         parse_mapping(["steps=a", "steps=b"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "id,receivedAt,client,Width,H,num_inference_steps,Prompt\na,2026-11-02T09:30:00Z,app,128,96,20,a cat\n",
+            "no column for arrival_s, height, width, steps; perhaps --map request_id=id --map "
+            "arrival_s=receivedAt:date --map tenant=client --map width=Width --map height=H --map steps=num_inference_steps --map "
+            "prompt=Prompt; the file has: id, receivedAt, client, Width, H, num_inference_steps, Prompt",
+        ),
+        (
+            "timestamp,image width,image height\n1731689870000,8,8\n",
+            'no column for arrival_s, height, width, steps; perhaps --map arrival_s=timestamp:ms --map "width=image '
+            'width" --map "height=image height" --set steps=VALUE; the file has',
+        ),
+        (
+            "arrival (ms),height,width,steps\n5,8,8,1\n",
+            'no column for arrival_s; perhaps --map "arrival_s=arrival (ms):ms"',
+        ),
+        ("Arrivals,height,width,steps\n5,8,8,1\n", "no column for arrival_s; perhaps --map arrival_s=Arrivals;"),
+        ("x,y\n1,2\n", "no column for arrival_s, height, width, steps; map one (--map FIELD=COLUMN), or set it"),
+    ],
+)
+def test_a_mapping_is_proposed_for_common_names(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    with pytest.raises(BadInput) as caught:
+        import_table(path, {})
+    assert said in str(caught.value)
+    options = "map one" not in said and re.findall(r'--map (?:"([^"]+)"|(\S+?))(?=[; ])', str(caught.value))
+    if options:
+        mapping = parse_mapping([quoted or plain for quoted, plain in options])
+        constants = {"steps": "4"} if "--set steps" in said else {}
+        assert len(import_table(path, mapping, constants=constants).trace) == 1
+
+
+def test_all_columns_that_are_missing_are_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("TS,Height,w\n0,8,8\n")
+    said = r"no column 'ts' \(did you mean 'TS'\?\), 'height' \(did you mean 'Height'\?\), 'x'; the file has: TS, H"
+    with pytest.raises(BadInput, match=said):
+        import_table(path, parse_mapping(["arrival_s=ts", "height=height", "width=x"]))
+    with pytest.raises(BadInput, match="unknown field 'Steps'; did you mean 'steps'"):
+        parse_mapping(["Steps=x"])
 
 
 CELLS = st.sampled_from(["", "1", "2"])

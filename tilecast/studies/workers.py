@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tilecast.signals import came
-from traces.errors import BadInput
+from traces.errors import BadInput, did_you_mean
 
 EXECUTORS = ("joblib", "ray")
 Call = Callable[[str, Any], tuple[str, Any]]
@@ -51,7 +51,7 @@ def results(
 def check_workers(workers: int, executor: str, ray_address: str | None) -> None:
     """Refuse what `results` cannot run on."""
     if executor not in EXECUTORS:
-        raise BadInput(f"unknown executor {executor!r}; known: {', '.join(EXECUTORS)}")
+        raise BadInput(f"unknown executor {executor!r}; {did_you_mean(executor, EXECUTORS)}")
     if workers < 1:
         raise BadInput(f"workers is {workers}, expected at least 1")
     if ray_address is not None and executor != "ray":

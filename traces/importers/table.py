@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,15 @@ import pandas as pd
 from traces.clock import unit_since_1970
 from traces.columns import DTYPES, ON_A_CLOCK, REQUIRED, TEXT, Cells, numbers
 from traces.dates import A_DATE, seconds_since_1970
-from traces.errors import BadInput
+from traces.errors import BadInput, did_you_mean
 from traces.exact import number_of
 from traces.files import read_frame, require_columns
 from traces.importers.imported import Imported, Sieve
+from traces.importers.proposal import hint
+from traces.importers.source import DATE, TIMES, UNITS, Source
 from traces.limits import INSTANT
 
-TIMES = ("arrival_s", "deadline_s", "slo_s")
-UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
-DATE = "date"
 _EXCEL_DAYS = (20_000, 80_000)  # 1954 to 2119
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a field comes from: a column, and for a time its unit (one of `UNITS`, or ``date``)."""
-
-    column: str
-    unit: str = "s"
 
 
 def parse_mapping(pairs: Sequence[str]) -> dict[str, Source]:
@@ -46,7 +36,7 @@ def parse_mapping(pairs: Sequence[str]) -> dict[str, Source]:
         if not (equals and column):
             raise BadInput(f"mapping {pair!r} is not like 'arrival_s=timestamp' or 'arrival_s=timestamp:ms'")
         if field not in DTYPES:
-            raise BadInput(f"mapping {pair!r}: unknown field {field!r}, expected one of: {', '.join(DTYPES)}")
+            raise BadInput(f"mapping {pair!r}: unknown field {field!r}; {did_you_mean(field, DTYPES)}")
         if field in mapping:
             raise BadInput(f"mapping {pair!r}: field {field!r} is mapped twice")
         name, colon, unit = column.rpartition(":")
@@ -91,9 +81,13 @@ def import_table(
     used = {given.column for given in mapping.values()}
     fields = dict(mapping) | {name: given for name, given in own.items() if name in REQUIRED or name not in used}
     columns = {field: given.column for field, given in fields.items()}
-    for field in REQUIRED:
-        if field not in fields and field not in constants:
-            raise BadInput(f"{source}: no column for {field}; map one, the file has: {', '.join(table.columns)}")
+    if missing := [field for field in REQUIRED if field not in fields and field not in constants]:
+        said = (
+            hint(table, missing, [*fields, *constants]) or "map one (--map FIELD=COLUMN), or set it (--set FIELD=VALUE)"
+        )
+        raise BadInput(
+            f"{source}: no column for {', '.join(missing)}; {said}; the file has: {', '.join(table.columns)}"
+        )
     sieve = Sieve(table, source)
     sieve.leave_out_empty({columns[field]: field for field in REQUIRED if field in columns})
     cells = Cells(source, sieve.rows, columns)

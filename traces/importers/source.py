@@ -1,0 +1,17 @@
+"""Where a field of a request comes from in somebody's table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TIMES = ("arrival_s", "deadline_s", "slo_s")
+UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+DATE = "date"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a field comes from: a column, and for a time its unit (one of `UNITS`, or ``date``)."""
+
+    column: str
+    unit: str = "s"
