@@ -48,7 +48,7 @@ def record(
     prompts: Prompts = None,
     seed: Annotated[int, SEED32, typer.Option(help="Draw the noise and the ages from this seed.")] = 0,
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = None,
     threads: Threads = None,
     units: Annotated[
         int | None, Range(1, 2**31, whole=True), typer.Option(help="Keep only this many units of each request.")
@@ -71,6 +71,7 @@ def record(
     from cli.tile_cache import facts_of
     from predictors.recording import COLUMNS, Recording
     from reports.progress import bar
+    from tilecast.sections import usual_dtype
 
     use_threads(threads)
     with bar("recording", requests) as progress:
@@ -84,7 +85,7 @@ def record(
             seed=seed,
             prompts=lines,
             device=device,
-            dtype=dtype,
+            dtype=usual_dtype(device) if dtype is None else dtype,
             progress=lambda done, _: progress(done),
         )
     facts = {

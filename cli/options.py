@@ -45,7 +45,13 @@ EveryOption = Annotated[
     bool, typer.Option("--all", help="Print all figures and tables, grouped, instead of the dozen lines.")
 ]
 Device = Annotated[str, typer.Option(help="Run on this device: cpu, cuda, cuda:1, xpu or mps.")]
-Dtype = Annotated[str, typer.Option(help="Hold the weights in this number format: float32, bfloat16 or float16.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="Hold the weights in this number format: float32, bfloat16 or float16; by default bfloat16 on cuda and "
+        "xpu, else float32."
+    ),
+]
 Threads = Annotated[int | None, THREADS, typer.Option(help="Use this many CPU threads; by default torch's own choice.")]
 Prompts = Annotated[
     Path | None, typer.Option(help="Draw prompts from this file, one a line; by default there is no prompt.")

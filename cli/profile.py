@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,8 @@ from traces.limits import DEVICES, IMAGES, NAME, STEPS, Range
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from predictors.profile import Profile
 
 app = Verbs(
     name="profile",
@@ -35,7 +38,7 @@ def measure(
         Path | None, typer.Option("--output", "-o", help="Write the profile to this file (Parquet).")
     ] = None,
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = None,
     sizes: Annotated[
         str | None,
         typer.Option(help="Measure these sizes, like 512x512,768x1024; by default some around the native size."),
@@ -105,18 +108,18 @@ def measure(
     largest_tile = None if tile is None else parse_tile(tile, "--tile")
     from importlib.metadata import version
 
-    from rich.progress import Progress
-
     from backend.machine import hardware_name
     from backend.measured import KeptMeasurements
     from backend.profiling import measure_profile
+    from reports.progress import shown
     from tilecast.caching import parse_caching_policy
+    from tilecast.sections import usual_dtype
     from tilecast.signals import Interrupted
 
     asked: dict[str, Any] = {
         "model": model,
         "device": device,
-        "dtype": dtype,
+        "dtype": usual_dtype(device) if dtype is None else dtype,
         "sizes": wanted,
         "max_batch": max_batch,
         "repeats": repeats,
@@ -133,16 +136,12 @@ def measure(
     }
     versions = {name: version(name) for name in ("torch", "diffusers")}
     facts = {**asked, **versions, "caching": caching, "hardware": hardware_name(device)}
-    with (
-        KeptMeasurements(output, facts) as kept,
-        Progress(console=new_console(stderr=True), transient=True) as bar,
-    ):
-        task = bar.add_task("measuring", total=None)
+    with KeptMeasurements(output, facts) as kept, shown() as tell:
         try:
             profile = measure_profile(
                 **asked,
                 caching=None if caching is None else parse_caching_policy(caching),
-                progress=lambda done, planned: bar.update(task, completed=done, total=planned),
+                progress=lambda done, planned: tell("measuring", planned, done),
                 kept=kept,
             )
             profile.save(output)
@@ -154,8 +153,24 @@ def measure(
             ) from None
         kept.done()
     say(f"{output}: {len(profile.frame)} measurements on {profile.hardware}")
+    if cut := _cut_short(profile, repeats, minutes):
+        say(f"note: {cut}")
     for note in profile.notes:
         say(f"note: {note}")
+
+
+def _cut_short(profile: Profile, repeats: int, minutes: float) -> str:
+    """What the time limit left out, and about how long the rest would have taken; empty: nothing."""
+    counts = profile.repeats
+    fewer = counts[counts < repeats]
+    if not len(fewer):
+        return ""
+    needed = minutes * repeats * len(counts) / counts.sum()
+    return (
+        f"the limit of {minutes:g} minutes cut the measurement short: {len(fewer)} of {len(counts)} batches were "
+        f"measured {fewer.min()} to {fewer.max()} times instead of {repeats}; --minutes {max(1, math.ceil(needed))} "
+        "would do"
+    )
 
 
 @app.command("import")

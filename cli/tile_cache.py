@@ -60,7 +60,7 @@ def record_tiles(
     seed: FirstSeed = 0,
     guidance: Guidance = 5.0,
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = None,
     threads: Threads = None,
 ) -> None:
     """Refine large requests with every tile computed, and record what reusing tiles would have cost."""
@@ -136,7 +136,7 @@ def calibrate(
     seed: FirstSeed = 0,
     guidance: Guidance = 5.0,
     device: Device = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype = None,
     threads: Threads = None,
 ) -> None:
     """Find the threshold of a tile cache that keeps a PSNR, and the curve of speed against fidelity."""
@@ -208,7 +208,7 @@ def calibrate(
 def _refiner(
     model: str,
     device: str,
-    dtype: str,
+    dtype: str | None,
     threads: int | None,
     refine: float,
     mode: str,
@@ -216,8 +216,10 @@ def _refiner(
     overlap: int,
     stand: int,
 ) -> Refiner:
+    from tilecast.sections import usual_dtype
     from traces.sizes import parse_tile
 
+    dtype = usual_dtype(device) if dtype is None else dtype
     sides = None if tile is None else parse_tile(tile, "--tile")
     try:
         from backend.machine import use_threads

@@ -115,6 +115,11 @@ class Profile:
         object.__setattr__(self, "frame", frame.sort_values(list(COLUMNS), ignore_index=True))
         object.__setattr__(self, "metadata", facts)
 
+    @property
+    def repeats(self) -> pd.Series[int]:
+        """How often each batch was measured: a number a batch, executor and stage."""
+        return self.frame.groupby([name for name in BATCH if name != "steps"], sort=False, dropna=False).size()
+
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, metadata: Mapping[str, str]) -> Profile:
         """A profile of rows in the order they were measured: ``repeat`` is counted from it, given or not.

@@ -59,7 +59,7 @@ def prepare_cache(
     path = find(scenario.predictor.reuse or scenario.model_name, "reuse", scenario.base)
     if scenario.predictor.reuse is None and not path.is_file():
         return PreparedCache(policy, None, {})
-    reuse = ReuseModel.fit(Recording.load(path), scenario.cluster.cache_patch * geometry.latent_factor)
+    reuse = ReuseModel.fit(Recording.load(path), scenario.cluster.side_of_cached_patch * geometry.latent_factor)
     plans = CachePlans(policy, reuse, _block_weights(profile), scenario.seed)
     usual = _usual(trace.requests())
     return PreparedCache(policy, plans, {size: plans.expected_share(one, _DRAWS) for size, one in usual.items()})

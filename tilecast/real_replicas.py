@@ -215,7 +215,7 @@ def checkpoints_of(prepared: Prepared) -> PreparedWeights | None:
             of_model = checkpoint_folders(None, member.scenario.model_source, [""])
         except BadInput:
             of_model = {}  # a model known by its name, of which the checkpoints alone are here
-        check_alike({**of_model, **own}, member.scenario.cluster.dtype)
+        check_alike({**of_model, **own}, member.scenario.cluster.weights_dtype)
     return weights._replace(folders=folders)
 
 
@@ -227,7 +227,7 @@ def _executor(own: _PoolReplicas, device: str, _: Sequence[str] = ()) -> Executo
     cluster = own.scenario.cluster
     use_threads(cluster.threads)
     ((model, make),) = own.makes.items()
-    return make(load_pipeline(own.sources[model], "cpu" if are_served(own.scenario) else device, cluster.dtype))
+    return make(load_pipeline(own.sources[model], "cpu" if are_served(own.scenario) else device, cluster.weights_dtype))
 
 
 def _executors(own: _PoolReplicas, device: str, _: Sequence[str] = ()) -> ModelsExecutor:
@@ -240,7 +240,10 @@ def _executors(own: _PoolReplicas, device: str, _: Sequence[str] = ()) -> Models
     use_threads(cluster.threads)
     here = "cpu" if are_served(own.scenario) else device
     return ModelsExecutor(
-        {model: make(load_pipeline(own.sources[model], here, cluster.dtype)) for model, make in own.makes.items()}
+        {
+            model: make(load_pipeline(own.sources[model], here, cluster.weights_dtype))
+            for model, make in own.makes.items()
+        }
     )
 
 
@@ -259,7 +262,7 @@ def _swapping(own: _PoolReplicas, device: str, loaded: Sequence[str]) -> Swappin
         make=lambda checkpoint, pipeline: own.makes[weights.models[checkpoint]](pipeline, cache_bytes=cache_bytes),
         weights=weights.weights,
         device=device,
-        dtype=cluster.dtype,
+        dtype=cluster.weights_dtype,
         loaded=loaded,
     )
 
@@ -279,7 +282,7 @@ def ranks_of(scenario: Scenario) -> Devices:
     from backend.ranks.workers import Devices
 
     cluster = scenario.cluster
-    return Devices(cluster.devices, scenario.model_source, cluster.dtype, cluster.rank_timeout_s)
+    return Devices(cluster.devices, scenario.model_source, cluster.weights_dtype, cluster.rank_timeout_s)
 
 
 def _executor_of(
@@ -304,7 +307,7 @@ def _executor_of(
         mode=cluster.executor,
         caching=caching,
         cache_bytes=cluster.cache_bytes if cache_bytes is None else cache_bytes,
-        cache_patch=cluster.cache_patch,
+        cache_patch=cluster.side_of_cached_patch,
         decode=cluster.decode,
         patch_floor=cluster.patch_floor,
         tiling=tiling,

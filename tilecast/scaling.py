@@ -75,7 +75,7 @@ def start_seconds(
         return [around_s for _ in loaded], "a replica is taken to start without a load; scaling.load_s says otherwise"
     text = None if profile is None else profile.metadata.get(LOADS)
     rate = _DISK if text is None else LoadRates.of(text).disk
-    gb = weights_bytes(folder, scenario.cluster.dtype) / 1e9
+    gb = weights_bytes(folder, scenario.cluster.weights_dtype) / 1e9
     of_model_s = rate.s + gb / rate.gb_per_s
     basis = "scaling.load_s does not say" if text is None else "as the profile measured"
     note = f"a replica's start loads {gb:.3g} GB at {rate.gb_per_s:.3g} GB/s, in {of_model_s:.3g} s: {basis}"

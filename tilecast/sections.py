@@ -80,6 +80,15 @@ Samples = Annotated[int, Range(10, REQUESTS.most, "requests", whole=True)]
 Seeds = Annotated[int, Range(2, 1000, "seeds", whole=True)]
 
 
+USUAL_CACHE_PATCH = 32
+"""Latent pixels: the largest side of a cached patch where nobody says it."""
+
+
+def usual_dtype(device: str) -> Dtype:
+    """The number format in which weights are held on a device where nobody says it."""
+    return "bfloat16" if device.partition(":")[0] in ("cuda", "xpu") else "float32"
+
+
 class StepReductionSection(Section):
     """A share of the requests skips its first denoising steps (NIRVANA); deadlines are those of all steps.
 
@@ -141,7 +150,10 @@ class ClusterSection(Section):
         None, description="Of a device, in any currency; not set: reports say nothing of money."
     )
     device: DeviceName = Field("cpu", description="What a replay runs on: cpu, cuda, cuda:1, xpu or mps.")
-    dtype: Dtype = Field("float32", description="Number format of the model's weights in a replay.")
+    dtype: Dtype | None = Field(
+        None,
+        description="Number format of the weights in a replay; not set: bfloat16 on cuda and xpu, else float32.",
+    )
     threads: Annotated[int, THREADS] | None = Field(None, description="CPU threads of torch; not set: its own choice.")
     launcher: Literal["thread", "process", "ray"] | None = Field(
         None,
@@ -165,8 +177,8 @@ class ClusterSection(Section):
         None, description="Least side of a patch, latent pixels; not set: what was measured to pay."
     )
     cache_bytes: Bytes = Field(2**30, description="What a cache may keep on a replica; a simulated one keeps all.")
-    cache_patch: Annotated[int, Range(0, 65_536, "latent pixels", whole=True)] = Field(
-        32, description="Largest side of a cached patch; 0: whole images."
+    cache_patch: Annotated[int, Range(0, 65_536, "latent pixels", whole=True)] | None = Field(
+        None, description="Largest side of a cached patch; 0: whole images; not set: as the profile measured, or 32."
     )
     link_latency_s: LinkLatency | None = Field(
         None, description="Of a message between two devices of a replica, simulated; not set: 1e-5."
@@ -190,6 +202,16 @@ class ClusterSection(Section):
     rank_timeout_s: Annotated[float, Range(0.01, 1e6, "s")] = Field(
         60.0, description="Replay: the longest wait for another device's process."
     )
+
+    @property
+    def weights_dtype(self) -> Dtype:
+        """The number format of the weights, said or usual."""
+        return usual_dtype(self.device) if self.dtype is None else self.dtype
+
+    @property
+    def side_of_cached_patch(self) -> int:
+        """The largest side of a cached patch, said or usual, latent pixels."""
+        return USUAL_CACHE_PATCH if self.cache_patch is None else self.cache_patch
 
 
 class PoolSection(Section):

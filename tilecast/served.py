@@ -66,6 +66,14 @@ class ServedModel:
         return self.table.scaled(1.0 + error) if error else self.table
 
 
+def as_measured(scenario: Scenario, profile: Profile | None) -> Scenario:
+    """A scenario whose cached patches are those with which the cache was measured, where it does not say it."""
+    measured = "" if profile is None else profile.metadata.get("cache_patch", "")
+    if scenario.cluster.cache_patch is not None or scenario.policies.caching.name == "none" or not measured.isdigit():
+        return scenario
+    return scenario.replaced({"cluster.cache_patch": int(measured)})
+
+
 def served_models(scenario: Scenario) -> list[ServedModel]:
     """Every model on every pool of a scenario, the pools in order.
 
@@ -78,6 +86,7 @@ def served_models(scenario: Scenario) -> list[ServedModel]:
             own = scenario.serving(pool, model)
             try:
                 profile = load_profile(own)
+                own = as_measured(own, profile)
                 geometry = geometry_for(own.model_name, profile)
                 found.append(ServedModel(pool, own, profile, geometry, latency_table(own, profile, geometry)))
             except BadInput as error:

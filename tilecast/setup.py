@@ -38,7 +38,7 @@ from tilecast.lossy import lossy
 from tilecast.scaling import elastic_of, scaling_section, start_seconds
 from tilecast.scenario import Scenario
 from tilecast.sections import PredictorSection
-from tilecast.served import ServedModel, pools_of, served_models
+from tilecast.served import ServedModel, as_measured, pools_of, served_models
 from tilecast.stages import check_pools
 from tilecast.tenants import sharing, tenants_without_effect
 from tilecast.tiling import PreparedTiling, prepare_tiling
@@ -95,7 +95,9 @@ class Prepared:
         pools = {pool.name: pool for pool in scenario.pools}
         members = [
             replace(
-                member, pool=(pool := pools[member.pool.name]), scenario=scenario.serving(pool, member.scenario.model)
+                member,
+                pool=(pool := pools[member.pool.name]),
+                scenario=as_measured(scenario.serving(pool, member.scenario.model), member.profile),
             )
             for member in self.members
         ]
@@ -396,7 +398,7 @@ def _unlike_the_profile(scenario: Scenario, profile: Profile | None) -> list[str
     if cluster.executor == "patched" and cluster.patch_floor is not None:
         asked["patch_floor"] = str(cluster.patch_floor)
     if scenario.policies.caching.name != "none":
-        asked["cache_patch"] = str(cluster.cache_patch)
+        asked["cache_patch"] = str(cluster.side_of_cached_patch)
     measured = {"decode": "whole", **(profile.metadata if profile is not None else {})}
     warnings = [
         f"cluster.{name} is {value}, the profile was measured with {measured[name]}"

@@ -105,7 +105,7 @@ class PreparedTiling:
             batch=section.batch,
             devices=cluster.devices,
             model=self.scenario.model_source,
-            dtype=cluster.dtype,
+            dtype=cluster.weights_dtype,
             timeout_s=cluster.rank_timeout_s,
             images=self.scenario.images,
         )
@@ -142,7 +142,7 @@ def prepare_tiling(
         image=section.image,
         stand=section.stand,
     )
-    devices = TileDevices(cluster.devices, placement, tile_link(scenario), _NUMBER_BYTES[cluster.dtype])
+    devices = TileDevices(cluster.devices, placement, tile_link(scenario), _NUMBER_BYTES[cluster.weights_dtype])
     sizes = tuple(sorted({request.size for request in trace.requests() if rule.applies(request.size)}))
     if section.tile == "planned":
         planner = GridPlanner(rule, devices, lambda size: table.step_s("denoise", Batch(table.model, ((size, 1),))))

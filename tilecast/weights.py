@@ -73,7 +73,7 @@ def prepare_weights(scenario: Scenario, trace: Trace, members: Sequence[ServedMo
 
         folders = checkpoints_in(scenario.base / section.folder, members, models)
         if section.weights_gb is None:
-            dtype, *others = dict.fromkeys([member.scenario.cluster.dtype for member in members])
+            dtype, *others = dict.fromkeys([member.scenario.cluster.weights_dtype for member in members])
             if others:
                 raise BadInput(
                     f"weights.weights_gb: pools load weights as {dtype} and as {others[0]}, which are of other sizes; "

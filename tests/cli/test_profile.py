@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from cli.profile import app
+from cli.profile import _cut_short, app
 from predictors.profile import Profile
 from traces.errors import BadInput
 from traces.geometry import ModelGeometry
@@ -32,6 +32,23 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     ):
         with pytest.raises(BadInput, match=words):
             CliRunner().invoke(app, options, catch_exceptions=False)
+
+
+def test_what_the_time_limit_left_out_is_said() -> None:
+    rows = [
+        ("denoise", f"{images}@512x512", repeat)
+        for images, times in ((1, 5), (2, 2), (4, 1))
+        for repeat in range(times)
+    ]
+    common = {"hardware": "cpu", "software": "torch", "model": "sd15", "executor": "whole", "guided": True, "steps": 2}
+    frame = pd.DataFrame(rows, columns=["stage", "composition", "repeat"]).assign(**common, seconds=1.0)
+    profile = Profile(frame.assign(computed=1.0, cached=False, devices=1, parallel=""))
+    assert sorted(profile.repeats) == [1, 2, 5]
+    assert _cut_short(profile, 5, 10.0) == (
+        "the limit of 10 minutes cut the measurement short: 2 of 3 batches were measured 1 to 2 times instead of 5; "
+        "--minutes 19 would do"
+    )
+    assert _cut_short(profile, 1, 10.0) == ""
 
 
 def test_import_then_describe(tmp_path: Path) -> None:

@@ -254,7 +254,8 @@ def test_a_mapping_names_what_is_missing(tmp_path: Path) -> None:
             "id,receivedAt,client,Width,H,num_inference_steps,Prompt\na,2026-11-02T09:30:00Z,app,128,96,20,a cat\n",
             "no column for arrival_s, height, width, steps; perhaps --map request_id=id --map "
             "arrival_s=receivedAt:date --map tenant=client --map width=Width --map height=H --map "
-            "steps=num_inference_steps --map prompt=Prompt; the file has: id, receivedAt, client, Width, H, num_inference_steps, Prompt",
+            "steps=num_inference_steps --map prompt=Prompt; the file has: id, receivedAt, client, Width, H, "
+            "num_inference_steps, Prompt",
         ),
         (
             "timestamp,image width,image height\n1731689870000,8,8\n",
