@@ -409,11 +409,11 @@ def _print_degrees(
     rows = []
     for ((size, images),) in batches:
         one = Batch(table.model, ((size, images),), guided, 1)
-        others = sum([table.step_s(stage, one) for stage in ORDINARY if stage != denoise])
         one_s = costs.step_s(denoise, one)
         for degree in degrees:
             on = one._replace(devices=degree)
             step_s = costs.step_s(denoise, on)
+            others = sum([costs.step_s(stage, on) for stage in ORDINARY if stage != denoise])
             off = exp(Z80 * hypot(table.log_sds[denoise], costs.rates.log_sd_of(degree) if degree > 1 else 0.0))
             rows.append(
                 (
@@ -430,7 +430,8 @@ def _print_degrees(
             )
     columns = ("size", "batch", "devices", "parallel", "step s", "80 % interval", "speed-up", "total s", "bound by")
     _print(columns, rows, words=1)
-    say("Encoding and decoding run on one device. devices: with ! a degree that heads and guidance rows do not allow;")
+    say("Encoding runs on one device, decoding on all where that is faster.")
+    say("devices: with ! a degree that heads and guidance rows do not allow;")
     say("bound by: what hosts start, what devices compute, or what the link moves.")
 
 

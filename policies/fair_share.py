@@ -4,15 +4,16 @@ Start-time fair queueing with a depth, SFQ(D) (Jin, Chase and Kaur, "Interposed 
 service utility", SIGMETRICS 2004, after Goyal, Vin and Cheng, SIGCOMM 1996). Service is counted in predicted device
 seconds, those that a request takes alone. Every tenant has a start tag: what it was served over its share, and no less
 than the virtual time, the tag of what was let through last, when it has something to do again; who was idle has saved
-nothing up. Requests are let through in the order of their tenants' tags, so many that ``depth`` for every replica are
+nothing up. Requests are let through in the order of their tenants' tags, so many that ``depth`` for every device are
 under way; the other policy sees these and no more. It batches them across tenants, orders and drops them as it likes.
 Two tenants that always have something to do are thus served alike, over their shares, but for what is let through at
-once: depth + 1 requests of each for every replica, whatever the other policy does.
+once: depth + 1 requests of each for every device, whatever the other policy does.
 
 Of one tenant the requests of the highest priority are let through first, then the oldest.
 
 What a request did not need, because it was dropped, was cancelled or failed, its tenant gets back. And no replica is
-left idle for the sake of fairness: while the other policy finds nothing to run there, more is let through.
+left idle for the sake of fairness: while the other policy finds nothing to run on one that does nothing, more is let
+through. Devices that it leaves free beside launches may be kept for what they are to do next.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class FairShare(SchedulingPolicy):
     Args:
         policy: the scheduling policy; copied.
         shares: of tenants, by name, beside each other; of all others, or where it is None, 1.
-        depth: requests under way for every replica, let through and not ended: at least the largest batch wanted. More
+        depth: requests under way for every device, let through and not ended: at least the largest batch wanted. More
             leave the other policy more to choose from, and tenants longer behind each other.
     """
 
@@ -111,7 +112,7 @@ class FairShare(SchedulingPolicy):
         self._let_through(now)
         view = self._views[replica.index]
         while (answer := ask(self._inner, "plan", view, now)) is None:
-            if not self._held:
+            if not self._held or replica.launches:
                 return None
             self._let_next_through(now)
         decision = answers.decision(self._inner, answer)
@@ -125,7 +126,7 @@ class FairShare(SchedulingPolicy):
     def _let_through(self, now: float) -> None:
         """Let requests through until as many are under way as are to be."""
         if self._held:
-            room = self.depth * sum([replica.up for replica in self.cluster.replicas])
+            room = self.depth * sum([replica.pool.devices for replica in self.cluster.replicas if replica.up])
             while self._held and len(self._charged) < room:
                 self._let_next_through(now)
 
