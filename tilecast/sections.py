@@ -532,7 +532,7 @@ class TenantsSection(Section):
     )
     depth: Annotated[int, Range(1, 10_000, "requests", whole=True)] = Field(
         8,
-        description="Under way for every replica, among which the scheduler chooses: at least the largest batch "
+        description="Under way for every device, among which the scheduler chooses: at least the largest batch "
         "wanted; the fewer, the sooner all have their shares.",
     )
 
