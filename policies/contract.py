@@ -232,13 +232,7 @@ class Replica(ReadOnly):
     @property
     def free_devices(self) -> int:
         """How many of its devices no launch has."""
-        free, launch = self.pool.devices, self.launch
-        if launch is None:
-            return free
-        free -= len(launch.devices)
-        for other in self.beside:
-            free -= len(other.devices)
-        return free
+        return self.pool.devices - sum([len(launch.devices) for launch in self.launches])
 
     @property
     def weights(self) -> Weights | None:

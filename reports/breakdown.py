@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ import pandas as pd
 from policies.run_arrays import RunArrays
 from reports.figures import DENOISING, value
 from reports.formatting import Unit, format_value
+from reports.table import Table
 from traces.request import Size
 from traces.sizes import format_size
 from traces.stages import STAGES
@@ -24,10 +24,16 @@ COLUMNS: dict[str, tuple[str, Unit]] = {
     "latency_p50_s": ("latency P50", "s"),
     "latency_p95_s": ("latency P95", "s"),
     "slowdown_mean": ("slowdown", "x"),
+    "launches": ("launches", ""),
+    "busy_s": ("busy", "s"),
     "utilisation": ("utilisation", "%"),
+    "batch_mean": ("requests a launch", "x"),
     "cost": ("cost", "x"),
+    "prediction_mape": ("prediction error", "%"),
+    "prediction_mape_by_time": ("by time", "%"),
+    "prediction_bias_by_time": ("bias by time", "%"),
 }
-"""What columns of tables by parts of the requests are called, and their units."""
+"""What columns of tables by parts of a run are called, and their units."""
 
 MOST = 20
 """Parts that a table shows for people; of more, those with the most requests."""
@@ -73,35 +79,32 @@ def _by_name(run: RunArrays, field: str, wanted: Iterable[str] | None) -> pd.Dat
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns)).rename_axis(field)
 
 
-@dataclass(frozen=True, slots=True)
-class Breakdown:
-    """A table by parts of the requests, as people read it: a row for each part of each run.
-
-    Attributes:
-        title: what the parts are.
-        heads: of the columns; the first are text, the names of the part and, of several runs, of the run.
-        rows: their cells.
-        texts: how many columns are text.
-    """
-
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    texts: int
-
-
-def breakdowns(runs: Sequence[RunArrays], names: Sequence[str]) -> list[Breakdown]:
+def breakdowns(runs: Sequence[RunArrays], names: Sequence[str]) -> list[Table]:
     """Runs by model, by pool and by tenant, each where there are several; ``names`` are the runs'."""
     tables = []
     models, tenants = _most_asked(runs, "model"), _most_asked(runs, "tenant")
     if len(models) > 1:
-        tables.append(_breakdown("model", len(models), [by_model(run, models[:MOST]) for run in runs], names))
-    pools = {pool.name for run in runs for pool in run.pools}
-    if len(pools) > 1:
-        tables.append(_breakdown("pool", len(pools), [by_pool(run) for run in runs], names))
+        tables.append(_table("model", [by_model(run, models[:MOST]) for run in runs], names, len(models)))
+    if len({pool.name for run in runs for pool in run.pools}) > 1:
+        tables.append(_table("pool", [by_pool(run) for run in runs], names))
     if len(tenants) > 1:
-        tables.append(_breakdown("tenant", len(tenants), [by_tenant(run, tenants[:MOST]) for run in runs], names))
+        tables.append(_table("tenant", [by_tenant(run, tenants[:MOST]) for run in runs], names, len(tenants)))
     return tables
+
+
+def size_table(runs: Sequence[RunArrays], names: Sequence[str]) -> Table:
+    """Runs by size of the requests."""
+    return _table("size", list(map(by_size, runs)), names)
+
+
+def replica_table(runs: Sequence[RunArrays], names: Sequence[str]) -> Table:
+    """Runs by replica."""
+    return _table("replica", list(map(by_replica, runs)), names)
+
+
+def batch_table(runs: Sequence[RunArrays], names: Sequence[str]) -> Table:
+    """Runs by kind of batch: how long denoising took, and how well that was predicted."""
+    return _table("batch", list(map(by_batch, runs)), names)
 
 
 def _most_asked(runs: Sequence[RunArrays], field: str) -> list[str]:
@@ -115,18 +118,19 @@ def _most_asked(runs: Sequence[RunArrays], field: str) -> list[str]:
     return sorted(asked, key=lambda name: (-asked[name], name))
 
 
-def _breakdown(part: str, count: int, frames: Sequence[pd.DataFrame], names: Sequence[str]) -> Breakdown:
-    parts = list(dict.fromkeys(name for frame in frames for name in frame.index))[:MOST]
+def _table(part: str, frames: Sequence[pd.DataFrame], names: Sequence[str], of: int = 0) -> Table:
+    """A row for each part of each run; of ``of`` parts only those with the most requests are there."""
+    parts = list(dict.fromkeys(name for frame in frames for name in frame.index))[: MOST if of else None]
     columns = [name for name in frames[0].columns if any(frame[name].notna().any() for frame in frames)]
     rows = []
     for name in parts:
         for run, frame in zip(names, frames, strict=True):
             if name in frame.index:
                 cells = [format_value(float(frame[column][name]), COLUMNS[column][1]) for column in columns]
-                rows.append((name or "(none)", *([run] if len(frames) > 1 else []), *cells))
-    title = f"By {part}" if count <= MOST else f"By {part}, the {MOST} of {count:,} with the most requests"
+                rows.append((str(name) or "(none)", *([run] if len(frames) > 1 else []), *cells))
+    title = f"By {part}" if of <= MOST else f"By {part}, the {MOST} of {of:,} with the most requests"
     texts = ("run",) if len(frames) > 1 else ()
-    return Breakdown(title, (part, *texts, *[COLUMNS[name][0] for name in columns]), tuple(rows), 1 + len(texts))
+    return Table.plain(title, (part, *texts, *[COLUMNS[name][0] for name in columns]), rows, 1 + len(texts))
 
 
 def by_replica(run: RunArrays) -> pd.DataFrame:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from policies.run_arrays import RunArrays
 from policies.runlog import Run
-from reports.breakdown import Breakdown, breakdowns
+from reports.breakdown import breakdowns
 from reports.checks import checked
 from reports.figures import LEADING, TOPICS, figure, summary, worst_size
 from reports.formatting import format_value
 from reports.notes import run_notes
+from reports.table import Table
 from traces.notes import Note, grave, ordered, remark
 from traces.sizes import format_size
 from traces.stages import STAGES
@@ -67,17 +68,17 @@ class Comparison:
         """What was run, as far as it is the same in all runs, in a line."""
         return " · ".join([f"{row.label}: {row.cells[0]}" for row in self.setup() if len(set(row.cells)) == 1])
 
-    def leading(self) -> list[Row]:
+    def leading(self, names: Iterable[str] = LEADING) -> list[Row]:
         """What answers: how the runs differ in what was run, whether each kept its promise, and the few figures that
-        most ask for."""
-        kept = [self._kept(at) for at in range(len(self.runs))]
+        most ask for, or those named."""
+        kept = [self.kept(at) for at in range(len(self.runs))]
         promise = [Row("Promise", tuple([said or "–" for said in kept]))] if any(kept) else []
-        return [*(row for row in self.setup() if len(set(row.cells)) > 1), *promise, *self._of(LEADING)]
+        return [*(row for row in self.setup() if len(set(row.cells)) > 1), *promise, *self._of(names)]
 
-    def topics(self) -> list[tuple[str, list[Row]]]:
-        """Every figure that at least one run defines, by topic."""
+    def topics(self, of: Mapping[str, Sequence[str]] = TOPICS) -> list[tuple[str, list[Row]]]:
+        """Every figure that at least one run defines, or those named, by topic."""
         of_stages = list(dict.fromkeys(name for values in self.summaries for name in values if ":" in name))
-        topics = [*TOPICS.items(), ("Predictions by stage", of_stages)]
+        topics = [*of.items(), *([("Predictions by stage", of_stages)] if of is TOPICS else [])]
         return [(topic, rows) for topic, names in topics if (rows := self._of(names))]
 
     def rows(self) -> list[Row]:
@@ -99,7 +100,7 @@ class Comparison:
             rows.append(Row(described.label, tuple(cells), best))
         return rows
 
-    def breakdowns(self) -> list[Breakdown]:
+    def breakdowns(self) -> list[Table]:
         """Tables by model, by pool and by tenant, each where there are several."""
         return breakdowns(self.arrays, self.names)
 
@@ -108,7 +109,7 @@ class Comparison:
         if not any(values["requests"] for values in self.summaries):
             return "There are no requests."
         if len(self.runs) == 1:
-            kept = self._kept(0)
+            kept = self.kept(0)
             return f"{self.names[0]}: {self._score(0)}{f'; promise of {kept}' if kept else ''}."
         attainment = [_or_zero(values["slo_attainment"]) for values in self.summaries]
         order = sorted(range(len(self.runs)), key=lambda at: -attainment[at])
@@ -149,14 +150,18 @@ class Comparison:
         share = format_value(values["slo_attainment"], "%")
         return f"{within:,} of {values['requests']:,.0f} requests {how} ({share})"
 
-    def _kept(self, at: int) -> str:
+    def kept(self, at: int) -> str:
         """What was promised of the deadlines, and whether it was kept; empty: no request has one, or the run does not
         say what is promised."""
-        promised, values = _promised(self.runs[at]), self.summaries[at]
-        if promised is None or not values["with_deadline"]:
+        promised = self.promise(at)
+        if promised is None:
             return ""
-        kept = values["slo_attainment"] >= promised
+        kept = self.summaries[at]["slo_attainment"] >= promised
         return f"{format_value(promised, '%')} {'kept' if kept else 'broken'}"
+
+    def promise(self, at: int) -> float | None:
+        """The share of its requests that a run wants in time; None: no request has a deadline, or it does not say."""
+        return _promised(self.runs[at]) if self.summaries[at]["with_deadline"] else None
 
     def _deadlines(self) -> bool:
         return any(values["with_deadline"] for values in self.summaries)

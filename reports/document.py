@@ -7,20 +7,27 @@ that goes into one is escaped by whoever draws it, because plotly reads labels a
 The library is plotly's own basic bundle, a quarter of the whole one that the Python package carries: it draws bars,
 lines and points, which is what charts of pages are made of. It stands in ``reports/plotly_js`` as npm ships it
 (``npm pack plotly.js-basic-dist-min@4.1.1``, MIT licence), of the version that ``constraints.txt``'s plotly draws with.
+
+A page opens with its answer in a sentence and a row of key figures; then come sections of charts and tables. What few
+will ask for is folded, and charts there are drawn when they are opened.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reports.palette import DARK, LIGHT
+from reports.table import Table
 from traces.marks import OutputKind
+from traces.notes import Note
 
 _FOLDER = Path(__file__).parent
 _PLOTLY = _FOLDER / "plotly_js" / "plotly-basic.min.js"
@@ -28,22 +35,124 @@ _PLOTLY = _FOLDER / "plotly_js" / "plotly-basic.min.js"
 TRACES = frozenset({"scatter", "bar"})
 """Types of traces that a page may draw."""
 
+LONG = 40
+"""Rows or lines from which on what is folded stays folded on paper."""
 
-def render(template: str, kind: OutputKind, figures: Mapping[str, go.Figure], **values: Any) -> str:
-    """A template of this package that extends ``shell.html``, as text; every value in it is escaped.
 
-    Args:
-        template: its path below ``reports/``.
-        kind: kind of the page, for its mark.
-        figures: what to draw into the element of that id.
-        values: what the template names.
+class KeyFigure(NamedTuple):
+    """A figure at the head of a page, and in small letters what it is of."""
+
+    label: str
+    value: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart with its title, and how to read it."""
+
+    title: str
+    caption: str
+    figure: go.Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """What a reader opens: charts, tables and plain text under a line that says what they are."""
+
+    title: str
+    charts: Sequence[Chart] = ()
+    tables: Sequence[Table] = ()
+    text: str = ""
+
+    @classmethod
+    def of(cls, table: Table) -> Fold:
+        """A table alone, with the number of its rows."""
+        return cls(f"{table.title} ({len(table.rows):,} {'row' if len(table.rows) == 1 else 'rows'})", (), (table,))
+
+    @property
+    def long(self) -> bool:
+        """Whether it stays folded on paper."""
+        return any(len(table.rows) > LONG for table in self.tables) or self.text.count("\n") > LONG
+
+
+@dataclass(frozen=True, slots=True)
+class PageSection:
+    """A part of a page.
+
+    Attributes:
+        title: title of it.
+        caption: how to read it, in small letters.
+        charts: its charts, side by side where there is room.
+        tables: its tables, below the charts.
+        beside: whether chart and table stand side by side where there is room.
+        folds: what a reader opens.
+        paragraphs: sentences before the charts.
+        terms: words, and what each means.
+        code: commands.
+        trust: label of how far to trust its figures; empty: none.
+        extrapolated: share outside the measured range, spelled; empty: none.
+    """
+
+    title: str
+    caption: str = ""
+    charts: Sequence[Chart] = ()
+    tables: Sequence[Table] = ()
+    beside: bool = False
+    folds: Sequence[Fold] = ()
+    paragraphs: Sequence[str] = ()
+    terms: Sequence[tuple[str, str]] = ()
+    code: str = ""
+    trust: str = ""
+    extrapolated: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A page.
+
+    Attributes:
+        what: kind of it, like ``report``.
+        version: version of Tilecast; empty: unknown.
+        answer: answer in a sentence, its title.
+        context: what it is an answer to, in small letters.
+        key: its key figures, of a page about one thing.
+        lead: the same of a page that compares, a row for each.
+        notes: what a reader must know.
+        sections: what follows; those without anything in them are left out by whoever makes them.
+        trust, extrapolated: as in `PageSection`, of the answer.
+    """
+
+    what: str
+    version: str
+    answer: str
+    context: str
+    sections: Sequence[PageSection]
+    key: Sequence[KeyFigure] = ()
+    lead: Table | None = None
+    notes: Sequence[Note] = ()
+    trust: str = ""
+    extrapolated: str = ""
+
+    def charts(self) -> Iterator[Chart]:
+        """All charts, in their order on the page."""
+        for section in self.sections:
+            yield from section.charts
+            for fold in section.folds:
+                yield from fold.charts
+
+
+def render(document: Document, kind: OutputKind) -> str:
+    """A page as text; every value in it is escaped.
 
     Raises:
-        ValueError: a figure has a trace of a type that pages do not draw.
+        ValueError: a chart has a trace of a type that pages do not draw.
     """
-    for name, figure in figures.items():
-        if unknown := {trace.type for trace in figure.data} - TRACES:
-            raise ValueError(f"chart {name} has {', '.join(sorted(unknown))}; a page draws {', '.join(sorted(TRACES))}")
+    for chart in document.charts():
+        if unknown := {trace.type for trace in chart.figure.data} - TRACES:
+            raise ValueError(
+                f"chart {chart.title} has {', '.join(sorted(unknown))}; a page draws {', '.join(sorted(TRACES))}"
+            )
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -51,8 +160,11 @@ def render(template: str, kind: OutputKind, figures: Mapping[str, go.Figure], **
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    drawn = {name: json.loads(figure.to_json()) for name, figure in figures.items()}
-    return environment.get_template(template).render(
+    drawn = [json.loads(chart.figure.to_json()) for chart in document.charts()]
+    numbers = count()
+    return environment.get_template("page.html").render(
+        document=document,
+        number=lambda: next(numbers),
         generator=kind.generator,
         light=LIGHT,
         dark=DARK,
@@ -60,24 +172,9 @@ def render(template: str, kind: OutputKind, figures: Mapping[str, go.Figure], **
         js=(_FOLDER / "page.js").read_text(encoding="utf-8"),
         plotly_js=_PLOTLY.read_text(encoding="utf-8"),
         plot_data=json.dumps(drawn, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c"),
-        **values,
     )
 
 
-def blank(x: str, y: str, height: int = 380) -> go.Figure:
-    """An empty chart in the pages' style, with titles of its axes."""
-    axis = {"gridcolor": LIGHT["rule"], "linecolor": LIGHT["muted"], "zeroline": False, "automargin": True}
-    return go.Figure(
-        layout={
-            "template": "none",
-            "height": height,
-            "margin": {"l": 56, "r": 12, "t": 44, "b": 48},
-            "font": {"family": "system-ui, sans-serif", "size": 13, "color": LIGHT["ink"]},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "bgcolor": "rgba(0,0,0,0)"},
-            "xaxis": axis | {"title": {"text": x}},
-            "yaxis": axis | {"title": {"text": y}},
-            "hovermode": "closest",
-        }
-    )
+def sentence(parts: Iterable[str]) -> str:
+    """Facts in a line of small letters; empty ones are left out."""
+    return " · ".join([part for part in parts if part])

@@ -405,6 +405,12 @@ LEADING = (
 )
 """What most who open a report ask for: shown first, whatever shows it."""
 
+KEY = (
+    *("slo_attainment", "slo_attainment_worst_size", "latency_p50_s", "latency_p95_s", "latency_p99_s"),
+    *("goodput_rps", "utilisation", "cost"),
+)
+"""What a page shows of each of several runs at its head."""
+
 READING = (
     "SLO attainment: share of all requests that finished by their deadline, or at all where they have none; worst "
     f"size: the least of any size that at least {100 * FREQUENT:g} % of the requests have. Latency: from arrival to "
@@ -434,3 +440,20 @@ TOPICS = {
     ),
 }
 """Every figure once, by what it is about."""
+
+GROUPS = {
+    "Requests": (
+        *("slo_attainment", "slo_attainment_worst_size", "jain_attainment", "requests", "finished", "dropped"),
+        *("failed", "cancelled"),
+    ),
+    "Latency": (
+        *("latency_p50_s", "latency_p95_s", "latency_p99_s", "slowdown_p50", "slowdown_p95", "queueing_p50_s"),
+        "queueing_p95_s",
+    ),
+    "Work and cost": (
+        *("goodput_rps", "throughput_rps", "utilisation", "batch_denoise", "device_s_per_image", "cost"),
+        *("replicas_mean", "saved", "loading", "availability"),
+    ),
+    "Trust": ("prediction_mape_by_time", "prediction_bias_by_time", "extrapolated_time"),
+}
+"""What a page shows without being asked, by what it is about."""

@@ -22,7 +22,7 @@ def markdown(comparison: Comparison) -> str:
     lines = [*first, text(comparison.answer()), "", text(comparison.alike()), "", *_table(names, comparison.leading())]
     lines += last
     for table in comparison.breakdowns():
-        ruler = "|" + ":--|" * table.texts + "--:|" * (len(table.heads) - table.texts)
+        ruler = "|" + "".join("--:|" if kind == "number" else ":--|" for kind in table.kinds)
         lines += ["", text(table.title), "", line(list(table.heads)), ruler, *map(line, table.rows)]
     for topic, rows in [*comparison.topics(), ("What was run", comparison.setup())]:
         lines += ["", f"<details><summary>{topic}</summary>", "", *_table(names, rows), "", "</details>"]

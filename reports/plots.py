@@ -1,213 +1,274 @@
-"""The plots of a report: one function a plot, each from a comparison to a plotly figure.
+"""The charts of runs: one function a chart, each from a comparison to a plotly figure.
 
-Runs keep their colour from plot to plot; beyond seven runs their lines differ in dash. Text from a run log is
-escaped, because plotly reads labels as HTML.
+A run keeps its colour, dash and symbol from chart to chart. Text from a run log is escaped, because plotly reads labels
+as HTML.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from html import escape
+from collections.abc import Iterable
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from policies.run_arrays import RunArrays
-from reports.boxes import BoxPlot, add_boxes
+from reports import charts
+from reports.charts import beside, blank, log_axis, row_height, rows_axis, share_axis
 from reports.comparison import Comparison
-from reports.document import blank
 from reports.figures import DENOISING, latency, value
-from reports.palette import DASHES, DATA
-from reports.series import load, replicas, spread, thin_load, utilisation
+from reports.formatting import format_value
+from reports.series import mean_load, replicas, spread, utilisation
 from traces.request import Size
 from traces.sizes import format_size
 
 POINTS = 3000
-"""Points a plot has at most, over all runs; more would neither be seen nor load fast."""
+"""Points a chart has at most, over all runs; more would neither be seen nor load fast."""
 
 SLICES = 120
-"""Slices of time in which utilisation is averaged; fewer where there are many runs."""
+"""Slices of time over which queues and utilisation are averaged; fewer where there are many runs."""
 
 SIZES = 12
 """Sizes shown by name; rarer ones are shown together."""
 
 OTHER = "other sizes"
 
+UNLIKE = 1.05
+"""Times as many requests a second as another run, from which on runs are of different loads."""
+
+
+def attainment(comparison: Comparison) -> go.Figure:
+    """SLO attainment of runs: against the load where that differs, with a line for each scheduler, else run by run."""
+    return _attainment_by_load(comparison) if loads_differ(comparison) else _attainment_by_run(comparison)
+
+
+def loads_differ(comparison: Comparison) -> bool:
+    """Whether clearly more requests a second arrived in one run than in another."""
+    known = [load for load in map(_arrivals_rps, comparison.arrays) if load > 0]
+    return bool(known) and max(known) > UNLIKE * min(known)
+
+
+def _attainment_by_load(comparison: Comparison) -> go.Figure:
+    figure = blank("requests a second that arrived", "SLO attainment")
+    shares = [values["slo_attainment"] for values in comparison.summaries]
+    schedulers = [str(run.info.get("scheduler") or "") for run in comparison.runs]
+    named = list(dict.fromkeys(schedulers))
+    points = sorted(
+        zip(map(_arrivals_rps, comparison.arrays), shares, comparison.names, schedulers, strict=True),
+        key=lambda point: point[0],
+    )
+    for at, scheduler in enumerate(named):
+        own = [point for point in points if point[3] == scheduler]
+        figure.add_scatter(
+            x=[load for load, *_ in own],
+            y=[share for _, share, *_ in own],
+            text=[charts.label(name) for _, _, name, _ in own],
+            hovertemplate="%{text}: %{y:.1%} at %{x:.3g}/s<extra></extra>",
+            **(charts.marker(at) | charts.line(at) | {"mode": "lines+markers"}),
+        )
+    figure.update_layout(xaxis_rangemode="tozero", yaxis=share_axis(_least(shares)))
+    return charts.legend(_promised(figure, comparison, "y"), named)
+
+
+def _attainment_by_run(comparison: Comparison) -> go.Figure:
+    shares, worst = (
+        [values[name] for values in comparison.summaries] for name in ("slo_attainment", "slo_attainment_worst_size")
+    )
+    figure = blank("SLO attainment", "", row_height(len(shares)))
+    several = any(len(run.requests.sizes) > 1 for run in comparison.arrays)
+    for values, symbol, name in ((worst, "triangle-left-open", "the worst size"), (shares, "circle", "all requests")):
+        if several or values is shares:
+            figure.add_scatter(
+                x=values,
+                y=list(range(len(values))),
+                text=[format_value(share, "%") for share in values],
+                hovertemplate="%{text}<extra></extra>",
+                **(charts.marker(0, symbol=symbol, size=11) | {"name": name, "showlegend": several}),
+            )
+    figure.update_layout(xaxis=share_axis(_least([*shares, *worst])), yaxis=rows_axis(comparison.names))
+    return _promised(figure, comparison, "x")
+
 
 def latency_cdf(comparison: Comparison) -> go.Figure:
-    """Share of all requests that finished within a latency; a curve ends at the share that finished."""
+    """Share of all requests that finished within a latency, marked at P50, P95 and P99; a curve ends at the share that
+    finished."""
     figure = blank("latency (s)", "share of all requests")
+    ends: list[float] = []
     for at, run in enumerate(comparison.arrays):
-        latency_s = np.sort(latency(run).values)
+        experienced = latency(run)
+        latency_s = np.sort(experienced.values)
         chosen = spread(len(latency_s), _share(comparison))
         share = (chosen + 1) / max(1, len(run.requests))
+        figure.add_scatter(x=np.float32(latency_s[chosen]), y=np.float32(share), line_shape="hv", **charts.line(at))
+        ends += latency_s[chosen][[0, -1]].tolist() if len(chosen) else []
+        marked = {q: experienced.quantile(q) for q in (0.5, 0.95, 0.99)}
+        marked = {q: seconds for q, seconds in marked.items() if math.isfinite(seconds)}
         figure.add_scatter(
-            x=np.float32(latency_s[chosen]), y=np.float32(share), line_shape="hv", **_line(comparison, at)
+            x=list(marked.values()),
+            y=list(marked),
+            text=[f"P{100 * q:.0f}: {format_value(seconds, 's')}" for q, seconds in marked.items()],
+            hovertemplate="%{text}<extra></extra>",
+            **charts.marker(at),
         )
-    figure.update_yaxes(range=[0, 1.02], tickformat=".0%")
-    return figure.update_xaxes(rangemode="tozero")
+    return charts.legend(figure.update_layout(xaxis=log_axis(ends), yaxis=share_axis()), comparison.names)
 
 
 def latency_by_size(comparison: Comparison) -> go.Figure:
     """Latency of finished requests by size: quartiles and median, whiskers at P5 and P95."""
-    figure = blank("size (height x width)", "latency (s)")
-    shown = _shown_sizes(comparison)
+    shown, runs = _shown_sizes(comparison), len(comparison.runs)
+    figure = blank("latency (s)", "", row_height(len(shown), runs))
+    seen: list[float] = []
     for at, run in enumerate(comparison.arrays):
-        found = {name: latency(run.of_sizes(sizes))._replace(never=0) for name, sizes in _of_run(run, shown).items()}
-        boxes = [
-            (name, BoxPlot(*finished.quantiles(0.05, 0.25, 0.5, 0.75, 0.95)))
-            for name, finished in found.items()
-            if len(finished.values)
-        ]
-        add_boxes(figure, boxes, _colour(at), escape(comparison.names[at]))
-    figure.update_xaxes(type="category", categoryorder="array", categoryarray=list(shown))
-    return figure.update_layout(barmode="group").update_yaxes(rangemode="tozero")
+        spreads = []
+        for row, sizes in enumerate(_of_run(run, shown).values()):
+            finished = latency(run.of_sizes(sizes))._replace(never=0)
+            if len(finished.values):
+                spreads.append((row + beside(at, runs), finished.quantiles(0.05, 0.25, 0.5, 0.75, 0.95)))
+        charts.add_spread(figure, spreads, at)
+        seen += [seconds for _, values in spreads for seconds in values]
+    figure.update_layout(xaxis=log_axis(seen), yaxis=rows_axis(list(shown)))
+    return charts.legend(figure, comparison.names, lines=False)
 
 
 def attainment_by_size(comparison: Comparison) -> go.Figure:
     """SLO attainment of each size."""
-    figure = blank("size (height x width)", "SLO attainment")
-    shown = _shown_sizes(comparison)
+    shown, runs = _shown_sizes(comparison), len(comparison.runs)
+    figure = blank("SLO attainment", "", row_height(len(shown), runs))
+    seen: list[float] = []
     for at, run in enumerate(comparison.arrays):
-        share = [value("slo_attainment", run.of_sizes(sizes)) for sizes in _of_run(run, shown).values()]
-        figure.add_bar(x=list(shown), y=share, **_bar(comparison, at))
-    figure.update_xaxes(type="category")
-    return figure.update_layout(barmode="group").update_yaxes(range=[0, 1.02], tickformat=".0%")
+        shares = [value("slo_attainment", run.of_sizes(sizes)) for sizes in _of_run(run, shown).values()]
+        rows = [row + beside(at, runs) for row in range(len(shares))]
+        for row, share in zip(rows, shares, strict=True):
+            if share > 0:
+                figure.add_scatter(x=[0, share], y=[row, row], hoverinfo="skip", **charts.line(at), opacity=0.5)
+        figure.add_scatter(
+            x=shares,
+            y=rows,
+            text=[format_value(share, "%") for share in shares],
+            hovertemplate="%{text}<extra></extra>",
+            **charts.marker(at),
+        )
+        seen += shares
+    figure.update_layout(xaxis=share_axis(), yaxis=rows_axis(list(shown)))
+    return charts.legend(_promised(figure, comparison, "x"), comparison.names, lines=False)
 
 
-def load_over_time(comparison: Comparison) -> go.Figure:
-    """Requests waiting (above) and running (below) over time."""
-    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06, figure=blank("", ""))
-    for at, run in enumerate(comparison.runs):
-        counts = thin_load(load(run), _share(comparison) // 2).astype({"waiting": np.int32, "running": np.int32})
-        time_s = counts["time_s"].astype(np.float32)
-        for row, column in ((1, "waiting"), (2, "running")):
-            line = _line(comparison, at) | {"showlegend": row == 1, "legendgroup": str(at)}
-            figure.add_scatter(x=time_s, y=counts[column], line_shape="hv", row=row, col=1, **line)
-    figure.update_yaxes(title_text="waiting", row=1, col=1).update_yaxes(title_text="running", row=2, col=1)
-    figure.update_xaxes(title_text="time (s)", row=2, col=1).update_layout(height=480)
-    return figure.update_yaxes(rangemode="tozero")
-
-
-def utilisation_over_time(comparison: Comparison) -> go.Figure:
-    """Share of time that replicas of each run were busy: their mean, and a band that holds the middle 80 % of them."""
-    figure = blank("time (s)", "utilisation")
-    for at, run in enumerate(comparison.runs):
-        if not len(run.steps):
-            continue
-        edges = np.linspace(0.0, float(run.steps["end_s"].max()) or 1.0, _slices(comparison) + 1)
-        share = utilisation(run, edges)
-        low, high = np.quantile(share, (0.1, 0.9), axis=0)
-        if len(share) > 1:
+def over_time(comparison: Comparison) -> go.Figure:
+    """Requests waiting and running, and the busy share of the devices, each its mean over slices of time."""
+    figure = make_subplots(rows=3, shared_xaxes=True, vertical_spacing=0.07, figure=blank("", "", 460))
+    ends = [max([0.0, *run.requests["finish_s"].dropna(), *run.steps["end_s"]]) for run in comparison.runs]
+    unit, name = charts.ticks_of_time(max(ends, default=0.0))
+    single = len(comparison.runs) == 1
+    for at, (run, end_s) in enumerate(zip(comparison.runs, ends, strict=True)):
+        edges = np.linspace(0.0, end_s or 1.0, _slices(comparison) + 1)
+        busy = utilisation(run, edges)
+        rows = (*mean_load(run, edges), busy.mean(axis=0) if len(busy) else np.zeros(len(edges) - 1))
+        for row, values in enumerate(rows, start=1):
             figure.add_scatter(
-                x=np.float32(np.concatenate([edges[:-1], edges[-2::-1]])),
-                y=np.float32(np.concatenate([high, low[::-1]])),
-                fill="toself",
-                fillcolor=_colour(at),
-                opacity=0.2,
-                mode="lines",
-                line={"width": 0},
-                hoverinfo="skip",
-                legendgroup=str(at),
-                showlegend=False,
+                x=np.float32(edges / unit),
+                y=np.float32(np.append(values, values[-1:])),
+                line_shape="hv",
+                fill="tozeroy" if single else None,
+                hovertemplate="%{y:.3g}<extra></extra>",
+                row=row,
+                col=1,
+                **charts.line(at),
             )
-        mean = np.float32(share.mean(axis=0))
-        figure.add_scatter(x=np.float32(edges[:-1]), y=mean, legendgroup=str(at), **_line(comparison, at))
-    figure.update_yaxes(range=[0, 1.02], tickformat=".0%")
-    return figure.update_xaxes(rangemode="tozero")
+    for row, title in enumerate(("waiting", "running", "utilisation"), start=1):
+        figure.update_yaxes(title_text=title, rangemode="tozero", nticks=4, row=row, col=1)
+    figure.update_yaxes(**charts.BUSY, row=3, col=1)
+    figure.update_xaxes(title_text=f"time ({name})", row=3, col=1)
+    return charts.legend(figure, comparison.names)
 
 
 def replicas_over_time(comparison: Comparison) -> go.Figure:
     """Replicas paid for, and of them those ready; below what they have cost so far, and what the most would have."""
-    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06, figure=blank("", ""))
+    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.09, figure=blank("", "", 460))
+    unit, name = charts.ticks_of_time(max([run.end_s for run in comparison.arrays if len(run.requests)], default=0.0))
     priced = False
     for at, run in enumerate(comparison.arrays):
         if not len(run.requests):
             continue
         counts = replicas(run)
         counts = counts.iloc[spread(len(counts), _share(comparison) // 2)]
-        time_s = counts["time_s"].astype(np.float32)
+        time = (counts["time_s"] / unit).astype(np.float32)
         priced |= not math.isnan(value("cost", run))
-        line, shape = _line(comparison, at) | {"legendgroup": str(at)}, {"line_shape": "hv"}
-        hidden = line | {"showlegend": False}
-        figure.add_scatter(x=time_s, y=counts["paid"].astype(np.int32), row=1, col=1, **shape, **line)
-        if run.lifetimes is None:
-            figure.add_scatter(x=time_s, y=counts["cost"].astype(np.float32), row=2, col=1, **hidden)
-            continue
-        dotted = {"line": {"color": _colour(at), "dash": "dot", "width": 1}}
-        figure.add_scatter(
-            x=time_s, y=counts["ready"].astype(np.int32), row=1, col=1, **shape, **(hidden | {"opacity": 0.6} | dotted)
-        )
-        figure.add_scatter(x=time_s, y=counts["cost"].astype(np.float32), row=2, col=1, **hidden)
-        figure.add_scatter(x=time_s, y=counts["cost_of_most"].astype(np.float32), row=2, col=1, **(hidden | dotted))
+        thin = charts.line(at) | {"line": {"color": charts.colour(at), "dash": "dot", "width": 1}}
+        figure.add_scatter(x=time, y=counts["paid"], row=1, col=1, line_shape="hv", **charts.line(at))
+        figure.add_scatter(x=time, y=counts["cost"].astype(np.float32), row=2, col=1, **charts.line(at))
+        if run.lifetimes is not None:
+            figure.add_scatter(x=time, y=counts["ready"], row=1, col=1, line_shape="hv", **thin)
+            figure.add_scatter(x=time, y=counts["cost_of_most"].astype(np.float32), row=2, col=1, **thin)
     figure.update_yaxes(title_text="replicas", row=1, col=1)
     figure.update_yaxes(title_text="cost so far" if priced else "device hours so far", row=2, col=1)
-    figure.update_xaxes(title_text="time (s)", row=2, col=1).update_layout(height=480)
-    return figure.update_yaxes(rangemode="tozero")
+    figure.update_xaxes(title_text=f"time ({name})", row=2, col=1)
+    return charts.legend(figure.update_yaxes(rangemode="tozero"), comparison.names)
 
 
 def batch_sizes(comparison: Comparison) -> go.Figure:
     """Share of denoising launches by the number of requests in them."""
     figure = blank("requests in a launch", "share of denoising launches")
+    largest = 1
     for at, run in enumerate(comparison.arrays):
         batches, count = np.unique(run.steps.requests[run.steps.of(*DENOISING)], return_counts=True)
-        figure.add_bar(x=batches, y=count / max(1, count.sum()), **_bar(comparison, at))
-    figure.update_xaxes(tick0=1, dtick=1 if _largest_batch(comparison) <= 16 else None)
-    return figure.update_layout(barmode="group").update_yaxes(tickformat=".0%", rangemode="tozero")
+        largest = max([largest, *batches.tolist()])
+        style = charts.marker(at) | charts.line(at) | {"mode": "lines+markers"}
+        figure.add_scatter(x=batches, y=np.float32(count / max(1, count.sum())), **style)
+    figure.update_xaxes(tick0=1, dtick=max(1, math.ceil(largest / 8)))
+    figure.update_yaxes(tickformat=".0%", rangemode="tozero")
+    return charts.legend(figure, comparison.names)
 
 
 def predicted_against_actual(comparison: Comparison) -> go.Figure:
     """Predicted and actual seconds of launches; on the line they are equal, open marks are extrapolated."""
     figure = blank("actual launch (s)", "predicted launch (s)")
-    low, high = np.inf, 0.0
+    seen: list[float] = []
     for at, run in enumerate(comparison.arrays):
         judged = np.flatnonzero(run.steps.predicted & (run.steps.predicted_s > 0))
         judged = judged[spread(len(judged), _share(comparison) // 2)]
         actual, predicted = run.steps.seconds[judged], run.steps.predicted_s[judged]
-        if len(judged):
-            low = min(low, actual.min(), predicted.min())
-            high = max(high, actual.max(), predicted.max())
+        seen += [*actual.tolist(), *predicted.tolist()]
         beyond = run.steps.extrapolated[judged]
-        for symbol, chosen in (("circle", ~beyond), ("circle-open", beyond)):
+        symbol = charts.marker(at)["marker"]["symbol"]
+        for style, chosen in (("", ~beyond), ("-open", beyond)):
             figure.add_scatter(
                 x=np.float32(actual[chosen]),
                 y=np.float32(predicted[chosen]),
-                mode="markers",
-                name=escape(comparison.names[at]),
-                legendgroup=str(at),
-                showlegend=symbol == "circle",
-                marker={"color": _colour(at), "size": 6, "opacity": 0.7, "symbol": symbol},
+                **charts.marker(at, symbol=symbol + style, size=6, opacity=0.7),
             )
-    if high > 0:
-        line = {"color": "#888", "width": 1}
-        figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line=line, layer="below")
-    return figure.update_xaxes(type="log").update_yaxes(type="log")
+    figure.update_layout(xaxis=log_axis(seen), yaxis=log_axis(seen))
+    return charts.legend(charts.diagonal(figure), comparison.names, lines=False)
 
 
-def _colour(at: int) -> str:
-    return DATA[at % len(DATA)]
+def _promised(figure: go.Figure, comparison: Comparison, axis: str) -> go.Figure:
+    """The figure with the promise of the runs, where they all have the same one."""
+    promises = {comparison.promise(at) for at in range(len(comparison.runs))}
+    if len(promises) == 1 and (share := promises.pop()) is not None:
+        charts.promise(figure, share, axis)
+    return figure
 
 
-def _line(comparison: Comparison, at: int) -> dict[str, object]:
-    dash = DASHES[at // len(DATA) % len(DASHES)]
-    line = {"color": _colour(at), "dash": dash, "width": 2}
-    return {"mode": "lines", "name": escape(comparison.names[at]), "line": line}
+def _arrivals_rps(run: RunArrays) -> float:
+    """Requests a second that arrived, in the mean; 0: that is not known."""
+    arrival_s = run.requests.arrival_s
+    span_s = float(np.ptp(arrival_s)) if len(arrival_s) > 1 else 0.0
+    return (len(arrival_s) - 1) / span_s if span_s else 0.0
 
 
-def _bar(comparison: Comparison, at: int) -> dict[str, object]:
-    return {"name": escape(comparison.names[at]), "marker": {"color": _colour(at)}, "showlegend": True}
+def _least(shares: Iterable[float]) -> float:
+    return min([share for share in shares if not math.isnan(share)], default=0.0)
 
 
 def _share(comparison: Comparison) -> int:
-    """Points that one run may have in a plot."""
+    """Points that one run may have in a chart."""
     return max(50, POINTS // max(1, len(comparison.runs)))
 
 
 def _slices(comparison: Comparison) -> int:
-    """Slices of time of a run's utilisation."""
-    return max(20, min(SLICES, _share(comparison) // 3))
+    """Slices of time of a run: fewer where several lines cross."""
+    return SLICES if len(comparison.runs) == 1 else SLICES // 2
 
 
 def _shown_sizes(comparison: Comparison) -> dict[str, tuple[Size, ...]]:
@@ -226,7 +287,3 @@ def _shown_sizes(comparison: Comparison) -> dict[str, tuple[Size, ...]]:
 def _of_run(run: RunArrays, shown: dict[str, tuple[Size, ...]]) -> dict[str, list[Size]]:
     """The sizes of one run by what they are shown as."""
     return {name: [size for size in sizes if size in run.requests.sizes] for name, sizes in shown.items()}
-
-
-def _largest_batch(comparison: Comparison) -> int:
-    return max((int(run.steps["requests"].max()) for run in comparison.runs if len(run.steps)), default=0)

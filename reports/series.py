@@ -38,15 +38,16 @@ def load(run: Run) -> pd.DataFrame:
     return changes.groupby("time_s").sum().cumsum().astype(int).reset_index()
 
 
-def thin_load(frame: pd.DataFrame, points: int) -> pd.DataFrame:
-    """At most about ``points`` rows of `load`: the first, last and highest of every slice of time stay."""
-    if len(frame) <= points:
-        return frame
-    part = np.linspace(frame["time_s"].iloc[0], frame["time_s"].iloc[-1], max(2, points // 4))
-    sliced = frame.groupby(np.searchsorted(part, frame["time_s"], side="right"))
-    rows = [sliced["waiting"].idxmax(), sliced["running"].idxmax()]
-    rows += [sliced.head(1).index.to_series(), sliced.tail(1).index.to_series()]
-    return frame.loc[np.unique(np.concatenate(rows))]
+def mean_load(run: Run, edges: Numbers) -> tuple[Numbers, Numbers]:
+    """Requests waiting and running, each its mean in every slice of time between ``edges``."""
+    counts = load(run)
+    times_s = counts["time_s"].to_numpy(float)
+    instants = np.append(times_s, max([edges[-1], *times_s[-1:]]))
+    means = []
+    for column in ("waiting", "running"):
+        so_far = np.concatenate([[0.0], np.cumsum(counts[column].to_numpy(float) * np.diff(instants))])
+        means.append(np.diff(np.interp(edges, instants, so_far)) / np.diff(edges))
+    return means[0], means[1]
 
 
 def utilisation(run: Run, edges: Numbers) -> Numbers:

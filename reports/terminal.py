@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import pandas as pd
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from policies.run_arrays import RunArrays
-from reports.breakdown import COLUMNS, MOST, by_batch, by_replica, by_size
+from reports.breakdown import MOST, batch_table, replica_table, size_table
 from reports.brief import WIDEST, Brief
 from reports.comparison import Comparison, Row
 from reports.console import new_console
 from reports.fidelity import Answer, Fidelity, format_difference
 from reports.figures import figure
-from reports.formatting import Unit, format_value
+from reports.formatting import format_value
 from reports.reasons import reasons
 from reports.repeats import Repeats
 from reports.validate import Validation, format_error
@@ -59,14 +57,13 @@ def _parts(comparison: Comparison, every: bool) -> Iterable[RenderableType]:
     for topic, rows in comparison.topics():
         yield _figures(comparison, topic, rows)
     single = len(comparison.runs) == 1
-    if single:
-        yield _sizes(comparison.arrays[0])
-    for table in comparison.breakdowns():
-        right = [at >= table.texts for at in range(len(table.heads))]
+    of_parts = (comparison.arrays, comparison.names)
+    shown = [size_table(*of_parts)] if single else []
+    shown += [*comparison.breakdowns(), *([batch_table(*of_parts), replica_table(*of_parts)] if single else [])]
+    for table in shown:
+        right = [kind == "number" for kind in table.kinds]
         yield _table(table.title, list(table.heads), list(map(list, table.rows)), right)
     if single:
-        yield _batches(comparison.arrays[0])
-        yield _replicas(comparison.arrays[0])
         lost = reasons(comparison.runs[0])
         if len(lost):
             cells = lost.astype(str).to_numpy().tolist()
@@ -139,38 +136,6 @@ def sims_against_reals(repeats: Repeats) -> RenderableType:
 
 def _verdict(fidelity: Fidelity) -> Text:
     return Text(fidelity.verdict, style=_ANSWERS[fidelity.answer])
-
-
-def _sizes(run: RunArrays) -> Table:
-    frame = by_size(run)
-    columns = {str(name): COLUMNS[str(name)] for name in frame.columns}
-    heads = ["size", *[head for head, _ in columns.values()]]
-    return _table("By size", heads, _cells(frame, {name: unit for name, (_, unit) in columns.items()}))
-
-
-def _replicas(run: RunArrays) -> Table:
-    units: dict[str, Unit] = {"launches": "", "busy_s": "s", "utilisation": "%", "batch_mean": "x"}
-    heads = ["replica", "launches", "busy", "utilisation", "requests a launch"]
-    return _table("By replica", heads, _cells(by_replica(run), units))
-
-
-def _batches(run: RunArrays) -> Table:
-    units: dict[str, Unit] = {
-        "launches": "",
-        "busy_s": "s",
-        "prediction_mape": "%",
-        "prediction_mape_by_time": "%",
-        "prediction_bias_by_time": "%",
-    }
-    heads = ["denoising batch", "launches", "busy", "prediction error", "by time", "bias by time"]
-    return _table("By batch", heads, _cells(by_batch(run), units))
-
-
-def _cells(frame: pd.DataFrame, units: dict[str, Unit]) -> list[list[str]]:
-    return [
-        [str(index), *(format_value(float(row[column]), unit) for column, unit in units.items())]
-        for index, row in frame.iterrows()
-    ]
 
 
 def show_waiting(waiting: Waiting, console: Console) -> None:

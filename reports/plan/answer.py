@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from predictors.basis import ESTIMATED
+from reports.document import KeyFigure
 from reports.formatting import NONE, about, format_interval, format_rate, format_value, percent
 from reports.plan.certainty import certainty, replicas_in_range
 from reports.plan.formatting import cluster, demand_rate, money, promised, rejection, subject
@@ -48,33 +49,36 @@ def answer(plan: Plan) -> str:
     return f"{sure}{by_guess}{sentence}.{state[best.state]}"
 
 
-def key_figures(plan: Plan) -> list[tuple[str, str]]:
-    """What goes with the answer, as (label, value); empty without one."""
+def key_figures(plan: Plan) -> list[KeyFigure]:
+    """What goes with the answer, the most asked for first; empty without one."""
     best = subject(plan)
     if best is None:
         return []
+    figures = best.figures
     rate = format_value(plan.headroom.mean * plan.demand.rate_rps, "x")
-    carried = f"{format_interval(plan.headroom, 'x')} times this load ({rate} requests/s)"
-    pairs = [
-        ("Buy" if best is plan.answer else "Cluster", cluster(best.candidate)),
-        ("Run it with", _scheduler(plan, best)),
-        ("Per hour", money(best.price_per_hour)),
-        ("Per 1,000 images", money(best.cost_per_1000_images)),
-        ("Deadlines kept", format_interval(best.figures.attainment, "%")),
-        ("Requests asked for, drawn, completed, in time", _rates(plan, best)),
-        ("Utilisation", percent(round(best.figures.utilisation.mean, 3))),
-        ("Load it can carry", carried),
+    thousand = money(best.cost_per_1000_images)
+    less = plan.lost_replica
+    shown = [
+        KeyFigure("Buy" if best is plan.answer else "Cluster", cluster(best.candidate), best.candidate.scheduler),
+        KeyFigure("Per hour", money(best.price_per_hour), "" if thousand == NONE else f"{thousand} per 1,000 images"),
+        KeyFigure(
+            "Deadlines kept", format_interval(figures.attainment, "%"), f"of {percent(plan.attainment)} promised"
+        ),
+        KeyFigure("Load it can carry", format_interval(plan.headroom, "x") + "×", f"{rate} requests/s"),
+        KeyFigure("Utilisation", percent(round(figures.utilisation.mean, 3)), _state(best)),
+        KeyFigure("With one replica less", NONE if less is None else format_interval(less.figures.attainment, "%")),
+        KeyFigure("Latency, P95", format_interval(figures.latency_p95_s, "s")),
+        KeyFigure("Requests asked for, drawn, completed, in time", _rates(plan, best)),
+        KeyFigure("Chosen among", ", ".join([policy.scheduler for policy in plan.policies]) or NONE),
     ]
     if plan.speeds:
-        pairs.append(("Replicas, for 80 % of what is possible", replicas_in_range(plan)))
-    if plan.lost_replica is not None:
-        pairs.append(("With one replica less", format_interval(plan.lost_replica.figures.attainment, "%")))
-    return [(label, value) for label, value in pairs if not value.startswith(NONE)]
+        shown.append(KeyFigure("Replicas, for 80 % of what is possible", replicas_in_range(plan)))
+    return [each for each in shown if not each.value.startswith(NONE)]
 
 
-def _scheduler(plan: Plan, best: Evaluation) -> str:
-    named = [policy.scheduler for policy in plan.policies]
-    return best.candidate.scheduler + (f", the best of {', '.join(named)}" if named else "")
+def _state(best: Evaluation) -> str:
+    """How the cluster goes on, in small letters."""
+    return {STABLE: "stable", NEAR_KNEE: "near its limit", UNSTABLE: "its queue grows"}[best.state]
 
 
 def _rates(plan: Plan, best: Evaluation) -> str:

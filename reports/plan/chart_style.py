@@ -1,4 +1,4 @@
-"""What the charts of a plan have in common: the promise, intervals, and how points tell whether it is kept."""
+"""What the charts of plans have in common: intervals, and how points tell whether the promise is kept."""
 
 from __future__ import annotations
 
@@ -8,40 +8,39 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from reports.formatting import percent
+from reports.charts import QUIET
 from reports.output_analysis import Interval
-from reports.plan.result import Plan
+from reports.palette import BLUE, GREEN, VERMILLION
 
-KEPT = {True: "circle", False: "x", None: "diamond-open"}
-"""Symbols of points that keep the promise, do not, and are undecided."""
+KEPT = {
+    True: ("keeps its promise", "circle", BLUE),
+    None: ("undecided", "diamond-open", "#6e6e6e"),
+    False: ("does not", "x", VERMILLION),
+}
+"""What points that keep the promise, are undecided and do not are called, and their symbols and colours."""
 
-QUIET = {"color": "#6e6e6e", "width": 1}
-"""Lines that carry no data."""
-
-
-def promise(figure: go.Figure, plan: Plan, horizontal: bool) -> None:
-    """The promise as a dashed line, labelled."""
-    label = {"text": f"promise {percent(plan.attainment)}", "showarrow": False}
-    line = QUIET | {"dash": "dash", "width": 1.5}
-    if horizontal:
-        figure.add_shape(
-            type="line", xref="paper", x0=0, x1=1, y0=plan.attainment, y1=plan.attainment, line=line, layer="between"
-        )
-        figure.add_annotation(label, xref="paper", x=0, xanchor="left", y=plan.attainment, yanchor="top", xshift=4)
-    else:
-        figure.add_shape(
-            type="line", yref="paper", y0=0, y1=1, x0=plan.attainment, x1=plan.attainment, line=line, layer="between"
-        )
-        figure.add_annotation(label, yref="paper", y=1, yanchor="bottom", x=plan.attainment, xanchor="right", xshift=4)
+UNSTABLE_MARK = {"symbol": "circle-open", "size": 19, "color": VERMILLION, "line": {"width": 1.5}}
+KNEE_MARK = {"symbol": "square-open", "size": 18, "color": GREEN, "line": {"width": 1.5}}
+ANSWER_MARK = {"symbol": "diamond-open", "size": 24, "color": BLUE, "line": {"width": 2}}
+"""What stands around points of clusters whose queue grows, of those near the knee, and of the answer."""
 
 
-def upright(figure: go.Figure, at: float, text: str, side: str) -> None:
-    """A thin upright line with a label at its foot, on its left or right."""
-    figure.add_shape(type="line", yref="paper", y0=0, y1=1, x0=at, x1=at, line=QUIET, layer="below")
-    anchor, shift = ("right", -4) if side == "left" else ("left", 4)
-    figure.add_annotation(
-        x=at, yref="paper", y=0, text=text, showarrow=False, xanchor=anchor, yanchor="bottom", xshift=shift
-    )
+def kept_mark(keeps: Sequence[bool | None], size: int = 10) -> dict[str, Any]:
+    """How points are drawn by whether the promise is kept."""
+    return {
+        "symbol": [KEPT[each][1] for each in keeps],
+        "color": [KEPT[each][2] for each in keeps],
+        "size": size,
+    }
+
+
+def kept_legend(figure: go.Figure, keeps: Sequence[bool | None]) -> go.Figure:
+    """Say what the marks of `kept_mark` mean, as far as they are there."""
+    for each, (name, symbol, colour) in KEPT.items():
+        if each in keeps:
+            mark = {"symbol": symbol, "color": colour, "size": 10}
+            figure.add_scatter(x=[None], y=[None], mode="markers", marker=mark, name=name, showlegend=True)
+    return figure
 
 
 def ends(value: Interval) -> tuple[float, float]:
@@ -50,7 +49,7 @@ def ends(value: Interval) -> tuple[float, float]:
     return max(0.0, value.mean - width), min(1.0, value.mean + width)
 
 
-def error(values: Sequence[Interval], colour: str) -> dict[str, Any]:
+def error(values: Sequence[Interval]) -> dict[str, Any]:
     """Error bars of intervals, as plotly wants them."""
     bars = [ends(value) for value in values]
     return {
@@ -58,7 +57,7 @@ def error(values: Sequence[Interval], colour: str) -> dict[str, Any]:
         "symmetric": False,
         "array": [high - value.mean for value, (_, high) in zip(values, bars, strict=True)],
         "arrayminus": [value.mean - low for value, (low, _) in zip(values, bars, strict=True)],
-        "color": colour,
+        "color": QUIET["color"],
         "thickness": 1.5,
         "width": 4,
     }

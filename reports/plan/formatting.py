@@ -34,6 +34,11 @@ def cluster(candidate: Candidate) -> str:
     return f"{replicas} of {candidate.devices} × {candidate.hardware}"
 
 
+def alike(candidate: Candidate) -> tuple[str, int, str]:
+    """Equal for clusters that differ in replicas alone."""
+    return candidate.hardware, candidate.devices, candidate.scheduler
+
+
 def promised(plan: Plan) -> str:
     """The promise and the demand: ``95 % of deadlines at 3 requests/s``."""
     completed = f" and {format_rate(plan.throughput_rps)}" if plan.throughput_rps else ""

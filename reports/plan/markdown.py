@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from reports.document import KeyFigure
 from reports.markdown import line, text, told
 from reports.plan import tables
 from reports.plan.answer import answer, key_figures, notes, promise
 from reports.plan.formatting import TRUST, subject, trust
 from reports.plan.result import Plan
-from reports.plan.table import Table
+from reports.table import Table
 
 
 def markdown(plan: Plan) -> str:
     """What must be known first, the answer, its figures, every table, remarks, and how to run it again."""
     first, last = told(notes(plan))
     parts = ["\n".join(first).strip(), f"# {text(answer(plan))}", text(promise(plan))]
-    parts.append("\n".join(f"- {text(label)}: **{text(value)}**" for label, value in key_figures(plan)))
+    parts.append("\n".join(map(_key, key_figures(plan))))
     best = subject(plan)
     if best is not None:
         parts.append(f"Trust: {text(trust(plan, [best]))}")
@@ -37,6 +38,11 @@ def markdown(plan: Plan) -> str:
     if plan.command or plan.scenario:
         parts.append(f"## To run it again\n\n{_code(plan.command)}\n\n{_code(plan.scenario)}")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _key(figure: KeyFigure) -> str:
+    hint = f" ({text(figure.hint)})" if figure.hint else ""
+    return f"- {text(figure.label)}: **{text(figure.value)}**{hint}"
 
 
 def _table(table: Table) -> str:

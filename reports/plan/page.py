@@ -2,177 +2,200 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import plotly.graph_objects as go
 
-from reports.document import render
+from reports.document import Chart, Document, Fold, PageSection, render
 from reports.formatting import about, percent
 from reports.plan import charts, tables
 from reports.plan.answer import answer, key_figures, notes, promise
 from reports.plan.formatting import TRUST, subject, trust
 from reports.plan.frames import TABLES
 from reports.plan.result import Evaluation, Plan
-from reports.plan.table import Table
+from reports.table import Table
 from traces.marks import OutputKind
 
 _FILES = ("points.sqlite", "plan.html", "plan.md", *(f"{name}.parquet" for name in TABLES), "plan.json")
 PLAN = OutputKind("plan", files=dict.fromkeys(_FILES, "plan"))
 
-
-@dataclass(frozen=True, slots=True)
-class PageSection:
-    """A chart with its figures, and how far to trust both.
-
-    Attributes:
-        title: title of both.
-        caption: how to read the chart.
-        tables: the figures; those without rows are not shown.
-        rests_on: the evaluations that the figures come from.
-        draw: the chart; None: there are only tables.
-        beside: whether chart and table stand side by side where there is room, the table with its brief columns.
-        folded: tables that the reader opens.
-    """
-
-    title: str
-    caption: str
-    tables: tuple[Table, ...]
-    rests_on: tuple[Evaluation, ...]
-    draw: Callable[[Plan], go.Figure] | None = None
-    beside: bool = False
-    folded: tuple[Table, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Its element's id, and its chart's."""
-        return self.title.lower().replace(" ", "-")
-
-    @property
-    def drawn(self) -> bool:
-        """Whether there is something to draw."""
-        return self.draw is not None and bool(self.rests_on)
-
-    @property
-    def shown(self) -> tuple[Table, ...]:
-        """Open tables, as they are shown."""
-        return tuple(table.narrow() if self.beside else table for table in self.tables if table.rows)
-
-    @property
-    def extrapolated(self) -> str:
-        """The largest share outside the measured range, spelled; empty: none."""
-        share = max((evaluation.extrapolated for evaluation in self.rests_on), default=0.0)
-        return about(share) if share > 0 else ""
-
-
-def sections(plan: Plan) -> list[PageSection]:
-    """What the page shows below the answer; a section without rows is left out."""
-    told = subject(plan)
-    best = (told,) if told else ()
-    monthly = tuple(month.evaluation for month in plan.growth if month.evaluation)
-    by_policy = tuple(policy.evaluation for policy in plan.policies if policy.evaluation)
-    by_size = tables.by_size(plan)
-    interval = f"{percent(plan.confidence)} confidence"
-    marks = "Dot: the promise is kept; cross: it is not; open diamond: undecided."
-    shown = [
-        PageSection(
-            "How sure it is",
-            "Times that were not measured may be wrong by a factor that all batches share. The least cluster of the "
-            "same hardware for five speeds that are equally likely, the fastest first; deadlines stay.",
-            (tables.speeds(plan),),
-            best,
-        ),
-        PageSection(
-            "How much load it carries",
-            f"Share of deadlines kept on this cluster under less and more load; the band is {interval}. {marks}",
-            (tables.load_curve(plan),),
-            best,
-            charts.attainment_against_load,
-            beside=True,
-        ),
-        PageSection(
-            "What if",
-            f"The same cluster when something is otherwise; bars are {interval}. {marks}",
-            (tables.what_if(plan),),
-            best,
-            charts.what_if,
-            beside=True,
-        ),
-        PageSection(
-            "What it costs to keep more deadlines",
-            "Every cluster that was simulated, by its price or, where none is known, its devices. Filled: stable; "
-            "dotted: near the knee; hollow: unstable. A line joins clusters that differ in replicas alone; bars are "
-            f"{interval}.",
-            (tables.considered(plan),),
-            plan.considered,
-            charts.cost_against_attainment,
-            folded=(tables.reasons(plan), tables.refused(plan)),
-        ),
-        PageSection(
-            "Does the model fit",
-            "Memory of a device at the largest batch, pictures of the largest size.",
-            (tables.memory(plan),),
-            (),
-        ),
-        PageSection(
-            "What each policy needs",
-            "The least cluster that keeps the promise with each scheduling policy, or what came nearest. The cheapest "
-            "is the answer; of several as cheap, the one with the most room.",
-            (tables.policies(plan),),
-            by_policy,
-        ),
-        PageSection(
-            "When the demand grows",
-            "The least cluster that keeps the promise, month by month; labelled where another one is needed.",
-            (tables.growth(plan),),
-            monthly,
-            charts.growth,
-            beside=True,
-        ),
-        PageSection(
-            "How long requests take",
-            "Finished requests on this cluster by size. Box: median and quartiles; whiskers: P5 and P95; mark: P99.",
-            (by_size.first(charts.SIZES),),
-            best,
-            charts.latency_by_size,
-            beside=True,
-            folded=(by_size,) if len(by_size.rows) > charts.SIZES else (),
-        ),
-        PageSection(
-            "Queue and utilisation over time",
-            "One replication on this cluster: requests waiting, requests running, busy share of the devices.",
-            (),
-            best,
-            charts.over_time,
-            folded=(tables.over_time(plan),),
-        ),
-        PageSection(
-            "To start it in your engine",
-            "One replica; MODEL is your checkpoint. Every request runs on all devices of its replica there: what a "
-            "scheduler gains that chooses batches and degrees is not in these engines. Flags as documented for "
-            "vLLM-Omni 0.26, SGLang Diffusion of September 2026 and xDiT of 2026.",
-            (tables.engines(plan),),
-            (),
-        ),
-    ]
-    return [section for section in shown if any(table.rows for table in (*section.tables, *section.folded))]
+KEY = 6
+"""Key figures at the head of the page; the others stand in a table."""
 
 
 def page(plan: Plan) -> str:
     """The page as text. Every text that comes from the plan is escaped."""
-    shown = sections(plan)
+    return render(document(plan), PLAN)
+
+
+def document(plan: Plan) -> Document:
+    """The page of a plan."""
     best = subject(plan)
-    return render(
-        "plan/plan.html",
-        PLAN,
-        {section.name: section.draw(plan) for section in shown if section.draw and section.drawn},
-        plan=plan,
+    return Document(
+        what="plan",
+        version=plan.tilecast,
         answer=answer(plan),
-        promise=promise(plan),
-        key_figures=key_figures(plan),
-        label=trust(plan, [best] if best else []),
-        extrapolated=about(best.extrapolated) if best and best.extrapolated > 0 else "",
+        context=promise(plan),
+        key=key_figures(plan)[:KEY],
         notes=notes(plan),
-        sections=[(section, trust(plan, section.rests_on)) for section in shown],
-        legend=TRUST,
+        sections=[*_sections(plan), *_last(plan)],
+        trust=trust(plan, [best] if best else []),
+        extrapolated=_extrapolated([best] if best else []),
     )
+
+
+def _sections(plan: Plan) -> Iterator[PageSection]:
+    """What the page shows below the answer; a section without rows is left out."""
+    told = subject(plan)
+    best = (told,) if told else ()
+    interval = f"{percent(plan.confidence)} confidence"
+    briefly = ("Kept?", "Deadlines kept", "P95 latency")
+
+    def section(
+        title: str,
+        caption: str,
+        table: Table,
+        rests_on: Sequence[Evaluation],
+        draw: Callable[[Plan], go.Figure] | None = None,
+        folded: Sequence[Table] = (),
+        beside: Sequence[str] = (),
+    ) -> Iterator[PageSection]:
+        """A section of a table, and a chart; of a table that stands ``beside`` it the columns that are named."""
+        folded = [each for each in (*([table] if beside else []), *folded) if each.rows]
+        if not (table.rows or folded):
+            return
+        drawn = [Chart(title, caption, draw(plan))] if draw is not None and rests_on else []
+        yield PageSection(
+            title,
+            caption,
+            drawn,
+            [table.only(*beside) if beside else table] if table.rows else [],
+            beside=bool(beside and drawn and table.rows),
+            folds=[Fold.of(each) for each in folded],
+            trust=trust(plan, rests_on),
+            extrapolated=_extrapolated(rests_on),
+        )
+
+    yield from section(
+        "How sure it is",
+        "Times that were not measured may be wrong by a factor that all batches share. The least cluster of the "
+        "same hardware for five speeds that are equally likely, the fastest first; deadlines stay.",
+        tables.speeds(plan),
+        best,
+    )
+    yield from section(
+        "How much load it carries",
+        f"Share of deadlines kept on this cluster under less and more load; the band is {interval}.",
+        tables.load_curve(plan),
+        best,
+        charts.attainment_against_load,
+        beside=("Load", *briefly),
+    )
+    yield from section(
+        "What if",
+        f"The same cluster when something is otherwise; bars are {interval}.",
+        tables.what_if(plan),
+        best,
+        charts.what_if,
+        beside=("If", *briefly),
+    )
+    yield from section(
+        "What each cluster costs",
+        "Every cluster that was simulated, by its price or, where none is known, its devices; the number is that of "
+        "its replicas. Whether it keeps its promise is a matter of deadlines that were kept; whether it is stable, of "
+        "how it would go on: a queue that grows keeps no promise for long.",
+        tables.least(plan),
+        plan.considered,
+        charts.cost_against_attainment,
+        (tables.considered(plan), tables.reasons(plan), tables.refused(plan)),
+    )
+    yield from section(
+        "Does the model fit",
+        "Memory of a device at the largest batch, pictures of the largest size.",
+        tables.memory(plan),
+        (),
+    )
+    yield from section(
+        "What each policy needs",
+        "The least cluster that keeps the promise with each scheduling policy, or what came nearest. The cheapest "
+        "is the answer; of several as cheap, the one with the most room.",
+        tables.policies(plan),
+        tuple(policy.evaluation for policy in plan.policies if policy.evaluation),
+    )
+    yield from section(
+        "When the demand grows",
+        "The least cluster that keeps the promise, month by month; its replicas stand where another one is needed.",
+        tables.growth(plan),
+        tuple(month.evaluation for month in plan.growth if month.evaluation),
+        charts.growth,
+        beside=("Month", "Least cluster", "Per hour", "Deadlines kept"),
+    )
+    yield from section(
+        "How long requests take",
+        "On this cluster, by size. Mark: median; thick line: the middle half; thin line: from P5 to P95; upright: P99.",
+        tables.by_size(plan, charts.SIZES),
+        best,
+        charts.latency_by_size,
+        [tables.by_size(plan)] if len(plan.by_size) > charts.SIZES else [],
+        beside=("Size", "Deadlines kept", "P50", "P95", "P99"),
+    )
+    yield from section(
+        "Queue and utilisation over time",
+        "One replication on this cluster: requests waiting, requests running, busy share of the devices.",
+        replace(tables.over_time(plan), rows=()),
+        best,
+        charts.over_time,
+        [tables.over_time(plan)],
+    )
+    yield from section(
+        "To start it in your engine",
+        "One replica; MODEL is your checkpoint. Every request runs on all devices of its replica there: what a "
+        "scheduler gains that chooses batches and degrees is not in these engines. Flags as documented for "
+        "vLLM-Omni 0.26, SGLang Diffusion of September 2026 and xDiT of 2026.",
+        tables.engines(plan),
+        (),
+    )
+
+    more = key_figures(plan)[KEY:]
+    yield from section(
+        "More figures of the answer",
+        "",
+        Table.plain("More figures of the answer", ["", "", ""], more, texts=3),
+        (),
+    )
+
+
+def _last(plan: Plan) -> list[PageSection]:
+    """What goes with every plan: the demand, what labels mean, how to run it again."""
+    sizes = [f"{size} ({100 * share:.3g} %)" for size, share in plan.demand.sizes[: charts.SIZES]]
+    more = len(plan.demand.sizes) - len(sizes)
+    shown = ", ".join(sizes) + (f", and {more} more" if more else "")
+    simulations = f"{plan.points:,} simulations" + (f" in {plan.seconds:.3g} s" if plan.seconds else "")
+    return [
+        PageSection("The demand", paragraphs=[f"Replications: {plan.demand.how}", f"Sizes: {shown}."]),
+        labels_of_trust(),
+        again(plan.command, plan.scenario, f"{simulations}." if plan.points else ""),
+    ]
+
+
+def labels_of_trust() -> PageSection:
+    """What each label means."""
+    return PageSection(
+        "Labels of trust",
+        "A figure is extrapolated where a batch lies outside the measured range. A figure that rests on several "
+        "clusters carries the weakest of their labels.",
+        terms=list(TRUST.items()),
+    )
+
+
+def again(command: str, scenario: str, caption: str = "") -> PageSection:
+    """How to make a plan again."""
+    folds = [Fold("The scenario", text=scenario)] if scenario else []
+    return PageSection("To run it again", caption, code=command, folds=folds)
+
+
+def _extrapolated(rests_on: Sequence[Evaluation]) -> str:
+    """The largest share outside the measured range, spelled; empty: none."""
+    share = max((evaluation.extrapolated for evaluation in rests_on), default=0.0)
+    return about(share) if share > 0 else ""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from reports.formatting import NONE, about, format_interval, format_value, percent, times
 from reports.plan.engines import EngineCommand, engine_commands
-from reports.plan.formatting import cluster, kept, money, rejection, subject, trust
+from reports.plan.formatting import alike, cluster, kept, money, rejection, subject, trust
 from reports.plan.result import (
     Evaluation,
     Memory,
@@ -20,28 +20,43 @@ from reports.plan.result import (
     WhatIf,
     Window,
 )
-from reports.plan.table import Column, Table
+from reports.table import Column, Table
 
 
 def considered(plan: Plan) -> Table:
     """Every cluster that was simulated, in the plan's order."""
+    return _clusters(plan, "Clusters considered", plan.considered)
+
+
+def least(plan: Plan) -> Table:
+    """Of clusters that differ in replicas alone, the first that keeps the promise, or else the one that comes nearest,
+    in the plan's order."""
+    found: dict[tuple[str, int, str], Evaluation] = {}
+    for row in plan.considered:
+        before = found.get(alike(row.candidate))
+        if before is None or (not before.keeps and (row.keeps or _met(row) > _met(before))):
+            found[alike(row.candidate)] = row
+    return _clusters(plan, "The least of each kind", [row for row in plan.considered if row in found.values()])
+
+
+def _clusters(plan: Plan, title: str, rows: Iterable[Evaluation]) -> Table:
     columns = (
         Column[Evaluation]("Cluster", lambda row: cluster(row.candidate), "text"),
         Column[Evaluation]("Policy", lambda row: row.candidate.scheduler, "text"),
-        Column[Evaluation]("Kept?", kept, "text"),
+        Column[Evaluation]("Keeps its promise", kept, "text"),
         Column[Evaluation]("Deadlines kept", lambda row: format_interval(row.figures.attainment, "%")),
         Column[Evaluation]("Per hour", lambda row: money(row.price_per_hour)),
         Column[Evaluation]("Per 1,000 images", lambda row: money(row.cost_per_1000_images), brief=False),
-        Column[Evaluation]("State and limit", _state, "text"),
+        Column[Evaluation]("Stable, and its limit", _state, "text"),
         Column[Evaluation]("Why not", lambda row: rejection(row, plan.attainment), "text", brief=False),
         Column[Evaluation]("P95 latency", lambda row: format_interval(row.figures.latency_p95_s, "s"), brief=False),
         Column[Evaluation]("Trust", lambda row: trust(plan, [row]), "text"),
     )
     best = subject(plan)
     return Table.of(
-        "Clusters considered",
+        title,
         columns,
-        plan.considered,
+        rows,
         lambda row: best is not None and row.candidate == best.candidate,
     )
 
@@ -212,8 +227,8 @@ def speeds(plan: Plan) -> Table:
     return Table.of("How sure it is", columns, plan.speeds, lambda row: row.slowdown == 1)
 
 
-def by_size(plan: Plan) -> Table:
-    """Requests of each size on the answer's cluster, the most frequent first."""
+def by_size(plan: Plan, most: int | None = None) -> Table:
+    """Requests of each size on the answer's cluster, the smallest first; of many, the ``most`` that are frequent."""
     columns = (
         Column[SizeFigures]("Size", lambda row: row.size, "text"),
         Column[SizeFigures]("Requests", lambda row: f"{row.requests:,}"),
@@ -223,7 +238,17 @@ def by_size(plan: Plan) -> Table:
         Column[SizeFigures]("P95", lambda row: format_value(row.latency_s[4], "s")),
         Column[SizeFigures]("P99", lambda row: format_value(row.latency_s[5], "s")),
     )
-    return Table.of("By size", columns, sorted(plan.by_size, key=lambda row: -row.requests))
+    return Table.of("By size", columns, sized(sorted(plan.by_size, key=lambda row: -row.requests)[:most]))
+
+
+def sized(rows: Iterable[SizeFigures]) -> list[SizeFigures]:
+    """Sizes in their order, the smallest first."""
+
+    def pixels(row: SizeFigures) -> tuple[float, str]:
+        sides = [float(side) for side in row.size.split("x") if side.isdecimal()]
+        return math.prod(sides), row.size
+
+    return sorted(rows, key=pixels)
 
 
 def over_time(plan: Plan) -> Table:
@@ -272,3 +297,8 @@ def _extrapolated(evaluation: Evaluation) -> str:
 
 def _gigabytes(value: float) -> str:
     return f"{value / 1e9:.3g} GB"
+
+
+def _met(evaluation: Evaluation) -> float:
+    mean = evaluation.figures.attainment.mean
+    return -1.0 if math.isnan(mean) else mean

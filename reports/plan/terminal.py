@@ -12,7 +12,7 @@ from reports.plan import tables
 from reports.plan.answer import answer, notes, promise
 from reports.plan.joint import JointPlan
 from reports.plan.result import Plan
-from reports.plan.table import Table
+from reports.table import Table
 from reports.terminal import headed, told
 
 

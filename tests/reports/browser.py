@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-DESKTOP, PHONE = (1280, 900), (390, 844)
+DESKTOP, TABLET, PHONE, PAPER = (1280, 900), (768, 1024), (390, 844), (688, 1000)
+"""Pixels: width, height; of A4 what is within its margins."""
 
 _ARGUMENTS = (
     "--headless",
@@ -23,6 +24,12 @@ _ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+
+_DRAWN = """() => [...document.querySelectorAll('.chart')].filter(e => e.offsetParent).every(e => {
+    const drawn = e.querySelector('.main-svg');
+    return drawn && drawn.getBoundingClientRect().width <= e.clientWidth + 1;
+})"""
 
 
 @dataclass
@@ -38,6 +45,16 @@ class Opened:
     page: Any
     complaints: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+
+    def drawn(self) -> None:
+        """Wait until every chart that is not folded is drawn, as wide as its place."""
+        self.page.wait_for_function(_DRAWN)
+        self.page.evaluate("new Promise(then => requestAnimationFrame(() => setTimeout(then, 50)))")
+
+    def resized(self, size: tuple[int, int]) -> None:
+        """Make the window so (wide, high), and wait for its charts."""
+        self.page.set_viewport_size({"width": size[0], "height": size[1]})
+        self.drawn()
 
 
 @contextmanager
@@ -65,7 +82,7 @@ def opened(browser: Any, path: Path, size: tuple[int, int] = DESKTOP, scheme: st
     page.on("requestfailed", lambda request: seen.complaints.append(f"failed: {request.url}"))
     page.on("request", lambda request: seen.requests.append(request.url))
     page.goto(path.as_uri())
-    page.wait_for_function("[...document.querySelectorAll('.chart')].every(e => e.querySelector('.main-svg'))")
+    seen.drawn()
     seen.requests.remove(path.as_uri())
     yield seen
     page.close()

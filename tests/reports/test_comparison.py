@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from reports.comparison import Comparison
+from reports.figures import KEY
 from reports.markdown import markdown
 from reports.page import page
 from reports.terminal import show
@@ -46,7 +47,7 @@ def test_a_run_leads_with_the_promise_of_its_deadlines(make_run, promised, said)
     first = comparison.leading()[0]
     assert (first.label, first.cells) == ("Promise", (said,))
     assert f"promise of {said}" in markdown(comparison)
-    assert "<dt>Promise</dt>" in page(comparison)
+    assert f'<dd class="hint">promise of {said}'.replace(" %", "\u00a0%") in page(comparison)
     other = make_run("other", scenario={"trace": "burst.csv"})
     rows = {row.label: row.cells for row in Comparison.of([run, other]).leading()}
     assert rows["Promise"] == (said, "–")
@@ -115,10 +116,12 @@ def test_the_few_figures_that_answer_come_first(make_run):
     shown = [row.label for _, rows in comparison.topics() for row in rows]
     assert sorted(shown) == sorted(row.label for row in comparison.rows())
     written, read = markdown(comparison), page(comparison)
-    for text in (written, read):
-        places = [text.index(row.label) for row in comparison.leading()]
-        assert places == sorted(places)
-        assert places[-1] < text.index("<details><summary>Requests") < text.index("Goodput")
+    places = [written.index(row.label) for row in comparison.leading()]
+    assert places == sorted(places)
+    assert places[-1] < written.index("<details><summary>Requests") < written.index("Goodput")
+    places = [read.index(f">{row.label}</th>") for row in comparison.leading(KEY)]
+    assert places == sorted(places)
+    assert places[-1] < read.index("Every figure") < read.index("Prediction error (MAPE)")
 
 
 def test_the_terminal_shows_every_figure_where_it_is_asked_to(make_run):

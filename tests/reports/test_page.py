@@ -10,10 +10,9 @@ import plotly.graph_objects as go
 import pytest
 
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS
-from reports import plots
-from reports.boxes import BoxPlot, add_boxes
+from reports import charts, plots
 from reports.comparison import Comparison
-from reports.document import TRACES, render
+from reports.document import Chart, Document, PageSection, render
 from reports.markdown import REPORT
 from reports.page import PLOTS, page, plots_of, write_page
 
@@ -62,14 +61,14 @@ def test_page_says_what_matters(make_run):
         assert needle in text
     for plot in plots_of(comparison):
         assert plot.title in text
-    assert "Replicas over time" not in text
+    assert "paid for, and dotted" not in text
 
 
 def test_page_shows_replicas_that_come_and_go(make_run):
     lifetimes = [[0, None, None, None], [1, 1.0, 2.0, 19.0]]
     comparison = Comparison.of([make_run("one"), make_run("two", lifetimes=lifetimes)])
     text = " ".join(read(page(comparison)).text)
-    assert "Replicas over time" in text
+    assert "paid for, and dotted" in text
     assert "Saved against the most replicas" in text
 
 
@@ -87,10 +86,19 @@ def test_text_of_a_run_log_is_escaped(make_run):
 
 
 def test_names_of_runs_are_text_in_plots(make_run):
-    run = make_run("<b>bold<b>")
+    comparison = Comparison.of([make_run("<b>bold<b>"), make_run("other")])
+    drawn = [plot.draw(comparison) for plot in PLOTS]
+    assert not [figure for figure in drawn if "<b>" in figure.to_json()]
+    assert "&lt;b&gt;bold" in [trace.name for trace in plots.latency_cdf(comparison).data][-2]
+
+
+def test_runs_are_told_apart_without_colour(make_run):
+    names = [f"run {at}" for at in range(5)]
+    comparison = Comparison.of([make_run(name) for name in names])
     for plot in PLOTS:
-        assert "<b>" not in plot.draw(Comparison.of([run])).to_json()
-    assert "&lt;b&gt;bold" in plots.latency_cdf(Comparison.of([run])).data[0].name
+        shown = [trace for trace in plot.draw(comparison).data if trace.showlegend and trace.name in names]
+        looks = {(trace.line.dash, trace.marker.symbol) for trace in shown}
+        assert len(looks) == len(shown), plot.title
 
 
 def test_same_runs_same_bytes(make_run, tmp_path):
@@ -107,54 +115,69 @@ def test_page_of_odd_runs(fixture, request, make_run):
         comparison = Comparison.of(runs)
         text = page(comparison)
         data = text.split('type="application/json">')[1].split("</script>")[0]
-        assert set(json.loads(data)) == {plot.name for plot in plots_of(comparison)}
+        assert len(json.loads(data)) == text.count('class="chart"') <= len(plots_of(comparison))
 
 
 def test_latency_curve_ends_at_the_share_that_finished(make_run):
-    curve = plots.latency_cdf(Comparison.of([make_run()])).data[0]
+    def finish(requests, _):
+        requests["status"] = "finished"
+
+    curve, marked = plots.latency_cdf(Comparison.of([make_run()])).data
     assert curve.x.tolist() == [9, 9, 16]
     assert curve.y.tolist() == pytest.approx([1 / 6, 2 / 6, 3 / 6])
+    assert list(marked.x) == []  # half never finished, so that no percentile that is marked is known
+    curve, marked = plots.latency_cdf(Comparison.of([make_run("all", edit=finish)])).data
+    assert curve.x.tolist() == [2, 8, 9, 9, 14, 16]
+    assert list(marked.y) == [0.5, 0.95, 0.99]
+    assert 9 <= marked.x[0] <= marked.x[1] <= marked.x[2] <= 16
 
 
-def test_boxes_carry_quantiles_not_requests(make_run):
-    upper, lower = plots.latency_by_size(Comparison.of([make_run()])).data
-    for half in (upper, lower):
-        assert list(half.x) == ["512x512", "1024x1024"]
-        assert list(half.base) == [9, 16]
-        assert "median 9.00 s" in half.customdata[0]
+def test_sizes_carry_quantiles_not_requests(make_run):
+    figure = plots.latency_by_size(Comparison.of([make_run()]))
+    whisker, middle, median = figure.data
+    assert figure.layout.yaxis.ticktext == ("512x512", "512x768", "1024x1024")
+    assert (list(median.x), list(median.y)) == ([9, 16], [0, 2])  # of 512x768 nothing finished
+    assert list(whisker.x) == list(middle.x) == [9, 9, None, 16, 16, None]
+    assert "median 9.00 s" in median.text[0]
 
 
-@pytest.mark.parametrize("name", ["run", ""])
-def test_halves_of_a_box_end_at_its_quartiles_and_whiskers(name):
-    figure = go.Figure()
-    add_boxes(figure, [("one", BoxPlot(1.0, 2.0, 4.0, 7.0, 12.0))], "#0072B2", name, lying=True)
-    ends = [(half.base[0] + half.x[0], half.error_x.array[0], half.error_x.arrayminus[0]) for half in figure.data]
-    assert ends == [(7.0, 5.0, 0.0), (2.0, 0.0, 1.0)]
-    upper, lower = (half.offsetgroup for half in figure.data)
-    assert upper == lower != ""  # side by side otherwise
+def test_attainment_is_drawn_against_the_load_where_that_differs(make_run):
+    def denser(requests, steps):
+        requests["arrival_s"] /= 2
+
+    alike = Comparison.of([make_run("one"), make_run("two")])
+    unlike = Comparison.of([make_run("a"), make_run("b", edit=denser)])
+    assert plots_of(alike)[0].title == "Deadlines kept by run"
+    assert plots_of(unlike)[0].title == "Deadlines kept by load"
+    assert list(plots.attainment(unlike).data[0].x) == pytest.approx([5 / 6, 5 / 3])
+
+
+@pytest.mark.parametrize("values", [[], [3.0], [0.0, 2.0, 5.0], [1e-4, 2e6], [0.9, 1.1], [4e-3, 0.7, float("inf")]])
+def test_a_logarithmic_axis_has_few_labels_and_holds_its_values(values):
+    axis = charts.log_axis(values)
+    ends = [10.0**end for end in axis["range"]]
+    assert 2 <= len(axis["tickvals"]) <= charts.TICKS
+    assert all(ends[0] < value < ends[1] for value in [*axis["tickvals"], *values] if 0 < value < float("inf"))
+    apart = np.diff(np.log10(axis["tickvals"])) / np.ptp(axis["range"])
+    assert min(apart) > 0.04
 
 
 def test_a_page_draws_what_its_library_can(make_run):
-    comparison = Comparison.of([make_run()])
-    figures = {plot.name: plot.draw(comparison) for plot in PLOTS}
-    assert {trace.type for figure in figures.values() for trace in figure.data} == TRACES
-    figures["odd"] = go.Figure().add_heatmap(z=[[1]])
+    odd = Chart("odd", "", go.Figure().add_heatmap(z=[[1]]))
     with pytest.raises(ValueError, match="chart odd has heatmap"):
-        render("page.html", REPORT, figures)
+        render(Document("report", "", "", "", [PageSection("", charts=[odd])]), REPORT)
 
 
 def test_utilisation_is_that_of_all_replicas(make_run):
-    band, mean = plots.utilisation_over_time(Comparison.of([make_run()])).data
-    assert len(mean.y) == plots.SLICES
-    assert float(np.mean(mean.y)) == pytest.approx((11 + 16) / (2 * 18), abs=1e-6)  # busy 1-12 s and 2-18 s of 18 s
-    assert max(band.y) <= 1
-    assert min(band.y) >= 0
+    busy = plots.over_time(Comparison.of([make_run()])).data[2]
+    assert len(busy.y) == plots.SLICES + 1
+    assert float(np.mean(busy.y[:-1])) == pytest.approx((11 + 16) / (2 * 20), abs=1e-6)  # 1-12 s and 2-18 s of 20 s
 
 
 def test_rare_sizes_are_shown_together(make_run):
-    bars = plots.attainment_by_size(Comparison.of([big_run(make_run, 2000)])).data[0]
-    assert len(bars.x) == plots.SIZES + 1
-    assert bars.x[-1] == plots.OTHER
+    names = plots.attainment_by_size(Comparison.of([big_run(make_run, 2000)])).layout.yaxis.ticktext
+    assert len(names) == plots.SIZES + 1
+    assert names[-1] == plots.OTHER
 
 
 def test_a_big_run_makes_a_small_page(make_run):

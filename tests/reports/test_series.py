@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from reports.checks import checked
-from reports.series import load, replicas, spread, thin_load, utilisation
+from reports.series import load, mean_load, replicas, spread, utilisation
 
 
 def test_load_by_hand(make_run):
@@ -44,13 +43,11 @@ def test_a_request_that_never_arrived_does_not_wait(interrupted_run):
     assert load(interrupted_run)["waiting"].iloc[-1] == 0
 
 
-def test_thinning_keeps_peaks_and_ends():
-    frame = pd.DataFrame({"time_s": np.arange(10000.0), "waiting": 1, "running": 1})
-    frame.loc[4321, "waiting"], frame.loc[7, "running"] = 99, 77
-    thin = thin_load(frame, 400)
-    assert len(thin) <= 450
-    assert (thin["waiting"].max(), thin["running"].max()) == (99, 77)
-    assert thin["time_s"].iloc[[0, -1]].tolist() == [0, 9999]
+def test_mean_load_by_hand(make_run, empty_run):
+    waiting, running = mean_load(make_run(), np.array([0.0, 2.0, 6.0, 20.0, 40.0]))
+    assert waiting.tolist() == pytest.approx([2 / 2, (1 + 2 + 1) / 4, (3 * 2 + 11 * 1) / 14, 0])
+    assert running.tolist() == pytest.approx([2 / 2, 3, (3 * 3 + 3 * 2 + 6 * 1) / 14, 0])
+    assert mean_load(empty_run, np.array([0.0, 1.0]))[0].tolist() == [0]
 
 
 def test_utilisation_counts_devices(make_run):

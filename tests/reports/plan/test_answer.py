@@ -70,14 +70,14 @@ def test_a_cluster_that_was_asked_about_is_told_of_although_it_fails():
         "images), but 69.6 ± 3.6 %; they carry 0.840 ± 0.010 times this load, and with one replica less 9.5 ± 1.8 % "
         "are kept. It is close to its limit, limited by batch cap."
     )
-    assert dict(key_figures(plans.asked_about()))["Cluster"] == "8 × l40s"
+    assert key_figures(plans.asked_about())[0] == ("Cluster", "8 × l40s", "lookahead")
 
 
 def test_key_figures_leave_out_what_is_not_known():
-    labels = [label for label, _ in key_figures(plans.one_replication())]
+    labels = [figure.label for figure in key_figures(plans.one_replication())]
     assert "Per hour" not in labels
     assert "Load it can carry" not in labels
-    assert dict(key_figures(plans.plan()))["Load it can carry"] == "1.18 ± 0.02 times this load (0.260 requests/s)"
+    assert ("Load it can carry", "1.18 ± 0.02×", "0.260 requests/s") in key_figures(plans.plan())
     assert key_figures(plans.no_answer()) == []
 
 

@@ -17,10 +17,10 @@ from rich.console import Console
 
 from reports.output_analysis import Interval
 from reports.plan import chart_style, charts, show_plan
-from reports.plan.formatting import TRUST, trust
+from reports.plan.formatting import TRUST
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
-from reports.plan.page import page, sections
+from reports.plan.page import document, page
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Plan, SizeFigures
 from tests.examples_tried import examples
 from tests.reports import plans
@@ -83,19 +83,23 @@ def test_the_page_says_what_matters_and_needs_no_network():
         "The model does not fit: 31.2 of 24 GB",
         "tilecast plan plan_sdxl.toml",
         "212 simulations in 184 s",
-        *(section.title for section in sections(plans.plan())),
+        *(section.title for section in document(plans.plan()).sections),
         *TRUST.values(),
     ):
         assert needle in reader.text
 
 
 def test_every_group_of_figures_says_how_far_to_trust_it():
-    labels = {section.title: trust(plans.plan(), section.rests_on) for section in sections(plans.plan())}
-    assert labels["What it costs to keep more deadlines"] == "ESTIMATED"
+    labels = {section.title: section.trust for section in document(plans.plan()).sections}
+    assert labels["What each cluster costs"] == "ESTIMATED"
     assert labels["How long requests take"] == labels["When the demand grows"] == "MEASURED"
     assert [title for title, label in labels.items() if not label] == [
         "Does the model fit",  # each row has its own
         "To start it in your engine",  # of flags, not of figures
+        "More figures of the answer",  # the answer has one
+        "The demand",
+        "Labels of trust",
+        "To run it again",
     ]
 
 
@@ -103,15 +107,15 @@ def test_every_group_of_figures_says_how_far_to_trust_it():
 def test_odd_plans_show_what_there_is(make):
     text = page(make())
     data = json.loads(text.split('type="application/json">')[1].split("</script>")[0])
-    assert set(data) == {section.name for section in sections(make()) if section.drawn}
+    assert len(data) == len(list(document(make()).charts()))
     assert "nan" not in Reader(text).text
 
 
 def test_nothing_is_drawn_where_there_is_nothing_to_draw():
-    assert not any(section.drawn for section in sections(plans.nothing_simulated()))
-    drawn = {section.title: section.drawn for section in sections(plans.no_answer())}
+    assert not list(document(plans.nothing_simulated()).charts())
+    drawn = {section.title: bool(section.charts) for section in document(plans.no_answer()).sections}
     assert drawn["When the demand grows"] is False
-    assert drawn["What it costs to keep more deadlines"] is True
+    assert drawn["What each cluster costs"] is True
     assert "What if" not in drawn
 
 
@@ -126,9 +130,7 @@ def test_any_plan_is_shown_and_its_words_stay_words(plan):
     assert len(frames(plan)["candidates"]) == len(plan.considered)
 
 
-@pytest.mark.parametrize(
-    "draw", [charts.cost_against_attainment, charts.growth, charts.latency_by_size, charts.what_if]
-)
+@pytest.mark.parametrize("draw", [charts.cost_against_attainment, charts.latency_by_size, charts.what_if])
 def test_charts_escape_names(draw):
     plan = plans.plan()
     best = plan.answer
@@ -155,8 +157,26 @@ def test_a_band_is_clipped_to_what_a_share_can_be():
 def test_points_tell_whether_the_promise_is_kept_by_their_shape():
     figure = charts.attainment_against_load(plans.plan())
     kept = [case.keeps for case in plans.plan().load_curve]
-    assert list(figure.data[1].marker.symbol) == [chart_style.KEPT[keeps] for keeps in kept]
+    assert list(figure.data[1].marker.symbol) == [chart_style.KEPT[keeps][1] for keeps in kept]
     assert {True, False} < set(kept) | {None}
+
+
+def test_whether_a_cluster_is_stable_is_told_apart_from_whether_it_keeps_its_promise():
+    plan = plans.plan()
+    traces = {trace.name: trace for trace in charts.cost_against_attainment(plan).data if trace.name}
+    priced = [row for row in plan.considered if not math.isnan(row.price_per_hour)]
+    for state, name in ((UNSTABLE, "its queue grows"), (NEAR_KNEE, "near its limit")):
+        assert len(traces[name].x) == sum(row.state == state for row in priced)
+    assert {"keeps its promise", "does not", "undecided"} < set(traces)
+    assert {row.keeps for row in priced if row.state == NEAR_KNEE} == {True, False, None}
+
+
+def test_the_least_of_each_kind_is_shown_and_all_are_folded():
+    shown = next(section for section in document(plans.plan()).sections if section.title == "What each cluster costs")
+    least, folded = shown.tables[0], shown.folds[0].tables[0]
+    assert least.rows[next(iter(least.chosen))][0] == "3 × h100-sxm"
+    assert len(least.rows) == 7 < len(folded.rows)
+    assert ["5 × a100-80gb", "lookahead", "yes"] in [list(row[:3]) for row in least.rows]
 
 
 def test_costs_fall_back_on_devices_where_no_price_is_known():
@@ -165,11 +185,12 @@ def test_costs_fall_back_on_devices_where_no_price_is_known():
     assert charts.cost_against_attainment(plans.plan()).layout.xaxis.title.text == "price per hour"
 
 
-def test_rare_sizes_are_left_to_the_table():
+def test_rare_sizes_are_left_to_the_table_and_stand_in_their_order():
     many = tuple(SizeFigures(f"{64 * at}x64", at, 1.0, (1.0,) * 6) for at in range(1, 41))
-    plan = replace(plans.plan(), by_size=many)
-    names = charts.latency_by_size(plan).data[0].y
+    plan = replace(plans.plan(), by_size=many[::-1])
+    names = charts.latency_by_size(plan).layout.yaxis.ticktext
     assert len(names) == charts.SIZES
     assert names[-1] == "2560x64"
-    section = next(section for section in sections(plan) if "long" in section.title)
-    assert [len(table.rows) for table in (*section.tables, *section.folded)] == [charts.SIZES, 40]
+    section = next(section for section in document(plan).sections if "long" in section.title)
+    assert [row[0] for row in section.tables[0].rows] == list(names)
+    assert [row[0] for row in section.folds[-1].tables[0].rows] == [size.size for size in many]
