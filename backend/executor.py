@@ -149,9 +149,9 @@ class Executor:
         if own is not None and len(names) > 1:
             raise BadInput(f"no caching policy knows two denoisers: {name} has {names[1]} too; expected no caching")
         ways = {"patch_floor": patch_floor, "kernels": self.kernels, "recorder": self.recorder}
-        self._stages = None if stages is None else frozenset(stages)
+        self.stages = None if stages is None else frozenset(stages)
         self.handed: dict[str, bytes] = {}
-        denoises = self._stages is None or any(STAGES[stage].sampler for stage in self._stages)
+        denoises = self.stages is None or any(STAGES[stage].sampler for stage in self.stages)
         self._mixer: Mixer = Elsewhere()
         if denoises:
             self._mixer = mixers_of(
@@ -163,9 +163,9 @@ class Executor:
         if adapters:
             self._mixer = OneSet(self._mixer, self._put_on)
         forwards = intercept_denoisers(pipeline)
-        if self._stages is None or any(STAGES[stage].finishes for stage in self._stages):
+        if self.stages is None or any(STAGES[stage].finishes for stage in self.stages):
             decode_by(pipeline, decode)
-        functions = intercept_components(pipeline, handed=self._stages is not None)
+        functions = intercept_components(pipeline, handed=self.stages is not None)
         self.workers = workers
         workers.settings = rank_settings(mode, self.kernels, patch_floor, tiling, decode)
         self.servers = servers
@@ -430,7 +430,7 @@ class Executor:
             return tiled
         if start.pixels is not None:
             self._refinable(request)
-        script = None if self._stages is None else Script(self.device)
+        script = None if self.stages is None else Script(self.device)
         run = self._runs[request.request_id] = RequestRun(self.pipeline, request, start.arguments, script)
         return run
 
@@ -467,11 +467,11 @@ class Executor:
     def _stays(self, request: Request) -> bool:
         """Whether all that comes after the preparation of a request runs here."""
         stages = [stage for stage, _ in self.recipe(request) if not STAGES[stage].prepares]
-        return self._stages is None or self._stages.issuperset(stages)
+        return self.stages is None or self.stages.issuperset(stages)
 
     def _hand_on(self, stage: str, requests: Sequence[Request], failed: dict[str, str]) -> None:
         """What requests that have finished a stage are handed on with, whose next one does not run here."""
-        if self._stages is None:
+        if self.stages is None:
             return
         sampler = STAGES[stage].sampler
         for request in requests:
@@ -482,7 +482,7 @@ class Executor:
             if sampler and run.steps_done < run.steps:
                 continue
             try:
-                if stages[stages.index(stage) + 1] not in self._stages:
+                if stages[stages.index(stage) + 1] not in self.stages:
                     self.handed[request.request_id] = run.denoised() if sampler else run.embeddings(self._by)
                     self.release(request.request_id)
                 elif not sampler:

@@ -17,12 +17,10 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from backend.executor import Executor
 from backend.replicas.messages import (
     Delivered,
     End,
@@ -38,16 +36,18 @@ from backend.replicas.messages import (
     order_of,
 )
 from backend.replicas.replica import ServingReplica
+from backend.warming import WarmUps
 from policies.contract import Launch, Outcome, PolicyError
 from policies.controller import Controller
 from policies.faults import Happening
 from policies.guard import name_of
 from policies.job import Job
 from policies.record import INTERRUPTED
+from policies.run_arrays import STATUSES
 from policies.watchdog import CALL_LIMIT_S
 from traces.errors import BadInput
 from traces.request import Request
-from traces.stages import STAGES
+from traces.stages import RECEIVE
 
 _CLOSING_S = 30.0
 """The longest wait for all replicas to free what they hold, at the end of a run."""
@@ -90,6 +90,9 @@ class _Place:
         self.failed = False  # and has not come back since
         self.state = "stopped"  # starting, ready, down, stopping; left: it could not be had again
         self.running: dict[int, Launch] = {}  # by their ids, in the order in which they began
+        self.cold = False  # it has its model and is not yet warmed up
+        self.warm = False  # its warm-up was ordered
+        self.warming: set[int] = set()  # the orders of that
         self.report = Report()
 
 
@@ -131,6 +134,8 @@ class Replay:
         happenings: what is to go wrong, in order of time: replicas that go ``down`` and come ``up``, clients that
             leave (``cancel``); may go on for ever.
         in_flight: what becomes of the requests on a replica that fails, ``restart`` or ``fail``.
+        warm_ups: warms replicas up that serve some stages each, before time starts and when they come back; None: they
+            have done that themselves.
 
     Attributes:
         warnings: what went wrong with replicas meanwhile, a line each.
@@ -146,6 +151,7 @@ class Replay:
         call_limit_s: float = CALL_LIMIT_S,
         happenings: Iterable[Happening] = (),
         in_flight: str = "restart",
+        warm_ups: WarmUps | None = None,
     ) -> None:
         self.warnings: list[str] = []
         self.undelivered: dict[str, str] = {}
@@ -158,6 +164,9 @@ class Replay:
         self._happenings: Iterator[Happening] = iter(happenings)
         self._next: Happening | None = next(self._happenings, None)
         self._in_flight = in_flight
+        self._warm_ups = warm_ups
+        self._kept: dict[str, bytes] = {}  # what requests were handed on with last, until they have ended
+        self._submitted = 0
         self._started = 0.0
         self._over = False
 
@@ -224,12 +233,13 @@ class Replay:
     def _start(self, index: int) -> None:
         place = self._places[index]
         place.starts += 1
+        place.cold, place.warm, place.warming = False, False, set()
         place.state, start, deliver = "starting", place.starts, self._deliver
 
         def hear(told: Told) -> None:
             if not isinstance(told, Delivered):
                 self._heard.put(_Heard(index, start, told, self._now()))
-            elif deliver is not None:
+            elif deliver is not None and place.state != "starting":
                 deliver(told.request, told.pixels)
 
         place.replica.start(hear, place.failed)
@@ -239,29 +249,76 @@ class Replay:
             heard = self._heard_before_time()
             place = self._places[heard.replica]
             if isinstance(heard.told, Ready):
-                place.state, place.report = "ready", heard.told.report
+                self._loaded(heard.replica, heard.told.report)
+            elif isinstance(heard.told, Ended):
+                self._warmed(place, heard.told)
             elif isinstance(heard.told, Unready):
                 raise heard.told.error
+            for index, other in enumerate(self._places):
+                if other.cold and self._warm(index):
+                    other.state = "ready"
+
+    def _loaded(self, index: int, report: Report) -> None:
+        """A replica has its model."""
+        place = self._places[index]
+        place.report, place.cold = report, True
+
+    def _warm(self, index: int) -> bool:
+        """Go on with the warm-up of a replica that has its model; whether it is done."""
+        place, warm_ups = self._places[index], self._warm_ups
+        if place.warming:
+            return False
+        if warm_ups is not None:
+            coming = any(self._places[other].state == "starting" for other in warm_ups.sources(index))
+            orders = warm_ups.orders(index, whatever=not coming)
+            if orders is None:
+                return False
+            if orders and not place.warm:
+                place.warm = True
+                place.warming = {order.launch_id for order in orders}
+                for order in orders:
+                    place.replica.tell(order)
+                return False
+        place.cold = False
+        return True
+
+    def _warmed(self, place: _Place, told: Ended) -> None:
+        """An order of a warm-up has been carried out."""
+        assert self._warm_ups is not None
+        place.warming.remove(told.launch_id)
+        self._warm_ups.take(told)
 
     def _deliver_again(self, jobs: Sequence[Job]) -> None:
         """Each on the replica where it finished, or if that is not there on another, alone."""
-        waiting = set()
+        waiting: dict[int, list[Job]] = {}
         there = [place for place in self._places if place.state == "ready"]
         if not there:
             self.undelivered |= {job.request.request_id: "no replica was there in the beginning" for job in jobs}
             return
         for number, job in enumerate(jobs, start=1):
-            order = LaunchOrder(-number, job.recipe, (job.request,), frozenset([job.request.request_id]))
-            own = self._places[job.replica]
-            (own if own in there else there[0]).replica.tell(order)
-            waiting.add(order.launch_id)
+            waiting[-number] = _legs(job)
+            self._go_again(-number, waiting[-number], b"")
         while waiting:
             told = self._heard_before_time().told
             if isinstance(told, Ended):
-                waiting.remove(told.launch_id)
+                legs = waiting.pop(told.launch_id)
                 if isinstance(told.outcome, Exception):
                     raise told.outcome
                 self.undelivered |= told.outcome.failed or {}
+                if len(legs) > 1 and not told.outcome.failed:
+                    name = legs[0].request.request_id
+                    waiting[told.launch_id] = legs[1:]
+                    self._go_again(told.launch_id, legs[1:], told.handed[name])
+
+    def _go_again(self, launch_id: int, legs: Sequence[Job], handed: bytes) -> None:
+        """Carry the first of these legs of a request out again, with what the one before has handed on."""
+        job, name = legs[0], legs[0].request.request_id
+        there = [place for place in self._places if place.state == "ready"]
+        own = self._places[job.replica]
+        order = LaunchOrder(launch_id, job.recipe, (job.request,), frozenset([name]))
+        if handed:
+            order = order._replace(stages=((RECEIVE, 1), *job.recipe), handed={name: handed})
+        (own if own in there else there[0]).replica.tell(order)
 
     def _heard_before_time(self) -> _Heard:
         """What a replica tells before time starts.
@@ -297,6 +354,7 @@ class Replay:
             while upcoming < len(requests) and requests[upcoming].arrival_s <= now:
                 controller.submit(requests[upcoming], now)
                 upcoming += 1
+                self._submitted += 1
             while self._next is not None and self._next.at_s <= now:
                 self._happen(self._next, now)
                 self._next = next(self._happenings, None)
@@ -346,7 +404,8 @@ class Replay:
         for launch in self._controller.launches(now):
             place = self._places[launch.replica]
             place.running[launch.launch_id] = launch
-            place.replica.tell(order_of(launch, frozenset(self._controller.resident_on(launch.replica))))
+            resident = frozenset(self._controller.resident_on(launch.replica))
+            place.replica.tell(order_of(launch, resident, self._kept))
 
     def _recall(self, now: float) -> None:
         for launch_id in self._controller.recalls(now):
@@ -387,26 +446,40 @@ class Replay:
                 place.report = told.report
             if isinstance(told, Left | Lost | Unready):
                 self._stopped(heard.replica, heard.now)
+        elif isinstance(told, Ended) and place.cold:
+            self._warmed(place, told)
+            self._come(heard.now)
         elif isinstance(told, Ended):
             self._take_outcome(place, told, heard.now)
         elif isinstance(told, Ready):
-            place.state, place.failed, place.report = "ready", False, told.report
-            come = self._controller.state_of(heard.replica) == "starting"
-            (self._controller.replica_ready if come else self._controller.replica_up)(heard.replica, heard.now)
+            self._loaded(heard.replica, told.report)
+            self._come(heard.now)
         elif isinstance(told, Lost):
             self._lost(heard.replica, told.why, heard.now)
         elif isinstance(told, Unready):
             place.state = "left"
             self._warn(f"replica {heard.replica} could not be started: {told.error}")
 
+    def _come(self, now: float) -> None:
+        """Replicas that are warmed up take part from now on."""
+        for index, place in enumerate(self._places):
+            if place.cold and self._warm(index):
+                place.state, place.failed = "ready", False
+                come = self._controller.state_of(index) == "starting"
+                (self._controller.replica_ready if come else self._controller.replica_up)(index, now)
+
     def _take_outcome(self, place: _Place, told: Ended, now: float) -> None:
         launch, place.losses = place.running.pop(told.launch_id), 0
         if isinstance(told.outcome, Exception):
             raise told.outcome
+        self._kept |= told.handed
         borders = tuple([now - before_s for before_s in told.outcome.stage_ends_s])
         self._controller.complete(launch, told.outcome._replace(stage_ends_s=borders), now)
+        for job in launch.jobs:
+            if job.state in STATUSES:
+                self._kept.pop(job.request.request_id, None)
         if self._progress is not None:
-            self._progress(len(self._controller.jobs) - self._controller.open)
+            self._progress(self._submitted - self._controller.open)
 
     def _lost(self, index: int, why: str, now: float) -> None:
         """A replica is gone that nobody meant to end."""
@@ -454,6 +527,7 @@ class Replay:
 
     def _give_up(self) -> None:
         now, self._over = self._now(), True
+        self._controller.pass_on(now)
         for job in self._controller.jobs:
             if not job.ended:
                 self._controller.cancel(job.request.request_id, now, INTERRUPTED)
@@ -464,52 +538,11 @@ class Replay:
                 self._take_in(heard)
 
 
-WARMED_TOGETHER = 4
-"""Requests of the batch that is run before any is served."""
-
-
-def warm_up(executors: Sequence[Executor], requests: Sequence[Request], steps: int = 2) -> None:
-    """Run one short request of every kind in ``requests`` on every executor, outside any log, and then some together.
-
-    Where there are several devices, on each alone and on each number of them, twice: they learn what they agree on.
-    A kind is a size, guidance, a set of adapters, and whether there is a picture to start from. Together, so that what
-    only a batch needs is done before anything is served: blocks that are checked when calls first meet at them, kernels
-    that only mixed sizes have.
-    """
-    kinds = {(request.shape, request.guided, bool(request.image), request.adapter_set): request for request in requests}
-    short = [_short(kinds[kind], number, steps) for number, kind in enumerate(sorted(kinds))]
-    for executor in executors:
-        degrees = range(2, executor.devices + 1) if executor.divided is not None else ()
-        alone = range(executor.devices if executor.servers is not None else 1)
-        for devices in [*[(device,) for device in alone], *[tuple(range(degree)) for degree in degrees] * 2]:
-            for one in short:
-                _run_through(executor, [one], devices)
-            together = [one for one in short if one.adapter_set == short[0].adapter_set and _mixes(executor, one)]
-            if len(together) > 1:
-                _run_through(executor, together[:WARMED_TOGETHER], devices)
-
-
-def _short(request: Request, number: int, steps: int) -> Request:
-    return replace(
-        request,
-        request_id=f"warm-up {number}",
-        steps=min(steps, request.steps),
-        images=1,
-        strength=None if request.strength is None else 1.0,  # all of its few steps
-        schedule_steps=0,
-    )
-
-
-def _mixes(executor: Executor, request: Request) -> bool:
-    return all(STAGES[stage].mixes for stage, _ in executor.recipe(request))
-
-
-def _run_through(executor: Executor, requests: Sequence[Request], devices: tuple[int, ...]) -> None:
-    """All stages of requests that go through the same ones on these devices, or as far as they come."""
-    steps = min(request.steps for request in requests)
-    for stage, count in executor.recipe(requests[0]):
-        if executor.execute(
-            stage, requests, min(count, steps) if STAGES[stage].sampler else count, devices=devices
-        ).failed:
+def _legs(job: Job) -> list[Job]:
+    """The jobs by which a request came to its end: one, or of each pool that serves some of its stages one."""
+    legs = [job]
+    while (before := legs[0].earlier) is not None:
+        if before.state != "passed":
             break
-    executor.keep_only(set())
+        legs.insert(0, before)
+    return legs

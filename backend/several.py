@@ -20,10 +20,14 @@ class ModelsExecutor:
 
     Attributes:
         hub: where launches run side by side; None: they run one after another.
+        handed: what requests that have done their last stage here are handed on with, by their ids.
     """
 
     def __init__(self, of: Mapping[str, Executor]) -> None:
         self.of = dict(of)
+        self.handed: dict[str, bytes] = {}
+        for executor in self.of.values():
+            executor.handed = self.handed
         servers = [executor.servers for executor in self.of.values() if executor.servers is not None]
         self.hub = servers[0].hub if servers else None
         for each in servers:
@@ -61,6 +65,10 @@ class ModelsExecutor:
     ) -> Outcome:
         """Run one launch of requests for one model; see `backend.executor.Executor.execute`."""
         return self.of[requests[0].model].execute(stage, requests, steps, recalled, deliver, devices=devices)
+
+    def take(self, request: Request, handed: bytes) -> None:
+        """Take over a request that another replica has handed on; see `backend.executor.Executor.take`."""
+        self.of[request.model].take(request, handed)
 
     def recipe(self, request: Request) -> Recipe:
         """(Stage, steps) of a request here."""

@@ -116,6 +116,7 @@ class SwappingExecutor:
         self.device = torch.device(device)
         self._folders, self._make, self._dtype = folders, make, dtype
         self._host = LoadTimes(weights, [()])
+        self.handed: dict[str, bytes] = {}
         self._copies: dict[str, dict[str, torch.Tensor]] = {}
         self._known: dict[str, tuple[Executor, PipelineWeights]] = {}
         self._here: dict[str, None] = {}
@@ -268,6 +269,14 @@ class SwappingExecutor:
         if request.checkpoint not in self._here:
             raise RuntimeError(f"checkpoint {request.checkpoint!r} of request {request.request_id!r} is not loaded")
         return self._known[request.checkpoint][0]
+
+    def take(self, request: Request, handed: bytes) -> None:
+        """Requests are handed from replica to replica only where weights stay.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("a request cannot be handed to a replica that loads weights")
 
     def keep_only(self, request_ids: set[str]) -> None:
         """Free every request not named: it ended elsewhere (dropped or cancelled)."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from backend.several import ModelsExecutor
     from backend.swapping import SwappingExecutor
     from backend.tiled.execution import Tiling
+    from backend.warming import Serves, WarmUps
     from policies.caching import CachingPolicy
 
 
@@ -119,6 +120,28 @@ def replicas_of(prepared: Prepared, requests: list[Request], stack: ExitStack) -
     return replicas
 
 
+def warm_ups_of(prepared: Prepared, requests: list[Request]) -> WarmUps | None:
+    """What warms replicas up that serve some stages each; None: all serve all, and do that themselves.
+
+    Raises:
+        BadInput: requests name adapters, which stay on one pool.
+    """
+    from backend.kernels.graphs import TRIALS
+    from backend.warming import WarmUps
+
+    pools = prepared.scenario.pools
+    if not any(pool.stages for pool in pools):
+        return None
+    if with_adapters := next((request for request in requests if request.adapter_set), None):
+        raise BadInput(
+            f"request {with_adapters.request_id!r} names adapters, which are not put on where pools serve some stages; "
+            "expected pools that serve all"
+        )
+    by_pool = [_PoolReplicas.of(pool, prepared, None) for pool in pools]
+    steps = TRIALS if any(own.device.startswith("cuda") for own in by_pool) else 2
+    return WarmUps(requests, [own.serves for own in by_pool for _ in range(own.replicas)], steps)
+
+
 class _PoolReplicas(NamedTuple):
     """What the replicas of a pool are made of; plain values, that a process can be sent.
 
@@ -130,6 +153,7 @@ class _PoolReplicas(NamedTuple):
         makes: makes the executor of a pipeline, by the name of its model.
         sources: what is loaded, by the name of the model.
         weights: those that it holds and brings; None: all that it serves always lies there.
+        stages: of requests, that they serve; None: all.
     """
 
     replicas: int
@@ -139,6 +163,14 @@ class _PoolReplicas(NamedTuple):
     makes: Mapping[str, Callable[..., Executor]]
     sources: Mapping[str, str]
     weights: PreparedWeights | None
+    stages: tuple[str, ...] | None
+
+    @property
+    def serves(self) -> Serves:
+        """What each of them is for."""
+        from backend.warming import Serves
+
+        return Serves(frozenset(self.makes), frozenset(self.stages or ()), self.devices)
 
     @classmethod
     def of(cls, pool: PoolSection, prepared: Prepared, weights: PreparedWeights | None) -> _PoolReplicas:
@@ -157,9 +189,12 @@ class _PoolReplicas(NamedTuple):
             device=first.cluster.device,
             devices=first.cluster.devices,
             scenario=first,
-            makes={model: _making(prepared, model, scenario) for model, scenario in served.items()},
+            makes={
+                model: _making(prepared, model, scenario, pool.stages or None) for model, scenario in served.items()
+            },
             sources={model: scenario.model_source for model, scenario in served.items()},
             weights=None if weights is None else weights._replace(weights=weights.by_pool[pool.name]),
+            stages=pool.stages or None,
         )
 
     def make(self, device: str, loaded: Sequence[str]) -> Make:
@@ -184,7 +219,9 @@ class _PoolReplicas(NamedTuple):
         return partial(_warmed_up if len(self.makes) == 1 else _warmed_up_all, requests=own)
 
 
-def _making(prepared: Prepared, model: str, scenario: Scenario) -> Callable[..., Executor]:
+def _making(
+    prepared: Prepared, model: str, scenario: Scenario, stages: tuple[str, ...] | None
+) -> Callable[..., Executor]:
     """Makes the executor of a pipeline, of one model of a pool."""
     from backend.lora import adapter_files
 
@@ -194,6 +231,7 @@ def _making(prepared: Prepared, model: str, scenario: Scenario) -> Callable[...,
         caching=None if prepared.cache is None else prepared.cache.policy,
         tiling=None if prepared.tiling is None else prepared.tiling.execution(prepared.table),
         adapters=adapter_files(scenario.adapters, [each for each in prepared.requests if each.model == model]),
+        stages=stages,
     )
 
 
@@ -227,7 +265,8 @@ def _executor(own: _PoolReplicas, device: str, _: Sequence[str] = ()) -> Executo
     cluster = own.scenario.cluster
     use_threads(cluster.threads)
     ((model, make),) = own.makes.items()
-    return make(load_pipeline(own.sources[model], "cpu" if are_served(own.scenario) else device, cluster.weights_dtype))
+    here = "cpu" if are_served(own.scenario) else device
+    return make(load_pipeline(own.sources[model], here, cluster.weights_dtype, own.stages))
 
 
 def _executors(own: _PoolReplicas, device: str, _: Sequence[str] = ()) -> ModelsExecutor:
@@ -241,7 +280,7 @@ def _executors(own: _PoolReplicas, device: str, _: Sequence[str] = ()) -> Models
     here = "cpu" if are_served(own.scenario) else device
     return ModelsExecutor(
         {
-            model: make(load_pipeline(own.sources[model], here, cluster.weights_dtype))
+            model: make(load_pipeline(own.sources[model], here, cluster.weights_dtype, own.stages))
             for model, make in own.makes.items()
         }
     )
@@ -292,6 +331,7 @@ def _executor_of(
     tiling: Tiling | None,
     adapters: Mapping[str, Path],
     cache_bytes: int | None = None,
+    stages: tuple[str, ...] | None = None,
 ) -> Executor:
     from backend.devices.servers import DeviceServers
     from backend.executor import Executor
@@ -314,6 +354,7 @@ def _executor_of(
         images=scenario.images,
         kernels=cluster.kernels,
         adapters=adapters,
+        stages=stages,
     )
 
 
@@ -325,11 +366,12 @@ def _warmed_up(executor: Executor, requests: list[Request]) -> Report:
     """
     from backend.coroutine import unused_arguments
     from backend.kernels.graphs import TRIALS
-    from backend.replay import warm_up
+    from backend.warming import warm_up
 
     for request in {(r.image, r.mask, r.adapters, r.size): r for r in requests}.values():
         executor.check(request)
-    warm_up([executor], requests, TRIALS if executor.kernels.graphs else 2)
+    if executor.stages is None:  # else the replay brings what they are warmed up with
+        warm_up([executor], requests, TRIALS if executor.kernels.graphs else 2)
     return _described(executor)._replace(warnings=tuple(unused_arguments(executor.pipeline, requests)))
 
 

@@ -12,7 +12,15 @@ from policies.livelog import LiveLog
 from policies.pool import extrapolates_on
 from policies.watchdog import watched
 from reports.console import say
-from tilecast.real_replicas import check_backend, check_faults, launcher_of, ranks_of, real_happenings, replicas_of
+from tilecast.real_replicas import (
+    check_backend,
+    check_faults,
+    launcher_of,
+    ranks_of,
+    real_happenings,
+    replicas_of,
+    warm_ups_of,
+)
 from tilecast.recorded import interrupted_replay, keep_inputs
 from tilecast.scenario import Scenario
 from tilecast.setup import Prepared
@@ -148,6 +156,7 @@ def replay_into(
             call_limit_s=scenario.policies.call_limit_s,
             happenings=real_happenings(scenario, requests),
             in_flight="restart" if scenario.faults is None else scenario.faults.in_flight,
+            warm_ups=warm_ups_of(prepared, requests),
         )
 
         def ready() -> None:

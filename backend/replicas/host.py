@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from typing import Any
@@ -29,6 +29,7 @@ from backend.replicas.messages import (
     Unready,
 )
 from policies.contract import Load, Outcome, PolicyError, joined
+from traces.request import Request
 from traces.stages import STAGES
 
 Make = Callable[[], Any]
@@ -105,7 +106,9 @@ class Host:
         except Exception as error:
             outcome = error
         self._recalled.discard(order.launch_id)
-        self._tell(Ended(order.launch_id, outcome))
+        names = [request.request_id for request in order.requests]
+        handed = {name: executor.handed.pop(name) for name in names if name in executor.handed}
+        self._tell(Ended(order.launch_id, outcome, handed))
 
     def _carry_out(self, executor: Runs, order: LaunchOrder) -> Outcome:
         """The stages of a launch one after another, until its end or a recall."""
@@ -115,7 +118,7 @@ class Host:
         notes: dict[str, str] = {}
         borders: list[float] = []
         busy_s = [0.0]
-        done = computed = reused = 0
+        done = computed = reused = moved_bytes = 0
 
         def recalled() -> bool:
             return order.launch_id in self._recalled
@@ -131,6 +134,14 @@ class Host:
                     borders.append(time.perf_counter())
                 alive = [request for request in order.requests if request.request_id not in failed]
                 started = time.perf_counter()
+                if STAGES[stage].receives:
+                    failed |= _received(executor, alive, order.handed)
+                    moved_bytes = sum([len(handed) for handed in order.handed.values()])
+                    busy_s = [sum(both) for both in zip_longest(busy_s, [time.perf_counter() - started], fillvalue=0.0)]
+                    done += steps
+                    if recalled() or len(failed) == len(order.requests):
+                        break
+                    continue
                 if STAGES[stage].moves:  # what lies of requests is with the first rank, whatever computes
                     done += steps
                     continue
@@ -161,7 +172,22 @@ class Host:
             device_s=tuple(busy_s),
             stage_ends_s=tuple([ended - border for border in borders]),
             notes=notes or None,
+            moved_bytes=moved_bytes,
         )
+
+
+def _received(executor: Runs, requests: Sequence[Request], handed: Mapping[str, bytes]) -> dict[str, str]:
+    """Take requests over that another replica has handed on; by their ids, why some cannot go on."""
+    from backend.executor import reason  # which imports torch, as whoever gets here has done
+
+    failed: dict[str, str] = {}
+    for request in requests:
+        if request.request_id in handed:
+            try:
+                executor.take(request, handed[request.request_id])
+            except Exception as error:
+                failed[request.request_id] = reason(error)
+    return failed
 
 
 def _loaded(executor: Any, load: Load, resident: frozenset[str]) -> Outcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,6 +11,9 @@ from backend.replicas.hub import LaunchHub
 from policies.contract import Launch, Load, Outcome
 from traces.request import Request
 from traces.stages import Recipe
+
+NONE_HANDED: Mapping[str, bytes] = {}
+"""Where requests stay on one replica."""
 
 
 class LaunchOrder(NamedTuple):
@@ -24,6 +27,7 @@ class LaunchOrder(NamedTuple):
         load: weights to bring, instead of requests; None: none.
         devices: of the replica, that it has.
         degrees: on how many of them, the first, each of the stages runs; empty: on all.
+        handed: what requests that begin here were handed on with elsewhere, by their ids.
     """
 
     launch_id: int
@@ -33,10 +37,18 @@ class LaunchOrder(NamedTuple):
     load: Load | None = None
     devices: tuple[int, ...] = (0,)
     degrees: tuple[int, ...] = ()
+    handed: Mapping[str, bytes] = NONE_HANDED
 
 
-def order_of(launch: Launch, resident: frozenset[str]) -> LaunchOrder:
-    """A launch as its replica is told of it."""
+def order_of(launch: Launch, resident: frozenset[str], kept: Mapping[str, bytes] = NONE_HANDED) -> LaunchOrder:
+    """A launch as its replica is told of it.
+
+    Args:
+        launch: which begins now.
+        resident: ids of all requests that live on the replica.
+        kept: what requests were handed on with, by their ids.
+    """
+    beginning = [job.request.request_id for job in launch.jobs if job.receives and job.first_start_s == launch.start_s]
     requests = tuple([job.request for job in launch.jobs])
     return LaunchOrder(
         launch_id=launch.launch_id,
@@ -46,6 +58,7 @@ def order_of(launch: Launch, resident: frozenset[str]) -> LaunchOrder:
         load=launch.load,
         devices=launch.devices,
         degrees=launch.work.degrees,
+        handed={name: kept[name] for name in beginning},
     )
 
 
@@ -98,10 +111,12 @@ class Ended(NamedTuple):
     """An order was carried out, or a policy has done something wrong meanwhile, to the requests perhaps.
 
     The borders between the stages of the outcome are in seconds before its end: replicas have clocks of their own.
+    ``handed`` is what those requests are handed on with, by their ids, whose last stage on the replica is done.
     """
 
     launch_id: int
     outcome: Outcome | Exception
+    handed: Mapping[str, bytes] = NONE_HANDED
 
 
 class Left(NamedTuple):
@@ -133,7 +148,12 @@ class Runs(Protocol):
 
     Attributes:
         hub: where launches run side by side; None: they run one after another.
+        handed: what requests that have done their last stage here are handed on with, by their ids.
     """
+
+    handed: dict[str, bytes]
+
+    def take(self, request: Request, handed: bytes) -> None: ...
 
     @property
     def hub(self) -> LaunchHub | None: ...

@@ -15,7 +15,7 @@ from backend.executor import Executor
 from backend.folder import EMBEDDED
 from backend.loading import load_pipeline
 from backend.profiling import measure
-from backend.replay import warm_up
+from backend.warming import warm_up
 from benchmarks.gpu_suite.bench import Bench
 from benchmarks.gpu_suite.models import build, model_of
 from policies.contract import Outcome

@@ -16,10 +16,11 @@ torch = pytest.importorskip("torch")
 from backend.executor import Executor  # noqa: E402
 from backend.packed import trust  # noqa: E402
 from backend.pictures import PictureFolder  # noqa: E402
-from backend.replay import Replay, ReplayStalled, warm_up  # noqa: E402
+from backend.replay import Replay, ReplayStalled  # noqa: E402
 from backend.replicas.host import nothing  # noqa: E402
 from backend.replicas.messages import Report  # noqa: E402
 from backend.replicas.replica import ThreadReplica  # noqa: E402
+from backend.warming import warm_up  # noqa: E402
 from policies.contract import Decision, Replica, SchedulingPolicy  # noqa: E402
 from policies.controller import Controller  # noqa: E402
 from policies.events import EventRecord, check_parity  # noqa: E402

@@ -33,7 +33,7 @@ def passed_on(
     (request, *_), here, sizes = requests, None, []
     handed: dict[str, bytes] = {}
     for stage, steps in executors[0].recipe(request):
-        there = next(each for each in executors if each._stages is None or stage in each._stages)
+        there = next(each for each in executors if each.stages is None or stage in each.stages)
         if there is not here and here is not None:
             assert not here.resident
             for each in requests:

@@ -22,6 +22,7 @@ class Sleeper:
     def __init__(self, step_s: float = 0.02) -> None:
         self.step_s = step_s
         self.resident: set[str] = set()
+        self.handed: dict[str, bytes] = {}
 
     def execute(
         self,
