@@ -397,7 +397,7 @@ class Replay:
 
     def _stopped(self, index: int, now: float) -> None:
         place = self._places[index]
-        place.state, place.failed = "stopped", False
+        place.state, place.failed, place.cold = "stopped", False, False
         self._controller.replica_stopped(index, now)
 
     def _launch(self, now: float) -> None:
@@ -486,6 +486,7 @@ class Replay:
         place = self._places[index]
         was_up = place.state == "ready"
         place.losses += 1
+        place.cold = False
         if was_up:
             self._down(index, now)
         again = place.losses <= _MOST_LOSSES and not self._over
@@ -503,7 +504,7 @@ class Replay:
             launch_id: Outcome(0, device_s=(now - launch.start_s,) * len(launch.devices))
             for launch_id, launch in running.items()
         }
-        place.state, place.failed = "down", True
+        place.state, place.failed, place.cold = "down", True, False
         self._controller.replica_down(index, now, self._in_flight, outcomes)
 
     def _happen(self, happening: Happening, now: float) -> None:
@@ -516,7 +517,7 @@ class Replay:
             place.replica.kill()
             if place.state == "ready":
                 self._down(index, now)
-            place.state = "down"
+            place.state, place.cold = "down", False
         elif happening.what == "up" and self._places[index].state == "down":
             self._start(index)
 

@@ -101,13 +101,14 @@ class Host:
 
     def _do(self, executor: Runs, order: LaunchOrder) -> None:
         outcome: Outcome | Exception
+        handed: dict[str, bytes] = {}
         try:
             outcome = self._carry_out(executor, order)
+            names = [request.request_id for request in order.requests]
+            handed = {name: executor.handed.pop(name) for name in names if name in executor.handed}
         except Exception as error:
             outcome = error
         self._recalled.discard(order.launch_id)
-        names = [request.request_id for request in order.requests]
-        handed = {name: executor.handed.pop(name) for name in names if name in executor.handed}
         self._tell(Ended(order.launch_id, outcome, handed))
 
     def _carry_out(self, executor: Runs, order: LaunchOrder) -> Outcome:

@@ -136,7 +136,7 @@ def speeds(
         costs: what steps on several devices take; by default, and on one, what the table says.
     """
     costs = table if costs is None else costs
-    measured = [STAGES[STAGES[stage].costs_of].measured for stage in launches["stage"]]
+    measured = launches["stage"].map(lambda stage: STAGES[STAGES[stage].costs_of].measured).astype(bool)
     steps = launches[measured & (launches["steps"] > 0)]
     spent = pd.DataFrame(
         {

@@ -117,6 +117,7 @@ class Served:
     """
 
     def __init__(self, trial: Trial, mode: str, bench: Bench) -> None:
+        self.handed: dict[str, bytes] = {}
         self.trial, self.mode, self.bench = trial, mode, bench
         self.dtype = str(bench.dtype).removeprefix("torch.")
         self._executor = Executor(self._pipeline(), mode, patch_floor=trial.patch_floor, kernels=bench.kernels)
@@ -149,6 +150,10 @@ class Served:
     def execute(self, *given: Any) -> Outcome:
         """See `Executor.execute`."""
         return self._on_thread(self._executor.execute, *given)
+
+    def take(self, request: Request, handed: bytes) -> None:
+        """See `backend.executor.Executor.take`."""
+        self._on_thread(self._executor.take, request, handed)
 
     def keep_only(self, request_ids: set[str]) -> None:
         """See `Executor.keep_only`."""
