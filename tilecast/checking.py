@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from policies.legs import standalone_on
 from policies.load import kinds_called, load_policy
-from policies.pool import standalone_on
 from sim.check import check_policy
 from tilecast.scenario import Scenario
 from tilecast.setup import Prepared, prepare
