@@ -17,7 +17,14 @@ torch = pytest.importorskip("torch")
 
 from backend.devices import bands as bands_module  # noqa: E402
 from backend.devices.bands import Band, Undividable, bands_of  # noqa: E402
-from backend.devices.decoding import ComponentTask, DecodedAlone, Decoding, first_dtype, in_bands  # noqa: E402
+from backend.devices.decoding import (  # noqa: E402
+    ComponentTask,
+    DecodedAlone,
+    Decoding,
+    first_dtype,
+    in_bands,
+    in_dtype,
+)
 from backend.patched.decoder import PatchedDecoder  # noqa: E402
 from predictors.shards import BandTraffic  # noqa: E402
 from tests.backend.families import FAMILIES  # noqa: E402
@@ -229,3 +236,14 @@ def test_a_mask_between_frames_is_made_for_all_rows() -> None:
     mask[5, 5] = 5.0
     with pytest.raises(Undividable, match="not one between frames"):
         bands_module._blocks(mask[None])
+
+
+def test_weights_are_meanwhile_of_the_format_that_the_asking_pipeline_has() -> None:
+    """SDXL's decoder is float32 for as long as it decodes, and half precision else."""
+    vae, sample = autoencoder(torch.bfloat16), latents(4, 4, torch.float32)
+    expected = autoencoder(torch.bfloat16).to(torch.float32).decode(sample, return_dict=False)[0]
+    with in_dtype(vae, torch.float32):
+        assert torch.equal(vae.decode(sample, return_dict=False)[0], expected)
+    assert first_dtype(vae) == torch.bfloat16
+    with in_dtype(vae, torch.bfloat16):
+        assert first_dtype(vae) == torch.bfloat16

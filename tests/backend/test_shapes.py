@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
-from backend.shapes.__main__ import build, count_stage  # noqa: E402
+from backend.shapes.__main__ import build, count_bands, count_stage  # noqa: E402
 from backend.shapes.counting import count  # noqa: E402
 from backend.shapes.denoisers import hunyuan_video_15, mochi, wan  # noqa: E402
 from backend.shapes.fitting import fit  # noqa: E402
@@ -223,3 +223,18 @@ def test_memory_is_what_a_real_run_holds() -> None:
         peaks.append(watch.peak)
     needed = footprint(shape_of("tiny-image"), geometry_of("tiny-image"), size, images, "float32")
     assert needed.activation_bytes / (1 + SLACK) == pytest.approx(max(peaks), rel=0.1)
+
+
+@pytest.mark.parametrize(("model", "shape"), [("tiny-image", (1, 22, 40)), ("qwen-image", (1, 46, 50))])
+def test_what_bands_exchange_is_what_the_table_says(model: str, shape: tuple[int, int, int]) -> None:
+    """Of a size that the table was not made of, whose rows are not even."""
+    stage, known = MODELS[model].stages["decode"], shape_of(model).decode.bands
+    assert known is not None
+    found = count_bands(stage, build(stage), shape)
+    frames, height, width = shape
+    patch = geometry_of(model).patch
+    tokens = height * width / patch**2, frames
+    assert found.exchanges == known.exchanges.at(*tokens)
+    assert found.edge_bytes == pytest.approx(known.edge_bytes.at(width, frames))
+    assert found.moment_bytes == pytest.approx(known.moment_bytes.at(*tokens))
+    assert found.key_bytes == pytest.approx(known.key_bytes.at(*tokens))
