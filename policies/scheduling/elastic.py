@@ -17,6 +17,8 @@ from policies.scheduling.batch import next_quantum
 from policies.scheduling.mixing import BatchCosts
 from predictors.costs import OnDevices
 
+_TOGETHER = 1.25
+"""Devices that have denoised a request decode it together where that takes so many times one's device time at most."""
 _ROUNDING = 1e-9
 """Of a step: sums of the same seconds in another order differ in their last digits."""
 
@@ -68,8 +70,20 @@ class DegreeCosts:
         costs = self.on(degree)
         alone = costs.alone(costs.kind(job))
         begun = denoise_left < job.denoise_steps
-        decode_s = self.one.alone(self.one.kind(job)).decode_s if job.mixes else alone.decode_s  # units end before it
-        return (0.0 if begun else alone.encode_s) + denoise_left * alone.step_s + decode_s
+        return (0.0 if begun else alone.encode_s) + denoise_left * alone.step_s + self.decode_s(job, degree)
+
+    def decode_s(self, job: Job, degree: int) -> float:
+        """Predicted seconds after a job's last step at a degree: on all devices of its unit, or on one."""
+        costs = self.on(degree if self.finishes_together(job, degree) else 1)
+        return costs.alone(costs.kind(job)).decode_s
+
+    def finishes_together(self, job: Job, degree: int) -> bool:
+        """Whether all devices of a job's unit finish it: where that takes hardly more device time than one does."""
+        if degree == 1 or not job.mixes:
+            return True
+        costs = self.on(degree)
+        of_all_s, one_s = costs.alone(costs.kind(job)).decode_s, self.one.alone(self.one.kind(job)).decode_s
+        return of_all_s < one_s and degree * of_all_s <= _TOGETHER * one_s
 
 
 class Unit:
@@ -86,9 +100,10 @@ class Unit:
     Attributes:
         jobs, degree, step_s, encode_s: as given.
         begun_s: when its first launch began; None before.
+        finishes: whether all its devices finish what has taken its last step; else one is enough for that.
     """
 
-    __slots__ = ("_last", "_left", "begun_s", "degree", "encode_s", "jobs", "step_s")
+    __slots__ = ("_last", "_left", "begun_s", "degree", "encode_s", "finishes", "jobs", "step_s")
 
     def __init__(
         self,
@@ -104,6 +119,7 @@ class Unit:
         self.step_s = step_s
         self.encode_s = encode_s
         self.begun_s: float | None = None
+        self.finishes = degree == 1
         self._left = tuple(left)
         self._last = -1 if most_steps is None else self._left[0] - most_steps or -1
 
@@ -111,7 +127,7 @@ class Unit:
     def over(self) -> bool:
         """Whether it has run as far as it was to: a request has ended, or needs fewer devices from now on."""
         for job in self.jobs:
-            if job.ended or (job.finishing and self.degree > 1 and job.mixes):
+            if job.ended or (job.finishing and not self.finishes):
                 return True
         job = self.jobs[0]
         return job.state != "running" and job.denoise_left <= self._last
@@ -148,7 +164,7 @@ class Unit:
         if len(self.jobs) == 1:
             (job,) = self.jobs
             steps = decision.steps
-            if self.degree > 1 and job.mixes and not job.finishing:
+            if not self.finishes and not job.finishing:
                 steps -= job.kind.finish_steps  # which run on one device
             if job.denoise_left > self._last > 0:
                 steps = min(steps, job.preparing + job.denoise_left - self._last)
@@ -301,6 +317,7 @@ class ElasticPolicy(SchedulingPolicy):
                 self._break(node, unit, now)
         node.units = units
         for unit in units:
+            unit.finishes = self.costs.finishes_together(unit.jobs[0], unit.degree)
             for job in unit.jobs:
                 self.waiting.pop(job, None)
         return drop

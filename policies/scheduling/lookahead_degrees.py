@@ -297,13 +297,17 @@ class LookaheadDegrees(ElasticPolicy):
             ]
         )
         step_s, decoded_s, timely = scale * place.step_s, 0.0, True
+        job, finishes = place.items[0].jobs[0], True
+        if place.degree > 1:
+            finishes = self.costs.finishes_together(job, place.degree)
+            ends = [(left, due_s, self.costs.decode_s(job, place.degree)) for left, due_s, _ in ends]
         for left, due_s, decode_s in ends:
             decoded_s += scale * decode_s
             if begins_s + left * step_s + decoded_s > due_s + ROUNDING_S:
                 timely = False
         last_s = begins_s + ends[-1][0] * step_s
         place.device_s = place.degree * (last_s - place.begins_s)
-        place.free_s = last_s + (decoded_s if place.degree == 1 else 0.0)
+        place.free_s = last_s + (decoded_s if finishes else 0.0)
         return timely
 
     def _begun(self, places: Sequence[_Place], others: Sequence[_Item], free: int, now: float) -> list[Unit]:
@@ -357,7 +361,7 @@ class LookaheadDegrees(ElasticPolicy):
         if unit.begun_s is None or len(unit.jobs) > 1 or not unit.step_s:
             return
         (job,), steps = unit.jobs, unit.done()
-        decode_s = self.costs.one.alone(self.costs.one.kind(job)).decode_s if job.done else 0.0
+        decode_s = self.costs.decode_s(job, unit.degree) if job.done else 0.0
         self._errors.learn(unit.encode_s + steps * unit.step_s + decode_s, now - unit.begun_s, steps)
 
 

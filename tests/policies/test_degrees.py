@@ -113,6 +113,20 @@ def test_decoding_has_the_devices_that_its_costs_say(monkeypatch: pytest.MonkeyP
     assert sum(outcome.device_s) == pytest.approx(end_s + 3 * seconds[1])
 
 
+@pytest.mark.parametrize(("side", "images", "slo_s", "decoding"), [(512, 6, 1.2, 2), (256, 1, 0.09, 1)])
+def test_devices_decode_what_they_have_denoised_where_that_takes_little_more_of_them(
+    side: int, images: int, slo_s: float, decoding: int
+) -> None:
+    """Two of them denoise it, that it is in time."""
+    request = Request("a", 0.0, side, side, 4, images=images, slo_s=slo_s)
+    controller, _ = run(SCHEDULERS["best-fit"](), [request])
+    assert [job.state for job in controller.jobs] == ["finished"]
+    degrees = {}
+    for launch, _, _ in controller.launched:
+        degrees |= {stage: degree for (stage, _), degree in zip(launch.work.stages, launch.work.degrees, strict=True)}
+    assert (degrees["denoise"], degrees["decode"]) == (2, decoding)
+
+
 @given(st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=4), st.integers(1, 4), st.integers(0, 5))
 @settings(max_examples=examples(15))
 def test_the_record_alone_gives_the_same_launches(degrees: list[int], steps: int, seed: int) -> None:
