@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli import cache, hardware, profile, scenario, trace
+from cli.ask import ask
 from cli.check import check
 from cli.examples import examples
 from cli.options import limited
@@ -62,6 +63,7 @@ app.command()(report)
 app.command()(compare)
 app.command()(check)
 app.command()(why)
+app.command()(ask)
 app.command()(quality)
 app.command()(examples)
 limited(app)

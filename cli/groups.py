@@ -12,8 +12,8 @@ FEW = 5
 
 HEADINGS: dict[str, tuple[str, ...]] = {
     "Scenario": ("trace", "profile", "scheduler", "seed", "settings"),
-    "Promise": ("attainment", "rate", "throughput", "headroom", "growth", "months"),
-    "Search": ("replicas", "hardware", "policies", "grid", "by", "top", "bisections", "psnr", "policy"),
+    "Promise": ("within", "attainment", "rate", "throughput", "headroom", "growth", "months"),
+    "Search": ("seeds", "replicas", "hardware", "policies", "grid", "by", "top", "bisections", "psnr", "policy"),
     "Running": (
         *("device", "dtype", "threads", "kernels", "workers", "executor", "ray_address", "devices", "engine"),
         *("per_step", "speedup", "resume"),

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from cli.groups import headings
+from reports.console import say
 from traces.errors import nearest
 from traces.output import reading
 from traces.paths import files_in, with_home
@@ -81,7 +82,8 @@ def _put_under_headings(command: TyperCommand | TyperGroup) -> None:
 
 
 def _help(ctx: Any) -> None:
-    typer.echo(ctx.get_help(), color=ctx.color)
+    if text := ctx.get_help():  # which prints it by itself where it is coloured
+        say(text)
     ctx.exit(0)
 
 

@@ -38,6 +38,7 @@ from policies.pool import Pool
 from policies.router import Router
 from policies.routing import RoutingPolicy, Shared, usual_routing
 from policies.rules import Rules
+from policies.run_arrays import STATUSES
 from policies.scaler import Members, Scaler
 from policies.scaling.elastic import Lifetime, Resize
 from policies.scheduling.finishing import Finishing
@@ -93,6 +94,7 @@ class Controller:
             one that was routed again before it started, or that has several legs.
         launched: (launch, outcome, end time in seconds) of every launch that ended.
         open: requests not ended.
+        answered: ids of requests that have ended since the driver last took them out; None: it does not ask.
         outages: [replica, from, to] in seconds of every failure, in order; one not repaired by the end ends with None,
             one given up where it is.
     """
@@ -114,6 +116,7 @@ class Controller:
         self.launched: list[LaunchRecord] = []
         self.open = 0
         self.outages: list[tuple[int, float, float | None]] = []
+        self.answered: list[str] | None = None
         if isinstance(pools, CostModel):
             pools = [Pool(pools, replicas, weights=weights)]
         replicas = sum([pool.replicas for pool in pools])
@@ -791,6 +794,8 @@ class Controller:
             self._occupancy.holding &= ~(1 << job.replica)
         del self._cluster.jobs[name]
         self.open -= 1
+        if self.answered is not None and job.state in STATUSES:
+            self.answered.append(name)
         self._router.ended(job, now)
 
 

@@ -18,7 +18,7 @@ from rich.progress import (
 from reports.console import new_console, say
 
 Tell = Callable[[str, int, int], None]
-"""Called with what is done at present, how much of it there is, and how much of that is done."""
+"""Called with what is done at present, how much of it there is (0: not known), and how much of that is done."""
 
 _PERIOD_S = 600.0  # over which the time left is estimated: a point of a study may take minutes
 
@@ -47,14 +47,14 @@ class ProgressLines:
         self._next_s = self._begun_s + _FIRST_LINE_S
 
     def tell(self, what: str, total: int, done: int) -> None:
-        """What is done at present, how much of it there is, and how much of that is done."""
+        """What is done at present, how much of it there is (0: not known), and how much of that is done."""
         now_s = self._clock()
         if now_s < self._next_s:
             return
         self._gap_s = min(2 * self._gap_s, _MOST_BETWEEN_S)
         self._next_s = now_s + self._gap_s
-        share = f" ({100 * done / total:.0f} %)" if total else ""
-        self._say(f"{what}: {done:,} of {total:,}{share} after {now_s - self._begun_s:.0f} s")
+        much = f"{done:,} of {total:,} ({100 * done / total:.0f} %)" if total else f"{done:,} done"
+        self._say(f"{what}: {much} after {now_s - self._begun_s:.0f} s")
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def shown() -> Iterator[Tell]:
         return
     with Progress(*columns, what, console=console, transient=True, speed_estimate_period=_PERIOD_S) as progress:
         task = progress.add_task("", total=None)
-        yield lambda what, total, done: progress.update(task, description=what, total=total, completed=done)
+        yield lambda what, total, done: progress.update(task, description=what, total=total or None, completed=done)
 
 
 @contextmanager

@@ -13,12 +13,16 @@ arrivals, to those behind it.
 Replicas that the controller starts are ready after seconds that are handed in; those that it stops are gone at once. A
 failure of a replica that is starting delays it until it is repaired; one that is stopped has nothing that could fail.
 
+In a closed loop (`traces.users`) a request comes when its user has been answered the last one and thought; what has
+ended is asked of the controller whenever it is asked for work.
+
 What else may happen, such as a replica that fails, comes as `Happening`s. A change of a replica's slowdown counts from
 the next step boundary on, so that it does not depend on how steps are grouped into launches either.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
@@ -32,6 +36,7 @@ from sim.growing import growing
 from sim.stalled import Stalled
 from sim.timeline import PICOSECONDS, Timeline
 from traces.request import Request
+from traces.users import Users
 
 _NEVER = 10**30
 _MOST_HAPPENINGS = 50_000
@@ -52,6 +57,7 @@ class Simulation:
         progress: called with the number of requests submitted so far, now and then.
         happenings: in order of time; may go on for ever.
         in_flight: what becomes of the requests on a replica that fails, see `policies.controller.IN_FLIGHT`.
+        users: whose requests they are, who ask when they have been answered; None: all come at times of their own.
         start_s: what each replica takes from the order to start it until it is ready, seconds; needed where some come
             and go.
     """
@@ -65,8 +71,11 @@ class Simulation:
         happenings: Iterable[Happening] | None = None,
         in_flight: str = "restart",
         start_s: Sequence[float] = (),
+        users: Users | None = None,
     ) -> None:
         self._controller = controller
+        self._users = users
+        self._askers: list[int] = []  # by their times of asking: who asks next
         self._world = world
         self._progress = progress
         self._env = simpy.Environment()
@@ -99,10 +108,16 @@ class Simulation:
         """
         env = self._env
         self._requests = requests
-        self._times = [round(request.arrival_s * PICOSECONDS) for request in requests]
-        first = self._times[0] if requests else 0
-        env.timeout(first, first).callbacks.append(self._arrive)
-        self._times.append(_NEVER)
+        if self._users is None:
+            self._times = [round(request.arrival_s * PICOSECONDS) for request in requests]
+            first = self._times[0] if requests else 0
+            env.timeout(first, first).callbacks.append(self._arrive)
+            self._times.append(_NEVER)
+        else:
+            self._controller.answered = []
+            self._times = [_NEVER]
+            for thought_s, user in self._users.first():
+                self._will_ask(user, round(thought_s * PICOSECONDS), 0)
         if self._happenings is not None:
             env.process(self._happen(self._happenings)).callbacks.append(self._happened)
         with self._controller.audited(), growing():
@@ -125,6 +140,9 @@ class Simulation:
 
     def _submit(self, now: int) -> None:
         """Submit the requests whose time has come."""
+        if self._users is not None:
+            self._ask(self._users, now)
+            return
         submit, requests, times, now_s = self._controller.submit, self._requests, self._times, now / PICOSECONDS
         count = self._arrived
         while times[count] <= now:
@@ -137,6 +155,29 @@ class Simulation:
             self._env.timeout(times[count] - now, times[count]).callbacks.append(self._arrive)
         elif self._progress is not None:
             self._progress(count)
+
+    def _ask(self, users: Users, now: int) -> None:
+        """Submit what users ask whose time has come."""
+        while self._times[self._arrived] <= now:
+            at_s, user = self._times[self._arrived] / PICOSECONDS, self._askers.pop(0)
+            self._controller.submit(users.asks(user, self._arrived, at_s), now / PICOSECONDS)
+            self._arrived += 1
+            if self._progress is not None and self._arrived % 1024 == 0:
+                self._progress(self._arrived)
+
+    def _will_ask(self, user: int, at: int, now: int) -> None:
+        """A user asks at a time; of several at one time, who thought of it first."""
+        place = bisect_right(self._times, at, self._arrived, len(self._times) - 1)
+        self._times.insert(place, at)
+        self._askers.insert(place - self._arrived, user)
+        self._env.timeout(at - now, at).callbacks.append(self._arrive)
+
+    def _think(self, users: Users, now: int) -> None:
+        """Let those think who have been answered."""
+        answered = self._controller.answered
+        while answered:
+            if (thinks := users.answered(answered.pop(0))) is not None:
+                self._will_ask(thinks[1], now + round(thinks[0] * PICOSECONDS), now)
 
     def _happen(self, happenings: Iterable[Happening]) -> Generator[simpy.Event, None, None]:
         env, controller = self._env, self._controller
@@ -262,6 +303,8 @@ class Simulation:
     def _settle(self, now: int) -> None:
         """Ask for work, unless something else is still to be told of this instant."""
         env, controller = self._env, self._controller
+        if self._users is not None:
+            self._think(self._users, now)
         if not self._news or env.peek() <= now:
             return
         if self._times[self._arrived] <= now:
@@ -276,6 +319,8 @@ class Simulation:
             self._recall(self._running[launch_id], now)
         if self._sleeps:
             self._sleep(controller.wakeup(now_s), now)
+        if self._users is not None:
+            self._think(self._users, now)  # whose requests were dropped
         if not controller.open and self._arrived == len(self._requests):
             self._over.succeed()
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from reports.comparison import Comparison
     from reports.plan.result import Plan
     from sim.check import check_policy
+    from tilecast.asking import Answer, ask
+    from tilecast.checking import check_scenario
     from tilecast.results import Result, compare, read
     from tilecast.running import replay, simulate
     from tilecast.scenario import Scenario
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from traces.trace import Trace
 
 _HOMES = {
+    "Answer": "tilecast.asking",
     "BadInput": "traces.errors",
     "CachingPolicy": "policies.caching",
     "Comparison": "reports.comparison",
@@ -59,7 +62,9 @@ _HOMES = {
     "SchedulingPolicy": "policies.contract",
     "Trace": "traces.trace",
     "WeightsPolicy": "policies.weights",
+    "ask": "tilecast.asking",
     "check_policy": "sim.check",
+    "check_scenario": "tilecast.checking",
     "compare": "tilecast.results",
     "plan": "tilecast.studies.run",
     "plan_pools": "tilecast.studies.pools",
@@ -70,6 +75,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Answer",
     "BadInput",
     "CachingPolicy",
     "Comparison",
@@ -91,7 +97,9 @@ __all__ = [
     "SchedulingPolicy",
     "Trace",
     "WeightsPolicy",
+    "ask",
     "check_policy",
+    "check_scenario",
     "compare",
     "plan",
     "plan_pools",

@@ -37,6 +37,19 @@ def read_trace(scenario: Scenario) -> Trace:
     return _read_trace(scenario.base / section.path) if section.in_memory is None else section.in_memory
 
 
+def check_open(scenario: Scenario) -> None:
+    """Refuse users, who ask when they have been answered, where a rate of requests is planned for.
+
+    Raises:
+        BadInput: the scenario has some.
+    """
+    if scenario.trace.users is not None:
+        raise BadInput(
+            "trace.users is no rate to plan for: users ask when they have been answered; 'tilecast ask' says how long "
+            "they wait, and how many replicas they need"
+        )
+
+
 def load_demand(scenario: Scenario, members: Sequence[ServedModel], warnings: list[str]) -> tuple[Trace, float]:
     """The trace of a run on its clock, and where that starts on the file's, in seconds.
 

@@ -42,6 +42,8 @@ def check_replayable(scenario: Scenario) -> None:
     """
     if scenario.predictor.oracle:
         raise BadInput("predictor.oracle is true, but nobody knows how long a real run will take; set it to false")
+    if scenario.trace.users is not None:
+        raise BadInput("trace.users is of simulations; a replay's requests come at the times of its trace")
     check_faults(scenario)
     sources: dict[str, str] = {}
     for pool in scenario.pools:

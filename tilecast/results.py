@@ -141,7 +141,7 @@ def compare(runs: Iterable[Result], names: Iterable[str] = ()) -> Comparison:
 def simulated(prepared: Prepared, controller: Controller) -> Result:
     """The result of a simulation, its log in memory."""
     steps = step_table(controller, extrapolates_on(prepared.pools))
-    requests = request_table(controller, prepared.requests, steps, standalone_on(prepared.pools))
+    requests = request_table(controller, prepared.asked(controller), steps, standalone_on(prepared.pools))
     path, info = Path(prepared.policy_name), prepared.simulation_info(controller)
     return Result(Run(path, requests.astype(REQUEST_COLUMNS), steps.astype(STEP_COLUMNS), info))
 

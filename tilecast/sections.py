@@ -137,6 +137,23 @@ class TraceSection(Section):
     spikes: Several = Field(
         (), description="Like 600:120:3: from 600 s of the run, for 120 s, 3 times as many requests (below 1: fewer)."
     )
+    users: Annotated[int, Range(1, 100_000, "users", whole=True)] | None = Field(
+        None,
+        description="So many users ask for the requests of the trace in its order, each when it has got its last one "
+        "and thought (a closed loop, simulated); not set: requests come at the times of the trace.",
+    )
+    think_s: Span = Field(
+        0.0,
+        description="Mean seconds that a user thinks from an answer to its next request, exponentially distributed.",
+    )
+
+    @model_validator(mode="after")
+    def _closed_or_open(self) -> TraceSection:
+        if self.users is None and self.think_s:
+            raise ValueError("expected users beside think_s, whose time to think it is")
+        if self.users is not None and (self.rate_scale != 1.0 or self.spikes):
+            raise ValueError("expected no rate_scale and no spikes beside users, who ask when they have been answered")
+        return self
 
 
 class ClusterSection(Section):

@@ -58,6 +58,7 @@ from traces.request import Request, Size
 from traces.stages import STAGES, Recipe, ordinary
 from traces.streams import stream
 from traces.trace import Trace
+from traces.users import Users
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,22 @@ class Prepared:
             loaded=self.loaded,
             routing=routing,
         )
+
+    def users(self) -> Users | None:
+        """Fresh users of one run; None: requests come at the times of the trace."""
+        section = self.scenario.trace
+        if section.users is None:
+            return None
+        return Users(section.users, section.think_s, self.requests, stream(self.scenario.seed, "trace/users"))
+
+    def asked(self, run: Served) -> list[Request]:
+        """The requests of a run that is over, as they came: those of users when these asked."""
+        if self.scenario.trace.users is None:
+            return self.requests
+        came: dict[str, Request] = {}
+        for job in run.jobs:
+            came.setdefault(job.request.request_id, job.asked)
+        return [came.get(request.request_id, request) for request in self.requests]
 
     @property
     def loaded(self) -> list[list[str]]:
@@ -281,12 +298,12 @@ class Prepared:
         """What figures of a simulation of this scenario, which is over, are computed on."""
         outages = None if self.scenario.faults is None else controller.outages
         lifetimes = None if not self.elastic else controller.lifetimes
-        return run_arrays(controller, self.requests, self.pools, outages, lifetimes)
+        return run_arrays(controller, self.asked(controller), self.pools, outages, lifetimes)
 
     def write(self, folder: Path, controller: Controller, info: dict[str, Any], events: list[str]) -> None:
         """Write the run log of ``controller`` into ``folder``."""
         steps = step_table(controller, extrapolates_on(self.pools))
-        requests = request_table(controller, self.requests, steps, standalone_on(self.pools))
+        requests = request_table(controller, self.asked(controller), steps, standalone_on(self.pools))
         write_run(folder, requests, steps, info, events)
 
 

@@ -66,6 +66,7 @@ def _run(prepared: Prepared, per_step: bool, progress: Callable[[int], None] | N
         happenings=happenings,
         in_flight=in_flight,
         start_s=prepared.start_s,
+        users=prepared.users(),
     ).run(prepared.requests)
     return controller
 
@@ -101,6 +102,10 @@ def _world(prepared: Prepared) -> Durations:
 
 
 def _happenings(section: FaultsSection, requests: list[Request], scenario: Scenario) -> Iterator[Happening]:
+    if scenario.trace.users is not None and section.patience_s is not None:
+        raise BadInput(
+            "faults.patience_s is of requests that come at times of their own; expected it without trace.users"
+        )
     faults = Faults(**section.model_dump(exclude={"in_flight"}))
     replicas = scenario.replicas
     faults.check(replicas, requests[-1].arrival_s - requests[0].arrival_s)

@@ -86,7 +86,9 @@ def test_progress_that_is_written_to_a_file_is_a_line_now_and_then():
         "simulating: 140 of 7,200 (2 %) after 70 s",
     ]
     assert 10 < len(lines) < 20
-    progress.tell("nothing", 0, 0)
+    now[0] = 1e6
+    progress.tell("searching", 0, 7)
+    assert lines[-1] == "searching: 7 done after 1000000 s"
 
 
 def test_progress_is_no_bar_where_there_is_no_terminal(capsys):

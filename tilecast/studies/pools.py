@@ -15,7 +15,7 @@ from reports.plan.joint import JointPlan
 from reports.plan.page import PLAN
 from reports.plan.result import Plan
 from reports.progress import Tell, silent
-from tilecast.demand import read_trace, served_as
+from tilecast.demand import check_open, read_trace, served_as
 from tilecast.scenario import Scenario
 from tilecast.sections import PoolSection
 from tilecast.studies.experiment_run import demand_of
@@ -120,6 +120,7 @@ def plan_pools(
         BadInput: whatever is wrong, in one line.
         Interrupted: Ctrl-C; what finished is kept in ``output``.
     """
+    check_open(scenario)
     scenario = scenario.replaced({"plan.scaling": (), "scaling": None, "policies.scaling": None})
     groups = pool_groups(scenario)
     if any(group.joint for group in groups):

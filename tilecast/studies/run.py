@@ -15,6 +15,7 @@ import pandas as pd
 from reports.plan.page import PLAN
 from reports.plan.result import Plan
 from reports.progress import Tell, silent
+from tilecast.demand import check_open
 from tilecast.scenario import Scenario
 from tilecast.studies.assess import Assessor
 from tilecast.studies.case import Case
@@ -68,6 +69,7 @@ def plan(
         BadInput: whatever is wrong, in one line.
         Interrupted: Ctrl-C; what finished is kept in ``output``.
     """
+    check_open(scenario)
     if months is not None and growth is None:
         raise BadInput("--months goes with --growth, the share by which the demand grows a month")
     if scenario.pool:

@@ -22,6 +22,7 @@ from reports.formatting import format_interval
 from reports.output_analysis import Interval, interval, share, share_ends
 from reports.plan.page import PLAN
 from reports.progress import Tell, silent
+from tilecast.demand import check_open
 from tilecast.scenario import Scenario
 from tilecast.sections import PolicySection
 from tilecast.setup import Prepared, prepare
@@ -132,6 +133,7 @@ def plan_scaling(
         BadInput: whatever is wrong with the scenario, or ``plan.scaling`` names nothing.
         Interrupted: Ctrl-C; what finished is kept in ``output``.
     """
+    check_open(scenario)
     plan = scenario.plan
     if not plan.scaling:
         raise BadInput('plan.scaling names no policies; expected some, like ["queue", "slo"]')
