@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from reports.comparison import Comparison
     from reports.plan.result import Plan
     from sim.check import check_policy
-    from tilecast.asking import Answer, ask
+    from tilecast.asking import UsersAnswer, ask
     from tilecast.checking import check_scenario
     from tilecast.results import Result, compare, read
     from tilecast.running import replay, simulate
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from traces.trace import Trace
 
 _HOMES = {
-    "Answer": "tilecast.asking",
     "BadInput": "traces.errors",
     "CachingPolicy": "policies.caching",
     "Comparison": "reports.comparison",
@@ -61,6 +60,7 @@ _HOMES = {
     "Scenario": "tilecast.scenario",
     "SchedulingPolicy": "policies.contract",
     "Trace": "traces.trace",
+    "UsersAnswer": "tilecast.asking",
     "WeightsPolicy": "policies.weights",
     "ask": "tilecast.asking",
     "check_policy": "sim.check",
@@ -75,7 +75,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "Answer",
     "BadInput",
     "CachingPolicy",
     "Comparison",
@@ -96,6 +95,7 @@ __all__ = [
     "Scenario",
     "SchedulingPolicy",
     "Trace",
+    "UsersAnswer",
     "WeightsPolicy",
     "ask",
     "check_policy",

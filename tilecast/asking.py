@@ -55,7 +55,7 @@ class Waits(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answer:
+class UsersAnswer:
     """What so many users can expect.
 
     Attributes:
@@ -119,7 +119,7 @@ def ask(
     seeds: int = 5,
     seed: int = 0,
     progress: Tell = silent,
-) -> Answer:
+) -> UsersAnswer:
     """How long so many users wait for their pictures, and how many replicas it takes that they wait no longer than so.
 
     It is a closed loop: each user asks, waits for the answer, thinks, and asks again. ``seeds`` simulations are made of
@@ -168,7 +168,7 @@ def ask(
     enough = None if limit_s is None else study.fewest(waits, limit_s)
     first = study.prepared
     alone = [first.table.standalone_s(request) for request in first.requests]
-    return Answer(
+    return UsersAnswer(
         users=users,
         think_s=think_s,
         model=first.scenario.model_name,
