@@ -400,13 +400,19 @@ def _print_degrees(
     from predictors.efficiency import Z80
     from predictors.latency_model import LatencyModel
     from predictors.parallel import Parallel
+    from predictors.paying import paying
+    from traces.request import Request
     from traces.sizes import format_size
-    from traces.stages import ORDINARY, STAGES
+    from traces.stages import STAGES
 
     table = costs.table
     assert isinstance(table, LatencyModel)
     (denoise,) = STAGES.named(lambda stage: stage.divides and stage.sampler)
-    rows = []
+    rows, pays = [], {}
+    for height, width, frames in dict.fromkeys([size for ((size, _),) in batches]):
+        like = Request("one", 0.0, height, width, steps, frames=frames, model=table.model, guidance_scale=1 + guided)
+        for of in paying(costs, like, degrees, dict.fromkeys([images for ((_, images),) in batches])):
+            pays[of.size, of.images, of.devices] = of
     for ((size, images),) in batches:
         one = Batch(table.model, ((size, images),), guided, 1)
         one_s = costs.step_s(denoise, one)
@@ -424,14 +430,18 @@ def _print_degrees(
                     f"{step_s:.3g}",
                     f"{step_s / off:.3g}-{step_s * off:.3g}",
                     f"{one_s / step_s:.2f}",
-                    f"{others + steps * step_s:.3g}",
+                    f"{pays[size, images, degree].latency_s:.3g}",
+                    f"{pays[size, images, degree].images_per_s:.3g}",
+                    f"{max(degrees) * pays[size, images, degree].images_per_s:.3g}",
                     costs.bound(on) if degree > 1 else "-",
+                    pays[size, images, degree].best_for or "-",
                 )
             )
-    columns = ("size", "batch", "devices", "parallel", "step s", "80 % interval", "speed-up", "total s", "bound by")
-    _print(columns, rows, words=1)
+    heads = ("size", "batch", "devices", "parallel", "step s", "80 % interval", "speed-up", "total s")
+    _print((*heads, "images/s device", "all", "bound by", "best for"), rows, words=1)
     say("Encoding runs on one device, decoding on all where that is faster.")
-    say("devices: with ! a degree that heads and guidance rows do not allow;")
+    say("devices: with ! a degree that heads and guidance rows do not allow; total: of the batch;")
+    say(f"images/s: of a device, and of all {max(degrees)} kept busy so; best for: of all rows of the size;")
     say("bound by: what hosts start, what devices compute, or what the link moves.")
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from reports.output_analysis import Interval
 from reports.plan.result import (
     Candidate,
+    DegreeFigures,
     Evaluation,
     Figures,
     Memory,
@@ -24,7 +25,17 @@ from reports.plan.result import (
     Window,
 )
 
-TABLES = ("candidates", "load_curve", "growth", "policies", "speeds", "sensitivity", "by_size", "over_time")
+TABLES = (
+    "candidates",
+    "load_curve",
+    "growth",
+    "policies",
+    "speeds",
+    "sensitivity",
+    "by_size",
+    "over_time",
+    "by_degree",
+)
 
 QUANTILES = (5, 25, 50, 75, 95, 99)
 """Of latency, in percent: those of `SizeFigures`."""
@@ -35,7 +46,7 @@ _PREFIXES: dict[type, str] = {Candidate: "", Figures: "", Evaluation: "", Memory
 
 def frames(plan: Plan) -> dict[str, pd.DataFrame]:
     """The tables by name: ``candidates``, ``load_curve``, ``growth``, ``policies``, ``speeds``, ``sensitivity``,
-    ``by_size``, ``over_time``. An interval is two columns: its mean and ``..._half_width``; what is nested lies
+    ``by_size``, ``over_time``, ``by_degree``. An interval is two columns: its mean and ``..._half_width``; what is nested lies
     flat. ``chosen`` marks the answer among the candidates; the first row of ``sensitivity`` is the loss of a replica,
     if it was tried.
     """
@@ -52,6 +63,7 @@ def frames(plan: Plan) -> dict[str, pd.DataFrame]:
         "sensitivity": _frame(WhatIf, [*lost, *plan.sensitivity]),
         "by_size": _frame(SizeFigures, plan.by_size),
         "over_time": _frame(Window, plan.over_time),
+        "by_degree": _frame(DegreeFigures, plan.by_degree),
     }
 
 

@@ -31,6 +31,7 @@ def markdown(plan: Plan) -> str:
         tables.policies(plan),
         tables.growth(plan),
         tables.by_size(plan),
+        tables.by_degree(plan),
         tables.engines(plan),
     )
     parts += [f"## {text(table.title)}\n\n{_table(table)}" for table in shown if table.rows]

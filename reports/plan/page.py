@@ -149,6 +149,14 @@ def _sections(plan: Plan) -> Iterator[PageSection]:
         [tables.over_time(plan)],
     )
     yield from section(
+        tables.WHEN_IT_PAYS,
+        "A batch alone on some devices of a replica: parallelism pays as far as latency falls, and costs what images a "
+        "second and device fall; batching pays where these rise. Marked: the best of each size.",
+        tables.by_degree_alone(plan),
+        best if plan.by_degree else (),
+        folded=[tables.by_degree(plan)] if plan.by_degree else [],
+    )
+    yield from section(
         "To start it in your engine",
         "One replica; MODEL is your checkpoint. Every request runs on all devices of its replica there: what a "
         "scheduler gains that chooses batches and degrees is not in these engines. Flags as documented for "

@@ -230,6 +230,32 @@ class Window:
 
 
 @dataclass(frozen=True)
+class DegreeFigures:
+    """A batch of one size (``512x768``) on some devices of a replica.
+
+    Attributes:
+        devices: that share a denoising step.
+        parallel: how, as profiles spell it; empty: one device.
+        images: of the batch.
+        step_s: seconds of a denoising step.
+        latency_s: seconds of the whole batch alone.
+        images_per_s_device: pictures a second and device, with all devices busy.
+        images_per_s_replica: pictures a second of the replica.
+        best_for: of all degrees and batches of the size: latency, throughput, both or nothing.
+    """
+
+    size: str
+    devices: int
+    parallel: str
+    images: int
+    step_s: float
+    latency_s: float
+    images_per_s_device: float
+    images_per_s_replica: float
+    best_for: str = ""
+
+
+@dataclass(frozen=True)
 class Demand:
     """What is asked of the cluster.
 
@@ -280,6 +306,7 @@ class Plan:
             were the guess right.
         by_size: on the answer's cluster.
         over_time: one replication of it.
+        by_degree: when parallelism pays, and when batching does, on a replica of the answer; empty: it has one device.
         notes: what a reader must know, in full sentences.
         asked_about: the cluster of which it was asked what it carries, with the policy that does best; None: the least
             one was searched for.
@@ -308,6 +335,7 @@ class Plan:
     speeds_if_measured: int = 0
     by_size: tuple[SizeFigures, ...] = ()
     over_time: tuple[Window, ...] = ()
+    by_degree: tuple[DegreeFigures, ...] = ()
     notes: tuple[Note, ...] = field(default_factory=tuple)
     throughput_rps: float = 0.0
     least_headroom: float = 0.0

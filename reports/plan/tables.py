@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from reports.formatting import NONE, about, format_interval, format_value, percent, times
 from reports.plan.engines import EngineCommand, engine_commands
 from reports.plan.formatting import alike, cluster, kept, money, rejection, subject, trust
 from reports.plan.result import (
+    DegreeFigures,
     Evaluation,
     Memory,
     Month,
@@ -210,6 +212,30 @@ def engines(plan: Plan) -> Table:
         Column[EngineCommand]("Command", lambda row: row.command, "sentence"),
     )
     return Table.of("To start it in your engine", columns, engine_commands(plan))
+
+
+WHEN_IT_PAYS = "When does parallelism, when does batching pay here"
+
+
+def by_degree(plan: Plan) -> Table:
+    """Latency and throughput of a replica by degree and batch for each size; the best of each size is marked."""
+    columns = (
+        Column[DegreeFigures]("Size", lambda row: row.size, "text"),
+        Column[DegreeFigures]("Devices", lambda row: str(row.devices)),
+        Column[DegreeFigures]("Parallel", lambda row: row.parallel or NONE, "text", brief=False),
+        Column[DegreeFigures]("Batch", lambda row: str(row.images)),
+        Column[DegreeFigures]("Step", lambda row: format_value(row.step_s, "s"), brief=False),
+        Column[DegreeFigures]("Latency", lambda row: format_value(row.latency_s, "s")),
+        Column[DegreeFigures]("Images/s a device", lambda row: format_value(row.images_per_s_device, "x")),
+        Column[DegreeFigures]("a replica", lambda row: format_value(row.images_per_s_replica, "x")),
+        Column[DegreeFigures]("Best for", lambda row: row.best_for, "text"),
+    )
+    return Table.of(WHEN_IT_PAYS, columns, plan.by_degree, lambda row: bool(row.best_for))
+
+
+def by_degree_alone(plan: Plan) -> Table:
+    """The same for one image at every degree, and for what is best."""
+    return by_degree(replace(plan, by_degree=tuple([r for r in plan.by_degree if r.images == 1 or r.best_for])))
 
 
 def speeds(plan: Plan) -> Table:

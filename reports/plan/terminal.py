@@ -18,10 +18,8 @@ from reports.terminal import headed, told
 
 def show_plan(plan: Plan, console: Console | None = None) -> None:
     """Print what must be known first, the answer, the clusters that were considered, what if, and remarks."""
-    shown = [
-        of(plan)
-        for of in (tables.speeds, tables.considered, tables.what_if, tables.policies, tables.growth, tables.engines)
-    ]
+    asked = (tables.speeds, tables.considered, tables.what_if, tables.policies, tables.growth)
+    shown = [of(plan) for of in (*asked, tables.by_degree_alone, tables.engines)]
     first, last = told(notes(plan))
     parts: list[RenderableType] = [*first, Text(answer(plan), style="bold"), Text(promise(plan))]
     parts += [_table(table.narrow()) for table in shown if table.rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,9 +15,10 @@ from predictors.basis import ESTIMATED
 from predictors.estimate import RooflineCost
 from predictors.hardware import find_hardware, shipped_hardware
 from predictors.memory import footprint, largest_batch
+from predictors.paying import MOST_IMAGES, batches_up_to, paying
 from predictors.shapes import shipped_shapes
 from reports.formatting import format_rate
-from reports.plan.result import Candidate, Demand, Memory
+from reports.plan.result import Candidate, DegreeFigures, Demand, Memory
 from tilecast.degrees import degree_log_sd
 from tilecast.scenario import Scenario
 from tilecast.sections import FaultsSection, HardwareSection, PolicySection
@@ -36,6 +38,7 @@ from traces.sizes import format_size
 _MEASUREMENTS = 10
 _IMAGES = (1, 2, 4, 8, 3, 5, 6, 7, 9, 10)  # of batches that would be measured
 _EVEN = 1e-9  # rounding of rates
+_SIZES = 4  # of which it is said when parallelism pays
 _LEAST_DAYS = 3  # of a replication, where the demand has a course of the day
 
 
@@ -182,6 +185,37 @@ class Case:
         requests = shared(self.reference).requests
         carried = capacity_rps(prepared.world_table(), requests) / scenario.world.slowdown
         return scenario.cluster.devices * carried  # at most: a step on several devices has at least its part on each
+
+    def by_degree(self, cluster: Candidate) -> tuple[DegreeFigures, ...]:
+        """When parallelism and batching pay on a replica of a cluster, for the sizes that are most asked for; nothing
+        of replicas of one device, or of tiles."""
+        kind = next(kind for kind in self.kinds if kind.name == cluster.hardware)
+        scenario = self.on(kind, cluster__devices=cluster.devices)
+        prepared, requests = shared(scenario), shared(self.reference).requests
+        if cluster.devices == 1 or prepared.tiling is not None:
+            return ()
+        memory = memory_of(scenario, kind.hardware or kind.name, requests)
+        batches = batches_up_to(MOST_IMAGES if memory is None else memory.max_batch)
+        degrees = prepared.costs.degrees(scenario.model_name)
+        asked = Counter([request.shape for request in requests])
+        figures = []
+        for size, _ in asked.most_common(_SIZES):
+            one = replace(next(request for request in requests if request.shape == size), images=1)
+            figures += [
+                DegreeFigures(
+                    size=format_size(size),
+                    devices=row.devices,
+                    parallel=row.parallel,
+                    images=row.images,
+                    step_s=row.step_s,
+                    latency_s=row.latency_s,
+                    images_per_s_device=row.images_per_s,
+                    images_per_s_replica=cluster.devices * row.images_per_s,
+                    best_for=row.best_for,
+                )
+                for row in paying(prepared.costs, one, degrees, batches)
+            ]
+        return tuple(figures)
 
     def demand(self) -> Demand:
         """What is asked, in figures."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from reports.plan.formatting import subject
 from reports.plan.page import PLAN
 from reports.plan.result import Plan
 from reports.progress import Tell, silent
@@ -96,8 +97,10 @@ def plan(
     with kept_in(output, PLAN) as store:
         simulator = Simulator(case, store, workers or os.cpu_count() or 1, progress)
         made = make_plan(Assessor(simulator, options, target, case.effort()), wanted, demand, slo)
+    about = subject(made)
     return replace(
         made,
+        by_degree=() if about is None else case.by_degree(about.candidate),
         notes=(*made.notes, *case.notes()),
         noted=case.noted(),
         tilecast=version("tilecast"),

@@ -18,7 +18,7 @@ from reports.plan.formatting import money, trust
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
 from reports.plan.page import page
-from reports.plan.result import Plan
+from reports.plan.result import DegreeFigures, Plan
 from reports.table import Table
 from tests.reports import plans
 from traces.notes import grave
@@ -138,6 +138,7 @@ def test_frames_hold_the_plan():
         "sensitivity",
         "by_size",
         "over_time",
+        "by_degree",
     }
     candidates = made["candidates"]
     assert candidates["chosen"].sum() == 1
@@ -228,3 +229,21 @@ def test_the_answer_is_started_in_the_engines_that_people_have(devices: int, gui
     assert commands[1] in page(plan)
     assert not tables.engines(replace(plan, demand=replace(plan.demand, tiled=True))).rows
     assert not tables.engines(plans.no_answer()).rows or plans.no_answer().asked_about is not None
+
+
+def test_it_is_said_when_parallelism_and_batching_pay():
+    def row(devices: int, images: int, best_for: str) -> DegreeFigures:
+        return DegreeFigures("512x512", devices, f"ulysses{devices}", images, 0.25, 12.5, 0.5, 2.0, best_for)
+
+    plan = replace(
+        plans.plan(), by_degree=(row(2, 1, "latency"), row(4, 1, ""), row(2, 8, ""), row(4, 8, "throughput"))
+    )
+    whole, brief = tables.by_degree(plan), tables.by_degree_alone(plan)
+    assert (len(whole.rows), whole.chosen) == (4, {0, 3})
+    assert [cells(brief, at)["Batch"] for at in range(3)] == ["1", "1", "8"]
+    assert cells(brief, 2)["Best for"] == "throughput"
+    assert cells(brief, 0)["a replica"] == "2.00"
+    assert tables.WHEN_IT_PAYS in page(plan) and tables.WHEN_IT_PAYS in markdown(plan)
+    assert tables.WHEN_IT_PAYS not in page(plans.plan())
+    assert frames(plan)["by_degree"]["images"].tolist() == [1, 1, 8, 8]
+    assert Plan.from_json(plan.to_json()) == plan
