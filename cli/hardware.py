@@ -419,7 +419,6 @@ def _print_degrees(
         for degree in degrees:
             on = one._replace(devices=degree)
             step_s = costs.step_s(denoise, on)
-            others = sum([costs.step_s(stage, on) for stage in ORDINARY if stage != denoise])
             off = exp(Z80 * hypot(table.log_sds[denoise], costs.rates.log_sd_of(degree) if degree > 1 else 0.0))
             rows.append(
                 (

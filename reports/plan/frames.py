@@ -46,9 +46,9 @@ _PREFIXES: dict[type, str] = {Candidate: "", Figures: "", Evaluation: "", Memory
 
 def frames(plan: Plan) -> dict[str, pd.DataFrame]:
     """The tables by name: ``candidates``, ``load_curve``, ``growth``, ``policies``, ``speeds``, ``sensitivity``,
-    ``by_size``, ``over_time``, ``by_degree``. An interval is two columns: its mean and ``..._half_width``; what is nested lies
-    flat. ``chosen`` marks the answer among the candidates; the first row of ``sensitivity`` is the loss of a replica,
-    if it was tried.
+    ``by_size``, ``over_time``, ``by_degree``. An interval is two columns: its mean and ``..._half_width``; what is
+    nested lies flat. ``chosen`` marks the answer among the candidates; the first row of ``sensitivity`` is the loss of
+    a replica, if it was tried.
     """
     lost = [plan.lost_replica] if plan.lost_replica else []
     candidates = _frame(Evaluation, plan.considered)

@@ -238,7 +238,7 @@ class DegreeFigures:
         parallel: how, as profiles spell it; empty: one device.
         images: of the batch.
         step_s: seconds of a denoising step.
-        latency_s: seconds of the whole batch alone.
+        whole_s: seconds of the whole batch alone.
         images_per_s_device: pictures a second and device, with all devices busy.
         images_per_s_replica: pictures a second of the replica.
         best_for: of all degrees and batches of the size: latency, throughput, both or nothing.
@@ -249,7 +249,7 @@ class DegreeFigures:
     parallel: str
     images: int
     step_s: float
-    latency_s: float
+    whole_s: float
     images_per_s_device: float
     images_per_s_replica: float
     best_for: str = ""

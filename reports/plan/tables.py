@@ -225,7 +225,7 @@ def by_degree(plan: Plan) -> Table:
         Column[DegreeFigures]("Parallel", lambda row: row.parallel or NONE, "text", brief=False),
         Column[DegreeFigures]("Batch", lambda row: str(row.images)),
         Column[DegreeFigures]("Step", lambda row: format_value(row.step_s, "s"), brief=False),
-        Column[DegreeFigures]("Latency", lambda row: format_value(row.latency_s, "s")),
+        Column[DegreeFigures]("Latency", lambda row: format_value(row.whole_s, "s")),
         Column[DegreeFigures]("Images/s a device", lambda row: format_value(row.images_per_s_device, "x")),
         Column[DegreeFigures]("a replica", lambda row: format_value(row.images_per_s_replica, "x")),
         Column[DegreeFigures]("Best for", lambda row: row.best_for, "text"),

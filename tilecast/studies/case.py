@@ -208,7 +208,7 @@ class Case:
                     parallel=row.parallel,
                     images=row.images,
                     step_s=row.step_s,
-                    latency_s=row.latency_s,
+                    whole_s=row.latency_s,
                     images_per_s_device=row.images_per_s,
                     images_per_s_replica=cluster.devices * row.images_per_s,
                     best_for=row.best_for,

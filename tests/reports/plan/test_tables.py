@@ -243,7 +243,8 @@ def test_it_is_said_when_parallelism_and_batching_pay():
     assert [cells(brief, at)["Batch"] for at in range(3)] == ["1", "1", "8"]
     assert cells(brief, 2)["Best for"] == "throughput"
     assert cells(brief, 0)["a replica"] == "2.00"
-    assert tables.WHEN_IT_PAYS in page(plan) and tables.WHEN_IT_PAYS in markdown(plan)
+    assert tables.WHEN_IT_PAYS in page(plan)
+    assert tables.WHEN_IT_PAYS in markdown(plan)
     assert tables.WHEN_IT_PAYS not in page(plans.plan())
     assert frames(plan)["by_degree"]["images"].tolist() == [1, 1, 8, 8]
-    assert Plan.from_json(plan.to_json()) == plan
+    assert Plan.from_json(plan.to_json()).by_degree == plan.by_degree
