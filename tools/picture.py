@@ -22,21 +22,24 @@ LOADS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
 """Times the trace's own rate."""
 STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
-.faint { fill: #59636e } .rule { stroke: #d1d9e0 } .title { font-weight: 600; font-size: 15px }
+.ground { fill: #ffffff } .faint { fill: #59636e }
+.rule { stroke: #d1d9e0 } .title { font-weight: 600; font-size: 15px }
 polyline { fill: none; stroke-width: 2.5 }
 .s0 { stroke: #0b7285; fill: #0b7285 } .s1 { stroke: #7048e8; fill: #7048e8; stroke-dasharray: 9 3 }
 .s2 { stroke: #b35900; fill: #b35900; stroke-dasharray: 4 3 }
 .s3 { stroke: #59636e; fill: #59636e; stroke-dasharray: 1 3 }
 text.s0, text.s1, text.s2, text.s3 { stroke: none }
 @media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3 } .faint { fill: #9198a1 } .rule { stroke: #3d444d }
+  .ground { fill: #0d1117 } text { fill: #e6edf3 } .faint { fill: #9198a1 } .rule { stroke: #3d444d }
   .s0 { stroke: #3bc9db; fill: #3bc9db } .s1 { stroke: #b197fc; fill: #b197fc }
   .s2 { stroke: #ffa94d; fill: #ffa94d } .s3 { stroke: #9198a1; fill: #9198a1 }
 }"""
 LEFT, TOP, WIDTH, HEIGHT, RIGHT = 58, 62, 440, 210, 190
 
 
-def attainments(loads: Sequence[float] = LOADS) -> tuple[list[float], dict[str, list[float]]]:
+def attainments(
+    loads: Sequence[float] = LOADS, schedulers: Sequence[str] = SCHEDULERS
+) -> tuple[list[float], dict[str, list[float]]]:
     """Requests a second at each load, and the share in time of each scheduler at each."""
     scenario = tc.Scenario(
         model="tiny-image",
@@ -48,7 +51,7 @@ def attainments(loads: Sequence[float] = LOADS) -> tuple[list[float], dict[str, 
     requests = tc.Trace.load(SCENARIO.parent / "traces" / "tiny_image.csv").frame
     own_rps = (len(requests) - 1) / (requests["arrival_s"].iat[-1] - requests["arrival_s"].iat[0])
     shares = {}
-    for name in SCHEDULERS:
+    for name in schedulers:
         policy = {"name": name} if name == "fcfs" else {"name": name, "max_batch": 4}
         runs = [
             tc.simulate(scenario.replaced({"policies.scheduling": policy, "trace.rate_scale": load})) for load in loads
@@ -73,6 +76,7 @@ def drawn(rates: Sequence[float], shares: Mapping[str, Sequence[float]]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total_width} {total_height}" role="img">',
         f"<title>Requests in time at {high:.2f} a second: {escape(said)}</title>",
         f"<style>{STYLE}</style>",
+        f'<rect class="ground" width="{total_width}" height="{total_height}"/>',
         f'<text x="{LEFT - 40}" y="24" class="title">Requests in time, by load and scheduler</text>',
         f'<text x="{LEFT - 40}" y="43" class="faint">tiny-image on one CPU core, due within 5 times what it takes '
         "alone; simulated</text>",

@@ -38,7 +38,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_the_picture_shows_what_a_simulation_gives() -> None:
-    _, shares = attainments(LOADS[-1:])
+    _, shares = attainments(LOADS[-1:], ("lookahead", "fcfs"))
     said = re.search(r"<title>.*?: (.*)</title>", PICTURE.read_text(encoding="utf-8"))
     assert said is not None
     shown = dict(re.findall(r"([\w-]+) (\d+) %", said[1]))
