@@ -207,7 +207,10 @@ class Company:
             self._put_on(run.request.adapter_set)
             stop = run.resume_in_company(value)
             while not isinstance(stop, Finished):
-                if isinstance(stop, ComponentCall):
+                if isinstance(stop, ComponentCall) and stop.at_once:
+                    (output,) = self._components.run([stop.call])
+                    stop = run.resume_in_company(output)
+                elif isinstance(stop, ComponentCall):
                     if self._components.is_as_ever(stop.call.denoiser):
                         self._waiting[run] = stop.call
                         return

@@ -50,9 +50,13 @@ class DenoiserCall(NamedTuple):
 
 
 class ComponentCall(NamedTuple):
-    """The pipeline waits for another of its networks; ``call.denoiser`` is that component's name."""
+    """The pipeline waits for another of its networks; ``call.denoiser`` is that component's name.
+
+    ``at_once``: no other request's call may come before its next one.
+    """
 
     call: DenoiserCall
+    at_once: bool = False
 
 
 class StepDone(NamedTuple):
@@ -76,6 +80,7 @@ class Finished(NamedTuple):
 class _RequestGreenlet(greenlet):
     hub: greenlet
     in_company = False
+    reads_on = False
     script: Script | None = None
     begun: frozenset[str] = frozenset()  # denoisers that it has called
 
@@ -111,6 +116,11 @@ def _intercepted(pipeline: Any, name: str) -> Callable[..., Any]:
     return forward
 
 
+_READS_ON = "generate"
+"""What makes a text token by token: models may keep in themselves where they are in it, so that no other's comes
+between."""
+
+
 def intercept_components(pipeline: Any, handed: bool = False) -> dict[str, Callable[..., Any]]:
     """Make the networks beside the denoisers hand calls over that come from a `RequestRun` in company.
 
@@ -130,7 +140,7 @@ def intercept_components(pipeline: Any, handed: bool = False) -> dict[str, Calla
         batched = "forward" if isinstance(part, PreTrainedModel) else "decode" if decodes else ""
         if batched and isinstance(part, PreTrainedModel | ModelMixin):
             functions[name] = getattr(part, batched)
-        others = CALLED if handed and name not in denoisers else ()
+        others = CALLED if handed and name not in denoisers else (_READS_ON,)
         for method in [batched, *others] if name in functions else others:
             function = getattr(part, method, None)
             if function is not None and not isinstance(function, _Asking):
@@ -161,8 +171,13 @@ class _Asking:
 
         def compute() -> Any:
             if self._batched and current.in_company:
-                return current.hub.switch(ComponentCall(DenoiserCall(args, kwargs, denoiser=self._name)))
-            return self._function(*args, **kwargs)
+                call = DenoiserCall(args, kwargs, denoiser=self._name)
+                return current.hub.switch(ComponentCall(call, current.reads_on))
+            outside, current.reads_on = current.reads_on, current.reads_on or self._method == _READS_ON
+            try:
+                return self._function(*args, **kwargs)
+            finally:
+                current.reads_on = outside
 
         if current.script is None:
             return compute()
@@ -235,7 +250,8 @@ class RequestRun:
             stop: ComponentCall | DenoiserCall | StepDone | Finished = self._greenlet.switch(value)
         self.pending = None
         if isinstance(stop, ComponentCall):
-            return ComponentCall(stop.call._replace(request_id=self.request.request_id, adapters=self._adapters))
+            call = stop.call._replace(request_id=self.request.request_id, adapters=self._adapters)
+            return stop._replace(call=call)
         if isinstance(stop, DenoiserCall):
             step = self._sampler_calls * self.steps // max(1, self.evaluations)
             self.pending = stop = stop._replace(

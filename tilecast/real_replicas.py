@@ -316,12 +316,14 @@ def are_served(scenario: Scenario) -> bool:
     return scenario.cluster.devices > 1 and scenario.tiling is None and torchrun() is None
 
 
-def ranks_of(scenario: Scenario) -> Devices:
+def ranks_of(scenario: Scenario, stages: Sequence[str] | None = None) -> Devices:
     """The devices of a replica of a model."""
     from backend.ranks.workers import Devices
 
     cluster = scenario.cluster
-    return Devices(cluster.devices, scenario.model_source, cluster.weights_dtype, cluster.rank_timeout_s)
+    return Devices(
+        cluster.devices, scenario.model_source, cluster.weights_dtype, cluster.rank_timeout_s, tuple(stages or ())
+    )
 
 
 def _executor_of(
@@ -338,7 +340,7 @@ def _executor_of(
     from backend.ranks.workers import Workers
 
     cluster = scenario.cluster
-    kind, devices = cluster.device.partition(":")[0], ranks_of(scenario)
+    kind, devices = cluster.device.partition(":")[0], ranks_of(scenario, stages)
     served = are_served(scenario)
     return Executor(
         workers=None if served else Workers(devices, kind),

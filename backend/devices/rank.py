@@ -15,10 +15,12 @@ from backend.devices.calls import ReceivedCalls
 from backend.devices.decoding import ComponentTask, in_bands, in_dtype
 from backend.devices.divided import Shares
 from backend.executor import dividing_mixers, kernels_of, mixers_of, rank_settings
+from backend.handover.absent import is_absent
 from backend.kernels.choice import Kernels
 from backend.kernels.cuda_graphs import recorder_on
 from backend.kernels.graphs import Recorder
-from backend.loading import load_pipeline
+from backend.loading import denoiser_name, load_pipeline
+from backend.merge import Elsewhere, Mixer
 from backend.ranks.environment import torchrun
 from backend.ranks.group import Group
 from backend.ranks.heartbeat import RankLost
@@ -100,13 +102,15 @@ class PipelineRank:
         device = torch.device(pipeline.device)
         recorder = recorder_on(device) if graphs else Recorder()
         ways = {"patch_floor": patch_floor, "kernels": Kernels(fused, graphs), "recorder": recorder}
-        self._mixer = mixers_of(pipeline, mode, **ways)
-        of_several = dividing_mixers(pipeline, mode, self._mixer, **ways)
+        denoises = not is_absent(getattr(pipeline, denoiser_name(pipeline)))
+        self._mixer: Mixer = mixers_of(pipeline, mode, **ways) if denoises else Elsewhere()
+        of_several = dividing_mixers(pipeline, mode, self._mixer, **ways) if denoises else self._mixer
         forwards = intercept_denoisers(pipeline)
         self._shares = Shares(of_several, failed=_leave)
         self._tiled = None if tiled is None else TiledRank(pipeline, forwards, **tiled)
         self._received = ReceivedCalls(device)
-        decode_by(pipeline, decode)
+        if not is_absent(getattr(pipeline, "vae", None)):
+            decode_by(pipeline, decode)
         self._pipeline, self._functions = pipeline, intercept_components(pipeline)
 
     def share(self, calls: Sequence[DenoiserCall], ranks: tuple[int, ...], group: Group) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,15 +25,17 @@ class DeviceServer:
 
     Args:
         device: of this rank.
-        model: to load, with ``dtype``.
+        model: to load, with ``dtype``, for ``stages``; empty: for all.
         address: of the socket on which the replica's process waits.
         settings: see `PipelineRank`.
     """
 
-    def __init__(self, device: str, model: str, dtype: str, address: str, **settings: Any) -> None:
+    def __init__(
+        self, device: str, model: str, dtype: str, address: str, stages: Sequence[str] = (), **settings: Any
+    ) -> None:
         self._address = address
         self._device = torch.device(device)
-        self._prepare(load_pipeline(model, device, dtype), settings)
+        self._prepare(load_pipeline(model, device, dtype, stages or None), settings)
 
     def _prepare(self, pipeline: Any, settings: Mapping[str, Any]) -> None:
         """Serve a pipeline from now on."""

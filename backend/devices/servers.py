@@ -48,7 +48,7 @@ class DeviceServers:
     Args:
         devices: of the replica.
         device: ``cpu``, or ``cuda``: of each a GPU.
-        target: what they are: a class, made with ``model``, ``dtype``, ``address`` and the settings.
+        target: what they are: a class, made with ``model``, ``dtype``, ``stages``, ``address`` and the settings.
 
     Attributes:
         settings: more arguments of the target, fit for JSON.
@@ -90,7 +90,8 @@ class DeviceServers:
             listener.bind(str(folder / "devices"))
             listener.listen(devices.count)
             listener.settimeout(_CONNECT_S)
-            given = {"model": devices.model, "dtype": devices.dtype, "address": str(folder / "devices")}
+            given: dict[str, Any] = {"model": devices.model, "dtype": devices.dtype, "stages": list(devices.stages)}
+            given["address"] = str(folder / "devices")
             self._processes = start_processes(
                 self._target,
                 devices.count,

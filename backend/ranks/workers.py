@@ -29,6 +29,7 @@ class Devices:
         count: how many; each is a rank.
         model: what the other ranks load, with ``dtype``; needed with several.
         timeout_s: the longest wait for another rank.
+        stages: that they are for, see `backend.loading.load_pipeline`; empty: all.
 
     Raises:
         BadInput: none, or nobody says what to load.
@@ -38,6 +39,7 @@ class Devices:
     model: str = ""
     dtype: str = "float32"
     timeout_s: float = 60.0
+    stages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.count < 1:

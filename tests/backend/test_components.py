@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch.utils._pytree import tree_leaves  # noqa: E402
+
+from backend.alike import alike  # noqa: E402
 from backend.components import Components  # noqa: E402
 from backend.coroutine import DenoiserCall, pipeline_arguments  # noqa: E402
 from backend.executor import Executor  # noqa: E402
 from tests.backend import tiny_families, tiny_pipelines, tiny_stateful  # noqa: E402
+from tests.backend.families import FAMILIES  # noqa: E402
 from traces.request import Request  # noqa: E402
 
 torch.set_num_threads(1)
@@ -160,3 +165,22 @@ def test_one_that_there_is_no_memory_for_fails_alone() -> None:
     outcome = executor.execute("encode", requests_of(3))
     assert outcome.failed == {"r1": "out of device memory: tried to allocate too much"}
     assert executor.resident == ["r0", "r2"]
+
+
+def test_texts_that_are_made_token_by_token_do_not_come_between_each_other() -> None:
+    """GLM-Image's encoder keeps in itself where it is in a text."""
+    made = FAMILIES["GLM-Image"].pipeline
+    requests = [replace(request, steps=1) for request in FAMILIES["GLM-Image"].requests(made())[:2]]
+    alone = {}
+    for request in requests:
+        alone |= first_calls(Executor(made()), [request])
+    together = first_calls(Executor(made()), requests)
+    assert all(alike(together[name], alone[name]) for name in alone)
+
+
+def first_calls(executor: Executor, requests: list[Request]) -> dict[str, Any]:
+    """The tensors of what requests ask their denoiser first."""
+    assert executor.execute("encode", requests).failed is None
+    runs = {name: executor._active(name) for name in executor.resident}
+    asked = {name: tree_leaves(run.pending.kwargs) for name, run in runs.items() if run.pending is not None}
+    return {name: [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)] for name, leaves in asked.items()}

@@ -20,6 +20,8 @@ from diffusers import StableDiffusionXLPipeline  # noqa: E402
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution  # noqa: E402
 from transformers.modeling_outputs import BaseModelOutput  # noqa: E402
 
+from backend.devices.decoding import ComponentTask  # noqa: E402
+from backend.devices.rank import PipelineRank  # noqa: E402
 from backend.executor import Executor  # noqa: E402
 from backend.handover.absent import is_absent  # noqa: E402
 from backend.handover.nests import Form, filled, packed, unpacked, without_numbers  # noqa: E402
@@ -122,6 +124,9 @@ def test_a_replica_has_the_weights_of_its_stages_alone() -> None:
     assert latents < sizes[1] < 2 * latents + 8192
     with pytest.raises(RuntimeError, match="this replica is not for"):
         executors[2].pipeline.unet(torch.zeros(1))
+    rank = PipelineRank(load_pipeline("tiny-image", stages=("decode",)))
+    task = ComponentTask("vae", (torch.zeros(1, 4, 8, 8),), {"return_dict": False}, (0,), torch.float32)
+    assert torch.equal(rank.component(task, None)[0], load_pipeline("tiny-image").vae.decode(task.args[0]).sample)
 
 
 def test_a_safety_checker_looks_where_pictures_are_decoded() -> None:
