@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,7 +50,9 @@ class FamilyRank:
 class FamilyServer(DeviceServer):
     """A device that serves a small pipeline, which it makes where it is."""
 
-    def __init__(self, device: str, model: str, dtype: str, address: str, **settings: Any) -> None:
+    def __init__(
+        self, device: str, model: str, dtype: str, address: str, stages: Sequence[str] = (), **settings: Any
+    ) -> None:
         self._address = address
         self._device = torch.device(device)
         self._prepare(pipeline_of(model), settings)
