@@ -88,9 +88,9 @@ def plan(
     from dataclasses import replace
 
     from cli.failures import NEGATIVE
-    from reports.plan.joint import JointPlan, write_joint_plan
+    from reports.plan.joint import JointPlan
     from reports.plan.terminal import show_joint_plan, show_plan
-    from reports.plan.write import write_plan
+    from reports.plan.write import write_joint_plan, write_plan
     from reports.progress import shown
     from reports.terminal import show_scaling
     from tilecast.scenario import load_scenario

@@ -54,7 +54,8 @@ def sweep(
     `samples = 100` draws some of them.
 
     Every finished point is kept in FOLDER/points.sqlite: after Ctrl-C, a kill or a changed grid the same command runs
-    what is missing. FOLDER/sweep.parquet and sweep.csv have a row a point. On a Ray cluster Tilecast is installed on
+    what is missing. FOLDER/sweep.parquet and sweep.csv have a row a point,
+    FOLDER/sweep.html shows them. On a Ray cluster Tilecast is installed on
     every node, and files have the same paths there.
     """
     from reports.progress import shown
@@ -80,4 +81,5 @@ def sweep(
     new_console().print(best_points(made.frame, made.keys, by, top))
     if made.lost:
         say(f"! {made.lost} failed points are not kept: the same command tries them again", err=True)
-    say(f"{len(made.frame)} points, {made.before} of them kept from before -> {output}")
+    page = made.report(output / "sweep.html", by)
+    say(f"{len(made.frame)} points, {made.before} of them kept from before -> {page}")

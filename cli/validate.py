@@ -16,7 +16,10 @@ def validate(
         typer.Argument(help="The run logs to compare: of the simulation, then of the real run; or more, in any order."),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the figures to this file, too, as JSON.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Write the figures to this file, as JSON, and a page beside it, FILE.html."
+        ),
     ] = None,
 ) -> None:
     """Show how far a simulation is from a real run of the same trace, by figure and by request.
@@ -38,13 +41,16 @@ def validate(
     from reports.repeats import Repeats
     from reports.terminal import sim_against_real, sims_against_reals
     from reports.validate import VALIDATION, Validation
+    from reports.validation_page import write_validation_page
     from traces.errors import BadInput
     from traces.output import check_file
 
     if len(runs) < 2:
         raise BadInput("validate takes the run log of a simulation and that of a real run; one is missing")
-    if output is not None:
-        check_file(output, VALIDATION)
+    written = [] if output is None else [output.with_suffix(".json") if _is_page(output) else output]
+    written += [path.with_suffix(".html") for path in written]
+    for path in written:
+        check_file(path, VALIDATION)
     parity = _parity(runs)
     logs = [read_run(run.resolve()) for run in runs]
     console = new_console()
@@ -55,11 +61,17 @@ def validate(
     else:
         compared = Repeats.of(logs, parity)
         console.print(sims_against_reals(compared))
-    if output is not None:
-        compared.write(output)
-        say(f"wrote {output}")
+    if written:
+        compared.write(written[0])
+        write_validation_page(compared, written[1])
+    for path in written:
+        say(f"wrote {path}")
     if not compared.fidelity.faithful:
         raise typer.Exit(NEGATIVE)
+
+
+def _is_page(path: Path) -> bool:
+    return path.suffix.lower() in (".html", ".htm")
 
 
 def _parity(runs: list[Path]) -> dict[str, Any] | None:

@@ -12,10 +12,16 @@ from html import escape
 from textwrap import wrap
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import plotly.graph_objects as go
 
 from reports.formatting import format_value, percent
+from reports.output_analysis import quantiles
 from reports.palette import DASHES, DATA, LIGHT, SYMBOLS
+from reports.series import spread
+
+Floats = npt.NDArray[np.float64]
 
 QUIET = {"color": "#6e6e6e", "width": 1}
 """Lines that carry no data."""
@@ -27,6 +33,9 @@ SHOWN = (1e-9, 1e15)
 """What a logarithmic axis can show."""
 
 _STEPS: tuple[tuple[float, ...], ...] = ((1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1, 3), (1,))
+
+MARKED = (0.5, 0.95, 0.99)
+"""Shares at which a curve of latencies has marks."""
 
 NAME = 20
 """Letters of a line of a name in a legend or beside an axis."""
@@ -174,6 +183,31 @@ def diagonal(figure: go.Figure) -> go.Figure:
     low, high = (10.0**end for end in figure.layout.xaxis.range)
     figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line=QUIET, layer="below")
     return figure
+
+
+def add_shares(figure: go.Figure, latency_s: Floats, of: int, points: int, at: int) -> None:
+    """The share of ``of`` requests that finished within a latency, marked at P50, P95 and P99 where it comes to them.
+
+    Args:
+        figure: what to draw into.
+        latency_s: (requests,) seconds of those that finished.
+        of: all requests, also those that did not.
+        points: points of the curve at most.
+        at: number of the run that they are of.
+    """
+    ordered = np.sort(latency_s)
+    chosen = spread(len(ordered), points)
+    share = (chosen + 1) / max(1, of)
+    figure.add_scatter(x=np.float32(ordered[chosen]), y=np.float32(share), line_shape="hv", **line(at))
+    seconds = quantiles(ordered, MARKED, of - len(ordered))
+    marked = [(q, end) for q, end in zip(MARKED, seconds, strict=True) if math.isfinite(end)]
+    figure.add_scatter(
+        x=[end for _, end in marked],
+        y=[q for q, _ in marked],
+        text=[f"P{100 * q:.0f}: {format_value(end, 's')}" for q, end in marked],
+        hovertemplate="%{text}<extra></extra>",
+        **marker(at),
+    )
 
 
 def add_spread(figure: go.Figure, spreads: Sequence[tuple[float, Sequence[float]]], at: int = 0) -> None:

@@ -51,13 +51,15 @@ class Fidelity:
     Attributes:
         answer: FAITHFUL when every figure of `GOALS` surely lies within its limit and every decision was reproduced;
             NOT FAITHFUL when one surely lies outside, or a decision came out otherwise; else TOO SHORT TO TELL.
-        verdict: the same in a sentence, with the figures, their ranges, their limits and what is known of the cause.
+        advice: what to do, in a sentence.
+        verdict: the answer in a sentence, with the figures, their ranges, their limits and what is known of the cause.
         ranges: where the difference of each figure that was judged lies.
         wanted: about how many requests would tell; NaN: the answer is known; infinite: nobody knows.
         drift: how much longer real steps took than simulated ones, as a share; NaN: unknown.
     """
 
     answer: Answer
+    advice: str
     verdict: str
     ranges: Mapping[str, NoiseRange]
     wanted: float
@@ -104,13 +106,20 @@ class Fidelity:
             missed.append("the policy decides otherwise when it is told the same")
         if missed:
             answer, said, wanted = Answer.NOT_FAITHFUL, missed, math.nan
+            advice = f"Do not trust the simulation: {missed[0]}."
+            if not math.isnan(drift) and abs(drift) >= DRIFT:
+                advice = (
+                    f"Do not trust the simulation: real steps took {format_drift(drift)} than it says; profile again."
+                )
         elif unsure or not within:
             answer, said = Answer.TOO_SHORT, unsure or ["nothing to compare"]
             wanted = math.inf if math.isnan(wanted) else wanted
             cause += _how_to_tell(requests, wanted)
+            advice = f"Not sure yet whether to trust the simulation: {_longer(wanted)} would tell."
         else:
             answer, said = Answer.FAITHFUL, within
-        return cls(answer, f"{answer}: {', '.join(said)}{cause}.", judged, wanted, drift)
+            advice = "Trust the simulation: everything that is judged lies within its limit."
+        return cls(answer, advice, f"{answer}: {', '.join(said)}{cause}.", judged, wanted, drift)
 
     @property
     def faithful(self) -> bool:
@@ -121,6 +130,7 @@ class Fidelity:
         """As JSON values; what is not known is null."""
         return {
             "answer": str(self.answer),
+            "advice": self.advice,
             "sentence": self.verdict,
             "ranges": {name: [_finite(end) for end in lies] for name, lies in self.ranges.items()},
             "requests_wanted": _finite(self.wanted),
@@ -185,12 +195,15 @@ def _because(drift: float) -> str:
 def _how_to_tell(requests: int, wanted: float) -> str:
     """What would make a comparison long enough, as the end of a sentence."""
     compared = f"{requests:,} request{'s' if requests != 1 else ''} leave" + ("s" if requests == 1 else "")
-    if math.isfinite(wanted):
-        unit = 10.0 ** max(0, math.floor(math.log10(wanted)) - 1)
-        longer = f"a trace of about {math.ceil(wanted / unit) * unit:,.0f}"
-    else:
-        longer = "a much longer trace"
-    return f"; {compared} room for noise on both sides of a limit: take {longer}"
+    return f"; {compared} room for noise on both sides of a limit: take {_longer(wanted)}"
+
+
+def _longer(wanted: float) -> str:
+    """A trace that would tell."""
+    if not math.isfinite(wanted):
+        return "a much longer trace"
+    unit = 10.0 ** max(0, math.floor(math.log10(wanted)) - 1)
+    return f"a trace of about {math.ceil(wanted / unit) * unit:,.0f} requests"
 
 
 def _finite(value: float) -> float | None:

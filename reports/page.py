@@ -20,6 +20,7 @@ from reports.formatting import NONE, about, format_value
 from reports.markdown import REPORT
 from reports.reasons import reasons
 from reports.table import Kind, Table
+from reports.waiting import why
 from traces.files import write_document
 
 REASONS = 8
@@ -141,6 +142,8 @@ def _sections(comparison: Comparison) -> Iterator[PageSection]:
         if batches.rows:
             folds.append(Fold("By batch, and how well it was predicted", _drawn(BATCHES, comparison), [batches]))
         yield PageSection("Pictures", charts=_drawn(PICTURES, comparison), folds=folds)
+    if sizes.rows:
+        yield _waited(comparison)
     lost = _lost(comparison)
     if lost.rows:
         yield PageSection("Requests that did not finish", tables=[lost])
@@ -161,6 +164,16 @@ def _sections(comparison: Comparison) -> Iterator[PageSection]:
             for name, run in zip(comparison.names, comparison.runs, strict=True)
         ],
     )
+
+
+def _waited(comparison: Comparison) -> PageSection:
+    """Why requests waited: of one run its sentences, of several those of each folded."""
+    said = [" ".join(why(run)) for run in comparison.runs]
+    if len(said) == 1:
+        return PageSection("Why requests waited", paragraphs=said)
+    kinds: tuple[Kind, ...] = ("text", "sentence")
+    table = Table("Why requests waited", ("run", "why"), kinds, tuple(zip(comparison.names, said, strict=True)))
+    return PageSection("Why requests waited", folds=[Fold("Run by run", tables=[table])])
 
 
 def _asked(comparison: Comparison) -> Iterator[tuple[str, list[Row]]]:

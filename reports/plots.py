@@ -95,24 +95,12 @@ def latency_cdf(comparison: Comparison) -> go.Figure:
     """Share of all requests that finished within a latency, marked at P50, P95 and P99; a curve ends at the share that
     finished."""
     figure = blank("latency (s)", "share of all requests")
-    ends: list[float] = []
+    seen: list[float] = []
     for at, run in enumerate(comparison.arrays):
-        experienced = latency(run)
-        latency_s = np.sort(experienced.values)
-        chosen = spread(len(latency_s), _share(comparison))
-        share = (chosen + 1) / max(1, len(run.requests))
-        figure.add_scatter(x=np.float32(latency_s[chosen]), y=np.float32(share), line_shape="hv", **charts.line(at))
-        ends += latency_s[chosen][[0, -1]].tolist() if len(chosen) else []
-        marked = {q: experienced.quantile(q) for q in (0.5, 0.95, 0.99)}
-        marked = {q: seconds for q, seconds in marked.items() if math.isfinite(seconds)}
-        figure.add_scatter(
-            x=list(marked.values()),
-            y=list(marked),
-            text=[f"P{100 * q:.0f}: {format_value(seconds, 's')}" for q, seconds in marked.items()],
-            hovertemplate="%{text}<extra></extra>",
-            **charts.marker(at),
-        )
-    return charts.legend(figure.update_layout(xaxis=log_axis(ends), yaxis=share_axis()), comparison.names)
+        latency_s = latency(run).values
+        charts.add_shares(figure, latency_s, len(run.requests), _share(comparison), at)
+        seen += [float(end(latency_s)) for end in (np.min, np.max) if len(latency_s)]
+    return charts.legend(figure.update_layout(xaxis=log_axis(seen), yaxis=share_axis()), comparison.names)
 
 
 def latency_by_size(comparison: Comparison) -> go.Figure:

@@ -17,9 +17,9 @@ from reports.formatting import NONE, format_interval, format_value, times
 from reports.output_analysis import interval, share
 from reports.terminal import told
 from traces.errors import BadInput, did_you_mean
-from traces.notes import Note, grave
+from traces.notes import Note, grave, ordered
 
-_BESIDE = ("slo_attainment", "slo_attainment_worst_size", "latency_p95_s")
+BESIDE = ("slo_attainment", "slo_attainment_worst_size", "latency_p95_s")
 """Figures that are shown beside the one that decides, and decide in turn where it is equal."""
 
 FIGURES_SHOWN = 3
@@ -40,16 +40,16 @@ def best_points(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> 
     known comes first."""
     setup = [key for key in ("case", *keys) if key in frame and key != "seed"]
     good = frame[frame["error"] == ""]
-    shown = [by, *(name for name in _BESIDE if name != by and name in good)][:FIGURES_SHOWN]
+    shown = [by, *(name for name in BESIDE if name != by and name in good)][:FIGURES_SHOWN]
     groups = [group for _, group in good.groupby(setup, sort=False, dropna=False)] if setup else [good]
-    ranked = sorted(groups, key=lambda group: [_rank(group, name) for name in shown])
+    ranked = sorted(groups, key=lambda group: [rank(group, name) for name in shown])
     seeds = max((len(group) for group in groups), default=0)
     bases = list(dict.fromkeys(good["basis"]))
     said = [*([f"{seeds} seeds"] if seeds > 1 else []), *(bases if len(bases) == 1 else [])]
     title = ", ".join([f"Best of {len(groups)} by {figure(by).label}", *said])
     left = [*setup, *(["basis"] if len(bases) > 1 else [])]
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for head in _short(left):
+    for head in short(left):
         table.add_column(Text(head), overflow="fold", min_width=min(NAME, len(head)))
     for name in shown:
         table.add_column(Text("\n".join(wrap(figure(name).label, HEAD))), justify="right")
@@ -59,11 +59,18 @@ def best_points(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> 
     for group in ranked[:top]:
         cells = [*(str(group[key].iloc[0]) for key in left), *(_mean(group, name) for name in shown)]
         table.add_row(*map(Text, [*cells, *([_overload(group)] if overloaded else [])]))
+    first, last = told(sweep_notes(frame))
+    return Group(*first, table, *last)
+
+
+def sweep_notes(frame: pd.DataFrame) -> list[Note]:
+    """What must be known of the points of a sweep, the gravest first."""
+    good = frame[frame["error"] == ""]
     failed = frame.loc[frame["error"] != "", "error"].value_counts(sort=False)
     noted = good.loc[good["notes"] != "", "notes"].value_counts(sort=False)
     notes = [Note(f"{count} failed: {message}") for message, count in failed.items()]
     notes += [Note(f"{count} of {len(good)}: {note}") for note, count in noted.items()]
-    if overloaded:
+    if good["overload"].notna().any():
         notes.append(
             grave(
                 f"OVERLOADED: in {int(good['overload'].notna().sum())} of {len(good)} points requests arrive up to "
@@ -71,21 +78,21 @@ def best_points(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> 
                 "figure depends on how long the trace is."
             )
         )
-    first, last = told(notes)
-    return Group(*first, table, *last)
+    return ordered(notes)
 
 
 def _overload(group: pd.DataFrame) -> str:
     return NONE if group["overload"].isna().all() else times(float(group["overload"].mean()))
 
 
-def _short(keys: Sequence[str]) -> list[str]:
+def short(keys: Sequence[str]) -> list[str]:
     """The last parts of dotted keys, whole where two would be alike."""
     ends = [key.rpartition(".")[2] for key in keys]
     return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
 
 
-def _rank(group: pd.DataFrame, by: str) -> tuple[bool, float]:
+def rank(group: pd.DataFrame, by: str) -> tuple[bool, float]:
+    """How good points are by a figure, in the mean: the smaller the better."""
     mean = float(group[by].mean())
     return math.isnan(mean), -mean if figure(by).more_is_better else mean
 

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import field
-from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
@@ -15,9 +14,7 @@ from reports.formatting import NONE, format_interval, format_rate, percent
 from reports.markdown import line, text
 from reports.output_analysis import Interval
 from reports.plan.formatting import money
-from reports.plan.page import PLAN
 from reports.plan.result import UNKNOWN
-from traces.files import write_document
 
 SHOWN = 12
 """Rows of clusters in a terminal."""
@@ -186,20 +183,6 @@ _PLAN = TypeAdapter(JointPlan)
 def spell(replicas: Mapping[str, int]) -> str:
     """``3 of large, 20 of small``; pools that are left out are not named."""
     return ", ".join([f"{count} of {pool}" for pool, count in replicas.items() if count])
-
-
-def write_joint_plan(plan: JointPlan, folder: Path) -> list[Path]:
-    """Write ``plan.md`` and ``plan.json``.
-
-    Returns:
-        what was written.
-
-    Raises:
-        BadInput: the folder cannot be written to, or something else is in the place of a file.
-    """
-    write_document(PLAN.comment(markdown(plan), ".md"), folder / "plan.md", PLAN)
-    write_document(PLAN.json(plan.to_json()), folder / "plan.json", PLAN)
-    return [folder / "plan.md", folder / "plan.json"]
 
 
 def markdown(plan: JointPlan) -> str:

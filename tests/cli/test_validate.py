@@ -38,6 +38,7 @@ def test_two_simulations_can_be_held_against_each_other(simulated: list[Path], t
     assert "Latency error per request" in printed
     assert "Decision parity" not in printed
     assert (tmp_path / "v.json").is_file()
+    assert "Not sure yet whether to trust" in (tmp_path / "v.html").read_text()
 
 
 def test_a_run_held_against_itself_is_faithful(simulated: list[Path]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,19 @@ import pandas as pd
 
 from policies.runlog import REQUEST_COLUMNS, STEP_COLUMNS, Run
 from reports import page as run_page
+from reports import sweep_page, validation_page
 from reports.comparison import Comparison
 from reports.document import Document, render
 from reports.markdown import REPORT
+from reports.plan import joint_page
 from reports.plan import page as plan_page
+from reports.repeats import Repeats
+from reports.validate import VALIDATION, Validation
 from tests.reports import plans
 from tests.reports.conftest import INFO, request_table, step_table
+from traces.marks import OutputKind
 
+SWEEP = OutputKind("sweep")
 SIZES = ((512, 512), (512, 768), (1024, 1024), (1536, 1536), (2048, 2048))
 
 
@@ -76,10 +84,72 @@ def comparison() -> Document:
     return run_page.document(Comparison.of(runs))
 
 
-MAKERS: dict[str, tuple[Callable[[], Document], object]] = {
+def validation() -> Document:
+    sim = many("simulated", 1, 0.5, kind="simulation")
+    return validation_page.document(Validation.of(sim, many("real", 1, 0.57, kind="replay")))
+
+
+def repeats() -> Document:
+    sims = [many(f"simulated {seed}", 1, 0.5 + 0.01 * seed, kind="simulation") for seed in range(2)]
+    reals = [many(f"real {seed}", 1, 0.5 + 0.01 * seed, kind="replay") for seed in range(2)]
+    return validation_page.document(Repeats.of([*sims, *reals], {"decisions": 1200, "reproduced": "all the same"}))
+
+
+SCHEDULERS = ("fcfs", "same-size-continuous", "lookahead margin=0.1 horizon=12")
+
+
+def points(**grid: Sequence[object]) -> pd.DataFrame:
+    """The table of a sweep over a grid, with two seeds of each point, the busiest of them overloaded."""
+    rows = []
+    for number, (values, seed) in enumerate(product(product(*grid.values()), range(2))):
+        at = dict(zip(grid, values, strict=True))
+        load = 0.4 * float(at.get("trace.rate_scale", 1.0)) / int(at.get("cluster.replicas", 1))  # type: ignore[arg-type]
+        load *= 1 + 0.2 * [*SCHEDULERS, at.get("policies.scheduling", "fcfs")].index(
+            at.get("policies.scheduling", "fcfs")
+        )
+        met = max(0.05, 1.0 - load**2 - 0.01 * seed)
+        late_s = 2.0 / max(0.05, 1 - load) if load < 1 else math.inf
+        figures = {"slo_attainment": met, "slo_attainment_worst_size": 0.9 * met, "goodput_rps": met, "requests": 300.0}
+        figures |= {
+            "latency_p50_s": 1.0,
+            "latency_p95_s": late_s,
+            "latency_p99_s": 2 * late_s,
+            "utilisation": min(1, load),
+        }
+        more = {
+            "overload": load if load > 1 else math.nan,
+            "basis": "MEASURED",
+            "notes": "",
+            "point": str(number),
+            "error": "",
+        }
+        rows.append(at | {"seed": seed} | figures | more)
+    return pd.DataFrame(rows)
+
+
+def sweep() -> Document:
+    grid = {"cluster.replicas": (1, 2), "trace.rate_scale": (0.5, 1.0, 1.5, 3.0), "policies.scheduling": SCHEDULERS}
+    return sweep_page.document(points(**grid), [*grid, "seed"], "slo_attainment")
+
+
+def sweep_of_names() -> Document:
+    frame = points(**{"policies.scheduling": SCHEDULERS})
+    return sweep_page.document(frame, ["policies.scheduling", "seed"], "latency_p95_s")
+
+
+def joint_plan() -> Document:
+    return joint_page.document(plans.joint_plan())
+
+
+MAKERS: dict[str, tuple[Callable[[], Document], OutputKind]] = {
     "run": (run, REPORT),
     "comparison": (comparison, REPORT),
     "plan": (lambda: plan_page.document(plans.plan()), plan_page.PLAN),
+    "plan of pools": (joint_plan, plan_page.PLAN),
+    "sweep": (sweep, SWEEP),
+    "sweep of names": (sweep_of_names, SWEEP),
+    "validation": (validation, VALIDATION),
+    "validation of several": (repeats, VALIDATION),
     "uncertain plan": (lambda: plan_page.document(plans.uncertain()), plan_page.PLAN),
 }
 PAGES = tuple(MAKERS)

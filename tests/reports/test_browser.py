@@ -46,7 +46,7 @@ COLLISIONS = """() => {
 COLOURS = """() => [
     getComputedStyle(document.body).backgroundColor,
     getComputedStyle(document.querySelector('h1')).color,
-    getComputedStyle(document.querySelector('.chart .xtick text')).fill,
+    getComputedStyle(document.querySelector('.chart .ytick text')).fill,
 ]"""
 ON_PAPER = "dispatchEvent(new Event('beforeprint'))"
 

@@ -170,7 +170,7 @@ def test_what_noise_leaves_on_both_sides_of_a_limit_is_not_told():
     assert unsure.wanted == pytest.approx(100 * (0.08 / 0.02) ** 2)  # attainment, the smallest limit
     assert unsure.verdict.endswith(
         "attainment +0.0 points (-8.0 to +8.0, limit 2 points); 100 requests leave room for noise on both sides of a "
-        "limit: take a trace of about 1,600."
+        "limit: take a trace of about 1,600 requests."
     )
     assert unsure.document()["answer"] == "TOO SHORT TO TELL"
     sure = judged(figures(p50=0.5, p95=0.04), noise=0.08, requests=100)

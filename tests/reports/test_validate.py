@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from reports.terminal import sim_against_real
-from reports.validate import Validation, compare_figures, per_request
+from reports.validate import VALIDATION, Validation, compare_figures, per_request
+from reports.validation_page import document, write_validation_page
+from tests.reports.pages import many
 from traces.errors import BadInput
 
 
@@ -132,3 +135,28 @@ def test_runs_without_requests(empty_run, tmp_path):
     validation.write(tmp_path / "v.json")
     assert json.loads((tmp_path / "v.json").read_text())["figures"]["slo_attainment"]["sim"] is None
     assert validation.fidelity.verdict.startswith("TOO SHORT TO TELL: nothing to compare; 0 requests leave")
+
+
+def test_the_page_opens_with_whether_to_trust_the_simulation(make_run, tmp_path):
+    """Steps that took longer are the cause, and told first."""
+    sim = many("sim", 1, 0.5)
+    page = document(Validation.of(sim, many("real", 1, 0.57, kind="replay")))
+    assert re.fullmatch(r"Do not trust .*: real steps took \d.* % longer than it says; profile again.", page.answer)
+    assert page.context.startswith("NOT FAITHFUL: ")
+    assert page.key[0].label == "Latency, P50, error"
+    same = document(Validation.of(sim, sim))
+    assert same.answer == "Trust the simulation: everything that is judged lies within its limit."
+    few = document(Validation.of(make_run("few"), make_run("real", kind="replay", edit=_later)))
+    assert few.answer.startswith("Not sure yet whether to trust the simulation: a ")
+    write_validation_page(Validation.of(sim, sim), tmp_path / "v.html")
+    assert VALIDATION.wrote(tmp_path / "v.html")
+
+
+def _later(requests, steps):
+    requests.loc[2, "finish_s"] = steps.loc[2, "end_s"] = 19
+
+
+def test_decisions_that_come_out_otherwise_are_no_fault_of_the_profile(make_run):
+    run = make_run("run")
+    page = document(Validation.of(run, run, {"decisions": 12, "reproduced": "decision 3: a, not b"}))
+    assert page.answer == "Do not trust the simulation: the policy decides otherwise when it is told the same."

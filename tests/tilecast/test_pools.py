@@ -13,8 +13,9 @@ from rich.console import Console
 import tilecast as tc
 from policies.record import run_arrays
 from reports.breakdown import by_model, by_pool, by_tenant
-from reports.plan.joint import JointPlan, write_joint_plan
+from reports.plan.joint import JointPlan
 from reports.plan.terminal import show_joint_plan
+from reports.plan.write import write_joint_plan
 from tilecast.setup import prepare
 from tilecast.simulation import run_simulation
 from tilecast.studies.pools import plan_pool_scaling
@@ -237,11 +238,11 @@ def test_pools_that_share_models_are_planned_together(tmp_path: Path) -> None:
     assert not any(each.keeps for each in cheaper)
     again = tc.plan_pools(planned, tmp_path / "plan", rate_rps={"flux": 1.5, "wan-1.3b": 0.1}, workers=1)
     assert again.joint["large+small"] == together
-    page, facts = write_joint_plan(together, tmp_path / "plan" / "large+small")
+    page, table, facts = write_joint_plan(together, tmp_path / "plan" / "large+small")
     assert JointPlan.from_json(facts.read_text()) == together
     shown = Console(record=True, width=100, file=StringIO())
     show_joint_plan(together, shown)
-    for said in (page.read_text(), shown.export_text()):
+    for said in (page.read_text(), table.read_text(), shown.export_text()):
         assert answer.spelled in said
         assert f"{answer.price_per_hour:.2f}" in said
 

@@ -28,6 +28,7 @@ from tilecast.studies.sweep import SWEEP, points_table, simulate_point, tasks
 from tilecast.studies.workers import check_workers
 from traces.errors import BadInput
 from traces.files import write_frame
+from traces.output import check_file
 
 
 def plan(
@@ -123,6 +124,17 @@ class Sweep:
     keys: tuple[str, ...]
     before: int
     lost: int
+
+    def report(self, path: Path | str, by: str = "slo_attainment") -> Path:
+        """Write the sweep's HTML page, its settings ranked by a figure.
+
+        Raises:
+            BadInput: the path holds something else, or cannot be written.
+        """
+        from reports.sweep_page import write_sweep_page
+
+        write_sweep_page(self.frame, self.keys, by, check_file(Path(path), SWEEP), SWEEP)
+        return Path(path)
 
 
 def sweep(

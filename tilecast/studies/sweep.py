@@ -23,7 +23,7 @@ from traces.output import claim_folder
 SWEEP = OutputKind(
     "sweep",
     columns=("basis", "notes", "point", "error"),
-    files=dict.fromkeys((FILE, "sweep.parquet", "sweep.csv"), "sweep"),
+    files=dict.fromkeys((FILE, "sweep.parquet", "sweep.csv", "sweep.html"), "sweep"),
     folders={"runs": ""},
 )
 
