@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -55,19 +54,14 @@ class Assumed:
         delay = "configured delay" if self.waits else "no delay"
         return f"{offline}, {batch}, {delay}, {self.longer:+.1%}"
 
-    def scheduler(self, system: System) -> dict[str, Any]:
-        """What forms the batches of Server."""
+    def batching(self, system: System) -> tuple[int, float]:
+        """How many images make a batch of Server, and how long it waits for them, s."""
         batch = system.offline_batch if self.offline_batch else system.server_batch
-        return same_size(batch, system.delay_s if self.waits else 0.0)
+        return batch, system.delay_s if self.waits else 0.0
 
     def times(self, system: System) -> float:
         """Times as long as the roofline says that batches of Server take, once it makes the Offline result right."""
         return 1 + self.longer if system.rebatched else 1.0
-
-
-def same_size(batch: int, window_s: float) -> dict[str, Any]:
-    """The scheduler that collects so many images, or waits so long for them."""
-    return {"name": "same-size-dynamic", "max_batch": batch, "window_s": window_s}
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,7 @@ class Server:
 
     @cached_property
     def _prepared(self) -> Prepared:
-        return _prepared(self.system, self.assumed.scheduler(self.system))
+        return _prepared(self.system, *self.assumed.batching(self.system))
 
     @cached_property
     def factor(self) -> float:
@@ -93,7 +87,7 @@ class Server:
         batch, requests = system.server_batch, system.server_batch * system.devices
         if assumed.offline_run:
             batch, requests = system.offline_batch, system.offline_samples
-        run = _prepared(system, same_size(batch, 0.0))
+        run = _prepared(system, batch, 0.0)
         done_s = float(simulated(run, np.zeros(requests), 1.0).max())
         return requests / system.offline_per_s / done_s * assumed.times(system)
 
@@ -123,14 +117,15 @@ class Server:
         return crossing(lambda slower: math.log(self.p99_s(arrivals, slower) / self.system.p99_s), 1.0)
 
 
-def _prepared(system: System, scheduler: dict[str, Any]) -> Prepared:
-    """A scenario of one request, prepared; `simulated` gives it others."""
+@lru_cache
+def _prepared(system: System, batch: int, window_s: float) -> Prepared:
+    """A scenario of one request, prepared; `simulated` gives it others. Batches wait so long for so many images."""
     one = tc.Trace.from_requests([request(0, 0.0)], "MLPerf SDXL")
     return prepare(
         tc.Scenario(
             "sdxl",
             trace=one,
-            scheduler=scheduler,
+            scheduler={"name": "same-size-dynamic", "max_batch": batch, "window_s": window_s},
             replicas=system.devices,
             predictor={"hardware": system.hardware, "dtype": system.precision, "engine": ENGINE, "online": False},
             world={"noise": False},

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import tilecast as tc
+from benchmarks.mlperf_server import predict as predicting
 from benchmarks.mlperf_server.__main__ import fitted, halves, main, missed
 from benchmarks.mlperf_server.predict import ENGINE, Assumed, Server, crossing, implied, predict, request
 from benchmarks.mlperf_server.systems import RESULTS, Numbers, System, read_systems, schedule, scheduled
@@ -183,9 +184,12 @@ def test_what_is_chosen_makes_the_median_right() -> None:
     assert fitted(Assumed(), {alone(): 1.01}, [alone()]).longer == 0
 
 
-def test_the_command_prints_each_system(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_each_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(predicting, "RESOLVED", 0.02)
     p99_s = {"a": 19.0, "b": 18.0, "c": 11.0}
-    rows = [alone(2, platform=name, p99_s=p99_s, max_s=30.0).model_dump() for name, p99_s in p99_s.items()]
+    rows = [alone(platform=name, p99_s=p99_s, max_s=30.0).model_dump() for name, p99_s in p99_s.items()]
     path = tmp_path / "some.csv"
     pd.DataFrame(rows).to_csv(path, index=False)
     assert main(["--results", str(path), "--seeds", "1", "--workers", "1"]) == 0

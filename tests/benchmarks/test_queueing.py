@@ -74,7 +74,7 @@ def test_the_fewest_servers_keep_up_and_one_less_does_not(
     assert servers == 1 or wait_quantile_s(share, rate, service_s, servers - 1, 1.0, scv) > wait_s
 
 
-def simulated(queue: Queue, load: float, servers: int, requests: int = 3000) -> Interval:
+def simulated(queue: Queue, load: float, servers: int, requests: int) -> Interval:
     return interval([run(queue, load, requests, seed, servers).wait_mean_s for seed in range(8)], 0.99)
 
 
@@ -91,7 +91,7 @@ def simulated(queue: Queue, load: float, servers: int, requests: int = 3000) -> 
 )
 def test_the_simulator_agrees_with_theory(ratios: tuple[float, ...], load: float, servers: int) -> None:
     queue = Queue(ratios)
-    found = simulated(queue, load, servers)
+    found = simulated(queue, load, servers, 1500 * min(servers, 2))
     theory = ggc_wait_s(load * servers, 1.0, servers, service_scv=queue.scv)  # exact for these
     assert found.low <= theory <= found.high
     assert found.half_width < 0.3 * theory  # else nothing would be shown

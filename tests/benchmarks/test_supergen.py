@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import supergen
-from benchmarks.refinement import reuse
+from benchmarks.refinement import reuse, simulate
 from benchmarks.refinement.costs import NATIVE, TRANSFORMERS
 from benchmarks.refinement.published import CACHED_S, GRIDS, MODELS, STEPS, TILE_COUNT_S, UNCACHED_S
 from benchmarks.refinement.simulate import drawn, refine
@@ -84,6 +84,7 @@ def test_rounds_of_the_fit_are_those_of_the_simulation(monkeypatch: pytest.Monke
 
 
 def test_the_fit_recovers_rates_that_made_the_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reuse, "SEEDS", 10)
     rates = dict(zip(MODELS, (0.25, 0.45), strict=True))
     made = {
         model: {n: (UNCACHED_S[model, "4K"][n] * reuse.rounds(rate, 0.6, 1, n), 0.0) for n in (2, 4, 8)}
@@ -133,6 +134,8 @@ def test_the_command_prints_and_writes_every_table(
     monkeypatch.setattr(supergen, "SEEDS", 1)
     monkeypatch.setattr(supergen, "GPUS", (4,))
     monkeypatch.setattr(reuse, "ALIKE", (0.5,))
+    for module, name, few in ((reuse, "SEEDS", 4), (reuse, "STEPS", 10), (simulate, "STEPS", 10)):
+        monkeypatch.setattr(module, name, few)  # what times come out is tested above
     supergen.main(["--seeds", "1", "-o", str(tmp_path / "out" / "figures.json")])
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())["tables"]
     assert [table["title"][:2] for table in figures] == ["1.", "2.", "2.", "2.", "3.", "4.", "5a", "5b"]
