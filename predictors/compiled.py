@@ -64,13 +64,12 @@ def _(estimator: NonNegativeLinear) -> Seconds:
 def _(estimator: BoostedResidual) -> Seconds:
     boosting = estimator.trees_
     trees = []
-    for tree in (regressor.tree_ for regressor in boosting.estimators_[:, 0]):
+    for tree in (regressor.tree_ for regressor in boosting.trees_):
         value = boosting.learning_rate * tree.value[:, 0, 0]
         nodes = (tree.children_left, tree.children_right, tree.feature, tree.threshold, value)
         trees.append(tuple(column.tolist() for column in nodes))
-    start = float(np.ravel(boosting.init_.constant_)[0])
     sizes = None if estimator.sizes_ is None else tuple(estimator.sizes_)
-    return BoostedForm(_linear_form(estimator.linear_), tuple(estimator.columns_), sizes, start, tuple(trees))
+    return BoostedForm(_linear_form(estimator.linear_), tuple(estimator.columns_), sizes, boosting.start_, tuple(trees))
 
 
 @compile_model.register

@@ -30,6 +30,7 @@ from traces.text import write_text
 
 _FIT = OutputKind("fit")
 _CODE = (
+    "boosting",
     "choice",
     "compiled",
     "features",

@@ -15,13 +15,13 @@ import numpy as np
 from scipy.optimize import nnls
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
-from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
+from predictors.boosting import HuberBoosting
 from predictors.choice import BestByCrossValidation
 from predictors.features import FEATURES
 from predictors.forms import ROWS, SMALLEST_SECONDS, batch_coordinates
@@ -143,7 +143,7 @@ class BoostedResidual(RegressorMixin, BaseEstimator):
 
     Attributes:
         linear_: the fitted `NonNegativeLinear`.
-        trees_: the fitted GradientBoostingRegressor of log(measured / linear).
+        trees_: the fitted `HuberBoosting` of log(measured / linear).
         columns_: the columns the trees see.
         sizes_: the columns of measured sizes; None without ``sizes_from``.
     """
@@ -177,11 +177,9 @@ class BoostedResidual(RegressorMixin, BaseEstimator):
             measured = features[:, self.sizes_from :].any(axis=0)
             self.sizes_ = (self.sizes_from + np.flatnonzero(measured)).tolist()
         self.linear_ = NonNegativeLinear(self.columns_, self.penalties).fit(features, seconds)
-        self.trees_ = GradientBoostingRegressor(
-            loss="huber",
-            alpha=0.5,
-            n_estimators=self.trees,
-            max_depth=self.depth,
+        self.trees_ = HuberBoosting(
+            trees=self.trees,
+            depth=self.depth,
             learning_rate=self.learning_rate,
             min_samples_leaf=min(self.min_samples_leaf, max(3, len(seconds) // 8)),
             random_state=self.random_state,

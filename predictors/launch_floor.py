@@ -8,6 +8,7 @@ linear model is, cannot say so: for a model whose single image takes as long as 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ class LaunchFloor(RegressorMixin, BaseEstimator):
         scale = (columns / seconds[:, None]).max(axis=0)
         scale[scale == 0] = 1.0
         problem = _Problem(columns / scale, np.log(seconds), 1 + len(floor), self.sparsity, self.huber)
-        coefficients, self.sharpness_ = problem.solved()
+        coefficients, self.sharpness_ = _solved(problem)
         coefficients = coefficients / scale
         self.constant_ = float(coefficients[0])
         self.floor_, self.work_ = np.zeros(features.shape[1]), np.zeros(features.shape[1])
@@ -103,6 +104,13 @@ class _Problem:
         # A root times this, squared and halved, is its coefficient's share of the sum; p counts hardly at all.
         penalty = np.sqrt(2 * len(log_y) * sparsity)
         self.penalties = np.append(np.full(columns.shape[1], penalty), 3e-3 * huber * np.sqrt(len(log_y)))
+        self._content = (columns.tobytes(), columns.strides, log_y.tobytes(), of_floor, sparsity, huber)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Problem) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
 
     def solved(self) -> tuple[Floats, float]:
         """The coefficients, shape (columns,), and p."""
@@ -152,6 +160,10 @@ class _Problem:
         work = self.columns[:, self.of_floor :] @ coefficients[self.of_floor :]
         floor, work = (np.maximum(part, np.finfo(float).tiny) for part in (floor, work))
         return np.log(_smooth_maximum(floor, work, sharpness)), floor, work, sharpness
+
+
+_solved = lru_cache(maxsize=16)(_Problem.solved)
+"""Where a model is chosen, one whose base is a floor and the floor alone are fitted to the same rows, one by one."""
 
 
 def _smooth_maximum(floor: Floats, work: Floats, sharpness: float) -> Floats:

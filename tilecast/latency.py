@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -82,7 +83,8 @@ def latency_table(
         )
     if profile is None:
         raise BadInput(f"latency model {latency_model!r} is fitted to measurements; set predictor.profile")
-    return _fit(profile, scenario.model_name, executor, latency_model or section.latency_model, geometry)
+    measured = _Measured(profile.content_hash, profile)
+    return _fitted(measured, scenario.model_name, executor, latency_model or section.latency_model, geometry)
 
 
 def trust(table: LatencyModel, profile: Profile | None) -> list[str]:
@@ -115,5 +117,19 @@ def _find_profile(name: str, base: Path) -> Path:
 
 
 _load = memoised_by_file(Profile.load)
-_fit = lru_cache(maxsize=32)(LatencyModel.fit)
-"""Measurements and what was fitted to them are not changed, so all scenarios of a process share them."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A profile, which is the same as any other with the same measurements."""
+
+    content_hash: str
+    profile: Profile = field(compare=False)
+
+
+@lru_cache(maxsize=32)
+def _fitted(
+    measured: _Measured, model: str, executor: str, latency_model: str, geometry: ModelGeometry
+) -> LatencyModel:
+    """Measurements and what was fitted to them are not changed, so all scenarios of a process share them."""
+    return LatencyModel.fit(measured.profile, model, executor, latency_model, geometry)

@@ -51,7 +51,7 @@ def test_the_command_runs_resumes_and_writes(
 ) -> None:
     some = [regime for regime in REGIMES if regime.name in ("5x", "5x, whole", "5x, GenTD26 arrivals")]
     some.append(next(regime for regime in REGIMES if regime.less_is_better))
-    scale = patchedserve.Scale(1, 20, (2,), 3, tuple(some), sparse=True)
+    scale = patchedserve.Scale(1, 40, (2,), 3, tuple(some), sparse=True)
     monkeypatch.setattr(patchedserve.Scale, "quick", lambda: scale)
     schedulers = ["same-size-continuous", "mixed-fcfs", "patchedserve", "patchedserve-seconds", "nirvana", "lookahead"]
     arguments = ["--quick", "--profile", source.profile, "--jobs", "1", "-o", tmp_path, "--data", tmp_path]
