@@ -151,9 +151,9 @@ class CostModel:
         return (1,)
 
     def degree(self, stage: str, batch: Batch) -> int:
-        """On how many of a batch's devices a step of a stage runs: by default on all, where it uses several."""
+        """On how many of a batch's devices a step of a stage runs: by default a sampler's on all, others on one."""
         row = STAGES[stage]
-        return (batch.devices or 1) if row.divides or row.devices else 1
+        return (batch.devices or 1) if row.sampler and (row.divides or row.devices) else 1
 
     def extrapolation(self, stage: str, composition: Composition) -> float:
         """1.0 inside the measured range, else by what factor the worst of what runs lies outside."""

@@ -47,10 +47,14 @@ class IrregularCosts(CostModel):
 
 
 class DividedCosts(IrregularCosts):
-    """Costs of replicas of four devices, which a denoising step can use; what a change of them moves takes a while."""
+    """Costs of replicas of four devices, which denoising and decoding can use; what a change of them moves takes a
+    while."""
 
     def degrees(self, model: str) -> tuple[int, ...]:
         return 1, 2, 4
+
+    def degree(self, stage: str, batch: Batch) -> int:
+        return (batch.devices or 4) if STAGES[stage].divides else 1
 
     def step_s(self, stage: str, batch: Batch) -> float:
         if STAGES[stage].moves:

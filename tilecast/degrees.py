@@ -68,10 +68,10 @@ def on_devices(
         link: makes the link of what is found of it.
     """
     shape = model_shape(geometry)
-    rooflines = dict.fromkeys((_DENOISE, _DECODE)) if shape is None else _rooflines(table, kind, geometry, engine)
-    roofline = rooflines[_DENOISE]
+    rooflines = {} if shape is None else _rooflines(table, kind, geometry, engine)
+    roofline = rooflines.get(_DENOISE)
     number_bytes = 2.0 if roofline is None else PRECISIONS[roofline.setting.precision].number_bytes
-    sharing = Sharing(shape, geometry, table.executor, roofline, number_bytes, rooflines[_DECODE])
+    sharing = Sharing(shape, geometry, table.executor, roofline, number_bytes, rooflines.get(_DECODE))
     rates = decoding = shipped_degree_rates()
     rows = None if profile is None else profile.on_several_devices(table.model, table.executor)
     if rows is not None and len(rows):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -170,5 +170,5 @@ class PipelineRank:
             )
 
 
-def _leave(error: BaseException) -> None:
+def _leave(error: BaseException) -> NoReturn:
     raise RankFailed(f"{type(error).__name__}: {error}") from error

@@ -36,9 +36,9 @@ torch.set_num_threads(1)
 SWEEP = int(os.environ.get("TILECAST_MIXES", "2")) > 2
 TRIED = ("wan", "cogvideox", "hunyuan_video") if not SWEEP else tuple(FAMILIES)
 RANKS = (2,) if not SWEEP else (2, 3, 4)
-IN_SINGLE = {"LTX": 1e-5, "LTX image to video": 1e-5}
+IN_SINGLE = ("LTX", "LTX image to video")
 """Families that compute some of it in float32, whatever their weights are."""
-ALONE = {"Sana": "sees more of the picture", "Allegro": "by tiles"}
+ALONE = {"Sana": "AutoencoderDC cannot be divided", "Allegro": "by tiles"}
 """Families whose decoders are not divided, and why."""
 
 
@@ -93,21 +93,20 @@ def decoded(vae: Any, sample: Any, ranks: int) -> tuple[Any, Decoding]:
 
 def difference(one: Any, other: Any) -> float:
     assert one.shape == other.shape
-    return float((one - other).abs().max() / one.std())
+    return float((one - other).abs().max() / max(float(one.std()), 1e-6))
 
 
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("family", TRIED)
 def test_ranks_with_bands_of_a_clip_make_what_one_makes(family: str, ranks: int) -> None:
-    vae = vae_of(family)
-    if family == "Allegro":
+    vae = vae_of(family).to(torch.float32) if family in IN_SINGLE else vae_of(family)
+    sample = sample_for(vae, 2 * ranks + 1, 3, 3).to(first_dtype(vae))
+    if family == "Allegro":  # which has no other way
         vae.enable_tiling()
-    sample = sample_for(vae, 2 * ranks + 1, 3, 3)
-    if family == "Allegro":
         sample = sample_for(vae, 16, 16, 8)
     whole, _ = decoded(vae, sample, 1)
     found, decoding = decoded(vae, sample, ranks)
-    assert difference(whole, found) <= IN_SINGLE.get(family, 1e-12)
+    assert difference(whole, found) <= (1e-12 if whole.dtype == torch.float64 else 1e-4)
     if family in ALONE:
         assert ALONE[family] in decoding.notes[0]
     else:

@@ -16,7 +16,7 @@ from policies.record import step_table
 from policies.scheduling import FCFS, SCHEDULERS
 from predictors.costs import CostModel
 from sim.check_ended import check_conservation
-from sim.check_worlds import CheckedWorld
+from sim.check_worlds import CheckedWorld, DividedCosts
 from sim.driver import Simulation
 from tests.examples_tried import examples
 from traces.request import Request
@@ -103,7 +103,7 @@ def test_what_says_nothing_takes_all_and_devices_are_busy_while_a_step_is_divide
 
 
 def test_decoding_has_the_devices_that_its_costs_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CostModel, "degree", lambda _, stage, batch: batch.devices if stage == "denoise" else 1)
+    monkeypatch.setattr(DividedCosts, "degree", CostModel.degree)  # decoding on one
     controller, _ = run(FCFS(), [Request("a", 0.0, 256, 256, 4)])
     (launch, outcome, end_s), *_ = controller.launched
     assert launch.work.degrees == (1, 4, 1)
