@@ -26,6 +26,7 @@ COMPILED = [
     "policies/rules.py",
     "predictors/online.py",
     "policies/scheduling/batch.py",
+    "policies/scheduling/degree_plan.py",
     "policies/scheduling/forecast.py",
     "policies/scheduling/lookahead_errors.py",
     "policies/scheduling/lookahead_fair.py",

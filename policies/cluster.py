@@ -163,8 +163,12 @@ def devices_for(replica: Replica, jobs: Sequence[Job], count: int) -> tuple[int,
     """So many devices of a replica that no launch has: first those where the jobs lie, last those where others do."""
     taken = {device for launch in replica.launches for device in launch.devices}
     own = {device for job in jobs for device in job.devices if job.replica == replica.index}
-    others = {device for job in replica.resident.values() for device in job.devices}
+    if len(own) == count and own.isdisjoint(taken):
+        return tuple(sorted(own))
     free = [device for device in range(replica.pool.devices) if device not in taken]
+    if len(free) == count:
+        return tuple(free)
+    others = {device for job in replica.resident.values() for device in job.devices}
     return tuple(sorted(sorted(free, key=lambda device: (device not in own, device in others, device))[:count]))
 
 

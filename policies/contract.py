@@ -232,7 +232,13 @@ class Replica(ReadOnly):
     @property
     def free_devices(self) -> int:
         """How many of its devices no launch has."""
-        return self.pool.devices - sum([len(launch.devices) for launch in self.launches])
+        free, launch = self.pool.devices, self.launch
+        if launch is None:
+            return free
+        free -= len(launch.devices)
+        for other in self.beside:
+            free -= len(other.devices)
+        return free
 
     @property
     def weights(self) -> Weights | None:

@@ -227,6 +227,9 @@ class OnDevices(CostLayer):
     def degree(self, stage: str, batch: Batch) -> int:
         return self.table.degree(stage, batch._replace(devices=self.devices))
 
+    def step_cost(self, stage: str, batch: Batch) -> StepCost:
+        return self.table.step_cost(stage, batch._replace(devices=self.devices))
+
     def observe(self, stage: str, batch: Batch, predicted_step_s: float, measured_step_s: float, steps: int) -> None:
         self.table.observe(stage, batch._replace(devices=self.devices), predicted_step_s, measured_step_s, steps)
 

@@ -12,15 +12,90 @@ import math
 from collections.abc import Iterable, Sequence
 
 from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
-from policies.job import Job
+from policies.job import Job, JobKind
 from policies.scheduling.batch import next_quantum
-from policies.scheduling.mixing import BatchCosts
-from predictors.costs import OnDevices
+from policies.scheduling.mixing import Alone, BatchCosts, BatchKind
+from predictors.costs import OnDevices, StepCost
 
 _TOGETHER = 1.25
 """Devices that have denoised a request decode it together where that takes so many times one's device time at most."""
 _ROUNDING = 1e-9
 """Of a step: sums of the same seconds in another order differ in their last digits."""
+
+
+class KindOnDegrees:
+    """What requests of one kind take alone, at every degree that is offered to them.
+
+    Attributes:
+        kind: whose; of `DegreeCosts.one`.
+        degrees: how many devices, ascending.
+        alone: predicted seconds of each stage at each degree, of what comes after the last step as it is finished.
+        finishes: at each, whether all devices finish it: where that takes hardly more device time than one does.
+        steps_s: of them, those of a denoising step.
+        least_step_s: the least of these.
+        one: on one device.
+    """
+
+    __slots__ = ("alone", "degrees", "finishes", "kind", "least_step_s", "one", "steps_s")
+
+    def __init__(
+        self,
+        kind: BatchKind,
+        one: Alone,
+        degrees: tuple[int, ...],
+        alone: tuple[Alone, ...],
+        finishes: tuple[bool, ...],
+    ) -> None:
+        self.kind = kind
+        self.one = one
+        self.degrees = degrees
+        self.alone = alone
+        self.finishes = finishes
+        self.steps_s = tuple([of.step_s for of in alone])
+        self.least_step_s = min(self.steps_s)
+
+    def least_s(self, left: int, begun: bool) -> float:
+        """Predicted seconds of a request at least, that has so many denoising steps left."""
+        if begun:
+            return min([left * of.step_s + of.decode_s for of in self.alone])
+        return min([of.encode_s + left * of.step_s + of.decode_s for of in self.alone])
+
+
+class _Kind:
+    """Where what a kind takes is asked for.
+
+    Args:
+        one: what batches cost on one device.
+        kind: on one device.
+        degrees: that are offered.
+        on: at each, what batches cost and the kind there.
+    """
+
+    def __init__(
+        self, one: BatchCosts, kind: BatchKind, degrees: tuple[int, ...], on: list[tuple[BatchCosts, BatchKind]]
+    ) -> None:
+        self._one, self._kind, self._degrees, self._on = one, kind, degrees, on
+        self._found: KindOnDegrees | None = None
+        self._costs: list[StepCost] = []
+        self._steps_s: list[float] = []
+
+    def now(self) -> KindOnDegrees:
+        """What is known now."""
+        steps_s = [cost.step_s for cost in self._costs]
+        if self._found is None or steps_s != self._steps_s:
+            one = self._one.alone(self._kind)
+            alone = [costs.alone(kind) for costs, kind in self._on]
+            finishes = [True] * len(alone)
+            if self._kind.mixes:
+                for at, (degree, of) in enumerate(zip(self._degrees, alone, strict=True)):
+                    together = of.decode_s < one.decode_s and degree * of.decode_s <= _TOGETHER * one.decode_s
+                    finishes[at] = degree == 1 or together
+                    alone[at] = of if finishes[at] else of._replace(decode_s=one.decode_s)
+            self._found = KindOnDegrees(self._kind, one, self._degrees, tuple(alone), tuple(finishes))
+            kinds = [self._kind, *[kind for _, kind in self._on]]
+            self._costs = [cost for kind in dict.fromkeys(kinds) for cost in kind.step_costs or ()]
+            self._steps_s = [cost.step_s for cost in self._costs]
+        return self._found
 
 
 class DegreeCosts:
@@ -37,6 +112,27 @@ class DegreeCosts:
         self._on = {1: replica.batch_costs if self.devices == 1 else BatchCosts(OnDevices(replica.costs, 1))}
         self.one = self._on[1]
         self._offered: dict[str, tuple[int, ...]] = {}
+        self._kinds: dict[JobKind, _Kind] = {}
+        self._now: dict[JobKind, KindOnDegrees] = {}
+
+    def renew(self) -> None:
+        """Something may have been learned since `of` was asked."""
+        if self._costs.learns:
+            self._now.clear()
+
+    def of(self, job: Job) -> KindOnDegrees:
+        """What a job takes alone, at every degree; asked for once until it is renewed."""
+        found = self._now.get(job.kind)
+        return self._ask(job) if found is None else found
+
+    def _ask(self, job: Job) -> KindOnDegrees:
+        known = self._kinds.get(job.kind)
+        if known is None:
+            degrees = self.offered(job)
+            on = [(self.on(degree), self.on(degree).kind(job)) for degree in degrees]
+            known = self._kinds[job.kind] = _Kind(self.one, self.one.kind(job), degrees, on)
+        found = self._now[job.kind] = known.now()
+        return found
 
     def offered(self, job: Job) -> tuple[int, ...]:
         """The degrees that a job can run at here, ascending; one that mixes with no other has one, all devices."""
@@ -61,29 +157,19 @@ class DegreeCosts:
         costs = self.on(degree)
         return costs.step_s(costs.batch(jobs))
 
-    def least_s(self, job: Job, denoise_left: int) -> float:
-        """Predicted seconds that a job needs at least, with so many denoising steps left."""
-        return min([self.seconds(job, denoise_left, degree) for degree in self.offered(job)])
-
     def seconds(self, job: Job, denoise_left: int, degree: int) -> float:
         """Predicted seconds that a job needs alone at a degree, with so many denoising steps left; with all, new."""
-        costs = self.on(degree)
-        alone = costs.alone(costs.kind(job))
+        of_kind = self.of(job)
+        alone = of_kind.alone[of_kind.degrees.index(degree)]
         begun = denoise_left < job.denoise_steps
-        return (0.0 if begun else alone.encode_s) + denoise_left * alone.step_s + self.decode_s(job, degree)
-
-    def decode_s(self, job: Job, degree: int) -> float:
-        """Predicted seconds after a job's last step at a degree: on all devices of its unit, or on one."""
-        costs = self.on(degree if self.finishes_together(job, degree) else 1)
-        return costs.alone(costs.kind(job)).decode_s
+        return (0.0 if begun else alone.encode_s) + denoise_left * alone.step_s + alone.decode_s
 
     def finishes_together(self, job: Job, degree: int) -> bool:
         """Whether all devices of a job's unit finish it: where that takes hardly more device time than one does."""
         if degree == 1 or not job.mixes:
             return True
-        costs = self.on(degree)
-        of_all_s, one_s = costs.alone(costs.kind(job)).decode_s, self.one.alone(self.one.kind(job)).decode_s
-        return of_all_s < one_s and degree * of_all_s <= _TOGETHER * one_s
+        of_kind = self.of(job)
+        return of_kind.finishes[of_kind.degrees.index(degree)]
 
 
 class Unit:
@@ -135,7 +221,7 @@ class Unit:
     @property
     def idle(self) -> bool:
         """Whether none of its requests is in a launch."""
-        return all(job.state != "running" for job in self.jobs)
+        return "running" not in [job.state for job in self.jobs]
 
     def begin(self, now: float) -> None:
         """Its first launch begins."""
@@ -160,16 +246,15 @@ class Unit:
 
     def decision(self) -> Decision:
         """Its next launch."""
-        decision = next_quantum(self.jobs)
-        if len(self.jobs) == 1:
-            (job,) = self.jobs
-            steps = decision.steps
-            if not self.finishes and not job.finishing:
-                steps -= job.kind.finish_steps  # which run on one device
-            if job.denoise_left > self._last > 0:
-                steps = min(steps, job.preparing + job.denoise_left - self._last)
-            decision = decision._replace(steps=max(1, steps))
-        return decision._replace(devices=self.degree)
+        if len(self.jobs) > 1:
+            return next_quantum(self.jobs)._replace(devices=self.degree)
+        job = self.jobs[0]
+        steps = job.steps_left
+        if not self.finishes and not job.finishing:
+            steps -= job.kind.finish_steps  # which run on one device
+        if job.denoise_left > self._last > 0:
+            steps = min(steps, job.preparing + job.denoise_left - self._last)
+        return Decision(self.jobs, max(1, steps), devices=self.degree)
 
 
 class _Node:
@@ -178,16 +263,18 @@ class _Node:
     Attributes:
         units: what it is to work on.
         news: whether something has happened that has not been thought about.
+        moved: whether requests there have come further or have ended, so that units may be over.
         broken: launches of units that are no more.
         left: denoising steps that requests have left whose unit was broken, until their launch has ended.
     """
 
-    __slots__ = ("broken", "left", "news", "replica", "units")
+    __slots__ = ("broken", "left", "moved", "news", "replica", "units")
 
     def __init__(self, replica: Replica) -> None:
         self.replica = replica
         self.units: list[Unit] = []
         self.news = True
+        self.moved = False
         self.broken: list[int] = []
         self.left: dict[Job, int] = {}
 
@@ -239,21 +326,23 @@ class ElasticPolicy(SchedulingPolicy):
     def tell(self) -> None:
         """Let every replica be thought about."""
         for node in self._nodes.values():
-            node.news = True
+            node.news = node.moved = True
 
     def arrived(self, job: Job, now: float) -> None:
         self.waiting[job] = None
         self.tell()
 
     def returned(self, job: Job, now: float) -> None:
-        self._nodes[job.replica].left.pop(job, None)
+        node = self._nodes[job.replica]
+        node.left.pop(job, None)
+        node.moved = True
 
     def ended(self, job: Job, now: float) -> None:
         self.waiting.pop(job, None)
         if job.replica >= 0:
             node = self._nodes[job.replica]
             node.left.pop(job, None)
-            node.news = True
+            node.news = node.moved = True
         else:
             self.tell()
 
@@ -299,18 +388,19 @@ class ElasticPolicy(SchedulingPolicy):
 
     def _think(self, node: _Node, now: float) -> list[tuple[Job, str]]:
         """Let a replica be thought about, if it is to be; what is to be dropped."""
-        kept = []
-        for unit in node.units:
-            if unit.over:
+        if node.moved:
+            node.moved = False
+            self.costs.renew()
+            for unit in [unit for unit in node.units if unit.over]:
+                node.units.remove(unit)
                 self.closed(unit, now)
                 self.waiting.update(dict.fromkeys([job for job in unit.jobs if job.state == "waiting"]))
                 node.news = True
-            else:
-                kept.append(unit)
-        node.units = kept
         if not (node.news or self.due(node.replica, now)):
             return []
         node.news = self.room(node.replica) < self.costs.devices
+        self.costs.renew()
+        kept = node.units
         units, drop = self.assign(node.replica, tuple(kept), now)
         for unit in kept:
             if unit not in units:

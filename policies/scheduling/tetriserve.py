@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from policies.contract import Cluster, Replica
 from policies.job import Job
 from policies.parameters import StepCount
-from policies.scheduling.elastic import ElasticPolicy, Unit, held
+from policies.scheduling.elastic import ElasticPolicy, KindOnDegrees, Unit, held
 
 _LATE = "cannot meet its deadline any more, even on the most devices"
 
@@ -28,6 +28,71 @@ class _Option(NamedTuple):
     degree: int
     survives: bool
     steps: int
+
+
+class _Candidate:
+    """A request that may run in a round.
+
+    Attributes:
+        job: which.
+        of_kind: what it takes alone at every degree.
+        left: denoising steps that it has left.
+        encode_s: seconds until it can take such steps.
+        due_s: its deadline.
+        option: at which degree it runs; None: it does not.
+    """
+
+    __slots__ = ("due_s", "encode_s", "job", "left", "of_kind", "option")
+
+    def __init__(self, job: Job, of_kind: KindOnDegrees, left: int, encode_s: float) -> None:
+        self.job = job
+        self.of_kind = of_kind
+        self.left = left
+        self.encode_s = encode_s
+        self.due_s = job.request.deadline
+        self.option: _Option | None = None
+
+    def least_s(self, steps: int = 0) -> float:
+        """Seconds that it needs at least after so many steps, with its encoding if it has not begun then."""
+        left = self.left - steps
+        return self.of_kind.least_s(left, left < self.job.denoise_steps)
+
+    def at(self, place: int, now: float, end_s: float) -> _Option:
+        """What a round does for it at one of the degrees that it is offered, by its place among them."""
+        of_kind, left = self.of_kind, self.left
+        degree, alone = of_kind.degrees[place], of_kind.alone[place]
+        steps = int((end_s - now - self.encode_s) / alone.step_s + 1e-9)
+        if steps >= left:
+            encode_s = 0.0 if left < self.job.denoise_steps else alone.encode_s
+            done_s = now + (encode_s + left * alone.step_s + alone.decode_s)
+            return _Option(degree, done_s <= self.due_s, left)
+        after_s = end_s + self.least_s(steps) - self.encode_s
+        return _Option(degree, after_s <= self.due_s, steps)
+
+    def cheapest(self, now: float) -> tuple[int, ...]:
+        """The places of the degrees of the least device time with which it meets its deadline: one, or two in turn."""
+        of_kind, left = self.of_kind, self.left
+        steps_s, degrees = of_kind.steps_s, of_kind.degrees
+        slack_s = self.due_s - now - (of_kind.one.decode_s + self.encode_s)
+        best, found = math.inf, (len(degrees) - 1,)
+        for slow, slow_s in enumerate(steps_s):
+            if left * slow_s <= slack_s:
+                if left * degrees[slow] * slow_s < best:
+                    best, found = left * degrees[slow] * slow_s, (slow,)
+                continue
+            for fast in range(slow + 1, len(degrees)):
+                fast_s = steps_s[fast]
+                if left * fast_s > slack_s or fast_s >= slow_s:
+                    continue
+                many = math.floor((slack_s - left * fast_s) / (slow_s - fast_s))
+                device_s = many * degrees[slow] * slow_s + (left - many) * degrees[fast] * fast_s
+                if device_s < best:
+                    best, found = device_s, (slow, fast) if many else (fast,)
+        return found
+
+
+_Chosen = tuple[_Candidate, _Option, Any]
+"""One who runs in a round, at which degree, and the others that were chosen before; of none None."""
 
 
 class TetriServe(ElasticPolicy):
@@ -51,8 +116,8 @@ class TetriServe(ElasticPolicy):
         self._ends_s: dict[int, float] = {}  # by replica, when its round is over
 
     def arrived(self, job: Job, now: float) -> None:
-        fastest_s = min([self.costs.step_s((job,), degree) for degree in self.costs.offered(job)])
-        self._round_s = max(self._round_s, self.round_steps * fastest_s)
+        self.costs.renew()
+        self._round_s = max(self._round_s, self.round_steps * self.costs.of(job).least_step_s)
         super().arrived(job, now)
 
     def wakeup(self, now: float) -> float | None:
@@ -74,110 +139,100 @@ class TetriServe(ElasticPolicy):
         busy = held(running)
         jobs = [job for job in replica.resident.values() if job not in busy]
         jobs += list(self.waiting)
-        jobs.sort(key=lambda job: (job.request.deadline, job.order))
+        jobs.sort(key=_urgency)
         end_s = now + self._round_s
-        finishing = [job for job in jobs if job.finishing]
-        late = [job for job in jobs if not job.finishing and self._is_late(job, now)]
-        drop = [(job, _LATE) for job in late if job.state != "running"] if self.drop_late else []
-        timely = [job for job in jobs if not job.finishing and job not in set(late)]
-        for job in finishing[:free]:
-            running.append(Unit((job,), 1, 0.0, [0]))
-            free -= 1
-        chosen = self._pack(timely, free, now, end_s)
-        free -= sum([option.degree for option in chosen.values()])
-        for job in [*timely, *([] if self.drop_late else late)]:  # keep devices busy
-            if job not in chosen and free >= (least := self.costs.offered(job)[0]):
-                chosen[job] = self._option(job, least, now, end_s)
-                free -= least
-        self._scale_up(chosen, free, now, end_s)
-        for job, option in chosen.items():
-            step_s = self.costs.step_s((job,), option.degree)
-            left, most = [self.left(job)], max(1, option.steps)
-            running.append(Unit((job,), option.degree, step_s, left, self._encode_s(job), most))
-        if chosen or running:
+        timely: list[_Candidate] = []
+        late: list[_Candidate] = []
+        for job in jobs:
+            if job.finishing:
+                if free:
+                    running.append(Unit((job,), 1, 0.0, [0]))
+                    free -= 1
+                continue
+            candidate = self._candidate(job)
+            (late if now + candidate.least_s() > candidate.due_s else timely).append(candidate)
+        drop = [(each.job, _LATE) for each in late if each.job.state != "running"] if self.drop_late else []
+        chosen = _pack(timely, free, now, end_s) if free else []
+        free -= sum([each.option.degree for each in chosen if each.option is not None])
+        for each in [*timely, *([] if self.drop_late else late)]:  # keep devices busy
+            if not free:
+                break
+            if each.option is None and free >= each.of_kind.degrees[0]:
+                each.option = each.at(0, now, end_s)
+                free -= each.option.degree
+                chosen.append(each)
+        if free:
+            _scale_up(chosen, free, now, end_s)
+        for each in chosen:
+            assert each.option is not None
+            step_s = each.of_kind.steps_s[each.of_kind.degrees.index(each.option.degree)]
+            most = max(1, each.option.steps)
+            running.append(Unit((each.job,), each.option.degree, step_s, [each.left], each.encode_s, most))
+        if running:
             self._ends_s[replica.index] = end_s
         else:
             self._ends_s.pop(replica.index, None)
         return running, drop
 
-    def _is_late(self, job: Job, now: float) -> bool:
-        return now + self.costs.least_s(job, self.left(job)) > job.request.deadline
+    def _candidate(self, job: Job) -> _Candidate:
+        of_kind = self.costs.of(job)
+        return _Candidate(job, of_kind, self.left(job), of_kind.one.encode_s if self.prepares(job) else 0.0)
 
-    def _encode_s(self, job: Job) -> float:
-        return self.costs.one.alone(self.costs.one.kind(job)).encode_s if self.prepares(job) else 0.0
 
-    def _option(self, job: Job, degree: int, now: float, end_s: float) -> _Option:
-        """What a round does for a job at a degree."""
-        step_s, left = self.costs.step_s((job,), degree), self.left(job)
-        steps = min(left, int((end_s - now - self._encode_s(job)) / step_s + 1e-9))
-        done_s = end_s if steps < left else now + self.costs.seconds(job, left, degree)
-        if steps == left:
-            return _Option(degree, done_s <= job.request.deadline, steps)
-        prepared = self._encode_s(job)
-        after_s = end_s + self.costs.least_s(job, left - steps) - prepared
-        return _Option(degree, after_s <= job.request.deadline, steps)
+def _urgency(job: Job) -> tuple[float, int]:
+    return job.request.deadline, job.order
 
-    def _degrees(self, job: Job, now: float) -> tuple[int, ...]:
-        """The degrees of the least device time with which a job meets its deadline: one, or two in turn."""
-        left, slack_s = self.left(job), job.request.deadline - now
-        costs, offered = self.costs, self.costs.offered(job)
-        alone = costs.one.alone(costs.one.kind(job))
-        slack_s -= alone.decode_s + self._encode_s(job)
-        step_s = {degree: costs.step_s((job,), degree) for degree in offered}
-        best, found = math.inf, offered[-1:]
-        for slow in offered:
-            if left * step_s[slow] <= slack_s:
-                if left * slow * step_s[slow] < best:
-                    best, found = left * slow * step_s[slow], (slow,)
+
+def _pack(candidates: Sequence[_Candidate], free: int, now: float, end_s: float) -> list[_Candidate]:
+    """Who runs in a round: a group knapsack over the devices, for the most that are not lost after it.
+
+    Of packings that save as many, the one that does most of the work of those in it on the fewest devices.
+    """
+    saved, works = [0] * (free + 1), [0.0] * (free + 1)
+    chains: list[_Chosen | None] = [None] * (free + 1)
+    for each in candidates:
+        idle = end_s + each.least_s() <= each.due_s  # whether it can rest for a round
+        saved_before, works_before, chains_before = saved, works, chains
+        saved = [count + 1 for count in saved] if idle else list(saved)
+        works, chains = list(works), list(chains)
+        for place in each.cheapest(now):
+            option = each.at(place, now, end_s)
+            if not option.steps:
                 continue
-            for fast in offered:
-                if fast <= slow or left * step_s[fast] > slack_s or step_s[fast] >= step_s[slow]:
+            work, degree, survives = option.steps / max(1, each.left), option.degree, option.survives
+            for devices in range(degree, free + 1):
+                count = saved_before[devices - degree] + survives
+                if count < saved[devices]:
                     continue
-                many = math.floor((slack_s - left * step_s[fast]) / (step_s[slow] - step_s[fast]))
-                device_s = many * slow * step_s[slow] + (left - many) * fast * step_s[fast]
-                if device_s < best:
-                    best, found = device_s, (slow, fast) if many else (fast,)
-        return found
-
-    def _pack(self, jobs: Sequence[Job], free: int, now: float, end_s: float) -> dict[Job, _Option]:
-        """Who runs in a round: a group knapsack over the devices, for the most that are not lost after it.
-
-        Of packings that save as many, the one that does most of the work of those in it on the fewest devices.
-        """
-        best: list[tuple[int, float, dict[Job, _Option]]] = [(0, 0.0, {}) for _ in range(free + 1)]
-        for job in jobs:
-            idle = _idle_survives(self, job, end_s)
-            options = [self._option(job, degree, now, end_s) for degree in self._degrees(job, now)]
-            options = [option for option in options if option.steps]
-            before = best
-            best = [(saved + idle, work, chosen) for saved, work, chosen in before]
-            for option in options:
-                work = option.steps / max(1, self.left(job))
-                for devices in range(option.degree, free + 1):
-                    saved, done, chosen = before[devices - option.degree]
-                    candidate = saved + option.survives, done + work
-                    if candidate > best[devices][:2]:
-                        best[devices] = (*candidate, {**chosen, job: option})
-        return dict(best[free][2])
-
-    def _scale_up(self, chosen: dict[Job, _Option], free: int, now: float, end_s: float) -> None:
-        """Give devices that are left to those that gain most by the next degree."""
-        while free:
-            gains = []
-            for job, option in chosen.items():
-                more = next((each for each in self.costs.offered(job) if each > option.degree), None)
-                if more is None or more - option.degree > free:
-                    continue
-                faster = 1.0 - self.costs.step_s((job,), more) / self.costs.step_s((job,), option.degree)
-                if faster > 0.0:
-                    gains.append((faster / (more - option.degree), -job.order, job, more))
-            if not gains:
-                return
-            *_, job, more = max(gains, key=lambda gain: gain[:2])
-            free -= more - chosen[job].degree
-            chosen[job] = self._option(job, more, now, end_s)
+                done = works_before[devices - degree] + work
+                if count > saved[devices] or done > works[devices]:
+                    saved[devices], works[devices] = count, done
+                    chains[devices] = each, option, chains_before[devices - degree]
+    found: list[_Candidate] = []
+    chain = chains[free]
+    while chain is not None:
+        each, each.option, chain = chain
+        found.append(each)
+    found.reverse()
+    return found
 
 
-def _idle_survives(policy: TetriServe, job: Job, end_s: float) -> bool:
-    """Whether a job that rests for a round can still meet its deadline."""
-    return end_s + policy.costs.least_s(job, policy.left(job)) <= job.request.deadline
+def _scale_up(chosen: Sequence[_Candidate], free: int, now: float, end_s: float) -> None:
+    """Give devices that are left to those that gain most by the next degree."""
+    while free:
+        best, most, first = None, 0.0, 0
+        for each in chosen:
+            option, of_kind = each.option, each.of_kind
+            assert option is not None
+            more = of_kind.degrees.index(option.degree) + 1
+            if more == len(of_kind.degrees) or of_kind.degrees[more] - option.degree > free:
+                continue
+            faster = 1.0 - of_kind.steps_s[more] / of_kind.steps_s[more - 1]
+            if faster > 0.0:
+                gain = faster / (of_kind.degrees[more] - option.degree)
+                if gain > most or (gain == most and each.job.order < first):
+                    best, most, first, place = each, gain, each.job.order, more
+        if best is None or best.option is None:
+            return
+        free -= best.of_kind.degrees[place] - best.option.degree
+        best.option = best.at(place, now, end_s)
