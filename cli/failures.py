@@ -58,7 +58,7 @@ def as_written(text: str, words: Iterable[str]) -> str:
             for suffix in ("", ".py", ".toml"):
                 name = given.partition(f"{suffix}:")[0] + suffix if suffix and f"{suffix}:" in given else given
                 if name and "\0" not in name and not Path(name).is_absolute():
-                    with suppress(OSError, RuntimeError):  # no home, or a loop of links
+                    with suppress(OSError, RuntimeError, ValueError):  # no home, a loop of links, no name of a file
                         expanded = Path(name).expanduser()
                         written |= {str(expanded.absolute()): name, str(expanded.resolve()): name}
     for path in sorted(written, key=len, reverse=True):

@@ -92,7 +92,7 @@ def replay(
         done = replay_into(prepared, folder, speedup, save_images, resume, progress)
     result = read(output)
     folder = shlex.quote(str(output))
-    more = f"tilecast report {folder} --all shows everything, tilecast why {folder} what they waited for ({done})"
+    more = f"More: tilecast report {folder} --all; tilecast why {folder} ({done})"
     show(result.comparison, every=every, ending=[more])
     if nothing_finished(result.log):
         raise typer.Exit(NEGATIVE)

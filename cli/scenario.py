@@ -118,13 +118,13 @@ def keys(
         for row in (heads, ["---"] * len(heads), *rows):
             say("| " + " | ".join([cell.replace("|", "\\|") for cell in row]) + " |")
         return
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from rich.padding import Padding
+    from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for head in heads:
-        table.add_column(head, overflow="fold", no_wrap=head == "key")
-    for row in rows:
-        table.add_row(*row)
-    new_console().print(table)
+    console = new_console()
+    for key in found:
+        takes = f"{key.takes}, {key.limits}" if key.limits else key.takes
+        default = "required" if key.default == "required" else f"default {key.default}" if key.default else "not set"
+        console.print(Text.assemble((key.name, "bold"), f"  {takes}; {default}"), soft_wrap=True)
+        console.print(Padding(Text(key.meaning), (0, 0, 0, 4)))
     say(f"{len(found)} keys; in a file [faults] mtbf_s = 3600, on the command line --set faults.mtbf_s=3600")

@@ -52,9 +52,9 @@ def simulate(
     with shown() as progress:
         result = simulate(loaded, output, per_step=per_step, progress=progress)
     count = len(result.requests)
-    took = f"{count:,} requests simulated in {result.wall_s:.2f} s"
+    took = f"{count:,} requests in {result.wall_s:.2f} s"
     folder = shlex.quote(str(output))
-    more = f"tilecast report {folder} --all shows everything, tilecast why {folder} what they waited for ({took})"
+    more = f"More: tilecast report {folder} --all; tilecast why {folder} ({took})"
     show(result.comparison, every=every, ending=[more])
     if nothing_finished(result.log):
         raise typer.Exit(NEGATIVE)

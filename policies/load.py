@@ -81,7 +81,8 @@ def kinds_called(name: str, base: Path = Path()) -> list[str]:
     kinds = [kind for kind, wanted in BASES.items() if issubclass(cls, wanted)]
     if not kinds:
         named = ", ".join([wanted.__name__ for wanted in BASES.values()])
-        raise PolicyError(f"policy {name_of_class(cls)} of {path} is no policy; derive it from one of: {named}")
+        called = name.rpartition(":")[2]
+        raise PolicyError(f"policy {called} of {path} is no policy; derive it from one of: {named}")
     return kinds
 
 
@@ -190,7 +191,6 @@ def _user_class(kind: str, name: str, base: Path) -> type:
     cls, path = _class_of_file(f"{kind} policy", name, base)
     wanted = BASES[kind]
     if not issubclass(cls, wanted):
-        raise PolicyError(
-            f"policy {name_of_class(cls)} of {path} is no {kind} policy; derive it from {wanted.__name__}"
-        )
+        called = name.rpartition(":")[2]
+        raise PolicyError(f"policy {called} of {path} is no {kind} policy; derive it from {wanted.__name__}")
     return cls

@@ -23,7 +23,8 @@ Tell = Callable[[str, int, int], None]
 _PERIOD_S = 600.0  # over which the time left is estimated: a point of a study may take minutes
 
 
-_FIRST_LINE_S = 10.0
+FIRST_LINE_S = 10.0
+"""Seconds after which the first line of progress is written to a file; what is done by then needs none."""
 _MOST_BETWEEN_S = 300.0
 
 
@@ -43,8 +44,8 @@ class ProgressLines:
         self._say = say
         self._clock = clock
         self._begun_s = clock()
-        self._gap_s = _FIRST_LINE_S
-        self._next_s = self._begun_s + _FIRST_LINE_S
+        self._gap_s = FIRST_LINE_S
+        self._next_s = self._begun_s + FIRST_LINE_S
 
     def tell(self, what: str, total: int, done: int) -> None:
         """What is done at present, how much of it there is (0: not known), and how much of that is done."""

@@ -306,6 +306,11 @@ BASES: dict[str, tuple[str, ...]] = {
     "cache record-tiles": (*_MISSING, "--sizes", "96x96", "-o", "out.parquet"),
     "cache calibrate": (*_MISSING, "--size", "96x96"),
     "scenario keys": (),
+    "scenario init": ("out.toml", "--model", "tiny-image"),
+    "scenario check": ("scenario.toml",),
+    "check": ("fcfs",),
+    "why": ("none",),
+    "ask": ("--users", "2", *_MISSING),
 }
 Kind = Callable[[random.Random, Any], Case]
 TARGETS: list[tuple[Kind, Any]] = [

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 def test_simulate_and_replay_start_at_the_first_request(folder: Path) -> None:
     started = time.monotonic()
     for verb, times in (("simulate", 1), ("replay", 2)):  # a replay says it before it takes its time, too
-        said = " ".join(run(verb, folder / "s.toml", "-o", folder / verb).split())
+        said = " ".join(run(verb, folder / "s.toml", "-o", folder / verb, "--all").split())
         assert "clock starts at the first request" in said
         assert said.count("columns that have no effect: sampler") == times
         found = read_run(folder / verb)

@@ -43,13 +43,13 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_run_says_which_batches_its_fit_misses(folder: Path) -> None:
     linear = ("--set", "predictor.latency_model=linear")
-    said = run("simulate", folder / "scenario.toml", *linear, "-o", folder / "linear")
+    said = run("simulate", folder / "scenario.toml", *linear, "-o", folder / "linear", "--all")
     (note,) = [note for note in read_run(folder / "linear").info["warnings"] if "the fit misses" in note]
     assert note.startswith("denoise: the fit misses")
     assert "1@64x64 by -" in note
     assert "repeats of a batch differ by 1 %" in note
     assert "the fit misses" in " ".join(said.split())
-    assert "the fit misses" in " ".join(run("report", folder / "linear").split())
+    assert "the fit misses" in " ".join(run("report", folder / "linear", "--all").split())
 
 
 def test_the_chosen_fit_misses_none_and_is_named(folder: Path) -> None:

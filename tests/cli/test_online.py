@@ -43,7 +43,7 @@ def test_a_wrong_profile_is_corrected_while_running_and_an_error_asked_for_is_no
 def test_step_by_step_turns_it_off_and_says_so(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     scenario = folder / "scenario.toml"
-    printed = run("simulate", scenario, "--per-step", "--scheduler", "edf", "-o", folder / "steps")
+    printed = run("simulate", scenario, "--per-step", "--scheduler", "edf", "-o", folder / "steps", "--all")
     assert "--per-step turned predictor.online off" in " ".join(printed.split())
     run("simulate", scenario, "--set", "predictor.online=false", "--scheduler", "edf", "-o", folder / "quanta")
     steps, quanta = (read_run(folder / name).requests for name in ("steps", "quanta"))
