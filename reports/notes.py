@@ -164,7 +164,8 @@ def resumings(run: Run) -> list[str]:
 
 def format_drift(drift: float) -> str:
     """``14 % longer``, ``6.5 % less long``."""
-    return f"{100 * abs(drift):.2g} % {'longer' if drift > 0 else 'shorter'}"
+    percent = 100 * abs(drift)
+    return f"{percent:,.0f} % longer" if percent >= 100 else f"{percent:.2g} % {'longer' if drift > 0 else 'shorter'}"
 
 
 def _undefined(values: dict[str, float]) -> Iterable[Note]:

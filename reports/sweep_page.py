@@ -123,7 +123,7 @@ def _answer(settings: Sequence[SweepSetting], by: str, conditions: int) -> str:
         return f"{first}; next is {others[0]}, with {others[0].cell(by)}."
     beside = next((name for name in reversed(BESIDE) if name != by and name in best.frame), by)
     count = "another one" if len(level) == 1 else f"{len(level)} others"
-    return f"{first}, as {count}; its {figure(beside).label} is {best.cell(beside)}."
+    return f"{first}, level with {count}; its {figure(beside).label} is {best.cell(beside)}."
 
 
 def _context(
@@ -170,7 +170,7 @@ def _sections(
         yield PageSection(
             "What each key does",
             "Means over all points in which the key has the value.",
-            tables=[_effects(good, varied, shown[:4])],
+            tables=[_effects(good, varied, shown[:3])],
         )
 
 
@@ -252,6 +252,9 @@ def by_number(frame: pd.DataFrame, along: str, lines: str | None, by: str) -> go
         figure_.update_yaxes(title_text=label, rangemode="tozero", nticks=5, row=row, col=1)
         if unit == "%":
             figure_.update_yaxes(range=[-0.03, 1.06], tickformat=".0%", row=row, col=1)
+    values = sorted(frame[along].dropna().unique().tolist())
+    if len(values) <= charts.TICKS:
+        figure_.update_xaxes(tickvals=values)
     figure_.update_xaxes(title_text=along, row=len(shown), col=1)
     return charts.legend(figure_, [_value(value) for value, _ in groups])
 

@@ -150,7 +150,6 @@ MAKERS: dict[str, tuple[Callable[[], Document], OutputKind]] = {
     "sweep of names": (sweep_of_names, SWEEP),
     "validation": (validation, VALIDATION),
     "validation of several": (repeats, VALIDATION),
-    "uncertain plan": (lambda: plan_page.document(plans.uncertain()), plan_page.PLAN),
 }
 PAGES = tuple(MAKERS)
 

@@ -45,7 +45,7 @@ def test_without_numbers_settings_stand_one_below_the_other() -> None:
 def test_settings_that_are_level_are_not_said_to_lose() -> None:
     frame = points(**{"policies.scheduling": SCHEDULERS}).assign(slo_attainment=1.0, slo_attainment_worst_size=1.0)
     page = document(frame, ["policies.scheduling"], "slo_attainment")
-    assert "SLO attainment 100.0 %, as 2 others; its Latency, P95 is 3.33 s." in page.answer
+    assert "SLO attainment 100.0 %, level with 2 others; its Latency, P95 is 3.33 s." in page.answer
 
 
 def test_what_failed_is_said_and_words_stay_words() -> None:
