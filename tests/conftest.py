@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # how long an example takes says nothing on a noisy machine
 _PROFILE: dict[str, Any] = {
-    "max_examples": examples(30),
+    "max_examples": examples(20),
     "deadline": None,
     "suppress_health_check": [HealthCheck.too_slow],
 }

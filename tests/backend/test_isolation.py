@@ -78,8 +78,8 @@ def requests_of(case: Case) -> list[Request]:
     """Two: with other prompts, seeds, steps, guidance and sizes."""
     side, frames = case.side, case.frames
     return [
-        Request("a", 0.0, side, side, steps=4, frames=frames, seed=1, prompt="a cat", guidance_scale=4.0),
-        Request("b", 0.0, side, 2 * side, steps=3, frames=frames, seed=2, prompt="two red dogs", guidance_scale=2.0),
+        Request("a", 0.0, side, side, steps=3, frames=frames, seed=1, prompt="a cat", guidance_scale=4.0),
+        Request("b", 0.0, side, 2 * side, steps=2, frames=frames, seed=2, prompt="two red dogs", guidance_scale=2.0),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,9 @@ adapter_s = 0.05
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tmp_path = tmp_path_factory.mktemp("made")
     write_profile(tmp_path / "profile.parquet")
     (tmp_path / "scenario.toml").write_text(SCENARIO)
     trace = ("--rate", 6, "--duration", 20, "--sizes", "64x64:1,128x128:1", "--steps", 6, "--model", "tiny-image")
@@ -53,6 +55,11 @@ def folder(tmp_path: Path) -> Path:
     frame["adapters"] = rng.choice(["", "", "ink+gold:0.7"], len(frame))
     Trace(frame, plain.source).save(tmp_path / "trace.parquet")
     return tmp_path
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path, dirs_exist_ok=True))
 
 
 def simulate(folder: Path, name: str, *more: object) -> Path:

@@ -49,9 +49,10 @@ def test_a_report_a_sweep_and_a_plan_say_the_same_of_a_run(world: str, tmp_path:
             f"r{at}", 0.1 * at, *((96, 96) if at % 3 else (side, side)), 12,
             checkpoint=f"M{at % 4}" if world == "checkpoints" else "",
         )
-        for at in range(90)
+        for at in range(60)
     ]  # fmt: skip
-    given = {"model": "tiny-image", "trace": tc.Trace.from_requests(requests), "profile": "cpu-1core"}
+    predictor = {"profile": "cpu-1core", "latency_model": "linear"}
+    given = {"model": "tiny-image", "trace": tc.Trace.from_requests(requests), "predictor": predictor}
     scenario = tc.Scenario(**given, seed=3, slo={"scale": 1.5}, cluster={"replicas": 2}).replaced(keys)  # type: ignore[arg-type]
 
     prepared = prepare(scenario)
