@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from policies.runlog import read_run
 from policies.scheduling import SCHEDULERS
@@ -156,8 +157,10 @@ def test_a_replay_on_two_devices_makes_the_same_pictures(folder: Path) -> None:
     for devices in (1, 2):
         settings = ("--set", f"cluster.devices={devices}", "--set", caching, *UNHURRIED)
         run("replay", folder / "scenario.toml", *settings, "--save-images", "-o", folder / f"on-{devices}")
-    one, two = ((folder / name / "images" / "000000.png").read_bytes() for name in ("on-1", "on-2"))
-    assert one == two
+    one, two = (
+        np.asarray(Image.open(folder / name / "images" / "000000.png")).astype(int) for name in ("on-1", "on-2")
+    )
+    assert np.abs(one - two).max() <= 1  # both decode it, each some of its rows: sums are rounded otherwise
     log = read_run(folder / "on-2")
     refine = log.steps[log.steps["stage"] == "refine"]
     assert refine["reused"].sum() > 0
