@@ -91,8 +91,8 @@ def replay(
     with claim_folder(output, REPLAY, goes_on=resume) as folder, bar("replaying", count) as progress:
         done = replay_into(prepared, folder, speedup, save_images, resume, progress)
     result = read(output)
-    folder = shlex.quote(str(output))
-    more = f"More: tilecast report {folder} --all; tilecast why {folder} ({done})"
+    run = shlex.quote(str(output))
+    more = f"More: tilecast report {run} --all; tilecast why {run} ({done})"
     show(result.comparison, every=every, ending=[more])
     if nothing_finished(result.log):
         raise typer.Exit(NEGATIVE)

@@ -253,7 +253,7 @@ def _device_s(rows: _Rows, of_devices: Sequence[Sequence[float]]) -> Floats:
         return seconds
     whole_s = np.array([sum(of_launch) for of_launch in of_devices], dtype=np.float64)
 
-    def shared(stages: list[str]) -> tuple[Any, Floats]:
+    def shared(stages: list[str]) -> tuple[Any, Any]:
         """The rows of some stages that use several devices, and the seconds of all other rows of each launch."""
         own = np.isin(rows.stage, [code for code, name in enumerate(rows.stages) if name in stages])
         return own & (devices > 1)[rows.launch], np.bincount(rows.launch, np.where(own, 0.0, seconds), len(devices))

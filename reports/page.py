@@ -147,7 +147,7 @@ def _sections(comparison: Comparison) -> Iterator[PageSection]:
     lost = _lost(comparison)
     if lost.rows:
         yield PageSection("Requests that did not finish", tables=[lost])
-    setup = replace(_figures(comparison, comparison.setup()), kinds=("text",) * (1 + len(comparison.names)))
+    setup = replace(_figures(comparison, comparison.setup()), kinds=_texts(1 + len(comparison.names)))
     yield PageSection(
         "Figures",
         READING,
@@ -224,12 +224,18 @@ def _kind(row: Row) -> Kind:
     return "number" if all(cell[:1].isdigit() or cell in (NONE, "∞") for cell in row.cells) else "text"
 
 
+def _texts(count: int) -> tuple[Kind, ...]:
+    texts: list[Kind] = ["text"] * count
+    return tuple(texts)
+
+
 def _figures(comparison: Comparison, rows: Sequence[Row], parts: Mapping[int, str] | None = None) -> Table:
     """Figures with a column a run, and headings above some of them."""
+    numbers: list[Kind] = ["number"] * len(comparison.names)
     return Table(
         "Figures",
         ("", *(comparison.names if len(comparison.names) > 1 else [""])),
-        ("text", *["number" for _ in comparison.names]),
+        (*_texts(1), *numbers),
         tuple([(row.label, *row.cells) for row in rows]),
         strong=frozenset([(at, 1 + column) for at, row in enumerate(rows) for column in row.best]),
         parts=parts or {},
@@ -254,7 +260,7 @@ def _lost(comparison: Comparison) -> Table:
         for status, reason, count in reasons(run).head(REASONS).itertuples(index=False)
     ]
     heads = ("status", "reason", *([] if single else ["run"]), "requests")
-    kinds: tuple[Kind, ...] = ("text", "sentence", *([] if single else ["text"]), "number")  # type: ignore[assignment]
+    kinds: tuple[Kind, ...] = ("text", "sentence", *_texts(0 if single else 1), "number")
     return Table("Requests that did not finish", heads, kinds, tuple(rows))
 
 

@@ -23,7 +23,7 @@ from reports.document import Chart, Document, Fold, KeyFigure, PageSection, rend
 from reports.figures import figure
 from reports.formatting import NONE, format_value, times
 from reports.sweep import BESIDE, rank, short, sweep_notes
-from reports.table import Table
+from reports.table import Kind, Table
 from traces.files import write_document
 from traces.marks import OutputKind
 
@@ -203,7 +203,8 @@ def _effects(good: pd.DataFrame, varied: Sequence[str], shown: Sequence[str]) ->
             means = [format_value(float(own[name].mean()), figure(name).unit) for name in shown]
             rows.append((_value(value), *means))
     heads = ("", *[figure(name).label for name in shown])
-    return Table("What each key does", heads, ("text", *["number" for _ in shown]), tuple(rows), parts=parts)
+    numbers: list[Kind] = ["number"] * len(shown)
+    return Table("What each key does", heads, ("text", *numbers), tuple(rows), parts=parts)
 
 
 def pictures(

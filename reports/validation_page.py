@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from reports import charts
@@ -135,7 +136,7 @@ def _of_requests(compared: Validation) -> Table:
 
 def _figures(compared: Validation | Repeats, names: list[str], title: str) -> Table:
     """The figures that are named, simulated and real."""
-    known = [(name, compared.figures.loc[name]) for name in names]
+    known = [(name, pd.Series(compared.figures.loc[name])) for name in names]
     if isinstance(compared, Validation):
         rows = [(figure(name).label, *format_error(name, row)) for name, row in known]
         return Table.plain(title, ["", "simulated", "real", "error", "relative"], rows)
@@ -181,8 +182,8 @@ def request_by_request(compared: Validation) -> go.Figure:
     for at, (name, rows) in enumerate(zip(names, (both[both["same_end"]], both[~both["same_end"]]), strict=True)):
         symbol = "circle" if at == 0 else "x"
         figure_.add_scatter(
-            x=np.float32(rows["real_s"]),
-            y=np.float32(rows["sim_s"]),
+            x=rows["real_s"].to_numpy(np.float32),
+            y=rows["sim_s"].to_numpy(np.float32),
             text=[charts.label(str(name)) for name in rows.index],
             hovertemplate="%{text}: %{x} s, %{y} s<extra></extra>",
             **(charts.marker(at, size=6, opacity=0.7, symbol=symbol) | {"name": name, "showlegend": True}),
@@ -205,6 +206,6 @@ def latency(compared: Validation) -> go.Figure:
 
 def _error(compared: Validation | Repeats, name: str) -> float:
     """As a share of the real one, or of shares their difference."""
-    row, unit = compared.figures.loc[name], figure(name).unit
+    row, unit = pd.Series(compared.figures.loc[name]), figure(name).unit
     scale = 100.0 if unit == "%" and isinstance(compared, Validation) else 1.0
     return difference(float(row["sim"]) / scale, float(row["real"]) / scale, unit)

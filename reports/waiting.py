@@ -166,7 +166,7 @@ class Waiting:
             names = list(map(format_size, requests.sizes)) if part == "size" else list(getattr(requests, f"{part}s"))
         known = self._came & (codes >= 0)
         frame = pd.DataFrame({"code": codes[known], "waited_s": self.total_s[known]})
-        table = frame.groupby("code")["waited_s"].agg(requests="size", waited_s="mean")
+        table = pd.DataFrame(frame.groupby("code")["waited_s"].agg(requests="size", waited_s="mean"))
         table.index = pd.Index([names[code] for code in table.index], name=part)
         return table.sort_values("waited_s", ascending=False, kind="stable")
 
@@ -354,7 +354,7 @@ class _Launches:
             start_s=starts.to_numpy(np.float64),
             end_s=ends.to_numpy(np.float64),
             requests=requests,
-            devices=first["devices"].str.split().str.len().clip(lower=1).to_numpy(np.int64),
+            devices=np.array([max(1, len(each.split())) for each in first["devices"]], dtype=np.int64),
             loads=loads,
             full=(requests == largest) & ~loads,
             row=first.index.to_numpy(np.int64),
@@ -380,7 +380,9 @@ def _waits(run: Run, arrays: RunArrays, launches: _Launches) -> _Pieces:
     lists = run.steps["request_ids"].to_numpy()[launches.row]
     counts = np.array([len(each) for each in lists], dtype=np.int64)
     names = pd.Index(run.requests["request_id"])
-    who = names.get_indexer(np.concatenate([np.asarray(each, dtype=object) for each in lists if len(each)] or [[]]))
+    who = names.get_indexer(
+        np.concatenate([np.zeros(0, dtype=object), *[np.asarray(each, dtype=object) for each in lists]])
+    )
     launch = np.repeat(np.arange(len(lists)), counts)
     order = np.lexsort((launches.start_s[launch], who))
     who, launch = who[order], launch[order]
@@ -484,8 +486,9 @@ def _replica(arrays: RunArrays, launches: _Launches, index: int, pool: PoolShape
         if replica == index:
             if ordered_s is not None:
                 changes.add_one(ordered_s, gone_s if ready_s is None else ready_s, 6)
-            if ordered_s is None or ready_s is not None:
-                changes.add_one(-math.inf if ordered_s is None else ready_s, gone_s, 5)
+            there_s = -math.inf if ordered_s is None else ready_s
+            if there_s is not None:
+                changes.add_one(there_s, gone_s, 5)
     times, now = changes.summed(begin_s)
     up = (now[:, 5] > 0) & (now[:, 4] == 0)
     idle = up & (now[:, 0] < pool.devices)

@@ -48,8 +48,8 @@ def attainments(
         slo={"scale": 5.0},
         policies={"scheduling": {"name": "lookahead", "max_batch": 4}},
     )
-    requests = tc.Trace.load(SCENARIO.parent / "traces" / "tiny_image.csv").frame
-    own_rps = (len(requests) - 1) / (requests["arrival_s"].iat[-1] - requests["arrival_s"].iat[0])
+    arrivals_s = tc.Trace.load(SCENARIO.parent / "traces" / "tiny_image.csv").frame["arrival_s"].to_numpy(float)
+    own_rps = float((len(arrivals_s) - 1) / (arrivals_s[-1] - arrivals_s[0]))
     shares = {}
     for name in schedulers:
         policy = {"name": name} if name == "fcfs" else {"name": name, "max_batch": 4}

@@ -231,7 +231,7 @@ def verbs_page() -> str:
                     _spelling(parameter),
                     "required" if parameter.required else _code(_default(parameter)),
                     limits.get(parameter.name or "", ""),
-                    _plain(parameter.help or ""),  # type: ignore[attr-defined]
+                    _plain(parameter.help or ""),
                 )
             )
         if rows:
@@ -290,7 +290,8 @@ def described(cls: type) -> tuple[str, list[Parameter]]:
 
 def _docstring(cls: type) -> tuple[str, dict[str, str]]:
     """What a class says of itself, and of each parameter; of those it only refers to, what its bases say."""
-    said, meanings = "", {}
+    said = ""
+    meanings: dict[str, str] = {}
     for base in cls.__mro__:
         if not (own := base.__dict__.get("__doc__")) or base is object:
             continue

@@ -42,8 +42,8 @@ class Users:
     def asks(self, user: int, number: int, now_s: float) -> Request:
         """The request that a user asks at a time, the ``number``-th (from 0) of all."""
         asked = self._requests[number]
-        due = {} if asked.deadline_s is None else {"deadline_s": now_s + (asked.deadline_s - asked.arrival_s)}
-        request = replace(asked, arrival_s=now_s, **due)
+        deadline_s = None if asked.deadline_s is None else now_s + (asked.deadline_s - asked.arrival_s)
+        request = replace(asked, arrival_s=now_s, deadline_s=deadline_s)
         self._asking[request.request_id] = user
         return request
 

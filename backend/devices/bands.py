@@ -151,7 +151,9 @@ class Band(TorchFunctionMode):
         rank, scale = self._group.rank, self._scale(x.shape[-2])
         starts = [scale * start for start in accumulate(self._rows, initial=0)]
         begin, end, last = starts[rank], starts[rank + 1], starts[-1]
-        above, below, sends, receives = [], [], [], []
+        above: list[torch.Tensor] = []
+        below: list[torch.Tensor] = []
+        sends, receives = [], []
         for peer, (first, after) in enumerate(pairwise(starts)):
             if peer == rank:
                 continue

@@ -42,7 +42,7 @@ def absent(module: torch.nn.Module, home: torch.device, load: Load | None) -> to
         load: brings it when it is asked; None: it must not be.
     """
     vars(module)[_HOME], vars(module)[_LOAD] = home, load
-    module.__class__ = _absent(type(module))
+    module.__class__ = _absent(type(module))  # type: ignore[arg-type]  # a class is hashable
     return module
 
 

@@ -214,7 +214,8 @@ class _Writer:
         same = (value.data_ptr(), tuple(value.shape), value.stride(), value.dtype)
         if same in self._known:
             return self._known[same]
-        order = sorted(range(value.ndim), key=lambda axis: (-value.stride(axis), axis))
+        strides = value.stride()
+        order = sorted(range(value.ndim), key=lambda axis: (-strides[axis], axis))
         part = _bytes(value.permute(order))
         own = {
             "tensor": [value.shape[axis] for axis in order],

@@ -310,7 +310,8 @@ def planned(
     best: tuple[int, list[Place], list[PlannedItem]] | None = None
     for dense in (False, True):
         plan = DegreePlan(costs, max_batch, devices, now, scale, dense)
-        kept, given_up, at = list(items), [], 0
+        kept, at = list(items), 0
+        given_up: list[PlannedItem] = []
         while at < len(kept):
             if plan.add(kept[at]):
                 at += 1

@@ -143,9 +143,9 @@ class LookaheadDegrees(ElasticPolicy):
                     begun.append(Place(item, least, now, step_s))
                     free -= least
         while free > 0 and (faster := _faster(begun, free)) is not None:
-            place, degree, place.step_s = faster
+            place, degree, step_s = faster
             free -= degree - place.degree
-            place.degree = degree
+            place.degree, place.step_s = degree, step_s
         return [_unit(place) for place in begun]
 
     def closed(self, unit: Unit, now: float) -> None:

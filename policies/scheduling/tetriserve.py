@@ -74,7 +74,8 @@ class _Candidate:
         of_kind, left = self.of_kind, self.left
         steps_s, degrees = of_kind.steps_s, of_kind.degrees
         slack_s = self.due_s - now - (of_kind.one.decode_s + self.encode_s)
-        best, found = math.inf, (len(degrees) - 1,)
+        best = math.inf
+        found: tuple[int, ...] = (len(degrees) - 1,)
         for slow, slow_s in enumerate(steps_s):
             if left * slow_s <= slack_s:
                 if left * degrees[slow] * slow_s < best:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -117,7 +118,7 @@ def _plain(column: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", parted.lower()).strip("_")
 
 
-def _unit(values: pd.Series[object]) -> str:
+def _unit(values: pd.Series[Any]) -> str:
     """What a column of times is probably in, by its first cell that holds something."""
     first = next((value for value in values.head(100).tolist() if value is not None and value == value), None)
     if values.dtype.kind == "M":
