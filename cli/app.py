@@ -24,6 +24,9 @@ from cli.verbs import Verbs
 from cli.why import why
 from reports.console import say
 
+RUN, READ, PREPARE = "Run and ask what if", "Read what came of it", "Prepare"
+"""Headings of the verbs."""
+
 app = Verbs(
     name="tilecast",
     help="What-if simulation and real-device execution for serving diffusion models.",
@@ -47,23 +50,39 @@ def common(
     """What-if simulation and real-device execution for serving diffusion models."""
 
 
-app.add_typer(trace.app, name="trace", help="Import, generate, describe and transform request traces.")
-app.add_typer(profile.app, name="profile", help="Measure a model on this machine, or import measurements.")
-app.add_typer(hardware.app, name="hardware", help="Hardware kinds, models' shapes, and estimates of one on the other.")
-app.add_typer(cache.app, name="cache", help="Record cache signals, fit cache forests, describe both.")
+app.add_typer(
+    trace.app, name="trace", help="Import, generate, describe and transform request traces.", rich_help_panel=PREPARE
+)
+app.add_typer(
+    profile.app,
+    name="profile",
+    help="Measure a model on this machine, or import measurements.",
+    rich_help_panel=PREPARE,
+)
+app.add_typer(
+    hardware.app,
+    name="hardware",
+    help="Hardware kinds, models' shapes, and estimates of one on the other.",
+    rich_help_panel=PREPARE,
+)
+app.add_typer(
+    cache.app, name="cache", help="Record cache signals, fit cache forests, describe both.", rich_help_panel=PREPARE
+)
 cache.app.command("record-tiles")(record_tiles)
 cache.app.command("calibrate")(calibrate)
-app.add_typer(scenario.app, name="scenario", help="Write a scenario, check one, list every key.")
-app.command()(simulate)
-app.command()(plan)
-app.command()(sweep)
-app.command()(replay)
-app.command()(validate)
-app.command()(report)
-app.command()(compare)
-app.command()(check)
-app.command()(why)
-app.command()(ask)
-app.command()(quality)
-app.command()(examples)
+app.add_typer(
+    scenario.app, name="scenario", help="Write a scenario, check one, list every key.", rich_help_panel=PREPARE
+)
+app.command(rich_help_panel=RUN)(simulate)
+app.command(rich_help_panel=RUN)(plan)
+app.command(rich_help_panel=RUN)(sweep)
+app.command(rich_help_panel=RUN)(replay)
+app.command(rich_help_panel=READ)(validate)
+app.command(rich_help_panel=READ)(report)
+app.command(rich_help_panel=READ)(compare)
+app.command(rich_help_panel=PREPARE)(check)
+app.command(rich_help_panel=READ)(why)
+app.command(rich_help_panel=RUN)(ask)
+app.command(rich_help_panel=READ)(quality)
+app.command(rich_help_panel=PREPARE)(examples)
 limited(app)

@@ -165,11 +165,13 @@ def _cut_short(profile: Profile, repeats: int, minutes: float) -> str:
     fewer = counts[counts < repeats]
     if not len(fewer):
         return ""
-    needed = minutes * repeats * len(counts) / counts.sum()
+    least, most = int(fewer.min()), int(fewer.max())
+    times = f"{most} time{'s' * (most > 1)}" if least == most else f"{least} to {most} times"
+    needed = math.ceil(minutes * repeats * len(counts) / counts.sum())
+    enough = f"; --minutes {needed} would do" if minutes else ""
     return (
         f"the limit of {minutes:g} minutes cut the measurement short: {len(fewer)} of {len(counts)} batches were "
-        f"measured {fewer.min()} to {fewer.max()} times instead of {repeats}; --minutes {max(1, math.ceil(needed))} "
-        "would do"
+        f"measured {times} instead of {repeats}{enough}"
     )
 
 

@@ -49,6 +49,8 @@ def test_what_the_time_limit_left_out_is_said() -> None:
         "--minutes 19 would do"
     )
     assert _cut_short(profile, 1, 10.0) == ""
+    once = Profile(profile.frame[profile.frame["repeat"] == 0])
+    assert _cut_short(once, 5, 0.0).endswith("3 of 3 batches were measured 1 time instead of 5")
 
 
 def test_import_then_describe(tmp_path: Path) -> None:
