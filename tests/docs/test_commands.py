@@ -61,7 +61,7 @@ def test_every_command_runs_from_an_empty_folder(
                 kept = tmp_path_factory.mktemp("kept") / output.name
                 copy(output, kept)
                 ran[key] = printed, kept
-        if "rate_scale" not in command.line:  # what is asked of more load may well be too much
+        if "--profile mine.parquet" not in command.line:  # measured just now, on whatever machine this is
             assert "OVERLOADED" not in printed, command
         if (output := output_of(command)) is not None:
             assert output.exists(), command
