@@ -236,6 +236,8 @@ class Controller:
 
     def _job(self, request: Request, earlier: Job | None = None) -> Job:
         recipe = self.recipe(request)
+        if self._loads is None and self._legs is None:
+            return Job(request, len(self.jobs), recipe, earlier)
         if self._loads is not None and STAGES[recipe[0][0]].weights:
             return Job(request, len(self.jobs), recipe[1:], earlier, adapters=recipe[0][1])
         if self._legs is not None:
@@ -527,8 +529,12 @@ class Controller:
         self._recalled.discard(launch_id)
         queue = self._cluster.queues[index]
         self._changed[queue] = None
-        own_steps = self._own_steps(launch, steps)
-        self._leave(self._replicas[index], launch)
+        own_steps = self._own_steps(launch, steps) if self._moves or self._loads is not None else steps
+        replica = self._replicas[index]
+        if replica.beside:
+            self._leave(replica, launch)
+        else:
+            self._write.set_launch(replica, None)
         self._occupancy.free |= 1 << index
         self.launched.append((launch, outcome, now))
         if load is not None:
@@ -544,7 +550,7 @@ class Controller:
             elif own_steps == job.steps_left and not (job.cancelling and job.passes_on):
                 self._write.finish(job, now)
                 self._ended(job, self._cluster.resident[index], now)
-                if job.passes_on:
+                if job.leg is not None and job.passes_on:
                     self._passing.append(job)
                     self.open += 1
             else:
@@ -696,8 +702,12 @@ class Controller:
             predicted_step_s = tuple([cost.step_s for cost in step_costs])
         launch = _new(Launch, (launch_id, index, jobs, work, predicted_step_s, steps, now, None, devices))
         self._running[launch_id] = step_costs
-        self._begin(replica, launch)
         occupancy, bit = self._occupancy, 1 << index
+        if degree is None and replica.launch is None:
+            self._write.set_launch(replica, launch)
+            occupancy.free &= ~bit
+        else:
+            self._begin(replica, launch)
         occupancy.holding |= bit
         self._next_launch = launch_id + 1
         waiting, queued = self._cluster.waiting, queue.waiting

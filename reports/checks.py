@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from policies.run_arrays import STATUSES, PoolShape, RequestArrays, RunArrays, StepArrays
+from policies.run_arrays import STATUSES, PoolShape, RequestArrays, RunArrays, StepArrays, Whole
 from policies.runlog import Run
 from traces.errors import BadInput
 
@@ -188,14 +188,25 @@ def _check_launches(run: Run) -> None:
     if backwards.any():
         row = steps[backwards].iloc[0]
         raise BadInput(f"{file}: launch {row['launch_id']} starts at {row['start_s']} s and ends at {row['end_s']} s")
-    ordered = steps.assign(devices=steps["devices"].str.split()).explode("devices")
-    ordered = ordered.sort_values(["replica", "devices", "start_s", "end_s"])
-    before: pd.DataFrame = ordered.shift()
-    same = (ordered["replica"] == before["replica"]) & (ordered["devices"] == before["devices"])
-    overlap = same & (ordered["start_s"] < before["end_s"] - CLOCK_SLACK_S)
+    row, device = _by_device(steps["devices"])
+    replica, start_s, end_s = (steps[name].to_numpy()[row] for name in ("replica", "start_s", "end_s"))
+    order = np.lexsort((end_s, start_s, device, replica))
+    replica, device, start_s, end_s = replica[order], device[order], start_s[order], end_s[order]
+    same = (replica[1:] == replica[:-1]) & (device[1:] == device[:-1])
+    overlap = same & (start_s[1:] < end_s[:-1] - CLOCK_SLACK_S)
     if overlap.any():
         at = int(np.argmax(overlap))
-        raise BadInput(
-            f"{file}: launches {ordered['launch_id'].iloc[at - 1]} and {ordered['launch_id'].iloc[at]} "
-            f"overlap on replica {ordered['replica'].iloc[at]}"
-        )
+        first, second = steps["launch_id"].to_numpy()[row[order[at : at + 2]]]
+        raise BadInput(f"{file}: launches {first} and {second} overlap on replica {replica[at]}")
+
+
+def _by_device(devices: pd.Series) -> tuple[Whole, Whole]:
+    """The rows of launches once for each of their devices, and that device's place among all names of devices."""
+    codes, spelled = pd.factorize(devices, use_na_sentinel=False)
+    names = [str(each).split() for each in spelled]
+    known = {name: at for at, name in enumerate(dict.fromkeys(chain.from_iterable(names)))}
+    counts = np.array([len(each) for each in names], dtype=np.int64)
+    row, place = np.repeat(np.arange(len(codes)), counts[codes]), np.cumsum(counts) - counts
+    first = np.cumsum(counts[codes]) - counts[codes]
+    of_names = np.array([known[name] for each in names for name in each], dtype=np.int64)
+    return row, of_names[place[codes][row] + np.arange(len(row)) - first[row]]

@@ -149,7 +149,7 @@ class World(Durations):
         _, images, even, moved = known
         if steps is not None:
             planned, even = steps, even[:1]
-        clocks = self._clocks(launch)
+        clocks = self.clocks[launch.replica] if launch.devices[0] == 0 else self._clocks(launch)
         end = start
         parts: list[Part] = []
         for stage, count, unit in even:
