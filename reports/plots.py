@@ -76,7 +76,8 @@ def _attainment_by_run(comparison: Comparison) -> go.Figure:
     shares, worst = (
         [values[name] for values in comparison.summaries] for name in ("slo_attainment", "slo_attainment_worst_size")
     )
-    figure = blank("SLO attainment", "", row_height(len(shares)))
+    lines = max(charts.label(name).count("<br>") + 1 for name in comparison.names)
+    figure = blank("SLO attainment", "", row_height(len(shares), lines))
     several = any(len(run.requests.sizes) > 1 for run in comparison.arrays)
     for values, symbol, name in ((worst, "triangle-left-open", "the worst size"), (shares, "circle", "all requests")):
         if several or values is shares:

@@ -138,7 +138,7 @@ def _sections(plan: Plan) -> Iterator[PageSection]:
         best,
         charts.latency_by_size,
         [tables.by_size(plan)] if len(plan.by_size) > charts.SIZES else [],
-        beside=("Size", "Deadlines kept", "P50", "P95", "P99"),
+        beside=("Size", "Deadlines kept", "P50", "P95"),
     )
     yield from section(
         "Queue and utilisation over time",
