@@ -92,7 +92,7 @@ class _Place:
         self.running: dict[int, Launch] = {}  # by their ids, in the order in which they began
         self.cold = False  # it has its model and is not yet warmed up
         self.warm = False  # its warm-up was ordered
-        self.warming: set[int] = set()  # the orders of that
+        self.warming: list[LaunchOrder] = []  # the orders of that which are left, the first of them under way
         self.report = Report()
 
 
@@ -233,7 +233,7 @@ class Replay:
     def _start(self, index: int) -> None:
         place = self._places[index]
         place.starts += 1
-        place.cold, place.warm, place.warming = False, False, set()
+        place.cold, place.warm, place.warming = False, False, []
         place.state, start, deliver = "starting", place.starts, self._deliver
 
         def hear(told: Told) -> None:
@@ -274,10 +274,8 @@ class Replay:
             if orders is None:
                 return False
             if orders and not place.warm:
-                place.warm = True
-                place.warming = {order.launch_id for order in orders}
-                for order in orders:
-                    place.replica.tell(order)
+                place.warm, place.warming = True, orders
+                place.replica.tell(orders[0])
                 return False
         place.cold = False
         return True
@@ -285,8 +283,10 @@ class Replay:
     def _warmed(self, place: _Place, told: Ended) -> None:
         """An order of a warm-up has been carried out."""
         assert self._warm_ups is not None
-        place.warming.remove(told.launch_id)
         self._warm_ups.take(told)
+        place.warming.pop(0)
+        if place.warming:  # one after another: they are of the same requests
+            place.replica.tell(place.warming[0])
 
     def _deliver_again(self, jobs: Sequence[Job]) -> None:
         """Each on the replica where it finished, or if that is not there on another, alone."""

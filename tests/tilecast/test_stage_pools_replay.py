@@ -101,10 +101,12 @@ def test_each_stage_of_clips_has_its_process_and_one_that_is_killed_comes_back(
     profiles: Path,
     tmp_path: Path,
 ) -> None:
+    own = pools("video", *[(stage,) for stage in ORDINARY])
+    own[-1]["devices"] = 2  # which are processes beside the replica's
     ready = scenario(
         profiles,
         asked("video", "video"),
-        pools("video", *[(stage,) for stage in ORDINARY]),
+        own,
         cluster={"threads": 1, "launcher": "process"},
         faults={"outages": ["0.3:1:0.1"]},
     )
