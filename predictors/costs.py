@@ -107,6 +107,11 @@ class CostModel:
         """Whether `observe` is to be told what launches took: then no answer may be remembered."""
         return False
 
+    @property
+    def observed(self) -> int:
+        """How often it was told what a launch took; 0: never, or it does not count."""
+        return 0
+
     def step_s(self, stage: str, batch: Batch) -> float:
         """Seconds of one step of a stage for a batch; 0.0 for a stage that was not measured.
 
@@ -188,6 +193,10 @@ class CostLayer(CostModel):
     def learns(self) -> bool:
         """Whether anything that it wraps does."""
         return self.table.learns
+
+    @property
+    def observed(self) -> int:
+        return self.table.observed
 
     def step_s(self, stage: str, batch: Batch) -> float:
         return self.table.step_s(stage, batch)

@@ -42,6 +42,7 @@ class OnlinePredictor(CostLayer):
     """
 
     learns = True
+    observed = 0
 
     def __init__(
         self,
@@ -171,6 +172,7 @@ class Corrected(_Mean, StepCost):
         if predicted_step_s <= 0 or measured_step_s <= 0:
             return  # a stage that was not measured has nothing to correct
         predictor, of_stage = self._predictor, self._of_stage
+        predictor.observed += 1
         surprise = log(measured_step_s * (1.0 + predictor.error) / predicted_step_s)
         if of_stage.cut_off or abs(surprise) > predictor.clip:
             surprise = of_stage.limited(surprise, predictor.clip)

@@ -15,7 +15,7 @@ from policies.contract import Cluster, Decision, Replica, SchedulingPolicy
 from policies.job import Job, JobKind
 from policies.scheduling.batch import next_quantum
 from policies.scheduling.mixing import Alone, BatchCosts, BatchKind
-from predictors.costs import OnDevices, StepCost
+from predictors.costs import OnDevices
 
 _TOGETHER = 1.25
 """Devices that have denoised a request decode it together where that takes so many times one's device time at most."""
@@ -76,25 +76,31 @@ class _Kind:
     ) -> None:
         self._one, self._kind, self._degrees, self._on = one, kind, degrees, on
         self._found: KindOnDegrees | None = None
-        self._costs: list[StepCost] = []
-        self._steps_s: list[float] = []
+        self._alone: list[Alone] = []
+        self._steps_s: list[list[float]] = []
 
     def now(self) -> KindOnDegrees:
-        """What is known now."""
-        steps_s = [cost.step_s for cost in self._costs]
-        if self._found is None or steps_s != self._steps_s:
-            one = self._one.alone(self._kind)
-            alone = [costs.alone(kind) for costs, kind in self._on]
-            finishes = [True] * len(alone)
+        """What is known now; what nothing was learned of is not asked for anew."""
+        if self._found is None:
+            self._alone = [costs.alone(kind) for costs, kind in self._on]
+            changed = True
+        else:
+            changed = False
+            for at, (costs, kind) in enumerate(self._on):
+                steps_s = [cost.step_s for cost in kind.step_costs or ()]
+                if steps_s != self._steps_s[at]:
+                    self._alone[at] = costs.alone(kind)
+                    changed = True
+        if self._found is None or changed or self._degrees[0] > 1:
+            self._steps_s = [kind.steps_s for _, kind in self._on]
+            one = self._alone[0] if self._degrees[0] == 1 else self._one.alone(self._kind)
+            alone, finishes = list(self._alone), [True] * len(self._alone)
             if self._kind.mixes:
                 for at, (degree, of) in enumerate(zip(self._degrees, alone, strict=True)):
                     together = of.decode_s < one.decode_s and degree * of.decode_s <= _TOGETHER * one.decode_s
                     finishes[at] = degree == 1 or together
                     alone[at] = of if finishes[at] else of._replace(decode_s=one.decode_s)
             self._found = KindOnDegrees(self._kind, one, self._degrees, tuple(alone), tuple(finishes))
-            kinds = [self._kind, *[kind for _, kind in self._on]]
-            self._costs = [cost for kind in dict.fromkeys(kinds) for cost in kind.step_costs or ()]
-            self._steps_s = [cost.step_s for cost in self._costs]
         return self._found
 
 
@@ -114,10 +120,12 @@ class DegreeCosts:
         self._offered: dict[str, tuple[int, ...]] = {}
         self._kinds: dict[JobKind, _Kind] = {}
         self._now: dict[JobKind, KindOnDegrees] = {}
+        self._observed = 0
 
     def renew(self) -> None:
         """Something may have been learned since `of` was asked."""
-        if self._costs.learns:
+        if self._costs.learns and (not self._costs.observed or self._costs.observed != self._observed):
+            self._observed = self._costs.observed
             self._now.clear()
 
     def of(self, job: Job) -> KindOnDegrees:
