@@ -25,7 +25,7 @@ have."""
 
 @dataclass(frozen=True)
 class HandedOn:
-    """What the stages of a model hand on.
+    """What the stages of a model hand on; every picture counts as one with a prompt of its own.
 
     Attributes:
         geometry: of the model.
