@@ -74,8 +74,10 @@ class QueueState:
         bits: of the replicas that draw from it, as in `Occupancy`.
         pool: theirs.
         policy: that one; set when it begins.
+        instead_of: of a replica that only finishes what it has, the queue from which it drew before.
     """
 
+    instead_of: QueueState
     bits: int
     pool: Pool
     policy: SchedulingPolicy

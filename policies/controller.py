@@ -64,6 +64,7 @@ _new = tuple.__new__  # of a named tuple, it takes a third of the time that its 
 _FIELDS = len(Decision._fields)
 
 _FIRST = (0,)
+_MOVING = frozenset(STAGES.named(lambda stage: stage.moves))
 _LOADING = LaunchWork(Batch("", (), 0.0), (("load", 1),))
 
 REPLICA_FAILED = "its replica failed"
@@ -111,6 +112,7 @@ class Controller:
         routing: RoutingPolicy | None = None,
         legs: Legs | None = None,
     ) -> None:
+        # At most 30 attributes: Python finds those of an object with more of them slower, see the tests.
         self.recipe = through(recipe) if isinstance(recipe, tuple) else recipe
         self.jobs: list[Job] = []
         self.launched: list[LaunchRecord] = []
@@ -121,7 +123,6 @@ class Controller:
             pools = [Pool(pools, replicas, weights=weights)]
         replicas = sum([pool.replicas for pool in pools])
         self._legs = Legs(pools) if legs is None and any(pool.stages for pool in pools) else legs
-        self._passing: list[Job] = []  # whose requests go on elsewhere, and have not yet come there
         if routing is None:
             routing = usual_routing(policy) if replicas > 1 else Shared()
         self._loads = None
@@ -143,13 +144,11 @@ class Controller:
         self._next_launch = 0
         self._known: dict[Pool, dict[tuple[Any, ...], _Work]] = {pool: {} for pool in pools}
         self._on_event = on_event
-        self._moves = self._legs is not None or any(pool.devices > 1 for pool in pools)
         self._learns = any(pool.costs.learns for pool in pools)
         self._rules = Rules(cluster, self._loads)
         self._preloaded = loaded
         self._scaler = self._scaler_of(pools, binds)
         self._finishing: dict[int, QueueState] = {}  # of replicas that begin nothing any more
-        self._drawn: dict[int, QueueState] = {}  # the queues that those drew from
         scaling = [] if self._scaler is None else [pool.elastic.policy for pool in pools if pool.elastic is not None]
         users = [each for each in (policy, routing, *scaling) if is_users(each)]
         self._audit = Audit(cluster, users) if users else None
@@ -256,9 +255,10 @@ class Controller:
 
         `launches` does it first, so that a driver need not.
         """
-        if not self._passing:
+        legs = self._legs
+        if legs is None or not legs.passing:
             return []
-        passing, self._passing = sorted(self._passing, key=lambda job: job.order), []
+        passing, legs.passing = sorted(legs.passing, key=lambda job: job.order), []
         if self._on_event:
             self._on_event("pass", passing, now)
         self.open -= len(passing)
@@ -296,7 +296,7 @@ class Controller:
 
     def launches(self, now: float) -> list[Launch]:
         """Work to start now."""
-        if self._passing:
+        if self._legs is not None:
             self.pass_on(now)
         started: list[Launch] = []
         waiting, router, occupancy = self._cluster.waiting, self._router, self._occupancy
@@ -477,7 +477,7 @@ class Controller:
             occupancy.free |= bit
         self._own_recalls += [launch.launch_id for launch in replica.launches]  # what runs beside it may join now
         self._places[bit] = self._replicas[index], resident, queue
-        self._drawn[index], self._cluster.queues[index] = self._cluster.queues[index], queue
+        queue.instead_of, self._cluster.queues[index] = self._cluster.queues[index], queue
 
     def _leave_finishing(self, index: int) -> None:
         """A replica has nothing left to finish."""
@@ -485,7 +485,7 @@ class Controller:
         if occupancy.leaving & bit:
             occupancy.leaving &= ~bit
             occupancy.free &= ~bit
-            queue = self._cluster.queues[index] = self._drawn.pop(index)
+            queue = self._cluster.queues[index] = self._finishing[index].instead_of
             if queue.waiting:
                 occupancy.queued |= bit
             self._places[bit] = self._replicas[index], self._cluster.resident[index], queue
@@ -550,8 +550,8 @@ class Controller:
             elif own_steps == job.steps_left and not (job.cancelling and job.passes_on):
                 self._write.finish(job, now)
                 self._ended(job, self._cluster.resident[index], now)
-                if job.leg is not None and job.passes_on:
-                    self._passing.append(job)
+                if self._legs is not None and job.passes_on:
+                    self._legs.passing.append(job)
                     self.open += 1
             else:
                 self._write.rest(job, own_steps)
@@ -576,7 +576,7 @@ class Controller:
 
     def _own_steps(self, launch: Launch, steps: int) -> int:
         """How many of a launch's first steps are its jobs' own."""
-        if self._moves:
+        if launch.work.stages[0][0] in _MOVING:
             steps = max(0, steps - launch.moving_steps)
         return steps if self._loads is None else self._write.adapt(launch.jobs, steps)
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from policies.job import Leg
+from policies.job import Job, Leg
 from policies.pool import Pool
 from predictors.costs import alone
 from traces.errors import BadInput
@@ -37,10 +37,14 @@ class Legs:
 
     Args:
         pools: of a cluster; of those that serve a model, all stages are served.
+
+    Attributes:
+        passing: jobs of a run whose requests go on elsewhere, and have not yet come there.
     """
 
     def __init__(self, pools: Sequence[Pool]) -> None:
         self._pools = pools
+        self.passing: list[Job] = []
         self._of = lru_cache(maxsize=4096)(self._divided)
 
     def recipes(self, request: Request, recipe: Recipe) -> tuple[Recipe, ...]:

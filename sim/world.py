@@ -172,7 +172,9 @@ class World(Durations):
                 unit = max(1, unit * slowdown // 1000)
             end += unit * (sums[last] - sums[first])
             parts.append((stage, count, end, unit, sums, first))
-        return Timeline(launch, start, parts, planned, images, self._account, moved=moved)
+        if moved:
+            return Timeline(launch, start, parts, planned, images, self._account, moved=moved)
+        return Timeline(launch, start, parts, planned, images, self._account)
 
     def put_back(self, timeline: Timeline, time: int) -> None:
         clocks = self._clocks(timeline.launch)

@@ -221,6 +221,14 @@ def test_a_driver_that_misreports_is_refused() -> None:
         c.complete(launch, Outcome(7), 1.0)
 
 
+def test_attributes_of_what_every_request_meets_are_found_fast() -> None:
+    """Python keeps the keys of an object's attributes with its class where it has at most 30; else a run takes 10 %
+    longer."""
+    c = controller(FCFS())
+    for met in (c, c._router, c._rules, c._cluster, c._occupancy, c.policy):
+        assert len(getattr(met, "__dict__", ())) <= 30
+
+
 def test_ended_states_lead_nowhere() -> None:
     assert {"finished", "passed", "dropped", "failed", "cancelled", "lost", "rerouted"} == ENDED
     assert set(TRANSITIONS) == {state for to in TRANSITIONS.values() for state in to} | {"waiting"}
