@@ -529,7 +529,9 @@ class Controller:
         self._recalled.discard(launch_id)
         queue = self._cluster.queues[index]
         self._changed[queue] = None
-        own_steps = self._own_steps(launch, steps) if self._moves or self._loads is not None else steps
+        own_steps = steps
+        if self._loads is not None or launch.work.stages[0][0] in _MOVING:
+            own_steps = self._own_steps(launch, steps)
         replica = self._replicas[index]
         if replica.beside:
             self._leave(replica, launch)
