@@ -36,7 +36,7 @@ from predictors.hardware import find_hardware
 from reports.formatting import format_interval
 from reports.output_analysis import interval
 from tilecast.setup import prepare
-from traces.stages import ORDINARY, ordinary
+from traces.stages import ORDINARY, RECEIVE, ordinary
 from traces.streams import stream
 
 DEVICES, LOADS, TIGHTEST, LOOSEST = 16, (1.0, 1.5), 1.5, 5.0
@@ -146,7 +146,7 @@ class Measured(NamedTuple):
 def measure(mix: DrawnMix, cluster: Cluster, costs: CostModel, load: float, count: int, seed: int) -> Measured:
     """One simulation."""
     run = tc.simulate(scenario(requests(mix, costs, load, count, seed), mix.model, cluster))
-    moved = run.steps.loc[run.steps["stage"] == "receive", "moved_bytes"].sum()
+    moved = run.steps.loc[run.steps["stage"] == RECEIVE, "moved_bytes"].sum()
     return Measured(float(run.summary()["slo_attainment"]), float(moved) / 1e9)
 
 
