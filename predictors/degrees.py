@@ -280,6 +280,7 @@ class ParallelCosts(CostLayer):
         link: between them.
         rates: what sharing a denoising step loses.
         decoding: the link as decoding finds it, and what sharing that loses; None: as denoising.
+        decodes: whether devices may decode together, if they can.
     """
 
     def __init__(
@@ -291,6 +292,7 @@ class ParallelCosts(CostLayer):
         link: Link,
         rates: DegreeRates,
         decoding: tuple[Link, DegreeRates] | None = None,
+        decodes: bool = True,
     ) -> None:
         super().__init__(table)
         self.sharing = sharing
@@ -300,7 +302,8 @@ class ParallelCosts(CostLayer):
         self.decoding = decoding or (link, rates.model_copy(update={"measured": {}}))
         possible = (1,) if sharing.shape is None else degrees_of(sharing.shape, sharing.geometry, devices)
         self._degrees = tuple(sorted({*possible, *[degree for degree in rates.measured if degree <= devices]}))
-        self._decodes = sharing.shape is not None and sharing.shape.decode.bands is not None
+        self._decodes = decodes
+        self._has_bands = sharing.shape is not None and sharing.shape.decode.bands is not None
         self._known: dict[tuple[str, Batch], float] = {}
 
     def step_s(self, stage: str, batch: Batch) -> float:
@@ -339,7 +342,7 @@ class ParallelCosts(CostLayer):
         devices = self._devices(batch)
         link, rates = self.decoding
         measured = rates.measured.get(devices)
-        if not (self._decodes or measured):
+        if not self._decodes or not (measured or self._has_bands):
             return one_s
         several_s = rates.seconds(one_s, self.sharing.decoded(batch, devices), link)
         return min(one_s, several_s if measured is None else measured.factor * several_s)

@@ -42,6 +42,7 @@ def degree_costs(
         profile=profile,
         engine=scenario.predictor.engine,
         link=lambda found: _as_given(scenario, found),
+        decodes=scenario.tiling is None or scenario.tiling.decode_together,
     )
     return costs if table.factor == 1.0 else costs.scaled(table.factor)  # hosts and links, too, are slower
 
@@ -55,6 +56,7 @@ def on_devices(
     profile: Profile | None = None,
     engine: str = "eager",
     link: Callable[[Link], Link] = lambda found: found,
+    decodes: bool = True,
 ) -> ParallelCosts:
     """What a model's steps cost on up to so many devices where a table says what they cost on one.
 
@@ -66,6 +68,7 @@ def on_devices(
         profile: measurements; None: there are none.
         engine: one of `predictors.efficiency.ENGINES`, where the table was measured.
         link: makes the link of what is found of it.
+        decodes: whether they may decode together.
     """
     shape = model_shape(geometry)
     rooflines = {} if shape is None else _rooflines(table, kind, geometry, engine)
@@ -88,6 +91,7 @@ def on_devices(
         link=link(_link(kind, rates)),
         rates=rates,
         decoding=(link(_link(kind, decoding)), decoding),
+        decodes=decodes,
     )
 
 

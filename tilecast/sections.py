@@ -300,6 +300,11 @@ class TilingSection(Section):
         "output", description="What a reused tile hands on, see backend.tiled.refine."
     )
     batch: Count = Field(1, description="Tiles in one forward at most.")
+    decode_together: bool = Field(
+        False,
+        description="The devices of a replica decode together where that is faster, each a band of rows: the picture "
+        "is then that of one device but for rounding, not to the last bit.",
+    )
     image: Literal["refine", "condition"] = Field(
         "refine", description="A request's picture is refined, or shown to an image-to-video model."
     )

@@ -154,13 +154,14 @@ def test_a_replay_on_two_devices_makes_the_same_pictures(folder: Path) -> None:
     alone = Request("r0", 0.0, 256, 256, 6, prompt="a red circle on blue", seed=2)  # so that no batch is another one
     Trace.from_requests([alone]).save(folder / "trace.parquet")
     caching = "policies.tile_caching={name='interval',every=2,warmup=1}"
-    for devices in (1, 2):
-        settings = ("--set", f"cluster.devices={devices}", "--set", caching, *UNHURRIED)
-        run("replay", folder / "scenario.toml", *settings, "--save-images", "-o", folder / f"on-{devices}")
-    one, two = (
-        np.asarray(Image.open(folder / name / "images" / "000000.png")).astype(int) for name in ("on-1", "on-2")
-    )
-    assert np.abs(one - two).max() <= 1  # both decode it, each some of its rows: sums are rounded otherwise
+    for name, devices, together in (("on-1", 1, "false"), ("on-2", 2, "false"), ("together", 2, "true")):
+        where = ("--set", f"cluster.devices={devices}", "--set", f"tiling.decode_together={together}")
+        settings = (*where, "--set", caching, *UNHURRIED)
+        run("replay", folder / "scenario.toml", *settings, "--save-images", "-o", folder / name)
+    one, two, together = (folder / name / "images" / "000000.png" for name in ("on-1", "on-2", "together"))
+    assert one.read_bytes() == two.read_bytes()
+    apart = np.asarray(Image.open(one)).astype(int) - np.asarray(Image.open(together)).astype(int)
+    assert np.abs(apart).max() <= 1  # both decode it, each some of its rows: sums are rounded otherwise
     log = read_run(folder / "on-2")
     refine = log.steps[log.steps["stage"] == "refine"]
     assert refine["reused"].sum() > 0
