@@ -248,7 +248,8 @@ def test_replay_validate_and_report(folder: Path, model_folder: Path) -> None:
 
 def test_app_names_the_commands() -> None:
     names = {command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert names == {"simulate", "sweep", "plan", "replay", "validate", "report", "compare", "quality", "examples"}
+    of_a_run = {"simulate", "plan", "sweep", "replay", "validate", "report", "compare", "quality", "why"}
+    assert names == of_a_run | {"ask", "check", "examples"}
 
 
 @pytest.mark.parametrize(
