@@ -243,6 +243,8 @@ class DegreePlan:
         for place in self.places:
             if place.degree > 1 or place.images > room:
                 continue
+            if self._free_s[place.devices[0]] > place.free_s:  # somebody follows there
+                continue
             first = place.items[0].jobs[0]
             if not first.mixes or first.request.model != job.request.model:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from policies.contract import Cluster, Decision, Outcome, PolicyError, Replica, 
 from policies.controller import Controller
 from policies.events import EventRecord, Ledger
 from policies.record import step_table
-from policies.scheduling import FCFS, SCHEDULERS
+from policies.scheduling import FCFS, SCHEDULERS, lookahead_degrees
 from predictors.costs import CostModel
 from sim.check_ended import check_conservation
 from sim.check_worlds import CheckedWorld, DividedCosts
@@ -198,3 +199,23 @@ def test_everybody_is_served_or_dropped_where_batches_form(name: str, seed: int)
     controller = world.controller(SCHEDULERS[name]())
     Simulation(controller, world.world(seed)).run(requests)
     check_conservation(controller.policy, controller, requests)
+
+
+def test_no_plan_has_two_on_a_device_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[list[Any]] = []
+    plan = lookahead_degrees.planned
+
+    def seen(*given: Any) -> Any:
+        places, others = plan(*given)
+        plans.append(places)
+        return places, others
+
+    monkeypatch.setattr(lookahead_degrees, "planned", seen)
+    world = CheckedWorld(1, 120.0, True, divided=True)
+    for seed in range(2):
+        Simulation(world.controller(SCHEDULERS["lookahead"]()), world.world(seed)).run(world.requests(seed, 120))
+    assert any(len(place.items) > 1 for places in plans for place in places)
+    for places in plans:
+        for device in range(4):
+            spans = sorted((place.begins_s, place.free_s) for place in places if device in place.devices)
+            assert all(before[1] <= after[0] for before, after in pairwise(spans)), spans
