@@ -173,11 +173,11 @@ def _row(printed: str) -> list[str]:
 def test_an_estimate_by_the_degree_names_how_and_what_bounds() -> None:
     asked = ("hardware", "estimate", "--model", "flux", "--hardware", "h100-sxm", "--engine", "compile")
     printed = run(*asked, "--devices", "1,2,5", "--guided")
-    rows = {cells[2]: cells for line in printed.splitlines() if len(cells := line.split()) == 9 and cells[0][0] == "1"}
+    rows = {cells[2]: cells for line in printed.splitlines() if len(cells := line.split()) == 12 and cells[0][0] == "1"}
     assert {degree: cells[3] for degree, cells in rows.items()} == {"1": "-", "2": "cfg2", "5!": "ulysses5"}
     assert rows["1"][6] == "1.00"
     assert 1.5 < float(rows["2"][6]) <= 2.0
-    assert rows["2"][8] == "devices"
+    assert rows["2"][10] == "devices"
     low, high = map(float, rows["2"][5].split("-"))
     assert low < float(rows["2"][4]) < high
     assert "devices: times on 2, 3, 4 are ESTIMATED from those on one" in run(*asked, "--devices", "4")

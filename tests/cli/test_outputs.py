@@ -44,7 +44,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "cache record-tiles": ("--model", "tiny-image", "--sizes", "192x192", "-o", "new.parquet"),
     "cache calibrate": ("--model", "tiny-image", "--size", "192x192", "-o", "new.json"),
     "quality": ("mine.png", "-o", "new.json"),
-    "validate": ("run", "run", "-o", "new.json"),
+    "validate": ("run", "run", "-o", "newly.json"),
     "report": ("run", "-o", "new.html"),
     "compare": ("run", "run", "-o", "new.html"),
 }
