@@ -267,6 +267,7 @@ class RequestRun:
     def close(self) -> None:
         """Give the request up and free what it holds."""
         if self._greenlet and not self._greenlet.dead:
+            self._greenlet.parent = greenlet.getcurrent()  # who gives it up goes on, not who last ran it
             self._greenlet.throw()
         self.pending = self.latents = None
         self.stay()

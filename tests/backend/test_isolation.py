@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 
 from diffusers import FirstBlockCacheConfig  # noqa: E402
 from diffusers.guiders import SkipLayerGuidance  # noqa: E402
+from greenlet import greenlet  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from backend import executor as executing  # noqa: E402
@@ -206,3 +207,24 @@ def test_an_exchange_is_seen_even_where_the_new_part_lies_where_the_old_one_lay(
         vars(module)["processor"] = types.SimpleNamespace()
         with pytest.raises(BadInput, match="changes the denoiser"):
             changes.check()
+
+
+@torch.no_grad()
+def test_a_launch_goes_on_after_it_gave_up_a_request_that_another_launch_ran() -> None:
+    pipeline = tiny_stateful.hunyuan_image()
+    intercept_denoisers(pipeline)
+    run = RequestRun(pipeline, requests_of(CASES["hunyuan-image"])[0])
+    heard: list[str] = []
+
+    def begins() -> str:
+        run.resume()
+        return "begun"
+
+    def gives_up() -> str:
+        run.close()
+        heard.append("given up")
+        return "ended"
+
+    assert greenlet(begins).switch() == "begun"
+    assert greenlet(gives_up).switch() == "ended"
+    assert heard == ["given up"]
