@@ -188,15 +188,15 @@ def _check_launches(run: Run) -> None:
     if backwards.any():
         row = steps[backwards].iloc[0]
         raise BadInput(f"{file}: launch {row['launch_id']} starts at {row['start_s']} s and ends at {row['end_s']} s")
-    row, device = _by_device(steps["devices"])
-    replica, start_s, end_s = (steps[name].to_numpy()[row] for name in ("replica", "start_s", "end_s"))
+    rows, device = _by_device(steps["devices"])
+    replica, start_s, end_s = (steps[name].to_numpy()[rows] for name in ("replica", "start_s", "end_s"))
     order = np.lexsort((end_s, start_s, device, replica))
     replica, device, start_s, end_s = replica[order], device[order], start_s[order], end_s[order]
     same = (replica[1:] == replica[:-1]) & (device[1:] == device[:-1])
     overlap = same & (start_s[1:] < end_s[:-1] - CLOCK_SLACK_S)
     if overlap.any():
         at = int(np.argmax(overlap))
-        first, second = steps["launch_id"].to_numpy()[row[order[at : at + 2]]]
+        first, second = steps["launch_id"].to_numpy()[rows[order[at : at + 2]]]
         raise BadInput(f"{file}: launches {first} and {second} overlap on replica {replica[at]}")
 
 

@@ -124,11 +124,11 @@ class Command:
             assert not hidden(self.folder), said
 
     def whole(self) -> str:
-        """Run it to its end, in this process."""
+        """Run it to its end, in this process; what it says, however its lines are wrapped."""
         with chdir(self.folder):
             said = run(*self.words)
         assert not hidden(self.folder), said
-        return said
+        return " ".join(said.split())
 
     def tell(self) -> None:
         """Say what was tried, when all of it held."""
@@ -247,7 +247,7 @@ def test_simulate(tmp_path: Path) -> None:
     for how, after_s in moments(2.0, "INT twice"):
         command.end(how, lambda: True, after_s)
         assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir()) or read_run(tmp_path / "run")
-    assert "1500 requests in" in command.whole()
+    assert "1,500 of 1,500 requests in time" in command.whole()
     check_run(read_run(tmp_path / "run"))
     command.tell()
 

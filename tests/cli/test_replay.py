@@ -30,7 +30,7 @@ def test_one_process_is_no_rank_and_says_whose_prompt_it_cut(
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("COLUMNS", "300")
-    printed = run(*given, "-o", tmp_path / "run")
+    printed = run(*given, "--all", "-o", tmp_path / "run")
     log = read_run(tmp_path / "run")
     assert log.requests["status"].tolist() == ["finished", "finished"]
     assert log.requests["note"].str.contains("longer than the text encoder reads and was cut").tolist() == [False, True]
@@ -60,7 +60,7 @@ def test_what_has_no_effect_is_said_before_it_runs(
     monkeypatch.setenv("COLUMNS", "300")
     frame = pd.read_csv(tmp_path / "t.csv").head(1)
     frame.assign(lora="style").to_csv(tmp_path / "t.csv", index=False)
-    printed = run(*given, "-o", tmp_path / "run")
+    printed = run(*given, "--all", "-o", tmp_path / "run")
     said = "columns that have no effect: lora"
     assert printed.startswith(f"! {said}")
     assert printed.count(said) == 2  # and beside the figures

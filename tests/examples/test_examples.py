@@ -165,7 +165,7 @@ def test_a_day_with_replicas_that_come_and_go_costs_less_than_the_fixed_cluster_
     assert in_time["three, always"] > 99.5
     assert in_time["by the deadlines"] > 95
     assert cost["by the deadlines"] < cost["by the queue"] < cost["by the hour"] < cost["three, always"]
-    assert "Replicas over time" in (tmp_path / "report.html").read_text()
+    assert "Above: paid for, and dotted those of them that take requests" in (tmp_path / "report.html").read_text()
 
 
 def test_shares_of_the_devices_spare_tenants_the_flood_of_another(

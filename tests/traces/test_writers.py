@@ -33,6 +33,7 @@ NAMED = {
     "policies/runlog.py": "into the folder that the caller claimed",
     "cli/failures.py": "a report of a mistake of ours, under a new name",
     "backend/measured.py": "a line more of what was measured, in a file that it locks and knows by its mark",
+    "tools/picture.py": "the picture of the README, which has its place",
     "tools/families.py": "a model that is saved to be loaded again, into a temporary folder",
     "tools/tiny_models/tiny_image.py": "a model that was trained, into a new folder",
     "tools/tiny_models/tiny_video.py": "a model that was trained, into a new folder",
