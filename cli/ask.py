@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cli.options import EstimatedOption, MeasuredOption, ServedOption
 from reports.console import new_console
 from traces.limits import REPLICAS, SEED, SPAN, Range
 
@@ -15,22 +16,14 @@ def ask(
     users: Annotated[
         int, Range(1, 100_000, "users", whole=True), typer.Option(help="Let this many users ask, each again and again.")
     ],
-    model: Annotated[str, typer.Option(help="Serve this model, one of 'tilecast hardware models'.")] = "sdxl",
+    model: ServedOption = "sdxl",
     think: Annotated[
         float,
         SPAN,
         typer.Option(help="Let a user think so many seconds, in the mean, between an answer and a request."),
     ] = 30.0,
-    hardware: Annotated[
-        str | None,
-        typer.Option(
-            help="Estimate times for this kind of 'tilecast hardware list'; by default h100-sxm, unless there is a "
-            "profile."
-        ),
-    ] = None,
-    profile: Annotated[
-        str | None, typer.Option(help="Take times from this profile, a file or one that ships, like cpu-1core.")
-    ] = None,
+    hardware: EstimatedOption = None,
+    profile: MeasuredOption = None,
     replicas: Annotated[int, REPLICAS, typer.Option(help="Serve them with this many replicas.")] = 1,
     within: Annotated[
         float | None,

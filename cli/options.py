@@ -131,3 +131,18 @@ def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(**given)
 
     return run
+
+
+ServedOption = Annotated[str, typer.Option("--model", help="Serve this model, one of 'tilecast hardware models'.")]
+EstimatedOption = Annotated[
+    str | None,
+    typer.Option(
+        "--hardware",
+        help="Estimate times for this kind of 'tilecast hardware list'; by default h100-sxm, unless there is a "
+        "profile.",
+    ),
+]
+MeasuredOption = Annotated[
+    str | None,
+    typer.Option("--profile", help="Take times from this profile, a file or one that ships, like cpu-1core."),
+]

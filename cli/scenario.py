@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from cli.options import ProfileOption, ScenarioFile, SchedulerOption, SeedOption, SetOption, TraceOption, overrides
+from cli.options import (
+    EstimatedOption,
+    MeasuredOption,
+    ProfileOption,
+    ScenarioFile,
+    SchedulerOption,
+    SeedOption,
+    ServedOption,
+    SetOption,
+    TraceOption,
+    overrides,
+)
 from cli.verbs import Verbs
 from reports.console import new_console, say
 from traces.limits import REPLICAS, SEED
@@ -21,17 +32,9 @@ def init(
     file: Annotated[Path, typer.Argument(help="Write the scenario to this file, which must not be there.")] = Path(
         "scenario.toml"
     ),
-    model: Annotated[str, typer.Option(help="Serve this model, one of 'tilecast hardware models'.")] = "sdxl",
-    hardware: Annotated[
-        str | None,
-        typer.Option(
-            help="Estimate times for this kind of 'tilecast hardware list'; by default h100-sxm, unless there is a "
-            "profile."
-        ),
-    ] = None,
-    profile: Annotated[
-        str | None, typer.Option(help="Take times from this profile, a file or one that ships, like cpu-1core.")
-    ] = None,
+    model: ServedOption = "sdxl",
+    hardware: EstimatedOption = None,
+    profile: MeasuredOption = None,
     replicas: Annotated[int, REPLICAS, typer.Option(help="Serve with this many replicas.")] = 1,
     rate: Annotated[
         str | None,
