@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 
 from reports import charts
@@ -136,7 +135,7 @@ def _of_requests(compared: Validation) -> Table:
 
 def _figures(compared: Validation | Repeats, names: list[str], title: str) -> Table:
     """The figures that are named, simulated and real."""
-    known = [(name, pd.Series(compared.figures.loc[name])) for name in names]
+    known = [(str(name), row) for name, row in compared.figures.loc[names].iterrows()]
     if isinstance(compared, Validation):
         rows = [(figure(name).label, *format_error(name, row)) for name, row in known]
         return Table.plain(title, ["", "simulated", "real", "error", "relative"], rows)
@@ -206,6 +205,6 @@ def latency(compared: Validation) -> go.Figure:
 
 def _error(compared: Validation | Repeats, name: str) -> float:
     """As a share of the real one, or of shares their difference."""
-    row, unit = pd.Series(compared.figures.loc[name]), figure(name).unit
+    values, unit = compared.figures, figure(name).unit
     scale = 100.0 if unit == "%" and isinstance(compared, Validation) else 1.0
-    return difference(float(row["sim"]) / scale, float(row["real"]) / scale, unit)
+    return difference(float(values["sim"][name]) / scale, float(values["real"][name]) / scale, unit)
