@@ -10,9 +10,9 @@ with h quadratic near zero and linear far from it; priors say what is thought of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import exp, log
 from typing import Any
@@ -30,6 +30,7 @@ from predictors.degrees import (
     SharedStep,
     Sharing,
     link_at,
+    link_kind,
     shipped_degree_rates,
 )
 from predictors.efficiency import Z80, Prior, forward_seconds, shipped_efficiencies
@@ -99,11 +100,17 @@ def fit_degrees(
         priors: what is thought of each parameter, by the names of `PRIORS`.
         log_sd: of the rates.
     """
+    return _fitted(tuple(points), tuple(priors.items()), log_sd)
+
+
+@lru_cache(maxsize=32)
+def _fitted(points: tuple[SharedPoint, ...], priors: tuple[tuple[str, Prior], ...], log_sd: float) -> DegreeRates:
+    """Of one process's scenarios, most have the same measurements."""
     from scipy.optimize import least_squares  # scipy takes a while to import
 
-    names = list(priors)
-    means = np.array([priors[name].mean for name in names])
-    sds = np.array([priors[name].sd for name in names])
+    names = [name for name, _ in priors]
+    means, sds = (np.array([getattr(prior, what) for _, prior in priors]) for what in ("mean", "sd"))
+    together = _Together.of(points)
 
     def rates_at(values: Floats) -> DegreeRates:
         found = dict(zip(names, values.tolist(), strict=True))
@@ -118,7 +125,7 @@ def fit_degrees(
 
     def residuals(values: Floats) -> Floats:
         rates = rates_at(values)
-        off = np.array([point.log_error(rates) for point in points]) / NOISE
+        off = together.log_errors(rates) / NOISE
         bent = np.sign(off) * np.sqrt(2 * (np.sqrt(1 + off**2) - 1))
         return np.concatenate([bent, (values - means) / sds])
 
@@ -128,6 +135,60 @@ def fit_degrees(
     starts = (means, means + is_host, means - is_host)  # a maximum has a flat side
     fits = [least_squares(residuals, start, bounds=bounds, x_scale=sds) for start in starts]
     return rates_at(min(fits, key=lambda fit: fit.cost).x)
+
+
+@dataclass(frozen=True)
+class _Together:
+    """Points side by side, each attribute of shape (n,): a fit asks for all of them a thousand times.
+
+    Attributes:
+        one_s, share, exchanges, moved_bytes, steps, other_s, measured_s: see `SharedPoint` and `SharedStep`.
+        start_s: seconds to start one kernel, and ``launched_s`` all of them.
+        kinds: of links, see `predictors.degrees.link_kind`.
+        link_bytes_per_s: sent and received.
+    """
+
+    one_s: Floats
+    share: Floats
+    start_s: Floats
+    launched_s: Floats
+    exchanges: Floats
+    moved_bytes: Floats
+    steps: Floats
+    other_s: Floats
+    measured_s: Floats
+    kinds: Sequence[str]
+    link_bytes_per_s: Floats
+
+    @classmethod
+    def of(cls, points: Sequence[SharedPoint]) -> _Together:
+        """These points."""
+
+        def each(value: Callable[[SharedPoint], float]) -> Floats:
+            return np.array([value(point) for point in points], dtype=float)
+
+        return cls(
+            one_s=each(lambda point: point.one_s),
+            share=each(lambda point: point.step.share),
+            start_s=each(lambda point: point.step.start_s),
+            launched_s=each(lambda point: min(point.step.kernels * point.step.start_s, point.one_s)),
+            exchanges=each(lambda point: point.step.exchanges),
+            moved_bytes=each(lambda point: point.step.moved_bytes),
+            steps=each(lambda point: point.steps),
+            other_s=each(lambda point: point.other_s),
+            measured_s=each(lambda point: point.measured_s),
+            kinds=[link_kind(point.link_bytes_per_s) for point in points],
+            link_bytes_per_s=each(lambda point: 2 * point.link_bytes_per_s),
+        )
+
+    def log_errors(self, rates: DegreeRates) -> Floats:
+        """`SharedPoint.log_error` of each."""
+        host_s = self.launched_s + self.exchanges * rates.exchange_starts * self.start_s
+        device_s = self.one_s * (rates.unshared + (1 - rates.unshared) * self.share)
+        reached = self.link_bytes_per_s * np.array([rates.link_share[kind] for kind in self.kinds])
+        link_s = self.exchanges * rates.latency_s + self.moved_bytes / reached
+        step_s = rates.divide_s + np.maximum(host_s, device_s + link_s)
+        return np.log((self.other_s + self.steps * step_s) / self.measured_s)
 
 
 @dataclass(frozen=True)

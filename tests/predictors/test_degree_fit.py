@@ -14,6 +14,7 @@ from predictors.degree_fit import (
     PRIORS,
     DegreeAssessment,
     SharedPoint,
+    _Together,
     assess_degrees,
     degree_cases,
     fit_degrees,
@@ -55,6 +56,13 @@ def test_rates_that_made_measurements_are_found_again() -> None:
     assert found.exchange_starts == pytest.approx(TRUE.exchange_starts, rel=0.02)
     assert dict(found.link_share) == pytest.approx(dict(TRUE.link_share), rel=0.02)
     assert max(abs(point.log_error(found)) for point in points) < 0.01
+
+
+def test_a_fit_sees_of_all_points_what_each_says_alone(assessed: DegreeAssessment) -> None:
+    points = [case.point for case in assessed.cases]
+    rates = TRUE.model_copy(update={"latency_s": 3e-5, "divide_s": 0.01})
+    for each in (rates, shipped_degree_rates(), *assessed.left_out):
+        assert _Together.of(points).log_errors(each) == pytest.approx([point.log_error(each) for point in points])
 
 
 def test_what_ships_is_what_the_fit_says(assessed: DegreeAssessment) -> None:
