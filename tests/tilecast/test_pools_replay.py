@@ -39,7 +39,7 @@ def asked(*models: str) -> Trace:
         [
             Request(
                 f"r{at}", 0.0, 64, 64, 2, prompt="a red circle", seed=at, model=f"tiny-{model}",
-                frames=9 if model == "video" else 1,
+                frames=5 if model == "video" else 1,
             )
             for at, model in enumerate(models)
         ]
@@ -50,7 +50,7 @@ def asked(*models: str) -> Trace:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pools")
     write_profile(folder / "image.parquet")
-    write_profile(folder / "video.parquet", "tiny-video", frames=9)
+    write_profile(folder / "video.parquet", "tiny-video", frames=5)
     return folder
 
 

@@ -28,7 +28,7 @@ from traces.trace import Trace  # noqa: E402
 def profiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("profiles")
     write_profile(folder / "image.parquet")
-    write_profile(folder / "video.parquet", "tiny-video", frames=9)
+    write_profile(folder / "video.parquet", "tiny-video", frames=5)
     return folder
 
 
