@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from tools.tiny_models.scenes import draw, training_scenes
 from tools.tiny_models.tiny_image import TEXT_TOKENS, Parts, noise_schedule, normalise_latents, save
-from tools.tiny_models.training import CONSOLE, Encoded, Training, encoded, train
+from tools.tiny_models.training import CONSOLE, Encoded, Training, encoded, quicker_precision, train
 
 VAE_CROP = 64
 VAE_BATCH = 16
@@ -128,7 +128,7 @@ class Trainer(Training):
         noise = torch.randn_like(x)
         size = [bucket.height, bucket.width]
         time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32).expand(batch, -1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with quicker_precision():
             text = self.parts.text_encoder(prompts, output_hidden_states=True)
             predicted = self.parts.unet(
                 alpha * x + sigma * noise,

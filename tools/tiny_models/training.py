@@ -10,7 +10,8 @@ import math
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -26,7 +27,6 @@ CONSOLE = Console(stderr=True)
 VAE_LEARNING_RATE = 2e-3
 LEARNING_RATE = 1.5e-3
 PROMPT_DROPOUT = 0.1  # trains the empty prompt, which guidance subtracts
-EMA_DECAY = 0.999
 
 
 class Clock:
@@ -96,6 +96,7 @@ class Training(ABC):
         prompt_tokens: in which every prompt fits.
         save_every_s: seconds between two checkpoints.
         leave_for_saving_s: seconds of the budget in which the model is written.
+        average_decay: of the weights' moving average, which is what is saved.
         statistics: what the configuration of the VAE says of its latents, once it is trained.
     """
 
@@ -106,6 +107,7 @@ class Training(ABC):
     prompt_tokens: int
     save_every_s: float
     leave_for_saving_s: float
+    average_decay: float = 0.999
     statistics: tuple[str, ...] = ()
 
     def __init__(self, minutes: float, seed: int, checkpoint: Path, untrained: Callable[[], Any]) -> None:
@@ -148,6 +150,13 @@ class Training(ABC):
     def denoiser_loss(self, bucket: Any, pool: Encoded) -> Tensor:
         """Mean squared error of one batch of one size."""
 
+    def optimizer_of(
+        self, named: Iterable[tuple[str, nn.Parameter]], learning_rate: float, weight_decay: float
+    ) -> torch.optim.Optimizer:
+        """What trains these weights; `named` as of `Module.named_parameters`."""
+        weights = [weight for _, weight in named]
+        return torch.optim.AdamW(weights, learning_rate, (0.9, 0.98), weight_decay=weight_decay, fused=True)
+
     # ------------------------------------------------------------------ samples and prompts
 
     def token_ids(self, prompt: str) -> Tensor:
@@ -172,13 +181,13 @@ class Training(ABC):
     def train_vae(self) -> None:
         """Learn to compress scenes: L1 and L2 reconstruction and a small pull to a unit normal latent."""
         vae = self.parts.vae.train()
-        optimizer = torch.optim.AdamW(vae.parameters(), VAE_LEARNING_RATE, (0.9, 0.98), weight_decay=1e-3)
+        optimizer = self.optimizer_of(vae.named_parameters(), VAE_LEARNING_RATE, 1e-3)
         end_s = self.vae_share * self.clock.budget_s
         loss_seen = Meter("vae")
         for share in self.clock.progress("vae", self.clock.spent_s, end_s):
             set_learning_rate(optimizer, VAE_LEARNING_RATE, share)
             samples = self.vae_batch()
-            with torch.autocast("cpu", torch.bfloat16):
+            with quicker_precision():
                 posterior = vae.encode(samples).latent_dist
                 decoded = vae.decode(posterior.sample()).sample
             error = decoded.float() - samples
@@ -215,8 +224,7 @@ class Training(ABC):
         self._use_average()
 
     def _denoiser_optimizer(self) -> torch.optim.Optimizer:
-        weights = [weight for _, weight in self._denoiser_weights()]
-        return torch.optim.AdamW(weights, LEARNING_RATE, (0.9, 0.98), weight_decay=1e-2, fused=True)
+        return self.optimizer_of(self._denoiser_weights(), LEARNING_RATE, 1e-2)
 
     def _denoiser_weights(self) -> list[tuple[str, nn.Parameter]]:
         trained = {name: getattr(self.parts, name) for name in ("text_encoder", self.denoiser)}
@@ -225,7 +233,7 @@ class Training(ABC):
     @torch.no_grad()
     def _update_average(self) -> None:
         self.steps += 1
-        decay = min(EMA_DECAY, (1 + self.steps) / (10 + self.steps))
+        decay = min(self.average_decay, (1 + self.steps) / (10 + self.steps))
         for name, weight in self._denoiser_weights():
             self.average[name].lerp_(weight, 1 - decay)
 
@@ -273,10 +281,33 @@ class Training(ABC):
             self.optimizer.load_state_dict(state["optimizer"])
 
 
+@cache
+def bfloat16_is_quicker() -> bool:
+    """Whether this CPU multiplies matrices quicker in bfloat16 than in float32, by trying both.
+
+    Where it has no instructions for bfloat16, that is ten times as slow.
+    """
+    took_s = {}
+    for precision in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(256, 256, dtype=precision)
+        times_s = []
+        for _ in range(10):
+            started_s = time.perf_counter()
+            matrix @ matrix
+            times_s.append(time.perf_counter() - started_s)
+        took_s[precision] = min(times_s)
+    return took_s[torch.bfloat16] < took_s[torch.float32]
+
+
+def quicker_precision() -> torch.autocast:
+    """Within it, forward passes run in bfloat16 on CPUs that gain by it, otherwise in float32."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_is_quicker())
+
+
 @torch.no_grad()
 def encoded(vae: Any, samples: Tensor, at_once: int) -> Tensor:
     """Latents (the posterior's mean) of samples `(N, 3, ..., H, W)` in -1..1, so many of them together."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with quicker_precision():
         return torch.cat([vae.encode(some).latent_dist.mean.float() for some in samples.split(at_once)])
 
 
