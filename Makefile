@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MAKEFLAGS += --jobs=2  # packages are installed while the browser is
 
 .PHONY: demo test docs browser clean
 
@@ -21,7 +22,7 @@ docs: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[all]'
 	touch $@
 
 # Reports are looked at in a real browser. Root on Debian gets one; elsewhere those tests are skipped where none is found.
