@@ -135,7 +135,7 @@ def test_what_lies_there_from_the_beginning(folder: Path) -> None:
             "residency.keep=lru",
             "unknown key 'residency'; did you mean 'weights'? residency.dispatch is policies.routing",
         ),
-        ("weights.host=3", "unknown key 'weights.host'; did you mean 'host_gb'?"),
+        ("weights.host=3", "unknown key 'weights.host'; did you mean 'host_gb' or 'host_gb_per_s'?"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(folder: Path, setting: str, message: str) -> None:
