@@ -110,7 +110,8 @@ def table(
         typer.Option(
             "--map",
             help="Read a field from a column, as field=column, for a time with its unit, like "
-            "arrival_s=ts:ms (ns, us, ms, s, min, h or date); may be given several times.",
+            "arrival_s=ts:ms (ns, us, ms, s, min, h or date), of nested JSON by its path, like steps=body.steps, and "
+            "of text like 1024x768 one side, like width=size:1 and height=size:2; may be given several times.",
         ),
     ] = None,
     constant: Annotated[
@@ -125,7 +126,7 @@ def table(
     limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
-    """Import any CSV, Parquet or JSON lines file, its columns named by --map."""
+    """Import any CSV, Parquet or JSON file (lines, or a list of objects), its columns named by --map."""
     from traces.importers.table import import_table, parse_mapping
 
     check(output)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from traces.columns import Cells
-from traces.exact import is_missing
+from traces.exact import is_missing, number_of
 
 A_DATE = "a date like '2024-11-15 16:57:50'"
 _WRITTEN = re.compile(
@@ -20,6 +20,13 @@ _WRITTEN = re.compile(
 """A whole date with or without a time of day and its zone: not a month, nor a word like ``now``."""
 _UTC = ("Z", "z", "+00:00", "+0000", "+00")
 _YEARS = (1678, 2261)  # which nanoseconds since 1970 reach in 64 bits
+
+
+def is_date(value: object) -> bool:
+    """Whether a cell is a whole date, and no number."""
+    if isinstance(value, str):
+        return _WRITTEN.fullmatch(value.strip()) is not None and is_missing(number_of(value))
+    return isinstance(value, date) and not is_missing(value)
 
 
 def seconds_since_1970(values: pd.Series[Any], field: str, cells: Cells) -> pd.Series[Any]:

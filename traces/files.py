@@ -1,4 +1,4 @@
-"""Tables in files: Parquet, CSV and JSON lines, chosen by the file's suffix.
+"""Tables in files: Parquet, CSV and JSON, chosen by the file's suffix.
 
 Reading keeps what the file says: no text is taken for a missing value except the empty field, floats come
 back bit for bit and whole numbers to the last digit (see `traces.exact`), and every failure is one line that names
@@ -23,7 +23,7 @@ from traces.exact import WHOLE_TYPES, column_of, column_of_text, is_missing, unm
 from traces.limits import is_control
 from traces.marks import OutputKind
 from traces.output import whole_file
-from traces.text import parse_json, read_bytes, read_text, write_text
+from traces.text import MOST_LEVELS, parse_json, read_bytes, read_json, read_text, write_text
 
 _LARGEST_FIELD = 2**31 - 1
 _UNSEEN = "\ufeff\u200b\u2060"
@@ -34,20 +34,20 @@ def read_frame(path: Path, text: Iterable[str] = ()) -> pd.DataFrame:
     """The table in ``path``; the columns named in ``text`` stay text even where they look like numbers.
 
     Args:
-        path: .parquet, .csv or .jsonl; the latter two may be packed as .gz.
+        path: .parquet, .csv, .jsonl or .json (a list of objects, or lines); all but the first may be packed as .gz.
         text: names of columns that hold text.
 
     Raises:
         BadInput: as `read_bytes`, an unknown suffix, a damaged file, or no rows.
     """
     path = Path(path)
-    kind = suffix_of(path, packed=True)
+    kind = suffix_of(path, reading=True)
     if kind == ".parquet":
         frame = _read_parquet(path)
     elif kind == ".csv":
         frame = _read_csv(path, text)
     else:
-        frame = frame_of(_read_jsonl(path))
+        frame = frame_of(_read_json_list(path) if kind == ".json" else _read_jsonl(path))
     if frame.empty:
         raise BadInput(f"{path}: the file has no rows")
     for name in map(str, frame.columns):
@@ -108,6 +108,32 @@ def frame_of(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame({name: column_of(record.get(name) for record in records) for name in names})
 
 
+def flattened(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with nested objects as columns of their own: ``body.height`` of ``{"body": {"height": 512}}``.
+
+    A column that holds anything but objects, or whose parts would have the name of another column, stays as it is.
+    """
+    columns = {name: frame[name] for name in frame}
+    waiting = list(columns)
+    while waiting:
+        name = waiting.pop()
+        cells = columns[name].tolist()
+        given = [cell for cell in cells if not is_missing(cell)] if columns[name].dtype == object else []
+        if not given or not all(isinstance(cell, dict) for cell in given) or name.count(".") > MOST_LEVELS:
+            continue
+        parts = dict.fromkeys(part for cell in given for part in cell)
+        inner = {
+            f"{name}.{part}": column_of(None if is_missing(cell) else cell.get(part) for cell in cells)
+            for part in parts
+        }
+        if inner and not inner.keys() & columns.keys():
+            columns = {
+                key: value for old in columns for key, value in (inner if old == name else {old: columns[old]}).items()
+            }
+            waiting += inner
+    return pd.DataFrame(columns)
+
+
 def require_columns(frame: pd.DataFrame, columns: Sequence[str], source: str) -> None:
     """Raise BadInput naming every one of ``columns`` that ``frame`` lacks, what may be meant, and what it has."""
     have = [str(name) for name in frame.columns]
@@ -130,21 +156,22 @@ def row_at(position: int, source: str = "") -> str:
     return f"row {position + 2} counting the header" if of_table else f"record {position + 1}"
 
 
-def suffix_of(path: Path, packed: bool = False) -> str:
-    """What a table's file is by its name: .parquet, .csv or .jsonl; ``packed``: the latter two also as .gz.
+def suffix_of(path: Path, reading: bool = False) -> str:
+    """What a table's file is by its name: .parquet, .csv or .jsonl; ``reading``: or .json, all but Parquet also as .gz.
 
     Raises:
         BadInput: it is none.
     """
     path = Path(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    if packed and suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-        if suffixes and suffixes[-1] in (".csv", ".jsonl"):
-            return suffixes[-1]
-    elif suffixes and suffixes[-1] in (".parquet", ".csv", ".jsonl"):
-        return suffixes[-1]
-    expected = ".parquet, .csv or .jsonl" + (" (the latter two also as .gz)" if packed else "")
+    packed = reading and suffixes[-1:] == [".gz"]
+    known = [".csv", ".jsonl", *([".json"] if reading else []), *([] if packed else [".parquet"])]
+    last = suffixes[-2:-1] if packed else suffixes[-1:]
+    if last and last[0] in known:
+        return last[0]
+    expected = (
+        ".parquet, .csv, .jsonl or .json (the latter three also as .gz)" if reading else ".parquet, .csv or .jsonl"
+    )
     raise BadInput(f"{path}: unknown file type {''.join(path.suffixes) or path.name!r}, expected {expected}")
 
 
@@ -209,6 +236,19 @@ def _once(names: Sequence[str], path: Path) -> None:
     for number, name in enumerate(names):
         if name in names[:number]:
             raise BadInput(f"{path}: column {name!r} is there twice")
+
+
+def _read_json_list(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON list; a file that is none is read as JSON lines."""
+    if not read_text(path).lstrip().startswith("["):
+        return _read_jsonl(path)
+    records = read_json(path)
+    if not _is_text(records):
+        raise BadInput(f"{path} holds half of a character (\\ud800 to \\udfff), which is no text")
+    wrong = next((at for at, record in enumerate(records, start=1) if not isinstance(record, dict)), None)
+    if wrong is not None:
+        raise BadInput(f"{path}: item {wrong} is {type(records[wrong - 1]).__name__}, expected a JSON object")
+    return list(records)
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:

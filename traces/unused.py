@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from traces.columns import DTYPES
-from traces.errors import nearest
+from traces.errors import spelled_like
 
 RECORDED = frozenset({"exec_s", "type_recorded", "status_recorded"})
 """What importers keep of what was recorded; nobody expects an effect of it."""
@@ -46,5 +46,5 @@ def without_effect(frame: pd.DataFrame) -> str:
 
 def _with_hint(name: str) -> str:
     plain = name.strip().lower().replace(" ", "_").replace("-", "_")
-    meant = ALIASES.get(plain) or nearest(plain, DTYPES, 0.8)
+    meant = ALIASES.get(plain) or spelled_like(plain, DTYPES, 0.85)
     return f"{name} (did you mean {meant!r}?)" if meant else name

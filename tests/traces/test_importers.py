@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 from pathlib import Path
 
@@ -318,3 +319,48 @@ def test_an_imported_trace_loads_again(tmp_path: Path) -> None:
     trace = import_gentd26(published(tmp_path), SIZES).trace
     trace.save(tmp_path / "t.parquet")
     pd.testing.assert_frame_equal(Trace.load(tmp_path / "t.parquet").frame, trace.frame)
+
+
+NGINX = [
+    {
+        "time_iso8601": f"2026-11-02T09:30:{second:02}+00:00",
+        "request": "POST /v1/images HTTP/1.1",
+        "request_time": took_s,
+        "body": {"size": "1024x768", "options": {"steps": 20}},
+    }
+    for second, took_s in ((0, 3.5), (7, 0.25), (9, 4.0))
+]
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.json", "lines.json"])
+def test_the_access_log_of_a_server_is_mapped_by_what_it_holds(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    lines = "".join(json.dumps(row) + "\n" for row in NGINX)
+    path.write_text(json.dumps(NGINX, indent=1) if name == "log.json" else lines)
+    said = (
+        r"perhaps --map arrival_s=time_iso8601:date --map width=body\.size:1 --map height=body\.size:2 "
+        r"--map steps=body\.options\.steps; the file has"
+    )
+    with pytest.raises(BadInput, match=said) as caught:
+        import_table(path, {})
+    imported = import_table(path, parse_mapping(re.findall(r"--map (\S+?)[; ]", str(caught.value))))
+    assert [(r.arrival_s, r.size, r.steps) for r in imported.trace] == [
+        (0.0, (768, 1024, 1), 20),
+        (7.0, (768, 1024, 1), 20),
+        (9.0, (768, 1024, 1), 20),
+    ]
+    assert not any("order" in note for note in imported.report.notes)
+    sized = ["width=body.size:1", "height=body.size:2", "steps=body.options.steps"]
+    took = import_table(path, parse_mapping(["arrival_s=request_time", *sized]))
+    assert "1 of 3 rows were not in the order of column 'request_time'" in " ".join(took.report.notes)
+    with pytest.raises(BadInput, match="expected a number; a date is read by --map arrival_s=time_iso8601:date"):
+        import_table(path, parse_mapping(["arrival_s=time_iso8601", *sized]))
+    with pytest.raises(BadInput, match=r"width \(column 'request'\) is 'POST .*, expected two numbers of pixels like"):
+        import_table(path, parse_mapping(["arrival_s=request_time", "width=request:1", *sized[1:]]))
+
+
+@pytest.mark.parametrize("text", ["[1]", '[{"a": 1}, []]', '["x"]'])
+def test_a_list_of_json_holds_objects(text: str, tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(BadInput, match=r"t\.json: item \d is .*, expected a JSON object"):
+        import_table(tmp_path / "t.json", {})

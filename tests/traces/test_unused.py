@@ -34,6 +34,10 @@ def test_fields_empty_columns_and_what_was_recorded_are_not_named() -> None:
     assert sentence(negative_prompt="blue", strength=0.5, sampler=None, exec_s=1.0) == ""
 
 
+def test_a_column_that_is_only_somewhat_like_a_field_gets_no_hint() -> None:
+    assert sentence(request_time=1.0, request="POST") == "columns that have no effect: request_time, request"
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
 def test_imports_say_it_too(suffix: str, tmp_path: Path) -> None:
     frame, path = pd.DataFrame(REQUEST | {"sampler": "euler"}), tmp_path / f"t{suffix}"

@@ -107,8 +107,15 @@ class Sieve:
             why = "; ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
             raise BadInput(f"{self.source}: all {self.read} rows are left out ({why})")
         trace = Trace.from_frame(frame, self.source, rows=self.rows, columns=columns)
+        late = _late_rows(pd.to_numeric(frame["arrival_s"]))
         trace, first_s = on_run_clock(trace, SINCE_1970_S)
         notes = [format_start(first_s or start_s)] if first_s or start_s else []
+        if late:
+            column = columns.get("arrival_s", "arrival_s")
+            notes.append(
+                f"{late} of {len(frame)} rows were not in the order of column {column!r} and have been sorted: it must "
+                "say when requests came, and not how long they took"
+            )
         if unused := without_effect(trace.frame):
             notes.append(unused)
         left_out = dict(self.left_out)
@@ -123,6 +130,11 @@ def _shown(value: object) -> str:
     if is_missing(value):
         return "(empty)"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _late_rows(arrival_s: pd.Series[Any]) -> int:
+    """How many rows of a file stand behind one that arrived later."""
+    return int((arrival_s < arrival_s.cummax()).sum())
 
 
 def spread_ties(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:

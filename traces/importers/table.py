@@ -1,4 +1,4 @@
-"""Any table (CSV, Parquet, JSON lines) whose columns are named by the user."""
+"""Any table (CSV, Parquet, JSON) whose columns are named by the user."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ import pandas as pd
 
 from traces.clock import unit_since_1970
 from traces.columns import DTYPES, ON_A_CLOCK, REQUIRED, TEXT, Cells, numbers
-from traces.dates import A_DATE, seconds_since_1970
+from traces.dates import A_DATE, is_date, seconds_since_1970
 from traces.errors import BadInput, did_you_mean
 from traces.exact import number_of
-from traces.files import read_frame, require_columns
+from traces.files import flattened, read_frame, require_columns
 from traces.importers.imported import Imported, Sieve
-from traces.importers.proposal import hint
-from traces.importers.source import DATE, TIMES, UNITS, Source
+from traces.importers.proposal import TWO_SIDES, hint
+from traces.importers.source import DATE, PARTS, SIDES, TIMES, UNITS, Source
 from traces.limits import INSTANT
 
 _EXCEL_DAYS = (20_000, 80_000)  # 1954 to 2119
 
 
 def parse_mapping(pairs: Sequence[str]) -> dict[str, Source]:
-    """The mapping spelled ``field=column`` or ``field=column:unit``, one a text.
+    """The mapping spelled ``field=column``, one a text.
+
+    A time may have its unit (``arrival_s=ts:ms``), and a side may be one of two numbers (``width=size:1`` of 1024x768).
 
     Raises:
         BadInput: another spelling, an unknown field, a field twice, or a unit on what is no time.
@@ -43,7 +45,8 @@ def parse_mapping(pairs: Sequence[str]) -> dict[str, Source]:
         with_unit = bool(colon) and (unit in UNITS or unit == DATE)
         if with_unit and (field not in TIMES or (field == "slo_s" and unit == DATE)):
             raise BadInput(f"mapping {pair!r}: {field} takes no unit {unit!r}")
-        mapping[field] = Source(name, unit) if with_unit else Source(column)
+        in_two = bool(colon) and field in SIDES and unit in PARTS
+        mapping[field] = Source(name, unit) if with_unit or in_two else Source(column)
     return mapping
 
 
@@ -60,7 +63,7 @@ def import_table(
     Columns already named like a field need no mapping; others are kept as extra columns.
 
     Args:
-        path: .csv, .parquet or .jsonl (also .csv.gz, .jsonl.gz).
+        path: .csv, .jsonl, .json (all three also packed as .gz) or .parquet; nested objects are columns like body.size.
         mapping: the column of each field.
         constants: fields with one value for all rows ("steps": "30").
         rebase: make the earliest arrival time 0; always so when arrivals are dates or times since 1970.
@@ -74,7 +77,7 @@ def import_table(
     for field in constants:
         if field not in DTYPES or field in mapping:
             raise BadInput(f"constant {field!r}: expected a field that has no mapping, one of: {', '.join(DTYPES)}")
-    table = read_frame(path, text=(*TEXT, *(mapping[field].column for field in TEXT if field in mapping)))
+    table = flattened(read_frame(path, text=(*TEXT, *(mapping[field].column for field in TEXT if field in mapping))))
     table.columns = pd.Index([str(name) for name in table.columns])
     require_columns(table, [given.column for given in mapping.values()], source)
     own = {name: Source(name) for name in table.columns if name in DTYPES and name not in {*mapping, *constants}}
@@ -104,14 +107,40 @@ def import_table(
 
 
 def _values(values: pd.Series[Any], field: str, given: Source, cells: Cells) -> pd.Series[Any]:
+    if given.unit in PARTS:
+        return _side(values, field, given.unit, cells)
     if field not in TIMES:
         return values
     if given.unit == DATE:
         if values.dtype.kind != "M":
             _refuse_numbers(values, field, cells)
         return seconds_since_1970(values, field, cells)
+    if field != "slo_s":
+        _refuse_dates(values, field, cells)
     seconds = numbers(values, field, cells)
     return seconds / (1 / UNITS[given.unit]) if UNITS[given.unit] < 1 else seconds * UNITS[given.unit]
+
+
+def _side(values: pd.Series[Any], field: str, part: str, cells: Cells) -> pd.Series[Any]:
+    """One of the two numbers of each cell, px."""
+    sides: list[int] = []
+    for position, value in enumerate(values.tolist()):
+        match = TWO_SIDES.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            raise cells.bad(position, field, value, "two numbers of pixels like '1024x768'")
+        sides.append(int(match[int(part)]))
+    return pd.Series(sides, index=values.index, dtype=object)
+
+
+def _refuse_dates(values: pd.Series[Any], field: str, cells: Cells) -> None:
+    """Raise BadInput for the first date in a column of numbers, with the mapping that reads it."""
+    if values.dtype.kind in "iuf":
+        return
+    column = (cells.columns or {}).get(field, field)
+    for position, value in enumerate(values.tolist()):
+        if is_date(value):
+            shown = value if isinstance(value, str) else str(value)
+            raise cells.bad(position, field, shown, f"a number; a date is read by --map {field}={column}:{DATE}")
 
 
 def _refuse_numbers(values: pd.Series[Any], field: str, cells: Cells) -> None:
