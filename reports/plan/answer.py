@@ -7,20 +7,26 @@ import math
 from predictors.basis import ESTIMATED
 from reports.document import KeyFigure
 from reports.formatting import NONE, about, format_interval, format_rate, format_value, percent
-from reports.plan.certainty import certainty, replicas_in_range
+from reports.output_analysis import Interval
+from reports.plan.certainty import certainty, keeps_in, likely_replicas
 from reports.plan.formatting import cluster, demand_rate, money, promised, rejection, subject
-from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Evaluation, Plan
+from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, CarriedRange, Evaluation, Plan
 from traces.notes import Note, grave, ordered, remark
 
 
 def answer(plan: Plan) -> str:
-    """The answer in a sentence."""
+    """The answer in a few sentences: what was asked for, and what goes with it."""
     best = subject(plan)
     if best is None:
         return _no_answer(plan)
     plural = best.candidate.all_devices != 1
     verb = _KEEP[plural][best.keeps]
-    sentence = f"{_who(best)} {verb} {promised(plan)}"
+    carries = _carries(plan, best) if plan.asked_about is not None else ""
+    sure = "" if carries else certainty(plan)
+    sentence = f"{'They' if plural else 'It'} {verb}" if carries else f"{_who(best)} {verb}"
+    sentence += " it" if sure else f" {promised(plan)}"
+    if carries and plan.speeds:
+        sentence += f" in {percent(keeps_in(plan.speeds, best.candidate.replicas))} of what is possible"
     if not math.isnan(best.price_per_hour):
         sentence += f" for {money(best.price_per_hour)} an hour"
         if not math.isnan(best.cost_per_1000_images):
@@ -29,7 +35,7 @@ def answer(plan: Plan) -> str:
         but = format_interval(best.figures.attainment, "%")
         sentence += f": {rejection(best, plan.attainment)}" if best.broken_by else f", but {but}"
     clauses = []
-    if not math.isnan(plan.headroom.mean):
+    if not carries and not math.isnan(plan.headroom.mean):
         they = "they carry" if plural else "it carries"
         clauses.append(f"{they} {format_interval(plan.headroom, 'x')} times this load")
     if plan.lost_replica is not None:
@@ -44,9 +50,33 @@ def answer(plan: Plan) -> str:
         NEAR_KNEE: f" It is close to its limit{limit}.",
         UNSTABLE: f" It is UNSTABLE: its queue grows{limit}.",
     }
-    sure = certainty(plan)
-    by_guess = " By the best guess, " if sure else ""
-    return f"{sure}{by_guess}{sentence}.{state[best.state]}"
+    before = f"{sure} By the best guess, " if sure else carries
+    return f"{before}{sentence}.{state[best.state]}"
+
+
+def headline(plan: Plan) -> tuple[str, str]:
+    """The first sentence of the answer, and what follows it."""
+    first, _, rest = answer(plan).partition(". ")
+    return f"{first.removesuffix('.')}.", rest
+
+
+def _carries(plan: Plan, best: Evaluation) -> str:
+    """What a cluster carries that was asked about, in a sentence and a space; empty: that is not known."""
+    rate_rps, load = plan.demand.rate_rps, plan.headroom
+    if math.isnan(load.mean):
+        return ""
+    carried = format_interval(Interval(load.mean * rate_rps, load.half_width * rate_rps, load.replications), "x")
+    verb = "carries" if best.candidate.all_devices == 1 else "carry"
+    sentence = f"{_who(best)} {verb} {carried} requests/s with {percent(plan.attainment)} of deadlines kept"
+    if plan.carried is not None:
+        sentence += f", and {_range(plan.carried)} if the times, {best.label}, are wrong by "
+        sentence += f"×/÷ {plan.carried.error_factor:.2f} (80 %)"
+    return f"{sentence}. That is {format_interval(load, 'x')} times the demand. "
+
+
+def _range(carried: CarriedRange) -> str:
+    """``2.62 to 4.09``."""
+    return f"{format_value(carried.least_rps, 'x')} to {format_value(carried.most_rps, 'x')}"
 
 
 def key_figures(plan: Plan) -> list[KeyFigure]:
@@ -55,25 +85,37 @@ def key_figures(plan: Plan) -> list[KeyFigure]:
     if best is None:
         return []
     figures = best.figures
-    rate = format_value(plan.headroom.mean * plan.demand.rate_rps, "x")
+    rate = f"{format_value(plan.headroom.mean * plan.demand.rate_rps, 'x')} requests/s"
+    rate += f", {_range(plan.carried)} by the error of the times" if plan.carried is not None else ""
     thousand = money(best.cost_per_1000_images)
     less = plan.lost_replica
     shown = [
-        KeyFigure("Buy" if best is plan.answer else "Cluster", cluster(best.candidate), best.candidate.scheduler),
+        _bought(plan, best),
         KeyFigure("Per hour", money(best.price_per_hour), "" if thousand == NONE else f"{thousand} per 1,000 images"),
         KeyFigure(
             "Deadlines kept", format_interval(figures.attainment, "%"), f"of {percent(plan.attainment)} promised"
         ),
-        KeyFigure("Load it can carry", format_interval(plan.headroom, "x") + "×", f"{rate} requests/s"),
-        KeyFigure("Utilisation", percent(round(figures.utilisation.mean, 3)), _state(best)),
+        KeyFigure("Load it can carry", format_interval(plan.headroom, "x") + "×", rate),
+        KeyFigure("Demand, of the most it can do", percent(round(best.load, 2)), _state(best)),
         KeyFigure("With one replica less", NONE if less is None else format_interval(less.figures.attainment, "%")),
+        KeyFigure("Utilisation", percent(round(figures.utilisation.mean, 3))),
         KeyFigure("Latency, P95", format_interval(figures.latency_p95_s, "s")),
         KeyFigure("Requests asked for, drawn, completed, in time", _rates(plan, best)),
         KeyFigure("Chosen among", ", ".join([policy.scheduler for policy in plan.policies]) or NONE),
     ]
-    if plan.speeds:
-        shown.append(KeyFigure("Replicas, for 80 % of what is possible", replicas_in_range(plan)))
     return [each for each in shown if not each.value.startswith(NONE)]
+
+
+def _bought(plan: Plan, best: Evaluation) -> KeyFigure:
+    """What to buy: a range, where the error of the times leaves one."""
+    if best is not plan.answer or plan.asked_about is not None:
+        return KeyFigure("Cluster", cluster(best.candidate), best.candidate.scheduler)
+    fewest_to_most, hint = likely_replicas(plan)
+    if not hint:
+        return KeyFigure("Buy", cluster(best.candidate), best.candidate.scheduler)
+    each = f"× {best.candidate.hardware}"
+    each = f"replicas of {best.candidate.devices} {each}" if best.candidate.devices > 1 else each
+    return KeyFigure("Buy", f"{fewest_to_most} {each}", f"{hint}; {best.candidate.scheduler}")
 
 
 def _state(best: Evaluation) -> str:

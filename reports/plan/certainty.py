@@ -27,7 +27,8 @@ def certainty(plan: Plan) -> str:
         share = percent(keeps_in(speeds, middle))
         return f"{_spell(fewest, fewest)} {each} keep {promised(plan)} in {share} of what is possible: {how}."
     if fewest == most:
-        return f"{_spell(fewest, fewest)} {each} also in {percent(_NINETY)} of what is possible: {how}."
+        share = percent(_NINETY)
+        return f"{_spell(fewest, fewest)} {each} keep {promised(plan)}, also in {share} of what is possible: {how}."
     likely = likeliest(speeds)
     sentence = f"{_spell(fewest, most)} {each}, most likely {_spell(likely, likely)}, for {promised(plan)}: {how}. "
     if math.isinf(most):
@@ -35,6 +36,15 @@ def certainty(plan: Plan) -> str:
     else:
         sentence += f"{most:.0f} keep the promise in {percent(_NINETY)} of what is possible"
     return f"{sentence}; {_measuring(plan)}."
+
+
+def likely_replicas(plan: Plan) -> tuple[str, str]:
+    """``4 to 6``, and ``4 most likely, 6 in 90 %``; both empty where it takes as many at every speed."""
+    if not plan.speeds or _replicas(plan.speeds[0]) == (most := _replicas(plan.speeds[-1])):
+        return "", ""
+    likely = likeliest(plan.speeds)
+    hint = f"{_spell(likely, likely)} most likely"
+    return replicas_in_range(plan), hint if math.isinf(most) else f"{hint}, {most:.0f} in {percent(_NINETY)}"
 
 
 def replicas_in_range(plan: Plan) -> str:

@@ -8,8 +8,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from predictors.parallel import Parallel
-from reports.plan.formatting import subject
+from reports.plan.formatting import cluster
 from reports.plan.result import Plan
+
+AS_ENGINES_DECIDE = "fcfs"
+"""The policy that does what these engines do with requests: the first first, each on all devices of its replica."""
 
 
 class EngineCommand(NamedTuple):
@@ -25,11 +28,11 @@ class EngineCommand(NamedTuple):
 
 
 def engine_commands(plan: Plan) -> tuple[EngineCommand, ...]:
-    """How a replica of the answer's cluster is started, engine by engine; none where there is no answer.
+    """How a replica of the answer's cluster is started, engine by engine; none where no promise is kept.
 
     Every request then runs on all devices of its replica. Tiles are shared by none of these engines.
     """
-    best = subject(plan)
+    best = plan.answer
     if best is None or plan.demand.tiled:
         return ()
     kind = Parallel.of(best.candidate.devices, 1, plan.demand.guided)
@@ -49,3 +52,20 @@ def engine_commands(plan: Plan) -> tuple[EngineCommand, ...]:
         EngineCommand("SGLang", " ".join(sglang)),
         EngineCommand("xDiT", " ".join(xdit)),
     )
+
+
+def as_engines_decide(plan: Plan) -> str:
+    """What the number of replicas takes for granted that these engines do not do, in a sentence; empty: nothing."""
+    if plan.answer is None or not engine_commands(plan) or plan.answer.candidate.scheduler == AS_ENGINES_DECIDE:
+        return ""
+    sentence = (
+        f"So many do with the decisions of {plan.answer.candidate.scheduler}; an engine as it is decides like "
+        f"{AS_ENGINES_DECIDE}"
+    )
+    tried = [row for row in plan.policies if row.scheduler == AS_ENGINES_DECIDE]
+    if not tried:
+        return f"{sentence}: `--policies {AS_ENGINES_DECIDE}` says how many that takes."
+    of = tried[0].evaluation
+    if of is None or not of.keeps:
+        return f"{sentence}, with which nothing that was considered keeps the promise."
+    return f"{sentence}, which takes {cluster(of.candidate)}."

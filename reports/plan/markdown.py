@@ -5,7 +5,8 @@ from __future__ import annotations
 from reports.document import KeyFigure
 from reports.markdown import line, text, told
 from reports.plan import tables
-from reports.plan.answer import answer, key_figures, notes, promise
+from reports.plan.answer import headline, key_figures, notes, promise
+from reports.plan.engines import as_engines_decide
 from reports.plan.formatting import TRUST, subject, trust
 from reports.plan.result import Plan
 from reports.table import Table
@@ -14,7 +15,8 @@ from reports.table import Table
 def markdown(plan: Plan) -> str:
     """What must be known first, the answer, its figures, every table, remarks, and how to run it again."""
     first, last = told(notes(plan))
-    parts = ["\n".join(first).strip(), f"# {text(answer(plan))}", text(promise(plan))]
+    lead, rest = headline(plan)
+    parts = ["\n".join(first).strip(), f"# {text(lead)}", text(rest), text(promise(plan))]
     parts.append("\n".join(map(_key, key_figures(plan))))
     best = subject(plan)
     if best is not None:
@@ -35,6 +37,7 @@ def markdown(plan: Plan) -> str:
         tables.engines(plan),
     )
     parts += [f"## {text(table.title)}\n\n{_table(table)}" for table in shown if table.rows]
+    parts.append(text(as_engines_decide(plan)))
     parts.append("## Labels of trust\n\n" + "\n".join(f"- **{label}**: {meaning}" for label, meaning in TRUST.items()))
     if plan.command or plan.scenario:
         parts.append(f"## To run it again\n\n{_code(plan.command)}\n\n{_code(plan.scenario)}")

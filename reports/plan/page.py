@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from reports.document import Chart, Document, Fold, PageSection, render
 from reports.formatting import about, percent
 from reports.plan import charts, tables
-from reports.plan.answer import answer, key_figures, notes, promise
+from reports.plan.answer import headline, key_figures, notes, promise
+from reports.plan.engines import as_engines_decide
 from reports.plan.formatting import TRUST, subject, trust
 from reports.plan.frames import TABLES
 from reports.plan.result import Evaluation, Plan
@@ -32,11 +33,12 @@ def page(plan: Plan) -> str:
 def document(plan: Plan) -> Document:
     """The page of a plan."""
     best = subject(plan)
+    lead, rest = headline(plan)
     return Document(
         what="plan",
         version=plan.tilecast,
-        answer=answer(plan),
-        context=promise(plan),
+        answer=lead,
+        context=f"{rest} {promise(plan)}".strip(),
         key=key_figures(plan)[:KEY],
         notes=notes(plan),
         sections=[*_sections(plan), *_last(plan)],
@@ -60,6 +62,7 @@ def _sections(plan: Plan) -> Iterator[PageSection]:
         draw: Callable[[Plan], go.Figure] | None = None,
         folded: Sequence[Table] = (),
         beside: Sequence[str] = (),
+        paragraph: str = "",
     ) -> Iterator[PageSection]:
         """A section of a table, and a chart; of a table that stands ``beside`` it the columns that are named."""
         folded = [each for each in (*([table] if beside else []), *folded) if each.rows]
@@ -73,6 +76,7 @@ def _sections(plan: Plan) -> Iterator[PageSection]:
             [table.only(*beside) if beside else table] if table.rows else [],
             beside=bool(beside and drawn and table.rows),
             folds=[Fold.of(each) for each in folded],
+            paragraphs=[paragraph] if paragraph else [],
             trust=trust(plan, rests_on),
             extrapolated=_extrapolated(rests_on),
         )
@@ -157,12 +161,12 @@ def _sections(plan: Plan) -> Iterator[PageSection]:
         folded=[tables.by_degree(plan)] if plan.by_degree else [],
     )
     yield from section(
-        "To start it in your engine",
-        "One replica; MODEL is your checkpoint. Every request runs on all devices of its replica there: what a "
-        "scheduler gains that chooses batches and degrees is not in these engines. Flags as documented for "
-        "vLLM-Omni 0.26, SGLang Diffusion of September 2026 and xDiT of 2026.",
+        tables.START,
+        "One replica; MODEL is your checkpoint. Every request runs on all devices of its replica there. Flags as "
+        "documented for vLLM-Omni 0.26, SGLang Diffusion of September 2026 and xDiT of 2026.",
         tables.engines(plan),
         (),
+        paragraph=as_engines_decide(plan),
     )
 
     more = key_figures(plan)[KEY:]

@@ -197,6 +197,21 @@ class PossibleSpeed:
 
 
 @dataclass(frozen=True)
+class CarriedRange:
+    """What the answer's cluster carries in four of five cases, by the error of its seconds alone: as its capacity goes
+    with its speed.
+
+    Attributes:
+        error_factor: by which the seconds are wrong at most, up or down.
+        least_rps, most_rps: requests a second with the promise kept, were they so wrong.
+    """
+
+    error_factor: float
+    least_rps: float
+    most_rps: float
+
+
+@dataclass(frozen=True)
 class SizeFigures:
     """Requests of one size (``512x768``) on the answer's cluster, over all replications.
 
@@ -296,6 +311,7 @@ class Plan:
         refused: what was not simulated.
         load_curve: the answer's cluster under less and more load, ascending.
         headroom: the largest load it carries with the promise kept in the mean, times the demand; NaN: no answer.
+        carried: what that is if the seconds are wrong; None: they were measured, or no answer.
         lost_replica: the answer's cluster with a replica less; None: it has only one, or no answer.
         sensitivity: the answer's cluster when something is otherwise.
         growth: month by month; empty: not asked.
@@ -327,6 +343,7 @@ class Plan:
     refused: tuple[Refused, ...] = ()
     load_curve: tuple[WhatIf, ...] = ()
     headroom: Interval = UNKNOWN
+    carried: CarriedRange | None = None
     lost_replica: WhatIf | None = None
     sensitivity: tuple[WhatIf, ...] = ()
     growth: tuple[Month, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from reports.formatting import NONE, about, format_interval, format_value, percent, times
-from reports.plan.engines import EngineCommand, engine_commands
+from reports.plan.engines import AS_ENGINES_DECIDE, EngineCommand, engine_commands
 from reports.plan.formatting import alike, cluster, kept, money, rejection, subject, trust
 from reports.plan.result import (
     DegreeFigures,
@@ -202,16 +202,27 @@ def growth(plan: Plan) -> Table:
     return Table.of("Month by month", columns, plan.growth)
 
 
+START = "To start it in your engine"
+
+
 def engines(plan: Plan) -> Table:
-    """What starts the answer's cluster."""
-    best = subject(plan)
-    replicas = 0 if best is None else best.candidate.replicas
+    """What starts the answer's cluster; how often, also if an engine decides for itself, see `as_engines_decide`."""
+    if plan.answer is None:
+        return Table.plain(START, (), ())
+    best = plan.answer.candidate
+    plain = {
+        row.evaluation.candidate
+        for row in plan.policies
+        if row.scheduler == AS_ENGINES_DECIDE != best.scheduler and row.evaluation and row.evaluation.keeps
+    }
+    like = [str(other.replicas) for other in plain if alike(other)[:2] == alike(best)[:2]]
     columns = (
         Column[EngineCommand]("Engine", lambda row: row.engine, "text"),
-        Column[EngineCommand]("Times", lambda row: str(replicas)),
+        Column[EngineCommand](f"Times, with {best.scheduler}", lambda row: str(best.replicas)),
+        Column[EngineCommand](f"as it is ({AS_ENGINES_DECIDE})", lambda row: like[0] if like else NONE),
         Column[EngineCommand]("Command", lambda row: row.command, "sentence"),
     )
-    return Table.of("To start it in your engine", columns, engine_commands(plan))
+    return Table.of(START, columns, engine_commands(plan))
 
 
 WHEN_IT_PAYS = "When does parallelism, when does batching pay here"

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from reports.console import new_console
 from reports.plan import tables
-from reports.plan.answer import answer, notes, promise
+from reports.plan.answer import headline, notes, promise
+from reports.plan.engines import as_engines_decide
 from reports.plan.joint import JointPlan
 from reports.plan.result import Plan
 from reports.table import Table
@@ -21,8 +22,10 @@ def show_plan(plan: Plan, console: Console | None = None) -> None:
     asked = (tables.speeds, tables.considered, tables.what_if, tables.policies, tables.growth)
     shown = [of(plan) for of in (*asked, tables.by_degree_alone, tables.engines)]
     first, last = told(notes(plan))
-    parts: list[RenderableType] = [*first, Text(answer(plan), style="bold"), Text(promise(plan))]
+    lead, rest = headline(plan)
+    parts: list[RenderableType] = [*first, Text(lead, style="bold"), Text(f"{rest} {promise(plan)}".strip())]
     parts += [_table(table.narrow()) for table in shown if table.rows]
+    parts += [Text(sentence) for sentence in [as_engines_decide(plan)] if sentence]
     parts += last
     (console or new_console()).print(Group(*parts))
 

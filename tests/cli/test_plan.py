@@ -17,7 +17,7 @@ import pytest
 from predictors.basis import ESTIMATED
 from predictors.hardware import shipped_hardware
 from predictors.profile import Profile
-from reports.plan.answer import notes
+from reports.plan.answer import answer, notes
 from reports.plan.result import UNSTABLE, Candidate, Plan
 from tests.cli.run_command import either, negative, refused, run
 from tests.tilecast.studies.kept_points import kept_points, opened
@@ -183,7 +183,7 @@ def test_another_promise_runs_only_what_is_new(folder: Path) -> None:
     assert first.answer is not None
     assert first.answer.candidate == Candidate("small", 1, 6, "fcfs")
     assert first.headroom.mean >= 1.0
-    assert first.notes[0].text.startswith("6 x small with fcfs carry ")
+    assert answer(first).startswith("6 × small with fcfs carry ")
     before = len(kept_points(folder / "plan"))
     assert before == first.points
     second = plan(folder, "plan", "--replicas", 6, "--hardware", "small", "--attainment", 0.8)

@@ -111,7 +111,7 @@ def uncertain(replicas: tuple[int | None, ...] = (3, 4, 4, 4, 5), speeds_if_meas
             (0.1, 0.3, 0.5, 0.7, 0.9), (0.72, 0.87, 1.0, 1.15, 1.39), replicas, strict=True
         )
     ]
-    best = replace(best, label=ESTIMATED)
+    best = replace(best, label=ESTIMATED, keeps=True)
     made = plan()
     considered = tuple([best if row.candidate == best.candidate else row for row in made.considered])
     return replace(

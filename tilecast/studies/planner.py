@@ -7,16 +7,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from predictors.basis import MEASURED
-from reports.formatting import format_interval
 from reports.output_analysis import Interval
-from reports.plan.result import UNKNOWN, UNSTABLE, Candidate, Demand, Evaluation, Month, Plan, PolicyCost, PossibleSpeed
+from reports.plan.result import (
+    UNKNOWN,
+    UNSTABLE,
+    Candidate,
+    CarriedRange,
+    Demand,
+    Evaluation,
+    Month,
+    Plan,
+    PolicyCost,
+    PossibleSpeed,
+)
 from tilecast.studies import whatif
 from tilecast.studies.assess import Assessor
 from tilecast.studies.experiment import AS_PLANNED, Change
 from tilecast.studies.headroom import LOADS
 from tilecast.studies.headroom import headroom as headroom_of
 from tilecast.studies.search import Found, Option, least_cluster, search, surprises
-from tilecast.studies.speeds import possible_speeds, within
+from tilecast.studies.speeds import possible_speeds, slowdowns, within
 from tilecast.studies.verdict import by_size
 from traces.notes import Note, remark
 
@@ -64,8 +74,6 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
     if searched and answer is not None:
         odd = surprises(assess.option(answer.candidate), answer, assess, target.attainment)
         notes = tuple([Note(surprise) for surprise in odd])
-    if about is not None and not searched:
-        notes = (remark(_carries(assess, about, headroom)), *notes)
     if searched and answer is not None and answer.label != MEASURED:
         notes = (*notes, *map(remark, _measured(assess, _of(assess, (answer.candidate.scheduler,)))))
     confirmed = _confirmed(assess, answer)
@@ -82,6 +90,7 @@ def make_plan(assess: Assessor, wanted: Wanted, demand: Demand, slo: str) -> Pla
         refused=tuple([refused for least in found.values() for refused in least.refused]),
         load_curve=() if about is None else whatif.load_curve(assess, about),
         headroom=headroom,
+        carried=None if about is None else _carried(assess, about, headroom),
         lost_replica=None if about is None else whatif.lost_replica(assess, about),
         sensitivity=() if about is None else whatif.sensitivity(assess, about),
         growth=_growth(assess, wanted, answer),
@@ -233,9 +242,10 @@ def _measured(assess: Assessor, options: Sequence[Option]) -> Iterable[str]:
         yield f"The least cluster of measured hardware is {assess.option(candidate).spell(candidate.replicas)}{cost}."
 
 
-def _carries(assess: Assessor, cluster: Candidate, headroom: Interval) -> str:
-    rate_rps = headroom.mean * assess.target.rate_rps
-    return (
-        f"{assess.option(cluster).spell(cluster.replicas)} carry {rate_rps:.3g} requests/s with the promise kept, "
-        f"{format_interval(headroom, 'x')} times the demand."
-    )
+def _carried(assess: Assessor, about: Candidate, headroom: Interval) -> CarriedRange | None:
+    """What the cluster carries at the slowest and the fastest of four of five speeds that its hardware may have."""
+    log_sd, rate_rps = assess.option(about).log_sd, headroom.mean * assess.target.rate_rps
+    if not log_sd or not 0 < rate_rps < math.inf:
+        return None
+    factor = slowdowns(log_sd)[-1]
+    return CarriedRange(factor, rate_rps / factor, rate_rps * factor)

@@ -35,16 +35,21 @@ def possible_speeds(log_sd: float, least: Least) -> tuple[PossibleSpeed, ...]:
         log_sd: standard deviation of the logarithm of true over predicted seconds, above 0.
         least: searches for it.
     """
-    normal, middle = NormalDist(0.0, log_sd), len(QUANTILES) // 2
-    slowdowns = [round(math.exp(normal.inv_cdf(quantile)), 4) for quantile in QUANTILES]
-    found = {middle: least(slowdowns[middle], 1, None)}
+    slower, middle = slowdowns(log_sd), len(QUANTILES) // 2
+    found = {middle: least(slower[middle], 1, None)}
     for at in range(middle + 1, len(QUANTILES)):
         faster = found[at - 1]
-        found[at] = None if faster is None else least(slowdowns[at], faster.candidate.replicas, None)
+        found[at] = None if faster is None else least(slower[at], faster.candidate.replicas, None)
     for at in reversed(range(middle)):
-        slower = found[at + 1]
-        found[at] = least(slowdowns[at], 1, None if slower is None else slower.candidate.replicas)
-    return tuple([PossibleSpeed(QUANTILES[at], slowdown, found[at]) for at, slowdown in enumerate(slowdowns)])
+        more = found[at + 1]
+        found[at] = least(slower[at], 1, None if more is None else more.candidate.replicas)
+    return tuple([PossibleSpeed(QUANTILES[at], slowdown, found[at]) for at, slowdown in enumerate(slower)])
+
+
+def slowdowns(log_sd: float) -> list[float]:
+    """Times the seconds of the best guess at each of `QUANTILES`, see `possible_speeds`."""
+    normal = NormalDist(0.0, log_sd)
+    return [round(math.exp(normal.inv_cdf(quantile)), 4) for quantile in QUANTILES]
 
 
 def within(ratio: float) -> int:

@@ -66,9 +66,10 @@ def test_an_unstable_answer_says_so():
 
 def test_a_cluster_that_was_asked_about_is_told_of_although_it_fails():
     assert answer(plans.asked_about()) == (
-        "8 × l40s with lookahead do not keep 95 % of deadlines at 0.220 requests/s for 8.40 an hour (8.16 per 1,000 "
-        "images), but 69.6 ± 3.6 %; they carry 0.840 ± 0.010 times this load, and with one replica less 9.5 ± 1.8 % "
-        "are kept. It is close to its limit, limited by batch cap."
+        "8 × l40s with lookahead carry 0.185 ± 0.002 requests/s with 95 % of deadlines kept. That is 0.840 ± 0.010 "
+        "times the demand. They do not keep 95 % of deadlines at 0.220 requests/s for 8.40 an hour (8.16 per 1,000 "
+        "images), but 69.6 ± 3.6 %; with one replica less 9.5 ± 1.8 % are kept. It is close to its limit, limited by "
+        "batch cap."
     )
     assert key_figures(plans.asked_about())[0] == ("Cluster", "8 × l40s", "lookahead")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
+from html import unescape
 
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
 from reports.formatting import Unit, about, format_interval, percent
 from reports.output_analysis import Interval
 from reports.plan import charts, show_plan, tables, write_plan
+from reports.plan.engines import as_engines_decide
 from reports.plan.formatting import money, trust
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
@@ -225,10 +227,29 @@ def test_the_answer_is_started_in_the_engines_that_people_have(devices: int, gui
     plan = replace(plan, answer=answer, demand=replace(plan.demand, guided=guided))
     table = tables.engines(plan)
     assert [cells(table, row)["Command"] for row in range(3)] == commands
-    assert {cells(table, row)["Times"] for row in range(3)} == {"3"}
+    assert {cells(table, row)["Times, with lookahead"] for row in range(3)} == {"3"}
     assert commands[1] in page(plan)
     assert not tables.engines(replace(plan, demand=replace(plan.demand, tiled=True))).rows
-    assert not tables.engines(plans.no_answer()).rows or plans.no_answer().asked_about is not None
+    for without in (plans.no_answer(), plans.asked_about()):  # what keeps no promise is not started
+        assert not tables.engines(without).rows
+        assert as_engines_decide(without) == ""
+
+
+def test_every_form_says_that_an_engine_as_it_is_decides_otherwise():
+    plan = plans.plan()
+    table = tables.engines(plan)
+    assert {cells(table, row)["as it is (fcfs)"] for row in range(3)} == {"5"}
+    alone = replace(plan, policies=())
+    said = "an engine as it is decides like fcfs: `--policies fcfs` says how many that takes."
+    for made, sentence in ((plan, "decides like fcfs, which takes 5 × h100-sxm."), (alone, said)):
+        out = io.StringIO()
+        show_plan(made, Console(file=out, width=200))
+        assert sentence in out.getvalue()
+        assert sentence in markdown(made).replace("\\", "")
+        assert as_engines_decide(made).endswith(sentence)
+        assert sentence in unescape(page(made)).replace("\u00a0", " ")
+    plain = replace(alone, answer=plans.evaluation("h100-sxm", 5, scheduler="fcfs"))
+    assert as_engines_decide(plain) == ""
 
 
 def test_it_is_said_when_parallelism_and_batching_pay():
