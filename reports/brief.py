@@ -1,12 +1,14 @@
 """A run in a dozen lines: the answer, the few figures that most ask for, how far to trust them, what is wrong.
 
-Whoever waited for a run reads what stands above the prompt, in a window of 80 columns. So everything has one line, cut
-where the window ends, and only what is wrong may take more; whatever does not fit is counted, and ``--all`` has it.
+Whoever waited for a run reads what stands above the prompt, in a window of 80 columns. So every figure has one line,
+and only what is wrong may take more; a warning ends where a clause of it does, and whatever does not fit is counted:
+``--all`` has it.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,10 @@ WIDTH = 80
 WIDEST = 100
 
 _LABEL = 10
+_CLAUSE = re.compile(r"[.;:] |, (?=so |and |not |which |but |outside )")
+_ASIDE = re.compile(r" \([^()]*\)")
+_FEWEST_WORDS = 5
+"""A clause of fewer words says nothing on its own."""
 _LEAST_TRUSTED = (ESTIMATED, CALIBRATED, MEASURED)
 
 
@@ -87,17 +93,16 @@ class Brief:
         last = [line for sentence in ending for line in _wrapped(sentence, width)]
         facts = list(self.facts)
         room = most - len(answer) - len(last) - len(facts)
+        wanted = min(2, sum([len(_forms(note, width)[0]) for note in self.notes]))
         for fact in reversed(self.facts):
-            if room >= min(len(self.notes), 2):
+            if room >= wanted:
                 break
             if fact.spare:
                 facts.remove(fact)
                 room += 1
-        left_out = len(self.notes) - max(0, room)
-        if left_out > 0:
-            room -= 1  # for how many there are
-            left_out = len(self.notes) - max(0, room)
-        told = _told(self.notes, room, width)
+        told, left_out = _told(self.notes, room, width)
+        if left_out:
+            told, left_out = _told(self.notes, room - 1, width)  # one line says how many there are
         grave = [line for line in told if line.severity is Severity.GRAVE]
         others = [line for line in told if line.severity is not Severity.GRAVE]
         counted = [Line(f"! {left_out} more warning{'s' * (left_out > 1)}: --all shows them", Severity.CAUTION)]
@@ -111,33 +116,39 @@ class Brief:
         ]
 
 
-def _told(notes: Sequence[Note], room: int, width: int) -> list[Line]:
-    """Notes in so many lines: one each, and the gravest in full as far as there is room."""
-    kept = notes[: max(0, room)]
-    spare = room - len(kept)
+def _told(notes: Sequence[Note], room: int, width: int) -> tuple[list[Line], int]:
+    """Notes in so many lines, and how many are left out: each is begun where there is room for its first clause, and
+    the gravest are told in full as far as there is more."""
+    begun: list[tuple[Note, list[list[str]]]] = []
+    for note in notes:
+        forms = _forms(note, width)
+        if len(forms[0]) > room:
+            break
+        begun.append((note, forms))
+        room -= len(forms[0])
     lines = []
-    for note in kept:
-        whole = _wrapped(f"! {note}", width, "  ")
-        spare -= (more := min(len(whole) - 1, max(0, spare)))
-        shown = whole if len(whole) == 1 + more else [*whole[:more], _cut(whole[more], width, True)]
+    for note, forms in begun:
+        shown = [form for form in forms if len(form) <= len(forms[0]) + room][-1]
+        room -= len(shown) - len(forms[0])
         lines += [Line(text, note.severity) for text in shown]
-    return lines
+    return lines, len(notes) - len(begun)
+
+
+def _forms(note: Note, width: int) -> list[list[str]]:
+    """A note as lines, from its first clause alone, without what is in brackets, to the whole of it."""
+    text = str(note)
+    ends = [end.start() for end in _CLAUSE.finditer(text) if text[: end.start()].count(" ") >= _FEWEST_WORDS]
+    heads = [f"{text[:end]}." for end in ends if text[:end].count("(") == text[:end].count(")")]
+    return [_wrapped(f"! {each}", width, "  ") for whole in (*heads, text) for each in (_ASIDE.sub("", whole), whole)]
 
 
 def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
     return textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
 
 
-def _cut(text: str, width: int, more: bool = False) -> str:
-    """A line of at most ``width`` columns; an ellipsis says that something, or ``more``, is missing."""
-    if len(text) <= width - more:
-        return f"{text}…" if more else text
-    return f"{text[: width - 1].rstrip()}…"
-
-
 def _fitting(parts: Sequence[str], width: int) -> str:
-    """As many of the parts as fit, at least the first."""
-    line = _cut(parts[0], width)
+    """As many of the parts as fit, at least the first; only one that no line could hold is cut."""
+    line = parts[0] if len(parts[0]) <= width else f"{parts[0][: width - 1].rstrip()}…"
     for part in parts[1:]:
         if len(longer := f"{line} · {part}") > width:
             break

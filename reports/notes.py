@@ -45,13 +45,16 @@ def run_notes(run: Run, arrays: RunArrays, values: dict[str, float]) -> list[Not
         arrays: the same, to compute figures on.
         values: of `reports.figures.summary`.
     """
+    left = backlog(arrays)
+    explained = left.grows and left.dropped > left.late  # then the overload has said how many were dropped
     return [
-        *_overload(backlog(arrays.requests)),
-        *_lost(run, arrays),
+        *_overload(run, left),
+        *([] if explained else _lost(run, arrays)),
         *_machine(run, arrays),
         *_pairing(run, arrays),
         *_requests(run),
         *[Note.of(said) for said in run.info.get("warnings") or []],
+        *([Note(note.text) for note in _lost(run, arrays)] if explained else []),
         *_undefined(values),
         *_predictions(run, values),
     ]
@@ -62,17 +65,23 @@ def nothing_finished(run: Run) -> bool:
     return len(run.requests) > 0 and not (run.requests["status"] == "finished").any()
 
 
-def _overload(left: Backlog) -> Iterable[Note]:
+def _overload(run: Run, left: Backlog) -> Iterable[Note]:
     if left.grows:
         times = f"{left.load:.2g} times as fast as they are served" if left.load < 1e3 else "and hardly any is served"
+        if left.dropped > left.late:
+            yield grave(
+                f"OVERLOADED: requests arrive {times}, so {run.info.get('scheduler', 'the scheduler')} dropped "
+                f"{left.dropped:,} of {left.arrived:,}, which there was no time for."
+            )
+            return
         yield grave(
-            f"OVERLOADED: requests arrive {times}, so the queue never drains ({left.late:,} of {left.arrived:,} were "
-            "late when the last one arrived) and every figure depends on how long the trace is."
+            f"OVERLOADED: requests arrive {times}, so the queue never drains and every figure depends on how long the "
+            f"trace is; {left.late:,} of {left.arrived:,} were late when the last one arrived."
         )
     elif left.late > max(4, MOST_WAITING * left.arrived):
         yield Note(
-            f"the trace ends with a backlog ({left.late:,} of {left.arrived:,} requests were late when the last one "
-            "arrived), and is too short to tell whether the queue would ever drain."
+            "the trace ends with a backlog, and is too short to tell whether the queue would ever drain; "
+            f"{left.late:,} of {left.arrived:,} requests were late when the last one arrived."
         )
 
 
@@ -85,13 +94,15 @@ def _lost(run: Run, arrays: RunArrays) -> Iterable[Note]:
     share = lost / len(asked)
     counts = {status: count for status, count in sorted(counts.items(), key=lambda each: -each[1]) if count}
     spelled = ", ".join([f"{count:,} {status}" for status, count in counts.items()])
-    cause = _main_reason(run, next(iter(counts)))
+    reason = _main_reason(run, next(iter(counts)))
     if share == 1:
-        yield grave(f"NOTHING FINISHED: all {len(asked):,} requests are lost ({spelled}{cause}).")
+        yield grave(
+            f"NOTHING FINISHED: all {len(asked):,} requests are lost ({spelled}{reason and f', mostly: {reason}'})."
+        )
         return
     text = (
-        f"{format_value(share, '%')} of the requests never finished ({spelled}{cause}): percentiles count them as "
-        f"infinite, means are of the {format_value(1 - share, '%')} that finished."
+        f"{format_value(share, '%')} of the requests never finished ({spelled}); percentiles count them as infinite, "
+        f"means are of the {format_value(1 - share, '%')} that finished{reason and f'; mostly: {reason}'}."
     )
     if share > MANY_LOST:
         yield grave(text[0].upper() + text[1:])
@@ -102,7 +113,7 @@ def _lost(run: Run, arrays: RunArrays) -> Iterable[Note]:
 def _main_reason(run: Run, status: str) -> str:
     told = reasons(run)
     told = told[told["status"] == status]
-    return f", mostly: {told['reason'].iloc[0]}" if len(told) and told["reason"].iloc[0] else ""
+    return str(told["reason"].iloc[0]) if len(told) else ""
 
 
 def _machine(run: Run, arrays: RunArrays) -> Iterable[Note]:

@@ -8,8 +8,11 @@ The backlog is of *late* requests: those that are still there when, alone on an 
 What a cluster merely has in hand is none, however short the trace. The time of the arrivals is cut into equal slices;
 the backlog grows when its mean increase a slice is surely above zero by Student's interval over slices
 (`reports.output_analysis.interval`). A burst raises one slice, a peak in the middle is worked off again, starting empty
-raises the first slice: none of these makes the mean significant. Of requests that are dropped no backlog stays; see
-`reports.notes`.
+raises the first slice: none of these makes the mean significant.
+
+What a scheduler drops leaves no backlog and was asked for all the same. So dropped requests are taken for ones that
+stay, less those that there would have been time for: what devices were idle, held against the device time that a
+request took. Requests that could not have been in time even alone are not counted; no cluster serves them.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.run_arrays import RequestArrays
+from policies.run_arrays import DEADLINE_SLACK_S, Floats, RequestArrays, RunArrays, Truth
 from reports.output_analysis import interval
 
 SLICES = 20
@@ -41,25 +44,29 @@ class Backlog:
     Attributes:
         arrived: requests that would have ended by then, had each been alone.
         late: of these, those that had not.
-        grows: whether the backlog grew all the time, so that it has no end.
+        dropped: those that the scheduler had dropped, although alone they would have been in time.
+        undone: late ones, and of the dropped as many as there was no time for.
+        grows: whether the backlog grew all the time, so that it has no end, or would have without drops.
     """
 
     arrived: int
     late: int
+    dropped: int
+    undone: int
     grows: bool
 
     @property
     def load(self) -> float:
         """How many times as fast requests arrived as they were served; 1: the queue did not grow."""
-        served = self.arrived - self.late
+        served = self.arrived - self.undone
         return self.arrived / served if served else float("inf")
 
 
-def backlog(requests: RequestArrays) -> Backlog:
+def backlog(run: RunArrays) -> Backlog:
     """The backlog of a run at its last arrival, or when it was interrupted."""
-    asked = requests.where(requests.submitted)
+    asked = run.requests.where(run.requests.submitted)
     if not len(asked):
-        return Backlog(0, 0, False)
+        return Backlog(0, 0, 0, 0, False)
     arrival_s = asked.arrival_s
     due_s = np.sort(np.minimum(arrival_s + np.nan_to_num(asked.standalone_s), asked.finish_s))
     end_s = np.sort(asked.finish_s)
@@ -67,5 +74,35 @@ def backlog(requests: RequestArrays) -> Backlog:
     due = np.searchsorted(due_s, edges, side="right")
     late = due - np.searchsorted(end_s, edges, side="right")
     arrived, left = int(due[-1]), int(late[-1])
-    grows = left > max(FEW, LEAST_SHARE * arrived) and interval(np.diff(late).tolist(), CONFIDENCE).low > 0
-    return Backlog(arrived, left, grows)
+    hopeless = arrival_s + asked.standalone_s > asked.deadline_s + DEADLINE_SLACK_S
+    dropped = asked.ended_as("dropped") & (asked.standalone_s > 0) & ~hopeless
+    by_then = np.searchsorted(np.sort(asked.finish_s[dropped]), edges, side="right")
+    undone = late + by_then - _spare(run, asked, dropped, edges) if dropped.any() else late.astype(np.float64)
+    most = max(left, min(arrived, round(float(undone[-1]))))
+    grows = any(
+        each[-1] > max(FEW, LEAST_SHARE * arrived) and interval(np.diff(each).tolist(), CONFIDENCE).low > 0
+        for each in (late, undone)
+    )
+    return Backlog(arrived, left, int(by_then[-1]), most, grows)
+
+
+def _spare(run: RunArrays, asked: RequestArrays, dropped: Truth, edges: Floats) -> Floats:
+    """How many of the dropped requests the devices that were idle until each time would have served."""
+    steps, lives = run.steps, run.lives()
+    devices = np.repeat([pool.devices for pool in run.pools], [pool.replicas for pool in run.pools])
+    there_s = _until(lives.ready_s, lives.to_s, lives.devices.astype(np.float64), edges)
+    for replica, from_s, to_s in run.outages or ():
+        ends_s = run.end_s if to_s is None else to_s
+        at = replica - run.first
+        there_s -= _until(np.array([from_s]), np.array([ends_s]), np.array([float(devices[at])]), edges)
+    took_s = np.maximum(steps.seconds, 1e-12)
+    idle_s = np.maximum(0.0, there_s - _until(steps.start_s, steps.end_s, steps.device_s / took_s, edges))
+    alone_s = np.nan_to_num(asked.standalone_s)
+    served_s, lost_s = float(alone_s[asked.finished].sum()), float(alone_s[dropped].mean())
+    each_s = lost_s * (float(steps.device_s.sum()) / served_s if served_s > 0 else float(devices.mean()))
+    return idle_s / each_s
+
+
+def _until(from_s: Floats, to_s: Floats, weight: Floats, times: Floats) -> Floats:
+    """Weighted seconds of spans that lie before each time."""
+    return np.array([float((weight * np.clip(at - from_s, 0.0, to_s - from_s)).sum()) for at in times])

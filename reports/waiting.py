@@ -26,6 +26,7 @@ from reports.checks import checked
 from reports.figures import value
 from reports.formatting import format_value, percent
 from reports.output_analysis import quantiles
+from reports.reasons import reasons
 from traces.sizes import format_size
 from traces.stages import STAGES
 
@@ -250,10 +251,12 @@ class Waiting:
         if self.largest == 1:
             told.append("requests ran one at a time")
         elif (ran := shares["full"] + shares["room"]) > 0:
-            most = f"as many ran together as ever did ({self.largest})"
-            told.append(f"while they waited for busy devices, {_share(shares['full'] / ran)} of the time {most}")
+            told.append(
+                f"the largest batch had {self.largest} requests, and batches were as large as that for "
+                f"{_share(shares['full'] / ran)} of this waiting"
+            )
         if not math.isnan(self.load):
-            told.append(f"one at a time, they take {self.load:.3g} times as long as there is on all replicas")
+            told.append(f"served one at a time, all requests would need {self.load:.3g} times the time that there was")
         return f"Load: {'; '.join(told)}." if told else ""
 
     def _of_policy(self) -> str:
@@ -262,7 +265,7 @@ class Waiting:
             f"in {_share(shares['idle'])} of all waiting their own replica was idle, in {_share(shares['elsewhere'])} "
             "only another one"
         )
-        return f"Policy: {where}; {self.run.info.get('scheduler', 'the scheduler')} and the routing decide that."
+        return f"Policy: {where}; {self._scheduler} and the routing decide that."
 
     def _of_weights(self) -> str:
         loads, loading = value("loads", self.arrays), value("loading", self.arrays)
@@ -299,13 +302,29 @@ class Waiting:
         return f"{said[0].upper()}{said[1:]}." if said else ""
 
     def _late(self) -> str:
+        requests = self.arrays.requests
         late, by_less = self.late
-        lost = int((~self.arrays.requests.finished & self._came).sum())
         told = [f"{late:,} finished late, {by_less:,} of them by less than they had waited"] if late else []
-        told += [f"{lost:,} never finished"] if lost else []
+        lost = []
+        if dropped := int((requests.ended_as("dropped") & self._came).sum()):
+            lost.append(f"{dropped:,} dropped by {self._scheduler}{self._why_dropped()}")
+        for status in ("failed", "cancelled"):
+            if count := int((requests.ended_as(status) & self._came).sum()):
+                lost.append(f"{count:,} {status}")
+        told += [f"never finished: {_listed(lost)}"] if lost else []
         if not told and self._deadlines:
             told.append("none was late")
-        return f"{'; '.join(told).capitalize()}." if told else ""
+        said = "; ".join(told)
+        return f"{said[0].upper()}{said[1:]}." if said else ""
+
+    def _why_dropped(self) -> str:
+        told = reasons(self.run)
+        why = told.loc[told["status"] == "dropped", "reason"].iloc[0]
+        return f" (mostly: {why})" if why else ""
+
+    @property
+    def _scheduler(self) -> str:
+        return str(self.run.info.get("scheduler") or "the scheduler")
 
     @property
     def _deadlines(self) -> bool:

@@ -66,8 +66,8 @@ def test_an_overload_is_the_first_thing_said_everywhere(overloaded):
 def test_percentiles_say_how_many_never_finished(make_run):
     run = make_run()
     [said] = told(run)["grave"]
-    assert said.startswith("50.0 % of the requests never finished (1 dropped, 1 failed, 1 cancelled, mostly: ")
-    assert "means are of the 50.0 % that finished" in said
+    assert said.startswith("50.0 % of the requests never finished (1 dropped, 1 failed, 1 cancelled); percentiles")
+    assert "means are of the 50.0 % that finished; mostly: " in said
     assert summary(checked(run))["latency_p95_s"] == np.inf
     out = io.StringIO()
     show(Comparison.of([run]), Console(file=out, width=120))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from policies.run_arrays import RequestArrays
-from reports.overload import backlog
+from policies.run_arrays import PoolShape, RequestArrays, RunArrays, StepArrays
+from reports.overload import Backlog
+from reports.overload import backlog as backlog_of
 
 
 def queue(load: float, requests: int, seed: int, servers: int = 1, cv: float = 1.0) -> RequestArrays:
@@ -43,6 +46,50 @@ def served(arrival_s: np.ndarray, servers: int = 1) -> RequestArrays:
         models=("",),
         tenants=("",),
         ways=((0,),),
+    )
+
+
+def backlog(requests: RequestArrays, servers: int = 1) -> Backlog:
+    """That of a run in which each request that was served had a launch of its own."""
+    ran = requests.where(requests.finished)
+    count = len(ran)
+    zero, nothing = np.zeros(count, dtype=int), np.zeros(count, dtype=bool)
+    steps = StepArrays(
+        launch=np.arange(count),
+        replica=zero,
+        stage=zero,
+        start_s=ran.first_start_s,
+        end_s=ran.finish_s,
+        steps=zero + 1,
+        requests=zero + 1,
+        mixed=nothing,
+        predicted_s=np.full(count, np.nan),
+        computed=zero,
+        reused=zero,
+        extrapolated=nothing,
+        device_s=ran.finish_s - ran.first_start_s,
+        moved_bytes=zero,
+        checkpoint=zero,
+        stages=("denoise",),
+        checkpoints=("",),
+    )
+    return backlog_of(RunArrays.whole(requests, steps, [PoolShape("", servers)]))
+
+
+def dropping(load: float, requests: int, seed: int, patience_s: float, due_s: float = 10.0) -> RequestArrays:
+    """Requests of 1 s each on one server, in order; one that would wait longer than its patience is dropped at once."""
+    arrival_s = np.cumsum(np.random.default_rng(seed).exponential(1 / load, requests))
+    free, end_s, dropped = 0.0, np.empty(requests), np.zeros(requests, dtype=bool)
+    for at, arrived in enumerate(arrival_s):
+        dropped[at] = max(arrived, free) - arrived > patience_s
+        end_s[at] = arrived if dropped[at] else max(arrived, free) + 1.0
+        free = free if dropped[at] else end_s[at]
+    return replace(
+        served(arrival_s),
+        deadline_s=arrival_s + due_s,
+        first_start_s=np.where(dropped, np.nan, end_s - 1.0),
+        finish_s=end_s,
+        status=dropped.astype(int),
     )
 
 
@@ -89,6 +136,23 @@ def test_bursts_and_peaks_are_no_overload() -> None:
 def test_what_is_merely_in_hand_is_no_backlog() -> None:
     """A trace shorter than a request ends with all of them in the system, each on a replica of its own."""
     assert backlog(served(np.linspace(0.0, 0.9, 50), servers=50)).late == 0
+
+
+def test_what_is_dropped_was_asked_for() -> None:
+    left = [backlog(dropping(2.0, 600, seed, patience_s=3.0)) for seed in SEEDS[:20]]
+    assert all(each.grows and each.late < 5 and each.dropped > 200 for each in left)
+    assert np.mean([each.load for each in left]) == pytest.approx(2.0, rel=0.1)
+
+
+def test_drops_beside_idle_devices_are_no_overload() -> None:
+    """A third of the requests are dropped because they may not wait at all, while devices are idle."""
+    left = [backlog(dropping(0.5, 600, seed, patience_s=0.0)) for seed in SEEDS[:20]]
+    assert all(each.dropped > 100 and not each.grows for each in left)
+
+
+def test_what_is_late_even_alone_is_no_overload() -> None:
+    hopeless = [backlog(dropping(2.0, 600, seed, patience_s=3.0, due_s=0.5)) for seed in SEEDS[:5]]
+    assert all(each.dropped == 0 and not each.grows for each in hopeless)
 
 
 def test_a_run_without_requests() -> None:

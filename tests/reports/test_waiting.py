@@ -67,10 +67,13 @@ def test_every_second_of_a_run_by_hand(make_run: MakeRun) -> None:
         "they were not given (policy)."
     )
     assert third.startswith(
-        "Load: while they waited for busy devices, 100 % of the time as many ran together as ever did (2)"
+        "Load: the largest batch had 2 requests, and batches were as large as that for 100 % of this waiting"
     )
     assert fourth.startswith("Longest waited size 512x512 (5.33 s in the mean); half of all waiting is of")
-    assert last == "1 finished late, 1 of them by less than they had waited; 3 never finished."
+    assert last == (
+        "1 finished late, 1 of them by less than they had waited; never finished: 1 dropped by fcfs "
+        "(mostly: hopeless), 1 failed and 1 cancelled."
+    )
 
 
 def test_a_device_that_is_idle_is_the_policys() -> None:

@@ -67,7 +67,7 @@ def simulate_point(task: SweepTask) -> Result:
         with claim_folder(task.log, SIMULATION) as claimed, claimed.renewed() as folder:
             prepared.write(folder, controller, prepared.simulation_info(controller), [])
     run = prepared.arrays(controller)
-    left = backlog(run.requests)
+    left = backlog(run)
     trust = {"basis": prepared.table.basis, "notes": [note.text for note in prepared.notes]}
     return {**summary(run), **trust, "overload": left.load if left.grows else math.nan}
 
