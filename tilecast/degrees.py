@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from math import exp
 
+from policies.contract import SchedulingPolicy
+from policies.scheduling.elastic import ElasticPolicy
 from predictors.costs import CostLayer, CostModel
 from predictors.degrees import DegreeRates, ParallelCosts, Sharing, link_at, shipped_degree_rates
 from predictors.efficiency import Z80
@@ -108,6 +110,23 @@ def degree_notes(costs: CostModel, model: str) -> list[str]:
     return [
         f"devices: times on {', '.join(map(str, estimated))} are ESTIMATED from those on one, not measured, and may be "
         f"wrong by x/÷ {exp(Z80 * costs.rates.log_sd):.2f} (80 %)"
+    ]
+
+
+def without_choice(policy: SchedulingPolicy, name: str, degrees: Iterable[int]) -> list[str]:
+    """That a policy which chooses degrees has only one device to choose, in a sentence; nothing where it has more.
+
+    Args:
+        policy: which.
+        name: what it is called.
+        degrees: on how many devices requests can run here.
+    """
+    if not isinstance(policy, ElasticPolicy) or max(degrees) > 1:
+        return []
+    return [
+        f"{name} serves one request a device at a time here: it never batches, and of how many devices a request gets "
+        "it has only 1 to choose; give replicas several devices (cluster.devices) and a model whose steps can be "
+        "divided, or choose a scheduler that batches (lookahead)"
     ]
 
 

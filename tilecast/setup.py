@@ -30,7 +30,7 @@ from predictors.online import OnlinePredictor
 from predictors.profile import Profile
 from reports.drift import drift
 from tilecast.caching import PreparedCache, format_shares, prepare_cache
-from tilecast.degrees import degree_notes
+from tilecast.degrees import degree_notes, without_choice
 from tilecast.demand import load_demand, with_deadlines
 from tilecast.in_memory import is_named
 from tilecast.latency import trust
@@ -365,6 +365,10 @@ def _prepare(scenario: Scenario) -> Prepared:
         warnings += _unlike_the_profile(member.scenario, member.profile)
     scheduling = policies.scheduling.policy("scheduling", scenario.base)
     serving_many(scenario, scheduling, trace)
+    if tiling is None:
+        degrees = {each for member in members for each in member.on_devices(member.table).degrees(member.model)}
+        name = policies.scheduling.name
+        warnings[:0] = without_choice(scheduling, name_of(scheduling) if is_named(name) else name, degrees)
     loaded = preloaded(scenario, weights, trace.requests())
     elastic, start_s, notes = _elastic(scenario, members, weights, loaded)
     warnings += notes

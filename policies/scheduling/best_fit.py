@@ -37,7 +37,8 @@ class _ChosenOnce(ElasticPolicy):
 class BestFit(_ChosenOnce):
     """Every request begins on the fewest devices with which it meets its deadline; else on the most that are free.
 
-    The greedy baseline of simulators of serving with degrees. No batches, no pauses, and a degree is kept.
+    The greedy baseline of simulators of serving with degrees. No batches, no pauses, and a degree is kept. On replicas
+    of one device there is nothing to choose.
     """
 
     def degree(self, job: Job, free: int, now: float) -> int:
@@ -51,7 +52,8 @@ class BestFit(_ChosenOnce):
 class LoadAdaptive(_ChosenOnce):
     """Every request begins on its share of the devices, by how many requests there are; few get many, many get one.
 
-    The load-adaptive baseline of simulators of serving with degrees. No batches, no pauses, and a degree is kept.
+    The load-adaptive baseline of simulators of serving with degrees. No batches, no pauses, and a degree is kept. On
+    replicas of one device there is nothing to choose.
     """
 
     def degree(self, job: Job, free: int, now: float) -> int:

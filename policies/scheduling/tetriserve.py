@@ -4,8 +4,8 @@ As published: time is cut into rounds of equal length; a round begins when the o
 least device time is found with which it still meets its deadline, in at most two degrees. A dynamic program over the
 devices chooses who runs in the round, and on which of these degrees, so that as many requests as possible can still
 meet their deadlines when the next round begins. Devices that are left speed up those that run (elastic scale-up), or
-run requests that are late. A request stays on its devices while its degree does (placement preservation); small ones of
-one size may share a launch.
+run requests that are late. A request stays on its devices while its degree does (placement preservation). Every
+request runs alone: that small ones of one size may share a launch, as published, is left out.
 """
 
 from __future__ import annotations
@@ -98,6 +98,9 @@ _Chosen = tuple[_Candidate, _Option, Any]
 
 class TetriServe(ElasticPolicy):
     """Packs rounds of a few steps with requests at the degrees that their deadlines ask for.
+
+    A degree is a number of a replica's devices, and every request runs alone, never in a batch. So on replicas of one
+    device, or with a model that cannot be divided, it has nothing to choose and serves one request at a time.
 
     Args:
         round_steps: a round takes as long as so many steps of the slowest kind of request that has come, at its fastest

@@ -154,3 +154,13 @@ def test_models_and_pools_have_degrees_of_their_own(tmp_path: Path) -> None:
     assert b.costs.degrees("sd3") == (1, 2)
     with pytest.raises(BadInput, match="pool 'a': the devices of a replica hold one model in a replay"):
         check_replayable(asked)
+
+
+def test_a_policy_without_a_choice_of_degrees_says_so() -> None:
+    """On one device tetriserve has nothing to choose and serves request by request; on several it has."""
+    keys = {"policies.scheduling": "tetriserve", "trace.limit": 20}
+    scenario = load_scenario(Path(__file__).parents[2] / "examples" / "sdxl_h100.toml", keys)
+    [said] = [note.text for note in prepare(scenario).notes if "never batches" in note.text]
+    assert said.startswith("tetriserve serves one request a device at a time here")
+    for other in ({"cluster.devices": 2}, {"policies.scheduling": "lookahead"}):
+        assert not [note for note in prepare(scenario.replaced(other)).notes if "never batches" in note.text]
