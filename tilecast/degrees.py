@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import exp
 
 from policies.contract import SchedulingPolicy
+from policies.guard import is_of
 from policies.scheduling.elastic import ElasticPolicy
 from predictors.costs import CostLayer, CostModel
 from predictors.degrees import DegreeRates, ParallelCosts, Sharing, link_at, shipped_degree_rates
@@ -121,7 +122,7 @@ def without_choice(policy: SchedulingPolicy, name: str, degrees: Iterable[int]) 
         name: what it is called.
         degrees: on how many devices requests can run here.
     """
-    if not isinstance(policy, ElasticPolicy) or max(degrees) > 1:
+    if not is_of(policy, ElasticPolicy) or max(degrees) > 1:
         return []
     return [
         f"{name} serves one request a device at a time here: it never batches, and of how many devices a request gets "
