@@ -8,12 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from policies.run_arrays import RunArrays
-from policies.runlog import Run
+from policies.runlog import REPLAY, SIMULATION, Run
 from reports.breakdown import breakdowns
 from reports.checks import checked
+from reports.fidelity import format_range
 from reports.figures import LEADING, TOPICS, figure, summary, worst_size
 from reports.formatting import format_value
+from reports.noise import attainment_range
 from reports.notes import run_notes
 from reports.table import Table
 from traces.notes import Note, grave, ordered, remark
@@ -95,6 +99,10 @@ class Comparison:
                 continue
             cells = [format_value(value, described.unit) for value in values]
             best = _best(values, cells) if described.more_is_better else frozenset[int]()
+            if described.unit == "s":
+                cells = [
+                    _with_lost(cell, value, run) for cell, value, run in zip(cells, values, self.arrays, strict=True)
+                ]
             if name == "slo_attainment_worst_size":
                 cells = [_with_size(cell, run) for cell, run in zip(cells, self.arrays, strict=True)]
             rows.append(Row(described.label, tuple(cells), best))
@@ -116,14 +124,51 @@ class Comparison:
         first, second = order[0], order[1]
         lead = attainment[first] - attainment[second]
         verb, aim = ("met", "deadlines") if self._deadlines() else ("finished", "requests (none has a deadline)")
+        if (foretold := self._foretold()) is not None:
+            sim, real = foretold
+            off = attainment[sim] - attainment[real]
+            done = "in time" if self._deadlines() else "finished"
+            size = "as many" if not off else f"{100 * abs(off):.1f} points {'more' if off > 0 else 'fewer'} requests"
+            return (
+                f"{self.names[sim]}, a simulation, has {size} {done} {'than' if off else 'as'} {self.names[real]}, "
+                f"which really ran: {self._score(sim)} against {self._score(real)}{self._chance(sim, real)}. How "
+                "good the simulation is, tilecast validate says."
+            )
         if lead > 0:
             return (
                 f"{self.names[first]} {verb} most {aim}: {self._score(first)}, "
-                f"{100 * lead:.1f} points more than {self.names[second]}."
+                f"{100 * lead:.1f} points more than {self.names[second]}{self._chance(first, second)}."
             )
         level = [self.names[at] for at in order if attainment[at] == attainment[first]]
         together = f"{', '.join(level[:-1])} and {level[-1]}"
         return f"{together} {verb} equally many {aim}: {self._score(first)} each."
+
+    def _foretold(self) -> tuple[int, int] | None:
+        """Where the simulation and the real run are, where these are all there is and served the same requests."""
+        kinds = [run.info.get("kind") for run in self.runs]
+        if sorted(map(str, kinds)) != [REPLAY.name, SIMULATION.name] or not self._same_requests(0, 1):
+            return None
+        return kinds.index(SIMULATION.name), kinds.index(REPLAY.name)
+
+    def _same_requests(self, one: int, other: int) -> bool:
+        return set(self.runs[one].requests["request_id"]) == set(self.runs[other].requests["request_id"])
+
+    def _chance(self, one: int, other: int) -> str:
+        """How far the difference of two runs' attainments is sure, as the end of a sentence; empty: they did not serve
+        the same requests."""
+        if not self._same_requests(one, other):
+            return ""
+        asked = [self.runs[at].requests.set_index("request_id")["arrival_s"] for at in (one, other)]
+        met = [
+            pd.Series(self.arrays[at].requests.met, index=each.index)
+            for at, each in zip((one, other), asked, strict=True)
+        ]
+        order = asked[0].sort_values(kind="stable").index
+        lies = attainment_range(*[each.loc[order].to_numpy(bool) for each in met])
+        if not lies.low < lies.high:
+            return ""
+        chance = ", which is within chance" if lies.low <= 0 <= lies.high else ""
+        return f"{chance} (95 % interval {format_range(lies)} points)"
 
     def notes(self) -> list[Note]:
         """What a reader must know before trusting the figures, the gravest first."""
@@ -234,6 +279,11 @@ def names_of(runs: list[Run]) -> tuple[str, ...]:
 def _with_size(cell: str, run: RunArrays) -> str:
     _, size = worst_size(run)
     return cell if size is None or len(run.requests.sizes) == 1 else f"{cell} ({format_size(size)})"
+
+
+def _with_lost(cell: str, value: float, run: RunArrays) -> str:
+    lost = int((~run.requests.finished & run.requests.submitted).sum())
+    return f"{cell} ({lost:,} never finished)" if math.isinf(value) and lost else cell
 
 
 def _best(values: list[float], cells: list[str]) -> frozenset[int]:

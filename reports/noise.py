@@ -68,7 +68,7 @@ def ranges(sims: Sequence[Outcomes], reals: Sequence[Outcomes]) -> dict[str, Noi
         sims: of simulated runs; the requests are the same in all runs and stand in order of arrival.
         reals: of real runs.
     """
-    from scipy.stats import bootstrap, norm, t
+    from scipy.stats import bootstrap
 
     names = [*QUANTILES, ATTAINMENT]
     count = len(sims[0].met)
@@ -94,11 +94,39 @@ def ranges(sims: Sequence[Outcomes], reals: Sequence[Outcomes]) -> dict[str, Noi
             data, differences, vectorized=True, n_resamples=RESAMPLES, method="percentile",
             rng=stream(0, "reports/noise"),
         ).bootstrap_distribution  # fmt: skip
-    tail = float(norm.cdf(math.sqrt(blocks / (blocks - 1)) * t.ppf((1 - CONFIDENCE) / 2, blocks - 1)))
+    tail = _tail(blocks)
     found = {name: _between(values, tail) for name, values in zip(names, drawn, strict=True)}
     if not _same(sims, reals):
         found[ATTAINMENT] = _at_least(found[ATTAINMENT], _exact(sims, reals))
     return found
+
+
+def attainment_range(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> NoiseRange:
+    """Where the attainment of one run minus that of another lies, chance considered: as `ranges`, of this figure alone.
+
+    Args:
+        one: (requests,) whether each met its deadline, in order of arrival.
+        other: the same requests in another run.
+    """
+    count = len(one)
+    if count < 2:
+        return UNKNOWN
+    if np.array_equal(one, other):
+        return NoiseRange(0.0, 0.0)
+    blocks = max(2, round(math.sqrt(count)))
+    block = np.arange(count) * blocks // count
+    more = np.bincount(block, one.astype(float) - other, minlength=blocks)
+    drawn = stream(0, "reports/noise").multinomial(blocks, np.full(blocks, 1 / blocks), RESAMPLES)
+    found = _between(drawn @ more / (drawn @ np.bincount(block, minlength=blocks)), _tail(blocks))
+    nothing = np.zeros(count)
+    return _at_least(found, _exact([Outcomes(nothing, one)], [Outcomes(nothing, other)]))
+
+
+def _tail(blocks: int) -> float:
+    """The share of resamples beyond each end of an interval, of so many blocks."""
+    from scipy.stats import norm, t
+
+    return float(norm.cdf(math.sqrt(blocks / (blocks - 1)) * t.ppf((1 - CONFIDENCE) / 2, blocks - 1)))
 
 
 def _resampled(run: Outcomes, block: Drawn, times: Drawn) -> Numbers:

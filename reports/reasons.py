@@ -14,7 +14,8 @@ _SECONDS = r"\b(\d[\d.]*(?:e[+-]?\d+)?) s\b"
 def reasons(run: Run) -> pd.DataFrame:
     """How many requests did not finish, per ``status`` and ``reason``, most frequent first.
 
-    Reasons that differ in their seconds alone are one, with the least and the most of them.
+    Reasons that differ in their seconds alone are one, with the most of them, and the least where that is not far
+    smaller.
     """
     lost = run.requests[run.requests["status"] != "finished"].fillna({"reason": ""})
     alike = lost["reason"].str.replace(_SECONDS, "- s", n=1, regex=True)
@@ -35,4 +36,6 @@ def _one_reason(reasons: pd.Series) -> str:
     if reasons.nunique() == 1:
         return str(reasons.iat[0])
     seconds = reasons.str.extract(_SECONDS)[0].astype(float)
-    return re.sub(_SECONDS, f"{seconds.min():.3g} to {seconds.max():.3g} s", str(reasons.iat[0]), count=1)
+    least, most = (float(f"{end:.2g}") for end in (seconds.min(), seconds.max()))
+    spread = f"up to {most:g} s" if least < most / 10 else f"{least:g} to {most:g} s"
+    return re.sub(_SECONDS, spread, str(reasons.iat[0]), count=1)

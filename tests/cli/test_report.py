@@ -44,7 +44,7 @@ def test_report_writes_page_and_table(verb, runs, tmp_path):
     page = tmp_path / "out" / "r.html"
     result = invoke(verb, *runs, "-o", str(page))
     assert result.exit_code == 0, result.output
-    assert "equally many" in result.output
+    assert "foretold, a simulation, has as many in time as measured, which really ran" in result.output
     assert sorted(path.name for path in page.parent.iterdir()) == ["r.html", "r.md"]
 
 

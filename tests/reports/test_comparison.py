@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -22,11 +23,41 @@ def hasten(requests, _):
 def test_the_answer_names_the_best_run(make_run):
     comparison = Comparison.of([make_run("slow"), make_run("fast", edit=hasten)])
     assert comparison.answer() == (
-        "fast met most deadlines: 3 of 6 requests in time (50.0 %), 16.7 points more than slow."
+        "fast met most deadlines: 3 of 6 requests in time (50.0 %), 16.7 points more than slow, which is within chance "
+        "(95 % interval -45.5 to +64.1 points)."
     )
     attainment = next(row for row in comparison.rows() if row.label == "SLO attainment")
     assert attainment.cells == ("33.3 %", "50.0 %")
     assert attainment.best == {1}
+
+
+def test_a_difference_beyond_chance_is_not_called_one(make_run):
+    one = make_run("one").requests.iloc[[0]]
+    requests = pd.concat([one] * 200, ignore_index=True).assign(request_id=[f"r{at}" for at in range(200)])
+    none = make_run("none").steps.head(0)
+    slow = make_run("slow", requests=requests.assign(deadline_s=np.where(np.arange(200) % 2, 8.0, 10.0)), steps=none)
+    fast = make_run("fast", requests=requests, steps=none)
+    answer = Comparison.of([slow, fast]).answer()
+    assert answer.startswith(
+        "fast met most deadlines: 200 of 200 requests in time (100.0 %), 50.0 points more than slow (95"
+    )
+    assert "within chance" not in answer
+    other = make_run("other", requests=requests.assign(request_id=[f"s{at}" for at in range(200)]), steps=none)
+    assert "interval" not in Comparison.of([slow, other]).answer()
+
+
+def test_a_simulation_is_no_rival_of_the_real_run(make_run):
+    answer = Comparison.of([make_run("real", kind="replay"), make_run("simulated", edit=hasten)]).answer()
+    assert answer.startswith(
+        "simulated, a simulation, has 16.7 points more requests in time than real, which really ran: 3 of 6 requests "
+        "in time (50.0 %) against 2 of 6 requests in time (33.3 %)"
+    )
+    assert answer.endswith("How good the simulation is, tilecast validate says.")
+
+
+def test_an_infinite_percentile_says_how_many_never_finished(make_run):
+    rows = {row.label: row.cells for row in Comparison.of([make_run("one"), make_run("two")]).leading()}
+    assert rows["Latency, P99"] == ("∞ (3 never finished)",) * 2
 
 
 def test_the_answer_admits_a_draw(make_run):

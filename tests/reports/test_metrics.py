@@ -187,7 +187,7 @@ def test_reasons_that_differ_in_seconds_are_one(make_run):
     again = requests["status"] == "cancelled"
     requests.loc[again, "reason"] = [f"late by {seconds} s even alone" for seconds in ("7.4", "0.25", "1.2e+02")]
     assert reasons(replace(run, requests=requests)).to_numpy().tolist() == [
-        ["cancelled", "late by 0.25 to 120 s even alone", 3],
+        ["cancelled", "late by up to 120 s even alone", 3],
         ["dropped", "hopeless", 1],
         ["failed", "out of memory", 1],
     ]
