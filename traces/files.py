@@ -119,7 +119,7 @@ def flattened(frame: pd.DataFrame) -> pd.DataFrame:
         name = waiting.pop()
         cells = columns[name].tolist()
         given = [cell for cell in cells if not is_missing(cell)] if columns[name].dtype == object else []
-        if not given or not all(isinstance(cell, dict) for cell in given) or name.count(".") > MOST_LEVELS:
+        if not given or not all(isinstance(cell, dict) for cell in given) or str(name).count(".") > MOST_LEVELS:
             continue
         parts = dict.fromkeys(part for cell in given for part in cell)
         inner = {

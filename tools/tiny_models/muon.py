@@ -49,8 +49,9 @@ class Muon(torch.optim.Optimizer):
         directions = []
         for index, weight in enumerate(weights):
             momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
-            momentum.lerp_(weight.grad, 1 - MOMENTUM)
-            directions.append(weight.grad.lerp(momentum, MOMENTUM).flatten(1))
+            gradient = gradient_of(weight)
+            momentum.lerp_(gradient, 1 - MOMENTUM)
+            directions.append(gradient.lerp(momentum, MOMENTUM).flatten(1))
             by_shape.setdefault(directions[-1].shape, []).append(index)
         for shape, some in by_shape.items():
             together = orthogonalised(torch.stack([directions[index] for index in some]))
@@ -63,12 +64,19 @@ class Muon(torch.optim.Optimizer):
         if not state:
             state.update(step=0, first=torch.zeros_like(weight), second=torch.zeros_like(weight))
         state["step"] += 1
-        state["first"].lerp_(weight.grad, 1 - BETAS[0])
-        state["second"].lerp_(weight.grad.square(), 1 - BETAS[1])
+        gradient = gradient_of(weight)
+        state["first"].lerp_(gradient, 1 - BETAS[0])
+        state["second"].lerp_(gradient.square(), 1 - BETAS[1])
         first, second = (
             state[name] / (1 - b ** state["step"]) for name, b in zip(("first", "second"), BETAS, strict=True)
         )
         return first / (second.sqrt() + EPS)
+
+
+def gradient_of(weight: nn.Parameter) -> Tensor:
+    """The gradient of a weight that has one."""
+    assert weight.grad is not None
+    return weight.grad
 
 
 def is_matrix(name: str, weight: Tensor) -> bool:
