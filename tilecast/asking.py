@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from policies.run_arrays import RunArrays
+from predictors.efficiency import Z80
 from predictors.profile import Profile
 from reports.figures import value
 from reports.formatting import format_interval, format_rate, format_value
@@ -67,6 +68,8 @@ class UsersAnswer:
         alone_s: how long a request takes alone, in the mean.
         limit_s: how long 95 % of them are to wait at most; None: nobody said.
         enough: the fewest replicas with which that is so, its interval included; None: not asked, or there are none.
+        error: by how many times the seconds of a step may be wrong, in four of five cases; 1: they were measured.
+        between: the fewest replicas where all takes so many times less, and more; None there: none are enough.
         notes: how far to trust it, the gravest first.
     """
 
@@ -79,6 +82,8 @@ class UsersAnswer:
     limit_s: float | None
     enough: Waits | None
     notes: tuple[Note, ...]
+    error: float = 1.0
+    between: tuple[int | None, int | None] | None = None
 
     def sentences(self) -> list[str]:
         """The answer in words."""
@@ -91,16 +96,24 @@ class UsersAnswer:
             f"Alone a request takes {format_value(self.alone_s, 's')}; together they are answered "
             f"{format_rate(waits.rate_rps.mean)} and keep the devices busy for {format_interval(waits.busy, '%')}.",
         ]
-        if self.limit_s is not None:
-            limit = format_value(self.limit_s, "s")
-            if self.enough is None:
-                said.append(f"No number of replicas makes 95 % of them wait less than {limit}: alone it takes as long.")
-            else:
-                said.append(
-                    f"For 95 % of the requests to be answered within {limit}: {_replicas(self.enough.replicas)} "
-                    f"({format_interval(self.enough.p95_s, 's')})."
-                )
-        return said
+        return said if self.limit_s is None else [self._answer(self.limit_s), *said]
+
+    def _answer(self, limit_s: float) -> str:
+        """The fewest replicas, and how that would change were the seconds wrong."""
+        limit = format_value(limit_s, "s")
+        if self.enough is None:
+            return f"No number of replicas makes 95 % of them wait less than {limit}: alone it takes as long."
+        said = (
+            f"For 95 % of the requests to be answered within {limit}: {_replicas(self.enough.replicas)} "
+            f"(P95 {format_interval(self.enough.p95_s, 's')})"
+        )
+        if self.between is None:
+            return f"{said}."
+        fewest, most = [count or math.inf for count in self.between]
+        wrong = f"if the times are wrong by x/÷ {self.error:.2f}"
+        if math.isinf(most):
+            return f"{said}; {wrong}, {fewest:.0f} at least, and perhaps no number is enough."
+        return f"{said}; {wrong}, {f'{fewest:.0f} to {most:.0f}' if fewest < most else 'as many'}."
 
 
 def ask(
@@ -165,7 +178,12 @@ def ask(
     )
     study = _Study(prepare(scenario), traces, progress)
     waits = study.waits(replicas)
-    enough = None if limit_s is None else study.fewest(waits, limit_s)
+    enough = None if limit_s is None else study.fewest(waits.replicas, limit_s)
+    error = math.exp(Z80 * max(study.prepared.table.log_sds.values(), default=0.0))
+    between = None
+    if limit_s is not None and enough is not None and error > 1:
+        faster, slower = [study.at(by).fewest(enough.replicas, limit_s) for by in (1 / error, error)]
+        between = (faster and faster.replicas, slower and slower.replicas)
     first = study.prepared
     alone = [first.table.standalone_s(request) for request in first.requests]
     return UsersAnswer(
@@ -178,18 +196,25 @@ def ask(
         limit_s=limit_s,
         enough=enough,
         notes=tuple(first.notes),
+        error=error,
+        between=between,
     )
 
 
 class _Study:
     """The same users and replicas, over and over; what was simulated is kept."""
 
-    def __init__(self, prepared: Prepared, traces: Sequence[Trace], progress: Tell) -> None:
+    def __init__(self, prepared: Prepared, traces: Sequence[Trace], progress: Tell, slowdown: float = 1.0) -> None:
         self.prepared = prepared
+        self._slowdown = slowdown
         self._traces = traces
         self._progress = progress
         self._known: dict[int, Waits] = {}
         self._done = 0
+
+    def at(self, slowdown: float) -> _Study:
+        """The same where everything takes so many times as long."""
+        return _Study(self.prepared, self._traces, self._progress, slowdown)
 
     def waits(self, replicas: int) -> Waits:
         """Of all seeds."""
@@ -199,30 +224,32 @@ class _Study:
             self._known[replicas] = Waits(replicas, *[interval(column) for column in zip(*figures, strict=True)])
         return self._known[replicas]
 
-    def fewest(self, waits: Waits, limit_s: float) -> Waits | None:
-        """The fewest replicas with which 95 % surely wait at most so long; None: there are none."""
+    def fewest(self, guess: int, limit_s: float) -> Waits | None:
+        """The fewest replicas with which 95 % surely wait at most so long, sought from a guess on; None: there are
+        none."""
 
         def keeps(replicas: int) -> bool:
             return self.waits(replicas).p95_s.high <= limit_s
 
         most = min(MOST_REPLICAS, self.prepared.scenario.trace.users or 1)
-        high = waits.replicas
+        low, high, step = 0, guess, 1
         while not keeps(high):
             if high >= most:  # everybody has a replica: nobody waits for another
                 return None
-            high = min(most, 2 * high)
-        low = 0
-        for known in sorted(self._known):
-            if known < high and not keeps(known):
-                low = max(low, known)
+            low, high, step = high, min(most, high + step), 2 * step
+        step = 1
         while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if keeps(middle) else (middle, high)
+            middle = max((low + high) // 2, high - step)
+            if keeps(middle):
+                high, step = middle, 2 * step
+            else:
+                low = middle
         return self.waits(high)
 
     def _run(self, replicas: int, number: int) -> RunArrays:
         scenario, trace = self.prepared.scenario, self._traces[number]
         given = {"cluster.replicas": replicas, "seed": scenario.seed + number, "trace.path": trace}
+        given["world.slowdown"] = self._slowdown
         prepared = self.prepared.running(scenario.replaced(given), trace)
         arrays = prepared.arrays(run_simulation(prepared))
         self._done += 1

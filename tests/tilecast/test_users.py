@@ -148,6 +148,12 @@ def test_more_users_wait_longer_and_more_replicas_help() -> None:
     assert found.enough is not None
     assert found.enough.p95_s.high <= limit_s
     assert found.waits.p50_s == many.waits.p50_s
+    assert found.between is not None
+    assert found.error > 1
+    fewest, most = found.between
+    assert fewest is not None
+    assert fewest <= found.enough.replicas
+    assert most is None or most >= found.enough.replicas
     assert ask(users=24, replicas=found.enough.replicas - 1, **quick).waits.p95_s.high > limit_s
     with pytest.raises(BadInput, match="seeds is 1, expected at least 2"):
         ask("tiny-image", users=2, seeds=1)
@@ -170,9 +176,10 @@ def test_the_command_says_it_in_words() -> None:
         "fcfs",
     )
     told = " ".join(run(*asked, "--within", 5).split())
-    assert told.startswith("8 users of tiny-image on 1 replica of NVIDIA L4 24GB wait ")
+    assert told.startswith("For 95 % of the requests to be answered within 5.00 s: 1 replica (P95 ")
+    assert "; if the times are wrong by x/÷ 1." in told
+    assert "8 users of tiny-image on 1 replica of NVIDIA L4 24GB wait " in told
     assert "each thinking 0.500 s between an answer and the next request" in told
-    assert "For 95 % of the requests to be answered within 5.00 s: 1 replica (" in told
     assert "ESTIMATED" in told
     assert "No number of replicas" in " ".join(negative(*asked, "--within", 0.001).split())
     assert "did you mean 'sdxl'" in refused("ask", "--users", 3, "--model", "SDXLL")
