@@ -206,7 +206,8 @@ def _facts(comparison: Comparison) -> Iterable[Fact]:
     if len(arrays.pools) > 1:
         pools = by_pool(arrays).sort_values("slo_attainment", kind="stable")
         parts = tuple(f"{name} {format_value(share, '%')} in time" for name, share in pools["slo_attainment"].items())
-        yield Fact("Pools", parts, spare=True)
+        nowhere = int((arrays.requests.submitted & (arrays.requests.replica < 0)).sum())
+        yield Fact("Pools", (*([f"{nowhere:,} requests ran in none"] if nowhere else []), *parts), spare=True)
     yield Fact(
         "Beside",
         seen.parts(

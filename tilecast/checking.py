@@ -51,14 +51,21 @@ class CheckedScenario:
 
     def sentences(self) -> list[str]:
         """What would run, in words."""
-        scenario, requests, table = self.prepared.scenario, self.prepared.requests, self.prepared.table
+        requests, members = self.prepared.requests, self.prepared.members
         span_s = requests[-1].arrival_s - requests[0].arrival_s
         models = sorted({request.model for request in requests})
-        many = "" if scenario.replicas == 1 else "s"
+        pools = {member.pool.name: (member.pool.replicas, member.table.hardware) for member in members}
+        served_by = " and ".join(
+            [
+                f"{count:,} replica{'s' * (count != 1)} of {hardware}{f' ({name})' * (len(pools) > 1)}"
+                for name, (count, hardware) in pools.items()
+            ]
+        )
+        alone = sum([count for count, _ in pools.values()]) == 1
+        bases = " or ".join(dict.fromkeys([member.table.basis for member in members]))
         said = [
             f"{len(requests):,} requests of {', '.join(models)} arrive in {span_s:,.0f} s.",
-            f"{scenario.replicas:,} replica{many} of {table.hardware} serve{'s' * (not many)} them by "
-            f"{self.prepared.policy_name}; what a step takes is {table.basis}.",
+            f"{served_by} serve{'s' * alone} them by {self.prepared.policy_name}; what a step takes is {bases}.",
         ]
         if self.load == self.load:
             said.append(f"One at a time they would keep all replicas busy for {100 * self.load:.0f} % of that time.")

@@ -95,6 +95,7 @@ def test_what_is_said_of_each_kind_of_run(make_run: Callable[..., Run]) -> None:
     assert "paid for in the mean, of at most 2" in said["scaled"]
     assert "replicas in working order" in said["scaled"]
     assert "times are ESTIMATED, least trusted of the pools'" in said["pooled"]
+    assert "Pools     2 requests ran in none · " in said["pooled"]
     assert "small 100.0 % in time" in said["pooled"]
     assert "ran on real devices · steps took 14 % longer than the profile says" in said["replayed"]
 

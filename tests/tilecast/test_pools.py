@@ -16,6 +16,7 @@ from reports.breakdown import by_model, by_pool, by_tenant
 from reports.plan.joint import JointPlan
 from reports.plan.terminal import show_joint_plan
 from reports.plan.write import write_joint_plan
+from tilecast.checking import check_scenario
 from tilecast.setup import prepare
 from tilecast.simulation import run_simulation
 from tilecast.studies.pools import plan_pool_scaling
@@ -290,3 +291,8 @@ def test_what_is_of_one_model_is_refused_where_pools_share_models() -> None:
 def test_rates_by_model_name_every_model() -> None:
     with pytest.raises(BadInput, match=r"rates are given for flux; expected one for each of flux, wan-1\.3b"):
         tc.plan_pools(scenario(pools=APART, plan=FEW), rate_rps={"flux": 1.0})
+
+
+def test_a_checked_scenario_names_every_pool() -> None:
+    said = " ".join(check_scenario(scenario()).sentences())
+    assert "2 replicas of NVIDIA H100 SXM 80GB (large) and 1 replica of NVIDIA L40S 48GB (small) serve them by" in said
