@@ -21,6 +21,9 @@ def validate(
             "--output", "-o", help="Write the figures to this file, as JSON, and a page beside it, FILE.html."
         ),
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Print every figure, instead of what is judged and most ask for.")
+    ] = False,
 ) -> None:
     """Show how far a simulation is from a real run of the same trace, by figure and by request.
 
@@ -35,6 +38,8 @@ def validate(
 
     Exit code 0: FAITHFUL. 3: NOT FAITHFUL or TOO SHORT TO TELL; which of them stands in the JSON file as the answer.
     """
+
+    from rich.text import Text
 
     from cli.failures import NEGATIVE
     from policies.runlog import read_run
@@ -57,13 +62,15 @@ def validate(
     compared: Validation | Repeats
     if len(logs) == 2:
         compared = Validation.of(logs[0], logs[1], parity)
-        console.print(sim_against_real(compared))
+        console.print(sim_against_real(compared, every))
     else:
         compared = Repeats.of(logs, parity)
-        console.print(sims_against_reals(compared))
+        console.print(sims_against_reals(compared, every))
     if written:
         compared.write(written[0])
         write_validation_page(compared, written[1])
+    if not every:
+        console.print(Text("--all shows every figure."), style="dim")
     for path in written:
         say(f"wrote {path}")
     if not compared.fidelity.faithful:

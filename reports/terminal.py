@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import pandas as pd
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -12,8 +13,8 @@ from reports.breakdown import MOST, batch_table, replica_table, size_table
 from reports.brief import WIDEST, Brief
 from reports.comparison import Comparison, Row
 from reports.console import new_console
-from reports.fidelity import Answer, Fidelity, format_difference
-from reports.figures import figure
+from reports.fidelity import GOALS, Answer, Fidelity, format_difference
+from reports.figures import LEADING, figure
 from reports.formatting import format_value
 from reports.reasons import reasons
 from reports.repeats import Repeats
@@ -93,10 +94,11 @@ _ANSWERS = {Answer.FAITHFUL: "bold", Answer.TOO_SHORT: "bold yellow", Answer.NOT
 _STYLES = {Severity.GRAVE: "bold red", Severity.CAUTION: "yellow", Severity.REMARK: "dim"}
 
 
-def sim_against_real(validation: Validation) -> RenderableType:
-    """The verdict, each figure of the simulation, of the real run, and the error between them."""
+def sim_against_real(validation: Validation, every: bool = False) -> RenderableType:
+    """The verdict, figures of the simulation, of the real run, and the error between them: what is judged and most ask
+    for, or ``every`` figure that a run defines."""
     table = headed(None, ["", f"sim: {validation.sim}", f"real: {validation.real}", "error", "relative"])
-    for name, row in validation.figures.iterrows():
+    for name, row in _compared(validation.figures, every):
         table.add_row(Text(str(row["label"])), *map(Text, format_error(str(name), row)))
     percentiles = _table(
         "Latency error per request",
@@ -104,6 +106,7 @@ def sim_against_real(validation: Validation) -> RenderableType:
         [
             [str(label), format_value(row["error_s"], "s"), format_value(row["relative"], "%")]
             for label, row in validation.latency_errors.iterrows()
+            if every or label in _OF_ERRORS
         ],
     )
     notes, _ = told(validation.cautions)
@@ -115,11 +118,12 @@ def sim_against_real(validation: Validation) -> RenderableType:
     return Group(*parts)
 
 
-def sims_against_reals(repeats: Repeats) -> RenderableType:
-    """The verdict, each figure of several simulated and real runs, the error, and how far the repeats lie apart."""
+def sims_against_reals(repeats: Repeats, every: bool = False) -> RenderableType:
+    """The verdict, figures of several simulated and real runs, the error, and how far the repeats lie apart: as
+    `sim_against_real`."""
     sims, reals = len(repeats.sims), len(repeats.reals)
     table = headed(None, ["", f"sim, mean of {sims}", "sd", f"real, mean of {reals}", "error", "spread of real"])
-    for name, row in repeats.figures.iterrows():
+    for name, row in _compared(repeats.figures, every):
         described = figure(str(name))
         sim, sd, real = (format_value(row[column], described.unit) for column in ("sim", "sim_sd", "real"))
         error, spread = (
@@ -132,6 +136,19 @@ def sims_against_reals(repeats: Repeats) -> RenderableType:
         rows = [[str(key), str(value)] for key, value in repeats.parity.items()]
         parts.append(_table("Decision parity", ["", "result"], rows))
     return Group(*parts)
+
+
+_OF_ERRORS = ("mean absolute", "P50", "P95")
+
+
+def _compared(figures: pd.DataFrame, every: bool) -> Iterable[tuple[str, pd.Series]]:
+    """The rows to show: those that a run defines, of which all, or what is judged and most ask for."""
+    wanted = (
+        [*figures.index] if every else [name for name in dict.fromkeys([*GOALS, *LEADING]) if name in figures.index]
+    )
+    for name in wanted:
+        if not figures.loc[name, ["sim", "real"]].isna().all():
+            yield str(name), figures.loc[name]
 
 
 def _verdict(fidelity: Fidelity) -> Text:

@@ -128,6 +128,10 @@ def test_document_and_table(make_run, real, tmp_path):
         "edf simulated",
     ):
         assert needle in out.getvalue()
+    assert "Slowdown" not in out.getvalue()
+    whole = io.StringIO()
+    Console(file=whole, width=120).print(sim_against_real(validation, every=True))
+    assert "Slowdown, P50" in whole.getvalue()
 
 
 def test_runs_without_requests(empty_run, tmp_path):
