@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from traces.errors import BadInput
+from traces.geometry import KNOWN_MODELS
 
 EMBEDDED = Path(__file__).parent / "embedded"
 WEIGHTS = ("diffusion_pytorch_model", "model")
@@ -41,6 +42,11 @@ def model_folder(model: str) -> Path:
     folder = embedded if (embedded / "model_index.json").is_file() else Path(model)
     if not (folder / "model_index.json").is_file():
         names = ", ".join(sorted(p.parent.name for p in EMBEDDED.glob("*/model_index.json")))
+        if model in KNOWN_MODELS:
+            raise BadInput(
+                f"model {model!r} is known by its shape alone, which is enough to simulate it; to run it, give the "
+                f"folder of its weights, a diffusers folder with a model_index.json (there is one for: {names})"
+            )
         what = "is a file: " if folder.is_file() else "is "
         raise BadInput(
             f"model {model!r} {what}neither an embedded model ({names}) nor a diffusers folder with a model_index.json"

@@ -29,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 from backend.folder import ModelFolder, model_folder
 from backend.handover.absent import absent, at_once, built_without_weights
+from backend.machine import check_present
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES, ModelGeometry, known_model
 
@@ -87,8 +88,7 @@ def check_device(device: str, dtype: str) -> None:
     """
     if dtype not in DTYPES:
         raise BadInput(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise BadInput(f"device {device!r} is not available: torch sees no CUDA device; use --device cpu")
+    check_present(device)
 
 
 def load_modules(path: Path, dtype: str, only: str | None = None) -> dict[str, torch.nn.Module]:

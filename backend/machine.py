@@ -57,8 +57,38 @@ def cores_of(devices: Sequence[str], threads: int | None) -> list[list[int]]:
     return [list(islice(free, threads)) if device == "cpu" else [] for device in devices]
 
 
+def check_present(device: str) -> None:
+    """See that this machine has a device.
+
+    Args:
+        device: as torch names it.
+
+    Raises:
+        BadInput: it has none of that kind, or fewer; or there is no such kind.
+    """
+    kind, _, index = device.partition(":")
+    counts = {
+        "cpu": lambda: 1,
+        "cuda": torch.cuda.device_count,
+        "xpu": torch.xpu.device_count,
+        "mps": lambda: int(torch.backends.mps.is_available()),
+    }
+    if kind not in counts or (index and not index.isdecimal()):
+        raise BadInput(f"device is {device!r}, expected cpu, cuda, cuda:1, xpu or mps")
+    found = counts[kind]()
+    if not found:
+        raise BadInput(f"device {device!r} is not available: torch sees no {kind.upper()} device; use --device cpu")
+    if int(index or 0) >= found:
+        raise BadInput(f"device {device!r} is not available: torch sees {found} of {kind}, counted from 0")
+
+
 def hardware_name(device: str) -> str:
-    """What a device is called in profiles and run logs."""
+    """What a device is called in profiles and run logs.
+
+    Raises:
+        BadInput: this machine does not have it.
+    """
+    check_present(device)
     if device.startswith("cuda"):
         return str(torch.cuda.get_device_name(device))
     threads = torch.get_num_threads()

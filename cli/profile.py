@@ -94,6 +94,7 @@ def measure(
     """
     if context.invoked_subcommand is not None:
         return
+    from backend.folder import model_folder
     from predictors.profile import PROFILE
     from traces.output import check_file
     from traces.sizes import parse_size_list, parse_tile
@@ -108,6 +109,7 @@ def measure(
     largest_tile = None if tile is None else parse_tile(tile, "--tile")
     from importlib.metadata import version
 
+    model_folder(model)  # before torch is there, which takes a while
     from backend.machine import hardware_name
     from backend.measured import KeptMeasurements
     from backend.profiling import measure_profile

@@ -36,7 +36,7 @@ def load_profile(scenario: Scenario) -> Profile | None:
         return None
     raise BadInput(
         "the scenario names no profile; set predictor.profile, or pass --profile "
-        "(tilecast profile --model NAME -o P.parquet measures one); "
+        "(tilecast profile --model FOLDER -o P.parquet measures one); "
         "without measurements, predictor.hardware estimates (tilecast hardware list)"
     )
 

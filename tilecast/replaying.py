@@ -68,7 +68,7 @@ def check_replayable(scenario: Scenario) -> None:
 
 
 def _check_served(scenario: Scenario, of: str, sources: dict[str, str]) -> None:
-    """Refuse a model of several that is not here, or that shares its name with another.
+    """Refuse a model that is not here, or that shares its name with another.
 
     Args:
         scenario: as if its pool were the cluster.
@@ -81,7 +81,7 @@ def _check_served(scenario: Scenario, of: str, sources: dict[str, str]) -> None:
     other = sources.setdefault(name, source)
     if other != source:
         raise BadInput(f"{of}models {other} and {source} are both called {name!r}; expected folders of different names")
-    if of and scenario.weights is None:
+    if scenario.weights is None:
         try:
             model_folder(source)
         except BadInput as error:

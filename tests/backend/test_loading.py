@@ -46,7 +46,10 @@ def test_geometry_is_read_off_the_configuration() -> None:
     ("model", "options", "complaint"),
     [
         ("nowhere", {}, "neither an embedded model"),
+        ("sdxl", {}, "'sdxl' is known by its shape alone, .* give the folder of its weights"),
         (None, {"dtype": "int4"}, "unknown dtype 'int4'"),
+        (None, {"device": "gpu"}, "device is 'gpu', expected cpu, cuda, cuda:1, xpu or mps"),
+        (None, {"device": "cpu:1"}, "device 'cpu:1' is not available: torch sees 1 of cpu, counted from 0"),
         pytest.param(
             None,
             {"device": "cuda"},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
@@ -31,7 +33,29 @@ def commands(group: typer.Typer, name: str = "") -> Iterator[tuple[str, Callable
         yield from commands(inner.typer_instance, f"{name} {inner.name or inner.typer_instance.info.name}".strip())
 
 
+ROOT = Path(__file__).parents[2]
 COMMANDS = dict(commands(app))
+
+
+ON_A_DEVICE = {
+    "profile": ("--model", "tiny-image"),
+    "cache record": ("--model", "tiny-image", "--sizes", "64x64"),
+    "cache record-tiles": ("--model", "tiny-image", "--sizes", "128x128"),
+    "cache calibrate": ("--model", "tiny-image", "--size", "128x128", "--psnr", "30"),
+    "replay": (ROOT / "examples/tiny_image.toml", "--set", "trace.limit=1"),
+}
+
+
+def test_a_device_that_the_machine_lacks_is_said_by_every_command_that_takes_one(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    assert {name for name, command in COMMANDS.items() if "device" in get_type_hints(command)} == set(ON_A_DEVICE)
+    for name, given in ON_A_DEVICE.items():
+        out = tmp_path / ("run" if name == "replay" else "p.json" if "calibrate" in name else "p.parquet")
+        said = refused(*name.split(), *given, "--device", "cuda:99", "-o", out)
+        assert re.search(r"device 'cuda:99' is not available: torch sees .*CUDA|of cuda, counted from 0", said), said
+        said = refused(*name.split(), *given, "--device", "gpu", "-o", out)
+        assert "gpu" in said
+        assert "internal" not in said
 
 
 @pytest.mark.parametrize("name", COMMANDS)
