@@ -27,6 +27,8 @@ def check(
     from tilecast.checking import check_policy_called
     from tilecast.scenario import parse_setting
 
-    parameters: dict[str, Any] = dict(map(parse_setting, settings or []))
+    parameters: dict[str, Any] = {
+        name: value for name, value in map(parse_setting, settings or []) if value is not None
+    }
     for kind in check_policy_called(policy, parameters, seed=seed):
         say(f"{policy} keeps the contract of {kind} policies")

@@ -35,7 +35,9 @@ SeedOption = Annotated[
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="Set any scenario key, as key=value; may be given several times, and of two the last counts."
+        "--set",
+        help="Set any scenario key, as key=value, or take it out, back to its default, as key=; may be given several "
+        "times, and of two the last counts.",
     ),
 ]
 OutputOption = Annotated[

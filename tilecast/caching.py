@@ -95,7 +95,9 @@ def parse_caching_policy(text: str) -> CachingPolicy:
     file, py, rest = text.partition(".py:")
     name, _, parameters = (rest if py else text).partition(":")
     try:
-        given = dict(parse_setting(item) for item in parameters.split(",") if item)
+        given = {
+            name: value for name, value in map(parse_setting, filter(None, parameters.split(","))) if value is not None
+        }
     except BadInput as error:
         raise BadInput(f"--caching {text!r}: {str(error).removeprefix('--set ')}") from None
     policy: CachingPolicy = load_policy("caching", f"{file}{py}{name}" if py else name, given)

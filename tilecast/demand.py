@@ -87,6 +87,12 @@ def load_demand(scenario: Scenario, members: Sequence[ServedModel], warnings: li
         trace = trace.scale_rate(section.rate_scale)
     if section.spikes:
         spikes = [parse_spike(text) for text in section.spikes]
+        arrival, last_s = trace.frame["arrival_s"], trace.span[1]
+        for text, spike in zip(section.spikes, spikes, strict=True):
+            if not arrival.between(spike.start_s, spike.start_s + spike.seconds, inclusive="left").any():
+                warnings.append(
+                    f"spike {text} changes nothing: no request arrives then; the last one does at {last_s:.6g} s"
+                )
         trace = with_spikes(trace, spikes, stream(scenario.seed, "trace/spikes"))
     if section.steps_scale != 1.0:
         trace = trace.with_steps(section.steps_scale)

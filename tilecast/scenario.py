@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from policies.contract import Policy
 from tilecast.sections import (
+    INSTEAD_OF,
     ClusterSection,
     FaultsSection,
     PlanSection,
@@ -32,7 +33,7 @@ from tilecast.sections import (
     WorldSection,
     by_name,
 )
-from traces.errors import BadInput, first_problem
+from traces.errors import BadInput, did_you_mean, first_problem
 from traces.limits import (
     PathText,
     Seed,
@@ -127,6 +128,8 @@ class Scenario(Section):
     def replaced(self, given: Mapping[str, Any]) -> Scenario:
         """The same scenario with some dotted keys otherwise, like ``{"cluster.replicas": 4}``.
 
+        None takes a key, or a section, out of the scenario: it is what it is by default.
+
         Raises:
             BadInput: an unknown key, or a wrong value.
         """
@@ -215,7 +218,7 @@ class Scenario(Section):
 
 
 def load_scenario(path: Path, overrides: Mapping[str, Any]) -> Scenario:
-    """Read a scenario and lay ``overrides`` (dotted keys) over it.
+    """Read a scenario and lay ``overrides`` (dotted keys) over it; None takes a key out of it.
 
     Raises:
         BadInput: no such file, no TOML, an unknown key (the nearest known one is named), or a wrong value.
@@ -227,10 +230,12 @@ def load_scenario(path: Path, overrides: Mapping[str, Any]) -> Scenario:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """``key=value`` of ``--set``; the value is TOML, or else a plain string."""
+    """``key=value`` of ``--set``; the value is TOML, or else a plain string; None where there is none (``key=``)."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise BadInput(f"--set {text!r}: expected key=value, like cluster.replicas=4")
+    if not value.strip():
+        return key.strip(), None
     try:
         tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
@@ -244,6 +249,10 @@ def _made(data: Mapping[str, Any], overrides: Mapping[str, Any], base: Path, sou
     for key, value in overrides.items():
         if key.count(".") > MOST_LEVELS:
             raise BadInput(f"--set {key[:40]!r}...: expected a key of at most {MOST_LEVELS} sections")
+        if value is None:
+            _check_known(key)
+        elif (other := INSTEAD_OF.get(key)) and overrides.get(other) is None:
+            data = _laid_over(data, other, None)
         data = _laid_over(data, key, value)
     data = with_home({name: value for name, value in data.items() if name != "base"})
     reads(files_in(data, base))
@@ -251,8 +260,10 @@ def _made(data: Mapping[str, Any], overrides: Mapping[str, Any], base: Path, sou
 
 
 def _laid_over(data: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """``data`` with the value of a dotted key; what it holds is left as it is."""
+    """``data`` with the value of a dotted key, or without it where that is None; what it holds is left as it is."""
     first, dot, rest = key.partition(".")
+    if value is None and (not dot or first not in data):
+        return {name: each for name, each in data.items() if name != key}
     if not dot:
         return {**data, first: value}
     inner = data.get(first)
@@ -267,6 +278,26 @@ def _laid_over(data: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     if inner is not None and not isinstance(inner, Mapping):
         raise BadInput(f"--set {key}: {first!r} is a value, not a section")
     return {**data, first: _laid_over(inner or {}, rest, value)}
+
+
+def _check_known(key: str) -> None:
+    """Refuse to take out what is no key, whose name may be a mistake.
+
+    Raises:
+        BadInput: it is none.
+    """
+    from tilecast.keys import section_in
+
+    section: Any = Scenario
+    parts = iter(key.split("."))
+    for part in parts:
+        if section is None or section is PolicySection:
+            return  # of which any name may be a key
+        if part not in section.model_fields:
+            raise BadInput(f"--set {key}=: unknown key {part!r}; {did_you_mean(part, section.model_fields)}")
+        if part == "pool":
+            next(parts, None)  # its name
+        section = section_in(section.model_fields[part].annotation)
 
 
 def _laid_over_named(sections: Sequence[Any], key: str, rest: str, value: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import joblib
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StrictBool, model_validator
@@ -43,6 +43,18 @@ class Section(BaseModel):
     """What all sections have in common: nothing unknown, nothing infinite, nothing that changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_alone(cls, data: Any) -> Any:
+        """One value where a list is expected is a list of it."""
+        if not isinstance(data, dict):
+            return data
+        listed = {name for name, field in cls.model_fields.items() if get_origin(field.annotation) is tuple}
+        return {
+            name: (value,) if name in listed and isinstance(value, str | int | float) else value
+            for name, value in data.items()
+        }
 
 
 Several = Annotated[tuple[PathText, ...], Field(max_length=10_000)]
@@ -579,6 +591,10 @@ class SloSection(Section):
         return self
 
 
+INSTEAD_OF = {"slo.scale": "slo.absolute_s", "slo.absolute_s": "slo.scale"}
+"""Keys of which a scenario has one: whoever sets one means the file's other one no more."""
+
+
 class HardwareSection(Section):
     """A kind of hardware that a plan may use; what it does not say is as in the scenario."""
 
@@ -643,8 +659,8 @@ class PlanSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _names_alone(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("scaling"), list | tuple):
-            return {**data, "scaling": [by_name(each) for each in data["scaling"]]}
+        if isinstance(data, dict) and isinstance(scaling := data.get("scaling"), str | list | tuple):
+            return {**data, "scaling": [by_name(each) for each in ([scaling] if isinstance(scaling, str) else scaling)]}
         return data
 
     @model_validator(mode="after")

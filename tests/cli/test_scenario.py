@@ -12,7 +12,7 @@ import pytest
 from tests.cli.run_command import refused, run
 from tilecast.checking import check_scenario
 from tilecast.keys import fields_of, limits_of, scenario_keys
-from tilecast.scenario import Scenario, load_scenario
+from tilecast.scenario import Scenario, load_scenario, parse_setting
 from tilecast.starting import write_scenario
 from traces.limits import Range
 
@@ -125,3 +125,43 @@ def test_python_does_the_same(tmp_path: Path) -> None:
     assert 0.4 < checked.load < 1.0
     assert [str(note) for note in checked.notes] == [str(note) for note in checked.prepared.notes]
     assert any("ESTIMATED" in str(note) for note in checked.notes)
+
+
+def test_a_key_is_taken_out_of_the_file_and_one_of_two_replaces_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("scenario", "init", "--model", "tiny-image")
+    path = tmp_path / "scenario.toml"
+    assert load_scenario(path, {}).slo.scale == 5.0
+    for settings, slo in (
+        (["slo.absolute_s=10"], (None, 10.0)),
+        (["slo.scale="], (None, None)),
+        (["slo="], (None, None)),
+        (["slo.scale=", "slo.absolute_s=10"], (None, 10.0)),
+    ):
+        given = load_scenario(path, dict(map(parse_setting, settings))).slo
+        assert (given.scale, given.absolute_s) == slo
+    whole = load_scenario(path, {"cluster.replicas": 3, "faults.mtbf_s": 60})
+    again = whole.replaced({"cluster.replicas": None, "faults": None})
+    assert again.model_dump() == load_scenario(path, {}).model_dump()
+    assert load_scenario(path, {"faults.mtbf_s": None}).faults is None
+    for setting, said in (
+        ("slo.scael=", "--set slo.scael=: unknown key 'scael'; did you mean 'scale'?"),
+        ("slow=", "--set slow=: unknown key 'slow'"),
+        ("model=", "key 'model' is missing"),
+    ):
+        assert said in refused("scenario", "check", "scenario.toml", "--set", setting)
+    both = ("--set", "slo.scale=3", "--set", "slo.absolute_s=10")
+    assert "expected either scale or absolute_s, not both" in refused("scenario", "check", "scenario.toml", *both)
+
+
+def test_one_value_where_a_list_is_expected_is_a_list_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("scenario", "init", "--model", "tiny-image")
+    path = tmp_path / "scenario.toml"
+    for settings in (["trace.spikes=10:9:2"], ['trace.spikes=["10:9:2"]']):
+        assert load_scenario(path, dict(map(parse_setting, settings))).trace.spikes == ("10:9:2",)
+    assert load_scenario(path, {"plan.policies": "edf", "plan.scaling": "queue"}).plan.scaling[0].name == "queue"
+    late = run("scenario", "check", "scenario.toml", "--set", "trace.spikes=43200:3600:2")
+    assert "spike 43200:3600:2 changes nothing: no request arrives then; the last one does at" in " ".join(late.split())
