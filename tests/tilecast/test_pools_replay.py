@@ -178,7 +178,7 @@ def test_models_are_as_large_as_their_own_files_say_in_one_dtype(folder: Path) -
 @pytest.mark.parametrize(
     ("changed", "more", "said"),
     [
-        ({"models": ["flux"], "hardware": "l40s"}, {}, "pool 'both': model 'flux' is neither an embedded model"),
+        ({"models": ["flux"], "hardware": "l40s"}, {}, "pool 'both': model 'flux' is known by its shape alone"),
         (
             {"devices": 2},
             {"weights": {"memory_gb": 1.0, "weights_gb": 0.1}},
