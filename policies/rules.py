@@ -151,7 +151,8 @@ def _check_together(policy: SchedulingPolicy, jobs: Sequence[Job], steps: int) -
             raise broken(
                 policy,
                 f"mixes stages in one launch: {first.request.request_id!r} would go through {first.segments(steps)}, "
-                f"{job.request.request_id!r} through {job.segments(steps)}",
+                f"{job.request.request_id!r} through {job.segments(steps)}; next_quantum(jobs) of "
+                "policies.scheduling.batch makes a launch of them that does not",
             )
         if not (job.mixes and first.mixes) and job.batch_key != first.batch_key:
             raise broken(

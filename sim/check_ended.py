@@ -64,5 +64,7 @@ def check_promise(policy: Policy, quantum: Controller, oracle: Controller) -> No
             raise broken(
                 policy,
                 f"breaks the promise of its quanta: request {job.request.request_id!r} ends as {job.state} at "
-                f"{job.finish_s} s, but as {stepped.state} at {stepped.finish_s} s when planned at every step boundary",
+                f"{job.finish_s} s, but as {stepped.state} at {stepped.finish_s} s when planned at every step boundary"
+                "; name a running launch in recalls when something happens that it would be planned otherwise for, or "
+                "decide for fewer steps at once",
             )

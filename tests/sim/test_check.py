@@ -127,7 +127,7 @@ class Hoarder(FCFS):
         (Forgetful(), "stalls"),
         (Greedy(), "running already"),
         (Moody(), "not deterministic"),
-        (Liar(), "breaks the promise"),
+        (Liar(), "breaks the promise .* in recalls"),
         (Overeager(), "steps of"),
         (Mover(), "lives on replica"),
         (MixesTiled(), "mixes (stages|sizes) in"),
