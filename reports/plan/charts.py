@@ -20,6 +20,7 @@ from reports.formatting import format_interval, format_value, times
 from reports.palette import BLUE, GREEN, VERMILLION
 from reports.plan.chart_style import ANSWER_MARK, KNEE_MARK, UNSTABLE_MARK, ends, error, kept_legend, kept_mark
 from reports.plan.formatting import alike, cluster, subject
+from reports.plan.frames import QUANTILES
 from reports.plan.result import NEAR_KNEE, UNSTABLE, Candidate, Evaluation, Plan
 from reports.plan.tables import cases, sized
 
@@ -156,11 +157,18 @@ def growth(plan: Plan) -> go.Figure:
 
 
 def latency_by_size(plan: Plan) -> go.Figure:
-    """Latency of requests by size, the smallest first: quartiles and median, whiskers at P5 and P95, a mark at P99."""
+    """Latency of requests by size, the smallest first: quartiles and median, whiskers at P5 and P95, a mark at P99; of
+    what is infinite it is said which."""
     shown = sized(sorted(plan.by_size, key=lambda row: -row.requests)[:SIZES])
     figure = blank("latency (s)", "", row_height(len(shown)))
-    finished = [(at, row.latency_s) for at, row in enumerate(shown) if all(map(math.isfinite, row.latency_s))]
-    common.add_spread(figure, [(at, latency_s[:5]) for at, latency_s in finished])
+    rows = [(at, row.latency_s) for at, row in enumerate(shown)]
+    spread = [(at, latency_s[:5]) for at, latency_s in rows if all(map(math.isfinite, latency_s[:5]))]
+    finished = [(at, latency_s) for at, latency_s in rows if math.isfinite(latency_s[5])]
+    common.add_spread(figure, spread)
+    for at, latency_s in rows:
+        if endless := [f"P{q}" for q, seconds in zip(QUANTILES, latency_s, strict=True) if math.isinf(seconds)]:
+            text = f"{' to '.join(dict.fromkeys([endless[0], endless[-1]]))} ∞"
+            figure.add_annotation(xref="paper", x=1, xanchor="right", y=at, text=text, showarrow=False, font_size=11)
     figure.add_scatter(
         x=[latency_s[5] for _, latency_s in finished],
         y=[at for at, _ in finished],
@@ -169,7 +177,7 @@ def latency_by_size(plan: Plan) -> go.Figure:
         hovertemplate="P99 %{x:.3s} s<extra></extra>",
         showlegend=False,
     )
-    seen = [seconds for _, latency_s in finished for seconds in latency_s]
+    seen = [seconds for _, latency_s in [*spread, *finished] for seconds in latency_s if math.isfinite(seconds)]
     return figure.update_layout(xaxis=log_axis(seen), yaxis=rows_axis([row.size for row in shown]), margin_t=16)
 
 

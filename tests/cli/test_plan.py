@@ -107,6 +107,15 @@ def test_a_plan_finds_the_least_cluster_and_says_what_it_rests_on(folder: Path) 
     assert "on a test" in made.slo
 
 
+def test_what_no_number_of_replicas_can_keep_is_refused_before_anything_runs(folder: Path) -> None:
+    late = ("--set", "slo.scale=0.5")
+    for how in ((), ("--replicas", 3, "--hardware", "small")):
+        said = refused("plan", folder / "scenario.toml", "-o", folder / "late", *how, *late)
+        assert "no number of replicas keeps 0.9 of the deadlines: alone on an idle" in said
+        assert "requests already take longer than theirs, " in said
+        assert not (folder / "late").exists()
+
+
 def test_the_best_of_the_policies_named_is_the_answer_whatever_the_scenario_names(folder: Path) -> None:
     given = ("--hardware", "small", "--attainment", 0.8)
     alone = {name: plan(folder, "plan", "--policies", name, *given).answer for name in ("fcfs", "clockwork")}
@@ -257,7 +266,7 @@ def test_what_a_simulation_says_does_not_depend_on_those_before_it(folder: Path)
 @pytest.mark.parametrize(
     ("change", "options", "says"),
     [
-        ("", ("--hardware", "huge"), "no hardware 'huge'; there is: small, large"),
+        ("", ("--hardware", "huge"), "no hardware 'huge'; there is: small, large; to consider another, set "),
         ("", ("--replicas", 2), "expected one hardware"),
         ("", ("--growth", -2), "--growth is -2.0, expected a number of -0.99 to 10"),
         ("", ("--policies", "fifo"), "unknown scheduling policy 'fifo'"),

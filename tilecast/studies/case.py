@@ -69,7 +69,10 @@ class Case:
             kinds = (HardwareSection(name=name, devices=(own.devices,), price_per_hour=price),)
         chosen = tuple([kind for kind in kinds if self.hardware in (None, kind.name)])
         if not chosen:
-            raise BadInput(f"no hardware {self.hardware!r}; there is: {', '.join([kind.name for kind in kinds])}")
+            raise BadInput(
+                f"no hardware {self.hardware!r}; there is: {', '.join([kind.name for kind in kinds])}; to consider "
+                "another, set predictor.hardware, or name several in plan.hardware, as examples/plan_sdxl.toml does"
+            )
         return chosen
 
     @cached_property
@@ -134,6 +137,39 @@ class Case:
                     found[key(option)] = option
         return found
 
+    def check_possible(self) -> None:
+        """Refuse a promise that no number of replicas keeps.
+
+        Raises:
+            BadInput: on all that may be bought too many requests take longer than their deadline although nothing
+                else runs.
+        """
+        best = min(self.options.values(), key=lambda option: option.late_alone)
+        if best.late_alone <= 1 - self.scenario.plan.attainment + _EVEN:
+            return
+        kind = next(kind for kind in self.kinds if kind.name == best.hardware)
+        longer = [alone_s / given_s for alone_s, given_s in self._alone(self.on(kind))]
+        late = sorted([times for times in longer if times > 1])
+        raise BadInput(
+            f"no number of replicas keeps {self.scenario.plan.attainment:.4g} of the deadlines: alone on an idle "
+            f"{best.hardware} {len(late):,} of {len(longer):,} requests already take longer than theirs, "
+            f"{late[len(late) // 2]:.3g} times as long in the middle; expected later deadlines (slo), or other hardware"
+        )
+
+    def _alone(self, scenario: Scenario) -> list[tuple[float, float]]:
+        """Seconds that each request takes on an idle device, and that its deadline gives it; nothing of replicas whose
+        steps may take less: on several devices, by a cache, or tiles."""
+        prepared, slowdown = shared(scenario), self.scenario.world.slowdown
+        if scenario.cluster.devices > 1 or prepared.cache is not None or prepared.tiling is not None:
+            return []
+        found = []
+        for request in shared(self.reference).requests:
+            given_s = math.inf if request.slo_s is None else request.slo_s
+            if request.deadline_s is not None:
+                given_s = request.deadline_s - request.arrival_s
+            found.append((slowdown * prepared.table.standalone_s(request), given_s))
+        return found
+
     def _option(self, kind: HardwareSection, devices: int, scheduler: str) -> Option:
         scenario = self.on(kind, cluster__devices=devices)
         policy = self.scheduling(scheduler).policy("scheduling", scenario.base)
@@ -142,6 +178,7 @@ class Case:
         max_batch = given if type(given) is int else None
         if memory is not None and max_batch is not None:
             max_batch = max(1, min(max_batch, memory.max_batch))
+        alone = self._alone(scenario)
         price = math.nan if kind.price_per_hour is None else devices * kind.price_per_hour
         return Option(
             hardware=kind.name,
@@ -155,6 +192,7 @@ class Case:
             memory=memory,
             log_sd=self._log_sd(scenario),
             measured_error_ratio=self._measured_error_ratio(scenario),
+            late_alone=sum([alone_s > given_s for alone_s, given_s in alone]) / max(1, len(alone)),
         )
 
     def _log_sd(self, scenario: Scenario) -> float:
@@ -316,6 +354,10 @@ class Case:
             what += ", saturated"
         elif change.rate_scale != 1:
             what += f", {change.rate_scale:g} x load"
+        if change.slowdown != 1:
+            what += f", steps {change.slowdown:g} x as long"
+        if change.error:
+            what += f", predictions off by {change.error:g}"
         return ExperimentRun(what, self.reference, runs, experiment.seed, experiment.requests, experiment.saturate)
 
 

@@ -217,8 +217,7 @@ def run_points(
             report(done)
     except KeyboardInterrupt as error:
         raise Interrupted(
-            f"interrupted: {done} of {len(points)} points are kept in {kept.folder}; "
-            "the same command goes on from there"
+            f"interrupted: {len(kept)} points are kept in {kept.folder}; the same command goes on from there"
         ) from error
     finally:
         ended.close()

@@ -95,6 +95,7 @@ def plan(
     clusters = () if replicas is None else case.clusters(replicas, devices)
     wanted = Wanted(case.policies, clusters, growth or 0.0, 0 if growth is None else months or 12)
     slo, demand, target, options = case.slo(), case.demand(), case.slo_target(), case.options
+    case.check_possible()
     with kept_in(output, PLAN) as store:
         simulator = Simulator(case, store, workers or os.cpu_count() or 1, progress)
         made = make_plan(Assessor(simulator, options, target, case.effort()), wanted, demand, slo)

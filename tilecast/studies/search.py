@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from reports.formatting import percent
 from reports.plan.formatting import rejection
 from reports.plan.result import Candidate, Evaluation, Memory, Refused
 
@@ -34,6 +35,7 @@ class Option:
         memory: None where the hardware's memory is not known.
         log_sd: standard deviation of the logarithm of true over predicted seconds; 0.0: they were measured.
         measured_error_ratio: what ten measurements would leave of it.
+        late_alone: share of the requests that miss their deadline although nothing else runs.
     """
 
     hardware: str
@@ -47,6 +49,7 @@ class Option:
     memory: Memory | None = None
     log_sd: float = 0.0
     measured_error_ratio: float = 1.0
+    late_alone: float = 0.0
 
     def cluster(self, replicas: int) -> Candidate:
         """So many of it."""
@@ -107,6 +110,9 @@ def search(
         if option.memory is not None and option.memory.max_batch == 0:
             needed, there = option.memory.needed_bytes / 1e9, option.memory.device_bytes / 1e9
             refuse(option, f"memory: the model does not fit, it takes {needed:.1f} GB of a device's {there:.1f}")
+            continue
+        if option.late_alone > 1 - promised:
+            refuse(option, f"alone on an idle replica {percent(round(option.late_alone, 3))} of the requests are late")
             continue
         if low > high:
             refuse(option, f"the demand takes {low} replicas or more, at most {high} are considered")

@@ -24,7 +24,7 @@ class Simulator:
         case: what is planned.
         kept: the answers.
         workers: processes.
-        progress: told what is simulated, how many simulations that takes, and how many of them are done.
+        progress: told what is simulated, 0, as nobody knows how many simulations a plan takes, and how many are done.
     """
 
     def __init__(self, case: Case, kept: ResultStore, workers: int, progress: Callable[[str, int, int], None]) -> None:
@@ -56,13 +56,16 @@ class Simulator:
                 points,
                 self._kept,
                 self._workers,
-                progress=partial(self._progress, str(runs[0]), len(points)),
+                progress=partial(self._tell, str(runs[0]), self.simulations),
             )
             for experiment, run, known in zip(new, runs, keys, strict=True):
                 if FAILED in results[known]:
                     raise BadInput(f"{run}: {results[known][FAILED]}")
                 self._replications[experiment] = Replication.from_dict(results[known])
         return [self._replications[experiment] for experiment in experiments]
+
+    def _tell(self, what: str, before: int, done: int) -> None:
+        self._progress(f"simulating {what}", 0, before + done)
 
     def _key(self, run: ExperimentRun) -> str:
         of_demand = [self._reference_key(run.reference), run.reference.plan.demand]

@@ -8,6 +8,7 @@ were so far, and a run that is too short to tell is said to be (`need_longer`).
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ from reports.formatting import format_interval, format_rate, format_value
 from reports.output_analysis import Interval, ends_at_their_height, interval, share, share_ends
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Figures, SizeFigures
 from tilecast.studies.bottleneck import AT_CAP, limit
-from tilecast.studies.replication import Replication
+from tilecast.studies.replication import SIZE_QUANTILES, Replication
 
 NEAR_LOAD = 0.9
 """Load from which a cluster is near its knee whatever else: waits grow with 1 / (1 - load)."""
@@ -70,7 +71,8 @@ def figures(
     """Means over the replications of one cluster under one load, with their intervals.
 
     Where a backlog grows there is no steady latency: its quantiles are infinite, whatever so short a run says. It does
-    where that shows, and where a cluster is known to be ``unstable`` and does not drop what it cannot serve.
+    where that shows, and where a cluster is known to be ``unstable`` and does not drop what it cannot serve. Where some
+    replications alone have an infinite one, it is that in their middle, without an interval.
     """
 
     def mean(name: str) -> Interval:
@@ -79,16 +81,23 @@ def figures(
     sheds = _mean([r.dropped for r in replications]) > CLEAR_GROWTH
     growing = grows(replications, confidence) or (unstable and not sheds)
 
-    def latency(name: str) -> Interval:
-        return Interval(math.inf, math.inf, len(replications)) if growing else mean(name)
+    met = attainment(replications, confidence)
+
+    def latency(name: str, quantile: float) -> Interval:
+        if growing:
+            return Interval(math.inf, math.inf, len(replications))
+        seen = mean(name)
+        if not math.isinf(seen.mean):
+            return seen
+        return replace(seen, mean=_typical([getattr(run, name) for run in replications], quantile, met.mean))
 
     return Figures(
         rate_scale,
         rate_rps,
-        attainment=attainment(replications, confidence),
-        latency_p50_s=latency("latency_p50_s"),
-        latency_p95_s=latency("latency_p95_s"),
-        latency_p99_s=latency("latency_p99_s"),
+        attainment=met,
+        latency_p50_s=latency("latency_p50_s", 0.5),
+        latency_p95_s=latency("latency_p95_s", 0.95),
+        latency_p99_s=latency("latency_p99_s", 0.99),
         throughput_rps=mean("throughput_rps"),
         goodput_rps=mean("goodput_rps"),
         images_per_s=mean("images_per_s"),
@@ -143,8 +152,8 @@ def lucky(replications: Sequence[Replication], target: float, confidence: float 
 
 
 def by_size(replications: Sequence[Replication]) -> tuple[SizeFigures, ...]:
-    """Requests of each size over all replications, most frequent first; quantiles are means over replications, infinite
-    where a backlog grows."""
+    """Requests of each size over all replications, most frequent first; quantiles are means over replications, or
+    their middle where some are infinite; infinite where a backlog grows."""
     growing = bool(replications) and grows(replications)
     sizes: dict[str, list[SizeFigures]] = {}
     for replication in replications:
@@ -154,10 +163,23 @@ def by_size(replications: Sequence[Replication]) -> tuple[SizeFigures, ...]:
     for size, parts in sizes.items():
         requests = sum([part.requests for part in parts])
         met = sum([part.requests * part.attainment for part in parts])
-        means = [interval(values).mean for values in zip(*[part.latency_s for part in parts], strict=True)]
+        by_quantile = zip(SIZE_QUANTILES, zip(*[part.latency_s for part in parts], strict=True), strict=True)
+        means = [_typical(values, quantile, met / requests) for quantile, values in by_quantile]
         latency_s = tuple([math.inf if growing else mean for mean in means])
         pooled.append(SizeFigures(size, requests, met / requests, latency_s))
     return tuple(sorted(pooled, key=lambda of_size: (-of_size.requests, of_size.size)))
+
+
+def _typical(latencies_s: Sequence[float], quantile: float, met: float) -> float:
+    """A quantile of latency in replications, of which some may have an infinite one: then that in their middle, which
+    is none that is infinite where as many requests as ``met`` were in time."""
+    mean = interval(latencies_s).mean
+    if not math.isinf(mean):
+        return mean
+    known = [value for value in latencies_s if not math.isnan(value)]
+    finite = [value for value in known if math.isfinite(value)]
+    middle = statistics.median(known)
+    return max(finite) if finite and math.isinf(middle) and met >= quantile else middle
 
 
 def growth(replications: Sequence[Replication], confidence: float = 0.95) -> Interval:

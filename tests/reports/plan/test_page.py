@@ -185,6 +185,16 @@ def test_costs_fall_back_on_devices_where_no_price_is_known():
     assert charts.cost_against_attainment(plans.plan()).layout.xaxis.title.text == "price per hour"
 
 
+def test_a_size_of_which_some_requests_never_finish_is_drawn_as_far_as_it_is_known():
+    sizes = (
+        SizeFigures("64x64", 9, 0.97, (1.0, 2.0, 3.0, 4.0, 5.0, math.inf)),
+        SizeFigures("128x128", 9, 0.5, (1.0, 2.0, 3.0, math.inf, math.inf, math.inf)),
+    )
+    figure = charts.latency_by_size(replace(plans.plan(), by_size=sizes))
+    assert [note.text for note in figure.layout.annotations] == ["P99 ∞", "P75 to P99 ∞"]
+    assert (3.0, 0) in [point for trace in figure.data for point in zip(trace.x, trace.y, strict=True)]
+
+
 def test_rare_sizes_are_left_to_the_table_and_stand_in_their_order():
     many = tuple(SizeFigures(f"{64 * at}x64", at, 1.0, (1.0,) * 6) for at in range(1, 41))
     plan = replace(plans.plan(), by_size=many[::-1])

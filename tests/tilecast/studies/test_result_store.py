@@ -256,7 +256,7 @@ def test_a_point_that_cannot_be_run_says_why_and_the_others_go_on(tmp_path: Path
 
 
 def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
-    with ResultStore(tmp_path) as kept, pytest.raises(Interrupted, match="2 of 120 points are kept in"):
+    with ResultStore(tmp_path) as kept, pytest.raises(Interrupted, match="interrupted: 2 points are kept in"):
         run_points(interrupt, numbers(120), kept)
     assert len(kept_points(tmp_path)) == 2
 

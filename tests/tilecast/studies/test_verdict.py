@@ -219,3 +219,22 @@ def test_sizes_are_pooled(calm: list[Replication]) -> None:
     assert large == SizeFigures("64x64", 40, 0.8, (2.0,) * 6)
     assert (small.size, small.requests) == ("9x9", 1)
     assert all(math.isnan(value) for value in small.latency_s)
+
+
+def test_a_quantile_that_few_replications_miss_is_that_of_the_others(calm: list[Replication]) -> None:
+    def seen(*latencies_s: float, met: float = 0.97) -> float:
+        size = [SizeFigures("64x64", 100, met, (1.0, 1.0, 1.0, 1.0, latency_s, math.inf)) for latency_s in latencies_s]
+        runs = [
+            replace(run, attainment=met, latency_p95_s=latency_s, sizes=(of_size,))
+            for run, latency_s, of_size in zip(calm, latencies_s, size, strict=False)
+        ]
+        found = figures(runs, 1.0, 0.7)
+        (of_size,) = by_size(runs)
+        assert of_size.latency_s[4] == found.latency_p95_s.mean
+        assert of_size.latency_s[5] == math.inf
+        return found.latency_p95_s.mean
+
+    assert seen(2.0, 3.0, 4.0, 5.0, math.inf) == 4.0
+    assert seen(2.0, 3.0, math.inf, math.inf, math.inf) == 3.0  # 97 % are in time, so P95 is of one that finished
+    assert seen(2.0, 3.0, math.inf, math.inf, math.inf, met=0.9) == math.inf
+    assert seen(2.0, 3.0, 4.0, 5.0, 6.0) == 4.0
