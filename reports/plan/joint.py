@@ -65,9 +65,11 @@ class JointPlan:
         how: how replications of the demand were drawn, a sentence.
         answer: the cheapest that keeps the promise, by the draws that it was searched with; None: none does.
         checked: the same with draws that the search has not seen; None: there is no answer.
-        considered: all that were simulated, the cheapest first.
+        considered: all that were simulated, the cheapest first; where no prices are known, the fewest devices.
         refused: what was not simulated, and why, in sentences.
         labels: by pool, how far to trust its seconds, of `predictors.basis`.
+        error_factors: by pool, by which seconds that were not measured are wrong at most, up or down, in four of five
+            cases.
         least_price: of the pools that could do the work if nobody ever waited; NaN: no price is known, or none could.
         scenario: TOML, to run it again.
         command: likewise.
@@ -87,6 +89,7 @@ class JointPlan:
     considered: tuple[JointEvaluation, ...]
     refused: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
+    error_factors: dict[str, float] = field(default_factory=dict)
     least_price: float = math.nan
     scenario: str = ""
     command: str = ""
@@ -121,12 +124,34 @@ class JointPlan:
         return ", ".join([f"{pool} {label}" for pool, label in self.labels.items()])
 
     @property
+    def caution(self) -> str:
+        """How far off times may be that were not measured, and how it is asked what then; empty: all were."""
+        if not self.error_factors:
+            return ""
+        factors = ", ".join([f"×/÷ {factor:.2f} on {pool}" for pool, factor in self.error_factors.items()])
+        most = max(self.error_factors.values())
+        return (
+            f"Times that were not measured may be wrong by {factors} (80 %), and the answer is for the best guess; "
+            f"with --set world.slowdown={most:.2f} it is for times that are as much longer."
+        )
+
+    @property
+    def priced(self) -> bool:
+        """Whether prices are known."""
+        return any(not math.isnan(each.price_per_hour) for each in self.considered)
+
+    @property
+    def order(self) -> str:
+        """In which the clusters stand."""
+        return "the cheapest first" if self.priced else "the fewest devices first"
+
+    @property
     def heads(self) -> list[str]:
         """Of the columns of `rows`: those that a terminal has room for come first, see `narrow`."""
         models, pools = list(self.rates_rps), list(self.labels)
         return [
             *pools,
-            "an hour",
+            *(["an hour"] if self.priced else []),
             "kept",
             *[f"{model} in time" for model in models],
             *[f"{model} P95" for model in models],
@@ -136,7 +161,7 @@ class JointPlan:
     @property
     def narrow(self) -> int:
         """How many columns a terminal has room for."""
-        return len(self.labels) + 2 + len(self.rates_rps)
+        return len(self.labels) + 1 + self.priced + len(self.rates_rps)
 
     def rows(self) -> list[list[str]]:
         """The clusters that were simulated: replicas of each pool, price, whether the promise is kept, attainment and
@@ -145,7 +170,7 @@ class JointPlan:
         return [
             [
                 *[str(each.replicas[pool]) for pool in pools],
-                money(each.price_per_hour),
+                *([money(each.price_per_hour)] if self.priced else []),
                 _KEPT[each.keeps],
                 *[format_interval(each.attainment.get(model, UNKNOWN), "%") for model in models],
                 *[format_interval(each.latency_p95_s.get(model, UNKNOWN), "s") for model in models],
@@ -192,7 +217,7 @@ def markdown(plan: JointPlan) -> str:
         line(["→" if each == plan.answer else "", *row]) for each, row in zip(plan.considered, plan.rows(), strict=True)
     ]
     parts = [f"# {text(plan.sentence)}", f"Deadlines: {text(plan.slo)}. Demand: {text(plan.how)}."]
-    parts.append(f"Trust: {text(plan.trust)}.")
+    parts.append(f"Trust: {text(plan.trust)}. {text(plan.caution)}".strip())
     if not math.isnan(plan.least_price):
         parts.append(f"Work alone, if nobody ever waited, takes {money(plan.least_price)} an hour.")
     parts += [f"- {text(why)}" for why in plan.refused]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -16,6 +17,7 @@ from reports.plan.formatting import TRUST, money
 from reports.plan.joint import JointEvaluation, JointPlan
 from reports.plan.page import again, labels_of_trust
 from reports.table import Table
+from traces.notes import Note
 
 KEY = 6
 
@@ -28,6 +30,7 @@ def document(plan: JointPlan) -> Document:
         version=plan.tilecast,
         answer=plan.sentence,
         context=sentence([f"Deadlines: {plan.slo}", f"Demand: {plan.how}", f"Trust: {plan.trust}"]),
+        notes=[Note(plan.caution)] if plan.caution else [],
         key=list(_key(plan))[:KEY],
         sections=[*_sections(plan), labels_of_trust(), again(plan.command, plan.scenario, _points(plan))],
         trust=weakest,
@@ -58,18 +61,18 @@ def _sections(plan: JointPlan) -> Iterator[PageSection]:
         everything = Table(everything.title, everything.heads, everything.kinds, everything.rows, chosen=frozenset(at))
         near = plan.nearest()
         nearest = Table(
-            "Clusters about it, the cheapest first",
+            f"Clusters about it, {plan.order}",
             everything.heads[: plan.narrow],
             everything.kinds[: plan.narrow],
             tuple([everything.rows[number][: plan.narrow] for number in near]),
             chosen=frozenset([near.index(number) for number in at]),
         )
         yield PageSection(
-            "What each cluster costs, and keeps",
+            "What each cluster costs, and keeps" if plan.priced else "What each cluster keeps",
             "Clusters that were simulated, all pools together. The promise holds for every model by itself.",
             charts=[
                 Chart(
-                    "Deadlines kept by price",
+                    "Deadlines kept by price" if plan.priced else "Deadlines kept by replicas",
                     "Share of each model's requests that finished in time; bars are confidence.",
                     kept_by_price(plan),
                 ),
@@ -93,13 +96,15 @@ def _sections(plan: JointPlan) -> Iterator[PageSection]:
 
 
 def kept_by_price(plan: JointPlan) -> go.Figure:
-    """Share of each model's requests in time, against the price of the cluster."""
-    priced = any(not math.isnan(each.price_per_hour) for each in plan.considered)
+    """Share of each model's requests in time, against the price of the cluster, or where none is known its replicas; of
+    one model the marks say whether the promise is kept, of several which it is."""
+    priced = plan.priced
     figure = blank("price per hour" if priced else "replicas", "deadlines kept", 400)
-    models = list(plan.rates_rps)
+    models, keeps = list(plan.rates_rps), list[bool | None]()
     lows = [plan.attainment]
     for at, model in enumerate(models):
         known = [each for each in plan.considered if not math.isnan(_kept(each, model))]
+        keeps = [each.keeps for each in known]
         met = [each.attainment[model] for each in known]
         lows += [ends(each)[0] for each in met]
         figure.add_scatter(
@@ -108,11 +113,14 @@ def kept_by_price(plan: JointPlan) -> go.Figure:
             error_y=error(met),
             text=[f"{charts.label(each.spelled)}: {format_interval(each.attainment[model], '%')}" for each in known],
             hovertemplate="%{text}<extra></extra>",
-            **charts.marker(at),
+            **(charts.marker(at) if len(models) > 1 else _verdicts(keeps)),
         )
     promise(figure, plan.attainment, "y")
-    if plan.answer is not None and priced:
-        charts.across(figure, plan.answer.price_per_hour, "x", "the answer", "dot")
+    if plan.answer is not None:
+        of_it = plan.answer.price_per_hour if priced else float(sum(plan.answer.replicas.values()))
+        charts.across(figure, of_it, "x", "the answer", "dot")
+    if len(models) == 1:
+        kept_legend(figure, keeps)
     return charts.legend(figure.update_layout(yaxis=share_axis(min(lows))), models, lines=False)
 
 
@@ -137,6 +145,11 @@ def replicas(plan: JointPlan) -> go.Figure:
         most = max([each.replicas.get(pool, 0) for each in plan.considered], default=1)
         figure.update_layout({axis: {"tick0": 0, "dtick": max(1, math.ceil(most / 6)), "range": [-0.5, most + 0.5]}})
     return kept_legend(figure, keeps)
+
+
+def _verdicts(keeps: Sequence[bool | None]) -> dict[str, Any]:
+    """How points are drawn of which it matters whether the promise is kept."""
+    return {"mode": "markers", "marker": kept_mark(keeps), "showlegend": False}
 
 
 def _kept(each: JointEvaluation, model: str) -> float:

@@ -33,11 +33,12 @@ def show_plan(plan: Plan, console: Console | None = None) -> None:
 def show_joint_plan(plan: JointPlan, console: Console | None = None) -> None:
     """Print the answer, the clusters about it, and what was not simulated."""
     width, rows = plan.narrow, plan.rows()
-    shown = headed("Clusters about it, the cheapest first", plan.heads[:width], [True] * width)
+    shown = headed(f"Clusters about it, {plan.order}", plan.heads[:width], [True] * width)
     shown.box, shown.padding, shown.show_edge = SIMPLE, (0, 1, 0, 0), False
     for at in plan.nearest():
         shown.add_row(*map(Text, rows[at][:width]), style="bold" if plan.considered[at] == plan.answer else "")
-    parts: list[RenderableType] = [Text(plan.sentence, style="bold"), Text(f"Trust: {plan.trust}."), shown]
+    trust = Text(f"Trust: {plan.trust}. {plan.caution}".strip())
+    parts: list[RenderableType] = [Text(plan.sentence, style="bold"), trust, shown]
     (console or new_console()).print(Group(*parts, *map(Text, plan.refused)))
 
 

@@ -27,6 +27,7 @@ from tilecast.studies.capacity import capacity_rps
 from tilecast.studies.experiment import Experiment
 from tilecast.studies.experiment_run import ExperimentRun, demand_of, shared
 from tilecast.studies.search import Option
+from tilecast.studies.speeds import log_sd_alone
 from traces.bootstrap import DAY_S
 from traces.composition import composition_of
 from traces.errors import BadInput
@@ -200,11 +201,7 @@ class Case:
         where steps are divided, on several devices."""
         prepared, requests = shared(scenario), shared(self.reference).requests
         table, divided = prepared.table, degree_log_sd(prepared.costs) if prepared.tiling is None else 0.0
-        if not any(table.log_sds.values()):
-            return divided
-        off = table.shifted(1.0)
-        alone = math.log(sum(map(off.standalone_s, requests)) / sum(map(table.standalone_s, requests)))
-        return math.hypot(alone, divided)
+        return math.hypot(log_sd_alone(table, requests), divided)
 
     def _measured_error_ratio(self, scenario: Scenario) -> float:
         """What ten measurements of a denoising step would leave of the error: of the demand's sizes, in batches of one

@@ -41,6 +41,7 @@ from tilecast.studies.joint_search import Asked, Counts, JointSearch, PoolOption
 from tilecast.studies.replication import Replication
 from tilecast.studies.result_store import FAILED, ResultStore, point_key, run_points
 from tilecast.studies.simulator import FIGURES
+from tilecast.studies.speeds import log_sd_alone, slowdowns
 from tilecast.studies.verdict import Throughput, figures, judge, lucky, need_longer
 from traces.bootstrap import DAY_S
 from traces.errors import BadInput
@@ -330,8 +331,12 @@ def plan_joint(case: JointCase, store: ResultStore, workers: int, progress: Tell
         look.said[best] = replace(look.said[best], keeps=False, broken_by=f"with draws not searched with {met}")
     least_price = search.least_price if case.priced and math.isfinite(search.least_price) else math.nan
     bases: dict[str, list[str]] = {name: [] for name in case.names}
-    for member in prepared_pools(case.scenario).members:
+    log_sds: dict[str, float] = {}
+    ready = prepared_pools(case.scenario)
+    for member in ready.members:
         bases[member.pool.name].append(member.table.basis)
+        if off := log_sd_alone(member.table, [request for request in ready.requests if request.model == member.model]):
+            log_sds[member.pool.name] = max(off, log_sds.get(member.pool.name, 0.0))
     return JointPlan(
         rates_rps=case.rates_rps,
         attainment=plan.attainment,
@@ -347,6 +352,7 @@ def plan_joint(case: JointCase, store: ResultStore, workers: int, progress: Tell
         ),
         refused=tuple(search.refused),
         labels={name: max(own, key=list(TRUST).index) for name, own in bases.items()},
+        error_factors={name: slowdowns(log_sd)[-1] for name, log_sd in log_sds.items()},
         least_price=least_price,
         tilecast=version("tilecast"),
         points=look.simulations,

@@ -9,10 +9,13 @@ what is said is in how many of them a cluster keeps the promise. Deadlines are p
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Protocol
 
+from predictors.latency_model import LatencyModel
 from reports.plan.result import Evaluation, PossibleSpeed
+from traces.request import Request
 
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """The middles of equally likely parts of what the error of the seconds leaves open, the fastest first."""
@@ -50,6 +53,14 @@ def slowdowns(log_sd: float) -> list[float]:
     """Times the seconds of the best guess at each of `QUANTILES`, see `possible_speeds`."""
     normal = NormalDist(0.0, log_sd)
     return [round(math.exp(normal.inv_cdf(quantile)), 4) for quantile in QUANTILES]
+
+
+def log_sd_alone(table: LatencyModel, requests: Sequence[Request]) -> float:
+    """Standard deviation of the logarithm of true over predicted seconds of requests, each alone; 0.0: measured."""
+    if not requests or not any(table.log_sds.values()):
+        return 0.0
+    off = table.shifted(1.0)
+    return math.log(sum(map(off.standalone_s, requests)) / sum(map(table.standalone_s, requests)))
 
 
 def within(ratio: float) -> int:
