@@ -47,5 +47,5 @@ def why(
     if what_if is not None:
         with shown() as progress:
             found = otherwise(result, what_if.parent, progress)
-        told = "; ".join(map(str, found))
-        console.print(Text(f"Simulated anew, requests wait {told}."), width=width)
+        told = ", ".join(map(str, found))
+        console.print(Text(f"Simulated anew, requests wait in the mean {told}."), width=width)

@@ -252,11 +252,12 @@ class Waiting:
             told.append("requests ran one at a time")
         elif (ran := shares["full"] + shares["room"]) > 0:
             told.append(
-                f"the largest batch had {self.largest} requests, and batches were as large as that for "
-                f"{_share(shares['full'] / ran)} of this waiting"
+                f"the largest batch had {self.largest} requests, and for {_share(shares['full'] / ran)} of this "
+                "waiting one as large was running"
             )
         if not math.isnan(self.load):
-            told.append(f"served one at a time, all requests would need {self.load:.3g} times the time that there was")
+            filled = f"{self.load:.3g} times" if self.load > 1 else f"{_share(self.load)} of"
+            told.append(f"served one at a time, all requests would take {filled} the time that the replicas had")
         return f"Load: {'; '.join(told)}." if told else ""
 
     def _of_policy(self) -> str:

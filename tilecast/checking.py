@@ -43,7 +43,7 @@ class CheckedScenario:
         if not self.load > 1:
             return self.prepared.notes
         crowded = Note(
-            f"one at a time, the requests take {self.load:.3g} times as long as there is on all replicas: the queue "
+            f"served one at a time, the requests take {self.load:.3g} times the time that all replicas have: the queue "
             "grows unless batches make up for it; add replicas (cluster.replicas), or have fewer requests "
             "(trace.rate_scale)."
         )

@@ -28,7 +28,7 @@ class Otherwise(NamedTuple):
 
     def __str__(self) -> str:
         attainment = format_value(self.result.summary()["slo_attainment"], "%")
-        return f"{self.how}: {format_value(self.result.waiting.mean_s, 's')} in the mean, {attainment} in time"
+        return f"{format_value(self.result.waiting.mean_s, 's')} {self.how} ({attainment} in time)"
 
 
 def otherwise(run: Result, base: Path | str, progress: Tell = silent) -> list[Otherwise]:
@@ -56,7 +56,7 @@ def otherwise(run: Result, base: Path | str, progress: Tell = silent) -> list[Ot
     else:
         more, how = {"cluster.replicas": scenario.cluster.replicas + 1}, "with one more replica"
     asked: dict[str, dict[str, Any]] = {
-        "as it was": {},
+        "with the scenario unchanged": {},
         how: more,
         "with half the requests a second": {"trace.rate_scale": HALF * scenario.trace.rate_scale},
     }

@@ -54,7 +54,7 @@ def test_why_answers_in_five_sentences_and_simulates_only_where_asked() -> None:
     assert "was while all devices were busy (load)" in plain
     assert "Simulated" not in plain
     both = " ".join(run("why", "run", "--all", "--what-if", scenario).split())
-    waited = re.findall(r": ([0-9.]+) s in the mean, ([0-9.]+) % in time", both.partition("Simulated anew")[2])
+    waited = re.findall(r"([0-9.]+) s with [^(]+ \(([0-9.]+) % in time\)", both.partition("Simulated anew")[2])
     assert len(waited) == 3
     [(as_it_was, _), (with_one_more, _), (half, _)] = waited
     assert float(as_it_was) == pytest.approx(float(re.findall(r"waited ([0-9.]+) s", plain)[0]), rel=0.02)
@@ -67,7 +67,7 @@ def test_one_more_replica_is_of_the_pool_where_requests_waited_longest() -> None
     run("simulate", EXAMPLES / "pools.toml", "-o", "run", "--set", "trace.limit=80", "--set", "pool.clips.replicas=3")
     found = otherwise(read("run"), EXAMPLES)
     assert [each.how for each in found] == [
-        "as it was",
+        "with the scenario unchanged",
         "with one more replica of clips",
         "with half the requests a second",
     ]

@@ -67,7 +67,7 @@ def test_every_second_of_a_run_by_hand(make_run: MakeRun) -> None:
         "they were not given (policy)."
     )
     assert third.startswith(
-        "Load: the largest batch had 2 requests, and batches were as large as that for 100 % of this waiting"
+        "Load: the largest batch had 2 requests, and for 100 % of this waiting one as large was running"
     )
     assert fourth.startswith("Longest waited size 512x512 (5.33 s in the mean); half of all waiting is of")
     assert last == (
