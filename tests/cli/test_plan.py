@@ -111,7 +111,7 @@ def test_what_no_number_of_replicas_can_keep_is_refused_before_anything_runs(fol
     late = ("--set", "slo.scale=0.4")  # one kind takes half as long as the other
     for how in ((), ("--replicas", 3, "--hardware", "small")):
         said = refused("plan", folder / "scenario.toml", "-o", folder / "late", *how, *late)
-        assert "no number of replicas keeps 0.9 of the deadlines: alone on an idle" in said
+        assert "no number of replicas keeps 90 % of deadlines: alone on an idle" in said
         assert "requests already take longer than theirs, " in said
         assert not (folder / "late").exists()
 

@@ -17,7 +17,7 @@ from predictors.hardware import find_hardware, shipped_hardware
 from predictors.memory import footprint, largest_batch
 from predictors.paying import MOST_IMAGES, batches_up_to, paying
 from predictors.shapes import shipped_shapes
-from reports.formatting import format_rate
+from reports.formatting import format_rate, percent
 from reports.plan.result import Candidate, DegreeFigures, Demand, Memory
 from tilecast.degrees import degree_log_sd
 from tilecast.scenario import Scenario
@@ -152,7 +152,7 @@ class Case:
         longer = [alone_s / given_s for alone_s, given_s in self._alone(self.on(kind))]
         late = sorted([times for times in longer if times > 1])
         raise BadInput(
-            f"no number of replicas keeps {self.scenario.plan.attainment:.4g} of the deadlines: alone on an idle "
+            f"no number of replicas keeps {percent(self.scenario.plan.attainment)} of deadlines: alone on an idle "
             f"{best.hardware} {len(late):,} of {len(longer):,} requests already take longer than theirs, "
             f"{late[len(late) // 2]:.3g} times as long in the middle; expected later deadlines (slo), or other hardware"
         )
