@@ -40,7 +40,7 @@ def test_it_runs_as_it_stands_and_is_not_overloaded(
     run("simulate", path, "-o", "elsewhere")
     here, elsewhere = read_run(tmp_path / "here"), read_run(tmp_path / "elsewhere")
     assert here.requests.equals(elsewhere.requests)
-    left, figures = backlog(checked(here).requests), summary(checked(here))
+    left, figures = backlog(checked(here)), summary(checked(here))
     assert not left.grows
     assert left.late <= 4
     assert 0.3 < figures["utilisation"] < 0.8
@@ -51,7 +51,7 @@ def test_even_one_request_at_a_time_is_a_load_of_seventy_percent(tmp_path: Path)
     run("simulate", EXAMPLES / "tiny_image.toml", "--scheduler", "fcfs", "-o", tmp_path / "run")
     done = read_run(tmp_path / "run")
     assert 0.65 < summary(checked(done))["utilisation"] < 0.75
-    assert not backlog(checked(done).requests).grows
+    assert not backlog(checked(done)).grows
 
 
 def test_traces_have_prompts_that_the_model_knows() -> None:
