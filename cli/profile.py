@@ -15,7 +15,10 @@ from traces.errors import BadInput
 from traces.limits import DEVICES, IMAGES, NAME, STEPS, Range
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
+    from rich.table import Table
 
     from predictors.profile import Profile
 
@@ -279,8 +282,12 @@ def _conditions(pairs: list[str]) -> dict[str, str]:
 @app.command()
 def describe(
     path: Annotated[Path, typer.Argument(help="The profile (Parquet).")],
+    every: Annotated[
+        bool,
+        typer.Option("--all", help="Print all columns, and the errors of all latency models by the number of images."),
+    ] = False,
 ) -> None:
-    """Say what a profile holds, how well latency models predict measurements they did not see, and which is chosen."""
+    """Say what a profile holds, which latency model is chosen, and how well it predicts what it did not see."""
     from rich.text import Text
 
     from predictors.evaluate import evaluate
@@ -295,10 +302,13 @@ def describe(
         geometry = geometry_from_json(own)
         geometries[geometry.name] = geometry
     console = new_console()
+    if every and console.width < _WIDE:
+        console = new_console(width=_WIDE)
     for key, value in profile.metadata.items():
-        console.print(Text.assemble((key, "bold"), f": {value}"))
+        if every or value[:1] not in ("{", "["):
+            console.print(Text.assemble((key, "bold"), f": {value}"))
     console.print(Text.assemble(("content", "bold"), f": {profile.content_hash[:16]}"))
-    console.print(_range_table(profile.frame))
+    console.print(_range_table(profile.frame, every))
     tables = [
         LatencyModel.fit(profile, model, executor, geometry=geometries.get(model))
         for model in profile.models
@@ -309,56 +319,88 @@ def describe(
         for table in tables
         for stage, executor in table.stage_executors.items()
     }
-    console.print(_error_table(evaluate(profile, CANDIDATES, geometries=geometries), chosen))
+    errors = evaluate(profile, CANDIDATES, geometries=geometries)
+    console.print(_error_table(errors, chosen) if every else _chosen_table(errors, chosen))
     for table in tables:
         for sentence in table.misfits:
             console.print(Text(f"! {table.model} {table.executor}, {sentence}"))
 
 
-def _range_table(frame: pd.DataFrame) -> object:
+_WIDE = 140  # characters that all columns need
+
+
+def _table(title: str, left: Sequence[str], right: Sequence[str], caption: str = "") -> Table:
+    """A table that shows numbers whole however narrow the terminal is."""
+    from rich import box
     from rich.table import Table
 
+    table = Table(title=title, caption=caption or None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in left:
+        table.add_column(name, overflow="fold")
+    for name in right:
+        table.add_column(name, justify="right", overflow="fold")
+    return table
+
+
+def _range_table(frame: pd.DataFrame, every: bool) -> Table:
     from predictors.features import sizes_in
     from traces.composition import parse
     from traces.sizes import format_size
 
-    table = Table(title="What was measured")
+    models = frame["model"].unique()
+    model = ["model"] if every or len(models) > 1 else []
+    title = f"What was measured of {', '.join(models)}" if not model else "What was measured"
     several = ["devices"] if frame["devices"].max() > 1 else []
-    for name in ("model", "executor", "stage", *several):
-        table.add_column(name)
-    for name in ("measurements", "compositions", "images", "smallest", "largest", "ms/step"):
-        table.add_column(name, justify="right")
-    for key, rows in frame.groupby(["model", "executor", "stage", *several], sort=False):
+    counts = ["measurements", "compositions"] if every else ["rows"]
+    left = [*model, "executor", "stage", *several]
+    table = _table(title, left, [*counts, "images", "smallest", "largest", "ms/step"])
+    for key, rows in frame.groupby(left, sort=False):
         compositions = [parse(text) for text in rows["composition"].unique()]
         images = [sum(n for _, n in c) for c in compositions]
         sizes = sorted(sizes_in(compositions), key=lambda size: (size[0] * size[1] * size[2], size))
         per_step = 1000 * rows["seconds"] / rows["steps"]
         table.add_row(
             *map(str, key),
-            str(len(rows)),
-            str(len(compositions)),
+            *[str(len(rows)), str(len(compositions))][: len(counts)],
             f"{min(images)}-{max(images)}",
             format_size(sizes[0]),
             format_size(sizes[-1]),
-            f"{per_step.min():.3g}-{per_step.max():.3g}",
+            f"{_short(per_step.min())}-{_short(per_step.max())}",
         )
     return table
 
 
-def _error_table(errors: pd.DataFrame, chosen: dict[tuple[str, str, str], str]) -> object:
-    from rich.table import Table
+def _chosen_table(errors: pd.DataFrame, chosen: dict[tuple[str, str, str], str]) -> Table:
+    models = errors["model"].unique()
+    model = ["model"] if len(models) > 1 else []
+    held_out = list(dict.fromkeys(errors["held_out"]))
+    table = _table(
+        "Mean absolute error in % of what the latency model did not see",
+        [*model, "executor", "stage", "latency model"],
+        [*[f"a {name}" for name in held_out], "noise"],
+        caption="noise: what is left to who knows the truth; more with --all",
+    )
+    taken = errors[(errors["images"] == "all")]
+    for key, rows in taken.groupby(["model", "executor", "stage"], sort=False):
+        of, executor, stage = map(str, key)
+        fitted = chosen[of, executor, stage]
+        own = rows[rows["latency_model"] == fitted].set_index("held_out")["mape"]
+        cells = [_percent(own.get(name)) for name in held_out]
+        noise = _percent(float(rows["perfect"].to_numpy()[0]))
+        table.add_row(*([of] if model else []), executor, stage, fitted, *cells, noise)
+    return table
 
+
+def _error_table(errors: pd.DataFrame, chosen: dict[tuple[str, str, str], str]) -> Table:
     models = list(dict.fromkeys(errors["latency_model"]))
-    table = Table(
-        title="Mean absolute error in %, cross-validated, by what was held out and the number of images",
+    table = _table(
+        "Mean absolute error in %, cross-validated, by what was held out and the number of images",
+        ["model", "executor", "stage", "held out", "images"],
+        [*models, "noise", "attainable"],
         caption="*: the latency model that 'auto' chooses; noise: what that of repeated measurements would leave a "
         "predictor that knew the truth, were it normal; attainable: what a batch's own other repeats leave, freed of "
         "their noise",
     )
-    for name in ("model", "executor", "stage", "held out", "images"):
-        table.add_column(name)
-    for name in (*models, "noise", "attainable"):
-        table.add_column(name, justify="right")
     for key, rows in errors.groupby(["model", "executor", "stage", "held_out", "images"], sort=False):
         model, executor, stage, *_ = map(str, key)
         taken = chosen[model, executor, stage]
@@ -368,6 +410,10 @@ def _error_table(errors: pd.DataFrame, chosen: dict[tuple[str, str, str], str]) 
         floors = [_percent(float(rows[name].to_numpy()[0])) for name in ("perfect", "attainable")]
         table.add_row(*map(str, key), *cells.values(), *floors)
     return table
+
+
+def _short(number: float) -> str:
+    return f"{number:.3g}" if number < 1000 else f"{number:,.0f}"
 
 
 def _percent(value: float | None) -> str:
