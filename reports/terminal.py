@@ -146,9 +146,9 @@ def _compared(figures: pd.DataFrame, every: bool) -> Iterable[tuple[str, pd.Seri
     wanted = (
         [*figures.index] if every else [name for name in dict.fromkeys([*GOALS, *LEADING]) if name in figures.index]
     )
-    for name in wanted:
-        if not figures.loc[name, ["sim", "real"]].isna().all():
-            yield str(name), figures.loc[name]
+    for name, row in figures.loc[wanted].iterrows():
+        if not row[["sim", "real"]].isna().all():
+            yield str(name), row
 
 
 def _verdict(fidelity: Fidelity) -> Text:
