@@ -19,6 +19,8 @@ from PIL import Image  # noqa: E402
 from backend.clips import clip_strip, write_clip  # noqa: E402
 from backend.executor import Executor  # noqa: E402
 from backend.loading import geometry_of_pipeline, load_pipeline  # noqa: E402
+from tools.clip import CLIP, PROMPTS, beside  # noqa: E402
+from tools.picture import ROOT  # noqa: E402
 from tools.tiny_models import measure_video, train_video  # noqa: E402
 from tools.tiny_models.clip_reader import Verdict, accuracy_on_drawn, judge, share_right  # noqa: E402
 from tools.tiny_models.measuring import weights_bytes  # noqa: E402
@@ -267,6 +269,25 @@ def test_latent_statistics_make_what_is_denoised_normal() -> None:
     assert torch.allclose(normal.std((0, 2, 3, 4)), torch.ones(8), atol=1e-3)
 
 
+def test_an_interrupted_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    def trained(trainer: train_video.Trainer) -> torch.Tensor:
+        for name, weight in trainer._denoiser_weights():
+            weight.grad = torch.full_like(weight, 0.01 + len(name))
+        trainer.optimizer.step()
+        trainer._update_average()
+        return torch.cat([weight.flatten() for _, weight in trainer._denoiser_weights()])
+
+    first = train_video.Trainer(1.0, 0, tmp_path / "checkpoint")
+    first.vae_is_done, first.optimizer = True, first._denoiser_optimizer()
+    trained(first)
+    first.save_checkpoint()
+    second = train_video.Trainer(1.0, 1, tmp_path / "checkpoint")
+    second.resume()
+    assert second.steps == 1
+    assert torch.equal(trained(first), trained(second))
+    assert all(torch.equal(first.average[name], second.average[name]) for name in first.average)
+
+
 # ---------------------------------------------------------------------- the model
 
 
@@ -333,6 +354,16 @@ def test_the_executor_makes_a_clip(pipeline: Any) -> None:
         outcome = executor.execute(stage, [request], steps, deliver=lambda _, pixels: delivered.append(pixels))
         assert not outcome.failed
     assert np.array_equal(delivered[0], alone)
+
+
+def test_the_clip_of_the_readme_plays() -> None:
+    with Image.open(CLIP) as clip:
+        assert clip.format == "WEBP"
+        assert getattr(clip, "n_frames", 1) > 1
+        assert clip.size == beside(np.zeros((len(PROMPTS), 1, 64, 64, 3), np.uint8)).shape[2:0:-1]
+    assert CLIP.stat().st_size < 100_000
+    assert f"]({CLIP.relative_to(ROOT).as_posix()})" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(MovingScene.parse(prompt).is_held_out for prompt in PROMPTS)
 
 
 # ---------------------------------------------------------------------- command lines
