@@ -52,7 +52,7 @@ def pytest_collection() -> Generator[None, object, object]:
         if "backend.executor" in sys.modules and sys.platform == "linux":
             from tests.nursery import Nursery
 
-            _nurseries.append(Nursery.begun())  # while no test has run, and there are no threads of libraries
+            _nurseries.append(Nursery())  # while no test has run, and there are no threads of libraries
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,7 @@
 
 To import torch and diffusers takes six seconds of a processor, to fork a tenth of one. That process is forked itself
 from the one that has imported all tests, before anything has run. Signals, process groups and exit codes are those of
-any process, and what they start themselves is forked there, too; `started_anew` has children started as users' are.
+any process; `started_anew` has children started as users' are.
 """
 
 from __future__ import annotations
@@ -77,23 +77,16 @@ class Forked:
 
 
 class Nursery:
-    """The process that forks children, as one that has a socket to it sees it."""
+    """The process that forks children, as this one sees it."""
 
-    def __init__(self, asked: socket.socket, pid: int = 0) -> None:
-        self._socket, self._pid = asked, pid
+    def __init__(self) -> None:
+        self._socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(PATIENCE_S)
         self._asking = threading.Lock()
-
-    @classmethod
-    def begun(cls) -> Nursery:
-        """A new one, with all that this process has imported."""
-        own, its = _pair()
-        pid = os.fork()
-        if not pid:
-            own.close()
+        self._pid = os.fork()
+        if not self._pid:
             _serve(its)
         its.close()
-        return cls(own, pid)
 
     def close(self) -> None:
         """End it, not those that it forked, which end with whoever started them."""
@@ -127,12 +120,8 @@ class Nursery:
             return int(self._socket.recv(20))
 
 
-def _pair() -> tuple[socket.socket, socket.socket]:
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-
 def _serve(asked: socket.socket) -> NoReturn:
-    """Fork children and tell how they ended, until the process that began it is gone. Children may ask as it does."""
+    """Fork children and tell how they ended, until the process that asks is gone."""
     os.setpgid(0, 0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -142,9 +131,8 @@ def _serve(asked: socket.socket) -> NoReturn:
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     running: dict[int, int] = {}
-    asking = [asked]
     while True:
-        ready, _, _ = select.select([*asking, woken], [], [])
+        ready, _, _ = select.select([asked, woken], [], [])
         if woken in ready:
             os.read(woken, 4096)
             for pid in list(running):
@@ -154,27 +142,20 @@ def _serve(asked: socket.socket) -> NoReturn:
                     with contextlib.suppress(BrokenPipeError):  # nobody waits for it
                         os.write(told, str(os.waitstatus_to_exitcode(status)).encode())
                     os.close(told)
-        for each in [each for each in asking if each in ready]:
-            message, descriptors, _, _ = socket.recv_fds(each, 1 << 20, 4)
+        if asked in ready:
+            message, descriptors, _, _ = socket.recv_fds(asked, 1 << 20, 4)
             if not message:
-                if each is asked:
-                    os._exit(0)
-                asking.remove(each)
-                each.close()
-                continue
-            own, its = _pair()
+                os._exit(0)
             pid = os.fork()
             if not pid:
-                _be(json.loads(message), own, *descriptors[1:])
-            own.close()
-            asking.append(its)
+                _be(json.loads(message), *descriptors[1:])
             running[pid], *others = descriptors
-            for number in others:
-                os.close(number)
-            each.send(str(pid).encode())
+            for each in others:
+                os.close(each)
+            asked.send(str(pid).encode())
 
 
-def _be(order: dict[str, Any], asked: socket.socket, source: int, error: int, handed: int) -> NoReturn:
+def _be(order: dict[str, Any], source: int, error: int, handed: int) -> NoReturn:
     """Be the child that was ordered, as if it had been started anew."""
     code = 1
     try:
@@ -188,7 +169,7 @@ def _be(order: dict[str, Any], asked: socket.socket, source: int, error: int, ha
             os.setpgid(0, 0)
         for target, descriptor in ((0, source), (1, error), (2, error)):
             os.dup2(descriptor, target)
-        _close_all_but({0, 1, 2, handed, asked.fileno()})
+        _close_all_but({0, 1, 2, handed})
         sys.stdin = os.fdopen(0)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
         faulthandler.enable()
@@ -201,8 +182,7 @@ def _be(order: dict[str, Any], asked: socket.socket, source: int, error: int, ha
             code = _command(order["words"])
         else:
             sys.argv = [order["module"], str(handed)]
-            with forked(Nursery(asked)):
-                importlib.import_module(order["module"]).main()
+            importlib.import_module(order["module"]).main()
             code = 0
     except BaseException:
         traceback.print_exc()
