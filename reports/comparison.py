@@ -283,7 +283,7 @@ def _with_size(cell: str, run: RunArrays) -> str:
 
 def _with_lost(cell: str, value: float, run: RunArrays) -> str:
     lost = int((~run.requests.finished & run.requests.submitted).sum())
-    return f"{cell} ({lost:,} never finished)" if math.isinf(value) and lost else cell
+    return f"{cell} ({lost:,} never)" if math.isinf(value) and lost else cell
 
 
 def _best(values: list[float], cells: list[str]) -> frozenset[int]:

@@ -110,6 +110,8 @@ def test_a_replay_does_what_a_simulation_predicts_and_its_decisions_are_reproduc
     if served.saved:
         served.made().save_pretrained(folder / "mine")
     else:
+        (folder / "mine").mkdir()
+        (folder / "mine" / "model_index.json").write_text("{}")
         for module in ("loading", "profiling"):
             monkeypatch.setattr(f"backend.{module}.load_pipeline", lambda *_: served.made())
     profile = measure_profile(str(folder / "mine"), sizes=[(32, 32, 1)], max_batch=2, repeats=1, mode=served.executor)

@@ -57,7 +57,7 @@ def test_a_simulation_is_no_rival_of_the_real_run(make_run):
 
 def test_an_infinite_percentile_says_how_many_never_finished(make_run):
     rows = {row.label: row.cells for row in Comparison.of([make_run("one"), make_run("two")]).leading()}
-    assert rows["Latency, P99"] == ("∞ (3 never finished)",) * 2
+    assert rows["Latency, P99"] == ("∞ (3 never)",) * 2
 
 
 def test_the_answer_admits_a_draw(make_run):

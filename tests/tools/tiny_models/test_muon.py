@@ -42,6 +42,7 @@ def test_it_learns_and_goes_on_from_its_state() -> None:
     optimizer = Muon(module.named_parameters(), 1e-2, 0.0)
     x = torch.randn(4, 8, 8, 8)
 
+    @torch.enable_grad()
     def descend(module: nn.Module, optimizer: Muon, steps: int) -> float:
         for _ in range(steps):
             optimizer.zero_grad()
