@@ -393,6 +393,25 @@ class RunArrays:
         steps = replace(steps, replica=numbered[steps.replica])
         return replace(self, requests=requests, ended=ended, steps=steps, pools=shapes)
 
+    def of_part(self, pools: Collection[str], models: Collection[str]) -> RunArrays:
+        """A part of the cluster that shares nothing with the rest, as if replicas of other pools had never been there.
+
+        Args:
+            pools: names of its pools.
+            models: those that these serve, and no other pool.
+        """
+        there = {number for pool in self.pools if pool.name in pools for number in self.replicas_of(pool)}
+        codes = [code for code, model in enumerate(self.requests.models) if model in models]
+        lifetimes = self.lifetimes
+        if lifetimes is None:
+            lifetimes = [(self.first + number, None, None, None) for number in range(self.replicas)]
+        return replace(
+            self.of_requests(lambda rows: np.isin(rows.model, codes)),
+            steps=self.steps.where(np.isin(self.steps.replica, list(there))),
+            outages=None if self.outages is None else [each for each in self.outages if each[0] in there],
+            lifetimes=[each for each in lifetimes if each[0] in there],
+        )
+
     def of_steps(self, chosen: Truth) -> RunArrays:
         """With the launches alone that are chosen; requests are all."""
         return replace(self, steps=self.steps.where(chosen))

@@ -167,7 +167,7 @@ def _facts(comparison: Comparison) -> Iterable[Fact]:
     yield Fact(
         "In time" if values["with_deadline"] else "Finished",
         seen.parts(
-            ("slo_attainment", "{}"),
+            ("slo_attainment", f"{{}} ({luck} by chance)" if (luck := comparison.luck(0)) else "{}"),
             *([] if not worst else [("slo_attainment_worst_size", f"{{}} of the worst size ({worst})")]),
             ("jain_attainment", "Jain's index over tenants {}"),
         ),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from policies.run_arrays import RunArrays
@@ -17,8 +18,9 @@ from reports.checks import checked
 from reports.fidelity import format_range
 from reports.figures import LEADING, TOPICS, figure, summary, worst_size
 from reports.formatting import format_value
-from reports.noise import attainment_range
+from reports.noise import attainment_range, share_range
 from reports.notes import run_notes
+from reports.overload import backlogs, served_by
 from reports.table import Table
 from traces.notes import Note, grave, ordered, remark
 from traces.sizes import format_size
@@ -207,6 +209,17 @@ class Comparison:
     def promise(self, at: int) -> float | None:
         """The share of its requests that a run wants in time; None: no request has a deadline, or it does not say."""
         return _promised(self.runs[at]) if self.summaries[at]["with_deadline"] else None
+
+    def luck(self, at: int) -> str:
+        """Where the share in time would lie with other requests of the same kind: ``95.1–98.9``, in percent; empty: no
+        request has a deadline, or the queue never drains, so the share would change with the length of the trace."""
+        run, arrays = self.runs[at], self.arrays[at]
+        left = backlogs(arrays, served_by(run.info))
+        if not self.summaries[at]["with_deadline"] or any(each.grows for each in left.values()):
+            return ""
+        asked = arrays.requests.where(arrays.requests.submitted)
+        lies = share_range(asked.met[np.argsort(asked.arrival_s, kind="stable")])
+        return f"{100 * lies.low:.1f}–{100 * lies.high:.1f}"
 
     def _deadlines(self) -> bool:
         return any(values["with_deadline"] for values in self.summaries)

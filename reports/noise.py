@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ import pandas as pd
 
 from reports.fidelity import UNKNOWN, NoiseRange, difference
 from reports.figures import figure
-from reports.output_analysis import quantiles
+from reports.output_analysis import clopper_pearson, quantiles, standard_errors
 from traces.streams import stream
 
 Numbers = npt.NDArray[np.float64]
@@ -30,6 +31,9 @@ CONFIDENCE = 0.95
 """Of an interval: noise passes each of its ends about once in forty times."""
 
 RESAMPLES = 999
+
+MOST_BLOCKS = 20
+"""Of a mean; more say little more of its error."""
 
 QUANTILES = {"latency_p50_s": 0.5, "latency_p95_s": 0.95, "latency_p99_s": 0.99}
 ATTAINMENT = "slo_attainment"
@@ -113,20 +117,43 @@ def attainment_range(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -
         return UNKNOWN
     if np.array_equal(one, other):
         return NoiseRange(0.0, 0.0)
-    blocks = max(2, round(math.sqrt(count)))
-    block = np.arange(count) * blocks // count
-    more = np.bincount(block, one.astype(float) - other, minlength=blocks)
-    drawn = stream(0, "reports/noise").multinomial(blocks, np.full(blocks, 1 / blocks), RESAMPLES)
-    found = _between(drawn @ more / (drawn @ np.bincount(block, minlength=blocks)), _tail(blocks))
+    found = _mean_range(one.astype(float) - other)
     nothing = np.zeros(count)
     return _at_least(found, _exact([Outcomes(nothing, one)], [Outcomes(nothing, other)]))
 
 
+def share_range(met: npt.NDArray[np.bool_]) -> NoiseRange:
+    """Where the attainment of a run would lie with other requests of the same kind, by blocks of those that it had.
+
+    Where hardly any request missed its deadline resamples say that none ever will, so it is at least as wide as
+    Clopper-Pearson's interval of the share, each request taken on its own.
+
+    Args:
+        met: (requests,) whether each met its deadline, in order of arrival.
+    """
+    if len(met) < 2:
+        return NoiseRange(0.0, 1.0)
+    found = _mean_range(met.astype(float))
+    return _at_least(found, NoiseRange(*clopper_pearson(int(met.sum()), len(met), CONFIDENCE)))
+
+
+def _mean_range(values: Numbers) -> NoiseRange:
+    """Where the mean lies of values that stand in order of arrival, by resampled blocks of them.
+
+    Blocks are few and long: those of a busy queue must outlast its memory to be alike (Schmeiser, "Batch size effects
+    in the analysis of simulation output", 1982).
+    """
+    count = len(values)
+    blocks = min(MOST_BLOCKS, max(2, round(math.sqrt(count))))
+    block = np.arange(count) * blocks // count
+    sums, counts = np.bincount(block, values, minlength=blocks), np.bincount(block, minlength=blocks)
+    drawn = stream(0, "reports/noise").multinomial(blocks, np.full(blocks, 1 / blocks), RESAMPLES)
+    return _between(drawn @ sums / (drawn @ counts), _tail(blocks))
+
+
 def _tail(blocks: int) -> float:
     """The share of resamples beyond each end of an interval, of so many blocks."""
-    from scipy.stats import norm, t
-
-    return float(norm.cdf(math.sqrt(blocks / (blocks - 1)) * t.ppf((1 - CONFIDENCE) / 2, blocks - 1)))
+    return NormalDist().cdf(math.sqrt(blocks / (blocks - 1)) * -standard_errors(CONFIDENCE, blocks - 1))
 
 
 def _resampled(run: Outcomes, block: Drawn, times: Drawn) -> Numbers:
@@ -182,15 +209,12 @@ def _exact(sims: Sequence[Outcomes], reals: Sequence[Outcomes]) -> NoiseRange:
     Where no request ended otherwise in one run than in the other, all resamples agree and would say that none ever can.
     The ends are Clopper-Pearson's, of the two shares of requests that only one side met.
     """
-    from scipy.stats import binomtest
-
     sim, real = (np.mean([run.met for run in runs], axis=0) for runs in (sims, reals))
     count = len(sim)
     more, less = (
-        binomtest(round(float(np.maximum(part, 0).sum())), count).proportion_ci(CONFIDENCE)
-        for part in (sim - real, real - sim)
+        clopper_pearson(round(float(np.maximum(part, 0).sum())), count, CONFIDENCE) for part in (sim - real, real - sim)
     )
-    return NoiseRange(float(more.low - less.high), float(more.high - less.low))
+    return NoiseRange(more[0] - less[1], more[1] - less[0])
 
 
 def _at_least(one: NoiseRange, other: NoiseRange) -> NoiseRange:

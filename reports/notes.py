@@ -7,7 +7,7 @@ every log, by whatever command shows it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from policies.run_arrays import STATUSES, RunArrays
@@ -16,7 +16,7 @@ from predictors.basis import ESTIMATED, MEASURED
 from reports.drift import stalls
 from reports.figures import figure
 from reports.formatting import about, format_value
-from reports.overload import MOST_WAITING, Backlog, backlog
+from reports.overload import MOST_WAITING, Backlog, backlogs, served_by
 from reports.reasons import reasons, remarks
 from traces.notes import Note, grave, remark
 from traces.stages import STAGES
@@ -45,10 +45,10 @@ def run_notes(run: Run, arrays: RunArrays, values: dict[str, float]) -> list[Not
         arrays: the same, to compute figures on.
         values: of `reports.figures.summary`.
     """
-    left = backlog(arrays)
-    explained = left.grows and left.dropped > left.late  # then the overload has said how many were dropped
+    left = backlogs(arrays, served_by(run.info))
+    explained = any(each.grows and each.dropped > each.late for each in left.values())  # the overload says how many
     return [
-        *_overload(run, left),
+        *[note for models, each in left.items() for note in _overload(run, models, each)],
         *([] if explained else _lost(run, arrays)),
         *_machine(run, arrays),
         *_pairing(run, arrays),
@@ -65,23 +65,26 @@ def nothing_finished(run: Run) -> bool:
     return len(run.requests) > 0 and not (run.requests["status"] == "finished").any()
 
 
-def _overload(run: Run, left: Backlog) -> Iterable[Note]:
+def _overload(run: Run, models: Sequence[str], left: Backlog) -> Iterable[Note]:
+    """Of the requests of these models; none: of all."""
+    whose = f"requests of {' and '.join(models)}" if models else "requests"
     if left.grows:
         times = f"{left.load:.2g} times as fast as they are served" if left.load < 1e3 else "and hardly any is served"
         if left.dropped > left.late:
             yield grave(
-                f"OVERLOADED: requests arrive {times}, so {run.info.get('scheduler', 'the scheduler')} dropped "
+                f"OVERLOADED: {whose} arrive {times}, so {run.info.get('scheduler', 'the scheduler')} dropped "
                 f"{left.dropped:,} of {left.arrived:,}, which there was no time for."
             )
             return
         yield grave(
-            f"OVERLOADED: requests arrive {times}, so the queue never drains and every figure depends on how long the "
+            f"OVERLOADED: {whose} arrive {times}, so the queue never drains and every figure depends on how long the "
             f"trace is; {left.late:,} of {left.arrived:,} were late when the last one arrived."
         )
     elif left.late > max(4, MOST_WAITING * left.arrived):
+        of = f" of {whose}" if models else ""
         yield Note(
-            "the trace ends with a backlog, and is too short to tell whether the queue would ever drain; "
-            f"{left.late:,} of {left.arrived:,} requests were late when the last one arrived."
+            f"the trace ends with a backlog{of}, and is too short to tell whether the queue would ever drain; "
+            f"{left.late:,} of {left.arrived:,} {whose} were late when the last one arrived."
         )
 
 

@@ -13,11 +13,16 @@ raises the first slice: none of these makes the mean significant.
 What a scheduler drops leaves no backlog and was asked for all the same. So dropped requests are taken for ones that
 stay, less those that there would have been time for: what devices were idle, held against the device time that a
 request took. Requests that could not have been in time even alone are not counted; no cluster serves them.
+
+Pools that serve no model in common are asked one by one: what is too much for one is none the less so because another,
+which cannot help it, is idle.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +65,36 @@ class Backlog:
         """How many times as fast requests arrived as they were served; 1: the queue did not grow."""
         served = self.arrived - self.undone
         return self.arrived / served if served else float("inf")
+
+
+def backlogs(run: RunArrays, served: Mapping[str, Collection[str]]) -> dict[tuple[str, ...], Backlog]:
+    """The backlog of each part of a cluster that shares nothing with the others, by the names of its models.
+
+    Args:
+        run: arrays of the whole run.
+        served: names of the models that each pool serves, by its name; empty: the cluster is one, and has no name.
+    """
+    parts = _apart(served)
+    if len(parts) < 2:
+        return {(): backlog(run)}
+    return {models: backlog(run.of_part(pools, models)) for pools, models in parts}
+
+
+def served_by(info: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Names of the models that each pool serves, from ``run.json``; empty: it does not say."""
+    pools = info.get("pools")
+    served = {str(pool["name"]): list(pool.get("models") or ()) for pool in (pools if isinstance(pools, list) else [])}
+    return served if all(served.values()) else {}
+
+
+def _apart(served: Mapping[str, Collection[str]]) -> list[tuple[set[str], tuple[str, ...]]]:
+    """Pools that are connected by models they share, and these models, in order."""
+    parts: list[tuple[set[str], set[str]]] = []
+    for pool, models in served.items():
+        joined = [part for part in parts if part[1].intersection(models)]
+        parts = [part for part in parts if part not in joined]
+        parts.append(({pool}.union(*[part[0] for part in joined]), set(models).union(*[part[1] for part in joined])))
+    return [(pools, tuple(sorted(models))) for pools, models in parts]
 
 
 def backlog(run: RunArrays) -> Backlog:

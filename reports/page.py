@@ -191,8 +191,10 @@ def _key(comparison: Comparison) -> list[KeyFigure]:
     (values,), kept = comparison.summaries, comparison.kept(0)
     lost = values["dropped"] + values["failed"] + values["cancelled"]
     never = f"{about(lost / values['requests'])} never finished" if math.isinf(values["latency_p99_s"]) else ""
+    of = f"promise of {kept}" if kept else _hint("of {} requests", "requests", values)
+    luck = comparison.luck(0)
     asked = (
-        ("slo_attainment", "In time", f"promise of {kept}" if kept else _hint("of {} requests", "requests", values)),
+        ("slo_attainment", "In time", f"{of}; by chance {luck} %" if luck else of),
         ("latency_p50_s", "Latency, P50", _hint("{} times what it takes alone", "slowdown_p50", values)),
         ("latency_p95_s", "Latency, P95", ""),
         ("latency_p99_s", "Latency, P99", never),

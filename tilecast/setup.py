@@ -243,6 +243,11 @@ class Prepared:
             return {}
         return {INITIAL: self.initial, "start_s": {name: each.start_s for name, each in self.elastic.items()}}
 
+    @property
+    def served(self) -> dict[str, list[str]]:
+        """Names of the models that each pool serves."""
+        return {pool.name: [each.model for each in self.members if each.pool.name == pool.name] for pool in self.pools}
+
     def _facts(self, pool: Pool) -> dict[str, Any]:
         """What ``run.json`` says of a pool."""
         own = [member for member in self.members if member.pool.name == pool.name]

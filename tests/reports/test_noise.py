@@ -16,7 +16,7 @@ from policies.runlog import Run
 from reports.checks import checked
 from reports.fidelity import UNKNOWN, Answer, Fidelity, NoiseRange
 from reports.figures import summary
-from reports.noise import Outcomes, ranges
+from reports.noise import Outcomes, ranges, share_range
 from reports.validate import Validation, side_by_side
 from tests.cli.run_command import run
 from tilecast.scenario import load_scenario
@@ -131,3 +131,27 @@ def test_block_bootstrap_is_wider_where_requests_are_late_together() -> None:
     together = base + np.repeat(rng.normal(0, 0.5, 20), 20)
     narrow, wide = (ranges([outcomes(base)], [outcomes(real)])["latency_p50_s"] for real in (alone, together))
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+
+
+def test_the_range_of_a_share_holds_the_share_of_a_long_run_though_requests_are_late_together() -> None:
+    """One server at 0.8 of its capacity; a request that waits for more than four services is late."""
+
+    def met(requests: int, rng: np.random.Generator) -> np.ndarray:
+        service_s, gap_s = rng.exponential(0.8, requests), rng.exponential(1.0, requests)
+        walk = np.concatenate([[0.0], np.cumsum(service_s[:-1] - gap_s[1:])])
+        return walk - np.minimum.accumulate(walk) < 4 * 0.8
+
+    truth = met(1_000_000, np.random.default_rng(0)).mean()
+    ends = [share_range(met(2_000, np.random.default_rng(seed))) for seed in range(1, 201)]
+    held = np.mean([low <= truth <= high for low, high in ends])
+    assert 0.85 <= held <= 0.99
+    alone = 1.96 * math.sqrt(truth * (1 - truth) / 2_000)
+    assert np.median([high - low for low, high in ends]) > 3 * 2 * alone
+
+
+def test_a_share_that_none_missed_is_not_sure_and_two_requests_say_hardly_anything() -> None:
+    low, high = share_range(np.ones(300, dtype=bool))
+    assert low == pytest.approx(1 - 0.0122, abs=1e-4)  # the exact interval of 300 successes in 300 trials
+    assert high == 1.0
+    assert share_range(np.ones(1, dtype=bool)) == (0.0, 1.0)
+    assert share_range(np.array([True, False])).high - share_range(np.array([True, False])).low > 0.9

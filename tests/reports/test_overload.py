@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from policies.run_arrays import PoolShape, RequestArrays, RunArrays, StepArrays
-from reports.overload import Backlog
+from reports.overload import Backlog, backlogs
 from reports.overload import backlog as backlog_of
 
 
@@ -50,7 +50,11 @@ def served(arrival_s: np.ndarray, servers: int = 1) -> RequestArrays:
 
 
 def backlog(requests: RequestArrays, servers: int = 1) -> Backlog:
-    """That of a run in which each request that was served had a launch of its own."""
+    return backlog_of(run_of(requests, servers))
+
+
+def run_of(requests: RequestArrays, servers: int = 1) -> RunArrays:
+    """A run in which each request that was served had a launch of its own."""
     ran = requests.where(requests.finished)
     count = len(ran)
     zero, nothing = np.zeros(count, dtype=int), np.zeros(count, dtype=bool)
@@ -73,7 +77,7 @@ def backlog(requests: RequestArrays, servers: int = 1) -> Backlog:
         stages=("denoise",),
         checkpoints=("",),
     )
-    return backlog_of(RunArrays.whole(requests, steps, [PoolShape("", servers)]))
+    return RunArrays.whole(requests, steps, [PoolShape("", servers)])
 
 
 def dropping(load: float, requests: int, seed: int, patience_s: float, due_s: float = 10.0) -> RequestArrays:
@@ -157,3 +161,48 @@ def test_what_is_late_even_alone_is_no_overload() -> None:
 
 def test_a_run_without_requests() -> None:
     assert not backlog(served(np.zeros(0))).grows
+
+
+def beside(one: RequestArrays, other: RequestArrays) -> RunArrays:
+    """Requests of model "a" on pool "first", of a hundred servers, and those of "b" on pool "second", of one."""
+    first, second = run_of(one), run_of(other)
+    joined = {
+        field.name: np.concatenate([getattr(one, field.name), getattr(other, field.name)])
+        for field in fields(one)
+        if isinstance(getattr(one, field.name), np.ndarray)
+    }
+    of_other = np.repeat([0, 1], [len(one), len(other)])
+    ran_on = 100 * of_other
+    requests = replace(
+        one, **{**joined, "model": of_other, "replica": ran_on, "way": of_other}, models=("a", "b"), ways=((0,), (100,))
+    )
+    launches = {
+        field.name: np.concatenate([getattr(first.steps, field.name), getattr(second.steps, field.name)])
+        for field in fields(first.steps)
+        if isinstance(getattr(first.steps, field.name), np.ndarray)
+    }
+    replica = np.repeat([0, 100], [len(first.steps.launch), len(second.steps.launch)])
+    steps = replace(first.steps, **{**launches, "replica": replica})
+    return RunArrays.whole(requests, steps, [PoolShape("first", 100), PoolShape("second", 1)])
+
+
+@pytest.mark.parametrize(
+    "few", [queue(2.0, 300, 1), dropping(2.0, 300, 1, patience_s=3.0)], ids=["waiting", "dropping"]
+)
+def test_too_much_for_one_pool_is_too_much_though_another_has_time(few: RequestArrays) -> None:
+    """The overload is of so few of the requests that it is none of all together."""
+    run = beside(queue(0.4, 6_000, 2, servers=100), few)
+    assert not backlog_of(run).grows
+    apart = backlogs(run, {"first": ["a"], "second": ["b"]})
+    assert not apart[("a",)].grows
+    assert apart[("b",)].load == pytest.approx(backlog(few).load, rel=0.02)
+    assert apart[("b",)].grows
+
+
+def test_pools_that_share_a_model_are_asked_together() -> None:
+    run = beside(queue(0.4, 6_000, 2, servers=100), queue(2.0, 300, 1))
+    whole = {(): backlog_of(run)}
+    assert backlogs(run, {"first": ["a", "b"], "second": ["b"]}) == whole
+    assert backlogs(run, {"first": ["a", "c"], "second": ["b", "c"]}) == whole
+    assert backlogs(run, {}) == whole
+    assert len(backlogs(run, {"first": ["a"], "second": ["b"], "third": ["c", "a"]})) == 2

@@ -13,6 +13,7 @@ from rich.console import Console
 import tilecast as tc
 from policies.record import run_arrays
 from reports.breakdown import by_model, by_pool, by_tenant
+from reports.comparison import Comparison
 from reports.plan.joint import JointPlan
 from reports.plan.terminal import show_joint_plan
 from reports.plan.write import write_joint_plan
@@ -21,6 +22,7 @@ from tilecast.setup import prepare
 from tilecast.simulation import run_simulation
 from tilecast.studies.pools import plan_pool_scaling
 from traces.errors import BadInput
+from traces.notes import Severity
 from traces.request import Request
 from traces.trace import Trace
 
@@ -78,6 +80,19 @@ def test_a_run_is_told_by_model_pool_and_tenant_the_same_from_its_log_and_from_m
     assert list(pools.index) == ["large", "small"]
     assert pools["requests"].sum() == 30
     assert pools["cost"].to_list() == pytest.approx([arrays.span_s / 3600 * each for each in (5.0, 1.0)])
+
+
+def test_an_overload_of_one_pool_is_said_of_its_models() -> None:
+    often = Trace.from_requests(
+        [
+            *[Request(f"f{at}", 1.0 * at, 512, 512, 10, **FLUX) for at in range(400)],  # type: ignore[arg-type]
+            *[Request(f"w{at}", 8.0 * at, 512, 512, 10, **WAN) for at in range(50)],  # type: ignore[arg-type]
+        ]
+    )
+    apart = ({**POOLS[0], "replicas": 4}, {**POOLS[1], "models": ["wan-1.3b"]})
+    run = tc.simulate(scenario(asked=often, pools=apart, scheduler="fcfs"))
+    [said] = [note.text for note in Comparison.of([run.log]).notes() if note.severity is Severity.GRAVE]
+    assert said.startswith("fcfs: OVERLOADED: requests of wan-1.3b arrive")
 
 
 def test_per_step_mode_is_an_oracle_for_several_models_and_pools() -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from policies.runlog import SIMULATION
 from reports.figures import FIGURES, summary
-from reports.overload import backlog
+from reports.overload import backlogs
 from tilecast.setup import prepare
 from tilecast.simulation import run_simulation
 from tilecast.studies.grid import Grid, SweepPoint
@@ -67,9 +67,9 @@ def simulate_point(task: SweepTask) -> Result:
         with claim_folder(task.log, SIMULATION) as claimed, claimed.renewed() as folder:
             prepared.write(folder, controller, prepared.simulation_info(controller), [])
     run = prepared.arrays(controller)
-    left = backlog(run)
+    loads = [left.load for left in backlogs(run, prepared.served).values() if left.grows]
     trust = {"basis": prepared.table.basis, "notes": [note.text for note in prepared.notes]}
-    return {**summary(run), **trust, "overload": left.load if left.grows else math.nan}
+    return {**summary(run), **trust, "overload": max(loads, default=math.nan)}
 
 
 def points_table(grid: Grid, todo: Mapping[str, SweepTask], results: Mapping[str, Result]) -> pd.DataFrame:
