@@ -137,7 +137,12 @@ def _told(notes: Sequence[Note], room: int, width: int) -> tuple[list[Line], int
 def _forms(note: Note, width: int) -> list[list[str]]:
     """A note as lines, from its first clause alone, without what is in brackets, to the whole of it."""
     text = str(note)
-    ends = [end.start() for end in _CLAUSE.finditer(text) if text[: end.start()].count(" ") >= _FEWEST_WORDS]
+    starts = [0, *[end.end() for end in _CLAUSE.finditer(text)]]
+    ends = [
+        end.start()
+        for start, end in zip(starts, _CLAUSE.finditer(text), strict=False)
+        if text[start : end.start()].count(" ") >= _FEWEST_WORDS
+    ]
     heads = [f"{text[:end]}." for end in ends if text[:end].count("(") == text[:end].count(")")]
     return [_wrapped(f"! {each}", width, "  ") for whole in (*heads, text) for each in (_ASIDE.sub("", whole), whole)]
 

@@ -65,10 +65,17 @@ class Comparison:
         """What was run: one row an attribute that at least one run.json names."""
         rows = []
         for key, label in _SETUP.items():
-            values = [_predictor(run) if key == "predictor" else run.info.get(key) for run in self.runs]
+            values = [self._told(key, at) for at in range(len(self.runs))]
             if any(value not in (None, "") for value in values):
                 rows.append(Row(label, tuple("–" if value in (None, "") else str(value) for value in values)))
         return rows
+
+    def _told(self, key: str, at: int) -> Any:
+        """What a run says of one thing; of what it served, all there is."""
+        run, models = self.runs[at], [name for name in self.arrays[at].requests.models if name]
+        if key == "model" and len(models) > 1:
+            return " and ".join(sorted(models)) if len(models) < 4 else f"{len(models)} models"
+        return _predictor(run) if key == "predictor" else run.info.get(key)
 
     def alike(self) -> str:
         """What was run, as far as it is the same in all runs, in a line."""

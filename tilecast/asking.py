@@ -19,6 +19,7 @@ from reports.progress import Tell, silent
 from tilecast.scenario import Scenario
 from tilecast.setup import Prepared, prepare
 from tilecast.simulation import run_simulation
+from tilecast.studies.speeds import log_sd_alone
 from traces.errors import BadInput
 from traces.mix import Mix
 from traces.notes import Note
@@ -179,7 +180,7 @@ def ask(
     study = _Study(prepare(scenario), traces, progress)
     waits = study.waits(replicas)
     enough = None if limit_s is None else study.fewest(waits.replicas, limit_s)
-    error = math.exp(Z80 * max(study.prepared.table.log_sds.values(), default=0.0))
+    error = math.exp(Z80 * log_sd_alone(study.prepared.table, study.prepared.requests))
     between = None
     if limit_s is not None and enough is not None and error > 1:
         faster, slower = [study.at(by).fewest(enough.replicas, limit_s) for by in (1 / error, error)]

@@ -42,9 +42,11 @@ class CheckedScenario:
         """What a reader must know before it runs, the gravest first."""
         if not self.load > 1:
             return self.prepared.notes
+        [pool] = {member.pool.name for member in self.prepared.members}
+        count = f"pool.{pool}.replicas" if self.prepared.scenario.pool else "cluster.replicas"
         crowded = Note(
             f"served one at a time, the requests take {self.load:.3g} times the time that all replicas have: the queue "
-            "grows unless batches make up for it; add replicas (cluster.replicas), or have fewer requests "
+            f"grows unless batches make up for it; add replicas ({count}), or have fewer requests "
             "(trace.rate_scale)."
         )
         return ordered([*self.prepared.notes, crowded])

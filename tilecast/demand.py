@@ -14,6 +14,7 @@ from tilecast.served import ServedModel
 from traces.clock import format_start, on_run_clock
 from traces.errors import BadInput
 from traces.geometry import known_model
+from traces.notes import Note
 from traces.references import REFERENCES, sides_in
 from traces.request import Request
 from traces.spikes import parse_spike, with_spikes
@@ -50,7 +51,7 @@ def check_open(scenario: Scenario) -> None:
         )
 
 
-def load_demand(scenario: Scenario, members: Sequence[ServedModel], warnings: list[str]) -> tuple[Trace, float]:
+def load_demand(scenario: Scenario, members: Sequence[ServedModel], warnings: list[str | Note]) -> tuple[Trace, float]:
     """The trace of a run on its clock, and where that starts on the file's, in seconds.
 
     Args:
@@ -99,7 +100,7 @@ def load_demand(scenario: Scenario, members: Sequence[ServedModel], warnings: li
     return _as_served(scenario, members, trace, warnings), clock_start_s
 
 
-def _as_served(scenario: Scenario, members: Sequence[ServedModel], trace: Trace, warnings: list[str]) -> Trace:
+def _as_served(scenario: Scenario, members: Sequence[ServedModel], trace: Trace, warnings: list[str | Note]) -> Trace:
     """The same requests, of each model as that takes them."""
     if not scenario.pool:
         others = sorted(set(trace.frame["model"]) - {"", scenario.model_name})
@@ -140,7 +141,7 @@ def served_as(name: str, served: Container[str]) -> str:
     return meant if meant in served else ""
 
 
-def _of_member(member: ServedModel, trace: Trace, warnings: list[str]) -> Trace:
+def _of_member(member: ServedModel, trace: Trace, warnings: list[str | Note]) -> Trace:
     """The same requests, all of one model."""
     scenario, geometry = member.scenario, member.geometry
     if scenario.trace.fit_sizes:

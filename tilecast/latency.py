@@ -19,6 +19,7 @@ from tilecast.file_memo import memoised_by_file
 from tilecast.scenario import Scenario
 from traces.errors import BadInput
 from traces.geometry import GEOMETRIES, ModelGeometry, geometry_from_json, geometry_of
+from traces.stages import STAGES
 
 
 def load_profile(scenario: Scenario) -> Profile | None:
@@ -105,9 +106,12 @@ def trust(table: LatencyModel, profile: Profile | None) -> list[str]:
 
 
 def _uncertain(table: LatencyModel, stages: Sequence[str]) -> str:
-    """By what factor, in four of five cases, the seconds of the least certain stage are wrong at most."""
-    most = max([table.log_sds[stage] for stage in stages])
-    return f", and may be wrong by x/÷ {math.exp(Z80 * most):.2f} (80 %)"
+    """By what factor, in four of five cases, seconds are wrong at most: those of denoising, and of stages of which that
+    is another."""
+    factors = {stage: f"{math.exp(Z80 * table.log_sds[stage]):.2f}" for stage in stages}
+    main = next((stage for stage in stages if STAGES[stage].sampler), max(stages, key=table.log_sds.__getitem__))
+    others = [f"{stage} {factor}" for stage, factor in factors.items() if factor != factors[main]]
+    return f", and may be wrong by x/÷ {factors[main]} ({', '.join(['80 %', *others])})"
 
 
 def _find_profile(name: str, base: Path) -> Path:

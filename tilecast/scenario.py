@@ -118,6 +118,9 @@ class Scenario(Section):
             super().__init__(**given)
         except ValidationError as error:
             raise BadInput(f"{source}: {first_problem(error, Scenario)}") from error
+        if self.pool and self.cluster.replicas != type(self.cluster).model_fields["replicas"].default:
+            names = ", ".join([f"pool.{pool.name}.replicas" for pool in self.pool])
+            raise BadInput(f"{source}: cluster.replicas is of a cluster without pools; expected {names}")
         self._source = source
 
     @property

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
@@ -44,6 +44,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def __hash__(self) -> int:
+        """Of what it says; a table among that counts by its keys and values."""
+        return hash((type(self), *[_unchanging(getattr(self, name)) for name in type(self).model_fields]))
+
     @model_validator(mode="before")
     @classmethod
     def _one_alone(cls, data: Any) -> Any:
@@ -55,6 +59,10 @@ class Section(BaseModel):
             name: (value,) if name in listed and isinstance(value, str | int | float) else value
             for name, value in data.items()
         }
+
+
+def _unchanging(value: Any) -> Hashable:
+    return frozenset((key, _unchanging(of)) for key, of in value.items()) if isinstance(value, dict) else value
 
 
 Several = Annotated[tuple[PathText, ...], Field(max_length=10_000)]

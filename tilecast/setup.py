@@ -35,6 +35,7 @@ from tilecast.demand import load_demand, with_deadlines
 from tilecast.in_memory import is_named
 from tilecast.latency import trust
 from tilecast.lossy import lossy
+from tilecast.memory import misfits
 from tilecast.scaling import elastic_of, scaling_section, start_seconds
 from tilecast.scenario import Scenario
 from tilecast.sections import PredictorSection
@@ -76,7 +77,7 @@ class Prepared:
     requests: list[Request]
     members: list[ServedModel]
     policy: SchedulingPolicy
-    warnings: list[str]
+    warnings: list[str | Note]
     cache: PreparedCache | None = None
     tiling: PreparedTiling | None = None
     shares: dict[Size, float] = field(default_factory=dict)
@@ -323,7 +324,7 @@ def prepare(scenario: Scenario) -> Prepared:
 
 
 def _prepare(scenario: Scenario) -> Prepared:
-    warnings: list[str] = []
+    warnings: list[str | Note] = []
     members = served_models(scenario)
     first = members[0]
     scenario_of, profile, geometry, table = first.scenario, first.profile, first.geometry, first.table
@@ -351,6 +352,7 @@ def _prepare(scenario: Scenario) -> Prepared:
             warnings.append(f"not in the profile, taken as 0 s: {', '.join(unmeasured)}")
     limit = scenario.predictor.max_extrapolation
     kinds = trace.one_of_each_kind()
+    warnings += misfits(members, kinds)
     for member in members:
         own = [kind for kind in kinds if kind.model == member.model]
         check_supported(member.table, own if tiling is None else tiling.untiled(own), limit)

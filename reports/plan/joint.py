@@ -70,6 +70,7 @@ class JointPlan:
         labels: by pool, how far to trust its seconds, of `predictors.basis`.
         error_factors: by pool, by which seconds that were not measured are wrong at most, up or down, in four of five
             cases.
+        unfit: what does not fit on the devices of a pool, in sentences.
         least_price: of the pools that could do the work if nobody ever waited; NaN: no price is known, or none could.
         scenario: TOML, to run it again.
         command: likewise.
@@ -90,6 +91,7 @@ class JointPlan:
     refused: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     error_factors: dict[str, float] = field(default_factory=dict)
+    unfit: tuple[str, ...] = ()
     least_price: float = math.nan
     scenario: str = ""
     command: str = ""
@@ -125,9 +127,12 @@ class JointPlan:
 
     @property
     def caution(self) -> str:
-        """How far off times may be that were not measured, and how it is asked what then; empty: all were."""
-        if not self.error_factors:
-            return ""
+        """What does not fit; how far off times may be that were not measured, and how it is asked what then; empty: all
+        fits and was measured."""
+        return " ".join([*self.unfit, *([self._uncertain] if self.error_factors else [])])
+
+    @property
+    def _uncertain(self) -> str:
         factors = ", ".join([f"×/÷ {factor:.2f} on {pool}" for pool, factor in self.error_factors.items()])
         most = max(self.error_factors.values())
         return (

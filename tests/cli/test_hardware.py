@@ -69,8 +69,18 @@ def test_an_estimated_run_says_that_it_is(folder: Path) -> None:
     assert said.startswith(
         "run: encode, denoise, decode: times are ESTIMATED from the data sheet of a fast one, not measured"
     )
-    assert re.search(r"may be wrong by x/÷ 1\.\d\d \(80 %\)$", said)
+    assert re.search(r"may be wrong by x/÷ 1\.\d\d \(80 %(, decode 1\.\d\d)?\)$", said)
     assert not any("all predictions lie within" in note for note in told)
+
+
+@pytest.mark.parametrize("kind", ["h100-sxm", "l4"])
+def test_the_uncertainty_that_is_told_is_that_of_the_total(kind: str) -> None:
+    """Flux' text encoders are less certain than its steps, which nearly all of its time is."""
+    said = run("hardware", "estimate", "--model", "flux", "--hardware", kind)
+    [(low, high)] = re.findall(r" (\d+\.\d+)-(\d+\.\d+) ", said)
+    [factor, less_certain] = re.findall(r"wrong by x/÷ ([\d.]+)\s+\(80\s+%,\s+([^)]*)\)", said)[0]
+    assert float(factor) == pytest.approx((float(high) / float(low)) ** 0.5, abs=0.02)
+    assert re.fullmatch(r"(en|de)code 1\.54", less_certain)
 
 
 def test_a_calibrated_run_says_what_by_and_where_it_extrapolates(folder: Path) -> None:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from policies.guard import read
-from predictors.basis import ESTIMATED
 from predictors.estimate import RooflineCost
-from predictors.hardware import find_hardware, shipped_hardware
-from predictors.memory import footprint, largest_batch
 from predictors.paying import MOST_IMAGES, batches_up_to, paying
-from predictors.shapes import shipped_shapes
 from reports.formatting import format_rate, percent
-from reports.plan.result import Candidate, DegreeFigures, Demand, Memory
+from reports.plan.result import Candidate, DegreeFigures, Demand
 from tilecast.degrees import degree_log_sd
+from tilecast.memory import memory_of
 from tilecast.scenario import Scenario
 from tilecast.sections import FaultsSection, HardwareSection, PolicySection
 from tilecast.studies.assess import Effort, SloTarget, key
@@ -31,9 +27,7 @@ from tilecast.studies.speeds import log_sd_alone
 from traces.bootstrap import DAY_S
 from traces.composition import composition_of
 from traces.errors import BadInput
-from traces.geometry import geometry_of
 from traces.notes import Note
-from traces.request import Request
 from traces.sizes import format_size
 
 _MEASUREMENTS = 10
@@ -362,19 +356,3 @@ def _by_chance(faults: FaultsSection | None) -> FaultsSection | None:
     """What goes wrong with any replica at any time: not on a date, and not because clients wait."""
     gone = {"outages": (), "slow": (), "starts_cold": False, "patience_s": None}
     return None if faults is None else faults.model_copy(update=gone)
-
-
-def memory_of(scenario: Scenario, hardware: str, requests: Sequence[Request]) -> Memory | None:
-    """Whether batches of the largest size asked for fit on a device; None where the hardware or the shapes of the model
-    are not known."""
-    shapes, base = shipped_shapes(), scenario.base
-    known = hardware in shipped_hardware() or ".toml" in hardware
-    if not known or scenario.model_name not in shapes or scenario.tiling is not None:
-        return None
-    kind, shape, geometry = find_hardware(hardware, base), shapes[scenario.model_name], geometry_of(scenario.model_name)
-    dtype = scenario.predictor.dtype or kind.dtype
-    cache_bytes = float(scenario.cluster.cache_bytes) if scenario.policies.caching.name != "none" else 0.0
-    size = max({request.size for request in requests}, key=geometry.tokens)
-    images = largest_batch(shape, geometry, size, kind.memory_bytes, dtype, cache_bytes=cache_bytes)
-    needed = footprint(shape, geometry, size, max(1, images), dtype, cache_bytes=cache_bytes).needed_bytes
-    return Memory(needed, kind.memory_bytes, images, ESTIMATED)

@@ -22,6 +22,7 @@ from reports.plan.formatting import TRUST
 from reports.plan.joint import JointEvaluation, JointPlan, spell
 from reports.plan.result import UNSTABLE
 from reports.progress import Tell
+from tilecast.memory import misfits
 from tilecast.scenario import Scenario
 from tilecast.sections import HardwareSection
 from tilecast.studies.assess import FIRST_SEEDS, Effort
@@ -353,6 +354,7 @@ def plan_joint(case: JointCase, store: ResultStore, workers: int, progress: Tell
         refused=tuple(search.refused),
         labels={name: max(own, key=list(TRUST).index) for name, own in bases.items()},
         error_factors={name: slowdowns(log_sd)[-1] for name, log_sd in log_sds.items()},
+        unfit=tuple([note.text for note in misfits(ready.members, ready.requests)]),
         least_price=least_price,
         tilecast=version("tilecast"),
         points=look.simulations,
