@@ -57,7 +57,11 @@ def sweep(
     what is missing. FOLDER/sweep.parquet and sweep.csv have a row a point,
     FOLDER/sweep.html shows them. On a Ray cluster Tilecast is installed on
     every node, and files have the same paths there.
+
+    Policies, keys and values that are wrong in themselves are said before anything runs. Exit code 3: the table is
+    written, but points of it failed when they were simulated.
     """
+    from cli.failures import NEGATIVE
     from reports.progress import shown
     from reports.sweep import best_points, check_figure
     from tilecast.scenario import load_scenario
@@ -79,7 +83,9 @@ def sweep(
             progress=progress,
         )
     new_console().print(best_points(made.frame, made.keys, by, top))
-    if made.lost:
-        say(f"! {made.lost} failed points are not kept: the same command tries them again", err=True)
     page = made.report(output / "sweep.html", by)
     say(f"{len(made.frame)} points, {made.before} of them kept from before -> {page}")
+    if made.lost:
+        missing = f"! {made.lost} of {len(made.frame)} points failed and are missing"
+        say(f"{missing}; the same command tries them again", err=True)
+        raise typer.Exit(NEGATIVE)

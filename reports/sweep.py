@@ -29,6 +29,10 @@ HEAD, NAME = 11, 8
 """Letters of a line of a figure's heading, and of a line of a setting at least."""
 
 
+CONDITIONS = frozenset({"trace", "world", "faults", "slo", "seed"})
+"""Sections of a scenario whose keys are conditions, not choices."""
+
+
 def check_figure(name: str) -> None:
     """Refuse what is no figure of a run."""
     if name not in FIGURES:
@@ -37,15 +41,27 @@ def check_figure(name: str) -> None:
 
 def best_points(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> RenderableType:
     """The best points by one figure, over their seeds: the mean, and the half width of its 95 % interval. What must be
-    known comes first."""
+    known comes first.
+
+    Where a grid sets choices and conditions, such as loads, a row is what may be chosen, and has means over all
+    conditions, so that no setting wins by having been asked for less.
+    """
     setup = [key for key in ("case", *keys) if key in frame and key != "seed"]
     good = frame[frame["error"] == ""]
     shown = [by, *(name for name in BESIDE if name != by and name in good)][:FIGURES_SHOWN]
-    groups = [group for _, group in good.groupby(setup, sort=False, dropna=False)] if setup else [good]
-    ranked = sorted(groups, key=lambda group: [rank(group, name) for name in shown])
+    groups = _groups(good, setup)
     seeds = max((len(group) for group in groups), default=0)
+    chosen, given = choices_and_conditions(good, keys)
+    settings = _groups(good, chosen)
+    conditions = max((len(group[given].drop_duplicates()) for group in settings), default=1) if given else 1
+    if chosen and conditions > 1:
+        setup, groups = chosen, settings
+    else:
+        conditions = 1
+    ranked = sorted(groups, key=lambda group: [rank(group, name) for name in shown])
     bases = list(dict.fromkeys(good["basis"]))
-    said = [*([f"{seeds} seeds"] if seeds > 1 else []), *(bases if len(bases) == 1 else [])]
+    over = [f"means over {conditions} conditions ({', '.join(given)})"] if conditions > 1 else []
+    said = [*over, *([f"{seeds} seeds"] if seeds > 1 else []), *(bases if len(bases) == 1 else [])]
     title = ", ".join([f"Best of {len(groups)} by {figure(by).label}", *said])
     left = [*setup, *(["basis"] if len(bases) > 1 else [])]
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
@@ -57,10 +73,21 @@ def best_points(frame: pd.DataFrame, keys: Sequence[str], by: str, top: int) -> 
     if overloaded:
         table.add_column(Text("Overload"), justify="right", no_wrap=True)
     for group in ranked[:top]:
-        cells = [*(str(group[key].iloc[0]) for key in left), *(_mean(group, name) for name in shown)]
+        cells = [*(str(group[key].iloc[0]) for key in left), *(_mean(group, name, conditions) for name in shown)]
         table.add_row(*map(Text, [*cells, *([_overload(group)] if overloaded else [])]))
     first, last = told(sweep_notes(frame))
     return Group(*first, table, *last)
+
+
+def choices_and_conditions(good: pd.DataFrame, keys: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The keys that differ between points: what may be chosen, and what comes as it comes."""
+    varied = [key for key in ("case", *keys) if key in good and key != "seed" and good[key].nunique(dropna=False) > 1]
+    chosen = [key for key in varied if key.partition(".")[0] not in CONDITIONS]
+    return chosen, [key for key in varied if key not in chosen]
+
+
+def _groups(points: pd.DataFrame, keys: Sequence[str]) -> list[pd.DataFrame]:
+    return [group for _, group in points.groupby(list(keys), sort=False, dropna=False)] if keys else [points]
 
 
 def sweep_notes(frame: pd.DataFrame) -> list[Note]:
@@ -97,8 +124,11 @@ def rank(group: pd.DataFrame, by: str) -> tuple[bool, float]:
     return math.isnan(mean), -mean if figure(by).more_is_better else mean
 
 
-def _mean(group: pd.DataFrame, name: str) -> str:
+def _mean(group: pd.DataFrame, name: str, conditions: int) -> str:
+    """The mean of a figure; with its interval where all that differs is the seed."""
     values, unit = group[name].tolist(), figure(name).unit
+    if conditions > 1:
+        return format_value(float(group[name].mean()), unit)
     if name == "slo_attainment":
         return format_interval(share(values, group["requests"].astype(int).tolist()), unit)
     mean = interval(values)

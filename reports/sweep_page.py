@@ -22,13 +22,10 @@ from reports.charts import blank, row_height, rows_axis
 from reports.document import Chart, Document, Fold, KeyFigure, PageSection, render
 from reports.figures import figure
 from reports.formatting import NONE, format_value, times
-from reports.sweep import BESIDE, rank, short, sweep_notes
+from reports.sweep import BESIDE, choices_and_conditions, rank, short, sweep_notes
 from reports.table import Kind, Table
 from traces.files import write_document
 from traces.marks import OutputKind
-
-CONDITIONS = frozenset({"trace", "world", "faults", "slo", "seed"})
-"""Sections of a scenario whose keys are conditions, not choices."""
 
 TOP = 20
 """Settings that the page shows without being asked."""
@@ -83,9 +80,8 @@ def document(frame: pd.DataFrame, keys: Sequence[str], by: str) -> Document:
         by: the figure that ranks.
     """
     good = frame[frame["error"] == ""]
-    varied = [key for key in ("case", *keys) if key in good and key != "seed" and good[key].nunique(dropna=False) > 1]
-    chosen = [key for key in varied if key.partition(".")[0] not in CONDITIONS]
-    given = [key for key in varied if key not in chosen]
+    chosen, given = choices_and_conditions(good, keys)
+    varied = [key for key in ("case", *keys) if key in chosen or key in given]
     if not chosen:
         chosen, given = given, []
     settings = ranked(good, chosen, by)

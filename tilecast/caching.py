@@ -39,6 +39,21 @@ class PreparedCache:
     shares: dict[Size, float]
 
 
+def caching_policy(scenario: Scenario) -> CachingPolicy:
+    """The caching policy that a scenario names.
+
+    Raises:
+        BadInput: an unknown policy or parameter, or a missing file.
+        PolicyError: what a user's policy does wrong.
+    """
+    section = scenario.policies.caching
+    if section.name == "forest":
+        forest = find(section.parameters.get("forest", scenario.model_name), "forest", scenario.base)
+        section = section.with_parameters(forest=str(forest))
+    policy: CachingPolicy = section.policy("caching", scenario.base)
+    return policy
+
+
 def prepare_cache(
     scenario: Scenario, profile: Profile | None, geometry: ModelGeometry, trace: Trace
 ) -> PreparedCache | None:
@@ -47,11 +62,7 @@ def prepare_cache(
     Raises:
         BadInput: an unknown policy or parameter, or a missing or wrong file.
     """
-    section = scenario.policies.caching
-    if section.name == "forest":
-        forest = find(section.parameters.get("forest", scenario.model_name), "forest", scenario.base)
-        section = section.with_parameters(forest=str(forest))
-    policy: CachingPolicy = section.policy("caching", scenario.base)
+    section, policy = scenario.policies.caching, caching_policy(scenario)
     if isinstance(policy, ComputeAll):
         return None
     if scenario.cluster.executor == "whole":

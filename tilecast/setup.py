@@ -29,7 +29,7 @@ from predictors.latency_model import LatencyModel, check_supported
 from predictors.online import OnlinePredictor
 from predictors.profile import Profile
 from reports.drift import drift
-from tilecast.caching import PreparedCache, format_shares, prepare_cache
+from tilecast.caching import PreparedCache, caching_policy, format_shares, prepare_cache
 from tilecast.degrees import degree_notes, without_choice
 from tilecast.demand import load_demand, with_deadlines
 from tilecast.in_memory import is_named
@@ -407,6 +407,28 @@ def routing_of(scenario: Scenario) -> RoutingPolicy | None:
     """
     section = scenario.policies.routing
     return None if section is None else section.policy("routing", scenario.base)
+
+
+def check_policies(scenario: Scenario) -> None:
+    """Refuse policies that `prepare` would refuse whatever they are to serve, without a look at trace and profile.
+
+    Raises:
+        BadInput: unknown name, no such file or class, or a wrong parameter.
+        PolicyError: what a user's policy does wrong.
+    """
+    policies, base = scenario.policies, scenario.base
+    with watched(policies.call_limit_s):
+        policies.scheduling.policy("scheduling", base)
+        routing_of(scenario)
+        if policies.scaling is not None:
+            policies.scaling.policy("scaling", base)
+        if policies.weights is not None and scenario.weights is not None:
+            policies.weights.policy("weights", base)
+        if not scenario.pool:
+            caching_policy(scenario)
+            policies.placement.policy("placement", base)
+            if scenario.tiling is not None:
+                policies.tile_caching.policy("caching", base)
 
 
 def _unmeasured(table: LatencyModel, tiling: PreparedTiling | None) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ EXIT_CODES = (
     (
         "3",
         "Done, and the answer is no, or not known: nothing finished, a simulation is not faithful or too short to "
-        "tell, no cluster keeps the promise.",
+        "tell, no cluster keeps the promise, points of a sweep failed.",
     ),
     ("70", "A mistake of Tilecast's own; its traceback is in the file that the line names."),
     ("128 + n", "Ended by signal n."),

@@ -21,7 +21,7 @@ from policies.runlog import read_run
 from reports.checks import checked
 from reports.figures import summary
 from reports.sweep import best_points
-from tests.cli.run_command import refused, run
+from tests.cli.run_command import negative, refused, run
 from tests.tilecast.studies.kept_points import kept_points
 from tests.waiting import comes_true
 from tilecast.scenario import load_scenario
@@ -213,19 +213,33 @@ def test_equal_points_are_ranked_by_the_next_figure() -> None:
     assert re.findall("late|soon|fair|lost", out.getvalue()) == ["fair", "soon", "late", "lost"]
 
 
+def test_settings_are_compared_under_the_same_loads() -> None:
+    rows = [("fcfs", 1.0, 0.99), ("edf", 1.0, 0.97), ("fcfs", 1.5, 0.5), ("edf", 1.5, 0.9)]
+    frame = pd.DataFrame(rows, columns=["policies.scheduling", "trace.rate_scale", "slo_attainment"])
+    frame = frame.assign(requests=100, basis="MEASURED", notes="", error="", overload=math.nan)
+    out = io.StringIO()
+    Console(file=out, width=100).print(best_points(frame, list(frame)[:2], "slo_attainment", 9))
+    said = " ".join(out.getvalue().split())
+    assert said.startswith("Best of 2 by SLO attainment, means over 2 conditions (trace.rate_scale), MEASURED")
+    assert re.findall(r"(edf|fcfs) +(\d.*%)", out.getvalue()) == [("edf", "93.5 %"), ("fcfs", "74.5 %")]
+
+
 def test_a_point_that_fails_is_shown_and_the_others_are_there(folder: Path) -> None:
-    text = '[grid]\npolicies.scheduling = ["fcfs", {name = "fcfs", depth = 3}]\n'
+    text = '[grid]\ntrace.path = ["trace.parquet", "absent.parquet"]\n'
     (folder / "failing.toml").write_text(text)
-    printed = sweep(folder, "failing", "--grid", folder / "failing.toml", "--workers", 1)
-    assert "! 1 failed: scheduling policy 'fcfs' has no parameter 'depth'" in " ".join(printed.split())
+    printed = negative(
+        "sweep", folder / "scenario.toml", "--grid", folder / "failing.toml", "-o", folder / "failing", "--workers", 1
+    )
+    assert re.search(r"! 1 failed: \S*absent.parquet: cannot be read", " ".join(printed.split()))
+    assert "! 1 of 2 points failed and are missing; the same command tries them again" in printed
     table = pd.read_parquet(folder / "failing" / "sweep.parquet")
     assert table["slo_attainment"].isna().tolist() == [False, True]
     assert table["error"].iloc[0] == ""
-    (folder / "failing.toml").write_text(text.replace('["fcfs", ', "["))
+    (folder / "failing.toml").write_text(text.replace('["trace.parquet", ', "["))
     message = refused(
         "sweep", folder / "scenario.toml", "--grid", folder / "failing.toml", "-o", folder / "failing", "--workers", 1
     )
-    assert "all 1 points failed, the first with: scheduling policy 'fcfs' has no parameter" in message
+    assert re.search(r"all 1 points failed, the first with: \S*absent.parquet: cannot be read", message)
 
 
 @pytest.mark.parametrize(
@@ -234,6 +248,12 @@ def test_a_point_that_fails_is_shown_and_the_others_are_there(folder: Path) -> N
         ("[grid]\ncluster.replcas = [1]", "with cluster.replcas=1"),
         ("[grid]\ncluster.replcas = [1]", "unknown key 'cluster.replcas'; did you mean 'replicas'?"),
         ("[grid]\ncluster.replicas = [1, 0]", "cluster.replicas is 0"),
+        (
+            '[grid]\npolicies.scheduling = ["fcfs", "sjf"]',
+            "with policies.scheduling=sjf: unknown scheduling policy 'sjf'",
+        ),
+        ('[grid]\npolicies.scheduling = ["fcfs", {name = "fcfs", depth = 3}]', "'fcfs' has no parameter 'depth'"),
+        ('[grid]\npolicies.routing = ["nearest"]', "unknown routing policy 'nearest'"),
         ("[grid]\ncluster.replicas = 1", "cluster.replicas is 1, expected a list of values"),
         ("[grid]\nseed = []", "seed is [], expected a list of values"),
         ("[gird]\nseed = [1]", "unknown key 'gird'; did you mean 'grid'?"),

@@ -12,15 +12,17 @@ from typing import Any
 
 import pandas as pd
 
+from policies.contract import PolicyError
 from reports.plan.formatting import subject
 from reports.plan.page import PLAN
 from reports.plan.result import Plan
 from reports.progress import Tell, silent
 from tilecast.demand import check_open
 from tilecast.scenario import Scenario
+from tilecast.setup import check_policies
 from tilecast.studies.assess import Assessor
 from tilecast.studies.case import Case
-from tilecast.studies.grid import Grid
+from tilecast.studies.grid import Grid, SweepPoint
 from tilecast.studies.planner import Wanted, make_plan
 from tilecast.studies.result_store import kept_in, run_points
 from tilecast.studies.simulator import Simulator
@@ -165,7 +167,8 @@ def sweep(
         progress: told how many points are done.
 
     Raises:
-        BadInput: whatever is wrong, in one line; all points failed.
+        BadInput: whatever is wrong, in one line, and before anything is simulated where it is a policy, a key or a
+            value of the grid; all points failed.
         Interrupted: Ctrl-C; what finished is kept in ``output``.
     """
     count = workers or os.cpu_count() or 1
@@ -175,7 +178,9 @@ def sweep(
     if not isinstance(grid, Grid):
         grid = Grid.of(grid) if isinstance(grid, Mapping) else Grid.load(Path(grid))
     logs = Path(output).absolute() / "runs" if keep_logs and output is not None else None
-    todo = tasks(grid.points(scenario, given), logs)
+    points = grid.points(scenario, given)
+    _check_policies(points, grid.path)
+    todo = tasks(points, logs)
     with kept_in(output, SWEEP) as store:
         before = sum(key in store for key in todo)
         tell = partial(progress, "simulating", len(todo))
@@ -196,3 +201,16 @@ def sweep(
     if (frame["error"] != "").all():
         raise BadInput(f"all {len(frame)} points failed, the first with: {frame['error'].iloc[0]}")
     return Sweep(frame, tuple(grid.keys), before, lost)
+
+
+def _check_policies(points: Sequence[SweepPoint], path: Path) -> None:
+    """Refuse a sweep of which the policies of some point are wrong in themselves, before any is simulated."""
+    deciding = {"model", "policies", "pool", "tiling", "weights"}
+    distinct: dict[str, SweepPoint] = {}
+    for point in points:
+        distinct.setdefault(point.scenario.model_dump_json(include=deciding), point)
+    for point in distinct.values():
+        try:
+            check_policies(point.scenario)
+        except (BadInput, PolicyError) as error:
+            raise BadInput(f"{path}: with {point}: {error}") from error
