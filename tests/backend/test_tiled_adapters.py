@@ -98,8 +98,14 @@ def pipeline_of(case: str) -> Any:
 
 @cache
 def adapter_of(case: str, positions: str = "local", native: tuple[int, int] = CANVAS) -> Adapter:
-    embeddings = {name: value for name, value in CASES[case].more.items() if name != "image"}
-    return Adapter(pipeline_of(case), positions, native, Walker(pipeline_of(case), embeddings))
+    """One of a model's adapters, of which only the first finds out what is the same for all."""
+    if positions == "local":
+        embeddings = {name: value for name, value in CASES[case].more.items() if name != "image"}
+        return Adapter(pipeline_of(case), positions, native, Walker(pipeline_of(case), embeddings))
+    assert positions in adapter_of(case).modes
+    adapter = copy.copy(adapter_of(case))
+    adapter.positions, adapter.native, adapter._arguments = positions, native, {}
+    return adapter
 
 
 def patch_of(adapter: Adapter) -> int:
@@ -148,9 +154,15 @@ def run(
 
 
 @cache
+def stock_run(case: str, guided: bool = True, steps: int = 1) -> Seen:
+    """The stock pipeline's run on the canvas."""
+    return run(adapter_of(case), CASES[case], CANVAS, guided, steps=steps)
+
+
+@cache
 def canvas_call(case: str) -> DenoiserCall:
     """The first denoiser call on the canvas."""
-    return run(adapter_of(case), CASES[case], CANVAS).calls[0]
+    return stock_run(case).calls[0]
 
 
 def calls_of(adapter: Adapter, case: Case, size: tuple[int, int], guided: bool = True, steps: int = 1) -> Any:
@@ -214,7 +226,7 @@ def cut(case: str, adapter: Adapter, box: Box, call: DenoiserCall | None = None)
 @pytest.mark.parametrize(("name", "guided"), GUIDED_AND_NOT)
 def test_one_window_is_the_stock_result(name: str, guided: bool) -> None:
     adapter, case = adapter_of(name), CASES[name]
-    stock = run(adapter, case, CANVAS, guided, steps=2)
+    stock = stock_run(name, guided, 2)
     tiled = run(adapter, case, CANVAS, guided, steps=2, instead=one_window(adapter, case, CANVAS, guided, 2))
     assert len(stock.calls) == len(tiled.calls)
     assert torch.equal(stock.latents, tiled.latents)
@@ -298,7 +310,7 @@ def test_a_timestep_a_token_is_cut_with_the_tokens() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_packing_is_the_way_back(name: str) -> None:
     adapter, case = adapter_of(name), CASES[name]
-    own = run(adapter, case, CANVAS).latents
+    own = stock_run(name).latents
     latents = adapter.unpack(own, CANVAS)
     assert (*latents.shape[:2], *latents.shape[3:]) == (case.images, adapter.channels, *CANVAS)
     assert torch.equal(adapter.pack(latents, own), own)
@@ -356,7 +368,7 @@ def test_absolute_positions_are_those_of_the_stock_canvas(name: str) -> None:
 @pytest.mark.parametrize("name", MOVABLE)
 def test_absolute_positions_of_the_whole_canvas_are_local_ones(name: str) -> None:
     case = CASES[name]
-    stock = run(adapter_of(name), case, CANVAS, steps=2)
+    stock = stock_run(name, steps=2)
     absolute = moving(name, "absolute")
     tiled = run(absolute, case, CANVAS, steps=2, instead=one_window(absolute, case, CANVAS, steps=2))
     torch.testing.assert_close(tiled.latents, stock.latents, rtol=0, atol=1e-5)
@@ -575,7 +587,7 @@ def test_a_model_says_which_positions_it_allows(name: str, positions: str, possi
     with pytest.raises(
         BadInput, match=rf"positions '{positions}' is not possible with \w+( \(.*\))?; possible: {possible}$"
     ):
-        adapter_of(name, positions)
+        Adapter(pipeline_of(name), positions, CANVAS)
 
 
 def test_what_cannot_be_tiled_is_refused() -> None:
