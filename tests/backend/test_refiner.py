@@ -23,8 +23,8 @@ from traces.request import Request  # noqa: E402
 
 torch.set_num_threads(1)
 
-SIZES = {"sdxl": (32, 48, 1), "wan": (64, 96, 5)}
-STEPS, REFINED = 6, 5
+SIZES = {"sdxl": (16, 48, 1), "wan": (32, 96, 5)}
+TILES, STEPS, REFINED = 3, 6, 5
 
 
 @pytest.fixture(scope="module", params=["sdxl", "wan"])
@@ -39,7 +39,7 @@ def trial(kind: str, model_folder: Path, tmp_path_factory: pytest.TempPathFactor
         folder = tmp_path_factory.mktemp("models") / "tiny-wan"
         tiny_pipelines.wan().save_pretrained(folder)
     tile = {"sdxl": (16, 16), "wan": (32, 32)}[kind]
-    return Refiner(str(folder), above=0.01, tile=tile, refine=REFINED / STEPS, stride=0.25)
+    return Refiner(str(folder), above=0.005, tile=tile, refine=REFINED / STEPS, stride=0.25)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def sketch(trial: Refiner, request_: Request) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def uncached(trial: Refiner, request_: Request, sketch: torch.Tensor) -> np.ndarray:
     done = trial.refine(request_, sketch)
-    assert done.computed == done.tiles == 6 * REFINED
+    assert done.computed == done.tiles == TILES * REFINED
     assert done.seconds > 0
     return done.pixels
 
@@ -83,7 +83,7 @@ def test_what_is_reused_is_counted_and_shows(
     pixels = []
     for reuse in ("output", "residual"):
         done = trial.refine(request_, sketch, watched, reuse)
-        assert (done.computed, done.tiles) == (6 * 4, 6 * REFINED)  # steps 0, 1, 3 and the last
+        assert (done.computed, done.tiles) == (TILES * 4, TILES * REFINED)  # steps 0, 1, 3 and the last
         assert [bool(flags.all()) for _, flags in watched.log] == [True, True, False, True, True]
         pixels.append(done.pixels)
     assert not np.array_equal(pixels[0], uncached)
@@ -107,7 +107,7 @@ def test_every_tile_is_recorded_at_every_age(recording: TileRecording) -> None:
     frame = recording.frame
     assert recording.steps == REFINED
     assert frame.groupby("step")["age"].unique().map(list).to_dict() == {1: [1], 2: [1, 2], 3: [1, 2, 3], 4: [1, 2, 3]}
-    assert (frame.groupby(["step", "age"])["tile"].nunique() == 6).all()
+    assert (frame.groupby(["step", "age"])["tile"].nunique() == TILES).all()
     later = frame[frame["step"] >= 3].groupby("age")[["input_change", "input_shift"]].median()
     assert later["input_change"].is_monotonic_increasing
     assert later["input_shift"].is_monotonic_increasing
@@ -173,7 +173,7 @@ def test_where_the_grid_stands_only_what_was_computed_there_is_reused(
     watched = RecordingPolicy(RegionAware(1e9, warmup=2))
     done = trial.refine(request_, sketch, watched)
     assert [bool(computed.all()) for _, computed in watched.log] == [True, True, True, False, True]
-    assert done.computed == 6 * 4
+    assert done.computed == TILES * 4
     tiles_of = TileSignals(TileReuse.fit(recording)).of(request_, REFINED)
     for step, (real, computed) in enumerate(watched.log):
         tiles = shape.grid.tiles(shape.shifts.at(step))

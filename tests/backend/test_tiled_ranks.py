@@ -25,8 +25,8 @@ from traces.request import Request  # noqa: E402
 torch.set_num_threads(1)
 
 IMAGE = [
-    Request("a", 0.0, 160, 192, 6, prompt="a red circle left of a blue square on white", seed=1, guidance_scale=3.0),
-    Request("b", 0.0, 128, 160, 6, prompt="a green triangle on black", seed=2, guidance_scale=1.0),
+    Request("a", 0.0, 160, 192, 4, prompt="a red circle left of a blue square on white", seed=1, guidance_scale=3.0),
+    Request("b", 0.0, 128, 160, 4, prompt="a green triangle on black", seed=2, guidance_scale=1.0),
 ]
 VIDEO = [
     Request("a", 0.0, 64, 80, 6, 5, prompt="a cat", seed=1),
@@ -35,9 +35,8 @@ VIDEO = [
 Way = tuple[dict[str, Any], dict[str, Any]]
 GUIDED = {"placement": CacheGuided()}
 OF_IMAGES: list[Way] = [
-    ({"mode": "clamp", "overlap": 16}, {}),
-    ({"mode": "wrap"}, {"caching": RegionAware(0.8, warmup=1, refresh=2), **GUIDED}),
-    ({"mode": "wrap", "overlap": 16}, {"caching": Threshold(0.2, warmup=1), **GUIDED}),
+    ({"mode": "wrap"}, {"caching": RegionAware(3.0, warmup=1, refresh=2), **GUIDED}),
+    ({"mode": "clamp", "overlap": 16}, {"caching": Threshold(0.3, warmup=1), **GUIDED}),
 ]
 OF_VIDEO: list[Way] = [
     ({"mode": "wrap"}, {"placement": RoundRobinTiles()}),
