@@ -53,27 +53,27 @@ class Served(NamedTuple):
 
 SERVED = {
     "sdxl image to image": Served(
-        _sdxl, "patched", [{"image": "0.png"}, {"image": "1.png", "strength": 0.55}], 3 + 5, {"32x32"}
+        _sdxl, "patched", [{"image": "0.png"}, {"image": "1.png", "strength": 0.55}], 1 + 2, {"32x32"}
     ),
     "flux fill": Served(
         tiny_pipelines.flux_fill,
         "packed",
         [{"image": "0.png", "mask": "mask.png"}, {"image": "1.png", "mask": "mask.png", "strength": 0.5}],
-        10 + 5,
+        5 + 3,
         {"32x32"},
     ),
     "kontext": Served(
         tiny_pipelines.kontext,
         "packed",
         [{"image": "0.png"}, {}, {"image": "1.png", "negative_prompt": "red", "true_cfg_scale": 3.0}],
-        30,
+        15,
         {"32x32", "32x32r256"},
     ),
     "qwen-image-edit": Served(
         tiny_families.qwen_image_edit,
         "packed",
         [{"image": "0.png"}, {"image": "0.png;1.png", "negative_prompt": "red"}],
-        20,
+        10,
         {"32x32r1024", "32x32r2048"},
         saved=False,
     ),
@@ -81,7 +81,7 @@ SERVED = {
         tiny_pipelines.flux,
         "packed",
         [{"adapters": "style:0.8+detail:0.5"}, {}, {"adapters": "detail:0.5 + style:0.8"}, {"adapters": "style"}],
-        40,
+        20,
         {"32x32"},
     ),
 }
@@ -116,7 +116,7 @@ def test_a_replay_does_what_a_simulation_predicts_and_its_decisions_are_reproduc
             monkeypatch.setattr(f"backend.{module}.load_pipeline", lambda *_: served.made())
     profile = measure_profile(str(folder / "mine"), sizes=[(32, 32, 1)], max_batch=2, repeats=1, mode=served.executor)
     profile.save(folder / "p.parquet")
-    common = {"height": 32, "width": 32, "steps": 10, "prompt": "a cat"}
+    common = {"height": 32, "width": 32, "steps": 5, "prompt": "a cat"}
     pd.DataFrame([{"arrival_s": 0.02 * i, **common, **row} for i, row in enumerate(served.rows)]).to_csv(
         folder / "t.csv", index=False
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import shutil
 import weakref
@@ -53,6 +54,7 @@ def asked(name: str, checkpoint: str, **more: Any) -> Request:
     return Request(name, 0.0, 16, 16, **{"steps": 3, "prompt": f"{name} cat", "seed": 7, **more}, checkpoint=checkpoint)
 
 
+@functools.cache
 def alone(folder: Path, request: Request, make: Any = make) -> Any:
     """The picture of a request on its checkpoint, which nothing else has shared a replica with."""
     executor, made = make(load_pipeline(str(folder), dtype="float64")), {}
