@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from reports.plan import write_joint_plan
 from reports.plan.joint import JointPlan, markdown
 from reports.plan.joint_page import document, kept_by_price
 from reports.plan.page import PLAN
 from reports.plan.terminal import show_joint_plan
+from reports.plan.write import write_joint_plan
 from tests.reports import plans
 
 

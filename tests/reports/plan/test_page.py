@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from reports.output_analysis import Interval
-from reports.plan import chart_style, charts, show_plan
+from reports.plan import chart_style, charts
 from reports.plan.formatting import TRUST
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
 from reports.plan.page import document, page
 from reports.plan.result import NEAR_KNEE, STABLE, UNSTABLE, Plan, SizeFigures
+from reports.plan.terminal import show_plan
 from tests.examples_tried import examples
 from tests.reports import plans
 

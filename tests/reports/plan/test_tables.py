@@ -14,13 +14,15 @@ from rich.console import Console
 from predictors.basis import CALIBRATED, ESTIMATED, MEASURED
 from reports.formatting import Unit, about, format_interval, percent
 from reports.output_analysis import Interval
-from reports.plan import charts, show_plan, tables, write_plan
+from reports.plan import charts, tables
 from reports.plan.engines import as_engines_decide
 from reports.plan.formatting import money, trust
 from reports.plan.frames import frames
 from reports.plan.markdown import markdown
 from reports.plan.page import page
 from reports.plan.result import DegreeFigures, Plan
+from reports.plan.terminal import show_plan
+from reports.plan.write import write_plan
 from reports.table import Table
 from tests.reports import plans
 from traces.notes import grave
