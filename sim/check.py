@@ -140,7 +140,7 @@ def _run(
     failures: Sequence[Happening] = (),
 ) -> tuple[Controller, list[str]]:
     record = EventRecord()
-    controller = world.controller(policy, record.add, routing)
+    controller = world.controller(policy, None if per_step else record.add, routing)
     happenings = iter(failures) if failures else None
     try:
         Simulation(controller, world.world(seed), per_step, happenings=happenings).run(requests)

@@ -196,7 +196,7 @@ def serving_many(scenario: Scenario, policy: SchedulingPolicy, trace: Trace) -> 
     """
     section = scenario.weights
     if section is None:
-        several = len(trace.frame[["model", "adapters"]].drop_duplicates()) > 1 or come_twice(scenario)
+        several = len({(request.model, request.adapters) for request in trace.requests()}) > 1 or come_twice(scenario)
         return ModelSwapping(policy) if several else policy
     chosen = scenario.policies.weights
     evict = None if chosen is None else chosen.policy("weights", scenario.base)

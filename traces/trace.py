@@ -119,13 +119,7 @@ class Trace:
     def requests(self) -> list[Request]:
         """The requests, in order of arrival: the same objects every time, in a list of the caller's own."""
         if self._requests is None:
-            columns = [
-                [None if value != value else value for value in self._frame[name].tolist()]
-                if name in OPTIONAL
-                else self._frame[name].tolist()
-                for name in _FIELDS
-            ]
-            self._requests = [Request(*row) for row in zip(*columns, strict=True)]
+            self._requests = [Request(*row) for row in self._cells(_FIELDS)]
         return list(self._requests)
 
     def one_of_each_kind(self) -> list[Request]:
@@ -135,9 +129,19 @@ class Trace:
 
     def _kinds(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """The row of the first request of each kind, in order, and the kind of every row."""
-        kinds = self._frame.groupby(_COMPUTED, sort=False, dropna=False).ngroup().to_numpy()
-        _, first, kind = np.unique(kinds, return_index=True, return_inverse=True)
-        return first, kind
+        kinds: dict[tuple[Any, ...], int] = {}
+        kind = np.array([kinds.setdefault(row, len(kinds)) for row in self._cells(_COMPUTED)], dtype=np.intp)
+        return np.unique(kind, return_index=True)[1], kind
+
+    def _cells(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """What every row has in these columns, None where nothing is given."""
+        columns = [
+            [None if value != value else value for value in self._frame[name].tolist()]
+            if name in OPTIONAL
+            else self._frame[name].tolist()
+            for name in names
+        ]
+        return zip(*columns, strict=True)
 
     def __len__(self) -> int:
         return len(self._frame)

@@ -16,7 +16,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -231,8 +231,13 @@ def point_key(scenario: Scenario, asked: Any = None) -> str:
     JSON) and the version of Tilecast. A changed Tilecast of the same version is not noticed.
     """
     facts = scenario.model_dump(mode="json", exclude={"model"})
-    whole = [version("tilecast"), scenario.model_name, _with_contents(facts, scenario.base), asked]
+    whole = [_version(), scenario.model_name, _with_contents(facts, scenario.base), asked]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _version() -> str:
+    return version("tilecast")
 
 
 def _outcome(function: Callable[[Any], Result], key: str, point: Any) -> tuple[str, Result]:
