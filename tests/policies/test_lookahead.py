@@ -14,6 +14,7 @@ from sim.check import check_policy
 from sim.driver import Simulation
 from sim.world import World
 from tests.examples_tried import examples
+from tests.sim.few_requests import fewer_requests
 from traces.request import Request
 from traces.streams import stream
 
@@ -195,7 +196,8 @@ def test_predictions_that_are_a_fifth_off_cost_little(factor: float) -> None:
 
 
 @pytest.mark.parametrize("policy", [Lookahead(drop_late=False), Lookahead(max_batch=2), Lookahead(margin=0.5)])
-def test_variants_keep_the_contract(policy: Lookahead) -> None:
+def test_variants_keep_the_contract(policy: Lookahead, monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer_requests(monkeypatch, 25)
     check_policy(policy)
 
 

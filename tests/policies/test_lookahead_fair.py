@@ -12,6 +12,7 @@ from sim.check import check_policy
 from sim.driver import Simulation
 from sim.world import World
 from tests.policies.test_lookahead import LARGE, SMALL, Costs
+from tests.sim.few_requests import fewer_requests
 from traces.request import Request
 from traces.streams import stream
 
@@ -72,5 +73,6 @@ def test_a_floor_brings_the_worst_size_up_at_the_cost_of_the_other() -> None:
     assert small_fair < small
 
 
-def test_a_floor_keeps_the_contract() -> None:
+def test_a_floor_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer_requests(monkeypatch, 25)
     check_policy(Lookahead(fair=0.9))

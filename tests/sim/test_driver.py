@@ -181,7 +181,7 @@ class UnevenCosts(Costs):
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-@settings(max_examples=examples(13), deadline=None)
+@settings(max_examples=examples(7), deadline=None)
 @given(
     drawn=st.lists(request_strategy(), min_size=1, max_size=14),
     replicas=st.integers(1, 3),

@@ -32,7 +32,7 @@ FAULTS = Faults(mtbf_s=4.0, repair_s=0.5, cold_start_s=0.25, starts_cold=True, s
 def run(
     name: str, per_step: bool = False, in_flight: str = "restart", happenings: Iterator[Happening] | None = None
 ) -> tuple[Controller, list[Request], list[str]]:
-    requests = WORLD.requests(0, 60)
+    requests = WORLD.requests(0, 30)
     record = EventRecord()
     controller = WORLD.controller(SCHEDULERS[name](), record.add)
     if happenings is None:
@@ -186,7 +186,8 @@ def test_the_clock_of_faults_starts_at_the_first_request() -> None:
     assert [one.at_s for one in first] == pytest.approx([one.at_s - epoch_s for one in second], abs=1e-5)
 
 
-def test_failures_that_no_request_survives_end_the_simulation() -> None:
+def test_failures_that_no_request_survives_end_the_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.driver._MOST_HAPPENINGS", 5000)
     world = CheckedWorld(1, 2.5, True)
     request = Request("a", 0.0, 512, 512, 1000)
     happenings = Faults(mtbf_s=1.0, repair_s=0.001).happenings(1, [request], 0)

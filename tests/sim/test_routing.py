@@ -15,6 +15,7 @@ from policies.scheduling import FCFS, SCHEDULERS
 from sim.check import check_policy
 from sim.check_worlds import CheckedWorld
 from sim.driver import Simulation
+from tests.sim.few_requests import fewer_requests
 from traces.request import Request
 
 WORLD = CheckedWorld(3, 12.0, True)
@@ -42,7 +43,7 @@ def ends(controller: Controller) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize(("name", "routing"), PAIRS)
 def test_quanta_are_kept_promises_and_events_say_everything_while_replicas_fail(name: str, routing: str) -> None:
-    requests = WORLD.requests(0, 60)
+    requests = WORLD.requests(0, 40)
     faults = Faults(mtbf_s=4.0, repair_s=1.0, cold_start_s=0.25, straggler_every_s=3.0, straggler_for_s=1.0,
                     straggler_slowdown=2.5, patience_s=20.0)  # fmt: skip
     happenings = [h for h, _ in zip(faults.happenings(3, requests, 0), range(300), strict=False)]
@@ -80,5 +81,6 @@ def test_a_route_that_would_now_be_another_is_named() -> None:
 
 
 @pytest.mark.parametrize("name", ROUTINGS)
-def test_every_shipped_routing_policy_keeps_the_contract(name: str) -> None:
+def test_every_shipped_routing_policy_keeps_the_contract(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer_requests(monkeypatch, 20)
     check_policy(ROUTINGS[name]())

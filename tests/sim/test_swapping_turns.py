@@ -25,7 +25,7 @@ class Shared(CostModel):
         return STEP_S[batch.model] * (0.4 + 0.6 * sum([count for _, count in batch.composition]))
 
 
-def requests(seed: int, count: int = 40) -> list[Request]:
+def requests(seed: int, count: int = 25) -> list[Request]:
     rng = stream(seed, "turns")
     arrivals = np.cumsum(rng.exponential(0.9, count))
     return [
@@ -46,7 +46,7 @@ def requests(seed: int, count: int = 40) -> list[Request]:
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_turns_pass_at_the_same_steps_whether_launches_are_of_one_step_or_of_many(name: str, routing: str) -> None:
     launches = {False: 0, True: 0}
-    for seed in range(3):
+    for seed in range(2):
         ended = []
         for per_step in (False, True):
             controller = Controller(

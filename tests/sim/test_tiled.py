@@ -182,7 +182,7 @@ CACHES: tuple[CachingPolicy | None, ...] = (None, None, FixedInterval(every=2), 
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-@settings(max_examples=examples(10), deadline=None)
+@settings(max_examples=examples(5), deadline=None)
 @given(data=st.data(), drawn=st.lists(request_strategy(), min_size=1, max_size=10))
 def test_a_quantum_and_single_steps_give_identical_completions(
     name: str, data: st.DataObject, drawn: list[Request], signals: TileSignals
