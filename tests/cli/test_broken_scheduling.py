@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -253,9 +254,8 @@ META = {
 
 
 def _scheduling() -> Iterator[tuple[str, str]]:
-    for hook, arguments in SCHEDULING_HOOKS.items():
-        for fault, says in FAULTS.items():
-            yield f"def {hook}(self, {arguments}):\n        {fault}  # here", f"{hook} raised {says}"
+    for (hook, arguments), (fault, says) in zip(SCHEDULING_HOOKS.items(), cycle(FAULTS.items()), strict=False):
+        yield f"def {hook}(self, {arguments}):\n        {fault}  # here", f"{hook} raised {says}"
     for fault, says in FAULTS_OF_PLAN.items():
         yield f"def plan(self, replica, now):\n        {fault}  # here", says
     for write in WRITES:

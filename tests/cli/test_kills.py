@@ -123,10 +123,10 @@ class Command:
         if how != "KILL":
             assert not hidden(self.folder), said
 
-    def whole(self) -> str:
+    def whole(self, *more: object) -> str:
         """Run it to its end, in this process; what it says, however its lines are wrapped."""
         with chdir(self.folder):
-            said = run(*self.words)
+            said = run(*self.words, *more)
         assert not hidden(self.folder), said
         return " ".join(said.split())
 
@@ -252,22 +252,25 @@ def test_simulate(tmp_path: Path) -> None:
     command.tell()
 
 
-def test_sweep(tmp_path: Path) -> None:
-    seeds = 5 + 5 * MOMENTS
-    write(tmp_path, SCENARIO, 100)
+def test_sweep(tmp_path: Path, nursery: Nursery) -> None:
+    seeds = 4 + 6 * MOMENTS
+    write(tmp_path, SCENARIO, 50 + 50 * bool(MOMENTS))
     (tmp_path / "grid.toml").write_text(f"seeds = {seeds}\n[grid]\ncluster.replicas = [1, 2, 3]\n")
-    command = Command(tmp_path, "sweep", "scenario.toml", "--grid", "grid.toml", "-o", "sweep", "--workers", 2)
-    goes_on(command, tmp_path / "sweep", 1.0, "TERM")
+    options = ("--grid", "grid.toml", "-o", "sweep", "--workers", 2)
+    command = Command(tmp_path, "sweep", "scenario.toml", *options, nursery=nursery)
+    goes_on(command, tmp_path / "sweep", 1.0 if MOMENTS else 0.2, "TERM")
     table = pd.read_parquet(tmp_path / "sweep" / "sweep.parquet")
     assert len(table) == 3 * seeds
     assert not table["point"].duplicated().any()
     command.tell()
 
 
-def test_plan(tmp_path: Path) -> None:
-    write(tmp_path, f"{SCENARIO}plan.requests = 100\nplan.max_requests = 200\n", 200)
-    command = Command(tmp_path, "plan", "scenario.toml", "-o", "plan", "--replicas", 2, "--workers", 2)
-    goes_on(command, tmp_path / "plan", 1.0, "INT twice")
+def test_plan(tmp_path: Path, nursery: Nursery) -> None:
+    few = 100 if MOMENTS else 40
+    write(tmp_path, f"{SCENARIO}plan.requests = {few}\nplan.max_requests = {2 * few}\n", 2 * few)
+    options = ("-o", "plan", "--replicas", 2, "--workers", 2)
+    command = Command(tmp_path, "plan", "scenario.toml", *options, nursery=nursery)
+    goes_on(command, tmp_path / "plan", 1.0 if MOMENTS else 0.2, "INT twice")
     assert json.loads((tmp_path / "plan" / "plan.json").read_text())
     command.tell()
 
@@ -290,7 +293,7 @@ def goes_on(command: Command, folder: Path, longest_s: float, few: str) -> None:
         assert points[: len(before)] == before
         before = points
     assert before
-    command.whole()
+    command.whole("--workers", 1)
     points = kept()
     assert points[: len(before)] == before
     assert len(points) == len(set(points))

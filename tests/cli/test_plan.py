@@ -40,8 +40,8 @@ scale = 4.0
 attainment = 0.9
 seeds = 3
 max_seeds = 3
-requests = 80
-max_requests = 160
+requests = 60
+max_requests = 120
 hardware = [
     { name = "small", profile = "profile.parquet", price_per_hour = 1.0, max_replicas = 8 },
     { name = "large", profile = "fast.parquet", price_per_hour = 2.5, max_replicas = 8 },
@@ -63,6 +63,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def kept(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where plans go on from the simulations of each other."""
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("kept"), dirs_exist_ok=True))
+
+
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path, dirs_exist_ok=True))
@@ -73,8 +79,8 @@ def plan(folder: Path, name: str, *more: object, workers: int = 1) -> Plan:
     return Plan.from_json((folder / name / "plan.json").read_text())
 
 
-def test_a_plan_finds_the_least_cluster_and_says_what_it_rests_on(folder: Path) -> None:
-    made = plan(folder, "plan", "--policies", "edf,fcfs", "--growth", 0.5, "--months", 1)
+def test_a_plan_finds_the_least_cluster_and_says_what_it_rests_on(kept: Path) -> None:
+    made = plan(kept, "plan", "--policies", "edf,fcfs", "--growth", 0.5, "--months", 1)
     assert made.answer is not None
     best = made.answer.candidate
     policy = best.scheduler
@@ -102,8 +108,8 @@ def test_a_plan_finds_the_least_cluster_and_says_what_it_rests_on(folder: Path) 
     costs = [month.evaluation.price_per_hour for month in made.growth if month.evaluation is not None]
     assert costs == sorted(costs)
     assert [month.rate_scale for month in made.growth] == [1.0, 1.5]
-    assert sum(size.requests for size in made.by_size) > 300
-    assert {(folder / "plan" / name).is_file() for name in ("plan.html", "plan.md", "candidates.parquet")} == {True}
+    assert sum(size.requests for size in made.by_size) > 225
+    assert {(kept / "plan" / name).is_file() for name in ("plan.html", "plan.md", "candidates.parquet")} == {True}
     assert "on a test" in made.slo
 
 
@@ -116,35 +122,34 @@ def test_what_no_number_of_replicas_can_keep_is_refused_before_anything_runs(fol
         assert not (folder / "late").exists()
 
 
-def test_the_best_of_the_policies_named_is_the_answer_whatever_the_scenario_names(folder: Path) -> None:
+def test_the_best_of_the_policies_named_is_the_answer_whatever_the_scenario_names(kept: Path) -> None:
     given = ("--hardware", "small", "--attainment", 0.8)
-    alone = {name: plan(folder, "plan", "--policies", name, *given).answer for name in ("fcfs", "clockwork")}
+    alone = {name: plan(kept, "plan", "--policies", name, *given).answer for name in ("fcfs", "clockwork")}
     assert all(alone.values())
-    both = plan(folder, "plan", "--set", 'plan.policies=["fcfs", "clockwork"]', *given)
+    both = plan(kept, "plan", "--set", 'plan.policies=["fcfs", "clockwork"]', *given)
     assert both.answer is not None
     assert both.answer.price_per_hour == min(least.price_per_hour for least in alone.values() if least)
     assert both.answer == alone[both.answer.candidate.scheduler]
     assert [cost.scheduler for cost in both.policies] == ["fcfs", "clockwork"]
-    assert plan(folder, "plan", *given).policies == ()
 
 
-def test_a_plan_is_for_the_rate_that_is_asked_whatever_the_trace_has(folder: Path) -> None:
-    hourly = plan(folder, "plan", "--hardware", "small", "--rate", "90000/h")
+def test_a_plan_is_for_the_rate_that_is_asked_whatever_the_trace_has(kept: Path) -> None:
+    hourly = plan(kept, "plan", "--hardware", "small", "--rate", "90000/h")
+    assert hourly.policies == ()  # none was named
     assert hourly.demand.rate_rps == pytest.approx(25.0, rel=1e-12)
     assert hourly.answer is not None
     drawn = hourly.answer.figures.drawn_rps
     assert drawn.mean == pytest.approx(25.0, rel=0.1)
     assert "--rate 90000/h" in hourly.command
-    trace = plan(folder, "plan", "--hardware", "small")
+    trace = plan(kept, "plan", "--hardware", "small")
     assert trace.answer is not None
     assert hourly.answer.candidate.replicas < trace.answer.candidate.replicas
-    said = refused("plan", folder / "scenario.toml", "--rate", "5/fortnight", "-o", folder / "no")
+    said = refused("plan", kept / "scenario.toml", "--rate", "5/fortnight", "-o", kept / "no")
     assert "--rate is '5/fortnight', expected a rate like 500/h" in said
 
 
-def test_a_plan_promises_a_throughput_and_a_headroom_too(folder: Path) -> None:
-    seeds = ("--set", "plan.seeds=5", "--set", "plan.max_seeds=10")
-    plain = plan(folder, "plan", "--hardware", "small", "--attainment", 0.8, *seeds)
+def test_a_plan_promises_a_throughput_and_a_headroom_too(kept: Path) -> None:
+    plain = plan(kept, "plan", "--hardware", "small", "--attainment", 0.8)
     given = (
         "--hardware",
         "small",
@@ -155,25 +160,26 @@ def test_a_plan_promises_a_throughput_and_a_headroom_too(folder: Path) -> None:
         "--throughput",
         f"{plain.demand.rate_rps}/s",
     )
-    roomy = plan(folder, "plan", *given, *seeds)
+    roomy = plan(kept, "plan", *given)
     assert plain.answer is not None
     assert roomy.answer is not None
     assert roomy.answer.candidate.replicas > plain.answer.candidate.replicas
     assert roomy.headroom.mean >= 1.45
     assert roomy.answer.figures.throughput_rps.mean >= roomy.answer.figures.goodput_rps.mean > 0
-    candidates = pd.read_parquet(folder / "plan" / "candidates.parquet")
+    candidates = pd.read_parquet(kept / "plan" / "candidates.parquet")
     assert {"throughput_rps", "throughput_rps_half_width", "broken_by"} <= set(candidates)
-    text = (folder / "plan" / "plan.md").read_text()
-    page = (folder / "plan" / "plan.html").read_text().replace("&nbsp;", " ").replace("\u00a0", " ")
+    text = (kept / "plan" / "plan.md").read_text()
+    page = (kept / "plan" / "plan.html").read_text().replace("&nbsp;", " ").replace("\u00a0", " ")
     for said in ("are completed, at 1.5 times the demand, too", "with 50 % headroom", "at 1.5 times the load"):
         assert said in text
         assert said in page
     keys = ("--set", "plan.headroom='50%'", "--set", f"plan.throughput='{plain.demand.rate_rps}/s'")
-    assert plan(folder, "plan", *given[:4], *keys, *seeds).answer == roomy.answer
+    assert plan(kept, "plan", *given[:4], *keys).answer == roomy.answer
 
 
 def test_a_killed_plan_goes_on_to_the_same_bytes_whatever_the_processes(folder: Path) -> None:
-    plan(folder, "whole", "--hardware", "small")
+    few = [f"--set=plan.{name}={value}" for name, value in (("seeds", 2), ("max_seeds", 2), ("max_requests", 60))]
+    plan(folder, "whole", "--hardware", "small", *few)
     rows = kept_points(folder / "whole")
     part = folder / "part"
     part.mkdir()
@@ -181,7 +187,7 @@ def test_a_killed_plan_goes_on_to_the_same_bytes_whatever_the_processes(folder: 
     (part / "points.sqlite").write_bytes((folder / "whole" / "points.sqlite").read_bytes())
     with closing(opened(part)) as file:
         file.execute("DELETE FROM points WHERE rowid > ?", (half,))
-    plan(folder, "part", "--hardware", "small", workers=2)
+    plan(folder, "part", "--hardware", "small", *few, workers=2)
     assert (part / "plan.json").read_bytes() == (folder / "whole" / "plan.json").read_bytes()
     assert kept_points(part)[:half] == rows[:half]
     assert sorted(kept_points(part)) == sorted(rows)
@@ -204,20 +210,20 @@ def test_another_promise_runs_only_what_is_new(folder: Path) -> None:
 def test_a_cluster_that_looks_well_in_a_short_run_is_called_unstable(folder: Path) -> None:
     scenario = folder / "scenario.toml"
     text = SCENARIO.replace("scale = 4.0", "absolute_s = 12.0").replace("max_replicas = 8", "max_replicas = 1")
-    text = text.replace("requests = 80", "requests = 1000").replace("max_requests = 160", "max_requests = 16000")
+    text = text.replace("requests = 60", "requests = 500").replace("max_requests = 120", "max_requests = 8000")
     scenario.write_text(text)
     one = Candidate("small", 1, 1, "fcfs")
     case = Case(load_scenario(scenario, {}))
-    busy = run_experiment(case.run_of(Experiment(one, 0, 2000, saturate=True)))
-    scale = 1.02 * busy["submitted"] / busy["drain_s"] / case.demand().rate_rps
+    busy = run_experiment(case.run_of(Experiment(one, 0, 1000, saturate=True)))
+    scale = 1.03 * busy["submitted"] / busy["drain_s"] / case.demand().rate_rps
     given = {"trace.rate_scale": scale}
     short = Case(load_scenario(scenario, given))
-    assert min(run_experiment(short.run_of(Experiment(one, seed, 1000)))["attainment"] for seed in range(3)) > 0.95
+    assert min(run_experiment(short.run_of(Experiment(one, seed, 500)))["attainment"] for seed in range(3)) > 0.95
     made = plan(folder, "trap", "--hardware", "small", "--set", f"trace.rate_scale={scale}")
     [evaluation] = made.considered
     assert evaluation.state == UNSTABLE
     assert evaluation.keeps is False
-    assert evaluation.figures.requests > 2000
+    assert evaluation.figures.requests > 1000
     assert made.answer is None
     [overloaded] = [note.text for note in notes(made) if note.severity == "grave"]
     assert overloaded.startswith("OVERLOADED: ")
@@ -256,7 +262,7 @@ def test_what_a_simulation_says_does_not_depend_on_those_before_it(folder: Path)
     for path in (folder / "profile.parquet", folder / "fast.parquet"):
         Profile(Profile.load(path).frame.assign(executor="packed")).save(path)
     case = Case(load_scenario(scenario, {}))
-    asked = [case.run_of(Experiment(Candidate("small", 1, 2, "fcfs"), seed, 100)) for seed in range(3)]
+    asked = [case.run_of(Experiment(Candidate("small", 1, 2, "fcfs"), seed, 50)) for seed in range(2)]
     after_others = [run_experiment(one) for one in asked][-1]
     _prepared.cache_clear()
     demanded.cache_clear()
@@ -299,7 +305,7 @@ def test_a_plan_needs_no_torch(folder: Path) -> None:
         "from cli.main import main\n"
         "main()\n"
     )
-    few = [f"--set=plan.{name}={value}" for name, value in (("seeds", 2), ("requests", 40), ("max_requests", 40))]
+    few = [f"--set=plan.{name}={value}" for name, value in (("seeds", 2), ("requests", 20), ("max_requests", 20))]
     given = ["--replicas", "4", "--hardware", "small", "--workers", "1", *few, "-o", str(folder / "plan")]
     command = [sys.executable, "-c", code, "plan", str(folder / "scenario.toml"), *given]
     done = subprocess.run(
