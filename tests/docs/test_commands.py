@@ -20,6 +20,7 @@ import typer.main
 from cli.app import app
 from tests.cli.run_command import ends_with, run
 from tests.docs.pages import DOCS, PAGES, README, ROOT, TUTORIALS, Command, blocks, commands, name_of
+from tests.sim.few_requests import fewer_requests
 from tilecast.keys import scenario_keys
 
 RUN_HERE = [README, *TUTORIALS]
@@ -167,6 +168,7 @@ def test_python_of_pages_runs_and_policies_keep_their_contract(
     import tilecast as tc
 
     monkeypatch.chdir(tmp_path)
+    fewer_requests(monkeypatch, 25)
     shutil.copytree(ROOT / "examples" / "traces", tmp_path / "examples" / "traces")
     own: dict[str, object] = {"tc": tc}
     for _, lines in blocks(page, "python"):

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+import tilecast as tc
 import tilecast.examples
 from policies.runlog import read_run
 from reports.checks import checked
@@ -17,6 +18,8 @@ from reports.figures import summary
 from reports.overload import backlog
 from tests.cli.run_command import refused, run
 from tilecast.examples import example_files
+from tilecast.scenario import load_scenario
+from tilecast.setup import prepare
 from traces.errors import BadInput
 from traces.trace import Trace
 
@@ -36,10 +39,12 @@ def test_it_runs_as_it_stands_and_is_not_overloaded(
     assert f"tilecast simulate examples/{path.name} -o RUN" in says(path)
     monkeypatch.chdir(EXAMPLES)
     assert "OVERLOADED" not in run("simulate", path.name, "-o", tmp_path / "here")
+    there = prepare(load_scenario(Path(path.name), {}))
     monkeypatch.chdir(tmp_path)
-    run("simulate", path, "-o", "elsewhere")
-    here, elsewhere = read_run(tmp_path / "here"), read_run(tmp_path / "elsewhere")
-    assert here.requests.equals(elsewhere.requests)
+    elsewhere = prepare(load_scenario(path, {}))
+    assert elsewhere.trace.frame.equals(there.trace.frame)
+    assert elsewhere.costs.standalone_s(elsewhere.requests[0]) == there.costs.standalone_s(there.requests[0])
+    here = read_run(tmp_path / "here")
     left, figures = backlog(checked(here)), summary(checked(here))
     assert not left.grows
     assert left.late <= 4
@@ -131,11 +136,13 @@ def test_without_a_clone_they_are_found_by_what_was_installed(tmp_path: Path, mo
 def test_the_library_in_a_few_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    plan, few = tc.plan, {"plan.requests": 100, "plan.max_requests": 100}
+    monkeypatch.setattr(tc, "plan", lambda scenario, **given: plan(scenario.replaced(few), **given))
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(EXAMPLES / "library.py"), run_name="__main__")
     printed = capsys.readouterr().out
     assert printed.startswith("lookahead met most deadlines: ")
-    assert "replicas=3" in printed.splitlines()[-1]
+    assert "replicas=2" in printed.splitlines()[-1]
     assert not list(tmp_path.iterdir())
 
 
