@@ -144,7 +144,7 @@ def watched_run(policy: CachingPolicy, **tiling: Any) -> tuple[Any, Seen, list[t
     executor = executor_of(
         pipeline, (16, 16), {"refine": 1.0, "overlap": tiling.pop("overlap", 0)}, caching=Logged(policy, log), **tiling
     )
-    request = Request("a", 0.0, 32, 48, 8, seed=3, prompt="a cat", guidance_scale=2.0, images=2)
+    request = Request("a", 0.0, 32, 48, 6, seed=3, prompt="a cat", guidance_scale=2.0, images=2)
     upscaled(executor, request)
     run: Any = executor._runs["a"]
     seen: Seen = []
@@ -162,15 +162,15 @@ def watched_run(policy: CachingPolicy, **tiling: Any) -> tuple[Any, Seen, list[t
 @pytest.mark.parametrize("overlap", [0, 4])
 def test_reused_pixels_are_what_is_held(overlap: int) -> None:
     _, seen, log = watched_run(FixedInterval(2, warmup=1), overlap=overlap)
-    assert [bool(flags.any()) for _, flags in log] == [True, False, True, False, True, False, True, True]
-    for step in (1, 3, 5):
+    assert [bool(flags.any()) for _, flags in log] == [True, False, True, False, True, True]
+    for step in (1, 3):
         assert torch.equal(seen[step][1], seen[step - 1][1])
         assert not torch.equal(seen[step + 1][1], seen[step][1])
 
 
 def test_reused_residuals_follow_the_input() -> None:
     _, seen, _ = watched_run(FixedInterval(2, warmup=1), reuse="residual")
-    for step in (1, 3, 5):
+    for step in (1, 3):
         moved = (seen[step][0] - seen[step - 1][0]).repeat(2, 1, 1, 1, 1)  # rows: without text, with text
         torch.testing.assert_close(seen[step][1], seen[step - 1][1] + moved, rtol=0, atol=1e-12)
         assert moved.abs().max() > 1e-3
