@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patched = whole.frame[whole.frame["stage"] == "denoise"].assign(executor="patched")
     Profile.merge([whole, Profile(patched, whole.metadata)]).save(folder / "profile.parquet")
     (folder / "scenario.toml").write_text(SCENARIO + '[cluster]\nexecutor = "patched"\n')
-    trace = ("--rate", 4, "--duration", 15, "--sizes", "96x96:1,128x64:1", "--steps", 8, "--model", "tiny-image")
+    trace = ("--rate", 4, "--duration", 8, "--sizes", "96x96:1,128x64:1", "--steps", 8, "--model", "tiny-image")
     run("trace", "generate", *trace, "-o", folder / "trace.parquet")
     made_up(8).save(folder / "signals.parquet")
     run("cache", "fit", folder / "signals.parquet", "-o", folder / "forest.parquet")
@@ -141,11 +141,11 @@ def test_record_refuses_what_it_cannot_do(tmp_path: Path) -> None:
 def test_a_replay_decides_like_the_simulation_and_can_be_decided_again(folder: Path, model_folder: Path) -> None:
     """The whole way: measured with a cache, signals recorded, simulated and replayed with the same policy."""
     name = str(model_folder)
-    measured = ("--sizes", "32x32,32x48", "--max-batch", 1, "--repeats", 2, "--executor", "patched")
+    measured = ("--sizes", "32x32,32x48", "--max-batch", 1, "--repeats", 1, "--executor", "patched")
     run("profile", "--model", name, *measured, "--caching", "interval", "--threads", 1, "-o", folder / "p.parquet")
     recorded = ("--sizes", "32x32,32x48", "--requests", 2, "--steps", 4)
     run("cache", "record", "--model", name, *recorded, "--threads", 1, "-o", folder / "s.parquet")
-    trace = ("--rate", 5, "--duration", 2, "--sizes", "32x32:1,32x48:1", "--steps", 5, "--model", name)
+    trace = ("--rate", 5, "--duration", 1, "--sizes", "32x32:1,32x48:1", "--steps", 5, "--model", name)
     run("trace", "generate", *trace, "-o", folder / "t.parquet")
     cluster = '[cluster]\nthreads = 1\nexecutor = "patched"\n[slo]\nscale = 5\n[predictor]\nlatency_model = "linear"\n'
     (folder / "s.toml").write_text(f'model = "{name}"\n{cluster}')
