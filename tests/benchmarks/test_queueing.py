@@ -82,9 +82,7 @@ def simulated(queue: Queue, load: float, servers: int, requests: int) -> Interva
     ("ratios", "load", "servers"),
     [
         (EXPONENTIAL, 0.8, 1),
-        (EXPONENTIAL, 0.8, 2),
         (EXPONENTIAL, 0.8, 8),
-        (CONSTANT, 0.5, 1),
         (CONSTANT, 0.8, 1),
         (HYPEREXPONENTIAL, 0.5, 1),
     ],

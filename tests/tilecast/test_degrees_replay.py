@@ -52,19 +52,28 @@ def pictures(folder: Path) -> dict[str, np.ndarray]:
     return {file.name: np.asarray(Image.open(file)).astype(int) for file in sorted((folder / "images").iterdir())}
 
 
-def test_launches_run_side_by_side_on_the_devices_that_a_policy_says(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """The pictures that one device makes, one request after another."""
+    folder = tmp_path_factory.mktemp("alone")
+    write_profile(folder / "profile.parquet")
+    run = tc.replay(scenario(folder, 1, "fcfs"), folder / "run", save_images=True)
+    assert run.requests["status"].tolist() == ["finished"] * 3
+    assert decoded_beside(run.steps) == 0
+    return pictures(folder / "run")
+
+
+def test_launches_run_side_by_side_on_the_devices_that_a_policy_says(
+    tmp_path: Path, alone: dict[str, np.ndarray]
+) -> None:
     write_profile(tmp_path / "profile.parquet")
-    one, two = (
-        tc.replay(scenario(tmp_path, n, policy), tmp_path / str(n), save_images=True)
-        for n, policy in ((1, "fcfs"), (2, "load-adaptive"))
-    )
-    assert one.requests["status"].tolist() == two.requests["status"].tolist() == ["finished"] * 3
-    alone, found = pictures(tmp_path / "1"), pictures(tmp_path / "2")
+    two = tc.replay(scenario(tmp_path, 2, "load-adaptive"), tmp_path / "2", save_images=True)
+    assert two.requests["status"].tolist() == ["finished"] * 3
+    found = pictures(tmp_path / "2")
     assert len(found) == 3
     assert all(np.abs(found[name] - alone[name]).max() <= 1 for name in alone)
     assert decoded_beside(two.steps) >= 1
     assert decoded_beside(tc.simulate(scenario(tmp_path, 2, "load-adaptive")).steps) >= 1
-    assert decoded_beside(one.steps) == 0
     lines = [json.loads(line) for line in (tmp_path / "2" / "events.jsonl").read_text().splitlines()]
     launches = [launch for line in lines for launch in line.get("launches", ())]
     devices = {tuple(launch[5]) if len(launch) > 5 else (0,) for launch in launches}
@@ -72,7 +81,9 @@ def test_launches_run_side_by_side_on_the_devices_that_a_policy_says(tmp_path: P
     assert reproduced(tmp_path / "2") >= len(launches)
 
 
-def test_a_launch_decodes_on_the_devices_that_its_costs_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launch_decodes_on_the_devices_that_its_costs_say(
+    tmp_path: Path, alone: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As simulated; and the pictures are those of one device. The profile says that two take half as long."""
     write_profile(tmp_path / "profile.parquet")
     measured = Profile.load(tmp_path / "profile.parquet")
@@ -88,9 +99,9 @@ def test_a_launch_decodes_on_the_devices_that_its_costs_say(tmp_path: Path, monk
         return run(decoding, module, task)
 
     monkeypatch.setattr(Decoding, "run", told)  # of the replica's own process, which is this one
-    one, two = (tc.replay(scenario(tmp_path, n, "fcfs"), tmp_path / str(n), save_images=True) for n in (1, 2))
-    assert one.requests["status"].tolist() == two.requests["status"].tolist() == ["finished"] * 3
-    alone, found = pictures(tmp_path / "1"), pictures(tmp_path / "2")
+    two = tc.replay(scenario(tmp_path, 2, "fcfs"), tmp_path / "2", save_images=True)
+    assert two.requests["status"].tolist() == ["finished"] * 3
+    found = pictures(tmp_path / "2")
     assert all(np.abs(found[name] - alone[name]).max() <= 1 for name in alone)
     decoded = two.steps[two.steps["stage"] == "decode"]
     assert len([ranks for ranks in divided if ranks == (0, 1)]) >= len(decoded) > 0

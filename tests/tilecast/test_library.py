@@ -177,7 +177,7 @@ def test_a_sweep_and_a_plan_of_an_object(tmp_path: Path) -> None:
     assert (swept.before, again.before) == (0, 4)
     assert again.frame.equals(swept.frame)
     plan = tc.plan(
-        scenario(scheduler=Newest(), plan={"seeds": 2, "requests": 60, "max_requests": 240, "attainment": 0.8}),
+        scenario(scheduler=Newest(), plan={"seeds": 2, "requests": 60, "max_requests": 60, "attainment": 0.8}),
         replicas=2,
         workers=1,
     )

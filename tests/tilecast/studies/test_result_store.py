@@ -77,10 +77,9 @@ def process_id(number: int) -> Result:
     return {"process": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_kill_9_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path, workers: int) -> None:
-    """After one kill; the environment variable KILLS allows more. `tests.cli.test_sweep` kills twice."""
-    rng = np.random.default_rng(workers)
+def test_kill_9_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
+    """After one kill; the environment variable KILLS allows more. `tests.cli.test_sweep` kills another."""
+    workers, rng = 2, np.random.default_rng(2)
     count, kills, before = 120, 0, 0
     module, folder = "tests.tilecast.studies.slow_squares", tmp_path / "study"
     command = [sys.executable, "-m", module, str(folder), str(count), str(workers)]
