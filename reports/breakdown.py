@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -104,7 +105,7 @@ def replica_table(runs: Sequence[RunArrays], names: Sequence[str]) -> Table:
 
 def batch_table(runs: Sequence[RunArrays], names: Sequence[str]) -> Table:
     """Runs by kind of batch: how long denoising took, and how well that was predicted."""
-    return _table("batch", list(map(by_batch, runs)), names)
+    return replace(_table("batch", list(map(by_batch, runs)), names), title="Denoising by batch")
 
 
 def _most_asked(runs: Sequence[RunArrays], field: str) -> list[str]:

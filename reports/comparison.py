@@ -26,6 +26,9 @@ from traces.notes import Note, grave, ordered, remark
 from traces.sizes import format_size
 from traces.stages import STAGES
 
+_ROUNDING = 1e-6
+"""Of times to nanoseconds, as a share of the shortest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -103,7 +106,7 @@ class Comparison:
         rows = []
         for name in names:
             described = figure(name)
-            values = [values.get(name, math.nan) for values in self.summaries]
+            values = [self._value(name, at) for at in range(len(self.runs))]
             if all(math.isnan(value) for value in values):
                 continue
             cells = [format_value(value, described.unit) for value in values]
@@ -116,6 +119,12 @@ class Comparison:
                 cells = [_with_size(cell, run) for cell, run in zip(cells, self.arrays, strict=True)]
             rows.append(Row(described.label, tuple(cells), best))
         return rows
+
+    def _value(self, name: str, at: int) -> float:
+        """A figure of a run; NaN: it defines none, or no more than that a simulation took what was predicted."""
+        value, kind = self.summaries[at].get(name, math.nan), self.runs[at].info.get("kind")
+        empty = kind == SIMULATION.name and name.startswith("prediction_") and abs(value) < _ROUNDING
+        return math.nan if empty else value
 
     def breakdowns(self) -> list[Table]:
         """Tables by model, by pool and by tenant, each where there are several."""

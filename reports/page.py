@@ -140,7 +140,8 @@ def _sections(comparison: Comparison) -> Iterator[PageSection]:
     if sizes.rows:
         folds = [Fold.of(sizes), Fold.of(replica_table(*parts))]
         if batches.rows:
-            folds.append(Fold("By batch, and how well it was predicted", _drawn(BATCHES, comparison), [batches]))
+            title = "Denoising by batch, and how well it was predicted"
+            folds.append(Fold(title, _drawn(BATCHES, comparison), [batches]))
         yield PageSection("Pictures", charts=_drawn(PICTURES, comparison), folds=folds)
     if sizes.rows:
         yield _waited(comparison)

@@ -93,6 +93,7 @@ def test_an_overload_of_one_pool_is_said_of_its_models() -> None:
     run = tc.simulate(scenario(asked=often, pools=apart, scheduler="fcfs"))
     [said] = [note.text for note in Comparison.of([run.log]).notes() if note.severity is Severity.GRAVE]
     assert said.startswith("fcfs: OVERLOADED: requests of wan-1.3b arrive")
+    assert not any("prediction" in row.label.lower() for row in Comparison.of([run.log]).rows())  # nothing was wrong
     assert {row.label: row.cells for row in Comparison.of([run.log]).setup()}["Model"] == ("flux and wan-1.3b",)
 
 
