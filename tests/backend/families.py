@@ -70,8 +70,7 @@ class Family(NamedTuple):
         unit, rng = self.unit or geometry.size_multiple, random.Random(1)
         factor = geometry.frame_factor
         frames = self.frames or ((1 + factor, 1 + 2 * factor) if factor > 1 else (1,))
-        sides = [(h, w) for h in (3, 4, 5, 6) for w in (3, 4, 5, 6) if h != w]
-        first, *others = [(*sides, rng.choice(frames)) for sides in rng.sample(sides, self.count_of_requests - 2)]
+        first, *others = [(2, 3, frames[0]), (4, 3, frames[-1])][: self.count_of_requests - 2]
         turned = (first[1], first[0], first[2])
         pictures = image_use(pipeline) == "required"
         return [

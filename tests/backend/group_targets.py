@@ -124,7 +124,7 @@ def fail(group: Group, rank: int) -> None:
 DEEDS = {deed.__name__: deed for deed in (check_pieces, sum_up, spread, wait, die, stop, fail)}
 
 
-def join() -> None:
+def main() -> None:
     """A rank that something else started."""
     with ranks_from_environment(timeout_s=PATIENCE_S) as ranks:
         sum_up(ranks.group)

@@ -41,9 +41,9 @@ def requests_of(side: int, **common: Any) -> list[Request]:
     """Different prompts, seeds, steps, guidance and numbers of images; one of another size."""
     return [
         Request("a", 0.0, side, side, steps=3, seed=1, prompt="a cat", **common),
-        Request("b", 0.0, side, side, steps=5, seed=2, prompt="two dogs", images=2, guidance_scale=3.0, **common),
-        Request("c", 0.0, side, side, steps=4, seed=3, prompt="a bird", guidance_scale=1.0, **common),
-        Request("d", 0.0, side, 2 * side, steps=3, seed=4, prompt="a whale", **common),
+        Request("b", 0.0, side, side, steps=3, seed=2, prompt="two dogs", images=2, guidance_scale=3.0, **common),
+        Request("c", 0.0, side, side, steps=2, seed=3, prompt="a bird", guidance_scale=1.0, **common),
+        Request("d", 0.0, side, 2 * side, steps=2, seed=4, prompt="a whale", **common),
     ]
 
 
@@ -149,8 +149,8 @@ def test_a_recalled_launch_ends_at_the_next_boundary() -> None:
     request = requests_of(16)[1]
     executor.execute("encode", [request])
     answers = iter([False, True])
-    assert executor.execute("denoise", [request], 5, recalled=lambda: next(answers)).steps_done == 2
-    assert executor.execute("denoise", [request], 3).steps_done == 3
+    assert executor.execute("denoise", [request], 3, recalled=lambda: next(answers)).steps_done == 2
+    assert executor.execute("denoise", [request], 1).steps_done == 1
 
 
 def test_a_stage_that_no_executor_knows_is_an_error() -> None:

@@ -23,7 +23,7 @@ from backend.ranks.group import OneRank, RankLost, Traffic  # noqa: E402
 from backend.ranks.heartbeat import Heartbeat, how_it_ended, open_verdict, status_key  # noqa: E402
 from backend.ranks.launch import Ranks, connect, end_children, ranks_from_environment, start_ranks  # noqa: E402
 from tests.backend import group_targets  # noqa: E402
-from tests.nursery import started_anew  # noqa: E402
+from tests.nursery import Nursery  # noqa: E402
 from tests.waiting import PATIENCE_S, comes_true  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
 
@@ -34,9 +34,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[Ranks]:
     """Three ranks that do what they are told."""
-    with started_anew():
-        started = start_ranks(group_targets.serve, 3, timeout_s=PATIENCE_S)
-    with started:
+    with start_ranks(group_targets.serve, 3, timeout_s=PATIENCE_S) as started:
         yield started
 
 
@@ -207,16 +205,14 @@ def test_no_rank_outlives_a_killed_parent_not_even_a_stopped_one() -> None:
     assert gone(processes)
 
 
-def test_ranks_that_something_else_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_something_else_started(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
         monkeypatch.setenv(name, value)
-    other = subprocess.Popen(
-        [sys.executable, "-c", "from tests.backend.group_targets import join; join()"],
-        cwd=ROOT,
-        env={**os.environ, "RANK": "1"},
-    )
+    monkeypatch.setenv("RANK", "1")
+    with Path(os.devnull).open() as nothing:
+        other = nursery.start_child("tests.backend.group_targets", nothing.fileno(), 1)
     monkeypatch.setenv("RANK", "0")
     with ranks_from_environment(timeout_s=PATIENCE_S) as ranks:
         total = ranks.group.total(group_targets.numbers(0)).tolist()

@@ -23,6 +23,7 @@ from backend.executor import Executor  # noqa: E402
 from backend.inputs import check_arguments, image_use, takes_mask  # noqa: E402
 from backend.profiling import measure_profile  # noqa: E402
 from tests.backend import tiny_pipelines  # noqa: E402
+from tests.backend.short_texts import read_short  # noqa: E402
 from tests.backend.tiny_families import qwen_image, z_image  # noqa: E402
 from traces.errors import BadInput  # noqa: E402
 from traces.request import Request  # noqa: E402
@@ -30,6 +31,7 @@ from traces.strength import IMAGE_TO_IMAGE  # noqa: E402
 
 
 def _of(cls: type, made: Any, **others: Any) -> Any:
+    read_short(cls)
     pipeline = cls(**{**made.components, **others})
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -57,6 +59,8 @@ MADE: dict[str, Callable[[], Any]] = {
     "qwen-image inpaint": lambda: _of(diffusers.QwenImageInpaintPipeline, qwen_image()),
     "z-image inpaint": lambda: _of(diffusers.ZImageInpaintPipeline, z_image()),
 }
+STEPS = 5
+"""Of the schedules; a strength leaves some of them out."""
 PACKED = ("flux fill", "sd3 inpaint", "qwen-image inpaint", "z-image")
 
 
@@ -84,7 +88,7 @@ def test_two_requests_together_are_the_stock_pipelines_alone(name: str, mode: st
             0.0,
             32,
             32,
-            10,
+            STEPS,
             prompt="a cat" * (1 + index),
             image=f"{index}.png",
             seed=index,
@@ -98,8 +102,8 @@ def test_two_requests_together_are_the_stock_pipelines_alone(name: str, mode: st
         stock.scheduler = copy.deepcopy(pipeline.scheduler)
         with torch.no_grad():
             wanted.append(stock(**pipeline_arguments(stock, asked), **shown).images)
-        steps = ways.steps(10, strength or ways.strength)
-        requests.append(replace(asked, steps=steps, schedule_steps=10, strength=strength or ways.strength))
+        steps = ways.steps(STEPS, strength or ways.strength)
+        requests.append(replace(asked, steps=steps, schedule_steps=STEPS, strength=strength or ways.strength))
     executor, made = Executor(pipeline, mode, images=pictures), {}
     outcomes = [executor.execute("encode", requests)]
     for step in range(max(request.steps for request in requests)):

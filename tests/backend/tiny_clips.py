@@ -118,7 +118,7 @@ def kandinsky5_image() -> Any:
 
 def _kandinsky5(cls: type, vae: Any) -> Any:
     tokenizer = qwen_letters()
-    return made(
+    pipeline = made(
         cls,
         transformer=diffusers.Kandinsky5Transformer3DModel(
             in_text_dim=16,
@@ -136,6 +136,8 @@ def _kandinsky5(cls: type, vae: Any) -> Any:
         text_encoder_2=_clip(CLIPTextModel),
         tokenizer_2=_tokenizer(77),
     )
+    pipeline.prompt_template, pipeline.prompt_template_encode_start_idx = "{}", 0
+    return pipeline
 
 
 def allegro() -> Any:

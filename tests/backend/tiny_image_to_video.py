@@ -18,7 +18,10 @@ from diffusers import (
 )
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, T5Config, T5EncoderModel
 
+from tests.backend.short_texts import read_short
 from tests.backend.tiny_pipelines import _t5, _tokenizer, hunyuan_video, wan
+
+read_short(CogVideoXImageToVideoPipeline, HunyuanVideoImageToVideoPipeline, WanImageToVideoPipeline)
 
 
 def wan_image_to_video(expand_timesteps: bool = False) -> WanImageToVideoPipeline:

@@ -47,6 +47,19 @@ from transformers import (
     UMT5EncoderModel,
 )
 
+from tests.backend.short_texts import read_short
+
+read_short(
+    CogVideoXPipeline,
+    FluxFillPipeline,
+    FluxKontextPipeline,
+    FluxPipeline,
+    HunyuanVideoPipeline,
+    PixArtSigmaPipeline,
+    StableDiffusion3Pipeline,
+    WanPipeline,
+)
+
 KONTEXT_SIDES = ((24, 16), (16, 16), (16, 24))
 """(width, height) of the pictures that `kontext` is shown."""
 

@@ -36,7 +36,10 @@ from transformers import (
     T5EncoderModel,
 )
 
+from tests.backend.short_texts import read_short
 from tests.backend.tiny_pipelines import _clip, _tokenizer, _vae, wan
+
+read_short(LTX2Pipeline)
 
 
 def _llama(layers: int) -> LlamaModel:
