@@ -300,7 +300,7 @@ def mixes_of(unit: int, **more: Any) -> list[Request]:
     ]
 
 
-BATCHES = [[0, 1], [1, 2, 3], [1, 3, 4]]
+BATCHES = [[0, 1], [1, 2, 3], [1, 3, 4], [1, 2], [0]]
 """The second and the third are as many tokens and patches."""
 
 
@@ -317,7 +317,7 @@ PIPELINES = {
 }
 MODELS = [(mode, *pair) for mode, pairs in PIPELINES.items() for pair in pairs]
 WHOLE = {build.__name__: ("whole", build, requests) for pairs in PIPELINES.values() for build, requests in pairs}
-MODELS += [WHOLE[name] for name in some(WHOLE, "sdxl", "flux", "wan")]
+MODELS += [WHOLE[name] for name in some(WHOLE, "sdxl", "flux")]
 
 
 def outputs_of(mixer: Mixer, calls: list[DenoiserCall]) -> list[torch.Tensor]:
@@ -345,7 +345,7 @@ def test_replayed_forwards_are_the_eager_ones_to_the_bit(
     mixer = mixer_for(pipeline, denoiser_name(pipeline), mode, patch_floor=1, recorder=recorder)
     calls = calls_of(pipeline, requests)
     draw = torch.Generator().manual_seed(0)
-    order = [*range(len(BATCHES))] * TRIALS + torch.randint(len(BATCHES), (4,), generator=draw).tolist()
+    order = [*range(len(BATCHES))] * TRIALS + torch.randint(len(BATCHES), (3,), generator=draw).tolist()
     for batch in order:
         chosen = [with_other_content(calls[index], draw) for index in BATCHES[batch]]
         for given, expected in zip(outputs_of(mixer, chosen), outputs_of(plain, chosen), strict=True):
