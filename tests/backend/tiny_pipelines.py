@@ -13,10 +13,12 @@ from diffusers import (
     CogVideoXDDIMScheduler,
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
+    CogVideoXVideoToVideoPipeline,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxFillPipeline,
+    FluxImg2ImgPipeline,
     FluxKontextPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
@@ -26,11 +28,13 @@ from diffusers import (
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
     SD3Transformer2DModel,
+    StableDiffusion3Img2ImgPipeline,
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     WanPipeline,
     WanTransformer3DModel,
+    WanVideoToVideoPipeline,
 )
 from diffusers.pipelines.flux import pipeline_flux_kontext
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -51,13 +55,17 @@ from tests.backend.short_texts import read_short
 
 read_short(
     CogVideoXPipeline,
+    CogVideoXVideoToVideoPipeline,
     FluxFillPipeline,
+    FluxImg2ImgPipeline,
     FluxKontextPipeline,
     FluxPipeline,
     HunyuanVideoPipeline,
     PixArtSigmaPipeline,
+    StableDiffusion3Img2ImgPipeline,
     StableDiffusion3Pipeline,
     WanPipeline,
+    WanVideoToVideoPipeline,
 )
 
 KONTEXT_SIDES = ((24, 16), (16, 16), (16, 24))

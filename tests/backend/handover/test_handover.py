@@ -73,10 +73,10 @@ def test_so_do_they_from_a_picture(name: str, tmp_path: Path) -> None:
 
     pipeline = made()
     strength = 0.55 if type(pipeline).__name__ in IMAGE_TO_IMAGE else None
-    steps = 10 if strength is None else IMAGE_TO_IMAGE[type(pipeline).__name__].steps(10, strength)
+    steps = 4 if strength is None else IMAGE_TO_IMAGE[type(pipeline).__name__].steps(4, strength)
     mask = "mask0.png" if "inpaint" in name or "fill" in name else ""
     request = Request(
-        "r", 0.0, 32, 32, steps, prompt="a cat", image="0.png", mask=mask, strength=strength, schedule_steps=10
+        "r", 0.0, 32, 32, steps, prompt="a cat", image="0.png", mask=mask, strength=strength, schedule_steps=4
     )
     one = pictures([Executor(pipeline, images=tmp_path)], [request])
     apart = parts(made, images=tmp_path)
