@@ -219,7 +219,7 @@ def test_a_prompt_that_is_cut_is_said_and_by_whom() -> None:
         "cut": f"{note} (tokenizer: 24 tokens)"
     }
     clip = Request("clip", 0.0, 16, 16, steps=1, prompt="a" * 600, frames=5)
-    assert Executor(tiny_pipelines.wan()).execute("encode", [clip]).notes == {"clip": f"{note} (tokenizer: 512 tokens)"}
+    assert Executor(tiny_pipelines.wan()).execute("encode", [clip]).notes == {"clip": f"{note} (tokenizer: 31 tokens)"}
 
 
 def test_a_tokenizer_that_looks_on_answers_as_before() -> None:

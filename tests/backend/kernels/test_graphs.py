@@ -345,7 +345,7 @@ def test_replayed_forwards_are_the_eager_ones_to_the_bit(
     mixer = mixer_for(pipeline, denoiser_name(pipeline), mode, patch_floor=1, recorder=recorder)
     calls = calls_of(pipeline, requests)
     draw = torch.Generator().manual_seed(0)
-    order = [*range(len(BATCHES))] * TRIALS + torch.randint(len(BATCHES), (3,), generator=draw).tolist()
+    order = [*range(len(BATCHES))] * TRIALS + torch.randint(len(BATCHES), (6,), generator=draw).tolist()
     for batch in order:
         chosen = [with_other_content(calls[index], draw) for index in BATCHES[batch]]
         for given, expected in zip(outputs_of(mixer, chosen), outputs_of(plain, chosen), strict=True):
