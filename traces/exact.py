@@ -7,6 +7,7 @@ pandas makes floats of whole numbers as soon as one cell is empty, and a float h
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
@@ -14,6 +15,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from pandas.api.extensions import ExtensionDtype
@@ -40,6 +42,16 @@ _NO_WHOLE = re.compile(rf"^(?!{_WHOLE_TEXT}$)", re.MULTILINE)  # a line that is 
 _NO_NUMBER = re.compile(rf"^(?!{_NUMBER_TEXT}$)", re.MULTILINE)
 _LARGE = re.compile(r"^[ \t]*[+-]?\d{16,}[ \t]*$", re.MULTILINE)
 _PADDED = re.compile(r"^[ \t]*(?:\+|-?0\d)", re.MULTILINE)
+
+
+def since(values: npt.NDArray[np.float64], start: float) -> npt.NDArray[np.float64]:
+    """Numbers less another one, to as many decimals as they hold: 1.049, and not 1.0490000247955322, of two times since
+    1970 that are so far apart, which a float of seconds knows to a millionth."""
+    if not start:
+        return values
+    largest = max(abs(start), np.abs(values, where=np.isfinite(values), out=np.zeros_like(values)).max(initial=0.0))
+    decimals = math.floor(-math.log10(2 * np.spacing(largest)))
+    return np.round(values - start, min(12, max(0, decimals)))
 
 
 def is_missing(value: object) -> bool:

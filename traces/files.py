@@ -1,4 +1,4 @@
-"""Tables in files: Parquet, CSV and JSON, chosen by the file's suffix.
+"""Tables in files: Parquet, CSV and JSON, chosen by the file's suffix, or of .log and .txt by what they hold.
 
 Reading keeps what the file says: no text is taken for a missing value except the empty field, floats come
 back bit for bit and whole numbers to the last digit (see `traces.exact`), and every failure is one line that names
@@ -26,6 +26,10 @@ from traces.output import whole_file
 from traces.text import MOST_LEVELS, parse_json, read_bytes, read_json, read_text, write_text
 
 _LARGEST_FIELD = 2**31 - 1
+SEPARATED_BY = "separated by"
+"""Of the attributes of a table that was read: what its fields are separated by, where that is no comma."""
+_SEPARATORS = ",;\t|"
+_BY_CONTENT = (".log", ".txt")
 _UNSEEN = "\ufeff\u200b\u2060"
 """Byte order marks and joiners, which tell apart columns that look the same."""
 
@@ -34,7 +38,9 @@ def read_frame(path: Path, text: Iterable[str] = ()) -> pd.DataFrame:
     """The table in ``path``; the columns named in ``text`` stay text even where they look like numbers.
 
     Args:
-        path: .parquet, .csv, .jsonl or .json (a list of objects, or lines); all but the first may be packed as .gz.
+        path: .parquet, .csv (separated by commas, or by the semicolons, tabs or bars of its header), .jsonl or .json (a
+            list of objects, or lines), or .log or .txt, which hold one of the latter three; all but the first may be
+            packed as .gz.
         text: names of columns that hold text.
 
     Raises:
@@ -42,6 +48,8 @@ def read_frame(path: Path, text: Iterable[str] = ()) -> pd.DataFrame:
     """
     path = Path(path)
     kind = suffix_of(path, reading=True)
+    if kind in _BY_CONTENT:
+        kind = _kind_of_text(path)
     if kind == ".parquet":
         frame = _read_parquet(path)
     elif kind == ".csv":
@@ -157,7 +165,8 @@ def row_at(position: int, source: str = "") -> str:
 
 
 def suffix_of(path: Path, reading: bool = False) -> str:
-    """What a table's file is by its name: .parquet, .csv or .jsonl; ``reading``: or .json, all but Parquet also as .gz.
+    """What a table's file is by its name: .parquet, .csv or .jsonl; ``reading``: or .json, .log or .txt, and all but
+    Parquet also as .gz.
 
     Raises:
         BadInput: it is none.
@@ -165,14 +174,42 @@ def suffix_of(path: Path, reading: bool = False) -> str:
     path = Path(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     packed = reading and suffixes[-1:] == [".gz"]
-    known = [".csv", ".jsonl", *([".json"] if reading else []), *([] if packed else [".parquet"])]
+    known = [".csv", ".jsonl", *([".json", *_BY_CONTENT] if reading else []), *([] if packed else [".parquet"])]
     last = suffixes[-2:-1] if packed else suffixes[-1:]
     if last and last[0] in known:
         return last[0]
     expected = (
-        ".parquet, .csv, .jsonl or .json (the latter three also as .gz)" if reading else ".parquet, .csv or .jsonl"
+        ".parquet, .csv, .jsonl, .json, .log or .txt (all but the first also as .gz)"
+        if reading
+        else ".parquet, .csv or .jsonl"
     )
     raise BadInput(f"{path}: unknown file type {''.join(path.suffixes) or path.name!r}, expected {expected}")
+
+
+def _kind_of_text(path: Path) -> str:
+    """What a .log or .txt holds: .json (a list, or lines) or .csv.
+
+    Raises:
+        BadInput: it seems to be neither.
+    """
+    content = read_text(path)
+    if content.lstrip().startswith(("{", "[{")):
+        return ".json"
+    if content.strip() and len(next(csv.reader(io.StringIO(content, newline=""), delimiter=_separator(content)))) < 2:
+        raise BadInput(f"{path}: neither JSON lines nor a table; have the server write its log as JSON, or make it CSV")
+    return ".csv"
+
+
+def _separator(content: str) -> str:
+    """What separates the fields of a table, by its header: a comma, or where there is none what parts it most."""
+    csv.field_size_limit(_LARGEST_FIELD)
+    fields = {}
+    for mark in _SEPARATORS:
+        rows = csv.reader(io.StringIO(content, newline=""), delimiter=mark)
+        fields[mark] = len(next((row for row in rows if row), []))
+        if mark == "," and fields[mark] > 1:
+            break
+    return max(fields, key=lambda mark: fields[mark])
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -199,8 +236,11 @@ def _plain_columns(table: pa.Table) -> pa.Table:
 def _read_csv(path: Path, text: Iterable[str]) -> pd.DataFrame:
     content = read_text(path)
     try:
-        header = _csv_header(content, path)
-        frame: pd.DataFrame = pd.read_csv(io.StringIO(content), dtype=str, keep_default_na=False, na_values=[""])
+        mark = _separator(content)
+        header = _csv_header(content, path, mark)
+        frame: pd.DataFrame = pd.read_csv(
+            io.StringIO(content), sep=mark, dtype=str, keep_default_na=False, na_values=[""]
+        )
     except BadInput:
         raise
     except (pd.errors.ParserError, ValueError, csv.Error) as error:
@@ -210,17 +250,19 @@ def _read_csv(path: Path, text: Iterable[str]) -> pd.DataFrame:
     frame.columns = pd.Index([name.strip() or str(read) for name, read in zip(header, frame.columns, strict=True)])
     _once([name.strip() for name in header], path)
     kept = set(text)
-    return pd.DataFrame({name: frame[name] if name in kept else column_of_text(frame[name]) for name in frame})
+    read = pd.DataFrame({name: frame[name] if name in kept else column_of_text(frame[name]) for name in frame})
+    if mark != ",":
+        read.attrs[SEPARATED_BY] = mark
+    return read
 
 
-def _csv_header(content: str, path: Path) -> list[str]:
+def _csv_header(content: str, path: Path, mark: str) -> list[str]:
     """The first row of a CSV table.
 
     Raises:
         BadInput: another row has fewer or more fields.
     """
-    csv.field_size_limit(_LARGEST_FIELD)
-    read = csv.reader(io.StringIO(content, newline=""))
+    read = csv.reader(io.StringIO(content, newline=""), delimiter=mark)
     rows = (row for row in read if len(row) > 1 or (row and row[0].strip(" \t")))  # blank lines are no rows
     header = next(rows, [])
     for position, row in enumerate(rows):

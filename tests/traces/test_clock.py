@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -114,6 +115,46 @@ def test_dates_are_counted_from_the_first_and_zones_are_heeded(tmp_path: Path) -
     assert [request.arrival_s for request in imported.trace] == [0.0, 1.0, 3.5]
     [note] = imported.report.notes
     assert "2024-05-10 00:00:00 UTC" in note
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["02/Nov/2026:09:30:00 +0100", "02/Nov/2026:08:30:07 +0000"],
+        ["[02/Nov/2026:09:30:00 +0100]", "[02/Nov/2026:09:30:07 +0100]"],
+        ["2026-11-02T08:30:00Z", "02/Nov/2026:09:30:07 +0100"],
+    ],
+)
+def test_dates_of_access_logs_are_read(texts: list[str], tmp_path: Path) -> None:
+    imported = dated(tmp_path, texts)
+    assert [request.arrival_s for request in imported.trace] == [0.0, 7.0]
+    assert "2026-11-02 08:30:00 UTC" in imported.report.notes[0]
+
+
+@pytest.mark.parametrize("wrong", ["31/Feb/2026:09:30:00 +0100", "02/Now/2026:09:30:00 +0100", "02/Nov/2026"])
+def test_a_wrong_date_of_an_access_log_is_said_as_it_is_written(wrong: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=f"row 3 .*'{re.escape(wrong)}', expected a date like"):
+        dated(tmp_path, ["02/Nov/2026:09:30:00 +0100", wrong])
+
+
+@pytest.mark.parametrize(
+    ("unit", "texts"),
+    [
+        ("date", ["2026-11-02T09:30:00.391Z", "2026-11-02T09:30:01.440Z"]),
+        ("ms", ["1793611800391", "1793611801440"]),
+        ("s", ["1793611800.391", "1793611801.440"]),
+    ],
+)
+def test_times_since_1970_keep_their_digits(unit: str, texts: list[str], tmp_path: Path) -> None:
+    trace = dated(tmp_path, texts, unit).trace
+    assert [request.arrival_s for request in trace] == [0.0, 1.049]
+
+
+def test_deadlines_keep_their_digits_too(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = [("1793611800.391", "1793611802.1"), ("1793611801.440", "")]
+    path.write_text("arrival_s,deadline_s,height,width,steps\n" + "".join(f"{a},{d},8,8,1\n" for a, d in rows))
+    assert [request.deadline_s for request in import_table(path, {}).trace] == [1.709, None]
 
 
 def test_dates_without_a_time_begin_their_day(tmp_path: Path) -> None:

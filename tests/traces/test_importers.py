@@ -364,3 +364,34 @@ def test_a_list_of_json_holds_objects(text: str, tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text(text)
     with pytest.raises(BadInput, match=r"t\.json: item \d is .*, expected a JSON object"):
         import_table(tmp_path / "t.json", {})
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+@pytest.mark.parametrize("name", ["t.csv", "t.log", "t.txt"])
+def test_a_table_is_read_by_what_separates_its_header(mark: str, name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    rows = [("zeit", "groesse", "schritte", "prompt"), ("0", "64x96", "4", "a, b"), ("2", "64x96", "6", f'"{mark}"')]
+    path.write_text("".join(mark.join(row) + "\n" for row in rows))
+    imported = import_table(
+        path, parse_mapping(["arrival_s=zeit", "width=groesse:1", "height=groesse:2", "steps=schritte"])
+    )
+    assert [(r.arrival_s, r.size, r.steps, r.prompt) for r in imported.trace] == [
+        (0.0, (96, 64, 1), 4, "a, b"),
+        (2.0, (96, 64, 1), 6, mark),
+    ]
+    assert f"the fields of the file are separated by {mark!r}, by its header" in imported.report.notes
+
+
+@pytest.mark.parametrize("name", ["access.log", "access.txt", "access.log.gz"])
+def test_a_log_of_json_lines_is_read_by_what_it_holds(name: str, tmp_path: Path) -> None:
+    content = "".join(json.dumps(row) + "\n" for row in NGINX).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    mapping = ["arrival_s=time_iso8601:date", "width=body.size:1", "height=body.size:2", "steps=body.options.steps"]
+    imported = import_table(tmp_path / name, parse_mapping(mapping))
+    assert [r.arrival_s for r in imported.trace] == [0.0, 7.0, 9.0]
+
+
+def test_a_log_that_is_no_table_is_said(tmp_path: Path) -> None:
+    (tmp_path / "access.log").write_text('127.0.0.1 - - [02/Nov/2026:09:30:00 +0100] "GET / HTTP/1.1" 200 5\n')
+    with pytest.raises(BadInput, match="neither JSON lines nor a table; have the server write its log as JSON"):
+        import_table(tmp_path / "access.log", {})

@@ -92,11 +92,17 @@ class Sieve:
             self.notable["columns not used (filled cells)"] = unused
 
     def imported(
-        self, frame: pd.DataFrame, columns: Mapping[str, str], limit: int | None = None, start_s: float = 0.0
+        self,
+        frame: pd.DataFrame,
+        columns: Mapping[str, str],
+        limit: int | None = None,
+        start_s: float = 0.0,
+        said: Sequence[str] = (),
     ) -> Imported:
         """The trace of ``frame`` (one row for each row still in), cut to the first ``limit`` arrivals.
 
-        Times since 1970 are counted from the first arrival; ``start_s`` seconds were taken off before.
+        Times since 1970 are counted from the first arrival; ``start_s`` seconds were taken off before, and ``said``
+        is known of the file already.
 
         Raises:
             BadInput: no row is left, a bad limit, or a bad cell.
@@ -109,7 +115,7 @@ class Sieve:
         trace = Trace.from_frame(frame, self.source, rows=self.rows, columns=columns)
         late = _late_rows(pd.to_numeric(frame["arrival_s"]))
         trace, first_s = on_run_clock(trace, SINCE_1970_S)
-        notes = [format_start(first_s or start_s)] if first_s or start_s else []
+        notes = [*said, *([format_start(first_s or start_s)] if first_s or start_s else [])]
         if late:
             column = columns.get("arrival_s", "arrival_s")
             notes.append(

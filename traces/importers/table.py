@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from traces.clock import unit_since_1970
+from traces.clock import SINCE_1970_S, unit_since_1970
 from traces.columns import DTYPES, ON_A_CLOCK, REQUIRED, TEXT, Cells, numbers
 from traces.dates import A_DATE, is_date, seconds_since_1970
 from traces.errors import BadInput, did_you_mean
-from traces.exact import number_of
-from traces.files import flattened, read_frame, require_columns
+from traces.exact import number_of, since
+from traces.files import SEPARATED_BY, flattened, read_frame, require_columns
 from traces.importers.imported import Imported, Sieve
 from traces.importers.proposal import TWO_SIDES, hint
 from traces.importers.source import DATE, PARTS, SIDES, TIMES, UNITS, Source
@@ -77,7 +77,9 @@ def import_table(
     for field in constants:
         if field not in DTYPES or field in mapping:
             raise BadInput(f"constant {field!r}: expected a field that has no mapping, one of: {', '.join(DTYPES)}")
-    table = flattened(read_frame(path, text=(*TEXT, *(mapping[field].column for field in TEXT if field in mapping))))
+    read = read_frame(path, text=(*TEXT, *(mapping[field].column for field in TEXT if field in mapping)))
+    mark = read.attrs.get(SEPARATED_BY)
+    table = flattened(read)
     table.columns = pd.Index([str(name) for name in table.columns])
     require_columns(table, [given.column for given in mapping.values()], source)
     own = {name: Source(name) for name in table.columns if name in DTYPES and name not in {*mapping, *constants}}
@@ -99,11 +101,13 @@ def import_table(
     )
     frame = frame.assign(**constants)
     start_s = 0.0
-    if rebase or (fields.get("arrival_s", Source("")).unit == DATE):
+    dated = fields.get("arrival_s", Source("")).unit == DATE
+    if rebase or dated or pd.to_numeric(frame["arrival_s"], errors="coerce").min() >= SINCE_1970_S:
         start_s = _rebase(frame, cells)
     extra = sieve.frame[[name for name in table.columns if name not in columns.values() and name not in DTYPES]]
+    said = [] if mark is None else [f"the fields of the file are separated by {mark!r}, by its header"]
     sieve.note_unused([name for name in table.columns if name not in columns.values() and name in DTYPES])
-    return sieve.imported(pd.concat([frame, extra], axis=1), columns, limit, start_s)
+    return sieve.imported(pd.concat([frame, extra], axis=1), columns, limit, start_s, said)
 
 
 def _values(values: pd.Series[Any], field: str, given: Source, cells: Cells) -> pd.Series[Any]:
@@ -169,5 +173,6 @@ def _rebase(frame: pd.DataFrame, cells: Cells) -> float:
         raise cells.bad(position, "arrival_s", frame["arrival_s"].iloc[position], ON_A_CLOCK)
     start_s = float(arrival.min())
     for field, values in times.items():
-        frame[field] = values - start_s
+        whole = values.dtype.kind in "iu"
+        frame[field] = values - start_s if whole else since(values.to_numpy(dtype=float), start_s)
     return start_s
