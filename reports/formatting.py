@@ -13,6 +13,9 @@ Unit = Literal["", "s", "1/s", "x", "%"]
 NONE = "–"
 """What is not defined."""
 
+_NOTHING = 1e-9
+"""A difference of shares that rounding alone makes."""
+
 _SUFFIXES: dict[Unit, str] = {"": "", "s": " s", "1/s": " /s", "x": "", "%": " %"}
 
 
@@ -76,8 +79,23 @@ def _number(value: float, unit: Unit) -> str:
     """A finite value without its unit: shares to a tenth of a percent, counts whole, others to three digits at least,
     never in scientific notation."""
     if unit == "%":
-        return f"{100 * value:.1f}"
+        return _percent(value)
     if unit == "" or value == 0:
         return f"{value:,.0f}"
     decimals = min(6, max(0, 2 - math.floor(math.log10(abs(value)))))
     return f"{value:,.{decimals}f}"
+
+
+def _percent(share: float) -> str:
+    """A share times 100, to a tenth; but only nothing is 0.0, and only all is 100.0: what is near has the digits it
+    takes, or is 0.001 off."""
+    nearest = round(share)
+    if nearest not in (0, 1):
+        return f"{100 * share:.1f}"
+    if abs(share - nearest) <= _NOTHING:
+        return f"{100 * nearest:.1f}"
+    for decimals in (1, 2, 3):
+        text = f"{100 * share:.{decimals}f}"
+        if float(text) != 100 * nearest:
+            return text
+    return f"{100 * nearest + math.copysign(0.001, share - nearest):.3f}"

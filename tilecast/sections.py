@@ -149,7 +149,9 @@ class TraceSection(Section):
     start_s: Instant = Field(0.0, description="Leave out arrivals before this time of the file, which becomes time 0.")
     end_s: Instant | None = Field(None, description="Leave out arrivals from this time on.")
     limit: Requests | None = Field(None, description="Keep the first requests.")
-    rate_scale: Factor = Field(1.0, description="Multiply the arrival rate.")
+    rate_scale: Factor = Field(
+        1.0, description="Multiply the arrival rate: the trace, and each peak of it, is as much shorter."
+    )
     images: PathText | None = Field(None, description="Folder of the pictures that requests start from.")
     fit_sizes: StrictBool = Field(False, description="Scale the sizes to the model's native size.")
     steps_scale: Factor = Field(1.0, description="Multiply the denoising steps.")
