@@ -5,8 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+MOST_TOKENS = 31
+"""No width of a model: tokens are told from channels by their number."""
+
 _SHORT: dict[str, Any] = {
-    "max_sequence_length": 31,  # no width of a model: tokens are told from channels by their number
+    "max_sequence_length": MOST_TOKENS,
     "complex_human_instruction": ["Say: "],
     "text_encoder_out_layers": (1, 2, 3),  # of encoders with as many layers
 }

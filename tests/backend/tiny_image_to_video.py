@@ -18,7 +18,7 @@ from diffusers import (
 )
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, T5Config, T5EncoderModel
 
-from tests.backend.short_texts import read_short
+from tests.backend.short_texts import MOST_TOKENS, read_short
 from tests.backend.tiny_pipelines import _t5, _tokenizer, hunyuan_video, wan
 
 read_short(CogVideoXImageToVideoPipeline, HunyuanVideoImageToVideoPipeline, WanImageToVideoPipeline)
@@ -146,7 +146,11 @@ def cogvideox_image_to_video(learned: bool = False) -> CogVideoXImageToVideoPipe
     if learned:
         size = {"sample_width": 4, "sample_height": 6, "sample_frames": 9}
         return _cogvideox(
-            CogVideoXImageToVideoPipeline, in_channels=4 + 4, use_learned_positional_embeddings=True, **size
+            CogVideoXImageToVideoPipeline,
+            in_channels=4 + 4,
+            max_text_seq_length=MOST_TOKENS,
+            use_learned_positional_embeddings=True,
+            **size,
         )
     return _cogvideox(
         CogVideoXImageToVideoPipeline,

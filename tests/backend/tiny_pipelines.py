@@ -51,7 +51,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from tests.backend.short_texts import read_short
+from tests.backend.short_texts import MOST_TOKENS, read_short
 
 read_short(
     CogVideoXPipeline,
@@ -306,6 +306,7 @@ def cogvideox(rotary: bool = True) -> CogVideoXPipeline:
             sample_width=4,
             sample_height=4,
             sample_frames=9,
+            max_text_seq_length=MOST_TOKENS,
             use_rotary_positional_embeddings=rotary,
         ).eval(),
         vae=AutoencoderKLCogVideoX(
