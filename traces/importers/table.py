@@ -87,7 +87,8 @@ def import_table(
     fields = dict(mapping) | {name: given for name, given in own.items() if name in REQUIRED or name not in used}
     columns = {field: given.column for field, given in fields.items()}
     if missing := [field for field in REQUIRED if field not in fields and field not in constants]:
-        how = hint(table, missing, [*fields, *constants]) or "map one (--map FIELD=COLUMN), or set it (--set FIELD=VALUE)"
+        how = hint(table, missing, [*fields, *constants])
+        how = how or "map one (--map FIELD=COLUMN), or set it (--set FIELD=VALUE)"
         raise BadInput(f"{source}: no column for {', '.join(missing)}; {how}; the file has: {', '.join(table.columns)}")
     sieve = Sieve(table, source)
     sieve.leave_out_empty({columns[field]: field for field in REQUIRED if field in columns})
